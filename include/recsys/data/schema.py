@@ -1,0 +1,48 @@
+"""Names and types of the columns that modules hand to each other.
+
+Ids are text everywhere inside, whatever the shop writes: ``"443"``, ``"SKU-12"``. Times are UTC.
+"""
+
+from typing import Final
+
+# A review or purchase, as read from a source.
+USER: Final = "user_id"  # str
+PRODUCT: Final = "product_id"  # str
+RATING: Final = "rating"  # float32, stars in [1, 5]
+TIMESTAMP: Final = "timestamp"  # datetime64[us, UTC]
+COMMENT: Final = "comment"  # str, "" when there is none
+
+# What the refresh adds to it.
+COMMENT_QUALITY: Final = "comment_quality"  # float32 in [0, 1]
+CONFIDENCE: Final = "confidence_score"  # float32 in [1, 6]: rating + comment_quality
+EVENT: Final = "event_id"  # str: copies of one review on sibling products share it
+WEIGHT: Final = "weight"  # float32 in (0, 1]: 1 / sqrt(copies of the event)
+SPLIT: Final = "split"  # str, one of SPLITS
+
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+EXCLUDED: Final = "excluded"  # later than, or a copy of, a held-out event: used by no side
+SPLITS: Final = (TRAIN, VALIDATION, TEST, EXCLUDED)
+
+# A product of the catalogue.
+PRODUCT_NAME: Final = "product_name"  # str
+BRAND: Final = "brand"  # str, "" when unknown
+CATEGORY: Final = "category"  # str, "" when unknown
+PRICE: Final = "price"  # float64, dong; NaN when unknown
+DESCRIPTION: Final = "description"  # str
+FAMILY: Final = "family_id"  # str: listings (sizes, variants) of one product share it
+
+POSITIVE_RATING: Final = 4.0
+
+# Files of a published version.
+INTERACTIONS_FILE: Final = "interactions.parquet"
+MATRIX_FILE: Final = "X_train_confidence.npz"
+MAPPINGS_FILE: Final = "user_item_mappings.json"
+USER_METADATA_FILE: Final = "user_metadata.parquet"
+USER_METADATA_PICKLE: Final = "user_metadata.pkl"
+PRODUCTS_FILE: Final = "products.parquet"
+POPULARITY_FILE: Final = "item_popularity.npy"
+STATS_FILE: Final = "data_stats.json"
+MANIFEST_FILE: Final = "manifest.json"
+EMBEDDINGS_FOLDER: Final = "content_based_embeddings"

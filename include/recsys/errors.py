@@ -1,0 +1,8 @@
+"""Errors that a person has to act on."""
+
+
+class InputError(ValueError):
+    """What a job was given cannot be used: trying again without a change would fail again.
+
+    The text is a sentence that names the file, row or key, what was wrong and what was expected.
+    """

@@ -1,0 +1,56 @@
+"""Log files for people: one format, local time, rotation that is safe for several processes."""
+
+import logging
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+
+MAX_BYTES = 10_000_000
+BACKUPS = 5
+LINE = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
+LINE_WITHOUT_NAME = "%(asctime)s | %(levelname)s | %(message)s"
+
+_lock = threading.Lock()
+
+
+class LocalTimeFormatter(logging.Formatter):
+    """Formats the time of a record in the time zone of the shop, to the second."""
+
+    def __init__(self, line: str, timezone: ZoneInfo) -> None:
+        super().__init__(line)
+        self._timezone = timezone
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        local = datetime.fromtimestamp(record.created, self._timezone)
+        return local.strftime(datefmt or "%Y-%m-%d %H:%M:%S")
+
+
+def file_logger(
+    name: str, path: Path, timezone: ZoneInfo, *, named_lines: bool = True
+) -> logging.Logger:
+    """The logger that writes lines of `name` to the file `path` and nowhere else.
+
+    Repeated calls give the same logger. `named_lines` false leaves the name column out.
+    """
+    logger = logging.getLogger(f"recsys.file.{path}.{name}")
+    with _lock:
+        if not logger.handlers:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handler = ConcurrentRotatingFileHandler(
+                str(path), maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8"
+            )
+            line = LINE.replace("%(name)s", name) if named_lines else LINE_WITHOUT_NAME
+            handler.setFormatter(LocalTimeFormatter(line, timezone))
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
+    return logger
+
+
+def fields(**values: Any) -> str:
+    """``" | key=value, key=value"``: the fields that end a log message."""
+    return " | " + ", ".join(f"{key}={value}" for key, value in values.items())

@@ -1,0 +1,71 @@
+"""What every model family offers, and the arrays they are fitted on.
+
+A model scores *histories*, not user numbers: a customer who bought something a minute ago, or
+whom the model has never seen, is scored like anybody else. Users are therefore no part of a
+model; the artefact stores the known users' histories beside it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int32]
+TimeArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """What users did, oldest first, one run of entries a user (CSR layout).
+
+    Attributes
+    ----------
+    indptr
+        ``(users + 1,)`` int64: entries of user ``u`` are ``indptr[u]:indptr[u + 1]``.
+    items
+        ``(entries,)`` int32 column numbers of the products.
+    confidence
+        ``(entries,)`` float32 in [1, 6], see `recsys.data.schema.CONFIDENCE`.
+    weight
+        ``(entries,)`` float32 in (0, 1], see `recsys.data.schema.WEIGHT`.
+    times
+        ``(entries,)`` int64, seconds since 1970 UTC.
+    """
+
+    indptr: NDArray[np.int64]
+    items: IntArray
+    confidence: FloatArray
+    weight: FloatArray
+    times: TimeArray
+
+    @property
+    def users(self) -> int:
+        return len(self.indptr) - 1
+
+
+class Model(Protocol):
+    """One model family. Scores of different users are comparable only by their order."""
+
+    model_type: ClassVar[str]
+
+    def fit(self, histories: Histories, items: int) -> Self:
+        """Learn from `histories` over `items` products; a second call starts afresh."""
+
+    def score(self, histories: Histories, now: int) -> FloatArray:
+        """``(users, items)`` scores at the time `now` (seconds since 1970), higher is better.
+
+        Seen items are scored like all others: leaving them out is the caller's business.
+        """
+
+    def similar(self, item: int) -> FloatArray:
+        """``(items,)`` similarity of every product to product `item`."""
+
+    def save(self, folder: Path) -> None:
+        """Write the parameters into the existing `folder` as npy, npz and JSON files."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote, memory-mapped. Raises `ArtifactError` if it is not sound."""

@@ -1,0 +1,79 @@
+"""What all jobs have in common as DAGs: schedule, pool, limits, callbacks, tags."""
+
+import functools
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import ParamSpec, TypeVar
+
+from airflow.sdk import DAG, Param
+from airflow.sdk.definitions.callback import SyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from recsys.errors import InputError
+from recsys.orchestration import callbacks
+from recsys.schedule import load_schedule
+from recsys.settings import ConfigError, load_settings
+
+TAG = "recsys"
+FIRST_DAY = datetime(2015, 1, 1, tzinfo=UTC)
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = None) -> DAG:
+    """The DAG of `job`, to be filled with tasks.
+
+    Schedule, timeout and deadline come from ``config/scheduler_config.json``; a job that is
+    switched off there keeps its DAG, without a schedule. Tasks run in the job's own single-slot
+    pool, and one run at a time.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration is bad or lacks the job. Airflow shows it as an import error.
+    """
+    schedule = load_schedule(load_settings())
+    if job not in schedule.jobs:
+        raise ConfigError(f"scheduler_config.json: jobs.{job}: the job has no entry")
+    timing = schedule.jobs[job]
+    return DAG(
+        dag_id=job,
+        doc_md=runbook,
+        schedule=CronDataIntervalTimetable(timing.cron, timezone=schedule.timezone)
+        if timing.enabled
+        else None,
+        start_date=FIRST_DAY,
+        catchup=False,
+        max_active_runs=1,
+        dagrun_timeout=timing.timeout,
+        deadline=DeadlineAlert(
+            reference=DeadlineReference.DAGRUN_QUEUED_AT,
+            interval=timing.deadline,
+            callback=SyncCallback(callbacks.deadline_missed),
+        ),
+        on_failure_callback=callbacks.run_failed,
+        default_args={
+            "pool": job,
+            "retries": 1,
+            "retry_delay": timedelta(seconds=10),
+            "on_failure_callback": callbacks.task_failed,
+        },
+        params=dict(params or {}),
+        tags=[TAG],
+    )
+
+
+def no_retry_on_bad_input(step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Fail a task at once on `InputError`: a second try would read the same input."""
+
+    @functools.wraps(step)
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return step(*args, **kwargs)
+        except InputError as error:
+            raise AirflowFailException(str(error)) from error
+
+    return guarded
