@@ -1,0 +1,1 @@
+"""Product text: its normal form, its embeddings, and search in them."""
