@@ -1,0 +1,171 @@
+"""What our commands ask of Airflow, over its public REST API."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import requests
+
+PAGE = 100
+TIMEOUT_SECONDS = 30.0
+POLL_SECONDS = 1.0
+ENDED = frozenset({"success", "failed"})
+
+
+class AirflowError(RuntimeError):
+    """Airflow does not answer or refuses a request; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run is: its state, and the state of every task instance by name."""
+
+    state: str
+    tasks: Mapping[str, str]
+
+
+class AirflowClient:
+    """A session with one Airflow API server, as one user."""
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self.url = url.rstrip("/")
+        self._credentials = {"username": user, "password": password}
+        self._session = requests.Session()
+
+    def dags(self) -> dict[str, dict[str, Any]]:
+        """Every DAG by id, as Airflow describes it."""
+        return {dag["dag_id"]: dag for dag in self._pages("/dags", "dags")}
+
+    def import_errors(self) -> list[dict[str, Any]]:
+        """The DAG files that Airflow could not load."""
+        return list(self._pages("/importErrors", "import_errors"))
+
+    def unpause(self, dag_id: str) -> None:
+        """Let the scheduler start runs of the DAG."""
+        self._call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Ask for a run now; returns its run id."""
+        body = {"logical_date": None, "conf": dict(conf or {})}
+        answer = self._call("POST", f"/dags/{dag_id}/dagRuns", json=body)
+        return str(answer["dag_run_id"])
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """One run, as Airflow describes it."""
+        return self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
+
+    def runs_since(self, dag_id: str, since: datetime) -> Iterator[dict[str, Any]]:
+        """The runs that were asked for since the moment `since`, oldest first."""
+        moment = since.astimezone(UTC).isoformat()
+        parameters = {"run_after_gte": moment, "order_by": "run_after"}
+        return self._pages(f"/dags/{dag_id}/dagRuns", "dag_runs", parameters)
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """The task instances of a run, as Airflow describes them."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        return list(self._pages(path, "task_instances"))
+
+    def returned_values(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """What the tasks of a run returned, by task id; a list for a mapped task."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/~/xcomEntries"
+        entries = self._pages(path, "xcom_entries", {"xcom_key": "return_value"})
+        values: dict[str, Any] = {}
+        for entry in sorted(entries, key=lambda e: (e["task_id"], e["map_index"])):
+            task, index = entry["task_id"], entry["map_index"]
+            where = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/return_value"
+            value = self._call("GET", where, params={"map_index": index})["value"]
+            if index < 0:
+                values[task] = value
+            else:
+                values.setdefault(task, []).append(value)
+        return values
+
+    def event_logs(self, dag_id: str, run_id: str, event: str) -> list[dict[str, Any]]:
+        """Entries of Airflow's audit log about a run."""
+        parameters = {"dag_id": dag_id, "run_id": run_id, "event": event}
+        return list(self._pages("/eventLogs", "event_logs", parameters))
+
+    def health(self) -> dict[str, Any]:
+        """State and last heartbeat of Airflow's components."""
+        return self._call("GET", "/monitor/health")
+
+    def follow(
+        self, dag_id: str, run_id: str, show: Callable[[RunProgress], None]
+    ) -> dict[str, Any]:
+        """Wait until a run has ended, telling `show` every change; returns the ended run."""
+        last: RunProgress | None = None
+        while True:
+            run = self.run(dag_id, run_id)
+            tasks = {
+                _task_name(task): task["state"] or "waiting"
+                for task in self.task_instances(dag_id, run_id)
+            }
+            progress = RunProgress(run["state"], tasks)
+            if progress != last:
+                show(progress)
+                last = progress
+            if run["state"] in ENDED:
+                return run
+            time.sleep(POLL_SECONDS)
+
+    def run_url(self, dag_id: str, run_id: str) -> str:
+        """The page of a run in the web UI."""
+        return f"{self.url}/dags/{dag_id}/runs/{run_id}"
+
+    def _pages(
+        self, path: str, key: str, parameters: Mapping[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        offset = 0
+        while True:
+            page = self._call(
+                "GET", path, params={**(parameters or {}), "limit": PAGE, "offset": offset}
+            )
+            yield from page[key]
+            offset += PAGE
+            if offset >= page["total_entries"]:
+                return
+
+    def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            if "Authorization" not in self._session.headers:
+                self._log_in()
+            response = self._session.request(
+                method, f"{self.url}/api/v2{path}", timeout=TIMEOUT_SECONDS, **arguments
+            )
+            if response.status_code == requests.codes.unauthorized:
+                self._log_in()
+                response = self._session.request(
+                    method, f"{self.url}/api/v2{path}", timeout=TIMEOUT_SECONDS, **arguments
+                )
+        except requests.RequestException as error:
+            raise AirflowError(
+                f"Airflow does not answer at {self.url} ({type(error).__name__}); "
+                "is the stack up? `make status` tells"
+            ) from error
+        if not response.ok:
+            raise AirflowError(f"{method} {path}: {response.status_code} {_reason(response)}")
+        return dict(response.json()) if response.content else {}
+
+    def _log_in(self) -> None:
+        response = self._session.post(
+            f"{self.url}/auth/token", json=self._credentials, timeout=TIMEOUT_SECONDS
+        )
+        if not response.ok:
+            raise AirflowError(
+                f"Airflow refuses user {self._credentials['username']!r}: {_reason(response)}"
+            )
+        self._session.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
+
+
+def _task_name(task: Mapping[str, Any]) -> str:
+    index = task.get("map_index", -1)
+    return task["task_id"] if index < 0 else f"{task['task_id']}[{index}]"
+
+
+def _reason(response: requests.Response) -> str:
+    try:
+        return str(response.json().get("detail", response.text))
+    except ValueError:
+        return response.text[:200]

@@ -1,0 +1,145 @@
+"""The environment that every process of the stack runs in, and the secrets it needs."""
+
+import base64
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from recsys.publishing import atomic_path
+from recsys.settings import REPOSITORY, ConfigError, Settings
+
+ENV_FILE = ".env"
+PRIVATE = 0o600
+
+
+def _token() -> str:
+    return secrets.token_urlsafe(64)
+
+
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(12)
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "RECSYS_AIRFLOW_PASSWORD": _password,
+    "RECSYS_ADMIN_TOKEN": _token,
+    "AIRFLOW__API_AUTH__JWT_SECRET": _token,
+    "AIRFLOW__API__SECRET_KEY": _token,
+    "AIRFLOW__CORE__FERNET_KEY": _fernet_key,
+}
+
+
+def airflow_home(settings: Settings) -> Path:
+    """Airflow's own files: metadata database, task logs, process control."""
+    return settings.home / ".airflow"
+
+
+def read_env(settings: Settings) -> dict[str, str]:
+    """The variables of ``.env`` with the process environment over them; empty ones left out."""
+    stored = dotenv_values(settings.home / ENV_FILE)
+    merged = {**stored, **{name: os.environ[name] for name in stored if os.environ.get(name)}}
+    return {name: value for name, value in merged.items() if value}
+
+
+def ensure_env(settings: Settings) -> dict[str, str]:
+    """Create ``.env`` from ``.env.example`` if it is missing, generate absent secrets into it,
+    and return what `read_env` does."""
+    path = settings.home / ENV_FILE
+    template = path if path.exists() else REPOSITORY / ".env.example"
+    lines = template.read_text(encoding="utf-8").splitlines()
+    filled = [_fill(line) for line in lines]
+    present = {line.split("=", 1)[0] for line in filled if "=" in line}
+    filled += [f"{name}={make()}" for name, make in GENERATED.items() if name not in present]
+    if not path.exists() or filled != lines:
+        _write_private(path, "\n".join(filled) + "\n")
+    path.chmod(PRIVATE)
+    return read_env(settings)
+
+
+def stack_environment(settings: Settings) -> dict[str, str]:
+    """The whole environment of a stack process: the caller's, ``.env``, and Airflow's settings."""
+    env = read_env(settings)
+    missing = sorted(name for name in GENERATED if name not in env)
+    if missing:
+        raise ConfigError(f"{settings.home / ENV_FILE}: no value for {', '.join(missing)}")
+    home = airflow_home(settings)
+    port = _port(env, "AIRFLOW_PORT", 8080)
+    service_port = _port(env, "RECSYS_SERVICE_PORT", 8000)
+    base_url = f"http://127.0.0.1:{port}"
+    paths = [str(REPOSITORY / "include"), str(REPOSITORY)]
+    if inherited := os.environ.get("PYTHONPATH"):
+        paths.append(inherited)
+    computed = {
+        "RECSYS_HOME": str(settings.home),
+        "RECSYS_SERVICE_HOST": "127.0.0.1",
+        "RECSYS_SERVICE_PORT": str(service_port),
+        "RECSYS_SERVICE_URL": f"http://127.0.0.1:{service_port}",
+        "RECSYS_AIRFLOW_URL": base_url,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__DEFAULT_TIMEZONE": "Asia/Ho_Chi_Minh",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base_url}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{env['RECSYS_AIRFLOW_USER']}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": base_url,
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(
+            _port(env, "AIRFLOW_WORKER_LOG_PORT", 8793)
+        ),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(
+            _port(env, "AIRFLOW_TRIGGERER_LOG_PORT", 8794)
+        ),
+        "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
+    }
+    # What the caller sets for Airflow explicitly wins: it is how a deployment differs.
+    overrides = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__")}
+    return {**os.environ, **env, **computed, **overrides}
+
+
+def write_passwords(settings: Settings) -> None:
+    """The file in which Airflow's simple auth manager looks passwords up."""
+    env = read_env(settings)
+    content = json.dumps({env["RECSYS_AIRFLOW_USER"]: env["RECSYS_AIRFLOW_PASSWORD"]})
+    _write_private(airflow_home(settings) / "passwords.json", content)
+
+
+def _fill(line: str) -> str:
+    name, separator, value = line.partition("=")
+    if separator and not value.strip() and name in GENERATED:
+        return f"{name}={GENERATED[name]()}"
+    return line
+
+
+def _port(env: dict[str, str], name: str, default: int) -> int:
+    text = env.get(name, str(default))
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise ConfigError(f"{name}={text!r}: expected a port between 1 and 65535")
+    return int(text)
+
+
+def _write_private(path: Path, content: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.touch(mode=PRIVATE)
+        temporary.write_text(content, encoding="utf-8")

@@ -1,0 +1,227 @@
+"""The running stack: Airflow's four components and the service under supervisord."""
+
+import contextlib
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import requests
+from supervisor.xmlrpc import SupervisorTransport
+
+from recsys.errors import InputError
+from recsys.orchestration import environment
+from recsys.orchestration.component import (
+    COMMANDS,
+    STACK_MARK,
+    end_processes,
+    marked_processes,
+)
+from recsys.settings import REPOSITORY, Settings
+
+START_TIMEOUT_SECONDS = 120.0
+POLL_SECONDS = 0.5
+PYTHON_VERSIONS = ((3, 11), (3, 12))
+PORT_NAMES = {
+    "AIRFLOW__API__PORT": "AIRFLOW_PORT",
+    "RECSYS_SERVICE_PORT": "RECSYS_SERVICE_PORT",
+    "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": "AIRFLOW_WORKER_LOG_PORT",
+    "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": "AIRFLOW_TRIGGERER_LOG_PORT",
+}
+
+
+class StackError(RuntimeError):
+    """The stack cannot be started or does not come up; the text says what to do."""
+
+
+class Stack:
+    """Starts, stops and describes the processes of one state root."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._run = environment.airflow_home(settings) / "run"
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other ``make up`` and ``make down`` of this state root out meanwhile."""
+        self._run.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self._run / "up.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(
+                f"another `make up` or `make down` is at work in {self.settings.home}; "
+                "wait for it to end"
+            ) from None
+        with lock:
+            yield
+
+    def start(self) -> bool:
+        """Start what is not running and wait until Airflow answers.
+
+        Returns whether anything had to be started. Raises `InputError` for what the caller must
+        change (a port in use), `StackError` when a component does not come up.
+        """
+        environment.ensure_env(self.settings)
+        env = environment.stack_environment(self.settings)
+        if self.is_running():
+            self.wait_until_healthy(env)
+            return False
+        self._require_free_ports(env)
+        self._prepare_airflow(env)
+        self._start_supervisor(env)
+        self.wait_until_healthy(env)
+        return True
+
+    def stop(self) -> bool:
+        """Stop everything that belongs to this stack; returns whether anything was running."""
+        was_running = self.is_running()
+        if was_running:
+            with contextlib.suppress(xmlrpc.client.Fault, OSError):
+                self._supervisor.supervisor.shutdown()
+            deadline = time.monotonic() + 40
+            while self.is_running() and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+        leftovers = marked_processes(self.mark)
+        end_processes(leftovers)
+        return was_running or bool(leftovers)
+
+    def is_running(self) -> bool:
+        """Whether the supervisor answers."""
+        try:
+            return bool(self._supervisor.supervisor.getState()["statename"])
+        except (OSError, xmlrpc.client.Error):
+            return False
+
+    def components(self) -> list[dict[str, Any]]:
+        """Name, state, pid (0 when not running) and uptime in seconds of every component."""
+        if not self.is_running():
+            return [
+                {"name": name, "state": "STOPPED", "pid": 0, "uptime_seconds": 0}
+                for name in COMMANDS
+            ]
+        return [
+            {
+                "name": process["name"],
+                "state": process["statename"],
+                "pid": process["pid"],
+                "uptime_seconds": process["now"] - process["start"] if process["pid"] else 0,
+            }
+            for process in self._supervisor.supervisor.getAllProcessInfo()
+        ]
+
+    def wait_until_healthy(self, env: dict[str, str]) -> None:
+        """Wait for Airflow's health page to report a live scheduler and dag-processor."""
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        problem = "no answer yet"
+        while time.monotonic() < deadline:
+            try:
+                health = requests.get(
+                    f"{env['RECSYS_AIRFLOW_URL']}/api/v2/monitor/health", timeout=5
+                ).json()
+            except (requests.RequestException, ValueError) as error:
+                problem = type(error).__name__
+            else:
+                states = {name: (part or {}).get("status") for name, part in health.items()}
+                if all(
+                    states.get(name) == "healthy"
+                    for name in ("metadatabase", "scheduler", "dag_processor", "triggerer")
+                ):
+                    return
+                problem = str(states)
+            time.sleep(POLL_SECONDS)
+        raise StackError(
+            f"Airflow did not come up within {START_TIMEOUT_SECONDS:g} s ({problem}); "
+            f"see {self.settings.logs / 'scheduler'}"
+        )
+
+    @property
+    def mark(self) -> str:
+        """What the environment of every process of this stack carries."""
+        return str(self.settings.home)
+
+    @property
+    def _socket(self) -> Path:
+        # A Unix socket's path is limited to about 100 characters; a state root's is not.
+        digest = hashlib.sha256(self.mark.encode()).hexdigest()[:16]
+        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")  # noqa: S108
+        return runtime / f"recsys-{os.getuid()}-{digest}.sock"
+
+    @property
+    def _supervisor(self) -> Any:
+        transport = SupervisorTransport("", "", f"unix://{self._socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+
+    def _require_free_ports(self, env: dict[str, str]) -> None:
+        for name, variable in PORT_NAMES.items():
+            port = int(env[name])
+            with contextlib.closing(socket.socket()) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    raise InputError(
+                        f"port {port} is in use by another program; end it, or set "
+                        f"{variable} in {self.settings.home / environment.ENV_FILE}"
+                    ) from None
+
+    def _prepare_airflow(self, env: dict[str, str]) -> None:
+        environment.write_passwords(self.settings)
+        for folder in ("scheduler", "service"):
+            (self.settings.logs / folder).mkdir(parents=True, exist_ok=True)
+        pools = self.settings.config_file("pools.json")
+        for arguments in (("db", "migrate"), ("pools", "import", str(pools))):
+            result = subprocess.run(  # noqa: S603
+                [sys.executable, "-m", "airflow", *arguments],
+                env=env,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if result.returncode != 0:
+                tail = (result.stdout + result.stderr).strip().splitlines()[-15:]
+                raise StackError(f"airflow {' '.join(arguments)} failed:\n" + "\n".join(tail))
+
+    def _start_supervisor(self, env: dict[str, str]) -> None:
+        env = {
+            **env,
+            "RECSYS_RUN": str(self._run),
+            "RECSYS_SOCKET": str(self._socket),
+            "RECSYS_PYTHON": sys.executable,
+            STACK_MARK: self.mark,
+        }
+        subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(_supervisor_config())],
+            env=env,
+            cwd=self.settings.home,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 15
+        while not self.is_running():
+            if time.monotonic() > deadline:
+                raise StackError(
+                    "the process supervisor does not answer; see "
+                    f"{self.settings.logs / 'scheduler' / 'supervisord.log'}"
+                )
+            time.sleep(0.1)
+
+
+def require_python() -> None:
+    """Raise `InputError` on an interpreter that the pinned packages do not support."""
+    if sys.version_info[:2] not in PYTHON_VERSIONS:
+        raise InputError(
+            f"Python {sys.version_info.major}.{sys.version_info.minor} is not supported; "
+            "use 3.11 or 3.12"
+        )
+
+
+def _supervisor_config() -> Path:
+    return REPOSITORY / "config" / "supervisord.conf"

@@ -1,0 +1,291 @@
+"""The record of every pipeline run: ``logs/pipeline_metrics.db``.
+
+Times are stored as ISO 8601 text in UTC with microseconds, so that text order is time order.
+"""
+
+import json
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypedDict
+
+from recsys.database import BUSY_TIMEOUT_SECONDS, connect, transaction
+from recsys.settings import load_settings
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS pipeline_runs (
+  run_id TEXT PRIMARY KEY,
+  pipeline_name TEXT NOT NULL,
+  status TEXT NOT NULL,
+  started_at TEXT NOT NULL,
+  finished_at TEXT,
+  duration_seconds REAL,
+  error_message TEXT,
+  metadata TEXT
+);
+CREATE INDEX IF NOT EXISTS pipeline_runs_by_start ON pipeline_runs (pipeline_name, started_at);
+CREATE INDEX IF NOT EXISTS pipeline_runs_by_status ON pipeline_runs (status, started_at);
+"""
+
+
+class RunStatus(StrEnum):
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class TrackingError(RuntimeError):
+    """A run was asked to do something that it cannot: it is unknown, or it has ended."""
+
+
+class PipelineStats(TypedDict):
+    """Counts of one pipeline's runs in a period, its mean duration in seconds, its success rate.
+
+    Only successful runs count for the duration; cancelled ones not for the success rate. Either
+    is None when there is nothing to compute it from.
+    """
+
+    success: int
+    failed: int
+    running: int
+    cancelled: int
+    avg_duration_seconds: float | None
+    success_rate: float | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One row of ``pipeline_runs`` in full, for writers that know a run from elsewhere."""
+
+    run_id: str
+    pipeline_name: str
+    status: RunStatus
+    started_at: datetime
+    finished_at: datetime | None
+    error_message: str | None
+    metadata: Mapping[str, Any]
+
+
+class PipelineTracker:
+    """Reads and writes the record of runs; safe to share between threads and processes.
+
+    Parameters
+    ----------
+    db_path
+        The database; by default ``logs/pipeline_metrics.db`` of the state root.
+    timeout
+        Seconds to wait for another writer before `sqlite3.OperationalError`.
+
+    Examples
+    --------
+    >>> tracker = PipelineTracker()
+    >>> run_id = tracker.start_run("data_refresh", {"force": True})
+    >>> tracker.complete_run(run_id, {"records_processed": 1000})
+    """
+
+    def __init__(
+        self, db_path: str | Path | None = None, *, timeout: float = BUSY_TIMEOUT_SECONDS
+    ) -> None:
+        self.db_path = Path(db_path) if db_path is not None else load_settings().pipeline_db
+        self._timeout = timeout
+        self._local = threading.local()
+
+    def start_run(self, pipeline_name: str, metadata: Mapping[str, Any] | None = None) -> str:
+        """Record a run that starts now; returns its new, unique id."""
+        now = datetime.now(UTC)
+        run_id = f"{pipeline_name}_{now:%Y%m%dT%H%M%S}_{secrets.token_hex(8)}"
+        with transaction(self._connection) as connection:
+            connection.execute(
+                "INSERT INTO pipeline_runs (run_id, pipeline_name, status, started_at, metadata)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (run_id, pipeline_name, RunStatus.RUNNING, _text(now), _json(metadata or {})),
+            )
+        return run_id
+
+    def complete_run(self, run_id: str, metadata: Mapping[str, Any] | None = None) -> None:
+        """End a running run as a success; `metadata` is merged into what it has.
+
+        Raises `TrackingError` if the run is unknown or has ended otherwise.
+        """
+        self._end(run_id, RunStatus.SUCCESS, metadata=metadata)
+
+    def fail_run(self, run_id: str, error_message: str) -> None:
+        """End a running run as a failure. Raises as `complete_run` does."""
+        self._end(run_id, RunStatus.FAILED, error_message=error_message)
+
+    def cancel_run(self, run_id: str) -> None:
+        """End a running run that a person stopped. Raises as `complete_run` does."""
+        self._end(run_id, RunStatus.CANCELLED)
+
+    def get_run(self, run_id: str) -> dict[str, Any] | None:
+        """The run as a mapping of column to value, metadata parsed; None if it is unknown."""
+        row = self._connection.execute(
+            "SELECT * FROM pipeline_runs WHERE run_id = ?", (run_id,)
+        ).fetchone()
+        return None if row is None else _as_dict(row)
+
+    def get_recent_runs(
+        self, pipeline_name: str | None = None, limit: int = 10, status: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The last `limit` runs, newest first, of one pipeline and one status if given."""
+        rows = self._connection.execute(
+            "SELECT * FROM pipeline_runs WHERE (?1 IS NULL OR pipeline_name = ?1)"
+            " AND (?2 IS NULL OR status = ?2) ORDER BY started_at DESC, run_id LIMIT ?3",
+            (pipeline_name, status, limit),
+        )
+        return [_as_dict(row) for row in rows]
+
+    def get_stats(self, days: int = 7) -> dict[str, Any]:
+        """``{"period_days": days, "stats_by_pipeline": {name: PipelineStats}}`` of the runs that
+        started in the last `days` days."""
+        since = _text(datetime.now(UTC) - timedelta(days=days))
+        rows = self._connection.execute(
+            "SELECT pipeline_name,"
+            " SUM(status = 'success') AS success, SUM(status = 'failed') AS failed,"
+            " SUM(status = 'running') AS running, SUM(status = 'cancelled') AS cancelled,"
+            " AVG(CASE WHEN status = 'success' THEN duration_seconds END) AS avg_duration_seconds"
+            " FROM pipeline_runs WHERE started_at >= ? GROUP BY pipeline_name"
+            " ORDER BY pipeline_name",
+            (since,),
+        )
+        return {
+            "period_days": days,
+            "stats_by_pipeline": {row["pipeline_name"]: _stats(row) for row in rows},
+        }
+
+    def is_pipeline_running(self, pipeline_name: str) -> bool:
+        """Whether any run of the pipeline is recorded as running."""
+        query = "SELECT 1 FROM pipeline_runs WHERE pipeline_name = ? AND status = 'running' LIMIT 1"
+        return self._connection.execute(query, (pipeline_name,)).fetchone() is not None
+
+    def cleanup_stale_runs(self, max_running_hours: float = 24) -> int:
+        """Cancel runs that have been running for longer: whoever ran them is gone.
+
+        Returns how many there were.
+        """
+        now = datetime.now(UTC)
+        limit = _text(now - timedelta(hours=max_running_hours))
+        with transaction(self._connection) as connection:
+            cursor = connection.execute(
+                "UPDATE pipeline_runs SET status = 'cancelled', finished_at = ?1,"
+                " duration_seconds = (julianday(?1) - julianday(started_at)) * 86400,"
+                " error_message = ?2 WHERE status = 'running' AND started_at < ?3",
+                (_text(now), f"abandoned: running for more than {max_running_hours:g} h", limit),
+            )
+        return cursor.rowcount
+
+    def record_run(self, record: RunRecord) -> None:
+        """Write a run as it is known elsewhere, new or not; metadata is merged."""
+        with transaction(self._connection) as connection:
+            connection.execute(
+                "INSERT INTO pipeline_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (run_id) DO UPDATE SET status = excluded.status,"
+                " started_at = excluded.started_at, finished_at = excluded.finished_at,"
+                " duration_seconds = excluded.duration_seconds,"
+                " error_message = excluded.error_message,"
+                " metadata = json_patch(COALESCE(metadata, '{}'), excluded.metadata)",
+                (
+                    record.run_id,
+                    record.pipeline_name,
+                    record.status,
+                    _text(record.started_at),
+                    _text(record.finished_at) if record.finished_at else None,
+                    _seconds(record.started_at, record.finished_at),
+                    record.error_message,
+                    _json(record.metadata),
+                ),
+            )
+
+    def merge_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> bool:
+        """Merge `metadata` into a run's; returns whether the run is known."""
+        with transaction(self._connection) as connection:
+            cursor = connection.execute(
+                "UPDATE pipeline_runs SET metadata = json_patch(COALESCE(metadata, '{}'), ?)"
+                " WHERE run_id = ?",
+                (_json(metadata), run_id),
+            )
+        return cursor.rowcount == 1
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's connection; a forked child opens its own."""
+        if getattr(self._local, "pid", None) != os.getpid():
+            connection = connect(self.db_path, timeout=self._timeout)
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                connection.executescript(
+                    "BEGIN IMMEDIATE;" + SCHEMA + "PRAGMA user_version = 1; COMMIT;"
+                )
+            self._local.connection = connection
+            self._local.pid = os.getpid()
+        connection = self._local.connection
+        assert isinstance(connection, sqlite3.Connection)
+        return connection
+
+    def _end(
+        self,
+        run_id: str,
+        status: RunStatus,
+        *,
+        error_message: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        now = datetime.now(UTC)
+        with transaction(self._connection) as connection:
+            row = connection.execute(
+                "SELECT status, started_at FROM pipeline_runs WHERE run_id = ?", (run_id,)
+            ).fetchone()
+            if row is None:
+                raise TrackingError(f"run {run_id!r} is unknown in {self.db_path}")
+            if row["status"] != RunStatus.RUNNING:
+                raise TrackingError(
+                    f"run {run_id!r} has already ended as {row['status']}; it cannot become {status}"
+                )
+            connection.execute(
+                "UPDATE pipeline_runs SET status = ?, finished_at = ?, duration_seconds = ?,"
+                " error_message = ?, metadata = json_patch(COALESCE(metadata, '{}'), ?)"
+                " WHERE run_id = ?",
+                (
+                    status,
+                    _text(now),
+                    _seconds(datetime.fromisoformat(row["started_at"]), now),
+                    error_message,
+                    _json(metadata or {}),
+                    run_id,
+                ),
+            )
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _seconds(start: datetime, end: datetime | None) -> float | None:
+    return None if end is None else max(0.0, (end - start).total_seconds())
+
+
+def _json(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(dict(metadata), ensure_ascii=False, default=str)
+
+
+def _as_dict(row: sqlite3.Row) -> dict[str, Any]:
+    return dict(row) | {"metadata": json.loads(row["metadata"] or "{}")}
+
+
+def _stats(row: sqlite3.Row) -> PipelineStats:
+    ended = row["success"] + row["failed"]
+    duration = row["avg_duration_seconds"]
+    return {
+        "success": row["success"],
+        "failed": row["failed"],
+        "running": row["running"],
+        "cancelled": row["cancelled"],
+        "avg_duration_seconds": None if duration is None else round(duration, 3),
+        "success_rate": round(row["success"] / ended, 3) if ended else None,
+    }
