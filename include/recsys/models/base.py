@@ -5,9 +5,10 @@ whom the model has never seen, is scored like anybody else. Users are therefore 
 model; the artefact stores the known users' histories beside it.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 TimeArray = NDArray[np.int64]
+
+Progress = Callable[[int, dict[str, float]], None]
+"""Called after each pass over the data with its number (from 1) and what was measured."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,24 @@ class Model(Protocol):
 
     model_type: ClassVar[str]
 
-    def fit(self, histories: Histories, items: int) -> Self:
+    @classmethod
+    def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
+        """An unfitted model; parameters that are not named keep their defaults.
+
+        Raises `recsys.errors.InputError` for a name that the family does not have.
+        """
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """All parameters as JSON-able values: ``create(model.hyperparameters)`` is the same."""
+
+    def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
         """Learn from `histories` over `items` products; a second call starts afresh."""
 
-    def score(self, histories: Histories, now: int) -> FloatArray:
+    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
         """``(users, items)`` scores at the time `now` (seconds since 1970), higher is better.
 
+        `now` is one time for all, or ``(users,)`` one for each, as evaluation needs it.
         Seen items are scored like all others: leaving them out is the caller's business.
         """
 
@@ -69,3 +85,15 @@ class Model(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote, memory-mapped. Raises `ArtifactError` if it is not sound."""
+
+
+@runtime_checkable
+class InnerProductModel(Protocol):
+    """A model whose score is an inner product, so that an index can find the best items."""
+
+    @property
+    def item_vectors(self) -> FloatArray:
+        """``(items, factors)``."""
+
+    def query_vectors(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+        """``(users, factors)``; ``query @ item_vectors.T`` is `Model.score`."""

@@ -1,0 +1,284 @@
+"""A trained model as a folder that a service can serve from, and nothing else.
+
+``artifacts/cf/<type>/<model_id>/``::
+
+    manifest.json        model id and type, data version, metrics, sha256 of every other file
+    model/               the family's own arrays and parameters
+    item_ids.json        product ids in column order
+    users/               ids.npy + offsets.npy: user ids in order of their bytes
+    histories/           what those users did (`recsys.models.base.Histories`)
+    popularity.npy       (items,) float32, the fallback's scores
+    products.parquet     what a recommendation shows, one row a column
+
+Arrays are NumPy files that are memory-mapped; nothing is pickled.
+"""
+
+import bisect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from recsys.data import schema
+from recsys.models.base import FloatArray, Histories, Model
+from recsys.models.families import family_of
+from recsys.models.histories import take_users
+from recsys.models.storage import ArtifactError, read_array, read_json, write_array
+from recsys.publishing import atomic_folder, sha256_of, write_json
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_ITEM_IDS = "item_ids.json"
+_PRODUCTS = "products.parquet"
+_HISTORY_ARRAYS: dict[str, type[np.generic]] = {
+    "indptr": np.int64,
+    "items": np.int32,
+    "confidence": np.float32,
+    "weight": np.float32,
+    "times": np.int64,
+}
+
+
+class UserIds(Sequence[str]):
+    """User ids in order, in two memory-mapped arrays: `ids[7]`, `ids.position("443")`."""
+
+    def __init__(self, text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
+        self._text, self._offsets = text, offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._bytes(index % len(self)).decode("utf-8")
+
+    def position(self, user_id: str) -> int | None:
+        """The number of `user_id`, or None when the model does not know the user."""
+        key = user_id.encode("utf-8", errors="replace")
+        found = bisect.bisect_left(range(len(self)), key, key=self._bytes)
+        return found if found < len(self) and self._bytes(found) == key else None
+
+    def _bytes(self, index: int) -> bytes:
+        return bytes(self._text[self._offsets[index] : self._offsets[index + 1]])
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A loaded model with everything that serving needs.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    manifest
+        ``model_id, model_type, data_version, created_at, hyperparameters, metrics,
+        sample_users, items, users, sha256``.
+    model
+        The fitted model.
+    item_ids
+        Product ids in column order.
+    user_ids
+        Known users, in the order of `histories`.
+    histories
+        Full histories of the known users.
+    popularity
+        ``(items,)`` recent popularity, for users without a history.
+    products
+        One row a column: product_id, product_name, brand, category, price, family_id, available.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    model: Model
+    item_ids: list[str]
+    user_ids: UserIds
+    histories: Histories
+    popularity: FloatArray
+    products: pd.DataFrame
+
+    @property
+    def model_id(self) -> str:
+        return str(self.manifest["model_id"])
+
+    @property
+    def model_type(self) -> str:
+        return str(self.manifest["model_type"])
+
+    def history_of(self, user_id: str) -> Histories | None:
+        """The history of one user, or None for a user that the model does not know."""
+        position = self.user_ids.position(user_id)
+        return None if position is None else take_users(self.histories, np.array([position]))
+
+
+def save_artifact(
+    path: Path,
+    *,
+    model: Model,
+    item_ids: Sequence[str],
+    user_ids: Sequence[str],
+    histories: Histories,
+    popularity: FloatArray,
+    products: pd.DataFrame,
+    manifest: Mapping[str, Any],
+) -> Path:
+    """Write the folder `path`, all or nothing.
+
+    `histories` belong to `user_ids`, in any order. `manifest` must hold ``model_id`` and
+    ``data_version``; what `Artifact.manifest` lists besides is added.
+
+    Raises
+    ------
+    ArtifactError
+        If something holds NaN or infinities, or the sizes do not agree.
+    FileExistsError
+        If `path` exists.
+    """
+    _check_sizes(item_ids, user_ids, histories, popularity, products)
+    order = np.array(
+        sorted(range(len(user_ids)), key=lambda place: user_ids[place].encode()), dtype=np.int64
+    )
+    with atomic_folder(path) as folder:
+        for name in ("model", "users", "histories"):
+            (folder / name).mkdir()
+        model.save(folder / "model")
+        _write_user_ids(folder / "users", [user_ids[place] for place in order])
+        stored = take_users(histories, order)
+        for name in _HISTORY_ARRAYS:
+            write_array(folder / "histories", name, getattr(stored, name))
+        write_array(folder, "popularity", np.asarray(popularity, dtype=np.float32))
+        (folder / _ITEM_IDS).write_text(
+            json.dumps(list(item_ids), ensure_ascii=False), encoding="utf-8"
+        )
+        products.to_parquet(folder / _PRODUCTS, index=False)
+        full = {
+            "format": FORMAT,
+            "model_type": model.model_type,
+            "hyperparameters": model.hyperparameters,
+            "items": len(item_ids),
+            "users": len(user_ids),
+            **manifest,
+            "sha256": {name: sha256_of(folder / name) for name in sorted(_files_below(folder))},
+        }
+        write_json(folder / MANIFEST, full)
+        _read(folder)
+    return path
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the artefact in `path`. Raises `ArtifactError` if there is no sound one."""
+    content = read_json(path / MANIFEST)
+    if not isinstance(content, dict) or not isinstance(content.get("sha256"), dict):
+        raise ArtifactError(f"{path / MANIFEST}: is not the manifest of a model")
+    if content.get("format") != FORMAT:
+        raise ArtifactError(
+            f"{path / MANIFEST}: format {content.get('format')!r}; this version reads {FORMAT}"
+        )
+    return content
+
+
+def verify_artifact(path: Path) -> None:
+    """Check that every file of the artefact is there and unchanged.
+
+    Raises `ArtifactError` that names the first file that is not.
+    """
+    for name, expected in read_manifest(path)["sha256"].items():
+        file = path / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ArtifactError(f"{path / MANIFEST}: {name!r} lies outside the artefact")
+        if not file.is_file():
+            raise ArtifactError(f"{file}: the file is missing")
+        if sha256_of(file) != expected:
+            raise ArtifactError(f"{file}: its content is not what the manifest says")
+
+
+def load_artifact(path: Path) -> Artifact:
+    """Verify and load the artefact in `path`; arrays are memory-mapped.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing, changed, of another shape than expected, or holds NaN.
+    """
+    verify_artifact(path)
+    return _read(path)
+
+
+def _read(path: Path) -> Artifact:
+    manifest = read_manifest(path)
+    item_ids = read_json(path / _ITEM_IDS)
+    histories = Histories(
+        **{
+            name: read_array(path / "histories", name, dtype, 1)
+            for name, dtype in _HISTORY_ARRAYS.items()
+        }
+    )
+    user_ids = UserIds(
+        read_array(path / "users", "ids", np.uint8, 1),
+        read_array(path / "users", "offsets", np.int64, 1),
+    )
+    popularity = read_array(path, "popularity", np.float32, 1)
+    try:
+        products = pd.read_parquet(path / _PRODUCTS)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path / _PRODUCTS}: cannot be read: {error}") from error
+    _check_sizes(item_ids, user_ids, histories, popularity, products)
+    model = family_of(str(manifest["model_type"])).load(path / "model")
+    return Artifact(
+        path=path,
+        manifest=manifest,
+        model=model,
+        item_ids=item_ids,
+        user_ids=user_ids,
+        histories=histories,
+        popularity=popularity,
+        products=products,
+    )
+
+
+def _check_sizes(
+    item_ids: Sequence[str],
+    user_ids: Sequence[str],
+    histories: Histories,
+    popularity: FloatArray,
+    products: pd.DataFrame,
+) -> None:
+    items = len(item_ids)
+    if not items:
+        raise ArtifactError("the model has no products")
+    if len(popularity) != items or len(products) != items:
+        raise ArtifactError(
+            f"{items} product ids, {len(popularity)} popularity scores and {len(products)} "
+            "product rows: these must agree"
+        )
+    if list(products[schema.PRODUCT]) != list(item_ids):
+        raise ArtifactError("the product rows are not in the order of the product ids")
+    if len(user_ids) != histories.users:
+        raise ArtifactError(f"{len(user_ids)} user ids for {histories.users} histories")
+    if not np.isfinite(popularity).all():
+        raise ArtifactError("popularity: NaN or infinite scores")
+    if len(histories.items) and not 0 <= histories.items.min() <= histories.items.max() < items:
+        raise ArtifactError("histories: an entry is of a product that does not exist")
+
+
+def _write_user_ids(folder: Path, user_ids: Sequence[str]) -> None:
+    encoded = [user_id.encode("utf-8") for user_id in user_ids]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+    np.cumsum([len(one) for one in encoded], out=offsets[1:])
+    write_array(folder, "ids", np.frombuffer(b"".join(encoded), dtype=np.uint8))
+    write_array(folder, "offsets", offsets)
+
+
+def _files_below(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]

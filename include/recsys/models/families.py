@@ -1,0 +1,20 @@
+"""The model families by name."""
+
+from recsys.errors import InputError
+from recsys.models.als import Als
+from recsys.models.base import Model
+from recsys.models.popularity import Popularity, RecentPopularity
+
+FAMILIES: dict[str, type[Model]] = {
+    family.model_type: family for family in (Als, RecentPopularity, Popularity)
+}
+
+
+def family_of(model_type: str) -> type[Model]:
+    """The class of `model_type`. Raises `InputError` for a name that is none of ours."""
+    try:
+        return FAMILIES[model_type]
+    except KeyError:
+        raise InputError(
+            f"unknown model type {model_type!r}; expected one of {', '.join(sorted(FAMILIES))}"
+        ) from None

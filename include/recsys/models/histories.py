@@ -1,0 +1,166 @@
+"""Histories: made from interaction tables, cut, and read by recency."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys.data import schema
+from recsys.models.base import FloatArray, Histories, IntArray, TimeArray
+
+FIVE_STARS = 5.0
+
+
+def histories_from_codes(
+    users: NDArray[np.integer],
+    items: NDArray[np.integer],
+    times: TimeArray,
+    *,
+    count: int,
+    confidence: FloatArray | None = None,
+    weight: FloatArray | None = None,
+) -> Histories:
+    """Histories of `count` users from parallel arrays with one entry an interaction.
+
+    `users` holds user numbers below `count`, `times` seconds since 1970; confidence is five
+    stars and the weight one where they are not given. Entries of one user and time are ordered
+    by item, so that the result does not depend on the order of the rows.
+    """
+    entries = len(users)
+    order = np.lexsort((items, times, users))
+    indptr = np.zeros(count + 1, dtype=np.int64)
+    np.cumsum(np.bincount(users, minlength=count), out=indptr[1:])
+    if confidence is None:
+        confidence = np.full(entries, FIVE_STARS, dtype=np.float32)
+    if weight is None:
+        weight = np.ones(entries, dtype=np.float32)
+    return Histories(
+        indptr=indptr,
+        items=np.ascontiguousarray(items[order], dtype=np.int32),
+        confidence=np.ascontiguousarray(confidence[order], dtype=np.float32),
+        weight=np.ascontiguousarray(weight[order], dtype=np.float32),
+        times=np.ascontiguousarray(times[order], dtype=np.int64),
+    )
+
+
+def histories_from_frame(
+    interactions: pd.DataFrame, user_ids: Sequence[str], item_ids: Sequence[str]
+) -> Histories:
+    """Histories of `user_ids`, in their order, over the columns `item_ids`.
+
+    Needs the columns USER, PRODUCT, TIMESTAMP, CONFIDENCE and WEIGHT of
+    `recsys.data.schema`. Rows of other users or products are left out.
+    """
+    users = pd.Index(user_ids).get_indexer(pd.Index(interactions[schema.USER]))
+    items = pd.Index(item_ids).get_indexer(pd.Index(interactions[schema.PRODUCT]))
+    known = (users >= 0) & (items >= 0)
+    rows = interactions.loc[known]
+    return histories_from_codes(
+        users[known],
+        items[known],
+        seconds(rows[schema.TIMESTAMP]),
+        count=len(user_ids),
+        confidence=rows[schema.CONFIDENCE].to_numpy(dtype=np.float32),
+        weight=rows[schema.WEIGHT].to_numpy(dtype=np.float32),
+    )
+
+
+def seconds(timestamps: pd.Series) -> TimeArray:
+    """Aware time stamps as whole seconds since 1970 UTC."""
+    naive = timestamps.dt.tz_convert("UTC").dt.tz_localize(None)
+    return naive.to_numpy().astype("datetime64[s]").astype(np.int64)
+
+
+def user_rows(histories: Histories) -> NDArray[np.int64]:
+    """``(entries,)`` number of the user that each entry belongs to."""
+    return np.repeat(np.arange(histories.users), np.diff(histories.indptr))
+
+
+def take_users(histories: Histories, users: NDArray[np.integer]) -> Histories:
+    """The histories of `users`, in that order."""
+    lengths = np.diff(histories.indptr)[users]
+    indptr = np.zeros(len(users) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=indptr[1:])
+    starts = histories.indptr[:-1][users]
+    return _take(
+        histories, np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1]), indptr
+    )
+
+
+def user_range(histories: Histories, start: int, stop: int) -> Histories:
+    """The histories of users ``start:stop``, without copying."""
+    first, last = histories.indptr[start], histories.indptr[stop]
+    return Histories(
+        indptr=histories.indptr[start : stop + 1] - first,
+        items=histories.items[first:last],
+        confidence=histories.confidence[first:last],
+        weight=histories.weight[first:last],
+        times=histories.times[first:last],
+    )
+
+
+def keep_entries(histories: Histories, kept: NDArray[np.bool_]) -> Histories:
+    """The same users with only the entries where `kept` holds."""
+    indptr = np.zeros_like(histories.indptr)
+    np.cumsum(np.bincount(user_rows(histories)[kept], minlength=histories.users), out=indptr[1:])
+    return _take(histories, np.flatnonzero(kept), indptr)
+
+
+def strength(histories: Histories) -> FloatArray:
+    """``(entries,)`` how much each entry counts: a plain five-star review of its own is 1."""
+    return np.asarray(histories.weight * histories.confidence / FIVE_STARS, dtype=np.float32)
+
+
+def steps_from_end(histories: Histories) -> IntArray:
+    """``(entries,)`` how many distinct moments of the user lie after each entry; the last has 0.
+
+    Copies of one review carry the same time and so are one moment.
+    """
+    steps, ends = _moments(histories)
+    return np.asarray(np.repeat(ends, np.diff(histories.indptr)) - steps, dtype=np.int32)
+
+
+def interaction_matrix(
+    histories: Histories, items: int, values: FloatArray | None = None
+) -> sparse.csr_matrix:
+    """``(users, items)`` CSR matrix; repeated products are summed. Values default to one."""
+    data = np.ones(len(histories.items), dtype=np.float32) if values is None else values
+    matrix = sparse.csr_matrix(
+        (data, histories.items, histories.indptr), shape=(histories.users, items), copy=True
+    )
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _moments(histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Running number of distinct (user, time) pairs, and that of each user's last entry."""
+    entries = len(histories.items)
+    new = np.ones(entries, dtype=bool)
+    new[1:] = histories.times[1:] != histories.times[:-1]
+    starts = histories.indptr[:-1]
+    new[starts[starts < entries]] = True
+    running = np.cumsum(new)
+    last = np.maximum(histories.indptr[1:] - 1, 0)
+    return running, running[last] if entries else np.zeros(histories.users, dtype=np.int64)
+
+
+def moments(histories: Histories) -> IntArray:
+    """``(entries,)`` number of the distinct moment of the user, from 0 for the oldest."""
+    running, _ = _moments(histories)
+    first = np.minimum(histories.indptr[:-1], max(len(running) - 1, 0))
+    base = running[first] if len(running) else np.zeros(histories.users, dtype=np.int64)
+    return np.asarray(running - np.repeat(base, np.diff(histories.indptr)), dtype=np.int32)
+
+
+def _take(
+    histories: Histories, entries: NDArray[np.integer], indptr: NDArray[np.int64]
+) -> Histories:
+    return Histories(
+        indptr=indptr,
+        items=histories.items[entries],
+        confidence=histories.confidence[entries],
+        weight=histories.weight[entries],
+        times=histories.times[entries],
+    )

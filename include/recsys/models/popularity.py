@@ -1,0 +1,163 @@
+"""The two baselines: what everybody bought, ever and lately."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.models.base import FloatArray, Histories, IntArray, Progress, TimeArray
+from recsys.models.parameters import parse_parameters
+from recsys.models.storage import (
+    ArtifactError,
+    read_array,
+    read_parameters,
+    write_array,
+    write_parameters,
+)
+
+DAY = 86_400
+_LARGEST_EXPONENT = 900.0
+
+
+@dataclass(frozen=True)
+class NoParameters:
+    """A family that has nothing to choose."""
+
+
+class Popularity:
+    """Number of interactions over all time: the documented baseline."""
+
+    model_type: ClassVar[str] = "popularity"
+
+    def __init__(self) -> None:
+        self._counts: FloatArray = np.zeros(0, dtype=np.float32)
+
+    @classmethod
+    def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
+        parse_parameters(cls.model_type, NoParameters, parameters)
+        return cls()
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return {}
+
+    def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
+        self._counts = np.bincount(histories.items, minlength=items).astype(np.float32)
+        return self
+
+    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+        return np.tile(self._counts, (histories.users, 1))
+
+    def similar(self, item: int) -> FloatArray:
+        return self._counts.copy()
+
+    def save(self, folder: Path) -> None:
+        write_array(folder, "counts", self._counts)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        model = cls()
+        model._counts = read_array(folder, "counts", np.float32, 1)
+        return model
+
+
+@dataclass(frozen=True)
+class RecentPopularityParameters:
+    half_life_days: float = 30.0
+
+
+class RecentPopularity:
+    """Weights of all interactions before the asking time, halved every 30 days.
+
+    The weight of an entry is its copy weight: one review on ten sibling pages does not count
+    ten times.
+    """
+
+    model_type: ClassVar[str] = "recent_popularity"
+
+    def __init__(self, parameters: RecentPopularityParameters | None = None) -> None:
+        self._parameters = parameters or RecentPopularityParameters()
+        self._set(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.float32), 0)
+
+    @classmethod
+    def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
+        return cls(parse_parameters(cls.model_type, RecentPopularityParameters, parameters))
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return dataclasses.asdict(self._parameters)
+
+    def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
+        order = np.argsort(histories.times, kind="stable")
+        self._set(histories.items[order], histories.times[order], histories.weight[order], items)
+        return self
+
+    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+        users = histories.users
+        if isinstance(now, int) or np.ndim(now) == 0:
+            return np.tile(self.at(int(now)), (users, 1))
+        return self._at_each(np.asarray(now, dtype=np.int64))
+
+    def at(self, now: int) -> FloatArray:
+        """``(items,)`` popularity at the time `now`, of what happened before it."""
+        if self._latest is not None and now > self._latest[0]:
+            # Later than everything known: only the scale changes, and the order does not.
+            return self._latest[1]
+        upto = int(np.searchsorted(self._times, now, side="left"))
+        age = (now - self._times[:upto]) / (DAY * self._parameters.half_life_days)
+        return np.bincount(
+            self._items[:upto], weights=self._weight[:upto] * np.exp2(-age), minlength=self._count
+        ).astype(np.float32)
+
+    def similar(self, item: int) -> FloatArray:
+        last = int(self._times[-1]) + 1 if len(self._times) else 0
+        return self.at(last).copy()
+
+    def save(self, folder: Path) -> None:
+        write_array(folder, "items", self._items)
+        write_array(folder, "times", self._times)
+        write_array(folder, "weight", self._weight)
+        write_parameters(folder, {**self.hyperparameters, "items": self._count})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        stored = read_parameters(folder)
+        count = stored.pop("items", None)
+        items = read_array(folder, "items", np.int32, 1)
+        if not isinstance(count, int) or (len(items) and int(items.max()) >= count):
+            raise ArtifactError(f"{folder}: items.npy does not fit the number of products")
+        model = cls.create(stored)
+        times = read_array(folder, "times", np.int64, 1)
+        model._set(items, times, read_array(folder, "weight", np.float32, 1), count)
+        return model
+
+    def _set(self, items: IntArray, times: TimeArray, weight: FloatArray, count: int) -> None:
+        self._items, self._times, self._weight, self._count = items, times, weight, count
+        self._latest: tuple[int, FloatArray] | None = None
+        if len(times):
+            last = int(times[-1])
+            self._latest = (last, self.at(last + 1))
+
+    def _at_each(self, now: TimeArray) -> FloatArray:
+        """``(users, items)``: a running sum over time, read off at each user's moment."""
+        order = np.argsort(now, kind="stable")
+        half_life = DAY * self._parameters.half_life_days
+        start = float(max(now.max(), self._times[-1]) if len(self._times) else now.max())
+        # exp2 of the whole span would overflow: what is 900 half-lives old counts nothing.
+        growth = np.exp2(np.maximum((self._times - start) / half_life, -_LARGEST_EXPONENT))
+        slot = np.searchsorted(now[order], self._times, side="right")
+        used = slot < len(now)
+        cells = slot[used] * self._count + self._items[used]
+        sums: NDArray[np.float64] = np.bincount(
+            cells, weights=(self._weight * growth)[used], minlength=len(now) * self._count
+        ).astype(np.float64)
+        sums = sums.reshape(len(now), self._count)
+        np.cumsum(sums, axis=0, out=sums)
+        sums *= np.exp2(np.minimum((start - now[order]) / half_life, _LARGEST_EXPONENT))[:, None]
+        scores = np.empty(sums.shape, dtype=np.float32)
+        scores[order] = sums
+        return scores
