@@ -3,15 +3,17 @@
 import logging
 from typing import Any
 
+from airflow.sdk import Context
+
 logger = logging.getLogger(__name__)
 
 
-def task_failed(context: dict[str, Any]) -> None:
+def task_failed(context: Context) -> None:
     """Called in the worker after a task's last try."""
     logger.error("Task failed | task=%s", context.get("task_instance"))
 
 
-def run_failed(context: dict[str, Any]) -> None:
+def run_failed(context: Context) -> None:
     """Called by the dag-processor when a run failed or timed out."""
     logger.error("Run failed | run=%s, reason=%s", context.get("run_id"), context.get("reason"))
 

@@ -1,0 +1,62 @@
+# `make help` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+RECSYS := $(BIN)/python -m recsys
+
+# The real data to use instead of the sample shop: make up SOURCE=hasaki REVIEWS=... PRODUCTS=...
+SOURCE ?=
+REVIEWS ?=
+PRODUCTS ?=
+UP_OPTIONS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(REVIEWS),--reviews "$(REVIEWS)") $(if $(PRODUCTS),--products "$(PRODUCTS)")
+
+.PHONY: help up down status logs test lint lock clean-python
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+up: $(VENV)/.installed ## Install, start Airflow and the service, refresh, train, deploy, recommend
+	@$(RECSYS) up $(UP_OPTIONS)
+
+down: $(VENV)/.installed ## Stop everything that `make up` started
+	@$(RECSYS) scheduler stop
+
+status: $(VENV)/.installed ## Show components, heartbeats and next runs
+	@$(RECSYS) scheduler status
+
+logs: ## Follow the log files
+	@tail -n 20 -F logs/scheduler/*.log logs/service/*.log
+
+test: $(VENV)/.installed-dev ## Check style and types, run the tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+lint: $(VENV)/.installed-dev ## Check style and types only
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+lock: $(VENV)/.installed-dev ## Compile requirements*.in into pinned requirements*.txt
+	@# The CPU build of torch has a local version label that the index does not know.
+	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.txt requirements.in
+	@sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.txt
+	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-dev.txt requirements-dev.in
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else "error: Python %d.%d is not supported; install 3.11 or 3.12, or name one: make up PYTHON=python3.11" % v)'
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(BIN)/python
+	@echo "Installing the pinned packages (about two minutes with a warm cache)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@# Makes `python -m recsys` work from everywhere without PYTHONPATH.
+	@$(BIN)/python -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "recsys.pth").write_text(str(pathlib.Path("include").resolve()) + "\n")'
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

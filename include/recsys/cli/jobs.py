@@ -1,0 +1,124 @@
+"""One command a job: run it through Airflow, follow it, print its summary."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from recsys.cli.progress import follow
+from recsys.orchestration.client import AirflowClient
+from recsys.orchestration.environment import read_env, stack_environment
+from recsys.settings import Settings, load_settings
+
+
+class JobFailedError(RuntimeError):
+    """A job's run ended as a failure; the text names tasks and page."""
+
+
+def connect(settings: Settings) -> AirflowClient:
+    """A client of this state root's Airflow."""
+    env = read_env(settings)
+    url = stack_environment(settings)["RECSYS_AIRFLOW_URL"]
+    return AirflowClient(url, env["RECSYS_AIRFLOW_USER"], env["RECSYS_AIRFLOW_PASSWORD"])
+
+
+def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[str, Any]:
+    """Trigger `job`, follow it to its end, and return its summary.
+
+    Raises `JobFailedError` when the run fails.
+    """
+    run_id = client.trigger(job, conf)
+    run = follow(client, job, run_id)
+    if run["state"] != "success":
+        failed = [
+            task["task_id"]
+            for task in client.task_instances(job, run_id)
+            if task["state"] == "failed"
+        ]
+        raise JobFailedError(
+            f"{job} failed in {', '.join(failed) or 'no task: it was ended from outside'}; "
+            f"see {client.run_url(job, run_id)}"
+        )
+    return {
+        "job": job,
+        "run_id": run_id,
+        "state": run["state"],
+        "duration_seconds": run["duration"],
+        "url": client.run_url(job, run_id),
+        "summary": client.returned_values(job, run_id),
+    }
+
+
+def _run_and_print(job: str, conf: Mapping[str, Any]) -> None:
+    given = {name: value for name, value in conf.items() if value not in (None, False)}
+    summary = run_job(connect(load_settings()), job, given)
+    typer.echo(json.dumps(summary, ensure_ascii=False, indent=2))
+
+
+def data_refresh(
+    force_full: Annotated[bool, typer.Option(help="Rebuild from every raw row.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show the plan, change nothing.")] = False,
+) -> None:
+    """Turn raw files and staged events into a new version of data/processed/."""
+    _run_and_print("data_refresh", {"force_full": force_full, "dry_run": dry_run})
+
+
+def bert_embeddings(
+    force: Annotated[bool, typer.Option(help="Encode every product again.")] = False,
+) -> None:
+    """Embed the products' texts."""
+    _run_and_print("bert_embeddings", {"force": force})
+
+
+def drift_detection(
+    reference_days: Annotated[
+        int | None, typer.Option(min=1, help="Days before the week to compare it with.")
+    ] = None,
+) -> None:
+    """Compare last week with its reference."""
+    _run_and_print("drift_detection", {"reference_days": reference_days})
+
+
+def model_training(
+    model_types: Annotated[
+        list[str] | None, typer.Option(help="Families to train; repeat it, or name several.")
+    ] = None,
+    more_types: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+) -> None:
+    """Train, evaluate and register models, and select the best."""
+    types = [*(model_types or []), *(more_types or [])]
+    _run_and_print("model_training", {"model_types": types or None})
+
+
+def model_deployment(
+    model_id: Annotated[str | None, typer.Option(help="Deploy this model.")] = None,
+    rollback: Annotated[bool, typer.Option(help="Go back to the model before.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Check everything, change nothing.")] = False,
+    force: Annotated[bool, typer.Option(help="Deploy even if the gate says no.")] = False,
+) -> None:
+    """Deploy the best model, or the one given, to the service."""
+    conf = {"model_id": model_id, "rollback": rollback, "dry_run": dry_run, "force": force}
+    _run_and_print("model_deployment", conf)
+
+
+def health_check(
+    component: Annotated[
+        str | None, typer.Option(help="Only this one: service, data, model or pipeline.")
+    ] = None,
+) -> None:
+    """Check service, data, model and pipelines."""
+    _run_and_print("health_check", {"component": component})
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add a command for every job to the command line."""
+    for command in (
+        data_refresh,
+        bert_embeddings,
+        drift_detection,
+        model_training,
+        model_deployment,
+        health_check,
+    ):
+        app.command(rich_help_panel="Jobs")(command)

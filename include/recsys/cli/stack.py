@@ -1,0 +1,101 @@
+"""Commands that start, stop and describe the stack."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from recsys.orchestration.stack import Stack
+from recsys.settings import load_settings
+
+scheduler_app = typer.Typer(no_args_is_help=True, help="Start, stop and watch the stack.")
+console = Console(stderr=True, highlight=False)
+
+
+@scheduler_app.command()
+def start() -> None:
+    """Start Airflow and the service, and wait until Airflow is healthy."""
+    stack = Stack(load_settings())
+    with stack.exclusive(), console.status("Starting Airflow and the service"):
+        started = stack.start()
+    console.print("The stack is up." if started else "The stack was up already.")
+
+
+@scheduler_app.command()
+def stop() -> None:
+    """Stop Airflow and the service with all their children."""
+    stack = Stack(load_settings())
+    with stack.exclusive(), console.status("Stopping Airflow and the service"):
+        stopped = stack.stop()
+    console.print("The stack is down." if stopped else "Nothing was running.")
+
+
+@scheduler_app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show each component's pid, uptime and heartbeat, and each DAG's next run.
+
+    Exits with 1 when a component is not running.
+    """
+    components, dags = describe(Stack(load_settings()))
+    if as_json:
+        typer.echo(json.dumps({"components": components, "dags": dags}, indent=2))
+    else:
+        _print_tables(components, dags)
+    if any(component["state"] != "RUNNING" for component in components):
+        raise typer.Exit(1)
+
+
+def describe(stack: Stack) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The components, each with its last heartbeat, and the DAGs, each with its next run."""
+    from recsys.cli.jobs import connect
+    from recsys.orchestration.client import AirflowError
+
+    components = stack.components()
+    if not stack.is_running():
+        return components, []
+    client = connect(stack.settings)
+    try:
+        health = client.health()
+        dags = [
+            {"dag": dag_id, "paused": dag["is_paused"], "next_run": dag["next_dagrun_run_after"]}
+            for dag_id, dag in sorted(client.dags().items())
+        ]
+    except AirflowError:
+        health, dags = {}, []
+    for component in components:
+        part = health.get(component["name"].replace("-", "_")) or {}
+        beat = [value for key, value in part.items() if key.endswith("_heartbeat")]
+        component["heartbeat"] = beat[0] if beat else None
+    return components, dags
+
+
+def _print_tables(components: list[dict[str, Any]], dags: list[dict[str, Any]]) -> None:
+    table = Table("component", "state", "pid", "uptime", "heartbeat", title="Components")
+    for part in components:
+        uptime = f"{part['uptime_seconds'] // 60} min {part['uptime_seconds'] % 60} s"
+        table.add_row(
+            part["name"],
+            part["state"],
+            str(part["pid"] or ""),
+            uptime if part["pid"] else "",
+            part.get("heartbeat") or "",
+        )
+    out = Console(highlight=False)
+    out.print(table)
+    if dags:
+        runs = Table("DAG", "next run", "paused", title="DAGs")
+        for dag in dags:
+            runs.add_row(dag["dag"], dag["next_run"] or "none", "yes" if dag["paused"] else "no")
+        out.print(runs)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the stack's commands to the command line."""
+    from recsys.cli import up
+
+    app.add_typer(scheduler_app, name="scheduler", rich_help_panel="Stack")
+    app.command(rich_help_panel="Stack")(up.up)

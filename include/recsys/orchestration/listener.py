@@ -1,0 +1,179 @@
+"""Tells the mirror what Airflow's processes see: in the scheduler and the API server the state
+changes of runs, in the workers the errors of tasks.
+
+A run's state change happens inside a transaction of the scheduler. So the hook only copies the
+run's fields; reading results and writing to the tracker is the work of one background thread,
+with database sessions of its own. Whatever goes wrong there is a line in the log, and
+`recsys.orchestration.reconcile` repairs it within the hour.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+from recsys.database import BUSY_TIMEOUT_SECONDS
+from recsys.orchestration import mirror
+from recsys.orchestration.mirror import AirflowRun
+from recsys.tracking import PipelineTracker
+
+# A worker waits for a locked tracker no longer than this: the run matters more.
+WORKER_TIMEOUT_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
+_executors: dict[int, ThreadPoolExecutor] = {}
+_lock = threading.Lock()
+
+
+class RunMirrorListener:
+    """The hooks that Airflow calls; none of them raises or waits."""
+
+    @hookimpl
+    def on_dag_run_running(self, dag_run: Any, msg: str) -> None:
+        _in_background(_mirror_start, dag_run, msg)
+
+    @hookimpl
+    def on_dag_run_success(self, dag_run: Any, msg: str) -> None:
+        _in_background(_mirror_end, dag_run, msg)
+
+    @hookimpl
+    def on_dag_run_failed(self, dag_run: Any, msg: str) -> None:
+        _in_background(_mirror_end, dag_run, msg)
+
+    @hookimpl
+    def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
+        try:
+            _record_task_error(task_instance.dag_id, task_instance.run_id, task_instance, error)
+        except Exception:
+            logger.exception("The run mirror missed a task's error")
+
+
+def drain() -> None:
+    """Wait until everything this process has handed to the background is written."""
+    _executor().submit(lambda: None).result()
+
+
+def _in_background(write: Callable[[AirflowRun], None], dag_run: Any, msg: str) -> None:
+    try:
+        run = _copy(dag_run, msg)
+        _executor().submit(_guarded, write, run)
+    except Exception:
+        logger.exception("The run mirror missed a state change")
+
+
+def _executor() -> ThreadPoolExecutor:
+    """This process's background thread; a forked child starts one of its own."""
+    with _lock:
+        if os.getpid() not in _executors:
+            _executors.clear()
+            _executors[os.getpid()] = ThreadPoolExecutor(1, thread_name_prefix="run-mirror")
+        return _executors[os.getpid()]
+
+
+def _guarded(write: Callable[[AirflowRun], None], run: AirflowRun) -> None:
+    try:
+        if mirror.is_job(run.job):
+            write(run)
+    except Exception:
+        logger.exception("The run mirror could not write %s %s", run.job, run.run_id)
+
+
+def _mirror_start(run: AirflowRun) -> None:
+    mirror.log_start(run.job)
+    mirror.mirror(run, _tracker())
+
+
+def _mirror_end(run: AirflowRun) -> None:
+    run = replace(run, summary=_returned_values(run), failed_tasks=_failed_tasks(run))
+    tracker = _tracker()
+    known = tracker.get_run(mirror.tracker_id(run.job, run.run_id))
+    record = mirror.to_record(run, known["metadata"].get("task_errors", {}) if known else {})
+    tracker.record_run(record)
+    mirror.log_end(record)
+
+
+def _copy(dag_run: Any, msg: str) -> AirflowRun:
+    triggered_by = dag_run.triggering_user_name or dag_run.triggered_by
+    return AirflowRun(
+        job=dag_run.dag_id,
+        run_id=dag_run.run_id,
+        run_type=str(getattr(dag_run.run_type, "value", dag_run.run_type)),
+        state=str(getattr(dag_run.state, "value", dag_run.state)),
+        started_at=dag_run.start_date or dag_run.queued_at or dag_run.run_after,
+        finished_at=dag_run.end_date,
+        triggered_by=str(getattr(triggered_by, "value", triggered_by)),
+        data_interval_start=dag_run.data_interval_start,
+        data_interval_end=dag_run.data_interval_end,
+        conf=dag_run.conf,
+        reason=msg,
+        marked_by_hand=mirror.MARKED_BY_HAND in msg,
+    )
+
+
+def _tracker(timeout: float = BUSY_TIMEOUT_SECONDS) -> PipelineTracker:
+    from recsys.orchestration.tracker_hook import PipelineTrackerHook
+
+    return PipelineTrackerHook().get_conn(timeout)
+
+
+def _returned_values(run: AirflowRun) -> dict[str, Any]:
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    query = (
+        select(XComModel.task_id, XComModel.map_index, XComModel.value)
+        .where(
+            XComModel.dag_id == run.job,
+            XComModel.run_id == run.run_id,
+            XComModel.key == "return_value",
+        )
+        .order_by(XComModel.task_id, XComModel.map_index)
+    )
+    values: dict[str, Any] = {}
+    with create_session(scoped=False) as session:
+        for task_id, map_index, value in session.execute(query):
+            if map_index < 0:
+                values[task_id] = value
+            else:
+                values.setdefault(task_id, []).append(value)
+    return values
+
+
+def _failed_tasks(run: AirflowRun) -> tuple[str, ...]:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    query = (
+        select(TaskInstance.task_id)
+        .where(
+            TaskInstance.dag_id == run.job,
+            TaskInstance.run_id == run.run_id,
+            TaskInstance.state == "failed",
+        )
+        .order_by(TaskInstance.end_date)
+    )
+    with create_session(scoped=False) as session:
+        return tuple(dict.fromkeys(session.scalars(query)))
+
+
+def _record_task_error(dag_id: str, run_id: str, task_instance: Any, error: Any) -> None:
+    if not mirror.is_job(dag_id):
+        return
+    line = _last_line(error)
+    tracker = _tracker(timeout=WORKER_TIMEOUT_SECONDS)
+    errors = {"task_errors": {task_instance.task_id: line}}
+    tracker.merge_metadata(mirror.tracker_id(dag_id, run_id), errors)
+
+
+def _last_line(error: Any) -> str:
+    text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return (lines[0] if lines else "no error text")[:1000]

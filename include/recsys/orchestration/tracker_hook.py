@@ -1,0 +1,55 @@
+"""The run tracker as an Airflow hook, for our listener and for other DAGs of the shop."""
+
+from pathlib import Path
+
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowRuntimeError
+
+from recsys.database import BUSY_TIMEOUT_SECONDS
+from recsys.settings import load_settings
+from recsys.tracking import PipelineTracker
+
+CONNECTION_ID = "recsys_tracker"
+
+
+class PipelineTrackerHook(BaseHook):
+    """Gives the `PipelineTracker` that connection `tracker_conn_id` names.
+
+    The connection's host (or path) is the database file; without such a connection it is
+    ``logs/pipeline_metrics.db`` of the state root.
+
+    Examples
+    --------
+    >>> tracker = PipelineTrackerHook().get_conn()
+    >>> run_id = tracker.start_run("price_feed")
+    """
+
+    conn_name_attr = "tracker_conn_id"
+    default_conn_name = CONNECTION_ID
+    conn_type = "recsys_tracker"
+    hook_name = "Pipeline tracker"
+
+    def __init__(self, tracker_conn_id: str = CONNECTION_ID) -> None:
+        super().__init__()
+        self.tracker_conn_id = tracker_conn_id
+
+    def get_conn(self, timeout: float = BUSY_TIMEOUT_SECONDS) -> PipelineTracker:
+        """A tracker on the connection's database; `timeout` as for `PipelineTracker`."""
+        return PipelineTracker(self.database(), timeout=timeout)
+
+    def database(self) -> Path:
+        """The file that the connection names, or the default."""
+        try:
+            host = self.get_connection(self.tracker_conn_id).host
+        except Exception as error:
+            if not _is_missing(error):
+                raise
+            host = None
+        return Path(host) if host else load_settings().pipeline_db
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether the lookup failed because there is no such connection."""
+    return (
+        isinstance(error, AirflowRuntimeError) and error.error.error.name == "CONNECTION_NOT_FOUND"
+    ) or type(error).__name__ == "AirflowNotFoundException"
