@@ -1,0 +1,204 @@
+"""Which listings are one product: sizes, counts, bundles and shades share a ``family_id``.
+
+Two kinds of evidence, joined transitively:
+
+* **names**: two listings whose names say the same once size, count, bundle, packing and shade are
+  left out, in whatever word order;
+* **shared review events**: a shop that shows one review on the pages of all variants of a product
+  tells us which listings belong together.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from recsys.content.text import fold_series, normalise_series
+from recsys.data.schema import BRAND, COMMENT, EVENT, FAMILY, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
+
+# (2, pairs) product numbers.
+Pairs = NDArray[np.integer]
+
+# Two listings are siblings when they share at least half of all their review events: copies stand
+# on all variants' pages, so that true siblings share nearly all (median .94 on Hasaki), while
+# products that a customer happened to review in one go share next to none (below .05).
+MIN_JACCARD = 0.5
+# So few shared events may be chance: the names must then have much in common as well.
+CHANCE_EVENTS = 2
+MIN_NAME_OVERLAP = 0.4
+# A "review" on more pages than this is spam or a fault, and says nothing about products.
+MAX_EVENT_PRODUCTS = 100
+# What is left of a name must still name something: "Combo 2" alone does not.
+MIN_NAME_TOKENS = 2
+
+_NUMBER = r"\d+(?:[.,]\d+)?"
+_UNIT = r"(?:ml|lit|l|gram|gr|g|kg|mg|oz|cm)"
+_PIECE = r"(?:mieng|to|mon|vien|goi|chai|lo|tuyp|hop|hu|tui|cai|chiec|cuon|cap|thoi|cay|que|m|pcs?)"
+_SIZE = rf"(?:\d+ ?x ?)?{_NUMBER}(?: ?[+-] ?{_NUMBER})? ?{_UNIT}(?: ?x ?\d+)?(?: ?/ ?{_PIECE})?"
+_COUNT = rf"\d+(?: ?[+-] ?\d+)? ?{_PIECE}(?: ?/ ?{_PIECE})?"
+# All of these read folded names.
+_VARIANT = re.compile(
+    "|".join(
+        (
+            r"\[[^\]]*\]|\([^)]*\)",  # [Mini], (Mới), (Tím), (15x20cm)
+            r"^ *(?:combo|bo|set|pack|loc|kit|hop|tui)\b(?: \d+\b)?",
+            rf"\b{_SIZE}\b|\b{_COUNT}\b|\bx ?\d+\b(?! \w+ )",
+            r"\bspf ?\d+\+*|\bpa\+*(?!\w)",
+            r"\b(?:no|so)[. ]{1,2}\d+\b|\b(?:tone|tong|shade) ?\d+\b",
+            r"\b(?:big size|phien ban moi|ban moi|mini)\b(?: \d{4})?",
+        )
+    )
+)
+# "đều màu da" is an effect, not a shade.
+_COLOUR = re.compile(r"\bmau (?!da\b)[^,&+]{1,25}$")
+# Of make-up, what follows a shade code is the shade's name; elsewhere B5 or X20 is an ingredient.
+_MAKE_UP = (
+    r"^ *(?:son (?!duong)|ma hong|phan |cushion|kem nen|kem che|che khuyet|but ke|ke |chi ke)"
+)
+_SHADE = re.compile(r"(?<=\w) #?(?:[a-z]{1,2}\d{1,3}|0\d)\b.*$")
+_NUMBERED = re.compile(r"#\w+")
+_FILLERS = (
+    *("va", "cho", "danh", "giup", "ho", "tro", "lam", "voi", "tu", "cua"),
+    *("san", "pham", "hop", "tui", "hu", "chai", "lo", "tuyp", "moi"),
+)
+
+
+def assign_families(products: pd.DataFrame, interactions: pd.DataFrame | None = None) -> pd.Series:
+    """The family of each listing, named after its first listing (shortest, then smallest id).
+
+    The answer depends neither on the order of the rows nor on their index.
+
+    Parameters
+    ----------
+    products
+        Columns ``product_id``, ``product_name`` and, if there is one, ``brand``.
+    interactions
+        Columns ``product_id`` and ``event_id``, or else ``user_id``, ``timestamp`` and
+        ``comment``, which together make the event. Rows of unknown products are left out.
+        None: names only.
+
+    Returns
+    -------
+    Series of str, named ``family_id``, on the index of `products`.
+    """
+    nodes, ids = pd.factorize(products[PRODUCT].astype("str"))
+    words = _name_words(products, nodes, len(ids))
+    links = [words.same()]
+    if interactions is not None and len(interactions):
+        links.append(_shared_events(interactions, pd.Index(ids), words))
+    first, second = np.concatenate(links, axis=1)
+    graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(len(ids), len(ids)))
+    _, component = connected_components(graph, directed=False)
+    return pd.Series(
+        _first_ids(pd.Index(ids), component)[nodes], index=products.index, name=FAMILY, dtype="str"
+    )
+
+
+def base_names(names: pd.Series) -> pd.Series:
+    """Folded names without size, count, bundle, packing and shade.
+
+    >>> base_names(pd.Series(["Combo 2 Nước Tẩy Trang L'Oreal Căng Mịn Da 400ml"])).item()
+    "nuoc tay trang l'oreal cang min da"
+    """
+    base = fold_series(names)
+    base = base.str.replace(_VARIANT, " ", regex=True).str.strip()
+    base = base.str.replace(_COLOUR, " ", regex=True)
+    make_up = base.str.contains(_MAKE_UP, regex=True)
+    base = base.where(~make_up, base.str.replace(_SHADE, " ", regex=True))
+    base = base.str.replace(_NUMBERED, " ", regex=True)
+    return base.str.replace(r" +", " ", regex=True).str.strip()
+
+
+@dataclass(frozen=True)
+class _NameWords:
+    """Which words stand in whose name and brand.
+
+    Attributes
+    ----------
+    has
+        ``(products, words)`` 0/1.
+    hashes
+        ``(words,)`` uint64 of each word.
+    """
+
+    has: sparse.csr_array
+    hashes: NDArray[np.uint64]
+
+    def same(self) -> Pairs:
+        """Products whose names are the same set of words, as a chain of pairs."""
+        keys = self.has.astype(np.uint64) @ self.hashes
+        named = np.flatnonzero(self.has.sum(axis=1) >= MIN_NAME_TOKENS)
+        ordered = named[np.argsort(keys[named], kind="stable")]
+        equal = keys[ordered[1:]] == keys[ordered[:-1]]
+        return np.stack([ordered[:-1][equal], ordered[1:][equal]])
+
+    def overlap(self, pairs: Pairs) -> NDArray[np.float64]:
+        """Words in common, as a share of the shorter name, of each pair."""
+        first, second = self.has[pairs[0]], self.has[pairs[1]]
+        common = first.multiply(second).sum(axis=1)
+        shorter = np.minimum(first.sum(axis=1), second.sum(axis=1))
+        return common / np.maximum(shorter, 1)
+
+
+def _name_words(products: pd.DataFrame, nodes: NDArray[np.int64], count: int) -> _NameWords:
+    texts = base_names(products[PRODUCT_NAME])
+    if BRAND in products:
+        texts = texts + " " + fold_series(products[BRAND])
+    texts = texts.str.replace(r"[^\w%.']+", " ", regex=True).set_axis(nodes)
+    listed = texts.str.split().explode().dropna()
+    listed = listed[~listed.isin(_FILLERS)]
+    columns, words = pd.factorize(listed)
+    has = sparse.csr_array(
+        (np.ones(len(listed)), (listed.index, columns)), shape=(count, len(words))
+    )
+    has.data[:] = 1  # said twice is said
+    return _NameWords(has, pd.util.hash_array(words.to_numpy(dtype=object)))
+
+
+def _shared_events(interactions: pd.DataFrame, ids: pd.Index, words: _NameWords) -> Pairs:
+    """Products that share so many review events that they must be siblings."""
+    shown = pd.DataFrame(
+        {
+            "event": _events(interactions),
+            "node": ids.get_indexer(pd.Index(interactions[PRODUCT].astype("str"))),
+        }
+    )
+    shown = shown[shown["node"] >= 0].drop_duplicates()
+    event, _ = pd.factorize(shown["event"])
+    spread = np.bincount(event)[event]
+    counts = np.bincount(shown["node"], minlength=len(ids))
+    copied = (spread > 1) & (spread <= MAX_EVENT_PRODUCTS)
+    stands_on = sparse.csr_array(
+        (np.ones(copied.sum()), (event[copied], shown["node"][copied])),
+        shape=(event.max(initial=-1) + 1, len(ids)),
+    )
+    shared = sparse.triu(stands_on.T @ stands_on, k=1).tocoo()
+    pairs = np.stack([shared.row, shared.col])
+    union = counts[pairs[0]] + counts[pairs[1]] - shared.data
+    siblings = shared.data >= MIN_JACCARD * union
+    pairs, common = pairs[:, siblings], shared.data[siblings]
+    certain = common > CHANCE_EVENTS
+    return pairs[:, certain | (words.overlap(pairs) >= MIN_NAME_OVERLAP)]
+
+
+def _events(interactions: pd.DataFrame) -> NDArray[np.integer]:
+    if EVENT in interactions:
+        return pd.factorize(interactions[EVENT])[0]
+    said = normalise_series(interactions[COMMENT])
+    return (
+        interactions.groupby([interactions[USER], interactions[TIMESTAMP], said], sort=False)
+        .ngroup()
+        .to_numpy()
+    )
+
+
+def _first_ids(ids: pd.Index, component: NDArray[np.int32]) -> NDArray[np.object_]:
+    """For each product, the id of the first in its component."""
+    frame = pd.DataFrame({"id": ids, "length": ids.str.len(), "component": component})
+    ordered = frame.sort_values(["length", "id"])
+    first = ordered.groupby("component")["id"].transform("first")
+    return first.sort_index().to_numpy(dtype=object)
