@@ -1,0 +1,249 @@
+"""From columns of text to valid reviews; everything else is rejected with a reason."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recsys.data import schema
+from recsys.data.reading import ROW, RawRows
+from recsys.data.sources import EPOCH, ISO, SourceConfig, TimestampFormat
+
+FILE = "file"
+REASON = "reason"
+RAW = "raw"
+KEY = "row_key"
+"""uint64: equal for rows that say the same, whichever file they came from."""
+
+MAX_ID_LENGTH = 128
+_MISSING = pa.array(["", "nan", "null", "none", "na", "n/a", "<na>", "nat"], pa.large_string())
+_ISO_SHAPE = r"^\d{4}-\d{2}-\d{2}([Tt ]|$)"
+_WITH_OFFSET = r"\d([Zz]|[+-]\d{2}:?\d{2})$"
+_MILLISECONDS_FROM = 1e11
+
+Reasons = NDArray[np.object_]
+
+
+@dataclass
+class CleanRows:
+    """The valid rows of a view, and what became of the others.
+
+    Attributes
+    ----------
+    accepted
+        USER, PRODUCT, RATING, TIMESTAMP, COMMENT, KEY; in the order of the file.
+    rejected
+        FILE, ROW, REASON, RAW.
+    later
+        Number of valid rows that the view does not reach yet.
+    """
+
+    accepted: pd.DataFrame
+    rejected: pd.DataFrame
+    later: int
+
+    @property
+    def rows_read(self) -> int:
+        return len(self.accepted) + len(self.rejected) + self.later
+
+
+def clean_rows(
+    raw: RawRows, source: SourceConfig, *, earliest: datetime, as_of: datetime, now: datetime
+) -> CleanRows:
+    """Check every row of `raw`.
+
+    Parameters
+    ----------
+    earliest
+        Times before it are rejected.
+    as_of
+        End (exclusive) of the view; valid rows at or after it are counted, no more.
+    now
+        Times after it are in the future, and rejected.
+    """
+    table = raw.table
+    reason: Reasons = np.full(table.num_rows, None, dtype=object)
+    user = _ids(table[schema.USER], "user", reason)
+    product = _ids(table[schema.PRODUCT], "product", reason)
+    rating = _ratings(table[schema.RATING], reason)
+    time = _times(table, source, reason)
+    _mark(reason, (time < earliest).to_numpy(), f"the time is before {earliest.date()}")
+    _mark(reason, (time > now).to_numpy(), "the time is in the future")
+
+    good = reason == None  # noqa: E711  (an array of objects)
+    in_view = good & (time < as_of).to_numpy()
+    accepted = pd.DataFrame(
+        {
+            schema.USER: _series(user),
+            schema.PRODUCT: _series(product),
+            schema.RATING: rating,
+            schema.TIMESTAMP: time,
+            schema.COMMENT: _series(_comments(table)),
+        }
+    )
+    accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)
+    accepted[KEY] = row_keys(accepted)
+    return CleanRows(accepted, _rejected(raw, reason), int((good & ~in_view).sum()))
+
+
+def row_keys(rows: pd.DataFrame) -> NDArray[np.uint64]:
+    """A hash of user, product, rating, time and comment for each row."""
+    return mix(
+        hash_text(rows[schema.USER]),
+        hash_text(rows[schema.PRODUCT]),
+        rows[schema.RATING].to_numpy(np.float32).view(np.uint32).astype(np.uint64),
+        microseconds(rows[schema.TIMESTAMP]).view(np.uint64),
+        hash_text(rows[schema.COMMENT]),
+    )
+
+
+def hash_text(column: pd.Series) -> NDArray[np.uint64]:
+    """A stable 64-bit hash of each text."""
+    hashed: NDArray[np.uint64] = pd.util.hash_array(column.to_numpy(dtype=object), categorize=False)
+    return hashed
+
+
+def mix(*columns: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One hash of several columns; the order of the columns matters."""
+    result = np.full(len(columns[0]), 0x9E3779B97F4A7C15, dtype=np.uint64)
+    for column in columns:
+        result = (result ^ column) * np.uint64(0xFF51AFD7ED558CCD)
+        result ^= result >> np.uint64(32)
+    return result
+
+
+def microseconds(column: pd.Series) -> NDArray[np.int64]:
+    """Microseconds since 1970 UTC."""
+    values: NDArray[np.int64] = column.dt.as_unit("us").astype("int64").to_numpy()
+    return values
+
+
+def parse_times(texts: pd.Series, formats: tuple[str, ...], zone: ZoneInfo) -> pd.Series:
+    """datetime64[us, UTC] of each text, NaT where no format fits.
+
+    Texts without an offset of their own are local times of `zone`.
+    """
+    result = pd.Series(pd.NaT, index=texts.index, dtype="datetime64[us, UTC]")
+    for text_format in formats:
+        open_rows = result.isna()
+        if not open_rows.any():
+            break
+        found = _parse_one(texts[open_rows], text_format, zone)
+        result = found if open_rows.all() else result.where(~open_rows, found)
+    return result
+
+
+def _parse_one(texts: pd.Series, text_format: str, zone: ZoneInfo) -> pd.Series:
+    if text_format == EPOCH:
+        number = pd.to_numeric(texts, errors="coerce").astype("float64")
+        number = number.where(number.abs() < _MILLISECONDS_FROM, number / 1000)
+        number = number.where(number.abs() < _MILLISECONDS_FROM)
+        return pd.to_datetime(number, unit="s", utc=True, errors="coerce").astype(
+            "datetime64[us, UTC]"
+        )
+    if text_format != ISO:
+        return _local(pd.to_datetime(texts, format=text_format, errors="coerce"), zone)
+    texts = texts.where(texts.str.match(_ISO_SHAPE))
+    aware = texts.str.contains(_WITH_OFFSET, regex=True, na=False) & (texts.str.len() > 10)
+    if not aware.any():
+        return _local(pd.to_datetime(texts, format="ISO8601", errors="coerce"), zone)
+    local = _local(pd.to_datetime(texts.where(~aware), format="ISO8601", errors="coerce"), zone)
+    fixed = pd.to_datetime(texts.where(aware), format="ISO8601", errors="coerce", utc=True)
+    return local.where(~aware, fixed.astype("datetime64[us, UTC]"))
+
+
+def _local(times: pd.Series, zone: ZoneInfo) -> pd.Series:
+    if times.dt.tz is None:
+        times = times.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
+    return times.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
+
+
+def _series(column: pa.ChunkedArray) -> pd.Series:
+    return pd.Series(column.to_pandas(), dtype="str")
+
+
+def _mark(reasons: Reasons, bad: NDArray[np.bool_], text: str) -> None:
+    """Give `text` as the reason of the `bad` rows that have none yet."""
+    if bad.any():
+        reasons[bad & (reasons == None)] = text  # noqa: E711
+
+
+def _numpy(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    values: NDArray[np.bool_] = column.to_numpy()
+    return values
+
+
+def _is_missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    return _numpy(pc.is_in(pc.utf8_lower(column), value_set=_MISSING))
+
+
+def _ids(column: pa.ChunkedArray, what: str, reasons: Reasons) -> pa.ChunkedArray:
+    ids = pc.utf8_trim_whitespace(column)
+    if pc.any(pc.ends_with(ids, ".0")).as_py():
+        # What was a number in somebody's spreadsheet.
+        ids = pc.replace_substring_regex(ids, r"^(\d+)\.0$", r"\1")
+    _mark(reasons, _is_missing(ids), f"there is no {what}")
+    odd = pc.or_(
+        pc.match_substring_regex(ids, r"[\x00-\x1f\x7f]"),
+        pc.greater(pc.utf8_length(ids), MAX_ID_LENGTH),
+    )
+    _mark(reasons, _numpy(odd), f"the {what} is not an id")
+    return ids
+
+
+def _ratings(column: pa.ChunkedArray, reasons: Reasons) -> NDArray[np.float32]:
+    text = pc.utf8_trim_whitespace(column)
+    _mark(reasons, _is_missing(text), "there is no rating")
+    try:
+        number = text.cast(pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        number = pd.to_numeric(_series(text), errors="coerce").to_numpy(np.float64)
+    _mark(reasons, np.isnan(number), "the rating is not a number")
+    with np.errstate(invalid="ignore"):
+        _mark(reasons, ~((number >= 1) & (number <= 5)), "the rating is outside 1-5")
+    with np.errstate(over="ignore"):
+        stars: NDArray[np.float32] = number.astype(np.float32)
+    return stars
+
+
+def _times(table: pa.Table, source: SourceConfig, reasons: Reasons) -> pd.Series:
+    description: TimestampFormat = source.reviews.timestamp
+    names = [f"{schema.TIMESTAMP} {name}" for name in description.columns]
+    parts = [pc.utf8_trim_whitespace(table[name]) for name in names]
+    text = parts[0] if len(parts) == 1 else _joined(parts)
+    missing = [_is_missing(part) for part in parts]
+    _mark(reasons, np.logical_or.reduce(missing), "there is no time")
+    times = parse_times(_series(text), description.formats, ZoneInfo(source.timezone))
+    _mark(reasons, times.isna().to_numpy(), "the time cannot be read")
+    return times
+
+
+def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(*parts, pa.scalar(" ", pa.large_string()))
+
+
+def _comments(table: pa.Table) -> pa.ChunkedArray:
+    if schema.COMMENT not in table.column_names:
+        return pa.chunked_array([pa.array([""] * table.num_rows, pa.large_string())])
+    return pc.replace_substring(table[schema.COMMENT], "\0", "")
+
+
+def _rejected(raw: RawRows, reasons: Reasons) -> pd.DataFrame:
+    bad = reasons != None  # noqa: E711
+    table = raw.table.filter(pa.array(bad))
+    values = [table[name] for name in table.column_names if name != ROW]
+    text = _series(pc.binary_join_element_wise(*values, pa.scalar(" | ", pa.large_string())))
+    rows = pd.DataFrame(
+        {ROW: table[ROW].to_numpy(), REASON: pd.Series(reasons[bad], dtype="str"), RAW: text}
+    )
+    unsplit = pd.DataFrame(raw.rejected, columns=[ROW, REASON, RAW]).astype(
+        {ROW: "int64", REASON: "str", RAW: "str"}
+    )
+    result = pd.concat([rows, unsplit], ignore_index=True) if len(unsplit) else rows
+    result.insert(0, FILE, pd.Series(str(raw.path), index=result.index, dtype="str"))
+    return result.sort_values(ROW, ignore_index=True)

@@ -1,0 +1,29 @@
+"""``config/data.yaml`` as a typed object."""
+
+from datetime import UTC, date, datetime
+
+from pydantic import Field
+
+from recsys.settings import ConfigModel, Settings
+
+CONFIG_NAME = "data.yaml"
+
+
+class DataConfig(ConfigModel):
+    """What a refresh accepts, when it is incremental and what it keeps."""
+
+    source: str
+    max_invalid_fraction: float = Field(default=0.2, ge=0, le=1)
+    max_shrink_fraction: float = Field(default=0.5, ge=0, le=1)
+    earliest: date = date(2000, 1, 1)
+    incremental_limit: int = Field(default=100, ge=0)
+    keep_versions: int = Field(default=7, ge=1)
+
+    @property
+    def earliest_time(self) -> datetime:
+        return datetime(self.earliest.year, self.earliest.month, self.earliest.day, tzinfo=UTC)
+
+
+def load_data_config(settings: Settings) -> DataConfig:
+    """Read ``data.yaml``. Raises `ConfigError` that names the key."""
+    return settings.read_config(CONFIG_NAME, DataConfig)

@@ -1,0 +1,409 @@
+"""Raw files as columns of text: csv, csv.gz, jsonl and parquet, tolerant of single bad rows.
+
+Nothing is interpreted here. A row that cannot even be split into columns is a *rejected* row
+with its number and a reason; a file that cannot be read at all is an error.
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from recsys.data.sources import SourceError
+
+ROW = "row"
+"""Number of a record in its file; the header of a CSV file is row 1, as in a spreadsheet."""
+
+MAX_RECORD_BYTES = 1 << 20
+"""A longer CSV record or JSON line is damage, not data."""
+
+HEAD_BYTES = 1 << 20
+MAX_UNDECODABLE_SHARE = 0.2
+_BLOCK_BYTES = 8 << 20
+_SHOWN_CHARACTERS = 300
+
+Columns = Mapping[str, tuple[str, ...]]
+
+
+@dataclass
+class RawRows:
+    """Rows of one file, all columns text.
+
+    Attributes
+    ----------
+    table
+        Our names of the columns that were found, and `ROW` (int64).
+    rejected
+        ``(row, reason, raw text)`` of what could not be split into columns.
+    """
+
+    path: Path
+    table: pa.Table
+    rejected: list[tuple[int, str, str]] = field(default_factory=list)
+
+    @property
+    def rows_read(self) -> int:
+        return self.table.num_rows + len(self.rejected)
+
+
+def read_rows(path: Path, needed: Columns, optional: Columns, encoding: str = "utf-8") -> RawRows:
+    """Read the `needed` columns, and those of the `optional` ones that the file has.
+
+    Both map our column name to the names it may have in the file, in order of preference.
+
+    Raises
+    ------
+    SourceError
+        If the file is missing, empty, truncated, wrongly encoded or lacks a needed column.
+    """
+    try:
+        if _suffix(path) == ".parquet":
+            return _read_parquet(path, needed, optional)
+        if _suffix(path) == ".jsonl":
+            return _read_json_lines(path, needed, optional, encoding)
+        return _read_csv(path, needed, optional, encoding)
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from error
+    except UnicodeError as error:
+        raise SourceError(f"{path}: {_wrong_encoding(encoding, error)}") from error
+
+
+def check_file(path: Path, needed: Columns, encoding: str = "utf-8") -> None:
+    """Look at the beginning of a file. Raises `SourceError` as `read_rows` would."""
+    try:
+        if _suffix(path) == ".parquet":
+            names = pq.ParquetFile(path).schema_arrow.names
+            _choose(path, names, needed, {})
+        elif _suffix(path) == ".jsonl":
+            _check_encoding(path, encoding)
+        else:
+            _choose(path, _csv_header(path, encoding), needed, {})
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from error
+    except UnicodeError as error:
+        raise SourceError(f"{path}: {_wrong_encoding(encoding, error)}") from error
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _wrong_encoding(encoding: str, error: object) -> str:
+    return (
+        f"the text is not {encoding}: {error}; save it as {encoding}, or set `encoding` in the "
+        "source's description to what it is"
+    )
+
+
+def _check_encoding(path: Path, encoding: str) -> bytes:
+    """The beginning of the file, after making sure that it is text in `encoding`."""
+    with _open(path) as file:
+        head = file.read(HEAD_BYTES)
+    if not head.strip(b"\r\n\t \xef\xbb\xbf"):
+        raise SourceError(f"{path}: the file is empty")
+    if codecs.lookup(encoding).name != "utf-8":
+        codecs.getincrementaldecoder(encoding)().decode(head)
+        return head
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise SourceError(f"{path}: {_wrong_encoding(encoding, 'it begins like UTF-16')}")
+    lines = head.split(b"\n")[:-1] or [head]
+    bad = [line for line in lines if not _decodes(line)]
+    if len(bad) > MAX_UNDECODABLE_SHARE * len(lines):
+        reason = f"{len(bad)} of the first {len(lines)} lines cannot be decoded"
+        raise SourceError(f"{path}: {_wrong_encoding(encoding, reason)}")
+    return head
+
+
+def _decodes(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _choose(path: Path, names: list[str], needed: Columns, optional: Columns) -> dict[str, str]:
+    """Our name -> the file's, for all columns to read."""
+    chosen = {}
+    for ours, candidates in {**needed, **optional}.items():
+        found = next((name for name in candidates if name in names), None)
+        if found is None and ours in needed:
+            raise SourceError(
+                f"{path}: there is no column {' or '.join(repr(name) for name in candidates)}; "
+                f"the file has: {', '.join(repr(name) for name in names[:30])}"
+            )
+        if found is not None and names.count(found) > 1:
+            raise SourceError(
+                f"{path}: the column {found!r} stands there {names.count(found)} times"
+            )
+        if found is not None:
+            chosen[ours] = found
+    return chosen
+
+
+# CSV
+
+
+def _csv_header(path: Path, encoding: str) -> list[str]:
+    head = _check_encoding(path, encoding)
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)(
+        errors="replace"
+    )
+    lines = io.StringIO(decoder.decode(head))
+    try:
+        return [name.strip() for name in next(csv.reader(lines))]
+    except (StopIteration, csv.Error) as error:
+        raise SourceError(f"{path}: the header cannot be read: {error}") from error
+
+
+def _read_csv(path: Path, needed: Columns, optional: Columns, encoding: str) -> RawRows:
+    names = _csv_header(path, encoding)
+    chosen = _choose(path, names, needed, optional)
+    try:
+        table, rejected = _parse_csv(path, names, chosen, encoding)
+    except pa.ArrowInvalid:
+        # A record larger than a block, a quote that never closes: slower, but row by row.
+        rows = RawRows(path, *_split_csv(path, names, chosen, encoding))
+    else:
+        rows = RawRows(path, table, rejected)
+    return _drop_undecodable(rows)
+
+
+def _parse_csv(
+    path: Path, names: list[str], chosen: dict[str, str], encoding: str
+) -> tuple[pa.Table, list[tuple[int, str, str]]]:
+    """Parse with all cores; once more with one if rows are bad, as only that numbers them."""
+    bad: list[pacsv.InvalidRow] = []
+
+    def skip(row: pacsv.InvalidRow) -> str:
+        bad.append(row)
+        return "skip"
+
+    def parse(threads: bool) -> pa.Table:
+        bad.clear()
+        return pacsv.read_csv(
+            path,
+            pacsv.ReadOptions(
+                use_threads=threads,
+                block_size=_BLOCK_BYTES,
+                encoding="utf8" if encoding == "utf-8" else encoding,
+                column_names=[f"{index}" for index in range(len(names))],
+                skip_rows_after_names=1,
+            ),
+            pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+            pacsv.ConvertOptions(
+                include_columns=[f"{names.index(theirs)}" for theirs in chosen.values()],
+                column_types={f"{index}": pa.binary() for index in range(len(names))},
+                strings_can_be_null=False,
+            ),
+        )
+
+    table = parse(threads=True)
+    if bad:
+        table = parse(threads=False)
+    rejected = [
+        (
+            row.number,
+            f"has {row.actual_columns} columns instead of {row.expected_columns}",
+            row.text[:_SHOWN_CHARACTERS],
+        )
+        for row in bad
+    ]
+    numbers = pd.RangeIndex(2, 2 + table.num_rows + len(rejected))
+    kept = numbers.drop([number for number, _, _ in rejected])
+    table = table.rename_columns(list(chosen)).append_column(ROW, pa.array(kept, pa.int64()))
+    return table, rejected
+
+
+def _drop_undecodable(rows: RawRows) -> RawRows:
+    """Turn bytes into text; rows that are not UTF-8 are rejected."""
+    columns = [name for name in rows.table.column_names if name != ROW]
+    try:
+        return _as_text(rows)
+    except pa.ArrowInvalid:
+        pass
+    undecodable = pd.Series(False, index=range(rows.table.num_rows))
+    for name in columns:
+        undecodable |= ~pd.Series(rows.table[name].to_pylist()).map(_decodes).astype(bool)
+    bad = rows.table.filter(pa.array(undecodable))
+    rows.table = rows.table.filter(pa.array(~undecodable))
+    for record in bad.to_pylist():
+        number = record.pop(ROW)
+        text = b",".join(record.values()).decode("utf-8", errors="replace")
+        rows.rejected.append((number, "is not valid UTF-8", text[:_SHOWN_CHARACTERS]))
+    return _as_text(rows)
+
+
+def _as_text(rows: RawRows) -> RawRows:
+    target = pa.schema(
+        [
+            (name, pa.int64() if name == ROW else pa.large_string())
+            for name in rows.table.column_names
+        ]
+    )
+    rows.table = rows.table.cast(target)
+    return rows
+
+
+def _split_csv(
+    path: Path, names: list[str], chosen: dict[str, str], encoding: str
+) -> tuple[pa.Table, list[tuple[int, str, str]]]:
+    rejected: list[tuple[int, str, str]] = []
+    positions = [names.index(theirs) for theirs in chosen.values()]
+    numbers: list[int] = []
+    values: list[list[str]] = []
+    with _open(path) as file:
+        overlong: list[int] = []
+        lines = _short_lines(file, encoding, overlong.append)
+        reader = csv.reader(lines)
+        next(reader)
+        number = 1
+        for record in _records(reader):
+            number += 1 + len(overlong)
+            rejected += [
+                (number - 1 - index, f"is longer than {MAX_RECORD_BYTES} bytes", "")
+                for index in range(len(overlong))
+            ]
+            overlong.clear()
+            if isinstance(record, csv.Error):
+                rejected.append((number, f"cannot be split into columns: {record}", ""))
+            elif len(record) != len(names):
+                text = ",".join(record)[:_SHOWN_CHARACTERS]
+                reason = f"has {len(record)} columns instead of {len(names)}"
+                rejected.append((number, reason, text))
+            else:
+                numbers.append(number)
+                values.append([record[position] for position in positions])
+        rejected += [
+            (number + 1 + index, f"is longer than {MAX_RECORD_BYTES} bytes", "")
+            for index in range(len(overlong))
+        ]
+    columns = zip(*values, strict=True) if values else [[] for _ in positions]
+    encoded = [[_surrogates_to_bytes(value) for value in column] for column in columns]
+    arrays = {
+        ours: pa.array(column, pa.binary()) for ours, column in zip(chosen, encoded, strict=True)
+    }
+    return pa.table({**arrays, ROW: pa.array(numbers, pa.int64())}), rejected
+
+
+def _records(reader: Iterator[list[str]]) -> Iterator[list[str] | csv.Error]:
+    while True:
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield error
+        else:
+            if record:
+                yield record
+
+
+def _surrogates_to_bytes(value: str) -> bytes:
+    return value.encode("utf-8", errors="surrogateescape")
+
+
+def _short_lines(file: IO[bytes], encoding: str, overlong: Callable[[int], None]) -> Iterator[str]:
+    """Lines of the file as text; those longer than `MAX_RECORD_BYTES` are reported and skipped."""
+    text = io.TextIOWrapper(
+        file,
+        encoding="utf-8-sig" if encoding == "utf-8" else encoding,
+        errors="surrogateescape",
+        newline="",
+    )
+    while line := text.readline(MAX_RECORD_BYTES):
+        if len(line) < MAX_RECORD_BYTES or line.endswith("\n"):
+            yield line
+            continue
+        length = len(line)
+        while (rest := text.readline(MAX_RECORD_BYTES)) and not rest.endswith("\n"):
+            length += len(rest)
+        overlong(length)
+
+
+# JSON lines and Parquet
+
+
+def _read_json_lines(path: Path, needed: Columns, optional: Columns, encoding: str) -> RawRows:
+    _check_encoding(path, encoding)
+    with _open(path) as file:
+        overlong: list[int] = []
+        lines = _short_lines(file, encoding, overlong.append)
+        rows = parse_json_lines(path, lines, needed, optional)
+    last = rows.rows_read
+    rows.rejected += [
+        (last + 1 + index, f"is longer than {MAX_RECORD_BYTES} bytes", "")
+        for index in range(len(overlong))
+    ]
+    return rows
+
+
+def parse_json_lines(
+    path: Path, lines: Iterable[str], needed: Columns, optional: Columns
+) -> RawRows:
+    """One JSON object a line; values of any simple type become text."""
+    records: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    rejected: list[tuple[int, str, str]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            rejected.append((number, f"is not JSON: {error}", line[:_SHOWN_CHARACTERS]))
+            continue
+        if not isinstance(record, dict):
+            rejected.append((number, "is not a JSON object", line[:_SHOWN_CHARACTERS]))
+            continue
+        records.append(record)
+        numbers.append(number)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    chosen = _choose(path, names, needed if records else {}, optional)
+    arrays = {
+        ours: pa.array([_json_text(record.get(theirs)) for record in records], pa.large_string())
+        for ours, theirs in chosen.items()
+    }
+    if not records:
+        arrays = {ours: pa.array([], pa.large_string()) for ours in needed}
+    return RawRows(path, pa.table({**arrays, ROW: pa.array(numbers, pa.int64())}), rejected)
+
+
+def _json_text(value: Any) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _read_parquet(path: Path, needed: Columns, optional: Columns) -> RawRows:
+    names = pq.ParquetFile(path).schema_arrow.names
+    chosen = _choose(path, names, needed, optional)
+    table = pq.ParquetFile(path).read(columns=list(chosen.values()))
+    arrays = {ours: _text_column(path, table[theirs]) for ours, theirs in chosen.items()}
+    numbers = pa.array(pd.RangeIndex(1, table.num_rows + 1), pa.int64())
+    return RawRows(path, pa.table({**arrays, ROW: numbers}))
+
+
+def _text_column(path: Path, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_nested(column.type):
+        raise SourceError(f"{path}: a column is a {column.type}; expected text, numbers or times")
+    return pc.fill_null(column.cast(pa.large_string()), "")

@@ -1,0 +1,248 @@
+"""Which files hold the shop's reviews and products, and what their columns are called."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from recsys.data import schema
+from recsys.data.config import load_data_config
+from recsys.errors import InputError
+from recsys.publishing import write_json
+from recsys.settings import REPOSITORY, ConfigModel, Settings, read_mapping, validate_config
+
+SELECTION_NAME = "source.json"
+ISO = "iso"
+EPOCH = "epoch"
+
+
+class SourceError(InputError):
+    """A source is unknown, or its files cannot be used."""
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+"""Column names of a file, in order of preference."""
+
+
+class ReviewColumns(ConfigModel):
+    """What the shop calls the columns of a review."""
+
+    user_id: Names
+    product_id: Names
+    rating: Names
+    comment: Names | None = None
+
+
+class ProductColumns(ConfigModel):
+    """What the shop calls the columns of a product."""
+
+    product_id: Names
+    product_name: Names
+    brand: Names | None = None
+    category: Names | None = None
+    price: Names | None = None
+    description: Names | None = None
+
+
+class TimestampFormat(ConfigModel):
+    """The columns that make up a review's time, and how they may be written."""
+
+    columns: Names
+    formats: tuple[str, ...] = Field(default=(ISO,), min_length=1)
+
+    @field_validator("formats")
+    @classmethod
+    def _formats_are_known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        for text in formats:
+            if text not in (ISO, EPOCH) and "%" not in text:
+                raise ValueError(f"expected '{ISO}', '{EPOCH}' or a format such as '%d/%m/%Y'")
+        return formats
+
+
+class ReviewFiles(ConfigModel):
+    """Where the reviews are."""
+
+    path: str
+    encoding: str = "utf-8"
+    columns: ReviewColumns
+    timestamp: TimestampFormat
+
+    @property
+    def needed(self) -> dict[str, tuple[str, ...]]:
+        """Columns that every file must have: ours -> candidates."""
+        columns = self.columns
+        times = {f"{schema.TIMESTAMP} {name}": (name,) for name in self.timestamp.columns}
+        return {
+            schema.USER: columns.user_id,
+            schema.PRODUCT: columns.product_id,
+            schema.RATING: columns.rating,
+            **times,
+        }
+
+    @property
+    def optional(self) -> dict[str, tuple[str, ...]]:
+        return {schema.COMMENT: self.columns.comment} if self.columns.comment else {}
+
+
+class ProductFiles(ConfigModel):
+    """Where the products are."""
+
+    path: str
+    encoding: str = "utf-8"
+    columns: ProductColumns
+
+    @property
+    def needed(self) -> dict[str, tuple[str, ...]]:
+        return {
+            schema.PRODUCT: self.columns.product_id,
+            schema.PRODUCT_NAME: self.columns.product_name,
+        }
+
+    @property
+    def optional(self) -> dict[str, tuple[str, ...]]:
+        names = (schema.BRAND, schema.CATEGORY, schema.PRICE, schema.DESCRIPTION)
+        found = {name: getattr(self.columns, name) for name in names}
+        return {name: candidates for name, candidates in found.items() if candidates}
+
+
+class SourceConfig(ConfigModel):
+    """One file of ``config/sources``."""
+
+    timezone: str = "Asia/Ho_Chi_Minh"
+    reviews: ReviewFiles
+    products: ProductFiles
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_exists(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError("expected a time zone such as 'Asia/Ho_Chi_Minh'") from None
+        return value
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source with its files found."""
+
+    name: str
+    config: SourceConfig
+    review_files: tuple[Path, ...]
+    product_files: tuple[Path, ...]
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Everything that decides how the files are read, for comparing two runs."""
+        return {"name": self.name, **self.config.model_dump(mode="json")}
+
+
+def load_source(settings: Settings, name: str) -> SourceConfig:
+    """Read ``config/sources/<name>.yaml``. Raises `SourceError` listing the known names."""
+    path = settings.config_file(f"sources/{name}.yaml")
+    if name != Path(name).name or not path.is_file():
+        known = ", ".join(known_sources(settings)) or "none"
+        raise SourceError(f"{name!r} is not a source: expected one of config/sources: {known}")
+    return validate_config(read_mapping(path), SourceConfig, path)
+
+
+def known_sources(settings: Settings) -> list[str]:
+    """Names of all source descriptions."""
+    folders = (settings.home / "config" / "sources", REPOSITORY / "config" / "sources")
+    return sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+
+
+def resolve_source(settings: Settings) -> Source:
+    """The source that refreshes read: the selected one, else the one of ``data.yaml``.
+
+    Raises `SourceError` if it is unknown, or one of its files is missing or empty.
+    """
+    selection = _read_selection(settings)
+    name = selection.get("source") or load_data_config(settings).source
+    return _locate(settings, name, selection.get("reviews"), selection.get("products"))
+
+
+def select_source(
+    settings: Settings,
+    source: str,
+    reviews: str | Path | None = None,
+    products: str | Path | None = None,
+) -> Source:
+    """Make `source` the one that refreshes read, after looking into its files.
+
+    Parameters
+    ----------
+    reviews, products
+        Files or globs to read instead of those that the description names; relative ones are
+        looked up from the current folder.
+
+    Raises
+    ------
+    SourceError
+        If the source is unknown, or a file is missing, empty, not in the expected encoding, or
+        lacks a column. Nothing is changed then.
+    """
+    from recsys.data.reading import check_file
+
+    chosen = {
+        "source": source,
+        "reviews": None if reviews is None else str(Path(reviews).absolute()),
+        "products": None if products is None else str(Path(products).absolute()),
+    }
+    found = _locate(settings, source, chosen["reviews"], chosen["products"])
+    for path in found.review_files:
+        check_file(path, found.config.reviews.needed, found.config.reviews.encoding)
+    for path in found.product_files:
+        check_file(path, found.config.products.needed, found.config.products.encoding)
+    write_json(
+        settings.home / "data" / SELECTION_NAME,
+        {**chosen, "selected_at": datetime.now(UTC).isoformat()},
+    )
+    return found
+
+
+def _read_selection(settings: Settings) -> dict[str, Any]:
+    path = settings.home / "data" / SELECTION_NAME
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SourceError(f"{path}: cannot be read: {error}; select the source again") from error
+    if not isinstance(content, dict):
+        raise SourceError(f"{path}: expected the keys source, reviews and products")
+    return content
+
+
+def _locate(settings: Settings, name: str, reviews: str | None, products: str | None) -> Source:
+    config = load_source(settings, name)
+    return Source(
+        name,
+        config,
+        _files(settings, reviews or config.reviews.path, f"{name}: reviews"),
+        _files(settings, products or config.products.path, f"{name}: products"),
+    )
+
+
+def _files(settings: Settings, pattern: str, what: str) -> tuple[Path, ...]:
+    full = str(settings.home / pattern)
+    found = [Path(full)] if Path(full).exists() else list(Path(full).parent.glob(Path(full).name))
+    if not found:
+        raise SourceError(f"source {what}: {full}: the file does not exist")
+    for path in found:
+        try:
+            if not path.is_file():
+                raise SourceError(f"source {what}: {path}: expected a file")
+            if path.stat().st_size == 0:
+                raise SourceError(f"source {what}: {path}: the file is empty")
+        except OSError as error:
+            raise SourceError(f"source {what}: {path}: cannot be read: {error}") from error
+    return tuple(sorted(found))
