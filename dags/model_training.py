@@ -1,0 +1,64 @@
+"""
+### model_training: train, evaluate, register, select
+
+**Does**: for each model type (param `model_types`, default from `config/training.yaml`): fits on
+the published data version, evaluates once on the held-out test events, fits again on everything
+and registers the model. Then selects the best: the highest lower bound of the metric among the
+models of this data version that beat all-time popularity.
+
+**Reads** `data/processed`. **Writes** `artifacts/cf/<type>/<model_id>/`,
+`artifacts/cf/registry.json`, `logs/training_metrics.db`, `logs/cf/<type>.log`,
+`logs/registry_audit.log`.
+
+**When it fails**: `plan` failed: there is no data version, or the configuration or a type is
+wrong; the message says which. One `train` failed: read `logs/cf/<type>.log`; the other types are
+still selected from. All failed: nothing was selected, the old best keeps serving. `select_best`
+never replaces the best by a model that does not pass its gates; its summary says why.
+"""
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from airflow.sdk import Param, TriggerRule, task
+
+from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+
+with job_dag(
+    "model_training",
+    __doc__,
+    params={
+        "model_types": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string"},
+            description="Families to train, one a line; empty: those of config/training.yaml",
+        )
+    },
+):
+
+    @task
+    @no_retry_on_bad_input
+    def plan(params: dict[str, Any] | None = None) -> list[dict[str, str]]:
+        from recsys.models.training import plan_training
+        from recsys.settings import load_settings
+
+        return plan_training(load_settings(), (params or {}).get("model_types"))
+
+    @task(map_index_template="{{ model_type }}")
+    @no_retry_on_bad_input
+    def train(model_type: str, version_id: str, dag_run: Any = None) -> dict[str, Any]:
+        from recsys.models.training import train_model
+        from recsys.settings import load_settings
+
+        reason = (dag_run.conf or {}).get("reason") if dag_run else None
+        return train_model(load_settings(), model_type, version_id, reason=reason)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    @no_retry_on_bad_input
+    def select_best(trained: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        from recsys.models.training import select_best
+        from recsys.settings import load_settings
+
+        return select_best(load_settings(), [one for one in trained if one])
+
+    select_best(cast("Iterable[dict[str, Any]]", train.expand_kwargs(plan())))

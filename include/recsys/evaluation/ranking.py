@@ -1,0 +1,97 @@
+"""Where a model ranks what users really chose, counted in blocks of users."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import InputError
+from recsys.models.base import FloatArray, Histories, TimeArray
+from recsys.models.histories import user_range, user_rows
+
+BLOCK = 1024
+
+
+class Scorer(Protocol):
+    """The part of a model that evaluation needs."""
+
+    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray: ...
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Questions with known answers: what did each user choose at `now`?
+
+    Attributes
+    ----------
+    histories
+        What each user had done before; these items are not candidates.
+    now
+        ``(users,)`` int64, seconds since 1970: when each question is asked.
+    indptr, targets
+        Items chosen by user ``u``: ``targets[indptr[u]:indptr[u + 1]]``, at least one.
+    """
+
+    histories: Histories
+    now: TimeArray
+    indptr: NDArray[np.int64]
+    targets: NDArray[np.int32]
+
+    @property
+    def users(self) -> int:
+        return len(self.now)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """``ranks[indptr[u]:indptr[u + 1]]`` are the ranks, from 1, of user ``u``'s targets."""
+
+    indptr: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+
+
+def rank_targets(model: Scorer, held_out: HeldOut, block: int = BLOCK) -> Ranks:
+    """Rank every target among the items that its user has not seen.
+
+    A tie counts against the target, so a model gains nothing by giving everything one score.
+
+    Raises `InputError` if the model gives NaN scores.
+    """
+    ranks = np.zeros(len(held_out.targets), dtype=np.int64)
+    for start in range(0, held_out.users, block):
+        stop = min(start + block, held_out.users)
+        scores = unseen_scores(model, held_out, start, stop)
+        first, last = held_out.indptr[start], held_out.indptr[stop]
+        rows = user_of_target(held_out)[first:last] - start
+        ranks[first:last] = _count_at_least(scores, rows, held_out.targets[first:last])
+    return Ranks(held_out.indptr, ranks)
+
+
+def unseen_scores(model: Scorer, held_out: HeldOut, start: int, stop: int) -> FloatArray:
+    """``(stop - start, items)`` scores of the users ``start:stop``; seen items are -inf."""
+    histories = user_range(held_out.histories, start, stop)
+    scores = model.score(histories, held_out.now[start:stop])
+    if np.isnan(scores).any():
+        raise InputError(f"{type(model).__name__} gives NaN scores; it cannot be evaluated")
+    scores[user_rows(histories), histories.items] = -np.inf
+    return scores
+
+
+def user_of_target(held_out: HeldOut) -> NDArray[np.int64]:
+    """``(targets,)`` the user that each target belongs to."""
+    return np.repeat(np.arange(held_out.users), np.diff(held_out.indptr))
+
+
+def _count_at_least(
+    scores: FloatArray, rows: NDArray[np.int64], targets: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """How many scores of a target's row reach the target's own, itself included."""
+    least = scores[rows, targets]
+    if len(rows) == len(scores):
+        return np.count_nonzero(scores >= least[:, None], axis=1)
+    counts = np.zeros(len(rows), dtype=np.int64)
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        counts[part] = np.count_nonzero(scores[rows[part]] >= least[part, None], axis=1)
+    return counts

@@ -1,0 +1,33 @@
+"""``config/training.yaml``."""
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from recsys.models.families import FAMILIES
+from recsys.settings import ConfigModel, Settings
+
+CONFIG_NAME = "training.yaml"
+
+
+class TrainingConfig(ConfigModel):
+    """See the comments in the file."""
+
+    model_types: list[str] = Field(min_length=1)
+    seed: int = 42
+    selection_metric: str = "recall_at_10"
+    sample_users: int = Field(default=10, ge=1)
+    parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("model_types")
+    @classmethod
+    def _types_exist(cls, value: list[str]) -> list[str]:
+        unknown = sorted(set(value) - set(FAMILIES))
+        if unknown:
+            raise ValueError(f"unknown types {unknown}; expected some of {sorted(FAMILIES)}")
+        return value
+
+
+def load_training_config(settings: Settings) -> TrainingConfig:
+    """Raises `ConfigError` that names the key."""
+    return settings.read_config(CONFIG_NAME, TrainingConfig)

@@ -1,0 +1,371 @@
+"""The list of trained models and which of them is to be served: ``artifacts/cf/registry.json``.
+
+Writers take a file lock, so that two of them never lose each other's entry; readers see the old
+file or the new one, never half of it. Every change is a line in ``logs/registry_audit.log``.
+"""
+
+import contextlib
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recsys.errors import InputError
+from recsys.logs import fields, file_logger
+from recsys.models.artifacts import verify_artifact
+from recsys.models.storage import ArtifactError
+from recsys.publishing import write_text
+from recsys.schedule import load_schedule
+from recsys.settings import Settings
+
+SELECTION_METRIC = "recall_at_10"
+_LOCK_TIMEOUT_SECONDS = 60.0
+
+
+class RegistryError(InputError):
+    """The registry does not hold what was asked for, or refuses what was asked."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Entry(_Record):
+    """One registered model; `path` is relative to the state root."""
+
+    model_id: str = Field(exclude=True)
+    model_type: str
+    path: str
+    created_at: str
+    data_version: str
+    git_commit: str | None
+    hyperparameters: dict[str, Any]
+    metrics: dict[str, float | None]
+    baseline_comparison: dict[str, Any]
+    training_info: dict[str, Any]
+    status: Literal["active", "archived"] = "active"
+
+
+class CurrentBest(_Record):
+    """Which model was selected, by what, and why."""
+
+    model_id: str
+    model_type: str
+    path: str
+    selection_metric: str
+    selection_value: float
+    selected_at: str
+    selected_by: str
+    reason: str = ""
+
+
+class _Content(_Record):
+    current_best: CurrentBest | None = None
+    models: dict[str, Entry] = {}
+    metadata: dict[str, Any] = {}
+
+    @classmethod
+    def parse(cls, text: str) -> "_Content":
+        raw = json.loads(text)
+        if not isinstance(raw, dict):
+            raise ValueError("expected a mapping")
+        for model_id, entry in dict(raw.get("models") or {}).items():
+            if isinstance(entry, dict):
+                entry["model_id"] = model_id
+        content = cls.model_validate(raw)
+        best = content.current_best
+        if best is not None and best.model_id not in content.models:
+            raise ValueError(f"current_best: model {best.model_id!r} is not registered")
+        return content
+
+
+class Selection(_Record):
+    """What `Registry.select_best` decided. `model_id` is the best after it, None without one."""
+
+    model_id: str | None
+    changed: bool
+    reason: str
+    refused: dict[str, str]
+
+
+class Registry:
+    """The registry of `settings`.
+
+    Example: ``Registry(load_settings()).current_best()``.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._path = settings.registry
+        self._last_good = self._path.with_name("registry.last_good.json")
+        self._audit = file_logger(
+            "registry", settings.logs / "registry_audit.log", load_schedule(settings).zone
+        )
+
+    # reading
+    def current_best(self) -> Entry | None:
+        """The entry of the selected model, None as long as none was selected."""
+        content = self._read()
+        best = content.current_best
+        return None if best is None else content.models[best.model_id]
+
+    def selection(self) -> CurrentBest | None:
+        """How the current best was selected."""
+        return self._read().current_best
+
+    def get(self, model_id: str) -> Entry:
+        """Raises `RegistryError` for a model that is not registered."""
+        return _entry(self._read(), model_id)
+
+    def list(self) -> list[Entry]:
+        """All entries, newest first."""
+        entries = self._read().models.values()
+        return sorted(entries, key=lambda entry: (entry.created_at, entry.model_id), reverse=True)
+
+    def folder(self, entry: Entry) -> Path:
+        """Where the model's artefact lies. Raises `RegistryError` for a path that is not ours."""
+        path = (self._settings.home / entry.path).resolve()
+        if not path.is_relative_to(self._settings.artifacts.resolve()) or path.name != (
+            entry.model_id
+        ):
+            raise RegistryError(f"{entry.model_id}: its path {entry.path!r} is no artefact of ours")
+        return path
+
+    def problem(self) -> str | None:
+        """What is wrong with the file, None when it is sound or does not exist yet."""
+        try:
+            self._parse(self._path)
+        except FileNotFoundError:
+            return None
+        except RegistryError as error:
+            return str(error)
+        return None
+
+    # writing
+    def register(
+        self,
+        model_id: str,
+        *,
+        data_version: str,
+        model_type: str,
+        hyperparameters: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        baseline_comparison: Mapping[str, Any],
+        training_info: Mapping[str, Any],
+        git_commit: str | None = None,
+    ) -> Entry:
+        """Add the artefact ``artifacts/cf/<model_type>/<model_id>``. It is not selected by this.
+
+        A metric that is not finite is stored as null and never selects a model.
+
+        Raises
+        ------
+        ArtifactError
+            If the artefact is missing or does not match its hashes.
+        RegistryError
+            If the id is taken.
+        """
+        folder = self._settings.artifacts / model_type / model_id
+        verify_artifact(folder)
+        entry = Entry(
+            model_id=model_id,
+            model_type=model_type,
+            path=str(folder.relative_to(self._settings.home)),
+            created_at=_now(),
+            data_version=data_version,
+            git_commit=git_commit,
+            hyperparameters=dict(hyperparameters),
+            metrics={name: _finite(value) for name, value in metrics.items()},
+            baseline_comparison=dict(baseline_comparison),
+            training_info=dict(training_info),
+        )
+        with self._changing() as content:
+            if model_id in content.models:
+                raise RegistryError(f"{model_id}: a model of this id is registered already")
+            content.models[model_id] = entry
+        value = entry.metrics.get(SELECTION_METRIC)
+        self._note("register", model_id, model_type=model_type, **{SELECTION_METRIC: value})
+        return entry
+
+    def select_best(
+        self, data_version: str, *, metric: str = SELECTION_METRIC, selected_by: str
+    ) -> Selection:
+        """Select the active model of `data_version` with the highest lower bound of `metric`.
+
+        Only models that were evaluated on one data version are compared. A model stands only
+        if its metric is finite and it passed its gates (``baseline_comparison.passes``), and
+        its artefact is intact. When none stands, the current best stays as it is.
+        """
+        with self._changing() as content:
+            best, refused = self._best_candidate(content, data_version, metric)
+            before = content.current_best
+            if best is None:
+                why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+                selection = Selection(
+                    model_id=before.model_id if before else None,
+                    changed=False,
+                    reason=f"no model of data version {data_version} can be selected"
+                    + (f" ({why})" if why else ""),
+                    refused=refused,
+                )
+            else:
+                reason = _reason(best, metric)
+                content.current_best = CurrentBest(
+                    model_id=best.model_id,
+                    model_type=best.model_type,
+                    path=best.path,
+                    selection_metric=metric,
+                    selection_value=best.metrics[metric] or 0.0,
+                    selected_at=_now(),
+                    selected_by=selected_by,
+                    reason=reason,
+                )
+                selection = Selection(
+                    model_id=best.model_id,
+                    changed=before is None or before.model_id != best.model_id,
+                    reason=reason,
+                    refused=refused,
+                )
+        self._note(
+            "select_best",
+            selection.model_id,
+            changed=selection.changed,
+            selected_by=selected_by,
+            reason=selection.reason,
+        )
+        return selection
+
+    def archive(self, model_id: str) -> None:
+        """Take the model out of every later selection; its artefact stays.
+
+        Raises `RegistryError` for the current best.
+        """
+        with self._changing() as content:
+            entry = _entry(content, model_id)
+            _refuse_current(content, model_id, "archived")
+            entry.status = "archived"
+        self._note("archive", model_id)
+
+    def delete(self, model_id: str, *, serving: str | None = None) -> None:
+        """Remove the entry and the artefact.
+
+        Raises `RegistryError` for the current best, and for the model that is `serving`.
+        """
+        with self._changing() as content:
+            entry = _entry(content, model_id)
+            _refuse_current(content, model_id, "deleted")
+            if model_id == serving:
+                raise RegistryError(f"{model_id}: the service serves this model; not deleted")
+            folder = self.folder(entry)
+            del content.models[model_id]
+        shutil.rmtree(folder, ignore_errors=True)
+        self._note("delete", model_id)
+
+    def _best_candidate(
+        self, content: _Content, data_version: str, metric: str
+    ) -> tuple[Entry | None, dict[str, str]]:
+        refused: dict[str, str] = {}
+        standing: list[tuple[float, str, Entry]] = []
+        for entry in content.models.values():
+            if entry.data_version != data_version or entry.status != "active":
+                continue
+            problem = self._refusal(entry, metric)
+            if problem is None:
+                lower = entry.metrics.get(f"{metric}_low") or 0.0
+                standing.append((lower, entry.model_id, entry))
+            else:
+                refused[entry.model_id] = problem
+        return (max(standing)[2] if standing else None), refused
+
+    def _refusal(self, entry: Entry, metric: str) -> str | None:
+        """Why `entry` must not be selected, None when it may."""
+        for name in (metric, f"{metric}_low"):
+            if entry.metrics.get(name) is None:
+                return f"{name} is not a finite number"
+        if entry.baseline_comparison.get("passes") is not True:
+            return str(entry.baseline_comparison.get("reason") or "it did not pass its gates")
+        try:
+            verify_artifact(self.folder(entry))
+        except (ArtifactError, RegistryError) as error:
+            return str(error)
+        return None
+
+    # the file
+    def _parse(self, path: Path) -> _Content:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            return _Content.parse(text)
+        except (ValueError, ValidationError, AttributeError, TypeError) as error:
+            raise RegistryError(f"{path}: is not a sound registry: {error}") from error
+
+    def _read(self) -> _Content:
+        try:
+            return self._parse(self._path)
+        except FileNotFoundError:
+            return _Content()
+        except RegistryError:
+            # Somebody edited it by hand; the next writer keeps it aside.
+            if self._last_good.exists():
+                return self._parse(self._last_good)
+            raise
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[_Content]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self._path}.lock", timeout=_LOCK_TIMEOUT_SECONDS):
+            self._keep_nonsense_aside()
+            content = self._read()
+            yield content
+            content.metadata.update(updated_at=_now(), total_models=len(content.models))
+            text = content.model_dump_json(indent=2) + "\n"
+            write_text(self._path, text)
+            write_text(self._last_good, text)
+
+    def _keep_nonsense_aside(self) -> None:
+        problem = self.problem()
+        if problem is None:
+            return
+        stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S_%f")
+        aside = self._path.with_name(f"registry.bad_{stamp}.json")
+        self._path.rename(aside)
+        if self._last_good.exists():
+            write_text(self._path, self._last_good.read_text(encoding="utf-8"))
+        self._audit.error("registry kept aside%s", fields(file=aside.name, problem=problem))
+
+    def _note(self, operation: str, model_id: str | None, **values: Any) -> None:
+        self._audit.info("%s%s", operation, fields(model_id=model_id, **values))
+
+
+def _entry(content: _Content, model_id: str) -> Entry:
+    try:
+        return content.models[model_id]
+    except KeyError:
+        raise RegistryError(f"{model_id}: no model of this id is registered") from None
+
+
+def _refuse_current(content: _Content, model_id: str, action: str) -> None:
+    if content.current_best is not None and content.current_best.model_id == model_id:
+        raise RegistryError(
+            f"{model_id}: is the current best; it cannot be {action} before another is selected"
+        )
+
+
+def _reason(entry: Entry, metric: str) -> str:
+    return (
+        f"highest lower bound of {metric}: {entry.metrics[f'{metric}_low']} "
+        f"(value {entry.metrics[metric]}); {entry.baseline_comparison.get('reason', '')}"
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
