@@ -1,14 +1,16 @@
 """Becomes one component of the stack: ``python -m recsys.orchestration.component scheduler``.
 
 A component that was killed with SIGKILL leaves its children behind, still holding their ports.
-So before it starts, a component ends whatever its predecessor left, which it finds by the marks
-that the supervisor's children inherit through the environment.
+So before it starts, a component ends what its predecessor left. Children are found by process
+group and session: Airflow overwrites the environment of its processes with their titles, so
+nothing else is inherited that could mark them.
 """
 
 import contextlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -19,25 +21,21 @@ COMMANDS = {
     "triggerer": ("-m", "airflow", "triggerer"),
     "service": ("-m", "serving"),
 }
-STACK_MARK = "RECSYS_STACK"
-COMPONENT_MARK = "RECSYS_COMPONENT"
 GRACE_SECONDS = 5.0
 
 
-def marked_processes(stack: str, component: str | None = None) -> list[psutil.Process]:
-    """Processes other than this one that belong to the stack (and component) by their marks."""
+def session_processes(session: int, group: int | None = None) -> list[psutil.Process]:
+    """The living processes of a session (and process group), without the caller."""
     found = []
     for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-        if (
-            process.pid != os.getpid()
-            and environment.get(STACK_MARK) == stack
-            and component in (None, environment.get(COMPONENT_MARK))
-        ):
-            found.append(process)
+        with contextlib.suppress(OSError, psutil.Error):
+            if (
+                process.pid != os.getpid()
+                and os.getsid(process.pid) == session
+                and group in (None, os.getpgid(process.pid))
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
+                found.append(process)
     return found
 
 
@@ -51,16 +49,18 @@ def end_processes(processes: list[psutil.Process]) -> None:
     psutil.wait_procs(stubborn, timeout=GRACE_SECONDS)
 
 
+def main(component: str) -> None:
+    """Clean up after the predecessor, then replace this process by the component."""
+    record = Path(os.environ["RECSYS_RUN"]) / f"{component}.group"
+    if record.exists():
+        end_processes(session_processes(os.getsid(0), int(record.read_text())))
+    record.write_text(str(os.getpgrp()))
+    os.execv(sys.executable, [sys.executable, *COMMANDS[component]])  # noqa: S606
+
+
 def _signal(process: psutil.Process, action: Callable[[psutil.Process], None]) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         action(process)
-
-
-def main(component: str) -> None:
-    """Clean up after the predecessor, then replace this process by the component."""
-    end_processes(marked_processes(os.environ[STACK_MARK], component))
-    os.environ[COMPONENT_MARK] = component
-    os.execv(sys.executable, [sys.executable, *COMMANDS[component]])  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -13,17 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 import requests
 from supervisor.xmlrpc import SupervisorTransport
 
 from recsys.errors import InputError
 from recsys.orchestration import environment
-from recsys.orchestration.component import (
-    COMMANDS,
-    STACK_MARK,
-    end_processes,
-    marked_processes,
-)
+from recsys.orchestration.component import COMMANDS, end_processes, session_processes
 from recsys.settings import REPOSITORY, Settings
 
 START_TIMEOUT_SECONDS = 120.0
@@ -89,8 +85,9 @@ class Stack:
             deadline = time.monotonic() + 40
             while self.is_running() and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
-        leftovers = marked_processes(self.mark)
+        leftovers = self._leftovers()
         end_processes(leftovers)
+        self._session_file.unlink(missing_ok=True)
         return was_running or bool(leftovers)
 
     def is_running(self) -> bool:
@@ -143,14 +140,25 @@ class Stack:
         )
 
     @property
-    def mark(self) -> str:
-        """What the environment of every process of this stack carries."""
-        return str(self.settings.home)
+    def _session_file(self) -> Path:
+        """Keeps the number of the session that the supervisor leads, for `stop`."""
+        return self._run / "session"
+
+    def _leftovers(self) -> list[psutil.Process]:
+        """Processes of the supervisor's session that work in this state root."""
+        if not self._session_file.exists():
+            return []
+        found = []
+        for process in session_processes(int(self._session_file.read_text())):
+            with contextlib.suppress(psutil.Error):
+                if Path(process.cwd()) == self.settings.home:
+                    found.append(process)
+        return found
 
     @property
     def _socket(self) -> Path:
         # A Unix socket's path is limited to about 100 characters; a state root's is not.
-        digest = hashlib.sha256(self.mark.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(str(self.settings.home).encode()).hexdigest()[:16]
         runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")  # noqa: S108
         return runtime / f"recsys-{os.getuid()}-{digest}.sock"
 
@@ -195,7 +203,6 @@ class Stack:
             "RECSYS_RUN": str(self._run),
             "RECSYS_SOCKET": str(self._socket),
             "RECSYS_PYTHON": sys.executable,
-            STACK_MARK: self.mark,
         }
         subprocess.run(  # noqa: S603
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(_supervisor_config())],
@@ -212,6 +219,7 @@ class Stack:
                     f"{self.settings.logs / 'scheduler' / 'supervisord.log'}"
                 )
             time.sleep(0.1)
+        self._session_file.write_text(str(self._supervisor.supervisor.getPID()))
 
 
 def require_python() -> None:
