@@ -1,0 +1,222 @@
+"""``config/alerts_config.yaml`` as typed settings, with ``${VAR}`` from the environment.
+
+Error texts show the value as the file has it (``"${SMTP_PORT}"``, not what it stands for), and
+never that of a key which can hold a secret.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+
+from recsys.alerting.severity import DEFAULT_CHANNELS, Channel, Severity
+from recsys.settings import ConfigError, ConfigModel, Settings, read_mapping
+
+CONFIG_NAME: Final = "alerts_config.yaml"
+METRIC_OF_RULE: Final = {
+    "high_latency": "avg_latency_ms",
+    "critical_latency": "avg_latency_ms",
+    "high_error_rate": "error_rate",
+    "high_fallback_rate": "fallback_rate",
+}
+
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# Sections that work without their variables: the channel is then not set up.
+_OPTIONAL_SECTIONS: Final = ("email", "slack")
+_HARMLESS_KEYS: Final = frozenset(
+    {"enabled", "smtp_server", "smtp_port", "sender", "recipients", "channel", "timeout_seconds"}
+)
+
+
+class Rule(ConfigModel):
+    """Alert when `metric` is above (or below) `threshold`."""
+
+    metric: str
+    threshold: float = Field(allow_inf_nan=False)
+    comparison: Literal["above", "below"] = "above"
+    severity: Severity
+    channels: tuple[Channel, ...] = Field(min_length=1)
+    cooldown_minutes: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _channels_of_the_severity(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("channels") is None:
+            severity = content.get("severity")
+            if severity in list(Severity):
+                return content | {"channels": DEFAULT_CHANNELS[Severity(severity)]}
+        return content
+
+    def is_broken_by(self, value: float) -> bool:
+        return value > self.threshold if self.comparison == "above" else value < self.threshold
+
+
+class EmailConfig(ConfigModel):
+    """The mail channel."""
+
+    enabled: bool = True
+    smtp_server: str | None = None
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    sender: str | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    recipients: tuple[str, ...] = ()
+    timeout_seconds: float = Field(default=10, gt=0)
+
+    @field_validator("sender")
+    @classmethod
+    def _sender_is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not _is_address(value):
+            raise ValueError("expected an e-mail address")
+        return value
+
+    @field_validator("recipients")
+    @classmethod
+    def _recipients_are_addresses(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not _is_address(value):
+                raise ValueError("expected a list of e-mail addresses")
+        return values
+
+
+class SlackConfig(ConfigModel):
+    """The Slack channel: an incoming webhook."""
+
+    enabled: bool = True
+    webhook_url: SecretStr | None = None
+    channel: str | None = None
+    timeout_seconds: float = Field(default=10, gt=0)
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _webhook_is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"https?://[^/\s]+", value.get_secret_value()):
+            raise ValueError("expected a URL that starts with https:// (or http://)")
+        return value
+
+
+class LoggingConfig(ConfigModel):
+    """The alert log; a relative path starts at the state root."""
+
+    enabled: bool = True
+    path: Path = Path("logs/service/alerts.log")
+
+
+class AlertsConfig(ConfigModel):
+    """Everything in ``alerts_config.yaml``."""
+
+    language: Literal["vi", "en"] = "vi"
+    cooldown_minutes: float = Field(default=240, ge=0)
+    alerts: dict[str, Rule] = Field(default_factory=dict)
+    email: EmailConfig = EmailConfig()
+    slack: SlackConfig = SlackConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _documented_rules_know_their_metric(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not isinstance(content.get("alerts"), dict):
+            return content
+        rules = {
+            name: {"metric": METRIC_OF_RULE[name]} | rule
+            if name in METRIC_OF_RULE and isinstance(rule, dict)
+            else rule
+            for name, rule in content["alerts"].items()
+        }
+        return content | {"alerts": rules}
+
+
+@dataclass(frozen=True)
+class AlertingSetup:
+    """The configuration, and the variables that a channel lacks (by its section's name)."""
+
+    config: AlertsConfig
+    unset: Mapping[str, tuple[str, ...]]
+
+
+def load_alerts_config(settings: Settings, environment: Mapping[str, str]) -> AlertingSetup:
+    """Read ``alerts_config.yaml``, with ``${VAR}`` replaced from `environment`.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or unreadable, or a key is unknown or has a bad value: one line
+        each, with the file and the key. A variable that is not set (or empty) is an error
+        outside the sections ``email`` and ``slack``.
+    """
+    path = settings.config_file(CONFIG_NAME)
+    content = read_mapping(path)
+    missing = [(key, name) for key, name in _variables(content) if not environment.get(name)]
+    fatal = [
+        f"{path}: {_dotted(key)}: the environment variable {name} is not set"
+        for key, name in missing
+        if key[0] not in _OPTIONAL_SECTIONS
+    ]
+    if fatal:
+        raise ConfigError("\n".join(fatal))
+    expanded = _expand(content, environment)
+    unset: dict[str, tuple[str, ...]] = {}
+    for (section, *keys), name in missing:
+        if keys:
+            expanded[section].pop(keys[0], None)
+        unset[section] = tuple(dict.fromkeys((*unset.get(section, ()), name)))
+    try:
+        return AlertingSetup(AlertsConfig.model_validate(expanded), unset)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(
+                f"{path}: {_dotted(problem['loc']) or '(file)'}: {_reason(problem)}"
+                + _shown(content, problem["loc"])
+                for problem in error.errors(include_url=False, include_input=False)
+            )
+        ) from None
+
+
+def _reason(problem: Mapping[str, Any]) -> str:
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _is_address(value: str) -> bool:
+    return re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", value) is not None
+
+
+def _expand(value: Any, environment: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: environment.get(match[1], ""), value)
+    if isinstance(value, dict):
+        return {key: _expand(item, environment) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, environment) for item in value]
+    return value
+
+
+def _variables(value: Any, key: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Every ``${VAR}`` in `value`: where it stands and its name."""
+    if isinstance(value, str):
+        for match in _VARIABLE.finditer(value):
+            yield key, match[1]
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _variables(item, (*key, name))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _variables(item, (*key, position))
+
+
+def _dotted(key: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in key)
+
+
+def _shown(content: Any, key: tuple[Any, ...]) -> str:
+    """`` (got VALUE)`` as the file has it, or nothing where a secret could stand."""
+    if key and key[0] in _OPTIONAL_SECTIONS and (len(key) < 2 or key[1] not in _HARMLESS_KEYS):
+        return ""
+    for part in key:
+        try:
+            content = content[part]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    return f" (got {content!r})"

@@ -1,0 +1,76 @@
+"""Secrets out of every text before it is logged, stored or sent."""
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from recsys.alerting.config import AlertsConfig
+
+MASK: Final = "***"
+_SHORTEST_SECRET: Final = 4
+# Of variables that are only presumed to hold secrets: "admin" must stay readable.
+_SHORTEST_UNASKED: Final = 8
+_SECRET_NAME: Final = re.compile(
+    r"^AIRFLOW_CONN_|(PASSWORD|PASSWD|SECRET|TOKEN|WEBHOOK_URL|_KEY|_CONN|_DSN)$"
+)
+# Secrets that are known by their shape, wherever they come from.
+_SHAPES: Final = (
+    (re.compile(r"(?<=://)[^\s/@]+@"), f"{MASK}@"),  # user:password@ in a URL
+    (re.compile(r"(https?://hooks\.slack\.com/)[^\s\"'<>|)]+", re.IGNORECASE), rf"\1{MASK}"),
+    (re.compile(r"\b(bearer|authorization: basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
+    (
+        re.compile(
+            r"\b([\w-]*(?:password|passwd|secret|token|api[_-]?key))(\s*[=:]\s*)"
+            r"(?!\*\*\*)(\"[^\"]*\"|'[^']*'|[^\s,;&]+)",
+            re.IGNORECASE,
+        ),
+        rf"\1\2{MASK}",
+    ),
+)
+
+
+class SecretMasker:
+    """Replaces known secrets, in the spellings they travel in, and what looks like one."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        spellings = {form for secret in secrets for form in _spellings(secret)}
+        ordered = sorted(spellings, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+    def mask(self, text: str) -> str:
+        """`text` without secrets; secrets shorter than four characters are not recognised."""
+        if self._known is not None:
+            text = self._known.sub(MASK, text)
+        for shape, replacement in _SHAPES:
+            text = shape.sub(replacement, text)
+        return text
+
+
+def masker_for(config: AlertsConfig, environment: Mapping[str, str]) -> SecretMasker:
+    """Masks the channels' secrets and every variable whose name says that it holds one."""
+    secrets = [
+        value
+        for name, value in environment.items()
+        if len(value) >= _SHORTEST_UNASKED and _SECRET_NAME.search(name.upper())
+    ]
+    email, slack = config.email, config.slack
+    if email.password is not None:
+        password = email.password.get_secret_value()
+        user = email.username or email.sender or ""
+        secrets += [password, f"\0{user}\0{password}"]
+    if slack.webhook_url is not None:
+        url = slack.webhook_url.get_secret_value()
+        parts = urlsplit(url)
+        secrets += [url, parts.path + (f"?{parts.query}" if parts.query else "")]
+        secrets.append(parts.path.rsplit("/", 1)[-1])
+    return SecretMasker(secrets)
+
+
+def _spellings(secret: str) -> Iterable[str]:
+    """As it is, percent-encoded, as a Python literal, and in base64 as SMTP sends it."""
+    if len(secret.strip("/")) < _SHORTEST_SECRET:
+        return ()
+    encoded = base64.b64encode(secret.encode()).decode()
+    return (secret, quote(secret), quote(secret, safe=""), repr(secret)[1:-1], encoded)

@@ -1,0 +1,119 @@
+"""The Slack channel: a message of blocks to an incoming webhook."""
+
+import logging
+import sys
+from datetime import datetime
+from typing import Any, Final
+
+from recsys.alerting.channels import DeliveryError, NotSetUpError
+from recsys.alerting.config import SlackConfig
+from recsys.alerting.message import Alert
+from recsys.alerting.texts import Texts
+
+# Slack refuses a whole message in which one part is longer.
+_LONGEST_HEADER: Final = 150
+_LONGEST_TEXT: Final = 3000
+_LONGEST_FIELD: Final = 2000
+_MOST_FIELDS: Final = 10
+_LONGEST_URL: Final = 3000
+_ICONS: Final = {"info": "ℹ️", "warning": "⚠️", "critical": "🚨"}
+
+# The client logs URLs, and the URL of a webhook is its password: nobody listens here.
+_silent = logging.Logger("slack webhook", level=logging.CRITICAL + 1)
+
+
+class SlackSender:
+    """Posts alerts to the configured webhook."""
+
+    name = "Slack"
+
+    def __init__(self, config: SlackConfig, unset: tuple[str, ...], texts: Texts) -> None:
+        self._config = config
+        self._unset = unset
+        self._texts = texts
+
+    def send(self, alert: Alert, at: datetime) -> str:
+        config = self._config
+        if not config.enabled:
+            raise NotSetUpError("switched off by slack.enabled")
+        if self._unset:
+            raise NotSetUpError(f"{', '.join(self._unset)} not set")
+        if config.webhook_url is None:
+            raise NotSetUpError("slack.webhook_url is needed")
+        body = compose(alert, at, self._texts)
+        if config.channel:
+            body["channel"] = config.channel
+        client = _client(config.webhook_url.get_secret_value(), config.timeout_seconds)
+        response = client.send_dict(body)
+        if response.status_code != 200:
+            raise DeliveryError(f"HTTP {response.status_code}: {response.body[:200]}")
+        return "Slack notification sent"
+
+
+def compose(alert: Alert, at: datetime, texts: Texts) -> dict[str, Any]:
+    """The webhook's JSON for `alert`: blocks, and a text for notifications; `at` is local."""
+    headline = alert.headline or texts.say("alert", name=alert.name)
+    severity = texts.severity(alert.severity, resolved=alert.resolved)
+    icon = "✅" if alert.resolved else _ICONS[alert.severity]
+    header = f"{icon} [{severity}] {headline}"
+    blocks: list[dict[str, Any]] = [
+        {"type": "header", "text": {"type": "plain_text", "text": _cut(header, _LONGEST_HEADER)}},
+        {"type": "section", "text": _markdown(alert.text or alert.message, _LONGEST_TEXT)},
+    ]
+    facts = [
+        _markdown(value or "-", _LONGEST_FIELD, f"*{_escaped(texts.label(name))}*\n")
+        for name, value in alert.facts.items()
+    ]
+    if facts:
+        blocks.append({"type": "section", "fields": facts[:_MOST_FIELDS]})
+    if alert.link and len(alert.link) <= _LONGEST_URL:
+        button = {"type": "plain_text", "text": texts.say("open_link")}
+        blocks.append(
+            {
+                "type": "actions",
+                "elements": [{"type": "button", "text": button, "url": alert.link}],
+            }
+        )
+    footer = texts.say("footer", time=at.strftime("%Y-%m-%d %H:%M:%S %Z"))
+    blocks.append({"type": "context", "elements": [_markdown(footer, _LONGEST_TEXT)]})
+    return {"text": _cut(_escaped(header), _LONGEST_TEXT), "blocks": blocks}
+
+
+def _client(url: str, timeout: float) -> Any:
+    """The provider's webhook client.
+
+    In a process of Airflow it comes through the provider's hook, and the URL is made known to
+    Airflow's own masking. Elsewhere (the service, a shell) the hook is not for us: importing
+    Airflow takes over the logging of the process.
+    """
+    options: dict[str, Any] = {"timeout": timeout, "retry_handlers": [], "logger": _silent}
+    if "airflow" not in sys.modules:
+        from slack_sdk.webhook import WebhookClient
+
+        return WebhookClient(url, **options)
+
+    from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
+    from airflow.sdk import Connection
+    from airflow.sdk.log import mask_secret
+
+    class ConfiguredHook(SlackWebhookHook):
+        """The hook, with the connection of ``alerts_config.yaml``."""
+
+        @classmethod
+        def get_connection(cls, conn_id: str) -> Connection:
+            return Connection(conn_id=conn_id, conn_type=cls.conn_type, password=url)
+
+    mask_secret(url)
+    return ConfiguredHook(slack_webhook_conn_id="recsys_alerts", **options).client
+
+
+def _markdown(text: str, longest: int, prefix: str = "") -> dict[str, str]:
+    return {"type": "mrkdwn", "text": prefix + _cut(_escaped(text), longest - len(prefix))}
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,0 +1,240 @@
+"""What has been told, to whom, and what is still wrong: ``logs/service/alert_state.db``.
+
+Every process asks here before it sends. A claim is one write transaction, so of several
+processes that see the same thing at the same time one sends and the others hold back.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from recsys.alerting.message import Alert
+from recsys.alerting.severity import Channel, Severity
+from recsys.database import connect, transaction
+
+# Rows of `alerts` are events that were told; `repeats` counts what was held back since.
+# Times are seconds since 1970: they are compared with spans, never shown.
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS alerts (
+  alert_id INTEGER PRIMARY KEY AUTOINCREMENT,
+  alert_key TEXT NOT NULL,
+  severity TEXT NOT NULL,
+  content TEXT NOT NULL,
+  created_at REAL NOT NULL,
+  repeats INTEGER NOT NULL DEFAULT 0,
+  resolved_at REAL
+);
+CREATE INDEX IF NOT EXISTS alerts_by_key ON alerts (alert_key, resolved_at, alert_id);
+CREATE TABLE IF NOT EXISTS deliveries (
+  alert_id INTEGER NOT NULL REFERENCES alerts ON DELETE CASCADE,
+  channel TEXT NOT NULL,
+  status TEXT NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 1,
+  updated_at REAL NOT NULL,
+  error TEXT,
+  PRIMARY KEY (alert_id, channel)
+);
+"""
+
+SENDING: Final = "sending"
+SENT: Final = "sent"
+FAILED: Final = "failed"
+NOT_SET_UP: Final = "not set up"
+
+KEPT: Final = timedelta(days=90)
+MOST_ATTEMPTS: Final = 5
+# After this a sender that has not reported back is taken for dead.
+LEASE: Final = timedelta(minutes=5)
+_BUSY_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The channels that the caller, and nobody else, now has to deliver the alert to."""
+
+    alert_id: int
+    channels: tuple[Channel, ...]
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """A condition that was active until now: its severity, and the channels that were told."""
+
+    alert_id: int
+    severity: Severity
+    channels: tuple[Channel, ...]
+
+
+@dataclass(frozen=True)
+class Told:
+    """An alert that was sent: when (seconds since 1970), how many repeats were held back, and
+    the state of the delivery to each channel."""
+
+    alert: Alert
+    created_at: float
+    repeats: int
+    deliveries: Mapping[str, str]
+
+
+class AlertState:
+    """The memory of the alerts; safe to share between processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def claim(
+        self, alert: Alert, channels: Sequence[Channel], now: datetime, cooldown: timedelta
+    ) -> Claim:
+        """Decide which of `channels` have yet to hear of `alert`, and take them.
+
+        None of them, if all were told within the cool-down (or ever, if the alert counts
+        ``until_resolved``) at the same or a higher severity, and it was not resolved since.
+        """
+        with self._writing() as database:
+            told = database.execute(
+                "SELECT alert_id, severity, created_at FROM alerts"
+                " WHERE alert_key = ? AND resolved_at IS NULL ORDER BY alert_id DESC LIMIT 1",
+                (alert.identity,),
+            ).fetchone()
+            if told is not None and _is_repeat(alert, told, now, cooldown):
+                alert_id = int(told["alert_id"])
+                rows = database.execute(
+                    "SELECT channel FROM deliveries WHERE alert_id = ?", (alert_id,)
+                )
+                informed = {row["channel"] for row in rows}
+                wanted = tuple(channel for channel in channels if channel not in informed)
+                if not wanted:
+                    database.execute(
+                        "UPDATE alerts SET repeats = repeats + 1 WHERE alert_id = ?", (alert_id,)
+                    )
+            else:
+                alert_id, wanted = _insert(database, alert, now), tuple(channels)
+            _take(database, alert_id, wanted, now)
+        return Claim(alert_id, wanted)
+
+    def finish(
+        self, alert_id: int, channel: Channel, status: str, now: datetime, error: str | None = None
+    ) -> None:
+        """Record how a claimed delivery ended."""
+        with self._writing() as database:
+            database.execute(
+                "UPDATE deliveries SET status = ?, updated_at = ?, error = ?"
+                " WHERE alert_id = ? AND channel = ?",
+                (status, now.timestamp(), error, alert_id, channel),
+            )
+
+    def resolve(self, key: str, now: datetime) -> Cleared | None:
+        """Mark the condition `key` as cleared; None if it was not active (any more)."""
+        with self._writing() as database:
+            rows = database.execute(
+                "SELECT alert_id, severity, channel, status FROM alerts LEFT JOIN deliveries"
+                " USING (alert_id) WHERE alert_key = ? AND resolved_at IS NULL",
+                (key,),
+            ).fetchall()
+            if not rows:
+                return None
+            database.execute(
+                "UPDATE alerts SET resolved_at = ? WHERE alert_key = ? AND resolved_at IS NULL",
+                (now.timestamp(), key),
+            )
+        told = {row["channel"] for row in rows if row["status"] == SENT}
+        return Cleared(
+            max(int(row["alert_id"]) for row in rows),
+            max((Severity(row["severity"]) for row in rows), key=lambda severity: severity.rank),
+            tuple(channel for channel in Channel if channel in told),
+        )
+
+    def take_undelivered(self, now: datetime, max_age: timedelta) -> list[tuple[Alert, Claim]]:
+        """Take over what a channel refused, or a sender left when it died, not longer ago.
+
+        Alerts whose condition has cleared meanwhile are left alone.
+        """
+        with self._writing() as database:
+            rows = database.execute(
+                "SELECT alert_id, content, channel FROM deliveries JOIN alerts USING (alert_id)"
+                " WHERE (status = ?1 OR status = ?2 AND updated_at < ?3) AND attempts < ?4"
+                " AND created_at > ?5 AND resolved_at IS NULL ORDER BY alert_id, channel",
+                (
+                    FAILED,
+                    SENDING,
+                    (now - LEASE).timestamp(),
+                    MOST_ATTEMPTS,
+                    (now - max_age).timestamp(),
+                ),
+            ).fetchall()
+            for row in rows:
+                database.execute(
+                    "UPDATE deliveries SET status = ?, updated_at = ?, attempts = attempts + 1"
+                    " WHERE alert_id = ? AND channel = ?",
+                    (SENDING, now.timestamp(), row["alert_id"], row["channel"]),
+                )
+        return [
+            (
+                Alert.from_json(row["content"]),
+                Claim(int(row["alert_id"]), (Channel(row["channel"]),)),
+            )
+            for row in rows
+        ]
+
+    def recent(self, limit: int) -> list[Told]:
+        """The last `limit` alerts, newest first."""
+        with contextlib.closing(self._open()) as database:
+            rows = database.execute(
+                "SELECT content, created_at, repeats,"
+                " (SELECT json_group_object(channel, status) FROM deliveries"
+                "  WHERE alert_id = alerts.alert_id) AS deliveries"
+                " FROM alerts ORDER BY alert_id DESC LIMIT ?",
+                (limit,),
+            )
+            return [
+                Told(
+                    Alert.from_json(row["content"]),
+                    row["created_at"],
+                    row["repeats"],
+                    json.loads(row["deliveries"]),
+                )
+                for row in rows
+            ]
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(self._open()) as database, transaction(database):
+            yield database
+
+    def _open(self) -> sqlite3.Connection:
+        database = connect(self.path, timeout=_BUSY_SECONDS)
+        if database.execute("PRAGMA user_version").fetchone()[0] == 0:
+            database.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = 1; COMMIT;")
+        return database
+
+
+def _is_repeat(alert: Alert, told: sqlite3.Row, now: datetime, cooldown: timedelta) -> bool:
+    if alert.severity.rank > Severity(told["severity"]).rank:
+        return False
+    # abs: a clock that was set back must not hold an alert back for longer than the cool-down.
+    age = abs(now.timestamp() - told["created_at"])
+    return alert.until_resolved or age < cooldown.total_seconds()
+
+
+def _insert(database: sqlite3.Connection, alert: Alert, now: datetime) -> int:
+    database.execute("DELETE FROM alerts WHERE created_at < ?", ((now - KEPT).timestamp(),))
+    cursor = database.execute(
+        "INSERT INTO alerts (alert_key, severity, content, created_at) VALUES (?, ?, ?, ?)",
+        (alert.identity, alert.severity, alert.to_json(), now.timestamp()),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _take(
+    database: sqlite3.Connection, alert_id: int, channels: Sequence[Channel], now: datetime
+) -> None:
+    database.executemany(
+        "INSERT INTO deliveries (alert_id, channel, status, updated_at) VALUES (?, ?, ?, ?)",
+        [(alert_id, channel, SENDING, now.timestamp()) for channel in channels],
+    )
