@@ -8,13 +8,18 @@ from pathlib import Path
 BUSY_TIMEOUT_SECONDS = 30.0
 
 
-def connect(path: Path, *, timeout: float = BUSY_TIMEOUT_SECONDS) -> sqlite3.Connection:
+def connect(
+    path: Path, *, timeout: float = BUSY_TIMEOUT_SECONDS, shared: bool = False
+) -> sqlite3.Connection:
     """Open (and create) the database `path`: WAL, foreign keys, rows readable by column name.
 
-    Transactions are explicit: see `transaction`. `timeout` is in seconds.
+    Transactions are explicit: see `transaction`. `timeout` is in seconds. A `shared` connection
+    may be used by several threads, which must take turns by a lock of their own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None)
+    connection = sqlite3.connect(
+        path, timeout=timeout, isolation_level=None, check_same_thread=not shared
+    )
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA foreign_keys = ON")
     # Changing the journal mode takes an exclusive lock: only the first opener needs it.

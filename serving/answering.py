@@ -1,0 +1,126 @@
+"""From a request's values to an answer's: what one user gets, from one snapshot."""
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+
+from recsys.models.base import IntArray
+from serving.catalogue import filter_products
+from serving.problems import ProblemError
+from serving.ranking import Ranked
+from serving.recommending import Recommended, Wanted, history_of, recommend
+from serving.request_log import Answered
+from serving.schemas import Filters, RecommendRequest
+from serving.service import Service
+from serving.snapshot import Snapshot
+
+_NOTHING = np.zeros(0, dtype=np.int32)
+
+
+def serving_snapshot(service: Service) -> Snapshot:
+    """The snapshot in service. Raises a 503 problem while there is none."""
+    snapshot = service.engine.snapshot
+    if snapshot is None:
+        raise ProblemError(
+            503, "No model is being served yet: train one, then deploy it.", {"Retry-After": "60"}
+        )
+    return snapshot
+
+
+def check_topk(service: Service, topk: int) -> None:
+    if topk > service.config.max_topk:
+        raise ProblemError(
+            422, f"topk: at most {service.config.max_topk} are allowed, {topk} were asked for."
+        )
+
+
+def wanted_by(
+    snapshot: Snapshot, filters: Filters, topk: int, exclude_seen: bool, exclude: list[Any]
+) -> Wanted:
+    """What the request asks for, in column numbers of the snapshot."""
+    catalogue = snapshot.catalogue
+    allowed = filter_products(
+        catalogue, filters.brands, filters.categories, filters.min_price, filters.max_price
+    )
+    return Wanted(topk, exclude_seen, allowed, columns_of(snapshot, exclude))
+
+
+def columns_of(snapshot: Snapshot, product_ids: list[Any]) -> IntArray:
+    """Column numbers of the products that the model knows."""
+    if not product_ids:
+        return _NOTHING
+    index = snapshot.catalogue.index
+    known = [index[str(product)] for product in product_ids if str(product) in index]
+    return np.array(known, dtype=np.int32)
+
+
+def recommend_now(service: Service, snapshot: Snapshot, body: RecommendRequest) -> Recommended:
+    """One user's list."""
+    now = int(time.time())
+    user_id = str(body.user_id)
+    viewed = [str(product) for product in body.history]
+    history = history_of(snapshot, user_id, service.live.of(user_id), viewed, now)
+    wanted = wanted_by(snapshot, body, body.topk, body.exclude_seen, body.exclude)
+    return recommend(snapshot, history, wanted, now)
+
+
+async def recommend_beside(
+    service: Service, snapshot: Snapshot, body: RecommendRequest
+) -> Recommended:
+    """The same on the event loop for a quick model, in a thread beside it for a slow one."""
+    if snapshot.inline:
+        return recommend_now(service, snapshot, body)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(service.slow, recommend_now, service, snapshot, body)
+
+
+def listed(snapshot: Snapshot, ranked: Ranked) -> list[dict[str, Any]]:
+    """The products of a list as they are shown (`serving.schemas.Recommendation`)."""
+    catalogue = snapshot.catalogue
+    ids, names = catalogue.item_ids, catalogue.names
+    brands, prices = catalogue.brands, catalogue.prices
+    return [
+        {
+            "product_id": ids[item],
+            "score": score,
+            "rank": rank,
+            "product_name": names[item],
+            "brand": brands[item],
+            "price": prices[item],
+        }
+        for rank, (item, score) in enumerate(zip(ranked.items, ranked.scores, strict=True), 1)
+    ]
+
+
+def note(
+    service: Service,
+    endpoint: str,
+    started: float,
+    *,
+    user_id: object = None,
+    topk: int | None = None,
+    made: Recommended | None = None,
+    error: str | None = None,
+    model_id: str | None = None,
+) -> float:
+    """Log one answered request; returns its latency in milliseconds.
+
+    `started` is by `time.perf_counter`.
+    """
+    milliseconds = (time.perf_counter() - started) * 1000
+    service.requests.add(
+        Answered(
+            time=time.time(),
+            endpoint=endpoint,
+            user_id=None if user_id is None else str(user_id),
+            topk=topk,
+            latency_ms=milliseconds,
+            fallback=made.fallback_method is not None if made else None,
+            fallback_method=made.fallback_method if made else None,
+            error=error,
+            model_id=model_id,
+        )
+    )
+    return milliseconds

@@ -1,0 +1,78 @@
+"""Interactions that were sent to the service and that no model knows yet.
+
+The staging area is their durable home, and the next data refresh takes them from there. This
+store is the service's own view of them, in SQLite, so that they count at once in every worker
+process and after a restart.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from recsys.database import connect, transaction
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
+  product_id TEXT NOT NULL, rating REAL NOT NULL, time INTEGER NOT NULL, received REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, number);
+"""
+_OF_USER = "SELECT product_id, rating, time FROM events WHERE user_id = ? ORDER BY number"
+DAY = 86_400
+
+
+class LiveEvent(NamedTuple):
+    """One interaction; `time` in seconds since 1970."""
+
+    product_id: str
+    rating: float
+    time: int
+
+
+class LiveEvents:
+    """The events of the last days by user. Methods are safe to call from any thread.
+
+    Example
+    -------
+    >>> live = LiveEvents(Path("live.db"), keep_days=30)       # doctest: +SKIP
+    >>> live.add([("e1", "443", "p7", 5.0, 1760000000)])       # doctest: +SKIP
+    >>> live.of("443")                                         # doctest: +SKIP
+    (LiveEvent(product_id='p7', rating=5.0, time=1760000000),)
+    """
+
+    def __init__(self, path: Path, keep_days: float) -> None:
+        self._keep = keep_days * DAY
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._writer = connect(path, shared=True)
+        self._writer.executescript(_SCHEMA)
+        # A connection of its own: reading never waits for a commit.
+        self._reader = connect(path, shared=True)
+        self._reader.row_factory = None
+
+    def add(self, events: Iterable[tuple[str, str, str, float, int]]) -> None:
+        """Store ``(event_id, user_id, product_id, rating, time)``; known event ids are ignored."""
+        received = time.time()
+        with self._writing, transaction(self._writer) as connection:
+            connection.executemany(
+                "INSERT INTO events (event_id, user_id, product_id, rating, time, received) "
+                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING",
+                [(*event, received) for event in events],
+            )
+
+    def of(self, user_id: str) -> tuple[LiveEvent, ...]:
+        """The events of a user, in the order they came."""
+        with self._reading:
+            rows = self._reader.execute(_OF_USER, (user_id,)).fetchall()
+        return tuple(LiveEvent(*row) for row in rows)
+
+    def prune(self) -> None:
+        """Forget what is older than the configured days."""
+        with self._writing, transaction(self._writer) as connection:
+            connection.execute("DELETE FROM events WHERE received < ?", (time.time() - self._keep,))
+
+    def close(self) -> None:
+        with self._writing, self._reading:
+            self._writer.close()
+            self._reader.close()

@@ -1,0 +1,129 @@
+"""From an artefact's folder to a snapshot that is known to work."""
+
+import dataclasses
+import functools
+import logging
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+
+from recsys.data import schema
+from recsys.errors import InputError
+from recsys.models.artifacts import Artifact, load_artifact
+from recsys.models.histories import user_range
+from recsys.models.storage import ArtifactError
+from recsys.settings import Settings
+from serving.catalogue import build_catalogue
+from serving.recommending import Wanted, history_of, recommend
+from serving.snapshot import Catalogue, ContentIndex, Snapshot
+
+logger = logging.getLogger(__name__)
+
+NOTHING = np.zeros(0, dtype=np.int32)
+_KNOWN_USERS_CACHED = 65_536
+_TRIAL_TOPK = 10
+_TRIAL_USERS = 5
+
+
+def load_snapshot(
+    settings: Settings, path: Path, model_id: str, inline_milliseconds: float
+) -> Snapshot:
+    """Load, check and try out the model in the artefact folder `path`.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing or changed, shapes do not agree, a score is not finite, or the
+        model recommends nothing.
+    """
+    artifact = load_artifact(path)
+    if artifact.model_id != model_id:
+        raise ArtifactError(f"{path}: expected model {model_id}, found {artifact.model_id}")
+    catalogue = read_catalogue(settings, artifact)
+    snapshot = Snapshot(
+        model_id=artifact.model_id,
+        model_type=artifact.model_type,
+        artifact=artifact,
+        position=functools.lru_cache(_KNOWN_USERS_CACHED)(artifact.user_ids.position),
+        catalogue=catalogue,
+        content=read_content(settings, catalogue),
+        loaded_at=time.time(),
+    )
+    milliseconds = try_out(snapshot)
+    return dataclasses.replace(snapshot, inline=milliseconds <= inline_milliseconds)
+
+
+def try_out(snapshot: Snapshot) -> float:
+    """Recommend for a few known users and for a stranger; median milliseconds of one list.
+
+    Raises `ArtifactError` if a score is not finite, or a list that should have products is empty.
+    """
+    artifact = snapshot.artifact
+    known = len(artifact.user_ids)
+    rows = np.unique(np.linspace(0, max(known - 1, 0), _TRIAL_USERS).astype(int))
+    names = [artifact.user_ids[int(row)] for row in rows] if known else []
+    now = int(time.time())
+    if not snapshot.catalogue.available.any():
+        raise ArtifactError(f"{artifact.path}: none of its products is available in the shop")
+    if known:
+        trial = user_range(artifact.histories, 0, min(known, 64))
+        scores = artifact.model.score(trial, now)
+        if scores.shape != (trial.users, len(artifact.item_ids)):
+            raise ArtifactError(
+                f"{artifact.path}: the model gives scores of shape {scores.shape} for "
+                f"{trial.users} users and {len(artifact.item_ids)} products"
+            )
+        if not np.isfinite(scores).all():
+            raise ArtifactError(f"{artifact.path}: the model gives scores that are not finite")
+    wanted = Wanted(_TRIAL_TOPK, True, snapshot.catalogue.available, NOTHING)
+    seconds = []
+    by_model = not names
+    for name in [*names, *names, ""]:
+        started = time.perf_counter()
+        made = recommend(snapshot, history_of(snapshot, name, (), [], now), wanted, now)
+        seconds.append(time.perf_counter() - started)
+        by_model = by_model or made.fallback_method is None
+        if not made.ranked.items:
+            raise ArtifactError(f"{artifact.path}: a trial recommendation is empty")
+    if not by_model:
+        raise ArtifactError(f"{artifact.path}: the model has no opinion about users it knows")
+    return statistics.median(seconds) * 1000
+
+
+def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
+    """The shop's newest catalogue in the model's order; the model's own copy if there is none."""
+    from recsys.data.versions import current_version
+
+    try:
+        version = current_version(settings)
+        products, source = version.products(), version.version_id
+    except (InputError, OSError) as error:
+        logger.info("No published catalogue, using the model's own | reason=%s", error)
+        products, source = artifact.products, artifact.model_id
+    if not set(artifact.item_ids) & set(products[schema.PRODUCT].astype(str)):
+        logger.warning("The published catalogue shares no product with the model | %s", source)
+        products, source = artifact.products, artifact.model_id
+    return build_catalogue(artifact.item_ids, products, source)
+
+
+def read_content(settings: Settings, catalogue: Catalogue) -> ContentIndex | None:
+    """The current text embeddings in the model's order, None when there are none yet."""
+    try:
+        from recsys.content.embeddings import current_embeddings
+
+        current = current_embeddings(settings)
+    except (ImportError, InputError, OSError) as error:
+        logger.warning("Text embeddings cannot be used | reason=%s", error)
+        return None
+    if current is None:
+        return None
+    places = [catalogue.index.get(item, -1) for item in current.product_ids]
+    columns = np.array(places, dtype=np.int64)
+    rows = np.flatnonzero(columns >= 0)
+    vectors = np.zeros((len(catalogue.item_ids), current.vectors.shape[1]), dtype=np.float32)
+    vectors[columns[rows]] = current.vectors[rows]
+    covered = np.zeros(len(catalogue.item_ids), dtype=bool)
+    covered[columns[rows]] = True
+    return ContentIndex(vectors, covered, current.encode_query, str(settings.embeddings))

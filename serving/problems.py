@@ -1,0 +1,125 @@
+"""Errors as RFC 9457 problem documents."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+_SHOWN_ERRORS = 10
+_SHOWN_CHARACTERS = 200
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one part of the request."""
+
+    field: str = Field(examples=["body.topk"])
+    message: str = Field(examples=["Input should be less than or equal to 100"])
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str = Field(default="about:blank", description="URI of the kind of problem.")
+    title: str = Field(examples=["Unprocessable Content"])
+    status: int = Field(examples=[422])
+    detail: str = Field(description="A sentence for a person.")
+    errors: list[FieldProblem] | None = None
+
+
+TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+class ProblemError(Exception):
+    """Raised by a route to answer with a problem document."""
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with problems of these `statuses`."""
+    return {
+        status: {
+            "description": TITLES[status],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def problem_response(
+    status: int,
+    detail: str,
+    *,
+    errors: list[FieldProblem] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """The answer that carries a problem document."""
+    problem = Problem(
+        title=TITLES.get(status, "Error"), status=status, detail=detail, errors=errors
+    )
+    return JSONResponse(
+        problem.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem document."""
+    app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(RequestValidationError, _on_bad_request)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_fault)
+
+
+async def _on_problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)
+    return problem_response(error.status, error.detail, headers=error.headers)
+
+
+async def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    # What was sent is not echoed: it may be large, secret or not representable as text.
+    errors = [
+        FieldProblem(
+            field=".".join(str(part) for part in problem["loc"])[:_SHOWN_CHARACTERS],
+            message=str(problem["msg"])[:_SHOWN_CHARACTERS],
+        )
+        for problem in error.errors()[:_SHOWN_ERRORS]
+    ]
+    first = f"{errors[0].field}: {errors[0].message}" if errors else "not understood"
+    return problem_response(422, f"The request is not valid. {first}.", errors=errors)
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem_response(
+        error.status_code, str(error.detail), headers=dict(error.headers or {}) or None
+    )
+
+
+async def _on_fault(request: Request, error: Exception) -> JSONResponse:
+    logger.error("A request failed | path=%s", request.url.path, exc_info=error)
+    return problem_response(500, "The service failed on this request; its log says more.")

@@ -1,0 +1,160 @@
+"""Recommendations from a snapshot: pure functions, no network, no clock, no state."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.models.base import FloatArray, Histories, IntArray
+from serving.live import LiveEvent
+from serving.ranking import BoolArray, Ranked, top_items
+from serving.snapshot import ContentIndex, Snapshot
+
+MODEL = None
+CONTENT = "content"
+POPULARITY = "popularity"
+
+NEUTRAL_QUALITY = 0.5
+"""Comment quality of an interaction that no refresh has scored yet."""
+
+_NOBODY = Histories(
+    indptr=np.zeros(2, dtype=np.int64),
+    items=np.zeros(0, dtype=np.int32),
+    confidence=np.zeros(0, dtype=np.float32),
+    weight=np.zeros(0, dtype=np.float32),
+    times=np.zeros(0, dtype=np.int64),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request asks for.
+
+    Attributes
+    ----------
+    allowed
+        ``(items,)`` products that may stand in the list.
+    excluded
+        Column numbers that must not, besides those the user has seen.
+    """
+
+    topk: int
+    exclude_seen: bool
+    allowed: BoolArray
+    excluded: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """A list and where it comes from: ``fallback_method`` is None when the model made it."""
+
+    ranked: Ranked
+    fallback_method: str | None
+
+
+def history_of(
+    snapshot: Snapshot, user_id: str, live: tuple[LiveEvent, ...], viewed: list[str], now: int
+) -> Histories:
+    """What the user did, for one user: the model's record, what was sent since, and `viewed`.
+
+    `viewed` are product ids that the caller knows of a visitor; they count as liked, at `now`.
+    Products that the model does not know are left out.
+    """
+    row = snapshot.position(user_id)
+    known = _NOBODY if row is None else _row(snapshot.artifact.histories, row)
+    if not live and not viewed:
+        return known
+    index = snapshot.catalogue.index
+    added = [
+        (index[event.product_id], event.rating, event.time)
+        for event in live
+        if event.product_id in index
+    ]
+    added += [(index[item], 5.0, now) for item in dict.fromkeys(viewed) if item in index]
+    return _append(known, added) if added else known
+
+
+def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) -> Recommended:
+    """The best products for one history: by the model, else by content, else by popularity.
+
+    The model is passed over when the history is empty or tells it nothing.
+    """
+    excluded = wanted.excluded
+    if len(history.items):
+        if wanted.exclude_seen:
+            excluded = np.concatenate([excluded, history.items])
+        scores = snapshot.artifact.model.score(history, now)[0]
+        if _says_something(scores):
+            return Recommended(_top(snapshot, scores, wanted, excluded), MODEL)
+        if snapshot.content is not None:
+            near = content_scores(snapshot.content, history.items)
+            if near is not None:
+                allowed = wanted.allowed & snapshot.content.covered
+                ranked = top_items(
+                    near, allowed, excluded, snapshot.catalogue.families, wanted.topk
+                )
+                if ranked.items:
+                    return Recommended(ranked, CONTENT)
+    return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
+
+
+def similar(snapshot: Snapshot, item: int, wanted: Wanted) -> Recommended:
+    """Products like the product in column `item`: by the model, else content, else popularity."""
+    family = np.flatnonzero(snapshot.catalogue.families == snapshot.catalogue.families[item])
+    excluded = np.concatenate([wanted.excluded, family.astype(np.int32)])
+    scores = snapshot.artifact.model.similar(item)
+    if _says_something(scores):
+        return Recommended(_top(snapshot, scores, wanted, excluded), MODEL)
+    if snapshot.content is not None and snapshot.content.covered[item]:
+        near = snapshot.content.vectors @ snapshot.content.vectors[item]
+        allowed = wanted.allowed & snapshot.content.covered
+        ranked = top_items(near, allowed, excluded, snapshot.catalogue.families, wanted.topk)
+        return Recommended(ranked, CONTENT)
+    return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
+
+
+def content_scores(content: ContentIndex, items: IntArray) -> FloatArray | None:
+    """``(items,)`` similarity to the mean of the products `items`; None if none has a text."""
+    usable = items[content.covered[items]]
+    if not len(usable):
+        return None
+    return np.asarray(content.vectors @ content.vectors[usable].mean(axis=0), dtype=np.float32)
+
+
+def _top(snapshot: Snapshot, scores: FloatArray, wanted: Wanted, excluded: IntArray) -> Ranked:
+    return top_items(scores, wanted.allowed, excluded, snapshot.catalogue.families, wanted.topk)
+
+
+def _says_something(scores: FloatArray) -> bool:
+    """Equal scores for everything are no opinion."""
+    return bool(scores.max() > scores.min())
+
+
+def _row(histories: Histories, row: int) -> Histories:
+    first, last = histories.indptr[row], histories.indptr[row + 1]
+    return Histories(
+        indptr=np.array([0, last - first], dtype=np.int64),
+        items=histories.items[first:last],
+        confidence=histories.confidence[first:last],
+        weight=histories.weight[first:last],
+        times=histories.times[first:last],
+    )
+
+
+def _append(known: Histories, added: list[tuple[int, float, int]]) -> Histories:
+    """`known` with ``(item, rating, time)`` added; of a repeated product the latest counts."""
+    items = np.concatenate([known.items, np.array([e[0] for e in added], dtype=np.int32)])
+    times = np.concatenate([known.times, np.array([e[2] for e in added], dtype=np.int64)])
+    ratings = np.array([e[1] for e in added], dtype=np.float32)
+    confidence = np.concatenate([known.confidence, ratings + np.float32(NEUTRAL_QUALITY)])
+    weight = np.concatenate([known.weight, np.ones(len(added), dtype=np.float32)])
+    order = np.argsort(times, kind="stable")
+    # The last place of each product in time order is the one to keep.
+    _, back = np.unique(items[order][::-1], return_index=True)
+    kept = order[np.sort(len(order) - 1 - back)]
+    return Histories(
+        indptr=np.array([0, len(kept)], dtype=np.int64),
+        items=items[kept],
+        confidence=confidence[kept],
+        weight=weight[kept],
+        times=times[kept],
+    )

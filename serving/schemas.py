@@ -1,0 +1,137 @@
+"""What requests and answers look like; the OpenAPI document is made from these."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+
+IdText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+"""An id as text."""
+
+Id = Annotated[
+    Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | IdText,
+    Field(description="An id as the shop writes it: a whole number or text."),
+]
+
+EXAMPLE_USER = 18283
+EXAMPLE_PRODUCT = "422220087"
+
+
+class _Request(BaseModel):
+    """Unknown keys are refused: a misspelt filter must not be ignored in silence."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class Filters(_Request):
+    """Which products may stand in the list."""
+
+    brands: list[IdText] | None = Field(
+        default=None, max_length=100, description="Any of these brands; case and accents are free."
+    )
+    categories: list[IdText] | None = Field(
+        default=None, max_length=100, description="Any of these categories."
+    )
+    min_price: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="Dong.")
+    max_price: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="Dong.")
+
+
+class RecommendRequest(Filters):
+    """One user's list."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": EXAMPLE_USER, "topk": 5},
+                {"user_id": "guest-7", "history": [EXAMPLE_PRODUCT], "max_price": 300000},
+            ]
+        }
+    )
+
+    user_id: Id
+    topk: int = Field(default=10, ge=1, le=1000)
+    exclude_seen: bool = Field(default=True, description="Leave out what the user has had.")
+    exclude: list[Id] = Field(
+        default_factory=list, max_length=1000, description="Products to leave out."
+    )
+    history: list[Id] = Field(
+        default_factory=list,
+        max_length=1000,
+        description="Products that the user is known to like; for users we do not know yet.",
+    )
+
+
+class Recommendation(_Answer):
+    """One product of a list."""
+
+    product_id: str
+    score: float
+    rank: int
+    product_name: str
+    brand: str
+    price: float | None = Field(description="Dong; null when unknown.")
+
+
+class RecommendResponse(_Answer):
+    """One user's list, best first."""
+
+    user_id: int | str
+    recommendations: list[Recommendation]
+    count: int
+    fallback: bool = Field(description="The model had nothing to go by.")
+    fallback_method: str | None = Field(
+        description="What made the list instead: content or popularity.", examples=[None]
+    )
+    model_id: str
+    latency_ms: float
+
+
+class ReloadRequest(_Request):
+    """Which model to serve."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model_id": "als_20250115_100000"}]})
+
+    model_id: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$",
+        description="Default: the registry's current best.",
+    )
+
+
+class ReloadResponse(_Answer):
+    """All workers serve `model_id` now."""
+
+    model_id: str
+    previous_model_id: str | None
+    workers: int
+    seconds: float
+
+
+class Health(_Answer):
+    """Whether recommendations work, tried out at the time of asking."""
+
+    status: str = Field(examples=["healthy"], description="healthy, no_model or failing")
+    model_id: str | None
+    model_type: str | None
+    detail: str
+    uptime_seconds: float
+
+
+class ModelInfo(_Answer):
+    """The model that answers are made by."""
+
+    model_id: str
+    model_type: str
+    data_version: str | None
+    created_at: str | None
+    loaded_at: str
+    users: int
+    items: int
+    available_items: int
+    catalogue_version: str
+    embeddings: bool
+    metrics: dict[str, Any]
+    hyperparameters: dict[str, Any]

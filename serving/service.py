@@ -1,0 +1,36 @@
+"""What the routes work with: one object a worker process, made at start, closed at the end."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from recsys.settings import Settings
+from serving.config import ServiceEnvironment, ServingConfig
+from serving.coordination import Coordinator
+from serving.engine import Engine
+from serving.live import LiveEvents
+from serving.request_log import RequestLog
+
+SLOW_THREADS = 2
+
+
+@dataclass
+class Service:
+    """The parts of a running worker."""
+
+    settings: Settings
+    config: ServingConfig
+    environment: ServiceEnvironment
+    engine: Engine
+    coordinator: Coordinator
+    live: LiveEvents
+    requests: RequestLog
+    started_at: float = field(default_factory=time.time)
+    slow: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="scoring")
+    )
+
+    def close(self) -> None:
+        self.slow.shutdown(wait=True, cancel_futures=True)
+        self.requests.close()
+        self.live.close()

@@ -1,0 +1,101 @@
+"""Everything that one answer is made from, as one value that never changes.
+
+The engine holds one reference to a snapshot. A request takes that reference once, so an answer
+can never mix two models, and a swap is one assignment.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.models.artifacts import Artifact
+from recsys.models.base import FloatArray, IntArray
+from serving.ranking import BoolArray
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The products of a model, by column number: what is shown, and what may be shown.
+
+    Attributes
+    ----------
+    names, brands, categories
+        As the shop writes them, "" when unknown.
+    prices
+        Dong, None when unknown.
+    price_array
+        ``(items,)`` float64, the same with NaN.
+    families
+        ``(items,)`` int32 number of the product family.
+    available
+        ``(items,)`` may be recommended: listed, not hidden, in stock.
+    brand_items, category_items
+        Columns of each brand and category, by folded name.
+    source
+        The data version that it is from, or the model's id.
+    """
+
+    item_ids: list[str]
+    index: dict[str, int]
+    names: list[str]
+    brands: list[str]
+    categories: list[str]
+    prices: list[float | None]
+    price_array: NDArray[np.float64]
+    families: IntArray
+    available: BoolArray
+    brand_items: dict[str, IntArray]
+    category_items: dict[str, IntArray]
+    source: str
+
+
+@dataclass(frozen=True)
+class ContentIndex:
+    """Text embeddings lined up with the columns of a model.
+
+    Attributes
+    ----------
+    vectors
+        ``(items, d)`` float32, normalised; zeros where a product has no embedding.
+    covered
+        ``(items,)`` has an embedding.
+    encode
+        From a text query to its ``(d,)`` vector.
+    source
+        Where the vectors are from, to notice newer ones.
+    """
+
+    vectors: FloatArray
+    covered: BoolArray
+    encode: Callable[[str], FloatArray]
+    source: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model with all that belongs to it.
+
+    Attributes
+    ----------
+    position
+        Row of a known user in the artefact's histories, None for others.
+    inline
+        Scoring one user is quick enough to be done on the event loop.
+    loaded_at
+        Seconds since 1970.
+    """
+
+    model_id: str
+    model_type: str
+    artifact: Artifact
+    position: Callable[[str], int | None]
+    catalogue: Catalogue
+    content: ContentIndex | None
+    loaded_at: float
+    inline: bool = True
+
+    @property
+    def popularity(self) -> FloatArray:
+        return self.artifact.popularity

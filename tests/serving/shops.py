@@ -1,0 +1,100 @@
+"""Small shops with models that can be served: two tastes, known users of each."""
+
+import numpy as np
+import pandas as pd
+
+from recsys.models.als import Als, AlsParameters
+from recsys.models.artifacts import save_artifact
+from recsys.models.base import Histories, Model
+from recsys.registry import Registry
+from recsys.settings import Settings
+
+ITEMS = 40
+USERS = 60
+DATA_VERSION = "v20250115_020000"
+LIPSTICKS = range(ITEMS // 2)
+SHAMPOOS = range(ITEMS // 2, ITEMS)
+
+
+def product_id(item: int) -> str:
+    return f"p{item}"
+
+
+def products(unavailable: tuple[int, ...] = (), families: dict[int, str] | None = None):
+    """A catalogue: lipsticks of brand A, shampoos of brand B, item 7 costs 7,000 dong."""
+    numbers = range(ITEMS)
+    return pd.DataFrame(
+        {
+            "product_id": [product_id(item) for item in numbers],
+            "product_name": [
+                f"Son môi số {item}" if item in LIPSTICKS else f"Dầu gội số {item}"
+                for item in numbers
+            ],
+            "brand": ["Đẹp" if item in LIPSTICKS else "Sạch" for item in numbers],
+            "category": ["Trang điểm" if item in LIPSTICKS else "Tóc" for item in numbers],
+            "price": [1000.0 * item if item else float("nan") for item in numbers],
+            "description": ["" for _ in numbers],
+            "family_id": [(families or {}).get(item, f"f{item}") for item in numbers],
+            "available": [item not in unavailable for item in numbers],
+        }
+    )
+
+
+def histories(seed: int = 0) -> Histories:
+    """User u has had 6 products of one taste: even users lipsticks, odd ones shampoos."""
+    random = np.random.default_rng(seed)
+    rows = [
+        random.choice(LIPSTICKS if user % 2 == 0 else SHAMPOOS, size=6, replace=False)
+        for user in range(USERS)
+    ]
+    count = 6 * USERS
+    return Histories(
+        indptr=np.arange(0, count + 1, 6, dtype=np.int64),
+        items=np.concatenate(rows).astype(np.int32),
+        confidence=np.full(count, 5.5, dtype=np.float32),
+        weight=np.ones(count, dtype=np.float32),
+        times=np.tile(1_700_000_000 + np.arange(6, dtype=np.int64) * 86_400, USERS),
+    )
+
+
+def add_model(
+    settings: Settings,
+    model_id: str,
+    *,
+    model: Model | None = None,
+    seed: int = 0,
+    select: bool = True,
+    recall: float = 0.12,
+    shop_products: pd.DataFrame | None = None,
+    data_version: str = DATA_VERSION,
+) -> None:
+    """Write an artefact through its writer and register it; `select` makes it the current best."""
+    done = histories(seed)
+    fitted = model or Als(AlsParameters(factors=2, iterations=10), seed=seed).fit(done, ITEMS)
+    save_artifact(
+        settings.artifacts / fitted.model_type / model_id,
+        model=fitted,
+        item_ids=[product_id(item) for item in range(ITEMS)],
+        user_ids=[str(user) for user in range(USERS)],
+        histories=done,
+        popularity=np.bincount(done.items, minlength=ITEMS).astype(np.float32),
+        products=products() if shop_products is None else shop_products,
+        manifest={
+            "model_id": model_id,
+            "data_version": data_version,
+            "metrics": {"recall_at_10": recall, "recall_at_10_low": recall},
+            "sample_users": ["0", "1", "2"],
+        },
+    )
+    registry = Registry(settings)
+    registry.register(
+        model_id,
+        data_version=data_version,
+        model_type=fitted.model_type,
+        hyperparameters={},
+        metrics={"recall_at_10": recall, "recall_at_10_low": recall},
+        baseline_comparison={"passes": True},
+        training_info={},
+    )
+    if select:
+        registry.select_best(data_version, selected_by="test")

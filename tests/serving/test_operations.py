@@ -1,0 +1,156 @@
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from recsys.settings import Settings
+from serving.app import create_app
+from serving.config import ServiceEnvironment
+from serving.coordination import last_served
+from tests.serving.shops import add_model
+
+
+def service(settings: Settings, token: str | None = None) -> TestClient:
+    return TestClient(create_app(settings, ServiceEnvironment(admin_token=token)))
+
+
+def test_health_tries_recommendations(client: TestClient):
+    answer = client.get("/health")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "healthy"
+    assert answer.json()["model_id"] == "als_1"
+
+
+def test_a_service_without_a_model_starts_and_says_so(settings: Settings):
+    with service(settings) as client:
+        health = client.get("/health")
+        assert health.status_code == 503
+        assert health.json()["status"] == "no_model"
+        answer = client.post("/recommend", json={"user_id": 1})
+        assert answer.status_code == 503
+        assert "No model" in answer.json()["detail"]
+        assert client.get("/model_info").status_code == 503
+
+
+def test_reload_serves_the_named_model_and_model_info_says_which(
+    settings: Settings, client: TestClient, admin: dict[str, str]
+):
+    add_model(settings, "als_2", seed=1, select=False)
+    answer = client.post("/reload_model", json={"model_id": "als_2"}, headers=admin)
+    assert answer.status_code == 200
+    assert answer.json()["model_id"] == "als_2"
+    assert answer.json()["previous_model_id"] == "als_1"
+    assert client.get("/model_info").json()["model_id"] == "als_2"
+    assert client.post("/recommend", json={"user_id": 1}).json()["model_id"] == "als_2"
+
+
+def test_reload_without_a_name_serves_the_current_best(
+    settings: Settings, client: TestClient, admin: dict[str, str]
+):
+    add_model(settings, "als_2", recall=0.5)
+    assert client.post("/reload_model", headers=admin).json()["model_id"] == "als_2"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"model_id": "als_9"}, 409),
+        ({"model_id": "../../etc/passwd"}, 422),
+        ({"model_id": ""}, 422),
+        ({"model_id": 5}, 422),
+        ({"model": "als_1"}, 422),
+    ],
+)
+def test_a_reload_of_nonsense_is_refused(
+    client: TestClient, admin: dict[str, str], body: dict, status: int
+):
+    assert client.post("/reload_model", json=body, headers=admin).status_code == status
+    assert client.get("/model_info").json()["model_id"] == "als_1"
+
+
+def test_a_changed_artefact_is_refused_and_the_old_model_stays(
+    settings: Settings, client: TestClient, admin: dict[str, str]
+):
+    add_model(settings, "als_2", seed=1, select=False)
+    factors = settings.artifacts / "als" / "als_2" / "model" / "item_factors.npy"
+    content = bytearray(factors.read_bytes())
+    content[-1] ^= 1
+    factors.write_bytes(content)
+    answer = client.post("/reload_model", json={"model_id": "als_2"}, headers=admin)
+    assert answer.status_code == 409
+    assert "item_factors" in answer.json()["detail"]
+    assert client.post("/recommend", json={"user_id": 1}).json()["model_id"] == "als_1"
+    assert last_served(settings) is None
+
+
+def test_admin_routes_are_off_without_a_configured_token(settings: Settings):
+    add_model(settings, "als_1")
+    with service(settings) as client:
+        for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
+            assert client.post("/reload_model", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "header", [None, "Bearer wrong", "Basic a-token-for-tests", "Bearer đỏ", "a-token-for-tests"]
+)
+def test_a_stranger_cannot_reload(client: TestClient, header: str | None):
+    headers = {"Authorization": header.encode()} if header else {}
+    answer = client.post("/reload_model", headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_restarted_service_serves_what_it_served_last(
+    settings: Settings, client: TestClient, admin: dict[str, str]
+):
+    add_model(settings, "als_2", seed=1, select=False)
+    client.post("/reload_model", json={"model_id": "als_2"}, headers=admin)
+    with service(settings) as again:
+        assert again.get("/model_info").json()["model_id"] == "als_2"
+
+
+@pytest.mark.parametrize("note", ['{"model_id": "gone"}', "nonsense", "[]"])
+def test_a_useless_note_of_the_last_model_falls_back_to_the_current_best(
+    settings: Settings, note: str
+):
+    add_model(settings, "als_1")
+    (settings.artifacts / "served_model.json").write_text(note)
+    with service(settings) as client:
+        assert client.get("/model_info").json()["model_id"] == "als_1"
+
+
+def test_every_request_is_a_row_and_a_line(settings: Settings):
+    add_model(settings, "als_1")
+    with service(settings) as client:
+        client.post("/recommend", json={"user_id": 7, "topk": 3})
+        client.post("/recommend", json={"user_id": "nobody\nforged | line", "topk": 4})
+        client.post("/recommend", json={"user_id": 7, "topk": 200})
+    rows = (
+        sqlite3.connect(settings.service_db)
+        .execute("SELECT user_id, topk, fallback, error IS NULL, model_id FROM requests")
+        .fetchall()
+    )
+    assert rows == [
+        (7, 3, 0, 1, "als_1"),
+        ("nobody\nforged | line", 4, 1, 1, "als_1"),
+        (7, 200, None, 0, None),
+    ]
+    lines = (settings.logs / "service" / "recommender.log").read_text().splitlines()
+    assert len(lines) == 3
+    assert " | INFO | recommender | recommend | user_id=7, topk=3" in lines[0]
+    assert " | ERROR | " in lines[2]
+
+
+def test_the_documented_queries_over_the_last_minute_count(settings: Settings):
+    add_model(settings, "als_1")
+    with service(settings) as client:
+        client.post("/recommend", json={"user_id": 7})
+    count = (
+        sqlite3.connect(settings.service_db)
+        .execute("SELECT count(*) FROM requests WHERE timestamp > datetime('now', '-1 minute')")
+        .fetchone()[0]
+    )
+    assert count == 1
+    assert np.isfinite(Path(settings.service_db).stat().st_size)

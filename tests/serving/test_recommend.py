@@ -1,0 +1,114 @@
+import pytest
+from fastapi.testclient import TestClient
+
+from recsys.settings import Settings
+from serving.app import create_app
+from serving.config import ServiceEnvironment
+from serving.schemas import RecommendResponse
+from tests.serving.shops import LIPSTICKS, add_model, histories, product_id, products
+
+
+def ids(answer: dict) -> list[str]:
+    return [row["product_id"] for row in answer["recommendations"]]
+
+
+def test_a_known_user_gets_products_of_their_taste(client: TestClient):
+    answer = client.post("/recommend", json={"user_id": 0, "topk": 5}).json()
+    RecommendResponse.model_validate(answer, strict=True)
+    lipsticks = {product_id(item) for item in LIPSTICKS}
+    seen = {product_id(item) for item in histories().items[:6]}
+    assert set(ids(answer)) <= lipsticks - seen
+    assert answer["count"] == 5
+    assert answer["fallback"] is False
+    assert answer["fallback_method"] is None
+    assert answer["model_id"] == "als_1"
+    assert [row["rank"] for row in answer["recommendations"]] == [1, 2, 3, 4, 5]
+    assert answer["user_id"] == 0
+
+
+def test_ids_may_be_numbers_or_text(client: TestClient):
+    by_number = client.post("/recommend", json={"user_id": 3}).json()
+    by_text = client.post("/recommend", json={"user_id": "3"}).json()
+    assert ids(by_number) == ids(by_text)
+
+
+def test_an_unknown_user_gets_what_is_popular_marked_as_fallback(client: TestClient):
+    answer = client.post("/recommend", json={"user_id": "nobody", "topk": 7})
+    assert answer.status_code == 200
+    assert answer.json()["count"] == 7
+    assert answer.json()["fallback"] is True
+    assert answer.json()["fallback_method"] == "popularity"
+
+
+def test_a_visitor_with_a_history_gets_their_taste_from_the_model(client: TestClient):
+    body = {"user_id": "visitor", "history": ["p1", "p2", "p3"], "topk": 5}
+    answer = client.post("/recommend", json=body).json()
+    assert answer["fallback"] is False
+    assert set(ids(answer)) <= {product_id(item) for item in LIPSTICKS} - {"p1", "p2", "p3"}
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"brands": ["dep"]}, lambda row: row["brand"] == "Đẹp"),
+        ({"brands": ["SẠCH"]}, lambda row: row["brand"] == "Sạch"),
+        ({"categories": ["toc"]}, lambda row: row["brand"] == "Sạch"),
+        ({"min_price": 5000, "max_price": 9000}, lambda row: 5000 <= row["price"] <= 9000),
+        ({"exclude": ["p30", "p31"]}, lambda row: row["product_id"] not in ("p30", "p31")),
+    ],
+)
+@pytest.mark.parametrize("user_id", [0, "nobody"])
+def test_filters_hold_and_the_list_is_filled_up(
+    client: TestClient, user_id: object, filters: dict, expected
+):
+    answer = client.post("/recommend", json={"user_id": user_id, "topk": 5, **filters}).json()
+    rows = answer["recommendations"]
+    assert all(expected(row) for row in rows)
+    # Of five products in the price range the user may have had some.
+    assert len(rows) == 5 or "min_price" in filters
+
+
+def test_hidden_products_and_second_listings_never_appear(settings: Settings):
+    families = dict.fromkeys(range(0, 20, 2), "one-family")
+    shop = products(unavailable=tuple(range(1, 20, 4)), families=families)
+    add_model(settings, "als_1", shop_products=shop)
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+        for user in ["0", "1", "nobody"]:
+            found = ids(client.post("/recommend", json={"user_id": user, "topk": 40}).json())
+            numbers = [int(item[1:]) for item in found]
+            assert not set(numbers) & set(range(1, 20, 4))
+            assert sum(number in families for number in numbers) <= 1
+
+
+def test_without_exclude_seen_what_a_user_had_may_appear(client: TestClient):
+    body = {"user_id": 0, "topk": 40, "exclude_seen": False}
+    assert client.post("/recommend", json=body).json()["count"] == 40
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"user_id": None},
+        {"user_id": ""},
+        {"user_id": True},
+        {"user_id": 1.5},
+        {"user_id": 2**70},
+        {"user_id": "x" * 200},
+        {"user_id": ["1"]},
+        {"user_id": 1, "topk": 0},
+        {"user_id": 1, "topk": 101},
+        {"user_id": 1, "topk": "many"},
+        {"user_id": 1, "tokp": 5},
+        {"user_id": 1, "exclude": "p1"},
+        {"user_id": 1, "min_price": -1},
+        [],
+        "text",
+    ],
+)
+def test_a_bad_request_gets_a_problem_document_with_a_sentence(client: TestClient, body: object):
+    answer = client.post("/recommend", json=body)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == 422
+    assert len(answer.json()["detail"]) > 10
