@@ -19,6 +19,7 @@ from recsys.database import BUSY_TIMEOUT_SECONDS, connect, transaction
 from recsys.settings import load_settings
 
 SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS pipeline_runs (
   run_id TEXT PRIMARY KEY,
   pipeline_name TEXT NOT NULL,
@@ -31,6 +32,8 @@ CREATE TABLE IF NOT EXISTS pipeline_runs (
 );
 CREATE INDEX IF NOT EXISTS pipeline_runs_by_start ON pipeline_runs (pipeline_name, started_at);
 CREATE INDEX IF NOT EXISTS pipeline_runs_by_status ON pipeline_runs (status, started_at);
+PRAGMA user_version = 1;
+COMMIT;
 """
 
 
@@ -219,9 +222,7 @@ class PipelineTracker:
         if getattr(self._local, "pid", None) != os.getpid():
             connection = connect(self.db_path, timeout=self._timeout)
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                connection.executescript(
-                    "BEGIN IMMEDIATE;" + SCHEMA + "PRAGMA user_version = 1; COMMIT;"
-                )
+                connection.executescript(SCHEMA)
             self._local.connection = connection
             self._local.pid = os.getpid()
         connection = self._local.connection
@@ -244,9 +245,8 @@ class PipelineTracker:
             if row is None:
                 raise TrackingError(f"run {run_id!r} is unknown in {self.db_path}")
             if row["status"] != RunStatus.RUNNING:
-                raise TrackingError(
-                    f"run {run_id!r} has already ended as {row['status']}; it cannot become {status}"
-                )
+                ended = row["status"]
+                raise TrackingError(f"run {run_id!r} ended as {ended}, it cannot become {status}")
             connection.execute(
                 "UPDATE pipeline_runs SET status = ?, finished_at = ?, duration_seconds = ?,"
                 " error_message = ?, metadata = json_patch(COALESCE(metadata, '{}'), ?)"
