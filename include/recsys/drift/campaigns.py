@@ -1,0 +1,98 @@
+"""Reviews that were written to order: one sentence from many customers within a week."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from recsys.content.text import fold_series
+from recsys.drift.config import CampaignConfig
+from recsys.drift.events import Events
+
+_SPREAD = 5.0  # standard deviations above a sentence's usual number of users
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Campaigns:
+    """What was found in a span of weeks.
+
+    `copied` marks the events whose sentence is part of a campaign in their week. `sentences`
+    lists those of the last week: text, users, events, rows.
+    """
+
+    copied: NDArray[np.bool_]
+    sentences: list[dict[str, Any]]
+
+
+def sentence_keys(comments: pd.Series, min_characters: int) -> NDArray[np.int64]:
+    """A number for each comment, the same for texts that differ only in accents, case and
+    punctuation; -1 for texts shorter than `min_characters`."""
+    plain = fold_series(comments).str.replace(r"[\W_]+", " ", regex=True).str.strip()
+    codes, distinct = pd.factorize(plain)
+    long_enough = (pd.Series(distinct).str.len() >= min_characters).to_numpy(bool)
+    codes = codes.astype(np.int64)
+    return np.where(long_enough[codes], codes, -1) if len(distinct) else codes
+
+
+def find_campaigns(events: Events, keys: NDArray[np.int64], config: CampaignConfig) -> Campaigns:
+    """Sentences that at least ``min_users`` users wrote in one week, and far more than usual.
+
+    `keys` are the `sentence_keys` of `events`. A phrase that customers use every week ("giao
+    hàng nhanh") is measured against its own median rate over the weeks.
+    """
+    copied = np.zeros(len(events), dtype=bool)
+    if len(events) == 0:
+        return Campaigns(copied, [])
+    pairs = pd.DataFrame({"week": events.weeks, "key": keys, "user": events.users})[keys >= 0]
+    users = pairs.drop_duplicates().groupby(["week", "key"]).size()
+    frequent = users[users >= config.min_users]
+    if frequent.empty:
+        return Campaigns(copied, [])
+    names = frequent.index.get_level_values("key").unique()
+    first, last = int(events.weeks[0]), int(events.weeks[-1])
+    table = (
+        users[users.index.get_level_values("key").isin(names)]
+        .unstack("key", fill_value=0)
+        .reindex(range(first, last + 1), fill_value=0)
+    )
+    sizes = np.bincount(events.weeks - first, minlength=last - first + 1)[:, None]
+    counts = table.to_numpy(np.float64)
+    usual = np.median(counts / np.maximum(sizes, 1), axis=0) * sizes
+    flagged = (counts >= config.min_users) & (counts > usual + _SPREAD * np.sqrt(usual + 1))
+    column = table.columns.get_indexer(pd.Index(keys))
+    copied = (column >= 0) & flagged[events.weeks - first, column]
+    return Campaigns(copied, _sentences(events, copied & (events.weeks == last), column, counts))
+
+
+def _sentences(
+    events: Events,
+    chosen: NDArray[np.bool_],
+    column: NDArray[np.int64],
+    counts: NDArray[np.float64],
+) -> list[dict[str, Any]]:
+    if not chosen.any() or events.comments is None:
+        return []
+    found = pd.DataFrame(
+        {
+            "column": column[chosen],
+            "text": events.comments.to_numpy()[chosen],
+            "rows": events.copies[chosen],
+        }
+    )
+    groups = found.groupby("column").agg(
+        text=("text", "first"), events=("rows", "size"), rows=("rows", "sum")
+    )
+    groups["users"] = counts[-1, groups.index]
+    top = groups.sort_values(["users", "rows"], ascending=False).head(_LISTED)
+    return [
+        {
+            "text": str(row["text"])[:200],
+            "users": int(row["users"]),
+            "events": int(row["events"]),
+            "rows": int(row["rows"]),
+        }
+        for row in top.to_dict("records")
+    ]

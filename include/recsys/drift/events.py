@@ -1,0 +1,174 @@
+"""The interactions as the drift checks see them: one entry for each event, by local week.
+
+Shops copy one review to the pages of sibling products. Copies are no independent evidence, so
+each event counts once, for the first of its products. A week is Monday to Sunday in the time
+zone of the schedule; weeks are numbered from the Monday before 1970.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from recsys.data import schema
+from recsys.errors import InputError
+
+NEEDED = (schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP)
+COLUMNS = (*NEEDED, schema.COMMENT, schema.COMMENT_QUALITY, schema.EVENT)
+
+_FIRST_MONDAY = date(1969, 12, 29)
+_MONDAY_OFFSET = 3  # days from that Monday to 1970-01-01
+
+
+@dataclass(frozen=True)
+class Week:
+    """Monday 00:00 to the next Monday 00:00 in `zone`."""
+
+    number: int
+    zone: ZoneInfo
+
+    @classmethod
+    def last_full(cls, end: datetime, zone: ZoneInfo) -> "Week":
+        """The last week that is over at `end` (aware)."""
+        days = (end.astimezone(zone).date() - _FIRST_MONDAY).days
+        return cls(days // 7 - 1, zone)
+
+    @property
+    def first_day(self) -> date:
+        return _FIRST_MONDAY + timedelta(weeks=self.number)
+
+    @property
+    def start(self) -> datetime:
+        return _midnight(self.first_day, self.zone)
+
+    @property
+    def end(self) -> datetime:
+        """Exclusive."""
+        return _midnight(self.first_day + timedelta(days=7), self.zone)
+
+    def before(self, weeks: int) -> "Week":
+        return Week(self.number - weeks, self.zone)
+
+
+@dataclass(frozen=True)
+class Events:
+    """Parallel arrays with one entry for each event, oldest week first.
+
+    `users` and `products` are codes; `product_ids` names the products. `first_weeks` is by user
+    code: the week of the user's first event. `comments` and `quality` are None when the frame
+    has no such column.
+    """
+
+    weeks: NDArray[np.int64]
+    weekdays: NDArray[np.int64]
+    users: NDArray[np.int64]
+    products: NDArray[np.int64]
+    ratings: NDArray[np.float64]
+    copies: NDArray[np.int64]
+    comments: pd.Series | None
+    quality: NDArray[np.float64] | None
+    product_ids: pd.Index
+    first_weeks: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.weeks)
+
+    def between(self, first: int, stop: int) -> "Events":
+        """The events of the weeks numbered ``first <= week < stop``."""
+        low, high = np.searchsorted(self.weeks, [first, stop])
+        return self._take(slice(int(low), int(high)))
+
+    def where(self, kept: NDArray[np.bool_]) -> "Events":
+        """The events for which `kept` holds."""
+        return self._take(kept)
+
+    def _take(self, part: "slice | NDArray[np.bool_]") -> "Events":
+        return Events(
+            weeks=self.weeks[part],
+            weekdays=self.weekdays[part],
+            users=self.users[part],
+            products=self.products[part],
+            ratings=self.ratings[part],
+            copies=self.copies[part],
+            comments=None if self.comments is None else self.comments[part],
+            quality=None if self.quality is None else self.quality[part],
+            product_ids=self.product_ids,
+            first_weeks=self.first_weeks,
+        )
+
+    def daily(self, first: int, stop: int) -> NDArray[np.int64]:
+        """``(weeks, 7)`` number of events by week and weekday."""
+        part = self.between(first, stop)
+        place = (part.weeks - first) * 7 + part.weekdays
+        return np.bincount(place, minlength=(stop - first) * 7).reshape(-1, 7)
+
+    def product_counts(self) -> NDArray[np.int64]:
+        """``(products,)`` number of events."""
+        return np.bincount(self.products, minlength=len(self.product_ids))
+
+
+def events_of(interactions: pd.DataFrame, zone: ZoneInfo) -> Events:
+    """Collapse `interactions` to events.
+
+    Needs USER, PRODUCT, RATING and TIMESTAMP; uses EVENT (else each row is an event of its own),
+    COMMENT and COMMENT_QUALITY. Of an event's rows the first one counts.
+
+    Raises
+    ------
+    InputError
+        If a needed column is missing or time stamps have no time zone.
+    """
+    missing = [name for name in NEEDED if name not in interactions.columns]
+    if missing:
+        raise InputError(f"interactions: the columns {', '.join(missing)} are missing")
+    times = interactions[schema.TIMESTAMP]
+    if not isinstance(times.dtype, pd.DatetimeTZDtype):
+        raise InputError(f"interactions: {schema.TIMESTAMP} must be times with a time zone (UTC)")
+    frame, copies = interactions, np.ones(len(interactions), dtype=np.int64)
+    if schema.EVENT in interactions.columns:
+        codes, distinct = pd.factorize(interactions[schema.EVENT])
+        copies = np.bincount(codes, minlength=len(distinct))
+        first = np.full(len(distinct), len(codes))
+        np.minimum.at(first, codes, np.arange(len(codes)))
+        frame = interactions.iloc[first]
+    local = frame[schema.TIMESTAMP].dt.tz_convert(zone).dt.tz_localize(None)
+    days = local.to_numpy().astype("datetime64[D]").astype(np.int64) + _MONDAY_OFFSET
+    order = np.argsort(days, kind="stable")
+    days, copies, frame = days[order], copies[order], frame.iloc[order]
+    users, user_ids = pd.factorize(frame[schema.USER])
+    products, product_ids = pd.factorize(frame[schema.PRODUCT], sort=True)
+    weeks = days // 7
+    first_weeks = np.full(len(user_ids), np.iinfo(np.int64).max)
+    np.minimum.at(first_weeks, users, weeks)
+    return Events(
+        weeks=weeks,
+        weekdays=days % 7,
+        users=users.astype(np.int64),
+        products=products.astype(np.int64),
+        ratings=frame[schema.RATING].to_numpy(np.float64),
+        copies=copies,
+        comments=frame[schema.COMMENT].reset_index(drop=True)
+        if schema.COMMENT in frame.columns
+        else None,
+        quality=frame[schema.COMMENT_QUALITY].to_numpy(np.float64)
+        if schema.COMMENT_QUALITY in frame.columns
+        else None,
+        product_ids=pd.Index(product_ids),
+        first_weeks=first_weeks,
+    )
+
+
+def product_names(products: pd.DataFrame) -> Mapping[str, str]:
+    """Names by product id, for those that have one."""
+    if schema.PRODUCT_NAME not in products.columns:
+        return {}
+    named = products.set_index(schema.PRODUCT)[schema.PRODUCT_NAME].fillna("")
+    return dict(named[named != ""])
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=zone)

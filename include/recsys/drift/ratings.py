@@ -1,0 +1,179 @@
+"""Has the distribution of stars changed?"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from recsys.data.schema import RATING
+from recsys.drift.statistics import (
+    Counts,
+    g_test,
+    jensen_shannon_distance,
+    population_stability_index,
+    shares,
+)
+from recsys.errors import InputError
+
+STARS = np.arange(1, 6)
+THRESHOLD = 0.1
+MIN_ROWS = 300
+ALPHA = 0.001
+
+
+def detect_rating_drift(
+    historical_data: pd.DataFrame, new_data: pd.DataFrame, threshold: float = THRESHOLD
+) -> dict[str, Any]:
+    """Compare the star shares of two frames of reviews.
+
+    Drift needs both: a star's share moved by at least `threshold` (0.1 = ten points), and by
+    more than chance explains at these sample sizes. Below 300 rated rows on either side the
+    answer is ``insufficient_data``. Rows without a rating are left out and counted.
+
+    Parameters
+    ----------
+    historical_data, new_data
+        Frames with the column ``rating``, stars in [1, 5]; halves are rounded up.
+    threshold
+        Smallest change of a share that matters, in (0, 1].
+
+    Returns
+    -------
+    dict
+        ``drift_detected``, ``severity`` (``low``; ``medium`` from the threshold, ``high`` from
+        twice the threshold), ``max_difference``, ``rating_comparison`` (star -> historical and
+        new share, difference), and ``status``, ``star``, ``interval_95`` of that star's change,
+        ``null_bound``, ``g_statistic``, ``p_value``, ``psi``, ``jensen_shannon``,
+        ``sample_sizes``, ``missing_ratings``.
+
+    Raises
+    ------
+    InputError
+        If the column is missing or holds something that is not a rating in [1, 5].
+
+    Examples
+    --------
+    >>> old = pd.DataFrame({"rating": [5] * 900 + [1] * 100})
+    >>> new = pd.DataFrame({"rating": [5] * 700 + [1] * 300})
+    >>> result = detect_rating_drift(old, new)
+    >>> result["drift_detected"], result["severity"], round(result["max_difference"], 3)
+    (True, 'high', 0.2)
+    """
+    check_threshold(threshold)
+    old, old_missing = _stars_of(historical_data, "historical_data")
+    new, new_missing = _stars_of(new_data, "new_data")
+    result = compare_stars(old, new, threshold=threshold, high=2 * threshold)
+    result["missing_ratings"] = {"historical": old_missing, "new": new_missing}
+    return result
+
+
+def compare_stars(
+    old: Counts,
+    new: Counts,
+    *,
+    threshold: float,
+    high: float,
+    min_rows: int = MIN_ROWS,
+    dispersion: float = 1.0,
+    alpha: float = ALPHA,
+) -> dict[str, Any]:
+    """`detect_rating_drift` on ``(5,)`` counts of stars 1 to 5.
+
+    `dispersion` is how many times more than chance the shares vary from week to week.
+    """
+    old_shares, new_shares = shares(old), shares(new)
+    difference = new_shares - old_shares
+    worst = int(np.argmax(np.abs(difference)))
+    sizes = {"historical": int(old.sum()), "new": int(new.sum())}
+    enough = min(sizes.values()) >= min_rows
+    result: dict[str, Any] = {
+        "drift_detected": False,
+        "severity": "low",
+        "max_difference": float(abs(difference[worst])) if min(sizes.values()) else None,
+        "rating_comparison": {
+            str(star): {
+                "historical": float(old_shares[index]),
+                "new": float(new_shares[index]),
+                "difference": float(difference[index]),
+            }
+            for index, star in enumerate(STARS)
+        },
+        "status": "tested" if enough else "insufficient_data",
+        "star": int(STARS[worst]) if min(sizes.values()) else None,
+        "threshold": threshold,
+        "sample_sizes": sizes,
+        "min_rows": min_rows,
+        "dispersion": dispersion,
+        "test": "G-test, deflated by the dispersion; bound of the largest change by chance",
+    }
+    if not enough:
+        return result | dict.fromkeys(
+            ("interval_95", "null_bound", "g_statistic", "p_value", "psi", "jensen_shannon")
+        )
+    statistic, p_value = g_test(old, new, dispersion)
+    bound = _null_bound(old, new, dispersion, alpha)
+    change = float(abs(difference[worst]))
+    drifted = change >= threshold - 1e-12 and change > bound and p_value < alpha
+    severity = "high" if change >= high - 1e-12 else "medium"
+    error = np.sqrt(
+        dispersion
+        * (_variance(old_shares[worst]) / old.sum() + _variance(new_shares[worst]) / new.sum())
+    )
+    reach = 1.96 * float(error)
+    return result | {
+        "drift_detected": drifted,
+        "severity": severity if drifted else "low",
+        "interval_95": [float(difference[worst]) - reach, float(difference[worst]) + reach],
+        "null_bound": bound,
+        "g_statistic": statistic,
+        "p_value": p_value,
+        "psi": population_stability_index(old, new),
+        "jensen_shannon": jensen_shannon_distance(old, new),
+    }
+
+
+def count_stars(ratings: NDArray[np.floating]) -> Counts:
+    """``(5,)`` how many of the `ratings` (no NaN, in [1, 5]) are 1, 2, ... 5 stars."""
+    rounded = np.floor(ratings + 0.5).astype(np.int64)
+    return np.bincount(rounded, minlength=6)[1:6].astype(np.int64)
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise `InputError` unless `threshold` is in (0, 1]."""
+    if not 0 < threshold <= 1:
+        raise InputError(f"threshold: expected a share in (0, 1], got {threshold!r}")
+
+
+def _stars_of(frame: pd.DataFrame, name: str) -> tuple[Counts, int]:
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(f"{name}: expected a DataFrame, got {type(frame).__name__}")
+    if RATING not in frame.columns:
+        raise InputError(
+            f"{name}: the column {RATING!r} is missing; there are {list(map(str, frame.columns))}"
+        )
+    given = frame[RATING]
+    try:
+        ratings = pd.to_numeric(given).to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name}: {RATING} holds something that is no number: {error}") from None
+    present = ~np.isnan(ratings)
+    outside = present & ~((ratings >= 1) & (ratings <= 5))
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise InputError(
+            f"{name}: {RATING} of row {row} is {ratings[row]:g}; expected stars from 1 to 5"
+        )
+    return count_stars(ratings[present]), int((~present).sum())
+
+
+def _variance(share: float) -> float:
+    return float(share * (1 - share))
+
+
+def _null_bound(old: Counts, new: Counts, dispersion: float, alpha: float) -> float:
+    """What the largest of the five changes exceeds with probability `alpha` if nothing changed."""
+    pooled = shares(old + new)
+    error = np.sqrt(dispersion * pooled * (1 - pooled) * (1 / old.sum() + 1 / new.sum()))
+    return float(stats.norm.isf(alpha / (2 * len(STARS))) * error.max())

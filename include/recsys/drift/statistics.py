@@ -1,0 +1,133 @@
+"""The tests behind the report, on counts and arrays only.
+
+A shop's weeks differ by more than chance of single reviews: promotions, deliveries, one customer
+with ten reviews. The tests for shares and means therefore measure how much the reference's own
+weeks differ among each other and widen by that much.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_MAD_TO_SD = 1.4826
+
+
+def shares(counts: NDArray[np.number]) -> Floats:
+    """`counts` divided by their sum; zeros when the sum is zero."""
+    total = counts.sum()
+    return counts / total if total else np.zeros(len(counts), dtype=np.float64)
+
+
+def g_test(old: Counts, new: Counts, dispersion: float = 1.0) -> tuple[float, float]:
+    """``(G, p)`` for the hypothesis that two rows of counts have the same shares.
+
+    `dispersion` (>= 1) is how many times more than multinomial the rows vary, see
+    `dispersion_of`; G is divided by it.
+    """
+    table = np.vstack([old, new]).astype(np.float64)
+    table = table[:, table.sum(axis=0) > 0]
+    if table.shape[1] < 2:
+        return 0.0, 1.0
+    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
+    ratio = np.log(table / expected, where=table > 0, out=np.zeros_like(table))
+    statistic = 2.0 * float((table * ratio).sum()) / dispersion
+    return statistic, float(stats.chi2.sf(statistic, table.shape[1] - 1))
+
+
+def dispersion_of(weekly: Counts) -> float:
+    """How many times more than multinomial the rows of ``(weeks, categories)`` counts vary.
+
+    Pearson's chi-square for equal shares over its degrees of freedom, at least 1.
+    """
+    weekly = weekly[weekly.sum(axis=1) > 0][:, weekly.sum(axis=0) > 0].astype(np.float64)
+    freedom = (weekly.shape[0] - 1) * (weekly.shape[1] - 1)
+    if freedom < 1:
+        return 1.0
+    expected = weekly.sum(axis=1, keepdims=True) * weekly.sum(axis=0) / weekly.sum()
+    return max(1.0, float(((weekly - expected) ** 2 / expected).sum()) / freedom)
+
+
+def population_stability_index(old: Counts, new: Counts) -> float:
+    """PSI between two rows of counts, half a row added to every category."""
+    p, q = shares(old + 0.5), shares(new + 0.5)
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def jensen_shannon_distance(old: Counts, new: Counts) -> float:
+    """Square root of the Jensen-Shannon divergence to base 2, in [0, 1]."""
+    p, q = shares(old), shares(new)
+    middle = (p + q) / 2
+
+    def information(part: Floats) -> float:
+        ratio = np.divide(part, middle, out=np.ones_like(part), where=part > 0)
+        return float((part * np.log2(ratio)).sum())
+
+    return float(np.sqrt(max(0.0, (information(p) + information(q)) / 2)))
+
+
+def false_discoveries(p_values: Mapping[str, float], rate: float) -> set[str]:
+    """Names that the Benjamini-Hochberg procedure keeps at false-discovery rate `rate`."""
+    ordered = sorted(p_values.items(), key=lambda entry: entry[1])
+    kept = 0
+    for rank, (_, p_value) in enumerate(ordered, start=1):
+        if p_value <= rate * rank / len(ordered):
+            kept = rank
+    return {name for name, _ in ordered[:kept]}
+
+
+def robust_scale(values: Floats) -> float:
+    """Standard deviation from the median absolute deviation; outliers do not move it."""
+    return _MAD_TO_SD * float(np.median(np.abs(values - np.median(values))))
+
+
+@dataclass(frozen=True)
+class MeanShift:
+    """A week's mean against the means of its reference's weeks.
+
+    `low` and `high` bound (95 %) what the mean of an unchanged week would be.
+    """
+
+    old: float
+    new: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def difference(self) -> float:
+        return self.new - self.old
+
+
+MIN_WEEKS = 4
+"""Reference weeks with data below which a week-to-week variation cannot be measured."""
+
+
+def mean_shift(
+    values: Floats, reference: Floats, reference_weeks: NDArray[np.integer]
+) -> MeanShift | None:
+    """Compare the mean of `values` with `reference`, a sample of several weeks.
+
+    The prediction interval for one more week adds the spread of single values, the spread of
+    the reference's weekly means beyond it, and the error of the reference's own mean. None when
+    there are fewer than `MIN_WEEKS` reference weeks with data or no values.
+    """
+    _, position = np.unique(reference_weeks, return_inverse=True)
+    sizes = np.bincount(position).astype(np.float64)
+    if len(values) == 0 or len(sizes) < MIN_WEEKS:
+        return None
+    means = np.bincount(position, weights=reference) / sizes
+    within = float(np.var(reference))
+    between = max(0.0, float(np.var(means, ddof=1)) - within * float(np.mean(1 / sizes)))
+    old, new = float(reference.mean()), float(values.mean())
+    variance = within / len(values) + between + within / len(reference) + between / len(sizes)
+    scale = float(np.sqrt(max(variance, 1e-12)))
+    freedom = len(sizes) - 1
+    reach = float(stats.t.ppf(0.975, freedom)) * scale
+    p_value = 2 * float(stats.t.sf(abs(new - old) / scale, freedom))
+    return MeanShift(old, new, old - reach, old + reach, p_value)
