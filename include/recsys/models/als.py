@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from recsys.errors import InputError
 from recsys.models.base import FloatArray, Histories, Progress, TimeArray
 from recsys.models.histories import interaction_matrix, steps_from_end, strength
 from recsys.models.parameters import parse_parameters
@@ -38,9 +39,9 @@ class AlsParameters:
         Each moment further back counts this much of the one after it.
     """
 
-    factors: int = 128
+    factors: int = 32
     iterations: int = 15
-    regularization: float = 0.01
+    regularization: float = 1.0
     alpha: float = 40.0
     fold_in_weight: float = 40.0
     fold_in_decay: float = 0.5
@@ -74,6 +75,7 @@ class Als:
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
         from implicit.cpu.als import AlternatingLeastSquares
+        from implicit.recommender_base import ModelFitError
 
         chosen = self._parameters
         matrix = interaction_matrix(histories, items, chosen.alpha * strength(histories))
@@ -91,7 +93,10 @@ class Als:
                 calculate_training_loss=progress is not None,
                 random_state=self._seed,
             )
-            trainer.fit(matrix, show_progress=False, callback=report)
+            try:
+                trainer.fit(matrix, show_progress=False, callback=report)
+            except ModelFitError as error:
+                raise InputError(f"als: {error} with parameters {self.hyperparameters}") from error
             self._set(np.asarray(trainer.item_factors, dtype=np.float32))
         return self
 

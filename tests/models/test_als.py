@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from recsys.models.als import Als, AlsParameters
+from recsys.models.histories import histories_from_codes, take_users
+from tests.models.shop import DAY, GROUPS, ITEMS, START, taste_histories
+
+
+@pytest.fixture(scope="module")
+def model() -> Als:
+    return Als(AlsParameters(factors=8), seed=1).fit(taste_histories(), ITEMS)
+
+
+def history(items: list[int], days: list[int]):
+    times = START + np.array(days) * DAY
+    return histories_from_codes(np.zeros(len(items), int), np.array(items), times, count=1)
+
+
+def test_a_group_that_somebody_buys_from_ranks_first(model):
+    top = np.argsort(-model.score(history([0, 6, 12], [1, 2, 3]), START)[0])[:7]
+    assert (top % GROUPS == 0).mean() > 0.8
+
+
+def test_the_latest_purchase_counts_most(model):
+    one_then_two = model.score(history([1, 2], [1, 2]), START)[0]
+    two_then_one = model.score(history([2, 1], [1, 2]), START)[0]
+    of_one = np.arange(ITEMS) % GROUPS == 1
+    assert two_then_one[of_one].mean() > one_then_two[of_one].mean()
+
+
+def test_fold_in_solves_the_weighted_least_squares_problem(model):
+    histories = take_users(taste_histories(), np.arange(3))
+    chosen, factors = model._parameters, model.item_vectors.astype(float)
+    for user in range(3):
+        entries = slice(*histories.indptr[user : user + 2])
+        mine = factors[histories.items[entries]]
+        steps = np.arange(len(mine))[::-1]
+        weight = chosen.fold_in_weight * chosen.fold_in_decay**steps
+        gram = factors.T @ factors + chosen.regularization * np.eye(factors.shape[1])
+        expected = np.linalg.solve(gram + mine.T * weight @ mine, mine.T @ (weight + 1))
+        got = model.query_vectors(histories, START)[user]
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_progress_reports_a_falling_loss():
+    seen: list[float] = []
+    Als(AlsParameters(factors=8, iterations=5)).fit(
+        taste_histories(), ITEMS, lambda number, measured: seen.append(measured["loss"])
+    )
+    assert len(seen) == 5
+    assert seen[-1] < seen[0]

@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys.models.als import Als, AlsParameters
+from recsys.models.artifacts import Artifact, load_artifact, save_artifact
+from recsys.models.histories import take_users
+from recsys.models.popularity import RecentPopularity
+from recsys.models.storage import ArtifactError
+from tests.models.shop import ITEMS, START, USERS, taste_histories
+
+ITEM_IDS = [f"p{item}" for item in range(ITEMS)]
+USER_IDS = [f"khách {user}" for user in range(USERS)]
+
+
+def save(path: Path, **changes) -> Path:
+    histories = taste_histories()
+    content = {
+        "model": Als(AlsParameters(factors=4)).fit(histories, ITEMS),
+        "item_ids": ITEM_IDS,
+        "user_ids": USER_IDS,
+        "histories": histories,
+        "popularity": RecentPopularity().fit(histories, ITEMS).at(START * 2),
+        "products": pd.DataFrame({"product_id": ITEM_IDS}),
+        "manifest": {"model_id": "als_1", "data_version": "v1"},
+    }
+    return save_artifact(path, **{**content, **changes})
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return save(tmp_path / "als_1")
+
+
+def test_an_artifact_knows_every_user_by_id(saved):
+    artifact: Artifact = load_artifact(saved)
+    histories = taste_histories()
+    for user in (0, 7, USERS - 1):
+        known = artifact.history_of(USER_IDS[user])
+        assert known is not None
+        expected = take_users(histories, np.array([user]))
+        assert known.items.tolist() == expected.items.tolist()
+        assert known.times.tolist() == expected.times.tolist()
+    assert sorted(artifact.user_ids) == sorted(USER_IDS)
+
+
+@pytest.mark.parametrize("stranger", ["", "nobody", "khách", "khách 9999", "\ud800", "zzz"])
+def test_a_stranger_has_no_history(saved, stranger):
+    assert load_artifact(saved).history_of(stranger) is None
+
+
+def test_a_loaded_model_scores_like_the_saved_one(saved):
+    histories = taste_histories()
+    model = Als(AlsParameters(factors=4)).fit(histories, ITEMS)
+    loaded = load_artifact(saved)
+    assert np.array_equal(loaded.model.score(histories, 0), model.score(histories, 0))
+    assert loaded.model_id == "als_1"
+    assert loaded.manifest["hyperparameters"]["factors"] == 4
+
+
+def test_one_changed_byte_is_found_and_named(saved):
+    file = saved / "model" / "item_factors.npy"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"item_factors\.npy"):
+        load_artifact(saved)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "item_ids.json", "histories/items.npy"])
+def test_a_missing_file_is_named(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(ArtifactError, match=Path(name).stem):
+        load_artifact(saved)
+
+
+def test_a_missing_folder_is_an_artifact_error(tmp_path):
+    with pytest.raises(ArtifactError, match="missing"):
+        load_artifact(tmp_path / "als_2")
+
+
+def test_a_manifest_cannot_name_files_outside(saved):
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest["sha256"]["../other"] = "0"
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="outside"):
+        load_artifact(saved)
+
+
+def test_nan_factors_are_refused_and_leave_nothing_behind(tmp_path):
+    model = Als(AlsParameters(factors=4)).fit(taste_histories(), ITEMS)
+    model._items = model._items.copy()
+    model._items[3, 1] = np.nan
+    with pytest.raises(ArtifactError, match="NaN"):
+        save(tmp_path / "als_1", model=model)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_that_disagree_are_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="agree"):
+        save(tmp_path / "als_1", popularity=np.ones(3, dtype=np.float32))
+    with pytest.raises(ArtifactError, match="histories"):
+        save(tmp_path / "als_1", user_ids=USER_IDS[:-1])
+
+
+def test_an_artifact_is_never_overwritten(saved):
+    with pytest.raises(FileExistsError):
+        save(saved)

@@ -1,0 +1,257 @@
+import json
+import math
+import multiprocessing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from recsys.models.artifacts import save_artifact
+from recsys.models.popularity import Popularity
+from recsys.models.storage import ArtifactError
+from recsys.registry import Registry, RegistryError
+from recsys.settings import Settings
+from tests.models.shop import ITEMS, USERS, taste_histories
+
+ITEM_IDS = [f"p{item}" for item in range(ITEMS)]
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    return Registry(settings)
+
+
+def artifact(settings: Settings, model_id: str) -> Path:
+    histories = taste_histories()
+    model = Popularity().fit(histories, ITEMS)
+    return save_artifact(
+        settings.artifacts / "popularity" / model_id,
+        model=model,
+        item_ids=ITEM_IDS,
+        user_ids=[str(user) for user in range(USERS)],
+        histories=histories,
+        popularity=model.score(histories, 0)[0],
+        products=pd.DataFrame({"product_id": ITEM_IDS}),
+        manifest={"model_id": model_id, "data_version": "v1"},
+    )
+
+
+def add(settings, model_id, recall=0.2, low=0.1, passes=True, data_version="v1"):
+    artifact(settings, model_id)
+    return Registry(settings).register(
+        model_id,
+        data_version=data_version,
+        model_type="popularity",
+        hyperparameters={},
+        metrics={"recall_at_10": recall, "recall_at_10_low": low},
+        baseline_comparison={"passes": passes, "reason": "beats" if passes else "does not beat"},
+        training_info={},
+    )
+
+
+def select(settings, data_version="v1"):
+    return Registry(settings).select_best(data_version, selected_by="test")
+
+
+def test_an_empty_registry_has_no_best(registry):
+    assert registry.current_best() is None
+    assert registry.list() == []
+    assert registry.problem() is None
+
+
+def test_registering_does_not_select(settings, registry):
+    add(settings, "a")
+    assert registry.current_best() is None
+    assert [entry.model_id for entry in registry.list()] == ["a"]
+
+
+def test_the_highest_lower_bound_wins_not_the_highest_value(settings, registry):
+    add(settings, "lucky", recall=0.30, low=0.10)
+    add(settings, "steady", recall=0.25, low=0.20)
+    selection = select(settings)
+    assert (selection.model_id, selection.changed) == ("steady", True)
+    best = registry.current_best()
+    assert best is not None
+    assert best.model_id == "steady"
+    assert registry.folder(best).is_dir()
+
+
+def test_the_file_has_the_documented_layout(settings):
+    add(settings, "a")
+    select(settings)
+    content = json.loads(settings.registry.read_text())
+    assert set(content) == {"current_best", "models", "metadata"}
+    assert {"model_id", "model_type", "path", "selection_metric", "selection_value"} <= set(
+        content["current_best"]
+    )
+    assert set(content["models"]["a"]) == {
+        "model_type", "path", "created_at", "data_version", "git_commit", "hyperparameters",
+        "metrics", "baseline_comparison", "training_info", "status",
+    }  # fmt: skip
+
+
+def test_a_model_below_the_baseline_is_registered_but_never_selected(settings, registry):
+    add(settings, "bad", recall=0.9, low=0.8, passes=False)
+    selection = select(settings)
+    assert selection.model_id is None
+    assert "does not beat" in selection.reason
+    assert registry.current_best() is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_metric_that_is_no_number_never_selects(settings, value):
+    add(settings, "broken", recall=value, low=value)
+    add(settings, "half", recall=0.5, low=value)
+    assert select(settings).model_id is None
+
+
+def test_models_of_other_data_are_not_compared(settings, registry):
+    add(settings, "old", recall=0.9, low=0.9, data_version="v0")
+    select(settings, "v0")
+    add(settings, "new", recall=0.2, low=0.1, data_version="v1")
+    assert select(settings, "v1").model_id == "new"
+
+
+def test_without_a_passing_model_the_old_best_stays(settings, registry):
+    add(settings, "old", data_version="v0")
+    select(settings, "v0")
+    add(settings, "new", passes=False, data_version="v1")
+    selection = select(settings, "v1")
+    assert (selection.model_id, selection.changed) == ("old", False)
+    assert registry.current_best().model_id == "old"
+
+
+def test_a_model_whose_artifact_was_changed_is_not_selected(settings):
+    add(settings, "a", low=0.5)
+    add(settings, "b", low=0.1)
+    (settings.artifacts / "popularity" / "a" / "popularity.npy").write_bytes(b"x")
+    selection = select(settings)
+    assert selection.model_id == "b"
+    assert "popularity.npy" in selection.refused["a"]
+
+
+def test_a_model_without_an_artifact_cannot_be_registered(settings, registry):
+    with pytest.raises(ArtifactError, match="missing"):
+        registry.register(
+            "ghost",
+            data_version="v1",
+            model_type="als",
+            hyperparameters={},
+            metrics={},
+            baseline_comparison={},
+            training_info={},
+        )
+    assert registry.list() == []
+
+
+def test_an_id_is_registered_once(settings, registry):
+    add(settings, "a")
+    with pytest.raises(RegistryError, match="already"):
+        registry.register(
+            "a", data_version="v1", model_type="popularity", hyperparameters={}, metrics={},
+            baseline_comparison={}, training_info={},
+        )  # fmt: skip
+
+
+def test_an_archived_model_is_not_selected_and_keeps_its_artifact(settings, registry):
+    entry = add(settings, "a")
+    registry.archive("a")
+    assert select(settings).model_id is None
+    assert registry.folder(entry).is_dir()
+
+
+def test_deleting_removes_entry_and_artifact(settings, registry):
+    folder = registry.folder(add(settings, "a"))
+    registry.delete("a")
+    assert not folder.exists()
+    with pytest.raises(RegistryError, match="no model"):
+        registry.get("a")
+
+
+def test_the_current_and_the_serving_model_are_not_deleted(settings, registry):
+    add(settings, "a", low=0.5)
+    add(settings, "b")
+    select(settings)
+    for remove in (registry.delete, registry.archive):
+        with pytest.raises(RegistryError, match="current best"):
+            remove("a")
+    with pytest.raises(RegistryError, match="serves"):
+        registry.delete("b", serving="b")
+    assert len(registry.list()) == 2
+
+
+def test_a_path_outside_the_artifacts_is_never_deleted(settings, registry, tmp_path):
+    add(settings, "a")
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    content = json.loads(settings.registry.read_text())
+    content["models"]["a"]["path"] = str(precious)
+    settings.registry.write_text(json.dumps(content))
+    with pytest.raises(RegistryError, match="no artefact of ours"):
+        registry.delete("a")
+    assert precious.is_dir()
+
+
+NONSENSE = [
+    "",
+    "{",
+    "[]",
+    '{"models": 7}',
+    '{"models": {"a": {}}}',
+    '{"models": {"a": null}}',
+    "\x00",
+]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_a_registry_edited_into_nonsense_is_read_from_the_last_good_one(
+    settings, registry, nonsense
+):
+    add(settings, "a")
+    select(settings)
+    settings.registry.write_text(nonsense)
+    assert registry.problem() is not None
+    assert registry.current_best().model_id == "a"
+    assert settings.registry.read_text() == nonsense
+
+
+def test_the_next_writer_keeps_the_nonsense_aside(settings, registry):
+    add(settings, "a")
+    select(settings)
+    settings.registry.write_text("{nonsense")
+    add(settings, "b")
+    kept = list(settings.artifacts.glob("registry.bad_*.json"))
+    assert [path.read_text() for path in kept] == ["{nonsense"]
+    assert {entry.model_id for entry in registry.list()} == {"a", "b"}
+    assert registry.current_best().model_id == "a"
+    assert registry.problem() is None
+
+
+def test_every_operation_is_a_line_in_the_audit_log(settings, registry):
+    add(settings, "a")
+    select(settings)
+    add(settings, "b")
+    registry.archive("b")
+    registry.delete("b")
+    lines = (settings.logs / "registry_audit.log").read_text().splitlines()
+    assert [line.split(" | ")[3] for line in lines] == [
+        "register", "select_best", "register", "archive", "delete",
+    ]  # fmt: skip
+
+
+def _register_many(home: Path, prefix: str, count: int) -> None:
+    for number in range(count):
+        add(Settings(home), f"{prefix}{number}")
+
+
+def test_writers_in_several_processes_lose_nothing(settings):
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_register_many, args=(settings.home, prefix, 5)) for prefix in "abcd"
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert len(Registry(settings).list()) == 20
