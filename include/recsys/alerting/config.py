@@ -38,7 +38,7 @@ class Rule(ConfigModel):
     threshold: float = Field(allow_inf_nan=False)
     comparison: Literal["above", "below"] = "above"
     severity: Severity
-    channels: tuple[Channel, ...] = Field(min_length=1)
+    channels: tuple[Channel, ...]
     cooldown_minutes: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="before")
@@ -49,6 +49,13 @@ class Rule(ConfigModel):
             if severity in list(Severity):
                 return content | {"channels": DEFAULT_CHANNELS[Severity(severity)]}
         return content
+
+    @field_validator("channels")
+    @classmethod
+    def _has_channels(cls, values: tuple[Channel, ...]) -> tuple[Channel, ...]:
+        if not values:
+            raise ValueError("expected at least one channel")
+        return values
 
     def is_broken_by(self, value: float) -> bool:
         return value > self.threshold if self.comparison == "above" else value < self.threshold

@@ -1,0 +1,117 @@
+"""A real mail server and a real webhook on loopback, for what alerts are sent to."""
+
+import contextlib
+import email
+import email.policy
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult, LoginPassword, Session
+
+from recsys.settings import Settings
+
+
+class MailSink:
+    """Keeps every mail that it accepts; `refused` recipients are turned away."""
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+        self.logins: list[tuple[str, str]] = []
+        self.encrypted: list[bool] = []
+        self.refused: set[str] = set()
+        self.port = 0
+
+    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802
+        if address in self.refused:
+            return "550 no such user"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server, session: Session, envelope):  # noqa: N802
+        message = email.message_from_bytes(envelope.content, policy=email.policy.default)
+        assert isinstance(message, EmailMessage)
+        self.mails.append(message)
+        self.encrypted.append(session.ssl is not None)
+        return "250 OK"
+
+    def authenticate(self, server, session, envelope, mechanism, data: LoginPassword):
+        self.logins.append((data.login.decode(), data.password.decode()))
+        return AuthResult(success=True)
+
+
+@contextlib.contextmanager
+def mail_sink(
+    port: int, *, tls: ssl.SSLContext | None = None, auth: bool = False
+) -> Iterator[MailSink]:
+    sink = MailSink()
+    options: dict[str, Any] = {}
+    if auth:
+        options = {"authenticator": sink.authenticate, "auth_require_tls": tls is not None}
+    controller = Controller(sink, hostname="127.0.0.1", port=port, tls_context=tls, **options)
+    controller.start()
+    sink.port = port
+    try:
+        yield sink
+    finally:
+        controller.stop()
+
+
+class WebhookSink:
+    """Keeps every message posted to it; answers with `status`."""
+
+    def __init__(self) -> None:
+        self.posts: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.status = 200
+        self.url = ""
+
+
+@contextlib.contextmanager
+def webhook_sink() -> Iterator[WebhookSink]:
+    sink = WebhookSink()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            sink.posts.append(json.loads(body))
+            sink.paths.append(self.path)
+            answer = b"ok" if sink.status == 200 else b"server_error"
+            self.send_response(sink.status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    sink.url = f"http://127.0.0.1:{server.server_port}/services/T000/B000/tokenofthewebhook"
+    try:
+        yield sink
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def write_alerts_config(settings: Settings, text: str) -> Path:
+    path = settings.home / "config" / "alerts_config.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def log_lines(settings: Settings) -> list[str]:
+    """The alert log without the times."""
+    path = settings.logs / "service" / "alerts.log"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [line.partition(" | ")[2] for line in lines]

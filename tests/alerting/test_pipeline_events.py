@@ -1,0 +1,94 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from recsys.alerting import send_pipeline_alert
+from recsys.alerting.pipeline_events import (
+    deadline_miss_alert,
+    run_failure_alert,
+    task_failure_alert,
+)
+from tests.alerting.sinks import log_lines, write_alerts_config
+
+RUN = {"job": "data_refresh", "run_id": "scheduled__2025-01-15T19:00", "run_type": "scheduled"}
+
+
+@pytest.fixture(autouse=True)
+def configured(configure):
+    configure()
+
+
+def test_a_failing_task_and_its_failing_run_are_one_failure(settings, mails, slack):
+    task_failure_alert(
+        **RUN,
+        task="publish",
+        error="KeyError: 'rating'",
+        log_url="http://airflow/log",
+        run_url="http://airflow/run",
+        settings=settings,
+    )
+    run_failure_alert(**RUN, reason="task_failure", run_url="http://airflow/run", settings=settings)
+    task_failure_alert(**RUN, task="other", error="OSError", settings=settings)
+    assert len(mails.mails) == len(slack.posts) == 1
+    text = mails.mails[0].get_body(("plain",)).get_content()
+    assert "Task publish of data_refresh failed at its last try." in text
+    assert "Error: KeyError: 'rating'" in text
+    assert "Log: http://airflow/log" in text
+    assert "http://airflow/run" in text
+    assert sum("triggered" in line for line in log_lines(settings)) == 1
+
+
+def test_a_run_that_only_the_scheduler_saw_fail_is_told_from_there(settings, mails):
+    run_failure_alert(**RUN, reason="timed_out", settings=settings)
+    assert mails.mails[0]["Subject"] == "[CRITICAL] Pipeline data_refresh failed"
+    text = mails.mails[0].get_body(("plain",)).get_content()
+    assert "A run of data_refresh was stopped because it took longer than allowed." in text
+
+
+def test_other_runs_and_cleared_runs_fail_anew(settings, mails):
+    run_failure_alert(**RUN, settings=settings)
+    run_failure_alert(**RUN | {"run_id": "manual__2"}, settings=settings)
+    run_failure_alert(**RUN, attempt=1, settings=settings)
+    assert len(mails.mails) == 3
+
+
+def test_a_deadline_miss_mail_says_what_the_sla_mail_said(settings, mails, slack):
+    due = datetime(2025, 1, 15, 19, 20, tzinfo=UTC)
+    miss = {**RUN, "state": "queued", "due": due, "run_url": "http://airflow/run"}
+    deadline_miss_alert(**miss, settings=settings)
+    deadline_miss_alert(**miss, settings=settings)
+    assert len(mails.mails) == len(slack.posts) == 1
+    assert mails.mails[0]["Subject"] == (
+        "[WARNING] Pipeline data_refresh missed its deadline (SLA miss)"
+    )
+    text = mails.mails[0].get_body(("plain",)).get_content()
+    for fact in (
+        "data_refresh was not done when it was due at 2025-01-16 02:20:00 +07.",
+        "Run id: scheduled__2025-01-15T19:00",
+        "State: queued",
+        "http://airflow/run",
+    ):
+        assert fact in text
+
+
+def test_a_miss_and_a_failure_of_one_run_are_two_alerts(settings, mails):
+    deadline_miss_alert(**RUN, state="running", due=None, settings=settings)
+    run_failure_alert(**RUN, reason="timed_out", settings=settings)
+    assert len(mails.mails) == 2
+
+
+def test_a_bad_configuration_leaves_the_alert_in_the_log(settings, monkeypatch):
+    monkeypatch.setenv("SMTP_PASSWORD", "hunter2hunter2")
+    write_alerts_config(settings, "email: {smtp_prt: 25}")
+    sent = task_failure_alert(**RUN, task="t", error="hunter2hunter2", settings=settings)
+    assert sent == {}
+    (line,) = log_lines(settings)
+    assert line.startswith("CRITICAL | alerting | data_refresh_failed triggered: task t failed | ")
+    assert "email.smtp_prt: Extra inputs are not permitted" in line
+    assert "hunter2" not in line
+
+
+def test_an_alert_in_an_except_block_does_not_raise(settings):
+    write_alerts_config(settings, "email: 1")
+    assert send_pipeline_alert("p", "failed", "division by zero", settings=settings) == {}
+    assert "p_failed triggered: division by zero" in log_lines(settings)[0]
