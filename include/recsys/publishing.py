@@ -65,11 +65,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                if not (Path(folder) / name).is_symlink():
-                    _sync_file(Path(folder) / name)
-            sync_folder(Path(folder))
+        sync_tree(temporary)
         temporary.rename(path)
         sync_folder(path.parent)
     finally:
@@ -95,6 +91,15 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below `folder`, and itself, to the disk."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if not (Path(parent) / name).is_symlink():
+                _sync_file(Path(parent) / name)
+        sync_folder(Path(parent))
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,19 +11,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.data import schema
+from recsys.data.events import add_keys
 from recsys.data.reading import ROW, RawRows
 from recsys.data.sources import EPOCH, ISO, SourceConfig, TimestampFormat
 
 FILE = "file"
 REASON = "reason"
 RAW = "raw"
-KEY = "row_key"
-"""uint64: equal for rows that say the same, whichever file they came from."""
-
 MAX_ID_LENGTH = 128
 _MISSING = pa.array(["", "nan", "null", "none", "na", "n/a", "<na>", "nat"], pa.large_string())
-_ISO_SHAPE = r"^\d{4}-\d{2}-\d{2}([Tt ]|$)"
-_WITH_OFFSET = r"\d([Zz]|[+-]\d{2}:?\d{2})$"
+_ISO_SHAPE = r"^\d{4}-\d{2}-\d{2}(?:[Tt ]|$)"
+_WITH_OFFSET = r"\d(?:[Zz]|[+-]\d{2}:?\d{2})$"
 _MILLISECONDS_FROM = 1e11
 
 Reasons = NDArray[np.object_]
@@ -36,7 +34,8 @@ class CleanRows:
     Attributes
     ----------
     accepted
-        USER, PRODUCT, RATING, TIMESTAMP, COMMENT, KEY; in the order of the file.
+        Of reviews: USER, PRODUCT, RATING, TIMESTAMP, COMMENT and the keys of
+        `recsys.data.events`; in the order of the file.
     rejected
         FILE, ROW, REASON, RAW.
     later
@@ -83,44 +82,27 @@ def clean_rows(
             schema.PRODUCT: _series(product),
             schema.RATING: rating,
             schema.TIMESTAMP: time,
-            schema.COMMENT: _series(_comments(table)),
+            schema.COMMENT: _series(_text(table, schema.COMMENT)),
         }
     )
     accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)
-    accepted[KEY] = row_keys(accepted)
+    add_keys(accepted)
     return CleanRows(accepted, _rejected(raw, reason), int((good & ~in_view).sum()))
 
 
-def row_keys(rows: pd.DataFrame) -> NDArray[np.uint64]:
-    """A hash of user, product, rating, time and comment for each row."""
-    return mix(
-        hash_text(rows[schema.USER]),
-        hash_text(rows[schema.PRODUCT]),
-        rows[schema.RATING].to_numpy(np.float32).view(np.uint32).astype(np.uint64),
-        microseconds(rows[schema.TIMESTAMP]).view(np.uint64),
-        hash_text(rows[schema.COMMENT]),
-    )
-
-
-def hash_text(column: pd.Series) -> NDArray[np.uint64]:
-    """A stable 64-bit hash of each text."""
-    hashed: NDArray[np.uint64] = pd.util.hash_array(column.to_numpy(dtype=object), categorize=False)
-    return hashed
-
-
-def mix(*columns: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One hash of several columns; the order of the columns matters."""
-    result = np.full(len(columns[0]), 0x9E3779B97F4A7C15, dtype=np.uint64)
-    for column in columns:
-        result = (result ^ column) * np.uint64(0xFF51AFD7ED558CCD)
-        result ^= result >> np.uint64(32)
-    return result
-
-
-def microseconds(column: pd.Series) -> NDArray[np.int64]:
-    """Microseconds since 1970 UTC."""
-    values: NDArray[np.int64] = column.dt.as_unit("us").astype("int64").to_numpy()
-    return values
+def clean_products(raw: RawRows) -> CleanRows:
+    """Check every row of a catalogue: PRODUCT, its texts and PRICE; ids and names must be there."""
+    table = raw.table
+    reason: Reasons = np.full(table.num_rows, None, dtype=object)
+    product = _ids(table[schema.PRODUCT], "product", reason)
+    name = pc.utf8_trim_whitespace(table[schema.PRODUCT_NAME])
+    _mark(reason, _is_missing(name), "there is no product name")
+    accepted = pd.DataFrame({schema.PRODUCT: _series(product), schema.PRODUCT_NAME: _series(name)})
+    for text in (schema.BRAND, schema.CATEGORY, schema.DESCRIPTION):
+        accepted[text] = _series(_text(table, text)).str.strip()
+    accepted[schema.PRICE] = _prices(_series(_text(table, schema.PRICE)))
+    good = reason == None  # noqa: E711
+    return CleanRows(accepted[good].reset_index(drop=True), _rejected(raw, reason), 0)
 
 
 def parse_times(texts: pd.Series, formats: tuple[str, ...], zone: ZoneInfo) -> pd.Series:
@@ -227,10 +209,20 @@ def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(*parts, pa.scalar(" ", pa.large_string()))
 
 
-def _comments(table: pa.Table) -> pa.ChunkedArray:
-    if schema.COMMENT not in table.column_names:
+def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column of text without null characters; empty texts when the file has none."""
+    if name not in table.column_names:
         return pa.chunked_array([pa.array([""] * table.num_rows, pa.large_string())])
-    return pc.replace_substring(table[schema.COMMENT], "\0", "")
+    return pc.replace_substring(table[name], "\0", "")
+
+
+def _prices(texts: pd.Series) -> pd.Series:
+    """Prices in dong; what is no number is read by its digits alone (``209.000 ₫``)."""
+    prices = pd.to_numeric(texts, errors="coerce")
+    odd = prices.isna() & (texts != "")
+    prices[odd] = pd.to_numeric(texts[odd].str.replace(r"\D", "", regex=True), errors="coerce")
+    finite: pd.Series = prices.astype("float64").where(lambda price: (price >= 0) & (price < 1e12))
+    return finite
 
 
 def _rejected(raw: RawRows, reasons: Reasons) -> pd.DataFrame:

@@ -172,7 +172,7 @@ def publish(settings: Settings, version_id: str) -> bool:
         folder = published_folder(settings)
         if folder is not None and folder.exists() and folder.name != version_id:
             current = _open(folder)
-            if current.manifest["source"] == target.manifest["source"] and (
+            if current.manifest["source"]["name"] == target.manifest["source"]["name"] and (
                 (current.as_of, current.version_id) > (target.as_of, target.version_id)
             ):
                 return False

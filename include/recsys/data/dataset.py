@@ -1,0 +1,176 @@
+"""Everything a version consists of, computed in memory from its rows and the catalogue."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys.data import schema
+from recsys.data.catalogue import AVAILABLE, build_products
+from recsys.data.events import (
+    EVENT_KEY,
+    event_ids,
+    event_weights,
+    microseconds,
+    ordered_codes,
+    run_starts,
+)
+from recsys.data.splits import Split, split_rows
+
+SEGMENT = "segment"
+TRAINABLE = "trainable"
+ONE_EVENT = "one_event"
+NO_POSITIVE = "no_positive"
+
+INTERACTION_COLUMNS = (
+    schema.USER,
+    schema.PRODUCT,
+    schema.RATING,
+    schema.TIMESTAMP,
+    schema.COMMENT,
+    schema.COMMENT_QUALITY,
+    schema.CONFIDENCE,
+    schema.EVENT,
+    schema.WEIGHT,
+    schema.SPLIT,
+)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The parts of a version, see `recsys.data.versions.PublishedVersion`."""
+
+    interactions: pd.DataFrame
+    products: pd.DataFrame
+    user_metadata: pd.DataFrame
+    user_ids: list[str]
+    item_ids: list[str]
+    matrix: sparse.csr_matrix
+    popularity: NDArray[np.float64]
+    stats: dict[str, Any]
+
+
+def build_dataset(rows: pd.DataFrame, catalogue: pd.DataFrame) -> Dataset:
+    """Build a version's parts.
+
+    Parameters
+    ----------
+    rows
+        What `recsys.data.events.latest_rows` gives, in its order, with COMMENT_QUALITY.
+    catalogue
+        PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, DESCRIPTION; one row a product.
+    """
+    user, user_index = ordered_codes(rows[schema.USER])
+    event = rows[EVENT_KEY].to_numpy()
+    rating = rows[schema.RATING].to_numpy()
+    split = split_rows(user, microseconds(rows[schema.TIMESTAMP]), event, rating)
+    interactions = _interactions(rows, event, split)
+    products = build_products(catalogue, interactions)
+    item_index = pd.Index(products[schema.PRODUCT])
+    item = item_index.get_indexer(rows[schema.PRODUCT])
+
+    training = split.side == schema.SPLITS.index(schema.TRAIN)
+    in_matrix = training & split.trainable[user] if len(user) else training
+    position = np.cumsum(split.trainable) - 1
+    matrix = sparse.csr_matrix(
+        (
+            interactions[schema.CONFIDENCE].to_numpy()[in_matrix],
+            (position[user[in_matrix]], item[in_matrix]),
+        ),
+        shape=(int(split.trainable.sum()), len(item_index)),
+        dtype=np.float32,
+    )
+    users = _user_metadata(rows, user, user_index, split)
+    return Dataset(
+        interactions=interactions,
+        products=products,
+        user_metadata=users,
+        user_ids=user_index[split.trainable].tolist(),
+        item_ids=item_index.tolist(),
+        matrix=matrix,
+        popularity=np.bincount(item[training], minlength=len(item_index)).astype(np.float64),
+        stats=_statistics(interactions, products, users, matrix),
+    )
+
+
+def _interactions(rows: pd.DataFrame, event: NDArray[np.uint64], split: Split) -> pd.DataFrame:
+    interactions = rows.copy(deep=False)
+    quality = rows[schema.COMMENT_QUALITY].to_numpy(np.float32)
+    interactions[schema.CONFIDENCE] = rows[schema.RATING].to_numpy(np.float32) + quality
+    interactions[schema.EVENT] = event_ids(event)
+    interactions[schema.WEIGHT] = event_weights(event)
+    names = np.array(schema.SPLITS, dtype=object)
+    interactions[schema.SPLIT] = pd.Series(names[split.side], dtype="str")
+    return interactions[list(INTERACTION_COLUMNS)]
+
+
+def _user_metadata(
+    rows: pd.DataFrame, user: NDArray[np.int32], user_index: pd.Index, split: Split
+) -> pd.DataFrame:
+    starts = run_starts(user)
+    ends = np.append(starts[1:], len(user)) - 1 if len(starts) else starts
+    count = np.bincount(user, minlength=len(user_index))
+    rating = np.bincount(user, weights=rows[schema.RATING].to_numpy(), minlength=len(user_index))
+    time = rows[schema.TIMESTAMP]
+    segment = np.where(
+        split.trainable, TRAINABLE, np.where(split.events < 2, ONE_EVENT, NO_POSITIVE)
+    )
+    return pd.DataFrame(
+        {
+            schema.USER: pd.Series(user_index, dtype="str"),
+            "interactions": count,
+            "events": split.events,
+            "positive_events": split.positive_events,
+            "mean_rating": rating / np.maximum(count, 1),
+            "first_at": time.take(starts).to_numpy(),
+            "last_at": time.take(ends).to_numpy(),
+            SEGMENT: pd.Series(segment, dtype="str"),
+        }
+    ).astype({"first_at": "datetime64[us, UTC]", "last_at": "datetime64[us, UTC]"})
+
+
+def _statistics(
+    interactions: pd.DataFrame,
+    products: pd.DataFrame,
+    users: pd.DataFrame,
+    matrix: sparse.csr_matrix,
+) -> dict[str, Any]:
+    weight = interactions[schema.WEIGHT].to_numpy()
+    stars = interactions[schema.RATING].round().astype("int64").value_counts()
+    sides = interactions[schema.SPLIT].value_counts()
+    segments = users[SEGMENT].value_counts()
+    time = interactions[schema.TIMESTAMP]
+    cells = max(matrix.shape[0] * matrix.shape[1], 1)
+    return {
+        "interactions": len(interactions),
+        "events": int(users["events"].sum()),
+        "rows_of_copied_events": int((weight < 1).sum()),
+        "users": len(users),
+        "users_by_segment": {
+            name: int(segments.get(name, 0)) for name in (TRAINABLE, ONE_EVENT, NO_POSITIVE)
+        },
+        "products": len(products),
+        "products_available": int(products[AVAILABLE].sum()),
+        "products_with_interactions": int(interactions[schema.PRODUCT].nunique()),
+        "families": int(products[schema.FAMILY].nunique()),
+        "ratings": {str(star): int(stars.get(star, 0)) for star in range(1, 6)},
+        "mean_rating": _mean(interactions[schema.RATING]),
+        "mean_comment_quality": _mean(interactions[schema.COMMENT_QUALITY]),
+        "without_comment": int((interactions[schema.COMMENT] == "").sum()),
+        "rows_by_split": {name: int(sides.get(name, 0)) for name in schema.SPLITS},
+        "matrix": {
+            "users": matrix.shape[0],
+            "items": matrix.shape[1],
+            "entries": int(matrix.nnz),
+            "density": matrix.nnz / cells,
+        },
+        "first_at": time.min().isoformat() if len(time) else None,
+        "last_at": time.max().isoformat() if len(time) else None,
+    }
+
+
+def _mean(values: pd.Series) -> float | None:
+    return round(float(values.mean()), 6) if len(values) else None

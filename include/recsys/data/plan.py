@@ -1,0 +1,240 @@
+"""What a refresh finds in its view, and which strategy follows from that."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from recsys.data import schema
+from recsys.data.catalogue import fingerprint, read_catalogue
+from recsys.data.cleaning import REASON, CleanRows, clean_rows
+from recsys.data.config import DataConfig
+from recsys.data.events import KEY
+from recsys.data.reading import read_rows
+from recsys.data.sources import Source
+from recsys.data.versions import PublishedVersion, list_versions, open_version
+from recsys.data.writing import ROW_KEYS_FILE, code_version
+from recsys.publishing import sha256_of
+from recsys.settings import Settings
+
+
+class Strategy(StrEnum):
+    """How a run makes its version."""
+
+    FULL = "full"
+    INCREMENTAL = "incremental"
+    NOTHING_NEW = "nothing_new"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do; JSON-able.
+
+    Attributes
+    ----------
+    new_interactions
+        Valid rows of the view that the previous version did not have.
+    vanished_interactions
+        Rows that the previous version had and the view has not.
+    inputs
+        Fingerprint of everything but the rows that decides what a version contains.
+    """
+
+    strategy: Strategy
+    reason: str
+    version_id: str
+    previous_version: str | None
+    as_of: str
+    planned_at: str
+    new_interactions: int
+    vanished_interactions: int
+    rows_read: int
+    rows_valid: int
+    rows_later: int
+    rows_quarantined: int
+    quarantined_by_reason: dict[str, int]
+    products_quarantined: int
+    source: dict[str, Any]
+    files: list[dict[str, Any]]
+    inputs: str
+    catalogue: str
+    dry_run: bool = False
+    invalid_fraction: float = field(default=0.0)
+
+    @property
+    def end(self) -> datetime:
+        return datetime.fromisoformat(self.as_of)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Plan":
+        return cls(**{**content, "strategy": Strategy(content["strategy"])})
+
+
+@dataclass
+class View:
+    """Every raw row up to the end of a run's interval, checked, and the catalogue."""
+
+    reviews: CleanRows
+    products: CleanRows
+    files: list[dict[str, Any]]
+
+    @property
+    def rejected(self) -> pd.DataFrame:
+        """Bad rows of reviews and products."""
+        return pd.concat([self.reviews.rejected, self.products.rejected], ignore_index=True)
+
+    @property
+    def row_keys(self) -> NDArray[np.uint64]:
+        """Sorted keys of the valid rows, each once."""
+        return np.unique(self.reviews.accepted[KEY].to_numpy())
+
+
+def read_view(source: Source, config: DataConfig, *, as_of: datetime, now: datetime) -> View:
+    """Read and check the source's files. Raises `SourceError` if one cannot be used."""
+    files = source.config.reviews
+    parts = []
+    described = []
+    for path in source.review_files:
+        raw = read_rows(path, files.needed, files.optional, files.encoding)
+        described.append({"path": str(path), "rows": raw.rows_read, "sha256": sha256_of(path)})
+        parts.append(
+            clean_rows(raw, source.config, earliest=config.earliest_time, as_of=as_of, now=now)
+        )
+    described += [{"path": str(path), "sha256": sha256_of(path)} for path in source.product_files]
+    return View(concatenate(parts), read_catalogue(source), described)
+
+
+def concatenate(parts: list[CleanRows]) -> CleanRows:
+    """All rows of several files."""
+    if len(parts) == 1:
+        return parts[0]
+    return CleanRows(
+        pd.concat([part.accepted for part in parts], ignore_index=True),
+        pd.concat([part.rejected for part in parts], ignore_index=True),
+        sum(part.later for part in parts),
+    )
+
+
+def make_plan(
+    settings: Settings,
+    config: DataConfig,
+    source: Source,
+    view: View,
+    *,
+    as_of: datetime,
+    now: datetime,
+    force_full: bool,
+    dry_run: bool,
+) -> Plan:
+    """Compare the view with the version before it and choose the strategy."""
+    inputs = inputs_fingerprint(settings, config, source)
+    catalogue = fingerprint(view.products.accepted)
+    previous = previous_version(settings, source.name, as_of)
+    new, vanished = _difference(view.row_keys, previous)
+    strategy, reason = _choose(config, previous, inputs, catalogue, new, vanished, force_full)
+    reasons = view.reviews.rejected[REASON].value_counts()
+    return Plan(
+        strategy=strategy,
+        reason=reason,
+        version_id=_version_id(as_of, now),
+        previous_version=previous.version_id if previous else None,
+        as_of=as_of.astimezone(UTC).isoformat(),
+        planned_at=now.isoformat(),
+        new_interactions=new,
+        vanished_interactions=vanished,
+        rows_read=view.reviews.rows_read,
+        rows_valid=len(view.reviews.accepted),
+        rows_later=view.reviews.later,
+        rows_quarantined=len(view.reviews.rejected),
+        quarantined_by_reason={str(text): int(count) for text, count in reasons.items()},
+        products_quarantined=len(view.products.rejected),
+        source=source.description,
+        files=view.files,
+        inputs=inputs,
+        catalogue=catalogue,
+        dry_run=dry_run,
+        invalid_fraction=len(view.reviews.rejected) / max(view.reviews.rows_read, 1),
+    )
+
+
+def previous_version(settings: Settings, source: str, as_of: datetime) -> PublishedVersion | None:
+    """The kept version of `source` with the latest view up to `as_of`."""
+    for version_id in reversed(list_versions(settings)):
+        version = open_version(settings, version_id)
+        if version.manifest["source"]["name"] == source and version.as_of <= as_of:
+            return version
+    return None
+
+
+def new_rows(rows: pd.DataFrame, previous: PublishedVersion) -> pd.DataFrame:
+    """Those of `rows` that `previous` did not have."""
+    known = np.isin(rows[KEY].to_numpy(), _row_keys(previous))
+    return rows[~known].reset_index(drop=True)
+
+
+def inputs_fingerprint(settings: Settings, config: DataConfig, source: Source) -> str:
+    """Changes with the source's description, the code, and the settings that shape a version."""
+    comments = settings.config_file("comments.yaml")
+    parts = (
+        repr(source.description),
+        code_version(),
+        config.earliest.isoformat(),
+        sha256_of(comments) if comments.exists() else "",
+        repr(schema.POSITIVE_RATING),
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _choose(
+    config: DataConfig,
+    previous: PublishedVersion | None,
+    inputs: str,
+    catalogue: str,
+    new: int,
+    vanished: int,
+    force_full: bool,
+) -> tuple[Strategy, str]:
+    if force_full:
+        return Strategy.FULL, "asked for"
+    if previous is None:
+        return Strategy.FULL, "there is no previous version"
+    if previous.manifest["inputs"] != inputs:
+        return Strategy.FULL, "the code, the settings or the source's description changed"
+    if vanished:
+        return Strategy.FULL, f"{vanished} rows of the previous version are gone"
+    if new > config.incremental_limit:
+        return Strategy.FULL, f"{new} new interactions, more than {config.incremental_limit}"
+    if new:
+        return Strategy.INCREMENTAL, f"{new} new interactions"
+    if previous.manifest["catalogue"] != catalogue:
+        return Strategy.INCREMENTAL, "no new interaction, but the catalogue changed"
+    return Strategy.NOTHING_NEW, "no new interaction"
+
+
+def _difference(keys: NDArray[np.uint64], previous: PublishedVersion | None) -> tuple[int, int]:
+    """Numbers of new and of vanished keys."""
+    if previous is None:
+        return len(keys), 0
+    known = _row_keys(previous)
+    common = int(np.isin(keys, known, assume_unique=True).sum())
+    return len(keys) - common, len(known) - common
+
+
+def _row_keys(version: PublishedVersion) -> NDArray[np.uint64]:
+    keys: NDArray[np.uint64] = np.load(version.path / ROW_KEYS_FILE, allow_pickle=False)
+    return keys
+
+
+def _version_id(as_of: datetime, now: datetime) -> str:
+    """Names sort by the end of the view, then by age."""
+    view = as_of.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{view}-{int(now.timestamp()):08x}{uuid4().hex[:4]}"

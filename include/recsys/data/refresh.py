@@ -1,0 +1,317 @@
+"""The data_refresh job, step by step: each step reads and writes files of one work folder.
+
+`run_refresh` does all of them; the DAG runs them as tasks. A step can be repeated: it replaces
+what it wrote before, and publishing what is published already changes nothing.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+
+from recsys.data import schema
+from recsys.data.comments import score_view
+from recsys.data.config import DataConfig, load_data_config
+from recsys.data.dataset import build_dataset
+from recsys.data.events import add_keys, latest_rows
+from recsys.data.plan import Plan, Strategy, View, make_plan, new_rows, read_view
+from recsys.data.quarantine import write_quarantine
+from recsys.data.sources import resolve_source
+from recsys.data.versions import SCHEMA_VERSION, open_version, publish
+from recsys.data.writing import code_version, write_files
+from recsys.errors import InputError
+from recsys.publishing import sync_folder, sync_tree, write_json
+from recsys.schedule import DataInterval
+from recsys.settings import Settings
+
+PLAN_FILE = "plan.json"
+ROWS_FILE = "rows.feather"
+CATALOGUE_FILE = "catalogue.feather"
+KEYS_FILE = "keys.npy"
+VIEW_FILE = "view.feather"
+QUALITY_FILE = "quality.npy"
+SCORES_FILE = "scores.json"
+VERSION_FOLDER = "version"
+
+Summary = dict[str, Any]
+
+
+class RefreshError(InputError):
+    """The view must not be published: too much of it is bad, or gone."""
+
+
+def run_refresh(
+    settings: Settings,
+    interval: DataInterval,
+    *,
+    force_full: bool = False,
+    dry_run: bool = False,
+) -> Summary:
+    """Bring ``data/processed`` up to date with the raw files, up to the end of `interval`.
+
+    Returns the run's summary. Raises `RefreshError` or `SourceError`, and publishes nothing, when
+    the input cannot be trusted.
+    """
+    work = work_folder(settings, uuid4().hex)
+    try:
+        plan_refresh(settings, work, interval, force_full=force_full, dry_run=dry_run)
+        ingest(settings, work)
+        score_comments(settings, work)
+        assemble(settings, work)
+        return publish_version(settings, work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def work_folder(settings: Settings, run_id: str) -> Path:
+    """The scratch folder of a run; the same for all its tasks."""
+    name = re.sub(r"[^0-9A-Za-z]+", "-", run_id).strip("-")[:60]
+    return settings.work / f"data_refresh-{name}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
+
+
+def plan_refresh(
+    settings: Settings,
+    work: Path,
+    interval: DataInterval,
+    *,
+    force_full: bool = False,
+    dry_run: bool = False,
+) -> Summary:
+    """Read and check everything up to the interval's end, and choose the strategy.
+
+    Raises
+    ------
+    SourceError
+        If a file is missing, unreadable or lacks a column.
+    RefreshError
+        If more than ``max_invalid_fraction`` of the rows is bad; they are in the quarantine then.
+    """
+    started = time.monotonic()
+    config, source = load_data_config(settings), resolve_source(settings)
+    now = datetime.now(UTC)
+    view = read_view(source, config, as_of=interval.end, now=now)
+    plan = make_plan(
+        settings,
+        config,
+        source,
+        view,
+        as_of=interval.end,
+        now=now,
+        force_full=force_full,
+        dry_run=dry_run,
+    )
+    if not dry_run:
+        write_quarantine(settings, plan.version_id, view.rejected)
+    _refuse_bad_input(plan, config)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    if _makes_version(plan):
+        _hand_over(settings, work, plan, view)
+    write_json(work / PLAN_FILE, plan.to_json())
+    return {**_outline(plan), "seconds": _since(started)}
+
+
+def ingest(settings: Settings, work: Path) -> Summary:
+    """Merge the new rows into those of the previous version, and keep the latest of each pair.
+
+    Raises `RefreshError` if that leaves far fewer rows than the previous version has.
+    """
+    started = time.monotonic()
+    plan = _read_plan(work)
+    if not _makes_version(plan):
+        return {"skipped": plan.reason}
+    rows = pd.read_feather(work / ROWS_FILE)
+    merged = 0
+    if plan.strategy is Strategy.INCREMENTAL and plan.previous_version:
+        existing = open_version(settings, plan.previous_version).interactions(
+            [schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT]
+        )
+        add_keys(existing)
+        merged = len(existing)
+        rows = pd.concat([existing, rows], ignore_index=True)
+    view = latest_rows(rows)
+    _refuse_shrinking(settings, plan, len(view))
+    view.to_feather(work / VIEW_FILE, compression="uncompressed")
+    return {
+        "accepted": len(view),
+        "superseded": plan.rows_valid - len(view),
+        "merged_with": merged,
+        "seconds": _since(started),
+    }
+
+
+def score_comments(settings: Settings, work: Path) -> Summary:
+    """Score the comments of the view; what a scorer has seen before it does not score again."""
+    started = time.monotonic()
+    plan = _read_plan(work)
+    if not _makes_version(plan):
+        return {"skipped": plan.reason}
+    columns = [schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT]
+    view = pd.read_feather(work / VIEW_FILE, columns=columns)
+    scores = score_view(settings, view, as_of=plan.end, may_train=plan.strategy is Strategy.FULL)
+    np.save(work / QUALITY_FILE, scores.quality.to_numpy(np.float32))
+    write_json(work / SCORES_FILE, {"scorer": scores.scorer})
+    return {**scores.summary, "scorer": scores.scorer, "seconds": _since(started)}
+
+
+def assemble(settings: Settings, work: Path) -> Summary:
+    """Build every file of the new version inside the work folder."""
+    started = time.monotonic()
+    plan = _read_plan(work)
+    if not _makes_version(plan):
+        return {"skipped": plan.reason}
+    rows = pd.read_feather(work / VIEW_FILE)
+    rows[schema.COMMENT_QUALITY] = np.load(work / QUALITY_FILE)
+    dataset = build_dataset(rows, pd.read_feather(work / CATALOGUE_FILE))
+    folder = work / VERSION_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    files = write_files(folder, dataset, np.load(work / KEYS_FILE))
+    scores = json.loads((work / SCORES_FILE).read_text(encoding="utf-8"))
+    manifest = _manifest(plan, files, scores["scorer"], len(rows))
+    write_json(folder / schema.MANIFEST_FILE, manifest)
+    return {
+        "users": dataset.stats["users"],
+        "trainable_users": dataset.stats["matrix"]["users"],
+        "products": dataset.stats["products"],
+        "rows_by_split": dataset.stats["rows_by_split"],
+        "seconds": _since(started),
+    }
+
+
+def publish_version(settings: Settings, work: Path) -> Summary:
+    """Publish the assembled version and return the summary of the whole run.
+
+    With nothing new, the version that was there already is what ``data/processed`` must show.
+    """
+    plan = _read_plan(work)
+    if plan.dry_run:
+        return {**_outline(plan), "published": False}
+    version_id = plan.version_id if _makes_version(plan) else plan.previous_version
+    if version_id is None:
+        raise RefreshError("there is neither a new version nor a previous one to publish")
+    folder = work / VERSION_FOLDER
+    if folder.is_dir():
+        settings.versions.mkdir(parents=True, exist_ok=True)
+        sync_tree(folder)
+        folder.rename(settings.versions / version_id)
+        sync_folder(settings.versions)
+    moved = publish(settings, version_id)
+    manifest = open_version(settings, version_id).manifest
+    return {
+        **_outline(plan),
+        "version_id": version_id,
+        "new_version": _makes_version(plan),
+        "published": moved,
+        "accepted": manifest["rows"]["accepted"],
+        "superseded": manifest["rows"]["superseded"],
+        "comment_scorer": manifest["comment_scorer"],
+    }
+
+
+def remove_work(work: Path) -> None:
+    """Remove a run's scratch folder."""
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _makes_version(plan: Plan) -> bool:
+    return not plan.dry_run and plan.strategy is not Strategy.NOTHING_NEW
+
+
+def _hand_over(settings: Settings, work: Path, plan: Plan, view: View) -> None:
+    rows = view.reviews.accepted
+    if plan.strategy is Strategy.INCREMENTAL and plan.previous_version:
+        rows = new_rows(rows, open_version(settings, plan.previous_version))
+    rows.to_feather(work / ROWS_FILE, compression="uncompressed")
+    view.products.accepted.to_feather(work / CATALOGUE_FILE, compression="uncompressed")
+    np.save(work / KEYS_FILE, view.row_keys)
+
+
+def _read_plan(work: Path) -> Plan:
+    return Plan.from_json(json.loads((work / PLAN_FILE).read_text(encoding="utf-8")))
+
+
+def _refuse_bad_input(plan: Plan, config: DataConfig) -> None:
+    if plan.rows_valid == 0:
+        raise RefreshError(
+            f"none of the {plan.rows_read} rows read is valid and before {plan.as_of}: "
+            f"{plan.quarantined_by_reason or 'there are none'}"
+        )
+    if plan.invalid_fraction > config.max_invalid_fraction:
+        raise RefreshError(
+            f"{plan.rows_quarantined} of {plan.rows_read} rows are bad, more than "
+            f"max_invalid_fraction {config.max_invalid_fraction:g} allows: "
+            f"{plan.quarantined_by_reason}; see data/quarantine/{plan.version_id}.csv"
+        )
+
+
+def _refuse_shrinking(settings: Settings, plan: Plan, accepted: int) -> None:
+    if plan.previous_version is None or plan.reason == "asked for":
+        return
+    before = open_version(settings, plan.previous_version).manifest["rows"]["accepted"]
+    allowed = load_data_config(settings).max_shrink_fraction
+    if accepted < (1 - allowed) * before:
+        raise RefreshError(
+            f"only {accepted} rows are left of the {before} of version {plan.previous_version}, "
+            f"less than max_shrink_fraction {allowed:g} allows; if that is right, run with "
+            "force_full"
+        )
+
+
+def _manifest(plan: Plan, files: dict[str, Any], scorer: str, accepted: int) -> dict[str, Any]:
+    return {
+        "version_id": plan.version_id,
+        "schema_version": SCHEMA_VERSION,
+        "as_of": plan.as_of,
+        "created_at": datetime.now(UTC).isoformat(),
+        "strategy": plan.strategy.value,
+        "reason": plan.reason,
+        "previous_version": plan.previous_version,
+        "source": plan.source,
+        "sources": plan.files,
+        "inputs": plan.inputs,
+        "catalogue": plan.catalogue,
+        "code_version": code_version(),
+        "comment_scorer": scorer,
+        "rows": {
+            "read": plan.rows_read,
+            "accepted": accepted,
+            "superseded": plan.rows_valid - accepted,
+            "quarantined": plan.rows_quarantined,
+            "later": plan.rows_later,
+        },
+        "quarantined_by_reason": plan.quarantined_by_reason,
+        "files": files,
+    }
+
+
+def _outline(plan: Plan) -> Summary:
+    return {
+        "strategy": plan.strategy.value,
+        "reason": plan.reason,
+        "dry_run": plan.dry_run,
+        "source": plan.source["name"],
+        "as_of": plan.as_of,
+        "version_id": plan.version_id if _makes_version(plan) else plan.previous_version,
+        "previous_version": plan.previous_version,
+        "new_interactions": plan.new_interactions,
+        "vanished_interactions": plan.vanished_interactions,
+        "rows_read": plan.rows_read,
+        "rows_valid": plan.rows_valid,
+        "rows_later": plan.rows_later,
+        "quarantined": plan.rows_quarantined,
+        "quarantined_by_reason": plan.quarantined_by_reason,
+        "products_quarantined": plan.products_quarantined,
+    }
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)
