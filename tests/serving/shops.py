@@ -67,6 +67,8 @@ def add_model(
     recall: float = 0.12,
     shop_products: pd.DataFrame | None = None,
     data_version: str = DATA_VERSION,
+    sample_users: tuple[str, ...] = ("0", "1", "2"),
+    baseline: float = 0.05,
 ) -> None:
     """Write an artefact through its writer and register it; `select` makes it the current best."""
     done = histories(seed)
@@ -83,7 +85,7 @@ def add_model(
             "model_id": model_id,
             "data_version": data_version,
             "metrics": {"recall_at_10": recall, "recall_at_10_low": recall},
-            "sample_users": ["0", "1", "2"],
+            "sample_users": list(sample_users),
         },
     )
     registry = Registry(settings)
@@ -93,7 +95,7 @@ def add_model(
         model_type=fitted.model_type,
         hyperparameters={},
         metrics={"recall_at_10": recall, "recall_at_10_low": recall},
-        baseline_comparison={"passes": True},
+        baseline_comparison={"passes": True, "baseline_recall_at_10": baseline},
         training_info={},
     )
     if select:

@@ -1,0 +1,56 @@
+"""
+### model_deployment: bring the best model into service
+
+**Does**: `check_gate` takes the registry's current best (or param `model_id`, or with `rollback`
+the model that the serving one replaced) and refuses it if it is archived, damaged, or more than
+the configured margin worse than the serving model (`force` lets it pass). `deploy` reloads the
+service, makes three checks (`health_check`, `model_id_match`, `recommendations_work`) and on any
+failure restores the previous model. `dry_run` stops before anything changes. If the model serves
+already, it is only verified.
+
+**Reads** `artifacts/cf/registry.json`, the service at `RECSYS_SERVICE_URL`. **Writes**
+`logs/deployment_history.json`. **Options**: `config/deployment.yaml`.
+
+**When it fails** a critical alert says why, and the history says what was done; what serves now is
+in `GET /health` of the service. `check_gate`: nothing was changed; the message names the model and
+the reason. `deploy`, status `rolled_back`: the previous model serves; look at the named check and
+at `logs/service/recommender.log` before deploying that model again. Status `failed` with "could
+NOT be restored": the service needs you now: restart it, then run this with `rollback`.
+"Administration is switched off" or "needs the admin token": `RECSYS_ADMIN_TOKEN` differs between
+Airflow and the service. See docs/deployment.md.
+"""
+
+from typing import Any, cast
+
+from airflow.sdk import Param, task
+
+from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+
+with job_dag(
+    "model_deployment",
+    __doc__,
+    params={
+        "model_id": Param(None, type=["null", "string"], description="Default: the current best"),
+        "rollback": Param(False, type="boolean", description="Back to the model before this one"),
+        "dry_run": Param(False, type="boolean", description="Only say what would be done"),
+        "force": Param(False, type="boolean", description="Deploy even a worse model"),
+    },
+):
+
+    @task
+    @no_retry_on_bad_input
+    def check_gate(params: dict[str, Any] | None = None) -> dict[str, Any]:
+        from recsys.deployment import job
+        from recsys.settings import load_settings
+
+        return job.check_gate(load_settings(), params or {})
+
+    @task
+    @no_retry_on_bad_input
+    def deploy(plan: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
+        from recsys.deployment import job
+        from recsys.settings import load_settings
+
+        return job.bring_into_service(load_settings(), plan, params or {})
+
+    deploy(cast("dict[str, Any]", check_gate()))

@@ -1,0 +1,98 @@
+"""The service, as the deployment sees it: a few HTTP requests."""
+
+import time
+from typing import Any
+
+import requests
+
+from recsys.deployment.config import DeploymentConfig, ServiceAddress
+
+_PAUSE_SECONDS = 1.0
+
+
+class ServiceError(Exception):
+    """The service did not answer, or answered with an error; the text says which."""
+
+
+class ServiceClient:
+    """Asks the service at `address`. Every method raises `ServiceError` on failure."""
+
+    def __init__(self, address: ServiceAddress, config: DeploymentConfig) -> None:
+        self._address = address
+        self._config = config
+
+    def health(self) -> dict[str, Any]:
+        """The content of ``/health``. An unhealthy service is an error."""
+        return self._ask("GET", "/health")
+
+    def serving_model(self) -> str | None:
+        """The id of the model in service, None when there is none."""
+        status, content = self._exchange("GET", "/health")
+        if "model_id" not in content:
+            raise ServiceError(f"GET /health answered {status}: {_sentence(content)}")
+        model_id = content["model_id"]
+        return None if model_id is None else str(model_id)
+
+    def wait_for_serving_model(self) -> str | None:
+        """The same, waiting for a service that is not there yet, for the configured patience."""
+        until = time.monotonic() + self._config.patience_seconds
+        while True:
+            try:
+                return self.serving_model()
+            except ServiceError:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(_PAUSE_SECONDS)
+
+    def reload(self, model_id: str) -> None:
+        """Serve `model_id` in every worker, or fail and serve what was served."""
+        headers = {"Authorization": f"Bearer {self._address.token}"} if self._address.token else {}
+        self._ask(
+            "POST",
+            "/reload_model",
+            {"model_id": model_id},
+            headers=headers,
+            timeout=self._config.reload_timeout_seconds,
+        )
+
+    def recommend(self, user_id: str, topk: int) -> dict[str, Any]:
+        """The answer of ``/recommend``."""
+        return self._ask("POST", "/recommend", {"user_id": user_id, "topk": topk})
+
+    def _ask(self, method: str, path: str, body: Any = None, **options: Any) -> dict[str, Any]:
+        status, content = self._exchange(method, path, body, **options)
+        if status != 200:
+            raise ServiceError(f"{method} {path} answered {status}: {_sentence(content)}")
+        return content
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> tuple[int, dict[str, Any]]:
+        url = self._address.url + path
+        try:
+            answer = requests.request(
+                method,
+                url,
+                json=body,
+                headers=headers,
+                timeout=timeout or self._config.request_timeout_seconds,
+                allow_redirects=False,
+            )
+            content = answer.json()
+        except requests.JSONDecodeError as error:
+            raise ServiceError(f"{method} {url} did not answer with JSON") from error
+        except requests.RequestException as error:
+            raise ServiceError(f"{method} {url} failed: {type(error).__name__}") from error
+        if not isinstance(content, dict):
+            raise ServiceError(f"{method} {url} did not answer with a JSON object")
+        return answer.status_code, content
+
+
+def _sentence(content: dict[str, Any]) -> str:
+    return str(content.get("detail") or content)[:500]

@@ -1,0 +1,61 @@
+"""``config/deployment.yaml`` and where the service is."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from recsys.settings import ConfigModel, Settings
+
+CONFIG_NAME = "deployment.yaml"
+
+
+class GateConfig(ConfigModel):
+    """What a model has to be before it is reloaded."""
+
+    metric: str = "recall_at_10"
+    max_worsening: float = Field(default=0.1, ge=0)
+
+
+class VerifyConfig(ConfigModel):
+    """What the service has to answer afterwards."""
+
+    sample_users: int = Field(default=10, ge=1)
+    cold_users: int = Field(default=2, ge=0)
+    topk: int = Field(default=10, ge=1)
+    max_latency_ms: float = Field(default=1000, gt=0)
+    min_personal_share: float = Field(default=0.5, ge=0, le=1)
+
+
+class DeploymentConfig(ConfigModel):
+    """Every key is explained in the file."""
+
+    reload_timeout_seconds: float = Field(default=150, gt=0)
+    request_timeout_seconds: float = Field(default=5, gt=0)
+    patience_seconds: float = Field(default=60, ge=0)
+    gate: GateConfig = GateConfig()
+    verify: VerifyConfig = VerifyConfig()
+    history_entries: int = Field(default=1000, ge=1)
+
+
+@dataclass(frozen=True)
+class ServiceAddress:
+    """Where the service listens, and the token that it wants for administration."""
+
+    url: str = "http://127.0.0.1:8000"
+    token: str | None = field(default=None, repr=False)
+
+
+def load_config(settings: Settings) -> DeploymentConfig:
+    """Read ``deployment.yaml``. Raises `ConfigError` that names the key."""
+    return settings.read_config(CONFIG_NAME, DeploymentConfig)
+
+
+def read_address(variables: Mapping[str, str] | None = None) -> ServiceAddress:
+    """The service's address and token from the environment."""
+    variables = os.environ if variables is None else variables
+    return ServiceAddress(
+        url=(variables.get("RECSYS_SERVICE_URL") or "http://127.0.0.1:8000").rstrip("/"),
+        token=variables.get("RECSYS_ADMIN_TOKEN", "").strip() or None,
+    )

@@ -1,0 +1,171 @@
+"""Swap the model, verify it, and take it back if it does not hold."""
+
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from recsys.deployment.client import ServiceClient, ServiceError
+from recsys.deployment.config import DeploymentConfig
+from recsys.deployment.gate import Plan
+from recsys.deployment.history import append_history
+from recsys.deployment.verification import NOT_VERIFIED, Verification, sample_users, verify
+from recsys.errors import InputError
+from recsys.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+ALERT = "model_deployment_failed"
+_PAUSE_SECONDS = 1.0
+
+
+class DeploymentFailedError(InputError):
+    """The model is not in service. Trying again without a change would fail again."""
+
+
+def deploy(
+    settings: Settings, client: ServiceClient, config: DeploymentConfig, plan: Plan
+) -> dict[str, Any]:
+    """Bring the planned model into service and verify it; on any failure restore the previous.
+
+    Reload, verification and rollback are one step on purpose: no bad model stays in service
+    while somebody schedules the next step. A model that serves already is only verified.
+
+    Returns the run's summary.
+
+    Raises
+    ------
+    DeploymentFailedError
+        After the previous model was restored (or could not be), the history was written and the
+        alert was sent.
+    """
+    started = time.monotonic()
+    unchanged = plan.serving == plan.model_id
+    verification, problem = _swap_and_verify(settings, client, config, plan)
+    status, rolled_back = "success", False
+    if problem is not None:
+        status, rolled_back, outcome = _restore(settings, client, config, plan)
+        problem = f"{problem}; {outcome}"
+    if not (unchanged and problem is None):
+        append_history(
+            settings,
+            _entry(plan, status, verification, rolled_back, problem),
+            config.history_entries,
+        )
+    if problem is not None:
+        raise_alarm(settings, plan.model_id, problem)
+        raise DeploymentFailedError(f"{plan.model_id} was not deployed: {problem}")
+    return {
+        "model_id": plan.model_id,
+        "previous_model_id": plan.serving,
+        "status": "unchanged" if unchanged else "success",
+        "reason": plan.reason,
+        "verification": verification.checks(),
+        "rollback_triggered": False,
+        "duration_seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def record_refusal(
+    settings: Settings, config: DeploymentConfig, model_id: str | None, error: Exception
+) -> None:
+    """Write a deployment that did not pass the gate into the history, and raise the alarm."""
+    plan = Plan(model_id or "current best", None, "")
+    append_history(
+        settings,
+        _entry(plan, "failed", NOT_VERIFIED, False, str(error)),
+        config.history_entries,
+    )
+    raise_alarm(settings, plan.model_id, str(error))
+
+
+def raise_alarm(settings: Settings, model_id: str, problem: str) -> None:
+    """Send the critical alert. That it cannot be sent is logged and hides nothing."""
+    from recsys.alerting import AlertManager, Severity
+    from recsys.alerting.message import Alert
+
+    try:
+        AlertManager(settings).deliver(
+            Alert(
+                ALERT,
+                f"Deployment of {model_id} failed: {problem}",
+                Severity.CRITICAL,
+                facts={"model_id": model_id},
+                # Every failed deployment is an event of its own: no cool-down holds it back.
+                key=f"{ALERT}:{datetime.now(UTC).isoformat()}",
+            )
+        )
+    except Exception:
+        logger.exception("The alert could not be sent | alert=%s", ALERT)
+
+
+def _swap_and_verify(
+    settings: Settings, client: ServiceClient, config: DeploymentConfig, plan: Plan
+) -> tuple[Verification, str | None]:
+    """The verification, and what went wrong (None: nothing)."""
+    try:
+        users = sample_users(settings, plan.model_id)
+        if plan.serving != plan.model_id:
+            client.reload(plan.model_id)
+    except (ServiceError, InputError) as error:
+        return NOT_VERIFIED, f"the reload failed: {error}"
+    verification = verify(client, plan.model_id, users, config.verify)
+    if verification.passed:
+        return verification, None
+    return verification, "the verification failed: " + "; ".join(verification.problems)
+
+
+def _restore(
+    settings: Settings, client: ServiceClient, config: DeploymentConfig, plan: Plan
+) -> tuple[str, bool, str]:
+    """Make sure that the previous model serves: ``(status, rollback_triggered, sentence)``."""
+    previous = plan.serving
+    if previous is None:
+        return "failed", False, "there is no previous model to restore"
+    if previous == plan.model_id:
+        return "failed", False, "it was in service before this run, nothing was changed"
+    try:
+        if client.wait_for_serving_model() == previous:
+            return "failed", False, f"{previous} is still in service"
+    except ServiceError as error:
+        return "failed", False, f"what serves now is not known: {error}"
+    verification = _reload_patiently(settings, client, config, previous)
+    if verification.passed:
+        return "rolled_back", True, f"{previous} is in service again"
+    why = "; ".join(verification.problems)
+    return "failed", True, f"{previous} could NOT be restored: {why}"
+
+
+def _reload_patiently(
+    settings: Settings, client: ServiceClient, config: DeploymentConfig, model_id: str
+) -> Verification:
+    """Reload and verify, again and again while the service is coming back."""
+    until = time.monotonic() + config.patience_seconds
+    while True:
+        try:
+            client.reload(model_id)
+            verification = verify(client, model_id, sample_users(settings, model_id), config.verify)
+        except (ServiceError, InputError) as error:
+            verification = Verification(False, False, False, (str(error),))
+        if verification.passed or time.monotonic() >= until:
+            return verification
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _entry(
+    plan: Plan,
+    status: str,
+    verification: Verification,
+    rollback_triggered: bool,
+    problem: str | None,
+) -> dict[str, Any]:
+    return {
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model_id": plan.model_id,
+        "previous_model_id": plan.serving,
+        "status": status,
+        "verification": verification.checks(),
+        "rollback_triggered": rollback_triggered,
+        "reason": plan.reason,
+        "error": problem,
+    }

@@ -1,0 +1,122 @@
+"""Which model is to be deployed, and whether it may be."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from recsys.deployment.client import ServiceClient
+from recsys.deployment.config import DeploymentConfig
+from recsys.deployment.history import model_before
+from recsys.errors import InputError
+from recsys.models.artifacts import verify_artifact
+from recsys.registry import Entry, Registry, RegistryError
+from recsys.settings import Settings
+
+
+class GateError(InputError):
+    """The model must not be deployed; the text says why."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do.
+
+    `serving` is what the service answers with now; None: no model, or nothing is known of it.
+    """
+
+    model_id: str
+    serving: str | None
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan_deployment(
+    settings: Settings,
+    client: ServiceClient,
+    config: DeploymentConfig,
+    *,
+    model_id: str | None = None,
+    rollback: bool = False,
+    force: bool = False,
+) -> Plan:
+    """Choose the model and check that it may be deployed.
+
+    Without `model_id` it is the registry's current best; with `rollback` the model that was
+    replaced by the serving one. `force` lets a worse model pass, and nothing else.
+
+    Raises
+    ------
+    GateError, InputError
+        If there is no such model, it is archived or damaged, or worse than the serving one.
+    ServiceError
+        If the service does not answer.
+    """
+    if rollback and model_id:
+        raise InputError("model_id and rollback exclude each other: give one of them")
+    serving = client.wait_for_serving_model()
+    if rollback:
+        wanted, reason = model_before(settings, serving), "rollback was asked for"
+    elif model_id:
+        wanted, reason = model_id, "the model was named"
+    else:
+        wanted, reason = _current_best(settings), "it is the registry's current best"
+    entry = check_sound(settings, wanted)
+    if not (rollback or force or wanted == serving):
+        _check_not_worse(settings, entry, serving, config)
+    return Plan(wanted, serving, reason)
+
+
+def check_sound(settings: Settings, model_id: str) -> Entry:
+    """The entry of a model that is registered, active and undamaged; else raises `InputError`."""
+    registry = Registry(settings)
+    entry = registry.get(model_id)
+    if entry.status != "active":
+        raise GateError(f"{model_id}: is {entry.status}; only active models are deployed")
+    verify_artifact(registry.folder(entry))
+    return entry
+
+
+def _current_best(settings: Settings) -> str:
+    best = Registry(settings).current_best()
+    if best is None:
+        raise GateError(
+            f"{settings.registry}: no model is selected; run model_training, or name a model"
+        )
+    return best.model_id
+
+
+def _check_not_worse(
+    settings: Settings, entry: Entry, serving: str | None, config: DeploymentConfig
+) -> None:
+    if serving is None:
+        return
+    try:
+        current = Registry(settings).get(serving)
+    except RegistryError:
+        return  # what serves is not in the registry any more: there is nothing to compare with
+    metric = config.gate.metric
+    same_data = entry.data_version == current.data_version
+    value = _quality(entry, metric, same_data)
+    reference = _quality(current, metric, same_data)
+    if reference is None:
+        return
+    if value is None:
+        raise GateError(f"{entry.model_id}: has no {metric}, so it cannot be compared")
+    if value < reference * (1 - config.gate.max_worsening):
+        what = metric if same_data else f"{metric} against its baseline"
+        raise GateError(
+            f"{entry.model_id}: {what} is {value:.4f}, the serving model {serving} has "
+            f"{reference:.4f}; more than {config.gate.max_worsening:.0%} worse is deployed only "
+            "with force"
+        )
+
+
+def _quality(entry: Entry, metric: str, same_data: bool) -> float | None:
+    """The metric; between data versions its ratio to the popularity baseline on the same test
+    set, because values of different test sets say nothing about each other."""
+    value = entry.metrics.get(metric)
+    if same_data or value is None:
+        return value
+    baseline = entry.baseline_comparison.get(f"baseline_{metric}")
+    return value / float(baseline) if baseline else None
