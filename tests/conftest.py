@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,8 +38,7 @@ def find_free_port() -> int:
 
 
 @pytest.fixture(autouse=True)
-def _no_inherited_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_inherited_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests never touch the state root of whoever runs them."""
     for name in ("RECSYS_HOME", "RECSYS_ADMIN_TOKEN", "RECSYS_SERVICE_URL"):
         monkeypatch.delenv(name, raising=False)
-    yield

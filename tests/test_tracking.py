@@ -131,7 +131,9 @@ def test_recording_a_run_again_updates_it_and_merges_metadata(tracker):
     start = datetime(2025, 1, 15, 2, tzinfo=UTC)
     tracker.record_run(RunRecord("a", "j", RunStatus.RUNNING, start, None, None, {"x": 1, "y": 1}))
     end = start + timedelta(seconds=90)
-    tracker.record_run(RunRecord("a", "j", RunStatus.SUCCESS, start, end, None, {"y": None, "z": 3}))
+    tracker.record_run(
+        RunRecord("a", "j", RunStatus.SUCCESS, start, end, None, {"y": None, "z": 3})
+    )
     run = tracker.get_run("a")
     assert (run["status"], run["duration_seconds"]) == ("success", 90)
     assert run["metadata"] == {"x": 1, "z": 3}

@@ -15,6 +15,8 @@ from recsys.settings import REPOSITORY, ConfigError, Settings
 
 ENV_FILE = ".env"
 PRIVATE = 0o600
+# SQLite takes one writer at a time; its default of 5 s is short when all jobs start at once.
+SQLITE_TIMEOUT_SECONDS = 60
 
 
 def _token() -> str:
@@ -100,7 +102,9 @@ def stack_environment(settings: Settings) -> dict[str, str]:
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": base_url,
         "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
+            f"sqlite:///{home / 'airflow.db'}?timeout={SQLITE_TIMEOUT_SECONDS}"
+        ),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(
             _port(env, "AIRFLOW_WORKER_LOG_PORT", 8793)

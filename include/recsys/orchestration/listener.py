@@ -19,6 +19,7 @@ from airflow.listeners import hookimpl
 
 from recsys.database import BUSY_TIMEOUT_SECONDS
 from recsys.orchestration import mirror
+from recsys.orchestration.errors import error_line
 from recsys.orchestration.mirror import AirflowRun
 from recsys.tracking import PipelineTracker
 
@@ -167,13 +168,6 @@ def _failed_tasks(run: AirflowRun) -> tuple[str, ...]:
 def _record_task_error(dag_id: str, run_id: str, task_instance: Any, error: Any) -> None:
     if not mirror.is_job(dag_id):
         return
-    line = _last_line(error)
     tracker = _tracker(timeout=WORKER_TIMEOUT_SECONDS)
-    errors = {"task_errors": {task_instance.task_id: line}}
+    errors = {"task_errors": {task_instance.task_id: error_line(error)}}
     tracker.merge_metadata(mirror.tracker_id(dag_id, run_id), errors)
-
-
-def _last_line(error: Any) -> str:
-    text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
-    lines = [line for line in text.splitlines() if line.strip()]
-    return (lines[0] if lines else "no error text")[:1000]

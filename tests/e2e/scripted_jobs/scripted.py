@@ -1,0 +1,42 @@
+"""The six jobs with tasks that do as the run's conf says, for tests of what watches over jobs."""
+
+import time
+from typing import Any
+
+from airflow.sdk import task
+
+from recsys.errors import InputError
+from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+
+JOBS = (
+    "data_refresh",
+    "bert_embeddings",
+    "drift_detection",
+    "model_training",
+    "model_deployment",
+    "health_check",
+)
+
+
+def fill(job: str) -> Any:
+    with job_dag(job, f"Stands in for {job}.") as dag:
+
+        @task
+        @no_retry_on_bad_input
+        def work(dag_run: Any = None) -> dict[str, Any]:
+            conf = dag_run.conf or {}
+            time.sleep(conf.get("sleep", 0))
+            if "bad_input" in conf:
+                raise InputError(conf["bad_input"])
+            return {"rows": conf.get("rows", 1)}
+
+        @task
+        def publish(counts: dict[str, Any]) -> dict[str, Any]:
+            return {"published": counts["rows"]}
+
+        publish(work())
+    return dag
+
+
+for name in JOBS:
+    globals()[name] = fill(name)

@@ -1,0 +1,446 @@
+"""A week of runs of all kinds, compressed: everything that watches over them agrees at the end.
+
+The six jobs are stand-ins that do as a run's conf says; Airflow, the run mirror, the callbacks,
+the supervisor, the SMTP server and the webhook are real.
+"""
+
+import collections
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from recsys.orchestration.client import AirflowClient
+from recsys.orchestration.environment import stack_environment
+from recsys.settings import REPOSITORY
+from tests.live_stack import LiveStack, make_home, wait_for, wait_for_end
+from tests.sinks import MailSink, WebhookSink, mail_sink, webhook_sink
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+JOBS = tuple(json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())["jobs"])
+TIMEOUT_SECONDS = 15
+DEADLINE_SECONDS = 6
+
+
+@pytest.fixture(scope="module")
+def mails() -> Iterator[MailSink]:
+    with mail_sink() as sink:
+        yield sink
+
+
+@pytest.fixture(scope="module")
+def slack() -> Iterator[WebhookSink]:
+    with webhook_sink() as sink:
+        yield sink
+
+
+@pytest.fixture(scope="module")
+def live(stopped_afterwards: Path, mails: MailSink, slack: WebhookSink) -> LiveStack:
+    home = stopped_afterwards
+    stack = make_home(
+        home, {"SLACK_WEBHOOK_URL": slack.url, "ALERT_EMAIL_SENDER": "alerts@example.com"}
+    )
+    _write_config(home, mails.port)
+    jobs = str(Path(__file__).parent / "scripted_jobs")
+    stack = replace(stack, env={**stack.env, "AIRFLOW__CORE__DAGS_FOLDER": jobs})
+    started = stack.recsys("scheduler", "start")
+    assert started.returncode == 0, started.stderr
+    client = stack.client
+    wait_for(lambda: set(client.dags()) == set(JOBS), 60, "all DAGs are read")
+    for job in JOBS:
+        client.unpause(job)
+    return stack
+
+
+def _write_config(home: Path, smtp_port: int) -> None:
+    config = home / "config"
+    config.mkdir()
+    schedule = json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())
+    for job in schedule["jobs"].values():
+        job["enabled"] = False
+    schedule["jobs"]["drift_detection"] |= {
+        "timeout_minutes": TIMEOUT_SECONDS / 60,
+        "deadline_minutes": DEADLINE_SECONDS / 60,
+    }
+    schedule["jobs"]["health_check"] |= {"enabled": True, "cron": "* * * * *"}
+    (config / "scheduler_config.json").write_text(json.dumps(schedule))
+    (config / "alerts_config.yaml").write_text(
+        f"""
+language: en
+email:
+  enabled: true
+  smtp_server: 127.0.0.1
+  smtp_port: {smtp_port}
+  sender: "${{ALERT_EMAIL_SENDER}}"
+  password: null
+  recipients: [team@example.com]
+slack:
+  enabled: true
+  webhook_url: "${{SLACK_WEBHOOK_URL}}"
+"""
+    )
+
+
+@pytest.fixture(scope="module")
+def week(live: LiveStack) -> dict[str, Any]:
+    """Run the week; what was expected to happen, by kind."""
+    client = live.client
+    script: dict[str, Any] = {"failed": [], "marked": [], "killed": []}
+
+    # Twice at once: the second of each pair has to wait for the first.
+    script["pairs"] = {
+        job: [client.trigger(job, {"sleep": 3}), client.trigger(job, {"sleep": 3})]
+        for job in JOBS
+        if job not in ("drift_detection", "health_check")
+    }
+    late = client.trigger("drift_detection", {"sleep": 60})
+    script["timed_out"] = ("drift_detection", late)
+    script["queued_late"] = ("drift_detection", client.trigger("drift_detection"))
+    script["waited"] = wait_for(lambda: _second_waits(client, script["pairs"]), 30, "a queue")
+
+    for job in ("data_refresh", "model_training", "model_deployment"):
+        for number in range(2):
+            run = client.trigger(job, {"bad_input": f"file {number}: no column 'rating'"})
+            script["failed"].append((job, run))
+    for job in ("data_refresh", "bert_embeddings", "model_training", "model_deployment"):
+        for number in range(5):
+            client.trigger(job, {"rows": number})
+    script["backfill"] = _backfill(live, "data_refresh", "2024-01-01", "2024-01-14")
+
+    marked = client.trigger("bert_embeddings", {"sleep": 120})
+    _wait_for_task(client, "bert_embeddings", marked)
+    _mark(live, "bert_embeddings", marked, "failed")
+    script["marked"].append(("bert_embeddings", marked, "cancelled"))
+    passed = client.trigger("bert_embeddings", {"sleep": 120})
+    _wait_for_task(client, "bert_embeddings", passed)
+    _mark(live, "bert_embeddings", passed, "success")
+    script["marked"].append(("bert_embeddings", passed, "success"))
+
+    killed = client.trigger("model_training", {"sleep": 20})
+    _wait_for_task(client, "model_training", killed)
+    _kill_task_processes(live, "model_training")
+    script["killed"].append(("model_training", killed))
+
+    interrupted = client.trigger("model_deployment", {"sleep": 10})
+    _wait_for_task(client, "model_deployment", interrupted)
+    script["scheduler_back_after"] = _kill_scheduler(live)
+    script["killed"].append(("model_deployment", interrupted))
+
+    wait_for(lambda: not _open_runs(client), 240, "all runs have ended")
+    time.sleep(3)  # the last run's callbacks
+    return script
+
+
+def test_at_least_sixty_runs_of_all_kinds_took_place(live, week):
+    runs = _all_runs(live.client)
+    kinds = collections.Counter(run["run_type"] for run in runs)
+    assert len(runs) >= 60
+    assert set(kinds) == {"manual", "scheduled", "backfill"}
+    assert kinds["backfill"] >= 14
+
+
+def test_a_second_run_of_a_job_waits_for_the_first(live, week):
+    assert week["waited"]
+    for job, (first, second) in week["pairs"].items():
+        one, two = live.client.run(job, first), live.client.run(job, second)
+        assert datetime.fromisoformat(two["start_date"]) >= datetime.fromisoformat(one["end_date"])
+
+
+def test_the_mirror_agrees_with_airflow_on_every_run(live, week):
+    reconciled = live.recsys("tracker", "reconcile", "--days", "4000")
+    assert reconciled.returncode == 0, reconciled.stderr
+    # What the mirror itself missed can only be what happened while the scheduler was dead.
+    assert json.loads(reconciled.stdout)["repaired"] <= 2
+
+    marked = {(job, run): status for job, run, status in week["marked"]}
+    for run in _all_runs(live.client):
+        job, run_id = run["dag_id"], run["dag_run_id"]
+        record = live.tracker.get_run(f"{job}__{run_id}")
+        assert record is not None, (job, run_id)
+        assert record["status"] == marked.get((job, run_id), run["state"]), (job, run_id)
+        assert record["metadata"]["run_type"] == run["run_type"]
+        if run["state"] == "success" and (job, run_id) not in marked:
+            assert set(record["metadata"]["summary"]) == {"work", "publish"}
+    again = json.loads(live.recsys("tracker", "reconcile", "--days", "4000").stdout)
+    assert again["repaired"] == 0
+
+
+def test_a_failed_run_names_its_task_and_its_error(live, week):
+    for job, run_id in week["failed"]:
+        record = live.tracker.get_run(f"{job}__{run_id}")
+        assert record["status"] == "failed"
+        assert record["metadata"]["failing_task"] == "work"
+        assert "no column 'rating'" in record["error_message"]
+
+
+def test_a_timed_out_run_says_so(live, week):
+    job, run_id = week["timed_out"]
+    record = live.tracker.get_run(f"{job}__{run_id}")
+    assert record["status"] == "failed"
+    assert "timed out" in record["error_message"]
+
+
+def test_a_killed_worker_and_a_killed_scheduler_delay_runs_but_do_not_break_them(live, week):
+    assert week["scheduler_back_after"] < 30
+    for job, run_id in week["killed"]:
+        assert live.client.run(job, run_id)["state"] == "success"
+        assert live.tracker.get_run(f"{job}__{run_id}")["status"] == "success"
+
+
+def test_each_failure_gives_one_alert_per_channel(live, week, mails, slack):
+    log = (live.settings.logs / "service" / "alerts.log").read_text()
+    failures = [*week["failed"], week["timed_out"]]
+    assert sum("_failed triggered" in line for line in log.splitlines()) == len(failures)
+    for _, run_id in failures:
+        assert len([line for line in log.splitlines() if _fails(line, run_id)]) == 1
+        told = [mail for mail in mails.mails if run_id in _text(mail) and _is_failure(mail)]
+        assert len(told) == 1
+        assert _run_link(live, run_id) in _text(told[0])
+    posted = [body for body in slack.bodies if b"_failed" in body or b"failed" in body.lower()]
+    assert len([body for body in posted if b"deadline" not in body.lower()]) == len(failures)
+
+
+def test_a_missed_deadline_is_told_within_a_minute_also_for_a_queued_run(live, week, mails):
+    for job, run_id in (week["timed_out"], week["queued_late"]):
+        told = [mail for mail in mails.mails if run_id in _text(mail) and not _is_failure(mail)]
+        assert len(told) == 1, (job, run_id)
+        assert job in told[0]["Subject"]
+        queued = datetime.fromisoformat(live.client.run(job, run_id)["queued_at"])
+        due = queued + timedelta(seconds=DEADLINE_SECONDS)
+        sent = told[0]["Date"].datetime
+        assert timedelta(seconds=-2) <= sent - due <= timedelta(seconds=60)
+
+
+def test_the_scheduler_log_has_its_two_lines_for_every_run(live, week):
+    lines = (live.settings.logs / "scheduler" / "scheduler.log").read_text().splitlines()
+    started = [line for line in lines if "| INFO | Starting job: data_refresh" in line]
+    runs = [run for run in _all_runs(live.client) if run["dag_id"] == "data_refresh"]
+    assert len(started) == len(runs)
+    ended = [line for line in lines if "Job completed: data_refresh | duration=" in line]
+    assert len(ended) == len(runs)
+    assert sum("status=failed" in line for line in ended) == 2
+
+
+def test_stats_count_the_week(live, week):
+    stats = json.loads(live.recsys("stats").stdout)["stats_by_pipeline"]
+    refresh = stats["data_refresh"]
+    assert refresh["failed"] == 2
+    assert refresh["running"] == 0
+    assert refresh["success_rate"] == round(refresh["success"] / (refresh["success"] + 2), 3)
+
+
+def test_a_locked_or_read_only_tracker_hurts_no_run(live, week):
+    client = live.client
+    database = live.settings.pipeline_db
+    lock = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sqlite3, sys, time\n"
+            "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+            "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); time.sleep(60)",
+            str(database),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert lock.stdout.readline().strip() == b"locked"
+        begun = time.monotonic()
+        fine = client.trigger("data_refresh", {"rows": 7})
+        broken = client.trigger("model_training", {"bad_input": "while the tracker was locked"})
+        assert wait_for_end(client, "data_refresh", fine) == "success"
+        assert wait_for_end(client, "model_training", broken) == "failed"
+        assert time.monotonic() - begun < 45
+    finally:
+        lock.terminate()
+        lock.wait()
+    live.recsys("tracker", "reconcile")
+    assert live.tracker.get_run(f"data_refresh__{fine}")["status"] == "success"
+    assert live.tracker.get_run(f"model_training__{broken}")["status"] == "failed"
+
+
+def test_a_deleted_run_is_cancelled(live, week):
+    client = live.client
+    run_id = client.trigger("data_refresh", {"sleep": 1})
+    assert wait_for_end(client, "data_refresh", run_id) == "success"
+    tracker = live.tracker
+    wait_for(lambda: tracker.get_run(f"data_refresh__{run_id}"), 10, "the mirror")
+    # As if the scheduler had died before the run ended, and a person had deleted the run.
+    record = tracker.get_run(f"data_refresh__{run_id}")
+    _set_running(tracker, record)
+    response = requests.delete(
+        f"{client.url}/api/v2/dags/data_refresh/dagRuns/{run_id}",
+        headers=_headers(client),
+        timeout=10,
+    )
+    assert response.status_code == 204
+    live.recsys("tracker", "reconcile")
+    assert tracker.get_run(f"data_refresh__{run_id}")["status"] == "cancelled"
+
+
+def test_stop_leaves_no_process_and_no_port(live, week):
+    before = [process for process in psutil.process_iter() if _works_in(process, live)]
+    assert before
+    stopped = live.recsys("scheduler", "stop")
+    assert stopped.returncode == 0, stopped.stderr
+    alive = [process for process in before if _is_alive(process)]
+    assert alive == []
+    status = live.recsys("scheduler", "status", "--json")
+    assert status.returncode == 1
+    states = {part["state"] for part in json.loads(status.stdout)["components"]}
+    assert states == {"STOPPED"}
+
+
+def _second_waits(client: AirflowClient, pairs: dict[str, list[str]]) -> bool:
+    states = [
+        (client.run(job, first)["state"], client.run(job, second)["state"])
+        for job, (first, second) in pairs.items()
+    ]
+    return any(state == ("running", "queued") for state in states)
+
+
+def _backfill(live: LiveStack, job: str, start: str, end: str) -> str:
+    command = ["backfill", "create", "--dag-id", job, "--from-date", start, "--to-date", end]
+    result = subprocess.run(
+        [sys.executable, "-m", "airflow", *command],
+        env=_airflow_env(live),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def _airflow_env(live: LiveStack) -> dict[str, str]:
+    env = {**stack_environment(live.settings), **live.env}
+    return {**env, "RECSYS_HOME": str(live.settings.home)}
+
+
+def _wait_for_task(client: AirflowClient, job: str, run_id: str) -> None:
+    wait_for(
+        lambda: any(task["state"] == "running" for task in client.task_instances(job, run_id)),
+        180,
+        f"a running task of {job} {run_id}",
+    )
+
+
+def _mark(live: LiveStack, job: str, run_id: str, state: str) -> None:
+    client = live.client
+    response = requests.patch(
+        f"{client.url}/api/v2/dags/{job}/dagRuns/{run_id}",
+        json={"state": state},
+        headers=_headers(client),
+        timeout=30,
+    )
+    assert response.ok, response.text
+
+
+def _headers(client: AirflowClient) -> dict[str, str]:
+    client.dags()  # logs in
+    return {"Authorization": str(client._session.headers["Authorization"])}
+
+
+def _kill_task_processes(live: LiveStack, job: str) -> None:
+    tasks = [
+        process
+        for process in psutil.process_iter()
+        if _works_in(process, live) and job in " ".join(process.cmdline())
+    ]
+    assert tasks
+    for process in tasks:
+        process.send_signal(signal.SIGKILL)
+
+
+def _kill_scheduler(live: LiveStack) -> float:
+    """Seconds until a new scheduler reports a heartbeat."""
+    pid = live.component_pid("scheduler")
+    killed = time.time()
+    os.kill(pid, signal.SIGKILL)
+
+    def is_back() -> bool:
+        beat = live.client.health()["scheduler"]["latest_scheduler_heartbeat"]
+        return (
+            live.component_pid("scheduler") not in (0, pid)
+            and datetime.fromisoformat(beat).timestamp() > killed
+        )
+
+    wait_for(is_back, 60, "the scheduler is back")
+    return time.time() - killed
+
+
+def _all_runs(client: AirflowClient) -> list[dict[str, Any]]:
+    beginning = datetime.fromisoformat("2015-01-01T00:00:00+00:00")
+    return [
+        run
+        for job in JOBS
+        for run in client.runs_since(job, beginning)
+        if run["state"] in ("success", "failed")
+    ]
+
+
+def _open_runs(client: AirflowClient) -> list[str]:
+    beginning = datetime.fromisoformat("2015-01-01T00:00:00+00:00")
+    return [
+        run["dag_run_id"]
+        for job in JOBS
+        if job != "health_check"
+        for run in client.runs_since(job, beginning)
+        if run["state"] not in ("success", "failed")
+    ]
+
+
+def _set_running(tracker: Any, record: dict[str, Any]) -> None:
+    from recsys.tracking import RunRecord, RunStatus
+
+    tracker.record_run(
+        RunRecord(
+            record["run_id"],
+            record["pipeline_name"],
+            RunStatus.RUNNING,
+            datetime.fromisoformat(record["started_at"]),
+            None,
+            None,
+            {},
+        )
+    )
+
+
+def _fails(line: str, run_id: str) -> bool:
+    return "_failed triggered" in line and run_id in line
+
+
+def _text(mail: Any) -> str:
+    return str(mail.get_body(("plain",)).get_content())
+
+
+def _is_failure(mail: Any) -> bool:
+    return "failed" in mail["Subject"].lower()
+
+
+def _run_link(live: LiveStack, run_id: str) -> str:
+    return f"{live.client.url}/dags/"
+
+
+def _works_in(process: psutil.Process, live: LiveStack) -> bool:
+    try:
+        return Path(process.cwd()) == live.settings.home
+    except psutil.Error:
+        return False
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

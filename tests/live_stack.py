@@ -1,0 +1,97 @@
+"""A real stack (Airflow, service, supervisor) in a temporary home on ports of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.orchestration.client import ENDED, AirflowClient
+from recsys.orchestration.environment import read_env
+from recsys.settings import Settings
+from recsys.tracking import PipelineTracker
+from tests.conftest import find_free_port
+
+
+@dataclass(frozen=True)
+class LiveStack:
+    """Handles on a running stack."""
+
+    settings: Settings
+    env: Mapping[str, str]
+
+    @property
+    def client(self) -> AirflowClient:
+        stored = read_env(self.settings)
+        return AirflowClient(
+            f"http://127.0.0.1:{stored['AIRFLOW_PORT']}",
+            stored["RECSYS_AIRFLOW_USER"],
+            stored["RECSYS_AIRFLOW_PASSWORD"],
+        )
+
+    @property
+    def service_url(self) -> str:
+        return f"http://127.0.0.1:{read_env(self.settings)['RECSYS_SERVICE_PORT']}"
+
+    @property
+    def tracker(self) -> PipelineTracker:
+        return PipelineTracker(self.settings.pipeline_db)
+
+    def recsys(self, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+        """Run ``python -m recsys ...`` as a person in this home would."""
+        return subprocess.run(
+            [sys.executable, "-m", "recsys", *arguments],
+            env=dict(self.env),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def component_pid(self, name: str) -> int:
+        parts = json.loads(self.recsys("scheduler", "status", "--json").stdout)["components"]
+        return next(part["pid"] for part in parts if part["name"] == name)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The first true value of `condition`, asked twice a second."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.5)
+    pytest.fail(f"not within {seconds:g} s: {what}")
+
+
+def wait_for_end(client: AirflowClient, job: str, run_id: str, seconds: float = 120) -> str:
+    """The state in which a run ended."""
+    wait_for(
+        lambda: client.run(job, run_id)["state"] in ENDED, seconds, f"the end of {job} {run_id}"
+    )
+    return str(client.run(job, run_id)["state"])
+
+
+def make_home(home: Path, variables: Mapping[str, str] | None = None) -> LiveStack:
+    """A state root with ports of its own and `variables` in its ``.env``; nothing started."""
+    home.mkdir(parents=True, exist_ok=True)
+    names = (
+        "AIRFLOW_PORT",
+        "RECSYS_SERVICE_PORT",
+        "AIRFLOW_WORKER_LOG_PORT",
+        "AIRFLOW_TRIGGERER_LOG_PORT",
+    )
+    values = {name: str(find_free_port()) for name in names}
+    values |= {"RECSYS_AIRFLOW_USER": "admin", **(variables or {})}
+    (home / ".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIRFLOW", "RECSYS_"))
+    }
+    return LiveStack(Settings(home), {**inherited, "RECSYS_HOME": str(home)})
