@@ -241,6 +241,14 @@ class AlertManager:
         ]
         return results.count(outcome.SENT)
 
+    def was_told_of_runs(self, job: str, since: datetime) -> bool:
+        """Whether a failure or a missed deadline of `job` was told since then."""
+        try:
+            return self._state.was_told_since(f"{job}/", since)
+        except (sqlite3.Error, OSError) as error:
+            self._state_is_out_of_order(error)
+            return False
+
     def recent(self, limit: int = 20) -> list[dict[str, Any]]:
         """The last alerts, newest first: what was told when, and what became of it."""
         return [

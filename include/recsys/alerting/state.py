@@ -181,6 +181,16 @@ class AlertState:
             for row in rows
         ]
 
+    def was_told_since(self, key_prefix: str, since: datetime) -> bool:
+        """Whether any alert whose key begins with `key_prefix` was sent since then."""
+        with contextlib.closing(self._open()) as database:
+            row = database.execute(
+                "SELECT 1 FROM alerts WHERE substr(alert_key, 1, length(?1)) = ?1"
+                " AND created_at >= ?2 LIMIT 1",
+                (key_prefix, since.timestamp()),
+            ).fetchone()
+        return row is not None
+
     def recent(self, limit: int) -> list[Told]:
         """The last `limit` alerts, newest first."""
         with contextlib.closing(self._open()) as database:

@@ -1,0 +1,54 @@
+"""``config/health.yaml``; every key is explained there."""
+
+from typing import Final
+
+from pydantic import Field
+
+from recsys.settings import ConfigModel, Settings
+
+CONFIG_NAME: Final = "health.yaml"
+
+
+class ServiceConfig(ConfigModel):
+    timeout_seconds: float = Field(default=5, gt=0)
+
+
+class DataConfig(ConfigModel):
+    max_age_days: float = Field(default=7, gt=0)
+
+
+class ModelHealthConfig(ConfigModel):
+    deployment_grace_hours: float = Field(default=26, ge=0)
+
+
+class PipelineConfig(ConfigModel):
+    window_days: int = Field(default=7, ge=1)
+    min_success_rate: float = Field(default=0.5, ge=0, le=1)
+    max_running_hours: float = Field(default=24, gt=0)
+    silence_grace_minutes: float = Field(default=15, ge=0)
+
+
+class MetricsConfig(ConfigModel):
+    window_minutes: float = Field(default=60, gt=0)
+    min_requests: int = Field(default=5, ge=1)
+
+
+class ReportsConfig(ConfigModel):
+    keep_days: float = Field(default=90, gt=0)
+    overdue_hours: float = Field(default=2, gt=0)
+
+
+class HealthConfig(ConfigModel):
+    """All sections; each can be left out."""
+
+    service: ServiceConfig = ServiceConfig()
+    data: DataConfig = DataConfig()
+    model: ModelHealthConfig = ModelHealthConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    reports: ReportsConfig = ReportsConfig()
+
+
+def load_config(settings: Settings) -> HealthConfig:
+    """Read ``health.yaml``. Raises `ConfigError` that names the key."""
+    return settings.read_config(CONFIG_NAME, HealthConfig)

@@ -1,0 +1,107 @@
+"""Is the published data complete, unchanged and of use?"""
+
+import json
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow.parquet
+
+from recsys.alerting import Severity
+from recsys.data import schema
+from recsys.data.versions import PublishedVersion, current_version, published_folder
+from recsys.errors import InputError
+from recsys.health.config import load_config
+from recsys.health.verdict import Problem, verdict
+from recsys.settings import Settings, load_settings
+
+REQUIRED_FILES: Final = (
+    schema.INTERACTIONS_FILE,
+    schema.MATRIX_FILE,
+    schema.MAPPINGS_FILE,
+    schema.USER_METADATA_PICKLE,
+)
+
+
+def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
+    """Check the four documented files: there, readable, as the manifest says, fitting together.
+
+    ``user_metadata.pkl`` is compared with its hash and not opened: nothing here unpickles.
+
+    Returns
+    -------
+    dict
+        ``healthy``, ``files`` (name -> whether it exists), and if there is a version
+        ``version_id``, ``as_of``, ``age_days``, ``interactions``, ``users``, ``items``; when
+        unhealthy ``error`` and ``severity``.
+    """
+    settings = settings or load_settings()
+    files = {name: (settings.processed / name).is_file() for name in REQUIRED_FILES}
+    try:
+        if published_folder(settings) is None:
+            problem = "no data version was published yet; run data_refresh"
+            return verdict([Problem(Severity.WARNING, problem)], files=files)
+        version = current_version(settings)
+    except InputError as error:
+        return verdict([Problem(Severity.CRITICAL, str(error))], files=files)
+    age_days = (datetime.now(UTC) - version.as_of).total_seconds() / 86_400
+    details: dict[str, Any] = {
+        "files": files,
+        "version_id": version.version_id,
+        "as_of": version.as_of.isoformat(),
+        "age_days": round(age_days, 2),
+    }
+    problems = [
+        Problem(Severity.CRITICAL, f"{settings.processed / name}: the file does not exist")
+        for name, exists in files.items()
+        if not exists
+    ]
+    if not problems:
+        problems, sizes = _examine(version)
+        details |= sizes
+    limit = load_config(settings).data.max_age_days
+    if age_days > limit:
+        problem = f"the data is {age_days:.1f} days old (at most {limit:g} are expected)"
+        problems.append(Problem(Severity.WARNING, problem))
+    return verdict(problems, **details)
+
+
+def _examine(version: PublishedVersion) -> tuple[list[Problem], dict[str, int]]:
+    try:
+        version.verify()
+        sizes = _sizes(version.path)
+    except (InputError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        problem = str(error) if isinstance(error, InputError) else f"{version.path}: {error!r}"
+        return [Problem(Severity.CRITICAL, problem)], {}
+    rows = version.manifest["files"][schema.INTERACTIONS_FILE]["rows"]
+    matrix = (sizes.pop("matrix_rows"), sizes.pop("matrix_columns"))
+    problems = []
+    if sizes["interactions"] != rows:
+        text = f"{schema.INTERACTIONS_FILE} has {sizes['interactions']} rows, not {rows}"
+        problems.append(Problem(Severity.CRITICAL, text))
+    if matrix != (sizes["users"], sizes["items"]):
+        text = (
+            f"{schema.MATRIX_FILE} is {matrix[0]} x {matrix[1]}, but {schema.MAPPINGS_FILE} maps"
+            f" {sizes['users']} users and {sizes['items']} items"
+        )
+        problems.append(Problem(Severity.CRITICAL, text))
+    if not rows:
+        problems.append(Problem(Severity.CRITICAL, "the published version holds no interaction"))
+    return problems, sizes
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Rows, users, items and shape, from as little of each file as tells them."""
+    mappings = json.loads((folder / schema.MAPPINGS_FILE).read_text(encoding="utf-8"))
+    with np.load(folder / schema.MATRIX_FILE, allow_pickle=False) as matrix:
+        rows, columns = (int(size) for size in matrix["shape"])
+    metadata = pyarrow.parquet.read_metadata(folder / schema.INTERACTIONS_FILE)
+    return {
+        "interactions": int(metadata.num_rows),
+        "users": len(mappings["user_to_idx"]),
+        "items": len(mappings["item_to_idx"]),
+        "matrix_rows": rows,
+        "matrix_columns": columns,
+    }

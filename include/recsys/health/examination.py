@@ -1,0 +1,135 @@
+"""All findings of a health check put together: alerts, report, summary."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from recsys.alerting import AlertManager, Severity
+from recsys.alerting.message import Alert, facts_of
+from recsys.errors import InputError
+from recsys.health.config import load_config
+from recsys.health.reports import remove_old_reports, write_report
+from recsys.health.silence import report_silence
+from recsys.health.traffic import judged, service_metrics
+from recsys.health.verdict import Problem, verdict, worst
+from recsys.settings import Settings
+
+COMPONENTS: Final = ("service", "data", "model", "pipeline")
+
+
+class BrokenCheckError(RuntimeError):
+    """A check did not come to a result: nothing is known about its component."""
+
+
+def evaluate(
+    settings: Settings,
+    results: Mapping[str, Mapping[str, Any] | None],
+    component: str | None = None,
+    *,
+    now: datetime | None = None,
+) -> dict[str, Any]:
+    """Alert for what is wrong, resolve what is right again, write the report.
+
+    Parameters
+    ----------
+    results
+        What the checks returned, by component; None for a check that broke.
+    component
+        The only component that was checked; None for all. The report is then partial and does
+        not become ``latest.json``.
+
+    Returns
+    -------
+    dict
+        ``status`` (``healthy``, ``warning`` or ``critical``), ``unhealthy`` (components),
+        ``alerts`` (names of broken rules), ``overdue_jobs``, ``redelivered``, ``report`` (its
+        path below the state root).
+
+    Raises
+    ------
+    InputError
+        If the component is unknown.
+    BrokenCheckError
+        After everything else is done, if a check broke.
+    """
+    if component is not None and component not in COMPONENTS:
+        raise InputError(
+            f"component {component!r} is unknown; expected one of {', '.join(COMPONENTS)}"
+        )
+    now = now or datetime.now(UTC)
+    chosen = COMPONENTS if component is None else (component,)
+    broken = [name for name in chosen if results.get(name) is None]
+    checks = {name: dict(results.get(name) or _broken(name)) for name in chosen}
+    manager = AlertManager(settings)
+    for name, result in checks.items():
+        _tell(manager, name, result)
+    report: dict[str, Any] = {
+        "generated_at": now.isoformat(),
+        "component": component,
+        "status": worst(checks.values()),
+        "checks": checks,
+    }
+    if component in (None, "service"):
+        report |= _hold_against_rules(settings, manager, now)
+    if component in (None, "pipeline"):
+        report["overdue_jobs"] = report_silence(settings, manager, now)
+    report["status"] = _overall(report)
+    report["redelivered"] = manager.retry_undelivered()
+    path = write_report(settings, report, now, full=component is None)
+    remove_old_reports(settings, now, load_config(settings).reports.keep_days)
+    if broken:
+        raise BrokenCheckError(f"the {' and '.join(broken)} check broke; the report is {path.name}")
+    return {
+        "status": report["status"],
+        "unhealthy": [name for name, result in checks.items() if not result["healthy"]],
+        "alerts": [alert["alert_name"] for alert in report.get("alerts", [])],
+        "overdue_jobs": sorted(report.get("overdue_jobs", {})),
+        "redelivered": report["redelivered"],
+        "report": str(path.relative_to(settings.home)),
+    }
+
+
+def _hold_against_rules(settings: Settings, manager: AlertManager, now: datetime) -> dict[str, Any]:
+    metrics = service_metrics(settings, now)
+    known = judged(metrics, load_config(settings).metrics.min_requests)
+    return {"metrics": metrics, "alerts": manager.check_alert_conditions(known)}
+
+
+def _overall(report: Mapping[str, Any]) -> str:
+    """The worst of the checks, of the broken rules, and of silence."""
+    found = [*report["checks"].values()]
+    found += [
+        {"healthy": False, "severity": alert["severity"]}
+        for alert in report.get("alerts", [])
+        if alert["severity"] != Severity.INFO
+    ]
+    if report.get("overdue_jobs"):
+        found.append({"healthy": False, "severity": Severity.CRITICAL})
+    return worst(found)
+
+
+def _broken(component: str) -> dict[str, Any]:
+    problem = "the check itself broke; see the log of its task"
+    return verdict([Problem(Severity.CRITICAL, problem)], broken=True)
+
+
+def _tell(manager: AlertManager, component: str, result: Mapping[str, Any]) -> None:
+    """One alert for a component, and its end. A broken check is told by its failed task."""
+    name = f"{component}_unhealthy"
+    texts = manager.texts
+    if result.get("broken"):
+        return
+    if result["healthy"]:
+        text = texts.say("healthy_again", component=component)
+        manager.resolve(name, f"the {component} check passes again", text=text)
+        return
+    manager.deliver(
+        Alert(
+            name,
+            result["error"],
+            Severity(result["severity"]),
+            text=texts.say("unhealthy_text", component=component, problem=result["error"]),
+            headline=texts.say("unhealthy", component=component),
+            facts=facts_of({"component": component}),
+        )
+    )

@@ -1,0 +1,56 @@
+"""Is there a selected model, is it intact, and does the service serve it?"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from recsys.alerting import Severity
+from recsys.errors import InputError
+from recsys.health.config import load_config
+from recsys.health.service import serving_model
+from recsys.health.verdict import Problem, verdict
+from recsys.models.artifacts import verify_artifact
+from recsys.registry import Registry
+from recsys.settings import Settings, load_settings
+
+
+def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
+    """Check the registry, the files of its current best, and what is being served.
+
+    A service that does not answer is the service check's business and no problem here.
+
+    Returns
+    -------
+    dict
+        ``healthy``, and if a model is selected ``model_id``, ``selected_at`` and
+        ``serving_model_id`` (None if the service does not say); when unhealthy ``error`` and
+        ``severity``.
+    """
+    settings = settings or load_settings()
+    registry = Registry(settings)
+    damage = registry.problem()
+    if damage is not None:
+        return verdict([Problem(Severity.CRITICAL, damage)])
+    selection = registry.selection()
+    if selection is None:
+        problem = "no model is selected yet; run model_training"
+        return verdict([Problem(Severity.WARNING, problem)])
+    problems = []
+    try:
+        verify_artifact(registry.folder(registry.get(selection.model_id)))
+    except (InputError, OSError) as error:
+        problems.append(Problem(Severity.CRITICAL, f"current best {selection.model_id}: {error}"))
+    served = serving_model(settings)
+    grace = timedelta(hours=load_config(settings).model.deployment_grace_hours)
+    waiting = datetime.now(UTC) - datetime.fromisoformat(selection.selected_at)
+    if served is not None and served != selection.model_id and waiting > grace:
+        problem = (
+            f"the service serves {served}, although {selection.model_id} was selected"
+            f" {waiting.total_seconds() / 3600:.0f} hours ago"
+        )
+        problems.append(Problem(Severity.WARNING, problem))
+    return verdict(
+        problems,
+        model_id=selection.model_id,
+        selected_at=selection.selected_at,
+        serving_model_id=served,
+    )

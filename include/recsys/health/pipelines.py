@@ -1,0 +1,57 @@
+"""Do the jobs succeed?"""
+
+import logging
+from typing import Any
+
+from recsys.alerting import Severity
+from recsys.health.config import load_config
+from recsys.health.verdict import Problem, verdict
+from recsys.settings import Settings, load_settings
+from recsys.tracking import PipelineTracker
+
+logger = logging.getLogger(__name__)
+
+
+def reconcile(settings: Settings) -> dict[str, Any]:
+    """Repair the record of runs from Airflow's own.
+
+    Returns ``{"compared", "repaired", "cancelled"}``, or ``{"error"}`` if Airflow's API could
+    not be asked: what is recorded is then all there is to judge by.
+    """
+    from recsys.cli.jobs import connect
+    from recsys.orchestration.reconcile import reconcile_runs
+
+    try:
+        return dict(reconcile_runs(connect(settings), PipelineTracker(settings.pipeline_db)))
+    except Exception as error:
+        logger.exception("The record of runs could not be compared with Airflow")
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
+    """Unhealthy if the success rate of any pipeline in the window is below one half.
+
+    Runs that were abandoned (see ``pipeline.max_running_hours``) are closed first, so that a
+    pipeline is not taken for running for ever.
+
+    Returns
+    -------
+    dict
+        ``healthy``, ``closed_runs``, ``period_days``, ``stats_by_pipeline`` (as
+        `PipelineTracker.get_stats`); when unhealthy ``error`` and ``severity``.
+    """
+    settings = settings or load_settings()
+    config = load_config(settings).pipeline
+    tracker = PipelineTracker(settings.pipeline_db)
+    closed = tracker.cleanup_stale_runs(config.max_running_hours)
+    stats = tracker.get_stats(config.window_days)
+    problems = [
+        Problem(
+            Severity.CRITICAL,
+            f"{name}: {one['failed']} of {one['success'] + one['failed']} runs of the last"
+            f" {config.window_days} days failed",
+        )
+        for name, one in stats["stats_by_pipeline"].items()
+        if one["success_rate"] is not None and one["success_rate"] < config.min_success_rate
+    ]
+    return verdict(problems, closed_runs=closed, **stats)

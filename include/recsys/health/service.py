@@ -1,0 +1,101 @@
+"""Is the recommendation service there, and does it recommend?"""
+
+import time
+from typing import Any, Final
+
+import requests
+
+from recsys.alerting import Severity
+from recsys.deployment.config import read_address
+from recsys.errors import InputError
+from recsys.health.config import load_config
+from recsys.health.verdict import Problem, verdict
+from recsys.registry import Registry
+from recsys.settings import Settings, load_settings
+
+TRIAL_USER: Final = "health-check"
+"""Whom the trial recommendation is for; the metrics of the service leave these requests out."""
+
+_TRIAL_TOPK: Final = 5
+_NO_MODEL: Final = "no_model"
+
+
+def check_service_health(settings: Settings | None = None) -> dict[str, Any]:
+    """Ask ``GET /health``, then for a recommendation: a service whose lists are empty is ill.
+
+    Returns
+    -------
+    dict
+        ``healthy``; when the service answered ``latency_ms`` and ``response`` (of ``/health``)
+        and ``recommendations`` (how many the trial gave, None if it failed); when unhealthy
+        ``error`` and ``severity``.
+    """
+    settings = settings or load_settings()
+    url, timeout = read_address().url, load_config(settings).service.timeout_seconds
+    began = time.perf_counter()
+    try:
+        answer = requests.get(f"{url}/health", timeout=timeout)
+        latency = (time.perf_counter() - began) * 1000
+    except requests.RequestException as error:
+        problem = f"GET {url}/health failed: {type(error).__name__}"
+        return verdict([Problem(Severity.CRITICAL, problem)])
+    content = _json_object(answer)
+    details: dict[str, Any] = {"latency_ms": round(latency, 2), "response": content}
+    if content is None:
+        problem = f"GET {url}/health answered {answer.status_code} without a JSON object"
+        return verdict([Problem(Severity.CRITICAL, problem)], **details)
+    if answer.status_code != 200:
+        detail = content.get("detail") or content.get("status")
+        problem = f"GET {url}/health answered {answer.status_code}: {detail}"
+        return verdict([Problem(_severity(settings, content), problem)], **details)
+    count, failure = _trial(url, timeout)
+    problems = [Problem(Severity.CRITICAL, failure)] if failure else []
+    return verdict(problems, **details, recommendations=count)
+
+
+def serving_model(settings: Settings) -> str | None:
+    """Id of the model in service; None when there is none or the service does not say."""
+    try:
+        answer = requests.get(
+            f"{read_address().url}/health", timeout=load_config(settings).service.timeout_seconds
+        )
+    except requests.RequestException:
+        return None
+    return (_json_object(answer) or {}).get("model_id")
+
+
+def _trial(url: str, timeout: float) -> tuple[int | None, str | None]:
+    """How many products a trial recommendation has, and what is wrong with it."""
+    what = f"POST {url}/recommend"
+    try:
+        answer = requests.post(
+            f"{url}/recommend", json={"user_id": TRIAL_USER, "topk": _TRIAL_TOPK}, timeout=timeout
+        )
+    except requests.RequestException as error:
+        return None, f"{what} failed: {type(error).__name__}"
+    content = _json_object(answer)
+    if answer.status_code != 200 or content is None:
+        return None, f"{what} answered {answer.status_code}"
+    products = content.get("recommendations")
+    if not isinstance(products, list) or not products:
+        return 0, f"{what} answered with an empty list of recommendations"
+    return len(products), None
+
+
+def _severity(settings: Settings, content: dict[str, Any]) -> Severity:
+    """A service without a model is no emergency as long as no model was ever selected."""
+    if content.get("status") != _NO_MODEL:
+        return Severity.CRITICAL
+    try:
+        selected = Registry(settings).current_best() is not None
+    except InputError:
+        selected = True
+    return Severity.CRITICAL if selected else Severity.WARNING
+
+
+def _json_object(answer: requests.Response) -> dict[str, Any] | None:
+    try:
+        content = answer.json()
+    except requests.JSONDecodeError:
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,43 @@
+"""How a check says what it found: a mapping that travels as JSON."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from recsys.alerting import Severity
+
+HEALTHY: Final = "healthy"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it should be, in one sentence without a full stop."""
+
+    severity: Severity
+    text: str
+
+
+def verdict(problems: Sequence[Problem], **details: Any) -> dict[str, Any]:
+    """The result of a check.
+
+    ``healthy``, the `details`, and if there are problems ``severity`` (that of the worst one),
+    ``error`` (all of them as one text) and ``problems`` (each with its severity).
+    """
+    if not problems:
+        return {"healthy": True, **details}
+    ordered = sorted(problems, key=lambda problem: -problem.severity.rank)
+    return {
+        "healthy": False,
+        **details,
+        "severity": ordered[0].severity.value,
+        "error": "; ".join(problem.text for problem in ordered),
+        "problems": [
+            {"severity": problem.severity.value, "problem": problem.text} for problem in ordered
+        ],
+    }
+
+
+def worst(results: Iterable[Mapping[str, Any]]) -> str:
+    """``healthy``, or the highest severity among the results; a warning never hides a critical."""
+    severities = [Severity(result["severity"]) for result in results if not result["healthy"]]
+    return max(severities, key=lambda one: one.rank).value if severities else HEALTHY
