@@ -1,12 +1,12 @@
 """``python -m serving``: run the service until it is told to stop."""
 
+import asyncio
 import logging
 import sys
 
-import uvicorn
-
 from recsys.settings import ConfigError, load_settings
 from serving.config import load_config, read_environment
+from serving.workers.parent import Parent, PortInUseError
 
 
 def main() -> int:
@@ -15,20 +15,11 @@ def main() -> int:
         level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s"
     )
     try:
-        environment = read_environment()
-        load_config(load_settings())
-    except ConfigError as error:
+        settings = load_settings()
+        asyncio.run(Parent(settings, load_config(settings), read_environment()).run())
+    except (ConfigError, PortInUseError) as error:
         print(error, file=sys.stderr)
         return 2
-    uvicorn.run(
-        "serving.app:create_app",
-        factory=True,
-        host=environment.host,
-        port=environment.port,
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=15,
-    )
     return 0
 
 

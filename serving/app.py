@@ -6,27 +6,31 @@ import logging
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from threadpoolctl import threadpool_limits
 
-from recsys.errors import InputError
 from recsys.schedule import load_schedule
 from recsys.settings import Settings, load_settings
-from serving import problems
+from serving import problems, shared
 from serving.config import ServiceEnvironment, ServingConfig, load_config, read_environment
-from serving.coordination import LocalCoordinator, models_to_start_with
+from serving.coordination import LocalCoordinator, start_with_any
 from serving.engine import Engine
+from serving.guard import Guard
 from serving.live import LiveEvents
 from serving.request_log import RequestLog
 from serving.routes import administration, operations, recommendations
-from serving.service import Service
+from serving.service import Service, WorkerPlace
 
 logger = logging.getLogger(__name__)
 
 
 def create_app(
-    settings: Settings | None = None, environment: ServiceEnvironment | None = None
+    settings: Settings | None = None,
+    environment: ServiceEnvironment | None = None,
+    place: WorkerPlace | None = None,
 ) -> FastAPI:
-    """The service over the state in `settings`; both arguments default to the environment's.
+    """The service over the state in `settings`; the first two arguments default to the
+    environment's. `place` is the worker's place among others, None for a process of its own.
 
     Raises
     ------
@@ -36,14 +40,21 @@ def create_app(
     settings = settings or load_settings()
     environment = environment or read_environment()
     config = load_config(settings)
+    memory = shared.attach(place.shared_memory if place else None)
+    counters = shared.Counters(memory, place.slot if place else 0)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # One thread a request: requests run beside each other, BLAS threads would only fight.
         with threadpool_limits(limits=1, user_api="blas"):
-            service = await asyncio.to_thread(start_service, settings, config, environment)
+            service = await asyncio.to_thread(open_service, settings, config, environment, counters)
             app.state.service = service
             try:
+                if place is None:
+                    await asyncio.to_thread(start_with_any, settings, service.engine)
+                else:
+                    service.coordinator = place.coordinator
+                    await place.join(service)
                 yield
             finally:
                 await asyncio.to_thread(service.close)
@@ -58,20 +69,33 @@ def create_app(
     app.include_router(operations.router)
     app.include_router(administration.router)
     problems.install(app)
+    if config.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Content-Type"],
+        )
+    limit = shared.ClientLimit(memory, config.requests_per_client_minute)
+    app.add_middleware(Guard, config=config, limit=limit, counters=counters)
     return app
 
 
-def start_service(
-    settings: Settings, config: ServingConfig, environment: ServiceEnvironment
+def open_service(
+    settings: Settings,
+    config: ServingConfig,
+    environment: ServiceEnvironment,
+    counters: shared.Counters,
 ) -> Service:
-    """Open what the routes need, and load the model to start with, if there is one."""
+    """What the routes need, without a model yet."""
     engine = Engine(settings, config)
-    service = Service(
+    return Service(
         settings=settings,
         config=config,
         environment=environment,
         engine=engine,
         coordinator=LocalCoordinator(settings, engine),
+        counters=counters,
         live=LiveEvents(settings.home / "data" / "live_events.db", config.live_interaction_days),
         requests=RequestLog(
             settings.service_db,
@@ -80,11 +104,3 @@ def start_service(
             config.request_log,
         ),
     )
-    for model_id in models_to_start_with(settings):
-        try:
-            engine.prepare(model_id)
-            engine.commit(model_id)
-            break
-        except (InputError, OSError) as error:
-            logger.error("Cannot start with this model | model_id=%s, reason=%s", model_id, error)
-    return service

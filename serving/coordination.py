@@ -1,17 +1,15 @@
-"""How a model comes into service: in one process, or in all workers at once."""
+"""How a model comes into service: in one process here, in all workers in `serving.workers`."""
 
 import asyncio
-import json
 import logging
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from recsys.errors import InputError
-from recsys.publishing import write_json
 from recsys.settings import Settings
 from serving.engine import Engine, find_entry
+from serving.served_model import last_served, remember_served
 
 logger = logging.getLogger(__name__)
 
@@ -48,43 +46,29 @@ class LocalCoordinator:
     async def reload(self, model_id: str | None) -> Reloaded:
         async with self._reloading:
             started = time.monotonic()
-            previous = self._engine.snapshot.model_id if self._engine.snapshot else None
+            previous = self._engine.model_id
             try:
                 wanted = find_entry(self._settings, model_id).model_id
                 await asyncio.to_thread(self._engine.prepare, wanted)
+                remember_served(self._settings, wanted)
             except (InputError, OSError) as error:
                 raise ReloadError(str(error)) from error
-            remember_served(self._settings, wanted)
             self._engine.commit(wanted)
             return Reloaded(wanted, previous, 1, time.monotonic() - started)
 
 
-def remember_served(settings: Settings, model_id: str) -> None:
-    """Write down which model a service that starts later has to come up with."""
-    write_json(_memory(settings), {"model_id": model_id})
-
-
-def last_served(settings: Settings) -> str | None:
-    """The model that was served last, None when there was none or the note is damaged."""
-    try:
-        content = json.loads(_memory(settings).read_text(encoding="utf-8"))
-        return str(content["model_id"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("The note of the last served model is damaged | error=%r", error)
-        return None
-
-
-def models_to_start_with(settings: Settings) -> list[str]:
-    """What to try at start, in order: the model served last, then the registry's current best."""
+def start_with_any(settings: Settings, engine: Engine) -> None:
+    """Serve the model that was served last, else the registry's current best, else none."""
     wanted = [last_served(settings)]
     try:
         wanted.append(find_entry(settings, None).model_id)
     except (InputError, OSError) as error:
         logger.info("The registry offers no model | reason=%s", error)
-    return list(dict.fromkeys(model_id for model_id in wanted if model_id))
-
-
-def _memory(settings: Settings) -> Path:
-    return settings.artifacts / "served_model.json"
+    for model_id in dict.fromkeys(model_id for model_id in wanted if model_id):
+        try:
+            engine.prepare(model_id)
+        except (InputError, OSError) as error:
+            logger.error("Cannot start with this model | model_id=%s, reason=%s", model_id, error)
+        else:
+            engine.commit(model_id)
+            return

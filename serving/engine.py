@@ -25,6 +25,12 @@ class Engine:
         self._prepared: Snapshot | None = None
         self.snapshot: Snapshot | None = None
 
+    @property
+    def model_id(self) -> str | None:
+        """The model in service."""
+        snapshot = self.snapshot
+        return None if snapshot is None else snapshot.model_id
+
     def prepare(self, model_id: str) -> None:
         """Load and check the registered model `model_id`, beside the one in service.
 

@@ -1,0 +1,137 @@
+"""Numbers that all workers share: one piece of memory, made by the parent, mapped by each.
+
+A limit or a counter that every process keeps for itself would allow, or show, only a part.
+"""
+
+import hashlib
+import mmap
+import os
+import time
+
+_CLIENT_SLOTS = 16_384  # a power of two
+_CLIENT_FIELDS = 4  # fingerprint, minute, requests in it, requests in the minute before
+_PROBES = 4
+_MINUTE = 60.0
+
+MAX_WORKERS = 64
+ENDPOINTS = (
+    "/recommend",
+    "/batch_recommend",
+    "/similar_items",
+    "/search",
+    "/interactions",
+    "/health",
+    "/model_info",
+    "/stats",
+    "/metrics",
+    "/reload_model",
+    "/demo",
+    "other",
+)
+STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0)
+_FIELDS = len(STATUS_CLASSES) + len(BUCKETS_MS) + 2  # ... the bucket above all, the sum
+_WORKER_FIELDS = len(ENDPOINTS) * _FIELDS
+
+_CLIENT_BYTES = _CLIENT_SLOTS * _CLIENT_FIELDS * 8
+SIZE = _CLIENT_BYTES + MAX_WORKERS * _WORKER_FIELDS * 8
+
+
+def create() -> int:
+    """A file descriptor of new shared memory, for `attach` here and in child processes."""
+    descriptor = os.memfd_create("recsys-serving")
+    os.ftruncate(descriptor, SIZE)
+    return descriptor
+
+
+def attach(descriptor: int | None) -> mmap.mmap:
+    """The memory behind `descriptor`; memory of this process alone if there is none."""
+    return mmap.mmap(-1 if descriptor is None else descriptor, SIZE)
+
+
+class ClientLimit:
+    """Requests of each client address in the last minute, over all workers.
+
+    A sliding window from two counters a client. Workers count without locks: a request in a
+    million may go uncounted, which a limit can bear. Of very many clients at once the ones seen
+    least lately are forgotten.
+    """
+
+    def __init__(self, memory: mmap.mmap, requests_per_minute: int) -> None:
+        self._limit = requests_per_minute
+        self._cells = memoryview(memory)[:_CLIENT_BYTES].cast("q")
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def allows(self, client: str) -> bool:
+        """Count one request of `client`; False if it has had its share."""
+        if not self._limit:
+            return True
+        now = time.time() / _MINUTE
+        minute = int(now)
+        cells, place = self._cells, self._place_of(client, minute)
+        passed = minute - cells[place + 1]
+        if passed:
+            cells[place + 3] = cells[place + 2] if passed == 1 else 0
+            cells[place + 2] = 0
+            cells[place + 1] = minute
+        if cells[place + 2] + cells[place + 3] * (1 - (now - minute)) >= self._limit:
+            return False
+        cells[place + 2] += 1
+        return True
+
+    def _place_of(self, client: str, minute: int) -> int:
+        known = self._places.get(client)
+        if known is None:
+            digest = hashlib.blake2b(client.encode(), digest_size=16).digest()
+            fingerprint = int.from_bytes(digest[:8], "little", signed=True) or 1
+            known = (fingerprint, int.from_bytes(digest[8:], "little"))
+            if len(self._places) >= _CLIENT_SLOTS:
+                self._places.clear()
+            self._places[client] = known
+        fingerprint, start = known
+        cells = self._cells
+        oldest, oldest_minute = 0, minute + 1
+        for probe in range(_PROBES):
+            place = ((start + probe) % _CLIENT_SLOTS) * _CLIENT_FIELDS
+            if cells[place] == fingerprint:
+                return place
+            if cells[place + 1] < oldest_minute:
+                oldest, oldest_minute = place, cells[place + 1]
+        cells[oldest] = fingerprint
+        cells[oldest + 1], cells[oldest + 2], cells[oldest + 3] = minute, 0, 0
+        return oldest
+
+
+class Counters:
+    """Requests by endpoint and outcome. Each worker writes its own row; reading adds them up."""
+
+    def __init__(self, memory: mmap.mmap, slot: int) -> None:
+        self._cells = memoryview(memory)[_CLIENT_BYTES:].cast("d")
+        self._base = slot * _WORKER_FIELDS
+        self._offsets = {path: number * _FIELDS for number, path in enumerate(ENDPOINTS)}
+
+    def count(self, path: str, status: int, milliseconds: float) -> None:
+        """One answered request."""
+        offset = self._offsets.get(path)
+        if offset is None:
+            offset = self._offsets["other"]
+        place = self._base + offset
+        cells = self._cells
+        cells[place + status // 100 - 1] += 1
+        bucket = 0
+        for bound in BUCKETS_MS:
+            if milliseconds <= bound:
+                break
+            bucket += 1
+        cells[place + len(STATUS_CLASSES) + bucket] += 1
+        cells[place + _FIELDS - 1] += milliseconds
+
+    def of(self, path: str) -> tuple[list[float], list[float], float]:
+        """Over all workers: requests by status class, by bucket (not cumulated), sum of ms."""
+        total = [0.0] * _FIELDS
+        for worker in range(MAX_WORKERS):
+            place = worker * _WORKER_FIELDS + self._offsets[path]
+            row = self._cells[place : place + _FIELDS].tolist()
+            total = [one + other for one, other in zip(total, row, strict=True)]
+        classes = len(STATUS_CLASSES)
+        return total[:classes], total[classes:-1], total[-1]

@@ -1,0 +1,158 @@
+"""One worker process: ``python -m serving.workers.worker SLOT LISTENING CONTROL MEMORY``.
+
+The last three are file descriptors that the parent hands down.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+
+# Before NumPy is loaded: requests run beside each other, BLAS threads would only fight.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+
+import uvicorn
+
+from recsys.errors import InputError
+from recsys.settings import Settings, load_settings
+from serving.app import create_app
+from serving.config import read_environment
+from serving.coordination import Reloaded, ReloadError, start_with_any
+from serving.engine import Engine, find_entry
+from serving.service import Service, WorkerPlace
+from serving.workers import channel as messages
+from serving.workers.channel import Channel, Message
+
+logger = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 15
+_NO_PARENT_STATUS = 3
+
+
+class ParentLink:
+    """This worker's conversation with the parent; the coordinator of the routes."""
+
+    def __init__(self, settings: Settings, connection: socket.socket) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._channel: Channel
+        self._engine: Engine
+        self._requests: dict[int, asyncio.Future[Message]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listening: asyncio.Task[None] | None = None
+        self.server: uvicorn.Server | None = None
+
+    async def join(self, service: Service) -> None:
+        """Load the model that the parent names and wait until it says go."""
+        self._engine = service.engine
+        self._channel = await Channel.over(self._connection)
+        while (message := await self._channel.receive()) is not None:
+            if message["kind"] == messages.LOAD:
+                problem = await asyncio.to_thread(self._load, message)
+                self._channel.send(messages.READY, model_id=self._engine.model_id, problem=problem)
+            elif message["kind"] == messages.GO:
+                self._listening = asyncio.create_task(self._listen())
+                return
+        raise ConnectionError("the parent is gone")
+
+    async def reload(self, model_id: str | None) -> Reloaded:
+        try:
+            wanted = await asyncio.to_thread(find_entry, self._settings, model_id)
+        except (InputError, OSError) as error:
+            raise ReloadError(str(error)) from error
+        request = max(self._requests, default=0) + 1
+        answer = asyncio.get_running_loop().create_future()
+        self._requests[request] = answer
+        try:
+            self._channel.send(messages.RELOAD, request=request, model_id=wanted.model_id)
+            outcome = await answer
+        finally:
+            del self._requests[request]
+        if outcome["problem"]:
+            raise ReloadError(outcome["problem"])
+        return Reloaded(
+            outcome["model_id"],
+            outcome["previous_model_id"],
+            outcome["workers"],
+            outcome["seconds"],
+        )
+
+    def _load(self, message: Message) -> str | None:
+        """Load what the parent names; why that failed, None if it did not."""
+        if message["choose"] and message["model_id"] is None:
+            start_with_any(self._settings, self._engine)
+            return None
+        if message["model_id"] is None:
+            return None
+        try:
+            self._engine.prepare(message["model_id"])
+        except (InputError, OSError) as error:
+            if message["choose"]:
+                # Nobody serves: any model is better than none.
+                logger.error("The served model cannot be loaded | reason=%s", error)
+                start_with_any(self._settings, self._engine)
+                return None
+            return str(error)
+        self._engine.commit(message["model_id"])
+        return None
+
+    async def _listen(self) -> None:
+        while (message := await self._channel.receive()) is not None:
+            kind = message["kind"]
+            if kind == messages.PREPARE:
+                task = asyncio.create_task(self._prepare(message["model_id"]))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            elif kind == messages.COMMIT:
+                self._engine.commit(message["model_id"])
+                self._channel.send(messages.COMMITTED)
+            elif kind == messages.ABORT:
+                self._engine.abort()
+            elif kind == messages.ANSWER and message["request"] in self._requests:
+                self._requests[message["request"]].set_result(message)
+        logger.error("The parent is gone, stopping")
+        for future in self._requests.values():
+            future.set_exception(ReloadError("the service is stopping"))
+        if self.server is not None:
+            self.server.should_exit = True
+
+    async def _prepare(self, model_id: str) -> None:
+        problem: str | None = None
+        try:
+            await asyncio.to_thread(self._engine.prepare, model_id)
+        except (InputError, OSError) as error:
+            problem = str(error)
+        except Exception as error:
+            logger.exception("Loading failed | model_id=%s", model_id)
+            problem = f"loading {model_id} failed with {type(error).__name__}: {error}"
+        self._channel.send(messages.PREPARED, problem=problem)
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until the parent ends it. Returns the exit status."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s"
+    )
+    slot, listening, control, memory = map(int, arguments)
+    settings = load_settings()
+    link = ParentLink(settings, socket.socket(fileno=control))
+    place = WorkerPlace(slot, memory, link, link.join)
+    app = create_app(settings, read_environment(), place)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+    )
+    link.server = server
+    server.run(sockets=[socket.socket(fileno=listening)])
+    return 0 if server.started else _NO_PARENT_STATUS
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
