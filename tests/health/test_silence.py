@@ -1,0 +1,145 @@
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from recsys.alerting import AlertManager
+from recsys.alerting.pipeline_events import deadline_miss_alert, run_failure_alert
+from recsys.health.silence import report_silence
+from recsys.tracking import PipelineTracker, RunRecord, RunStatus
+from tests.alerting.sinks import log_lines
+
+# data_refresh is due at 02:00 in Ho Chi Minh City, with a deadline of 20 minutes and 15 of grace.
+INSTALLED = datetime(2025, 1, 15, 3, 0, tzinfo=UTC)
+DUE = datetime(2025, 1, 15, 19, 0, tzinfo=UTC)
+LATE = DUE + timedelta(minutes=36)
+JOBS = {
+    "data_refresh": {"cron": "0 2 * * *", "timeout_minutes": 30, "deadline_minutes": 20},
+    "health_check": {"cron": "0 * * * *", "timeout_minutes": 5, "deadline_minutes": 3},
+}
+
+
+def schedule(settings, **changes):
+    jobs = {name: job | changes.get(name, {}) for name, job in JOBS.items()}
+    path = settings.home / "config" / "scheduler_config.json"
+    path.write_text(json.dumps({"timezone": "Asia/Ho_Chi_Minh", "jobs": jobs}))
+
+
+@pytest.fixture
+def check(shop):
+    """Looks for silent jobs at a moment; the installation was first checked at INSTALLED."""
+    schedule(shop)
+
+    def at(now):
+        return report_silence(shop, AlertManager(shop, clock=lambda: now), now)
+
+    assert at(INSTALLED) == {}
+    return at
+
+
+def record(settings, status, started, run_id="scheduled__1", error=None):
+    ended = None if status == RunStatus.RUNNING else started + timedelta(minutes=2)
+    PipelineTracker(settings.pipeline_db).record_run(
+        RunRecord(
+            f"data_refresh__{run_id}", "data_refresh", status, started, ended, error,
+            {"airflow_run_id": run_id},
+        )
+    )  # fmt: skip
+
+
+def test_a_new_installation_owes_nothing(check):
+    assert check(INSTALLED + timedelta(hours=12)) == {}
+
+
+def test_a_run_that_never_came_is_told_once_and_resolved(check, shop, mails, slack):
+    assert check(DUE + timedelta(minutes=34)) == {}
+    for hours in range(12):
+        overdue = check(LATE + timedelta(hours=hours))
+    assert overdue["data_refresh"]["last_success"] is None
+    assert len(mails.mails) == len(slack.posts) == 1
+    assert mails.mails[0]["Subject"] == "[CRITICAL] Pipeline data_refresh is silent"
+    text = mails.mails[0].get_body(("plain",)).get_content()
+    assert "should have succeeded by 2025-01-16 02:20:00 +07, and no run has." in text
+
+    record(shop, RunStatus.SUCCESS, LATE + timedelta(hours=12))
+    for hours in (13, 14):
+        assert check(LATE + timedelta(hours=hours)) == {}
+    assert len(mails.mails) == len(slack.posts) == 2
+    assert mails.mails[1]["Subject"].startswith("[RESOLVED]")
+
+
+def test_a_job_that_succeeded_in_time_is_fine(check, shop, mails):
+    record(shop, RunStatus.SUCCESS, DUE + timedelta(seconds=5))
+    assert check(LATE) == {}
+    assert mails.mails == []
+
+
+def test_a_success_before_it_was_due_does_not_count(check, shop):
+    record(shop, RunStatus.SUCCESS, DUE - timedelta(hours=1))
+    last = check(LATE)["data_refresh"]["last_success"]
+    assert datetime.fromisoformat(last) == DUE - timedelta(minutes=58)
+
+
+@pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.RUNNING, RunStatus.CANCELLED])
+def test_a_run_that_ended_badly_without_a_word_is_told(check, shop, mails, status):
+    record(shop, status, DUE, error="abandoned")
+    assert check(LATE)["data_refresh"]["last_status"] == status
+    assert len(mails.mails) == 1
+
+
+def test_a_failure_that_was_told_is_not_told_again(check, shop, mails, monkeypatch):
+    record(shop, RunStatus.FAILED, DUE)
+    told = {"job": "data_refresh", "run_id": "scheduled__1", "run_type": "scheduled"}
+    monkeypatch.setattr("recsys.alerting.pipeline_events.AlertManager", manager_at(DUE))
+    run_failure_alert(**told, settings=shop)
+    overdue = check(LATE)
+    assert overdue["data_refresh"]["alerted"] is False
+    assert len(mails.mails) == 1
+
+
+def test_a_missed_deadline_that_was_told_is_not_told_again(check, shop, mails, monkeypatch):
+    monkeypatch.setattr("recsys.alerting.pipeline_events.AlertManager", manager_at(DUE))
+    deadline_miss_alert(
+        job="data_refresh", run_id="s", run_type="scheduled", state="queued", due=DUE, settings=shop
+    )
+    assert check(LATE)["data_refresh"]["alerted"] is False
+    assert len(mails.mails) == 1
+
+
+def manager_at(now):
+    return lambda settings: AlertManager(settings, clock=lambda: now + timedelta(minutes=1))
+
+
+def test_a_job_that_is_switched_off_owes_nothing(check, shop):
+    schedule(shop, data_refresh={"enabled": False})
+    assert check(LATE) == {}
+
+
+def test_a_job_that_was_switched_on_again_owes_nothing_for_the_time_between(check, shop):
+    schedule(shop, data_refresh={"enabled": False})
+    check(DUE - timedelta(hours=1))
+    schedule(shop)
+    assert check(LATE) == {}
+    assert "data_refresh" in check(LATE + timedelta(days=1))
+
+
+def test_a_new_schedule_counts_from_when_it_was_seen(check, shop):
+    schedule(shop, data_refresh={"cron": "0 1 * * *"})
+    assert check(LATE) == {}
+
+
+def test_lost_memory_is_no_alarm(check, shop):
+    (shop.logs / "service" / "health_state.json").write_text("{")
+    assert check(LATE) == {}
+
+
+def test_the_health_check_does_not_watch_itself(check, shop):
+    assert "health_check" not in check(LATE + timedelta(days=3))
+
+
+def test_a_silent_job_is_one_line_of_the_log(check, shop):
+    check(LATE)
+    check(LATE + timedelta(hours=1))
+    lines = [line for line in log_lines(shop) if "data_refresh_silent triggered" in line]
+    assert len(lines) == 1
+    assert "due=2025-01-16 02:20:00 +07" in lines[0]
