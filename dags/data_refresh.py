@@ -1,0 +1,92 @@
+"""
+### data_refresh: raw files and staged events -> a new version of `data/processed`
+
+**Does**: reads every raw row that is earlier than the end of the run's data interval, checks it,
+and compares it with the previous version. Nothing new: no version. Up to `incremental_limit` new
+interactions: they are merged into the previous version. More, or `force_full`: everything is built
+afresh. Then comments are scored and a whole new version is published by moving one link.
+
+**Reads** the source of `config/data.yaml` (or of `data/source.json`), `data/staging`.
+**Writes** `data/versions/<version_id>/`, `data/quarantine/<version_id>.csv`, and the link
+`data/processed`.
+
+**When it fails**: nothing was published, the previous version stays. The message of the failed task
+says which file or how many rows were bad; the rows are in `data/quarantine`. *More than
+max_invalid_fraction*: have the export corrected, or the source's description in `config/sources`.
+*Fewer rows than before*: a file was truncated; if it is meant, run with `force_full`. Killed or
+timed out: run it again, every step can be repeated. A run for an earlier day (backfill) writes that
+day's version and never moves `data/processed` backwards.
+"""
+
+from typing import Any
+
+from airflow.sdk import Param, task
+
+from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+
+with job_dag(
+    "data_refresh",
+    __doc__,
+    params={
+        "force_full": Param(
+            False, type="boolean", description="Build everything afresh, whatever is new"
+        ),
+        "dry_run": Param(
+            False, type="boolean", description="Show the plan and the numbers, change nothing"
+        ),
+    },
+):
+
+    @task
+    @no_retry_on_bad_input
+    def plan(params: Any = None, run_id: str = "", **context: Any) -> dict[str, Any]:
+        from recsys.data.refresh import plan_refresh, work_folder
+        from recsys.schedule import interval_of
+        from recsys.settings import load_settings
+
+        settings = load_settings()
+        return plan_refresh(
+            settings,
+            work_folder(settings, run_id),
+            interval_of(context),
+            force_full=params["force_full"],
+            dry_run=params["dry_run"],
+        )
+
+    @task
+    @no_retry_on_bad_input
+    def ingest(run_id: str = "") -> dict[str, Any]:
+        from recsys.data.refresh import ingest, work_folder
+        from recsys.settings import load_settings
+
+        settings = load_settings()
+        return ingest(settings, work_folder(settings, run_id))
+
+    @task
+    @no_retry_on_bad_input
+    def score_comments(run_id: str = "") -> dict[str, Any]:
+        from recsys.data.refresh import score_comments, work_folder
+        from recsys.settings import load_settings
+
+        settings = load_settings()
+        return score_comments(settings, work_folder(settings, run_id))
+
+    @task
+    @no_retry_on_bad_input
+    def assemble(run_id: str = "") -> dict[str, Any]:
+        from recsys.data.refresh import assemble, work_folder
+        from recsys.settings import load_settings
+
+        settings = load_settings()
+        return assemble(settings, work_folder(settings, run_id))
+
+    @task
+    @no_retry_on_bad_input
+    def publish(run_id: str = "") -> dict[str, Any]:
+        from recsys.data.refresh import publish_version, work_folder
+        from recsys.settings import load_settings
+
+        settings = load_settings()
+        return publish_version(settings, work_folder(settings, run_id))
+
+    plan() >> ingest() >> score_comments() >> assemble() >> publish()
