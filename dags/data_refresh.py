@@ -39,7 +39,7 @@ with job_dag(
 
     @task
     @no_retry_on_bad_input
-    def plan(params: Any = None, run_id: str = "", **context: Any) -> dict[str, Any]:
+    def plan(params: Any = None, run_id: Any = None, **context: Any) -> dict[str, Any]:
         from recsys.data.refresh import plan_refresh, work_folder
         from recsys.schedule import interval_of
         from recsys.settings import load_settings
@@ -55,7 +55,7 @@ with job_dag(
 
     @task
     @no_retry_on_bad_input
-    def ingest(run_id: str = "") -> dict[str, Any]:
+    def ingest(run_id: Any = None) -> dict[str, Any]:
         from recsys.data.refresh import ingest, work_folder
         from recsys.settings import load_settings
 
@@ -64,7 +64,7 @@ with job_dag(
 
     @task
     @no_retry_on_bad_input
-    def score_comments(run_id: str = "") -> dict[str, Any]:
+    def score_comments(run_id: Any = None) -> dict[str, Any]:
         from recsys.data.refresh import score_comments, work_folder
         from recsys.settings import load_settings
 
@@ -73,7 +73,7 @@ with job_dag(
 
     @task
     @no_retry_on_bad_input
-    def assemble(run_id: str = "") -> dict[str, Any]:
+    def assemble(run_id: Any = None) -> dict[str, Any]:
         from recsys.data.refresh import assemble, work_folder
         from recsys.settings import load_settings
 
@@ -82,7 +82,7 @@ with job_dag(
 
     @task
     @no_retry_on_bad_input
-    def publish(run_id: str = "") -> dict[str, Any]:
+    def publish(run_id: Any = None) -> dict[str, Any]:
         from recsys.data.refresh import publish_version, work_folder
         from recsys.settings import load_settings
 
