@@ -1,0 +1,187 @@
+"""The inbox: events that the service acknowledged, and files that the shop dropped.
+
+``data/staging/events/`` holds one open segment of JSON lines a writing process. A refresh seals
+the segments (renames them, under the lock that writers hold while they append), reads them, and,
+once a version that contains them is published, moves their rows to ``data/raw/events/<source>/``.
+``data/staging/files/`` holds review files in the layout of the source; they move to
+``data/raw/dropped/<source>/``.
+
+A refresh always reads everything: inbox, archive and the source's files. Rows that it meets twice
+count once, so whenever a process dies, nothing is lost and nothing counts double: moving only
+keeps the inbox small.
+"""
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from recsys.data import schema
+from recsys.errors import InputError
+from recsys.publishing import sync_folder
+from recsys.settings import Settings
+
+EVENT_ID = "event_id"
+RECEIVED_AT = "received_at"
+NEEDED = (EVENT_ID, schema.USER, schema.PRODUCT, schema.RATING)
+
+_SUFFIX = ".jsonl"
+_IGNORED_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload")
+
+_lock = threading.Lock()
+_writers: dict[tuple[Path, int], "_SegmentWriter"] = {}
+
+
+def open_segments(settings: Settings) -> Path:
+    """Folder of the segments that may still be written to."""
+    return settings.staging / "events"
+
+
+def sealed_segments(settings: Settings) -> Path:
+    """Folder of the segments that no one writes to any more."""
+    return settings.staging / "sealed"
+
+
+def dropped_files(settings: Settings) -> list[Path]:
+    """Review files that the shop put into ``data/staging/files``.
+
+    Hidden files and those named like unfinished copies (``.tmp``, ``.part``) are left alone.
+    """
+    folder = settings.staging / "files"
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.name[0] != "." and path.suffix not in _IGNORED_SUFFIXES
+    )
+
+
+def append_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> int:
+    """Store events for the next refresh; they are on the disk when this returns.
+
+    Parameters
+    ----------
+    events
+        Mappings with ``event_id``, ``user_id``, ``product_id`` and ``rating``, and, if known,
+        ``timestamp`` (aware `datetime` or ISO 8601; the present moment by default) and
+        ``comment``. An id stands for one event: sent again, with whatever content, it counts once.
+
+    Returns
+    -------
+    The number of events stored.
+
+    Raises
+    ------
+    InputError
+        If an event lacks one of the four; none of them is stored then.
+    OSError
+        If they cannot be written; some may then be stored, and it is safe to send them again.
+    """
+    received = datetime.now(UTC).isoformat()
+    lines = [_line(event, received) for event in events]
+    if lines:
+        _writer(open_segments(settings)).append("".join(lines).encode("utf-8"))
+    return len(lines)
+
+
+def seal_segments(settings: Settings) -> None:
+    """Take all open segments away from their writers, who begin new ones with the next event."""
+    folder, target = open_segments(settings), sealed_segments(settings)
+    if not folder.is_dir():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for segment in folder.glob(f"*{_SUFFIX}"):
+        descriptor = os.open(segment, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_size == 0:
+                segment.unlink(missing_ok=True)
+            else:
+                segment.rename(target / segment.name)
+        finally:
+            os.close(descriptor)
+    sync_folder(target)
+    sync_folder(folder)
+
+
+def segment_lines(segment: Path) -> list[str]:
+    """The complete lines of a segment; an unfinished last one was never acknowledged."""
+    content = segment.read_bytes()
+    return content[: content.rfind(b"\n") + 1].decode("utf-8").splitlines()
+
+
+def _line(event: Mapping[str, Any], received: str) -> str:
+    missing = [name for name in NEEDED if event.get(name) in (None, "")]
+    if missing:
+        raise InputError(f"an event needs {', '.join(NEEDED)}; this one lacks {missing[0]}")
+    when = event.get(schema.TIMESTAMP) or received
+    record = {
+        **{name: str(event[name]) for name in NEEDED},
+        schema.TIMESTAMP: when.isoformat() if isinstance(when, datetime) else str(when),
+        schema.COMMENT: str(event.get(schema.COMMENT) or ""),
+        RECEIVED_AT: received,
+    }
+    # Escaped line separators keep one record on one line, whoever splits the lines.
+    return json.dumps(record, ensure_ascii=True) + "\n"
+
+
+def _writer(folder: Path) -> "_SegmentWriter":
+    key = (folder, os.getpid())  # a forked child must not share its parent's segment
+    with _lock:
+        if key not in _writers:
+            _writers[key] = _SegmentWriter(folder)
+        return _writers[key]
+
+
+class _SegmentWriter:
+    """Appends to a segment of this process, and to a new one when a refresh took the old one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread_lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._path = folder
+
+    def append(self, content: bytes) -> None:
+        with self._thread_lock:
+            while True:
+                descriptor = self._open()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                try:
+                    if os.fstat(descriptor).st_nlink and self._path.exists():
+                        self._write(descriptor, content)
+                        return
+                finally:
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+                self._close()
+
+    def _write(self, descriptor: int, content: bytes) -> None:
+        end = os.fstat(descriptor).st_size
+        try:
+            written = 0
+            while written < len(content):
+                written += os.write(descriptor, content[written:])
+            os.fdatasync(descriptor)
+        except BaseException:
+            os.ftruncate(descriptor, end)
+            raise
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._path = self._folder / f"{os.getpid()}-{uuid4().hex}{_SUFFIX}"
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+            self._descriptor = os.open(self._path, flags, 0o640)
+            sync_folder(self._folder)
+        return self._descriptor
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
