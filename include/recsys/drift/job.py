@@ -1,0 +1,170 @@
+"""The weekly job: read the published data, examine the last full week, write the report."""
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from recsys.data import schema
+from recsys.data.versions import PublishedVersion, current_version
+from recsys.drift import events as drift_events
+from recsys.drift import model as drift_model
+from recsys.drift.config import DriftConfig, load_config, load_holidays
+from recsys.drift.events import Events, Week, events_of, product_names
+from recsys.drift.examination import Material, examine, material_of
+from recsys.drift.model import PastModel, model_before
+from recsys.drift.page import render_page
+from recsys.drift.report import build_report
+from recsys.errors import InputError
+from recsys.publishing import write_json, write_text
+from recsys.schedule import DataInterval, load_schedule
+from recsys.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+REPORTS_FOLDER = "drift"
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where the report of a week lies."""
+
+    json: Path
+    html: Path
+
+    @classmethod
+    def of(cls, settings: Settings, week: Week) -> "ReportFiles":
+        folder, name = settings.reports / REPORTS_FOLDER, f"drift_report_{week.end:%Y%m%d}"
+        return cls(folder / f"{name}.json", folder / f"{name}.html")
+
+
+def detect_drift(
+    settings: Settings, interval: DataInterval, reference_days: int | None = None
+) -> dict[str, Any]:
+    """Examine the last week that is over at the end of `interval` and write its report.
+
+    Writes ``reports/drift/drift_report_YYYYMMDD.json`` and ``.html``, dated by the Monday after
+    the week. The same data give the same report, whatever was reported before: the evidence of
+    the previous week is computed anew. `reference_days` overrides the length of the reference.
+
+    Returns
+    -------
+    dict
+        ``report_date``, ``report`` and ``page`` (paths below the state root),
+        ``overall_severity``, ``raised``, ``recommendations``, ``data_version``, ``events``,
+        ``rows``, ``duration_seconds``.
+
+    Raises
+    ------
+    InputError
+        If nothing is published, or the configuration or `reference_days` is wrong.
+    """
+    began = time.monotonic()
+    zone = load_schedule(settings).zone
+    config = with_reference_days(load_config(settings), reference_days)
+    calendar = load_holidays(settings)
+    week = Week.last_full(interval.end, zone)
+    version = current_version(settings)
+    past = model_before(settings, week.before(1).start)
+    material, recent = _read(settings, version, week, config, past)
+    examination = examine(material, week, config, calendar)
+    report = build_report(
+        examination,
+        generated_at=datetime.now(zone).isoformat(timespec="seconds"),
+        data={
+            "version_id": version.version_id,
+            "as_of": version.as_of.isoformat(),
+            "covers_window": version.as_of >= week.end,
+        },
+        reference_kind="moving" if material.reference_stop is None else "model",
+        false_discovery_rate=config.false_discovery_rate,
+        names=product_names(version.products()),
+        calendar=calendar,
+        events=recent,
+    )
+    files = ReportFiles.of(settings, week)
+    write_text(files.html, render_page(report))
+    write_json(files.json, report)
+    summary = {
+        "report_date": report["report_date"],
+        "report": str(files.json.relative_to(settings.home)),
+        "page": str(files.html.relative_to(settings.home)),
+        "overall_severity": report["overall_severity"],
+        "raised": report["raised"],
+        "recommendations": report["recommendations"],
+        "data_version": version.version_id,
+        "events": report["windows"]["new"]["events"],
+        "rows": report["windows"]["new"]["rows"],
+        "duration_seconds": round(time.monotonic() - began, 2),
+    }
+    logger.info("Drift report written | %s", summary)
+    return summary
+
+
+def with_reference_days(config: DriftConfig, reference_days: int | None) -> DriftConfig:
+    """`config` with a reference of at least `reference_days`, in whole weeks."""
+    if reference_days is None:
+        return config
+    if reference_days < 28:
+        raise InputError(
+            f"reference_days: {reference_days} is too short; expected at least 28: fewer than "
+            "four weeks do not show how much an unchanged week varies"
+        )
+    return config.model_copy(update={"reference_weeks": -(-reference_days // 7)})
+
+
+def _read(
+    settings: Settings,
+    version: PublishedVersion,
+    week: Week,
+    config: DriftConfig,
+    past: PastModel | None,
+) -> tuple[Material, Events]:
+    """The material of the checks, and the recent events for the plots."""
+    columns = dict.fromkeys([*drift_events.COLUMNS, *(drift_model.COLUMNS if past else ())])
+    rows = version.interactions(list(columns))
+    rows = rows[rows[schema.TIMESTAMP] < pd.Timestamp(week.end)]
+    events = events_of(rows, week.zone)
+    stop = _reference_stop(week, config, past)
+    weeks_back = 1 + config.gap_weeks + max(config.reference_weeks, config.volume.history_weeks)
+    if stop is not None:
+        weeks_back = max(weeks_back, week.number - stop + config.reference_weeks)
+    material = material_of(events, weeks_back, week, config)
+    return (
+        Material(
+            events=material.events,
+            keys=material.keys,
+            vectors=_vectors(settings, events.product_ids),
+            model=past,
+            interactions=rows if past else None,
+            reference_stop=stop,
+        ),
+        events.between(week.number - 2 * weeks_back, week.number + 1),
+    )
+
+
+def _reference_stop(week: Week, config: DriftConfig, past: PastModel | None) -> int | None:
+    """The week after the model's last full week of training data, None for a moving reference."""
+    if config.reference == "moving" or past is None:
+        return None
+    trained = Week.last_full(past.trained_until + timedelta(days=1), week.zone).number + 1
+    return min(trained, week.number - config.gap_weeks)
+
+
+def _vectors(settings: Settings, product_ids: pd.Index) -> NDArray[np.float32] | None:
+    """Embeddings in the order of `product_ids`, NaN where a product has none."""
+    from recsys.content.embeddings import current_embeddings
+
+    embeddings = current_embeddings(settings)
+    if embeddings is None:
+        return None
+    places = pd.Index(embeddings.product_ids).get_indexer(product_ids)
+    vectors = np.asarray(embeddings.vectors, dtype=np.float32)[places]
+    vectors[places < 0] = np.nan
+    return vectors
