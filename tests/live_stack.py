@@ -82,6 +82,7 @@ def make_home(home: Path, variables: Mapping[str, str] | None = None) -> LiveSta
     home.mkdir(parents=True, exist_ok=True)
     names = (
         "AIRFLOW_PORT",
+        "AIRFLOW_EXECUTION_PORT",
         "RECSYS_SERVICE_PORT",
         "AIRFLOW_WORKER_LOG_PORT",
         "AIRFLOW_TRIGGERER_LOG_PORT",

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psutil
 import pytest
@@ -75,6 +76,9 @@ def _write_config(home: Path, smtp_port: int) -> None:
         "deadline_minutes": DEADLINE_SECONDS / 60,
     }
     schedule["jobs"]["health_check"] |= {"enabled": True, "cron": "* * * * *"}
+    # Daily, so that it can be backfilled, and not while the test runs.
+    far = (datetime.now(ZoneInfo(schedule["timezone"])).hour + 12) % 24
+    schedule["jobs"]["data_refresh"] |= {"enabled": True, "cron": f"0 {far} * * *"}
     (config / "scheduler_config.json").write_text(json.dumps(schedule))
     (config / "alerts_config.yaml").write_text(
         f"""

@@ -11,11 +11,20 @@ import requests
 PAGE = 100
 TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 1.0
+TRIGGER_ATTEMPTS = 3
+REFUSALS = frozenset(range(400, 500))
 ENDED = frozenset({"success", "failed"})
 
 
 class AirflowError(RuntimeError):
-    """Airflow does not answer or refuses a request; the text says which and why."""
+    """Airflow does not answer or refuses a request; the text says which and why.
+
+    `status` is the HTTP status of its answer, None without an answer.
+    """
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -47,10 +56,23 @@ class AirflowClient:
         self._call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Ask for a run now; returns its run id."""
-        body = {"logical_date": None, "conf": dict(conf or {})}
-        answer = self._call("POST", f"/dags/{dag_id}/dagRuns", json=body)
-        return str(answer["dag_run_id"])
+        """Ask for a run now; returns its run id.
+
+        The run is named here, so that asking again after a lost answer cannot start a second.
+        """
+        run_id = f"manual__{datetime.now(UTC).isoformat()}"
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})}
+        for attempt in range(TRIGGER_ATTEMPTS):
+            try:
+                self._call("POST", f"/dags/{dag_id}/dagRuns", json=body)
+            except AirflowError as error:
+                if error.status == requests.codes.conflict and attempt > 0:
+                    return run_id
+                if error.status in REFUSALS or attempt == TRIGGER_ATTEMPTS - 1:
+                    raise
+            else:
+                return run_id
+        raise AssertionError("unreachable")
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """One run, as Airflow describes it."""
@@ -145,7 +167,10 @@ class AirflowClient:
                 "is the stack up? `make status` tells"
             ) from error
         if not response.ok:
-            raise AirflowError(f"{method} {path}: {response.status_code} {_reason(response)}")
+            raise AirflowError(
+                f"{method} {path}: {response.status_code} {_reason(response)}",
+                response.status_code,
+            )
         return dict(response.json()) if response.content else {}
 
     def _log_in(self) -> None:

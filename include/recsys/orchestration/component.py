@@ -14,8 +14,12 @@ from pathlib import Path
 
 import psutil
 
+# The API that tasks report to is a process of its own. In one process the two APIs can lock each
+# other out on SQLite: the event loop waits for the write lock that a task's request holds, and
+# that request waits for the event loop to commit (docs/decisions/002-two-api-processes.md).
 COMMANDS = {
-    "api-server": ("-m", "airflow", "api-server"),
+    "api-server": ("-m", "airflow", "api-server", "--apps", "core"),
+    "execution-api": ("-m", "airflow", "api-server", "--apps", "execution"),
     "scheduler": ("-m", "airflow", "scheduler"),
     "dag-processor": ("-m", "airflow", "dag-processor"),
     "triggerer": ("-m", "airflow", "triggerer"),
@@ -55,6 +59,8 @@ def main(component: str) -> None:
     if record.exists():
         end_processes(session_processes(os.getsid(0), int(record.read_text())))
     record.write_text(str(os.getpgrp()))
+    if component == "execution-api":
+        os.environ["AIRFLOW__API__PORT"] = os.environ["RECSYS_EXECUTION_PORT"]
     os.execv(sys.executable, [sys.executable, *COMMANDS[component]])  # noqa: S606
 
 

@@ -16,7 +16,7 @@ from recsys.settings import REPOSITORY, ConfigError, Settings
 ENV_FILE = ".env"
 PRIVATE = 0o600
 # SQLite takes one writer at a time; its default of 5 s is short when all jobs start at once.
-SQLITE_TIMEOUT_SECONDS = 60
+SQLITE_TIMEOUT_SECONDS = 20
 
 
 def _token() -> str:
@@ -77,6 +77,7 @@ def stack_environment(settings: Settings) -> dict[str, str]:
     port = _port(env, "AIRFLOW_PORT", 8080)
     service_port = _port(env, "RECSYS_SERVICE_PORT", 8000)
     base_url = f"http://127.0.0.1:{port}"
+    execution_port = _port(env, "AIRFLOW_EXECUTION_PORT", 8081)
     paths = [str(REPOSITORY / "include"), str(REPOSITORY)]
     if inherited := os.environ.get("PYTHONPATH"):
         paths.append(inherited)
@@ -95,7 +96,10 @@ def stack_environment(settings: Settings) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__DEFAULT_TIMEZONE": "Asia/Ho_Chi_Minh",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base_url}/execution/",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": (
+            f"http://127.0.0.1:{execution_port}/execution/"
+        ),
+        "RECSYS_EXECUTION_PORT": str(execution_port),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{env['RECSYS_AIRFLOW_USER']}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "AIRFLOW__API__HOST": "127.0.0.1",
