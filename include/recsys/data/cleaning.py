@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -12,10 +14,9 @@ from numpy.typing import NDArray
 
 from recsys.data import schema
 from recsys.data.events import add_keys
-from recsys.data.reading import ROW, RawRows
-from recsys.data.sources import EPOCH, ISO, SourceConfig, TimestampFormat
+from recsys.data.reading import FILE, ROW, RawRows
+from recsys.data.sources import EPOCH, ISO, TimestampFormat
 
-FILE = "file"
 REASON = "reason"
 RAW = "raw"
 MAX_ID_LENGTH = 128
@@ -40,24 +41,35 @@ class CleanRows:
         FILE, ROW, REASON, RAW.
     later
         Number of valid rows that the view does not reach yet.
+    repeated
+        Number of rows that were left out because their event id had been seen.
     """
 
     accepted: pd.DataFrame
     rejected: pd.DataFrame
     later: int
+    repeated: int = 0
 
     @property
     def rows_read(self) -> int:
-        return len(self.accepted) + len(self.rejected) + self.later
+        return len(self.accepted) + len(self.rejected) + self.later + self.repeated
 
 
 def clean_rows(
-    raw: RawRows, source: SourceConfig, *, earliest: datetime, as_of: datetime, now: datetime
+    raw: RawRows,
+    timestamp: TimestampFormat,
+    zone: ZoneInfo,
+    *,
+    earliest: datetime,
+    as_of: datetime,
+    now: datetime,
 ) -> CleanRows:
     """Check every row of `raw`.
 
     Parameters
     ----------
+    timestamp, zone
+        How times are written, and where they are local times.
     earliest
         Times before it are rejected.
     as_of
@@ -70,7 +82,7 @@ def clean_rows(
     user = _ids(table[schema.USER], "user", reason)
     product = _ids(table[schema.PRODUCT], "product", reason)
     rating = _ratings(table[schema.RATING], reason)
-    time = _times(table, source, reason)
+    time = _times(table, timestamp, zone, reason)
     _mark(reason, (time < earliest).to_numpy(), f"the time is before {earliest.date()}")
     _mark(reason, (time > now).to_numpy(), "the time is in the future")
 
@@ -193,14 +205,15 @@ def _ratings(column: pa.ChunkedArray, reasons: Reasons) -> NDArray[np.float32]:
     return stars
 
 
-def _times(table: pa.Table, source: SourceConfig, reasons: Reasons) -> pd.Series:
-    description: TimestampFormat = source.reviews.timestamp
-    names = [f"{schema.TIMESTAMP} {name}" for name in description.columns]
+def _times(
+    table: pa.Table, timestamp: TimestampFormat, zone: ZoneInfo, reasons: Reasons
+) -> pd.Series:
+    names = [f"{schema.TIMESTAMP} {name}" for name in timestamp.columns]
     parts = [pc.utf8_trim_whitespace(table[name]) for name in names]
     text = parts[0] if len(parts) == 1 else _joined(parts)
     missing = [_is_missing(part) for part in parts]
     _mark(reasons, np.logical_or.reduce(missing), "there is no time")
-    times = parse_times(_series(text), description.formats, ZoneInfo(source.timezone))
+    times = parse_times(_series(text), timestamp.formats, zone)
     _mark(reasons, times.isna().to_numpy(), "the time cannot be read")
     return times
 
@@ -225,17 +238,40 @@ def _prices(texts: pd.Series) -> pd.Series:
     return finite
 
 
+def reject_file(path: Path, reason: str) -> CleanRows:
+    """A file of which no row can be used: one rejected row, number 0, stands for it."""
+    return CleanRows(_no_reviews(), _rejections([str(path)], [0], [reason], [""]), 0)
+
+
+def _no_reviews() -> pd.DataFrame:
+    rows = pd.DataFrame(
+        {
+            schema.USER: pd.Series([], dtype="str"),
+            schema.PRODUCT: pd.Series([], dtype="str"),
+            schema.RATING: pd.Series([], dtype="float32"),
+            schema.TIMESTAMP: pd.Series([], dtype="datetime64[us, UTC]"),
+            schema.COMMENT: pd.Series([], dtype="str"),
+        }
+    )
+    add_keys(rows)
+    return rows
+
+
+def _rejections(files: Any, rows: Any, reasons: Any, raw: Any) -> pd.DataFrame:
+    return pd.DataFrame({FILE: files, ROW: rows, REASON: reasons, RAW: raw}).astype(
+        {FILE: "str", ROW: "int64", REASON: "str", RAW: "str"}
+    )
+
+
 def _rejected(raw: RawRows, reasons: Reasons) -> pd.DataFrame:
     bad = reasons != None  # noqa: E711
     table = raw.table.filter(pa.array(bad))
-    values = [table[name] for name in table.column_names if name != ROW]
-    text = _series(pc.binary_join_element_wise(*values, pa.scalar(" | ", pa.large_string())))
-    rows = pd.DataFrame(
-        {ROW: table[ROW].to_numpy(), REASON: pd.Series(reasons[bad], dtype="str"), RAW: text}
-    )
-    unsplit = pd.DataFrame(raw.rejected, columns=[ROW, REASON, RAW]).astype(
-        {ROW: "int64", REASON: "str", RAW: "str"}
-    )
-    result = pd.concat([rows, unsplit], ignore_index=True) if len(unsplit) else rows
-    result.insert(0, FILE, pd.Series(str(raw.path), index=result.index, dtype="str"))
-    return result.sort_values(ROW, ignore_index=True)
+    values = [table[name] for name in table.column_names if name not in (ROW, FILE)]
+    text = pc.binary_join_element_wise(*values, pa.scalar(" | ", pa.large_string()))
+    files = table[FILE].to_pandas() if FILE in table.column_names else str(raw.path)
+    rows = _rejections(files, table[ROW].to_numpy(), reasons[bad], text.to_pandas())
+    if not raw.rejected:
+        return rows
+    numbers, why, texts = zip(*raw.rejected, strict=True)
+    unsplit = _rejections(str(raw.path), numbers, why, texts)
+    return pd.concat([rows, unsplit]).sort_values(ROW, ignore_index=True)

@@ -1,11 +1,12 @@
 """What a refresh finds in its view, and which strategy follows from that."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from recsys.data.catalogue import fingerprint, read_catalogue
 from recsys.data.cleaning import REASON, CleanRows, clean_rows
 from recsys.data.config import DataConfig
 from recsys.data.events import KEY
+from recsys.data.inbox import Staged, read_staged
 from recsys.data.reading import read_rows
 from recsys.data.sources import Source
 from recsys.data.versions import PublishedVersion, list_versions, open_version
@@ -38,6 +40,8 @@ class Plan:
 
     Attributes
     ----------
+    invalid_fraction
+        Bad rows among those of the source's files; staged rows cannot stop a run.
     new_interactions
         Valid rows of the view that the previous version did not have.
     vanished_interactions
@@ -57,15 +61,17 @@ class Plan:
     rows_read: int
     rows_valid: int
     rows_later: int
+    rows_repeated: int
     rows_quarantined: int
     quarantined_by_reason: dict[str, int]
     products_quarantined: int
     source: dict[str, Any]
     files: list[dict[str, Any]]
+    staged: dict[str, Any]
     inputs: str
     catalogue: str
-    dry_run: bool = False
-    invalid_fraction: float = field(default=0.0)
+    invalid_fraction: float
+    dry_run: bool
 
     @property
     def end(self) -> datetime:
@@ -86,6 +92,8 @@ class View:
     reviews: CleanRows
     products: CleanRows
     files: list[dict[str, Any]]
+    staged: Staged
+    invalid_fraction: float
 
     @property
     def rejected(self) -> pd.DataFrame:
@@ -98,8 +106,13 @@ class View:
         return np.unique(self.reviews.accepted[KEY].to_numpy())
 
 
-def read_view(source: Source, config: DataConfig, *, as_of: datetime, now: datetime) -> View:
-    """Read and check the source's files. Raises `SourceError` if one cannot be used."""
+def read_view(
+    settings: Settings, source: Source, config: DataConfig, *, as_of: datetime, now: datetime
+) -> View:
+    """Read and check the source's files and everything staged.
+
+    Raises `SourceError` if one of the source's files cannot be used.
+    """
     files = source.config.reviews
     parts = []
     described = []
@@ -107,10 +120,25 @@ def read_view(source: Source, config: DataConfig, *, as_of: datetime, now: datet
         raw = read_rows(path, files.needed, files.optional, files.encoding)
         described.append({"path": str(path), "rows": raw.rows_read, "sha256": sha256_of(path)})
         parts.append(
-            clean_rows(raw, source.config, earliest=config.earliest_time, as_of=as_of, now=now)
+            clean_rows(
+                raw,
+                files.timestamp,
+                ZoneInfo(source.config.timezone),
+                earliest=config.earliest_time,
+                as_of=as_of,
+                now=now,
+            )
         )
+    bad, read = sum(len(part.rejected) for part in parts), sum(part.rows_read for part in parts)
     described += [{"path": str(path), "sha256": sha256_of(path)} for path in source.product_files]
-    return View(concatenate(parts), read_catalogue(source), described)
+    staged = read_staged(settings, source, config, as_of=as_of, now=now)
+    return View(
+        reviews=concatenate([*parts, *staged.parts]),
+        products=read_catalogue(source),
+        files=described,
+        staged=staged,
+        invalid_fraction=bad / max(read, 1),
+    )
 
 
 def concatenate(parts: list[CleanRows]) -> CleanRows:
@@ -121,6 +149,7 @@ def concatenate(parts: list[CleanRows]) -> CleanRows:
         pd.concat([part.accepted for part in parts], ignore_index=True),
         pd.concat([part.rejected for part in parts], ignore_index=True),
         sum(part.later for part in parts),
+        sum(part.repeated for part in parts),
     )
 
 
@@ -158,11 +187,13 @@ def make_plan(
         quarantined_by_reason={str(text): int(count) for text, count in reasons.items()},
         products_quarantined=len(view.products.rejected),
         source=source.description,
+        rows_repeated=view.reviews.repeated,
         files=view.files,
+        staged=view.staged.to_json(),
         inputs=inputs,
         catalogue=catalogue,
+        invalid_fraction=view.invalid_fraction,
         dry_run=dry_run,
-        invalid_fraction=len(view.reviews.rejected) / max(view.reviews.rows_read, 1),
     )
 
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from recsys.data.sources import SourceError
 
+FILE = "file"
 ROW = "row"
 """Number of a record in its file; the header of a CSV file is row 1, as in a spreadsheet."""
 
@@ -44,7 +45,8 @@ class RawRows:
     Attributes
     ----------
     table
-        Our names of the columns that were found, and `ROW` (int64).
+        Our names of the columns that were found, and `ROW` (int64). `FILE` too where the rows
+        come from several files; then `path` is one of these.
     rejected
         ``(row, reason, raw text)`` of what could not be split into columns.
     """

@@ -22,9 +22,11 @@ from recsys.data.comments import score_view
 from recsys.data.config import DataConfig, load_data_config
 from recsys.data.dataset import build_dataset
 from recsys.data.events import add_keys, latest_rows
+from recsys.data.inbox import archive_staged
 from recsys.data.plan import Plan, Strategy, View, make_plan, new_rows, read_view
 from recsys.data.quarantine import write_quarantine
 from recsys.data.sources import resolve_source
+from recsys.data.staging import seal_segments
 from recsys.data.versions import SCHEMA_VERSION, open_version, publish
 from recsys.data.writing import code_version, write_files
 from recsys.errors import InputError
@@ -97,7 +99,9 @@ def plan_refresh(
     started = time.monotonic()
     config, source = load_data_config(settings), resolve_source(settings)
     now = datetime.now(UTC)
-    view = read_view(source, config, as_of=interval.end, now=now)
+    if not dry_run:
+        seal_segments(settings)
+    view = read_view(settings, source, config, as_of=interval.end, now=now)
     plan = make_plan(
         settings,
         config,
@@ -142,7 +146,7 @@ def ingest(settings: Settings, work: Path) -> Summary:
     view.to_feather(work / VIEW_FILE, compression="uncompressed")
     return {
         "accepted": len(view),
-        "superseded": plan.rows_valid - len(view),
+        "superseded": plan.rows_valid + plan.rows_repeated - len(view),
         "merged_with": merged,
         "seconds": _since(started),
     }
@@ -205,6 +209,7 @@ def publish_version(settings: Settings, work: Path) -> Summary:
         folder.rename(settings.versions / version_id)
         sync_folder(settings.versions)
     moved = publish(settings, version_id)
+    archive_staged(settings, plan.source["name"], plan.version_id, plan.staged)
     manifest = open_version(settings, version_id).manifest
     return {
         **_outline(plan),
@@ -247,7 +252,7 @@ def _refuse_bad_input(plan: Plan, config: DataConfig) -> None:
         )
     if plan.invalid_fraction > config.max_invalid_fraction:
         raise RefreshError(
-            f"{plan.rows_quarantined} of {plan.rows_read} rows are bad, more than "
+            f"{plan.invalid_fraction:.1%} of the source's rows are bad, more than "
             f"max_invalid_fraction {config.max_invalid_fraction:g} allows: "
             f"{plan.quarantined_by_reason}; see data/quarantine/{plan.version_id}.csv"
         )
@@ -277,6 +282,7 @@ def _manifest(plan: Plan, files: dict[str, Any], scorer: str, accepted: int) -> 
         "previous_version": plan.previous_version,
         "source": plan.source,
         "sources": plan.files,
+        "staged": plan.staged,
         "inputs": plan.inputs,
         "catalogue": plan.catalogue,
         "code_version": code_version(),
@@ -284,7 +290,7 @@ def _manifest(plan: Plan, files: dict[str, Any], scorer: str, accepted: int) -> 
         "rows": {
             "read": plan.rows_read,
             "accepted": accepted,
-            "superseded": plan.rows_valid - accepted,
+            "superseded": plan.rows_valid + plan.rows_repeated - accepted,
             "quarantined": plan.rows_quarantined,
             "later": plan.rows_later,
         },
@@ -310,6 +316,7 @@ def _outline(plan: Plan) -> Summary:
         "quarantined": plan.rows_quarantined,
         "quarantined_by_reason": plan.quarantined_by_reason,
         "products_quarantined": plan.products_quarantined,
+        "files_set_aside": [entry["path"] for entry in plan.staged["bad_files"]],
     }
 
 

@@ -1,0 +1,211 @@
+"""What a refresh does with staged rows: read them, and archive them once they are published."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recsys.data import schema
+from recsys.data.cleaning import CleanRows, clean_rows, reject_file
+from recsys.data.config import DataConfig
+from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
+from recsys.data.sources import EPOCH, ISO, Source, SourceError, TimestampFormat
+from recsys.data.staging import (
+    EVENT_ID,
+    NEEDED,
+    RECEIVED_AT,
+    dropped_files,
+    open_segments,
+    sealed_segments,
+    segment_lines,
+)
+from recsys.publishing import atomic_path, sync_folder
+from recsys.settings import Settings
+
+EVENT_TIMES = TimestampFormat(columns=(schema.TIMESTAMP,), formats=(ISO, EPOCH))
+
+_TIME_COLUMN = f"{schema.TIMESTAMP} {schema.TIMESTAMP}"
+_COLUMNS = {
+    **{name: (name,) for name in NEEDED},
+    _TIME_COLUMN: (schema.TIMESTAMP,),
+    schema.COMMENT: (schema.COMMENT,),
+    RECEIVED_AT: (RECEIVED_AT,),
+}
+
+
+@dataclass
+class Staged:
+    """Staged rows of all times, and which parts of the inbox they came from.
+
+    Attributes
+    ----------
+    parts
+        The rows, archived ones included.
+    segments
+        Names of the sealed segments that were read.
+    files, bad_files
+        Dropped files that were read, and those that were not usable: name, size and time of
+        change, for telling whether a file is still the same when it is archived.
+    """
+
+    parts: list[CleanRows] = field(default_factory=list)
+    segments: list[str] = field(default_factory=list)
+    files: list[dict[str, Any]] = field(default_factory=list)
+    bad_files: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"segments": self.segments, "files": self.files, "bad_files": self.bad_files}
+
+
+def read_staged(
+    settings: Settings, source: Source, config: DataConfig, *, as_of: datetime, now: datetime
+) -> Staged:
+    """Read the inbox and the archive of `source`.
+
+    A dropped file that cannot be read, or of which more than ``max_invalid_fraction`` is bad, is
+    set aside as a whole: it must not stop the shop's refresh.
+    """
+    staged = Staged()
+    zone = ZoneInfo(source.config.timezone)
+    limits = {"earliest": config.earliest_time, "as_of": as_of, "now": now}
+    segments = _segments(settings)
+    staged.segments = [path.name for path in segments if path.parent == sealed_segments(settings)]
+    events, repeated = _once_each(_events(settings, source, segments))
+    if events is not None:
+        cleaned = clean_rows(events, EVENT_TIMES, zone, **limits)
+        cleaned.repeated = repeated
+        staged.parts.append(cleaned)
+
+    files = source.config.reviews
+    for path in [*_archived(settings, source), *dropped_files(settings)]:
+        described = describe_file(path)
+        try:
+            raw = read_rows(path, files.needed, files.optional, files.encoding)
+            cleaned = clean_rows(raw, files.timestamp, zone, **limits)
+        except SourceError as error:
+            cleaned = reject_file(path, str(error))
+        if len(cleaned.rejected) > config.max_invalid_fraction * max(cleaned.rows_read, 1):
+            reasons = cleaned.rejected["reason"].value_counts().index[0]
+            cleaned = reject_file(path, f"the file is set aside as a whole: {reasons}")
+            staged.bad_files.append(described)
+        else:
+            staged.files.append(described)
+        staged.parts.append(cleaned)
+    return staged
+
+
+def archive_staged(
+    settings: Settings, source: str, version_id: str, staged: dict[str, Any]
+) -> None:
+    """Move what `version_id` contains out of the inbox. Can be repeated after a crash.
+
+    `staged` is what `Staged.to_json` gave. A dropped file that has changed since it was read stays
+    for the next run.
+    """
+    segments = [sealed_segments(settings) / name for name in staged["segments"]]
+    target = archived_events(settings, source) / f"{version_id}.parquet"
+    if segments and not target.exists():
+        # Segments go away only after the archive stands, so here all of them are still there.
+        raws = [_parse_segment(path) for path in segments if path.exists()]
+        tables = [_with_all_columns(raw.table) for raw in raws]
+        if tables:
+            with atomic_path(target) as temporary:
+                pq.write_table(pa.concat_tables(tables).drop([ROW]), temporary)
+    for path in segments:
+        path.unlink(missing_ok=True)
+    _move(staged["files"], settings, archived_files(settings, source), version_id)
+    _move(staged["bad_files"], settings, settings.quarantine / "files", version_id)
+
+
+def archived_events(settings: Settings, source: str) -> Path:
+    """Folder of the events that some version contains."""
+    return settings.raw / "events" / source
+
+
+def archived_files(settings: Settings, source: str) -> Path:
+    """Folder of the dropped files that some version contains."""
+    return settings.raw / "dropped" / source
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Name, size and time of change."""
+    status = path.stat()
+    return {"path": str(path), "size": status.st_size, "changed": status.st_mtime_ns}
+
+
+def _move(
+    described: Iterable[dict[str, Any]], settings: Settings, folder: Path, version_id: str
+) -> None:
+    inbox = settings.staging / "files"
+    for entry in described:
+        path = Path(entry["path"])
+        if path.parent != inbox or not path.exists() or describe_file(path) != entry:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, folder / f"{version_id}-{path.name}")
+        sync_folder(folder)
+
+
+def _segments(settings: Settings) -> list[Path]:
+    folders = (sealed_segments(settings), open_segments(settings))
+    return [path for folder in folders for path in sorted(folder.glob("*.jsonl"))]
+
+
+def _archived(settings: Settings, source: Source) -> list[Path]:
+    folder = archived_files(settings, source.name)
+    return sorted(path for path in folder.glob("*") if path.name[0] != ".")
+
+
+def _events(settings: Settings, source: Source, segments: list[Path]) -> list[RawRows]:
+    archive = sorted(archived_events(settings, source.name).glob("*.parquet"))
+    return [
+        *(read_rows(path, _COLUMNS, {}) for path in archive),
+        *(_parse_segment(path) for path in segments),
+    ]
+
+
+def _parse_segment(path: Path) -> RawRows:
+    return parse_json_lines(path, segment_lines(path), {}, _COLUMNS)
+
+
+def _with_all_columns(table: pa.Table) -> pa.Table:
+    empty = pa.array([""] * table.num_rows, pa.large_string())
+    columns = {name: table[name] if name in table.column_names else empty for name in _COLUMNS}
+    names = {_TIME_COLUMN: schema.TIMESTAMP}
+    return pa.table({**{names.get(n, n): c for n, c in columns.items()}, ROW: table[ROW]})
+
+
+def _once_each(raws: list[RawRows]) -> tuple[RawRows | None, int]:
+    """All events in one table, the first arrival of each id; and how many that leaves out."""
+    if not raws:
+        return None, 0
+    tables = []
+    rejected = []
+    for raw in raws:
+        table = _with_all_columns(raw.table)
+        name = pa.array([str(raw.path)] * len(table), pa.large_string())
+        tables.append(table.append_column(FILE, name))
+        rejected += [
+            (row, f"{reason} ({raw.path.name})", text) for row, reason, text in raw.rejected
+        ]
+    table = pa.concat_tables(tables)
+    table = table.rename_columns(
+        [_TIME_COLUMN if name == schema.TIMESTAMP else name for name in table.column_names]
+    )
+    order = pc.sort_indices(
+        table,
+        sort_keys=[(name, "ascending") for name in (EVENT_ID, RECEIVED_AT, *_COLUMNS)],
+    ).to_numpy()
+    ids = pd.Series(table[EVENT_ID].to_pandas(), dtype="str").take(order)
+    kept = np.sort(order[~ids.duplicated().to_numpy()])
+    once = table.take(pa.array(kept)).drop([EVENT_ID, RECEIVED_AT])
+    return RawRows(raws[-1].path, once, rejected), len(table) - len(once)

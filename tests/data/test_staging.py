@@ -1,0 +1,144 @@
+"""Staged events and dropped files reach a version exactly once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+
+from recsys.data.staging import append_events, open_segments, seal_segments, sealed_segments
+from recsys.errors import InputError
+from tests.data.shop import END, HEADER, pairs, quarantined, refresh, row, write_shop
+
+
+def event(number: int = 1, **changes):
+    return {
+        "event_id": f"e{number}",
+        "user_id": f"s{number}",
+        "product_id": 3,
+        "rating": 4,
+        "timestamp": "2025-01-05T00:00:00+00:00",
+        **changes,
+    }
+
+
+@pytest.fixture
+def shop(settings):
+    write_shop(settings, [row("u1", 1), row("u1", 2, time="2025-01-03"), row("u2", 1)])
+    refresh(settings, END - timedelta(days=1))
+    return settings
+
+
+def test_a_staged_event_is_in_the_next_version_and_only_once(shop):
+    append_events(shop, [event()])
+    assert refresh(shop)["new_interactions"] == 1
+    assert ("s1", "3", 4.0) in pairs(shop)
+    assert refresh(shop)["strategy"] == "nothing_new"
+    assert refresh(shop, force_full=True)["accepted"] == 4
+    assert not list(sealed_segments(shop).iterdir())
+
+
+def test_an_event_sent_twice_counts_once_with_its_first_content(shop):
+    append_events(shop, [event()])
+    append_events(shop, [event(rating=1, timestamp="2025-01-09T00:00:00+00:00")])
+    summary = refresh(shop)
+    assert (summary["accepted"], summary["superseded"]) == (4, 1)
+    append_events(shop, [event(rating=2)])
+    assert refresh(shop)["strategy"] == "nothing_new"
+    assert ("s1", "3", 4.0) in pairs(shop)
+
+
+def test_an_event_without_a_product_is_refused_before_anything_is_stored(shop):
+    with pytest.raises(InputError, match="product_id"):
+        append_events(shop, [event(1), event(2, product_id=None)])
+    assert not list(open_segments(shop).glob("*"))
+
+
+def test_poison_events_end_in_quarantine_and_do_not_stop_the_refresh(shop):
+    append_events(shop, [event(1, rating=9), event(2, timestamp="gestern"), event(3)])
+    assert refresh(shop)["new_interactions"] == 1
+    reasons = quarantined(shop)["reason"].tolist()
+    assert reasons == ["the rating is outside 1-5", "the time cannot be read"]
+
+
+def test_an_event_after_the_interval_waits_for_a_later_run(shop):
+    append_events(shop, [event(timestamp=END.isoformat())])
+    assert refresh(shop)["rows_later"] == 1
+    assert refresh(shop, END + timedelta(days=1))["new_interactions"] == 1
+
+
+def test_a_torn_line_of_a_killed_writer_is_ignored(shop):
+    append_events(shop, [event()])
+    (segment,) = open_segments(shop).glob("*.jsonl")
+    torn = json.dumps(event(2))[:40]
+    (open_segments(shop) / "999-dead.jsonl").write_text(segment.read_text() + torn)
+    assert refresh(shop)["new_interactions"] == 1
+    assert quarantined(shop).empty
+
+
+def test_a_writer_goes_on_in_a_new_segment_after_sealing(shop):
+    append_events(shop, [event(1)])
+    seal_segments(shop)
+    append_events(shop, [event(2)])
+    assert len(list(open_segments(shop).glob("*.jsonl"))) == 1
+    assert refresh(shop)["new_interactions"] == 2
+
+
+def test_every_acknowledged_event_survives_a_killed_writer_and_concurrent_refreshes(shop, tmp_path):
+    script = """
+import sys
+from recsys.data.staging import append_events
+from recsys.settings import load_settings
+settings = load_settings(sys.argv[1])
+for number in range(10**6):
+    name = f"{sys.argv[2]}-{number}"
+    append_events(settings, [{"event_id": name, "user_id": name, "product_id": 1, "rating": 5,
+                              "timestamp": "2025-01-05T00:00:00+00:00"}])
+    print(name, flush=True)
+"""
+    outputs = [tmp_path / f"acknowledged-{worker}" for worker in range(3)]
+    writers = []
+    for worker, output in enumerate(outputs):
+        with output.open("w") as file:
+            arguments = [sys.executable, "-c", script, str(shop.home), str(worker)]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+            writers.append(subprocess.Popen(arguments, stdout=file, env=environment))
+    while not all(output.stat().st_size for output in outputs):
+        time.sleep(0.01)
+    for writer in writers:
+        refresh(shop)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+    refresh(shop)
+    acknowledged = {name for output in outputs for name in output.read_text().split("\n")[:-1]}
+    stored = [user for user, _, _ in pairs(shop) if "-" in user]
+    assert acknowledged <= set(stored)
+    assert len(stored) == len(set(stored))
+    assert len(set(stored) - acknowledged) <= len(writers)  # written, but killed before saying so
+
+
+def test_a_dropped_file_is_read_and_archived(shop):
+    inbox = shop.staging / "files"
+    inbox.mkdir(parents=True)
+    (inbox / "more.csv").write_text("\n".join([HEADER, row("d1", 4), row("d2", 4)]) + "\n")
+    (inbox / "copying.csv.part").write_text("half")
+    assert refresh(shop)["new_interactions"] == 2
+    assert [path.name for path in inbox.iterdir()] == ["copying.csv.part"]
+    assert refresh(shop, force_full=True)["accepted"] == 5
+
+
+def test_an_unusable_dropped_file_is_set_aside_and_the_refresh_goes_on(shop):
+    inbox = shop.staging / "files"
+    inbox.mkdir(parents=True)
+    (inbox / "bad.parquet").write_bytes(b"PAR1 and no more")
+    (inbox / "mostly.csv").write_text("\n".join([HEADER, row(rating=8), row("x")]) + "\n")
+    summary = refresh(shop)
+    assert summary["strategy"] == "nothing_new"
+    assert len(summary["files_set_aside"]) == 2
+    assert not list(inbox.iterdir())
+    assert len(list((shop.quarantine / "files").iterdir())) == 2
+    assert quarantined(shop)["row"].tolist() == [0, 0]
