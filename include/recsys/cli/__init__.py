@@ -9,6 +9,7 @@ import sys
 import typer
 
 from recsys.cli import jobs, stack, tracker
+from recsys.cli.sample_data import sample_data
 from recsys.errors import InputError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 jobs.add_commands(app)
 tracker.add_commands(app)
 stack.add_commands(app)
+app.command(rich_help_panel="Data")(sample_data)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys.cli.jobs import connect, run_job
+from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient
 from recsys.orchestration.environment import airflow_home, stack_environment
 from recsys.orchestration.stack import Stack, StackError, require_python
@@ -49,15 +50,18 @@ def _prepare_data(
     settings: Settings, source: str | None, reviews: Path | None, products: Path | None
 ) -> None:
     """Check and record the source that was asked for; write the sample shop if there is none."""
-    from recsys.data.sources import has_raw_data, select_source
+    from recsys.data.sources import SELECTION_NAME, select_source
 
-    if source or reviews or products:
+    if source is None and (reviews or products):
+        raise InputError("name the files' source as well, such as SOURCE=hasaki")
+    if source is not None:
         select_source(settings, source, reviews, products)
-    if not has_raw_data(settings):
+    chosen = (settings.home / "data" / SELECTION_NAME).exists()
+    if not chosen and not any(settings.raw.rglob("*.*")):
         from recsys.data.sample import write_sample_shop
 
         console.print("No raw data: writing the sample shop")
-        write_sample_shop(settings.raw)
+        write_sample_shop(settings)
 
 
 def _unpause(client: AirflowClient) -> None:
@@ -83,8 +87,10 @@ def _run_chain(settings: Settings, client: AirflowClient) -> None:
     from recsys.registry import Registry
 
     run_job(client, "data_refresh", {})
-    best = Registry(settings).current_best()
-    if best is None or best.data_version != current_version(settings).version_id:
+    registry = Registry(settings)
+    best = registry.current_best()
+    version_id = current_version(settings).version_id
+    if best is None or registry.get(best.model_id).data_version != version_id:
         run_job(client, "model_training", {})
     else:
         console.print(f"  model_training: {best.model_id} is trained on this data already")

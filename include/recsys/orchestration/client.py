@@ -186,7 +186,9 @@ class AirflowClient:
 
 def _task_name(task: Mapping[str, Any]) -> str:
     index = task.get("map_index", -1)
-    return task["task_id"] if index < 0 else f"{task['task_id']}[{index}]"
+    if index < 0:
+        return str(task["task_id"])
+    return f"{task['task_id']}[{task.get('rendered_map_index') or index}]"
 
 
 def _reason(response: requests.Response) -> str:
