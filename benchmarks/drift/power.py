@@ -35,9 +35,9 @@ NO_HOLIDAYS = HolidayCalendar()
 FIRST = 2_700  # some week number
 BURN_IN = 29
 WATCHED = 30  # weeks of a shop that are judged
-DETECTIONS = 10  # changes tried on a shop
+DETECTIONS = 6  # changes tried on a shop
 # size -> shops without drift
-SHOPS = {200: 50, 500: 50, 1_000: 50, 5_000: 24, 20_000: 8, 100_000: 2}
+SHOPS = {200: 36, 500: 36, 1_000: 36, 5_000: 16, 20_000: 8, 100_000: 2}
 CHANGES: dict[str, Callable[[np.random.Generator], Habits]] = {
     "stars, 10 points": lambda rng: with_star_shift(0.10),
     "volume -30 %": lambda rng: Habits(volume=0.7),
@@ -91,7 +91,7 @@ def watch(task: tuple[int, int]) -> Tally:
         before = checks
     rng = np.random.default_rng([size, seed, 1])
     starts = rng.choice(np.arange(BURN_IN, BURN_IN + WATCHED - 1), DETECTIONS, replace=False)
-    for start in FIRST + starts[: max(1, DETECTIONS if size < 20_000 else 4)]:
+    for start in FIRST + starts[: max(1, DETECTIONS if size < 20_000 else 3)]:
         tally.changes += 1
         for name, change in CHANGES.items():
             habits = change(rng)

@@ -18,7 +18,7 @@ _WEEKDAYS = np.array([0.9, 0.9, 0.95, 1.0, 1.1, 1.15, 1.0]) / 7.0
 _STARS = np.array([0.01, 0.005, 0.01, 0.025, 0.95])
 _DEMAND = 1 / np.arange(1, PRODUCTS + 1) / np.sum(1 / np.arange(1, PRODUCTS + 1))
 _NEW_CUSTOMERS = 0.8
-_WITH_COMMENTS_UP_TO = 5_000  # a week; text is most of the time and none of the question
+_WITH_COMMENTS_UP_TO = 1_000  # a week; text is most of the time and none of the question
 
 
 @dataclass(frozen=True)

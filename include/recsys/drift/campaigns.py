@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.content.text import fold_series
 from recsys.drift.config import CampaignConfig
 from recsys.drift.events import Events
 
@@ -28,13 +29,14 @@ class Campaigns:
 
 
 def sentence_keys(comments: pd.Series, min_characters: int) -> NDArray[np.int64]:
-    """A number for each comment, the same for texts that differ only in accents, case and
-    punctuation; -1 for texts shorter than `min_characters`."""
-    plain = fold_series(comments).str.replace(r"[\W_]+", " ", regex=True).str.strip()
-    codes, distinct = pd.factorize(plain)
-    long_enough = (pd.Series(distinct).str.len() >= min_characters).to_numpy(bool)
-    codes = codes.astype(np.int64)
-    return np.where(long_enough[codes], codes, -1) if len(distinct) else codes
+    """A number for each comment, the same for texts that differ only in case and punctuation;
+    -1 for texts shorter than `min_characters`."""
+    texts = pa.array(comments.astype(object).fillna(""), type=pa.large_string(), from_pandas=True)
+    plain = pc.utf8_lower(pc.utf8_normalize(texts, form="NFC"))
+    plain = pc.utf8_trim(pc.replace_substring_regex(plain, r"[^\p{L}\p{N}]+", " "), " ")
+    keys = plain.dictionary_encode().indices.to_numpy().astype(np.int64)
+    long_enough = pc.greater_equal(pc.utf8_length(plain), min_characters)
+    return np.where(long_enough.to_numpy(zero_copy_only=False), keys, -1)
 
 
 def find_campaigns(events: Events, keys: NDArray[np.int64], config: CampaignConfig) -> Campaigns:

@@ -19,6 +19,8 @@ from recsys.drift.statistics import Counts, dispersion_of, robust_scale
 
 TESTED = "tested"
 INSUFFICIENT = "insufficient_data"
+_STAR_UNIT = "change of a star's share"
+_TOP_UNIT = "shortfall of the Jaccard similarity"
 _LISTED = 100
 NEGLIGIBLE_P = 1e-12
 """Reported instead of p-values that no distribution is known well enough to claim."""
@@ -135,7 +137,7 @@ def check_rating(span: Span, config: DriftConfig) -> Check:
         dispersion=dispersion_of(weekly),
     )
     if result["status"] == INSUFFICIENT:
-        return Check("rating", INSUFFICIENT, details=result)
+        return Check("rating", INSUFFICIENT, details=result | {"unit": _STAR_UNIT})
     change = result["max_difference"]
     star = result["star"]
     difference = result["rating_comparison"][str(star)]["difference"]
@@ -149,7 +151,7 @@ def check_rating(span: Span, config: DriftConfig) -> Check:
         severity="high" if change >= rule.high else "medium",
         advice=f"The share of {star}-star reviews moved by {100 * difference:+.1f} points: look "
         "at what customers complain about, then retrain.",
-        details=result | {"unit": "share of a star"},
+        details=result | {"unit": _STAR_UNIT},
     )
 
 
@@ -180,7 +182,7 @@ def check_popularity(span: Span, config: DriftConfig) -> Check:
     result |= {key: [str(ids[i]) for i in result[key]] for key in ("new_trending", "dropped_out")}
     result["new_products"] = _new_products(span, old, new)
     if result["status"] == INSUFFICIENT:
-        return Check("popularity", INSUFFICIENT, details=result)
+        return Check("popularity", INSUFFICIENT, details=result | {"unit": _TOP_UNIT})
     shortfall = result["shortfall"]
     return Check(
         "popularity",
@@ -192,7 +194,7 @@ def check_popularity(span: Span, config: DriftConfig) -> Check:
         severity="high" if shortfall >= rule.high_shortfall else "medium",
         advice=f"The best sellers changed: {len(result['new_trending'])} products entered the top "
         f"{rule.top_k}. Retrain, and renew lists that were made by hand.",
-        details=result | {"unit": "shortfall of the Jaccard similarity"},
+        details=result | {"unit": _TOP_UNIT},
     )
 
 

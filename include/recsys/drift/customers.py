@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from recsys.content.text import normalise_series
 from recsys.drift.checks import INSUFFICIENT, NEGLIGIBLE_P, TESTED, Check, Span
 from recsys.drift.config import DriftConfig, Severity
 from recsys.drift.events import Events
@@ -166,9 +167,11 @@ def _comment_features(events: Events) -> pd.DataFrame:
 
     Length and language are NaN where there is no comment (or one too short to tell).
     """
-    texts = normalise_series(events.comments if events.comments is not None else pd.Series())
-    length = texts.str.len().to_numpy(np.float64)
-    accented = texts.str.contains(_VIETNAMESE, regex=True).to_numpy(np.float64)
+    comments = events.comments if events.comments is not None else pd.Series(dtype=object)
+    given = pa.array(comments.astype(object).fillna(""), type=pa.large_string(), from_pandas=True)
+    texts = pc.utf8_normalize(pc.utf8_trim_whitespace(given), form="NFC")
+    length = pc.utf8_length(texts).to_numpy().astype(np.float64)
+    accented = pc.match_substring_regex(texts, _VIETNAMESE).to_numpy(zero_copy_only=False)
     features = pd.DataFrame(
         {
             "week": events.weeks,

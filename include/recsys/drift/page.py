@@ -137,22 +137,22 @@ def _volume_plot(report: Mapping[str, Any]) -> Figure:
 
 
 def _mover_plot(report: Mapping[str, Any]) -> Figure:
-    figure, axes = _figure("Products whose share changed most")
+    figure, axes = _figure("Products whose share changed most", left=0.36)
     movers = list(reversed(report["popularity_drift"]["top_movers"]))
     changes = [100 * (one["new_share"] - one["historical_share"]) for one in movers]
     axes.barh(range(len(movers)), changes, color=[_NEW if c > 0 else _OLD for c in changes])
     labels = [_shortened(one["product_name"] or one["product_id"]) for one in movers]
     axes.set_yticks(range(len(movers)), labels, fontsize=8)
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.set_xlabel("change of the share, percentage points")
+    axes.set_title("change of the share, percentage points", loc="right", fontsize=8)
     return figure
 
 
-def _figure(title: str) -> tuple[Figure, Any]:
+def _figure(title: str, left: float = 0.08) -> tuple[Figure, Any]:
     """A figure of its own canvas: pyplot's global state is not safe in long-lived workers."""
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    figure = Figure(figsize=(8.4, 3.2))
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    axes = figure.add_axes((left, 0.13, 0.98 - left, 0.76))
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

@@ -21,6 +21,7 @@ STARS = np.arange(1, 6)
 THRESHOLD = 0.1
 MIN_ROWS = 300
 ALPHA = 0.001
+_TEST_KEYS = ("interval_95", "null_bound", "g_statistic", "p_value", "psi", "jensen_shannon")
 
 
 def detect_rating_drift(
