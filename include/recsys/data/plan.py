@@ -268,4 +268,4 @@ def _row_keys(version: PublishedVersion) -> NDArray[np.uint64]:
 def _version_id(as_of: datetime, now: datetime) -> str:
     """Names sort by the end of the view, then by age."""
     view = as_of.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return f"{view}-{int(now.timestamp()):08x}{uuid4().hex[:4]}"
+    return f"{view}-{int(now.timestamp() * 1000):011x}{uuid4().hex[:4]}"

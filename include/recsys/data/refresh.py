@@ -25,9 +25,10 @@ from recsys.data.events import add_keys, latest_rows
 from recsys.data.inbox import archive_staged
 from recsys.data.plan import Plan, Strategy, View, make_plan, new_rows, read_view
 from recsys.data.quarantine import write_quarantine
+from recsys.data.retention import prune
 from recsys.data.sources import resolve_source
 from recsys.data.staging import seal_segments
-from recsys.data.versions import SCHEMA_VERSION, open_version, publish
+from recsys.data.versions import SCHEMA_VERSION, open_version, publish, shows_later
 from recsys.data.writing import code_version, write_files
 from recsys.errors import InputError
 from recsys.publishing import sync_folder, sync_tree, write_json
@@ -180,7 +181,7 @@ def assemble(settings: Settings, work: Path) -> Summary:
     folder.mkdir()
     files = write_files(folder, dataset, np.load(work / KEYS_FILE))
     scores = json.loads((work / SCORES_FILE).read_text(encoding="utf-8"))
-    manifest = _manifest(plan, files, scores["scorer"], len(rows))
+    manifest = _manifest(plan, files, scores["scorer"], len(rows), shows_later(settings, plan.end))
     write_json(folder / schema.MANIFEST_FILE, manifest)
     return {
         "users": dataset.stats["users"],
@@ -210,12 +211,14 @@ def publish_version(settings: Settings, work: Path) -> Summary:
         sync_folder(settings.versions)
     moved = publish(settings, version_id)
     archive_staged(settings, plan.source["name"], plan.version_id, plan.staged)
+    removed = prune(settings, load_data_config(settings))
     manifest = open_version(settings, version_id).manifest
     return {
         **_outline(plan),
         "version_id": version_id,
         "new_version": _makes_version(plan),
         "published": moved,
+        "versions_removed": removed,
         "accepted": manifest["rows"]["accepted"],
         "superseded": manifest["rows"]["superseded"],
         "comment_scorer": manifest["comment_scorer"],
@@ -271,7 +274,9 @@ def _refuse_shrinking(settings: Settings, plan: Plan, accepted: int) -> None:
         )
 
 
-def _manifest(plan: Plan, files: dict[str, Any], scorer: str, accepted: int) -> dict[str, Any]:
+def _manifest(
+    plan: Plan, files: dict[str, Any], scorer: str, accepted: int, backfill: bool
+) -> dict[str, Any]:
     return {
         "version_id": plan.version_id,
         "schema_version": SCHEMA_VERSION,
@@ -283,6 +288,7 @@ def _manifest(plan: Plan, files: dict[str, Any], scorer: str, accepted: int) -> 
         "source": plan.source,
         "sources": plan.files,
         "staged": plan.staged,
+        "backfill": backfill,
         "inputs": plan.inputs,
         "catalogue": plan.catalogue,
         "code_version": code_version(),

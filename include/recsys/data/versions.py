@@ -10,6 +10,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,8 @@ from recsys.settings import Settings
 
 SCHEMA_VERSION = 1
 """Raised whenever a reader of the old layout would misread the new one."""
+
+DOOMED_PREFIX = ".removed-"
 
 _ATTEMPTS = 20
 
@@ -172,11 +175,31 @@ def publish(settings: Settings, version_id: str) -> bool:
         folder = published_folder(settings)
         if folder is not None and folder.exists() and folder.name != version_id:
             current = _open(folder)
-            if current.manifest["source"]["name"] == target.manifest["source"]["name"] and (
-                (current.as_of, current.version_id) > (target.as_of, target.version_id)
-            ):
+            same_source = current.manifest["source"]["name"] == target.manifest["source"]["name"]
+            if same_source and current.as_of > target.as_of:
                 return False
         point_link(settings.processed, target.path)
+    return True
+
+
+def shows_later(settings: Settings, as_of: datetime) -> bool:
+    """Whether ``data/processed`` shows a later view than one that ends at `as_of`."""
+    folder = published_folder(settings)
+    return folder is not None and folder.exists() and _open(folder).as_of > as_of
+
+
+def remove_version(settings: Settings, version_id: str) -> bool:
+    """Remove a version unless somebody reads it; call it under the `publishing_lock`."""
+    folder = settings.versions / version_id
+    with (folder / schema.MANIFEST_FILE).open("rb") as manifest:
+        try:
+            fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        # Gone in one step: a reader finds either all of the version or none.
+        doomed = settings.versions / f"{DOOMED_PREFIX}{version_id}"
+        folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
     return True
 
 

@@ -1,0 +1,113 @@
+"""Which versions stay: the latest ones, and those that something still refers to."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from recsys.data import schema
+from recsys.data.config import DataConfig
+from recsys.data.versions import (
+    DOOMED_PREFIX,
+    list_versions,
+    published_folder,
+    publishing_lock,
+    remove_version,
+)
+from recsys.settings import Settings
+
+ABANDONED_AFTER = timedelta(days=2)
+"""Scratch folders and half-made versions of runs that died are removed after this time."""
+
+_REFERENCE_KEYS = frozenset({"data_version", "version_id", "previous_version"})
+
+
+def prune(settings: Settings, config: DataConfig) -> list[str]:
+    """Remove versions that nobody needs any more; the ids of those that went.
+
+    Kept are the ``keep_versions`` latest views, what ``data/processed`` shows, fresh backfills,
+    what `referenced_versions` finds, and what a reader has open.
+    """
+    now = datetime.now(UTC)
+    with publishing_lock(settings):
+        versions = list_versions(settings)
+        manifests = {version_id: _manifest(settings, version_id) for version_id in versions}
+        ordinary = [version_id for version_id in versions if not manifests[version_id]["backfill"]]
+        kept = set(ordinary[-config.keep_versions :])
+        fresh = now - timedelta(days=config.keep_backfilled_days)
+        kept |= {
+            version_id
+            for version_id in set(versions) - set(ordinary)
+            if datetime.fromisoformat(manifests[version_id]["created_at"]) > fresh
+        }
+        published = published_folder(settings)
+        if published is not None:
+            kept.add(published.name)
+        doomed = set(versions) - kept
+        if doomed:
+            doomed -= referenced_versions(settings)
+        removed = [name for name in sorted(doomed) if remove_version(settings, name)]
+        _remove_remains(settings, config, now)
+    return removed
+
+
+def referenced_versions(settings: Settings) -> set[str]:
+    """Versions that a model, a deployment or the newest drift report names.
+
+    What cannot be read protects everything: better a full disk than a lost version.
+    """
+    drift_reports = sorted((settings.reports / "drift").glob("drift_report_*.json"))
+    files = [
+        settings.registry,
+        settings.deployment_history,
+        *settings.artifacts.glob("*/*/manifest.json"),
+        *drift_reports[-1:],
+    ]
+    found: set[str] = set()
+    for file in files:
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError):
+            return set(list_versions(settings))
+        found.update(_references(content))
+    return found
+
+
+def _references(content: Any) -> Iterator[str]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if key in _REFERENCE_KEYS and isinstance(value, str):
+                yield value
+            else:
+                yield from _references(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _references(value)
+
+
+def _manifest(settings: Settings, version_id: str) -> dict[str, Any]:
+    path = settings.versions / version_id / schema.MANIFEST_FILE
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _remove_remains(settings: Settings, config: DataConfig, now: datetime) -> None:
+    for folder in settings.versions.glob(f"{DOOMED_PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in settings.work.glob("data_refresh-*"):
+        if _older(folder, now - ABANDONED_AFTER):
+            shutil.rmtree(folder, ignore_errors=True)
+    for file in settings.quarantine.glob("*.csv"):
+        if _older(file, now - timedelta(days=config.keep_quarantine_days)):
+            file.unlink(missing_ok=True)
+
+
+def _older(path: Path, moment: datetime) -> bool:
+    try:
+        return path.stat().st_mtime < moment.timestamp()
+    except FileNotFoundError:
+        return False
