@@ -28,7 +28,11 @@ def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[st
 
     Raises `JobFailedError` when the run fails.
     """
-    run_id = client.trigger(job, conf)
+    return follow_run(client, job, client.trigger(job, conf))
+
+
+def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
+    """Follow a run to its end and return its summary. Raises `JobFailedError` when it fails."""
     run = follow(client, job, run_id)
     if run["state"] != "success":
         failed = [

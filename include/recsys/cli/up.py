@@ -1,6 +1,8 @@
 """``python -m recsys up``: from nothing to recommendations."""
 
 import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,15 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recsys.cli.jobs import connect, run_job
+from recsys.cli.jobs import connect, follow_run, run_job
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient
 from recsys.orchestration.environment import airflow_home, stack_environment
 from recsys.orchestration.stack import Stack, StackError, require_python
-from recsys.settings import Settings, load_settings
+from recsys.settings import REPOSITORY, Settings, load_settings
 
 DAG_TIMEOUT_SECONDS = 90.0
-SERVICE_TIMEOUT_SECONDS = 60.0
+FIRST_RUN_SECONDS = 20.0
 UNKNOWN_CUSTOMER = "new-customer"
 
 console = Console(stderr=True, highlight=False)
@@ -40,8 +42,8 @@ def up(
             started = stack.start()
         console.print("Stack: up" if started else "Stack: was up already")
         client = connect(settings)
-        _unpause(client)
-        _run_chain(settings, client)
+        _wait_for_dags(client)
+        _run_chain(settings, client, other_shop=source is not None)
         _show_recommendations(settings)
         _show_addresses(settings)
 
@@ -64,37 +66,58 @@ def _prepare_data(
         write_sample_shop(settings)
 
 
-def _unpause(client: AirflowClient) -> None:
-    """Wait until Airflow has read every DAG, then let all of them run on schedule."""
-    expected = _dag_files()
+def _wait_for_dags(client: AirflowClient) -> None:
+    expected = {path.stem for path in (REPOSITORY / "dags").glob("*.py")}
     deadline = time.monotonic() + DAG_TIMEOUT_SECONDS
     with console.status("Waiting for Airflow to read the DAGs"):
-        while not expected <= (dags := client.dags()).keys():
+        while not expected <= client.dags().keys():
             if errors := client.import_errors():
                 raise StackError(f"{errors[0]['filename']}: {errors[0]['stack_trace'][-500:]}")
             if time.monotonic() > deadline:
-                missing = ", ".join(sorted(expected - dags.keys()))
+                missing = ", ".join(sorted(expected - client.dags().keys()))
                 raise StackError(f"Airflow has not read these DAGs: {missing}")
             time.sleep(1)
-    for dag_id, dag in dags.items():
-        if dag["is_paused"]:
-            client.unpause(dag_id)
 
 
-def _run_chain(settings: Settings, client: AirflowClient) -> None:
-    """Refresh, train and deploy; no training when the best model knows the current data."""
+def _run_chain(settings: Settings, client: AirflowClient, *, other_shop: bool) -> None:
+    """Refresh, train and deploy, then let all other jobs run on schedule.
+
+    Nothing is trained when the best model knows the current data.
+    """
     from recsys.data.versions import current_version
     from recsys.registry import Registry
 
-    run_job(client, "data_refresh", {})
+    _run(client, "data_refresh")
     registry = Registry(settings)
     best = registry.current_best()
     version_id = current_version(settings).version_id
     if best is None or registry.get(best.model_id).data_version != version_id:
-        run_job(client, "model_training", {})
+        _run(client, "model_training")
     else:
         console.print(f"  model_training: {best.model_id} is trained on this data already")
-    run_job(client, "model_deployment", {})
+    # The gate compares with the model that serves; that of another shop is no measure.
+    _run(client, "model_deployment", {"force": True} if other_shop else {})
+    for dag_id, dag in client.dags().items():
+        if dag["is_paused"]:
+            client.unpause(dag_id)
+
+
+def _run(client: AirflowClient, job: str, conf: Mapping[str, Any] | None = None) -> None:
+    """Run a job now.
+
+    A job that was paused until now is due at once, for its last interval: Airflow starts that
+    run by itself, and it is the one to follow.
+    """
+    if client.dags()[job]["is_paused"]:
+        asked = datetime.now(UTC)
+        client.unpause(job)
+        deadline = time.monotonic() + FIRST_RUN_SECONDS
+        while time.monotonic() < deadline:
+            if first := client.runs_queued_since(job, asked):
+                follow_run(client, job, first[0]["dag_run_id"])
+                return
+            time.sleep(0.5)
+    run_job(client, job, conf or {})
 
 
 def _show_recommendations(settings: Settings) -> None:
@@ -142,9 +165,3 @@ def _show_addresses(settings: Settings) -> None:
         f"Log files     {settings.logs}\n"
         f"Task logs     {airflow_home(settings) / 'logs'}"
     )
-
-
-def _dag_files() -> set[str]:
-    from recsys.settings import REPOSITORY
-
-    return {path.stem for path in (REPOSITORY / "dags").glob("*.py")}

@@ -84,6 +84,16 @@ class AirflowClient:
         parameters = {"run_after_gte": moment, "order_by": "run_after"}
         return self._pages(f"/dags/{dag_id}/dagRuns", "dag_runs", parameters)
 
+    def runs_queued_since(self, dag_id: str, moment: datetime) -> list[dict[str, Any]]:
+        """The runs that were put into the queue since `moment`, whatever day they are for."""
+        parameters = {"order_by": "-id", "limit": PAGE}
+        page = self._call("GET", f"/dags/{dag_id}/dagRuns", params=parameters)
+        return [
+            run
+            for run in page["dag_runs"]
+            if run["queued_at"] and datetime.fromisoformat(run["queued_at"]) >= moment
+        ]
+
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a run, as Airflow describes them."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
