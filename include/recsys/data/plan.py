@@ -168,8 +168,12 @@ def make_plan(
     inputs = inputs_fingerprint(settings, config, source)
     catalogue = fingerprint(view.products.accepted)
     previous = previous_version(settings, source.name, as_of)
-    new, vanished = _difference(view.row_keys, previous)
-    strategy, reason = _choose(config, previous, inputs, catalogue, new, vanished, force_full)
+    keys = view.row_keys
+    new, vanished = _difference(keys, previous)
+    if len(keys):
+        strategy, reason = _choose(config, previous, inputs, catalogue, new, vanished, force_full)
+    else:
+        strategy, reason = Strategy.NOTHING_NEW, "no row is earlier than the interval's end"
     reasons = view.reviews.rejected[REASON].value_counts()
     return Plan(
         strategy=strategy,

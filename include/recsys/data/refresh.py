@@ -201,8 +201,8 @@ def publish_version(settings: Settings, work: Path) -> Summary:
     if plan.dry_run:
         return {**_outline(plan), "published": False}
     version_id = plan.version_id if _makes_version(plan) else plan.previous_version
-    if version_id is None:
-        raise RefreshError("there is neither a new version nor a previous one to publish")
+    if version_id is None:  # a day before the first review
+        return {**_outline(plan), "new_version": False, "published": False}
     folder = work / VERSION_FOLDER
     if folder.is_dir():
         settings.versions.mkdir(parents=True, exist_ok=True)
@@ -248,10 +248,10 @@ def _read_plan(work: Path) -> Plan:
 
 
 def _refuse_bad_input(plan: Plan, config: DataConfig) -> None:
-    if plan.rows_valid == 0:
+    if plan.rows_valid + plan.rows_later == 0:
         raise RefreshError(
-            f"none of the {plan.rows_read} rows read is valid and before {plan.as_of}: "
-            f"{plan.quarantined_by_reason or 'there are none'}"
+            f"none of the {plan.rows_read} rows read is valid: "
+            f"{plan.quarantined_by_reason or 'there are no rows'}"
         )
     if plan.invalid_fraction > config.max_invalid_fraction:
         raise RefreshError(

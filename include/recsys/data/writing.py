@@ -1,5 +1,6 @@
 """A `Dataset` as the files of a version folder."""
 
+import functools
 import hashlib
 import io
 import pickle
@@ -61,6 +62,7 @@ def write_files(
     return entries
 
 
+@functools.cache
 def code_version() -> str:
     """Changes with the code that decides what a version contains."""
     digest = hashlib.sha256()
