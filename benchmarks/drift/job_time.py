@@ -5,7 +5,7 @@ imports, reading, two weeks of checks, report, page. Its reference, measured in 
 Evidently's data-drift preset on the same two frames (the examined week and the twelve weeks
 before it), when a Python that has Evidently is given.
 
-    python benchmarks/drift/job_time.py [--evidently /path/to/venv/bin/python]
+    python benchmarks/drift/job_time.py [--evidently VENV/bin/python]  # evidently, "pandas<3"
 """
 
 import argparse
@@ -58,7 +58,7 @@ print(done - began, done - loaded)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--evidently", help="a Python with evidently and pyarrow")
+    parser.add_argument("--evidently", help="a Python with evidently, pandas<3, pyarrow")
     parser.add_argument("--home", type=Path, help="reuse (or make) the shop here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

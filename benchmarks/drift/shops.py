@@ -16,7 +16,9 @@ PRODUCTS = 1_000
 MONTHLY_GROWTH = 1.05
 _WEEKDAYS = np.array([0.9, 0.9, 0.95, 1.0, 1.1, 1.15, 1.0]) / 7.0
 _STARS = np.array([0.01, 0.005, 0.01, 0.025, 0.95])
-_DEMAND = 1 / np.arange(1, PRODUCTS + 1) / np.sum(1 / np.arange(1, PRODUCTS + 1))
+# In no order: ties are broken by product id, which must not know who sells best.
+_DEMAND = np.random.default_rng(0).permutation(1 / np.arange(1, PRODUCTS + 1))
+_DEMAND /= _DEMAND.sum()
 _NEW_CUSTOMERS = 0.8
 _WITH_COMMENTS_UP_TO = 1_000  # a week; text is most of the time and none of the question
 
@@ -45,8 +47,9 @@ def with_star_shift(points: float) -> Habits:
 def with_turnover(replaced: int, top: int, rng: np.random.Generator) -> Habits:
     """`replaced` of the `top` best sellers change places with products from below."""
     demand = UNCHANGED.demand.copy()
-    leaving = rng.choice(top, replaced, replace=False)
-    entering = rng.choice(np.arange(top, PRODUCTS), replaced, replace=False)
+    best_first = np.argsort(-demand)
+    leaving = rng.choice(best_first[:top], replaced, replace=False)
+    entering = rng.choice(best_first[top:], replaced, replace=False)
     demand[leaving], demand[entering] = UNCHANGED.demand[entering], UNCHANGED.demand[leaving]
     return replace(UNCHANGED, demand=demand)
 
