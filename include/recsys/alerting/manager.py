@@ -261,6 +261,17 @@ class AlertManager:
             for row in self._state.recent(limit)
         ]
 
+    def test_alert(self, severity: Severity) -> Alert:
+        """An alert that no cool-down holds back, for trying out the channels."""
+        now = self._clock()
+        return Alert(
+            "test_alert",
+            f"sent by hand at {self.local_time(now)}",
+            severity,
+            text=self.texts.say("test"),
+            key=f"test_alert/{now.isoformat()}",
+        )
+
     def local_time(self, moment: datetime) -> str:
         """`moment` as people write it here: ``2025-01-15 15:35:00 +07``."""
         return moment.astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -1,0 +1,40 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from recsys.cli.alerts import alerts_app
+
+
+@pytest.fixture
+def run(settings, configure, monkeypatch):
+    configure()
+    monkeypatch.setenv("RECSYS_HOME", str(settings.home))
+    return lambda *arguments: CliRunner().invoke(alerts_app, arguments)
+
+
+def test_a_test_alert_goes_out_every_time(run, mails, slack):
+    for _ in range(2):
+        done = run("test")
+        assert done.exit_code == 0
+        assert json.loads(done.stdout) == {"log": "sent", "email": "sent", "slack": "sent"}
+    assert len(mails.mails) == len(slack.posts) == 2
+
+
+def test_a_channel_that_fails_is_an_exit_code(run, slack):
+    slack.status = 500
+    done = run("test")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["slack"] == "failed"
+    assert json.loads(run("test", "--severity", "warning").stdout) == {
+        "log": "sent",
+        "email": "sent",
+    }
+
+
+def test_the_last_alerts_are_listed_newest_first(run):
+    run("test", "--severity", "info")
+    run("test", "--severity", "warning")
+    rows = json.loads(run("recent", "--limit", "5").stdout)
+    assert [row["severity"] for row in rows] == ["warning", "info"]
+    assert rows[1]["channels"] == {"log": "sent"}
