@@ -1,5 +1,6 @@
 """What holds for every shop: incremental = full, order and batches are irrelevant, no leaks."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,12 @@ FIRST = datetime(2025, 1, 1, tzinfo=UTC)
 END = FIRST + timedelta(days=6)
 
 properties = hypothesis_settings(
-    max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=int(os.environ.get("RECSYS_PROPERTY_EXAMPLES", "10")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
 )
-few = hypothesis_settings(properties, max_examples=8)
+few = hypothesis_settings(properties, max_examples=properties.max_examples // 2)
 
 # Few users, products, times and texts: duplicates, ties and copied reviews are the rule.
 hours = st.integers(0, 5 * 24 - 1)

@@ -9,8 +9,9 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -21,19 +22,24 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from recsys.data.repair import (
+    OVERLONG,
+    SHOWN_CHARACTERS,
+    Rejection,
+    fields_of,
+    repair_records,
+    short_lines,
+)
+from recsys.data.schema import RATING
 from recsys.data.sources import SourceError
 
 FILE = "file"
 ROW = "row"
 """Number of a record in its file; the header of a CSV file is row 1, as in a spreadsheet."""
 
-MAX_RECORD_BYTES = 1 << 20
-"""A longer CSV record or JSON line is damage, not data."""
-
 HEAD_BYTES = 1 << 20
 MAX_UNDECODABLE_SHARE = 0.2
 _BLOCK_BYTES = 8 << 20
-_SHOWN_CHARACTERS = 300
 
 Columns = Mapping[str, tuple[str, ...]]
 
@@ -53,7 +59,7 @@ class RawRows:
 
     path: Path
     table: pa.Table
-    rejected: list[tuple[int, str, str]] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
 
     @property
     def rows_read(self) -> int:
@@ -179,17 +185,18 @@ def _read_csv(path: Path, needed: Columns, optional: Columns, encoding: str) -> 
     chosen = _choose(path, names, needed, optional)
     try:
         table, rejected = _parse_csv(path, names, chosen, encoding)
+        broken = _swallows_rows(table, rejected, _looks_like_a_row(names, chosen))
     except pa.ArrowInvalid:
-        # A record larger than a block, a quote that never closes: slower, but row by row.
-        rows = RawRows(path, *_split_csv(path, names, chosen, encoding))
-    else:
-        rows = RawRows(path, table, rejected)
-    return _drop_undecodable(rows)
+        broken = True  # a record larger than a block
+    if broken:
+        return _drop_undecodable(_repair_csv(path, names, chosen, encoding))
+    shown = [(number, reason, text[:SHOWN_CHARACTERS]) for number, reason, text in rejected]
+    return _drop_undecodable(RawRows(path, table, shown))
 
 
 def _parse_csv(
     path: Path, names: list[str], chosen: dict[str, str], encoding: str
-) -> tuple[pa.Table, list[tuple[int, str, str]]]:
+) -> tuple[pa.Table, list[Rejection]]:
     """Parse with all cores; once more with one if rows are bad, as only that numbers them."""
     bad: list[pacsv.InvalidRow] = []
 
@@ -223,7 +230,7 @@ def _parse_csv(
         (
             row.number,
             f"has {row.actual_columns} columns instead of {row.expected_columns}",
-            row.text[:_SHOWN_CHARACTERS],
+            row.text,
         )
         for row in bad
     ]
@@ -248,7 +255,7 @@ def _drop_undecodable(rows: RawRows) -> RawRows:
     for record in bad.to_pylist():
         number = record.pop(ROW)
         text = b",".join(record.values()).decode("utf-8", errors="replace")
-        rows.rejected.append((number, "is not valid UTF-8", text[:_SHOWN_CHARACTERS]))
+        rows.rejected.append((number, "is not valid UTF-8", text[:SHOWN_CHARACTERS]))
     return _as_text(rows)
 
 
@@ -263,80 +270,47 @@ def _as_text(rows: RawRows) -> RawRows:
     return rows
 
 
-def _split_csv(
-    path: Path, names: list[str], chosen: dict[str, str], encoding: str
-) -> tuple[pa.Table, list[tuple[int, str, str]]]:
-    rejected: list[tuple[int, str, str]] = []
+def _repair_csv(path: Path, names: list[str], chosen: dict[str, str], encoding: str) -> RawRows:
     positions = [names.index(theirs) for theirs in chosen.values()]
-    numbers: list[int] = []
-    values: list[list[str]] = []
     with _open(path) as file:
-        overlong: list[int] = []
-        lines = _short_lines(file, encoding, overlong.append)
-        reader = csv.reader(lines)
-        next(reader)
-        number = 1
-        for record in _records(reader):
-            number += 1 + len(overlong)
-            rejected += [
-                (number - 1 - index, f"is longer than {MAX_RECORD_BYTES} bytes", "")
-                for index in range(len(overlong))
-            ]
-            overlong.clear()
-            if isinstance(record, csv.Error):
-                rejected.append((number, f"cannot be split into columns: {record}", ""))
-            elif len(record) != len(names):
-                text = ",".join(record)[:_SHOWN_CHARACTERS]
-                reason = f"has {len(record)} columns instead of {len(names)}"
-                rejected.append((number, reason, text))
-            else:
-                numbers.append(number)
-                values.append([record[position] for position in positions])
-        rejected += [
-            (number + 1 + index, f"is longer than {MAX_RECORD_BYTES} bytes", "")
-            for index in range(len(overlong))
-        ]
-    columns = zip(*values, strict=True) if values else [[] for _ in positions]
-    encoded = [[_surrogates_to_bytes(value) for value in column] for column in columns]
+        numbers, records, rejected = repair_records(
+            short_lines(file, encoding), len(names), _looks_like_a_row(names, chosen)
+        )
+    columns = [[record[position] for record in records] for position in positions]
     arrays = {
-        ours: pa.array(column, pa.binary()) for ours, column in zip(chosen, encoded, strict=True)
+        ours: pa.array([value.encode("utf-8", "surrogateescape") for value in column], pa.binary())
+        for ours, column in zip(chosen, columns, strict=True)
     }
-    return pa.table({**arrays, ROW: pa.array(numbers, pa.int64())}), rejected
+    return RawRows(path, pa.table({**arrays, ROW: pa.array(numbers, pa.int64())}), rejected)
 
 
-def _records(reader: Iterator[list[str]]) -> Iterator[list[str] | csv.Error]:
-    while True:
-        try:
-            record = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield error
-        else:
-            if record:
-                yield record
+def _looks_like_a_row(names: list[str], chosen: dict[str, str]) -> Callable[[list[str]], bool]:
+    """Whether the fields of a line are a whole review: as many as columns, and a rating."""
+    rating = names.index(chosen[RATING]) if RATING in chosen else None
+
+    def looks(fields: list[str]) -> bool:
+        if len(fields) != len(names) or rating is None:
+            return False
+        return re.fullmatch(r"\s*[0-5](\.\d+)?\s*", fields[rating]) is not None
+
+    return looks
 
 
-def _surrogates_to_bytes(value: str) -> bytes:
-    return value.encode("utf-8", errors="surrogateescape")
-
-
-def _short_lines(file: IO[bytes], encoding: str, overlong: Callable[[int], None]) -> Iterator[str]:
-    """Lines of the file as text; those longer than `MAX_RECORD_BYTES` are reported and skipped."""
-    text = io.TextIOWrapper(
-        file,
-        encoding="utf-8-sig" if encoding == "utf-8" else encoding,
-        errors="surrogateescape",
-        newline="",
+def _swallows_rows(
+    table: pa.Table, rejected: list[Rejection], looks: Callable[[list[str]], bool]
+) -> bool:
+    """Whether a quote that never closed made one value of several rows."""
+    texts = [text for _, _, text in rejected if "\n" in text]
+    for name in table.column_names:
+        if name != ROW:
+            column = table[name]
+            texts += column.filter(pc.match_substring(column, "\n")).to_pylist()
+    lines = (
+        line
+        for text in texts
+        for line in (text if isinstance(text, str) else text.decode("utf-8", "replace")).split("\n")
     )
-    while line := text.readline(MAX_RECORD_BYTES):
-        if len(line) < MAX_RECORD_BYTES or line.endswith("\n"):
-            yield line
-            continue
-        length = len(line)
-        while (rest := text.readline(MAX_RECORD_BYTES)) and not rest.endswith("\n"):
-            length += len(rest)
-        overlong(length)
+    return any(looks(fields_of(line)) for line in lines if "," in line)
 
 
 # JSON lines and Parquet
@@ -345,34 +319,29 @@ def _short_lines(file: IO[bytes], encoding: str, overlong: Callable[[int], None]
 def _read_json_lines(path: Path, needed: Columns, optional: Columns, encoding: str) -> RawRows:
     _check_encoding(path, encoding)
     with _open(path) as file:
-        overlong: list[int] = []
-        lines = _short_lines(file, encoding, overlong.append)
-        rows = parse_json_lines(path, lines, needed, optional)
-    last = rows.rows_read
-    rows.rejected += [
-        (last + 1 + index, f"is longer than {MAX_RECORD_BYTES} bytes", "")
-        for index in range(len(overlong))
-    ]
-    return rows
+        return parse_json_lines(path, short_lines(file, encoding), needed, optional)
 
 
 def parse_json_lines(
-    path: Path, lines: Iterable[str], needed: Columns, optional: Columns
+    path: Path, lines: Iterable[str | None], needed: Columns, optional: Columns
 ) -> RawRows:
-    """One JSON object a line; values of any simple type become text."""
+    """One JSON object a line; values of any simple type become text. None is an overlong line."""
     records: list[dict[str, Any]] = []
     numbers: list[int] = []
-    rejected: list[tuple[int, str, str]] = []
+    rejected: list[Rejection] = []
     for number, line in enumerate(lines, start=1):
+        if line is None:
+            rejected.append((number, OVERLONG, ""))
+            continue
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            rejected.append((number, f"is not JSON: {error}", line[:_SHOWN_CHARACTERS]))
+            rejected.append((number, f"is not JSON: {error}", line[:SHOWN_CHARACTERS]))
             continue
         if not isinstance(record, dict):
-            rejected.append((number, "is not a JSON object", line[:_SHOWN_CHARACTERS]))
+            rejected.append((number, "is not a JSON object", line[:SHOWN_CHARACTERS]))
             continue
         records.append(record)
         numbers.append(number)

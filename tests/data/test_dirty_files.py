@@ -1,0 +1,284 @@
+"""Every kind of dirt ends as documented in docs/data.md: rows in quarantine, or a clear error.
+
+Each case is a review file around ten good rows. ``Rows(good, bad)`` means that the refresh
+publishes so many rows and quarantines so many; ``Error(text)`` that it names the problem and
+publishes nothing.
+"""
+
+import gzip
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from recsys.data.sources import SourceError
+from recsys.data.versions import current_version, list_versions
+from recsys.errors import InputError
+from tests.data.shop import HEADER, quarantined, refresh, row, select_source, write_shop
+
+GOOD = [row(f"u{number}", number % 5, time=f"2025-01-0{1 + number % 9}") for number in range(10)]
+
+
+@dataclass
+class Rows:
+    good: int
+    bad: int = 0
+    reason: str = ""
+
+
+@dataclass
+class Error:
+    text: str
+
+
+def csv(*extra: str, header: str = HEADER, good: list[str] | None = None) -> bytes:
+    return ("\n".join([header, *(GOOD if good is None else good), *extra]) + "\n").encode()
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer)
+    return buffer.getvalue()
+
+
+def frame() -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(csv()), keep_default_na=False)
+
+
+def jsonl(*extra: str) -> bytes:
+    lines = frame().to_json(orient="records", lines=True)
+    return (lines + "".join(f"{line}\n" for line in extra)).encode()
+
+
+def cp1258() -> bytes:
+    text = csv(good=[row(f"u{number}", comment="hàng tôt lăm") for number in range(9)])
+    return text.decode().encode("cp1258")
+
+
+TEXT = "reviews.csv"
+CASES: dict[str, tuple[str, Callable[[], bytes], Rows | Error]] = {
+    # harmless
+    "bom": (TEXT, lambda: b"\xef\xbb\xbf" + csv(), Rows(10)),
+    "crlf": (TEXT, lambda: csv().replace(b"\n", b"\r\n"), Rows(10)),
+    "no newline at the end": (TEXT, lambda: csv().rstrip(b"\n"), Rows(10)),
+    "blank lines": (TEXT, lambda: csv().replace(b"\n", b"\n\n"), Rows(10)),
+    "quotes": (TEXT, lambda: csv(row("q", comment='"he said ""tốt"", twice"')), Rows(11)),
+    "embedded newlines": (TEXT, lambda: csv(row("q", comment='"một\nhai\r\nba"')), Rows(11)),
+    "a stray quote inside": (TEXT, lambda: csv(row("q", comment='5" màn hình')), Rows(11)),
+    "reordered columns": (
+        TEXT,
+        lambda: (
+            frame()[["comment", "cmt_date", "rating", "product_id", "user_id"]]
+            .to_csv(index=False)
+            .encode()
+        ),
+        Rows(10),
+    ),
+    "extra columns": (TEXT, lambda: frame().assign(x=1, y="z").to_csv().encode(), Rows(10)),
+    "blanks around header names": (
+        TEXT,
+        lambda: csv(header="user_id, product_id ,rating,cmt_date,comment"),
+        Rows(10),
+    ),
+    "blanks around values": (TEXT, lambda: csv(row(" q ", " 2 ", " 5 ", " 2025-01-02 ")), Rows(11)),
+    "no comment column": (
+        TEXT,
+        lambda: frame().drop(columns="comment").to_csv(index=False).encode(),
+        Rows(10),
+    ),
+    "13-digit ids": (TEXT, lambda: csv(row(1234567890123, 9876543210987)), Rows(11)),
+    "ids with a decimal point": (TEXT, lambda: csv(row("443.0", "7.0")), Rows(11)),
+    "ids with letters": (TEXT, lambda: csv(row("SKU-12/ă", "mã 7")), Rows(11)),
+    "mixed date formats": (
+        TEXT,
+        lambda: csv(
+            row("a", time="3/1/2025"),
+            row("b", time="03/01/2025 07:05"),
+            row("c", time="2025-01-03T07:05:00Z"),
+            row("d", time="2025-01-03 07:05:00.123456+07:00"),
+        ),
+        Rows(14),
+    ),
+    "null bytes in a comment": (TEXT, lambda: csv(row("n", comment="a\0b")), Rows(11)),
+    "emoji and decomposed text": (TEXT, lambda: csv(row("e", comment="tốt 😍")), Rows(11)),
+    "a repeated row": (TEXT, lambda: csv(GOOD[0]), Rows(10)),
+    "gzip": (TEXT + ".gz", lambda: gzip.compress(csv()), Rows(10)),
+    "json lines": ("reviews.jsonl", jsonl, Rows(10)),
+    "gzipped json lines": ("reviews.jsonl.gz", lambda: gzip.compress(jsonl()), Rows(10)),
+    "parquet": ("reviews.parquet", lambda: parquet(frame()), Rows(10)),
+    "parquet with typed times": (
+        "reviews.parquet",
+        lambda: parquet(frame().assign(cmt_date=pd.Timestamp("2025-01-05", tz="UTC"))),
+        Rows(10),
+    ),
+    # single bad rows
+    "no user": (TEXT, lambda: csv(row("")), Rows(10, 1, "there is no user")),
+    "no product": (TEXT, lambda: csv(row(product="NaN")), Rows(10, 1, "there is no product")),
+    "no rating": (TEXT, lambda: csv(row(rating="")), Rows(10, 1, "there is no rating")),
+    "no time": (TEXT, lambda: csv(row(time="")), Rows(10, 1, "there is no time")),
+    "rating NaN": (TEXT, lambda: csv(row(rating="NaN")), Rows(10, 1, "there is no rating")),
+    "rating Inf": (TEXT, lambda: csv(row(rating="inf")), Rows(10, 1, "outside 1-5")),
+    "rating 1e400": (TEXT, lambda: csv(row(rating="1e400")), Rows(10, 1, "rating")),
+    "rating 0": (TEXT, lambda: csv(row(rating=0)), Rows(10, 1, "outside 1-5")),
+    "rating negative": (TEXT, lambda: csv(row(rating=-5)), Rows(10, 1, "outside 1-5")),
+    "rating in words": (TEXT, lambda: csv(row(rating="năm")), Rows(10, 1, "not a number")),
+    "negative year": (TEXT, lambda: csv(row(time="30/11/-0001")), Rows(10, 1, "cannot be read")),
+    "year 0000": (TEXT, lambda: csv(row(time="0000-00-00")), Rows(10, 1, "cannot be read")),
+    "year only": (TEXT, lambda: csv(row(time="2025")), Rows(10, 1, "cannot be read")),
+    "31 February": (TEXT, lambda: csv(row(time="31/02/2025")), Rows(10, 1, "cannot be read")),
+    "before the shop": (TEXT, lambda: csv(row(time="1970-01-01")), Rows(10, 1, "before 2000")),
+    "in the future": (TEXT, lambda: csv(row(time="2999-01-01")), Rows(10, 1, "in the future")),
+    "null bytes in an id": (TEXT, lambda: csv(row("a\0b")), Rows(10, 1, "not an id")),
+    "newline in an id": (TEXT, lambda: csv(row('"a\nb"')), Rows(10, 1, "not an id")),
+    "an endless id": (TEXT, lambda: csv(row("9" * 500)), Rows(10, 1, "not an id")),
+    "too few columns": (TEXT, lambda: csv("a,b,c"), Rows(10, 1, "has 3 columns instead of 5")),
+    "too many columns": (TEXT, lambda: csv(row() + ",x,y"), Rows(10, 1, "has 7 columns")),
+    "one row in another encoding": (
+        TEXT,
+        lambda: csv() + row("x", comment="tốt").encode("utf-16-le") + b"\n",
+        Rows(10, 1, ""),
+    ),
+    "invalid UTF-8 in a comment": (
+        TEXT,
+        lambda: csv() + b"u,1,5,2025-01-02,\xff\xfe\n",
+        Rows(10, 1, "not valid UTF-8"),
+    ),
+    "a quote open at the end": (TEXT, lambda: csv(row("q", comment='"tốt')), Rows(11)),
+    "a quote that never closes": (
+        TEXT,
+        lambda: csv(good=[*GOOD[:4], row("q", comment='"tốt'), *GOOD[4:]]),
+        Rows(10, 1, "begins a quote"),
+    ),
+    "a quote that the next quote closes": (
+        TEXT,
+        lambda: csv(row("q", comment='"tốt'), row("a"), row("b", 2), row("c", comment='"ổn, rẻ"')),
+        Rows(13, 1, "begins a quote"),
+    ),
+    "a line of 20 MB": (
+        TEXT,
+        lambda: csv(row("long", comment="x" * 20_000_000), row("after")),
+        Rows(11, 1, "is longer than"),
+    ),
+    "a line that is not JSON": ("reviews.jsonl", lambda: jsonl("{oops"), Rows(10, 1, "not JSON")),
+    "a JSON line that is a list": ("reviews.jsonl", lambda: jsonl("[1]"), Rows(10, 1, "object")),
+    # whole files
+    "empty": (TEXT, lambda: b"", Error("the file is empty")),
+    "only blanks": (TEXT, lambda: b"\n\n  \n", Error("the file is empty")),
+    "only a header": (TEXT, lambda: csv(good=[]), Error("there are no rows")),
+    "cp1258 text": (TEXT, cp1258, Error("the text is not utf-8")),
+    "utf-16 text": (TEXT, lambda: csv().decode().encode("utf-16"), Error("the text is not utf-8")),
+    "missing column": (
+        TEXT,
+        lambda: csv(header="user_id,product_id,stars,cmt_date,comment"),
+        Error("there is no column 'rating'"),
+    ),
+    "duplicate header": (
+        TEXT,
+        lambda: csv(header="user_id,product_id,rating,cmt_date,rating"),
+        Error("stands there 2 times"),
+    ),
+    "no header": (TEXT, lambda: csv(header=GOOD[0]), Error("there is no column 'user_id'")),
+    "semicolons": (TEXT, lambda: csv().replace(b",", b";"), Error("there is no column")),
+    "a third of the rows bad": (
+        TEXT,
+        lambda: csv(*[row(rating=9)] * 5),
+        Error("more than max_invalid_fraction"),
+    ),
+    "truncated gzip": (TEXT + ".gz", lambda: gzip.compress(csv())[:-20], Error("cannot be read")),
+    "not gzip": (TEXT + ".gz", csv, Error("cannot be read")),
+    "truncated parquet": (
+        "reviews.parquet",
+        lambda: parquet(frame())[:-50],
+        Error("cannot be read"),
+    ),
+    "parquet without a column": (
+        "reviews.parquet",
+        lambda: parquet(frame().drop(columns="user_id")),
+        Error("there is no column"),
+    ),
+    "nested parquet": (
+        "reviews.parquet",
+        lambda: parquet(frame().assign(user_id=[["a"]] * 10)),
+        Error("expected text, numbers or times"),
+    ),
+    "binary rubbish": (
+        TEXT,
+        lambda: bytes(range(256)) * 40,
+        Error("there is no column|cannot be|not utf-8"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_dirt_ends_as_documented(settings, tmp_path, case):
+    name, make, outcome = CASES[case]
+    path = tmp_path / name
+    path.write_bytes(make())
+    write_shop(settings, GOOD)
+    products = settings.raw / "viecomrec" / "data_product.csv"
+    if isinstance(outcome, Error):
+        with pytest.raises(InputError, match=outcome.text):
+            run(settings, path, products)
+        assert list_versions(settings) == []
+        assert not settings.processed.exists()
+        return
+    summary = run(settings, path, products)
+    assert (summary["accepted"], summary["quarantined"]) == (outcome.good, outcome.bad)
+    current_version(settings).verify()
+    rejected = quarantined(settings)
+    assert len(rejected) == outcome.bad
+    if outcome.bad:
+        assert outcome.reason in rejected["reason"].iloc[0]
+        assert rejected["file"].iloc[0] == str(path)
+        assert 1 < rejected["row"].iloc[0] <= 12
+
+
+def run(settings, path: Path, products: Path):
+    select_source(settings, "viecomrec", path, products)
+    return refresh(settings)
+
+
+def test_a_path_that_cannot_be_read_is_named(settings, tmp_path):
+    write_shop(settings, GOOD)
+    products = settings.raw / "viecomrec" / "data_product.csv"
+    with pytest.raises(SourceError, match=r"nowhere\.csv: the file does not exist"):
+        select_source(settings, "viecomrec", tmp_path / "nowhere.csv", products)
+    with pytest.raises(SourceError, match="expected a file"):
+        select_source(settings, "viecomrec", tmp_path, products)
+    secret = tmp_path / "secret.csv"
+    secret.write_bytes(csv())
+    secret.chmod(0)
+    if os.geteuid() == 0:
+        return  # root reads everything
+    with pytest.raises(SourceError, match="cannot be read"):
+        select_source(settings, "viecomrec", secret, products)
+
+
+def test_there_are_fifty_kinds_of_dirt():
+    assert len(CASES) >= 50
+
+
+def test_an_unreadable_catalogue_stops_the_refresh(settings):
+    write_shop(settings, GOOD)
+    (settings.raw / "viecomrec" / "data_product.csv").write_text("product_id\n1\n")
+    with pytest.raises(SourceError, match="product_name"):
+        refresh(settings)
+
+
+def test_bad_products_are_quarantined_and_prices_read_leniently(settings):
+    products = [
+        "7,Son,B,Son môi,209.000 ₫,x",
+        "8,,B,Son,1,x",
+        "9,Kem,B,Kem,,x",
+        "7,Son 2,B,Son,5,x",
+    ]
+    write_shop(settings, GOOD, products)
+    assert refresh(settings)["products_quarantined"] == 1
+    table = current_version(settings).products().set_index("product_id")
+    assert table.loc["7", "product_name"] == "Son 2"
+    assert pd.isna(table.loc["9", "price"])
+    assert not table.loc["0", "available"]
