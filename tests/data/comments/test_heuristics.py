@@ -53,7 +53,7 @@ def test_the_key_ignores_case_accents_punctuation_and_unicode_form():
 def test_one_text_from_many_users_within_weeks_scores_low(make_view):
     text = "dùng thích lắm sẽ mua thêm nhiều lần nữa"
     burst = [(f"u{n}", text, 5, f"2023-04-{1 + n % 10:02d}") for n in range(50)]
-    alone = [("x", "dùng thích lắm sẽ mua thêm nhiều lần thôi", 5, "2023-04-05")]
+    alone = [("x", "kem này dưỡng ẩm vừa đủ, mùi hơi nồng", 5, "2023-04-05")]
     scores = quality(make_view(burst + alone))
     assert scores[:-1].max() < 0.1
     assert scores.iloc[-1] > 0.5

@@ -14,7 +14,8 @@ text alone is read from a cache, and only texts that the cache has never seen ar
 what depends on all rows (campaigns) is computed afresh. So incremental = full. ``as_of`` is
 the end of the run's data interval; only the full strategy may train a scorer.
 
-`score_comments` is the pure core: arrays in, scores out, no files.
+`score_comments` is the pure core: rows in, scores out, no files. `scores.sentiment` and
+`scores.campaign_users` are for the quality report.
 """
 
 from recsys.data.comments.config import CommentConfig

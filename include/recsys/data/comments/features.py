@@ -4,6 +4,7 @@ All functions take the distinct texts of a view and work on columns; memory is b
 `CHUNK` texts at a time, whatever the size of the view.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.content.text import fold_series
+from recsys.data.comments.near_duplicates import BANDS, bands
+from recsys.data.comments.shingles import Int64, UInt64, bytes_of
 
+FEATURES_VERSION = "features-1"  # raise it when `describe` gives other values for a text
 CHUNK = 50_000
 _LONG_RUN = 4  # "đẹpppp": so many equal characters in a row are filler
 
-UInt64 = npt.NDArray[np.uint64]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
@@ -35,14 +38,21 @@ class TextFeatures:
         Number of words.
     variety
         Share of the text that is no repetition, in [0, 1].
+    bands
+        For finding near copies, n x `BANDS`.
     """
 
     key: UInt64
     words: Int32
     variety: Float32
+    bands: UInt64
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def take(self, positions: Int64) -> "TextFeatures":
+        """The features at `positions`."""
+        return TextFeatures(*(column[positions] for column in vars(self).values()))
 
 
 def text_hashes(texts: pd.Series) -> UInt64:
@@ -52,13 +62,18 @@ def text_hashes(texts: pd.Series) -> UInt64:
 
 def describe(texts: pd.Series) -> TextFeatures:
     """The features of each text. `texts`: str, none missing."""
-    parts = [_describe(texts.iloc[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
-    if not parts:
-        parts = [_describe(pd.Series([], dtype="str"))]
+    return concatenate(
+        [_describe(texts.iloc[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
+    )
+
+
+def concatenate(parts: Sequence[TextFeatures]) -> TextFeatures:
+    """The texts of all `parts`, in order."""
     return TextFeatures(
-        key=np.concatenate([part.key for part in parts]),
-        words=np.concatenate([part.words for part in parts]),
-        variety=np.concatenate([part.variety for part in parts]),
+        key=np.concatenate([np.zeros(0, np.uint64), *(part.key for part in parts)]),
+        words=np.concatenate([np.zeros(0, np.int32), *(part.words for part in parts)]),
+        variety=np.concatenate([np.zeros(0, np.float32), *(part.variety for part in parts)]),
+        bands=np.concatenate([np.zeros((0, BANDS), np.uint64), *(part.bands for part in parts)]),
     )
 
 
@@ -74,15 +89,13 @@ def plain_words(texts: pd.Series) -> pa.Array:
 
 def _describe(texts: pd.Series) -> TextFeatures:
     plain = plain_words(texts)
-    if len(plain) == 0:
-        return TextFeatures(np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.float32))
     empty = pc.equal(plain, "").to_numpy(zero_copy_only=False)
     key = pd.util.hash_array(plain.to_numpy(zero_copy_only=False), categorize=False)
     key[empty] = 0
     owner, tokens = _tokens(plain)
     words = np.bincount(owner[tokens >= 0], minlength=len(plain)).astype(np.int32)
     variety = _distinct_bigrams(owner, tokens, len(plain)) * _share_without_runs(plain)
-    return TextFeatures(key, words, variety.astype(np.float32))
+    return TextFeatures(key, words, variety.astype(np.float32), bands(plain, key))
 
 
 def _tokens(plain: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -112,10 +125,7 @@ def _distinct_bigrams(
 
 def _share_without_runs(plain: pa.Array) -> npt.NDArray[np.float64]:
     """Share of a text's bytes outside runs of one character."""
-    offsets = np.frombuffer(plain.buffers()[1], dtype=np.int32)[plain.offset :][: len(plain) + 1]
-    offsets = offsets.astype(np.int64)
-    content = plain.buffers()[2]
-    data = np.frombuffer(content, dtype=np.uint8) if content is not None else np.zeros(0, np.uint8)
+    offsets, data = bytes_of(plain)
     # Byte k continues a run when it equals each of the bytes before it; a run that crosses from
     # one text into the next is cut off by not counting the first bytes of a text.
     in_run = np.zeros(len(data), dtype=np.int64)

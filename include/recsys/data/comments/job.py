@@ -1,11 +1,39 @@
 """Scoring as a step of the refresh: configuration and stored state in, scores out."""
 
+import dataclasses
+import shutil
+import time
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from recsys.data.comments.cache import Columns, TextCache, find
 from recsys.data.comments.config import CommentConfig
-from recsys.data.comments.scoring import CommentScores, score_comments
+from recsys.data.comments.features import (
+    FEATURES_VERSION,
+    Float32,
+    TextFeatures,
+    concatenate,
+    describe,
+    text_hashes,
+)
+from recsys.data.comments.pretrained import load_pretrained
+from recsys.data.comments.scorers import due_scorer, prune_scorers
+from recsys.data.comments.scoring import (
+    HEURISTICS,
+    CommentScores,
+    SentimentScorer,
+    Texts,
+    combine,
+    distinct_texts,
+    group_texts,
+)
+from recsys.data.comments.shingles import UInt64
+from recsys.data.comments.training import gather_units
+from recsys.data.schema import RATING, USER
 from recsys.settings import Settings
 
 
@@ -16,7 +44,95 @@ def score_view(
 
     Raises
     ------
-    ConfigError
-        If ``config/comments.yaml`` has a bad value.
+    InputError
+        If ``config/comments.yaml`` has a bad value or names a model that cannot be loaded.
     """
-    return score_comments(view, settings.read_config("comments.yaml", CommentConfig))
+    config = settings.read_config("comments.yaml", CommentConfig)
+    started = time.monotonic()
+    texts, codes = distinct_texts(view)
+    hashes = text_hashes(texts)
+    features = _cached_features(settings, texts, hashes)
+    known = Texts(texts, codes, features, group_texts(texts, features, config))
+    scorer, decision = _scorer(settings, config, view, known, as_of, may_train)
+    if scorer is None:
+        scores = combine(view, known, None, HEURISTICS, config)
+        scored = 0
+    else:
+        sentiment, scored = _cached_sentiment(settings, scorer, texts, hashes, features.key)
+        scores = combine(view, known, sentiment, scorer.version, config)
+        prune(settings, config, scorer.version)
+    summary = {
+        **scores.summary,
+        "scored_now": scored,
+        "from_cache": len(texts) - scored if scorer is not None else 0,
+        "scorer_decision": decision,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    return dataclasses.replace(scores, summary=summary)
+
+
+def prune(settings: Settings, config: CommentConfig, in_use: str) -> None:
+    """Remove old scorers with their cached scores, and features of an older kind."""
+    for name in prune_scorers(settings, config.learned.keep, in_use):
+        shutil.rmtree(_cache_folder(settings, name), ignore_errors=True)
+    for folder in _cache_folder(settings, "").glob("features-*"):
+        if folder.name != FEATURES_VERSION:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _scorer(
+    settings: Settings,
+    config: CommentConfig,
+    view: pd.DataFrame,
+    known: Texts,
+    as_of: datetime,
+    may_train: bool,
+) -> tuple[SentimentScorer | None, dict[str, Any]]:
+    if config.scorer == "none":
+        return None, {"trained": False, "why": "config/comments.yaml says scorer: none"}
+    if config.scorer == "pretrained":
+        return load_pretrained(config.pretrained), {"trained": False, "why": "pretrained model"}
+    rows = pd.DataFrame(
+        {"text": known.codes, "user": view[USER].to_numpy(), "rating": view[RATING].to_numpy()}
+    )
+    group = np.where(known.features.key == 0, -1, known.group)
+
+    def training_data() -> Any:
+        return gather_units(known.texts, known.features.key, group, rows, config.learned.folds)
+
+    choice = due_scorer(settings, config, as_of, training_data if may_train else None)
+    return choice.scorer, choice.decision
+
+
+def _cached_features(settings: Settings, texts: pd.Series, hashes: UInt64) -> TextFeatures:
+    cache = TextCache(_cache_folder(settings, FEATURES_VERSION))
+    known, columns = cache.read()
+    at = find(known, hashes)
+    new = np.flatnonzero(at < 0)
+    fresh = describe(texts.iloc[new])
+    cache.add(hashes[new], vars(fresh))
+    stored = TextFeatures(**columns) if columns else describe(texts.iloc[:0])
+    both = concatenate([stored, fresh])
+    at[new] = len(stored) + np.arange(len(new))
+    return both.take(at)
+
+
+def _cached_sentiment(
+    settings: Settings, scorer: SentimentScorer, texts: pd.Series, hashes: UInt64, keys: UInt64
+) -> tuple[Float32, int]:
+    """Sentiment of each text, and how many of them were scored now."""
+    cache = TextCache(_cache_folder(settings, scorer.version))
+    known, columns = cache.read()
+    at = find(known, hashes)
+    new = np.flatnonzero(at < 0)
+    sentiment = np.empty(len(texts), dtype=np.float32)
+    if columns:
+        sentiment = columns["sentiment"][np.maximum(at, 0)].astype(np.float32)
+    fresh: Columns = {"sentiment": scorer.score(texts.iloc[new], keys[new])}
+    cache.add(hashes[new], fresh)
+    sentiment[new] = fresh["sentiment"]
+    return sentiment, len(new)
+
+
+def _cache_folder(settings: Settings, name: str) -> Path:
+    return settings.home / "data" / "comments" / "cache" / name

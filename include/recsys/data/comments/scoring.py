@@ -1,17 +1,36 @@
 """The formula: from the features of a text and the rows it stands in to ``comment_quality``."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from recsys.data.comments.campaigns import campaign_users
 from recsys.data.comments.config import CommentConfig
-from recsys.data.comments.features import TextFeatures, describe
-from recsys.data.schema import COMMENT, COMMENT_QUALITY, TIMESTAMP, USER
+from recsys.data.comments.features import Float32, TextFeatures, describe, plain_words
+from recsys.data.comments.near_duplicates import group_near_duplicates
+from recsys.data.comments.shingles import Int64, UInt64
+from recsys.data.schema import COMMENT, COMMENT_QUALITY, RATING, TIMESTAMP, USER
 
 HEURISTICS = "heuristics"  # the scorer's name in a manifest when no sentiment is involved
+_LOWEST_STARS, _HIGHEST_STARS = 1.0, 5.0
+_EXAMPLES = 10  # campaigns named in the summary
+_EXAMPLE_LENGTH = 120
+
+Float64 = npt.NDArray[np.float64]
+
+
+class SentimentScorer(Protocol):
+    """Anything that reads the sentiment of a text from the text alone."""
+
+    @property
+    def version(self) -> str:
+        """Equal versions give equal scores."""
+
+    def score(self, texts: pd.Series, keys: UInt64) -> Float32:
+        """Sentiment in [0, 1] of each text. `keys`: the texts' `TextFeatures.key`."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +41,9 @@ class CommentScores:
     ----------
     quality
         float32 in [0, 1], index of the view; 0 where there is no comment.
+    sentiment
+        float32 in [0, 1], index of the view: what the scorer read from the text, before any
+        adjustment; NaN where there is no comment or no scorer.
     campaign_users
         int32, index of the view: users behind the campaign a row belongs to, 0 when none.
     scorer
@@ -31,52 +53,170 @@ class CommentScores:
     """
 
     quality: pd.Series
+    sentiment: pd.Series
     campaign_users: pd.Series
     scorer: str
     summary: dict[str, Any]
 
 
-def score_comments(view: pd.DataFrame, config: CommentConfig) -> CommentScores:
-    """Score every row of `view` (USER, TIMESTAMP, COMMENT) by heuristics.
+@dataclass(frozen=True)
+class Texts:
+    """The distinct comments of a view.
+
+    Attributes
+    ----------
+    texts
+        str, in order of first appearance.
+    codes
+        For each row of the view, the position of its text.
+    features
+        Of each text.
+    group
+        Number of the group of near-equal texts that each text belongs to.
+    """
+
+    texts: pd.Series
+    codes: Int64
+    features: TextFeatures
+    group: Int64
+
+
+def distinct_texts(view: pd.DataFrame) -> tuple[pd.Series, Int64]:
+    """The distinct comments of `view` and, for each row, the position of its comment."""
+    codes, texts = pd.factorize(view[COMMENT])
+    return pd.Series(texts, dtype="str"), codes.astype(np.int64)
+
+
+def group_texts(texts: pd.Series, features: TextFeatures, config: CommentConfig) -> Int64:
+    """Number of the group of near-equal texts that each text belongs to."""
+    searched = pd.Series(features.words >= config.campaign.min_words)
+    return group_near_duplicates(plain_words(texts), features.key, features.bands, searched)
+
+
+def score_comments(
+    view: pd.DataFrame, config: CommentConfig, scorer: SentimentScorer | None = None
+) -> CommentScores:
+    """Score every row of `view` (USER, RATING, TIMESTAMP, COMMENT), without cache or files.
 
     A pure function of the set of rows: order and index play no part.
     """
-    codes, texts = pd.factorize(view[COMMENT])
-    features = describe(pd.Series(texts, dtype="str"))
-    spread = _campaign_users(view, features, codes, config)
-    quality = informativeness(features, config)[codes] * campaign_factor(spread, config)
+    texts, codes = distinct_texts(view)
+    features = describe(texts)
+    known = Texts(texts, codes, features, group_texts(texts, features, config))
+    sentiment = None if scorer is None else scorer.score(texts, features.key)
+    name = HEURISTICS if scorer is None else scorer.version
+    return combine(view, known, sentiment, name, config)
+
+
+def combine(
+    view: pd.DataFrame,
+    known: Texts,
+    sentiment: Float32 | None,
+    scorer: str,
+    config: CommentConfig,
+) -> CommentScores:
+    """The scores of a view from what is known of its texts (`sentiment`: one entry a text)."""
+    blank = is_blank(known.texts)
+    informative = informativeness(known.features, config)
+    codes = known.codes
+    users = _campaign_users(view, known, config)
+    if sentiment is None:
+        read = np.full(len(known.texts), np.nan, dtype=np.float32)
+        quality = informative[codes]
+    else:
+        read = np.where(blank, np.nan, sentiment).astype(np.float32)
+        share = config.sentiment_weight
+        quality = (share * sentiment + (1 - share) * informative)[codes]
+        quality *= agreement(sentiment[codes], view[RATING].to_numpy(dtype=np.float64), config)
+    quality = np.where(blank[codes], 0.0, quality * campaign_factor(users, config))
     return CommentScores(
-        quality=pd.Series(quality.astype(np.float32), index=view.index, name=COMMENT_QUALITY),
-        campaign_users=pd.Series(spread, index=view.index, name="campaign_users"),
-        scorer=HEURISTICS,
+        quality=_column(np.clip(quality, 0.0, 1.0).astype(np.float32), view, COMMENT_QUALITY),
+        sentiment=_column(read[codes], view, "sentiment"),
+        campaign_users=_column(users, view, "campaign_users"),
+        scorer=scorer,
         summary={
-            "scorer": HEURISTICS,
+            "scorer": scorer,
             "rows": len(view),
-            "without_comment": int((features.words[codes] == 0).sum()),
-            "distinct_texts": len(texts),
-            "campaign_rows": int((spread > 0).sum()),
+            "without_comment": int(blank[codes].sum()),
+            "distinct_texts": len(known.texts),
+            "campaign_rows": int((users > 0).sum()),
+            "campaigns": _largest_campaigns(view, known, users),
         },
     )
 
 
-def informativeness(features: TextFeatures, config: CommentConfig) -> np.ndarray:
+def is_blank(texts: pd.Series) -> npt.NDArray[np.bool_]:
+    """Whether a text has nothing to read: no letter, digit, sign or emoji."""
+    return ~texts.str.contains(r"[^\s\u200b\u00ad\u2060\ufeff\ufffd]").to_numpy(dtype=bool)
+
+
+def informativeness(features: TextFeatures, config: CommentConfig) -> Float64:
     """How much a text says, in [0, 1], one entry a text: long enough, and no repetition."""
     length = np.log1p(features.words) / np.log1p(config.full_length_words)
     return np.minimum(length, 1.0) * features.variety
 
 
-def campaign_factor(users: np.ndarray, config: CommentConfig) -> np.ndarray:
+def agreement(sentiment: Float32, rating: Float64, config: CommentConfig) -> Float64:
+    """What a contradiction between text and stars leaves of a score, in [0, 1]."""
+    stars = (rating - _LOWEST_STARS) / (_HIGHEST_STARS - _LOWEST_STARS)
+    excess = np.abs(sentiment - stars) - config.mismatch_tolerance
+    return 1.0 - np.maximum(excess, 0.0) / (1.0 - config.mismatch_tolerance)
+
+
+def campaign_factor(users: npt.NDArray[np.int32], config: CommentConfig) -> Float64:
     """What a campaign of so many users leaves of a score: half at the threshold, then ever less.
 
-    Never the whole: the users of a campaign share what one half-believed review would count.
+    The users of a campaign share what half of `min_users` believed reviews would count.
     """
     return np.where(users > 0, 0.5 * config.campaign.min_users / np.maximum(users, 1), 1.0)
 
 
 def _campaign_users(
-    view: pd.DataFrame, features: TextFeatures, codes: np.ndarray, config: CommentConfig
-) -> np.ndarray:
-    group, _ = pd.factorize(features.key)
-    group[features.words < config.campaign.min_words] = -1
+    view: pd.DataFrame, known: Texts, config: CommentConfig
+) -> npt.NDArray[np.int32]:
+    long_enough = known.features.words >= config.campaign.min_words
+    group = np.where(long_enough, known.group, -1)[known.codes]
     user, _ = pd.factorize(view[USER])
-    return campaign_users(group[codes], user, view[TIMESTAMP], config.campaign)
+    return campaign_users(group, user.astype(np.int64), view[TIMESTAMP], config.campaign)
+
+
+def _largest_campaigns(
+    view: pd.DataFrame, known: Texts, users: npt.NDArray[np.int32]
+) -> list[dict[str, Any]]:
+    """The campaigns with the most users, with their most frequent text."""
+    involved = users > 0
+    rows = pd.DataFrame(
+        {
+            "group": known.group[known.codes[involved]],
+            "text": known.codes[involved],
+            "user": view[USER].to_numpy()[involved],
+            "time": view[TIMESTAMP].to_numpy()[involved],
+        }
+    )
+    if rows.empty:
+        return []
+    found = rows.groupby("group").agg(
+        rows=("text", "size"),
+        users=("user", "nunique"),
+        first=("time", "min"),
+        last=("time", "max"),
+    )
+    largest = found.sort_values(["users", "rows", "first"], ascending=False).head(_EXAMPLES)
+    shown = rows[rows["group"].isin(largest.index)]
+    counts = shown.groupby(["group", "text"]).size().sort_values(ascending=False, kind="stable")
+    text_of = counts.reset_index().drop_duplicates("group").set_index("group")["text"]
+    largest = largest.assign(text=known.texts.iloc[text_of.loc[largest.index]].to_numpy())
+    return [
+        {
+            "text": str(campaign["text"])[:_EXAMPLE_LENGTH],
+            "rows": int(campaign["rows"]),
+            "users": int(campaign["users"]),
+            "first": campaign["first"].date().isoformat(),
+            "last": campaign["last"].date().isoformat(),
+        }
+        for campaign in largest.to_dict("records")
+    ]
+
+
+def _column(values: npt.NDArray[Any], view: pd.DataFrame, name: str) -> pd.Series:
+    return pd.Series(values, index=view.index, name=name)
