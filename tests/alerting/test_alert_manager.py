@@ -1,8 +1,12 @@
 import re
+from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from recsys.alerting import AlertManager, Severity, send_pipeline_alert
+from recsys.alerting.message import Alert
 from recsys.errors import InputError
 from tests.alerting.sinks import log_lines
 
@@ -118,3 +122,30 @@ def test_a_log_that_cannot_be_written_stops_nothing(manager, mails, settings):
     (settings.home / "logs" / "service" / "alerts.log").mkdir()
     assert manager.send_alert("a", "look")["email"] == "sent"
     assert len(mails.mails) == 1
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.text(st.characters(), max_size=20), message=st.text(st.characters(), max_size=50))
+@example(name="a\ud800", message="b\udce9\x00\u2028\x85")
+def test_no_text_breaks_an_alert_or_its_line(manager_to_log, name, message):
+    before = log_lines(manager_to_log[1])
+    manager_to_log[0].deliver(
+        Alert(name, message, Severity.INFO, facts={name: message}, key=str(uuid4()))
+    )
+    assert len(log_lines(manager_to_log[1])) == len(before) + 1
+
+
+@pytest.fixture
+def manager_to_log(manager, settings):
+    return manager, settings
+
+
+def test_a_surrogate_does_not_keep_a_mail_from_being_sent(manager, mails):
+    assert manager.send_alert("a", "file caf\udce9 is gone")["email"] == "sent"
+    assert "file caf? is gone" in mails.mails[0].get_body(("plain",)).get_content()
+
+
+def test_an_exception_can_be_the_message(manager, mails):
+    manager.send_alert("a", KeyError("rating"))
+    assert "KeyError" not in mails.mails[0].get_body(("plain",)).get_content()
+    assert "'rating'" in mails.mails[0].get_body(("plain",)).get_content()

@@ -108,6 +108,21 @@ def test_a_check_that_broke_fails_the_run_after_the_others_were_told(shop, mails
     assert latest(shop)["checks"]["data"]["broken"] is True
 
 
+@pytest.mark.parametrize(
+    ("database", "part"), [("service_db", "traffic"), ("pipeline_db", "silence")]
+)
+def test_a_damaged_database_fails_the_run_after_the_report(shop, database, part, mails):
+    evaluate(shop, RESULTS, now=NOW - timedelta(days=30))
+    path = getattr(shop, database)
+    path.unlink(missing_ok=True)
+    path.write_bytes(b"this is no database" * 1000)
+    with pytest.raises(BrokenCheckError, match=part):
+        evaluate(shop, RESULTS | {"data": bad()}, now=NOW)
+    assert latest(shop)["broken"] == [part]
+    assert latest(shop)["status"] == "critical"
+    assert "[CRITICAL] System unhealthy: data" in [mail["Subject"] for mail in mails.mails]
+
+
 def test_a_bad_configuration_fails_the_run(shop):
     (shop.home / "config" / "health.yaml").write_text("metrics: {window: 5}")
     with pytest.raises(ConfigError, match=r"health\.yaml: metrics\.window: Extra inputs"):

@@ -13,7 +13,7 @@ from recsys.alerting.channels import NotSetUpError, Sender
 from recsys.alerting.config import Rule, load_alerts_config
 from recsys.alerting.mail import MailSender
 from recsys.alerting.masking import masker_for
-from recsys.alerting.message import Alert, facts_of
+from recsys.alerting.message import Alert, facts_of, storable
 from recsys.alerting.severity import (
     DEFAULT_CHANNELS,
     Channel,
@@ -344,7 +344,7 @@ class AlertManager:
 
     def _write(self, level: int, line: str) -> None:
         """One line in the alert log; in the process's own log if that cannot be."""
-        text = " ".join(self._masker.mask(line).split())
+        text = " ".join(self._masker.mask(storable(line)).split())
         if not self._config.logging.enabled:
             logger.log(level, text)
             return

@@ -64,7 +64,7 @@ class Alert:
         """The alert without secrets and control characters, and with values of sane length."""
 
         def clean(text: str) -> str:
-            masked = _CONTROL.sub(" ", masker.mask(text))
+            masked = _CONTROL.sub(" ", masker.mask(storable(text)))
             if len(masked) > _LONGEST_VALUE:
                 return masked[: _LONGEST_VALUE - 1] + "…"
             return masked
@@ -86,6 +86,11 @@ class Alert:
     def from_json(cls, text: str) -> "Alert":
         content: dict[str, Any] = json.loads(text)
         return cls(**content | {"severity": Severity(content["severity"])})
+
+
+def storable(text: object) -> str:
+    """`text` with what UTF-8 cannot hold (half of a surrogate pair) as question marks."""
+    return str(text).encode("utf-8", "replace").decode()
 
 
 def facts_of(context: Mapping[str, Any] | None) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """All findings of a health check put together: alerts, report, summary."""
 
-from collections.abc import Mapping
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,6 +17,8 @@ from recsys.health.verdict import Problem, verdict, worst
 from recsys.settings import Settings
 
 COMPONENTS: Final = ("service", "data", "model", "pipeline")
+
+logger = logging.getLogger(__name__)
 
 
 class BrokenCheckError(RuntimeError):
@@ -70,9 +74,12 @@ def evaluate(
         "checks": checks,
     }
     if component in (None, "service"):
-        report |= _hold_against_rules(settings, manager, now)
+        with _noting(broken, "traffic"):
+            report |= _hold_against_rules(settings, manager, now)
     if component in (None, "pipeline"):
-        report["overdue_jobs"] = report_silence(settings, manager, now)
+        with _noting(broken, "silence"):
+            report["overdue_jobs"] = report_silence(settings, manager, now)
+    report["broken"] = broken
     report["status"] = _overall(report)
     report["redelivered"] = manager.retry_undelivered()
     path = write_report(settings, report, now, full=component is None)
@@ -89,6 +96,18 @@ def evaluate(
     }
 
 
+@contextlib.contextmanager
+def _noting(broken: list[str], part: str) -> Iterator[None]:
+    """Let a part of the evaluation break without taking the rest along."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception:
+        logger.exception("A part of the health check broke | part=%s", part)
+        broken.append(part)
+
+
 def _hold_against_rules(settings: Settings, manager: AlertManager, now: datetime) -> dict[str, Any]:
     metrics = service_metrics(settings, now)
     known = judged(metrics, load_config(settings).metrics.min_requests)
@@ -96,14 +115,14 @@ def _hold_against_rules(settings: Settings, manager: AlertManager, now: datetime
 
 
 def _overall(report: Mapping[str, Any]) -> str:
-    """The worst of the checks, of the broken rules, and of silence."""
+    """The worst of the checks, of the broken rules, of silence, and of what is not known."""
     found = [*report["checks"].values()]
     found += [
         {"healthy": False, "severity": alert["severity"]}
         for alert in report.get("alerts", [])
         if alert["severity"] != Severity.INFO
     ]
-    if report.get("overdue_jobs"):
+    if report.get("overdue_jobs") or report["broken"]:
         found.append({"healthy": False, "severity": Severity.CRITICAL})
     return worst(found)
 
