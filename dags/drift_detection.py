@@ -18,10 +18,10 @@ A backfill only writes reports: last year's drift alarms nobody and trains nothi
 `model_training` by hand, the reason is in the log. What each check means: `docs/drift.md`.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import Param, TriggerRule, task
+from airflow.sdk import Param, TriggerRule, chain, task
 
 from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
 
@@ -60,15 +60,19 @@ with job_dag(
 
         return alert_on_drift(load_settings(), summary)
 
-    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    @task
     @no_retry_on_bad_input
-    def ask_for_training(summary: dict[str, Any]) -> str | None:
+    def decide_on_training(summary: dict[str, Any]) -> str | None:
         from datetime import UTC, datetime
 
         from recsys.drift.actions import reason_to_retrain
         from recsys.settings import load_settings
 
         return reason_to_retrain(load_settings(), summary, datetime.now(UTC))
+
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    def training_is_due(reason: str | None) -> bool:
+        return reason is not None
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def summarise(
@@ -77,16 +81,15 @@ with job_dag(
         return summary | {"alerted": alerted, "retrain_reason": reason}
 
     detected = detect()
-    current = is_current()
-    alerted = alert(detected)
-    reason = ask_for_training(detected)
+    found = cast("dict[str, Any]", detected)
+    alerted, reason = alert(found), decide_on_training(found)
     trigger_training = TriggerDagRunOperator(
         task_id="trigger_training",
         trigger_dag_id="model_training",
         trigger_run_id="drift__{{ ti.xcom_pull(task_ids='detect')['report_date'] }}",
         conf={"reason": reason},
-        note="{{ ti.xcom_pull(task_ids='ask_for_training') }}",
         skip_when_already_exists=True,
     )
-    detected >> current >> [alerted, reason]
-    reason >> trigger_training >> summarise(detected, alerted, reason)
+    summary = summarise(found, cast("dict[str, Any]", alerted), cast("str", reason))
+    chain(detected, is_current(), [alerted, reason])
+    chain(training_is_due(cast("str", reason)), trigger_training, summary)
