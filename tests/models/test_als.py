@@ -37,7 +37,7 @@ def test_fold_in_solves_the_weighted_least_squares_problem(model):
         steps = np.arange(len(mine))[::-1]
         weight = chosen.fold_in_weight * chosen.fold_in_decay**steps
         gram = factors.T @ factors + chosen.regularization * np.eye(factors.shape[1])
-        expected = np.linalg.solve(gram + mine.T * weight @ mine, mine.T @ (weight + 1))
+        expected = np.linalg.solve(gram + mine.T * weight @ mine, mine.T @ weight)
         got = model.query_vectors(histories, START)[user]
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
 

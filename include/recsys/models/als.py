@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from recsys.errors import InputError
 from recsys.models.base import FloatArray, Histories, Progress, TimeArray
+from recsys.models.fold_in import FoldIn, unit_rows
 from recsys.models.histories import interaction_matrix, steps_from_end, strength
 from recsys.models.parameters import parse_parameters
 from recsys.models.storage import (
@@ -107,16 +107,7 @@ class Als:
         chosen = self._parameters
         decay = np.float32(chosen.fold_in_decay) ** steps_from_end(histories)
         weight = chosen.fold_in_weight * decay * strength(histories)
-        queries = np.zeros((histories.users, self._items.shape[1]), dtype=np.float32)
-        lengths = np.diff(histories.indptr)
-        for users, width in _length_groups(lengths):
-            # Shorter histories of a group are filled up with entries of no weight.
-            place = np.arange(width)
-            filled = place < lengths[users][:, None]
-            entry = np.where(filled, histories.indptr[:-1][users][:, None] + place, 0)
-            chosen_weight = np.where(filled, weight[entry], np.float32(0))
-            queries[users] = self._fold_in(histories.items[entry], chosen_weight)
-        return queries
+        return self._fold_in.solve(histories, weight)
 
     def similar(self, item: int) -> FloatArray:
         return self._unit @ self._unit[item]
@@ -139,32 +130,5 @@ class Als:
 
     def _set(self, items: FloatArray) -> None:
         self._items = items
-        norms = np.linalg.norm(items, axis=1, keepdims=True)
-        self._unit: FloatArray = items / np.maximum(norms, np.float32(1e-12))
-        gram = items.astype(np.float64).T @ items
-        gram += self._parameters.regularization * np.eye(items.shape[1])
-        # Z = Y A^-1 with A = Y'Y + reg: what an observation of each item adds to a user.
-        self._response: FloatArray = np.linalg.solve(gram, items.T).T.astype(np.float32)
-
-    def _fold_in(self, items: NDArray[np.int32], weight: FloatArray) -> FloatArray:
-        """``(users, factors)`` for ``(users, width)`` items with extra confidence `weight`.
-
-        Solves (A + Y_u' D Y_u) x = Y_u' (D + 1) 1 by the Woodbury identity: a system as small
-        as the history instead of one as large as the number of factors.
-        """
-        responses = self._response[items]
-        kernel = np.matmul(responses, self._items[items].transpose(0, 2, 1))
-        system = np.eye(items.shape[1], dtype=np.float32) + weight[:, :, None] * kernel
-        observed = np.where(weight > 0, weight + 1, 0).astype(np.float32)
-        pull = np.linalg.solve(system, observed[:, :, None])
-        return np.asarray(np.matmul(pull.transpose(0, 2, 1), responses)[:, 0], dtype=np.float32)
-
-
-def _length_groups(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:
-    """Users grouped by the power of two that their history fits in, and the longest of each."""
-    groups = []
-    exponent = np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
-    for size in np.unique(exponent[lengths > 0]):
-        users = np.flatnonzero((exponent == size) & (lengths > 0))
-        groups.append((users, int(lengths[users].max())))
-    return groups
+        self._unit = unit_rows(items)
+        self._fold_in = FoldIn(items, self._parameters.regularization)

@@ -3,10 +3,14 @@
 from recsys.errors import InputError
 from recsys.models.als import Als
 from recsys.models.base import Model
+from recsys.models.bpr import Bpr
+from recsys.models.hybrid import Hybrid
+from recsys.models.item_knn import ItemKnn
 from recsys.models.popularity import Popularity, RecentPopularity
 
 FAMILIES: dict[str, type[Model]] = {
-    family.model_type: family for family in (Als, RecentPopularity, Popularity)
+    family.model_type: family
+    for family in (Als, Bpr, ItemKnn, RecentPopularity, Popularity, Hybrid)
 }
 
 

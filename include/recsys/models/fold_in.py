@@ -1,0 +1,62 @@
+"""Users as the least-squares answer to their history, against fixed item vectors."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.models.base import FloatArray, Histories
+
+
+class FoldIn:
+    """Solves ``(Y'Y + reg + Y_u' D Y_u) x = Y_u' D 1`` for any users, D being entry weights.
+
+    An entry without weight is as if it were not there (the textbook's D + 1 on the right would
+    keep half of its pull).
+    """
+
+    def __init__(self, items: FloatArray, regularization: float) -> None:
+        self._items = items
+        gram = items.astype(np.float64).T @ items
+        gram += regularization * np.eye(items.shape[1])
+        # Z = Y A^-1 with A = Y'Y + reg: what an observation of each item adds to a user.
+        self._response: FloatArray = np.linalg.solve(gram, items.T).T.astype(np.float32)
+
+    def solve(self, histories: Histories, weight: FloatArray) -> FloatArray:
+        """``(users, factors)`` for entries that weigh ``(entries,)`` `weight`."""
+        queries = np.zeros((histories.users, self._items.shape[1]), dtype=np.float32)
+        lengths = np.diff(histories.indptr)
+        for users, width in _length_groups(lengths):
+            # Shorter histories of a group are filled up with entries of no weight.
+            place = np.arange(width)
+            filled = place < lengths[users][:, None]
+            entry = np.where(filled, histories.indptr[:-1][users][:, None] + place, 0)
+            filled_weight = np.where(filled, weight[entry], np.float32(0))
+            queries[users] = self._solve(histories.items[entry], filled_weight)
+        return queries
+
+    def _solve(self, items: NDArray[np.int32], weight: FloatArray) -> FloatArray:
+        """``(users, factors)`` for ``(users, width)`` items.
+
+        By the Woodbury identity the system is as small as the history, not as large as the
+        number of factors.
+        """
+        responses = self._response[items]
+        kernel = np.matmul(responses, self._items[items].transpose(0, 2, 1))
+        system = np.eye(items.shape[1], dtype=np.float32) + weight[:, :, None] * kernel
+        pull = np.linalg.solve(system, weight[:, :, None])
+        return np.asarray(np.matmul(pull.transpose(0, 2, 1), responses)[:, 0], dtype=np.float32)
+
+
+def _length_groups(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:
+    """Users grouped by the power of two that their history fits in, and the longest of each."""
+    groups = []
+    exponent = np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
+    for size in np.unique(exponent[lengths > 0]):
+        users = np.flatnonzero((exponent == size) & (lengths > 0))
+        groups.append((users, int(lengths[users].max())))
+    return groups
+
+
+def unit_rows(vectors: FloatArray) -> FloatArray:
+    """`vectors` with rows of length one; a row of zeros stays."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)), dtype=np.float32)

@@ -1,0 +1,194 @@
+"""A blend of the other families, with product text where purchases say little."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from recsys.errors import InputError
+from recsys.models.als import Als
+from recsys.models.base import FloatArray, Histories, Model, Progress, TimeArray
+from recsys.models.histories import interaction_matrix, steps_from_end, strength
+from recsys.models.item_knn import ItemKnn
+from recsys.models.popularity import RecentPopularity
+from recsys.models.storage import (
+    ArtifactError,
+    read_array,
+    read_parameters,
+    write_array,
+    write_parameters,
+)
+
+COMPONENTS: dict[str, type[Model]] = {
+    family.model_type: family for family in (ItemKnn, Als, RecentPopularity)
+}
+CONTENT = "content"
+DEFAULT_WEIGHTS = {"item_knn": 1.0, "als": 0.5, "recent_popularity": 0.2, CONTENT: 0.0}
+DEFAULT_FEW_PURCHASES = 5.0
+_CONTENT_DECAY = np.float32(0.8)
+
+
+class Hybrid:
+    """Scores of the components, each cut off at zero and divided by its largest of the user.
+
+    With text vectors, `content` adds the similarity of a product's text to the texts of the
+    user's history, scaled by ``few_purchases / (few_purchases + purchases)``: a new product
+    competes by its text, a known one by what people did with it. A component of weight zero is
+    not fitted at all.
+
+    Parameters: ``weights`` by component, ``few_purchases``, and one mapping of parameters for
+    each component by its name.
+    """
+
+    model_type: ClassVar[str] = "hybrid"
+
+    def __init__(self, parameters: Mapping[str, Any], seed: int = 0) -> None:
+        self._weights = _parse_weights(parameters.get("weights", {}))
+        self._few_purchases = _parse_few_purchases(parameters.get("few_purchases"))
+        self._seed = seed
+        self._components: dict[str, Model] = {
+            name: family.create(parameters.get(name, {}), seed)
+            for name, family in COMPONENTS.items()
+        }
+        self._content: FloatArray | None = None
+        self._novelty: FloatArray = np.zeros(0, dtype=np.float32)
+
+    @classmethod
+    def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
+        unknown = sorted(set(parameters) - set(COMPONENTS) - {"weights", "few_purchases"})
+        if unknown:
+            raise InputError(
+                f"hybrid: unknown parameters {unknown}; expected weights, few_purchases or one "
+                f"of {sorted(COMPONENTS)}"
+            )
+        return cls(parameters, seed)
+
+    @classmethod
+    def of_fitted(
+        cls,
+        components: Mapping[str, Model],
+        weights: Mapping[str, float],
+        few_purchases: float = DEFAULT_FEW_PURCHASES,
+    ) -> Self:
+        """A blend of components that are fitted already, for choosing weights."""
+        model = cls({"weights": weights, "few_purchases": few_purchases})
+        model._components = dict(components)
+        return model
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return {
+            "weights": dict(self._weights),
+            "few_purchases": self._few_purchases,
+            **{name: model.hyperparameters for name, model in self._components.items()},
+        }
+
+    def use_content(self, vectors: FloatArray | None) -> Self:
+        """Use ``(items, dimensions)`` normalised text vectors; a product without has zeros."""
+        self._content = vectors
+        return self
+
+    def count_purchases(self, histories: Histories, items: int) -> Self:
+        """Learn which products are new; part of `fit`."""
+        counts = np.bincount(histories.items, weights=histories.weight, minlength=items)
+        few = self._few_purchases
+        self._novelty = (few / (few + counts)).astype(np.float32)
+        return self
+
+    def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
+        if self._content is not None and len(self._content) != items:
+            raise InputError(f"hybrid: {len(self._content)} text vectors for {items} products")
+        for name in self._used():
+            self._components[name].fit(histories, items, progress)
+        return self.count_purchases(histories, items)
+
+    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+        total = np.zeros((histories.users, len(self._novelty)), dtype=np.float32)
+        for name in self._used():
+            scores = normalised(self._components[name].score(histories, now))
+            scores *= np.float32(self._weights[name])
+            total += scores
+        if self._uses_content():
+            total += self._content_scores(histories)
+        return total
+
+    def similar(self, item: int) -> FloatArray:
+        total = np.zeros(len(self._novelty), dtype=np.float32)
+        for name in self._used():
+            if name != RecentPopularity.model_type:
+                similar = self._components[name].similar(item)[None]
+                total += np.float32(self._weights[name]) * normalised(similar)[0]
+        if self._content is not None:
+            # Products that nobody bought together yet are at least ordered by their text.
+            text = np.maximum(self._content @ self._content[item], 0)
+            total += np.maximum(np.float32(self._weights[CONTENT]), np.float32(0.1)) * text
+        return total
+
+    def save(self, folder: Path) -> None:
+        for name in self._used():
+            (folder / name).mkdir()
+            self._components[name].save(folder / name)
+        write_array(folder, "novelty", self._novelty)
+        if self._content is not None:
+            write_array(folder, "content", self._content)
+        write_parameters(folder, {**self.hyperparameters, "has_content": self._content is not None})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        stored = read_parameters(folder)
+        has_content = stored.pop("has_content", False)
+        model = cls.create(stored)
+        model._novelty = read_array(folder, "novelty", np.float32, 1)
+        if has_content:
+            model._content = read_array(folder, "content", np.float32, 2)
+            if len(model._content) != len(model._novelty):
+                raise ArtifactError(f"{folder}: content.npy does not fit the number of products")
+        for name in model._used():
+            model._components[name] = COMPONENTS[name].load(folder / name)
+        return model
+
+    def _used(self) -> list[str]:
+        return [name for name in self._components if self._weights[name] > 0]
+
+    def _uses_content(self) -> bool:
+        return self._content is not None and self._weights[CONTENT] > 0
+
+    def _content_scores(self, histories: Histories) -> FloatArray:
+        assert self._content is not None
+        weight = _CONTENT_DECAY ** steps_from_end(histories) * strength(histories)
+        asked = interaction_matrix(histories, len(self._content), weight.astype(np.float32))
+        profile = np.asarray(asked @ self._content, dtype=np.float32)
+        scores = normalised(profile @ self._content.T)
+        scores *= self._novelty * np.float32(self._weights[CONTENT])
+        return scores
+
+
+def normalised(scores: FloatArray) -> FloatArray:
+    """Rows cut off at zero and divided by their largest; a row without positive scores is 0."""
+    positive = np.maximum(scores, np.float32(0))
+    positive /= np.maximum(positive.max(axis=1, keepdims=True), np.float32(1e-12))
+    return positive
+
+
+def _parse_weights(values: Any) -> dict[str, float]:
+    weights = dict(DEFAULT_WEIGHTS)
+    if not isinstance(values, Mapping):
+        raise InputError("hybrid: weights: expected a mapping of components to numbers")
+    for name, value in values.items():
+        if name not in weights:
+            raise InputError(f"hybrid: weights: unknown {name!r}; expected one of {list(weights)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise InputError(f"hybrid: weights: {name}: expected a number from 0, got {value!r}")
+        weights[name] = float(value)
+    if not any(weights[name] > 0 for name in COMPONENTS):
+        raise InputError(f"hybrid: weights: one of {list(COMPONENTS)} must be above 0")
+    return weights
+
+
+def _parse_few_purchases(value: Any) -> float:
+    if value is None:
+        return DEFAULT_FEW_PURCHASES
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise InputError(f"hybrid: few_purchases: expected a number above 0, got {value!r}")
+    return float(value)
