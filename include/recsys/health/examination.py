@@ -70,7 +70,6 @@ def evaluate(
     report: dict[str, Any] = {
         "generated_at": now.isoformat(),
         "component": component,
-        "status": worst(checks.values()),
         "checks": checks,
     }
     if component in (None, "service"):
