@@ -1,0 +1,175 @@
+"""Readers see whole versions, and keep them."""
+
+import json
+import multiprocessing
+import os
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from recsys.data.versions import (
+    SCHEMA_VERSION,
+    VersionError,
+    current_version,
+    list_versions,
+    open_version,
+    publish,
+)
+from recsys.errors import InputError
+from recsys.publishing import write_json
+from tests.data.shop import END, refresh, row, write_shop
+
+ROWS = [row(f"u{number % 5}", number % 7, time=f"2025-01-{1 + number:02}") for number in range(20)]
+
+
+@pytest.fixture
+def shop(settings):
+    write_shop(settings, ROWS)
+    refresh(settings)
+    return settings
+
+
+def keep(settings, versions: int) -> None:
+    (settings.home / "config").mkdir(exist_ok=True)
+    text = f"source: viecomrec\nkeep_versions: {versions}\n"
+    (settings.home / "config" / "data.yaml").write_text(text)
+
+
+def test_without_a_version_the_reader_says_what_to_run(settings):
+    with pytest.raises(InputError, match="run data_refresh"):
+        current_version(settings)
+    with pytest.raises(InputError, match="no data version of this name"):
+        open_version(settings, "20250101T000000Z-0")
+    with pytest.raises(InputError, match="not the name"):
+        open_version(settings, "../versions")
+
+
+def test_all_parts_of_a_version_agree(shop):
+    version = current_version(shop)
+    users, items = version.mappings()
+    assert version.matrix().shape == (len(users), len(items))
+    assert version.matrix().dtype == np.float32
+    assert version.products()["product_id"].tolist() == items
+    assert len(version.popularity()) == len(items)
+    metadata = version.user_metadata()
+    assert metadata.loc[metadata["segment"] == "trainable", "user_id"].tolist() == users
+    rows = version.interactions()
+    trained = rows[(rows["split"] == "train") & rows["user_id"].isin(users)]
+    assert version.matrix().sum() == pytest.approx(trained["confidence_score"].sum())
+    mappings = json.loads((version.path / "user_item_mappings.json").read_text())
+    assert mappings["user_to_idx"] == {user: index for index, user in enumerate(users)}
+    assert {name: entry["rows"] for name, entry in version.manifest["files"].items()}[
+        "interactions.parquet"
+    ] == len(rows)
+    assert (version.path / "content_based_embeddings").readlink().name == "current"
+
+
+def test_a_changed_or_missing_file_is_noticed(shop):
+    version = current_version(shop)
+    version.verify()
+    (version.path / "data_stats.json").write_text("{}")
+    with pytest.raises(VersionError, match=r"data_stats\.json: its content"):
+        version.verify()
+    (version.path / "data_stats.json").unlink()
+    with pytest.raises(VersionError, match="does not exist"):
+        version.verify()
+
+
+def test_a_version_of_a_newer_layout_is_refused_and_stops_a_refresh(shop):
+    path = current_version(shop).path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    write_json(path, {**manifest, "schema_version": SCHEMA_VERSION + 1})
+    with pytest.raises(InputError, match=f"written in layout {SCHEMA_VERSION + 1}"):
+        current_version(shop)
+    with pytest.raises(InputError, match="update the code"):
+        refresh(shop, force_full=True)
+
+
+def test_a_folder_of_unknown_origin_is_never_replaced(settings):
+    settings.processed.mkdir(parents=True)
+    write_shop(settings, ROWS)
+    with pytest.raises(InputError, match="expected a link"):
+        refresh(settings)
+    assert settings.processed.is_dir()
+
+
+def test_publishing_an_earlier_view_does_not_move_the_link(shop):
+    latest = current_version(shop).version_id
+    earlier = refresh(shop, END - timedelta(days=40))
+    assert (earlier["published"], earlier["new_version"]) == (False, True)
+    assert current_version(shop).version_id == latest
+    assert not publish(shop, earlier["version_id"])
+    assert publish(shop, latest)
+
+
+def test_old_versions_go_and_the_latest_views_stay(shop):
+    keep(shop, 3)
+    for day in range(1, 6):
+        refresh(shop, END + timedelta(days=day), force_full=True)
+    assert len(list_versions(shop)) == 3
+    assert current_version(shop).version_id == list_versions(shop)[-1]
+
+
+def test_a_version_that_somebody_reads_or_refers_to_stays(shop):
+    keep(shop, 1)
+    names = [current_version(shop).version_id]
+    names.append(refresh(shop, END + timedelta(days=1), force_full=True)["version_id"])
+    reader = current_version(shop)
+    for day in range(2, 5):
+        names.append(refresh(shop, END + timedelta(days=day), force_full=True)["version_id"])
+        if day == 2:
+            entry = {"data_version": names[2], "status": "archived"}
+            write_json(shop.registry, {"models": {"als_1": entry}})
+        if day == 3:
+            report = {"data": {"version_id": names[3]}}
+            write_json(shop.reports / "drift" / "drift_report_20250301.json", report)
+    assert list_versions(shop) == names[1:]
+    reader.verify()
+    del reader
+    refresh(shop, END + timedelta(days=9), force_full=True)
+    assert names[1] not in list_versions(shop)
+
+
+def test_nothing_is_removed_while_the_registry_cannot_be_read(shop):
+    keep(shop, 1)
+    shop.registry.parent.mkdir(parents=True)
+    shop.registry.write_text("{torn")
+    refresh(shop, END + timedelta(days=1), force_full=True)
+    assert len(list_versions(shop)) == 2
+
+
+def test_backfilled_days_survive_the_pruning_of_their_own_run(shop):
+    keep(shop, 1)
+    days = [refresh(shop, END - timedelta(days=number))["version_id"] for number in (45, 44, 43)]
+    assert set(days) <= set(list_versions(shop))
+
+
+def read_forever(settings, stop, opened) -> None:
+    while not stop.is_set():
+        version = current_version(settings)
+        version.verify()
+        users, items = version.mappings()
+        assert version.matrix().shape == (len(users), len(items))
+        with opened.get_lock():
+            opened.value += 1
+
+
+def test_reading_publishing_and_pruning_at_the_same_time(shop):
+    keep(shop, 1)
+    context = multiprocessing.get_context("forkserver")
+    stop, opened = context.Event(), context.Value("i", 0)
+    readers = [context.Process(target=read_forever, args=(shop, stop, opened)) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    day = 0
+    while day < 8 or opened.value < 20:
+        day += 1
+        refresh(shop, END + timedelta(days=day), force_full=True)
+    stop.set()
+    for reader in readers:
+        reader.join()
+        assert reader.exitcode == 0
+    refresh(shop, END + timedelta(days=day + 1), force_full=True)
+    assert len(list_versions(shop)) == 1
+    assert os.listdir(shop.versions) == list_versions(shop)  # noqa: PTH208  (hidden ones too)
