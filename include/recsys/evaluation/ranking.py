@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import InputError
 from recsys.models.base import FloatArray, Histories, TimeArray
-from recsys.models.histories import user_range, user_rows
+from recsys.models.histories import take_users, user_range, user_rows
 
 BLOCK = 1024
 
@@ -41,6 +41,20 @@ class HeldOut:
     @property
     def users(self) -> int:
         return len(self.now)
+
+
+def take_questions(held_out: HeldOut, users: NDArray[np.integer]) -> HeldOut:
+    """The questions to `users`, in that order."""
+    sizes = np.diff(held_out.indptr)[users]
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    starts = held_out.indptr[:-1][users]
+    entries = np.repeat(starts - indptr[:-1], sizes) + np.arange(indptr[-1])
+    return HeldOut(
+        histories=take_users(held_out.histories, users),
+        now=held_out.now[users],
+        indptr=indptr,
+        targets=held_out.targets[entries],
+    )
 
 
 @dataclass(frozen=True)
