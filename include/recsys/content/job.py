@@ -1,0 +1,332 @@
+"""The job bert_embeddings: product texts of the published version -> the current embedding set."""
+
+import fcntl
+import importlib
+import importlib.metadata
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from recsys.content.config import CATALOG_STATIC, ContentConfig, ModelConfig
+from recsys.content.embeddings import (
+    CURRENT,
+    HASHES_FILE,
+    IDS_FILE,
+    INDEX_FILE,
+    LAYOUT,
+    METADATA_FILE,
+    MODEL_FOLDER,
+    VECTORS_FILE,
+    EmbeddingSet,
+    current_embeddings,
+)
+from recsys.content.plan import Plan, make_plan, recipe_of
+from recsys.content.product_texts import used_fields
+from recsys.content.static_encoder import FloatArray, StaticEncoder
+from recsys.errors import InputError
+from recsys.publishing import atomic_folder, point_link, sha256_of, write_json
+from recsys.settings import Settings
+
+CONFIG_FILE = "content.yaml"
+FALLBACK_ALERT = "embedding_fallback"
+
+logger = logging.getLogger(__name__)
+
+
+class Encoder(Protocol):
+    """What encodes product texts and can be kept beside the vectors."""
+
+    @property
+    def dimensions(self) -> int: ...
+
+    def encode_products(self, texts: Sequence[str]) -> FloatArray: ...
+
+    def save(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which model runs. `opened` is set when the wanted model had to be tried."""
+
+    model: str
+    fallback_reason: str | None = None
+    opened: Encoder | None = None
+
+
+def build_embeddings(settings: Settings, *, force: bool = False) -> dict[str, Any]:
+    """Embed the products of the published version that are new or changed, all with `force`.
+
+    Returns
+    -------
+    dict
+        ``set_id``, ``model``, ``requested_model``, ``fallback_reason``, ``reason`` (why everything
+        was done afresh, or None), counts, ``seconds`` of each step.
+
+    Raises
+    ------
+    InputError
+        If no version is published, it has no products or none of the configured columns, or the
+        wanted model cannot be had and ``fallback`` is ``strict``. The current set stays.
+    """
+    from recsys.data.versions import current_version
+
+    config = settings.read_config(CONFIG_FILE, ContentConfig)
+    version = current_version(settings)
+    return embed_products(settings, config, version.products(), version.version_id, force=force)
+
+
+def embed_products(
+    settings: Settings,
+    config: ContentConfig,
+    products: pd.DataFrame,
+    data_version: str,
+    *,
+    force: bool = False,
+) -> dict[str, Any]:
+    """`build_embeddings` for the given `products` (columns of `recsys.data.schema`)."""
+    if products.empty:
+        raise InputError(f"data version {data_version} has no products to embed")
+    started = time.monotonic()
+    with _only_run(settings):
+        previous = _previous(settings)
+        choice = _choose(config, used_fields(products, config.text_fields), previous, force=force)
+        plan = make_plan(products, config, choice.model, previous, force=force)
+        summary = {
+            "data_version": data_version,
+            "model": choice.model,
+            "requested_model": config.model.name,
+            "fallback_reason": choice.fallback_reason,
+            "reason": plan.reason,
+            "products": len(plan.product_ids),
+            "without_text": plan.without_text,
+            "encoded": 0,
+        }
+        if previous is not None and plan.is_done(previous):
+            logger.info("No product text changed | set=%s", previous.set_id)
+            return summary | {"set_id": previous.set_id, "seconds": _seconds(started)}
+        written = _write_set(settings, config, plan, choice, previous, summary)
+        _prune(settings, config.keep_sets)
+        logger.info(
+            "Embeddings published | set=%s model=%s encoded=%s products=%s",
+            written["set_id"],
+            choice.model,
+            written["encoded"],
+            written["products"],
+        )
+    return summary | written | {"seconds": _seconds(started)}
+
+
+def alert_on_fallback(settings: Settings, summary: dict[str, Any]) -> dict[str, str]:
+    """Warn that another model ran than the wanted one; all clear when it is back.
+
+    Returns what became of the message on each channel; nothing if there was none to send.
+    """
+    from recsys.alerting import AlertManager
+
+    if summary["fallback_reason"] is None:
+        cleared = f"Embeddings are made by {summary['model']} again"
+        return AlertManager(settings).resolve(FALLBACK_ALERT, cleared)
+    message = (
+        f"Embeddings were made by {summary['model']} instead of {summary['requested_model']}: "
+        f"{summary['fallback_reason']}"
+    )
+    return AlertManager(settings).send_alert(FALLBACK_ALERT, message, "warning")
+
+
+@dataclass(frozen=True)
+class _Static:
+    """`StaticEncoder` as an `Encoder`."""
+
+    encoder: StaticEncoder
+
+    @property
+    def dimensions(self) -> int:
+        return self.encoder.dimensions
+
+    def encode_products(self, texts: Sequence[str]) -> FloatArray:
+        return self.encoder.encode(texts)
+
+    def save(self, folder: Path) -> None:
+        from recsys.content.static_fit import save_static
+
+        save_static(self.encoder, folder)
+
+
+def _choose(
+    config: ContentConfig, fields: list[str], previous: EmbeddingSet | None, *, force: bool
+) -> Choice:
+    """The wanted model, or the static one if it cannot be had and a fallback is allowed.
+
+    The wanted model is not opened when the previous set holds it.
+    """
+    wanted = config.model.name
+    if wanted == CATALOG_STATIC:
+        return Choice(CATALOG_STATIC)
+    held = previous is not None and previous.metadata["recipe"] == recipe_of(config, fields, wanted)
+    if held and not force:
+        return Choice(wanted)
+    from recsys.content.library_models import ModelUnavailableError, open_library_model
+
+    try:
+        return Choice(wanted, opened=open_library_model(config.model))
+    except ModelUnavailableError as error:
+        if config.model.fallback == "strict":
+            raise
+        logger.warning("Falling back to %s | reason=%s", CATALOG_STATIC, error)
+        return Choice(CATALOG_STATIC, fallback_reason=str(error))
+
+
+def _encoder(
+    config: ContentConfig, plan: Plan, choice: Choice, previous: EmbeddingSet | None
+) -> Encoder:
+    if choice.opened is not None:
+        return choice.opened
+    if plan.reason is None and previous is not None:
+        folder = previous.path / MODEL_FOLDER
+        if choice.model == CATALOG_STATIC:
+            return _Static(StaticEncoder.load(folder))
+        from recsys.content.library_models import open_library_model
+
+        return open_library_model(config.model, folder)
+    from recsys.content.static_fit import fit_static
+
+    # The import takes longer than the fit, most of which runs outside the interpreter.
+    threading.Thread(target=importlib.import_module, args=("sentence_transformers",)).start()
+    return _Static(fit_static(plan.texts.tolist(), config.catalog_static))
+
+
+def _write_set(
+    settings: Settings,
+    config: ContentConfig,
+    plan: Plan,
+    choice: Choice,
+    previous: EmbeddingSet | None,
+    summary: dict[str, Any],
+) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    set_id = f"emb_{now:%Y%m%d_%H%M%S_%f}"
+    encoder = _encoder(config, plan, choice, previous)
+    vectors, encoded = _vectors(plan, encoder, previous)
+    target = settings.embeddings / set_id
+    with atomic_folder(target) as folder:
+        if plan.reason is None and previous is not None:
+            # the files never change, so that another name for them is as good as a copy
+            shutil.copytree(
+                previous.path / MODEL_FOLDER, folder / MODEL_FOLDER, copy_function=os.link
+            )
+        else:
+            encoder.save(folder / MODEL_FOLDER)
+        np.save(folder / VECTORS_FILE, vectors)
+        write_json(folder / IDS_FILE, plan.product_ids)
+        write_json(folder / HASHES_FILE, plan.hashes)
+        if len(vectors) > config.index_above:
+            _write_index(folder / INDEX_FILE, vectors)
+        used = ModelConfig() if choice.model == CATALOG_STATIC else config.model
+        facts = {
+            "set_id": set_id,
+            "encoded": encoded,
+            "dimensions": encoder.dimensions,
+            "text_fields": plan.fields,
+            "boilerplate_sentences": len(plan.boilerplate),
+            "since_fit": plan.since_fit,
+        }
+        details = {
+            "layout": LAYOUT,
+            "created_at": now.isoformat(),
+            "recipe": plan.recipe,
+            "revision": _revision(encoder, plan, previous),
+            "model_settings": used.model_dump(),
+            "libraries": _libraries(),
+            "boilerplate": plan.boilerplate,
+            "files": _hashes(folder),
+        }
+        write_json(folder / METADATA_FILE, summary | facts | details)
+    point_link(settings.embeddings / CURRENT, target)
+    return facts
+
+
+def _vectors(plan: Plan, encoder: Encoder, previous: EmbeddingSet | None) -> tuple[FloatArray, int]:
+    """Vectors of all products, and how many texts were encoded for it: equal ones only once."""
+    vectors = np.zeros((len(plan.hashes), encoder.dimensions), dtype=np.float32)
+    kept = np.flatnonzero(plan.previous_rows >= 0)
+    if previous is not None and len(kept):
+        vectors[kept] = previous.vectors[plan.previous_rows[kept]]
+    new = np.flatnonzero(plan.new)
+    if not len(new):
+        return vectors, 0
+    place, _ = pd.factorize(pd.Series(plan.hashes, dtype="str").iloc[new])
+    _, first = np.unique(place, return_index=True)
+    encoded = encoder.encode_products(plan.texts.iloc[new[first]].tolist())
+    vectors[new] = encoded[place]
+    return vectors, len(encoded)
+
+
+def _write_index(file: Path, vectors: FloatArray) -> None:
+    from usearch.index import Index
+
+    index = Index(ndim=vectors.shape[1], metric="cos", dtype="f16")
+    index.add(np.arange(len(vectors)), vectors)
+    index.save(str(file))
+
+
+def _previous(settings: Settings) -> EmbeddingSet | None:
+    try:
+        return current_embeddings(settings)
+    except InputError as error:
+        logger.warning("The current embedding set is damaged and made anew | reason=%s", error)
+        return None
+
+
+def _revision(encoder: Encoder, plan: Plan, previous: EmbeddingSet | None) -> str | None:
+    if plan.reason is None and previous is not None:
+        kept: str | None = previous.metadata["revision"]
+        return kept
+    return getattr(encoder, "revision", None)
+
+
+def _libraries() -> dict[str, str]:
+    names = ("sentence-transformers", "tokenizers", "torch", "transformers")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
+
+
+def _prune(settings: Settings, keep: int) -> None:
+    """Remove all but the newest sets, and what killed runs left behind."""
+    current = (settings.embeddings / CURRENT).resolve()
+    folders = [folder for folder in settings.embeddings.iterdir() if not folder.is_symlink()]
+    sets = sorted(folder for folder in folders if not folder.name.startswith("."))
+    leftovers = [folder for folder in folders if folder.name.startswith(".")]
+    for folder in [*sets[:-keep], *leftovers]:
+        if folder != current:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _only_run(settings: Settings) -> Iterator[None]:
+    """Wait for another run to end; the lock ends with the process."""
+    settings.embeddings.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(settings.embeddings, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _seconds(started: float) -> float:
+    return round(time.monotonic() - started, 2)

@@ -1,0 +1,105 @@
+"""Encoding with a static model by NumPy and ``tokenizers`` alone.
+
+The files are those that sentence-transformers writes for ``StaticEmbedding`` + ``Normalize``; the
+vectors agree with the library's. A service that only embeds queries needs no torch.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from recsys.errors import InputError
+
+FloatArray = NDArray[np.float32]
+
+_TOKENIZER_FILE = "tokenizer.json"
+_WEIGHTS_FILE = "model.safetensors"
+_WEIGHTS_NAME = "embedding.weight"
+_SMALLEST_NORM = 1e-12  # torch's
+_BLOCK = 2_000  # texts
+
+
+class StaticEncoder:
+    """The mean of the tokens' vectors, normalised.
+
+    Parameters
+    ----------
+    tokenizer
+        What splits a text.
+    weights
+        ``(tokens, d)`` float32, one row for each id of `tokenizer`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, weights: FloatArray) -> None:
+        self.tokenizer = tokenizer
+        self.weights = weights
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a saved model. Raises `InputError` if `folder` is not one, or does not fit."""
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER_FILE))
+            weights = load_file(folder / _WEIGHTS_FILE)[_WEIGHTS_NAME]
+        except Exception as error:  # both libraries raise bare Exceptions
+            raise InputError(f"{folder}: cannot be read as a static model: {error}") from error
+        if weights.ndim != 2 or len(weights) < tokenizer.get_vocab_size():
+            raise InputError(
+                f"{folder}: the model has vectors of shape {weights.shape} for "
+                f"{tokenizer.get_vocab_size()} tokens"
+            )
+        return cls(tokenizer, np.ascontiguousarray(weights, dtype=np.float32))
+
+    @property
+    def dimensions(self) -> int:
+        return int(self.weights.shape[1])
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """``(texts, d)`` unit vectors; zeros for a text without any known token."""
+        tokens, bounds = tokenize(self.tokenizer, texts)
+        if len(texts) == 1:
+            return normalised(self.weights[tokens].sum(axis=0, keepdims=True))
+        # In blocks, so that a core each can work on one: the product gives up the interpreter.
+        blocks = [(i, min(i + _BLOCK, len(texts))) for i in range(0, len(texts), _BLOCK)]
+        with ThreadPoolExecutor() as threads:
+            sums = list(
+                threads.map(
+                    lambda block: self._sums(tokens, bounds[block[0] : block[1] + 1]), blocks
+                )
+            )
+        return normalised(np.concatenate([np.zeros((0, self.dimensions), np.float32), *sums]))
+
+    def _sums(self, tokens: NDArray[np.int64], bounds: NDArray[np.int64]) -> FloatArray:
+        from scipy import sparse  # not needed for queries
+
+        mine = tokens[bounds[0] : bounds[-1]]
+        counts = sparse.csr_array(
+            (np.ones(len(mine), dtype=np.float32), mine, bounds - bounds[0]),
+            shape=(len(bounds) - 1, len(self.weights)),
+        )
+        counts.sum_duplicates()
+        sums: FloatArray = counts @ self.weights
+        return sums
+
+
+def tokenize(
+    tokenizer: Tokenizer, texts: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``(tokens, bounds)``: the ids of text ``i`` are ``tokens[bounds[i]:bounds[i + 1]]``."""
+    ids = [e.ids for e in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    bounds = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([len(each) for each in ids], out=bounds[1:])
+    tokens = np.fromiter((i for each in ids for i in each), dtype=np.int64, count=int(bounds[-1]))
+    return tokens, bounds
+
+
+def normalised(vectors: FloatArray) -> FloatArray:
+    """Rows of length one; rows of zeros stay."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    result: FloatArray = vectors / np.maximum(norms, _SMALLEST_NORM)
+    return result

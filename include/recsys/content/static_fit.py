@@ -1,0 +1,131 @@
+"""Fitting ``catalog-static``: a bag of byte-pair tokens, weighted and condensed.
+
+The tokenizer is trained on the texts and on their accent-folded copies, and every text is fitted
+together with its folded copy: ``dưỡng`` and ``duong`` then stand in the same texts and get nearly
+the same vector, so that queries typed without accents find what they mean.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.utils.extmath import randomized_svd
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from recsys.content.config import StaticConfig
+from recsys.content.static_encoder import FloatArray, StaticEncoder, tokenize
+from recsys.content.text import fold_series
+from recsys.errors import InputError
+
+_UNKNOWN = "[UNK]"
+_MIN_FREQUENCY = 2
+_SVD_STEPS = 3
+_SEED = 0
+# Components below this share of the largest are noise of a small catalogue.
+_SMALLEST_COMPONENT = 1e-4
+
+
+def fit_static(texts: Sequence[str], config: StaticConfig) -> StaticEncoder:
+    """Fit tokenizer and token vectors on product `texts` (in normal form).
+
+    Deterministic, and independent of the order of `texts`. At most ``config.fit_products`` of them
+    are used.
+
+    Raises
+    ------
+    InputError
+        If no text has a letter or digit.
+    """
+    sample = _sample(texts, config.fit_products)
+    bilingual = (sample + "\n" + fold_series(sample)).tolist()
+    tokenizer = _train_tokenizer(bilingual, config.vocabulary)
+    counts = _count_tokens(tokenizer, bilingual)
+    speaks = _says_something(tokenizer)
+    if not speaks.any() or not counts[:, speaks].nnz:
+        raise InputError("catalog-static cannot be fitted: no product has a text")
+    frequency = np.bincount(counts.indices, minlength=counts.shape[1])
+    rarity = np.log((1 + counts.shape[0]) / (1 + frequency)) + 1
+    rarity[~speaks | (frequency == 0)] = 0
+    components = _components(counts, rarity, config.dimensions)
+    weights = np.zeros((len(rarity), config.dimensions), dtype=np.float32)
+    weights[:, : components.shape[1]] = rarity[:, None] * components
+    return StaticEncoder(tokenizer, weights)
+
+
+def save_static(encoder: StaticEncoder, folder: Path) -> None:
+    """Write `encoder` as a stock sentence-transformers model."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Normalize
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    tokens = StaticEmbedding(encoder.tokenizer, embedding_weights=encoder.weights)
+    model = SentenceTransformer(
+        modules=[tokens, Normalize()], device="cpu", similarity_fn_name="cosine"
+    )
+    model.save(str(folder), create_model_card=False)
+
+
+def _sample(texts: Sequence[str], most: int) -> pd.Series:
+    """Distinct texts in the order of their hashes, which is random but always the same."""
+    distinct = pd.Series(pd.unique(pd.Series(texts, dtype="str")), dtype="str")
+    distinct = distinct[distinct != ""]
+    order = np.argsort(pd.util.hash_array(distinct.to_numpy(dtype=object)), kind="stable")
+    return distinct.iloc[order[:most]].reset_index(drop=True)
+
+
+def _train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Lowercase(), normalizers.Strip()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=_MIN_FREQUENCY,
+        special_tokens=[_UNKNOWN],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> sparse.csr_array:
+    """``(texts, tokens)`` float32."""
+    tokens, bounds = tokenize(tokenizer, texts)
+    counts = sparse.csr_array(
+        (np.ones(len(tokens), dtype=np.float32), tokens, bounds),
+        shape=(len(texts), tokenizer.get_vocab_size()),
+    )
+    counts.sum_duplicates()
+    return counts
+
+
+def _says_something(tokenizer: Tokenizer) -> NDArray[np.bool_]:
+    """``(tokens,)`` whether a token has a letter or digit; the unknown and blank ones have none."""
+    by_id = pd.Series({number: token for token, number in tokenizer.get_vocab().items()})
+    words = by_id.sort_index().astype("str")
+    says = words.str.contains(r"[^\W_]", regex=True) & (words != _UNKNOWN)
+    return says.to_numpy(dtype=bool)
+
+
+def _components(
+    counts: sparse.csr_array, rarity: NDArray[np.float64], dimensions: int
+) -> FloatArray:
+    """``(tokens, at most dimensions)``: right singular vectors of the weighted, unit rows."""
+    weighted = counts.copy()
+    weighted.data = (1 + np.log(weighted.data)) * rarity[weighted.indices].astype(np.float32)
+    norms = np.sqrt(weighted.multiply(weighted).sum(axis=1))
+    weighted.data /= np.repeat(np.maximum(norms, 1e-12), np.diff(weighted.indptr))
+    _, values, components = randomized_svd(
+        weighted.astype(np.float32),
+        min(dimensions, *weighted.shape),
+        n_iter=_SVD_STEPS,
+        random_state=_SEED,
+    )
+    kept: FloatArray = components[values > _SMALLEST_COMPONENT * values[0]].T
+    return kept
