@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from recsys.data.comments.cache import Columns, TextCache, find
@@ -26,12 +27,14 @@ from recsys.data.comments.scoring import (
     HEURISTICS,
     CommentScores,
     SentimentScorer,
+    Similar,
     Texts,
     combine,
     distinct_texts,
     group_texts,
+    similar_among,
 )
-from recsys.data.comments.shingles import UInt64
+from recsys.data.comments.shingles import MULTIPLIER, Int64, UInt64
 from recsys.data.comments.training import gather_units
 from recsys.data.schema import RATING, USER
 from recsys.settings import Settings
@@ -52,7 +55,8 @@ def score_view(
     texts, codes = distinct_texts(view)
     hashes = text_hashes(texts)
     features = _cached_features(settings, texts, hashes)
-    known = Texts(texts, codes, features, group_texts(texts, features, config))
+    group = group_texts(codes, features, config, _cached_similar(settings, texts, features.key))
+    known = Texts(texts, codes, features, group)
     scorer, decision = _scorer(settings, config, view, known, as_of, may_train)
     if scorer is None:
         scores = combine(view, known, None, HEURISTICS, config)
@@ -76,7 +80,7 @@ def prune(settings: Settings, config: CommentConfig, in_use: str) -> None:
     for name in prune_scorers(settings, config.learned.keep, in_use):
         shutil.rmtree(_cache_folder(settings, name), ignore_errors=True)
     for folder in _cache_folder(settings, "").glob("features-*"):
-        if folder.name != FEATURES_VERSION:
+        if not folder.name.startswith(FEATURES_VERSION):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -117,6 +121,25 @@ def _cached_features(settings: Settings, texts: pd.Series, hashes: UInt64) -> Te
     return both.take(at)
 
 
+def _cached_similar(settings: Settings, texts: pd.Series, keys: UInt64) -> Similar:
+    """Comparison of pairs of `texts` that remembers, by the pair of keys, what it found."""
+    cache = TextCache(_cache_folder(settings, f"{FEATURES_VERSION}-pairs"))
+    compare = similar_among(texts)
+
+    def similar(pairs: Int64) -> npt.NDArray[np.bool_]:
+        hashes = keys[pairs[:, 0]] * MULTIPLIER + keys[pairs[:, 1]]
+        known, columns = cache.read()
+        at = find(known, hashes)
+        new = np.flatnonzero(at < 0)
+        fresh = compare(pairs[new])
+        cache.add(hashes[new], {"similar": fresh})
+        found = columns["similar"][at] if columns else np.zeros(len(pairs), dtype=np.bool_)
+        found[new] = fresh
+        return found
+
+    return similar
+
+
 def _cached_sentiment(
     settings: Settings, scorer: SentimentScorer, texts: pd.Series, hashes: UInt64, keys: UInt64
 ) -> tuple[Float32, int]:
@@ -127,7 +150,7 @@ def _cached_sentiment(
     new = np.flatnonzero(at < 0)
     sentiment = np.empty(len(texts), dtype=np.float32)
     if columns:
-        sentiment = columns["sentiment"][np.maximum(at, 0)].astype(np.float32)
+        sentiment = columns["sentiment"][at]
     fresh: Columns = {"sentiment": scorer.score(texts.iloc[new], keys[new])}
     cache.add(hashes[new], fresh)
     sentiment[new] = fresh["sentiment"]

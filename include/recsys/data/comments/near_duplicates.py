@@ -1,18 +1,21 @@
 """Texts that are the same but for a few characters, found in linear time.
 
 Every text gets the minima of 32 hash functions over its 5-character shingles (MinHash), packed
-into 8 bands of 4. Texts that agree in a band are compared exactly, each with one representative
-of the band, and belong together from a Jaccard similarity of `SIMILARITY` on: in a sentence of
-45 characters that allows one or two typing mistakes.
+into 8 bands of 4. Texts that agree in a band are compared exactly, each with the most frequent
+of them, and count as copies from a Jaccard similarity of `SIMILARITY` on: in a sentence of 45
+characters that allows one or two typing mistakes.
 """
 
+from collections.abc import Callable
+
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from recsys.data.comments.shingles import MULTIPLIER, Int64, UInt64, windows
+
+Bool = npt.NDArray[np.bool_]
 
 SIMILARITY = 0.7
 BANDS = 8
@@ -41,31 +44,77 @@ def bands(plain: pa.Array, key: UInt64) -> UInt64:
     return result
 
 
-def group_near_duplicates(plain: pa.Array, key: UInt64, band: UInt64, searched: pd.Series) -> Int64:
+def group_near_duplicates(
+    key: UInt64, band: UInt64, rows: Int64, searched: Bool, similar: Callable[[Int64], Bool]
+) -> Int64:
     """Number of the group of each text; texts of equal key always share it.
+
+    A group is one text and the near copies of that text. Copies of copies are not followed:
+    chains of short praise would tie half a shop together.
 
     Parameters
     ----------
-    plain, key, band
-        The texts' folded words, keys and bands.
+    key, band
+        The texts' keys and bands.
+    rows
+        How often each text stands in the view: the more frequent text is the original.
     searched
         True for the texts whose near copies are wanted; the others join their equals only.
         Equal keys must have equal values.
+    similar
+        Says for pairs of texts (n x 2 positions) which of them are near copies.
     """
-    distinct, first, of_text = np.unique(key, return_index=True, return_inverse=True)
-    nodes = np.flatnonzero(searched.to_numpy()[first])
+    _, first, of_text = np.unique(key, return_index=True, return_inverse=True)
+    frequency = np.bincount(of_text, weights=rows, minlength=len(first))
+    # Texts by falling frequency (of equals, the smaller key first): positions are ranks.
+    order = np.lexsort((key[first], -frequency))
+    nodes = order[searched[first[order]]]
     pairs = _candidates(band[first[nodes]])
-    similar = _are_similar(plain.take(pa.array(first[nodes])), pairs)
-    edges = nodes[pairs[similar]]
-    graph = sparse.coo_matrix(
-        (np.ones(len(edges), dtype=np.int8), (edges[:, 0], edges[:, 1])),
-        shape=(len(distinct), len(distinct)),
-    )
-    return connected_components(graph, directed=False)[1].astype(np.int64)[of_text]
+    pairs = pairs[similar(first[nodes][pairs])]
+    label = np.arange(len(first))
+    label[nodes] = nodes[_originals(pairs, len(nodes))]
+    return label[of_text]
+
+
+def _originals(pairs: Int64, n: int) -> Int64:
+    """For each of `n` ranks the best rank that it copies, itself when it is an original.
+
+    `pairs`: (better, worse) ranks of near copies. A text that copies an original is none; of
+    the rest the best are originals, and so on.
+    """
+    original = np.arange(n)
+    while len(pairs):
+        undecided = np.zeros(n, dtype=bool)
+        undecided[pairs[:, 1]] = True
+        decided = pairs[~undecided[pairs[:, 0]]]
+        copies = np.full(n, n)
+        np.minimum.at(copies, decided[:, 1], decided[:, 0])
+        is_copy = copies < n
+        original[is_copy] = copies[is_copy]
+        pairs = pairs[~is_copy[pairs[:, 0]] & ~is_copy[pairs[:, 1]]]
+    return original
+
+
+def are_similar(plain: pa.Array, pairs: Int64) -> Bool:
+    """For each pair of positions in `plain` (folded words): do they share enough shingles?"""
+    similar = np.zeros(len(pairs), dtype=bool)
+    for at in range(0, len(pairs), _PAIRS):
+        part = pairs[at : at + _PAIRS]
+        texts, positions = np.unique(part, return_inverse=True)
+        positions = positions.reshape(part.shape)
+        present = _shingle_sets(plain.take(pa.array(texts)))
+        left, right = present[positions[:, 0]], present[positions[:, 1]]
+        shared = np.asarray(left.multiply(right).sum(axis=1)).ravel()
+        sizes = np.diff(left.indptr) + np.diff(right.indptr)
+        similar[at : at + _PAIRS] = shared >= SIMILARITY * (sizes - shared)
+    return similar
 
 
 def _candidates(band: UInt64) -> Int64:
-    """Pairs of texts to compare: in each band, the first text of a value with each of the rest."""
+    """Pairs of texts to compare: in each band, the first text of a value with each of the rest.
+
+    Texts come by rank, so that the first is the most frequent: pairs are (better, worse).
+    """
     found = []
     for column in band.T:
         order = np.argsort(column, kind="stable")
@@ -78,22 +127,14 @@ def _candidates(band: UInt64) -> Int64:
     return np.stack([packed // max(len(band), 1), packed % max(len(band), 1)], axis=1)
 
 
-def _are_similar(plain: pa.Array, pairs: Int64) -> np.ndarray:
-    """For each pair, whether the texts share enough of their shingles."""
-    similar = np.zeros(len(pairs), dtype=bool)
-    for at in range(0, len(pairs), _PAIRS):
-        part = pairs[at : at + _PAIRS]
-        texts, positions = np.unique(part, return_inverse=True)
-        positions = positions.reshape(part.shape)
-        owner, shingles = windows(plain.take(pa.array(texts)), (_SHINGLE,))
-        _, columns = np.unique(shingles, return_inverse=True)
-        present = sparse.csr_matrix(
-            (np.ones(len(owner), dtype=np.int32), (owner, columns)),
-            shape=(len(texts), int(columns.max(initial=0)) + 1),
-        )
-        present.data[:] = 1  # copies of a shingle were added up
-        left, right = present[positions[:, 0]], present[positions[:, 1]]
-        shared = np.asarray(left.multiply(right).sum(axis=1)).ravel()
-        sizes = np.diff(left.indptr) + np.diff(right.indptr)
-        similar[at : at + _PAIRS] = shared >= SIMILARITY * (sizes - shared)
-    return similar
+def _shingle_sets(plain: pa.Array) -> sparse.csr_matrix:
+    """One row a text, ones in the columns of its shingles. With 2^30 columns, two shingles of a
+    text of 100 characters meet by chance once in 200,000 texts."""
+    owner, shingles = windows(plain, (_SHINGLE,))
+    columns = (shingles * MULTIPLIER >> np.uint64(34)).astype(np.int32)
+    ends = np.searchsorted(owner, np.arange(len(plain) + 1))
+    ones = np.ones(len(columns), dtype=np.int32)
+    present = sparse.csr_matrix((ones, columns, ends), shape=(len(plain), 1 << 30))
+    present.sum_duplicates()
+    present.data[:] = 1
+    return present

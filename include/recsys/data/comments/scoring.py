@@ -1,5 +1,6 @@
 """The formula: from the features of a text and the rows it stands in to ``comment_quality``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import pandas as pd
 from recsys.data.comments.campaigns import campaign_users
 from recsys.data.comments.config import CommentConfig
 from recsys.data.comments.features import Float32, TextFeatures, describe, plain_words
-from recsys.data.comments.near_duplicates import group_near_duplicates
+from recsys.data.comments.near_duplicates import are_similar, group_near_duplicates
 from recsys.data.comments.shingles import Int64, UInt64
 from recsys.data.schema import COMMENT, COMMENT_QUALITY, RATING, TIMESTAMP, USER
 
@@ -20,6 +21,7 @@ _EXAMPLES = 10  # campaigns named in the summary
 _EXAMPLE_LENGTH = 120
 
 Float64 = npt.NDArray[np.float64]
+Similar = Callable[[Int64], npt.NDArray[np.bool_]]
 
 
 class SentimentScorer(Protocol):
@@ -87,10 +89,27 @@ def distinct_texts(view: pd.DataFrame) -> tuple[pd.Series, Int64]:
     return pd.Series(texts, dtype="str"), codes.astype(np.int64)
 
 
-def group_texts(texts: pd.Series, features: TextFeatures, config: CommentConfig) -> Int64:
-    """Number of the group of near-equal texts that each text belongs to."""
-    searched = pd.Series(features.words >= config.campaign.min_words)
-    return group_near_duplicates(plain_words(texts), features.key, features.bands, searched)
+def group_texts(
+    codes: Int64, features: TextFeatures, config: CommentConfig, similar: Similar
+) -> Int64:
+    """Number of the group of near-equal texts that each text belongs to.
+
+    `codes`: for each row of the view, the position of its text.
+    `similar`: says for pairs of texts (n x 2 positions) which of them are near copies.
+    """
+    searched = features.words >= config.campaign.min_words
+    rows = np.bincount(codes, minlength=len(features))
+    return group_near_duplicates(features.key, features.bands, rows, searched, similar)
+
+
+def similar_among(texts: pd.Series) -> Similar:
+    """The exact comparison of pairs of `texts`."""
+
+    def similar(pairs: Int64) -> npt.NDArray[np.bool_]:
+        positions, compared = np.unique(pairs, return_inverse=True)
+        return are_similar(plain_words(texts.iloc[positions]), compared.reshape(pairs.shape))
+
+    return similar
 
 
 def score_comments(
@@ -102,7 +121,8 @@ def score_comments(
     """
     texts, codes = distinct_texts(view)
     features = describe(texts)
-    known = Texts(texts, codes, features, group_texts(texts, features, config))
+    group = group_texts(codes, features, config, similar_among(texts))
+    known = Texts(texts, codes, features, group)
     sentiment = None if scorer is None else scorer.score(texts, features.key)
     name = HEURISTICS if scorer is None else scorer.version
     return combine(view, known, sentiment, name, config)
@@ -189,8 +209,8 @@ def _largest_campaigns(
         {
             "group": known.group[known.codes[involved]],
             "text": known.codes[involved],
-            "user": view[USER].to_numpy()[involved],
-            "time": view[TIMESTAMP].to_numpy()[involved],
+            "user": view[USER][involved].array,
+            "time": view[TIMESTAMP][involved].array,
         }
     )
     if rows.empty:
