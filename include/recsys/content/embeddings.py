@@ -184,7 +184,7 @@ def _read_metadata(file: Path) -> dict[str, Any]:
     try:
         metadata: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         layout = int(metadata["layout"])
-        complete = _NEEDED <= metadata.keys()
+        complete = metadata.keys() >= _NEEDED
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EmbeddingError(f"{file}: cannot be read: {error!r}") from error
     if layout > LAYOUT or not complete:

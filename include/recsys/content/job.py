@@ -118,11 +118,11 @@ def embed_products(
         written = _write_set(settings, config, plan, choice, previous, summary)
         _prune(settings, config.keep_sets)
         logger.info(
-            "Embeddings published | set=%s model=%s encoded=%s products=%s",
+            "Embeddings published | set=%s, model=%s, encoded=%s, products=%s",
             written["set_id"],
             choice.model,
             written["encoded"],
-            written["products"],
+            len(plan.product_ids),
         )
     return summary | written | {"seconds": _seconds(started)}
 
