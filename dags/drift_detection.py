@@ -50,7 +50,7 @@ with job_dag(
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
     def is_current(dag_run: Any = None) -> bool:
-        return str(dag_run.run_type) != "backfill"
+        return bool(dag_run.run_type != "backfill")
 
     @task
     @no_retry_on_bad_input

@@ -26,7 +26,7 @@ def check_embedding(span: Span, vectors: Vectors | None, config: DriftConfig) ->
         "test": "random re-assignment of all interactions",
     }
     if vectors is None:
-        reason = "there are no embeddings: run bert_embeddings"
+        reason = "there are no embeddings that can be read: run bert_embeddings"
         return Check("embedding", INSUFFICIENT, details=details | {"reason": reason})
     old, new = span.reference.product_counts(), span.window.product_counts()
     usable = ((old + new) > 0) & ~np.isnan(vectors).any(axis=1)

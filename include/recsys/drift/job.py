@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from recsys.content.embeddings import current_embeddings
 from recsys.data import schema
 from recsys.data.versions import PublishedVersion, current_version
 from recsys.drift import events as drift_events
@@ -159,9 +160,11 @@ def _reference_stop(week: Week, config: DriftConfig, past: PastModel | None) -> 
 
 def _vectors(settings: Settings, product_ids: pd.Index) -> NDArray[np.float32] | None:
     """Embeddings in the order of `product_ids`, NaN where a product has none."""
-    from recsys.content.embeddings import current_embeddings
-
-    embeddings = current_embeddings(settings)
+    try:
+        embeddings = current_embeddings(settings)
+    except InputError as error:  # the other checks do not need them; the report says so
+        logger.warning("Embeddings cannot be read | error=%s", error)
+        return None
     if embeddings is None:
         return None
     places = pd.Index(embeddings.product_ids).get_indexer(product_ids)

@@ -1,5 +1,6 @@
 """How well did a model that could not know the week predict what customers chose in it?"""
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,8 @@ from recsys.models.popularity import RecentPopularity
 from recsys.models.storage import read_array
 from recsys.registry import Entry, Registry
 from recsys.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = (
     schema.USER,
@@ -56,9 +59,12 @@ def model_before(settings: Settings, moment: datetime) -> PastModel | None:
     best = registry.current_best()
     entries = [entry for entry in registry.list() if entry.baseline_comparison.get("passes")]
     for entry in [best, *entries] if best else entries:
-        until = _trained_until(registry, entry)
-        if until is not None and until < moment:
-            return PastModel(load_artifact(registry.folder(entry)), until)
+        try:
+            until = _trained_until(registry, entry)
+            if until is not None and until < moment:
+                return PastModel(load_artifact(registry.folder(entry)), until)
+        except InputError as error:  # health_check tells of it; an older model may be sound
+            logger.warning("Model cannot be read | model_id=%s, error=%s", entry.model_id, error)
     return None
 
 
@@ -158,11 +164,8 @@ def week_hits(artifact: Artifact, interactions: pd.DataFrame, week: Week, top_k:
 
 
 def _trained_until(registry: Registry, entry: Entry) -> datetime | None:
-    """Time of the last interaction that the model was trained on; None for a broken artefact."""
-    try:
-        times = read_array(registry.folder(entry) / "histories", "times", np.int64, 1)
-    except InputError:
-        return None
+    """Time of the last interaction that the model was trained on; None without any."""
+    times = read_array(registry.folder(entry) / "histories", "times", np.int64, 1)
     return datetime.fromtimestamp(int(times.max()), UTC) if len(times) else None
 
 
