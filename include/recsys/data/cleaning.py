@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.data import schema
-from recsys.data.events import add_keys
+from recsys.data.events import add_keys, text_series
 from recsys.data.reading import FILE, ROW, RawRows
 from recsys.data.sources import EPOCH, ISO, TimestampFormat
 
@@ -90,11 +90,11 @@ def clean_rows(
     in_view = good & (time < as_of).to_numpy()
     accepted = pd.DataFrame(
         {
-            schema.USER: _series(user),
-            schema.PRODUCT: _series(product),
+            schema.USER: text_series(user),
+            schema.PRODUCT: text_series(product),
             schema.RATING: rating,
             schema.TIMESTAMP: time,
-            schema.COMMENT: _series(_text(table, schema.COMMENT)),
+            schema.COMMENT: text_series(_text(table, schema.COMMENT)),
         }
     )
     accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)
@@ -109,10 +109,12 @@ def clean_products(raw: RawRows) -> CleanRows:
     product = _ids(table[schema.PRODUCT], "product", reason)
     name = pc.utf8_trim_whitespace(table[schema.PRODUCT_NAME])
     _mark(reason, _is_missing(name), "there is no product name")
-    accepted = pd.DataFrame({schema.PRODUCT: _series(product), schema.PRODUCT_NAME: _series(name)})
+    accepted = pd.DataFrame(
+        {schema.PRODUCT: text_series(product), schema.PRODUCT_NAME: text_series(name)}
+    )
     for text in (schema.BRAND, schema.CATEGORY, schema.DESCRIPTION):
-        accepted[text] = _series(_text(table, text)).str.strip()
-    accepted[schema.PRICE] = _prices(_series(_text(table, schema.PRICE)))
+        accepted[text] = text_series(_text(table, text)).str.strip()
+    accepted[schema.PRICE] = _prices(text_series(_text(table, schema.PRICE)))
     good = reason == None  # noqa: E711
     return CleanRows(accepted[good].reset_index(drop=True), _rejected(raw, reason), 0)
 
@@ -130,6 +132,15 @@ def parse_times(texts: pd.Series, formats: tuple[str, ...], zone: ZoneInfo) -> p
         found = _parse_one(texts[open_rows], text_format, zone)
         result = found if open_rows.all() else result.where(~open_rows, found)
     return result
+
+
+def _parse_uniform(texts: pa.ChunkedArray, zone: ZoneInfo) -> pd.Series | None:
+    """The times of texts that are all ISO 8601 without an offset, None if one of them is not."""
+    try:
+        times = texts.cast(pa.timestamp("us"))
+    except pa.ArrowInvalid:
+        return None
+    return _local(times.to_pandas(), zone)
 
 
 def _parse_one(texts: pd.Series, text_format: str, zone: ZoneInfo) -> pd.Series:
@@ -157,10 +168,6 @@ def _local(times: pd.Series, zone: ZoneInfo) -> pd.Series:
     return times.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
 
 
-def _series(column: pa.ChunkedArray) -> pd.Series:
-    return pd.Series(column.to_pandas(), dtype="str")
-
-
 def _mark(reasons: Reasons, bad: NDArray[np.bool_], text: str) -> None:
     """Give `text` as the reason of the `bad` rows that have none yet."""
     if bad.any():
@@ -183,8 +190,7 @@ def _ids(column: pa.ChunkedArray, what: str, reasons: Reasons) -> pa.ChunkedArra
         ids = pc.replace_substring_regex(ids, r"^(\d+)\.0$", r"\1")
     _mark(reasons, _is_missing(ids), f"there is no {what}")
     odd = pc.or_(
-        pc.match_substring_regex(ids, r"[\x00-\x1f\x7f]"),
-        pc.greater(pc.utf8_length(ids), MAX_ID_LENGTH),
+        pc.invert(pc.utf8_is_printable(ids)), pc.greater(pc.utf8_length(ids), MAX_ID_LENGTH)
     )
     _mark(reasons, _numpy(odd), f"the {what} is not an id")
     return ids
@@ -196,7 +202,7 @@ def _ratings(column: pa.ChunkedArray, reasons: Reasons) -> NDArray[np.float32]:
     try:
         number = text.cast(pa.float64()).to_numpy()
     except pa.ArrowInvalid:
-        number = pd.to_numeric(_series(text), errors="coerce").to_numpy(np.float64)
+        number = pd.to_numeric(text_series(text), errors="coerce").to_numpy(np.float64)
     _mark(reasons, np.isnan(number), "the rating is not a number")
     with np.errstate(invalid="ignore"):
         _mark(reasons, ~((number >= 1) & (number <= 5)), "the rating is outside 1-5")
@@ -213,7 +219,9 @@ def _times(
     text = parts[0] if len(parts) == 1 else _joined(parts)
     missing = [_is_missing(part) for part in parts]
     _mark(reasons, np.logical_or.reduce(missing), "there is no time")
-    times = parse_times(_series(text), timestamp.formats, zone)
+    times = _parse_uniform(text, zone) if timestamp.formats[0] == ISO else None
+    if times is None:
+        times = parse_times(text_series(text), timestamp.formats, zone)
     _mark(reasons, times.isna().to_numpy(), "the time cannot be read")
     return times
 

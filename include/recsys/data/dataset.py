@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -12,11 +13,13 @@ from recsys.data import schema
 from recsys.data.catalogue import AVAILABLE, build_products
 from recsys.data.events import (
     EVENT_KEY,
+    USER_NUMBER,
+    distinct_texts,
     event_ids,
     event_weights,
     microseconds,
-    ordered_codes,
     run_starts,
+    text_series,
 )
 from recsys.data.splits import Split, split_rows
 
@@ -24,6 +27,7 @@ SEGMENT = "segment"
 TRAINABLE = "trainable"
 ONE_EVENT = "one_event"
 NO_POSITIVE = "no_positive"
+SEGMENTS = (TRAINABLE, ONE_EVENT, NO_POSITIVE)
 
 INTERACTION_COLUMNS = (
     schema.USER,
@@ -63,14 +67,15 @@ def build_dataset(rows: pd.DataFrame, catalogue: pd.DataFrame) -> Dataset:
     catalogue
         PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, DESCRIPTION; one row a product.
     """
-    user, user_index = ordered_codes(rows[schema.USER])
+    user = rows[USER_NUMBER].to_numpy()
+    user_ids = rows[schema.USER].take(run_starts(user)).reset_index(drop=True)
     event = rows[EVENT_KEY].to_numpy()
     rating = rows[schema.RATING].to_numpy()
     split = split_rows(user, microseconds(rows[schema.TIMESTAMP]), event, rating)
     interactions = _interactions(rows, event, split)
     products = build_products(catalogue, interactions)
     item_index = pd.Index(products[schema.PRODUCT])
-    item = item_index.get_indexer(rows[schema.PRODUCT])
+    item = _positions(rows[schema.PRODUCT], item_index)
 
     training = split.side == schema.SPLITS.index(schema.TRAIN)
     in_matrix = training & split.trainable[user] if len(user) else training
@@ -83,12 +88,12 @@ def build_dataset(rows: pd.DataFrame, catalogue: pd.DataFrame) -> Dataset:
         shape=(int(split.trainable.sum()), len(item_index)),
         dtype=np.float32,
     )
-    users = _user_metadata(rows, user, user_index, split)
+    users = _user_metadata(rows, user, user_ids, split)
     return Dataset(
         interactions=interactions,
         products=products,
         user_metadata=users,
-        user_ids=user_index[split.trainable].tolist(),
+        user_ids=user_ids[split.trainable].tolist(),
         item_ids=item_index.tolist(),
         matrix=matrix,
         popularity=np.bincount(item[training], minlength=len(item_index)).astype(np.float64),
@@ -102,34 +107,31 @@ def _interactions(rows: pd.DataFrame, event: NDArray[np.uint64], split: Split) -
     interactions[schema.CONFIDENCE] = rows[schema.RATING].to_numpy(np.float32) + quality
     interactions[schema.EVENT] = event_ids(event)
     interactions[schema.WEIGHT] = event_weights(event)
-    names = np.array(schema.SPLITS, dtype=object)
-    interactions[schema.SPLIT] = pd.Series(names[split.side], dtype="str")
+    interactions[schema.SPLIT] = _named(split.side, schema.SPLITS)
     return interactions[list(INTERACTION_COLUMNS)]
 
 
 def _user_metadata(
-    rows: pd.DataFrame, user: NDArray[np.int32], user_index: pd.Index, split: Split
+    rows: pd.DataFrame, user: NDArray[np.int32], user_ids: pd.Series, split: Split
 ) -> pd.DataFrame:
     starts = run_starts(user)
     ends = np.append(starts[1:], len(user)) - 1 if len(starts) else starts
-    count = np.bincount(user, minlength=len(user_index))
-    rating = np.bincount(user, weights=rows[schema.RATING].to_numpy(), minlength=len(user_index))
+    count = np.bincount(user, minlength=len(user_ids))
+    rating = np.bincount(user, weights=rows[schema.RATING].to_numpy(), minlength=len(user_ids))
     time = rows[schema.TIMESTAMP]
-    segment = np.where(
-        split.trainable, TRAINABLE, np.where(split.events < 2, ONE_EVENT, NO_POSITIVE)
-    )
+    segment = np.where(split.trainable, 0, np.where(split.events < 2, 1, 2)).astype(np.int8)
     return pd.DataFrame(
         {
-            schema.USER: pd.Series(user_index, dtype="str"),
+            schema.USER: user_ids,
             "interactions": count,
             "events": split.events,
             "positive_events": split.positive_events,
             "mean_rating": rating / np.maximum(count, 1),
-            "first_at": time.take(starts).to_numpy(),
-            "last_at": time.take(ends).to_numpy(),
-            SEGMENT: pd.Series(segment, dtype="str"),
+            "first_at": time.take(starts).reset_index(drop=True),
+            "last_at": time.take(ends).reset_index(drop=True),
+            SEGMENT: _named(segment, SEGMENTS),
         }
-    ).astype({"first_at": "datetime64[us, UTC]", "last_at": "datetime64[us, UTC]"})
+    )
 
 
 def _statistics(
@@ -149,9 +151,7 @@ def _statistics(
         "events": int(users["events"].sum()),
         "rows_of_copied_events": int((weight < 1).sum()),
         "users": len(users),
-        "users_by_segment": {
-            name: int(segments.get(name, 0)) for name in (TRAINABLE, ONE_EVENT, NO_POSITIVE)
-        },
+        "users_by_segment": {name: int(segments.get(name, 0)) for name in SEGMENTS},
         "products": len(products),
         "products_available": int(products[AVAILABLE].sum()),
         "products_with_interactions": int(interactions[schema.PRODUCT].nunique()),
@@ -170,6 +170,18 @@ def _statistics(
         "first_at": time.min().isoformat() if len(time) else None,
         "last_at": time.max().isoformat() if len(time) else None,
     }
+
+
+def _named(codes: NDArray[np.int8], names: tuple[str, ...]) -> pd.Series:
+    """The name of each code."""
+    return text_series(pa.array(names, pa.large_string()).take(pa.array(codes)))
+
+
+def _positions(texts: pd.Series, index: pd.Index) -> NDArray[np.int64]:
+    """The position in `index` of each text; all of them are there."""
+    encoded = distinct_texts(texts)
+    positions = index.get_indexer(encoded.dictionary.to_pandas())
+    return positions[encoded.indices.to_numpy()]
 
 
 def _mean(values: pd.Series) -> float | None:

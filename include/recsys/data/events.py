@@ -6,6 +6,8 @@ text are therefore one *event*, however many products they stand at.
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.data import schema
@@ -16,19 +18,30 @@ KEY = "row_key"
 EVENT_KEY = "event_key"
 """uint64: equal for the rows of one event; `recsys.data.schema.EVENT` is its text form."""
 
+USER_NUMBER = "user_number"
+"""int32: position of the user among all users of the view, in the order of their ids."""
+
 Keys = NDArray[np.uint64]
+
+_HEX_DIGITS = 16
 
 
 def add_keys(rows: pd.DataFrame) -> None:
-    """Add `EVENT_KEY` and `KEY` to rows with USER, PRODUCT, RATING, TIMESTAMP and COMMENT."""
-    rows[EVENT_KEY] = _mix(
-        _hash_text(rows[schema.USER]),
-        microseconds(rows[schema.TIMESTAMP]).view(np.uint64),
-        _hash_text(rows[schema.COMMENT]),
-    )
+    """Add `EVENT_KEY` and `KEY` to rows with USER, PRODUCT, RATING, TIMESTAMP and COMMENT.
+
+    The event's key is taken from EVENT where the rows have that column.
+    """
+    if schema.EVENT in rows:
+        rows[EVENT_KEY] = event_keys(rows[schema.EVENT])
+    else:
+        rows[EVENT_KEY] = _mix(
+            _hash_text(rows[schema.USER]),
+            microseconds(rows[schema.TIMESTAMP]).view(np.uint64),
+            _hash_distinct(rows[schema.COMMENT]),
+        )
     rows[KEY] = _mix(
         rows[EVENT_KEY].to_numpy(),
-        _hash_text(rows[schema.PRODUCT]),
+        _hash_distinct(rows[schema.PRODUCT]),
         rows[schema.RATING].to_numpy(np.float32).view(np.uint32).astype(np.uint64),
     )
 
@@ -36,19 +49,40 @@ def add_keys(rows: pd.DataFrame) -> None:
 def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The latest row of each user and product, ordered by user, time, event and product.
 
-    Of rows with one time the better rating stays, then the larger key: the answer is a function
-    of the set of rows, so neither the order nor the batches in which they arrive matter.
+    Adds `USER_NUMBER`. Of rows with one time the better rating stays, then the larger key: the
+    answer is a function of the set of rows, so neither the order nor the batches in which they
+    arrive matter.
     """
     user, _ = ordered_codes(rows[schema.USER])
     product, products = ordered_codes(rows[schema.PRODUCT])
-    pair = user.astype(np.int64) * max(len(products), 1) + product
     time = microseconds(rows[schema.TIMESTAMP])
-    key = rows[KEY].to_numpy()
-    order = np.lexsort((key, rows[schema.RATING].to_numpy(), time, pair))
+    pair = user.astype(np.int64) * max(len(products), 1) + product
+    order = ordered_by(pair, time, rows[schema.RATING].to_numpy(), rows[KEY].to_numpy())
     kept = order[np.diff(pair[order], append=-1) != 0]
-    event = rows[EVENT_KEY].to_numpy()
-    kept = kept[np.lexsort((product[kept], event[kept], time[kept], user[kept]))]
-    return rows.take(kept).reset_index(drop=True)
+
+    moment = _ranks(time[kept])
+    user_time = user[kept].astype(np.int64) * (int(moment.max(initial=0)) + 1) + moment
+    kept = kept[ordered_by(user_time, rows[EVENT_KEY].to_numpy()[kept], product[kept])]
+    latest = rows.take(kept).reset_index(drop=True)
+    latest[USER_NUMBER] = user[kept]
+    return latest
+
+
+def ordered_by(first: NDArray[np.int64], *others: NDArray) -> NDArray[np.int64]:
+    """Positions in ascending order of `first`; equal ones by the others, in turn.
+
+    Faster than ``np.lexsort`` where most values of `first` are distinct.
+    """
+    order = np.argsort(first)
+    ordered = first[order]
+    tied = np.zeros(len(order), dtype=bool)
+    same = ordered[1:] == ordered[:-1]
+    tied[1:] |= same
+    tied[:-1] |= same
+    rows = order[tied]
+    keys = [values[rows] for values in (*reversed(others), first)]
+    order[tied] = rows[np.lexsort(keys)]
+    return order
 
 
 def event_weights(event_keys: Keys) -> NDArray[np.float32]:
@@ -62,7 +96,9 @@ def event_weights(event_keys: Keys) -> NDArray[np.float32]:
 def event_ids(event_keys: Keys) -> pd.Series:
     """Keys as texts of 16 hexadecimal digits."""
     digits = event_keys.astype(">u8").tobytes().hex().encode("ascii")
-    return pd.Series(np.frombuffer(digits, dtype="S16").astype("U16"), dtype="str")
+    offsets = np.arange(len(event_keys) + 1, dtype=np.int64) * _HEX_DIGITS
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(digits)]
+    return text_series(pa.Array.from_buffers(pa.large_string(), len(event_keys), buffers))
 
 
 def event_keys(event_ids: pd.Series) -> Keys:
@@ -70,13 +106,26 @@ def event_keys(event_ids: pd.Series) -> Keys:
     return np.frombuffer(bytes.fromhex("".join(event_ids)), dtype=">u8").astype(np.uint64)
 
 
-def ordered_codes(texts: pd.Series) -> tuple[NDArray[np.int32], pd.Index]:
+def text_series(column: pa.Array | pa.ChunkedArray) -> pd.Series:
+    """A column of text in the type that all frames here use."""
+    return pd.Series(column.to_pandas(), dtype="str")
+
+
+def distinct_texts(texts: pd.Series) -> pa.DictionaryArray:
+    """Each distinct text once (``.dictionary``), and which one each row has (``.indices``)."""
+    column = pa.array(texts, pa.large_string())
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return column.dictionary_encode()
+
+
+def ordered_codes(texts: pd.Series) -> tuple[NDArray[np.int32], pd.Series]:
     """The position of each text among the distinct ones in order, and these."""
-    codes, distinct = pd.factorize(texts)
-    order = np.argsort(distinct.to_numpy(dtype=object), kind="stable")
+    encoded = distinct_texts(texts)
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty(len(order), dtype=np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
-    return rank[codes], pd.Index(distinct).take(order)
+    return rank[encoded.indices.to_numpy()], text_series(encoded.dictionary.take(pa.array(order)))
 
 
 def run_starts(*columns: NDArray) -> NDArray[np.int64]:
@@ -96,9 +145,24 @@ def microseconds(column: pd.Series) -> NDArray[np.int64]:
     return values
 
 
+def _ranks(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The position of each value among the distinct ones in order."""
+    order = np.argsort(values)
+    ranks = np.empty(len(values), dtype=np.int64)
+    ordered = values[order]
+    ranks[order] = np.cumsum(np.diff(ordered, prepend=ordered[:1]) != 0)
+    return ranks
+
+
 def _hash_text(column: pd.Series) -> Keys:
     hashed: Keys = pd.util.hash_array(column.to_numpy(dtype=object), categorize=False)
     return hashed
+
+
+def _hash_distinct(column: pd.Series) -> Keys:
+    """The same as `_hash_text`, faster where many texts are equal."""
+    encoded = distinct_texts(column)
+    return _hash_text(text_series(encoded.dictionary))[encoded.indices.to_numpy()]
 
 
 def _mix(*columns: Keys) -> Keys:

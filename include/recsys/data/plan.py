@@ -1,5 +1,6 @@
 """What a refresh finds in its view, and which strategy follows from that."""
 
+import functools
 import hashlib
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from recsys.data import schema
 from recsys.data.catalogue import fingerprint, read_catalogue
 from recsys.data.cleaning import REASON, CleanRows, clean_rows
 from recsys.data.config import DataConfig
-from recsys.data.events import KEY
+from recsys.data.events import KEY, run_starts
 from recsys.data.inbox import Staged, read_staged
 from recsys.data.reading import read_rows
 from recsys.data.sources import Source
@@ -100,10 +101,11 @@ class View:
         """Bad rows of reviews and products."""
         return pd.concat([self.reviews.rejected, self.products.rejected], ignore_index=True)
 
-    @property
+    @functools.cached_property
     def row_keys(self) -> NDArray[np.uint64]:
         """Sorted keys of the valid rows, each once."""
-        return np.unique(self.reviews.accepted[KEY].to_numpy())
+        keys = np.sort(self.reviews.accepted[KEY].to_numpy())
+        return keys[run_starts(keys)]
 
 
 def read_view(

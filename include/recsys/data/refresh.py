@@ -44,6 +44,8 @@ QUALITY_FILE = "quality.npy"
 SCORES_FILE = "scores.json"
 VERSION_FOLDER = "version"
 
+REVIEW_COLUMNS = [schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT]
+
 Summary = dict[str, Any]
 
 
@@ -137,11 +139,11 @@ def ingest(settings: Settings, work: Path) -> Summary:
     merged = 0
     if plan.strategy is Strategy.INCREMENTAL and plan.previous_version:
         existing = open_version(settings, plan.previous_version).interactions(
-            [schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT]
+            [*REVIEW_COLUMNS, schema.EVENT]
         )
         add_keys(existing)
         merged = len(existing)
-        rows = pd.concat([existing, rows], ignore_index=True)
+        rows = pd.concat([existing.drop(columns=schema.EVENT), rows], ignore_index=True)
     view = latest_rows(rows)
     _refuse_shrinking(settings, plan, len(view))
     view.to_feather(work / VIEW_FILE, compression="uncompressed")
@@ -159,8 +161,7 @@ def score_comments(settings: Settings, work: Path) -> Summary:
     plan = _read_plan(work)
     if not _makes_version(plan):
         return {"skipped": plan.reason}
-    columns = [schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT]
-    view = pd.read_feather(work / VIEW_FILE, columns=columns)
+    view = pd.read_feather(work / VIEW_FILE, columns=REVIEW_COLUMNS)
     scores = score_view(settings, view, as_of=plan.end, may_train=plan.strategy is Strategy.FULL)
     np.save(work / QUALITY_FILE, scores.quality.to_numpy(np.float32))
     write_json(work / SCORES_FILE, {"scorer": scores.scorer})

@@ -3,22 +3,31 @@
 import functools
 import hashlib
 import io
+import json
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.data import schema
-from recsys.data.dataset import Dataset
-from recsys.publishing import sha256_of, write_bytes, write_json
+from recsys.data.dataset import SEGMENT, Dataset
+from recsys.publishing import sha256_of, write_bytes, write_json, write_text
 
 ROW_KEYS_FILE = "row_keys.npy"
 """Sorted keys of all valid rows of the view, for telling what a later run finds new."""
+
+_WRITING_THREADS = 2
+# Columns of few distinct values; looking for them in the others costs more than it saves.
+_REPETITIVE = (schema.PRODUCT, schema.SPLIT, schema.BRAND, schema.CATEGORY, SEGMENT)
+_WIDEST_PLAIN_TEXT = 32
 
 _EMBEDDINGS_LINK = "../../embeddings/current"
 
@@ -39,7 +48,7 @@ def write_files(
         ),
         schema.MAPPINGS_FILE: (
             len(dataset.user_ids) + len(dataset.item_ids),
-            lambda path: write_json(path, _mappings(dataset)),
+            lambda path: write_text(path, json.dumps(_mappings(dataset), ensure_ascii=False)),
         ),
         schema.USER_METADATA_FILE: (len(users), _parquet(users)),
         schema.USER_METADATA_PICKLE: (
@@ -54,10 +63,14 @@ def write_files(
         schema.STATS_FILE: (1, lambda path: write_json(path, dataset.stats)),
         ROW_KEYS_FILE: (len(row_keys), lambda path: np.save(path, row_keys)),
     }
-    entries = {}
-    for name, (rows, write) in writers.items():
-        write(folder / name)
-        entries[name] = {"sha256": sha256_of(folder / name), "rows": rows}
+
+    def write(name: str) -> tuple[str, dict[str, Any]]:
+        rows, writer = writers[name]
+        writer(folder / name)
+        return name, {"sha256": sha256_of(folder / name), "rows": rows}
+
+    with ThreadPoolExecutor(_WRITING_THREADS) as pool:
+        entries = dict(pool.map(write, writers))
     (folder / schema.EMBEDDINGS_FOLDER).symlink_to(_EMBEDDINGS_LINK)
     return entries
 
@@ -72,7 +85,13 @@ def code_version() -> str:
 
 
 def _parquet(frame: pd.DataFrame) -> Callable[[Path], None]:
-    return lambda path: frame.to_parquet(path, index=False)
+    repetitive = [name for name in _REPETITIVE if name in frame]
+
+    def write(path: Path) -> None:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        pq.write_table(table, path, use_dictionary=repetitive)
+
+    return write
 
 
 def _save_matrix(path: Path, matrix: sparse.csr_matrix) -> None:
@@ -90,12 +109,15 @@ def _mappings(dataset: Dataset) -> dict[str, Any]:
 
 def _pickled(users: pd.DataFrame) -> bytes:
     """Plain arrays by column name, so that no version of pandas is needed to read them."""
-    columns = {
-        name: column.dt.tz_localize(None).to_numpy()
-        if isinstance(column.dtype, pd.DatetimeTZDtype)
-        else column.to_numpy(dtype=object if column.dtype == "str" else None)
-        for name, column in users.items()
-    }
     buffer = io.BytesIO()
-    pickle.dump(columns, buffer, protocol=5)
+    pickle.dump({name: _plain(column) for name, column in users.items()}, buffer, protocol=5)
     return buffer.getvalue()
+
+
+def _plain(column: pd.Series) -> NDArray:
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return column.dt.tz_localize(None).to_numpy()
+    if column.dtype != "str":
+        return column.to_numpy()
+    texts = column.to_numpy(dtype=object)
+    return texts.astype("U") if column.str.len().max() <= _WIDEST_PLAIN_TEXT else texts
