@@ -12,6 +12,7 @@ from recsys.data import schema
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut
+from recsys.evaluation.windows import Window, rolling_windows
 from recsys.models.base import Histories
 from recsys.models.histories import histories_from_frame, take_users
 
@@ -43,6 +44,8 @@ class LeaveOneOut:
         All rows: what the served model is fitted on, and what serving knows of users.
     validation, test
         Questions to the users who have a history before the held-out event.
+    windows
+        The last rolling time windows, see `recsys.evaluation.windows`.
     """
 
     user_ids: list[str]
@@ -52,6 +55,7 @@ class LeaveOneOut:
     everything: Histories
     validation: HeldOut
     test: HeldOut
+    windows: list[Window]
 
 
 def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
@@ -95,6 +99,7 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
         everything=histories["everything"],
         validation=_questions(histories["training"], histories["validation"], "validation"),
         test=_questions(histories["training_and_validation"], histories["test"], "test"),
+        windows=rolling_windows(interactions, user_ids, item_ids),
     )
 
 

@@ -9,6 +9,7 @@
     histories/           what those users did (`recsys.models.base.Histories`)
     popularity.npy       (items,) float32, the fallback's scores
     products.parquet     what a recommendation shows, one row a column
+    evaluation.json      all figures; learning_curve.png, a picture of the training
 
 Arrays are NumPy files that are memory-mapped; nothing is pickled.
 """
@@ -132,11 +133,13 @@ def save_artifact(
     popularity: FloatArray,
     products: pd.DataFrame,
     manifest: Mapping[str, Any],
+    attachments: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write the folder `path`, all or nothing.
 
     `histories` belong to `user_ids`, in any order. `manifest` must hold ``model_id`` and
     ``data_version``; what `Artifact.manifest` lists besides is added.
+    `attachments` are further files by name, for people to look at.
 
     Raises
     ------
@@ -162,6 +165,8 @@ def save_artifact(
             json.dumps(list(item_ids), ensure_ascii=False), encoding="utf-8"
         )
         products.to_parquet(folder / _PRODUCTS, index=False)
+        for name, content in (attachments or {}).items():
+            (folder / name).write_bytes(content)
         full = {
             "format": FORMAT,
             "model_type": model.model_type,

@@ -10,6 +10,13 @@ from recsys.settings import ConfigModel, Settings
 CONFIG_NAME = "training.yaml"
 
 
+class TuningConfig(ConfigModel):
+    """How long parameters of a family are searched for: whichever ends first."""
+
+    seconds: float = Field(default=60.0, ge=0)
+    trials: int = Field(default=60, ge=1)
+
+
 class TrainingConfig(ConfigModel):
     """See the comments in the file."""
 
@@ -17,6 +24,7 @@ class TrainingConfig(ConfigModel):
     seed: int = 42
     selection_metric: str = "recall_at_10"
     sample_users: int = Field(default=10, ge=1)
+    tuning: TuningConfig = TuningConfig()
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("model_types")

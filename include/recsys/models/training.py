@@ -1,9 +1,9 @@
 """From a published data version to a registered model."""
 
-import contextlib
+import json
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,15 +14,17 @@ from recsys.data import schema
 from recsys.data.versions import PublishedVersion, current_version, open_version
 from recsys.errors import InputError
 from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
-from recsys.evaluation.metrics import metrics_per_user, summarise
-from recsys.evaluation.ranking import HeldOut, Scorer, rank_targets
-from recsys.logs import fields, file_logger
+from recsys.evaluation.report import Report, report_on
+from recsys.logs import fields
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Model
 from recsys.models.config import TrainingConfig, load_training_config
+from recsys.models.curves import learning_curves
 from recsys.models.families import family_of
-from recsys.models.popularity import Popularity, RecentPopularity
-from recsys.models.training_runs import TrainingRun, recorded_run
+from recsys.models.popularity import RecentPopularity
+from recsys.models.subjects import Subject, choose_parameters
+from recsys.models.training_log import training_log
+from recsys.models.training_runs import recorded_run
 from recsys.registry import Registry
 from recsys.schedule import load_schedule
 from recsys.settings import REPOSITORY, Settings
@@ -56,7 +58,7 @@ def plan_training(
 def train_model(
     settings: Settings, model_type: str, version_id: str, *, reason: str | None = None
 ) -> dict[str, Any]:
-    """Train, evaluate, save and register one model; returns a summary.
+    """Tune, evaluate, fit, save and register one model; returns a summary.
 
     The figures come from a model that never saw the test events; the model that is saved with
     them is fitted again on everything. `reason` says why the training was asked for.
@@ -65,45 +67,61 @@ def train_model(
     nothing is registered.
     """
     config = load_training_config(settings)
-    family = family_of(model_type)
+    family_of(model_type)
     version = open_version(settings, version_id)
     with (
         recorded_run(settings, model_type, version.version_id) as run,
-        _logged(settings, model_type, version) as log,
+        training_log(settings, model_type, version.version_id) as log,
     ):
         start = time.monotonic()
         data = read_leave_one_out(version)
-        items = len(data.item_ids)
-        model = family.create(config.parameters.get(model_type, {}), config.seed)
-        run.hyperparameters = model.hyperparameters
-        validation = evaluate(model.fit(data.training, items), data.validation)
-        model.fit(data.training_and_validation, items)
-        metrics = evaluate(model, data.test)
-        comparison = compare_with_baselines(data, metrics)
-        log.info("evaluated%s", fields(**_headline(metrics), **comparison))
-        model.fit(data.everything, items, log.progress)
-        fitted = time.monotonic() - start
-        model_id = _save(settings, config, version, data, model, metrics)
+        subject = Subject(settings, config, version.version_id, model_type, data)
+        tuned = choose_parameters(subject)
+        log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))
+        run.hyperparameters = tuned.parameters
+        report = report_on(lambda histories: subject.fit(tuned.parameters, histories), data)
+        log.info("evaluated%s", fields(**headline(report.metrics), **report.comparison))
+        model = subject.fit(tuned.parameters, data.everything, log.progress)
+        seconds = round(time.monotonic() - start, 2)
+        training_info = {
+            "duration_seconds": seconds,
+            "seed": config.seed,
+            "users": len(data.user_ids),
+            "items": len(data.item_ids),
+            "interactions": len(data.everything.items),
+            "test_users": data.test.users,
+            "reason": reason,
+            "tuning": {"score": tuned.score, "trials": tuned.trials, "reused": tuned.reused},
+            "segments": report.segments,
+        }
+        attachments = {
+            "evaluation.json": _json_bytes({**report.as_json(), "training": training_info}),
+            "learning_curve.png": learning_curves(model_type, log.curves, tuned.history),
+        }
+        model_id = _save(settings, config, version, data, model, report, attachments)
         Registry(settings).register(
             model_id,
             data_version=version.version_id,
             model_type=model_type,
             hyperparameters=model.hyperparameters,
-            metrics=metrics,
-            baseline_comparison=comparison,
-            training_info={
-                "duration_seconds": round(fitted, 2),
-                "seed": config.seed,
-                "users": len(data.user_ids),
-                "items": items,
-                "interactions": len(data.everything.items),
-                "test_users": data.test.users,
-                "reason": reason,
-                "validation": _headline(validation),
-            },
+            metrics=report.metrics,
+            baseline_comparison=report.comparison,
+            training_info=training_info,
             git_commit=git_commit(),
         )
-        return _finish(run, model_id, version.version_id, metrics, comparison, fitted)
+        run.results = {
+            **headline(report.metrics),
+            "baseline_recall_at_10": report.comparison["baseline_recall_at_10"],
+            "improvement_pct": report.comparison["improvement_pct"],
+            "model_id": model_id,
+        }
+    return {
+        **run.results,
+        "data_version": version.version_id,
+        "duration_seconds": seconds,
+        "passes": report.comparison["passes"],
+        "reason": report.comparison["reason"],
+    }
 
 
 def select_best(settings: Settings, trained: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -119,32 +137,6 @@ def select_best(settings: Settings, trained: Sequence[Mapping[str, Any]]) -> dic
         version_id, metric=config.selection_metric, selected_by="model_training"
     )
     return {"data_version": version_id, "trained": list(trained), **selection.model_dump()}
-
-
-def evaluate(model: Scorer, held_out: HeldOut) -> dict[str, float]:
-    """All metrics of `model` on `held_out` with their intervals."""
-    return summarise(metrics_per_user(rank_targets(model, held_out)))
-
-
-def compare_with_baselines(data: LeaveOneOut, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """`metrics` on the test events beside those of both popularity baselines."""
-    items = len(data.item_ids)
-    known = data.training_and_validation
-    always = evaluate(Popularity().fit(known, items), data.test)
-    recent = evaluate(RecentPopularity().fit(known, items), data.test)
-    ours, baseline = metrics["recall_at_10"], always["recall_at_10"]
-    passes = bool(np.isfinite(ours)) and ours > baseline
-    verb = "beats" if passes else "does not beat"
-    return {
-        "baseline": "popularity",
-        "baseline_recall_at_10": baseline,
-        "baseline_ndcg_at_10": always["ndcg_at_10"],
-        "recent_popularity_recall_at_10": recent["recall_at_10"],
-        "recent_popularity_ndcg_at_10": recent["ndcg_at_10"],
-        "improvement_pct": round(100 * (ours / baseline - 1), 2) if baseline else None,
-        "passes": passes,
-        "reason": f"{verb} popularity ({ours:.4f} against {baseline:.4f} recall@10)",
-    }
 
 
 def git_commit() -> str | None:
@@ -163,42 +155,14 @@ def git_commit() -> str | None:
     return done.stdout.strip()
 
 
-class _TrainingLog:
-    """Lines of ``logs/cf/<type>.log``."""
-
-    def __init__(self, settings: Settings, model_type: str) -> None:
-        path = settings.logs / "cf" / f"{model_type}.log"
-        self._logger = file_logger(model_type, path, load_schedule(settings).zone)
-        self.info = self._logger.info
-        self.error = self._logger.error
-
-    def progress(self, iteration: int, measured: Mapping[str, float]) -> None:
-        values = {name: f"{value:.6g}" for name, value in measured.items()}
-        self.info("iteration%s", fields(number=iteration, **values))
-
-
-@contextlib.contextmanager
-def _logged(
-    settings: Settings, model_type: str, version: PublishedVersion
-) -> Iterator[_TrainingLog]:
-    log = _TrainingLog(settings, model_type)
-    log.info("Training started%s", fields(data_version=version.version_id))
-    start = time.monotonic()
-    try:
-        yield log
-    except BaseException as error:
-        log.error("Training failed%s", fields(error=error))
-        raise
-    log.info("Training completed%s", fields(duration=f"{time.monotonic() - start:.1f}s"))
-
-
 def _save(
     settings: Settings,
     config: TrainingConfig,
     version: PublishedVersion,
     data: LeaveOneOut,
     model: Model,
-    metrics: Mapping[str, float],
+    report: Report,
+    attachments: Mapping[str, bytes],
 ) -> str:
     model_id = _free_model_id(settings, model.model_type)
     recent = RecentPopularity().fit(data.everything, len(data.item_ids))
@@ -217,9 +181,10 @@ def _save(
             "model_id": model_id,
             "data_version": version.version_id,
             "created_at": datetime.now(load_schedule(settings).zone).isoformat(timespec="seconds"),
-            "metrics": dict(metrics),
+            "metrics": report.metrics,
             "sample_users": [data.user_ids[user] for user in known],
         },
+        attachments=attachments,
     )
     return model_id
 
@@ -238,28 +203,10 @@ def _free_model_id(settings: Settings, model_type: str) -> str:
         time.sleep(0.1)
 
 
-def _headline(metrics: Mapping[str, float]) -> dict[str, float]:
+def headline(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Recall and NDCG at 10."""
     return {name: metrics[name] for name in ("recall_at_10", "ndcg_at_10")}
 
 
-def _finish(
-    run: TrainingRun,
-    model_id: str,
-    data_version: str,
-    metrics: Mapping[str, float],
-    comparison: Mapping[str, Any],
-    fitted: float,
-) -> dict[str, Any]:
-    summary: dict[str, Any] = {
-        **_headline(metrics),
-        "baseline_recall_at_10": comparison["baseline_recall_at_10"],
-        "improvement_pct": comparison["improvement_pct"],
-        "model_id": model_id,
-    }
-    run.results = dict(summary)
-    return {
-        **summary,
-        "data_version": data_version,
-        "fit_seconds": round(fitted, 2),
-        "passes": comparison["passes"],
-    }
+def _json_bytes(content: Any) -> bytes:
+    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode("utf-8")

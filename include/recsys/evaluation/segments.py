@@ -1,0 +1,44 @@
+"""Groups of users and products that a model can serve well or badly."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.evaluation.metrics import PerUser, summarise
+from recsys.evaluation.ranking import HeldOut, user_of_target
+
+FEW_PURCHASES = 5
+_HEADLINE = ("recall_at_10", "ndcg_at_10")
+
+
+def segments_of(questions: HeldOut, purchases: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    """``{name: (users,) bool}``.
+
+    `purchases` ``(items,)`` are the interactions of each product in training. Users by the
+    products that are known of them: one, two to four, five and more; and users whose held-out
+    products all have fewer than five purchases.
+    """
+    known = np.diff(questions.histories.indptr)
+    new = purchases[questions.targets] < FEW_PURCHASES
+    new_targets = np.bincount(user_of_target(questions), weights=new, minlength=questions.users)
+    return {
+        "one_known_item": known == 1,
+        "two_to_four_known_items": (known >= 2) & (known <= 4),
+        "five_and_more_known_items": known >= 5,
+        "new_products": new_targets == np.diff(questions.indptr),
+    }
+
+
+def summarise_segments(
+    per_user: PerUser, segments: dict[str, NDArray[np.bool_]]
+) -> dict[str, dict[str, float]]:
+    """Recall and NDCG at 10 with intervals, and the number of users, for each segment.
+
+    A segment without users has only their number.
+    """
+    result: dict[str, dict[str, float]] = {}
+    for name, chosen in segments.items():
+        users = int(chosen.sum())
+        result[name] = {"users": users}
+        if users:
+            result[name] |= summarise({key: per_user[key][chosen] for key in _HEADLINE})
+    return result
