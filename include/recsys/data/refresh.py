@@ -164,7 +164,7 @@ def score_comments(settings: Settings, work: Path) -> Summary:
     view = pd.read_feather(work / VIEW_FILE, columns=REVIEW_COLUMNS)
     scores = score_view(settings, view, as_of=plan.end, may_train=plan.strategy is Strategy.FULL)
     np.save(work / QUALITY_FILE, scores.quality.to_numpy(np.float32))
-    write_json(work / SCORES_FILE, {"scorer": scores.scorer})
+    write_json(work / SCORES_FILE, scores.summary)
     return {**scores.summary, "scorer": scores.scorer, "seconds": _since(started)}
 
 
@@ -181,8 +181,8 @@ def assemble(settings: Settings, work: Path) -> Summary:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     files = write_files(folder, dataset, np.load(work / KEYS_FILE))
-    scores = json.loads((work / SCORES_FILE).read_text(encoding="utf-8"))
-    manifest = _manifest(plan, files, scores["scorer"], len(rows), shows_later(settings, plan.end))
+    comments = json.loads((work / SCORES_FILE).read_text(encoding="utf-8"))
+    manifest = _manifest(plan, files, comments, len(rows), shows_later(settings, plan.end))
     write_json(folder / schema.MANIFEST_FILE, manifest)
     return {
         "users": dataset.stats["users"],
@@ -276,7 +276,7 @@ def _refuse_shrinking(settings: Settings, plan: Plan, accepted: int) -> None:
 
 
 def _manifest(
-    plan: Plan, files: dict[str, Any], scorer: str, accepted: int, backfill: bool
+    plan: Plan, files: dict[str, Any], comments: Summary, accepted: int, backfill: bool
 ) -> dict[str, Any]:
     return {
         "version_id": plan.version_id,
@@ -293,7 +293,8 @@ def _manifest(
         "inputs": plan.inputs,
         "catalogue": plan.catalogue,
         "code_version": code_version(),
-        "comment_scorer": scorer,
+        "comment_scorer": comments["scorer"],
+        "comments": comments,
         "rows": {
             "read": plan.rows_read,
             "accepted": accepted,
