@@ -85,13 +85,27 @@ class AirflowClient:
         return self._pages(f"/dags/{dag_id}/dagRuns", "dag_runs", parameters)
 
     def runs_queued_since(self, dag_id: str, moment: datetime) -> list[dict[str, Any]]:
-        """The runs that were put into the queue since `moment`, whatever day they are for."""
+        """The last runs that were put into the queue since `moment`, whatever day they are for."""
         parameters = {"order_by": "-id", "limit": PAGE}
         page = self._call("GET", f"/dags/{dag_id}/dagRuns", params=parameters)
         return [
             run
             for run in page["dag_runs"]
             if run["queued_at"] and datetime.fromisoformat(run["queued_at"]) >= moment
+        ]
+
+    def backfill_runs(self, dag_id: str, since: datetime) -> list[dict[str, Any]]:
+        """The runs of the backfills of a DAG that were created since the moment `since`."""
+        backfills = self._pages("/backfills", "backfills", {"dag_id": dag_id})
+        recent = [one for one in backfills if datetime.fromisoformat(one["created_at"]) >= since]
+        if not recent:
+            return []
+        first = min(datetime.fromisoformat(one["from_date"]) for one in recent)
+        return [
+            run
+            for run in self.runs_since(dag_id, first)
+            if run["run_type"] == "backfill"
+            and datetime.fromisoformat(run["queued_at"] or since.isoformat()) >= since
         ]
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:

@@ -117,6 +117,8 @@ def stack_environment(settings: Settings) -> dict[str, str]:
             _port(env, "AIRFLOW_TRIGGERER_LOG_PORT", 8794)
         ),
         "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+        # A restarted scheduler looks after its predecessor's tasks only this often, in seconds.
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
