@@ -15,6 +15,8 @@ from tests.alerting.sinks import log_lines
         ("Authorization: Bearer abcdef123456", "Authorization: Bearer ***"),
         ("connect(host=x, password='a b', user=u)", "connect(host=x, password=***, user=u)"),
         ("GET /x?api_key=abc123&page=2", "GET /x?api_key=***&page=2"),
+        ('{"token": "abc", "page": 2}', '{"token": ***, "page": 2}'),
+        ("{'db_pwd': 'abc'}", "{'db_pwd': ***}"),
         ("SMTP_PASSWORD: hunter2, next", "SMTP_PASSWORD: ***, next"),
         ("password authentication failed for user", "password authentication failed for user"),
         ("http://localhost:8080/dags/a@b", "http://localhost:8080/dags/a@b"),

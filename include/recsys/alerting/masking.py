@@ -22,7 +22,7 @@ _SHAPES: Final = (
     (re.compile(r"\b(bearer|authorization: basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
     (
         re.compile(
-            r"\b([\w-]*(?:password|passwd|secret|token|api[_-]?key))(\s*[=:]\s*)"
+            r"\b([\w-]*(?:password|passwd|pwd|secret|token|api[_-]?key))([\"']?\s*[=:]\s*)"
             r"(?!\*\*\*)(\"[^\"]*\"|'[^']*'|[^\s,;&]+)",
             re.IGNORECASE,
         ),
