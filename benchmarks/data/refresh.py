@@ -1,0 +1,144 @@
+"""How long a refresh takes, and how much memory, against merely reading and writing the same file.
+
+    python -m benchmarks.data.refresh [--scale 10] [--incremental-only]
+
+Each measurement runs in a process of its own; the reference (pyarrow reads the CSV and writes it
+as Parquet) is measured in the same run, before and after, and the smaller value counts.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from recsys.data import refresh
+from recsys.data.sample import REVIEWS_NAME, write_sample_shop
+from recsys.schedule import DataInterval
+from recsys.settings import Settings
+
+REVIEWS, USERS, PRODUCTS = 369_099, 304_708, 2_244
+NEW_ROWS = 100
+NEW_ROW = 'new{0},{1},2024-12-0{2} 10:00:00,5,"Mua lần thứ {0}, rất ưng"\n'
+
+Figures = dict[str, Any]
+
+
+def measure(function: Callable[..., Any], *arguments: Any) -> Figures:
+    """Run `function` in a fresh process: its result, seconds and peak memory in MB."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_report, args=(theirs, function, arguments))
+    process.start()
+    theirs.close()
+    figures: Figures = ours.recv()
+    process.join()
+    return figures
+
+
+def _report(pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    result = function(*arguments)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pipe.send(
+        {"seconds": seconds, "peak_mb": peak / 1024, "imports_mb": before / 1024, "result": result}
+    )
+
+
+def read_and_write(source: Path, target: Path) -> None:
+    """The reference."""
+    pq.write_table(pacsv.read_csv(source), target)
+
+
+def full(home: Path, force_full: bool = False) -> Figures:
+    """A whole refresh; seconds of each step."""
+    settings = Settings(home)
+    now = datetime.now(UTC)
+    interval = DataInterval(now - timedelta(days=1), now)
+    work = refresh.work_folder(settings, "benchmark")
+    steps: Figures = {}
+    summaries: Figures = {}
+
+    def step(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        started = time.perf_counter()
+        summaries[name] = function(*arguments, **options)
+        steps[name] = time.perf_counter() - started
+
+    step("plan", refresh.plan_refresh, settings, work, interval, force_full=force_full)
+    step("ingest", refresh.ingest, settings, work)
+    step("score_comments", refresh.score_comments, settings, work)
+    step("assemble", refresh.assemble, settings, work)
+    step("publish", refresh.publish_version, settings, work)
+    shutil.rmtree(work)
+    return {"steps": steps, "plan": summaries["plan"], "scoring": summaries["score_comments"]}
+
+
+def show(name: str, figures: Figures, reference: float) -> None:
+    steps = figures["result"]["steps"]
+    without = sum(seconds for step, seconds in steps.items() if step != "score_comments")
+    scoring = {
+        key: value
+        for key, value in figures["result"]["scoring"].items()
+        if isinstance(value, int | float | str)
+    }
+    print(
+        f"{name}: {sum(steps.values()):.2f} s ({figures['result']['plan']['strategy']}), "
+        f"peak {figures['peak_mb']:.0f} MB\n"
+        f"  without scoring {without:.2f} s = {without / reference:.1f} x the reference\n"
+        f"  steps { ({step: round(seconds, 2) for step, seconds in steps.items()}) }\n"
+        f"  scoring {json.dumps(scoring, ensure_ascii=False)}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", type=int, default=1)
+    scale = parser.parse_args().scale
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        started = time.perf_counter()
+        shop = write_sample_shop(
+            Settings(home), reviews=scale * REVIEWS, users=scale * USERS, products=PRODUCTS
+        )
+        file = Settings(home).raw / "viecomrec" / REVIEWS_NAME
+        print(
+            f"input: {shop.reviews} reviews, {shop.users} users, {shop.products} products, "
+            f"{file.stat().st_size / 1e6:.0f} MB CSV, made in {time.perf_counter() - started:.1f} s"
+        )
+        references = [measure(read_and_write, file, home / "reference.parquet")]
+        first = measure(full, home)
+        references.append(measure(read_and_write, file, home / "reference.parquet"))
+        again = measure(full, home, True)
+        with file.open("a", encoding="utf-8") as lines:
+            lines.writelines(
+                NEW_ROW.format(number, number % PRODUCTS, 1 + number % 9)
+                for number in range(NEW_ROWS)
+            )
+        increment = measure(full, home)
+        references.append(measure(read_and_write, file, home / "reference.parquet"))
+
+        reference = min(figures["seconds"] for figures in references)
+        print(
+            f"reference, pyarrow CSV -> Parquet: {reference:.2f} s, "
+            f"peak {references[0]['peak_mb']:.0f} MB"
+        )
+        show("full, empty score cache", first, reference)
+        show("full again, same data", again, reference)
+        show(f"{NEW_ROWS} new rows", increment, reference)
+        share = sum(increment["result"]["steps"].values()) / sum(first["result"]["steps"].values())
+        print(f"{NEW_ROWS} new rows take {share:.2f} of the full time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Choosing a source: checked first, written last."""
+
+import pytest
+
+from recsys.data.sources import known_sources, load_source, resolve_source, select_source
+from recsys.errors import InputError
+from recsys.settings import ConfigError
+from tests.data.shop import HEADER, row, write_shop
+
+
+def test_the_source_of_the_configuration_is_used_until_another_is_selected(settings, tmp_path):
+    write_shop(settings, [row()])
+    assert resolve_source(settings).name == "viecomrec"
+    (tmp_path / "r.csv").write_text(f"{HEADER}\n{row()}\n")
+    selected = select_source(settings, "viecomrec", tmp_path / "r.csv")
+    assert selected.review_files == (tmp_path / "r.csv",)
+    assert resolve_source(settings).review_files == (tmp_path / "r.csv",)
+    assert select_source(settings, "viecomrec").review_files != (tmp_path / "r.csv",)
+
+
+def test_an_unknown_source_lists_the_known_ones(settings):
+    with pytest.raises(InputError, match="hasaki, viecomrec"):
+        select_source(settings, "amazon")
+    with pytest.raises(InputError, match="not a source"):
+        load_source(settings, "../data")
+    assert known_sources(settings) == ["hasaki", "viecomrec"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "the file is empty"),
+        ("user_id;rating\n".encode("utf-16"), "the text is not utf-8"),
+        (b"user_id,product_id,cmt_date\n1,2,2025-01-01\n", "no column 'rating'"),
+    ],
+)
+def test_a_bad_file_is_refused_and_the_selection_stays(settings, tmp_path, content, problem):
+    write_shop(settings, [row()])
+    (tmp_path / "bad.csv").write_bytes(content)
+    with pytest.raises(InputError, match=problem):
+        select_source(settings, "viecomrec", tmp_path / "bad.csv")
+    assert not (settings.home / "data" / "source.json").exists()
+
+
+def test_a_glob_reads_all_files_and_rows_count_once(settings):
+    from tests.data.shop import pairs, refresh
+
+    write_shop(settings, [row()])
+    folder = settings.raw / "viecomrec"
+    (folder / "part-1.csv").write_text(f"{HEADER}\n{row('a')}\n{row('b')}\n")
+    (folder / "part-2.csv").write_text(f"{HEADER}\n{row('b')}\n{row('c')}\n")
+    source = select_source(settings, "viecomrec", folder / "part-*.csv")
+    assert [path.name for path in source.review_files] == ["part-1.csv", "part-2.csv"]
+    assert refresh(settings)["superseded"] == 1
+    assert {user for user, _, _ in pairs(settings)} == {"a", "b", "c"}
+
+
+def test_a_bad_description_names_the_key(settings):
+    folder = settings.home / "config" / "sources"
+    folder.mkdir(parents=True)
+    (folder / "shop.yaml").write_text("timezone: Mars\nreviews: {path: x, colums: {}}\n")
+    with pytest.raises(ConfigError, match=r"(?s)timezone.*reviews\.columns"):
+        load_source(settings, "shop")
+
+
+def test_a_torn_selection_says_what_to_do(settings):
+    (settings.home / "data").mkdir(parents=True)
+    (settings.home / "data" / "source.json").write_text("{")
+    with pytest.raises(InputError, match="select the source again"):
+        resolve_source(settings)
