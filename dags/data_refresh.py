@@ -7,8 +7,8 @@ interactions: they are merged into the previous version. More, or `force_full`: 
 afresh. Then comments are scored and a whole new version is published by moving one link.
 
 **Reads** the source of `config/data.yaml` (or of `data/source.json`), `data/staging`.
-**Writes** `data/versions/<version_id>/`, `data/quarantine/<version_id>.csv`, and the link
-`data/processed`.
+**Writes** `data/versions/<version_id>/`, `data/quarantine/<version_id>.csv`, the link
+`data/processed`, and `reports/data_quality/<version_id>.html`.
 
 **When it fails**: nothing was published, the previous version stays. The message of the failed task
 says which file or how many rows were bad; the rows are in `data/quarantine`. *More than
@@ -89,4 +89,14 @@ with job_dag(
         settings = load_settings()
         return publish_version(settings, work_folder(settings, run_id))
 
-    plan() >> ingest() >> score_comments() >> assemble() >> publish()
+    @task
+    @no_retry_on_bad_input
+    def report_quality(summary: dict[str, Any]) -> dict[str, Any]:
+        from recsys.data.quality import report_after_publishing
+        from recsys.settings import load_settings
+
+        return report_after_publishing(load_settings(), summary)
+
+    published = publish()
+    plan() >> ingest() >> score_comments() >> assemble() >> published
+    report_quality(published)
