@@ -118,3 +118,45 @@ def test_every_key_is_one_that_the_code_reads(settings):
         ("logging", LoggingConfig),
     ):
         assert set(content[section]) == set(model.model_fields)
+
+
+DOCUMENTED = """
+alerts:
+  high_latency:
+    threshold: 200  # ms
+    severity: warning
+    channels: [log, email]
+  high_error_rate:
+    threshold: 0.05  # 5%
+    severity: critical
+    channels: [log, email, slack]
+email:
+  enabled: true
+  smtp_server: "${SMTP_SERVER}"
+  smtp_port: 587
+  sender: "${ALERT_EMAIL_SENDER}"
+  password: "${ALERT_EMAIL_PASSWORD}"
+  recipients:
+    - team@example.com
+slack:
+  enabled: true
+  webhook_url: "${SLACK_WEBHOOK_URL}"
+  channel: "#ml-alerts"
+logging:
+  enabled: true
+  path: logs/service/alerts.log
+"""
+
+
+def test_a_file_with_the_documented_keys_alone_is_enough(settings):
+    write_alerts_config(settings, DOCUMENTED)
+    config = load_alerts_config(settings, {}).config
+    assert config.alerts["high_error_rate"].metric == "error_rate"
+    assert config.email.recipients == ("team@example.com",)
+
+
+def test_an_empty_file_leaves_the_log(settings):
+    write_alerts_config(settings, "")
+    config = load_alerts_config(settings, {}).config
+    assert config.logging.enabled
+    assert config.alerts == {}

@@ -65,6 +65,15 @@ def test_a_name_of_several_lines_cannot_add_headers(manager, mails):
     assert "x Bcc: thief@example.com" in mails.mails[0]["Subject"]
 
 
+def test_the_sender_can_have_a_name(settings, configure, mails):
+    configure()
+    path = settings.home / "config" / "alerts_config.yaml"
+    text = path.read_text().replace("alerts@example.com", "Cảnh báo <alerts@example.com>")
+    path.write_text(text)
+    assert AlertManager(settings).send_alert("a", "look")["email"] == "sent"
+    assert mails.mails[0]["From"].addresses[0].addr_spec == "alerts@example.com"
+
+
 def test_starttls_is_used_and_the_password_travels_inside(
     settings, configure, certificate, server_tls, monkeypatch
 ):

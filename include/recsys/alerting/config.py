@@ -7,6 +7,7 @@ never that of a key which can hold a secret.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -72,6 +73,11 @@ class EmailConfig(ConfigModel):
     password: SecretStr | None = None
     recipients: tuple[str, ...] = ()
     timeout_seconds: float = Field(default=10, gt=0)
+
+    @property
+    def user(self) -> str:
+        """The account to log in as."""
+        return self.username or parseaddr(self.sender or "")[1]
 
     @field_validator("sender")
     @classmethod
@@ -187,7 +193,8 @@ def _reason(problem: Mapping[str, Any]) -> str:
 
 
 def _is_address(value: str) -> bool:
-    return re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", value) is not None
+    """Whether `value` is ``a@b``, or ``Name <a@b>``."""
+    return re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", parseaddr(value)[1]) is not None
 
 
 def _expand(value: Any, environment: Mapping[str, str]) -> Any:

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 from datetime import datetime
 from email.message import EmailMessage
-from email.utils import format_datetime, make_msgid
+from email.utils import format_datetime, make_msgid, parseaddr
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +45,7 @@ class MailSender:
         message = compose(alert, at, self._texts)
         message["From"] = sender
         message["To"] = ", ".join(self._config.recipients)
-        message["Message-ID"] = make_msgid("alert", domain=sender.rpartition("@")[2])
+        message["Message-ID"] = make_msgid("alert", domain=parseaddr(sender)[1].partition("@")[2])
         with self._connection(server) as smtp:
             refused = smtp.send_message(message)
         accepted = [one for one in self._config.recipients if one not in refused]
@@ -98,8 +98,7 @@ class MailSender:
                 f"{server} offers no STARTTLS; the password is not sent unencrypted"
             )
         if smtp.has_extn("auth"):
-            user = self._config.username or self._config.sender or ""
-            smtp.login(user, password.get_secret_value())
+            smtp.login(self._config.user, password.get_secret_value())
 
 
 def compose(alert: Alert, at: datetime, texts: Texts) -> EmailMessage:

@@ -58,8 +58,7 @@ def masker_for(config: AlertsConfig, environment: Mapping[str, str]) -> SecretMa
     email, slack = config.email, config.slack
     if email.password is not None:
         password = email.password.get_secret_value()
-        user = email.username or email.sender or ""
-        secrets += [password, f"\0{user}\0{password}"]
+        secrets += [password, f"\0{email.user}\0{password}"]
     if slack.webhook_url is not None:
         url = slack.webhook_url.get_secret_value()
         parts = urlsplit(url)
