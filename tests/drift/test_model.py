@@ -6,7 +6,7 @@ import pytest
 
 from recsys.drift.config import DriftConfig, load_config
 from recsys.drift.events import Week
-from recsys.drift.model import PastModel, check_model, model_before, week_hits
+from recsys.drift.model import PastModel, Prediction, check_model, model_before
 from recsys.models.als import Als
 from recsys.models.artifacts import load_artifact, save_artifact
 from recsys.models.histories import histories_from_frame
@@ -105,7 +105,7 @@ def test_a_taste_that_moved_is_a_drift_of_the_model(
 
 
 def test_without_a_model_it_is_said(config: DriftConfig) -> None:
-    check = check_model(None, None, WEEK, config)
+    check = check_model(None, WEEK, config)
     assert check.status == "insufficient_data"
     assert "no registered model" in check.details["reason"]
 
@@ -114,7 +114,7 @@ def test_a_week_without_customers_of_old_has_no_hits(settings: Settings) -> None
     frame = purchases()
     past = trained(settings, frame)
     later = Week.last_full(MONDAY + timedelta(weeks=3), ZONE)
-    assert len(week_hits(past.artifact, frame, later, 10).model) == 0
+    assert len(Prediction(past, frame).hits(later, 10).model) == 0
 
 
 def trained(settings: Settings, frame: pd.DataFrame) -> PastModel:
@@ -125,4 +125,4 @@ def trained(settings: Settings, frame: pd.DataFrame) -> PastModel:
 
 
 def checked(settings: Settings, config: DriftConfig, frame: pd.DataFrame):
-    return check_model(trained(settings, frame), frame, WEEK, config)
+    return check_model(Prediction(trained(settings, frame), frame), WEEK, config)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from recsys.drift.campaigns import sentence_keys
@@ -14,7 +13,7 @@ from recsys.drift.customers import check_comments, check_customers
 from recsys.drift.demand import check_campaign, check_volume
 from recsys.drift.embeddings import Vectors, check_embedding
 from recsys.drift.events import Events, Week
-from recsys.drift.model import PastModel, check_model
+from recsys.drift.model import Prediction, check_model
 from recsys.drift.verdicts import Verdict, judge
 
 
@@ -31,8 +30,8 @@ class Material:
     vectors
         ``(products, d)`` embeddings in the order of ``events.product_ids``, NaN rows for
         unknown products; None without embeddings.
-    model, interactions
-        The model whose predictions are judged, and the rows it is judged on.
+    prediction
+        What a model that is older than the week predicts; None without one.
     reference_stop
         First week number that is no longer reference; None for a moving reference.
     """
@@ -40,8 +39,7 @@ class Material:
     events: Events
     keys: NDArray[np.int64] | None = None
     vectors: Vectors | None = None
-    model: PastModel | None = None
-    interactions: pd.DataFrame | None = None
+    prediction: Prediction | None = None
     reference_stop: int | None = None
 
 
@@ -89,5 +87,5 @@ def check_week(
         *check_customers(span, config),
         *check_comments(span, config),
         check_embedding(span, material.vectors, config),
-        check_model(material.model, material.interactions, week, config),
+        check_model(material.prediction, week, config),
     ]

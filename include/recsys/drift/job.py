@@ -19,7 +19,7 @@ from recsys.drift import model as drift_model
 from recsys.drift.config import DriftConfig, load_config, load_holidays
 from recsys.drift.events import Events, Week, events_of, product_names
 from recsys.drift.examination import Material, examine, material_of
-from recsys.drift.model import PastModel, model_before
+from recsys.drift.model import PastModel, Prediction, model_before
 from recsys.drift.page import render_page
 from recsys.drift.report import build_report
 from recsys.errors import InputError
@@ -142,8 +142,7 @@ def _read(
             events=material.events,
             keys=material.keys,
             vectors=_vectors(settings, events.product_ids),
-            model=past,
-            interactions=rows if past else None,
+            prediction=Prediction(past, rows) if past else None,
             reference_stop=stop,
         ),
         events.between(week.number - 2 * weeks_back, week.number + 1),

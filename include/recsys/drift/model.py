@@ -17,7 +17,8 @@ from recsys.drift.events import Week
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut, rank_targets
 from recsys.models.artifacts import Artifact, load_artifact
-from recsys.models.histories import histories_from_frame
+from recsys.models.base import Histories
+from recsys.models.histories import histories_from_codes, seconds
 from recsys.models.popularity import RecentPopularity
 from recsys.models.storage import read_array
 from recsys.registry import Entry, Registry
@@ -50,6 +51,100 @@ class Hits:
     popularity: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Purchases:
+    """All interactions with a model's products, oldest first, as parallel arrays.
+
+    `entries` holds one long history of everybody; `users` tells whose each entry is.
+    """
+
+    users: NDArray[np.int64]
+    entries: Histories
+
+    @classmethod
+    def of(cls, interactions: pd.DataFrame, item_ids: list[str]) -> "Purchases":
+        """Needs the `COLUMNS`. Rows of products that the model does not know are left out."""
+        items = pd.Index(item_ids).get_indexer(pd.Index(interactions[schema.PRODUCT]))
+        times = seconds(interactions[schema.TIMESTAMP])
+        rows = np.flatnonzero(items >= 0)
+        rows = rows[np.argsort(times[rows], kind="stable")]
+        users = pd.factorize(interactions[schema.USER])[0]
+        return cls(
+            users=users[rows].astype(np.int64),
+            entries=Histories(
+                indptr=np.array([0, len(rows)], dtype=np.int64),
+                items=items[rows].astype(np.int32),
+                confidence=interactions[schema.CONFIDENCE].to_numpy(np.float32)[rows],
+                weight=interactions[schema.WEIGHT].to_numpy(np.float32)[rows],
+                times=times[rows],
+            ),
+        )
+
+
+class Prediction:
+    """What a past model and recent popularity would have recommended, week by week."""
+
+    def __init__(self, past: PastModel, interactions: pd.DataFrame) -> None:
+        self.past = past
+        self._items = len(past.artifact.item_ids)
+        self._purchases = Purchases.of(interactions, past.artifact.item_ids)
+        self._popularity = RecentPopularity().fit(self._purchases.entries, self._items)
+        self._hits: dict[tuple[int, int], Hits] = {}
+
+    def hits(self, week: Week, top_k: int) -> Hits:
+        """Hits of both among `top_k`, each seeing only what was before `week`.
+
+        Counts users with a history who chose a product that is new to them and known to the
+        model.
+        """
+        key = (week.number, top_k)
+        if key not in self._hits:
+            self._hits[key] = self._count(week, top_k)
+        return self._hits[key]
+
+    def _count(self, week: Week, top_k: int) -> Hits:
+        held_out = self._held_out(week)
+        if held_out is None:
+            return Hits(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+        first = held_out.indptr[:-1]
+        best = [
+            np.minimum.reduceat(rank_targets(scorer, held_out).ranks, first)
+            for scorer in (self.past.artifact.model, self._popularity)
+        ]
+        return Hits(best[0] <= top_k, best[1] <= top_k)
+
+    def _held_out(self, week: Week) -> HeldOut | None:
+        users, entries = self._purchases.users, self._purchases.entries
+        start, end = int(week.start.timestamp()), int(week.end.timestamp())
+        low, high = np.searchsorted(entries.times, [start, end])
+        pairs = users * self._items + entries.items
+        active = np.zeros(int(users.max(initial=0)) + 1, dtype=bool)
+        active[users[low:high]] = True
+        known = np.flatnonzero(active[users[:low]])
+        with_history = np.zeros_like(active)
+        with_history[users[known]] = True
+        chosen = np.unique(pairs[low:high][with_history[users[low:high]]])
+        chosen = chosen[~np.isin(chosen, pairs[known])]
+        asked, counts = np.unique(chosen // self._items, return_counts=True)
+        if len(asked) == 0:
+            return None
+        known = known[np.isin(users[known], asked)]
+        histories = histories_from_codes(
+            np.searchsorted(asked, users[known]),
+            entries.items[known],
+            entries.times[known],
+            count=len(asked),
+            confidence=entries.confidence[known],
+            weight=entries.weight[known],
+        )
+        return HeldOut(
+            histories=histories,
+            now=np.full(len(asked), start, dtype=np.int64),
+            indptr=np.concatenate([[0], np.cumsum(counts)]),
+            targets=(chosen % self._items).astype(np.int32),
+        )
+
+
 def model_before(settings: Settings, moment: datetime) -> PastModel | None:
     """The model that was trained last on nothing later than `moment`, None without one.
 
@@ -68,12 +163,10 @@ def model_before(settings: Settings, moment: datetime) -> PastModel | None:
     return None
 
 
-def check_model(
-    past: PastModel | None, interactions: pd.DataFrame | None, week: Week, config: DriftConfig
-) -> Check:
-    """Hit rate of `past` on the new products of `week`, against its own past and popularity.
+def check_model(prediction: Prediction | None, week: Week, config: DriftConfig) -> Check:
+    """Hit rate on the new products of `week`, against the model's own past and popularity.
 
-    `interactions` needs the `COLUMNS`; None or no model gives ``insufficient_data``.
+    Without a model the answer is ``insufficient_data``.
     """
     rule = config.model
     details: dict[str, Any] = {
@@ -81,16 +174,13 @@ def check_model(
         "top_k": rule.top_k,
         "test": "exact binomial against the past weeks, else against popularity",
     }
-    if past is None or interactions is None:
+    if prediction is None or prediction.past.trained_until >= week.start:
         reason = "no registered model was trained on nothing later than the week before"
         return Check("model", INSUFFICIENT, details=details | {"reason": reason})
-    now = week_hits(past.artifact, interactions, week, rule.top_k)
+    past = prediction.past
+    now = prediction.hits(week, rule.top_k)
     weeks = [week.before(count) for count in range(1, rule.past_weeks + 1)]
-    earlier = [
-        week_hits(past.artifact, interactions, one, rule.top_k)
-        for one in weeks
-        if one.start > past.trained_until
-    ]
+    earlier = [prediction.hits(one, rule.top_k) for one in weeks if one.start > past.trained_until]
     before = (
         np.concatenate([hits.model for hits in earlier]) if earlier else np.zeros(0, dtype=bool)
     )
@@ -121,45 +211,6 @@ def check_model(
         advice=f"The recommendations of {past.artifact.model_id} predict purchases less well: "
         f"hit rate {rate:.3f}, {against} {expected:.3f}. Retrain.",
         details=details,
-    )
-
-
-def week_hits(artifact: Artifact, interactions: pd.DataFrame, week: Week, top_k: int) -> Hits:
-    """Hits of the model and of recent popularity, both seeing only what was before `week`.
-
-    Counts users with a history who chose a product that is new to them and known to the model.
-    """
-    times = interactions[schema.TIMESTAMP]
-    start = pd.Timestamp(week.start)
-    before, during = (
-        interactions[times < start],
-        interactions[(times >= start) & (times < pd.Timestamp(week.end))],
-    )
-    items = pd.Index(artifact.item_ids)
-    known = before[before[schema.PRODUCT].isin(items)]
-    chosen = during[during[schema.PRODUCT].isin(items)][[schema.USER, schema.PRODUCT]]
-    chosen = chosen[chosen[schema.USER].isin(known[schema.USER].unique())].drop_duplicates()
-    known_users = known[known[schema.USER].isin(chosen[schema.USER].unique())]
-    seen = pd.MultiIndex.from_frame(known_users[[schema.USER, schema.PRODUCT]])
-    chosen = chosen[~pd.MultiIndex.from_frame(chosen).isin(seen)].sort_values(schema.USER)
-    users = pd.Index(chosen[schema.USER].unique())
-    if len(users) == 0:
-        return Hits(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
-    counts = np.bincount(users.get_indexer(pd.Index(chosen[schema.USER])), minlength=len(users))
-    held_out = HeldOut(
-        histories=histories_from_frame(known_users, list(users), artifact.item_ids),
-        now=np.full(len(users), int(start.timestamp()), dtype=np.int64),
-        indptr=np.concatenate([[0], np.cumsum(counts)]),
-        targets=items.get_indexer(pd.Index(chosen[schema.PRODUCT])).astype(np.int32),
-    )
-    everybody = histories_from_frame(known, list(known[schema.USER].unique()), artifact.item_ids)
-    popularity = RecentPopularity().fit(everybody, len(items))
-    first = held_out.indptr[:-1]
-    model_ranks = rank_targets(artifact.model, held_out).ranks
-    popularity_ranks = rank_targets(popularity, held_out).ranks
-    return Hits(
-        np.minimum.reduceat(model_ranks, first) <= top_k,
-        np.minimum.reduceat(popularity_ranks, first) <= top_k,
     )
 
 
