@@ -213,6 +213,7 @@ def publish_version(settings: Settings, work: Path) -> Summary:
     moved = publish(settings, version_id)
     archive_staged(settings, plan.source["name"], plan.version_id, plan.staged)
     removed = prune(settings, load_data_config(settings))
+    _tidy(work)
     manifest = open_version(settings, version_id).manifest
     return {
         **_outline(plan),
@@ -226,9 +227,11 @@ def publish_version(settings: Settings, work: Path) -> Summary:
     }
 
 
-def remove_work(work: Path) -> None:
-    """Remove a run's scratch folder."""
-    shutil.rmtree(work, ignore_errors=True)
+def _tidy(work: Path) -> None:
+    """Remove what only the finished steps needed; the plan stays for a repeated last step."""
+    for entry in work.iterdir():
+        if entry.name != PLAN_FILE:
+            entry.unlink()
 
 
 def _makes_version(plan: Plan) -> bool:
