@@ -58,12 +58,31 @@ def columns_of(snapshot: Snapshot, product_ids: list[Any]) -> IntArray:
 
 def recommend_now(service: Service, snapshot: Snapshot, body: RecommendRequest) -> Recommended:
     """One user's list."""
-    now = int(time.time())
     user_id = str(body.user_id)
+    live = service.live.of(user_id)
+    if not live:
+        made = _made_in_advance(snapshot, user_id, body)
+        if made is not None:
+            return made
+    now = int(time.time())
     viewed = [str(product) for product in body.history]
-    history = history_of(snapshot, user_id, service.live.of(user_id), viewed, now)
+    history = history_of(snapshot, user_id, live, viewed, now)
     wanted = wanted_by(snapshot, body, body.topk, body.exclude_seen, body.exclude)
     return recommend(snapshot, history, wanted, now)
+
+
+def _made_in_advance(
+    snapshot: Snapshot, user_id: str, body: RecommendRequest
+) -> Recommended | None:
+    """The list that was made when the model was loaded, None if it does not do."""
+    if snapshot.lists is None or not body.exclude_seen or body.history or body.has_filters:
+        return None
+    position = snapshot.position(user_id)
+    if position is None:
+        return None
+    excluded = columns_of(snapshot, body.exclude)
+    ranked = snapshot.lists.first(position, body.topk, excluded)
+    return None if ranked is None else Recommended(ranked, None)
 
 
 async def recommend_beside(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import mmap
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -41,13 +42,15 @@ def create_app(
     environment = environment or read_environment()
     config = load_config(settings)
     memory = shared.attach(place.shared_memory if place else None)
-    counters = shared.Counters(memory, place.slot if place else 0)
+    slot = place.slot if place else 0
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # One thread a request: requests run beside each other, BLAS threads would only fight.
         with threadpool_limits(limits=1, user_api="blas"):
-            service = await asyncio.to_thread(open_service, settings, config, environment, counters)
+            service = await asyncio.to_thread(
+                open_service, settings, config, environment, memory, slot
+            )
             app.state.service = service
             try:
                 if place is None:
@@ -77,6 +80,7 @@ def create_app(
             allow_headers=["Content-Type"],
         )
     limit = shared.ClientLimit(memory, config.requests_per_client_minute)
+    counters = shared.Counters(memory, slot)
     app.add_middleware(Guard, config=config, limit=limit, counters=counters)
     return app
 
@@ -85,7 +89,8 @@ def open_service(
     settings: Settings,
     config: ServingConfig,
     environment: ServiceEnvironment,
-    counters: shared.Counters,
+    memory: mmap.mmap,
+    slot: int,
 ) -> Service:
     """What the routes need, without a model yet."""
     engine = Engine(settings, config)
@@ -95,8 +100,13 @@ def open_service(
         environment=environment,
         engine=engine,
         coordinator=LocalCoordinator(settings, engine),
-        counters=counters,
-        live=LiveEvents(settings.home / "data" / "live_events.db", config.live_interaction_days),
+        slot=slot,
+        counters=shared.Counters(memory, slot),
+        live=LiveEvents(
+            settings.home / "data" / "live_events.db",
+            config.live_interaction_days,
+            shared.ChangeSign(memory),
+        ),
         requests=RequestLog(
             settings.service_db,
             settings.logs / "service" / "recommender.log",

@@ -41,9 +41,7 @@ class Engine:
         """
         with self._preparing:
             folder = Registry(self._settings).folder(find_entry(self._settings, model_id))
-            self._prepared = load_snapshot(
-                self._settings, folder, model_id, self._config.inline_milliseconds
-            )
+            self._prepared = load_snapshot(self._settings, folder, model_id, self._config)
 
     def commit(self, model_id: str) -> None:
         """Serve the prepared model. Raises `RuntimeError` if `model_id` is not the prepared one."""

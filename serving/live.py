@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recsys.database import connect, transaction
+from serving.shared import ChangeSign
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -34,16 +35,16 @@ class LiveEvent(NamedTuple):
 class LiveEvents:
     """The events of the last days by user. Methods are safe to call from any thread.
 
-    Example
-    -------
-    >>> live = LiveEvents(Path("live.db"), keep_days=30)       # doctest: +SKIP
-    >>> live.add([("e1", "443", "p7", 5.0, 1760000000)])       # doctest: +SKIP
-    >>> live.of("443")                                         # doctest: +SKIP
-    (LiveEvent(product_id='p7', rating=5.0, time=1760000000),)
+    Few users have any, and asking SQLite for the others would cost more than their list does: a
+    sign in memory that all workers share tells when there are new ones.
     """
 
-    def __init__(self, path: Path, keep_days: float) -> None:
+    def __init__(self, path: Path, keep_days: float, changes: ChangeSign) -> None:
         self._keep = keep_days * DAY
+        self._changes = changes
+        self._seen_sign: int | None = None
+        self._last_number = 0
+        self._users: set[str] = set()
         self._writing, self._reading = threading.Lock(), threading.Lock()
         self._writer = connect(path, shared=True)
         self._writer.executescript(_SCHEMA)
@@ -60,12 +61,29 @@ class LiveEvents:
                 "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING",
                 [(*event, received) for event in events],
             )
+        # After the commit: whoever sees the sign finds the events.
+        self._changes.make()
 
     def of(self, user_id: str) -> tuple[LiveEvent, ...]:
         """The events of a user, in the order they came."""
+        sign = self._changes.current()
+        if sign != self._seen_sign:
+            self._read_new_users()
+            self._seen_sign = sign
+        if user_id not in self._users:
+            return ()
         with self._reading:
             rows = self._reader.execute(_OF_USER, (user_id,)).fetchall()
         return tuple(LiveEvent(*row) for row in rows)
+
+    def _read_new_users(self) -> None:
+        with self._reading:
+            rows = self._reader.execute(
+                "SELECT user_id, max(number) FROM events WHERE number > ? GROUP BY user_id",
+                (self._last_number,),
+            ).fetchall()
+        self._users.update(user_id for user_id, _ in rows)
+        self._last_number = max((number for _, number in rows), default=self._last_number)
 
     def prune(self) -> None:
         """Forget what is older than the configured days."""

@@ -16,6 +16,8 @@ from recsys.models.histories import user_range
 from recsys.models.storage import ArtifactError
 from recsys.settings import Settings
 from serving.catalogue import build_catalogue
+from serving.config import ServingConfig
+from serving.personal_lists import make_personal_lists
 from serving.recommending import Wanted, history_of, recommend
 from serving.snapshot import Catalogue, ContentIndex, Snapshot
 
@@ -27,9 +29,7 @@ _TRIAL_TOPK = 10
 _TRIAL_USERS = 5
 
 
-def load_snapshot(
-    settings: Settings, path: Path, model_id: str, inline_milliseconds: float
-) -> Snapshot:
+def load_snapshot(settings: Settings, path: Path, model_id: str, config: ServingConfig) -> Snapshot:
     """Load, check and try out the model in the artefact folder `path`.
 
     Raises
@@ -52,7 +52,11 @@ def load_snapshot(
         loaded_at=time.time(),
     )
     milliseconds = try_out(snapshot)
-    return dataclasses.replace(snapshot, inline=milliseconds <= inline_milliseconds)
+    return dataclasses.replace(
+        snapshot,
+        inline=milliseconds <= config.inline_milliseconds,
+        lists=make_personal_lists(artifact, catalogue, config.personal_lists_seconds),
+    )
 
 
 def try_out(snapshot: Snapshot) -> float:

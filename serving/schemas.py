@@ -38,6 +38,15 @@ class Filters(_Request):
     min_price: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="Dong.")
     max_price: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="Dong.")
 
+    @property
+    def has_filters(self) -> bool:
+        return bool(
+            self.brands
+            or self.categories
+            or self.min_price is not None
+            or self.max_price is not None
+        )
+
 
 class RecommendRequest(Filters):
     """One user's list."""

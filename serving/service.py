@@ -25,6 +25,7 @@ class Service:
     environment: ServiceEnvironment
     engine: Engine
     coordinator: Coordinator
+    slot: int
     counters: Counters
     live: LiveEvents
     requests: RequestLog

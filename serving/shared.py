@@ -34,7 +34,8 @@ _FIELDS = len(STATUS_CLASSES) + len(BUCKETS_MS) + 2  # ... the bucket above all,
 _WORKER_FIELDS = len(ENDPOINTS) * _FIELDS
 
 _CLIENT_BYTES = _CLIENT_SLOTS * _CLIENT_FIELDS * 8
-SIZE = _CLIENT_BYTES + MAX_WORKERS * _WORKER_FIELDS * 8
+_COUNTER_BYTES = MAX_WORKERS * _WORKER_FIELDS * 8
+SIZE = _CLIENT_BYTES + _COUNTER_BYTES + 8
 
 
 def create() -> int:
@@ -106,7 +107,7 @@ class Counters:
     """Requests by endpoint and outcome. Each worker writes its own row; reading adds them up."""
 
     def __init__(self, memory: mmap.mmap, slot: int) -> None:
-        self._cells = memoryview(memory)[_CLIENT_BYTES:].cast("d")
+        self._cells = memoryview(memory)[_CLIENT_BYTES : _CLIENT_BYTES + _COUNTER_BYTES].cast("d")
         self._base = slot * _WORKER_FIELDS
         self._offsets = {path: number * _FIELDS for number, path in enumerate(ENDPOINTS)}
 
@@ -135,3 +136,17 @@ class Counters:
             total = [one + other for one, other in zip(total, row, strict=True)]
         classes = len(STATUS_CLASSES)
         return total[:classes], total[classes:-1], total[-1]
+
+
+class ChangeSign:
+    """Tells all workers that something which they keep a copy of has changed."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._cell = memoryview(memory)[_CLIENT_BYTES + _COUNTER_BYTES :].cast("q")
+
+    def current(self) -> int:
+        """A number that is another one after every change."""
+        return self._cell[0]
+
+    def make(self) -> None:
+        self._cell[0] = time.time_ns()

@@ -6,6 +6,7 @@ can never mix two models, and a swap is one assignment.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from recsys.models.artifacts import Artifact
 from recsys.models.base import FloatArray, IntArray
 from serving.ranking import BoolArray
+
+if TYPE_CHECKING:
+    from serving.personal_lists import PersonalLists
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class Snapshot:
         Scoring one user is quick enough to be done on the event loop.
     loaded_at
         Seconds since 1970.
+    lists
+        What known users get as long as nothing new is known of them.
     """
 
     model_id: str
@@ -94,6 +100,7 @@ class Snapshot:
     catalogue: Catalogue
     content: ContentIndex | None
     loaded_at: float
+    lists: "PersonalLists | None" = None
     inline: bool = True
 
     @property

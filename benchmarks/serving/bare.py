@@ -1,0 +1,47 @@
+"""The reference: a FastAPI route with the service's own request and response models and no work.
+
+Run as a server: ``python -m benchmarks.serving.bare``.
+"""
+
+import os
+
+import uvicorn
+from fastapi import FastAPI
+
+from serving.schemas import Recommendation, RecommendRequest, RecommendResponse
+
+app = FastAPI()
+
+ANSWER = RecommendResponse(
+    user_id=1,
+    recommendations=[
+        Recommendation(
+            product_id=str(422_000_000 + rank),
+            score=0.5 / rank,
+            rank=rank,
+            product_name=f"Sữa rửa mặt dịu nhẹ cho da nhạy cảm số {rank} 150ml",
+            brand="Thương hiệu 7",
+            price=120_000.0,
+        )
+        for rank in range(1, 11)
+    ],
+    count=10,
+    fallback=False,
+    fallback_method=None,
+    model_id="als_20250115_100000",
+    latency_ms=0.1,
+)
+
+
+@app.get("/health")
+async def health() -> dict[str, str]:
+    return {"status": "healthy"}
+
+
+@app.post("/recommend")
+async def recommend(body: RecommendRequest) -> RecommendResponse:
+    return ANSWER
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(os.environ["RECSYS_SERVICE_PORT"]), access_log=False, log_config=None)

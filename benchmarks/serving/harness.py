@@ -1,0 +1,193 @@
+"""What the serving benchmarks share: a shop of a given size, servers, load."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recsys.models.artifacts import save_artifact
+from recsys.models.base import Histories, Model
+from recsys.registry import Registry
+from recsys.settings import REPOSITORY, Settings
+
+SCRATCH = Path(os.environ.get("BENCH_SCRATCH", "/tmp/recsys-bench"))
+SERVER_CORE, CLIENT_CORE = "0", "1"
+TOKEN = "a-token-of-the-benchmark"
+
+
+def make_histories(users: int, items: int, seed: int = 0) -> Histories:
+    """2 to 12 products a user, the popular ones more often; 8 tastes."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(2, 13, users)
+    indptr = np.zeros(users + 1, dtype=np.int64)
+    np.cumsum(lengths, out=indptr[1:])
+    count = int(indptr[-1])
+    taste = np.repeat(random.integers(0, 8, users), lengths)
+    inside = (random.pareto(1.2, count) * 8).astype(np.int64) % (items // 8)
+    return Histories(
+        indptr=indptr,
+        items=(taste * (items // 8) + inside).astype(np.int32),
+        confidence=random.uniform(4.5, 6, count).astype(np.float32),
+        weight=np.ones(count, dtype=np.float32),
+        times=1_700_000_000 + np.arange(count, dtype=np.int64) * 60,
+    )
+
+
+def make_products(items: int) -> pd.DataFrame:
+    """A catalogue with names of the usual length; 2 % are not available."""
+    numbers = np.arange(items)
+    return pd.DataFrame(
+        {
+            "product_id": [str(422_000_000 + number) for number in numbers],
+            "product_name": [
+                f"Sữa rửa mặt dịu nhẹ cho da nhạy cảm số {number} 150ml" for number in numbers
+            ],
+            "brand": [f"Thương hiệu {number % 120}" for number in numbers],
+            "category": [f"Nhóm hàng {number % 30}" for number in numbers],
+            "price": 10_000.0 * (1 + numbers % 90),
+            "family_id": [f"f{number // 2 if number % 5 == 0 else number}" for number in numbers],
+            "available": numbers % 50 != 7,
+        }
+    )
+
+
+def add_model(
+    settings: Settings, model: Model, histories: Histories, items: int, model_id: str
+) -> Path:
+    """Write the fitted `model` as an artefact, register and select it."""
+    products = make_products(items)
+    path = save_artifact(
+        settings.artifacts / model.model_type / model_id,
+        model=model,
+        item_ids=products["product_id"].tolist(),
+        user_ids=[str(user) for user in range(histories.users)],
+        histories=histories,
+        popularity=np.bincount(histories.items, minlength=items).astype(np.float32),
+        products=products,
+        manifest={"model_id": model_id, "data_version": "bench", "sample_users": ["0", "1", "2"]},
+    )
+    registry = Registry(settings)
+    metrics = {"recall_at_10": 0.2, "recall_at_10_low": 0.2}
+    registry.register(
+        model_id,
+        data_version="bench",
+        model_type=model.model_type,
+        hyperparameters={},
+        metrics=metrics,
+        baseline_comparison={"passes": True},
+        training_info={},
+    )
+    registry.select_best("bench", selected_by="benchmark")
+    return path
+
+
+def fresh_home(name: str, serving_config: str = "") -> Settings:
+    """An empty state root, with its own ``serving.yaml``."""
+    home = SCRATCH / name
+    shutil.rmtree(home, ignore_errors=True)
+    (home / "config").mkdir(parents=True)
+    (home / "config" / "serving.yaml").write_text(
+        f"requests_per_client_minute: 100000000\n{serving_config}"
+    )
+    return Settings(home)
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], port: int, home: Path | None = None, core: str | None = SERVER_CORE
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server process that answers on `port`, pinned to `core`."""
+    pinned = ["taskset", "-c", core] if core is not None else []
+    environment = os.environ | {
+        "RECSYS_SERVICE_PORT": str(port),
+        "RECSYS_ADMIN_TOKEN": TOKEN,
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'include'}",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    if home is not None:
+        environment["RECSYS_HOME"] = str(home)
+    log = (SCRATCH / f"server_{port}.log").open("wb")
+    process = subprocess.Popen(
+        [*pinned, sys.executable, *command],
+        env=environment,
+        cwd=REPOSITORY,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        wait_until_healthy(port, process)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=40)
+        log.close()
+
+
+def wait_until_healthy(port: int, process: subprocess.Popen[bytes], seconds: float = 600) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with status {process.returncode}")
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30).read()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+        else:
+            return
+    raise RuntimeError("the server does not become healthy")
+
+
+def post(port: int, path: str, body: object, token: str | None = None) -> dict:
+    """One request; raises on any other status than 200."""
+    headers = {"Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), headers
+    )
+    with urllib.request.urlopen(request, timeout=300) as answer:
+        return json.loads(answer.read())
+
+
+def wrk(port: int, users: int, seconds: int, connections: int = 16) -> float:
+    """Requests/s of POST /recommend for random known users; raises if one failed."""
+    script = SCRATCH / "recommend.lua"
+    script.write_text(
+        'wrk.method = "POST"\n'
+        'wrk.headers["Content-Type"] = "application/json"\n'
+        "request = function()\n"
+        f'  return wrk.format(nil, "/recommend", nil, '
+        f"'{{\"user_id\":' .. math.random(0, {users - 1}) .. '}}')\n"
+        "end\n"
+    )
+    output = subprocess.run(
+        ["taskset", "-c", CLIENT_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+        + ["-s", str(script), f"http://127.0.0.1:{port}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    if "Non-2xx" in output or "Socket errors" in output:
+        raise RuntimeError(output)
+    found = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    if not found:
+        raise RuntimeError(output)
+    return float(found.group(1))
