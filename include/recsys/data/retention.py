@@ -34,7 +34,9 @@ def prune(settings: Settings, config: DataConfig) -> list[str]:
     with publishing_lock(settings):
         versions = list_versions(settings)
         manifests = {version_id: _manifest(settings, version_id) for version_id in versions}
-        ordinary = [version_id for version_id in versions if not manifests[version_id]["backfill"]]
+        ordinary = [
+            version_id for version_id in versions if not manifests[version_id].get("backfill")
+        ]
         kept = set(ordinary[-config.keep_versions :])
         fresh = now - timedelta(days=config.keep_backfilled_days)
         kept |= {
