@@ -100,4 +100,4 @@ with job_dag(
 
     published = publish()
     plan() >> ingest() >> score_comments() >> assemble() >> published
-    report_quality(published)
+    report_quality(cast("dict[str, Any]", published))
