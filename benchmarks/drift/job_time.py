@@ -1,7 +1,8 @@
 """Claim: on 369,099 reviews the whole drift job takes at most 5 seconds.
 
-Publishes a synthetic shop of the load test's size, then runs the job in a process of its own:
-imports, reading, two weeks of checks, report, page. Its reference, measured in the same run, is
+Publishes a synthetic shop of the load test's size with embeddings and a model that is six weeks
+old, then runs the job in a process of its own: imports, reading, two weeks of all checks, report,
+page. Its reference, measured in the same run, is
 Evidently's data-drift preset on the same two frames (the examined week and the twelve weeks
 before it), when a Python that has Evidently is given.
 
@@ -9,6 +10,7 @@ before it), when a Python that has Evidently is given.
 """
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
@@ -17,11 +19,17 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd
 
+from recsys.content.job import build_embeddings
 from recsys.data.refresh import run_refresh
 from recsys.data.sample import write_sample_shop
 from recsys.data.versions import current_version
+from recsys.models.als import Als
+from recsys.models.artifacts import save_artifact
+from recsys.models.histories import histories_from_frame
+from recsys.registry import Registry
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 
@@ -71,6 +79,8 @@ def main() -> None:
                 settings, reviews=REVIEWS, users=USERS, products=PRODUCTS, until=MONDAY
             )
             run_refresh(settings, DataInterval(end - timedelta(days=1), end))
+            build_embeddings(settings)
+            _register_old_model(settings, end - timedelta(weeks=6))
         frame = current_version(settings).interactions()
         print(f"input: {len(frame):,} rows, {frame['user_id'].nunique():,} users")
         ours = min(_job_seconds(settings, end) for _ in range(REPEATS))
@@ -82,8 +92,38 @@ def main() -> None:
         sys.exit(0 if ours <= LIMIT_SECONDS else 1)
 
 
+def _register_old_model(settings: Settings, until: datetime) -> None:
+    """An ALS model of what was known at `until`."""
+    version = current_version(settings)
+    rows = version.interactions()
+    rows = rows[rows["timestamp"] < pd.Timestamp(until)]
+    users = sorted(rows["user_id"][rows["user_id"].duplicated()].unique())
+    _, items = version.mappings()
+    histories = histories_from_frame(rows, users, items)
+    model_id = f"als_{until:%Y%m%d_%H%M%S}"
+    save_artifact(
+        settings.artifacts / "als" / model_id,
+        model=Als().fit(histories, len(items)),
+        item_ids=items,
+        user_ids=users,
+        histories=histories,
+        popularity=np.bincount(histories.items, minlength=len(items)).astype(np.float32),
+        products=version.products(),
+        manifest={"model_id": model_id, "data_version": version.version_id},
+    )
+    Registry(settings).register(
+        model_id,
+        data_version=version.version_id,
+        model_type="als",
+        hyperparameters={},
+        metrics={},
+        baseline_comparison={"passes": True},
+        training_info={},
+    )
+
+
 def _job_seconds(settings: Settings, end: datetime) -> float:
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), _children_cpu()
     result = subprocess.run(
         [sys.executable, "-c", _JOB, str(settings.home), end.isoformat()],
         check=True,
@@ -91,7 +131,8 @@ def _job_seconds(settings: Settings, end: datetime) -> float:
         text=True,
     )
     seconds = time.perf_counter() - began
-    print(f"  {seconds:.2f} s; from first import {result.stdout.strip()}")
+    cpu = _children_cpu() - busy
+    print(f"  {seconds:.2f} s, CPU {cpu:.2f} s; from first import {result.stdout.strip()}")
     return seconds
 
 
@@ -106,7 +147,7 @@ def _evidently_seconds(python: str, frame: pd.DataFrame, end: datetime, scratch:
     frame[(times >= week) & (times < monday)][columns].to_parquet(scratch / "current.parquet")
     seconds = []
     for _ in range(REPEATS):
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), _children_cpu()
         result = subprocess.run(
             [
                 python,
@@ -121,8 +162,14 @@ def _evidently_seconds(python: str, frame: pd.DataFrame, end: datetime, scratch:
             text=True,
         )
         seconds.append(time.perf_counter() - began)
-        print(f"  {seconds[-1]:.2f} s; import and run, run alone: {result.stdout.strip()}")
+        cpu = _children_cpu() - busy
+        print(f"  {seconds[-1]:.2f} s, CPU {cpu:.2f} s; run alone {result.stdout.split()[1]}")
     return min(seconds)
+
+
+def _children_cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from recsys.drift.statistics import Counts, Floats, robust_scale, shares
 
 DAYS = 7
 _CHANCE = 0.5  # standard deviation of the square root of a Poisson count
+_BUSY = 4.0  # standard deviations above it from which a day is busy
 _FREEDOM = 10  # of the t distribution: the spread is itself estimated from a few weeks
 
 
@@ -77,11 +78,11 @@ def expect(
     )
 
 
-def busy_days(daily: Counts, expectation: Expectation, alpha: float = 0.0001) -> list[int]:
-    """Weekdays (0 = Monday) with far more than their share of the expectation."""
+def busy_days(daily: Counts, expectation: Expectation) -> list[int]:
+    """Weekdays (0 = Monday) with far more than their share of the week's upper bound."""
     relative = max(expectation.high / max(expectation.expected, 1e-9), 1.0)
-    limit = stats.poisson.isf(alpha, np.maximum(expectation.daily, 0.5) * relative)
-    return [int(day) for day in np.flatnonzero(daily > limit)]
+    most = np.maximum(expectation.daily, 0.5) * relative
+    return [int(day) for day in np.flatnonzero(daily > most + _BUSY * np.sqrt(most))]
 
 
 def _line(weeks: Floats, roots: Floats) -> tuple[float, float]:
