@@ -1,11 +1,14 @@
 import contextlib
+import shutil
 
 import pytest
 
 from recsys.database import connect
 from recsys.errors import InputError
 from recsys.models.artifacts import load_artifact
+from recsys.models.search import Range
 from recsys.models.training import plan_training, select_best, train_model
+from recsys.models.tuning import SPACES, STARTS
 from recsys.registry import Registry
 from tests.models.shop import publish_shop, taste_interactions
 
@@ -13,6 +16,17 @@ from tests.models.shop import publish_shop, taste_interactions
 def runs(settings):
     with contextlib.closing(connect(settings.training_db)) as connection:
         return [dict(row) for row in connection.execute("SELECT * FROM training_runs")]
+
+
+@pytest.fixture(autouse=True)
+def short_search(settings):
+    write_config(settings, "")
+
+
+def write_config(settings, more: str) -> None:
+    file = settings.home / "config" / "training.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"model_types: [als]\ntuning: {{seconds: 60, trials: 2}}\n{more}")
 
 
 @pytest.fixture
@@ -33,15 +47,15 @@ def test_training_registers_a_model_that_beats_popularity(settings, version):
 
 
 def test_the_artifact_knows_the_test_purchases(settings, version):
-    summary = train_model(settings, "als", version)
-    artifact = load_artifact(settings.artifacts / "als" / summary["model_id"])
+    summary = train_model(settings, "item_knn", version)
+    artifact = load_artifact(settings.artifacts / "item_knn" / summary["model_id"])
     table = taste_interactions()
     history = artifact.history_of("u0")
     assert sorted(history.items) == sorted(table.loc[table["user"] == 0, "item"])
 
 
 def test_a_run_is_a_row_with_the_figures_of_the_registry(settings, version):
-    summary = train_model(settings, "als", version)
+    summary = train_model(settings, "item_knn", version)
     (row,) = runs(settings)
     entry = Registry(settings).get(summary["model_id"])
     assert row["status"] == "success"
@@ -60,7 +74,7 @@ def test_the_log_has_a_line_for_every_iteration(settings, version):
 
 
 def test_the_same_data_and_seed_give_the_same_metrics(settings, version):
-    first, second = (train_model(settings, "als", version) for _ in range(2))
+    first, second = (train_model(settings, "item_knn", version) for _ in range(2))
     one, two = (Registry(settings).get(run["model_id"]) for run in (first, second))
     assert one.model_id != two.model_id
     assert one.metrics == two.metrics
@@ -105,9 +119,10 @@ def test_a_run_in_which_nothing_was_trained_selects_nothing(settings, version):
 def test_nan_factors_fail_the_run_and_leave_the_old_best(settings, version, monkeypatch):
     good = train_model(settings, "als", version)
     select_best(settings, [good])
-    bad = settings.home / "config" / "training.yaml"
-    bad.parent.mkdir(parents=True, exist_ok=True)
-    bad.write_text("model_types: [als]\nparameters: {als: {alpha: 1.0e+38, factors: 4}}\n")
+    write_config(settings, "parameters: {als: {alpha: 1.0e+38, factors: 4}}\n")
+    shutil.rmtree(settings.artifacts / "tuning")
+    monkeypatch.setitem(STARTS, "als", [])
+    monkeypatch.setitem(SPACES, "als", {"iterations": Range(15, 16, whole=True)})
     with pytest.raises(InputError, match="NaN"):
         train_model(settings, "als", version)
     best = Registry(settings).current_best()

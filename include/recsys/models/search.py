@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from recsys.errors import InputError
+
 Point = dict[str, float]
 
 _FIRST_STEP = 0.25
@@ -68,12 +70,14 @@ def search(
     All `starts` are tried first (as far as the time allows, but at least one); names in a start
     that are not in the space are kept as they are. A score that is not finite never wins.
 
-    `Search.exhausted` says whether the time ran out before the trials did.
+    `Search.exhausted` says whether the time ran out before the trials did. Raises the
+    `InputError` of `objective` if no point at all can be scored.
     """
     generator = np.random.default_rng(seed)
     deadline = time.monotonic() + seconds
     result = Search(best=dict(starts[0]), score=-math.inf)
     step = _FIRST_STEP
+    problem: InputError | None = None
     while result.trials < max(trials, 1):
         if result.trials and time.monotonic() >= deadline:
             result.exhausted = True
@@ -82,7 +86,11 @@ def search(
             point = dict(starts[result.trials])
         else:
             point = _neighbour(result.best, space, step, generator)
-        score = objective(point)
+        try:
+            score = objective(point)
+        except InputError as error:
+            # A point where training breaks down is a bad point, as long as others are not.
+            score, problem = -math.inf, error
         improved = math.isfinite(score) and score > result.score
         if improved:
             result.best, result.score = point, score
@@ -90,6 +98,8 @@ def search(
             step = min(step * 1.5, _LARGEST_STEP) if improved else max(step * 0.9, _SMALLEST_STEP)
         result.trials += 1
         result.history.append(result.score)
+    if problem is not None and not math.isfinite(result.score):
+        raise problem
     return result
 
 
