@@ -51,6 +51,16 @@ def test_force_full_builds_a_version_even_when_nothing_is_new(shop):
     assert after.interactions().equals(before.interactions())
 
 
+def test_the_same_bad_rows_fill_the_quarantine_once(shop):
+    write_shop(shop, [*BASE, row(rating=9), *new_rows(1)])
+    refresh(shop)
+    refresh(shop)
+    assert len(quarantined(shop)) == 1
+    write_shop(shop, [*BASE, row(rating=9), *new_rows(1), row(rating=8)])
+    assert refresh(shop)["strategy"] == "nothing_new"
+    assert len(quarantined(shop)) == 3
+
+
 def everything(settings) -> set[tuple[str, float]]:
     return {(str(path), path.lstat().st_mtime_ns) for path in settings.home.rglob("*")}
 

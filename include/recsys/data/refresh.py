@@ -115,7 +115,7 @@ def plan_refresh(
         force_full=force_full,
         dry_run=dry_run,
     )
-    if not dry_run:
+    if not dry_run and not _is_known_dirt(settings, plan):
         write_quarantine(settings, plan.version_id, view.rejected)
     _refuse_bad_input(plan, config)
     shutil.rmtree(work, ignore_errors=True)
@@ -225,6 +225,14 @@ def publish_version(settings: Settings, work: Path) -> Summary:
         "superseded": manifest["rows"]["superseded"],
         "comment_scorer": manifest["comment_scorer"],
     }
+
+
+def _is_known_dirt(settings: Settings, plan: Plan) -> bool:
+    """Nothing is new, not even bad rows: those of the previous version are in quarantine."""
+    if plan.strategy is not Strategy.NOTHING_NEW or plan.previous_version is None:
+        return False
+    before = open_version(settings, plan.previous_version).manifest
+    return bool(before["quarantined_by_reason"] == plan.quarantined_by_reason)
 
 
 def _tidy(work: Path) -> None:
