@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -43,3 +44,28 @@ def hasaki_view(shared_data: Path) -> pd.DataFrame:
         }
     )
     return view[view["timestamp"].notna() & (view["rating"] > 0)].reset_index(drop=True)
+
+
+_GOOD = ("tốt", "rất thích", "thơm", "da mịn", "sẽ mua lại", "ưng", "tuyệt vời", "giao nhanh")
+_BAD = ("tệ", "thất vọng", "nổi mụn", "hàng giả", "phí tiền", "hôi", "khô rát", "giao chậm")
+_THING = ("kem", "son", "toner", "sữa rửa mặt", "serum", "mặt nạ", "tẩy trang", "kem chống nắng")
+
+
+@pytest.fixture(scope="session")
+def make_shop(make_view: MakeView) -> Callable[..., pd.DataFrame]:
+    """Build a view of `count` reviews, most of them distinct, whose stars follow their words."""
+
+    def build(count: int, seed: int = 0) -> pd.DataFrame:
+        rng = np.random.default_rng(seed)
+        rows: list[Row] = []
+        for number in range(count):
+            happy = rng.random() < 0.7
+            words = rng.choice(_GOOD if happy else _BAD, size=2, replace=False)
+            thing = rng.choice(_THING)
+            text = f"{thing} {words[0]}, {words[1]} sau {rng.integers(500)} ngày"
+            stars = rng.choice([4.0, 5.0] if happy else [1.0, 2.0, 3.0])
+            day = f"2024-{1 + number * 12 // count:02d}-{1 + number % 28:02d}"
+            rows.append((f"{seed}u{rng.integers(count)}", text, float(stars), day))
+        return make_view(rows)
+
+    return build

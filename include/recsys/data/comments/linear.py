@@ -23,7 +23,6 @@ from recsys.errors import InputError
 from recsys.publishing import atomic_folder, sha256_of, write_json
 from recsys.settings import read_mapping
 
-WIDTH = ngrams.BLOCKS * ngrams.BUCKETS
 _MODEL_FILE = "model.npz"
 _MANIFEST_FILE = "manifest.json"
 _ARRAYS = {
@@ -75,7 +74,7 @@ class NgramScorer:
 
     def _dense(self, name: str) -> npt.NDArray[np.float32]:
         values = self.arrays[name]
-        dense = np.zeros((WIDTH, *values.shape[1:]), dtype=np.float32)
+        dense = np.zeros((ngrams.WIDTH, *values.shape[1:]), dtype=np.float32)
         dense[self.arrays["columns"]] = values
         return dense
 

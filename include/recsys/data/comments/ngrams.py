@@ -20,6 +20,7 @@ from recsys.data.comments.teencode import spelled_out
 
 BUCKETS = 1 << 18  # columns of one block
 BLOCKS = 3
+WIDTH = BLOCKS * BUCKETS
 CHARACTER_SIZES = (3, 4, 5)
 _CHUNK = 4_096  # texts at a time: some 50 MB of n-grams
 _THREADS = 2
@@ -52,7 +53,7 @@ def in_chunks(texts: pd.Series) -> Iterator[tuple[slice, sparse.csr_matrix]]:
 
 
 def count(texts: pd.Series) -> sparse.csr_matrix:
-    """float32 counts, one row a text, ``BLOCKS * BUCKETS`` columns. `texts`: str."""
+    """float32 counts, one row a text, `WIDTH` columns. `texts`: str."""
     words = _words(texts)
     n = len(texts)
     blocks = [

@@ -16,7 +16,7 @@ from recsys.content.text import fold_series
 from recsys.data.comments import ngrams
 from recsys.data.comments.config import LearnedConfig
 from recsys.data.comments.evaluation import measure
-from recsys.data.comments.linear import WIDTH, NgramScorer, version_of, weigh
+from recsys.data.comments.linear import NgramScorer, version_of, weigh
 from recsys.data.comments.shingles import UInt64
 from recsys.data.schema import POSITIVE_RATING
 
@@ -123,9 +123,9 @@ def train(units: Units, config: LearnedConfig, as_of: datetime) -> NgramScorer:
     """Fit one model a fold, calibrate on what each had not seen, measure the same way."""
     chosen = units.take(choose(units, config.max_training_texts))
     counts = _count(chosen.texts)
-    seen_in = np.bincount(counts.indices, minlength=WIDTH)
+    seen_in = np.bincount(counts.indices, minlength=ngrams.WIDTH)
     columns = np.flatnonzero(seen_in >= _MIN_TEXTS)
-    idf = np.zeros(WIDTH, dtype=np.float32)
+    idf = np.zeros(ngrams.WIDTH, dtype=np.float32)
     idf[columns] = np.log((1 + len(chosen.key)) / (1 + seen_in[columns])) + 1
     weighed = weigh(counts, idf)[:, columns]
     weights, intercepts = _fit_folds(weighed, chosen, config.folds)
