@@ -1,7 +1,9 @@
 """From a request's values to an answer's: what one user gets, from one snapshot."""
 
-import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -89,10 +91,7 @@ async def recommend_beside(
     service: Service, snapshot: Snapshot, body: RecommendRequest
 ) -> Recommended:
     """The same on the event loop for a quick model, in a thread beside it for a slow one."""
-    if snapshot.inline:
-        return recommend_now(service, snapshot, body)
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(service.slow, recommend_now, service, snapshot, body)
+    return await service.compute(snapshot.inline, recommend_now, service, snapshot, body)
 
 
 def listed(snapshot: Snapshot, ranked: Ranked) -> list[dict[str, Any]]:
@@ -113,33 +112,49 @@ def listed(snapshot: Snapshot, ranked: Ranked) -> list[dict[str, Any]]:
     ]
 
 
-def note(
-    service: Service,
-    endpoint: str,
-    started: float,
-    *,
-    user_id: object = None,
-    topk: int | None = None,
-    made: Recommended | None = None,
-    error: str | None = None,
-    model_id: str | None = None,
-) -> float:
-    """Log one answered request; returns its latency in milliseconds.
+@dataclass
+class Note:
+    """One request on its way to the request log; `latency_ms` is there when it is done."""
 
-    `started` is by `time.perf_counter`.
-    """
-    milliseconds = (time.perf_counter() - started) * 1000
-    service.requests.add(
-        Answered(
-            time=time.time(),
-            endpoint=endpoint,
-            user_id=None if user_id is None else str(user_id),
-            topk=topk,
-            latency_ms=milliseconds,
-            fallback=made.fallback_method is not None if made else None,
-            fallback_method=made.fallback_method if made else None,
-            error=error,
-            model_id=model_id,
+    made: Recommended | None = None
+    model_id: str | None = None
+    latency_ms: float = 0.0
+
+    def of(self, snapshot: Snapshot) -> Snapshot:
+        """Remember which model answers."""
+        self.model_id = snapshot.model_id
+        return snapshot
+
+
+@contextlib.contextmanager
+def noted(
+    service: Service, endpoint: str, *, user_id: object = None, topk: int | None = None
+) -> Iterator[Note]:
+    """Log the request that is answered in the block, with its error if it ends with one."""
+    started = time.perf_counter()
+    note = Note()
+    error: str | None = None
+    try:
+        yield note
+    except ProblemError as problem:
+        error = problem.detail
+        raise
+    except BaseException as fault:
+        error = type(fault).__name__
+        raise
+    finally:
+        note.latency_ms = (time.perf_counter() - started) * 1000
+        method = note.made.fallback_method if note.made else None
+        service.requests.add(
+            Answered(
+                time=time.time(),
+                endpoint=endpoint,
+                user_id=None if user_id is None else str(user_id),
+                topk=topk,
+                latency_ms=note.latency_ms,
+                fallback=method is not None if note.made else None,
+                fallback_method=method,
+                error=error,
+                model_id=note.model_id,
+            )
         )
-    )
-    return milliseconds

@@ -17,9 +17,17 @@ from serving.config import ServiceEnvironment, ServingConfig, load_config, read_
 from serving.coordination import LocalCoordinator, start_with_any
 from serving.engine import Engine
 from serving.guard import Guard
+from serving.housekeeping import Housekeeping
+from serving.inbox import Inbox
 from serving.live import LiveEvents
 from serving.request_log import RequestLog
-from serving.routes import administration, operations, recommendations
+from serving.routes import (
+    administration,
+    interactions,
+    operations,
+    products,
+    recommendations,
+)
 from serving.service import Service, WorkerPlace
 
 logger = logging.getLogger(__name__)
@@ -52,14 +60,17 @@ def create_app(
                 open_service, settings, config, environment, memory, slot
             )
             app.state.service = service
+            housekeeping = Housekeeping(service)
             try:
                 if place is None:
                     await asyncio.to_thread(start_with_any, settings, service.engine)
                 else:
                     service.coordinator = place.coordinator
                     await place.join(service)
+                housekeeping.start()
                 yield
             finally:
+                await asyncio.to_thread(housekeeping.stop)
                 await asyncio.to_thread(service.close)
 
     app = FastAPI(
@@ -69,8 +80,8 @@ def create_app(
         lifespan=lifespan,
     )
     app.include_router(recommendations.router)
-    app.include_router(operations.router)
-    app.include_router(administration.router)
+    for module in (products, interactions, operations, administration):
+        app.include_router(module.router)
     problems.install(app)
     if config.allowed_origins:
         app.add_middleware(
@@ -94,6 +105,11 @@ def open_service(
 ) -> Service:
     """What the routes need, without a model yet."""
     engine = Engine(settings, config)
+    live = LiveEvents(
+        settings.home / "data" / "live_events.db",
+        config.live_interaction_days,
+        shared.ChangeSign(memory),
+    )
     return Service(
         settings=settings,
         config=config,
@@ -102,11 +118,8 @@ def open_service(
         coordinator=LocalCoordinator(settings, engine),
         slot=slot,
         counters=shared.Counters(memory, slot),
-        live=LiveEvents(
-            settings.home / "data" / "live_events.db",
-            config.live_interaction_days,
-            shared.ChangeSign(memory),
-        ),
+        live=live,
+        inbox=Inbox(settings, live),
         requests=RequestLog(
             settings.service_db,
             settings.logs / "service" / "recommender.log",

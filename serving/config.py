@@ -35,6 +35,7 @@ class ServingConfig(ConfigModel):
     personal_lists_seconds: float = Field(default=20, ge=0)
     catalogue_check_seconds: float = Field(default=30, gt=0)
     warmup_requests: int = Field(default=200, ge=0)
+    warmup_seconds: float = Field(default=10, ge=0)
     reload_timeout_seconds: float = Field(default=120, gt=0)
     live_interaction_days: float = Field(default=30, gt=0)
 

@@ -6,8 +6,9 @@ import threading
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.settings import Settings
 from serving.config import ServingConfig
-from serving.loading import load_snapshot
+from serving.loading import load_snapshot, sources, with_current_catalogue
 from serving.snapshot import Snapshot
+from serving.warmup import recent_users, replay
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,10 @@ class Engine:
         """
         with self._preparing:
             folder = Registry(self._settings).folder(find_entry(self._settings, model_id))
-            self._prepared = load_snapshot(self._settings, folder, model_id, self._config)
+            loaded = load_snapshot(self._settings, folder, model_id, self._config)
+            users = recent_users(self._settings.service_db, self._config.warmup_requests)
+            replay(loaded, users, self._config.warmup_seconds)
+            self._prepared = loaded
 
     def commit(self, model_id: str) -> None:
         """Serve the prepared model. Raises `RuntimeError` if `model_id` is not the prepared one."""
@@ -50,6 +54,23 @@ class Engine:
                 raise RuntimeError(f"model {model_id} is not prepared")
             self.snapshot, self._prepared = self._prepared, None
         logger.info("Model in service | model_id=%s", model_id)
+
+    def follow_catalogue(self) -> bool:
+        """Take over the shop's newest catalogue and embeddings, if there are newer ones.
+
+        Returns whether there were. The model stays the same.
+        """
+        with self._preparing:
+            snapshot = self.snapshot
+            if snapshot is None or sources(self._settings, snapshot.artifact) == snapshot.sources:
+                return False
+            fresh = with_current_catalogue(self._settings, snapshot, self._config)
+            if not fresh.catalogue.available.any():
+                logger.error("The new catalogue has none of the model's products; not taken over")
+                return False
+            self.snapshot = fresh
+        logger.info("New catalogue in service | source=%s", fresh.catalogue.source)
+        return True
 
     def abort(self) -> None:
         """Forget the prepared model."""

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recsys.content.embeddings import CURRENT, current_embeddings
 from recsys.data import schema
+from recsys.data.versions import current_version, published_folder
 from recsys.errors import InputError
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.histories import user_range
@@ -27,6 +29,7 @@ NOTHING = np.zeros(0, dtype=np.int32)
 _KNOWN_USERS_CACHED = 65_536
 _TRIAL_TOPK = 10
 _TRIAL_USERS = 5
+_TRIAL_CELLS = 100_000
 
 
 def load_snapshot(settings: Settings, path: Path, model_id: str, config: ServingConfig) -> Snapshot:
@@ -41,21 +44,46 @@ def load_snapshot(settings: Settings, path: Path, model_id: str, config: Serving
     artifact = load_artifact(path)
     if artifact.model_id != model_id:
         raise ArtifactError(f"{path}: expected model {model_id}, found {artifact.model_id}")
-    catalogue = read_catalogue(settings, artifact)
-    snapshot = Snapshot(
+    bare = Snapshot(
         model_id=artifact.model_id,
         model_type=artifact.model_type,
         artifact=artifact,
         position=functools.lru_cache(_KNOWN_USERS_CACHED)(artifact.user_ids.position),
-        catalogue=catalogue,
-        content=read_content(settings, catalogue),
+        catalogue=build_catalogue(artifact.item_ids, artifact.products, artifact.model_id),
+        content=None,
         loaded_at=time.time(),
     )
-    milliseconds = try_out(snapshot)
+    return with_current_catalogue(settings, bare, config)
+
+
+def with_current_catalogue(
+    settings: Settings, snapshot: Snapshot, config: ServingConfig
+) -> Snapshot:
+    """The same model with the shop's newest catalogue and embeddings, tried out.
+
+    Raises `ArtifactError` like `load_snapshot`.
+    """
+    seen = sources(settings, snapshot.artifact)
+    catalogue = read_catalogue(settings, snapshot.artifact)
+    content = read_content(settings, catalogue)
+    fresh = dataclasses.replace(
+        snapshot, catalogue=catalogue, content=content, sources=seen, lists=None
+    )
+    milliseconds = try_out(fresh)
     return dataclasses.replace(
-        snapshot,
+        fresh,
         inline=milliseconds <= config.inline_milliseconds,
-        lists=make_personal_lists(artifact, catalogue, config.personal_lists_seconds),
+        lists=make_personal_lists(snapshot.artifact, catalogue, config.personal_lists_seconds),
+    )
+
+
+def sources(settings: Settings, artifact: Artifact) -> tuple[str, str | None]:
+    """Names of the catalogue's data version (the model's id without one) and embedding set."""
+    folder = published_folder(settings)
+    current = settings.embeddings / CURRENT
+    return (
+        folder.name if folder is not None else artifact.model_id,
+        current.readlink().name if current.is_symlink() else None,
     )
 
 
@@ -72,7 +100,8 @@ def try_out(snapshot: Snapshot) -> float:
     if not snapshot.catalogue.available.any():
         raise ArtifactError(f"{artifact.path}: none of its products is available in the shop")
     if known:
-        trial = user_range(artifact.histories, 0, min(known, 64))
+        many = max(1, _TRIAL_CELLS // len(artifact.item_ids))
+        trial = user_range(artifact.histories, 0, min(known, many))
         scores = artifact.model.score(trial, now)
         if scores.shape != (trial.users, len(artifact.item_ids)):
             raise ArtifactError(
@@ -98,8 +127,6 @@ def try_out(snapshot: Snapshot) -> float:
 
 def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
     """The shop's newest catalogue in the model's order; the model's own copy if there is none."""
-    from recsys.data.versions import current_version
-
     try:
         version = current_version(settings)
         products, source = version.products(), version.version_id
@@ -115,10 +142,8 @@ def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
 def read_content(settings: Settings, catalogue: Catalogue) -> ContentIndex | None:
     """The current text embeddings in the model's order, None when there are none yet."""
     try:
-        from recsys.content.embeddings import current_embeddings
-
         current = current_embeddings(settings)
-    except (ImportError, InputError, OSError) as error:
+    except (InputError, OSError) as error:
         logger.warning("Text embeddings cannot be used | reason=%s", error)
         return None
     if current is None:
@@ -130,4 +155,6 @@ def read_content(settings: Settings, catalogue: Catalogue) -> ContentIndex | Non
     vectors[columns[rows]] = current.vectors[rows]
     covered = np.zeros(len(catalogue.item_ids), dtype=bool)
     covered[columns[rows]] = True
-    return ContentIndex(vectors, covered, current.encode_query, str(settings.embeddings))
+    # A product without text has a vector of zeros and is as good as none.
+    covered &= vectors.any(axis=1)
+    return ContentIndex(vectors, covered, current.encode_query)

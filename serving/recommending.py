@@ -1,6 +1,7 @@
 """Recommendations from a snapshot: pure functions, no network, no clock, no state."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from serving.live import LiveEvent
 from serving.ranking import BoolArray, Ranked, top_items
 from serving.snapshot import ContentIndex, Snapshot
 
-MODEL = None
+MODEL: Final = None
 CONTENT = "content"
 POPULARITY = "popularity"
 
@@ -110,6 +111,16 @@ def similar(snapshot: Snapshot, item: int, wanted: Wanted) -> Recommended:
         ranked = top_items(near, allowed, excluded, snapshot.catalogue.families, wanted.topk)
         return Recommended(ranked, CONTENT)
     return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
+
+
+def search(snapshot: Snapshot, content: ContentIndex, query: str, wanted: Wanted) -> Ranked:
+    """Products whose text is near to `query`; none if no part of the query is known."""
+    vector = content.encode(query)
+    if not vector.any():
+        return Ranked([], [])
+    allowed = wanted.allowed & content.covered
+    families = snapshot.catalogue.families
+    return top_items(content.vectors @ vector, allowed, wanted.excluded, families, wanted.topk)
 
 
 def content_scores(content: ContentIndex, items: IntArray) -> FloatArray | None:

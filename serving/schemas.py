@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 IdText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 """An id as text."""
@@ -96,6 +96,144 @@ class RecommendResponse(_Answer):
     )
     model_id: str
     latency_ms: float
+
+
+class BatchRequest(Filters):
+    """The lists of many users."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_ids": [EXAMPLE_USER, "guest-7"], "topk": 3}]}
+    )
+
+    user_ids: list[Id] = Field(min_length=1, max_length=10_000)
+    topk: int = Field(default=10, ge=1, le=1000)
+    exclude_seen: bool = True
+    exclude: list[Id] = Field(default_factory=list, max_length=1000)
+
+
+class BatchResponse(_Answer):
+    """All lists, in the order of the users asked for, all made by one model."""
+
+    results: list[RecommendResponse]
+    count: int
+    model_id: str
+    latency_ms: float
+
+
+class SimilarRequest(Filters):
+    """Products like another."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"product_id": EXAMPLE_PRODUCT, "topk": 5}]}
+    )
+
+    product_id: Id
+    topk: int = Field(default=10, ge=1, le=1000)
+    exclude: list[Id] = Field(default_factory=list, max_length=1000)
+
+
+class SimilarResponse(_Answer):
+    """Products like `product_id`, most similar first."""
+
+    product_id: str
+    product_name: str
+    recommendations: list[Recommendation]
+    count: int
+    fallback: bool
+    fallback_method: str | None = Field(description="content or popularity", examples=[None])
+    model_id: str
+    latency_ms: float
+
+
+class SearchRequest(Filters):
+    """Products by words."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": "kem chống nắng cho da dầu", "topk": 5}]}
+    )
+
+    query: Annotated[
+        str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)
+    ] = Field(description="Vietnamese or English, with or without accents.")
+    topk: int = Field(default=10, ge=1, le=1000)
+
+
+class SearchResponse(_Answer):
+    """Products that fit the query, best first; none if no word of it is known."""
+
+    query: str
+    recommendations: list[Recommendation]
+    count: int
+    model_id: str
+    latency_ms: float
+
+
+class Interaction(_Request):
+    """A purchase or review. `event_id` makes it safe to send again: it counts once."""
+
+    event_id: IdText
+    user_id: Id
+    product_id: Id
+    rating: float = Field(ge=1, le=5, allow_inf_nan=False, description="Stars.")
+    timestamp: AwareDatetime | None = Field(
+        default=None, description="When it happened, with a time zone; default: now."
+    )
+    comment: str = Field(default="", max_length=10_000)
+
+
+class InteractionsRequest(_Request):
+    """One or many interactions."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "event_id": "order-1001-1",
+                            "user_id": EXAMPLE_USER,
+                            "product_id": EXAMPLE_PRODUCT,
+                            "rating": 5,
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
+    events: list[Interaction] = Field(min_length=1, max_length=10_000)
+
+
+class InteractionsResponse(_Answer):
+    """The interactions are on the disk; the next data refresh has them, each once."""
+
+    accepted: int
+
+
+class Traffic(_Answer):
+    """Requests of the last minutes, over all workers."""
+
+    minutes: int
+    requests: int
+    requests_per_second: float
+    error_rate: float | None
+    fallback_rate: float | None
+    avg_latency_ms: float | None
+    p50_latency_ms: float | None
+    p95_latency_ms: float | None
+    p99_latency_ms: float | None
+
+
+class Stats(_Answer):
+    """What the request log says, and the state of this worker."""
+
+    traffic: list[Traffic]
+    fallback_methods: dict[str, int]
+    endpoints: dict[str, int]
+    model_id: str | None
+    uptime_seconds: float
+    rows_waiting: int
+    rows_dropped: int
 
 
 class ReloadRequest(_Request):

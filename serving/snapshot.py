@@ -67,14 +67,11 @@ class ContentIndex:
         ``(items,)`` has an embedding.
     encode
         From a text query to its ``(d,)`` vector.
-    source
-        Where the vectors are from, to notice newer ones.
     """
 
     vectors: FloatArray
     covered: BoolArray
     encode: Callable[[str], FloatArray]
-    source: str
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,8 @@ class Snapshot:
         Scoring one user is quick enough to be done on the event loop.
     loaded_at
         Seconds since 1970.
+    sources
+        Names of the catalogue's version and of the embedding set, to notice newer ones.
     lists
         What known users get as long as nothing new is known of them.
     """
@@ -100,6 +99,7 @@ class Snapshot:
     catalogue: Catalogue
     content: ContentIndex | None
     loaded_at: float
+    sources: tuple[str, str | None] = ("", None)
     lists: "PersonalLists | None" = None
     inline: bool = True
 

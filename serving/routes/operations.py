@@ -2,18 +2,23 @@
 
 import asyncio
 import logging
+import sqlite3
 import time
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from recsys.models.storage import ArtifactError
 from serving.answering import serving_snapshot
+from serving.exposition import exposition
 from serving.loading import try_out
-from serving.problems import documented
-from serving.schemas import Health, ModelInfo
+from serving.problems import ProblemError, documented
+from serving.schemas import Health, ModelInfo, Stats
 from serving.service import Service
 from serving.snapshot import Snapshot
+from serving.stats import read_stats
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +74,39 @@ async def model_info(request: Request) -> ModelInfo:
         metrics=dict(manifest.get("metrics") or {}),
         hyperparameters=dict(manifest.get("hyperparameters") or {}),
     )
+
+
+@router.get(
+    "/stats",
+    response_model=Stats,
+    responses=documented(429, 503),
+    summary="Traffic of the last day",
+)
+async def stats(request: Request) -> Stats:
+    """Counts, rates and latencies from the request log, over all workers."""
+    service: Service = request.app.state.service
+    try:
+        found = await service.compute(False, read_stats, service.settings.service_db)
+    except sqlite3.Error as error:
+        raise ProblemError(503, f"The request log cannot be read: {error}.") from error
+    return Stats(
+        **found,
+        model_id=service.engine.model_id,
+        uptime_seconds=time.time() - service.started_at,
+        rows_waiting=service.requests.pending,
+        rows_dropped=service.requests.dropped,
+    )
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses=documented(429, 503),
+    summary="Metrics for Prometheus",
+)
+async def metrics(request: Request) -> Response:
+    """Counters of all workers since the service started, in Prometheus' text format."""
+    return Response(exposition(request.app.state.service), media_type=CONTENT_TYPE_LATEST)
 
 
 def _examine(snapshot: Snapshot | None) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Lists of products for users."""
 
 import time
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
@@ -8,13 +9,16 @@ from pydantic_core import to_json
 from serving.answering import (
     check_topk,
     listed,
-    note,
+    noted,
     recommend_beside,
+    recommend_now,
     serving_snapshot,
 )
 from serving.problems import ProblemError, documented
-from serving.schemas import RecommendRequest, RecommendResponse
+from serving.recommending import Recommended
+from serving.schemas import BatchRequest, BatchResponse, RecommendRequest, RecommendResponse
 from serving.service import Service
+from serving.snapshot import Snapshot
 
 router = APIRouter(tags=["recommendations"])
 
@@ -31,48 +35,76 @@ async def recommend(body: RecommendRequest, request: Request) -> Response:
     Never an error for an unknown user. The list is filled up to `topk` after filtering, as long
     as there are products that pass.
     """
-    started = time.perf_counter()
     service: Service = request.app.state.service
-    model_id = None
-    try:
+    with noted(service, "recommend", user_id=body.user_id, topk=body.topk) as note:
         check_topk(service, body.topk)
-        snapshot = serving_snapshot(service)
-        model_id = snapshot.model_id
-        made = await recommend_beside(service, snapshot, body)
-    except Exception as error:
-        note(
-            service,
-            "recommend",
-            started,
-            user_id=body.user_id,
-            topk=body.topk,
-            error=error.detail if isinstance(error, ProblemError) else type(error).__name__,
-            model_id=model_id,
-        )
-        raise
+        snapshot = note.of(serving_snapshot(service))
+        note.made = made = await recommend_beside(service, snapshot, body)
+        answer = _answer(snapshot, body.user_id, made)
+    answer["latency_ms"] = note.latency_ms
+    return _json(answer)
+
+
+@router.post(
+    "/batch_recommend",
+    response_model=BatchResponse,
+    responses=documented(400, 413, 422, 429, 503),
+    summary="Products for many users",
+)
+async def batch_recommend(body: BatchRequest, request: Request) -> Response:
+    """The same for many users in one request. Computed beside the event loop, so that single
+    requests do not wait for it."""
+    service: Service = request.app.state.service
+    started = time.perf_counter()
+    with noted(service, "batch_recommend", topk=body.topk) as note:
+        check_topk(service, body.topk)
+        most = service.config.max_batch_users
+        if len(body.user_ids) > most:
+            raise ProblemError(
+                422, f"user_ids: at most {most} users are allowed, not {len(body.user_ids)}."
+            )
+        snapshot = note.of(serving_snapshot(service))
+        answers = await service.compute(False, _all_answers, service, snapshot, body)
+    return _json(
+        {
+            "results": answers,
+            "count": len(answers),
+            "model_id": snapshot.model_id,
+            "latency_ms": (time.perf_counter() - started) * 1000,
+        }
+    )
+
+
+def _all_answers(service: Service, snapshot: Snapshot, body: BatchRequest) -> list[dict[str, Any]]:
+    shared = body.model_dump(exclude={"user_ids"})
+    answers = []
+    for user_id in body.user_ids:
+        # Each list is a row of the request log, as if it had been asked for alone.
+        with noted(service, "batch_recommend.user", user_id=user_id, topk=body.topk) as note:
+            asked = RecommendRequest.model_construct(user_id=user_id, history=[], **shared)
+            note.made = made = recommend_now(service, note.of(snapshot), asked)
+            answer = _answer(snapshot, user_id, made)
+        answer["latency_ms"] = note.latency_ms
+        answers.append(answer)
+    return answers
+
+
+def _answer(snapshot: Snapshot, user_id: int | str, made: Recommended) -> dict[str, Any]:
+    """The content of a `RecommendResponse`.
+
+    Not made through that class: the document is the same (a test compares them), the time a
+    quarter.
+    """
     products = listed(snapshot, made.ranked)
-    latency = note(
-        service,
-        "recommend",
-        started,
-        user_id=body.user_id,
-        topk=body.topk,
-        made=made,
-        model_id=model_id,
-    )
-    # Made by hand and not by FastAPI's response model: the same document (a test compares them)
-    # for a quarter of the time.
-    return Response(
-        to_json(
-            {
-                "user_id": body.user_id,
-                "recommendations": products,
-                "count": len(products),
-                "fallback": made.fallback_method is not None,
-                "fallback_method": made.fallback_method,
-                "model_id": model_id,
-                "latency_ms": latency,
-            }
-        ),
-        media_type="application/json",
-    )
+    return {
+        "user_id": user_id,
+        "recommendations": products,
+        "count": len(products),
+        "fallback": made.fallback_method is not None,
+        "fallback_method": made.fallback_method,
+        "model_id": snapshot.model_id,
+    }
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(to_json(content), media_type="application/json")

@@ -1,0 +1,70 @@
+"""What the request log says about the last minutes and hours."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.database import connect
+
+WINDOWS_MINUTES = (1, 60, 1440)
+_TIMEOUT_SECONDS = 5.0
+_SAMPLE = 100_000
+
+
+def read_stats(database: Path) -> dict[str, Any]:
+    """Traffic by window, and of the longest window the requests by endpoint and by fallback.
+
+    Percentiles are those of the newest 100,000 requests of a window.
+    """
+    connection = connect(database, timeout=_TIMEOUT_SECONDS)
+    try:
+        since = (f"-{max(WINDOWS_MINUTES)} minutes",)
+        return {
+            "traffic": [_traffic(connection, minutes) for minutes in WINDOWS_MINUTES],
+            "endpoints": dict(
+                connection.execute(
+                    "SELECT endpoint, count(*) FROM requests WHERE timestamp > "
+                    "datetime('now', ?) GROUP BY endpoint",
+                    since,
+                ).fetchall()
+            ),
+            "fallback_methods": dict(
+                connection.execute(
+                    "SELECT fallback_method, count(*) FROM requests WHERE timestamp > "
+                    "datetime('now', ?) AND fallback_method IS NOT NULL GROUP BY fallback_method",
+                    since,
+                ).fetchall()
+            ),
+        }
+    finally:
+        connection.close()
+
+
+def _traffic(connection: Any, minutes: int) -> dict[str, Any]:
+    since = (f"-{minutes} minutes",)
+    row = connection.execute(
+        "SELECT count(*) AS requests, avg(error IS NOT NULL) AS errors, avg(fallback) AS "
+        "fallbacks, avg(latency_ms) AS latency FROM requests WHERE timestamp > datetime('now', ?)",
+        since,
+    ).fetchone()
+    latencies = [
+        value
+        for (value,) in connection.execute(
+            "SELECT latency_ms FROM requests WHERE timestamp > datetime('now', ?) "
+            "ORDER BY id DESC LIMIT ?",
+            (*since, _SAMPLE),
+        )
+    ]
+    p50, p95, p99 = np.percentile(latencies, (50, 95, 99)).tolist() if latencies else [None] * 3
+    return {
+        "minutes": minutes,
+        "requests": row["requests"],
+        "requests_per_second": row["requests"] / (60 * minutes),
+        "error_rate": row["errors"],
+        "fallback_rate": row["fallbacks"],
+        "avg_latency_ms": row["latency"],
+        "p50_latency_ms": p50,
+        "p95_latency_ms": p95,
+        "p99_latency_ms": p99,
+    }
