@@ -1,0 +1,84 @@
+"""Keys, duplicates and events."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys.data import schema
+from recsys.data.events import (
+    EVENT_KEY,
+    KEY,
+    USER_NUMBER,
+    add_keys,
+    event_ids,
+    event_keys,
+    event_weights,
+    latest_rows,
+    ordered_by,
+)
+
+
+def frame(*rows: tuple[str, str, float, str, str]) -> pd.DataFrame:
+    table = pd.DataFrame(
+        rows,
+        columns=[schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT],
+    )
+    table[schema.TIMESTAMP] = pd.to_datetime(table[schema.TIMESTAMP], utc=True).dt.as_unit("us")
+    text = [schema.USER, schema.PRODUCT, schema.COMMENT]
+    table = table.astype({schema.RATING: "float32", **dict.fromkeys(text, "str")})
+    add_keys(table)
+    return table
+
+
+def test_rows_of_one_user_time_and_text_are_one_event():
+    table = frame(
+        ("u", "1", 5, "2025-01-01", "tốt"),
+        ("u", "2", 5, "2025-01-01", "tốt"),
+        ("u", "1", 5, "2025-01-02", "tốt"),
+        ("u", "1", 5, "2025-01-01", "tệ"),
+        ("v", "1", 5, "2025-01-01", "tốt"),
+    )
+    keys = table[EVENT_KEY].tolist()
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
+    assert table[KEY].is_unique
+
+
+def test_fields_do_not_run_into_each_other():
+    table = frame(("ab", "c", 5, "2025-01-01", ""), ("a", "bc", 5, "2025-01-01", ""))
+    assert table[KEY].is_unique
+
+
+def test_the_latest_row_of_a_pair_stays_and_of_one_time_the_better_rating():
+    latest = latest_rows(
+        frame(
+            ("u", "1", 5, "2025-01-01", "a"),
+            ("u", "1", 2, "2025-01-03", "b"),
+            ("u", "1", 4, "2025-01-03", "c"),
+            ("t", "2", 1, "2025-01-02", "d"),
+        )
+    )
+    assert latest[schema.COMMENT].tolist() == ["d", "c"]
+    assert latest[USER_NUMBER].tolist() == [0, 1]
+
+
+def test_ids_of_events_can_be_turned_back_into_keys():
+    keys = np.array([0, 1, 2**64 - 1], dtype=np.uint64)
+    ids = event_ids(keys)
+    assert ids.tolist() == ["0" * 16, "0" * 15 + "1", "f" * 16]
+    assert (event_keys(ids) == keys).all()
+    assert len(event_ids(keys[:0])) == 0
+
+
+def test_copies_weigh_less():
+    keys = np.array([7, 7, 7, 7, 9], dtype=np.uint64)
+    assert event_weights(keys) == pytest.approx([0.5, 0.5, 0.5, 0.5, 1])
+
+
+def test_ties_are_broken_like_a_lexicographic_sort():
+    rng = np.random.default_rng(0)
+    first, second, third = rng.integers(20, size=(3, 500))
+    expected = np.lexsort((third, second, first))
+    found = ordered_by(first, second, third)
+    for column in (first, second, third):
+        assert (column[found] == column[expected]).all()
