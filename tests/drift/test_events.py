@@ -51,6 +51,18 @@ def test_a_user_is_new_in_the_week_of_the_first_event() -> None:
     assert events.first_weeks[events.users].tolist() == [events.weeks.min()] * 2
 
 
+def test_weeks_before_the_first_wanted_one_only_tell_who_is_new() -> None:
+    rows = frame(
+        ("u", "A", 5, "2024-05-01 10:00", "e1"),
+        ("u", "B", 5, "2024-06-04 10:00", "e2"),
+        ("v", "B", 5, "2024-06-04 10:00", "e3"),
+    )
+    week = int(events_of(rows, ZONE).weeks.max())
+    events = events_of(rows, ZONE, first_week=week)
+    assert len(events) == 2
+    assert (events.first_weeks[events.users] < week).tolist() == [True, False]
+
+
 def test_an_empty_frame_has_no_events() -> None:
     assert len(events_of(frame(), ZONE)) == 0
 

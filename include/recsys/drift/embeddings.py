@@ -10,6 +10,7 @@ from recsys.drift.config import DriftConfig
 from recsys.drift.popularity import possible_draws, relabel
 from recsys.drift.statistics import Counts, Floats
 
+_DRAWS = 499
 Vectors = NDArray[np.float32]
 
 
@@ -40,7 +41,7 @@ def check_embedding(span: Span, vectors: Vectors | None, config: DriftConfig) ->
         return Check("embedding", INSUFFICIENT, details=details)
     observed = float(_distances(old[None], new[None], vectors)[0])
     rng = np.random.default_rng([11, span.week.number])
-    draws = relabel(old, new, possible_draws(len(old)), rng)
+    draws = relabel(old, new, possible_draws(len(old), _DRAWS), rng)
     null = np.concatenate([_distances(drawn.old, drawn.new, vectors) for drawn in draws])
     effect = (observed - float(null.mean())) / variance
     return Check(

@@ -111,11 +111,12 @@ class Events:
         return np.bincount(self.products, minlength=len(self.product_ids))
 
 
-def events_of(interactions: pd.DataFrame, zone: ZoneInfo) -> Events:
-    """Collapse `interactions` to events.
+def events_of(interactions: pd.DataFrame, zone: ZoneInfo, first_week: int = 0) -> Events:
+    """Collapse `interactions` to events, those of week number `first_week` and later.
 
     Needs USER, PRODUCT, RATING and TIMESTAMP; uses EVENT (else each row is an event of its own),
-    COMMENT and COMMENT_QUALITY. Of an event's rows the first one counts.
+    COMMENT and COMMENT_QUALITY. Of an event's rows the first one counts. Earlier rows only tell
+    which customers are not new.
 
     Raises
     ------
@@ -128,26 +129,21 @@ def events_of(interactions: pd.DataFrame, zone: ZoneInfo) -> Events:
     times = interactions[schema.TIMESTAMP]
     if not isinstance(times.dtype, pd.DatetimeTZDtype):
         raise InputError(f"interactions: {schema.TIMESTAMP} must be times with a time zone (UTC)")
-    frame, copies = interactions, np.ones(len(interactions), dtype=np.int64)
-    if schema.EVENT in interactions.columns:
-        codes, distinct = pd.factorize(interactions[schema.EVENT])
-        copies = np.bincount(codes, minlength=len(distinct))
-        first = np.full(len(distinct), len(codes))
-        np.minimum.at(first, codes, np.arange(len(codes)))
-        frame = interactions.iloc[first]
-    local = frame[schema.TIMESTAMP].dt.tz_convert(zone).dt.tz_localize(None)
+    local = times.dt.tz_convert(zone).dt.tz_localize(None)
     days = local.to_numpy().astype("datetime64[D]").astype(np.int64) + _MONDAY_OFFSET
-    order = np.argsort(days, kind="stable")
-    days, copies, frame = days[order], copies[order], frame.iloc[order]
-    users, user_ids = pd.factorize(frame[schema.USER])
-    products, product_ids = pd.factorize(frame[schema.PRODUCT], sort=True)
-    weeks = days // 7
+    users, user_ids = pd.factorize(interactions[schema.USER])
     first_weeks = np.full(len(user_ids), np.iinfo(np.int64).max)
-    np.minimum.at(first_weeks, users, weeks)
+    np.minimum.at(first_weeks, users, days // 7)
+
+    rows, copies = _first_rows(interactions, np.flatnonzero(days // 7 >= first_week))
+    order = np.argsort(days[rows], kind="stable")
+    rows, copies = rows[order], copies[order]
+    frame = interactions.iloc[rows]
+    products, product_ids = pd.factorize(frame[schema.PRODUCT], sort=True)
     return Events(
-        weeks=weeks,
-        weekdays=days % 7,
-        users=users.astype(np.int64),
+        weeks=days[rows] // 7,
+        weekdays=days[rows] % 7,
+        users=users[rows].astype(np.int64),
         products=products.astype(np.int64),
         ratings=frame[schema.RATING].to_numpy(np.float64),
         copies=copies,
@@ -160,6 +156,18 @@ def events_of(interactions: pd.DataFrame, zone: ZoneInfo) -> Events:
         product_ids=pd.Index(product_ids),
         first_weeks=first_weeks,
     )
+
+
+def _first_rows(
+    interactions: pd.DataFrame, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first of each event's `rows`, and how many rows the event has."""
+    if schema.EVENT not in interactions.columns:
+        return rows, np.ones(len(rows), dtype=np.int64)
+    codes, distinct = pd.factorize(interactions[schema.EVENT].iloc[rows])
+    first = np.full(len(distinct), len(codes))
+    np.minimum.at(first, codes, np.arange(len(codes)))
+    return rows[first], np.bincount(codes, minlength=len(distinct)).astype(np.int64)
 
 
 def product_names(products: pd.DataFrame) -> Mapping[str, str]:

@@ -131,11 +131,11 @@ def _read(
     columns = dict.fromkeys([*drift_events.COLUMNS, *(drift_model.COLUMNS if past else ())])
     rows = version.interactions(list(columns))
     rows = rows[rows[schema.TIMESTAMP] < pd.Timestamp(week.end)]
-    events = events_of(rows, week.zone)
     stop = _reference_stop(week, config, past)
     weeks_back = 1 + config.gap_weeks + max(config.reference_weeks, config.volume.history_weeks)
     if stop is not None:
         weeks_back = max(weeks_back, week.number - stop + config.reference_weeks)
+    events = events_of(rows, week.zone, week.number - 2 * weeks_back)
     material = material_of(events, weeks_back, week, config)
     return (
         Material(
@@ -145,7 +145,7 @@ def _read(
             prediction=Prediction(past, rows) if past else None,
             reference_stop=stop,
         ),
-        events.between(week.number - 2 * weeks_back, week.number + 1),
+        events,
     )
 
 
