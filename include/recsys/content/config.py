@@ -37,7 +37,7 @@ class StaticConfig(ConfigModel):
 
     dimensions: int = Field(default=384, ge=2)
     vocabulary: int = Field(default=20_000, ge=100)
-    fit_products: int = Field(default=20_000, ge=1)
+    fit_products: int = Field(default=10_000, ge=1)
     name_repeats: int = Field(default=2, ge=1)
 
 
@@ -46,7 +46,7 @@ class ContentConfig(ConfigModel):
 
     text_fields: tuple[str, ...] = Field(min_length=1)
     boilerplate_share: float = Field(default=0.2, gt=0, le=1)
-    max_characters: int = Field(default=2_000, ge=1)
+    max_characters: int = Field(default=1_000, ge=1)
     model: ModelConfig = ModelConfig()
     catalog_static: StaticConfig = StaticConfig()
     refit_share: float = Field(default=0.2, ge=0, le=1)

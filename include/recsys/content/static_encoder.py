@@ -22,7 +22,7 @@ _TOKENIZER_FILE = "tokenizer.json"
 _WEIGHTS_FILE = "model.safetensors"
 _WEIGHTS_NAME = "embedding.weight"
 _SMALLEST_NORM = 1e-12  # torch's
-_BLOCK = 2_000  # texts
+BLOCK = 1_000  # texts that are worked on at once, so that memory stays small
 
 
 class StaticEncoder:
@@ -61,26 +61,21 @@ class StaticEncoder:
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """``(texts, d)`` unit vectors; zeros for a text without any known token."""
-        tokens, bounds = tokenize(self.tokenizer, texts)
         if len(texts) == 1:
+            tokens, _ = tokenize(self.tokenizer, texts)
             return normalised(self.weights[tokens].sum(axis=0, keepdims=True))
-        # In blocks, so that a core each can work on one: the product gives up the interpreter.
-        blocks = [(i, min(i + _BLOCK, len(texts))) for i in range(0, len(texts), _BLOCK)]
-        with ThreadPoolExecutor() as threads:
-            sums = list(
-                threads.map(
-                    lambda block: self._sums(tokens, bounds[block[0] : block[1] + 1]), blocks
-                )
-            )
+        blocks = [texts[start : start + BLOCK] for start in range(0, len(texts), BLOCK)]
+        with ThreadPoolExecutor() as threads:  # both steps give up the interpreter's lock
+            sums = list(threads.map(self._sums, blocks))
         return normalised(np.concatenate([np.zeros((0, self.dimensions), np.float32), *sums]))
 
-    def _sums(self, tokens: NDArray[np.int64], bounds: NDArray[np.int64]) -> FloatArray:
+    def _sums(self, texts: Sequence[str]) -> FloatArray:
         from scipy import sparse  # not needed for queries
 
-        mine = tokens[bounds[0] : bounds[-1]]
+        tokens, bounds = tokenize(self.tokenizer, texts)
         counts = sparse.csr_array(
-            (np.ones(len(mine), dtype=np.float32), mine, bounds - bounds[0]),
-            shape=(len(bounds) - 1, len(self.weights)),
+            (np.ones(len(tokens), dtype=np.float32), tokens, bounds),
+            shape=(len(texts), len(self.weights)),
         )
         counts.sum_duplicates()
         sums: FloatArray = counts @ self.weights
@@ -89,13 +84,17 @@ class StaticEncoder:
 
 def tokenize(
     tokenizer: Tokenizer, texts: Sequence[str]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """``(tokens, bounds)``: the ids of text ``i`` are ``tokens[bounds[i]:bounds[i + 1]]``."""
-    ids = [e.ids for e in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
-    bounds = np.zeros(len(ids) + 1, dtype=np.int64)
+    ids: list[NDArray[np.int32]] = []
+    for start in range(0, len(texts), BLOCK):  # an encoding weighs a hundred times its ids
+        found = tokenizer.encode_batch_fast(
+            list(texts[start : start + BLOCK]), add_special_tokens=False
+        )
+        ids.extend(np.array(encoding.ids, dtype=np.int32) for encoding in found)
+    bounds = np.zeros(len(ids) + 1, dtype=np.int32)
     np.cumsum([len(each) for each in ids], out=bounds[1:])
-    tokens = np.fromiter((i for each in ids for i in each), dtype=np.int64, count=int(bounds[-1]))
-    return tokens, bounds
+    return np.concatenate([np.zeros(0, np.int32), *ids]), bounds
 
 
 def normalised(vectors: FloatArray) -> FloatArray:

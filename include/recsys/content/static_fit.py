@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from recsys.content.config import StaticConfig
@@ -121,11 +122,13 @@ def _components(
     weighted.data = (1 + np.log(weighted.data)) * rarity[weighted.indices].astype(np.float32)
     norms = np.sqrt(weighted.multiply(weighted).sum(axis=1))
     weighted.data /= np.repeat(np.maximum(norms, 1e-12), np.diff(weighted.indptr))
-    _, values, components = randomized_svd(
-        weighted.astype(np.float32),
-        min(dimensions, *weighted.shape),
-        n_iter=_SVD_STEPS,
-        random_state=_SEED,
-    )
+    # The matrices are too slim for several threads to help, and one gives the same bits anywhere.
+    with threadpool_limits(1, user_api="blas"):
+        _, values, components = randomized_svd(
+            weighted.astype(np.float32),
+            min(dimensions, *weighted.shape),
+            n_iter=_SVD_STEPS,
+            random_state=_SEED,
+        )
     kept: FloatArray = components[values > _SMALLEST_COMPONENT * values[0]].T
     return kept
