@@ -1,0 +1,148 @@
+"""Every DAG file keeps the house's rules."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.schedule import load_schedule
+from recsys.settings import REPOSITORY, Settings
+
+DAGS = sorted((REPOSITORY / "dags").glob("*.py"))
+JOBS = tuple(json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())["jobs"])
+HEAVY = (
+    "pandas",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "pyarrow",
+    "implicit",
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "matplotlib",
+    "optuna",
+)
+SHARED_POOLS = {"health_probes"}
+OPTIONS = {
+    "data_refresh": {"force_full", "dry_run"},
+    "bert_embeddings": {"force"},
+    "drift_detection": {"reference_days"},
+    "model_training": {"model_types"},
+    "model_deployment": {"model_id", "rollback", "dry_run"},
+    "health_check": {"component"},
+}
+
+
+def inspect(folder: Path, home: Path, **variables: str) -> dict[str, Any]:
+    """What Airflow makes of a DAG folder, in a process and an Airflow home of their own."""
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "PYTHONPATH": str(REPOSITORY / "include"),
+        **variables,
+    }
+    script = Path(__file__).with_name("inspect_dags.py")
+    result = subprocess.run(
+        [sys.executable, str(script), str(folder), *HEAVY],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return dict(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return inspect(REPOSITORY / "dags", tmp_path_factory.mktemp("airflow"))
+
+
+def test_every_dag_file_loads_and_there_is_one_for_each_job(bag):
+    assert bag["import_errors"] == {}
+    assert set(JOBS) <= set(bag["dags"])
+    assert {Path(dag["file"]).stem: dag_id for dag_id, dag in bag["dags"].items()} == {
+        path.stem: path.stem for path in DAGS
+    }
+
+
+def test_no_dag_file_imports_a_heavy_package(bag):
+    assert bag["heavy"] == []
+
+
+def test_schedule_timeout_and_deadline_come_from_the_configuration(bag):
+    schedule = load_schedule(Settings(REPOSITORY))
+    for job, timing in schedule.jobs.items():
+        dag = bag["dags"][job]
+        assert dag["timetable"] == "CronDataIntervalTimetable"
+        assert dag["cron"] == timing.cron
+        assert "Asia/Ho_Chi_Minh" in dag["timezone"]
+        assert dag["timeout_seconds"] == timing.timeout_minutes * 60
+        assert dag["deadline_seconds"] == [timing.deadline_minutes * 60]
+
+
+def test_runs_of_a_job_never_overlap_and_never_catch_up(bag):
+    for dag in bag["dags"].values():
+        assert dag["max_active_runs"] == 1
+        assert dag["catchup"] is False
+
+
+def test_every_task_runs_in_a_pool_that_exists_and_reports_its_failure(bag):
+    pools = json.loads((REPOSITORY / "config" / "pools.json").read_text())
+    for dag_id, dag in bag["dags"].items():
+        assert dag["has_failure_callback"], dag_id
+        for task_id, task in dag["tasks"].items():
+            assert task["pool"] in {dag_id} | SHARED_POOLS, (dag_id, task_id)
+            assert task["pool"] in pools
+            assert task["has_failure_callback"], (dag_id, task_id)
+    for job in JOBS:
+        assert pools[job]["slots"] == 1
+
+
+def test_every_dag_is_tagged_and_carries_its_runbook(bag):
+    for dag_id, dag in bag["dags"].items():
+        assert "recsys" in dag["tags"]
+        assert "**When it fails**" in (dag["doc"] or ""), dag_id
+
+
+@pytest.mark.parametrize("job", OPTIONS)
+def test_the_documented_options_are_params(bag, job):
+    assert OPTIONS[job] <= set(bag["dags"][job]["params"])
+
+
+@pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
+def test_nothing_imports_from_dags(path):
+    sources = [*(REPOSITORY / "include").rglob("*.py"), *(REPOSITORY / "serving").rglob("*.py")]
+    assert not [s for s in sources if f"dags.{path.stem}" in s.read_text(encoding="utf-8")]
+
+
+def test_a_bad_schedule_is_an_import_error_that_names_the_key(tmp_path):
+    config = tmp_path / "home" / "config"
+    config.mkdir(parents=True)
+    schedule = json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())
+    schedule["jobs"]["data_refresh"]["cron"] = "at two o'clock"
+    (config / "scheduler_config.json").write_text(json.dumps(schedule))
+    home = str(tmp_path / "home")
+    bag = inspect(REPOSITORY / "dags", tmp_path / "airflow", RECSYS_HOME=home)
+    assert bag["dags"] == {}
+    assert all("jobs.data_refresh.cron" in error for error in bag["import_errors"].values())
+
+
+def test_a_disabled_job_stays_visible_without_a_schedule(tmp_path):
+    config = tmp_path / "home" / "config"
+    config.mkdir(parents=True)
+    schedule = json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())
+    schedule["jobs"]["drift_detection"]["enabled"] = False
+    (config / "scheduler_config.json").write_text(json.dumps(schedule))
+    home = str(tmp_path / "home")
+    bag = inspect(REPOSITORY / "dags", tmp_path / "airflow", RECSYS_HOME=home)
+    assert bag["import_errors"] == {}
+    assert bag["dags"]["drift_detection"]["timetable"] == "NullTimetable"
