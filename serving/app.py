@@ -23,6 +23,7 @@ from serving.live import LiveEvents
 from serving.request_log import RequestLog
 from serving.routes import (
     administration,
+    demo,
     interactions,
     operations,
     products,
@@ -80,7 +81,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.include_router(recommendations.router)
-    for module in (products, interactions, operations, administration):
+    for module in (products, interactions, operations, administration, demo):
         app.include_router(module.router)
     problems.install(app)
     if config.allowed_origins:
