@@ -109,15 +109,17 @@ def _draw(reports: list[dict[str, Any]], picture: Path) -> None:
     colours = [COLOURS[report["overall_severity"]] for report in reports]
     upper.plot(days, counts, color="#2563eb", linewidth=0.8, label="reviews without copies")
     upper.scatter(days, counts, c=colours, s=26, zorder=3)
-    for day, report, volume in zip(days, reports, volumes, strict=True):
-        if report["raised"]:
-            upper.annotate(
-                f"{day:%d %b}: {volume['pattern']}",
-                (day, volume["events"]),
-                xytext=(6, 6),
-                textcoords="offset points",
-                fontsize=8,
-            )
+    marked = [place for place, report in enumerate(reports) if report["raised"]]
+    for place in marked:
+        left = any(0 < other - place <= 2 for other in marked)
+        upper.annotate(
+            f"{days[place]:%d %b}: {volumes[place]['pattern']}",
+            (days[place], counts[place]),
+            xytext=(-7 if left else 7, 2),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            fontsize=8,
+        )
     upper.set_yscale("log")
     upper.set_ylabel("a week")
     upper.legend(frameon=False, ncols=4, loc="upper left", fontsize=8)

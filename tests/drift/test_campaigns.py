@@ -24,8 +24,8 @@ def test_one_sentence_from_many_customers_in_one_week_is_a_campaign() -> None:
     assert campaigns.sentences[0]["users"] == 20
 
 
-def test_spelling_of_case_and_punctuation_does_not_hide_it() -> None:
-    variants = [SENTENCE, SENTENCE.upper() + "!!!", SENTENCE.replace(",", " ,")]
+def test_spelling_does_not_hide_it() -> None:
+    variants = [SENTENCE, SENTENCE.upper() + "!!!", "su dung de dang , rat thoai mai"]
     _, campaigns = found([OTHERS] * 8 + [[*variants, *OTHERS[:9]]])
     assert campaigns.copied.sum() == 15
     assert len(campaigns.sentences) == 1

@@ -29,10 +29,11 @@ class Campaigns:
 
 
 def sentence_keys(comments: pd.Series, min_characters: int) -> NDArray[np.int64]:
-    """A number for each comment, the same for texts that differ only in case and punctuation;
-    -1 for texts shorter than `min_characters`."""
+    """A number for each comment, the same for texts that differ only in accents, case and
+    punctuation; -1 for texts shorter than `min_characters`."""
     texts = pa.array(comments.astype(object).fillna(""), type=pa.large_string(), from_pandas=True)
-    plain = pc.utf8_lower(pc.utf8_normalize(texts, form="NFC"))
+    plain = pc.utf8_lower(pc.utf8_normalize(texts, form="NFKD"))
+    plain = pc.replace_substring(pc.replace_substring_regex(plain, r"\p{Mn}+", ""), "đ", "d")
     plain = pc.utf8_trim(pc.replace_substring_regex(plain, r"[^\p{L}\p{N}]+", " "), " ")
     keys = plain.dictionary_encode().indices.to_numpy().astype(np.int64)
     long_enough = pc.greater_equal(pc.utf8_length(plain), min_characters)

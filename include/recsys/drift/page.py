@@ -137,14 +137,13 @@ def _volume_plot(report: Mapping[str, Any]) -> Figure:
 
 
 def _mover_plot(report: Mapping[str, Any]) -> Figure:
-    figure, axes = _figure("Products whose share changed most", left=0.36)
+    figure, axes = _figure("Change of share, percentage points", left=0.36)
     movers = list(reversed(report["popularity_drift"]["top_movers"]))
     changes = [100 * (one["new_share"] - one["historical_share"]) for one in movers]
     axes.barh(range(len(movers)), changes, color=[_NEW if c > 0 else _OLD for c in changes])
     labels = [_shortened(one["product_name"] or one["product_id"]) for one in movers]
     axes.set_yticks(range(len(movers)), labels, fontsize=8)
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.set_title("change of the share, percentage points", loc="right", fontsize=8)
     return figure
 
 
