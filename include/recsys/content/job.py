@@ -275,7 +275,7 @@ def _vectors(plan: Plan, encoder: Encoder, previous: EmbeddingSet | None) -> tup
 def _write_index(file: Path, vectors: FloatArray) -> None:
     from usearch.index import Index
 
-    index = Index(ndim=vectors.shape[1], metric="cos", dtype="f16")
+    index = Index(ndim=vectors.shape[1], metric="cos", dtype="f16", expansion_add=64)
     index.add(np.arange(len(vectors)), vectors)
     index.save(str(file))
 

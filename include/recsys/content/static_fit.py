@@ -29,11 +29,13 @@ _SEED = 0
 _SMALLEST_COMPONENT = 1e-4
 
 
-def fit_static(texts: Sequence[str], config: StaticConfig) -> StaticEncoder:
+def fit_static(
+    texts: Sequence[str], config: StaticConfig, *, with_folded: bool = True
+) -> StaticEncoder:
     """Fit tokenizer and token vectors on product `texts` (in normal form).
 
     Deterministic, and independent of the order of `texts`. At most ``config.fit_products`` of them
-    are used.
+    are used. `with_folded` false leaves out the accent-folded copy, to measure what it gives.
 
     Raises
     ------
@@ -41,7 +43,7 @@ def fit_static(texts: Sequence[str], config: StaticConfig) -> StaticEncoder:
         If no text has a letter or digit.
     """
     sample = _sample(texts, config.fit_products)
-    bilingual = (sample + "\n" + fold_series(sample)).tolist()
+    bilingual = (sample + "\n" + fold_series(sample) if with_folded else sample).tolist()
     tokenizer = _train_tokenizer(bilingual, config.vocabulary)
     counts = _count_tokens(tokenizer, bilingual)
     speaks = _says_something(tokenizer)
