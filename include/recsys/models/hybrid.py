@@ -9,7 +9,7 @@ import numpy as np
 from recsys.errors import InputError
 from recsys.models.als import Als
 from recsys.models.base import FloatArray, Histories, Model, Progress, TimeArray
-from recsys.models.histories import interaction_matrix, steps_from_end, strength
+from recsys.models.histories import interaction_matrix, steps_from_end, strength, user_rows
 from recsys.models.item_knn import ItemKnn
 from recsys.models.popularity import RecentPopularity
 from recsys.models.storage import (
@@ -30,7 +30,7 @@ _CONTENT_DECAY = np.float32(0.8)
 
 
 class Hybrid:
-    """Scores of the components, each cut off at zero and divided by its largest of the user.
+    """Scores of the components, cut off at zero, each divided by its largest of the user.
 
     With text vectors, `content` adds the similarity of a product's text to the texts of the
     user's history, scaled by ``few_purchases / (few_purchases + purchases)``: a new product
@@ -106,7 +106,7 @@ class Hybrid:
     def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
         total = np.zeros((histories.users, len(self._novelty)), dtype=np.float32)
         for name in self._used():
-            scores = normalised(self._components[name].score(histories, now))
+            scores = normalised(self._components[name].score(histories, now), histories)
             scores *= np.float32(self._weights[name])
             total += scores
         if self._uses_content():
@@ -117,8 +117,10 @@ class Hybrid:
         total = np.zeros(len(self._novelty), dtype=np.float32)
         for name in self._used():
             if name != RecentPopularity.model_type:
-                similar = self._components[name].similar(item)[None]
-                total += np.float32(self._weights[name]) * normalised(similar)[0]
+                similar = np.maximum(self._components[name].similar(item), 0)
+                similar[item] = 0
+                similar /= max(float(similar.max()), 1e-12)
+                total += np.float32(self._weights[name]) * similar
         if self._content is not None:
             # Products that nobody bought together yet are at least ordered by their text.
             text = np.maximum(self._content @ self._content[item], 0)
@@ -159,15 +161,24 @@ class Hybrid:
         weight = _CONTENT_DECAY ** steps_from_end(histories) * strength(histories)
         asked = interaction_matrix(histories, len(self._content), weight.astype(np.float32))
         profile = np.asarray(asked @ self._content, dtype=np.float32)
-        scores = normalised(profile @ self._content.T)
+        scores = normalised(profile @ self._content.T, histories)
         scores *= self._novelty * np.float32(self._weights[CONTENT])
         return scores
 
 
-def normalised(scores: FloatArray) -> FloatArray:
-    """Rows cut off at zero and divided by their largest; a row without positive scores is 0."""
+def normalised(scores: FloatArray, histories: Histories) -> FloatArray:
+    """`scores` ``(users, items)`` cut off at zero and divided by the largest of each row.
+
+    The largest among the products that the user does not know: those of the history would
+    set the scale and are not recommended. They count as one at most. A row without positive
+    scores is zero.
+    """
     positive = np.maximum(scores, np.float32(0))
+    seen = (user_rows(histories), histories.items)
+    of_seen = positive[seen]
+    positive[seen] = 0
     positive /= np.maximum(positive.max(axis=1, keepdims=True), np.float32(1e-12))
+    positive[seen] = np.minimum(of_seen, 1)
     return positive
 
 

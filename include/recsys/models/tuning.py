@@ -154,10 +154,11 @@ def _tune_family(
         return objective(fits.of(point), questions)
 
     base = family.create(start, problem.seed).hyperparameters
+    starts = [base, *({**base, **other} for other in STARTS[model_type])]
     found = search(
         score,
         SPACES[model_type],
-        [base, *({**base, **other} for other in STARTS[model_type])],
+        [point for point in starts if point.get("factors", 0) <= problem.items] or [base],
         seconds=seconds,
         trials=trials,
         seed=problem.seed,
@@ -243,7 +244,7 @@ def _tune_weights(
         return objective(blend.count_purchases(problem.training, problem.items), questions)
 
     # Only the ratios count, so the first component keeps its weight.
-    space = {"als": Range(0, 2), "recent_popularity": Range(0, 2)}
+    space = {"als": Range(0, 2), "recent_popularity": Range(0, 5)}
     if problem.content is not None:
         space |= {CONTENT: Range(0, 2), "few_purchases": Range(0.5, 200, log=True)}
     base = {
