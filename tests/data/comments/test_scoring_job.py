@@ -1,15 +1,22 @@
+import functools
 import json
 import shutil
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
 from recsys.data.comments import HEURISTICS, CommentConfig, score_comments, score_view
+from recsys.data.comments.linear import save_scorer
 from recsys.data.comments.scorers import newest_scorer, scorers_folder
-from recsys.settings import ConfigError
+from recsys.settings import ConfigError, Settings
 
 AS_OF = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -151,3 +158,30 @@ def test_an_empty_view_is_scored(settings, make_view):
     scores = run(settings, make_view([]))
     assert len(scores.quality) == 0
     assert scores.quality.dtype == np.float32
+
+
+@settings_of_hypothesis(max_examples=15, deadline=None)
+@given(cuts=st.lists(st.integers(1, 399), max_size=4), seed=st.integers(0, 1000))
+def test_whatever_the_order_and_batches_of_arrival_the_scores_are_the_same(
+    tmp_path_factory, make_shop, cuts, seed
+):
+    settings = Settings(tmp_path_factory.mktemp("home"))
+    view = make_shop(400)
+    save_scorer(trained_once(make_shop), scorers_folder(settings))
+    shuffled = view.sample(frac=1, random_state=seed)
+    for end in sorted(cuts):
+        run(settings, shuffled.iloc[:end], may_train=False)
+    batched = run(settings, shuffled, may_train=False)
+    at_once = score_comments(view, CommentConfig(), trained_once(make_shop))
+    assert batched.scorer == at_once.scorer
+    pd.testing.assert_series_equal(batched.quality.sort_index(), at_once.quality)
+
+
+@functools.cache
+def trained_once(make_shop):
+    home = Path(tempfile.mkdtemp())
+    try:
+        run(Settings(home), make_shop(400))
+        return newest_scorer(Settings(home), AS_OF)
+    finally:
+        shutil.rmtree(home)

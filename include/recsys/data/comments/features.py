@@ -1,10 +1,11 @@
 """What can be said of a comment from its text alone.
 
 All functions take the distinct texts of a view and work on columns; memory is bounded by
-`CHUNK` texts at a time, whatever the size of the view.
+two times `CHUNK` texts, whatever the size of the view.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ from recsys.data.comments.near_duplicates import BANDS, bands
 from recsys.data.comments.shingles import Int64, UInt64, bytes_of
 
 FEATURES_VERSION = "features-1"  # raise it when `describe` gives other values for a text
-CHUNK = 50_000
+CHUNK = 20_000
+_THREADS = 2
 _LONG_RUN = 4  # "đẹpppp": so many equal characters in a row are filler
 
 Float32 = npt.NDArray[np.float32]
@@ -62,9 +64,10 @@ def text_hashes(texts: pd.Series) -> UInt64:
 
 def describe(texts: pd.Series) -> TextFeatures:
     """The features of each text. `texts`: str, none missing."""
-    return concatenate(
-        [_describe(texts.iloc[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
-    )
+    starts = range(0, len(texts), CHUNK)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = list(pool.map(lambda at: _describe(texts.iloc[at : at + CHUNK]), starts))
+    return concatenate(parts)
 
 
 def concatenate(parts: Sequence[TextFeatures]) -> TextFeatures:
