@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ import pytest
 from recsys.content.config import ContentConfig, ModelConfig
 from recsys.content.embeddings import EmbeddingError, current_embeddings
 from recsys.content.job import alert_on_fallback, build_embeddings, embed_products
+from recsys.data.refresh import run_refresh
+from recsys.data.sample import write_sample_shop
+from recsys.data.versions import current_version
 from recsys.errors import InputError
+from recsys.schedule import DataInterval
 from recsys.settings import ConfigError, Settings
 
 
@@ -265,6 +270,22 @@ def test_no_products_and_no_version_are_refused(
         run(settings, config, shop.iloc[:0])
     with pytest.raises(InputError, match="run data_refresh first"):
         build_embeddings(settings)
+
+
+def test_the_published_version_is_embedded_and_shows_the_set(settings: Settings) -> None:
+    end = datetime(2025, 3, 1, tzinfo=UTC)
+    write_sample_shop(settings, reviews=400, products=60, until=end.date())
+    run_refresh(settings, DataInterval(end - timedelta(days=1), end))
+    summary = build_embeddings(settings)
+    found = current_embeddings(settings)
+    assert found is not None
+    assert found.product_ids == current_version(settings).mappings()[1]
+    assert found.vectors.shape == (60, 384)
+    shown = settings.processed / "content_based_embeddings"
+    assert shown.resolve() == found.path
+    assert summary["data_version"] == current_version(settings).version_id
+    assert build_embeddings(settings)["set_id"] == summary["set_id"]
+    assert build_embeddings(settings, force=True)["set_id"] != summary["set_id"]
 
 
 def test_a_bad_setting_is_named(settings: Settings) -> None:
