@@ -197,6 +197,42 @@ def test_what_a_killed_sender_left_is_delivered_later(settings, configure, mails
     assert len(mails.mails) == 1
 
 
+def test_only_the_last_reminder_is_delivered_late(manager, clock, slack):
+    slack.status = 500
+    for _ in range(3):
+        manager.send_alert("a", "run", "critical")
+        clock.forward(hours=2)
+    assert len(slack.posts) == 3
+    slack.status = 200
+    assert manager.retry_undelivered() == 1
+
+
+def test_what_was_resolved_is_not_delivered_late(manager, slack):
+    slack.status = 500
+    manager.send_alert("a", "run", "critical", ["slack"])
+    manager.resolve("a", "over")
+    slack.status = 200
+    assert manager.retry_undelivered() == 0
+
+
+def test_a_channel_that_never_works_is_given_up(manager, slack):
+    slack.status = 500
+    manager.send_alert("a", "run", "critical", ["slack"])
+    for _ in range(30):
+        assert manager.retry_undelivered() == 0
+    assert len(slack.posts) == 25
+
+
+def test_a_channel_that_is_still_down_is_tried_once_for_all(manager, slack):
+    slack.status = 500
+    for number in range(5):
+        manager.send_alert(f"a{number}", "run", "critical", ["slack"])
+    assert manager.retry_undelivered() == 0
+    assert len(slack.posts) == 6
+    slack.status = 200
+    assert manager.retry_undelivered() == 5
+
+
 def test_the_recent_alerts_say_what_became_of_them(manager, slack):
     slack.status = 500
     manager.send_alert("a", "look", "critical", context={"job": "data_refresh"})

@@ -228,18 +228,26 @@ class AlertManager:
         return results
 
     def retry_undelivered(self, max_age: timedelta = timedelta(hours=24)) -> int:
-        """Try again what a channel refused in the last `max_age`; returns what arrived now."""
+        """Try again what a channel refused in the last `max_age`; returns how much arrived now.
+
+        A channel that refuses again is left alone for this time: its queue must not use up the
+        time of the job that calls.
+        """
         try:
             pending = self._state.take_undelivered(self._clock(), max_age)
         except (sqlite3.Error, OSError) as error:
             self._state_is_out_of_order(error)
             return 0
-        results = [
-            self._deliver_to(channel, alert, claim)
-            for alert, claim in pending
-            for channel in claim.channels
-        ]
-        return results.count(outcome.SENT)
+        arrived, down = 0, set[Channel]()
+        for alert, claim in pending:
+            for channel in claim.channels:
+                if channel in down:
+                    self._record(claim, channel, outcome.FAILED, "the channel is down")
+                elif self._deliver_to(channel, alert, claim) == outcome.SENT:
+                    arrived += 1
+                else:
+                    down.add(channel)
+        return arrived
 
     def was_told_of_runs(self, job: str, since: datetime) -> bool:
         """Whether a failure or a missed deadline of `job` was told since then."""
@@ -314,11 +322,14 @@ class AlertManager:
     def _deliver_to(self, channel: Channel, alert: Alert, claim: Claim | None) -> str:
         status, error = self._attempt(channel, alert)
         if claim is not None:
-            try:
-                self._state.finish(claim.alert_id, channel, status, self._clock(), error)
-            except (sqlite3.Error, OSError) as problem:
-                self._state_is_out_of_order(problem)
+            self._record(claim, channel, status, error)
         return status
+
+    def _record(self, claim: Claim, channel: Channel, status: str, error: str | None) -> None:
+        try:
+            self._state.finish(claim.alert_id, channel, status, self._clock(), error)
+        except (sqlite3.Error, OSError) as problem:
+            self._state_is_out_of_order(problem)
 
     def _attempt(self, channel: Channel, alert: Alert) -> tuple[str, str | None]:
         """Try one channel; whatever happens there stays there, as a line in the log."""

@@ -47,7 +47,7 @@ FAILED: Final = "failed"
 NOT_SET_UP: Final = "not set up"
 
 KEPT: Final = timedelta(days=90)
-MOST_ATTEMPTS: Final = 5
+MOST_ATTEMPTS: Final = 25
 # After this a sender that has not reported back is taken for dead.
 LEASE: Final = timedelta(minutes=5)
 _BUSY_SECONDS: Final = 10.0
@@ -152,13 +152,17 @@ class AlertState:
     def take_undelivered(self, now: datetime, max_age: timedelta) -> list[tuple[Alert, Claim]]:
         """Take over what a channel refused, or a sender left when it died, not longer ago.
 
-        Alerts whose condition has cleared meanwhile are left alone.
+        Alerts whose condition has cleared meanwhile, or that were told again since, are left
+        alone.
         """
         with self._writing() as database:
             rows = database.execute(
                 "SELECT alert_id, content, channel FROM deliveries JOIN alerts USING (alert_id)"
                 " WHERE (status = ?1 OR status = ?2 AND updated_at < ?3) AND attempts < ?4"
-                " AND created_at > ?5 AND resolved_at IS NULL ORDER BY alert_id, channel",
+                " AND created_at > ?5 AND resolved_at IS NULL"
+                " AND alert_id = (SELECT MAX(alert_id) FROM alerts AS newer"
+                "                 WHERE newer.alert_key = alerts.alert_key)"
+                " ORDER BY alert_id, channel",
                 (
                     FAILED,
                     SENDING,
