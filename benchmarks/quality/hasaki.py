@@ -1,0 +1,144 @@
+"""The production protocol on the real shop: refresh, train every family, judge, select.
+
+    python benchmarks/quality/hasaki.py --reviews ../shared/data/hasaki
+
+Prints recall@10 / NDCG@10 with 95 % intervals on event-aware leave-one-out, for users of whom one
+item is known, for products with fewer than five purchases, and in rolling 90-day windows, beside
+both popularity baselines measured in the same run.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recsys.data.refresh import run_refresh
+from recsys.data.versions import current_version
+from recsys.errors import InputError
+from recsys.evaluation.leave_one_out import read_leave_one_out
+from recsys.evaluation.report import report_on
+from recsys.models.config import load_training_config
+from recsys.models.families import family_of
+from recsys.models.training import select_best, train_model
+from recsys.registry import Registry
+from recsys.schedule import DataInterval
+from recsys.settings import Settings
+
+BASELINES = ("popularity", "recent_popularity")
+FAMILIES = ("item_knn", "als", "bpr", "hybrid")
+
+
+def main() -> None:
+    options = _parse()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(Path(folder))
+        version_id = _prepare(settings, options)
+        report = _baselines(settings)
+        summaries = []
+        for model_type in FAMILIES:
+            begun = time.monotonic()
+            summary = train_model(settings, model_type, version_id)
+            entry = Registry(settings).get(summary["model_id"])
+            summaries.append(summary)
+            report[model_type] = {
+                "metrics": entry.metrics,
+                "comparison": entry.baseline_comparison,
+                "segments": entry.training_info["segments"],
+                "hyperparameters": entry.hyperparameters,
+                "seconds": round(time.monotonic() - begun, 1),
+            }
+        selection = select_best(settings, summaries)
+    _print(report)
+    print(f"\nselected: {selection['model_id']}: {selection['reason']}")
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _prepare(settings: Settings, options: argparse.Namespace) -> str:
+    raw = settings.raw / "hasaki"
+    raw.parent.mkdir(parents=True)
+    raw.symlink_to(options.reviews.resolve())
+    (settings.home / "data" / "source.json").write_text('{"source": "hasaki"}')
+    now = datetime.now(UTC)
+    summary = run_refresh(settings, DataInterval(now - timedelta(days=1), now))
+    print(
+        f"input: Hasaki, {summary['rows_read']} rows read, {summary['accepted']} accepted; "
+        f"{options.seconds:.0f} s of tuning a family",
+        flush=True,
+    )
+    if options.embeddings:
+        from recsys.content.job import build_embeddings
+
+        print("embeddings:", build_embeddings(settings), flush=True)
+    config = load_training_config(settings).model_dump()
+    config["tuning"] = {"seconds": options.seconds, "trials": options.trials}
+    own = settings.home / "config" / "training.yaml"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return current_version(settings).version_id
+
+
+def _baselines(settings: Settings) -> dict[str, Any]:
+    data = read_leave_one_out(current_version(settings))
+    print(
+        f"{len(data.user_ids)} users, {len(data.item_ids)} products, {data.test.users} questions, "
+        f"{len(data.windows)} windows",
+        flush=True,
+    )
+    return {
+        name: report_on(
+            lambda histories, name=name: (
+                family_of(name).create({}).fit(histories, len(data.item_ids))
+            ),
+            data,
+        ).as_json()
+        for name in BASELINES
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    head = ("model", "leave-one-out", "one known item", "new products", "90-day windows")
+    print(
+        "\n" + "".join(f"{cell:<34}" if place else f"{cell:<20}" for place, cell in enumerate(head))
+    )
+    for name, row in report.items():
+        window = row["comparison"]
+        cells = [
+            _cell(row["metrics"]),
+            _cell(row["segments"]["one_known_item"]),
+            _cell(row["segments"]["new_products"]),
+            f"{window['window_recall_at_10']:.4f} / {window['window_ndcg_at_10']:.4f}",
+        ]
+        print(f"{name:<20}" + "".join(f"{cell:<34}" for cell in cells))
+
+
+def _cell(metrics: dict[str, float]) -> str:
+    if "recall_at_10" not in metrics:
+        return "-"
+    return (
+        f"{metrics['recall_at_10']:.4f} / {metrics['ndcg_at_10']:.4f} "
+        f"[{metrics['recall_at_10_low']:.4f}-{metrics['recall_at_10_high']:.4f}]"
+    )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reviews", type=Path, required=True, help="folder of the two csv files")
+    parser.add_argument("--seconds", type=float, default=60, help="of tuning for each family")
+    parser.add_argument("--trials", type=int, default=60, help="of tuning for each family")
+    parser.add_argument("--embeddings", action="store_true", help="blend product text in")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
