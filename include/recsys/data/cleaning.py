@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recsys.data import schema
 from recsys.data.events import add_keys, text_series
-from recsys.data.reading import FILE, ROW, RawRows
+from recsys.data.reading import FILE, ROW, RawRows, contains_byte
 from recsys.data.sources import EPOCH, ISO, TimestampFormat
 
 REASON = "reason"
@@ -234,7 +234,8 @@ def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
     """A column of text without null characters; empty texts when the file has none."""
     if name not in table.column_names:
         return pa.chunked_array([pa.array([""] * table.num_rows, pa.large_string())])
-    return pc.replace_substring(table[name], "\0", "")
+    column = table[name]
+    return pc.replace_substring(column, "\0", "") if contains_byte(column, 0) else column
 
 
 def _prices(texts: pd.Series) -> pd.Series:

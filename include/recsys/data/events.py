@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.data import schema
+from recsys.data.hashing import Hashes, hash_texts, mix
 
 KEY = "row_key"
 """uint64: equal for rows that say the same, whichever file they came from."""
@@ -21,7 +22,7 @@ EVENT_KEY = "event_key"
 USER_NUMBER = "user_number"
 """int32: position of the user among all users of the view, in the order of their ids."""
 
-Keys = NDArray[np.uint64]
+Keys = Hashes
 
 _HEX_DIGITS = 16
 
@@ -34,14 +35,14 @@ def add_keys(rows: pd.DataFrame) -> None:
     if schema.EVENT in rows:
         rows[EVENT_KEY] = event_keys(rows[schema.EVENT])
     else:
-        rows[EVENT_KEY] = _mix(
-            _hash_text(rows[schema.USER]),
+        rows[EVENT_KEY] = mix(
+            hash_texts(rows[schema.USER]),
             microseconds(rows[schema.TIMESTAMP]).view(np.uint64),
-            _hash_distinct(rows[schema.COMMENT]),
+            hash_texts(rows[schema.COMMENT]),
         )
-    rows[KEY] = _mix(
+    rows[KEY] = mix(
         rows[EVENT_KEY].to_numpy(),
-        _hash_distinct(rows[schema.PRODUCT]),
+        hash_texts(rows[schema.PRODUCT]),
         rows[schema.RATING].to_numpy(np.float32).view(np.uint32).astype(np.uint64),
     )
 
@@ -152,23 +153,3 @@ def _ranks(values: NDArray[np.int64]) -> NDArray[np.int64]:
     ordered = values[order]
     ranks[order] = np.cumsum(np.diff(ordered, prepend=ordered[:1]) != 0)
     return ranks
-
-
-def _hash_text(column: pd.Series) -> Keys:
-    hashed: Keys = pd.util.hash_array(column.to_numpy(dtype=object), categorize=False)
-    return hashed
-
-
-def _hash_distinct(column: pd.Series) -> Keys:
-    """The same as `_hash_text`, faster where many texts are equal."""
-    encoded = distinct_texts(column)
-    return _hash_text(text_series(encoded.dictionary))[encoded.indices.to_numpy()]
-
-
-def _mix(*columns: Keys) -> Keys:
-    """One hash of several columns; the order of the columns matters."""
-    result = np.full(len(columns[0]), 0x9E3779B97F4A7C15, dtype=np.uint64)
-    for column in columns:
-        result = (result ^ column) * np.uint64(0xFF51AFD7ED558CCD)
-        result ^= result >> np.uint64(32)
-    return result
