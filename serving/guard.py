@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 
+from fastapi.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.config import ServingConfig
@@ -28,10 +29,6 @@ _DOCS_PATHS = ("/docs", "/redoc")
 _DOCS_HEADERS = [header for header in _HEADERS if header[0] != b"content-security-policy"]
 
 
-class _BodyTooLargeError(Exception):
-    pass
-
-
 class Guard:
     """Wraps the application `app`."""
 
@@ -42,6 +39,7 @@ class Guard:
         self._config = config
         self._limit = limit
         self._counters = counters
+        self._too_large = f"The body is larger than {config.max_body_bytes} bytes."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,10 +67,6 @@ class Guard:
                 503, "The request took too long and was given up.", headers={"Retry-After": "5"}
             )
             await late(scope, receive, send_with_headers)
-        except _BodyTooLargeError:
-            if status:
-                raise
-            await self._too_large()(scope, receive, send_with_headers)
         finally:
             elapsed = (time.perf_counter() - started) * 1000
             self._counters.count(path, status or 500, elapsed)
@@ -92,7 +86,8 @@ class Guard:
         if length is None:
             receive = self._counted(receive)
         elif length > self._config.max_body_bytes:
-            await self._too_large()(scope, receive, send)
+            refused = problem_response(413, self._too_large, headers={"Connection": "close"})
+            await refused(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -105,17 +100,11 @@ class Guard:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._config.max_body_bytes:
-                raise _BodyTooLargeError
+                # The one kind of error that FastAPI lets through while it reads a body.
+                raise HTTPException(413, self._too_large, {"Connection": "close"})
             return message
 
         return counted
-
-    def _too_large(self) -> ASGIApp:
-        return problem_response(
-            413,
-            f"The body is larger than {self._config.max_body_bytes} bytes.",
-            headers={"Connection": "close"},
-        )
 
 
 def _content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:

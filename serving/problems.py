@@ -92,6 +92,17 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_bad_request)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_fault)
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        """The document, with the schema that `documented` refers to."""
+        document = make()
+        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        parts = {**schema.pop("$defs"), "Problem": schema}
+        document["components"]["schemas"].update(parts)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 async def _on_problem(request: Request, error: Exception) -> JSONResponse:

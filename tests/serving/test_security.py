@@ -1,0 +1,237 @@
+"""Who may do what, and what nobody may do."""
+
+import http.client
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+
+from recsys.settings import REPOSITORY, Settings
+from serving.app import create_app
+from serving.config import ServiceEnvironment
+from serving.routes import administration
+from serving.security import require_admin
+from tests.serving.service_process import running_service
+from tests.serving.shops import add_model
+
+PUBLIC_WRITES = {
+    "/recommend",
+    "/batch_recommend",
+    "/similar_items",
+    "/search",
+    "/interactions",
+}
+INJECTIONS = [
+    "' OR 1=1 --",
+    "1; DROP TABLE requests",
+    "../../../etc/passwd",
+    "/etc/passwd",
+    "%2e%2e%2f",
+    "${jndi:ldap://x}",
+    "{{7*7}}",
+    "<script>alert(1)</script>",
+    "\x00",
+    "\u202e\u0000\ufeff",
+    "đỏ 🧴 \U0001f9f4",
+    "a" * 128,
+    "-1",
+    "9" * 128,
+    "NaN",
+    "null",
+    "\r\nX-Injected: 1",
+]
+
+
+def all_dependencies(dependant: Dependant) -> set[object]:
+    found = {dependant.call}
+    for inner in dependant.dependencies:
+        found |= all_dependencies(inner)
+    return found
+
+
+def test_every_admin_route_has_the_auth_dependency():
+    routes = [route for route in administration.router.routes if isinstance(route, APIRoute)]
+    assert {route.path for route in routes} >= {"/reload_model"}
+    for route in routes:
+        assert require_admin in all_dependencies(route.dependant), route.path
+
+
+def test_every_route_that_writes_is_an_admin_route_or_known_to_be_public(settings: Settings):
+    document = create_app(settings, ServiceEnvironment()).openapi()
+    writes = {
+        path
+        for path, operations in document["paths"].items()
+        if set(operations) - {"get", "head", "options"}
+    }
+    admin = {route.path for route in administration.router.routes if isinstance(route, APIRoute)}
+    assert writes == PUBLIC_WRITES | (admin & writes)
+    for path in admin:
+        for operation in document["paths"][path].values():
+            assert operation["security"] == [{"HTTPBearer": []}]
+
+
+def test_every_admin_route_refuses_without_a_configured_token(settings: Settings):
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+        for route in administration.router.routes:
+            assert isinstance(route, APIRoute)
+            for method in route.methods:
+                assert client.request(method, route.path, json={}).status_code == 403
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_hostile_ids_are_ids_or_bad_requests(client: TestClient, text: str):
+    bodies = {
+        "/recommend": {"user_id": text, "history": [text], "exclude": [text], "brands": [text]},
+        "/batch_recommend": {"user_ids": [text]},
+        "/similar_items": {"product_id": text},
+        "/search": {"query": text},
+        "/interactions": {"event_id": text, "user_id": text, "product_id": text, "rating": 5},
+    }
+    for path, body in bodies.items():
+        answer = client.post(path, json=body)
+        assert answer.status_code in (200, 404, 422, 503), path
+        assert answer.status_code != 503 or path == "/search"
+        assert "x-injected" not in answer.headers
+
+
+def test_text_that_is_no_text_is_a_bad_request(client: TestClient):
+    for raw in (
+        b'{"user_id": "\\ud800"}',
+        b'{"user_id": "\xff"}',
+        b"\x00",
+        b"{" * 5000,
+        b"[" * 9999,
+    ):
+        answer = client.post(
+            "/recommend", content=raw, headers={"Content-Type": "application/json"}
+        )
+        assert answer.status_code in (400, 422)
+        assert len(answer.json()["detail"]) > 10
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_ten_megabytes_is_refused(client: TestClient, chunked: bool):
+    text = b'{"user_id": "' + b"x" * 10_000_000 + b'"}'
+    content = iter([text[:5_000_000], text[5_000_000:]]) if chunked else text
+    answer = client.post(
+        "/recommend", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 413
+    assert "1000000 bytes" in answer.json()["detail"]
+
+
+def with_config(settings: Settings, text: str) -> TestClient:
+    (settings.home / "config").mkdir(parents=True, exist_ok=True)
+    (settings.home / "config" / "serving.yaml").write_text(text)
+    return TestClient(create_app(settings, ServiceEnvironment()))
+
+
+def test_a_client_has_its_share_of_requests(settings: Settings):
+    add_model(settings, "als_1")
+    with with_config(settings, "requests_per_client_minute: 5\n") as client:
+        found = [client.get("/model_info").status_code for _ in range(8)]
+        assert found == [200] * 5 + [429] * 3
+        assert "5 requests a minute" in client.get("/health").json()["detail"]
+
+
+def test_a_slow_answer_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    add_model(settings, "als_1")
+    with with_config(settings, "request_timeout_seconds: 0.2\n") as client:
+        service = client.app.state.service
+        monkeypatch.setattr("serving.routes.recommendations._all_answers", lambda *_: time.sleep(1))
+        answer = client.post("/batch_recommend", json={"user_ids": [1]})
+        assert answer.status_code == 503
+        assert "too long" in answer.json()["detail"]
+        assert service.engine.model_id == "als_1"
+
+
+def test_cors_is_off_by_default_and_limited_to_configured_origins(settings: Settings):
+    origin = {"Origin": "https://shop.example"}
+    with with_config(settings, "") as client:
+        assert "access-control-allow-origin" not in client.get("/health", headers=origin).headers
+    with with_config(settings, "allowed_origins: ['https://shop.example']\n") as client:
+        headers = client.get("/health", headers=origin).headers
+        assert headers["access-control-allow-origin"] == "https://shop.example"
+        other = client.get("/health", headers={"Origin": "https://evil.example"}).headers
+        assert "access-control-allow-origin" not in other
+
+
+def test_answers_carry_the_headers_browsers_need(client: TestClient):
+    for path in ("/health", "/demo", "/nowhere"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert "default-src 'none'" in headers["content-security-policy"]
+
+
+def test_paths_of_the_demo_page_are_fixed(client: TestClient):
+    assert "Gợi ý" in client.get("/demo").text
+    for path in ("/demo/../app.py", "/demo/%2e%2e/app.py", "/demo//etc/passwd", "/demo/index.html"):
+        assert client.get(path).status_code == 404
+
+
+def test_unknown_paths_and_methods_get_problem_documents(client: TestClient):
+    for answer, status in ((client.get("/nowhere"), 404), (client.get("/recommend"), 405)):
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_the_token_is_in_no_log(settings: Settings, free_port: int):
+    token = "k9-SECRET-token-9k"
+    add_model(settings, "als_1")
+    with running_service(settings, free_port, token=token) as output:
+        for headers, body in (
+            ({"Authorization": f"Bearer {token}"}, {}),
+            ({"Authorization": f"Bearer {token}x"}, {}),
+            ({"Authorization": token}, {}),
+            ({"Authorization": f"Bearer {token}"}, {"model_id": token}),
+        ):
+            connection = http.client.HTTPConnection("127.0.0.1", free_port, timeout=30)
+            connection.request(
+                "POST",
+                f"/reload_model?token={token}",
+                json.dumps(body),
+                {"Content-Type": "application/json", **headers},
+            )
+            answer = connection.getresponse()
+            assert answer.status in (200, 401, 409)
+            answer.read()
+    written = [output, *settings.home.rglob("*.log"), *settings.home.rglob("*.db*")]
+    assert len(written) > 2
+    for path in written:
+        assert token.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("RECSYS_SERVICE_PORT", "http"), ("RECSYS_SERVICE_PORT", "70000")],
+)
+def test_a_bad_environment_is_one_sentence(tmp_path: Path, name: str, value: str):
+    done = subprocess.run(
+        [sys.executable, "-m", "serving"],
+        cwd=REPOSITORY,
+        env=os.environ | {"RECSYS_HOME": str(tmp_path), name: value},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_request_table_survives_hostile_ids(settings: Settings, client: TestClient):
+    for text in INJECTIONS:
+        client.post("/recommend", json={"user_id": text})
+    client.app.state.service.requests.flush()
+    count = sqlite3.connect(settings.service_db).execute("SELECT count(*) FROM requests")
+    assert count.fetchone()[0] == len(INJECTIONS)
