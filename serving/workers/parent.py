@@ -21,7 +21,7 @@ from serving.workers.channel import Channel, Message
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
-_BIND_PATIENCE_SECONDS = 10.0
+_BIND_PATIENCE_SECONDS = 5.0
 _STOP_SECONDS = 20.0
 _SHORTEST_LIFE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -221,7 +221,7 @@ class Parent:
         if future.exception() is not None:
             return f"{worker.name} died while it loaded the model"
         problem = future.result().get("problem")
-        return None if problem is None else str(problem)
+        return None if problem is None else f"{worker.name}: {problem}"
 
     async def _commit(self, workers: list[Worker], model_id: str) -> None:
         """Swap in all workers. One that does not answer is replaced by one that will."""
