@@ -86,7 +86,7 @@ def unseen_scores(model: Scorer, held_out: HeldOut, start: int, stop: int) -> Fl
     """``(stop - start, items)`` scores of the users ``start:stop``; seen items are -inf."""
     histories = user_range(held_out.histories, start, stop)
     scores = model.score(histories, held_out.now[start:stop])
-    if np.isnan(scores).any():
+    if np.isnan(scores.min()):  # NaN comes through, and unlike isnan this needs no second array
         raise InputError(f"{type(model).__name__} gives NaN scores; it cannot be evaluated")
     scores[user_rows(histories), histories.items] = -np.inf
     return scores
@@ -103,9 +103,14 @@ def _count_at_least(
     """How many scores of a target's row reach the target's own, itself included."""
     least = scores[rows, targets]
     if len(rows) == len(scores):
-        return np.count_nonzero(scores >= least[:, None], axis=1)
+        return _count_true(scores >= least[:, None])
     counts = np.zeros(len(rows), dtype=np.int64)
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)
-        counts[part] = np.count_nonzero(scores[rows[part]] >= least[part, None], axis=1)
+        counts[part] = _count_true(scores[rows[part]] >= least[part, None])
     return counts
+
+
+def _count_true(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """True cells of each row; by bits, because NumPy counts along an axis half as fast."""
+    return np.bitwise_count(np.packbits(mask, axis=1)).sum(axis=1, dtype=np.int64)
