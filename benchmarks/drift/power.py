@@ -37,7 +37,7 @@ BURN_IN = 29
 WATCHED = 30  # weeks of a shop that are judged
 DETECTIONS = 6  # changes tried on a shop
 # size -> shops without drift
-SHOPS = {200: 36, 500: 36, 1_000: 36, 5_000: 16, 20_000: 8, 100_000: 2}
+SHOPS = {200: 36, 500: 36, 1_000: 18, 5_000: 8, 20_000: 3, 100_000: 1}
 CHANGES: dict[str, Callable[[np.random.Generator], Habits]] = {
     "stars, 10 points": lambda rng: with_star_shift(0.10),
     "volume -30 %": lambda rng: Habits(volume=0.7),
@@ -91,7 +91,7 @@ def watch(task: tuple[int, int]) -> Tally:
         before = checks
     rng = np.random.default_rng([size, seed, 1])
     starts = rng.choice(np.arange(BURN_IN, BURN_IN + WATCHED - 1), DETECTIONS, replace=False)
-    for start in FIRST + starts[: max(1, DETECTIONS if size < 20_000 else 3)]:
+    for start in FIRST + starts[: max(1, DETECTIONS if size < 20_000 else 4)]:
         tally.changes += 1
         for name, change in CHANGES.items():
             habits = change(rng)

@@ -20,7 +20,7 @@ _STARS = np.array([0.01, 0.005, 0.01, 0.025, 0.95])
 _DEMAND = np.random.default_rng(0).permutation(1 / np.arange(1, PRODUCTS + 1))
 _DEMAND /= _DEMAND.sum()
 _NEW_CUSTOMERS = 0.8
-_WITH_COMMENTS_UP_TO = 1_000  # a week; text is most of the time and none of the question
+_WITH_COMMENTS_UP_TO = 500  # a week; text is most of the time and none of the question
 
 
 @dataclass(frozen=True)
