@@ -330,6 +330,7 @@ def test_queries_without_known_words_find_nothing(
 def test_large_sets_are_searched_through_an_index(
     settings: Settings, config: ContentConfig, shop: pd.DataFrame
 ) -> None:
+    shop.loc[5, ["product_name", "brand", "description"]] = ""
     exact = run(settings, config, shop)["set_id"]
     run(settings, config.model_copy(update={"index_above": 50}), shop, force=True)
     indexed = current_embeddings(settings)
@@ -341,3 +342,7 @@ def test_large_sets_are_searched_through_an_index(
     expected = [score for _, score in plain.search("sữa rửa mặt cho da khô", 10)]
     found = [score for _, score in indexed.search("sữa rửa mặt cho da khô", 10)]
     np.testing.assert_allclose(found, expected, atol=2e-3)
+    for each in (plain, indexed):
+        everything = [product for product, _ in each.search("sữa rửa mặt", 10_000)]
+        assert len(everything) == len(set(everything)) == 111
+        assert "1005" not in everything

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.content.config import CATALOG_STATIC, ModelConfig
 from recsys.content.static_encoder import FloatArray, StaticEncoder
@@ -91,27 +92,25 @@ class EmbeddingSet:
         Products without text are left out, and a vector of zeros has no neighbours. Exact, except
         for sets so large that they come with an index.
         """
-        k = min(k, len(self.product_ids))
+        k = min(k, int(self._has_text.sum()))
         if k < 1 or not vector.any():
             return []
         if self._index is not None:
-            found = self._index.search(vector, k)
-            rows = np.asarray(found.keys, dtype=np.int64)
+            rows = np.asarray(self._index.search(vector, k).keys, dtype=np.int64)
             scores = self.vectors[rows] @ vector
         else:
-            every = self.vectors @ vector
+            every = np.where(self._has_text, self.vectors @ vector, -np.inf)
             rows = np.argpartition(-every, k - 1)[:k]
             scores = every[rows]
         order = np.lexsort((rows, -scores))
         return [
             (self.product_ids[row], float(score))
             for row, score in zip(rows[order], scores[order], strict=True)
-            if self._has_text[row]
         ]
 
     @cached_property
-    def _has_text(self) -> Any:
-        return np.abs(self.vectors).max(axis=1) > 0 if len(self.vectors) else np.zeros(0, bool)
+    def _has_text(self) -> NDArray[np.bool_]:
+        return np.asarray(self.vectors.any(axis=1), dtype=np.bool_)
 
     @cached_property
     def _static_encoder(self) -> StaticEncoder:

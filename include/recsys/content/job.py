@@ -276,7 +276,8 @@ def _write_index(file: Path, vectors: FloatArray) -> None:
     from usearch.index import Index
 
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f16", expansion_add=64)
-    index.add(np.arange(len(vectors)), vectors)
+    rows = np.flatnonzero(vectors.any(axis=1))
+    index.add(rows, vectors[rows])
     index.save(str(file))
 
 
