@@ -145,3 +145,10 @@ def test_the_calibration_error_sees_overconfidence():
     even = np.ones(20_000)
     assert calibration_error(positive, probability, even) < 0.02
     assert calibration_error(positive, np.clip(probability + 0.2, 0, 1), even) > 0.1
+
+
+def test_on_hasaki_it_tells_happy_from_unhappy_with_and_without_accents(hasaki_view):
+    metrics = train(units_of(hasaki_view), CONFIG, AS_OF).metrics
+    assert metrics["auc"] > 0.94
+    assert metrics["auc_without_accents"] > 0.93
+    assert metrics["calibration_error"] < 0.03
