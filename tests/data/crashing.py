@@ -2,9 +2,11 @@
 
 import multiprocessing
 import random
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from recsys.data.staging import append_events
@@ -14,6 +16,7 @@ from tests.data.shop import refresh, row, write_shop
 
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
 LONGEST_SECONDS = 0.5
+PUBLISHING_SECONDS = 0.1
 
 
 @dataclass
@@ -27,6 +30,9 @@ class Tally:
 
 def crash_refreshes(home: Path, times: int, seed: int) -> Tally:
     """Start `times` refreshes, kill each at a random moment, check the state after each one.
+
+    Every other one is killed at a random moment from when it began to assemble its version, so
+    that writing, publishing, archiving and pruning get their share.
 
     Raises `AssertionError` if ever a version is not whole, or the run after a crash does not end
     with what a fresh shop of the same rows would publish.
@@ -47,9 +53,14 @@ def crash_refreshes(home: Path, times: int, seed: int) -> Tally:
         staged += [row(f"s{attempt}", attempt % 9, time=_time(attempt))]
         append_events(settings, [_event(staged[-1])])
         end = FIRST + timedelta(days=40 + attempt)
+        shutil.rmtree(settings.work, ignore_errors=True)  # so that only this run's version shows
         child = context.Process(target=refresh, args=(settings, end))
         child.start()
-        child.join(rng.uniform(0, LONGEST_SECONDS))
+        if attempt % 2:
+            wait_for_assembly(settings, child)
+            child.join(rng.uniform(0, PUBLISHING_SECONDS))
+        else:
+            child.join(rng.uniform(0, LONGEST_SECONDS))
         if child.exitcode is None:
             child.kill()
             tally.killed += 1
@@ -60,6 +71,12 @@ def crash_refreshes(home: Path, times: int, seed: int) -> Tally:
         if attempt % 5 == 4 or attempt == times - 1:
             check_next_run(settings, home / f"fresh-{attempt}", rows + staged, end)
     return tally
+
+
+def wait_for_assembly(settings: Settings, child: BaseProcess) -> None:
+    """Return when the refresh has begun to write a version, or has ended."""
+    while child.is_alive() and not list(settings.work.glob("*/version")):
+        time.sleep(0.001)
 
 
 def check_versions(settings: Settings) -> int:
@@ -104,12 +121,3 @@ def _event(text: str) -> dict[str, str]:
 
 def _time(number: int) -> str:
     return (FIRST + timedelta(hours=number)).isoformat()
-
-
-def seconds_of_one_refresh(home: Path) -> float:
-    """How long an undisturbed refresh of this shop takes."""
-    settings = Settings(home / "timing")
-    write_shop(settings, [row(f"u{number}") for number in range(20)])
-    started = time.monotonic()
-    refresh(settings)
-    return time.monotonic() - started

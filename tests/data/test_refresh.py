@@ -115,6 +115,15 @@ def test_a_truncated_source_publishes_nothing_unless_forced(shop):
     assert refresh(shop, force_full=True)["accepted"] <= 50
 
 
+def test_a_column_that_is_gone_stops_the_run_unless_forced(shop):
+    path = shop.raw / "viecomrec" / "data_reviews_purchase.csv"
+    path.write_text("".join(f"{line.rsplit(',', 1)[0]}\n" for line in path.open()))
+    with pytest.raises(RefreshError, match="the reviews had comment in version"):
+        refresh(shop)
+    assert refresh(shop, force_full=True)["strategy"] == "full"
+    assert refresh(shop)["strategy"] == "nothing_new"
+
+
 def test_too_many_bad_rows_publish_nothing_and_are_in_quarantine(shop):
     before = list_versions(shop)
     write_shop(shop, BASE + [row(f"b{number}", rating=9) for number in range(60)])

@@ -28,7 +28,8 @@ def read_catalogue(source: Source) -> CleanRows:
     accepted = pd.concat([part.accepted for part in parts], ignore_index=True)
     rejected = pd.concat([part.rejected for part in parts], ignore_index=True)
     accepted = accepted.drop_duplicates(schema.PRODUCT, keep="last", ignore_index=True)
-    return CleanRows(accepted, rejected, 0)
+    columns = frozenset.intersection(*(part.columns for part in parts))
+    return CleanRows(accepted, rejected, 0, columns=columns)
 
 
 def build_products(catalogue: pd.DataFrame, interactions: pd.DataFrame) -> pd.DataFrame:

@@ -43,12 +43,15 @@ class CleanRows:
         Number of valid rows that the view does not reach yet.
     repeated
         Number of rows that were left out because their event id had been seen.
+    columns
+        Our names of the columns that the file had.
     """
 
     accepted: pd.DataFrame
     rejected: pd.DataFrame
     later: int
     repeated: int = 0
+    columns: frozenset[str] = frozenset()
 
     @property
     def rows_read(self) -> int:
@@ -99,7 +102,8 @@ def clean_rows(
     )
     accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)
     add_keys(accepted)
-    return CleanRows(accepted, _rejected(raw, reason), int((good & ~in_view).sum()))
+    later = int((good & ~in_view).sum())
+    return CleanRows(accepted, _rejected(raw, reason), later, columns=_columns(raw))
 
 
 def clean_products(raw: RawRows) -> CleanRows:
@@ -116,7 +120,8 @@ def clean_products(raw: RawRows) -> CleanRows:
         accepted[text] = text_series(_text(table, text)).str.strip()
     accepted[schema.PRICE] = _prices(text_series(_text(table, schema.PRICE)))
     good = reason == None  # noqa: E711
-    return CleanRows(accepted[good].reset_index(drop=True), _rejected(raw, reason), 0)
+    accepted = accepted[good].reset_index(drop=True)
+    return CleanRows(accepted, _rejected(raw, reason), 0, columns=_columns(raw))
 
 
 def parse_times(texts: pd.Series, formats: tuple[str, ...], zone: ZoneInfo) -> pd.Series:
@@ -270,6 +275,10 @@ def _rejections(files: Any, rows: Any, reasons: Any, raw: Any) -> pd.DataFrame:
     return pd.DataFrame({FILE: files, ROW: rows, REASON: reasons, RAW: raw}).astype(
         {FILE: "str", ROW: "int64", REASON: "str", RAW: "str"}
     )
+
+
+def _columns(raw: RawRows) -> frozenset[str]:
+    return frozenset(raw.table.column_names) - {ROW, FILE}
 
 
 def _rejected(raw: RawRows, reasons: Reasons) -> pd.DataFrame:

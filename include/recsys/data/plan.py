@@ -26,6 +26,9 @@ from recsys.data.writing import ROW_KEYS_FILE, code_version
 from recsys.publishing import sha256_of
 from recsys.settings import Settings
 
+ASKED_FOR = "asked for"
+"""Reason of a plan whose strategy was forced; it also passes the checks against what was before."""
+
 
 class Strategy(StrEnum):
     """How a run makes its version."""
@@ -47,6 +50,8 @@ class Plan:
         Valid rows of the view that the previous version did not have.
     vanished_interactions
         Rows that the previous version had and the view has not.
+    columns
+        Our names of the columns that all files of reviews, and of products, have.
     inputs
         Fingerprint of everything but the rows that decides what a version contains.
     """
@@ -69,6 +74,7 @@ class Plan:
     source: dict[str, Any]
     files: list[dict[str, Any]]
     staged: dict[str, Any]
+    columns: dict[str, list[str]]
     inputs: str
     catalogue: str
     invalid_fraction: float
@@ -94,6 +100,7 @@ class View:
     products: CleanRows
     files: list[dict[str, Any]]
     staged: Staged
+    columns: dict[str, list[str]]
     invalid_fraction: float
 
     @property
@@ -134,9 +141,14 @@ def read_view(
     bad, read = sum(len(part.rejected) for part in parts), sum(part.rows_read for part in parts)
     described += [{"path": str(path), "sha256": sha256_of(path)} for path in source.product_files]
     staged = read_staged(settings, source, config, as_of=as_of, now=now)
+    products = read_catalogue(source)
     return View(
         reviews=concatenate([*parts, *staged.parts]),
-        products=read_catalogue(source),
+        products=products,
+        columns={
+            "reviews": sorted(frozenset.intersection(*(part.columns for part in parts))),
+            "products": sorted(products.columns),
+        },
         files=described,
         staged=staged,
         invalid_fraction=bad / max(read, 1),
@@ -196,6 +208,7 @@ def make_plan(
         rows_repeated=view.reviews.repeated,
         files=view.files,
         staged=view.staged.to_json(),
+        columns=view.columns,
         inputs=inputs,
         catalogue=catalogue,
         invalid_fraction=view.invalid_fraction,
@@ -241,7 +254,7 @@ def _choose(
     force_full: bool,
 ) -> tuple[Strategy, str]:
     if force_full:
-        return Strategy.FULL, "asked for"
+        return Strategy.FULL, ASKED_FOR
     if previous is None:
         return Strategy.FULL, "there is no previous version"
     if previous.manifest["inputs"] != inputs:

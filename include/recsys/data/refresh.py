@@ -23,7 +23,7 @@ from recsys.data.config import DataConfig, load_data_config
 from recsys.data.dataset import build_dataset
 from recsys.data.events import add_keys, latest_rows
 from recsys.data.inbox import archive_staged
-from recsys.data.plan import Plan, Strategy, View, make_plan, new_rows, read_view
+from recsys.data.plan import ASKED_FOR, Plan, Strategy, View, make_plan, new_rows, read_view
 from recsys.data.quarantine import write_quarantine
 from recsys.data.retention import prune
 from recsys.data.sources import resolve_source
@@ -97,7 +97,8 @@ def plan_refresh(
     SourceError
         If a file is missing, unreadable or lacks a column.
     RefreshError
-        If more than ``max_invalid_fraction`` of the rows is bad; they are in the quarantine then.
+        If more than ``max_invalid_fraction`` of the rows is bad (they are in the quarantine then),
+        or a column that the previous version had is gone.
     """
     started = time.monotonic()
     config, source = load_data_config(settings), resolve_source(settings)
@@ -118,6 +119,7 @@ def plan_refresh(
     if not dry_run and not _is_known_dirt(settings, plan):
         write_quarantine(settings, plan.version_id, view.rejected)
     _refuse_bad_input(plan, config)
+    _refuse_lost_columns(settings, plan)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     if _makes_version(plan):
@@ -273,8 +275,23 @@ def _refuse_bad_input(plan: Plan, config: DataConfig) -> None:
         )
 
 
+def _refuse_lost_columns(settings: Settings, plan: Plan) -> None:
+    if plan.previous_version is None or plan.reason == ASKED_FOR:
+        return
+    before = open_version(settings, plan.previous_version).manifest
+    if before["source"] != plan.source:
+        return
+    for table, columns in before.get("columns", {}).items():
+        if lost := sorted(set(columns) - set(plan.columns[table])):
+            raise RefreshError(
+                f"the {table} had {', '.join(lost)} in version {plan.previous_version}, and have "
+                "not any more; restore the column, change the source's description, or, if that "
+                "is right, run with force_full"
+            )
+
+
 def _refuse_shrinking(settings: Settings, plan: Plan, accepted: int) -> None:
-    if plan.previous_version is None or plan.reason == "asked for":
+    if plan.previous_version is None or plan.reason == ASKED_FOR:
         return
     before = open_version(settings, plan.previous_version).manifest["rows"]["accepted"]
     allowed = load_data_config(settings).max_shrink_fraction
@@ -300,6 +317,7 @@ def _manifest(
         "source": plan.source,
         "sources": plan.files,
         "staged": plan.staged,
+        "columns": plan.columns,
         "backfill": backfill,
         "inputs": plan.inputs,
         "catalogue": plan.catalogue,
