@@ -1,6 +1,6 @@
 """How long a refresh takes, and how much memory, against merely reading and writing the same file.
 
-    python -m benchmarks.data.refresh [--scale 10]
+    python -m benchmarks.data.refresh [--scale 10] [--scorer none]
 
 Each measurement runs in a process of its own; the reference (pyarrow reads the CSV and writes it
 as Parquet) is measured in the same run, before and after, and the smaller value counts.
@@ -121,12 +121,23 @@ def show(name: str, figures: Figures, reference: Figures) -> None:
     )
 
 
+def use_scorer(settings: Settings, scorer: str) -> None:
+    """Configure how this state root scores comments."""
+    text = settings.config_file("comments.yaml").read_text(encoding="utf-8")
+    own = settings.home / "config" / "comments.yaml"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(text.replace("scorer: learned", f"scorer: {scorer}", 1), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=int, default=1)
-    scale = parser.parse_args().scale
+    parser.add_argument("--scorer", choices=["learned", "none"], default="learned")
+    arguments = parser.parse_args()
+    scale = arguments.scale
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
+        use_scorer(Settings(home), arguments.scorer)
         started = time.perf_counter()
         shop = write_sample_shop(
             Settings(home), reviews=scale * REVIEWS, users=scale * USERS, products=PRODUCTS
