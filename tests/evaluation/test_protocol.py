@@ -1,0 +1,145 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys.data import schema
+from recsys.data.versions import current_version
+from recsys.evaluation.gates import compare_on_leave_one_out, compare_on_windows, judge
+from recsys.evaluation.leave_one_out import read_leave_one_out
+from recsys.evaluation.lists import list_metrics
+from recsys.evaluation.metrics import metrics_per_user
+from recsys.evaluation.ranking import rank_targets
+from recsys.evaluation.report import report_on
+from recsys.evaluation.segments import segments_of, summarise_segments
+from recsys.evaluation.windows import rolling_windows
+from recsys.models.histories import user_rows
+from recsys.models.item_knn import ItemKnn
+from recsys.models.popularity import Popularity, RecentPopularity
+from tests.models.shop import DAY, EVENTS, ITEMS, USERS, publish_shop, taste_interactions
+
+
+@pytest.fixture
+def data(settings):
+    publish_shop(settings, taste_interactions())
+    return read_leave_one_out(current_version(settings))
+
+
+def test_each_side_knows_only_what_came_before_it(data):
+    for questions in (data.validation, data.test):
+        owner = user_rows(questions.histories)
+        assert (questions.histories.times < questions.now[owner]).all()
+    assert len(data.training.items) == USERS * (EVENTS - 2)
+    assert len(data.training_and_validation.items) == USERS * (EVENTS - 1)
+    assert len(data.everything.items) == USERS * EVENTS
+
+
+def test_targets_are_the_held_out_products(data):
+    table = taste_interactions()
+    last = table.groupby("user")["item"].last()
+    user = data.user_ids.index("u7")
+    assert data.item_ids[data.test.targets[user]] == f"p{last[7]}"
+
+
+def test_a_window_asks_at_its_start_about_what_followed():
+    table = taste_interactions()
+    frame = pd.DataFrame(
+        {
+            schema.USER: "u" + table["user"].astype(str),
+            schema.PRODUCT: "p" + table["item"].astype(str),
+            schema.RATING: np.where(table["item"] % 2 == 0, 5.0, 2.0),
+            schema.TIMESTAMP: pd.to_datetime(table["time"], unit="s", utc=True),
+            schema.CONFIDENCE: 5.0,
+            schema.WEIGHT: 1.0,
+        }
+    )
+    items = [f"p{item}" for item in range(ITEMS)]
+    windows = rolling_windows(frame, sorted(frame[schema.USER].unique()), items)
+    assert 1 <= len(windows) <= 4
+    assert [window.start for window in windows] == sorted(window.start for window in windows)
+    for window in windows:
+        start = int(window.start.timestamp())
+        assert (window.training.times < start).all()
+        assert (window.questions.now == start).all()
+        assert (window.questions.targets % 2 == 0).all()
+    assert windows[-1].start > frame[schema.TIMESTAMP].max() - pd.Timedelta(days=91)
+
+
+def test_a_shop_younger_than_a_window_has_none():
+    frame = pd.DataFrame(
+        {
+            schema.USER: ["a", "a"],
+            schema.PRODUCT: ["x", "y"],
+            schema.RATING: 5.0,
+            schema.TIMESTAMP: pd.to_datetime([0, DAY], unit="s", utc=True),
+            schema.CONFIDENCE: 5.0,
+            schema.WEIGHT: 1.0,
+        }
+    )
+    assert rolling_windows(frame, ["a"], ["x", "y"]) == []
+
+
+def test_segments_hold_each_user_once(data):
+    purchases = np.bincount(data.training.items, minlength=ITEMS)
+    segments = segments_of(data.test, purchases)
+    by_activity = [segments[name] for name in segments if name != "new_products"]
+    assert (sum(mask.astype(int) for mask in by_activity) == 1).all()
+    per_user = metrics_per_user(rank_targets(Popularity().fit(data.training, ITEMS), data.test))
+    summary = summarise_segments(per_user, segments)
+    assert sum(summary[name]["users"] for name in segments if name != "new_products") == USERS
+    assert set(summary["one_known_item"]) == {"users"}
+
+
+def test_popularity_shows_little_of_the_shop_and_no_long_tail(data):
+    purchases = np.bincount(data.training.items, minlength=ITEMS)
+    popular = list_metrics(Popularity().fit(data.training, ITEMS), data.test, purchases)
+    personal = list_metrics(ItemKnn().fit(data.training, ITEMS), data.test, purchases)
+    assert popular["coverage_at_10"] < personal["coverage_at_10"]
+    assert popular["long_tail_at_10"] < personal["long_tail_at_10"]
+    assert popular["novelty_at_10"] < personal["novelty_at_10"]
+
+
+def test_a_model_that_loses_to_recent_popularity_in_time_does_not_pass(data):
+    class Silent(RecentPopularity):
+        def score(self, histories, now):
+            return np.zeros_like(super().score(histories, now))
+
+    def fit(histories):
+        return Silent().fit(histories, ITEMS)
+
+    comparison = compare_on_windows(fit, data.windows, ITEMS)
+    assert comparison["window_users"] > 0
+    assert comparison["holds_in_time"] is False
+    judged = judge({"baseline_recall_at_10": 0.1, "beats_popularity": True, **comparison}, 0.2)
+    assert judged["passes"] is False
+    assert "loses to recent popularity" in judged["reason"]
+
+
+def test_recent_popularity_does_not_lose_to_itself(data):
+    comparison = compare_on_windows(
+        lambda histories: RecentPopularity().fit(histories, ITEMS), data.windows, ITEMS
+    )
+    assert comparison["holds_in_time"] is True
+    assert comparison["window_difference_low"] == comparison["window_difference_high"] == 0
+
+
+def test_without_windows_only_the_first_gate_counts(data):
+    metrics = {"recall_at_10": 0.99, "ndcg_at_10": 0.5}
+    comparison = compare_on_leave_one_out(metrics, data.training, data.test, ITEMS)
+    comparison |= compare_on_windows(lambda histories: Popularity(), [], ITEMS)
+    judged = judge(comparison, 0.99)
+    assert judged["passes"] is True
+    assert "time windows" not in judged["reason"]
+
+
+@pytest.mark.parametrize("ours", [float("nan"), 0.0])
+def test_a_metric_that_is_nan_or_not_above_popularity_does_not_pass(data, ours):
+    comparison = compare_on_leave_one_out({"recall_at_10": ours}, data.training, data.test, ITEMS)
+    assert comparison["beats_popularity"] is False
+
+
+def test_a_report_can_be_written_as_json(data):
+    import json
+
+    report = report_on(lambda histories: ItemKnn().fit(histories, ITEMS), data)
+    assert report.comparison["passes"] is True
+    json.dumps(report.as_json(), allow_nan=False)

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from recsys.errors import InputError
+from recsys.models.histories import histories_from_codes, keep_entries, take_users
+from recsys.models.hybrid import Hybrid, normalised
+from tests.models.shop import DAY, ITEMS, START, taste_histories
+
+NOW = START + 301 * DAY
+
+
+def without_item(histories, item):
+    return keep_entries(histories, histories.items != item)
+
+
+def test_a_row_is_scaled_by_the_best_product_that_is_not_known_yet():
+    histories = histories_from_codes(np.array([0]), np.array([1]), np.array([0]), count=1)
+    scaled = normalised(np.array([[2.0, 8.0, -1.0, 4.0]], dtype=np.float32), histories)
+    np.testing.assert_allclose(scaled, [[0.5, 1.0, 0.0, 1.0]])
+
+
+def test_a_new_product_competes_by_its_text():
+    histories = without_item(taste_histories(), 6)
+    content = np.eye(6, dtype=np.float32)[np.arange(ITEMS) % 6]
+    weights = {"item_knn": 1.0, "als": 0.0, "recent_popularity": 0.0, "content": 1.0}
+    plain = Hybrid.create({"weights": weights}).fit(histories, ITEMS)
+    with_text = Hybrid.create({"weights": weights}).use_content(content).fit(histories, ITEMS)
+    fans = take_users(histories, np.arange(0, 60, 6))  # of the new product's group
+
+    def place(model):
+        scores = model.score(fans, NOW)
+        return (scores >= scores[:, [6]]).sum(axis=1)
+
+    assert place(with_text).mean() < place(plain).mean() / 2
+
+
+def test_the_text_of_a_known_product_counts_less():
+    histories = without_item(taste_histories(), 6)
+    content = np.ones((ITEMS, 2), dtype=np.float32) / np.sqrt(np.float32(2))
+    model = Hybrid.create({"weights": {"content": 1.0}}).use_content(content)
+    model.fit(histories, ITEMS)
+    assert model._novelty[6] == 1
+    assert model._novelty[0] < 0.5
+
+
+def test_without_history_recent_popularity_speaks():
+    histories = taste_histories()
+    nobody = take_users(keep_entries(histories, np.zeros(len(histories.items), bool)), np.arange(1))
+    scores = Hybrid.create({}).fit(histories, ITEMS).score(nobody, NOW)[0]
+    assert scores.max() > 0
+
+
+def test_a_component_of_weight_zero_is_neither_fitted_nor_saved(tmp_path):
+    Hybrid.create({"weights": {"als": 0.0}}).fit(taste_histories(), ITEMS).save(tmp_path)
+    assert not (tmp_path / "als").exists()
+    assert (tmp_path / "item_knn").is_dir()
+
+
+def test_text_survives_saving(tmp_path):
+    histories = taste_histories()
+    content = np.eye(6, dtype=np.float32)[np.arange(ITEMS) % 6]
+    model = Hybrid.create({"weights": {"content": 1.0}}).use_content(content)
+    model.fit(histories, ITEMS).save(tmp_path)
+    assert np.array_equal(Hybrid.load(tmp_path).score(histories, NOW), model.score(histories, NOW))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"weights": {"magic": 1.0}},
+        {"weights": {"als": -1.0}},
+        {"weights": {"als": float("nan")}},
+        {"weights": 3},
+        {"weights": {"als": 0, "item_knn": 0, "recent_popularity": 0}},
+        {"few_purchases": 0},
+        {"als": {"colour": 1}},
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(parameters):
+    with pytest.raises(InputError):
+        Hybrid.create(parameters)
+
+
+def test_text_of_another_number_of_products_is_refused():
+    with pytest.raises(InputError, match="60 products"):
+        Hybrid.create({}).use_content(np.ones((3, 2), np.float32)).fit(taste_histories(), ITEMS)
