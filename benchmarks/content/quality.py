@@ -27,7 +27,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "include"))
 
 from recsys.content.config import ContentConfig  # noqa: E402
-from recsys.content.product_texts import find_boilerplate, product_texts  # noqa: E402
+from recsys.content.product_texts import (  # noqa: E402
+    find_boilerplate,
+    product_texts,
+    split_sentences,
+)
 from recsys.content.static_fit import fit_static  # noqa: E402
 from recsys.content.text import fold, fold_series, normalise, normalise_series  # noqa: E402
 from recsys.data.families import assign_families  # noqa: E402
@@ -126,7 +130,9 @@ def main() -> None:
     products, rows = read_shop(parser.parse_args().shop)
     config = load_settings().read_config("content.yaml", ContentConfig)
     purchases = Purchases(products, rows)
-    boilerplate = find_boilerplate(products["description"], config.boilerplate_share)
+    boilerplate = find_boilerplate(
+        split_sentences(products["description"]), config.boilerplate_share
+    )
 
     def texts(repeats: int) -> list[str]:
         return product_texts(

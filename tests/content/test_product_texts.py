@@ -1,7 +1,12 @@
 import pandas as pd
 import pytest
 
-from recsys.content.product_texts import find_boilerplate, hash_texts, product_texts
+from recsys.content.product_texts import (
+    find_boilerplate,
+    hash_texts,
+    product_texts,
+    split_sentences,
+)
 from recsys.errors import InputError
 
 FIELDS = ["product_name", "brand", "description"]
@@ -57,7 +62,7 @@ def test_long_texts_are_cut_off() -> None:
 
 
 def test_what_most_descriptions_say_is_cut(shop: pd.DataFrame) -> None:
-    boilerplate = find_boilerplate(shop["description"], 0.5)
+    boilerplate = find_boilerplate(split_sentences(shop["description"]), 0.5)
     assert boilerplate == ["Hàng được xuất hoá đơn đỏ cho mọi khách hàng"]
     found = product_texts(shop, FIELDS, boilerplate, max_characters=2000)
     assert not found.str.contains("hoá đơn").any()
@@ -66,12 +71,12 @@ def test_what_most_descriptions_say_is_cut(shop: pd.DataFrame) -> None:
 
 def test_lines_of_a_few_siblings_are_kept() -> None:
     few = pd.Series(["Chung một dòng. Riêng A", "Chung một dòng. Riêng B"])
-    assert find_boilerplate(few, 0.2) == []
+    assert find_boilerplate(split_sentences(few), 0.2) == []
 
 
 def test_a_sentence_said_twice_in_one_description_counts_once() -> None:
     descriptions = pd.Series(["Mua ngay. Mua ngay"] * 15 + ["Khác"] * 15)
-    assert find_boilerplate(descriptions, 0.4) == []
+    assert find_boilerplate(split_sentences(descriptions), 0.4) == []
 
 
 def test_products_without_any_of_the_columns_are_refused() -> None:

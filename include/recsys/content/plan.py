@@ -2,16 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.content.config import CATALOG_STATIC, ContentConfig
 from recsys.content.embeddings import EmbeddingSet
-from recsys.content.product_texts import find_boilerplate, hash_texts, product_texts, used_fields
+from recsys.content.product_texts import (
+    find_boilerplate,
+    hash_texts,
+    product_texts,
+    split_sentences,
+    used_fields,
+)
 from recsys.data.schema import DESCRIPTION, PRODUCT
 
 # Raised whenever the same configuration gives other texts or another static model than before.
@@ -91,15 +99,17 @@ def make_plan(
     fields = used_fields(products, config.text_fields)
     recipe = recipe_of(config, fields, model)
     reason = _reason(previous, recipe, force=force)
+    sentences = split_sentences(products[DESCRIPTION]) if DESCRIPTION in fields else None
+    write = partial(_texts, products, config, fields, model, sentences)
     if reason is None and previous is not None:
-        plan = _carry_on(products, config, fields, recipe, model, previous)
+        plan = _carry_on(products, write, fields, recipe, previous)
         if plan.since_fit <= config.refit_share * len(products):
             return plan
         reason = f"{plan.since_fit} of {len(products)} products are new since the last fit"
     boilerplate: list[str] = []
-    if DESCRIPTION in fields:
-        boilerplate = find_boilerplate(products[DESCRIPTION], config.boilerplate_share)
-    texts, hashes = _texts(products, config, fields, boilerplate, model)
+    if sentences is not None:
+        boilerplate = find_boilerplate(sentences, config.boilerplate_share)
+    texts, hashes = write(boilerplate)
     ids = products[PRODUCT].astype("str").tolist()
     nothing = np.full(len(products), -1, dtype=np.int64)
     return Plan(reason, ids, texts, hashes, nothing, fields, boilerplate, recipe, 0)
@@ -107,14 +117,13 @@ def make_plan(
 
 def _carry_on(
     products: pd.DataFrame,
-    config: ContentConfig,
+    write: Callable[[list[str]], tuple[pd.Series, list[str]]],
     fields: list[str],
     recipe: str,
-    model: str,
     previous: EmbeddingSet,
 ) -> Plan:
     boilerplate = previous.metadata["boilerplate"]
-    texts, hashes = _texts(products, config, fields, boilerplate, model)
+    texts, hashes = write(boilerplate)
     known = pd.Series(previous.text_hashes(), dtype="str").drop_duplicates()
     rows = pd.Index(known).get_indexer(pd.Index(hashes, dtype="str"))
     rows = np.where(rows >= 0, known.index.to_numpy()[rows], -1).astype(np.int64)
@@ -138,8 +147,9 @@ def _texts(
     products: pd.DataFrame,
     config: ContentConfig,
     fields: list[str],
-    boilerplate: list[str],
     model: str,
+    sentences: pa.ListArray | None,
+    boilerplate: list[str],
 ) -> tuple[pd.Series, list[str]]:
     texts = product_texts(
         products,
@@ -147,5 +157,6 @@ def _texts(
         boilerplate,
         max_characters=config.max_characters,
         name_repeats=config.catalog_static.name_repeats if model == CATALOG_STATIC else 1,
+        sentences=sentences,
     )
     return texts, hash_texts(texts)

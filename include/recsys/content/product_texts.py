@@ -18,12 +18,12 @@ _TAG = r"<[^<>]{1,200}>|&nbsp;"
 _SENTENCE_END = r"[.!?…]*\s*[\r\n]+\s*|[.!?…]+(?:\s+|$)"
 
 
-def find_boilerplate(descriptions: pd.Series, share: float) -> list[str]:
+def find_boilerplate(sentences: pa.ListArray, share: float) -> list[str]:
     """Lines and sentences that stand in more than `share` of all non-empty descriptions.
 
-    Returned in normal form, sorted. They must stand in `MIN_BOILERPLATE_PRODUCTS` at least.
+    `sentences` are those of `split_sentences`. The answer is sorted; what is in it stands in
+    `MIN_BOILERPLATE_PRODUCTS` descriptions at least.
     """
-    sentences = _sentences(descriptions)
     table = pd.DataFrame(
         {
             "product": pc.list_parent_indices(sentences).to_numpy(zero_copy_only=False),
@@ -42,6 +42,7 @@ def product_texts(
     *,
     max_characters: int,
     name_repeats: int = 1,
+    sentences: pa.ListArray | None = None,
 ) -> pd.Series:
     """One text a product: its `fields`, one below the other, in normal form.
 
@@ -55,6 +56,8 @@ def product_texts(
         Longer texts are cut off.
     name_repeats
         How many times the name is told.
+    sentences
+        `split_sentences` of the descriptions, if they are at hand.
 
     Returns
     -------
@@ -69,7 +72,8 @@ def product_texts(
     parts = pd.DataFrame(index=products.index)
     for field in used:
         if field == DESCRIPTION:
-            parts[field] = _without(products[field], boilerplate)
+            split = split_sentences(products[field]) if sentences is None else sentences
+            parts[field] = _without(split, boilerplate).to_numpy()
         else:
             parts[field] = normalise_series(products[field])
     texts = pd.Series("", index=products.index, dtype="str")
@@ -96,7 +100,7 @@ def hash_texts(texts: pd.Series) -> list[str]:
     return [hashlib.sha256(text.encode("utf-8")).hexdigest()[:32] if text else "" for text in texts]
 
 
-def _sentences(descriptions: pd.Series) -> pa.ListArray:
+def split_sentences(descriptions: pd.Series) -> pa.ListArray:
     """The normalised, non-empty sentences and lines of each description, as lists of strings."""
     texts = pa.array(descriptions.astype(object).fillna("").astype("str"), type=pa.string())
     if isinstance(texts, pa.ChunkedArray):
@@ -107,12 +111,11 @@ def _sentences(descriptions: pd.Series) -> pa.ListArray:
     return _keep(split, pa.array(clean, type=pa.string()), clean != "")
 
 
-def _without(descriptions: pd.Series, boilerplate: Sequence[str]) -> pd.Series:
-    sentences = _sentences(descriptions)
+def _without(sentences: pa.ListArray, boilerplate: Sequence[str]) -> pd.Series:
     values = sentences.flatten()
     known = pc.is_in(values, pa.array(list(boilerplate), type=values.type))
     kept = _keep(sentences, values, ~known.to_pandas())
-    return pd.Series(pc.binary_join(kept, "\n"), index=descriptions.index, dtype="str")
+    return pd.Series(pc.binary_join(kept, "\n"), dtype="str")
 
 
 def _keep(lists: pa.ListArray, values: pa.Array, kept: pd.Series) -> pa.ListArray:
