@@ -20,11 +20,14 @@ NOT be restored": the service needs you now: restart it, then run this with `rol
 Airflow and the service. See docs/deployment.md.
 """
 
+from datetime import timedelta
 from typing import Any, cast
 
-from airflow.sdk import Param, task
+from airflow.sdk import Param, TriggerRule, task
 
+from recsys.deployment.config import load_config
 from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+from recsys.settings import load_settings
 
 with job_dag(
     "model_deployment",
@@ -41,7 +44,6 @@ with job_dag(
     @no_retry_on_bad_input
     def check_gate(params: dict[str, Any] | None = None) -> dict[str, Any]:
         from recsys.deployment import job
-        from recsys.settings import load_settings
 
         return job.check_gate(load_settings(), params or {})
 
@@ -49,8 +51,26 @@ with job_dag(
     @no_retry_on_bad_input
     def deploy(plan: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
         from recsys.deployment import job
-        from recsys.settings import load_settings
 
         return job.bring_into_service(load_settings(), plan, params or {})
 
-    deploy(cast("dict[str, Any]", check_gate()))
+    plan = cast("dict[str, Any]", check_gate())
+    done = deploy.override(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)(plan)
+    config = load_config(load_settings())
+    if config.require_approval:
+        from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+        @task.branch
+        def ask_if_needed(plan: dict[str, Any], params: dict[str, Any] | None = None) -> str:
+            unchanged = plan["serving"] == plan["model_id"]
+            return "deploy" if unchanged or (params or {})["dry_run"] else "approve"
+
+        approve = ApprovalOperator(
+            task_id="approve",
+            subject="Deploy {{ ti.xcom_pull(task_ids='check_gate')['model_id'] }}?",
+            body="{{ ti.xcom_pull(task_ids='check_gate') }}",
+            response_timeout=timedelta(hours=config.approval_hours),
+            fail_on_reject=True,
+        )
+        ask_if_needed(plan) >> [approve, done]
+        approve >> done

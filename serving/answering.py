@@ -21,9 +21,10 @@ from serving.snapshot import Snapshot
 _NOTHING = np.zeros(0, dtype=np.int32)
 
 
-def serving_snapshot(service: Service) -> Snapshot:
-    """The snapshot in service. Raises a 503 problem while there is none."""
-    snapshot = service.engine.snapshot
+def serving_snapshot(service: Service, user_id: object = None) -> Snapshot:
+    """The snapshot in service (for this user, if given). Raises a 503 problem if there is none."""
+    engine = service.engine
+    snapshot = engine.snapshot if user_id is None else engine.for_user(str(user_id))
     if snapshot is None:
         raise ProblemError(
             503, "No model is being served yet: train one, then deploy it.", {"Retry-After": "60"}

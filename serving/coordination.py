@@ -31,8 +31,12 @@ class ReloadError(Exception):
 class Coordinator(Protocol):
     """Brings a model into service everywhere, or nowhere."""
 
-    async def reload(self, model_id: str | None) -> Reloaded:
-        """Serve `model_id`, or the registry's current best. Raises `ReloadError`."""
+    async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
+        """Serve `model_id`, or the registry's current best; with `share`, to that share of the
+        users only, beside the model in service. Raises `ReloadError`."""
+
+    async def end_canary(self) -> None:
+        """Serve the model in service to everybody again."""
 
 
 class LocalCoordinator:
@@ -43,18 +47,26 @@ class LocalCoordinator:
         self._engine = engine
         self._reloading = asyncio.Lock()
 
-    async def reload(self, model_id: str | None) -> Reloaded:
+    async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
         async with self._reloading:
             started = time.monotonic()
             previous = self._engine.model_id
             try:
                 wanted = find_entry(self._settings, model_id).model_id
                 await asyncio.to_thread(self._engine.prepare, wanted)
-                remember_served(self._settings, wanted)
+                if share is None:
+                    remember_served(self._settings, wanted)
             except (InputError, OSError) as error:
                 raise ReloadError(str(error)) from error
-            self._engine.commit(wanted)
+            if share is None:
+                self._engine.commit(wanted)
+            else:
+                self._engine.commit_canary(wanted, share)
             return Reloaded(wanted, previous, 1, time.monotonic() - started)
+
+    async def end_canary(self) -> None:
+        async with self._reloading:
+            self._engine.end_canary()
 
 
 def start_with_any(settings: Settings, engine: Engine) -> None:

@@ -2,6 +2,8 @@
 
 import logging
 import threading
+import zlib
+from dataclasses import dataclass
 
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.settings import Settings
@@ -11,6 +13,19 @@ from serving.snapshot import Snapshot
 from serving.warmup import recent_users, replay
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A model that a share of the users get, in (0, 1]."""
+
+    snapshot: Snapshot
+    share: float
+
+
+def share_of(user_id: str) -> float:
+    """Where the user stands between 0 and 1: the same in every worker, at any time."""
+    return zlib.crc32(user_id.encode("utf-8", errors="replace")) / 2**32
 
 
 class Engine:
@@ -25,6 +40,7 @@ class Engine:
         self._preparing = threading.Lock()
         self._prepared: Snapshot | None = None
         self.snapshot: Snapshot | None = None
+        self.canary: Canary | None = None
 
     @property
     def model_id(self) -> str | None:
@@ -47,13 +63,38 @@ class Engine:
             replay(loaded, users, self._config.warmup_seconds)
             self._prepared = loaded
 
+    def for_user(self, user_id: str) -> Snapshot | None:
+        """The snapshot that answers this user: the canary's for its share of users."""
+        canary = self.canary
+        if canary is not None and share_of(user_id) < canary.share:
+            return canary.snapshot
+        return self.snapshot
+
     def commit(self, model_id: str) -> None:
-        """Serve the prepared model. Raises `RuntimeError` if `model_id` is not the prepared one."""
+        """Serve the prepared model to everybody, and end a canary.
+
+        Raises `RuntimeError` if `model_id` is not the prepared one.
+        """
         with self._preparing:
-            if self._prepared is None or self._prepared.model_id != model_id:
-                raise RuntimeError(f"model {model_id} is not prepared")
-            self.snapshot, self._prepared = self._prepared, None
+            self.snapshot, self.canary = self._take_prepared(model_id), None
         logger.info("Model in service | model_id=%s", model_id)
+
+    def commit_canary(self, model_id: str, share: float) -> None:
+        """Serve the prepared model to a share of the users, the same ones all the time."""
+        with self._preparing:
+            self.canary = Canary(self._take_prepared(model_id), share)
+        logger.info("Canary in service | model_id=%s, share=%s", model_id, share)
+
+    def end_canary(self) -> None:
+        """Everybody gets the model in service again."""
+        with self._preparing:
+            self.canary = None
+
+    def _take_prepared(self, model_id: str) -> Snapshot:
+        if self._prepared is None or self._prepared.model_id != model_id:
+            raise RuntimeError(f"model {model_id} is not prepared")
+        prepared, self._prepared = self._prepared, None
+        return prepared
 
     def follow_catalogue(self) -> bool:
         """Take over the shop's newest catalogue and embeddings, if there are newer ones.

@@ -248,6 +248,37 @@ class ReloadRequest(_Request):
     )
 
 
+class CanaryRequest(_Request):
+    """Which model to try on how many users."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model_id": "als_20250115_100000", "share": 0.1}]}
+    )
+
+    model_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
+    share: float = Field(gt=0, le=1, description="Share of the users.")
+
+
+class ModelTraffic(_Answer):
+    """The last minutes of one model, from the request log."""
+
+    model_id: str
+    requests: int
+    error_rate: float
+    fallback_rate: float | None
+    avg_latency_ms: float
+
+
+class CanaryReport(_Answer):
+    """How the models in service do beside each other."""
+
+    model_id: str | None
+    canary_model_id: str | None
+    share: float | None
+    minutes: float
+    models: list[ModelTraffic]
+
+
 class ReloadResponse(_Answer):
     """All workers serve `model_id` now."""
 

@@ -25,6 +25,7 @@ ENDPOINTS = (
     "/stats",
     "/metrics",
     "/reload_model",
+    "/canary",
     "/demo",
     "other",
 )

@@ -41,6 +41,23 @@ def read_stats(database: Path) -> dict[str, Any]:
         connection.close()
 
 
+def read_traffic_by_model(database: Path, minutes: float) -> list[dict[str, Any]]:
+    """Of the last `minutes` of /recommend: requests, error_rate, fallback_rate and avg_latency_ms
+    of each model."""
+    connection = connect(database, timeout=_TIMEOUT_SECONDS)
+    try:
+        rows = connection.execute(
+            "SELECT model_id, count(*) AS requests, avg(error IS NOT NULL) AS error_rate, "
+            "avg(fallback) AS fallback_rate, avg(latency_ms) AS avg_latency_ms FROM requests "
+            "WHERE timestamp > datetime('now', ?) AND endpoint = 'recommend' "
+            "AND model_id IS NOT NULL GROUP BY model_id",
+            (f"-{minutes} minutes",),
+        ).fetchall()
+    finally:
+        connection.close()
+    return [dict(row) for row in rows]
+
+
 def _traffic(connection: Any, minutes: int) -> dict[str, Any]:
     since = (f"-{minutes} minutes",)
     row = connection.execute(

@@ -38,7 +38,7 @@ async def recommend(body: RecommendRequest, request: Request) -> Response:
     service: Service = request.app.state.service
     with noted(service, "recommend", user_id=body.user_id, topk=body.topk) as note:
         check_topk(service, body.topk)
-        snapshot = note.of(serving_snapshot(service))
+        snapshot = note.of(serving_snapshot(service, body.user_id))
         note.made = made = await recommend_beside(service, snapshot, body)
         answer = _answer(snapshot, body.user_id, made)
     answer["latency_ms"] = note.latency_ms

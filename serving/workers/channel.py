@@ -11,7 +11,8 @@ Message = dict[str, Any]
 LOAD = "load"  # model_id: load it, then say READY
 GO = "go"  # start to accept requests
 PREPARE = "prepare"  # model_id
-COMMIT = "commit"  # model_id
+COMMIT = "commit"  # model_id, share: of the users, None for all
+END_CANARY = "end_canary"
 ABORT = "abort"
 ANSWER = "answer"  # request, and the outcome of a reload
 
@@ -19,7 +20,8 @@ ANSWER = "answer"  # request, and the outcome of a reload
 READY = "ready"  # model_id: loaded, waiting for GO
 PREPARED = "prepared"  # problem: None, or why not
 COMMITTED = "committed"
-RELOAD = "reload"  # request, model_id: somebody asked this worker for it
+RELOAD = "reload"  # request, model_id, share: somebody asked this worker for it
+ASK_END_CANARY = "ask_end_canary"  # request
 
 
 class Channel:

@@ -154,8 +154,8 @@ class Parent:
 
     async def _listen_to(self, worker: Worker) -> None:
         while (message := await worker.channel.receive()) is not None:
-            if message["kind"] == messages.RELOAD:
-                self._spawn(self._answer_reload(worker, message))
+            if message["kind"] in (messages.RELOAD, messages.ASK_END_CANARY):
+                self._spawn(self._answer(worker, message))
                 continue
             future = worker.waiting.pop(message["kind"], None)
             if future is not None and not future.done():
@@ -166,26 +166,30 @@ class Parent:
                 future.set_exception(ConnectionError(f"{worker.name} died"))
         worker.channel.close()
 
-    async def _answer_reload(self, asked: Worker, message: Message) -> None:
-        """All workers or none; tell the worker that was asked how it went."""
+    async def _answer(self, asked: Worker, message: Message) -> None:
+        """Do it in all workers or in none, and tell the worker that was asked how it went."""
+        problem = None
         async with self._deciding:
             started, previous = time.monotonic(), self._model_id
             workers = [worker for worker in self._workers.values() if worker.ready]
-            problem = await self._swap(workers, message["model_id"])
+            if message["kind"] == messages.RELOAD:
+                problem = await self._swap(workers, message["model_id"], message["share"])
+            else:
+                for worker in workers:
+                    worker.channel.send(messages.END_CANARY)
         asked.channel.send(
             messages.ANSWER,
             request=message["request"],
             problem=problem,
-            model_id=message["model_id"],
             previous_model_id=previous,
             workers=len(workers),
             seconds=time.monotonic() - started,
         )
 
-    async def _swap(self, workers: list[Worker], model_id: str) -> str | None:
+    async def _swap(self, workers: list[Worker], model_id: str, share: float | None) -> str | None:
         """Prepare everywhere, then commit everywhere. Returns why it did not happen, or None."""
         problems = await self._prepare(workers, model_id)
-        if not problems:
+        if not problems and share is None:
             try:
                 # The decision: whoever starts from here on comes up with the new model.
                 await asyncio.to_thread(remember_served, self._settings, model_id)
@@ -196,8 +200,9 @@ class Parent:
                 worker.channel.send(messages.ABORT)
             logger.error("Reload refused | model_id=%s, %s", model_id, "; ".join(problems))
             return "; ".join(problems)
-        self._model_id = model_id
-        await self._commit(workers, model_id)
+        if share is None:
+            self._model_id = model_id
+        await self._commit(workers, model_id, share)
         logger.info("All workers serve the model | model_id=%s", model_id)
         return None
 
@@ -223,11 +228,11 @@ class Parent:
         problem = future.result().get("problem")
         return None if problem is None else f"{worker.name}: {problem}"
 
-    async def _commit(self, workers: list[Worker], model_id: str) -> None:
+    async def _commit(self, workers: list[Worker], model_id: str, share: float | None) -> None:
         """Swap in all workers. One that does not answer is replaced by one that will."""
         committed = [worker.expect(messages.COMMITTED) for worker in workers]
         for worker in workers:
-            worker.channel.send(messages.COMMIT, model_id=model_id)
+            worker.channel.send(messages.COMMIT, model_id=model_id, share=share)
         await asyncio.wait(committed, timeout=_ACCEPTED_SECONDS)
         for worker, future in zip(workers, committed, strict=True):
             if not future.done() or future.exception() is not None:

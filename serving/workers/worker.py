@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+from typing import Any
 
 # Before NumPy is loaded: requests run beside each other, BLAS threads would only fight.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
@@ -39,6 +40,7 @@ class ParentLink:
         self._channel: Channel
         self._engine: Engine
         self._requests: dict[int, asyncio.Future[Message]] = {}
+        self._last_request = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Task[None] | None = None
         self.server: uvicorn.Server | None = None
@@ -56,27 +58,35 @@ class ParentLink:
                 return
         raise ConnectionError("the parent is gone")
 
-    async def reload(self, model_id: str | None) -> Reloaded:
+    async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
         try:
             wanted = await asyncio.to_thread(find_entry, self._settings, model_id)
         except (InputError, OSError) as error:
             raise ReloadError(str(error)) from error
-        request = max(self._requests, default=0) + 1
-        answer = asyncio.get_running_loop().create_future()
-        self._requests[request] = answer
-        try:
-            self._channel.send(messages.RELOAD, request=request, model_id=wanted.model_id)
-            outcome = await answer
-        finally:
-            del self._requests[request]
+        outcome = await self._ask(messages.RELOAD, model_id=wanted.model_id, share=share)
         if outcome["problem"]:
             raise ReloadError(outcome["problem"])
         return Reloaded(
-            outcome["model_id"],
+            wanted.model_id,
             outcome["previous_model_id"],
             outcome["workers"],
             outcome["seconds"],
         )
+
+    async def end_canary(self) -> None:
+        await self._ask(messages.ASK_END_CANARY)
+
+    async def _ask(self, kind: str, **values: Any) -> Message:
+        """Ask the parent, and wait for its answer."""
+        self._last_request += 1
+        request = self._last_request
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._requests[request] = answer
+        try:
+            self._channel.send(kind, request=request, **values)
+            return await answer
+        finally:
+            del self._requests[request]
 
     def _load(self, message: Message) -> str | None:
         """Load what the parent names; why that failed, None if it did not."""
@@ -104,18 +114,27 @@ class ParentLink:
                 task = asyncio.create_task(self._prepare(message["model_id"]))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            elif kind == messages.COMMIT:
-                self._engine.commit(message["model_id"])
-                self._channel.send(messages.COMMITTED)
-            elif kind == messages.ABORT:
-                self._engine.abort()
-            elif kind == messages.ANSWER and message["request"] in self._requests:
-                self._requests[message["request"]].set_result(message)
+            else:
+                self._obey(kind, message)
         logger.error("The parent is gone, stopping")
         for future in self._requests.values():
             future.set_exception(ReloadError("the service is stopping"))
         if self.server is not None:
             self.server.should_exit = True
+
+    def _obey(self, kind: str, message: Message) -> None:
+        if kind == messages.COMMIT:
+            if message["share"] is None:
+                self._engine.commit(message["model_id"])
+            else:
+                self._engine.commit_canary(message["model_id"], message["share"])
+            self._channel.send(messages.COMMITTED)
+        elif kind == messages.END_CANARY:
+            self._engine.end_canary()
+        elif kind == messages.ABORT:
+            self._engine.abort()
+        elif kind == messages.ANSWER and message["request"] in self._requests:
+            self._requests[message["request"]].set_result(message)
 
     async def _prepare(self, model_id: str) -> None:
         problem: str | None = None

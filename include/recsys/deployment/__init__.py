@@ -1,19 +1,4 @@
-"""Bringing a model into service: gate, reload, verify, roll back, remember.
+"""Bringing a model into service: gate, approval, canary, reload, verify, roll back, remember.
 
-Talks to the service over HTTP only.
+Talks to the service over HTTP only. `job` has the steps that the DAG calls.
 """
-
-from recsys.deployment.config import DeploymentConfig, load_config
-from recsys.deployment.deploy import DeploymentFailedError, deploy
-from recsys.deployment.gate import Plan, plan_deployment
-from recsys.deployment.history import read_history
-
-__all__ = [
-    "DeploymentConfig",
-    "DeploymentFailedError",
-    "Plan",
-    "deploy",
-    "load_config",
-    "plan_deployment",
-    "read_history",
-]

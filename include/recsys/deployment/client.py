@@ -46,18 +46,42 @@ class ServiceClient:
 
     def reload(self, model_id: str) -> None:
         """Serve `model_id` in every worker, or fail and serve what was served."""
-        headers = {"Authorization": f"Bearer {self._address.token}"} if self._address.token else {}
         self._ask(
             "POST",
             "/reload_model",
             {"model_id": model_id},
-            headers=headers,
+            headers=self._admin(),
             timeout=self._config.reload_timeout_seconds,
         )
+
+    def start_canary(self, model_id: str, share: float) -> None:
+        """Serve `model_id` to a share of the users, beside the model in service."""
+        self._ask(
+            "POST",
+            "/canary",
+            {"model_id": model_id, "share": share},
+            headers=self._admin(),
+            timeout=self._config.reload_timeout_seconds,
+        )
+
+    def end_canary(self) -> None:
+        """Serve everybody with the model in service again."""
+        status, content = self._exchange("DELETE", "/canary", headers=self._admin())
+        if status != 204:
+            raise ServiceError(f"DELETE /canary answered {status}: {_sentence(content)}")
+
+    def traffic_by_model(self, minutes: float) -> dict[str, dict[str, Any]]:
+        """Requests, error_rate, fallback_rate, avg_latency_ms of each model that answered."""
+        report = self._ask("GET", f"/canary?minutes={minutes:g}", headers=self._admin())
+        return {row["model_id"]: row for row in report["models"]}
 
     def recommend(self, user_id: str, topk: int) -> dict[str, Any]:
         """The answer of ``/recommend``."""
         return self._ask("POST", "/recommend", {"user_id": user_id, "topk": topk})
+
+    def _admin(self) -> dict[str, str]:
+        token = self._address.token
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _ask(self, method: str, path: str, body: Any = None, **options: Any) -> dict[str, Any]:
         status, content = self._exchange(method, path, body, **options)
@@ -84,7 +108,7 @@ class ServiceClient:
                 timeout=timeout or self._config.request_timeout_seconds,
                 allow_redirects=False,
             )
-            content = answer.json()
+            content = answer.json() if answer.content else {}
         except requests.JSONDecodeError as error:
             raise ServiceError(f"{method} {url} did not answer with JSON") from error
         except requests.RequestException as error:

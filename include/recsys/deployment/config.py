@@ -28,14 +28,30 @@ class VerifyConfig(ConfigModel):
     min_personal_share: float = Field(default=0.5, ge=0, le=1)
 
 
+class CanaryConfig(ConfigModel):
+    """A trial on a share of the users before everybody gets the model."""
+
+    enabled: bool = False
+    share: float = Field(default=0.1, gt=0, le=1)
+    minutes: float = Field(default=5, gt=0, le=60)
+    min_requests: int = Field(default=50, ge=1)
+    max_error_rate: float = Field(default=0.01, ge=0, le=1)
+    max_fallback_increase: float = Field(default=0.1, ge=0, le=1)
+    max_latency_ratio: float = Field(default=3, gt=0)
+
+
 class DeploymentConfig(ConfigModel):
     """Every key is explained in the file."""
+
+    require_approval: bool = False
+    approval_hours: float = Field(default=12, gt=0)
 
     reload_timeout_seconds: float = Field(default=150, gt=0)
     request_timeout_seconds: float = Field(default=5, gt=0)
     patience_seconds: float = Field(default=60, ge=0)
     gate: GateConfig = GateConfig()
     verify: VerifyConfig = VerifyConfig()
+    canary: CanaryConfig = CanaryConfig()
     history_entries: int = Field(default=1000, ge=1)
 
 

@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from recsys.deployment.canary import try_on_some_users
 from recsys.deployment.client import ServiceClient, ServiceError
 from recsys.deployment.config import DeploymentConfig
 from recsys.deployment.gate import Plan
@@ -105,6 +106,10 @@ def _swap_and_verify(
     """The verification, and what went wrong (None: nothing)."""
     try:
         users = sample_users(settings, plan.model_id)
+        if config.canary.enabled and plan.serving not in (None, plan.model_id):
+            objection = try_on_some_users(client, config.canary, plan)
+            if objection:
+                return NOT_VERIFIED, f"the canary failed: {objection}"
         if plan.serving != plan.model_id:
             client.reload(plan.model_id)
     except (ServiceError, InputError) as error:
