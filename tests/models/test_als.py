@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from recsys.models.als import Als, AlsParameters
+from recsys.models.fold_in import FoldIn
 from recsys.models.histories import histories_from_codes, take_users
 from tests.models.shop import DAY, GROUPS, ITEMS, START, taste_histories
 
@@ -49,3 +50,22 @@ def test_progress_reports_a_falling_loss():
     )
     assert len(seen) == 5
     assert seen[-1] < seen[0]
+
+
+def test_long_histories_are_solved_like_short_ones():
+    generator = np.random.default_rng(3)
+    items = generator.normal(size=(40, 6)).astype(np.float32)
+    fold_in = FoldIn(items, 0.5)
+    lengths = [1, 3, 6, 7, 20, 33]
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    chosen = np.concatenate([generator.permutation(40)[:length] for length in lengths])
+    asked = histories_from_codes(users, chosen, np.arange(len(users)), count=len(lengths))
+    weight = generator.uniform(0, 3, len(users)).astype(np.float32)
+    got = fold_in.solve(asked, weight)
+    for user in range(len(lengths)):
+        entries = slice(*asked.indptr[user : user + 2])
+        mine = items[asked.items[entries]].astype(float)
+        gram = items.T.astype(float) @ items + 0.5 * np.eye(6) + mine.T * weight[entries] @ mine
+        np.testing.assert_allclose(
+            got[user], np.linalg.solve(gram, mine.T @ weight[entries]), rtol=2e-3, atol=2e-4
+        )

@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 from recsys.models.base import FloatArray, Histories
 
+_CELLS_AT_ONCE = 1 << 23
+"""Largest number of cells of a temporary array: 32 MB."""
+
 
 class FoldIn:
     """Solves ``(Y'Y + reg + Y_u' D Y_u) x = Y_u' D 1`` for any users, D being entry weights.
@@ -17,23 +20,29 @@ class FoldIn:
         self._items = items
         gram = items.astype(np.float64).T @ items
         gram += regularization * np.eye(items.shape[1])
+        self._gram: FloatArray = gram.astype(np.float32)
         # Z = Y A^-1 with A = Y'Y + reg: what an observation of each item adds to a user.
         self._response: FloatArray = np.linalg.solve(gram, items.T).T.astype(np.float32)
 
     def solve(self, histories: Histories, weight: FloatArray) -> FloatArray:
         """``(users, factors)`` for entries that weigh ``(entries,)`` `weight`."""
-        queries = np.zeros((histories.users, self._items.shape[1]), dtype=np.float32)
+        factors = self._items.shape[1]
+        queries = np.zeros((histories.users, factors), dtype=np.float32)
         lengths = np.diff(histories.indptr)
-        for users, width in _length_groups(lengths):
-            # Shorter histories of a group are filled up with entries of no weight.
-            place = np.arange(width)
-            filled = place < lengths[users][:, None]
-            entry = np.where(filled, histories.indptr[:-1][users][:, None] + place, 0)
-            filled_weight = np.where(filled, weight[entry], np.float32(0))
-            queries[users] = self._solve(histories.items[entry], filled_weight)
+        for group, width in _length_groups(lengths):
+            at_once = max(1, _CELLS_AT_ONCE // (width * max(width, factors)))
+            for first in range(0, len(group), at_once):
+                users = group[first : first + at_once]
+                # Shorter histories of a group are filled up with entries of no weight.
+                place = np.arange(width)
+                filled = place < lengths[users][:, None]
+                entry = np.where(filled, histories.indptr[:-1][users][:, None] + place, 0)
+                filled_weight = np.where(filled, weight[entry], np.float32(0))
+                solve = self._solve_short if width <= factors else self._solve_long
+                queries[users] = solve(histories.items[entry], filled_weight)
         return queries
 
-    def _solve(self, items: NDArray[np.int32], weight: FloatArray) -> FloatArray:
+    def _solve_short(self, items: NDArray[np.int32], weight: FloatArray) -> FloatArray:
         """``(users, factors)`` for ``(users, width)`` items.
 
         By the Woodbury identity the system is as small as the history, not as large as the
@@ -44,6 +53,14 @@ class FoldIn:
         system = np.eye(items.shape[1], dtype=np.float32) + weight[:, :, None] * kernel
         pull = np.linalg.solve(system, weight[:, :, None])
         return np.asarray(np.matmul(pull.transpose(0, 2, 1), responses)[:, 0], dtype=np.float32)
+
+    def _solve_long(self, items: NDArray[np.int32], weight: FloatArray) -> FloatArray:
+        """The same for histories longer than the number of factors."""
+        vectors = self._items[items]
+        weighted = vectors * weight[:, :, None]
+        system = self._gram + np.matmul(weighted.transpose(0, 2, 1), vectors)
+        pull = weighted.sum(axis=1)[:, :, None]
+        return np.asarray(np.linalg.solve(system, pull)[:, :, 0], dtype=np.float32)
 
 
 def _length_groups(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:

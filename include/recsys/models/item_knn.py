@@ -13,6 +13,7 @@ from scipy import sparse
 from recsys.models.base import FloatArray, Histories, Progress, TimeArray
 from recsys.models.histories import (
     interaction_matrix,
+    keep_entries,
     moments,
     steps_from_end,
     strength,
@@ -28,6 +29,7 @@ from recsys.models.storage import (
 )
 
 _LONGEST_OFFSET = 200
+_FAINTEST = np.float32(1e-3)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,10 @@ class ItemKnn:
     def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
         decay = np.float32(self._parameters.history_decay) ** steps_from_end(histories)
         values = (decay * strength(histories)).astype(np.float32)
-        asked = interaction_matrix(histories, self._transitions.shape[0], values)
+        # What is this far back changes nothing that anybody could see, but takes its time.
+        near = decay >= _FAINTEST
+        recent = keep_entries(histories, near)
+        asked = interaction_matrix(recent, self._transitions.shape[0], values[near])
         return np.asarray((asked @ self._transitions).toarray(), dtype=np.float32)
 
     def similar(self, item: int) -> FloatArray:
