@@ -179,8 +179,10 @@ def wrk(port: int, users: int, seconds: int, connections: int = 16) -> float:
         "end\n"
     )
     output = subprocess.run(
-        ["taskset", "-c", CLIENT_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
-        + ["-s", str(script), f"http://127.0.0.1:{port}"],
+        [
+            *("taskset", "-c", CLIENT_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"),
+            *("-s", str(script), f"http://127.0.0.1:{port}"),
+        ],
         capture_output=True,
         text=True,
         check=True,

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.serving.harness import (
     add_model,
-    fresh_home,
     free_port,
+    fresh_home,
     make_histories,
     running,
     wrk,
