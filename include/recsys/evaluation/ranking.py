@@ -82,6 +82,22 @@ def rank_targets(model: Scorer, held_out: HeldOut, block: int = BLOCK) -> Ranks:
     return Ranks(held_out.indptr, ranks)
 
 
+def rank_by_scores(scores: FloatArray, questions: HeldOut) -> Ranks:
+    """The same for ``(users, items)`` scores that are there already; they are left as they are."""
+    return rank_targets(_Given(scores), questions)
+
+
+class _Given:
+    """Hands out the rows of an array block by block, in the order of the questions."""
+
+    def __init__(self, scores: FloatArray) -> None:
+        self._scores, self._next = scores, 0
+
+    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+        start, self._next = self._next, self._next + histories.users
+        return self._scores[start : self._next].copy()
+
+
 def unseen_scores(model: Scorer, held_out: HeldOut, start: int, stop: int) -> FloatArray:
     """``(stop - start, items)`` scores of the users ``start:stop``; seen items are -inf."""
     histories = user_range(held_out.histories, start, stop)

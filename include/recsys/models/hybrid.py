@@ -104,13 +104,26 @@ class Hybrid:
         return self.count_purchases(histories, items)
 
     def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
-        total = np.zeros((histories.users, len(self._novelty)), dtype=np.float32)
-        for name in self._used():
-            scores = normalised(self._components[name].score(histories, now), histories)
-            scores *= np.float32(self._weights[name])
-            total += scores
-        if self._uses_content():
-            total += self._content_scores(histories)
+        return self.blend(self.component_scores(histories, now))
+
+    def component_scores(self, histories: Histories, now: int | TimeArray) -> dict[str, FloatArray]:
+        """Normalised ``(users, items)`` scores of each component that has a weight."""
+        parts = {
+            name: normalised(self._components[name].score(histories, now), histories)
+            for name in self._used()
+        }
+        if self._content is not None and self._weights[CONTENT] > 0:
+            parts[CONTENT] = self._content_scores(self._content, histories)
+        return parts
+
+    def blend(self, parts: Mapping[str, FloatArray]) -> FloatArray:
+        """The weighted sum of `component_scores`."""
+        total: FloatArray | None = None
+        for name, scores in parts.items():
+            weight: Any = np.float32(self._weights[name])
+            weighted = scores * (weight * self._novelty if name == CONTENT else weight)
+            total = weighted if total is None else np.add(total, weighted, out=total)
+        assert total is not None  # one component always has a weight
         return total
 
     def similar(self, item: int) -> FloatArray:
@@ -153,17 +166,11 @@ class Hybrid:
     def _used(self) -> list[str]:
         return [name for name in self._components if self._weights[name] > 0]
 
-    def _uses_content(self) -> bool:
-        return self._content is not None and self._weights[CONTENT] > 0
-
-    def _content_scores(self, histories: Histories) -> FloatArray:
-        assert self._content is not None
+    def _content_scores(self, content: FloatArray, histories: Histories) -> FloatArray:
         weight = _CONTENT_DECAY ** steps_from_end(histories) * strength(histories)
-        asked = interaction_matrix(histories, len(self._content), weight.astype(np.float32))
-        profile = np.asarray(asked @ self._content, dtype=np.float32)
-        scores = normalised(profile @ self._content.T, histories)
-        scores *= self._novelty * np.float32(self._weights[CONTENT])
-        return scores
+        asked = interaction_matrix(histories, len(content), weight.astype(np.float32))
+        profile = np.asarray(asked @ content, dtype=np.float32)
+        return normalised(profile @ content.T, histories)
 
 
 def normalised(scores: FloatArray, histories: Histories) -> FloatArray:

@@ -9,16 +9,26 @@ from typing import Any
 import numpy as np
 
 from recsys.evaluation.metrics import metrics_per_user
-from recsys.evaluation.ranking import HeldOut, rank_targets, take_questions
+from recsys.evaluation.ranking import (
+    BLOCK,
+    HeldOut,
+    Ranks,
+    rank_by_scores,
+    rank_targets,
+    take_questions,
+)
 from recsys.models.als import Als
 from recsys.models.base import FloatArray, Histories, Model
 from recsys.models.bpr import Bpr
 from recsys.models.families import family_of
+from recsys.models.histories import user_range
 from recsys.models.hybrid import COMPONENTS, CONTENT, DEFAULT_WEIGHTS, Hybrid
 from recsys.models.item_knn import ItemKnn
 from recsys.models.search import Point, Range, Search, search
 
 _SAMPLE = 8000
+_BLEND_SAMPLE = 500
+_CACHED_BYTES = 600_000_000
 _HYBRID_SHARE = {"item_knn": 0.3, "als": 0.4, "recent_popularity": 0.0}
 
 SPACES: dict[str, dict[str, Range]] = {
@@ -140,7 +150,11 @@ def tune(
 
 def objective(model: Any, questions: HeldOut) -> float:
     """Mean of recall@10 and NDCG@10."""
-    per_user = metrics_per_user(rank_targets(model, questions))
+    return _mean_metric(rank_targets(model, questions))
+
+
+def _mean_metric(ranks: Ranks) -> float:
+    per_user = metrics_per_user(ranks)
     return float((per_user["recall_at_10"].mean() + per_user["ndcg_at_10"].mean()) / 2)
 
 
@@ -235,13 +249,18 @@ def _tune_weights(
     seconds: float,
     trials: int,
 ) -> Search:
-    questions = _sample(problem)
+    components = [*COMPONENTS, *([CONTENT] if problem.content is not None else [])]
+    most = _CACHED_BYTES // (4 * problem.items * (len(components) + 1))
+    questions = _sample(problem, min(_SAMPLE, max(most, _BLEND_SAMPLE)))
+    everything = Hybrid.of_fitted(fitted, dict.fromkeys(components, 1.0))
+    parts = _component_scores(everything.use_content(problem.content), questions)
 
     def score(point: Point) -> float:
         weights = dict(point)
         few = weights.pop("few_purchases")
-        blend = Hybrid.of_fitted(fitted, weights, few).use_content(problem.content)
-        return objective(blend.count_purchases(problem.training, problem.items), questions)
+        blend = Hybrid.of_fitted(fitted, weights, few)
+        blend.count_purchases(problem.training, problem.items)
+        return _mean_metric(rank_by_scores(blend.blend(parts), questions))
 
     # Only the ratios count, so the first component keeps its weight.
     space = {"als": Range(0, 2), "recent_popularity": Range(0, 5)}
@@ -256,11 +275,23 @@ def _tune_weights(
     return search(score, space, starts, seconds=seconds, trials=trials, seed=problem.seed)
 
 
-def _sample(problem: Problem) -> HeldOut:
+def _component_scores(model: Hybrid, questions: HeldOut) -> dict[str, FloatArray]:
+    """Scores of all components for all questions, so that weights are tried without models."""
+    parts: dict[str, FloatArray] = {}
+    for start in range(0, questions.users, BLOCK):
+        stop = min(start + BLOCK, questions.users)
+        histories = user_range(questions.histories, start, stop)
+        block = model.component_scores(histories, questions.now[start:stop])
+        for name, scores in block.items():
+            if name not in parts:
+                parts[name] = np.empty((questions.users, scores.shape[1]), dtype=np.float32)
+            parts[name][start:stop] = scores
+    return parts
+
+
+def _sample(problem: Problem, most: int = _SAMPLE) -> HeldOut:
     users = problem.validation.users
-    if users <= _SAMPLE:
+    if users <= most:
         return problem.validation
     generator = np.random.default_rng(problem.seed)
-    return take_questions(
-        problem.validation, np.sort(generator.choice(users, _SAMPLE, replace=False))
-    )
+    return take_questions(problem.validation, np.sort(generator.choice(users, most, replace=False)))
