@@ -78,24 +78,8 @@ def rank_targets(model: Scorer, held_out: HeldOut, block: int = BLOCK) -> Ranks:
         scores = unseen_scores(model, held_out, start, stop)
         first, last = held_out.indptr[start], held_out.indptr[stop]
         rows = user_of_target(held_out)[first:last] - start
-        ranks[first:last] = _count_at_least(scores, rows, held_out.targets[first:last])
+        ranks[first:last] = rank_among(scores, rows, held_out.targets[first:last])
     return Ranks(held_out.indptr, ranks)
-
-
-def rank_by_scores(scores: FloatArray, questions: HeldOut) -> Ranks:
-    """The same for ``(users, items)`` scores that are there already; they are left as they are."""
-    return rank_targets(_Given(scores), questions)
-
-
-class _Given:
-    """Hands out the rows of an array block by block, in the order of the questions."""
-
-    def __init__(self, scores: FloatArray) -> None:
-        self._scores, self._next = scores, 0
-
-    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
-        start, self._next = self._next, self._next + histories.users
-        return self._scores[start : self._next].copy()
 
 
 def unseen_scores(model: Scorer, held_out: HeldOut, start: int, stop: int) -> FloatArray:
@@ -113,10 +97,13 @@ def user_of_target(held_out: HeldOut) -> NDArray[np.int64]:
     return np.repeat(np.arange(held_out.users), np.diff(held_out.indptr))
 
 
-def _count_at_least(
+def rank_among(
     scores: FloatArray, rows: NDArray[np.int64], targets: NDArray[np.int32]
 ) -> NDArray[np.int64]:
-    """How many scores of a target's row reach the target's own, itself included."""
+    """How many scores of a target's row reach the target's own, itself included: its rank.
+
+    `scores` is ``(users, candidates)``; a target is the cell of a row and a column.
+    """
     least = scores[rows, targets]
     if len(rows) == len(scores):
         return _count_true(scores >= least[:, None])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.errors import InputError
 from recsys.models.als import Als
@@ -116,12 +117,18 @@ class Hybrid:
             parts[CONTENT] = self._content_scores(self._content, histories)
         return parts
 
-    def blend(self, parts: Mapping[str, FloatArray]) -> FloatArray:
-        """The weighted sum of `component_scores`."""
+    def blend(
+        self, parts: Mapping[str, FloatArray], items: NDArray[np.int32] | None = None
+    ) -> FloatArray:
+        """The weighted sum of `component_scores`.
+
+        `items` says which products the columns of each row are, if they are not all in order.
+        """
+        novelty = self._novelty if items is None else self._novelty[items]
         total: FloatArray | None = None
         for name, scores in parts.items():
             weight: Any = np.float32(self._weights[name])
-            weighted = scores * (weight * self._novelty if name == CONTENT else weight)
+            weighted = scores * (weight * novelty if name == CONTENT else weight)
             total = weighted if total is None else np.add(total, weighted, out=total)
         assert total is not None  # one component always has a weight
         return total
