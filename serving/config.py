@@ -32,6 +32,7 @@ class ServingConfig(ConfigModel):
     allowed_origins: tuple[str, ...] = ()
     request_log: RequestLogConfig = RequestLogConfig()
     inline_milliseconds: float = Field(default=2, ge=0)
+    index_min_items: int = Field(default=300_000, ge=1000)
     personal_lists_seconds: float = Field(default=20, ge=0)
     catalogue_check_seconds: float = Field(default=30, gt=0)
     warmup_requests: int = Field(default=200, ge=0)

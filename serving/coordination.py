@@ -58,6 +58,9 @@ class LocalCoordinator:
                     remember_served(self._settings, wanted)
             except (InputError, OSError) as error:
                 raise ReloadError(str(error)) from error
+            except Exception as error:
+                logger.exception("Loading failed | model_id=%s", model_id)
+                raise ReloadError(f"loading failed with {type(error).__name__}") from error
             if share is None:
                 self._engine.commit(wanted)
             else:
@@ -79,8 +82,9 @@ def start_with_any(settings: Settings, engine: Engine) -> None:
     for model_id in dict.fromkeys(model_id for model_id in wanted if model_id):
         try:
             engine.prepare(model_id)
-        except (InputError, OSError) as error:
-            logger.error("Cannot start with this model | model_id=%s, reason=%s", model_id, error)
+        except Exception:
+            # Any model is better than none: try the next one, whatever is wrong with this.
+            logger.exception("Cannot start with this model | model_id=%s", model_id)
         else:
             engine.commit(model_id)
             return

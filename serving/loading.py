@@ -14,11 +14,13 @@ from recsys.data import schema
 from recsys.data.versions import current_version, published_folder
 from recsys.errors import InputError
 from recsys.models.artifacts import Artifact, load_artifact
+from recsys.models.base import InnerProductModel
 from recsys.models.histories import user_range
 from recsys.models.storage import ArtifactError
 from recsys.settings import Settings
 from serving.catalogue import build_catalogue
 from serving.config import ServingConfig
+from serving.nearest import NearestItems
 from serving.personal_lists import make_personal_lists
 from serving.recommending import Wanted, history_of, recommend
 from serving.snapshot import Catalogue, ContentIndex, Snapshot
@@ -53,6 +55,13 @@ def load_snapshot(settings: Settings, path: Path, model_id: str, config: Serving
         content=None,
         loaded_at=time.time(),
     )
+    if isinstance(artifact.model, InnerProductModel) and (
+        len(artifact.item_ids) >= config.index_min_items
+    ):
+        index_file = settings.artifacts / "indexes" / f"{artifact.model_id}.usearch"
+        index_file.parent.mkdir(parents=True, exist_ok=True)
+        nearest = NearestItems(artifact.model, index_file)
+        bare = dataclasses.replace(bare, nearest=nearest)
     return with_current_catalogue(settings, bare, config)
 
 

@@ -18,7 +18,8 @@ from serving.ranking import Ranked
 from serving.snapshot import Catalogue
 
 LENGTH = 50
-_CHUNK_CELLS = 2_000_000
+# Small enough that requests beside it do not wait long for the interpreter.
+_CHUNK_CELLS = 400_000
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,10 @@ def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) 
     """
     excluded = wanted.excluded
     if len(history.items):
+        if snapshot.nearest is not None:
+            quick = snapshot.nearest.recommend(snapshot.catalogue, history, wanted, now)
+            if quick is not None:
+                return Recommended(quick, MODEL)
         if wanted.exclude_seen:
             excluded = np.concatenate([excluded, history.items])
         scores = snapshot.artifact.model.score(history, now)[0]

@@ -16,6 +16,7 @@ from recsys.models.base import FloatArray, IntArray
 from serving.ranking import BoolArray
 
 if TYPE_CHECKING:
+    from serving.nearest import NearestItems
     from serving.personal_lists import PersonalLists
 
 
@@ -86,6 +87,8 @@ class Snapshot:
         Scoring one user is quick enough to be done on the event loop.
     loaded_at
         Seconds since 1970.
+    nearest
+        Finds the best products of a very large catalogue without looking at all.
     sources
         Names of the catalogue's version and of the embedding set, to notice newer ones.
     lists
@@ -99,6 +102,7 @@ class Snapshot:
     catalogue: Catalogue
     content: ContentIndex | None
     loaded_at: float
+    nearest: "NearestItems | None" = None
     sources: tuple[str, str | None] = ("", None)
     lists: "PersonalLists | None" = None
     inline: bool = True

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys.models.als import Als, AlsParameters
+from recsys.models.base import Histories
+from serving.catalogue import build_catalogue
+from serving.nearest import NearestItems
+from serving.ranking import top_items
+from serving.recommending import Wanted
+
+ITEMS, USERS, TOPK = 5_000, 100, 10
+
+
+@pytest.fixture(scope="module")
+def index_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("index") / "model.usearch"
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[Als, Histories]:
+    """A model of 16 tastes over 5,000 products, without the time to train one."""
+    random = np.random.default_rng(1)
+    tastes = random.normal(size=(16, 32))
+    vectors = (
+        tastes[random.integers(16, size=ITEMS)] + 0.7 * random.normal(size=(ITEMS, 32))
+    ) * random.gamma(2, 0.3, size=(ITEMS, 1))
+    model = Als(AlsParameters(factors=32))
+    model._set(vectors.astype(np.float32))
+    count = USERS * 5
+    histories = Histories(
+        indptr=np.arange(0, count + 1, 5, dtype=np.int64),
+        items=random.integers(ITEMS, size=count).astype(np.int32),
+        confidence=np.full(count, 5, dtype=np.float32),
+        weight=np.ones(count, dtype=np.float32),
+        times=np.arange(count, dtype=np.int64),
+    )
+    return model, histories
+
+
+def catalogue_of(items: int):
+    import pandas as pd
+
+    ids = [f"p{item}" for item in range(items)]
+    return build_catalogue(ids, pd.DataFrame({"product_id": ids}), "test")
+
+
+def one(histories: Histories, user: int) -> Histories:
+    part = slice(5 * user, 5 * user + 5)
+    return Histories(
+        indptr=np.array([0, 5], dtype=np.int64),
+        items=histories.items[part],
+        confidence=histories.confidence[part],
+        weight=histories.weight[part],
+        times=histories.times[part],
+    )
+
+
+def test_the_index_finds_what_looking_at_all_products_finds(large, index_file):
+    model, histories = large
+    catalogue = catalogue_of(ITEMS)
+    nearest = NearestItems(model, index_file)
+    allowed = np.ones(ITEMS, dtype=bool)
+    allowed[::10] = False
+    wanted = Wanted(TOPK, True, allowed, np.zeros(0, dtype=np.int32))
+    common = 0
+    for user in range(USERS):
+        history = one(histories, user)
+        quick = nearest.recommend(catalogue, history, wanted, 0)
+        scores = model.score(history, 0)[0]
+        exact = top_items(scores, allowed, history.items, catalogue.families, TOPK)
+        assert quick is not None
+        assert all(allowed[quick.items])
+        assert not set(quick.items) & set(history.items.tolist())
+        common += len(set(quick.items) & set(exact.items))
+    assert common / (USERS * TOPK) >= 0.98
+
+
+def test_a_filter_that_leaves_too_little_is_left_to_the_exact_way(large, index_file):
+    model, histories = large
+    allowed = np.zeros(ITEMS, dtype=bool)
+    allowed[:50] = True
+    wanted = Wanted(TOPK, True, allowed, np.zeros(0, dtype=np.int32))
+    nearest = NearestItems(model, index_file)
+    assert nearest.recommend(catalogue_of(ITEMS), one(histories, 0), wanted, 0) is None
+
+
+def test_an_index_that_exists_is_mapped_and_not_built_again(large, index_file):
+    model, _ = large
+    NearestItems(model, index_file)
+    before = index_file.stat().st_mtime_ns
+    NearestItems(model, index_file)
+    assert index_file.stat().st_mtime_ns == before
