@@ -69,6 +69,14 @@ def read_and_write(source: Path, target: Path) -> None:
     pq.write_table(pacsv.read_csv(source), target)
 
 
+def measure_reference(file: Path) -> Figures:
+    return measure(read_and_write, file, file.with_name("reference.parquet"))
+
+
+def seconds_of(figures: Figures) -> float:
+    return float(figures["seconds"])
+
+
 def full(home: Path, force_full: bool = False) -> Figures:
     """A whole refresh; seconds of each step."""
     settings = Settings(home)
@@ -112,12 +120,15 @@ def show(name: str, figures: Figures, reference: Figures) -> None:
         if isinstance(value, int | float | str)
     }
     print(
+        f"reference, pyarrow CSV -> Parquet: {reference['seconds']:.2f} s "
+        f"(CPU {reference['cpu']:.2f} s), peak {reference['peak_mb']:.0f} MB\n"
         f"{name}: {sum(steps.values()):.2f} s ({figures['result']['plan']['strategy']}), "
         f"peak {figures['peak_mb']:.0f} MB\n"
         f"  without scoring {without:.2f} s = {without / reference['seconds']:.1f} x the reference "
         f"(CPU {cpu:.2f} s = {cpu / reference['cpu']:.1f} x)\n"
         f"  steps { ({step: round(seconds, 2) for step, seconds in steps.items()}) }\n"
-        f"  scoring {json.dumps(scoring, ensure_ascii=False)}"
+        f"  scoring {json.dumps(scoring, ensure_ascii=False)}",
+        flush=True,
     )
 
 
@@ -147,26 +158,22 @@ def main() -> None:
             f"input: {shop.reviews} reviews, {shop.users} users, {shop.products} products, "
             f"{file.stat().st_size / 1e6:.0f} MB CSV, made in {time.perf_counter() - started:.1f} s"
         )
-        references = [measure(read_and_write, file, home / "reference.parquet")]
+        reference = measure_reference(file)
         first = measure(full, home)
-        references.append(measure(read_and_write, file, home / "reference.parquet"))
-        again = measure(full, home, True)
+        reference = min(reference, measure_reference(file), key=seconds_of)
+        show("full, empty score cache", first, reference)
+        show("full again, same data", measure(full, home, True), reference)
         with file.open("a", encoding="utf-8") as lines:
             lines.writelines(
                 NEW_ROW.format(number, number % PRODUCTS, 1 + number % 9)
                 for number in range(NEW_ROWS)
             )
         increment = measure(full, home)
-        references.append(measure(read_and_write, file, home / "reference.parquet"))
-
-        reference = min(references, key=lambda figures: float(figures["seconds"]))
-        print(
-            f"reference, pyarrow CSV -> Parquet: {reference['seconds']:.2f} s "
-            f"(CPU {reference['cpu']:.2f} s), peak {reference['peak_mb']:.0f} MB"
+        show(
+            f"{NEW_ROWS} new rows",
+            increment,
+            min(reference, measure_reference(file), key=seconds_of),
         )
-        show("full, empty score cache", first, reference)
-        show("full again, same data", again, reference)
-        show(f"{NEW_ROWS} new rows", increment, reference)
         share = sum(increment["result"]["steps"].values()) / sum(first["result"]["steps"].values())
         print(f"{NEW_ROWS} new rows take {share:.2f} of the full time")
 
