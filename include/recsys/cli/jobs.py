@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from recsys.cli.progress import follow
+from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient
 from recsys.orchestration.environment import read_env, stack_environment
 from recsys.settings import Settings, load_settings
@@ -26,8 +27,11 @@ def connect(settings: Settings) -> AirflowClient:
 def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[str, Any]:
     """Trigger `job`, follow it to its end, and return its summary.
 
-    Raises `JobFailedError` when the run fails.
+    Raises `JobFailedError` when the run fails, `InputError` when the job is paused: its run would
+    stay in the queue.
     """
+    if client.dags().get(job, {}).get("is_paused"):
+        raise InputError(f"{job} is paused; switch it on in the UI, or run `make up`")
     return follow_run(client, job, client.trigger(job, conf))
 
 

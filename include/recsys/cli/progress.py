@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 
 from recsys.orchestration.client import AirflowClient, RunProgress
 
@@ -43,9 +44,11 @@ class RunDisplay:
         """Print what has changed since the last call."""
         for task, state in progress.tasks.items():
             if state in MARKS and self._shown.get(task) != state:
-                self._console.print(f"  {self._job}.{task}: {MARKS[state]} ({self._elapsed})")
+                name = f"{self._job}.{escape(task)}"
+                self._console.print(f"  {name}: {MARKS[state]} ({self._elapsed})")
             self._shown[task] = state
-        active = [f"{task} {state}" for task, state in progress.tasks.items() if state not in MARKS]
+        under_way = {t: state for t, state in progress.tasks.items() if state not in MARKS}
+        active = [f"{escape(task)} {state}" for task, state in under_way.items()]
         ended = len(progress.tasks) - len(active)
         self._status.update(
             f"{self._job}: {progress.state}, {ended}/{len(progress.tasks)} tasks"
