@@ -22,7 +22,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from recsys.data import refresh
-from recsys.data.sample import REVIEWS_NAME, write_sample_shop
+from recsys.data.sample import REVIEWS_NAME, SampleShop, write_sample_shop
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 
@@ -132,6 +132,11 @@ def show(name: str, figures: Figures, reference: Figures) -> None:
     )
 
 
+def write_shop(home: Path, scale: int) -> SampleShop:
+    sizes = {"reviews": scale * REVIEWS, "users": scale * USERS, "products": PRODUCTS}
+    return write_sample_shop(Settings(home), **sizes)
+
+
 def use_scorer(settings: Settings, scorer: str) -> None:
     """Configure how this state root scores comments."""
     text = settings.config_file("comments.yaml").read_text(encoding="utf-8")
@@ -150,9 +155,8 @@ def main() -> None:
         home = Path(folder)
         use_scorer(Settings(home), arguments.scorer)
         started = time.perf_counter()
-        shop = write_sample_shop(
-            Settings(home), reviews=scale * REVIEWS, users=scale * USERS, products=PRODUCTS
-        )
+        # In a process of its own: a child's peak memory begins with that of its parent.
+        shop = measure(write_shop, home, scale)["result"]
         file = Settings(home).raw / "viecomrec" / REVIEWS_NAME
         print(
             f"input: {shop.reviews} reviews, {shop.users} users, {shop.products} products, "

@@ -58,7 +58,7 @@ def test_the_latest_row_of_a_pair_stays_and_of_one_time_the_better_rating():
             ("t", "2", 1, "2025-01-02", "d"),
         )
     )
-    assert latest[schema.COMMENT].tolist() == ["d", "c"]
+    assert sorted(latest[schema.COMMENT]) == ["c", "d"]
     assert latest[USER_NUMBER].tolist() == [0, 1]
 
 

@@ -35,7 +35,8 @@ def read_catalogue(source: Source) -> CleanRows:
 def build_products(catalogue: pd.DataFrame, interactions: pd.DataFrame) -> pd.DataFrame:
     """One row for every product of the catalogue or of `interactions`, ordered by id.
 
-    `interactions` needs PRODUCT and EVENT. Products that only reviews know have empty texts.
+    `interactions` needs PRODUCT and EVENT (its text or its key). Products that only reviews know
+    have empty texts.
     """
     bought = interactions[schema.PRODUCT].unique()
     known = catalogue.set_index(schema.PRODUCT)

@@ -73,19 +73,23 @@ def build_dataset(rows: pd.DataFrame, catalogue: pd.DataFrame) -> Dataset:
     rating = rows[schema.RATING].to_numpy()
     split = split_rows(user, microseconds(rows[schema.TIMESTAMP]), event, rating)
     interactions = _interactions(rows, event, split)
-    products = build_products(catalogue, interactions)
+    events = pd.DataFrame({schema.PRODUCT: rows[schema.PRODUCT], schema.EVENT: event})
+    products = build_products(catalogue, events)
     item_index = pd.Index(products[schema.PRODUCT])
     item = _positions(rows[schema.PRODUCT], item_index)
 
     training = split.side == schema.SPLITS.index(schema.TRAIN)
     in_matrix = training & split.trainable[user] if len(user) else training
-    position = np.cumsum(split.trainable) - 1
+    trainable = np.flatnonzero(split.trainable)
+    trainable = trainable[np.argsort(user_ids[trainable].to_numpy(dtype=object))]
+    position = np.full(len(user_ids), -1, dtype=np.int64)
+    position[trainable] = np.arange(len(trainable))
     matrix = sparse.csr_matrix(
         (
             interactions[schema.CONFIDENCE].to_numpy()[in_matrix],
             (position[user[in_matrix]], item[in_matrix]),
         ),
-        shape=(int(split.trainable.sum()), len(item_index)),
+        shape=(len(trainable), len(item_index)),
         dtype=np.float32,
     )
     users = _user_metadata(rows, user, user_ids, split)
@@ -93,7 +97,7 @@ def build_dataset(rows: pd.DataFrame, catalogue: pd.DataFrame) -> Dataset:
         interactions=interactions,
         products=products,
         user_metadata=users,
-        user_ids=user_ids[split.trainable].tolist(),
+        user_ids=user_ids[trainable].tolist(),
         item_ids=item_index.tolist(),
         matrix=matrix,
         popularity=np.bincount(item[training], minlength=len(item_index)).astype(np.float64),

@@ -4,6 +4,8 @@ Shops show one review on the pages of sibling products. Rows of one user with on
 text are therefore one *event*, however many products they stand at.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -19,32 +21,36 @@ KEY = "row_key"
 EVENT_KEY = "event_key"
 """uint64: equal for the rows of one event; `recsys.data.schema.EVENT` is its text form."""
 
+USER_KEY = "user_key"
+"""uint64: hash of the user's id. Users are ordered by it: sorting texts would cost far more."""
+
 USER_NUMBER = "user_number"
-"""int32: position of the user among all users of the view, in the order of their ids."""
+"""int32: position of the user among all users of the view, ordered by `USER_KEY`."""
 
 Keys = Hashes
 
 _HEX_DIGITS = 16
+_THREADS = 2
 
 
 def add_keys(rows: pd.DataFrame) -> None:
-    """Add `EVENT_KEY` and `KEY` to rows with USER, PRODUCT, RATING, TIMESTAMP and COMMENT.
+    """Add `USER_KEY`, `EVENT_KEY` and `KEY` to rows with USER, PRODUCT, RATING, TIMESTAMP, COMMENT.
 
     The event's key is taken from EVENT where the rows have that column.
     """
-    if schema.EVENT in rows:
-        rows[EVENT_KEY] = event_keys(rows[schema.EVENT])
+    texts = [rows[schema.USER], rows[schema.PRODUCT]]
+    if schema.EVENT not in rows:
+        texts.append(rows[schema.COMMENT])
+    with ThreadPoolExecutor(_THREADS) as pool:
+        user, product, *comment = pool.map(hash_texts, texts)
+    rows[USER_KEY] = user
+    if comment:
+        time = microseconds(rows[schema.TIMESTAMP]).view(np.uint64)
+        rows[EVENT_KEY] = mix(user, time, comment[0])
     else:
-        rows[EVENT_KEY] = mix(
-            hash_texts(rows[schema.USER]),
-            microseconds(rows[schema.TIMESTAMP]).view(np.uint64),
-            hash_texts(rows[schema.COMMENT]),
-        )
-    rows[KEY] = mix(
-        rows[EVENT_KEY].to_numpy(),
-        hash_texts(rows[schema.PRODUCT]),
-        rows[schema.RATING].to_numpy(np.float32).view(np.uint32).astype(np.uint64),
-    )
+        rows[EVENT_KEY] = event_keys(rows[schema.EVENT])
+    rating = rows[schema.RATING].to_numpy(np.float32).view(np.uint32).astype(np.uint64)
+    rows[KEY] = mix(rows[EVENT_KEY].to_numpy(), product, rating)
 
 
 def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -54,18 +60,18 @@ def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
     answer is a function of the set of rows, so neither the order nor the batches in which they
     arrive matter.
     """
-    user, _ = ordered_codes(rows[schema.USER])
+    user = ranks(rows[USER_KEY].to_numpy())
     product, products = ordered_codes(rows[schema.PRODUCT])
     time = microseconds(rows[schema.TIMESTAMP])
-    pair = user.astype(np.int64) * max(len(products), 1) + product
+    pair = user * max(len(products), 1) + product
     order = ordered_by(pair, time, rows[schema.RATING].to_numpy(), rows[KEY].to_numpy())
     kept = order[np.diff(pair[order], append=-1) != 0]
 
-    moment = _ranks(time[kept])
-    user_time = user[kept].astype(np.int64) * (int(moment.max(initial=0)) + 1) + moment
+    moment = ranks(time[kept])
+    user_time = user[kept] * (int(moment.max(initial=0)) + 1) + moment
     kept = kept[ordered_by(user_time, rows[EVENT_KEY].to_numpy()[kept], product[kept])]
     latest = rows.take(kept).reset_index(drop=True)
-    latest[USER_NUMBER] = user[kept]
+    latest[USER_NUMBER] = user[kept].astype(np.int32)
     return latest
 
 
@@ -146,10 +152,10 @@ def microseconds(column: pd.Series) -> NDArray[np.int64]:
     return values
 
 
-def _ranks(values: NDArray[np.int64]) -> NDArray[np.int64]:
+def ranks(values: NDArray) -> NDArray[np.int64]:
     """The position of each value among the distinct ones in order."""
     order = np.argsort(values)
-    ranks = np.empty(len(values), dtype=np.int64)
+    result = np.empty(len(values), dtype=np.int64)
     ordered = values[order]
-    ranks[order] = np.cumsum(np.diff(ordered, prepend=ordered[:1]) != 0)
-    return ranks
+    result[order] = np.cumsum(np.diff(ordered, prepend=ordered[:1]) != 0)
+    return result

@@ -5,6 +5,7 @@ equal hashes on every machine, and two different ones share a hash about once in
 not withstand an attacker, who could only make rows of his own look alike.
 """
 
+import functools
 import itertools
 
 import numpy as np
@@ -48,7 +49,8 @@ def _hash_chunk(chunk: pa.LargeStringArray) -> Hashes:
     inner = np.searchsorted(ends, marks[1:], side="right") - 1
     firsts = np.unique(np.concatenate([[0], inner, [len(chunk)]]))
     longest = int(np.max(ends[firsts[1:]] - ends[firsts[:-1]]))
-    powers, inverses = _powers(_PRIME, longest), _powers(_INVERSE, longest)
+    blocks = longest // _BLOCK_BYTES + 1
+    powers, inverses = _powers(_PRIME, blocks), _powers(_INVERSE, blocks)
     hashes = np.empty(len(chunk), dtype=np.uint64)
     for first, last in itertools.pairwise(firsts):
         start, stop = ends[first], ends[last]
@@ -59,8 +61,9 @@ def _hash_chunk(chunk: pa.LargeStringArray) -> Hashes:
     return mix(hashes, np.diff(ends).astype(np.uint64))
 
 
-def _powers(base: int, count: int) -> Hashes:
-    """``base ** 0 ... base ** count`` modulo 2^64."""
-    factors = np.full(count + 1, base, dtype=np.uint64)
+@functools.lru_cache(maxsize=2)
+def _powers(base: int, blocks: int) -> Hashes:
+    """``base ** 0, base ** 1, ...`` modulo 2^64, enough of them for so many blocks of bytes."""
+    factors = np.full(blocks * _BLOCK_BYTES + 1, base, dtype=np.uint64)
     factors[0] = 1
     return np.cumprod(factors)

@@ -64,7 +64,7 @@ class PublishedVersion:
         return datetime.fromisoformat(self.manifest["as_of"])
 
     def interactions(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """All accepted, deduplicated rows, ordered by user, time and product.
+        """All accepted, deduplicated rows, those of a user together and oldest first.
 
         Columns of `recsys.data.schema`; users who are not trainable are included.
         """
@@ -81,7 +81,7 @@ class PublishedVersion:
         return content["idx_to_user"], content["idx_to_item"]
 
     def user_metadata(self) -> pd.DataFrame:
-        """One row a user, trainable or not, ordered by user id."""
+        """One row a user, trainable or not, in the order of `interactions`."""
         return pd.read_parquet(self.path / schema.USER_METADATA_FILE)
 
     def products(self) -> pd.DataFrame:
