@@ -24,3 +24,12 @@ def client(settings: Settings) -> Iterator[TestClient]:
 @pytest.fixture
 def admin() -> dict[str, str]:
     return {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture(scope="session")
+def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """One service for all tests that leave it as it is."""
+    settings = Settings(tmp_path_factory.mktemp("shared"))
+    add_model(settings, "als_1")
+    with TestClient(create_app(settings, ServiceEnvironment(admin_token=TOKEN))) as client:
+        yield client

@@ -29,22 +29,22 @@ def event(number: int, user: object = "0", product: str = "p1", **more: object) 
     return {"event_id": f"e{number}", "user_id": user, "product_id": product, "rating": 5, **more}
 
 
-def test_a_batch_gives_what_single_requests_give(client: TestClient):
+def test_a_batch_gives_what_single_requests_give(shared_client: TestClient):
     users = [0, 1, "2", "nobody"]
-    answer = client.post("/batch_recommend", json={"user_ids": users, "topk": 4}).json()
+    answer = shared_client.post("/batch_recommend", json={"user_ids": users, "topk": 4}).json()
     BatchResponse.model_validate(answer, strict=True)
     assert [result["user_id"] for result in answer["results"]] == users
     for user, result in zip(users, answer["results"], strict=True):
-        single = client.post("/recommend", json={"user_id": user, "topk": 4}).json()
+        single = shared_client.post("/recommend", json={"user_id": user, "topk": 4}).json()
         assert ids(single) == ids(result)
         assert single["fallback"] == result["fallback"]
 
 
-def test_a_batch_that_is_too_large_is_refused(client: TestClient):
-    answer = client.post("/batch_recommend", json={"user_ids": list(range(1001))})
+def test_a_batch_that_is_too_large_is_refused(shared_client: TestClient):
+    answer = shared_client.post("/batch_recommend", json={"user_ids": list(range(1001))})
     assert answer.status_code == 422
     assert "1000" in answer.json()["detail"]
-    assert client.post("/batch_recommend", json={"user_ids": []}).status_code == 422
+    assert shared_client.post("/batch_recommend", json={"user_ids": []}).status_code == 422
 
 
 def test_lists_made_in_advance_are_those_computed_on_request(settings: Settings):
@@ -68,21 +68,23 @@ def test_lists_made_in_advance_are_those_computed_on_request(settings: Settings)
     assert answers[0] == answers[1]
 
 
-def test_similar_products_share_the_taste_and_leave_out_the_product_itself(client: TestClient):
-    answer = client.post("/similar_items", json={"product_id": "p3", "topk": 5}).json()
+def test_similar_products_share_the_taste_and_leave_out_the_product_itself(
+    shared_client: TestClient,
+):
+    answer = shared_client.post("/similar_items", json={"product_id": "p3", "topk": 5}).json()
     assert answer["count"] == 5
     assert "p3" not in ids(answer)
     assert set(ids(answer)) <= {product_id(item) for item in LIPSTICKS}
 
 
-def test_similar_to_an_unknown_product_is_a_404(client: TestClient):
-    answer = client.post("/similar_items", json={"product_id": "never"})
+def test_similar_to_an_unknown_product_is_a_404(shared_client: TestClient):
+    answer = shared_client.post("/similar_items", json={"product_id": "never"})
     assert answer.status_code == 404
     assert "no product" in answer.json()["detail"]
 
 
-def test_search_without_embeddings_says_which_job_is_missing(client: TestClient):
-    answer = client.post("/search", json={"query": "son môi"})
+def test_search_without_embeddings_says_which_job_is_missing(shared_client: TestClient):
+    answer = shared_client.post("/search", json={"query": "son môi"})
     assert answer.status_code == 503
     assert "bert_embeddings" in answer.json()["detail"]
 
@@ -209,8 +211,10 @@ def test_old_rows_and_old_events_are_removed(settings: Settings):
         assert count.fetchone()[0] == 0
 
 
-def test_scores_are_finite_and_descend(client: TestClient):
-    rows = client.post("/recommend", json={"user_id": 4, "topk": 20}).json()["recommendations"]
+def test_scores_are_finite_and_descend(shared_client: TestClient):
+    rows = shared_client.post("/recommend", json={"user_id": 4, "topk": 20}).json()[
+        "recommendations"
+    ]
     scores = [row["score"] for row in rows]
     assert np.isfinite(scores).all()
     assert scores == sorted(scores, reverse=True)

@@ -16,8 +16,8 @@ def service(settings: Settings, token: str | None = None) -> TestClient:
     return TestClient(create_app(settings, ServiceEnvironment(admin_token=token)))
 
 
-def test_health_tries_recommendations(client: TestClient):
-    answer = client.get("/health")
+def test_health_tries_recommendations(shared_client: TestClient):
+    answer = shared_client.get("/health")
     assert answer.status_code == 200
     assert answer.json()["status"] == "healthy"
     assert answer.json()["model_id"] == "als_1"
@@ -64,10 +64,10 @@ def test_reload_without_a_name_serves_the_current_best(
     ],
 )
 def test_a_reload_of_nonsense_is_refused(
-    client: TestClient, admin: dict[str, str], body: dict, status: int
+    shared_client: TestClient, admin: dict[str, str], body: dict, status: int
 ):
-    assert client.post("/reload_model", json=body, headers=admin).status_code == status
-    assert client.get("/model_info").json()["model_id"] == "als_1"
+    assert shared_client.post("/reload_model", json=body, headers=admin).status_code == status
+    assert shared_client.get("/model_info").json()["model_id"] == "als_1"
 
 
 def test_a_changed_artefact_is_refused_and_the_old_model_stays(
@@ -95,9 +95,9 @@ def test_admin_routes_are_off_without_a_configured_token(settings: Settings):
 @pytest.mark.parametrize(
     "header", [None, "Bearer wrong", "Basic a-token-for-tests", "Bearer đỏ", "a-token-for-tests"]
 )
-def test_a_stranger_cannot_reload(client: TestClient, header: str | None):
+def test_a_stranger_cannot_reload(shared_client: TestClient, header: str | None):
     headers = {"Authorization": header.encode()} if header else {}
-    answer = client.post("/reload_model", headers=headers)
+    answer = shared_client.post("/reload_model", headers=headers)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
 

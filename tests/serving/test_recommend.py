@@ -12,8 +12,8 @@ def ids(answer: dict) -> list[str]:
     return [row["product_id"] for row in answer["recommendations"]]
 
 
-def test_a_known_user_gets_products_of_their_taste(client: TestClient):
-    answer = client.post("/recommend", json={"user_id": 0, "topk": 5}).json()
+def test_a_known_user_gets_products_of_their_taste(shared_client: TestClient):
+    answer = shared_client.post("/recommend", json={"user_id": 0, "topk": 5}).json()
     RecommendResponse.model_validate(answer, strict=True)
     lipsticks = {product_id(item) for item in LIPSTICKS}
     seen = {product_id(item) for item in histories().items[:6]}
@@ -26,23 +26,23 @@ def test_a_known_user_gets_products_of_their_taste(client: TestClient):
     assert answer["user_id"] == 0
 
 
-def test_ids_may_be_numbers_or_text(client: TestClient):
-    by_number = client.post("/recommend", json={"user_id": 3}).json()
-    by_text = client.post("/recommend", json={"user_id": "3"}).json()
+def test_ids_may_be_numbers_or_text(shared_client: TestClient):
+    by_number = shared_client.post("/recommend", json={"user_id": 3}).json()
+    by_text = shared_client.post("/recommend", json={"user_id": "3"}).json()
     assert ids(by_number) == ids(by_text)
 
 
-def test_an_unknown_user_gets_what_is_popular_marked_as_fallback(client: TestClient):
-    answer = client.post("/recommend", json={"user_id": "nobody", "topk": 7})
+def test_an_unknown_user_gets_what_is_popular_marked_as_fallback(shared_client: TestClient):
+    answer = shared_client.post("/recommend", json={"user_id": "nobody", "topk": 7})
     assert answer.status_code == 200
     assert answer.json()["count"] == 7
     assert answer.json()["fallback"] is True
     assert answer.json()["fallback_method"] == "popularity"
 
 
-def test_a_visitor_with_a_history_gets_their_taste_from_the_model(client: TestClient):
+def test_a_visitor_with_a_history_gets_their_taste_from_the_model(shared_client: TestClient):
     body = {"user_id": "visitor", "history": ["p1", "p2", "p3"], "topk": 5}
-    answer = client.post("/recommend", json=body).json()
+    answer = shared_client.post("/recommend", json=body).json()
     assert answer["fallback"] is False
     assert set(ids(answer)) <= {product_id(item) for item in LIPSTICKS} - {"p1", "p2", "p3"}
 
@@ -59,9 +59,11 @@ def test_a_visitor_with_a_history_gets_their_taste_from_the_model(client: TestCl
 )
 @pytest.mark.parametrize("user_id", [0, "nobody"])
 def test_filters_hold_and_the_list_is_filled_up(
-    client: TestClient, user_id: object, filters: dict, expected
+    shared_client: TestClient, user_id: object, filters: dict, expected
 ):
-    answer = client.post("/recommend", json={"user_id": user_id, "topk": 5, **filters}).json()
+    answer = shared_client.post(
+        "/recommend", json={"user_id": user_id, "topk": 5, **filters}
+    ).json()
     rows = answer["recommendations"]
     assert all(expected(row) for row in rows)
     # Of five products in the price range the user may have had some.
@@ -80,9 +82,9 @@ def test_hidden_products_and_second_listings_never_appear(settings: Settings):
             assert sum(number in families for number in numbers) <= 1
 
 
-def test_without_exclude_seen_what_a_user_had_may_appear(client: TestClient):
+def test_without_exclude_seen_what_a_user_had_may_appear(shared_client: TestClient):
     body = {"user_id": 0, "topk": 40, "exclude_seen": False}
-    assert client.post("/recommend", json=body).json()["count"] == 40
+    assert shared_client.post("/recommend", json=body).json()["count"] == 40
 
 
 @pytest.mark.parametrize(
@@ -106,8 +108,10 @@ def test_without_exclude_seen_what_a_user_had_may_appear(client: TestClient):
         "text",
     ],
 )
-def test_a_bad_request_gets_a_problem_document_with_a_sentence(client: TestClient, body: object):
-    answer = client.post("/recommend", json=body)
+def test_a_bad_request_gets_a_problem_document_with_a_sentence(
+    shared_client: TestClient, body: object
+):
+    answer = shared_client.post("/recommend", json=body)
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == 422

@@ -87,7 +87,7 @@ def test_every_admin_route_refuses_without_a_configured_token(settings: Settings
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
-def test_hostile_ids_are_ids_or_bad_requests(client: TestClient, text: str):
+def test_hostile_ids_are_ids_or_bad_requests(shared_client: TestClient, text: str):
     bodies = {
         "/recommend": {"user_id": text, "history": [text], "exclude": [text], "brands": [text]},
         "/batch_recommend": {"user_ids": [text]},
@@ -96,13 +96,13 @@ def test_hostile_ids_are_ids_or_bad_requests(client: TestClient, text: str):
         "/interactions": {"event_id": text, "user_id": text, "product_id": text, "rating": 5},
     }
     for path, body in bodies.items():
-        answer = client.post(path, json=body)
+        answer = shared_client.post(path, json=body)
         assert answer.status_code in (200, 404, 422, 503), path
         assert answer.status_code != 503 or path == "/search"
         assert "x-injected" not in answer.headers
 
 
-def test_text_that_is_no_text_is_a_bad_request(client: TestClient):
+def test_text_that_is_no_text_is_a_bad_request(shared_client: TestClient):
     for raw in (
         b'{"user_id": "\\ud800"}',
         b'{"user_id": "\xff"}',
@@ -110,7 +110,7 @@ def test_text_that_is_no_text_is_a_bad_request(client: TestClient):
         b"{" * 5000,
         b"[" * 9999,
     ):
-        answer = client.post(
+        answer = shared_client.post(
             "/recommend", content=raw, headers={"Content-Type": "application/json"}
         )
         assert answer.status_code in (400, 422)
@@ -118,10 +118,10 @@ def test_text_that_is_no_text_is_a_bad_request(client: TestClient):
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_of_ten_megabytes_is_refused(client: TestClient, chunked: bool):
+def test_a_body_of_ten_megabytes_is_refused(shared_client: TestClient, chunked: bool):
     text = b'{"user_id": "' + b"x" * 10_000_000 + b'"}'
     content = iter([text[:5_000_000], text[5_000_000:]]) if chunked else text
-    answer = client.post(
+    answer = shared_client.post(
         "/recommend", content=content, headers={"Content-Type": "application/json"}
     )
     assert answer.status_code == 413
@@ -164,22 +164,25 @@ def test_cors_is_off_by_default_and_limited_to_configured_origins(settings: Sett
         assert "access-control-allow-origin" not in other
 
 
-def test_answers_carry_the_headers_browsers_need(client: TestClient):
+def test_answers_carry_the_headers_browsers_need(shared_client: TestClient):
     for path in ("/health", "/demo", "/nowhere"):
-        headers = client.get(path).headers
+        headers = shared_client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
         assert "default-src 'none'" in headers["content-security-policy"]
 
 
-def test_paths_of_the_demo_page_are_fixed(client: TestClient):
-    assert "Gợi ý" in client.get("/demo").text
+def test_paths_of_the_demo_page_are_fixed(shared_client: TestClient):
+    assert "Gợi ý" in shared_client.get("/demo").text
     for path in ("/demo/../app.py", "/demo/%2e%2e/app.py", "/demo//etc/passwd", "/demo/index.html"):
-        assert client.get(path).status_code == 404
+        assert shared_client.get(path).status_code == 404
 
 
-def test_unknown_paths_and_methods_get_problem_documents(client: TestClient):
-    for answer, status in ((client.get("/nowhere"), 404), (client.get("/recommend"), 405)):
+def test_unknown_paths_and_methods_get_problem_documents(shared_client: TestClient):
+    for answer, status in (
+        (shared_client.get("/nowhere"), 404),
+        (shared_client.get("/recommend"), 405),
+    ):
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
 
