@@ -2,9 +2,11 @@
 
 import functools
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -25,6 +27,8 @@ from recsys.data.versions import PublishedVersion, list_versions, open_version
 from recsys.data.writing import ROW_KEYS_FILE, code_version
 from recsys.publishing import sha256_of
 from recsys.settings import Settings
+
+_THREADS = 2
 
 ASKED_FOR = "asked for"
 """Reason of a plan whose strategy was forced; it also passes the checks against what was before."""
@@ -122,26 +126,21 @@ def read_view(
 
     Raises `SourceError` if one of the source's files cannot be used.
     """
-    files = source.config.reviews
-    parts = []
-    described = []
-    for path in source.review_files:
-        raw = read_rows(path, files.needed, files.optional, files.encoding)
-        described.append({"path": str(path), "rows": raw.rows_read, "sha256": sha256_of(path)})
-        parts.append(
-            clean_rows(
-                raw,
-                files.timestamp,
-                ZoneInfo(source.config.timezone),
-                earliest=config.earliest_time,
-                as_of=as_of,
-                now=now,
+    with ThreadPoolExecutor(_THREADS) as pool:
+        digests = pool.map(sha256_of, (*source.review_files, *source.product_files))
+        catalogue = pool.submit(read_catalogue, source)
+        parts = [_read_part(path, source, config, as_of, now) for path in source.review_files]
+        staged = read_staged(settings, source, config, as_of=as_of, now=now)
+        products = catalogue.result()
+        described: list[dict[str, Any]] = [
+            {"path": str(path), "sha256": digest}
+            for path, digest in zip(
+                (*source.review_files, *source.product_files), digests, strict=True
             )
-        )
+        ]
+    for part, description in zip(parts, described, strict=False):
+        description["rows"] = part.rows_read
     bad, read = sum(len(part.rejected) for part in parts), sum(part.rows_read for part in parts)
-    described += [{"path": str(path), "sha256": sha256_of(path)} for path in source.product_files]
-    staged = read_staged(settings, source, config, as_of=as_of, now=now)
-    products = read_catalogue(source)
     return View(
         reviews=concatenate([*parts, *staged.parts]),
         products=products,
@@ -152,6 +151,20 @@ def read_view(
         files=described,
         staged=staged,
         invalid_fraction=bad / max(read, 1),
+    )
+
+
+def _read_part(
+    path: Path, source: Source, config: DataConfig, as_of: datetime, now: datetime
+) -> CleanRows:
+    files = source.config.reviews
+    return clean_rows(
+        read_rows(path, files.needed, files.optional, files.encoding),
+        files.timestamp,
+        ZoneInfo(source.config.timezone),
+        earliest=config.earliest_time,
+        as_of=as_of,
+        now=now,
     )
 
 
