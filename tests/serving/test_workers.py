@@ -17,6 +17,9 @@ from recsys.settings import REPOSITORY, Settings
 from tests.serving.service_process import running_service, start_service, wait_for
 from tests.serving.shops import add_model, product_id
 
+LOADING = "No published catalogue"
+"""What a worker logs when it loads a model in these tests."""
+
 ADMIN = {"Authorization": "Bearer tok"}
 
 
@@ -112,7 +115,7 @@ def test_a_worker_that_dies_comes_back_with_the_model_that_all_serve(
         victim.kill()
         until = time.monotonic() + 30
         # The new one has joined when a reload counts two workers again.
-        while reload(free_port, "als_2").json()["workers"] < 2:
+        while reload(free_port, "als_2").json().get("workers", 0) < 2:
             assert time.monotonic() < until
             time.sleep(0.1)
         assert victim not in workers_of(free_port)
@@ -122,13 +125,15 @@ def test_a_worker_that_dies_comes_back_with_the_model_that_all_serve(
 def test_a_worker_that_dies_while_it_loads_stops_the_reload(settings: Settings, free_port: int):
     add_model(settings, "als_1")
     add_model(settings, "als_2", select=False)
-    with running_service(settings, free_port, workers=2):
+    with running_service(settings, free_port, workers=2) as output:
         first, second = workers_of(free_port)
         os.kill(second.pid, signal.SIGSTOP)  # it cannot answer the parent any more
+        loaded = output.read_text().count(LOADING)
         found: list[requests.Response] = []
         thread = threading.Thread(target=lambda: found.append(_patient_reload(free_port)))
         thread.start()
-        time.sleep(1.5)
+        while output.read_text().count(LOADING) == loaded:
+            time.sleep(0.05)
         os.kill(second.pid, signal.SIGKILL)
         thread.join()
         assert first.is_running()
@@ -145,7 +150,7 @@ def _patient_reload(port: int) -> requests.Response:
                 f"http://127.0.0.1:{port}/reload_model",
                 json={"model_id": "als_2"},
                 headers=ADMIN,
-                timeout=(1, 10),
+                timeout=(1, 30),
             )
         except requests.RequestException:
             time.sleep(0.1)
@@ -192,9 +197,10 @@ def test_killed_parent_takes_its_workers_along_and_the_port_is_free_again(
     process.wait()
     # Started again at once, as a supervisor does: it waits for the port.
     with running_service(settings, free_port, workers=1):
-        assert ask(free_port)["model_id"] == "als_1"
         _, alive = psutil.wait_procs(workers, timeout=10)
         assert not alive
+        wait_for(free_port)
+        assert ask(free_port)["model_id"] == "als_1"
 
 
 def test_a_service_that_has_never_had_a_model_starts_and_takes_the_first(
