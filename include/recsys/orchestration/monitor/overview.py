@@ -1,0 +1,209 @@
+"""What the monitor shows, gathered from the files and databases that the jobs write.
+
+Every section stands alone: one that cannot be read says so and leaves the others as they are.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from croniter import croniter
+
+from recsys.alerting import AlertManager
+from recsys.deployment.client import ServiceClient, ServiceError
+from recsys.deployment.config import load_config as load_deployment_config
+from recsys.deployment.config import read_address
+from recsys.deployment.history import read_history
+from recsys.errors import InputError
+from recsys.health.reports import latest_report
+from recsys.health.watch import report_is_overdue
+from recsys.orchestration.monitor.pages import (
+    KINDS,
+    ReportPage,
+    drift_severity,
+    list_pages,
+    pages_of_run,
+)
+from recsys.registry import CurrentBest, Entry, Registry
+from recsys.schedule import JobSchedule, load_schedule
+from recsys.settings import Settings
+from recsys.tracking import PipelineTracker
+
+ALERTS: Final = 20
+DEPLOYMENTS: Final = 5
+PAGES: Final = 5
+STATS_DAYS: Final = 7
+SERVICE_SECONDS: Final = 2.0
+"""The page does not wait longer for the service: that it hangs is the news."""
+
+DATABASE_SECONDS: Final = 5.0
+
+logger = logging.getLogger(__name__)
+
+Content = TypeVar("Content")
+
+
+@dataclass(frozen=True)
+class Section(Generic[Content]):
+    """A part of the page: its content, or the sentence why there is none."""
+
+    content: Content | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """The last full health report; `overdue` when the next one should have come."""
+
+    status: str
+    generated_at: datetime
+    overdue: bool
+    checks: Mapping[str, Mapping[str, Any]]
+    metrics: Mapping[str, Any]
+    broken_rules: tuple[str, ...]
+    overdue_jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job: its last run (a row of the tracker), its statistics, when it runs next (UTC).
+
+    `next_run` is None for a job that is switched off or paused.
+    """
+
+    name: str
+    timing: JobSchedule
+    last_run: Mapping[str, Any] | None
+    pages: tuple[ReportPage, ...]
+    stats: Mapping[str, Any] | None
+    paused: bool
+    next_run: datetime | None
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is selected, and what the service says it serves (or why it says nothing)."""
+
+    selection: CurrentBest | None
+    entry: Entry | None
+    serving: str | None
+    serving_problem: str | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All sections of the page."""
+
+    health: Section[Health]
+    jobs: Section[list[JobRow]]
+    models: Section[Models]
+    deployments: Section[list[dict[str, Any]]]
+    pages: Mapping[str, Section[list[ReportPage]]]
+    drift_severity: Mapping[str, str | None]
+    alerts: Section[list[dict[str, Any]]]
+
+
+def gather(settings: Settings, now: datetime, paused_jobs: Callable[[], set[str]]) -> Overview:
+    """Everything that the page shows at `now`.
+
+    `paused_jobs` gives the DAGs that are paused in Airflow.
+    """
+    pages = {kind: _section(partial(list_pages, settings, kind)) for kind in KINDS}
+    shown = (pages["drift"].content or [])[:PAGES]
+    return Overview(
+        health=_section(lambda: _health(settings, now)),
+        jobs=_section(lambda: _jobs(settings, now, paused_jobs)),
+        models=_section(lambda: _models(settings)),
+        deployments=_section(lambda: read_history(settings)[: -DEPLOYMENTS - 1 : -1]),
+        pages=pages,
+        drift_severity={page.name: drift_severity(page) for page in shown},
+        alerts=_section(lambda: AlertManager(settings).recent(ALERTS)),
+    )
+
+
+def find_run(settings: Settings, tracker_id: str) -> dict[str, Any] | None:
+    """A run as the tracker knows it, None for an unknown one."""
+    if not settings.pipeline_db.exists():
+        return None
+    return PipelineTracker(settings.pipeline_db, timeout=DATABASE_SECONDS).get_run(tracker_id)
+
+
+def _section(read: Callable[[], Content | None]) -> Section[Content]:
+    try:
+        return Section(read())
+    except InputError as error:
+        return Section(None, str(error))
+    except Exception as error:
+        logger.exception("A part of the monitor page cannot be shown")
+        return Section(None, f"{type(error).__name__}: {error}")
+
+
+def _health(settings: Settings, now: datetime) -> Health | None:
+    path = latest_report(settings)
+    if path is None:
+        return None
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        generated_at = datetime.fromisoformat(report["generated_at"]).astimezone(UTC)
+        return Health(
+            status=str(report["status"]),
+            generated_at=generated_at,
+            overdue=report_is_overdue(settings, now),
+            checks=dict(report["checks"]),
+            metrics=dict(report.get("metrics") or {}),
+            broken_rules=tuple(alert["alert_name"] for alert in report.get("alerts") or ()),
+            overdue_jobs=tuple(report.get("overdue_jobs") or ()),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is not a health report: {error!r}") from error
+
+
+def _jobs(settings: Settings, now: datetime, paused_jobs: Callable[[], set[str]]) -> list[JobRow]:
+    schedule = load_schedule(settings)
+    paused = paused_jobs()
+    tracker = None
+    stats: Mapping[str, Any] = {}
+    if settings.pipeline_db.exists():
+        tracker = PipelineTracker(settings.pipeline_db, timeout=DATABASE_SECONDS)
+        stats = tracker.get_stats(STATS_DAYS)["stats_by_pipeline"]
+    rows = []
+    for name, timing in schedule.jobs.items():
+        runs = tracker.get_recent_runs(name, limit=1) if tracker else []
+        last_run = runs[0] if runs else None
+        due = timing.enabled and name not in paused
+        moment = croniter(timing.cron, now.astimezone(schedule.zone)).get_next(datetime)
+        rows.append(
+            JobRow(
+                name=name,
+                timing=timing,
+                last_run=last_run,
+                pages=tuple(pages_of_run(settings, summary_of(last_run))),
+                stats=stats.get(name),
+                paused=name in paused,
+                next_run=moment.astimezone(UTC) if due else None,
+            )
+        )
+    return rows
+
+
+def summary_of(run: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the tasks of a run returned, by task id; empty while there is nothing."""
+    summary = (run or {}).get("metadata", {}).get("summary")
+    return summary if isinstance(summary, dict) else {}
+
+
+def _models(settings: Settings) -> Models:
+    registry = Registry(settings)
+    selection = registry.selection()
+    entry = registry.get(selection.model_id) if selection else None
+    config = load_deployment_config(settings)
+    quick = config.model_copy(update={"request_timeout_seconds": SERVICE_SECONDS})
+    try:
+        serving, problem = ServiceClient(read_address(), quick).serving_model(), None
+    except ServiceError as error:
+        serving, problem = None, str(error)
+    return Models(selection, entry, serving, problem)

@@ -1,0 +1,124 @@
+"""The monitor's pages as HTML."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Final
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from recsys.orchestration.monitor.overview import PAGES, STATS_DAYS, Overview, summary_of
+from recsys.orchestration.monitor.pages import ReportPage
+from recsys.schedule import load_schedule
+from recsys.settings import ConfigError, Settings
+
+DASH: Final = "–"
+_UNITS: Final = ((86_400, "ngày"), (3_600, "giờ"), (60, "phút"), (1, "giây"))
+
+
+class Renderer:
+    """Fills the templates; times are shown in the time zone of the schedule."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._environment = Environment(
+            loader=PackageLoader("recsys.orchestration.monitor", "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters |= {
+            "duration": duration,
+            "percent": percent,
+            "segment": lambda text: quote(str(text), safe=""),
+            "pretty": lambda value: json.dumps(value, ensure_ascii=False, indent=2, default=str),
+        }
+        self._environment.globals |= {"stats_days": STATS_DAYS, "listed": PAGES}
+
+    def overview(self, root: str, overview: Overview, now: datetime) -> str:
+        """The page that shows everything, as of `now`."""
+        return self._render("overview.html", root, overview=overview, now=now)
+
+    def run(
+        self,
+        root: str,
+        run: Mapping[str, Any],
+        pages: Sequence[ReportPage],
+        airflow_path: str | None,
+    ) -> str:
+        """One run of the tracker with the reports it made; `airflow_path` is the run in Airflow's
+        UI, None where a link there leads nowhere."""
+        return self._render(
+            "run.html",
+            root,
+            run=run,
+            summary=summary_of(run),
+            pages=pages,
+            airflow_path=airflow_path,
+            now=datetime.now(UTC),
+        )
+
+    def problem(self, root: str, status: int, sentence: str) -> str:
+        """What is wrong with a request, in one sentence."""
+        return self._render("problem.html", root, status=status, sentence=sentence)
+
+    def _render(self, template: str, root: str, **values: Any) -> str:
+        zone = _zone(self._settings)
+
+        def local(moment: datetime | str | None, form: str = "%d/%m %H:%M") -> str:
+            known = _moment(moment)
+            return DASH if known is None else known.astimezone(zone).strftime(form)
+
+        return self._environment.get_template(template).render(
+            root=root, local=local, ago=ago, **values
+        )
+
+
+def duration(seconds: float | None) -> str:
+    """``0.4 s``, ``75 s``, ``12 min``, ``3.5 h``."""
+    if seconds is None:
+        return DASH
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7_200 else f"{seconds / 3_600:.1f} h"
+
+
+def percent(share: float | None) -> str:
+    """``83 %``; a dash for what is not known."""
+    return DASH if share is None else f"{share:.0%}".replace("%", " %")
+
+
+def ago(moment: datetime | str | None, now: datetime) -> str:
+    """How long before (or after) `now` a moment is, in its largest unit, in Vietnamese."""
+    known = _moment(moment)
+    if known is None:
+        return DASH
+    seconds = (now - known).total_seconds()
+    for size, name in _UNITS:
+        if abs(seconds) >= size:
+            count = int(abs(seconds) // size)
+            return f"{count} {name} trước" if seconds > 0 else f"sau {count} {name}"
+    return "vừa xong"
+
+
+def _moment(moment: datetime | str | None) -> datetime | None:
+    """Stored moments are ISO text; those without a zone are UTC."""
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment)
+        except ValueError:
+            return None
+    if moment is None:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _zone(settings: Settings) -> tzinfo:
+    try:
+        return load_schedule(settings).zone
+    except ConfigError:  # the page says so where the jobs would be
+        return UTC
