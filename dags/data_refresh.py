@@ -15,8 +15,8 @@ says which file or how many rows were bad; the rows are in `data/quarantine`. *M
 max_invalid_fraction*: have the export corrected, or the source's description in `config/sources`.
 *Fewer rows than before*: a file was truncated; if it is meant, run with `force_full`. Killed or
 timed out: run it again, every step can be repeated. A run for an earlier day (backfill) writes that
-day's version and never moves `data/processed` backwards. Only `report_quality` failed: the version is
-published, and the report can be written by running that task again.
+day's version and never moves `data/processed` backwards. Only `report_quality` failed: the version
+is published, and the report can be written by running that task again.
 """
 
 from typing import Any, cast
