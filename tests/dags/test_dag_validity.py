@@ -35,6 +35,7 @@ OPTIONS = {
     "model_training": {"model_types"},
     "model_deployment": {"model_id", "rollback", "dry_run"},
     "health_check": {"component"},
+    "maintenance": {"dry_run"},
 }
 
 

@@ -119,6 +119,13 @@ def health_check(
     _run_and_print("health_check", {"component": component})
 
 
+def maintenance(
+    dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
+) -> None:
+    """Remove what nobody needs any more: old models, versions, reports, logs, records."""
+    _run_and_print("maintenance", {"dry_run": dry_run})
+
+
 def add_commands(app: typer.Typer) -> None:
     """Add a command for every job to the command line."""
     for command in (
@@ -128,5 +135,6 @@ def add_commands(app: typer.Typer) -> None:
         model_training,
         model_deployment,
         health_check,
+        maintenance,
     ):
         app.command(rich_help_panel="Jobs")(command)

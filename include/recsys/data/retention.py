@@ -30,29 +30,31 @@ def prune(settings: Settings, config: DataConfig) -> list[str]:
     Kept are the ``keep_versions`` latest views, what ``data/processed`` shows, fresh backfills,
     what `referenced_versions` finds, and what a reader has open.
     """
-    now = datetime.now(UTC)
     with publishing_lock(settings):
-        versions = list_versions(settings)
-        manifests = {version_id: _manifest(settings, version_id) for version_id in versions}
-        ordinary = [
-            version_id for version_id in versions if not manifests[version_id].get("backfill")
-        ]
-        kept = set(ordinary[-config.keep_versions :])
-        fresh = now - timedelta(days=config.keep_backfilled_days)
-        kept |= {
-            version_id
-            for version_id in set(versions) - set(ordinary)
-            if datetime.fromisoformat(manifests[version_id]["created_at"]) > fresh
-        }
-        published = published_folder(settings)
-        if published is not None:
-            kept.add(published.name)
-        doomed = set(versions) - kept
-        if doomed:
-            doomed -= referenced_versions(settings)
+        doomed = prunable(settings, config)
         removed = [name for name in sorted(doomed) if remove_version(settings, name)]
-        _remove_remains(settings, config, now)
+        _remove_remains(settings, config, datetime.now(UTC))
     return removed
+
+
+def prunable(settings: Settings, config: DataConfig) -> set[str]:
+    """Versions that `prune` would remove now, those that a reader has open included."""
+    now = datetime.now(UTC)
+    versions = list_versions(settings)
+    manifests = {version_id: _manifest(settings, version_id) for version_id in versions}
+    ordinary = [version_id for version_id in versions if not manifests[version_id].get("backfill")]
+    kept = set(ordinary[-config.keep_versions :])
+    fresh = now - timedelta(days=config.keep_backfilled_days)
+    kept |= {
+        version_id
+        for version_id in set(versions) - set(ordinary)
+        if datetime.fromisoformat(manifests[version_id]["created_at"]) > fresh
+    }
+    published = published_folder(settings)
+    if published is not None:
+        kept.add(published.name)
+    doomed = set(versions) - kept
+    return doomed - referenced_versions(settings) if doomed else doomed
 
 
 def referenced_versions(settings: Settings) -> set[str]:

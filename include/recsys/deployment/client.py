@@ -33,6 +33,12 @@ class ServiceClient:
         model_id = content["model_id"]
         return None if model_id is None else str(model_id)
 
+    def models_in_use(self) -> set[str]:
+        """Ids of the model in service and of the one on trial, if there are any."""
+        report = self._ask("GET", "/canary?minutes=1", headers=self._admin())
+        found = (report.get("model_id"), report.get("canary_model_id"))
+        return {str(model_id) for model_id in found if model_id}
+
     def wait_for_serving_model(self) -> str | None:
         """The same, waiting for a service that is not there yet, for the configured patience."""
         until = time.monotonic() + self._config.patience_seconds

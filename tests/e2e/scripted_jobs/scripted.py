@@ -15,6 +15,7 @@ JOBS = (
     "model_training",
     "model_deployment",
     "health_check",
+    "maintenance",
 )
 
 

@@ -1,0 +1,1 @@
+"""Upkeep of the state root: what may go is removed, what is in use or referred to stays."""

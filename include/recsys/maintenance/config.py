@@ -1,0 +1,37 @@
+"""``config/maintenance.yaml`` as a typed object."""
+
+from pydantic import Field
+
+from recsys.settings import ConfigModel, Settings
+
+CONFIG_NAME = "maintenance.yaml"
+
+
+class ModelRetention(ConfigModel):
+    """How many models of each type stay, for how many days, and how many deployments count."""
+
+    keep_per_type: int = Field(default=5, ge=1)
+    keep_days: float = Field(default=30, ge=0)
+    keep_deployments: int = Field(default=10, ge=1)
+
+
+class AirflowRetention(ConfigModel):
+    """Days that Airflow's own records and task logs stay; whether the job cleans the records."""
+
+    keep_days: float = Field(default=90, ge=7)
+    clean_metadata: bool = True
+
+
+class MaintenanceConfig(ConfigModel):
+    """Days, unless the name says otherwise; every key is explained in the file."""
+
+    models: ModelRetention = ModelRetention()
+    keep_report_days: float = Field(default=365, gt=0)
+    keep_log_days: float = Field(default=90, gt=0)
+    keep_run_days: float = Field(default=365, ge=30)
+    airflow: AirflowRetention = AirflowRetention()
+
+
+def load_config(settings: Settings) -> MaintenanceConfig:
+    """Read ``maintenance.yaml``. Raises `ConfigError` that names the key."""
+    return settings.read_config(CONFIG_NAME, MaintenanceConfig)
