@@ -140,12 +140,16 @@ class Parent:
             loaded = worker.expect(messages.READY)
             worker.channel.send(messages.LOAD, model_id=self._model_id, choose=alone)
             try:
-                message = await loaded
+                message = await asyncio.wait_for(loaded, self._config.reload_timeout_seconds)
             except ConnectionError:
                 return
+            except TimeoutError:
+                # Nobody else could join or reload while one hangs.
+                message = {"problem": "it took too long"}
             if message.get("problem"):
                 logger.error("%s cannot load the model | %s", worker.name, message["problem"])
-                worker.process.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    worker.process.kill()
                 return
             self._model_id = message["model_id"]
             worker.ready = True

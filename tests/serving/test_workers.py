@@ -126,6 +126,8 @@ def test_a_worker_that_dies_while_it_loads_stops_the_reload(settings: Settings, 
     add_model(settings, "als_1")
     add_model(settings, "als_2", select=False)
     with running_service(settings, free_port, workers=2) as output:
+        while output.read_text().count(" joined | ") < 2:
+            time.sleep(0.05)
         first, second = workers_of(free_port)
         os.kill(second.pid, signal.SIGSTOP)  # it cannot answer the parent any more
         loaded = output.read_text().count(LOADING)
