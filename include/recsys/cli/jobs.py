@@ -1,6 +1,7 @@
 """One command a job: run it through Airflow, follow it, print its summary."""
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from recsys.cli.progress import follow
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient
-from recsys.orchestration.environment import read_env, stack_environment
+from recsys.orchestration.environment import stack_environment
 from recsys.settings import Settings, load_settings
 
 
@@ -19,9 +20,11 @@ class JobFailedError(RuntimeError):
 
 def connect(settings: Settings) -> AirflowClient:
     """A client of this state root's Airflow."""
-    env = read_env(settings)
-    url = stack_environment(settings)["RECSYS_AIRFLOW_URL"]
-    return AirflowClient(url, env["RECSYS_AIRFLOW_USER"], env["RECSYS_AIRFLOW_PASSWORD"])
+    # In a cluster everything is in the environment; there is no stack whose settings to work out.
+    env = dict(os.environ) if os.environ.get("RECSYS_AIRFLOW_URL") else stack_environment(settings)
+    return AirflowClient(
+        env["RECSYS_AIRFLOW_URL"], env["RECSYS_AIRFLOW_USER"], env["RECSYS_AIRFLOW_PASSWORD"]
+    )
 
 
 def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from recsys.deployment.client import ServiceClient, ServiceError
-from recsys.deployment.config import load_config, read_address
+from recsys.deployment.client import ServiceError
+from recsys.deployment.config import load_config
 from recsys.deployment.deploy import DeploymentFailedError, deploy, record_refusal
 from recsys.deployment.gate import Plan, plan_deployment
+from recsys.deployment.replicas import connect_service
 from recsys.errors import InputError
 from recsys.settings import Settings
 
@@ -22,7 +23,7 @@ def check_gate(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
         If there is no model that may be deployed, or no service to deploy to.
     """
     config = load_config(settings)
-    client = ServiceClient(read_address(), config)
+    client = connect_service(config)
     try:
         plan = plan_deployment(
             settings,
@@ -46,4 +47,4 @@ def bring_into_service(
     if options.get("dry_run"):
         return {"dry_run": True, "status": "planned", **plan}
     config = load_config(settings)
-    return deploy(settings, ServiceClient(read_address(), config), config, Plan(**plan))
+    return deploy(settings, connect_service(config), config, Plan(**plan))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from recsys.data.retention import ABANDONED_AFTER
-from recsys.deployment.client import ServiceClient, ServiceError
+from recsys.deployment.client import ServiceError
 from recsys.deployment.config import load_config as load_deployment_config
-from recsys.deployment.config import read_address
 from recsys.deployment.history import read_history
+from recsys.deployment.replicas import connect_service
 from recsys.errors import InputError
 from recsys.maintenance.config import ModelRetention
 from recsys.maintenance.removal import Removal, older_than, size_of
@@ -69,7 +69,7 @@ def models_in_use(settings: Settings, config: ModelRetention) -> set[str]:
         if entry.get(key)
     }
     found.update(_noted(settings.artifacts / "served_model.json"))
-    client = ServiceClient(read_address(), load_deployment_config(settings))
+    client = connect_service(load_deployment_config(settings))
     # A service that does not answer will start with the model of its note.
     with contextlib.suppress(ServiceError):
         found.update(client.models_in_use())

@@ -1,0 +1,58 @@
+"""Two services over one state root: a model reaches both, or neither keeps it."""
+
+import pytest
+import requests
+
+from recsys.deployment import job
+from recsys.deployment.client import ServiceClient
+from recsys.deployment.config import DeploymentConfig
+from recsys.deployment.deploy import DeploymentFailedError
+from recsys.deployment.replicas import ReplicatedService, connect_service
+from tests.conftest import find_free_port
+from tests.serving.service_process import running_service
+from tests.serving.shops import add_model
+
+
+@pytest.fixture
+def replicas(settings, monkeypatch):
+    """Addresses of two running services that serve als_1."""
+    (settings.home / "config").mkdir(parents=True)
+    (settings.home / "config" / "deployment.yaml").write_text("patience_seconds: 1\n")
+    add_model(settings, "als_1")
+    ports = (find_free_port(), find_free_port())
+    with running_service(settings, ports[0]), running_service(settings, ports[1]):
+        addresses = [f"http://127.0.0.1:{port}" for port in ports]
+        monkeypatch.setenv("RECSYS_SERVICE_REPLICAS", ", ".join(addresses))
+        monkeypatch.setenv("RECSYS_ADMIN_TOKEN", "tok")
+        yield addresses
+
+
+def served(addresses):
+    return [requests.get(f"{url}/health", timeout=5).json()["model_id"] for url in addresses]
+
+
+def test_a_model_is_deployed_to_every_replica_and_taken_back_from_every_one(
+    settings, replicas, monkeypatch
+):
+    add_model(settings, "als_2", recall=0.2, seed=1)
+    plan = job.check_gate(settings, {})
+    summary = job.bring_into_service(settings, plan, {})
+    assert summary["status"] == "success"
+    assert served(replicas) == ["als_2", "als_2"]
+
+    # A third that does not exist: those that took the model have to give it back.
+    add_model(settings, "als_3", recall=0.3, seed=2)
+    plan = job.check_gate(settings, {})
+    unreachable = f"http://127.0.0.1:{find_free_port()}"
+    monkeypatch.setenv("RECSYS_SERVICE_REPLICAS", ",".join([*replicas, unreachable]))
+    with pytest.raises(DeploymentFailedError, match="replica 3"):
+        job.bring_into_service(settings, plan, {})
+    assert served(replicas) == ["als_2", "als_2"]
+
+    service = connect_service(DeploymentConfig())
+    assert isinstance(service, ReplicatedService)
+
+
+def test_without_a_list_of_replicas_there_is_one_service():
+    service = connect_service(DeploymentConfig(), {"RECSYS_SERVICE_URL": "http://127.0.0.1:1"})
+    assert type(service) is ServiceClient
