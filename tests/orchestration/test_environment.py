@@ -1,0 +1,85 @@
+"""Secrets and the environment of the stack."""
+
+import pytest
+from cryptography.fernet import Fernet
+
+from recsys.orchestration.environment import (
+    GENERATED,
+    ensure_env,
+    read_env,
+    stack_environment,
+    write_passwords,
+)
+from recsys.settings import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _no_inherited_settings(monkeypatch):
+    for name in (*GENERATED, "AIRFLOW_PORT", "RECSYS_SERVICE_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_first_start_generates_every_secret_into_a_private_file(settings):
+    settings.home.mkdir()
+    env = ensure_env(settings)
+    assert all(len(env[name]) >= 16 for name in GENERATED)
+    assert len(env["AIRFLOW__API_AUTH__JWT_SECRET"]) >= 64
+    Fernet(env["AIRFLOW__CORE__FERNET_KEY"])
+    assert (settings.home / ".env").stat().st_mode & 0o777 == 0o600
+
+
+def test_secrets_stay_and_emptied_ones_are_generated_anew(settings):
+    settings.home.mkdir()
+    first = ensure_env(settings)
+    assert ensure_env(settings) == first
+    path = settings.home / ".env"
+    path.write_text(path.read_text().replace(first["RECSYS_ADMIN_TOKEN"], ""))
+    second = ensure_env(settings)
+    assert second["RECSYS_ADMIN_TOKEN"] not in ("", first["RECSYS_ADMIN_TOKEN"])
+    assert second["AIRFLOW__CORE__FERNET_KEY"] == first["AIRFLOW__CORE__FERNET_KEY"]
+
+
+def test_what_a_person_put_into_the_file_is_kept(settings):
+    settings.home.mkdir()
+    (settings.home / ".env").write_text("SMTP_SERVER=smtp.example.com\n")
+    assert ensure_env(settings)["SMTP_SERVER"] == "smtp.example.com"
+
+
+def test_the_process_environment_wins_over_the_file(settings, monkeypatch):
+    settings.home.mkdir()
+    ensure_env(settings)
+    monkeypatch.setenv("AIRFLOW_PORT", "9999")
+    assert read_env(settings)["AIRFLOW_PORT"] == "9999"
+    assert stack_environment(settings)["AIRFLOW__API__PORT"] == "9999"
+
+
+def test_everything_listens_on_loopback_and_tasks_know_the_port(settings):
+    settings.home.mkdir()
+    ensure_env(settings)
+    env = stack_environment(settings)
+    assert env["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert env["RECSYS_SERVICE_HOST"] == "127.0.0.1"
+    port = env["RECSYS_EXECUTION_PORT"]
+    assert env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"http://127.0.0.1:{port}/execution/"
+
+
+@pytest.mark.parametrize("port", ["http", "0", "70000", "-1"])
+def test_a_bad_port_is_an_error_that_names_it(settings, port):
+    settings.home.mkdir()
+    (settings.home / ".env").write_text(f"AIRFLOW_PORT={port}\n")
+    ensure_env(settings)
+    with pytest.raises(ConfigError, match=f"AIRFLOW_PORT='{port}'"):
+        stack_environment(settings)
+
+
+def test_without_secrets_nothing_starts(settings):
+    settings.home.mkdir()
+    with pytest.raises(ConfigError, match="no value for"):
+        stack_environment(settings)
+
+
+def test_airflows_password_file_is_private(settings):
+    settings.home.mkdir()
+    ensure_env(settings)
+    write_passwords(settings)
+    assert (settings.home / ".airflow" / "passwords.json").stat().st_mode & 0o777 == 0o600

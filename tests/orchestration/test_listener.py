@@ -1,0 +1,171 @@
+"""The run mirror's hooks, called as Airflow's processes call them, with a real metadata database.
+
+Each test runs in a process of its own, because Airflow reads its configuration when imported.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.settings import REPOSITORY, Settings
+from recsys.tracking import PipelineTracker
+
+PRELUDE = """
+import json, logging, sys, time
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from airflow.utils.db import initdb
+from recsys.orchestration.listener import RunMirrorListener, drain
+
+initdb()
+listener = RunMirrorListener()
+
+def run(state, dag_id="data_refresh", **changes):
+    now = datetime(2025, 1, 15, 2, tzinfo=UTC)
+    fields = dict(dag_id=dag_id, run_id="manual__1", run_type="manual", state=state,
+        start_date=now, end_date=None if state == "running" else now, queued_at=now, run_after=now,
+        triggering_user_name="lan", triggered_by="ui", data_interval_start=None,
+        data_interval_end=None, conf={"force_full": True})
+    return SimpleNamespace(**{**fields, **changes})
+
+def fail(task, error):
+    listener.on_task_instance_failed(None, SimpleNamespace(
+        dag_id="data_refresh", run_id="manual__1", task_id=task), error)
+"""
+
+
+def in_airflow(home: Path, program: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+        "RECSYS_HOME": str(home),
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "PYTHONPATH": str(REPOSITORY / "include"),
+        **variables,
+    }
+    home.mkdir(parents=True, exist_ok=True)
+    result = subprocess.run(
+        [sys.executable, "-c", PRELUDE + program],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+def mirrored(settings: Settings) -> dict[str, Any]:
+    run = PipelineTracker(settings.pipeline_db).get_run("data_refresh__manual__1")
+    assert run is not None
+    return run
+
+
+def test_a_run_is_mirrored_from_start_to_end(settings):
+    in_airflow(
+        settings.home,
+        """
+listener.on_dag_run_running(run("running"), "started")
+listener.on_dag_run_success(run("success"), "success")
+""",
+    )
+    run = mirrored(settings)
+    assert run["status"] == "success"
+    assert run["metadata"]["triggered_by"] == "lan"
+    assert run["metadata"]["conf"] == {"force_full": True}
+    lines = (settings.logs / "scheduler" / "scheduler.log").read_text().splitlines()
+    assert lines[0].endswith("| INFO | Starting job: data_refresh")
+    assert lines[1].endswith("| INFO | Job completed: data_refresh | duration=0s | status=success")
+
+
+def test_bad_input_is_mirrored_as_its_own_sentence_and_secrets_are_masked(settings):
+    in_airflow(
+        settings.home,
+        """
+from airflow.sdk.exceptions import AirflowFailException
+from recsys.errors import InputError
+listener.on_dag_run_running(run("running"), "started")
+drain()
+try:
+    try:
+        raise InputError("reviews.csv: no column 'rating'")
+    except InputError as error:
+        raise AirflowFailException(str(error)) from error
+except AirflowFailException as error:
+    fail("ingest", error)
+fail("publish", RuntimeError("https://bot:hunter2hunter2@example.com refused"))
+""",
+    )
+    errors = mirrored(settings)["metadata"]["task_errors"]
+    assert errors["ingest"] == "reviews.csv: no column 'rating'"
+    assert "hunter2" not in errors["publish"]
+
+
+def test_a_run_that_a_person_failed_is_cancelled(settings):
+    in_airflow(
+        settings.home,
+        """
+listener.on_dag_run_running(run("running"), "started")
+listener.on_dag_run_failed(run("failed"), "Dag Run's state was manually set to `failed`.")
+""",
+    )
+    run = mirrored(settings)
+    assert run["status"] == "cancelled"
+    assert run["error_message"] == "marked as failed by hand"
+
+
+def test_a_run_that_timed_out_says_so(settings):
+    in_airflow(settings.home, 'listener.on_dag_run_failed(run("failed"), "timed_out")')
+    assert mirrored(settings)["error_message"] == "timed out"
+
+
+def test_other_dags_of_the_shop_are_left_alone(settings):
+    in_airflow(
+        settings.home, 'listener.on_dag_run_running(run("running", dag_id="price_feed"), "started")'
+    )
+    assert PipelineTracker(settings.pipeline_db).get_recent_runs() == []
+
+
+@pytest.mark.parametrize("broken", ["a directory", "no database", "read-only"])
+def test_a_broken_tracker_raises_nothing_and_holds_nothing_up(settings, broken):
+    settings.logs.mkdir(parents=True)
+    if broken == "a directory":
+        settings.pipeline_db.mkdir()
+    elif broken == "no database":
+        settings.pipeline_db.write_bytes(b"this is no SQLite database" * 100)
+    else:
+        # A file system that refuses writes, for root as well.
+        settings.pipeline_db.symlink_to("/proc/version")
+    result = in_airflow(
+        settings.home,
+        """
+begun = time.perf_counter()
+listener.on_dag_run_running(run("running"), "started")
+listener.on_dag_run_success(run("success"), "success")
+waited = time.perf_counter() - begun
+drain()
+fail("ingest", ValueError("boom"))
+print("\\n" + json.dumps({"waited": waited}))
+""",
+    )
+    assert json.loads(result.stdout.splitlines()[-1])["waited"] < 1
+    assert "The run mirror could not write data_refresh manual__1" in result.stdout + result.stderr
+
+
+def test_the_tracker_can_be_elsewhere_through_a_connection(settings, tmp_path):
+    elsewhere = tmp_path / "elsewhere.db"
+    in_airflow(
+        settings.home,
+        'listener.on_dag_run_running(run("running"), "started")',
+        AIRFLOW_CONN_RECSYS_TRACKER=json.dumps(
+            {"conn_type": "recsys_tracker", "host": str(elsewhere)}
+        ),
+    )
+    assert PipelineTracker(elsewhere).is_pipeline_running("data_refresh")
+    assert not settings.pipeline_db.exists()
