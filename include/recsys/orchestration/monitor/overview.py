@@ -153,12 +153,12 @@ def _health(settings: Settings, now: datetime) -> Health | None:
             status=str(report["status"]),
             generated_at=generated_at,
             overdue=report_is_overdue(settings, now),
-            checks=dict(report["checks"]),
+            checks={name: dict(check) for name, check in report["checks"].items()},
             metrics=dict(report.get("metrics") or {}),
             broken_rules=tuple(alert["alert_name"] for alert in report.get("alerts") or ()),
             overdue_jobs=tuple(report.get("overdue_jobs") or ()),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: is not a health report: {error!r}") from error
 
 
