@@ -33,7 +33,7 @@ def reports(settings):
 def test_pages_are_listed_newest_first_without_what_is_no_page(reports):
     names = [page.name for page in list_pages(reports, "drift")]
     assert names == [f"drift_report_{day}.html" for day in ("20230116", "20230109", "20230102")]
-    assert [page.title for page in list_pages(reports, "drift")][0] == "20230116"
+    assert list_pages(reports, "drift")[0].title == "20230116"
     assert [page.name for page in list_pages(reports, "data_quality")] == [
         "20230101T000000Z-a.html"
     ]

@@ -130,7 +130,9 @@ def _airflow_path(request: Request, job: str, run_id: str) -> str:
 
 def _login_url(request: Request) -> str:
     airflow = _root(request).removesuffix(PREFIX)
-    return f"{airflow}/api/v2/auth/login?next={quote(request.url.path, safe='/')}"
+    # As it was asked for: a run id may hold characters that mean something else in a URL.
+    path = request.scope["raw_path"].decode("latin-1")
+    return f"{airflow}/api/v2/auth/login?next={quote(path, safe='')}"
 
 
 def _is_embedded(request: Request) -> bool:

@@ -1,0 +1,252 @@
+"""Who may see the monitor, in the real API server with the real plugin."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import pytest
+import requests
+
+from recsys.orchestration.environment import (
+    airflow_home,
+    ensure_env,
+    stack_environment,
+    write_passwords,
+)
+from recsys.orchestration.mirror import tracker_id
+from recsys.settings import Settings
+from recsys.tracking import PipelineTracker, RunRecord, RunStatus
+from tests.live_stack import make_home
+
+pytestmark = pytest.mark.timeout(300)
+
+START_SECONDS = 120
+HTML = {"Accept": "text/html"}
+JOB, RUN = "drift_detection", "manual__2026-01-05T02:00:00.5+00:00"
+SECRET = "for nobody"
+REPORT = "drift_report_20260105.html"
+
+STRUCTURE = """
+import json
+from pathlib import Path
+from airflow.api_fastapi.core_api.security import get_user
+from fastapi.routing import APIRoute
+from recsys.orchestration.monitor.app import create_app
+from recsys.settings import Settings
+from starlette.routing import Route
+
+def called(dependant):
+    yield dependant.call
+    for dependency in dependant.dependencies:
+        yield from called(dependency)
+
+def unguarded(app):
+    return [
+        route.path
+        for route in app.routes
+        if not isinstance(route, APIRoute) or get_user not in called(route.dependant)
+    ]
+
+app = create_app(Settings(Path("nowhere")))
+found = {"routes": [route.path for route in app.routes], "unguarded": unguarded(app)}
+app.router.routes.append(Route("/open", lambda request: None))
+print(json.dumps({**found, "with_an_open_route": unguarded(app)}))
+"""
+
+LOADED = """
+import json, sys
+import airflow.plugins_manager as manager
+before = set(sys.modules)
+views, _ = manager.get_fastapi_plugins()
+names = [app["name"] for app in views]
+heavy = ("fastapi", "jinja2", "requests", "numpy", "pandas", "airflow.api_fastapi")
+new = set(sys.modules) - before
+print(json.dumps({"names": names, "heavy": [name for name in heavy if name in new]}))
+"""
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """A running API server, its state root and its environment."""
+
+    url: str
+    settings: Settings
+    env: dict[str, str]
+
+    def token(self) -> str:
+        user, password = self.env["RECSYS_AIRFLOW_USER"], self.env["RECSYS_AIRFLOW_PASSWORD"]
+        answer = requests.post(
+            f"{self.url}/auth/token", json={"username": user, "password": password}, timeout=30
+        )
+        return str(answer.json()["access_token"])
+
+    def get(self, path: str, **options) -> requests.Response:
+        return requests.get(f"{self.url}{path}", timeout=30, allow_redirects=False, **options)
+
+    def run_python(self, code: str) -> dict:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    settings = make_home(tmp_path_factory.mktemp("monitor") / "home").settings
+    ensure_env(settings)
+    airflow_home(settings).mkdir()
+    write_passwords(settings)
+    fill(settings)
+    env = stack_environment(settings) | {"RECSYS_HOME": str(settings.home)}
+    airflow = [sys.executable, "-m", "airflow"]
+    subprocess.run([*airflow, "db", "migrate"], env=env, check=True, capture_output=True)
+    with (settings.home / "api-server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*airflow, "api-server", "--apps", "core"], env=env, stdout=log, stderr=log
+        )
+    try:
+        running = ApiServer(env["RECSYS_AIRFLOW_URL"], settings, env)
+        wait_until_it_answers(running, process)
+        yield running
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_until_it_answers(server: ApiServer, process: subprocess.Popen[bytes]) -> None:
+    deadline = datetime.now(UTC).timestamp() + START_SECONDS
+    while datetime.now(UTC).timestamp() < deadline and process.poll() is None:
+        try:
+            if server.get("/api/v2/monitor/health").ok:
+                return
+        except requests.ConnectionError:
+            pass
+    pytest.fail((server.settings.home / "api-server.log").read_text()[-2000:])
+
+
+def fill(settings: Settings) -> None:
+    """One run with a report, and a file outside of the reports."""
+    now = datetime.now(UTC)
+    summary = {"detect": {"page": f"reports/drift/{REPORT}", "overall_severity": "low"}}
+    PipelineTracker(settings.pipeline_db).record_run(
+        RunRecord(
+            tracker_id(JOB, RUN),
+            JOB,
+            RunStatus.SUCCESS,
+            now,
+            now,
+            None,
+            {"airflow_run_id": RUN, "summary": summary},
+        )
+    )
+    folder = settings.reports / "drift"
+    folder.mkdir(parents=True)
+    (folder / REPORT).write_text("<h1>Tuần yên ổn</h1>", encoding="utf-8")
+    (settings.reports / "secret.html").write_text(SECRET)
+
+
+def test_every_route_depends_on_airflows_user(server):
+    found = server.run_python(STRUCTURE)
+    assert len(found["routes"]) == 3
+    assert found["unguarded"] == []
+    assert found["with_an_open_route"] == ["/open"]
+
+
+def test_loading_the_plugin_imports_nothing_heavy(server):
+    found = server.run_python(LOADED)
+    assert "Recsys monitor" in found["names"]
+    assert found["heavy"] == []
+
+
+PATHS = (
+    "/recsys/",
+    f"/recsys/runs/{JOB}/{quote(RUN, safe='')}",
+    f"/recsys/reports/drift/{REPORT}",
+    "/recsys/reports/drift/absent.html",
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer forged"}], ids=["no", "forged"])
+def test_nothing_is_told_without_a_login(server, path, headers):
+    answer = server.get(path, headers=headers)
+    assert answer.status_code in (401, 403)
+    assert answer.json().keys() == {"detail"}
+    assert "drift" not in answer.text
+
+
+@pytest.mark.parametrize("path", PATHS[:3])
+def test_a_browser_is_sent_to_the_login_and_back(server, path):
+    answer = server.get(path, headers=HTML)
+    assert answer.status_code == 303
+    to_login = server.get(answer.headers["Location"])
+    assert to_login.status_code == 307
+    assert "/auth/login" in to_login.headers["Location"]
+    assert to_login.headers["Location"].endswith(f"next={quote(path, safe='')}")
+
+
+def test_who_is_logged_in_sees_the_pages(server):
+    login = {**HTML, "Authorization": f"Bearer {server.token()}"}
+    page = server.get("/recsys/", headers=login)
+    assert page.status_code == 200
+    assert f"/recsys/runs/{JOB}/{quote(RUN, safe='')}" in page.text
+    run = server.get(PATHS[1], headers=login)
+    assert run.status_code == 200
+    assert f"/dags/{JOB}/runs/{quote(RUN, safe='')}" in run.text
+    framed = server.get(PATHS[1], headers={**login, "Sec-Fetch-Dest": "iframe"})
+    assert f"/dags/{JOB}" not in framed.text
+    report = server.get(PATHS[2], headers=login)
+    assert "Tuần yên ổn" in report.text
+    for answer in (page, run, report):
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+    assert "sandbox" in report.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/recsys/reports/drift/..%2Fsecret.html",
+        "/recsys/reports/drift/%2e%2e%2fsecret.html",
+        "/recsys/reports/../secret.html",
+        "/recsys/reports/%2e%2e/.env",
+        "/recsys/reports/health/latest.json",
+        "/recsys/reports/drift/drift_report_*.html",
+        "/recsys/reports/drift/%00",
+        "/recsys/runs/no_such_job/x",
+        f"/recsys/runs/{JOB}/' OR 1=1 --",
+        "/recsys/runs/../../.env",
+    ],
+)
+def test_no_path_leads_out_of_the_listed_reports(server, path):
+    login = {**HTML, "Authorization": f"Bearer {server.token()}"}
+    request = requests.Request("GET", server.url, headers=login).prepare()
+    request.url = server.url + path  # as it stands: requests would tidy the dots away
+    with requests.Session() as session:
+        answer = session.send(request, timeout=30, allow_redirects=False)
+    # Airflow's own page answers for what is not below /recsys.
+    assert answer.status_code in (400, 404) or '<div id="root">' in answer.text
+    assert SECRET not in answer.text
+    assert "PASSWORD" not in answer.text
+
+
+def test_the_navigation_and_every_run_lead_to_the_monitor(server):
+    login = {"Authorization": f"Bearer {server.token()}"}
+    plugins = server.get("/api/v2/plugins", headers=login).json()["plugins"]
+    views = next(one for one in plugins if one["name"] == "recsys_monitor")["external_views"]
+    assert {view["destination"]: view["href"] for view in views} == {
+        "nav": "/recsys/",
+        "dag_run": "/recsys/runs/{DAG_ID}/{RUN_ID}",
+    }
