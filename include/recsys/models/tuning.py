@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from recsys.models.item_knn import ItemKnn
 from recsys.models.search import Point, Range, Search, search
 
 _SAMPLE = 25_000
+_OPERATIONS_A_SECOND = 15e9
 _HYBRID_SHARE = {"item_knn": 0.3, "als": 0.4, "recent_popularity": 0.0}
 
 SPACES: dict[str, dict[str, Range]] = {
@@ -164,16 +165,33 @@ def _tune_family(
         return objective(fits.of(point), questions)
 
     base = family.create(start, problem.seed).hyperparameters
+    space = dict(SPACES[model_type])
     starts = [base, *({**base, **other} for other in STARTS[model_type])]
+    if "factors" in space:
+        space["factors"] = _affordable_factors(space["factors"], problem, seconds)
+        most = int(space["factors"].high)
+        starts = [{**point, "factors": min(point["factors"], most)} for point in starts]
     found = search(
         score,
-        SPACES[model_type],
-        [point for point in starts if point.get("factors", 0) <= problem.items] or [base],
+        space,
+        starts,
         seconds=seconds,
         trials=trials,
         seed=problem.seed,
     )
     return found.best, found, fits.of(found.best)
+
+
+def _affordable_factors(bounds: Range, problem: Problem, seconds: float) -> Range:
+    """`bounds` up to what can be fitted about six times in `seconds`, and to the products.
+
+    Six is what the evaluation of the chosen parameters takes as well. An ALS fit is some
+    ``100 * (users + items) * factors ** 2`` operations; the rate is one of two slow cores.
+    """
+    users = int((np.diff(problem.training.indptr) > 0).sum())
+    affordable = (seconds / 6 * _OPERATIONS_A_SECOND / (100 * (users + problem.items))) ** 0.5
+    most = min(bounds.high, max(affordable, 2 * bounds.low), max(problem.items, 2 * bounds.low))
+    return replace(bounds, high=float(int(most)))
 
 
 class _LastFits:
