@@ -143,6 +143,16 @@ def test_unhealthy_checks_say_why(show, settings):
     assert "high_latency" in page
 
 
+def test_a_failed_job_is_told_at_the_top_even_if_the_report_is_healthy(show, settings):
+    write_health(settings)
+    record(settings, "model_training", "success")
+    assert 'class="banner good"' in show()[1]
+    record(settings, "data_refresh", "failed", error="plan: no file")
+    page = show()[1]
+    assert 'class="banner warn"' in page
+    assert "data_refresh" in page.split("Lần chạy cuối thất bại")[1][:60]
+
+
 def test_each_job_shows_its_last_run_its_rate_and_when_it_runs_next(show, settings):
     for minutes in (300, 200, 100):
         record(settings, "data_refresh", "success", minutes_ago=minutes)

@@ -63,7 +63,9 @@ def create_app(settings: Settings, paused_jobs: Callable[[], set[str]] | None = 
     def run(request: Request, job: str, run_id: str) -> HTMLResponse:
         found = find_run(settings, tracker_id(job, run_id))
         if found is None:
-            raise HTTPException(404, f"The run {run_id} of {job} is not on record (yet).")
+            raise HTTPException(
+                404, f"Chưa ghi nhận lần chạy {run_id} của {job}. (Not on record yet.)"
+            )
         page = renderer.run(
             _root(request),
             found,
@@ -76,11 +78,11 @@ def create_app(settings: Settings, paused_jobs: Callable[[], set[str]] | None = 
     def report(kind: str, name: str) -> HTMLResponse:
         page = find_page(settings, kind, name)
         if page is None:
-            raise HTTPException(404, f"There is no report {name} among {kind}.")
+            raise HTTPException(404, f"Không có báo cáo {kind}/{name}. (No such report.)")
         try:
             content = page.path.read_bytes()
         except FileNotFoundError:
-            raise HTTPException(404, f"The report {name} has just been removed.") from None
+            raise HTTPException(404, f"Báo cáo {name} vừa bị xóa. (Just removed.)") from None
         return HTMLResponse(content, headers={"Content-Security-Policy": REPORT_POLICY})
 
     return app

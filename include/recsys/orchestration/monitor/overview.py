@@ -31,7 +31,7 @@ from recsys.orchestration.monitor.pages import (
 from recsys.registry import CurrentBest, Entry, Registry
 from recsys.schedule import JobSchedule, load_schedule
 from recsys.settings import Settings
-from recsys.tracking import PipelineTracker
+from recsys.tracking import PipelineTracker, RunStatus
 
 ALERTS: Final = 20
 DEPLOYMENTS: Final = 5
@@ -82,6 +82,10 @@ class JobRow:
     stats: Mapping[str, Any] | None
     paused: bool
     next_run: datetime | None
+
+    @property
+    def failed(self) -> bool:
+        return self.last_run is not None and self.last_run["status"] == RunStatus.FAILED
 
 
 @dataclass(frozen=True)
