@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from recsys.cli import airflow, alerts, jobs, registry, stack, tracker
+from recsys.cli import airflow, alerts, backup, jobs, registry, stack, tracker
 from recsys.cli.sample_data import sample_data
 from recsys.errors import InputError
 
@@ -25,6 +25,7 @@ tracker.add_commands(app)
 alerts.add_commands(app)
 registry.add_commands(app)
 stack.add_commands(app)
+backup.add_commands(app)
 app.command(rich_help_panel="Data")(sample_data)
 
 

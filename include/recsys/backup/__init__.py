@@ -1,0 +1,1 @@
+"""One file with everything of a state root that cannot be made again, and the way back."""
