@@ -30,16 +30,17 @@ with job_dag(
     __doc__,
     params={"dry_run": Param(False, type="boolean", description="Only say what would go")},
 ):
-
-    @task
+    # In the pool of the job that writes the registry: the two never write it at the same time.
+    @task(pool="model_training")
     @no_retry_on_bad_input
     def clean_models(params: Any = None) -> dict[str, Any]:
         from recsys.maintenance import job
 
         return job.clean_models(load_settings(), dry_run=params["dry_run"])
 
-    # A removed model frees its data version; a failed step before does not stop this one.
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    # A removed model frees its data version; a failed step before does not stop this one. In the
+    # pool of the job that publishes versions: none is removed while one is being built.
+    @task(pool="data_refresh", trigger_rule=TriggerRule.ALL_DONE)
     @no_retry_on_bad_input
     def clean_data(params: Any = None) -> dict[str, Any]:
         from recsys.maintenance import job

@@ -27,7 +27,9 @@ HEAVY = (
     "matplotlib",
     "optuna",
 )
-SHARED_POOLS = {"health_probes"}
+# Besides its own pool, a task may use these: the four checks run side by side, and maintenance
+# takes turns with the jobs that write what it tidies up.
+OTHER_POOLS = {"health_check": {"health_probes"}, "maintenance": {"model_training", "data_refresh"}}
 OPTIONS = {
     "data_refresh": {"force_full", "dry_run"},
     "bert_embeddings": {"force"},
@@ -101,7 +103,7 @@ def test_every_task_runs_in_a_pool_that_exists_and_reports_its_failure(bag):
     for dag_id, dag in bag["dags"].items():
         assert dag["has_failure_callback"], dag_id
         for task_id, task in dag["tasks"].items():
-            assert task["pool"] in {dag_id} | SHARED_POOLS, (dag_id, task_id)
+            assert task["pool"] in {dag_id} | OTHER_POOLS.get(dag_id, set()), (dag_id, task_id)
             assert task["pool"] in pools
             assert task["has_failure_callback"], (dag_id, task_id)
     for job in JOBS:

@@ -61,6 +61,14 @@ def test_every_run_of_the_chain_is_a_success_in_the_mirror_with_its_summary(live
         assert live.client.run(job, run["metadata"]["airflow_run_id"])["state"] == "success"
 
 
+def test_the_plan_of_a_refresh_is_the_note_of_its_run(live):
+    run = live.tracker.get_recent_runs("data_refresh", limit=1)[0]
+    run_id = run["metadata"]["airflow_run_id"]
+    note = wait_for(lambda: live.client.run("data_refresh", run_id)["note"], 10, "the note")
+    assert run["metadata"]["summary"]["plan"]["note"] == note
+    assert "new interactions" in note
+
+
 def test_registry_history_service_and_training_log_name_the_same_model(live):
     best = Registry(live.settings).current_best()
     assert best is not None

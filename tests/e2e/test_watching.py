@@ -1,6 +1,6 @@
 """A week of runs of all kinds, compressed: everything that watches over them agrees at the end.
 
-The six jobs are stand-ins that do as a run's conf says; Airflow, the run mirror, the callbacks,
+The jobs are stand-ins that do as a run's conf says; Airflow, the run mirror, the callbacks,
 the supervisor, the SMTP server and the webhook are real.
 """
 

@@ -354,7 +354,18 @@ def _outline(plan: Plan) -> Summary:
         "quarantined_by_reason": plan.quarantined_by_reason,
         "products_quarantined": plan.products_quarantined,
         "files_set_aside": [entry["path"] for entry in plan.staged["bad_files"]],
+        "note": _note(plan),
     }
+
+
+def _note(plan: Plan) -> str:
+    """The plan in a sentence, for the run's note in Airflow's UI."""
+    prefix = "Dry run, nothing changed. " if plan.dry_run else ""
+    return (
+        f"{prefix}Strategy {plan.strategy.value}: {plan.reason}. "
+        f"{plan.new_interactions:,} new interactions; {plan.rows_valid:,} of {plan.rows_read:,} "
+        f"rows are valid, {plan.rows_quarantined:,} in quarantine."
+    )
 
 
 def _since(started: float) -> float:

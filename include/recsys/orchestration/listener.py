@@ -97,6 +97,7 @@ def _mirror_end(run: AirflowRun) -> None:
     record = mirror.to_record(run, known["metadata"].get("task_errors", {}) if known else {})
     tracker.record_run(record)
     mirror.log_end(record)
+    _leave_note(run)
 
 
 def _copy(dag_run: Any, msg: str) -> AirflowRun:
@@ -145,6 +146,23 @@ def _returned_values(run: AirflowRun) -> dict[str, Any]:
             else:
                 values.setdefault(task_id, []).append(value)
     return values
+
+
+def _leave_note(run: AirflowRun) -> None:
+    """Show what a task returned as its ``note`` on the run's page; a person's note stays."""
+    from airflow.models.dagrun import DagRun, DagRunNote
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    values = (run.summary or {}).values()
+    notes = [value["note"] for value in values if isinstance(value, dict) and value.get("note")]
+    if not notes:
+        return
+    this_run = select(DagRun).where(DagRun.dag_id == run.job, DagRun.run_id == run.run_id)
+    with create_session(scoped=False) as session:
+        dag_run = session.scalar(this_run)
+        if dag_run is not None and dag_run.dag_run_note is None:
+            dag_run.dag_run_note = DagRunNote(content=str(notes[0])[:1000])
 
 
 def _failed_tasks(run: AirflowRun) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The six jobs with tasks that do as the run's conf says, for tests of what watches over jobs."""
+"""All jobs with tasks that do as the run's conf says, for tests of what watches over jobs."""
 
 import time
 from typing import Any
@@ -7,16 +7,8 @@ from airflow.sdk import task
 
 from recsys.errors import InputError
 from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
-
-JOBS = (
-    "data_refresh",
-    "bert_embeddings",
-    "drift_detection",
-    "model_training",
-    "model_deployment",
-    "health_check",
-    "maintenance",
-)
+from recsys.schedule import load_schedule
+from recsys.settings import load_settings
 
 
 def fill(job: str) -> Any:
@@ -39,5 +31,5 @@ def fill(job: str) -> Any:
     return dag
 
 
-for name in JOBS:
+for name in load_schedule(load_settings()).jobs:
     globals()[name] = fill(name)
