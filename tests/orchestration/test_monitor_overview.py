@@ -198,7 +198,8 @@ def test_deployments_and_alerts_are_shown_newest_first(show, settings):
         )
     manager = AlertManager(settings)
     manager.send_alert("first_alert", "one", "info")
-    manager.send_alert("second_alert", "two", "critical", ["log"])
+    about = {"job": "data_refresh", "run_id": "manual__1+00"}
+    manager.send_alert("second_alert", "two", "critical", ["log"], context=about)
     overview, page = show()
     assert [one["model_id"] for one in overview.deployments.content] == [
         f"als_{number}" for number in (6, 5, 4, 3, 2)
@@ -206,6 +207,7 @@ def test_deployments_and_alerts_are_shown_newest_first(show, settings):
     assert "Đã quay lui" in page
     assert page.index("second_alert") < page.index("first_alert")
     assert "Nghiêm trọng" in page
+    assert "/recsys/runs/data_refresh/manual__1%2B00" in page
 
 
 def test_nothing_that_others_write_becomes_markup(show, settings):
