@@ -69,6 +69,33 @@ print(json.dumps({"names": names, "heavy": [name for name in heavy if name in ne
 """
 
 
+BEHIND_A_PROXY = """
+import json, os
+os.environ["AIRFLOW__API__BASE_URL"] = "https://shop.example/airflow"
+import airflow.plugins_manager as manager
+from airflow.api_fastapi.core_api.security import get_user
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from recsys.orchestration.monitor.app import create_app, may_watch
+from recsys.settings import load_settings
+
+views, _ = manager._get_ui_plugins()
+monitor = create_app(load_settings(), set)
+monitor.dependency_overrides[may_watch] = lambda: None
+airflow = FastAPI(root_path="/airflow")
+airflow.mount("/recsys", monitor)
+page = TestClient(airflow).get("/airflow/recsys/").text
+monitor.dependency_overrides.clear()
+html = {"Accept": "text/html"}
+answer = TestClient(airflow).get("/airflow/recsys/", headers=html, follow_redirects=False)
+print(json.dumps({
+    "hrefs": [view["href"] for view in views],
+    "links": [part.split('"')[0] for part in page.split('href="')[1:]],
+    "login": answer.headers["Location"],
+}))
+"""
+
+
 @dataclass(frozen=True)
 class ApiServer:
     """A running API server, its state root and its environment."""
@@ -250,3 +277,11 @@ def test_the_navigation_and_every_run_lead_to_the_monitor(server):
         "nav": "/recsys/",
         "dag_run": "/recsys/runs/{DAG_ID}/{RUN_ID}",
     }
+
+
+def test_every_link_keeps_the_path_that_airflow_lives_below(server):
+    found = server.run_python(BEHIND_A_PROXY)
+    assert found["hrefs"][0] == "/airflow/recsys/"
+    assert found["links"]
+    assert all(link.startswith("/airflow/recsys/") for link in found["links"])
+    assert found["login"] == "/airflow/api/v2/auth/login?next=%2Fairflow%2Frecsys%2F"
