@@ -8,7 +8,7 @@ import pytest
 
 from recsys.alerting import AlertManager
 from recsys.deployment.history import append_history
-from recsys.orchestration.monitor.overview import gather
+from recsys.orchestration.monitor.overview import gather, run_tracker
 from recsys.orchestration.monitor.pages import list_pages
 from recsys.orchestration.monitor.rendering import Renderer, ago, duration, percent
 from recsys.schedule import load_schedule
@@ -27,8 +27,10 @@ def no_service(monkeypatch):
 def show(settings):
     """Renders the page for the state root as it is."""
 
+    tracker = run_tracker(settings)
+
     def render(paused=frozenset()):
-        overview = gather(settings, NOW, lambda: set(paused))
+        overview = gather(settings, NOW, tracker, lambda: set(paused))
         return overview, Renderer(settings).overview("/recsys", overview, NOW)
 
     return render

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recsys.orchestration.mirror import tracker_id
 from recsys.orchestration.monitor import PREFIX
-from recsys.orchestration.monitor.overview import find_run, gather, summary_of
+from recsys.orchestration.monitor.overview import find_run, gather, run_tracker, summary_of
 from recsys.orchestration.monitor.pages import find_page, pages_of_run
 from recsys.orchestration.monitor.rendering import Renderer
 from recsys.settings import Settings
@@ -48,7 +48,7 @@ def create_app(settings: Settings, paused_jobs: Callable[[], set[str]] | None = 
         redoc_url=None,
         openapi_url=None,
     )
-    renderer = Renderer(settings)
+    renderer, tracker = Renderer(settings), run_tracker(settings)
     paused = paused_jobs or paused_dags
 
     _add_headers(app)
@@ -57,11 +57,12 @@ def create_app(settings: Settings, paused_jobs: Callable[[], set[str]] | None = 
     @app.get("/")
     def overview(request: Request) -> HTMLResponse:
         now = datetime.now(UTC)
-        return HTMLResponse(renderer.overview(_root(request), gather(settings, now, paused), now))
+        found = gather(settings, now, tracker, paused)
+        return HTMLResponse(renderer.overview(_root(request), found, now))
 
     @app.get("/runs/{job}/{run_id:path}")
     def run(request: Request, job: str, run_id: str) -> HTMLResponse:
-        found = find_run(settings, tracker_id(job, run_id))
+        found = find_run(tracker, tracker_id(job, run_id))
         if found is None:
             raise HTTPException(
                 404, f"Chưa ghi nhận lần chạy {run_id} của {job}. (Not on record yet.)"

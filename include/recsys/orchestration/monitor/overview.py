@@ -111,7 +111,17 @@ class Overview:
     alerts: Section[list[dict[str, Any]]]
 
 
-def gather(settings: Settings, now: datetime, paused_jobs: Callable[[], set[str]]) -> Overview:
+def run_tracker(settings: Settings) -> PipelineTracker:
+    """The tracker to read from: one for all requests, so that each thread opens one connection."""
+    return PipelineTracker(settings.pipeline_db, timeout=DATABASE_SECONDS)
+
+
+def gather(
+    settings: Settings,
+    now: datetime,
+    tracker: PipelineTracker,
+    paused_jobs: Callable[[], set[str]],
+) -> Overview:
     """Everything that the page shows at `now`.
 
     `paused_jobs` gives the DAGs that are paused in Airflow.
@@ -120,7 +130,7 @@ def gather(settings: Settings, now: datetime, paused_jobs: Callable[[], set[str]
     shown = (pages["drift"].content or [])[:PAGES]
     return Overview(
         health=_section(lambda: _health(settings, now)),
-        jobs=_section(lambda: _jobs(settings, now, paused_jobs)),
+        jobs=_section(lambda: _jobs(settings, now, tracker, paused_jobs)),
         models=_section(lambda: _models(settings)),
         deployments=_section(lambda: read_history(settings)[: -DEPLOYMENTS - 1 : -1]),
         pages=pages,
@@ -129,11 +139,9 @@ def gather(settings: Settings, now: datetime, paused_jobs: Callable[[], set[str]
     )
 
 
-def find_run(settings: Settings, tracker_id: str) -> dict[str, Any] | None:
+def find_run(tracker: PipelineTracker, tracker_id: str) -> dict[str, Any] | None:
     """A run as the tracker knows it, None for an unknown one."""
-    if not settings.pipeline_db.exists():
-        return None
-    return PipelineTracker(settings.pipeline_db, timeout=DATABASE_SECONDS).get_run(tracker_id)
+    return tracker.get_run(tracker_id) if tracker.db_path.exists() else None
 
 
 def _section(read: Callable[[], Content | None]) -> Section[Content]:
@@ -166,17 +174,19 @@ def _health(settings: Settings, now: datetime) -> Health | None:
         raise InputError(f"{path}: is not a health report: {error!r}") from error
 
 
-def _jobs(settings: Settings, now: datetime, paused_jobs: Callable[[], set[str]]) -> list[JobRow]:
+def _jobs(
+    settings: Settings,
+    now: datetime,
+    tracker: PipelineTracker,
+    paused_jobs: Callable[[], set[str]],
+) -> list[JobRow]:
     schedule = load_schedule(settings)
     paused = paused_jobs()
-    tracker = None
-    stats: Mapping[str, Any] = {}
-    if settings.pipeline_db.exists():
-        tracker = PipelineTracker(settings.pipeline_db, timeout=DATABASE_SECONDS)
-        stats = tracker.get_stats(STATS_DAYS)["stats_by_pipeline"]
+    known = tracker.db_path.exists()
+    stats = tracker.get_stats(STATS_DAYS)["stats_by_pipeline"] if known else {}
     rows = []
     for name, timing in schedule.jobs.items():
-        runs = tracker.get_recent_runs(name, limit=1) if tracker else []
+        runs = tracker.get_recent_runs(name, limit=1) if known else []
         last_run = runs[0] if runs else None
         due = timing.enabled and name not in paused
         moment = croniter(timing.cron, now.astimezone(schedule.zone)).get_next(datetime)
