@@ -42,17 +42,19 @@ with job_dag(
 
     @task
     @no_retry_on_bad_input
-    def check_gate(params: dict[str, Any] | None = None) -> dict[str, Any]:
+    def check_gate(params: dict[str, Any] | None = None, run_id: Any = None) -> dict[str, Any]:
         from recsys.deployment import job
 
-        return job.check_gate(load_settings(), params or {})
+        return job.check_gate(load_settings(), params or {}, run_id)
 
     @task
     @no_retry_on_bad_input
-    def deploy(plan: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
+    def deploy(
+        plan: dict[str, Any], params: dict[str, Any] | None = None, run_id: Any = None
+    ) -> dict[str, Any]:
         from recsys.deployment import job
 
-        return job.bring_into_service(load_settings(), plan, params or {})
+        return job.bring_into_service(load_settings(), plan, params or {}, run_id)
 
     plan = cast("dict[str, Any]", check_gate())
     done = deploy.override(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)(plan)

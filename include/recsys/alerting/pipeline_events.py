@@ -163,6 +163,11 @@ def deadline_miss_alert(
     return _send(send, f"{job}_deadline_missed triggered: run_id={run_id}, due={due}", settings)
 
 
+def failure_key(job: str, run_id: str, attempt: int = 0) -> str:
+    """The key that every alert about the failure of one run shares."""
+    return f"{job}/{run_id}/failure/{attempt}"
+
+
 def _failure(
     text: str,
     message: str,
@@ -184,7 +189,7 @@ def _failure(
                 headline=manager.texts.say("failed", job=job),
                 facts=facts_of(context),
                 link=link,
-                key=f"{job}/{run_id}/failure/{attempt}",
+                key=failure_key(job, run_id, attempt),
                 until_resolved=True,
             )
         )

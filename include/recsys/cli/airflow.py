@@ -33,12 +33,8 @@ def airflow(context: typer.Context) -> None:
 
 def backfill(
     job: Annotated[str, typer.Argument(help="The job, such as data_refresh.")],
-    from_date: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d"], help="First day.")
-    ],
-    to_date: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d"], help="Last day.")
-    ],
+    from_date: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First day.")],
+    to_date: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Last day.")],
 ) -> None:
     """Run a job for every interval that begins on the days given, and follow the runs.
 

@@ -16,7 +16,8 @@ from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-ALERT = "model_deployment_failed"
+JOB = "model_deployment"
+ALERT = f"{JOB}_failed"
 _PAUSE_SECONDS = 1.0
 
 
@@ -25,7 +26,11 @@ class DeploymentFailedError(InputError):
 
 
 def deploy(
-    settings: Settings, client: ServiceClient, config: DeploymentConfig, plan: Plan
+    settings: Settings,
+    client: ServiceClient,
+    config: DeploymentConfig,
+    plan: Plan,
+    run_id: str | None = None,
 ) -> dict[str, Any]:
     """Bring the planned model into service and verify it; on any failure restore the previous.
 
@@ -54,7 +59,7 @@ def deploy(
             config.history_entries,
         )
     if problem is not None:
-        raise_alarm(settings, plan.model_id, problem)
+        raise_alarm(settings, plan.model_id, problem, run_id)
         raise DeploymentFailedError(f"{plan.model_id} was not deployed: {problem}")
     return {
         "model_id": plan.model_id,
@@ -68,7 +73,11 @@ def deploy(
 
 
 def record_refusal(
-    settings: Settings, config: DeploymentConfig, model_id: str | None, error: Exception
+    settings: Settings,
+    config: DeploymentConfig,
+    model_id: str | None,
+    error: Exception,
+    run_id: str | None = None,
 ) -> None:
     """Write a deployment that did not pass the gate into the history, and raise the alarm."""
     plan = Plan(model_id or "current best", None, "")
@@ -77,14 +86,20 @@ def record_refusal(
         _entry(plan, "failed", NOT_VERIFIED, False, str(error)),
         config.history_entries,
     )
-    raise_alarm(settings, plan.model_id, str(error))
+    raise_alarm(settings, plan.model_id, str(error), run_id)
 
 
-def raise_alarm(settings: Settings, model_id: str, problem: str) -> None:
-    """Send the critical alert. That it cannot be sent is logged and hides nothing."""
+def raise_alarm(settings: Settings, model_id: str, problem: str, run_id: str | None = None) -> None:
+    """Send the critical alert. That it cannot be sent is logged and hides nothing.
+
+    Within an Airflow run it is the run's one failure alert: what Airflow's callbacks report of
+    the same run afterwards is held back. Elsewhere every failure is an event of its own.
+    """
     from recsys.alerting import AlertManager, Severity
     from recsys.alerting.message import Alert
+    from recsys.alerting.pipeline_events import failure_key
 
+    key = failure_key(JOB, run_id) if run_id else f"{ALERT}:{datetime.now(UTC).isoformat()}"
     try:
         AlertManager(settings).deliver(
             Alert(
@@ -92,8 +107,8 @@ def raise_alarm(settings: Settings, model_id: str, problem: str) -> None:
                 f"Deployment of {model_id} failed: {problem}",
                 Severity.CRITICAL,
                 facts={"model_id": model_id},
-                # Every failed deployment is an event of its own: no cool-down holds it back.
-                key=f"{ALERT}:{datetime.now(UTC).isoformat()}",
+                key=key,
+                until_resolved=run_id is not None,
             )
         )
     except Exception:

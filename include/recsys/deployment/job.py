@@ -11,8 +11,10 @@ from recsys.errors import InputError
 from recsys.settings import Settings
 
 
-def check_gate(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
-    """Choose and check the model; `options` are the DAG's params.
+def check_gate(
+    settings: Settings, options: dict[str, Any], run_id: str | None = None
+) -> dict[str, Any]:
+    """Choose and check the model; `options` are the DAG's params, `run_id` is Airflow's.
 
     Returns ``{"model_id", "serving", "reason"}``. A refusal is written down and raises an alert,
     except in a dry run.
@@ -35,16 +37,19 @@ def check_gate(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
         )
     except (InputError, ServiceError) as error:
         if not options.get("dry_run"):
-            record_refusal(settings, config, options.get("model_id"), error)
+            record_refusal(settings, config, options.get("model_id"), error, run_id)
         raise DeploymentFailedError(str(error)) from error
     return plan.as_dict()
 
 
 def bring_into_service(
-    settings: Settings, plan: dict[str, Any], options: dict[str, Any]
+    settings: Settings,
+    plan: dict[str, Any],
+    options: dict[str, Any],
+    run_id: str | None = None,
 ) -> dict[str, Any]:
     """Deploy what `check_gate` planned; the run's summary. A dry run changes nothing."""
     if options.get("dry_run"):
         return {"dry_run": True, "status": "planned", **plan}
     config = load_config(settings)
-    return deploy(settings, connect_service(config), config, Plan(**plan))
+    return deploy(settings, connect_service(config), config, Plan(**plan), run_id)

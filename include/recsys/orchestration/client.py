@@ -11,6 +11,7 @@ import requests
 PAGE = 100
 TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 60.0
 TRIGGER_ATTEMPTS = 3
 REFUSALS = frozenset(range(400, 500))
 ENDED = frozenset({"success", "failed"})
@@ -140,14 +141,25 @@ class AirflowClient:
     def follow(
         self, dag_id: str, run_id: str, show: Callable[[RunProgress], None]
     ) -> dict[str, Any]:
-        """Wait until a run has ended, telling `show` every change; returns the ended run."""
+        """Wait until a run has ended, telling `show` every change; returns the ended run.
+
+        An API server that does not answer for a while is waited for: it may be restarting.
+        """
         last: RunProgress | None = None
+        patience = time.monotonic() + PATIENCE_SECONDS
         while True:
-            run = self.run(dag_id, run_id)
-            tasks = {
-                _task_name(task): task["state"] or "waiting"
-                for task in self.task_instances(dag_id, run_id)
-            }
+            try:
+                run = self.run(dag_id, run_id)
+                tasks = {
+                    _task_name(task): task["state"] or "waiting"
+                    for task in self.task_instances(dag_id, run_id)
+                }
+            except AirflowError as error:
+                if error.status in REFUSALS or time.monotonic() > patience:
+                    raise
+                time.sleep(POLL_SECONDS)
+                continue
+            patience = time.monotonic() + PATIENCE_SECONDS
             progress = RunProgress(run["state"], tasks)
             if progress != last:
                 show(progress)

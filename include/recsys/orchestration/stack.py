@@ -70,6 +70,8 @@ class Stack:
         env = environment.stack_environment(self.settings)
         if self.is_running():
             self.wait_until_healthy(env)
+            # A job that was added since needs its pool.
+            self._import_pools(env)
             return False
         self._require_free_ports(env)
         self._prepare_airflow(env)
@@ -185,18 +187,11 @@ class Stack:
         environment.write_passwords(self.settings)
         for folder in ("scheduler", "service"):
             (self.settings.logs / folder).mkdir(parents=True, exist_ok=True)
-        pools = self.settings.config_file("pools.json")
-        for arguments in (("db", "migrate"), ("pools", "import", str(pools))):
-            result = subprocess.run(  # noqa: S603
-                [sys.executable, "-m", "airflow", *arguments],
-                env=env,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if result.returncode != 0:
-                tail = (result.stdout + result.stderr).strip().splitlines()[-15:]
-                raise StackError(f"airflow {' '.join(arguments)} failed:\n" + "\n".join(tail))
+        _airflow(env, "db", "migrate")
+        self._import_pools(env)
+
+    def _import_pools(self, env: dict[str, str]) -> None:
+        _airflow(env, "pools", "import", str(self.settings.config_file("pools.json")))
 
     def _start_supervisor(self, env: dict[str, str]) -> None:
         env = {
@@ -230,6 +225,19 @@ def require_python() -> None:
             f"Python {sys.version_info.major}.{sys.version_info.minor} is not supported; "
             "use 3.11 or 3.12"
         )
+
+
+def _airflow(env: dict[str, str], *arguments: str) -> None:
+    result = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "airflow", *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode != 0:
+        tail = (result.stdout + result.stderr).strip().splitlines()[-15:]
+        raise StackError(f"airflow {' '.join(arguments)} failed:\n" + "\n".join(tail))
 
 
 def _supervisor_config() -> Path:

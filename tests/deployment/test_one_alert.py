@@ -1,0 +1,26 @@
+"""A failed deployment is one failure: one alert, whoever reports it first."""
+
+from recsys.alerting.pipeline_events import task_failure_alert
+from recsys.deployment.deploy import raise_alarm
+
+
+def test_what_airflow_reports_of_the_same_run_is_held_back(settings):
+    raise_alarm(settings, "als_1", "the service is down", "manual__1")
+    task_failure_alert(
+        job="model_deployment",
+        run_id="manual__1",
+        run_type="manual",
+        task="deploy",
+        error="als_1 was not deployed",
+        settings=settings,
+    )
+    log = (settings.logs / "service" / "alerts.log").read_text()
+    assert log.count("model_deployment_failed triggered") == 1
+    assert "the service is down" in log
+
+
+def test_the_next_failed_run_is_told_again(settings):
+    raise_alarm(settings, "als_1", "the service is down", "manual__1")
+    raise_alarm(settings, "als_1", "the service is down", "manual__2")
+    log = (settings.logs / "service" / "alerts.log").read_text()
+    assert log.count("model_deployment_failed triggered") == 2
