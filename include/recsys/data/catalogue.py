@@ -1,11 +1,13 @@
 """The shop's products, as read and as published."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
 from recsys.data import schema
 from recsys.data.cleaning import CleanRows, clean_products
-from recsys.data.families import assign_families
+from recsys.data.families import SharedEvents, assign_families
 from recsys.data.reading import read_rows
 from recsys.data.sources import Source
 
@@ -32,24 +34,26 @@ def read_catalogue(source: Source) -> CleanRows:
     return CleanRows(accepted, rejected, 0, columns=columns)
 
 
-def build_products(catalogue: pd.DataFrame, interactions: pd.DataFrame) -> pd.DataFrame:
-    """One row for every product of the catalogue or of `interactions`, ordered by id.
+def all_products(catalogue: pd.DataFrame, bought: Iterable[str]) -> pd.Index:
+    """Ids of the products of the catalogue or of `bought`, in order."""
+    listed = catalogue[schema.PRODUCT].to_numpy(object)
+    return pd.Index(np.unique(np.concatenate([listed, np.asarray(bought, object)])))
 
-    `interactions` needs PRODUCT and EVENT (its text or its key). Products that only reviews know
+
+def build_products(catalogue: pd.DataFrame, ids: pd.Index, shared: SharedEvents) -> pd.DataFrame:
+    """One row for each product of `ids`, as `all_products` gives them.
+
+    `shared` says which of them stand at the same review events. Products that only reviews know
     have empty texts.
     """
-    bought = interactions[schema.PRODUCT].unique()
     known = catalogue.set_index(schema.PRODUCT)
-    ids = pd.Index(
-        np.unique(np.concatenate([known.index.to_numpy(object), np.asarray(bought, object)]))
-    )
     products = known.reindex(ids)
     for name in TEXTS:
         products[name] = products[name].fillna("").astype("str")
     products[AVAILABLE] = products.index.isin(known.index)
     products = products.rename_axis(schema.PRODUCT).reset_index()
     products[schema.PRODUCT] = products[schema.PRODUCT].astype("str")
-    products[schema.FAMILY] = assign_families(products, interactions).to_numpy()
+    products[schema.FAMILY] = assign_families(products, shared).to_numpy()
     columns = [schema.PRODUCT, *TEXTS[:3], schema.PRICE, TEXTS[3], schema.FAMILY, AVAILABLE]
     return products[columns]
 

@@ -1,5 +1,12 @@
-"""Everything a version consists of, computed in memory from its rows and the catalogue."""
+"""Everything a version consists of, computed from its rows and the catalogue.
 
+What concerns a user follows from the rows of that user alone. So a version can be built of parts,
+each with all rows of some users, and is the same for any number of parts.
+"""
+
+import functools
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.data import schema
-from recsys.data.catalogue import AVAILABLE, build_products
+from recsys.data.catalogue import AVAILABLE, all_products, build_products
 from recsys.data.events import (
     EVENT_KEY,
     USER_NUMBER,
@@ -21,6 +28,7 @@ from recsys.data.events import (
     run_starts,
     text_series,
 )
+from recsys.data.families import SharedEvents, shared_events
 from recsys.data.splits import Split, split_rows
 
 SEGMENT = "segment"
@@ -47,7 +55,7 @@ INTERACTION_COLUMNS = (
 class Dataset:
     """The parts of a version, see `recsys.data.versions.PublishedVersion`."""
 
-    interactions: pd.DataFrame
+    interactions: pd.DataFrame | pa.Table
     products: pd.DataFrame
     user_metadata: pd.DataFrame
     user_ids: list[str]
@@ -55,6 +63,72 @@ class Dataset:
     matrix: sparse.csr_matrix
     popularity: NDArray[np.float64]
     stats: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts and sums over rows; those of several sets of users add up."""
+
+    rows: int
+    copies: int
+    without_comment: int
+    ratings: float
+    qualities: float
+    stars: NDArray[np.int64]
+    sides: NDArray[np.int64]
+    first: pd.Timestamp
+    last: pd.Timestamp
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.rows + other.rows,
+            self.copies + other.copies,
+            self.without_comment + other.without_comment,
+            self.ratings + other.ratings,
+            self.qualities + other.qualities,
+            self.stars + other.stars,
+            self.sides + other.sides,
+            _either(min, self.first, other.first),
+            _either(max, self.last, other.last),
+        )
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What the rows of some users add to what is made of all.
+
+    Attributes
+    ----------
+    products
+        Ids of the products that they bought, each once; numbers of products are positions here.
+    users
+        Number of the users.
+    user, product, confidence
+        ``(entries,)`` of the matrix: the number of the user among these users, ...
+    trained
+        ``(products,)`` number of training rows.
+    shared
+        Events of the products.
+    """
+
+    products: pd.Series
+    users: int
+    user: NDArray[np.int32]
+    product: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    trained: NDArray[np.int64]
+    shared: SharedEvents
+    tally: Tally
+
+
+@dataclass(frozen=True)
+class Part:
+    """What follows from all rows of some users: their rows and themselves as published, and
+    what they add to the rest."""
+
+    interactions: pd.DataFrame
+    users: pd.DataFrame
+    entries: Entries
 
 
 def build_dataset(rows: pd.DataFrame, catalogue: pd.DataFrame) -> Dataset:
@@ -67,42 +141,88 @@ def build_dataset(rows: pd.DataFrame, catalogue: pd.DataFrame) -> Dataset:
     catalogue
         PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, DESCRIPTION; one row a product.
     """
+    part = build_part(rows)
+    return join_parts(part.interactions, part.users, [part.entries], catalogue)
+
+
+def build_part(rows: pd.DataFrame) -> Part:
+    """Build what the rows of some users make; `rows` as for `build_dataset`, USER_NUMBER from 0."""
     user = rows[USER_NUMBER].to_numpy()
     user_ids = rows[schema.USER].take(run_starts(user)).reset_index(drop=True)
     event = rows[EVENT_KEY].to_numpy()
     rating = rows[schema.RATING].to_numpy()
     split = split_rows(user, microseconds(rows[schema.TIMESTAMP]), event, rating)
     interactions = _interactions(rows, event, split)
-    events = pd.DataFrame({schema.PRODUCT: rows[schema.PRODUCT], schema.EVENT: event})
-    products = build_products(catalogue, events)
-    item_index = pd.Index(products[schema.PRODUCT])
-    item = _positions(rows[schema.PRODUCT], item_index)
-
+    encoded = distinct_texts(rows[schema.PRODUCT])
+    products, product = text_series(encoded.dictionary), encoded.indices.to_numpy()
     training = split.side == schema.SPLITS.index(schema.TRAIN)
     in_matrix = training & split.trainable[user] if len(user) else training
-    trainable = np.flatnonzero(split.trainable)
-    trainable = trainable[np.argsort(user_ids[trainable].to_numpy(dtype=object))]
+    entries = Entries(
+        products=products,
+        users=len(user_ids),
+        user=user[in_matrix],
+        product=product[in_matrix].astype(np.int64),
+        confidence=interactions[schema.CONFIDENCE].to_numpy()[in_matrix],
+        trained=np.bincount(product[training], minlength=len(products)),
+        shared=shared_events(event, product, len(products)),
+        tally=_tally(interactions, split),
+    )
+    return Part(interactions, _user_metadata(rows, user, user_ids, split), entries)
+
+
+def join_parts(
+    interactions: pd.DataFrame | pa.Table,
+    users: pd.DataFrame,
+    parts: Sequence[Entries],
+    catalogue: pd.DataFrame,
+) -> Dataset:
+    """A version of the `parts`, whose rows and users follow each other in the same order."""
+    bought = pd.concat([part.products for part in parts]).unique()
+    ids = all_products(catalogue, bought)
+    positions = [ids.get_indexer(pd.Index(part.products)) for part in parts]
+    products = build_products(catalogue, ids, _add_shared(parts, positions, len(ids)))
+
+    user_ids = users[schema.USER]
+    trainable = np.flatnonzero((users[SEGMENT] == TRAINABLE).to_numpy())
+    trainable = trainable[np.argsort(user_ids.iloc[trainable].to_numpy(dtype=object))]
     position = np.full(len(user_ids), -1, dtype=np.int64)
     position[trainable] = np.arange(len(trainable))
+    first_user = np.cumsum([0, *(part.users for part in parts)])
+    user = [first + part.user for first, part in zip(first_user, parts, strict=False)]
+    item = [at[part.product] for at, part in zip(positions, parts, strict=True)]
+    confidence = np.concatenate([part.confidence for part in parts])
     matrix = sparse.csr_matrix(
-        (
-            interactions[schema.CONFIDENCE].to_numpy()[in_matrix],
-            (position[user[in_matrix]], item[in_matrix]),
-        ),
-        shape=(len(trainable), len(item_index)),
+        (confidence, (position[np.concatenate(user)], np.concatenate(item))),
+        shape=(len(trainable), len(ids)),
         dtype=np.float32,
     )
-    users = _user_metadata(rows, user, user_ids, split)
+    trained = np.zeros(len(ids))
+    for at, part in zip(positions, parts, strict=True):
+        trained[at] += part.trained
+    tally = functools.reduce(operator.add, (part.tally for part in parts))
     return Dataset(
         interactions=interactions,
         products=products,
         user_metadata=users,
-        user_ids=user_ids[trainable].tolist(),
-        item_ids=item_index.tolist(),
+        user_ids=user_ids.iloc[trainable].tolist(),
+        item_ids=ids.tolist(),
         matrix=matrix,
-        popularity=np.bincount(item[training], minlength=len(item_index)).astype(np.float64),
-        stats=_statistics(interactions, products, users, matrix),
+        popularity=trained,
+        stats=_statistics(tally, len(bought), products, users, matrix),
     )
+
+
+def _add_shared(
+    parts: Sequence[Entries], positions: Sequence[NDArray[np.int64]], products: int
+) -> SharedEvents:
+    counts = np.zeros(products, dtype=np.int64)
+    pairs = sparse.csr_array((products, products))
+    for at, part in zip(positions, parts, strict=True):
+        counts[at] += part.shared.counts
+        found = part.shared.pairs.tocoo()
+        ends = np.sort(np.stack([at[found.row], at[found.col]]), axis=0)
+        pairs += sparse.csr_array((found.data, (ends[0], ends[1])), shape=pairs.shape)
+    return SharedEvents(counts, pairs)
 
 
 def _interactions(rows: pd.DataFrame, event: NDArray[np.uint64], split: Split) -> pd.DataFrame:
@@ -138,41 +258,57 @@ def _user_metadata(
     )
 
 
+def _tally(interactions: pd.DataFrame, split: Split) -> Tally:
+    rating = interactions[schema.RATING].to_numpy()
+    time = interactions[schema.TIMESTAMP]
+    stars = np.round(rating).astype(np.int64)
+    return Tally(
+        rows=len(interactions),
+        copies=int((interactions[schema.WEIGHT].to_numpy() < 1).sum()),
+        without_comment=int((interactions[schema.COMMENT] == "").sum()),
+        ratings=float(rating.sum(dtype=np.float64)),
+        qualities=float(interactions[schema.COMMENT_QUALITY].to_numpy().sum(dtype=np.float64)),
+        stars=np.bincount(stars, minlength=6)[:6],
+        sides=np.bincount(split.side, minlength=len(schema.SPLITS)),
+        first=time.min(),
+        last=time.max(),
+    )
+
+
 def _statistics(
-    interactions: pd.DataFrame,
+    tally: Tally,
+    bought: int,
     products: pd.DataFrame,
     users: pd.DataFrame,
     matrix: sparse.csr_matrix,
 ) -> dict[str, Any]:
-    weight = interactions[schema.WEIGHT].to_numpy()
-    stars = interactions[schema.RATING].round().astype("int64").value_counts()
-    sides = interactions[schema.SPLIT].value_counts()
     segments = users[SEGMENT].value_counts()
-    time = interactions[schema.TIMESTAMP]
     cells = max(matrix.shape[0] * matrix.shape[1], 1)
     return {
-        "interactions": len(interactions),
+        "interactions": tally.rows,
         "events": int(users["events"].sum()),
-        "rows_of_copied_events": int((weight < 1).sum()),
+        "rows_of_copied_events": tally.copies,
         "users": len(users),
         "users_by_segment": {name: int(segments.get(name, 0)) for name in SEGMENTS},
         "products": len(products),
         "products_available": int(products[AVAILABLE].sum()),
-        "products_with_interactions": int(interactions[schema.PRODUCT].nunique()),
+        "products_with_interactions": bought,
         "families": int(products[schema.FAMILY].nunique()),
-        "ratings": {str(star): int(stars.get(star, 0)) for star in range(1, 6)},
-        "mean_rating": _mean(interactions[schema.RATING]),
-        "mean_comment_quality": _mean(interactions[schema.COMMENT_QUALITY]),
-        "without_comment": int((interactions[schema.COMMENT] == "").sum()),
-        "rows_by_split": {name: int(sides.get(name, 0)) for name in schema.SPLITS},
+        "ratings": {str(star): int(tally.stars[star]) for star in range(1, 6)},
+        "mean_rating": _mean(tally.ratings, tally.rows),
+        "mean_comment_quality": _mean(tally.qualities, tally.rows),
+        "without_comment": tally.without_comment,
+        "rows_by_split": {
+            name: int(tally.sides[number]) for number, name in enumerate(schema.SPLITS)
+        },
         "matrix": {
             "users": matrix.shape[0],
             "items": matrix.shape[1],
             "entries": int(matrix.nnz),
             "density": matrix.nnz / cells,
         },
-        "first_at": time.min().isoformat() if len(time) else None,
-        "last_at": time.max().isoformat() if len(time) else None,
+        "first_at": tally.first.isoformat() if tally.rows else None,
+        "last_at": tally.last.isoformat() if tally.rows else None,
     }
 
 
@@ -181,12 +317,10 @@ def _named(codes: NDArray[np.int8], names: tuple[str, ...]) -> pd.Series:
     return text_series(pa.array(names, pa.large_string()).take(pa.array(codes)))
 
 
-def _positions(texts: pd.Series, index: pd.Index) -> NDArray[np.int64]:
-    """The position in `index` of each text; all of them are there."""
-    encoded = distinct_texts(texts)
-    positions = index.get_indexer(encoded.dictionary.to_pandas())
-    return positions[encoded.indices.to_numpy()]
+def _mean(total: float, count: int) -> float | None:
+    return round(total / count, 6) if count else None
 
 
-def _mean(values: pd.Series) -> float | None:
-    return round(float(values.mean()), 6) if len(values) else None
+def _either(choose: Any, one: pd.Timestamp, other: pd.Timestamp) -> pd.Timestamp:
+    """`choose` (min, max) of two times; NaT stands for none."""
+    return other if pd.isna(one) else one if pd.isna(other) else choose(one, other)

@@ -67,7 +67,25 @@ _FILLERS = (
 )
 
 
-def assign_families(products: pd.DataFrame, interactions: pd.DataFrame | None = None) -> pd.Series:
+@dataclass(frozen=True)
+class SharedEvents:
+    """How many review events stand at the pages of products.
+
+    Attributes
+    ----------
+    counts
+        ``(products,)`` events of each.
+    pairs
+        ``(products, products)`` events that two of them share, above the diagonal.
+    """
+
+    counts: NDArray[np.int64]
+    pairs: sparse.csr_array
+
+
+def assign_families(
+    products: pd.DataFrame, interactions: pd.DataFrame | SharedEvents | None = None
+) -> pd.Series:
     """The family of each listing, named after its first listing (shortest, then smallest id).
 
     The answer depends neither on the order of the rows nor on their index.
@@ -79,6 +97,7 @@ def assign_families(products: pd.DataFrame, interactions: pd.DataFrame | None = 
     interactions
         Columns ``product_id`` and ``event_id``, or else ``user_id``, ``timestamp`` and
         ``comment``, which together make the event. Rows of unknown products are left out.
+        Or what `shared_events` says of them, with one number for each row of `products`.
         None: names only.
 
     Returns
@@ -88,8 +107,11 @@ def assign_families(products: pd.DataFrame, interactions: pd.DataFrame | None = 
     nodes, ids = pd.factorize(products[PRODUCT].astype("str"))
     words = _name_words(products, nodes, len(ids))
     links = [words.same()]
-    if interactions is not None and len(interactions):
-        links.append(_shared_events(interactions, pd.Index(ids), words))
+    if isinstance(interactions, SharedEvents):
+        links.append(_siblings(interactions, words))
+    elif interactions is not None and len(interactions):
+        numbers = pd.Index(ids).get_indexer(pd.Index(interactions[PRODUCT].astype("str")))
+        links.append(_siblings(shared_events(_events(interactions), numbers, len(ids)), words))
     first, second = np.concatenate(links, axis=1)
     graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(len(ids), len(ids)))
     _, component = connected_components(graph, directed=False)
@@ -159,28 +181,35 @@ def _name_words(products: pd.DataFrame, nodes: NDArray[np.int64], count: int) ->
     return _NameWords(has, pd.util.hash_array(words.to_numpy(dtype=object)))
 
 
-def _shared_events(interactions: pd.DataFrame, ids: pd.Index, words: _NameWords) -> Pairs:
-    """Products that share so many review events that they must be siblings."""
-    shown = pd.DataFrame(
-        {
-            "event": _events(interactions),
-            "node": ids.get_indexer(pd.Index(interactions[PRODUCT].astype("str"))),
-        }
-    )
+def shared_events(
+    event: NDArray[np.integer], product: NDArray[np.integer], products: int
+) -> SharedEvents:
+    """Count the events of ``(rows,)`` `event` at ``(rows,)`` `product`, numbers below `products`.
+
+    Rows with a negative product number are left out.
+    """
+    shown = pd.DataFrame({"event": event, "node": product})
     shown = shown[shown["node"] >= 0].drop_duplicates()
     event, _ = pd.factorize(shown["event"])
     spread = np.bincount(event)[event]
-    counts = np.bincount(shown["node"], minlength=len(ids))
     copied = (spread > 1) & (spread <= MAX_EVENT_PRODUCTS)
     stands_on = sparse.csr_array(
         (np.ones(copied.sum()), (event[copied], shown["node"][copied])),
-        shape=(event.max(initial=-1) + 1, len(ids)),
+        shape=(event.max(initial=-1) + 1, products),
     )
-    shared = sparse.triu(stands_on.T @ stands_on, k=1).tocoo()
-    pairs = np.stack([shared.row, shared.col])
-    union = counts[pairs[0]] + counts[pairs[1]] - shared.data
-    siblings = shared.data >= MIN_JACCARD * union
-    pairs, common = pairs[:, siblings], shared.data[siblings]
+    return SharedEvents(
+        counts=np.bincount(shown["node"], minlength=products),
+        pairs=sparse.triu(stands_on.T @ stands_on, k=1).tocsr(),
+    )
+
+
+def _siblings(shared: SharedEvents, words: _NameWords) -> Pairs:
+    """Products that share so many review events that they must be siblings."""
+    common_events = shared.pairs.tocoo()
+    pairs = np.stack([common_events.row, common_events.col])
+    union = shared.counts[pairs[0]] + shared.counts[pairs[1]] - common_events.data
+    siblings = common_events.data >= MIN_JACCARD * union
+    pairs, common = pairs[:, siblings], common_events.data[siblings]
     certain = common > CHANCE_EVENTS
     return pairs[:, certain | (words.overlap(pairs) >= MIN_NAME_OVERLAP)]
 

@@ -84,11 +84,14 @@ def code_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def _parquet(frame: pd.DataFrame) -> Callable[[Path], None]:
-    repetitive = [name for name in _REPETITIVE if name in frame]
-
+def _parquet(frame: pd.DataFrame | pa.Table) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
+        table = (
+            frame
+            if isinstance(frame, pa.Table)
+            else pa.Table.from_pandas(frame, preserve_index=False)
+        )
+        repetitive = [name for name in _REPETITIVE if name in table.column_names]
         pq.write_table(table, path, use_dictionary=repetitive)
 
     return write
