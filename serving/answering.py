@@ -1,10 +1,10 @@
 """From a request's values to an answer's: what one user gets, from one snapshot."""
 
-import contextlib
+import asyncio
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
@@ -113,49 +113,64 @@ def listed(snapshot: Snapshot, ranked: Ranked) -> list[dict[str, Any]]:
     ]
 
 
-@dataclass
+@dataclass(slots=True)
 class Note:
-    """One request on its way to the request log; `latency_ms` is there when it is done."""
+    """One request on its way to the request log, with its error if the block ends with one.
 
+    `latency_ms` is there when the block is left.
+    """
+
+    service: Service
+    endpoint: str
+    user_id: object
+    topk: int | None
     made: Recommended | None = None
     model_id: str | None = None
     latency_ms: float = 0.0
+    _started: float = 0.0
 
     def of(self, snapshot: Snapshot) -> Snapshot:
         """Remember which model answers."""
         self.model_id = snapshot.model_id
         return snapshot
 
+    def __enter__(self) -> Self:
+        self._started = time.perf_counter()
+        return self
 
-@contextlib.contextmanager
-def noted(
-    service: Service, endpoint: str, *, user_id: object = None, topk: int | None = None
-) -> Iterator[Note]:
-    """Log the request that is answered in the block, with its error if it ends with one."""
-    started = time.perf_counter()
-    note = Note()
-    error: str | None = None
-    try:
-        yield note
-    except ProblemError as problem:
-        error = problem.detail
-        raise
-    except BaseException as fault:
-        error = type(fault).__name__
-        raise
-    finally:
-        note.latency_ms = (time.perf_counter() - started) * 1000
-        method = note.made.fallback_method if note.made else None
-        service.requests.add(
+    def __exit__(
+        self, kind: object, fault: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.latency_ms = (time.perf_counter() - self._started) * 1000
+        made, user_id = self.made, self.user_id
+        method = made.fallback_method if made else None
+        status, error = (200, None) if fault is None else _outcome(fault)
+        self.service.requests.add(
             Answered(
-                time=time.time(),
-                endpoint=endpoint,
-                user_id=None if user_id is None else str(user_id),
-                topk=topk,
-                latency_ms=note.latency_ms,
-                fallback=method is not None if note.made else None,
-                fallback_method=method,
-                error=error,
-                model_id=note.model_id,
+                time.time(),
+                self.endpoint,
+                None if user_id is None else str(user_id),
+                self.topk,
+                self.latency_ms,
+                None if made is None else method is not None,
+                method,
+                error,
+                self.model_id,
+                status,
             )
         )
+
+
+def noted(
+    service: Service, endpoint: str, *, user_id: object = None, topk: int | None = None
+) -> Note:
+    """Log the request that is answered in the ``with`` block."""
+    return Note(service, endpoint, user_id, topk)
+
+
+def _outcome(fault: BaseException) -> tuple[int, str]:
+    """Status of the answer to a request that ended with `fault`, and what the log says of it."""
+    if isinstance(fault, ProblemError):
+        return fault.status, fault.detail
+    # A cancelled request is one that took too long: the guard answers it.
+    return 503 if isinstance(fault, asyncio.CancelledError) else 500, type(fault).__name__

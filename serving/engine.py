@@ -1,5 +1,6 @@
 """The one place that knows which model is being served, and how another takes its place."""
 
+import gc
 import logging
 import threading
 import zlib
@@ -21,6 +22,17 @@ class Canary:
 
     snapshot: Snapshot
     share: float
+
+
+def spare_from_collection() -> None:
+    """Have Python's cycle collector look no more at what lives now.
+
+    A hundred thousand modules, functions and schemas, and a snapshot of a large catalogue: looking
+    for cycles among them stops every request for 100 ms, again and again, and finds nothing. An
+    old snapshot has no cycles: it goes when the last reference does.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def share_of(user_id: str) -> float:
@@ -61,6 +73,7 @@ class Engine:
             loaded = load_snapshot(self._settings, folder, model_id, self._config)
             users = recent_users(self._settings.service_db, self._config.warmup_requests)
             replay(loaded, users, self._config.warmup_seconds)
+            spare_from_collection()
             self._prepared = loaded
 
     def for_user(self, user_id: str) -> Snapshot | None:
@@ -109,6 +122,7 @@ class Engine:
             if not fresh.catalogue.available.any():
                 logger.error("The new catalogue has none of the model's products; not taken over")
                 return False
+            spare_from_collection()
             self.snapshot = fresh
         logger.info("New catalogue in service | source=%s", fresh.catalogue.source)
         return True

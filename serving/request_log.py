@@ -4,11 +4,12 @@ A request only appends to a queue; a thread writes in batches. The queue is boun
 database cannot be written for long, the newest rows are dropped and counted.
 """
 
+import functools
 import logging
 import threading
 import time
 from collections import deque
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -20,7 +21,8 @@ from serving.config import RequestLogConfig
 logger = logging.getLogger(__name__)
 
 LOGGER_NAME = "recommender"
-_BATCH_ROWS = 2000
+# While rows are put into words the requests wait for the interpreter: few at a time.
+_BATCH_ROWS = 250
 _PRUNE_SECONDS = 3600.0
 _WRITE_TIMEOUT_SECONDS = 5.0
 
@@ -29,19 +31,20 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
   id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TIMESTAMP, user_id INTEGER, topk INTEGER,
   latency_ms REAL, fallback BOOLEAN, error TEXT, model_id TEXT,
-  endpoint TEXT, fallback_method TEXT);
+  endpoint TEXT, fallback_method TEXT, status INTEGER);
 CREATE INDEX IF NOT EXISTS requests_timestamp ON requests (timestamp);
 """
 _INSERT = (
     "INSERT INTO requests (timestamp, user_id, topk, latency_ms, fallback, error, model_id, "
-    "endpoint, fallback_method) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "endpoint, fallback_method, status) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
 class Answered(NamedTuple):
     """One answered request; `time` in seconds since 1970, `error` None when there was none.
 
-    `fallback` is None where the word means nothing (a search, an error).
+    `fallback` is None where the word means nothing (a search, an error). `status` tells whose
+    error it was: 4xx the caller's, 5xx the service's.
     """
 
     time: float
@@ -53,6 +56,7 @@ class Answered(NamedTuple):
     fallback_method: str | None
     error: str | None
     model_id: str | None
+    status: int
 
 
 class RequestLog:
@@ -71,9 +75,7 @@ class RequestLog:
         self._wake, self._stop = threading.Event(), threading.Event()
         self._writing = threading.Lock()
         self._next_prune = 0.0
-        with_schema = connect(database)
-        with_schema.executescript(_SCHEMA)
-        with_schema.close()
+        _prepare(database)
         self._connection = connect(database, timeout=_WRITE_TIMEOUT_SECONDS, shared=True)
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
         self._thread.start()
@@ -140,37 +142,24 @@ class RequestLog:
 
     def _write_lines(self, batch: list[Answered]) -> None:
         """All lines of a batch in one go: taking the file's lock for each would cost too much."""
-        lines = [self._message(batch[0])]
+        first = batch[0]
+        zone = self._timezone
+        lines = [_message(first)]
         lines += [
-            LINE
-            % {
-                "asctime": self._local(answered.time),
-                "levelname": "ERROR" if answered.error else "INFO",
-                "name": LOGGER_NAME,
-                "message": self._message(answered),
-            }
+            _head(int(answered.time), zone, _level_name(answered)) + _message(answered)
             for answered in batch[1:]
         ]
-        level = logging.ERROR if batch[0].error else logging.INFO
         record = self._lines.makeRecord(
-            self._lines.name, level, __file__, 0, "%s", ("\n".join(lines),), None
+            self._lines.name,
+            logging.getLevelNamesMapping()[_level_name(first)],
+            __file__,
+            0,
+            "%s",
+            ("\n".join(lines),),
+            None,
         )
-        record.created = batch[0].time
+        record.created = first.time
         self._lines.handle(record)
-
-    def _local(self, moment: float) -> str:
-        return datetime.fromtimestamp(moment, self._timezone).strftime("%Y-%m-%d %H:%M:%S")
-
-    @staticmethod
-    def _message(answered: Answered) -> str:
-        # Ids come from strangers: repr keeps line breaks and control characters out of the log.
-        user = None if answered.user_id is None else repr(answered.user_id)[1:-1]
-        return (
-            f"{answered.endpoint} | user_id={user}, topk={answered.topk}, "
-            f"latency_ms={answered.latency_ms:.2f}, fallback={answered.fallback}, "
-            f"fallback_method={answered.fallback_method}, model_id={answered.model_id}, "
-            f"error={answered.error}"
-        )
 
     def _prune(self) -> None:
         oldest = _text(time.time() - self._config.retention_days * 86_400)
@@ -181,19 +170,65 @@ class RequestLog:
             logger.exception("Old requests cannot be removed | database=%s", self._database)
 
 
+def _prepare(database: Path) -> None:
+    """Create the table; one of an earlier version gets the columns that it lacks."""
+    connection = connect(database)
+    try:
+        connection.executescript(_SCHEMA)
+        with transaction(connection):
+            known = {row["name"] for row in connection.execute("PRAGMA table_info(requests)")}
+            if "status" not in known:
+                connection.execute("ALTER TABLE requests ADD COLUMN status INTEGER")
+    finally:
+        connection.close()
+
+
 def _row(answered: Answered) -> tuple[object, ...]:
+    moment, endpoint, user_id, topk, latency, fallback, method, error, model_id, status = answered
     return (
-        _text(answered.time),
-        answered.user_id,
-        answered.topk,
-        round(answered.latency_ms, 3),
-        answered.fallback,
-        answered.error,
-        answered.model_id,
-        answered.endpoint,
-        answered.fallback_method,
+        _text(moment),
+        user_id,
+        topk,
+        round(latency, 3),
+        fallback,
+        error,
+        model_id,
+        endpoint,
+        method,
+        status,
     )
 
 
+def _message(answered: Answered) -> str:
+    _, endpoint, user_id, topk, latency, fallback, method, error, model_id, status = answered
+    # Ids come from strangers: repr keeps line breaks and control characters out of the log.
+    user = None if user_id is None else repr(user_id)[1:-1]
+    return (
+        f"{endpoint} | user_id={user}, topk={topk}, latency_ms={latency:.2f}, "
+        f"fallback={fallback}, fallback_method={method}, model_id={model_id}, "
+        f"status={status}, error={error}"
+    )
+
+
+def _level_name(answered: Answered) -> str:
+    if answered.error is None:
+        return "INFO"
+    return "ERROR" if answered.status >= 500 else "WARNING"
+
+
 def _text(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    second = int(moment)
+    return f"{_second(second, UTC)}.{int((moment - second) * 1000):03d}"
+
+
+# The rows of one second share its text, which takes longer to make than all the rest.
+@functools.lru_cache(maxsize=16)
+def _second(second: int, zone: tzinfo) -> str:
+    return datetime.fromtimestamp(second, zone).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@functools.lru_cache(maxsize=16)
+def _head(second: int, zone: tzinfo, level: str) -> str:
+    """A line of the log up to its message."""
+    parts = {"asctime": _second(second, zone), "levelname": level, "name": LOGGER_NAME}
+    return LINE % (parts | {"message": ""})

@@ -1,4 +1,8 @@
-"""What the request log says about the last minutes and hours."""
+"""What the request log says about the last minutes and hours.
+
+An error is a failure of the service: what a caller did wrong (status 4xx) is none. Rows that an
+earlier version wrote have no status; there every error counts.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +51,8 @@ def read_traffic_by_model(database: Path, minutes: float) -> list[dict[str, Any]
     connection = connect(database, timeout=_TIMEOUT_SECONDS)
     try:
         rows = connection.execute(
-            "SELECT model_id, count(*) AS requests, avg(error IS NOT NULL) AS error_rate, "
+            "SELECT model_id, count(*) AS requests, "
+            "avg(coalesce(status >= 500, error IS NOT NULL)) AS error_rate, "
             "avg(fallback) AS fallback_rate, avg(latency_ms) AS avg_latency_ms FROM requests "
             "WHERE timestamp > datetime('now', ?) AND endpoint = 'recommend' "
             "AND model_id IS NOT NULL GROUP BY model_id",
@@ -61,8 +66,9 @@ def read_traffic_by_model(database: Path, minutes: float) -> list[dict[str, Any]
 def _traffic(connection: Any, minutes: int) -> dict[str, Any]:
     since = (f"-{minutes} minutes",)
     row = connection.execute(
-        "SELECT count(*) AS requests, avg(error IS NOT NULL) AS errors, avg(fallback) AS "
-        "fallbacks, avg(latency_ms) AS latency FROM requests WHERE timestamp > datetime('now', ?)",
+        "SELECT count(*) AS requests, avg(coalesce(status >= 500, error IS NOT NULL)) AS "
+        "error_rate, avg(fallback) AS fallbacks, avg(latency_ms) AS latency FROM requests "
+        "WHERE timestamp > datetime('now', ?)",
         since,
     ).fetchone()
     latencies = [
@@ -78,7 +84,7 @@ def _traffic(connection: Any, minutes: int) -> dict[str, Any]:
         "minutes": minutes,
         "requests": row["requests"],
         "requests_per_second": row["requests"] / (60 * minutes),
-        "error_rate": row["errors"],
+        "error_rate": row["error_rate"],
         "fallback_rate": row["fallbacks"],
         "avg_latency_ms": row["latency"],
         "p50_latency_ms": p50,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories, Model
@@ -165,6 +166,14 @@ def post(port: int, path: str, body: object, token: str | None = None) -> dict:
     )
     with urllib.request.urlopen(request, timeout=300) as answer:
         return json.loads(answer.read())
+
+
+def processor_seconds(process: subprocess.Popen[bytes]) -> float:
+    """Processor time that the server and its workers have used: unlike a rate, it does not depend
+    on what else the machine does."""
+    parent = psutil.Process(process.pid)
+    times = [one.cpu_times() for one in (parent, *parent.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
 
 
 def wrk(port: int, users: int, seconds: int, connections: int = 16) -> float:

@@ -16,11 +16,12 @@ from serving.answering import (
 )
 from serving.problems import ProblemError, documented
 from serving.recommending import Recommended
+from serving.routes.direct import DirectRoute
 from serving.schemas import BatchRequest, BatchResponse, RecommendRequest, RecommendResponse
 from serving.service import Service
 from serving.snapshot import Snapshot
 
-router = APIRouter(tags=["recommendations"])
+router = APIRouter(tags=["recommendations"], route_class=DirectRoute)
 
 
 @router.post(

@@ -88,3 +88,13 @@ def test_rates_of_a_handful_of_requests_are_not_judged(settings, database):
     assert judged(metrics, min_requests=5)["fallback_rate"] is None
     assert judged(metrics, min_requests=5)["requests"] == 4
     assert judged(metrics, min_requests=4)["fallback_rate"] == 1
+
+
+def test_what_the_caller_did_wrong_is_no_error_of_the_service(settings, database):
+    database.execute("ALTER TABLE requests ADD COLUMN status INTEGER")
+    for error in ("written before there was a status", None, None, None):
+        add(database, error=error)
+    for status, error in ((200, None), (422, "bad"), (404, "unknown"), (503, "too long")):
+        add(database, error=error)
+        database.execute("UPDATE requests SET status = ? WHERE id = last_insert_rowid()", (status,))
+    assert service_metrics(settings, NOW)["error_rate"] == 0.25

@@ -1,4 +1,7 @@
+import contextlib
+import gc
 import sqlite3
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +105,23 @@ def test_a_stranger_cannot_reload(shared_client: TestClient, header: str | None)
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
+def test_a_replaced_model_leaves_the_memory_at_once(
+    settings: Settings, client: TestClient, admin: dict[str, str]
+):
+    """The cycle collector does not look at snapshots, so they must not need it."""
+    add_model(settings, "als_2", seed=1, select=False)
+    for number in range(3):
+        old = weakref.ref(client.app.state.service.engine.snapshot)
+        client.post("/recommend", json={"user_id": 1})
+        gc.disable()
+        try:
+            wanted = {"model_id": f"als_{2 - number % 2}"}
+            assert client.post("/reload_model", json=wanted, headers=admin).status_code == 200
+            assert old() is None
+        finally:
+            gc.enable()
+
+
 def test_a_restarted_service_serves_what_it_served_last(
     settings: Settings, client: TestClient, admin: dict[str, str]
 ):
@@ -129,18 +149,51 @@ def test_every_request_is_a_row_and_a_line(settings: Settings):
         client.post("/recommend", json={"user_id": 7, "topk": 200})
     rows = (
         sqlite3.connect(settings.service_db)
-        .execute("SELECT user_id, topk, fallback, error IS NULL, model_id FROM requests")
+        .execute("SELECT user_id, topk, fallback, error IS NULL, model_id, status FROM requests")
         .fetchall()
     )
     assert rows == [
-        (7, 3, 0, 1, "als_1"),
-        ("nobody\nforged | line", 4, 1, 1, "als_1"),
-        (7, 200, None, 0, None),
+        (7, 3, 0, 1, "als_1", 200),
+        ("nobody\nforged | line", 4, 1, 1, "als_1", 200),
+        (7, 200, None, 0, None, 422),
     ]
     lines = (settings.logs / "service" / "recommender.log").read_text().splitlines()
     assert len(lines) == 3
     assert " | INFO | recommender | recommend | user_id=7, topk=3" in lines[0]
-    assert " | ERROR | " in lines[2]
+    assert " | WARNING | " in lines[2]
+
+
+def test_bad_requests_are_told_from_failures_of_the_service(
+    client: TestClient,
+):
+    for body in ({"user_id": 1}, {"user_id": 1}, {"user_id": 1, "topk": 200}):
+        client.post("/recommend", json=body)
+    client.app.state.service.requests.flush()
+    assert client.get("/stats").json()["traffic"][0]["error_rate"] == 0
+    client.app.state.service.engine.snapshot = None
+    client.post("/recommend", json={"user_id": 1})
+    client.app.state.service.requests.flush()
+    assert client.get("/stats").json()["traffic"][0]["error_rate"] == 0.25
+
+
+def test_a_request_table_of_an_earlier_version_gets_the_new_column(settings: Settings):
+    add_model(settings, "als_1")
+    settings.service_db.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(settings.service_db)) as old:
+        old.execute(
+            "CREATE TABLE requests (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TIMESTAMP, "
+            "user_id INTEGER, topk INTEGER, latency_ms REAL, fallback BOOLEAN, error TEXT, "
+            "model_id TEXT, endpoint TEXT, fallback_method TEXT)"
+        )
+        old.execute(
+            "INSERT INTO requests (timestamp, latency_ms, error, endpoint) "
+            "VALUES (datetime('now'), 5.0, 'broken', 'recommend')"
+        )
+        old.commit()
+    with service(settings) as client:
+        client.post("/recommend", json={"user_id": 1})
+        client.app.state.service.requests.flush()
+        assert client.get("/stats").json()["traffic"][0]["error_rate"] == 0.5
 
 
 def test_the_documented_queries_over_the_last_minute_count(settings: Settings):

@@ -116,3 +116,46 @@ def test_a_bad_request_gets_a_problem_document_with_a_sentence(
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == 422
     assert len(answer.json()["detail"]) > 10
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"user_id": 7}',
+        b'{"user_id": "7", "topk": 3, "exclude": [1, "p2"]}',
+        b'{"user_id": 7, "user_id": 8}',
+        b'{"user_id": 7, "min_price": 1e3}',
+        b'{"user_id": 7.0}',
+        b'{"user_id": true}',
+        b'{"user_id": 99999999999999999999}',
+        b'{"user_id": 7, "topk": "5"}',
+        b'{"user_id": 7, "exclude_seen": 1}',
+        b'{"user_id": 7, "min_price": NaN}',
+        b'{"user_id": 7, "min_price": "5"}',
+        b'{"user_id": 7, "max_price": Infinity}',
+        b'{"user_id": 7, "brand": "A"}',
+        b'{"user_id": "\\ud800"}',
+        b'{"user_id": 7,}',
+        b'\xef\xbb\xbf{"user_id": 7}',
+        b"[7]",
+        b"null",
+        b"",
+    ],
+)
+def test_the_short_way_answers_like_the_usual_one(shared_client: TestClient, content: bytes):
+    answers = []
+    # A content type with a parameter is as good, but not taken for the short way.
+    for content_type in ("application/json", "application/json; charset=utf-8"):
+        answer = shared_client.post(
+            "/recommend", content=content, headers={"Content-Type": content_type}
+        )
+        shown = answer.json()
+        shown.pop("latency_ms", None)
+        answers.append((answer.status_code, shown))
+    assert answers[0] == answers[1]
+
+
+def test_a_body_that_is_not_said_to_be_json_is_refused(shared_client: TestClient):
+    for headers in ({}, {"Content-Type": "text/plain"}):
+        answer = shared_client.post("/recommend", content=b'{"user_id": 7}', headers=headers)
+        assert answer.status_code == 422

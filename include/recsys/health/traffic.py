@@ -28,7 +28,8 @@ def service_metrics(settings: Settings, now: datetime) -> dict[str, Any]:
     dict
         ``window_minutes``, ``requests`` and ``requests_per_minute`` (None if the service never
         wrote a request); ``avg_latency_ms``, ``p95_latency_ms`` (nearest rank), ``error_rate``
-        and ``fallback_rate`` (of the requests that can have one), each None without requests.
+        (the service's own failures: a caller's bad request is none) and ``fallback_rate`` (of
+        the requests that can have one), each None without requests.
     """
     minutes = load_config(settings).metrics.window_minutes
     empty = {"window_minutes": minutes, "requests": None, "requests_per_minute": None}
@@ -42,12 +43,16 @@ def service_metrics(settings: Settings, now: datetime) -> dict[str, Any]:
         "trial": TRIAL_USER,
     }
     with contextlib.closing(connect(settings.service_db)) as database:
-        if not _has_requests(database):
+        columns = _columns(database)
+        if not columns:
             return empty | dict.fromkeys(RATES)
+        failed = "error IS NOT NULL AND error <> ''"
+        if "status" in columns:
+            failed = f"coalesce(status >= 500, {failed})"
         row = database.execute(
             "SELECT COUNT(*) AS requests, AVG(latency_ms) AS avg_latency_ms,"
             " COUNT(latency_ms) AS timed, AVG(fallback) AS fallback_rate,"
-            " AVG(error IS NOT NULL AND error <> '') AS error_rate" + _RECENT,
+            f" AVG({failed}) AS error_rate" + _RECENT,
             window,
         ).fetchone()
         p95 = database.execute(
@@ -74,9 +79,9 @@ def judged(metrics: dict[str, Any], min_requests: int) -> dict[str, float | None
     return known
 
 
-def _has_requests(database: sqlite3.Connection) -> bool:
-    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'requests'"
-    return database.execute(query).fetchone() is not None
+def _columns(database: sqlite3.Connection) -> set[str]:
+    """Of the table; none if the service never ran. Only those of the service have a status."""
+    return {row["name"] for row in database.execute("PRAGMA table_info(requests)")}
 
 
 def _text(moment: datetime) -> str:
