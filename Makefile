@@ -4,6 +4,7 @@ SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 VENV := .venv
+S3_VENV := .venv-s3
 BIN := $(VENV)/bin
 RECSYS := $(BIN)/python -m recsys
 
@@ -13,7 +14,7 @@ REVIEWS ?=
 PRODUCTS ?=
 UP_OPTIONS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(REVIEWS),--reviews "$(REVIEWS)") $(if $(PRODUCTS),--products "$(PRODUCTS)")
 
-.PHONY: help up down status logs test lint lock clean-python
+.PHONY: help up down status logs test lint lock clean-python s3-server
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,7 +31,7 @@ status: $(VENV)/.installed ## Show components, heartbeats and next runs
 logs: ## Follow the log files
 	@tail -n 20 -F logs/scheduler/*.log logs/service/*.log
 
-test: $(VENV)/.installed-dev ## Check style and types, run the tests
+test: $(VENV)/.installed-dev s3-server ## Check style and types, run the tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -45,6 +46,7 @@ lock: $(VENV)/.installed-dev ## Compile requirements*.in into pinned requirement
 	@sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.txt
 	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-dev.txt requirements-dev.in
 	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-cluster.txt requirements-cluster.in
+	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-s3server.txt requirements-s3server.in
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else "error: Python %d.%d is not supported; install 3.11 or 3.12, or name one: make up PYTHON=python3.11" % v)'
@@ -60,4 +62,12 @@ $(VENV)/.installed: requirements.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+s3-server: $(S3_VENV)/.installed ## Install the S3 server that the tests start
+
+$(S3_VENV)/.installed: requirements-s3server.txt | $(BIN)/python
+	@echo "Installing the S3 server of the tests"
+	@$(BIN)/python -m venv $(S3_VENV)
+	@$(S3_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-s3server.txt
 	@touch $@

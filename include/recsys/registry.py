@@ -1,31 +1,33 @@
 """The list of trained models and which of them is to be served: ``artifacts/cf/registry.json``.
 
-Writers take a file lock, so that two of them never lose each other's entry; readers see the old
-file or the new one, never half of it. Every change is a line in ``logs/registry_audit.log``.
+The store (`recsys.storage`) changes the file by compare-and-swap or under a lock, so that two
+writers never lose each other's entry; readers see the old file or the new one, never half of it.
+Every change is a line in ``logs/registry_audit.log``.
 """
 
 import contextlib
 import json
 import math
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recsys.errors import InputError
 from recsys.logs import fields, file_logger
 from recsys.models.artifacts import verify_artifact
 from recsys.models.storage import ArtifactError
-from recsys.publishing import write_text
 from recsys.schedule import load_schedule
-from recsys.settings import Settings
+from recsys.settings import REGISTRY_KEY, Settings
+from recsys.storage import open_store
 
 SELECTION_METRIC = "recall_at_10"
-_LOCK_TIMEOUT_SECONDS = 60.0
+_LAST_GOOD_KEY = "artifacts/cf/registry.last_good.json"
+_REVISION = "revision"
+
+Result = TypeVar("Result")
 
 
 class RegistryError(InputError):
@@ -102,8 +104,7 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._path = settings.registry
-        self._last_good = self._path.with_name("registry.last_good.json")
+        self._store = open_store(settings)
         self._audit = file_logger(
             "registry", settings.logs / "registry_audit.log", load_schedule(settings).zone
         )
@@ -129,7 +130,17 @@ class Registry:
         return sorted(entries, key=lambda entry: (entry.created_at, entry.model_id), reverse=True)
 
     def folder(self, entry: Entry) -> Path:
-        """Where the model's artefact lies. Raises `RegistryError` for a path that is not ours."""
+        """Where the model's artefact lies, fetched from the store if this machine has not used it.
+
+        Raises `RegistryError` for a path that is not ours.
+        """
+        path = self.place(entry)
+        with contextlib.suppress(FileNotFoundError):  # its reader says which file is missing
+            self._store.fetch(entry.path)
+        return path
+
+    def place(self, entry: Entry) -> Path:
+        """Like `folder`, without fetching it."""
         path = (self._settings.home / entry.path).resolve()
         if not path.is_relative_to(self._settings.artifacts.resolve()) or path.name != (
             entry.model_id
@@ -139,13 +150,7 @@ class Registry:
 
     def problem(self) -> str | None:
         """What is wrong with the file, None when it is sound or does not exist yet."""
-        try:
-            self._parse(self._path)
-        except FileNotFoundError:
-            return None
-        except RegistryError as error:
-            return str(error)
-        return None
+        return self._problem(self._store.read(REGISTRY_KEY))
 
     # writing
     def register(
@@ -176,7 +181,7 @@ class Registry:
         entry = Entry(
             model_id=model_id,
             model_type=model_type,
-            path=str(folder.relative_to(self._settings.home)),
+            path=folder.relative_to(self._settings.home).as_posix(),
             created_at=_now(),
             data_version=data_version,
             git_commit=git_commit,
@@ -185,10 +190,14 @@ class Registry:
             baseline_comparison=dict(baseline_comparison),
             training_info=dict(training_info),
         )
-        with self._changing() as content:
+        self._store.publish(entry.path)
+
+        def add(content: _Content) -> None:
             if model_id in content.models:
                 raise RegistryError(f"{model_id}: a model of this id is registered already")
             content.models[model_id] = entry
+
+        self._change(add)
         value = entry.metrics.get(SELECTION_METRIC)
         self._note("register", model_id, model_type=model_type, **{SELECTION_METRIC: value})
         return entry
@@ -202,36 +211,9 @@ class Registry:
         if its metric is finite and it passed its gates (``baseline_comparison.passes``), and
         its artefact is intact. When none stands, the current best stays as it is.
         """
-        with self._changing() as content:
-            best, refused = self._best_candidate(content, data_version, metric)
-            before = content.current_best
-            if best is None:
-                why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
-                selection = Selection(
-                    model_id=before.model_id if before else None,
-                    changed=False,
-                    reason=f"no model of data version {data_version} can be selected"
-                    + (f" ({why})" if why else ""),
-                    refused=refused,
-                )
-            else:
-                reason = _reason(best, metric)
-                content.current_best = CurrentBest(
-                    model_id=best.model_id,
-                    model_type=best.model_type,
-                    path=best.path,
-                    selection_metric=metric,
-                    selection_value=best.metrics[metric] or 0.0,
-                    selected_at=_now(),
-                    selected_by=selected_by,
-                    reason=reason,
-                )
-                selection = Selection(
-                    model_id=best.model_id,
-                    changed=before is None or before.model_id != best.model_id,
-                    reason=reason,
-                    refused=refused,
-                )
+        selection = self._change(
+            lambda content: self._select_best(content, data_version, metric, selected_by)
+        )
         self._note(
             "select_best",
             selection.model_id,
@@ -246,10 +228,13 @@ class Registry:
 
         Raises `RegistryError` for the current best.
         """
-        with self._changing() as content:
+
+        def archive(content: _Content) -> None:
             entry = _entry(content, model_id)
             _refuse_current(content, model_id, "archived")
             entry.status = "archived"
+
+        self._change(archive)
         self._note("archive", model_id)
 
     def delete(self, model_id: str, *, serving: str | None = None) -> None:
@@ -257,15 +242,50 @@ class Registry:
 
         Raises `RegistryError` for the current best, and for the model that is `serving`.
         """
-        with self._changing() as content:
+
+        def delete(content: _Content) -> str:
             entry = _entry(content, model_id)
             _refuse_current(content, model_id, "deleted")
             if model_id == serving:
                 raise RegistryError(f"{model_id}: the service serves this model; not deleted")
-            folder = self.folder(entry)
+            self.place(entry)
             del content.models[model_id]
-        shutil.rmtree(folder, ignore_errors=True)
+            return entry.path
+
+        self._store.remove(self._change(delete))
         self._note("delete", model_id)
+
+    def _select_best(
+        self, content: _Content, data_version: str, metric: str, selected_by: str
+    ) -> Selection:
+        best, refused = self._best_candidate(content, data_version, metric)
+        before = content.current_best
+        if best is None:
+            why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+            return Selection(
+                model_id=before.model_id if before else None,
+                changed=False,
+                reason=f"no model of data version {data_version} can be selected"
+                + (f" ({why})" if why else ""),
+                refused=refused,
+            )
+        reason = _reason(best, metric)
+        content.current_best = CurrentBest(
+            model_id=best.model_id,
+            model_type=best.model_type,
+            path=best.path,
+            selection_metric=metric,
+            selection_value=best.metrics[metric] or 0.0,
+            selected_at=_now(),
+            selected_by=selected_by,
+            reason=reason,
+        )
+        return Selection(
+            model_id=best.model_id,
+            changed=before is None or before.model_id != best.model_id,
+            reason=reason,
+            refused=refused,
+        )
 
     def _best_candidate(
         self, content: _Content, data_version: str, metric: str
@@ -297,45 +317,67 @@ class Registry:
         return None
 
     # the file
-    def _parse(self, path: Path) -> _Content:
-        text = path.read_text(encoding="utf-8", errors="replace")
+    def _parse(self, content: bytes) -> _Content:
         try:
-            return _Content.parse(text)
+            return _Content.parse(content.decode("utf-8", errors="replace"))
         except (ValueError, ValidationError, AttributeError, TypeError) as error:
+            path = self._settings.registry
             raise RegistryError(f"{path}: is not a sound registry: {error}") from error
 
-    def _read(self) -> _Content:
+    def _problem(self, content: bytes | None) -> str | None:
+        if content is None:
+            return None
         try:
-            return self._parse(self._path)
-        except FileNotFoundError:
+            self._parse(content)
+        except RegistryError as error:
+            return str(error)
+        return None
+
+    def _read(self) -> _Content:
+        content = self._store.read(REGISTRY_KEY)
+        if content is None:
             return _Content()
-        except RegistryError:
+        if self._problem(content) is not None:
             # Somebody edited it by hand; the next writer keeps it aside.
-            if self._last_good.exists():
-                return self._parse(self._last_good)
-            raise
+            content = self._store.read(_LAST_GOOD_KEY) or content
+        return self._parse(content)
 
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[_Content]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self._path}.lock", timeout=_LOCK_TIMEOUT_SECONDS):
-            self._keep_nonsense_aside()
-            content = self._read()
-            yield content
-            content.metadata.update(updated_at=_now(), total_models=len(content.models))
-            text = content.model_dump_json(indent=2) + "\n"
-            write_text(self._path, text)
-            write_text(self._last_good, text)
+    def _change(self, apply: Callable[[_Content], Result]) -> Result:
+        """Let `apply` change the content. It may run more than once: the last time counts."""
+        results: list[Result] = []
 
-    def _keep_nonsense_aside(self) -> None:
-        problem = self.problem()
-        if problem is None:
-            return
+        def change(before: bytes | None) -> bytes:
+            content = self._sound(before)
+            results.append(apply(content))
+            revision = int(content.metadata.get(_REVISION, 0)) + 1
+            content.metadata.update(
+                {_REVISION: revision}, updated_at=_now(), total_models=len(content.models)
+            )
+            return f"{content.model_dump_json(indent=2)}\n".encode()
+
+        written = self._store.change(REGISTRY_KEY, change)
+        self._store.change(_LAST_GOOD_KEY, lambda kept: self._later(kept, written))
+        return results[-1]
+
+    def _sound(self, content: bytes | None) -> _Content:
+        """What to change: the content, or the last good one after keeping nonsense aside."""
+        problem = self._problem(content)
+        if problem is not None and content is not None:
+            self._keep_aside(content, problem)
+            content = self._store.read(_LAST_GOOD_KEY)
+        return _Content() if content is None else self._parse(content)
+
+    def _later(self, kept: bytes | None, written: bytes) -> bytes:
+        """Of two contents the one with the higher revision: writers may arrive in any order."""
+        if kept is None or self._problem(kept) is not None:
+            return written
+        revisions = [self._parse(content).metadata.get(_REVISION, 0) for content in (kept, written)]
+        return kept if revisions[0] > revisions[1] else written
+
+    def _keep_aside(self, content: bytes, problem: str) -> None:
         stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S_%f")
-        aside = self._path.with_name(f"registry.bad_{stamp}.json")
-        self._path.rename(aside)
-        if self._last_good.exists():
-            write_text(self._path, self._last_good.read_text(encoding="utf-8"))
+        aside = PurePosixPath(REGISTRY_KEY).with_name(f"registry.bad_{stamp}.json")
+        self._store.change(str(aside), lambda _: content)
         self._audit.error("registry kept aside%s", fields(file=aside.name, problem=problem))
 
     def _note(self, operation: str, model_id: str | None, **values: Any) -> None:

@@ -19,6 +19,10 @@ from recsys.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+# Shared files, by the key under which every store has them.
+REGISTRY_KEY = "artifacts/cf/registry.json"
+HISTORY_KEY = "logs/deployment_history.json"
+
 
 class ConfigError(InputError):
     """A configuration file is missing or holds a bad value; the text names file and key."""
@@ -82,7 +86,7 @@ class Settings:
 
     @property
     def registry(self) -> Path:
-        return self.artifacts / "registry.json"
+        return self.home / REGISTRY_KEY
 
     # what happened
     @property
@@ -103,7 +107,7 @@ class Settings:
 
     @property
     def deployment_history(self) -> Path:
-        return self.logs / "deployment_history.json"
+        return self.home / HISTORY_KEY
 
     @property
     def reports(self) -> Path:

@@ -2,21 +2,24 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recsys.data import schema
 from recsys.data.config import DataConfig
 from recsys.data.versions import (
-    DOOMED_PREFIX,
+    VERSIONS_KEY,
     list_versions,
+    manifest_of,
     published_folder,
     publishing_lock,
     remove_version,
 )
-from recsys.settings import Settings
+from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
+from recsys.storage import open_store
+from recsys.storage.local import DOOMED_PREFIX
 
 ABANDONED_AFTER = timedelta(days=2)
 """Scratch folders and half-made versions of runs that died are removed after this time."""
@@ -41,7 +44,7 @@ def prunable(settings: Settings, config: DataConfig) -> set[str]:
     """Versions that `prune` would remove now, those that a reader has open included."""
     now = datetime.now(UTC)
     versions = list_versions(settings)
-    manifests = {version_id: _manifest(settings, version_id) for version_id in versions}
+    manifests = {version_id: manifest_of(settings, version_id) for version_id in versions}
     ordinary = [version_id for version_id in versions if not manifests[version_id].get("backfill")]
     kept = set(ordinary[-config.keep_versions :])
     fresh = now - timedelta(days=config.keep_backfilled_days)
@@ -62,23 +65,29 @@ def referenced_versions(settings: Settings) -> set[str]:
 
     What cannot be read protects everything: better a full disk than a lost version.
     """
+    store = open_store(settings)
     drift_reports = sorted((settings.reports / "drift").glob("drift_report_*.json"))
-    files = [
-        settings.registry,
-        settings.deployment_history,
-        *settings.artifacts.glob("*/*/manifest.json"),
-        *drift_reports[-1:],
+    files = [*settings.artifacts.glob("*/*/manifest.json"), *drift_reports[-1:]]
+    readers: list[Callable[[], bytes | None]] = [
+        lambda: store.read(REGISTRY_KEY),
+        lambda: store.read(HISTORY_KEY),
+        *(partial(_content, file) for file in files),
     ]
     found: set[str] = set()
-    for file in files:
+    for read in readers:
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            continue
+            content = read()
+            found.update(_references(json.loads(content or b"null")))
         except (OSError, ValueError):
             return set(list_versions(settings))
-        found.update(_references(content))
     return found
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _references(content: Any) -> Iterator[str]:
@@ -93,13 +102,8 @@ def _references(content: Any) -> Iterator[str]:
             yield from _references(value)
 
 
-def _manifest(settings: Settings, version_id: str) -> dict[str, Any]:
-    path = settings.versions / version_id / schema.MANIFEST_FILE
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
 def _remove_remains(settings: Settings, config: DataConfig, now: datetime) -> None:
+    open_store(settings).remove_unfinished(VERSIONS_KEY, now - ABANDONED_AFTER)
     for folder in settings.versions.glob(f"{DOOMED_PREFIX}*"):
         shutil.rmtree(folder, ignore_errors=True)
     for folder in settings.work.glob("data_refresh-*"):

@@ -3,6 +3,9 @@
 ``data/versions/<version_id>/`` never changes once it exists; ``data/processed`` is a link to one
 of them. A reader resolves the link once and keeps a shared lock on that version's manifest for
 as long as its `PublishedVersion` lives, so that pruning cannot take files away under it.
+
+Both belong to the store (`recsys.storage`). In a bucket, the pointer is an object there, and the
+state root holds copies of the versions that this machine has read.
 """
 
 import contextlib
@@ -10,7 +13,6 @@ import fcntl
 import io
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,13 +25,15 @@ from scipy import sparse
 
 from recsys.data import schema
 from recsys.errors import InputError
-from recsys.publishing import point_link, sha256_of
+from recsys.publishing import sha256_of
 from recsys.settings import Settings
+from recsys.storage import DamagedError, open_store
 
 SCHEMA_VERSION = 1
 """Raised whenever a reader of the old layout would misread the new one."""
 
-DOOMED_PREFIX = ".removed-"
+VERSIONS_KEY = "data/versions"
+POINTER_KEY = "data/processed"
 
 _ATTEMPTS = 20
 
@@ -125,7 +129,9 @@ def current_version(settings: Settings) -> PublishedVersion:
             )
         # Between reading the link and locking the folder both may change: look again.
         with contextlib.suppress(FileNotFoundError):
-            return _open(folder)
+            version = _open(open_store(settings).fetch(_key(folder.name)))
+            open_store(settings).follow(POINTER_KEY, _key(folder.name))
+            return version
     raise VersionError(f"{settings.processed}: points to a version that does not exist")
 
 
@@ -135,20 +141,26 @@ def open_version(settings: Settings, version_id: str) -> PublishedVersion:
     if folder.parent != settings.versions or version_id.startswith("."):
         raise VersionError(f"{version_id!r} is not the name of a data version")
     try:
-        return _open(folder)
+        return _open(open_store(settings).fetch(_key(version_id)))
     except FileNotFoundError:
         raise VersionError(f"{folder}: there is no data version of this name") from None
 
 
 def list_versions(settings: Settings) -> list[str]:
     """Ids of all kept versions, earliest view first, then by age."""
-    if not settings.versions.is_dir():
-        return []
-    return sorted(
-        entry.name
-        for entry in settings.versions.iterdir()
-        if not entry.name.startswith(".") and (entry / schema.MANIFEST_FILE).is_file()
+    store = open_store(settings)
+    names = store.names(VERSIONS_KEY)
+    if store.shared:
+        return names
+    return [name for name in names if (settings.versions / name / schema.MANIFEST_FILE).is_file()]
+
+
+def manifest_of(settings: Settings, version_id: str) -> dict[str, Any]:
+    """The manifest of a kept version, without opening it. Raises `FileNotFoundError`."""
+    content: dict[str, Any] = json.loads(
+        open_store(settings).read_file(_key(version_id), schema.MANIFEST_FILE)
     )
+    return content
 
 
 def published_folder(settings: Settings) -> Path | None:
@@ -157,12 +169,11 @@ def published_folder(settings: Settings) -> Path | None:
     Raises `VersionError` if ``data/processed`` is something else than a link: a folder of
     unknown origin is never replaced.
     """
-    link = settings.processed
-    if link.is_symlink():
-        return settings.versions / link.readlink().name
-    if link.exists():
-        raise VersionError(f"{link}: expected a link to a folder in {settings.versions}")
-    return None
+    try:
+        name = open_store(settings).leads_to(POINTER_KEY)
+    except DamagedError as error:
+        raise VersionError(str(error)) from error
+    return None if name is None else settings.versions / name
 
 
 def publish(settings: Settings, version_id: str) -> bool:
@@ -171,41 +182,47 @@ def publish(settings: Settings, version_id: str) -> bool:
     Returns whether it does now. A backfill of an older day therefore never moves it backwards.
     """
     target = open_version(settings, version_id)
+    store = open_store(settings)
+    store.publish(_key(version_id))
+
+    def may_replace(current_id: str | None) -> bool:
+        if current_id is None or current_id == version_id:
+            return True
+        try:
+            current = manifest_of(settings, current_id)
+        except FileNotFoundError:
+            return True
+        same_source = current["source"]["name"] == target.manifest["source"]["name"]
+        return not same_source or datetime.fromisoformat(current["as_of"]) <= target.as_of
+
     with publishing_lock(settings):
-        folder = published_folder(settings)
-        if folder is not None and folder.exists() and folder.name != version_id:
-            current = _open(folder)
-            same_source = current.manifest["source"]["name"] == target.manifest["source"]["name"]
-            if same_source and current.as_of > target.as_of:
-                return False
-        point_link(settings.processed, target.path)
-    return True
+        return store.point(POINTER_KEY, _key(version_id), may_replace)
 
 
 def shows_later(settings: Settings, as_of: datetime) -> bool:
     """Whether ``data/processed`` shows a later view than one that ends at `as_of`."""
     folder = published_folder(settings)
-    return folder is not None and folder.exists() and _open(folder).as_of > as_of
+    if folder is None:
+        return False
+    try:
+        current = manifest_of(settings, folder.name)
+    except FileNotFoundError:
+        return False
+    return datetime.fromisoformat(current["as_of"]) > as_of
 
 
 def remove_version(settings: Settings, version_id: str) -> bool:
     """Remove a version unless somebody reads it; call it under the `publishing_lock`."""
-    folder = settings.versions / version_id
-    with (folder / schema.MANIFEST_FILE).open("rb") as manifest:
-        try:
-            fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        # Gone in one step: a reader finds either all of the version or none.
-        doomed = settings.versions / f"{DOOMED_PREFIX}{version_id}"
-        folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-    return True
+    return open_store(settings).remove(_key(version_id))
 
 
 @contextlib.contextmanager
 def publishing_lock(settings: Settings) -> Iterator[None]:
-    """Only one process at a time moves the link or removes versions; ends with the process."""
+    """One process of this machine at a time moves the link or removes versions.
+
+    It ends with the process. Machines that share a bucket do not need it: the pointer there is
+    moved by compare-and-swap, and what is pruned under a reader is looked up again.
+    """
     settings.versions.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(settings.versions, os.O_RDONLY)
     try:
@@ -213,6 +230,10 @@ def publishing_lock(settings: Settings) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _key(version_id: str) -> str:
+    return f"{VERSIONS_KEY}/{version_id}"
 
 
 def _open(folder: Path) -> PublishedVersion:

@@ -3,18 +3,14 @@
 import json
 import logging
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
-from filelock import FileLock
-
 from recsys.errors import InputError
-from recsys.publishing import write_json
-from recsys.settings import Settings
+from recsys.settings import HISTORY_KEY, Settings
+from recsys.storage import Store, open_store
 
 logger = logging.getLogger(__name__)
-
-_LOCK_SECONDS = 30
 
 
 def read_history(settings: Settings) -> list[dict[str, Any]]:
@@ -22,17 +18,7 @@ def read_history(settings: Settings) -> list[dict[str, Any]]:
 
     Raises `InputError` if the file is damaged.
     """
-    path = settings.deployment_history
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        deployments = content["deployments"]
-        if not all(isinstance(entry["model_id"], str) for entry in deployments):
-            raise TypeError("an entry has no model_id")
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is not a deployment history: {error!r}") from error
-    return list(deployments)
+    return _parse(settings, open_store(settings).read(HISTORY_KEY))
 
 
 def append_history(settings: Settings, entry: dict[str, Any], keep: int) -> None:
@@ -41,16 +27,20 @@ def append_history(settings: Settings, entry: dict[str, Any], keep: int) -> None
     A damaged file is set aside (``deployment_history.damaged_<time>.json``), and a new one begun:
     a record of what happens now matters more than one that nobody can read.
     """
-    path = settings.deployment_history
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
+    store = open_store(settings)
+
+    def append(content: bytes | None) -> bytes:
         try:
-            deployments = read_history(settings)
+            deployments = _parse(settings, content)
         except InputError as error:
-            aside = _set_aside(path)
+            aside = _set_aside(store, content or b"")
             logger.error("The deployment history is damaged | set_aside=%s, %s", aside, error)
             deployments = []
-        write_json(path, {"deployments": [*deployments, entry][-keep:]})
+        new = {"deployments": [*deployments, entry][-keep:]}
+        text = json.dumps(new, ensure_ascii=False, indent=2, allow_nan=False)
+        return f"{text}\n".encode()
+
+    store.change(HISTORY_KEY, append)
 
 
 def model_before(settings: Settings, serving: str | None) -> str:
@@ -68,8 +58,22 @@ def model_before(settings: Settings, serving: str | None) -> str:
     )
 
 
-def _set_aside(path: Path) -> Path:
+def _parse(settings: Settings, content: bytes | None) -> list[dict[str, Any]]:
+    if content is None:
+        return []
+    try:
+        deployments = json.loads(content)["deployments"]
+        if not all(isinstance(entry["model_id"], str) for entry in deployments):
+            raise TypeError("an entry has no model_id")
+    except (ValueError, KeyError, TypeError) as error:
+        path = settings.deployment_history
+        raise InputError(f"{path}: is not a deployment history: {error!r}") from error
+    return list(deployments)
+
+
+def _set_aside(store: Store, content: bytes) -> str:
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S_%f")
+    path = PurePosixPath(HISTORY_KEY)
     aside = path.with_name(f"{path.stem}.damaged_{stamp}{path.suffix}")
-    path.replace(aside)
-    return aside
+    store.change(str(aside), lambda _: content)
+    return aside.name

@@ -44,7 +44,7 @@ def remove_old_models(settings: Settings, config: ModelRetention, removal: Remov
         in_use.add(best.model_id)
     doomed = doomed_models(settings, entries, in_use, config)
     for entry in doomed:
-        folder = registry.folder(entry)
+        folder = registry.place(entry)
         removal.require_inside(folder)
         size = size_of(folder)
         if not removal.dry_run:

@@ -1,0 +1,141 @@
+"""Objects of one bucket below one prefix: plain transfers by fsspec, conditional writes by ETag."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.fsspec import FsspecStore
+from obstore.store import from_url
+
+from recsys.storage.store import StorageError
+
+_BLOCK = 8 << 20
+_CONNECT_TIMEOUT = timedelta(seconds=5)
+_REQUEST_TIMEOUT = timedelta(minutes=10)
+_MAX_RETRIES = 10
+
+
+class ConflictError(Exception):
+    """Somebody else wrote the object since it was read."""
+
+
+class Bucket:
+    """The objects below ``s3://bucket/prefix``; keys are relative to that.
+
+    Parameters
+    ----------
+    url
+        ``s3://bucket/prefix``.
+    endpoint
+        Address of the service, None for Amazon's.
+    retry_seconds
+        How long a request without an answer is repeated.
+    """
+
+    def __init__(self, url: str, endpoint: str | None, region: str, retry_seconds: float) -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self._root = f"{parts.netloc}{parts.path}".rstrip("/")
+        config: Any = {"region": region} | ({} if endpoint is None else {"endpoint": endpoint})
+        client: Any = {
+            "allow_http": (endpoint or "").startswith("http://"),
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "timeout": _REQUEST_TIMEOUT,
+        }
+        retry: Any = {
+            "max_retries": _MAX_RETRIES,
+            "retry_timeout": timedelta(seconds=retry_seconds),
+        }
+        options = {"config": config, "client_options": client, "retry_config": retry}
+        self._files = FsspecStore("s3", **options)
+        self._objects = from_url(url, **options)
+        self._process = os.getpid()
+
+    def read(self, key: str) -> tuple[bytes, str] | None:
+        """Content and ETag of an object, None when there is none."""
+        with self._explained(key):
+            try:
+                answer = obstore.get(self._objects, key)
+            except FileNotFoundError:
+                return None
+            return bytes(answer.bytes()), str(answer.meta["e_tag"])
+
+    def write(self, key: str, content: bytes, *, expected: str | None) -> None:
+        """Write an object if its ETag is `expected`, or, for None, if it does not exist.
+
+        Raises `ConflictError` otherwise.
+        """
+        mode: Any = "create" if expected is None else {"e_tag": expected}
+        with self._explained(key):
+            try:
+                obstore.put(self._objects, key, content, mode=mode)
+            except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:
+                raise ConflictError(key) from error
+
+    def upload(self, file: Path, key: str) -> None:
+        """Copy a file into an object of a name that nobody else uses."""
+        with self._explained(key):
+            self._files.put_file(str(file), self._path(key))
+
+    def download(self, key: str, file: Path) -> str:
+        """Copy an object into `file`; its SHA-256. Raises `FileNotFoundError`."""
+        digest = hashlib.sha256()
+        with self._explained(key), file.open("wb") as target:
+            source = self._files.open(self._path(key), "rb", buffer_size=_BLOCK)
+            with contextlib.closing(source):
+                while block := source.read(_BLOCK):
+                    target.write(block)
+                    digest.update(block)
+        return digest.hexdigest()
+
+    def children(self, prefix: str) -> list[str]:
+        """Names of the objects right below `prefix`."""
+        with self._explained(prefix):
+            try:
+                found = self._files.ls(self._path(prefix), detail=True)
+            except FileNotFoundError:
+                return []
+        return [Path(entry["name"]).name for entry in found if entry["type"] == "file"]
+
+    def below(self, prefix: str) -> dict[str, datetime]:
+        """Every object below `prefix` with the time of its writing."""
+        with self._explained(prefix):
+            return {
+                entry["path"]: entry["last_modified"]
+                for page in obstore.list(self._objects, f"{prefix}/")
+                for entry in page
+            }
+
+    def delete(self, keys: list[str]) -> None:
+        """Delete objects; those that do not exist are fine."""
+        if keys:
+            with self._explained(keys[0]), contextlib.suppress(FileNotFoundError):
+                obstore.delete(self._objects, keys)
+
+    def address(self, key: str) -> str:
+        """What people call the object."""
+        return f"{self.url}/{key}"
+
+    def _path(self, key: str) -> str:
+        return f"s3://{self._root}/{key}"
+
+    @contextlib.contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        """Turn what the client says into a sentence that names the object."""
+        if os.getpid() != self._process:
+            raise StorageError(
+                f"{self.url}: was opened before this process was forked; the client's threads do "
+                "not survive that, so start the process afresh (spawn)"
+            )
+        try:
+            yield
+        except (BaseError, PermissionError) as error:
+            said = str(error).split("\n", 1)[0]
+            raise StorageError(f"{self.address(key)}: {said}") from error

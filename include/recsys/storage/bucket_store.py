@@ -1,0 +1,360 @@
+"""``s3://``: state that several machines share, each with its own copies of what it uses.
+
+In the bucket, below the configured prefix::
+
+    data/versions/<id>.index.json          which files the folder has, with sha256; written last
+    data/versions/<id>/<upload>/<file>     the files, under a name of their own for every upload
+    data/processed                         a pointer: {"name": "<id>"}
+    artifacts/cf/registry.json             a file, replaced by compare-and-swap
+
+A folder exists when its index does. A publisher that dies leaves objects without an index, which
+nobody reads and `BucketStore.remove_unfinished` takes away.
+"""
+
+import contextlib
+import fcntl
+import posixpath
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from recsys.publishing import atomic_folder, point_link, sha256_of
+from recsys.settings import ConfigModel
+from recsys.storage.bucket import Bucket, ConflictError
+from recsys.storage.local import remove_folder
+from recsys.storage.store import Change, DamagedError, StorageError
+
+INDEX_SUFFIX = ".index.json"
+_FORMAT = 1
+_TRANSFERS = 8
+_CONFLICT_SECONDS = 60.0
+_LONGEST_PAUSE_SECONDS = 0.5
+_ATTEMPTS = 5
+
+
+class FileEntry(ConfigModel):
+    """One file of a folder: hexadecimal SHA-256 and bytes."""
+
+    sha256: str
+    size: int
+
+
+class Index(ConfigModel):
+    """What a folder consists of; `upload` is where its objects are.
+
+    `links` are symbolic links within the state root: relative, not followed.
+    """
+
+    format: int
+    upload: str
+    files: dict[str, FileEntry]
+    links: dict[str, str]
+
+
+class Pointer(ConfigModel):
+    """The folder that a pointer leads to."""
+
+    name: str
+
+
+class BucketStore:
+    """See `recsys.storage.Store`.
+
+    Parameters
+    ----------
+    home
+        The state root of this machine.
+    bucket
+        What the machines share.
+    """
+
+    shared = True
+
+    def __init__(self, home: Path, bucket: Bucket) -> None:
+        self._home = home
+        self._bucket = bucket
+
+    # folders
+    def publish(self, key: str) -> None:
+        folder = self._home / key
+        index = _describe(folder)
+        if not index.files:
+            raise FileNotFoundError(f"{folder}: there is no folder to publish")
+        if self._is_published(key, index):
+            return
+        place = f"{key}/{index.upload}"
+        _at_once(lambda name: self._bucket.upload(folder / name, f"{place}/{name}"), index.files)
+        content = index.model_dump_json(indent=1).encode()
+        try:
+            self._bucket.write(_index_key(key), content, expected=None)
+        except ConflictError:
+            # Written meanwhile by another machine, or by this one before its answer got lost.
+            if not self._is_published(key, index):
+                raise StorageError(f"{self._bucket.address(key)}: cannot be written") from None
+        self._mark(key).touch()
+
+    def fetch(self, key: str) -> Path:
+        folder = self._home / key
+        if folder.is_dir():
+            return folder
+        with self._alone(key):
+            if not folder.is_dir():
+                self._copy(key, folder)
+        self._forget_removed(PurePosixPath(key).parent.as_posix())
+        return folder
+
+    def names(self, prefix: str) -> list[str]:
+        return sorted(
+            name.removesuffix(INDEX_SUFFIX)
+            for name in self._bucket.children(prefix)
+            if name.endswith(INDEX_SUFFIX)
+        )
+
+    def read_file(self, key: str, name: str) -> bytes:
+        entry, upload = self._index(key), None
+        if name in entry.files:
+            upload = self._bucket.read(f"{key}/{entry.upload}/{name}")
+        if upload is None:
+            raise FileNotFoundError(f"{self._bucket.address(key)}: has no file {name}")
+        return upload[0]
+
+    def remove(self, key: str) -> bool:
+        if not self._remove_copy(key):
+            return False
+        self._bucket.delete([_index_key(key)])
+        self._bucket.delete(list(self._bucket.below(key)))
+        return True
+
+    def remove_unfinished(self, prefix: str, before: datetime) -> list[str]:
+        groups: dict[tuple[str, str], list[str]] = {}
+        newest: dict[tuple[str, str], datetime] = {}
+        depth = len(PurePosixPath(prefix).parts)
+        for path, written in self._bucket.below(prefix).items():
+            parts = PurePosixPath(path).parts
+            if len(parts) > depth + 2:
+                group = (parts[depth], parts[depth + 1])
+                groups.setdefault(group, []).append(path)
+                newest[group] = max(newest.get(group, written), written)
+        removed = []
+        for (name, upload), paths in groups.items():
+            if newest[name, upload] < before and self._upload_of(f"{prefix}/{name}") != upload:
+                self._bucket.delete(paths)
+                removed.append(f"{name}/{upload}")
+        return sorted(removed)
+
+    # pointers
+    def leads_to(self, pointer: str) -> str | None:
+        content = self.read(pointer)
+        return None if content is None else self._parse_pointer(pointer, content)
+
+    def follow(self, pointer: str, key: str) -> None:
+        link, folder = self._home / pointer, self._home / key
+        if not link.is_symlink() or link.resolve() != folder.resolve():
+            point_link(link, folder)
+
+    def point(self, pointer: str, key: str, may_replace: Callable[[str | None], bool]) -> bool:
+        name = PurePosixPath(key).name
+        content = Pointer(name=name).model_dump_json().encode()
+        agreed = False
+
+        def move(before: bytes | None) -> bytes:
+            nonlocal agreed
+            current = None if before is None else self._parse_pointer(pointer, before)
+            agreed = may_replace(current)
+            if not agreed:
+                raise _RefusedError
+            return content
+
+        with contextlib.suppress(_RefusedError):
+            self.change(pointer, move)
+        if agreed:
+            self.follow(pointer, key)
+        return agreed
+
+    # files
+    def read(self, key: str) -> bytes | None:
+        found = self._bucket.read(key)
+        return None if found is None else found[0]
+
+    def change(self, key: str, change: Change) -> bytes:
+        deadline = time.monotonic() + _CONFLICT_SECONDS
+        pause = 0.01
+        written: bytes | None = None
+        while True:
+            found = self._bucket.read(key)
+            before = None if found is None else found[0]
+            if written is not None and before == written:
+                return written  # it was this write that was answered as a conflict with itself
+            written = change(before)
+            if written == before:
+                return written
+            try:
+                self._bucket.write(key, written, expected=None if found is None else found[1])
+            except ConflictError:
+                if time.monotonic() > deadline:
+                    raise StorageError(
+                        f"{self._bucket.address(key)}: others changed it at every attempt in "
+                        f"{_CONFLICT_SECONDS:g} seconds"
+                    ) from None
+                time.sleep(random.uniform(0, pause))  # noqa: S311 - only spreads the attempts
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            else:
+                return written
+
+    # inside
+    def _copy(self, key: str, folder: Path) -> None:
+        """Fetch a folder. What is removed and published again meanwhile is looked up again."""
+        for _ in range(_ATTEMPTS):
+            index = self._index(key)
+            try:
+                self._copy_all(key, index, folder)
+            except FileNotFoundError as error:
+                if self._upload_of(key) == index.upload:
+                    raise DamagedError(
+                        f"{self._bucket.address(key)}: the index lists a file that does not "
+                        f"exist: {error}"
+                    ) from error
+            else:
+                return
+        raise StorageError(f"{self._bucket.address(key)}: changes faster than it can be read")
+
+    def _copy_all(self, key: str, index: Index, folder: Path) -> None:
+        for name in (*index.files, *index.links):
+            if PurePosixPath(name).is_absolute() or not _stays_inside("", name):
+                raise self._bad_path(key, name)
+        for name, target in index.links.items():
+            if not _stays_inside(f"{key}/{name}/..", target):
+                raise self._bad_path(key, target)
+        with atomic_folder(folder) as temporary:
+            _at_once(lambda name: self._copy_file(key, index, name, temporary), index.files)
+            for name, target in index.links.items():
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / name).symlink_to(target)
+
+    def _bad_path(self, key: str, path: str) -> DamagedError:
+        address = self._bucket.address(_index_key(key))
+        return DamagedError(f"{address}: {path!r} lies outside of where it belongs")
+
+    def _copy_file(self, key: str, index: Index, name: str, into: Path) -> None:
+        target = into / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = f"{key}/{index.upload}/{name}"
+        if self._bucket.download(source, target) != index.files[name].sha256:
+            raise DamagedError(
+                f"{self._bucket.address(source)}: its content is not what was published (the "
+                f"sha256 is not the one in {_index_key(key)}); restore the object, or publish anew"
+            )
+
+    def _index(self, key: str) -> Index:
+        """Raises `FileNotFoundError` if there is no folder `key`."""
+        found = self._bucket.read(_index_key(key))
+        address = self._bucket.address(_index_key(key))
+        if found is None:
+            raise FileNotFoundError(f"{address}: does not exist")
+        try:
+            index = Index.model_validate_json(found[0])
+        except ValidationError as error:
+            raise DamagedError(f"{address}: is not the index of a folder: {error}") from error
+        if index.format != _FORMAT:
+            raise DamagedError(f"{address}: has format {index.format}, this code knows {_FORMAT}")
+        return index
+
+    def _is_published(self, key: str, wanted: Index) -> bool:
+        """Raises `FileExistsError` if the store has a folder `key` with other content."""
+        try:
+            found = self._index(key)
+        except FileNotFoundError:
+            return False
+        if (found.files, found.links) != (wanted.files, wanted.links):
+            raise FileExistsError(
+                f"{self._bucket.address(key)} is already published with other content; published "
+                "folders never change"
+            )
+        return True
+
+    def _upload_of(self, key: str) -> str | None:
+        try:
+            return self._index(key).upload
+        except FileNotFoundError:
+            return None
+
+    def _parse_pointer(self, pointer: str, content: bytes) -> str:
+        try:
+            return Pointer.model_validate_json(content).name
+        except ValidationError as error:
+            raise DamagedError(
+                f"{self._bucket.address(pointer)}: is not a pointer to a folder: {error}"
+            ) from error
+
+    @contextlib.contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """One process of this machine at a time; the file also marks a copy as the store's."""
+        mark = self._mark(key)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        with mark.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _mark(self, key: str) -> Path:
+        place = self._home / key
+        return place.with_name(f".{place.name}.lock")
+
+    def _forget_removed(self, prefix: str) -> None:
+        """Remove copies of folders that the store does not have any more, unless they are read."""
+        with contextlib.suppress(StorageError):
+            self._forget_all_but(prefix, set(self.names(prefix)))
+
+    def _forget_all_but(self, prefix: str, kept: set[str]) -> None:
+        for mark in (self._home / prefix).glob(".*.lock"):
+            name = mark.name.removeprefix(".").removesuffix(".lock")
+            if name not in kept:
+                self._remove_copy(f"{prefix}/{name}")
+
+    def _remove_copy(self, key: str) -> bool:
+        gone = remove_folder(self._home / key)
+        if gone:
+            self._mark(key).unlink(missing_ok=True)
+        return gone
+
+
+class _RefusedError(Exception):
+    """`may_replace` said no."""
+
+
+def _index_key(key: str) -> str:
+    return f"{key}{INDEX_SUFFIX}"
+
+
+def _describe(folder: Path) -> Index:
+    """What `folder` consists of, for a new upload of it."""
+    entries = sorted(folder.rglob("*"))
+    names = {path: path.relative_to(folder).as_posix() for path in entries}
+    return Index(
+        format=_FORMAT,
+        upload=uuid4().hex,
+        files={
+            names[path]: FileEntry(sha256=sha256_of(path), size=path.stat().st_size)
+            for path in entries
+            if path.is_file() and not path.is_symlink()
+        },
+        links={names[path]: str(path.readlink()) for path in entries if path.is_symlink()},
+    )
+
+
+def _stays_inside(start: str, path: str) -> bool:
+    """Whether the relative `path` from `start` does not lead out of the root of keys."""
+    led_to = posixpath.normpath(posixpath.join("/root", start, path))
+    return not path.startswith("/") and led_to.startswith("/root/")
+
+
+def _at_once(transfer: Callable[[str], None], names: Iterable[str]) -> None:
+    """Transfer several files at a time; raises what one of them raises."""
+    with ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="transfer") as pool:
+        for _ in pool.map(transfer, names):
+            pass

@@ -1,0 +1,116 @@
+"""``file://``: the state root of one machine is the store."""
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock
+
+from recsys.publishing import point_link, write_bytes
+from recsys.storage.store import Change, DamagedError
+
+_LOCK_SECONDS = 60.0
+DOOMED_PREFIX = ".removed-"
+LEASED_FILE = "manifest.json"
+"""A reader's shared lock on this file keeps its folder on the disk."""
+
+
+class LocalStore:
+    """Nothing is copied: what is published is where it belongs already.
+
+    Locks hold among the processes of one machine, and end with a process. For several machines,
+    use a bucket.
+    """
+
+    shared = False
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def publish(self, key: str) -> None:
+        if not (self._home / key).is_dir():
+            raise FileNotFoundError(f"{self._home / key}: there is no folder to publish")
+
+    def fetch(self, key: str) -> Path:
+        folder = self._home / key
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: does not exist")
+        return folder
+
+    def names(self, prefix: str) -> list[str]:
+        root = self._home / prefix
+        if not root.is_dir():
+            return []
+        return sorted(
+            entry.name
+            for entry in root.iterdir()
+            if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith(".")
+        )
+
+    def read_file(self, key: str, name: str) -> bytes:
+        return (self._home / key / name).read_bytes()
+
+    def remove(self, key: str) -> bool:
+        return remove_folder(self._home / key)
+
+    def remove_unfinished(self, prefix: str, before: datetime) -> list[str]:
+        """Nothing: a folder gets its name when it is complete."""
+        return []
+
+    def leads_to(self, pointer: str) -> str | None:
+        link = self._home / pointer
+        if link.is_symlink():
+            return link.readlink().name
+        if link.exists():
+            raise DamagedError(f"{link}: expected a link to a published folder")
+        return None
+
+    def follow(self, pointer: str, key: str) -> None:
+        """Nothing: the link is the pointer."""
+
+    def point(self, pointer: str, key: str, may_replace: Callable[[str | None], bool]) -> bool:
+        link = self._home / pointer
+        with self._alone(link):
+            if not may_replace(self.leads_to(pointer)):
+                return False
+            point_link(link, self._home / key)
+        return True
+
+    def read(self, key: str) -> bytes | None:
+        try:
+            return (self._home / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def change(self, key: str, change: Change) -> bytes:
+        path = self._home / key
+        with self._alone(path):
+            content = change(self.read(key))
+            write_bytes(path, content)
+        return content
+
+    def _alone(self, path: Path) -> FileLock:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(f"{path}.lock", timeout=_LOCK_SECONDS)
+
+
+def remove_folder(folder: Path) -> bool:
+    """Remove a folder unless a process holds the shared lock on its manifest (reads it).
+
+    Its name goes first, so that a reader finds all of it or nothing.
+    """
+    doomed = folder.with_name(f"{DOOMED_PREFIX}{folder.name}-{uuid4().hex[:8]}")
+    with contextlib.ExitStack() as held, contextlib.suppress(FileNotFoundError):
+        if (folder / LEASED_FILE).is_file():
+            manifest = held.enter_context((folder / LEASED_FILE).open("rb"))
+            try:
+                fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+    return True

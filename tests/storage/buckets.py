@@ -1,0 +1,88 @@
+"""Buckets on a real S3 API, and state roots of machines that share one."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import requests
+
+from recsys.settings import REPOSITORY, Settings
+from tests.conftest import find_free_port
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "shop", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+_START_SECONDS = 60.0
+
+
+@contextlib.contextmanager
+def s3_server(log: Path) -> Iterator[str]:
+    """The server's address; installs it into ``.venv-s3`` if that was not done yet."""
+    subprocess.run(["make", "--silent", "s3-server"], cwd=REPOSITORY, check=True)
+    port = find_free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                str(REPOSITORY / ".venv-s3" / "bin" / "python"),
+                str(Path(__file__).with_name("s3_server.py")),
+                str(port),
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | CREDENTIALS,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(process, address, log)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def new_bucket(address: str) -> str:
+    """An empty bucket; its ``s3://`` address with a prefix."""
+    name = f"shop-{uuid4().hex[:12]}"
+    requests.put(f"{address}/{name}", timeout=10).raise_for_status()
+    return f"s3://{name}/production"
+
+
+def machine(home: Path, url: str, address: str) -> Settings:
+    """Settings of a machine whose shared state is in the bucket `url`."""
+    (home / "config").mkdir(parents=True)
+    (home / "config" / "storage.yaml").write_text(
+        f"url: {url}\nendpoint: {address}\nretry_seconds: 5\n", encoding="utf-8"
+    )
+    return Settings(home)
+
+
+def objects(address: str, url: str) -> list[str]:
+    """Keys of all objects of the bucket below its prefix."""
+    bucket, prefix = url.removeprefix("s3://").split("/")
+    answer = requests.get(f"{address}/{bucket}?list-type=2", timeout=10)
+    keys = answer.text.split("<Key>")[1:]
+    return sorted(key.split("</Key>")[0].removeprefix(f"{prefix}/") for key in keys)
+
+
+def put_object(address: str, url: str, key: str, content: bytes) -> None:
+    """Write an object past the store."""
+    address = f"{address}/{url.removeprefix('s3://')}/{key}"
+    requests.put(address, data=content, timeout=10).raise_for_status()
+
+
+def delete_object(address: str, url: str, key: str) -> None:
+    """Delete an object past the store."""
+    address = f"{address}/{url.removeprefix('s3://')}/{key}"
+    requests.delete(address, timeout=10).raise_for_status()
+
+
+def _wait_for(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(requests.ConnectionError):
+            requests.get(address, timeout=5)
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"the S3 server did not start: {log.read_text()}")
