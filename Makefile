@@ -14,7 +14,7 @@ REVIEWS ?=
 PRODUCTS ?=
 UP_OPTIONS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(REVIEWS),--reviews "$(REVIEWS)") $(if $(PRODUCTS),--products "$(PRODUCTS)")
 
-.PHONY: help up down status logs test lint lock clean-python s3-server
+.PHONY: help up down status logs test lint spark lock clean-python s3-server
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,8 @@ test: $(VENV)/.installed-dev s3-server ## Check style and types, run the tests
 lint: $(VENV)/.installed-dev ## Check style and types only
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+spark: $(VENV)/.installed-spark ## Install PySpark, for `engine: spark` (450 MB; needs Java 17)
+
 lock: $(VENV)/.installed-dev ## Compile requirements*.in into pinned requirements*.txt
 	@# The CPU build of torch has a local version label that the index does not know.
 	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.txt requirements.in
@@ -47,6 +49,7 @@ lock: $(VENV)/.installed-dev ## Compile requirements*.in into pinned requirement
 	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-dev.txt requirements-dev.in
 	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-cluster.txt requirements-cluster.in
 	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-s3server.txt requirements-s3server.in
+	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-spark.txt requirements-spark.in
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else "error: Python %d.%d is not supported; install 3.11 or 3.12, or name one: make up PYTHON=python3.11" % v)'
@@ -60,7 +63,7 @@ $(VENV)/.installed: requirements.txt | $(BIN)/python
 	@$(BIN)/python -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "recsys.pth").write_text(str(pathlib.Path("include").resolve()) + "\n")'
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed $(VENV)/.installed-spark
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
@@ -70,4 +73,8 @@ $(S3_VENV)/.installed: requirements-s3server.txt | $(BIN)/python
 	@echo "Installing the S3 server of the tests"
 	@$(BIN)/python -m venv $(S3_VENV)
 	@$(S3_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-s3server.txt
+	@touch $@
+
+$(VENV)/.installed-spark: requirements-spark.txt $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-spark.txt
 	@touch $@

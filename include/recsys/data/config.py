@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from pydantic import Field
 
 from recsys.settings import ConfigModel, Settings
+from recsys.spark.config import Engine
 
 CONFIG_NAME = "data.yaml"
 
@@ -13,6 +14,7 @@ class DataConfig(ConfigModel):
     """What a refresh accepts, when it is incremental and what it keeps."""
 
     source: str
+    engine: Engine = Engine.PANDAS
     max_invalid_fraction: float = Field(default=0.2, ge=0, le=1)
     max_shrink_fraction: float = Field(default=0.5, ge=0, le=1)
     earliest: date = date(2000, 1, 1)

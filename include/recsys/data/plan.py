@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from recsys.data.versions import PublishedVersion, list_versions, open_version
 from recsys.data.writing import ROW_KEYS_FILE, code_version
 from recsys.publishing import sha256_of
 from recsys.settings import Settings
+from recsys.spark.config import Engine
 
 _THREADS = 2
 
@@ -83,6 +85,7 @@ class Plan:
     catalogue: str
     invalid_fraction: float
     dry_run: bool
+    engine: Engine = Engine.PANDAS
 
     @property
     def end(self) -> datetime:
@@ -93,7 +96,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Plan":
-        return cls(**{**content, "strategy": Strategy(content["strategy"])})
+        return cls(**{**content, "strategy": Strategy(content["strategy"]), "engine": Engine(content["engine"])})
 
 
 @dataclass
@@ -120,16 +123,28 @@ class View:
 
 
 def read_view(
-    settings: Settings, source: Source, config: DataConfig, *, as_of: datetime, now: datetime
+    settings: Settings,
+    source: Source,
+    config: DataConfig,
+    *,
+    as_of: datetime,
+    now: datetime,
+    read_files: Callable[[Sequence[Path]], list[CleanRows]] | None = None,
 ) -> View:
     """Read and check the source's files and everything staged.
+
+    `read_files` reads the review files in another way than one after the other into memory.
 
     Raises `SourceError` if one of the source's files cannot be used.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         digests = pool.map(sha256_of, (*source.review_files, *source.product_files))
         catalogue = pool.submit(read_catalogue, source)
-        parts = [_read_part(path, source, config, as_of, now) for path in source.review_files]
+        parts = (
+            read_files(source.review_files)
+            if read_files is not None
+            else [_read_part(path, source, config, as_of, now) for path in source.review_files]
+        )
         staged = read_staged(settings, source, config, as_of=as_of, now=now)
         products = catalogue.result()
         described: list[dict[str, Any]] = [
@@ -173,7 +188,8 @@ def concatenate(parts: list[CleanRows]) -> CleanRows:
     if len(parts) == 1:
         return parts[0]
     return CleanRows(
-        pd.concat([part.accepted for part in parts], ignore_index=True),
+        # Rows that were read elsewhere are here by their keys alone.
+        pd.concat([part.accepted for part in parts], ignore_index=True, join="inner"),
         pd.concat([part.rejected for part in parts], ignore_index=True),
         sum(part.later for part in parts),
         sum(part.repeated for part in parts),
@@ -226,6 +242,7 @@ def make_plan(
         catalogue=catalogue,
         invalid_fraction=view.invalid_fraction,
         dry_run=dry_run,
+        engine=config.engine,
     )
 
 

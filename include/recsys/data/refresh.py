@@ -20,13 +20,13 @@ import pandas as pd
 from recsys.data import schema
 from recsys.data.comments import score_view
 from recsys.data.config import DataConfig, load_data_config
-from recsys.data.dataset import build_dataset
+from recsys.data.dataset import Dataset, build_dataset
 from recsys.data.events import add_keys, latest_rows
 from recsys.data.inbox import archive_staged
 from recsys.data.plan import ASKED_FOR, Plan, Strategy, View, make_plan, new_rows, read_view
 from recsys.data.quarantine import write_quarantine
 from recsys.data.retention import prune
-from recsys.data.sources import resolve_source
+from recsys.data.sources import Source, resolve_source
 from recsys.data.staging import seal_segments
 from recsys.data.versions import SCHEMA_VERSION, open_version, publish, shows_later
 from recsys.data.writing import code_version, write_files
@@ -34,6 +34,9 @@ from recsys.errors import InputError
 from recsys.publishing import sync_folder, sync_tree, write_json
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
+from recsys.spark import refresh as spark_refresh
+from recsys.spark.config import Engine
+from recsys.spark.session import engine_session
 
 PLAN_FILE = "plan.json"
 ROWS_FILE = "rows.feather"
@@ -66,11 +69,13 @@ def run_refresh(
     the input cannot be trusted.
     """
     work = work_folder(settings, uuid4().hex)
+    engine = load_data_config(settings).engine
     try:
-        plan_refresh(settings, work, interval, force_full=force_full, dry_run=dry_run)
-        ingest(settings, work)
-        score_comments(settings, work)
-        assemble(settings, work)
+        with engine_session(engine, settings, work):
+            plan_refresh(settings, work, interval, force_full=force_full, dry_run=dry_run)
+            ingest(settings, work)
+            score_comments(settings, work)
+            assemble(settings, work)
         return publish_version(settings, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -105,7 +110,8 @@ def plan_refresh(
     now = datetime.now(UTC)
     if not dry_run:
         seal_segments(settings)
-    view = read_view(settings, source, config, as_of=interval.end, now=now)
+    shutil.rmtree(work, ignore_errors=True)
+    view = _read_view(settings, source, config, work, as_of=interval.end, now=now)
     plan = make_plan(
         settings,
         config,
@@ -120,8 +126,7 @@ def plan_refresh(
         write_quarantine(settings, plan.version_id, view.rejected)
     _refuse_bad_input(plan, config)
     _refuse_lost_columns(settings, plan)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir(parents=True, exist_ok=True)
     if _makes_version(plan):
         _hand_over(settings, work, plan, view)
     write_json(work / PLAN_FILE, plan.to_json())
@@ -137,6 +142,21 @@ def ingest(settings: Settings, work: Path) -> Summary:
     plan = _read_plan(work)
     if not _makes_version(plan):
         return {"skipped": plan.reason}
+    if plan.engine is Engine.SPARK:
+        accepted, merged = spark_refresh.write_latest(settings, work, work / VIEW_FILE), 0
+    else:
+        accepted, merged = _write_latest(settings, work, plan)
+    _refuse_shrinking(settings, plan, accepted)
+    return {
+        "accepted": accepted,
+        "superseded": plan.rows_valid + plan.rows_repeated - accepted,
+        "merged_with": merged,
+        "seconds": _since(started),
+    }
+
+
+def _write_latest(settings: Settings, work: Path, plan: Plan) -> tuple[int, int]:
+    """Write the latest rows; their number, and that of the previous version's rows among all."""
     rows = pd.read_feather(work / ROWS_FILE)
     merged = 0
     if plan.strategy is Strategy.INCREMENTAL and plan.previous_version:
@@ -147,14 +167,8 @@ def ingest(settings: Settings, work: Path) -> Summary:
         merged = len(existing)
         rows = pd.concat([existing.drop(columns=schema.EVENT), rows], ignore_index=True)
     view = latest_rows(rows)
-    _refuse_shrinking(settings, plan, len(view))
     view.to_feather(work / VIEW_FILE, compression="uncompressed")
-    return {
-        "accepted": len(view),
-        "superseded": plan.rows_valid + plan.rows_repeated - len(view),
-        "merged_with": merged,
-        "seconds": _since(started),
-    }
+    return len(view), merged
 
 
 def score_comments(settings: Settings, work: Path) -> Summary:
@@ -176,15 +190,13 @@ def assemble(settings: Settings, work: Path) -> Summary:
     plan = _read_plan(work)
     if not _makes_version(plan):
         return {"skipped": plan.reason}
-    rows = pd.read_feather(work / VIEW_FILE)
-    rows[schema.COMMENT_QUALITY] = np.load(work / QUALITY_FILE)
-    dataset = build_dataset(rows, pd.read_feather(work / CATALOGUE_FILE))
+    dataset = _build(settings, work, plan)
     folder = work / VERSION_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     files = write_files(folder, dataset, np.load(work / KEYS_FILE))
     comments = json.loads((work / SCORES_FILE).read_text(encoding="utf-8"))
-    manifest = _manifest(plan, files, comments, len(rows), shows_later(settings, plan.end))
+    manifest = _manifest(plan, files, comments, dataset.stats["interactions"], shows_later(settings, plan.end))
     write_json(folder / schema.MANIFEST_FILE, manifest)
     return {
         "users": dataset.stats["users"],
@@ -193,6 +205,17 @@ def assemble(settings: Settings, work: Path) -> Summary:
         "rows_by_split": dataset.stats["rows_by_split"],
         "seconds": _since(started),
     }
+
+
+def _build(settings: Settings, work: Path, plan: Plan) -> Dataset:
+    catalogue = pd.read_feather(work / CATALOGUE_FILE)
+    if plan.engine is Engine.SPARK:
+        return spark_refresh.assemble(
+            settings, work, work / VIEW_FILE, work / QUALITY_FILE, catalogue
+        )
+    rows = pd.read_feather(work / VIEW_FILE)
+    rows[schema.COMMENT_QUALITY] = np.load(work / QUALITY_FILE)
+    return build_dataset(rows, catalogue)
 
 
 def publish_version(settings: Settings, work: Path) -> Summary:
@@ -240,7 +263,9 @@ def _is_known_dirt(settings: Settings, plan: Plan) -> bool:
 def _tidy(work: Path) -> None:
     """Remove what only the finished steps needed; the plan stays for a repeated last step."""
     for entry in work.iterdir():
-        if entry.name != PLAN_FILE:
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != PLAN_FILE:
             entry.unlink()
 
 
@@ -248,11 +273,26 @@ def _makes_version(plan: Plan) -> bool:
     return not plan.dry_run and plan.strategy is not Strategy.NOTHING_NEW
 
 
+def _read_view(
+    settings: Settings,
+    source: Source,
+    config: DataConfig,
+    work: Path,
+    *,
+    as_of: datetime,
+    now: datetime,
+) -> View:
+    if config.engine is Engine.SPARK:
+        return spark_refresh.read_view(settings, source, config, work, as_of=as_of, now=now)
+    return read_view(settings, source, config, as_of=as_of, now=now)
+
+
 def _hand_over(settings: Settings, work: Path, plan: Plan, view: View) -> None:
-    rows = view.reviews.accepted
-    if plan.strategy is Strategy.INCREMENTAL and plan.previous_version:
-        rows = new_rows(rows, open_version(settings, plan.previous_version))
-    rows.to_feather(work / ROWS_FILE, compression="uncompressed")
+    if plan.engine is Engine.PANDAS:  # Spark's are there
+        rows = view.reviews.accepted
+        if plan.strategy is Strategy.INCREMENTAL and plan.previous_version:
+            rows = new_rows(rows, open_version(settings, plan.previous_version))
+        rows.to_feather(work / ROWS_FILE, compression="uncompressed")
     view.products.accepted.to_feather(work / CATALOGUE_FILE, compression="uncompressed")
     np.save(work / KEYS_FILE, view.row_keys)
 
@@ -313,6 +353,7 @@ def _manifest(
         "created_at": datetime.now(UTC).isoformat(),
         "strategy": plan.strategy.value,
         "reason": plan.reason,
+        "engine": plan.engine.value,
         "previous_version": plan.previous_version,
         "source": plan.source,
         "sources": plan.files,

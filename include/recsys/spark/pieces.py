@@ -1,0 +1,136 @@
+"""Raw files cut into pieces that can be read by themselves, each a file of the same kind.
+
+A CSV file is cut only where a record begins: at the end of a line, outside quotes, before a line
+that is a whole record by itself. Where a quote never closes there is no such place; the piece then
+ends before the next line that is a whole record, which is where `recsys.data.repair` goes on as
+well. A piece therefore says the same by itself as it does within its file.
+"""
+
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.data.repair import MAX_LINE_CHARACTERS, fields_of
+
+_QUOTE, _LINE_END = b'"', b"\n"
+# After so many lines without a place outside quotes, a quote is taken for one that never closes.
+_LINES_TO_LOOK_AT = 2_000
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a raw file.
+
+    Attributes
+    ----------
+    path
+        Where it lies; the whole file itself if that was not cut.
+    original
+        The file it was cut from.
+    rows_before
+        Rows of the original before this piece; None if that is the number of those that are read
+        from the pieces before it.
+    """
+
+    path: Path
+    original: Path
+    rows_before: int | None = 0
+
+
+def cut(path: Path, folder: Path, piece_bytes: int, encoding: str) -> list[Piece]:
+    """Cut `path` into pieces of about `piece_bytes` in the new `folder`.
+
+    A file that is smaller stays where it is, and so does one whose encoding hides line ends.
+    Raises what opening and reading the file raises.
+    """
+    packed = path.suffix == ".gz"
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    plain = "\n".encode(encoding) == _LINE_END
+    if not packed and (path.stat().st_size <= piece_bytes or not plain):
+        return [Piece(path, path)]
+    folder.mkdir(parents=True)
+    if suffix == ".parquet":
+        return list(_cut_parquet(path, folder, piece_bytes))
+    with cast("IO[bytes]", gzip.open(path) if packed else path.open("rb")) as file:
+        if suffix == ".jsonl":
+            return list(_cut_lines(path, file, folder, piece_bytes))
+        return list(_cut_csv(path, file, folder, piece_bytes, encoding)) or [Piece(path, path)]
+
+
+def _cut_parquet(path: Path, folder: Path, piece_bytes: int) -> Iterator[Piece]:
+    source = pq.ParquetFile(path)
+    rows_at_once = max(1, piece_bytes * source.metadata.num_rows // path.stat().st_size)
+    rows = 0
+    for batch in source.iter_batches(batch_size=rows_at_once):
+        piece = Piece(folder / f"{rows:012}.parquet", path, rows)
+        pq.write_table(pa.Table.from_batches([batch]), piece.path)
+        rows += len(batch)
+        yield piece
+
+
+def _cut_lines(path: Path, file: IO[bytes], folder: Path, piece_bytes: int) -> Iterator[Piece]:
+    lines = 0
+    while block := file.read(piece_bytes):
+        piece = Piece(folder / f"{lines:012}.jsonl", path, lines)
+        with piece.path.open("wb") as target:
+            target.write(block)
+            if not block.endswith(_LINE_END):
+                _copy_line(file, target)
+                lines += 1
+        lines += block.count(_LINE_END)
+        yield piece
+
+
+def _cut_csv(
+    path: Path, file: IO[bytes], folder: Path, piece_bytes: int, encoding: str
+) -> Iterator[Piece]:
+    header = file.readline(MAX_LINE_CHARACTERS)
+    if header.count(_QUOTE) % 2 or not header.endswith(_LINE_END):
+        return  # nothing to go by
+    columns = len(fields_of(header.decode(encoding, "replace")))
+    number, first = 0, b""
+    while block := first + file.read(piece_bytes):
+        piece = Piece(folder / f"{number:05}.csv", path, None)
+        with piece.path.open("wb") as target:
+            target.write(header)
+            target.write(block)
+            quotes = block.count(_QUOTE)
+            if not block.endswith(_LINE_END):
+                quotes += _copy_line(file, target)
+            first = _copy_to_next_record(file, target, quotes, columns, encoding)
+        number += 1
+        yield piece
+
+
+def _copy_to_next_record(
+    file: IO[bytes], target: IO[bytes], quotes: int, columns: int, encoding: str
+) -> bytes:
+    """Copy the lines before the next record; its first line, or nothing at the end of the file."""
+    looked_at = 0
+    while line := file.readline(MAX_LINE_CHARACTERS):
+        whole = len(fields_of(line.decode(encoding, "replace"))) == columns
+        if whole and (quotes % 2 == 0 or looked_at >= _LINES_TO_LOOK_AT):
+            return line
+        target.write(line)
+        quotes += line.count(_QUOTE)
+        if not line.endswith(_LINE_END):
+            quotes += _copy_line(file, target)
+        looked_at += 1
+    return b""
+
+
+def _copy_line(file: IO[bytes], target: IO[bytes]) -> int:
+    """Copy to the end of the line, however far that is; the number of its quotes."""
+    quotes = 0
+    while part := file.readline(MAX_LINE_CHARACTERS):
+        target.write(part)
+        quotes += part.count(_QUOTE)
+        if part.endswith(_LINE_END):
+            break
+    return quotes

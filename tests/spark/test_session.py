@@ -1,0 +1,103 @@
+"""What is said where Spark cannot be used, and what is left after a session."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recsys.spark.config import Engine, SparkConfig
+from recsys.spark.session import SparkError, engine_session, find_java, spark_session
+from tests.spark.cluster import java_is_missing
+
+
+def fake_java(folder: Path, version: str) -> None:
+    java = folder / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
+    java.chmod(java.stat().st_mode | stat.S_IXUSR)
+
+
+def test_a_machine_without_java_is_told_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SparkError, match="needs Java 17 or later; install it or set engine"):
+        find_java()
+
+
+def test_an_old_java_is_refused(monkeypatch, tmp_path):
+    fake_java(tmp_path / "old", "1.8.0_402")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "old"))
+    with pytest.raises(SparkError, match=r"1\.8\.0_402"):
+        find_java()
+    fake_java(tmp_path / "new", "21.0.1")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "new"))
+    assert find_java() == tmp_path / "new" / "bin" / "java"
+
+
+def test_without_pyspark_the_target_that_installs_it_is_named(tmp_path):
+    fake_java(tmp_path, "17.0.1")
+    code = (
+        "import sys; sys.modules['pyspark'] = None\n"
+        "from pathlib import Path\n"
+        "from recsys.spark.config import SparkConfig\n"
+        "from recsys.spark.session import spark_session\n"
+        "with spark_session(SparkConfig(), Path('x')): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "JAVA_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert "install it by `make spark` or set engine: pandas" in done.stderr
+
+
+def test_pandas_needs_no_session(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with engine_session(Engine.PANDAS, settings, tmp_path):
+        pass
+
+
+LEAVES_NOTHING = """
+import os, sys
+from pathlib import Path
+import psutil
+from recsys.spark.config import SparkConfig
+from recsys.spark.session import spark_session
+folder = Path(sys.argv[1])
+try:
+    with spark_session(SparkConfig(), folder) as session:
+        assert session.range(10, numPartitions=4).count() == 10
+        javas = [p for p in psutil.Process().children(recursive=True) if p.name() == "java"]
+        open_to = {c.laddr.ip.removeprefix("::ffff:") for p in javas
+                   for c in p.net_connections() if c.status == "LISTEN"}
+        print(len(javas), *open_to)
+        raise RuntimeError("in the middle")
+except RuntimeError:
+    pass
+print(any(p.is_running() for p in javas), folder.exists(), "SPARK_HOME" in os.environ)
+"""
+
+
+@pytest.mark.skipif(java_is_missing(), reason="there is no java on this machine")
+def test_a_session_listens_on_loopback_and_leaves_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES_NOTHING, str(tmp_path / "spark")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.stdout.splitlines() == ["3 127.0.0.1", "False False False"], done.stderr
+
+
+@pytest.mark.usefixtures("spark")
+def test_an_inner_session_is_the_outer_one(tmp_path):
+    with spark_session(SparkConfig(), tmp_path / "inner") as one:
+        assert not (tmp_path / "inner").exists()
+        with spark_session(SparkConfig(), tmp_path / "inner") as two:
+            assert one is two
+    assert one.range(3).count() == 3

@@ -1,0 +1,186 @@
+"""A refresh on Spark publishes what a refresh without Spark does."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys.data.refresh import RefreshError, ingest, plan_refresh, run_refresh, work_folder
+from recsys.data.sample import write_sample_shop
+from recsys.data.sources import SourceError
+from recsys.data.staging import append_events
+from recsys.data.versions import PublishedVersion, current_version
+from recsys.settings import Settings
+from tests.data.shop import END, interval, quarantined, refresh, row, write_shop
+from tests.spark.cluster import use_spark
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[tuple[Settings, Settings]]:
+    """Two empty state roots: without Spark, and with it in many small pieces and ranges."""
+    plain, spark = Settings(tmp_path / "plain"), Settings(tmp_path / "spark")
+    use_spark(spark)
+    yield plain, spark
+    assert not list(spark.work.glob("*-spark"))
+
+
+def assert_same_version(spark: Settings, plain: Settings) -> PublishedVersion:
+    ours, theirs = current_version(spark), current_version(plain)
+    assert (ours.manifest["engine"], theirs.manifest["engine"]) == ("spark", "pandas")
+    pd.testing.assert_frame_equal(ours.interactions(), theirs.interactions())
+    pd.testing.assert_frame_equal(ours.user_metadata(), theirs.user_metadata())
+    pd.testing.assert_frame_equal(ours.products(), theirs.products())
+    assert ours.mappings() == theirs.mappings()
+    assert (ours.matrix() != theirs.matrix()).nnz == 0
+    np.testing.assert_array_equal(ours.popularity(), theirs.popularity())
+    assert ours.stats() == theirs.stats()
+    for name in ("rows", "quarantined_by_reason", "columns", "inputs", "catalogue", "comments"):
+        given, expected = (version.manifest[name] for version in (ours, theirs))
+        if name == "comments":
+            given, expected = ({**found, "seconds": 0} for found in (given, expected))
+        assert given == expected, name
+    keys = [np.load(version.path / "row_keys.npy") for version in (ours, theirs)]
+    np.testing.assert_array_equal(*keys)
+    ours.verify()
+    return ours
+
+
+def test_hasaki_is_the_same_on_both_engines(both, shared_data):
+    for settings in both:
+        (settings.raw).mkdir(parents=True)
+        (settings.raw / "hasaki").symlink_to(shared_data / "hasaki")
+        (settings.home / "data" / "source.json").write_text(json.dumps({"source": "hasaki"}))
+        run_refresh(settings, interval())
+    plain, spark = both
+    version = assert_same_version(spark, plain)
+    assert len(version.interactions()) > 15_000
+    assert_same_quarantine(spark, plain)
+
+
+def assert_same_quarantine(spark: Settings, plain: Settings) -> None:
+    theirs = quarantined(plain)
+    ours = quarantined(spark)
+    moved = ours["file"].str.replace(str(spark.home), str(plain.home), regex=False)
+    pd.testing.assert_frame_equal(ours.assign(file=moved), theirs)
+
+
+DIRT = [
+    row(rating=9),
+    row(product=""),
+    row(time="yesterday"),
+    "too,few",
+    row(comment='"two\nlines, one comma"'),
+    row(user="late", time="2025-03-05 10:00:00"),
+]
+
+
+def dirty_rows() -> list[str]:
+    rows = [
+        row(f"u{number % 211}", number % 7, 1 + number % 5, f"2025-01-{1 + number % 28:02} 08:00")
+        for number in range(3_000)
+    ]
+    for number, bad in enumerate(DIRT * 4):
+        rows.insert(97 * number, bad)
+    return rows
+
+
+def test_dirt_is_found_at_the_same_rows(both):
+    for settings in both:
+        write_shop(settings, dirty_rows())
+        refresh(settings)
+    plain, spark = both
+    assert_same_version(spark, plain)
+    assert_same_quarantine(spark, plain)
+    assert len(quarantined(plain)) == 16
+
+
+def test_a_quote_that_never_closes_costs_its_own_row(both):
+    rows = dirty_rows()
+    rows.insert(1_500, row(comment='"never closed'))
+    for settings in both:
+        write_shop(settings, rows)
+        refresh(settings)
+    plain, spark = both
+    pd.testing.assert_frame_equal(
+        current_version(spark).interactions(), current_version(plain).interactions()
+    )
+    reasons = [set(quarantined(settings)["reason"]) for settings in both]
+    assert reasons[0] == reasons[1]
+
+
+@pytest.mark.parametrize("kind", ["csv.gz", "jsonl", "parquet"])
+def test_every_kind_of_file_is_read_the_same(both, kind):
+    for settings in both:
+        shop = write_sample_shop(settings, reviews=3_000, until=END.date())
+        frame = pd.read_csv(shop.reviews_path, keep_default_na=False)
+        path = shop.reviews_path.with_name(f"reviews.{kind}")
+        if kind == "parquet":
+            frame.to_parquet(path, row_group_size=500)
+        elif kind == "jsonl":
+            frame.to_json(path, orient="records", lines=True, force_ascii=False)
+            path.write_text("\n".join(["", "{broken", path.read_text()]))
+        else:
+            path.write_bytes(gzip.compress(shop.reviews_path.read_bytes()))
+        chosen = {"source": "viecomrec", "reviews": str(path), "products": str(shop.products_path)}
+        (settings.home / "data" / "source.json").write_text(json.dumps(chosen))
+        run_refresh(settings, interval())
+    plain, spark = both
+    assert_same_version(spark, plain)
+    assert_same_quarantine(spark, plain)
+
+
+def test_staged_events_and_a_second_run_are_the_same(both):
+    for settings in both:
+        write_shop(settings, dirty_rows())
+        refresh(settings)
+        append_events(
+            settings,
+            [
+                {"event_id": f"e{number}", "user_id": f"u{number}", "product_id": "8",
+                 "rating": 5, "timestamp": "2025-02-01T10:00:00+07:00"}
+                for number in (1, 2, 3, 3)
+            ],
+        )  # fmt: skip
+    strategies = [refresh(settings, END + timedelta(days=1)) for settings in both]
+    plain, spark = both
+    assert_same_version(spark, plain)
+    assert [summary["strategy"] for summary in strategies] == ["incremental"] * 2
+    assert strategies[0]["new_interactions"] == strategies[1]["new_interactions"] == 3
+    assert refresh(spark, END + timedelta(days=1))["strategy"] == "nothing_new"
+
+
+def test_a_step_can_be_repeated(both):
+    plain, spark = both
+    for settings in both:
+        write_shop(settings, dirty_rows())
+    work = work_folder(spark, "repeated")
+    plan_refresh(spark, work, interval())
+    plan_refresh(spark, work, interval())
+    assert ingest(spark, work) | {"seconds": 0} == ingest(spark, work) | {"seconds": 0}
+    refresh(plain)
+    assert ingest(spark, work)["accepted"] == len(current_version(plain).interactions())
+
+
+def test_an_unreadable_file_is_named(both):
+    _, spark = both
+    write_shop(spark, dirty_rows())
+    path = spark.raw / "viecomrec" / "data_reviews_purchase.csv"
+    path.write_text(path.read_text().replace("rating", "stars", 1))
+    with pytest.raises(SourceError, match=r"purchase\.csv: there is no column 'rating'"):
+        refresh(spark)
+
+
+def test_too_much_dirt_publishes_nothing(both):
+    _, spark = both
+    write_shop(spark, [*dirty_rows(), *[row(rating=0)] * 2_000])
+    with pytest.raises(RefreshError, match="max_invalid_fraction"):
+        refresh(spark)
+    assert not spark.processed.exists()
+    assert len(quarantined(spark)) == 2_016
