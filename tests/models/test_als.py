@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from tests.models.shop import DAY, GROUPS, ITEMS, START, taste_histories
 
 @pytest.fixture(scope="module")
 def model() -> Als:
-    return Als(AlsParameters(factors=8), seed=1).fit(taste_histories(), ITEMS)
+    return Als(AlsParameters(factors=8, starts=2), seed=1).fit(taste_histories(), ITEMS)
 
 
 def history(items: list[int], days: list[int]):
@@ -29,9 +31,10 @@ def test_the_latest_purchase_counts_most(model):
     assert two_then_one[of_one].mean() > one_then_two[of_one].mean()
 
 
-def test_fold_in_solves_the_weighted_least_squares_problem(model):
+@pytest.mark.parametrize("block", [slice(0, 8), slice(8, 16)])
+def test_fold_in_solves_the_weighted_least_squares_problem(model, block):
     histories = take_users(taste_histories(), np.arange(3))
-    chosen, factors = model._parameters, model.item_vectors.astype(float)
+    chosen, factors = model._parameters, model.item_vectors[:, block].astype(float)
     for user in range(3):
         entries = slice(*histories.indptr[user : user + 2])
         mine = factors[histories.items[entries]]
@@ -39,17 +42,42 @@ def test_fold_in_solves_the_weighted_least_squares_problem(model):
         weight = chosen.fold_in_weight * chosen.fold_in_decay**steps
         gram = factors.T @ factors + chosen.regularization * np.eye(factors.shape[1])
         expected = np.linalg.solve(gram + mine.T * weight @ mine, mine.T @ weight)
-        got = model.query_vectors(histories, START)[user]
+        got = model.query_vectors(histories, START)[user, block]
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_progress_reports_a_falling_loss():
     seen: list[float] = []
-    Als(AlsParameters(factors=8, iterations=5)).fit(
-        taste_histories(), ITEMS, lambda number, measured: seen.append(measured["loss"])
-    )
-    assert len(seen) == 5
-    assert seen[-1] < seen[0]
+    numbers: list[int] = []
+
+    def progress(number, measured):
+        numbers.append(number)
+        seen.append(measured["loss"])
+
+    Als(AlsParameters(factors=8, starts=2, iterations=5)).fit(taste_histories(), ITEMS, progress)
+    assert numbers == list(range(1, 11))
+    assert seen[4] < seen[0]
+    assert seen[9] < seen[5]
+
+
+def test_the_starts_differ_and_their_scores_are_added_up(model):
+    histories = taste_histories()
+    alone = [
+        Als(AlsParameters(factors=8, starts=1), seed=seed).fit(histories, ITEMS) for seed in (1, 2)
+    ]
+    first, second = (one.score(histories, START) for one in alone)
+    assert np.abs(first - second).max() > 0.01
+    np.testing.assert_allclose(model.score(histories, START), first + second, atol=1e-4)
+
+
+def test_a_model_that_was_saved_before_there_were_starts_has_one(tmp_path):
+    model = Als(AlsParameters(factors=8, starts=1)).fit(taste_histories(), ITEMS)
+    model.save(tmp_path)
+    parameters = json.loads((tmp_path / "parameters.json").read_text())
+    del parameters["starts"]
+    (tmp_path / "parameters.json").write_text(json.dumps(parameters))
+    loaded = Als.load(tmp_path)
+    assert loaded.hyperparameters == model.hyperparameters
 
 
 def test_long_histories_are_solved_like_short_ones():

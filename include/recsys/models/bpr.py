@@ -1,26 +1,13 @@
 """Bayesian personalised ranking, trained by `implicit`, with users folded in when scored."""
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from recsys.errors import InputError
 from recsys.models.base import FloatArray, Histories, Progress, TimeArray
-from recsys.models.fold_in import FoldIn, unit_rows
-from recsys.models.histories import interaction_matrix, keep_entries, steps_from_end, strength
-from recsys.models.parameters import parse_parameters
-from recsys.models.storage import (
-    ArtifactError,
-    read_array,
-    read_parameters,
-    write_array,
-    write_parameters,
-)
+from recsys.models.factor_model import FactorModel
+from recsys.models.histories import interaction_matrix, keep_entries, strength
 
 
 @dataclass(frozen=True)
@@ -48,7 +35,7 @@ class BprParameters:
     fold_in_regularization: float = 10.0
 
 
-class Bpr:
+class Bpr(FactorModel[BprParameters]):
     """Pairwise ranking factorisation with item biases; an inner-product model.
 
     `implicit` draws pairs from all interactions alike, so copies and weak ratings are thinned
@@ -57,87 +44,44 @@ class Bpr:
     """
 
     model_type: ClassVar[str] = "bpr"
-
-    def __init__(self, parameters: BprParameters | None = None, seed: int = 0) -> None:
-        self._parameters = parameters or BprParameters()
-        self._seed = seed
-        self._set(np.zeros((0, self._parameters.factors + 1), dtype=np.float32))
-
-    @classmethod
-    def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
-        return cls(parse_parameters(cls.model_type, BprParameters, parameters), seed)
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        return dataclasses.asdict(self._parameters)
-
-    @property
-    def item_vectors(self) -> FloatArray:
-        return self._items
+    parameters_type = BprParameters
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
         from implicit.cpu.bpr import BayesianPersonalizedRanking
-        from implicit.recommender_base import ModelFitError
 
         chosen = self._parameters
         draws = np.random.default_rng(self._seed).random(len(histories.items))
         matrix = interaction_matrix(keep_entries(histories, draws < strength(histories)), items)
-        with threadpool_limits(limits=1, user_api="blas"):
-            trainer = BayesianPersonalizedRanking(
-                factors=chosen.factors,
-                learning_rate=chosen.learning_rate,
-                regularization=chosen.regularization,
-                iterations=chosen.iterations,
-                num_threads=1,
-                random_state=self._seed,
-            )
-            pairs = max(matrix.nnz, 1)
+        pairs = max(matrix.nnz, 1)
 
-            def report(epoch: int, _: float, correct: int, skipped: int) -> None:
-                if progress is not None:
-                    share = correct / max(pairs - skipped, 1)
-                    progress(epoch + 1, {"correct_pairs": float(share)})
+        def report(epoch: int, _: float, correct: int, skipped: int) -> None:
+            if progress is not None:
+                share = correct / max(pairs - skipped, 1)
+                progress(epoch + 1, {"correct_pairs": float(share)})
 
-            try:
-                trainer.fit(matrix, show_progress=False, callback=report)
-            except ModelFitError as error:
-                raise InputError(f"bpr: {error} with parameters {self.hyperparameters}") from error
-        self._set(np.asarray(trainer.item_factors, dtype=np.float32))
+        trainer = BayesianPersonalizedRanking(
+            factors=chosen.factors,
+            learning_rate=chosen.learning_rate,
+            regularization=chosen.regularization,
+            iterations=chosen.iterations,
+            num_threads=1,
+            random_state=self._seed,
+        )
+        self._set(self._train(trainer, matrix, report))
         return self
 
-    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
-        return self.query_vectors(histories, now) @ self._items.T
-
     def query_vectors(self, histories: Histories, now: int | TimeArray) -> FloatArray:
-        chosen = self._parameters
-        decay = np.float32(chosen.fold_in_decay) ** steps_from_end(histories)
-        weight = chosen.fold_in_weight * decay * strength(histories)
-        queries = np.empty((histories.users, self._items.shape[1]), dtype=np.float32)
-        queries[:, :-1] = self._fold_in.solve(histories, weight)
-        queries[:, -1] = chosen.bias
-        return queries
+        latent = super().query_vectors(histories, now)
+        bias = np.full((histories.users, 1), self._parameters.bias, dtype=np.float32)
+        return np.hstack([latent, bias])
 
-    def similar(self, item: int) -> FloatArray:
-        return self._unit @ self._unit[item]
+    @property
+    def _columns(self) -> int:
+        return self._parameters.factors + 1
 
-    def save(self, folder: Path) -> None:
-        write_array(folder, "item_factors", self._items)
-        write_parameters(folder, self.hyperparameters)
+    @property
+    def _held_back(self) -> float:
+        return self._parameters.fold_in_regularization
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        model = cls.create(read_parameters(folder))
-        factors = read_array(folder, "item_factors", np.float32, 2)
-        if factors.shape[1] != model._parameters.factors + 1:
-            raise ArtifactError(
-                f"{folder}: item_factors.npy has {factors.shape[1]} columns, the parameters say "
-                f"{model._parameters.factors} factors and a bias"
-            )
-        model._set(factors)
-        return model
-
-    def _set(self, items: FloatArray) -> None:
-        self._items = items
-        latent = np.ascontiguousarray(items[:, :-1])
-        self._unit = unit_rows(latent)
-        self._fold_in = FoldIn(latent, self._parameters.fold_in_regularization)
+    def _blocks(self, items: FloatArray) -> list[FloatArray]:
+        return [items[:, :-1]]
