@@ -114,6 +114,25 @@ def test_a_model_that_loses_to_recent_popularity_in_time_does_not_pass(data):
     assert "loses to recent popularity" in judged["reason"]
 
 
+def test_a_model_that_is_a_little_behind_in_time_does_not_pass(data):
+    window = data.windows[-1]
+    recent = RecentPopularity().fit(window.training, ITEMS)
+    ranks = rank_targets(recent, window.questions)
+    found = metrics_per_user(ranks)["recall_at_10"] > 0
+
+    class Forgetful(RecentPopularity):
+        def score(self, histories, now):
+            scores = super().score(histories, now)
+            scores[np.argmax(found)] = 0
+            return scores
+
+    comparison = compare_on_windows(
+        lambda histories: Forgetful().fit(histories, ITEMS), [window], ITEMS
+    )
+    assert comparison["window_difference_low"] < 0 == comparison["window_difference_high"]
+    assert comparison["holds_in_time"] is False
+
+
 def test_recent_popularity_does_not_lose_to_itself(data):
     comparison = compare_on_windows(
         lambda histories: RecentPopularity().fit(histories, ITEMS), data.windows, ITEMS

@@ -1,6 +1,7 @@
 """A small shop with tastes that a recommender can learn, published as a data version."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -40,9 +41,17 @@ def taste_histories(seed: int = 0) -> Histories:
 
 
 def publish_shop(
-    settings: Settings, table: pd.DataFrame, *, version_id: str = "v1", items: int = ITEMS
+    settings: Settings,
+    table: pd.DataFrame,
+    *,
+    version_id: str = "v1",
+    items: int = ITEMS,
+    families: Sequence[str | None] | None = None,
 ) -> str:
-    """Write `table` (user, item, time, optional rating) as the published version."""
+    """Write `table` (user, item, time, optional rating) as the published version.
+
+    Every product is a family of its own unless `families` says otherwise.
+    """
     folder = settings.versions / version_id
     folder.mkdir(parents=True)
     back = table.groupby("user").cumcount(ascending=False)
@@ -73,7 +82,7 @@ def publish_shop(
             schema.CATEGORY: [f"c{item % GROUPS}" for item in range(items)],
             schema.PRICE: 100_000.0,
             schema.DESCRIPTION: "",
-            schema.FAMILY: item_ids,
+            schema.FAMILY: item_ids if families is None else list(families),
             "available": True,
         }
     )

@@ -7,13 +7,14 @@ validation. Copies of one review are one event, so a held-out event has no copy 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from recsys.data import schema
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut
 from recsys.evaluation.windows import Window, rolling_windows
-from recsys.models.base import Histories
+from recsys.models.base import Histories, IntArray
 from recsys.models.histories import histories_from_frame, take_users
 
 COLUMNS = [
@@ -36,6 +37,8 @@ class LeaveOneOut:
     ----------
     user_ids, item_ids
         All users with an accepted interaction, trainable or not; all products.
+    families
+        ``(items,)`` int32 number of each product's family, from 0 without gaps.
     training
         Histories of the training rows: for tuning on `validation`.
     training_and_validation
@@ -50,6 +53,7 @@ class LeaveOneOut:
 
     user_ids: list[str]
     item_ids: list[str]
+    families: IntArray
     training: Histories
     training_and_validation: Histories
     everything: Histories
@@ -94,6 +98,7 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
     return LeaveOneOut(
         user_ids=user_ids,
         item_ids=item_ids,
+        families=_families(version, item_ids),
         training=histories["training"],
         training_and_validation=histories["training_and_validation"],
         everything=histories["everything"],
@@ -101,6 +106,13 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
         test=_questions(histories["training_and_validation"], histories["test"], "test"),
         windows=rolling_windows(interactions, user_ids, item_ids),
     )
+
+
+def _families(version: PublishedVersion, item_ids: list[str]) -> IntArray:
+    """A product without a family is one of its own."""
+    products = version.products().set_index(schema.PRODUCT)[schema.FAMILY].reindex(item_ids)
+    own = pd.Series(item_ids, index=products.index)
+    return pd.factorize(products.fillna(own))[0].astype(np.int32)
 
 
 def _questions(known: Histories, answers: Histories, split: str) -> HeldOut:

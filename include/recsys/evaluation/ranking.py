@@ -84,12 +84,23 @@ def rank_targets(model: Scorer, held_out: HeldOut, block: int = BLOCK) -> Ranks:
 
 def unseen_scores(model: Scorer, held_out: HeldOut, start: int, stop: int) -> FloatArray:
     """``(stop - start, items)`` scores of the users ``start:stop``; seen items are -inf."""
+    histories, scores = finite_scores(model, held_out, start, stop)
+    scores[user_rows(histories), histories.items] = -np.inf
+    return scores
+
+
+def finite_scores(
+    model: Scorer, held_out: HeldOut, start: int, stop: int
+) -> tuple[Histories, FloatArray]:
+    """Histories of the users ``start:stop`` and their ``(stop - start, items)`` scores.
+
+    Raises `InputError` if the model gives NaN scores.
+    """
     histories = user_range(held_out.histories, start, stop)
     scores = model.score(histories, held_out.now[start:stop])
     if np.isnan(scores.min()):  # NaN comes through, and unlike isnan this needs no second array
         raise InputError(f"{type(model).__name__} gives NaN scores; it cannot be evaluated")
-    scores[user_rows(histories), histories.items] = -np.inf
-    return scores
+    return histories, scores
 
 
 def user_of_target(held_out: HeldOut) -> NDArray[np.int64]:

@@ -35,10 +35,15 @@ def summarise_segments(
 
     A segment without users has only their number.
     """
-    result: dict[str, dict[str, float]] = {}
-    for name, chosen in segments.items():
-        users = int(chosen.sum())
-        result[name] = {"users": users}
-        if users:
-            result[name] |= summarise({key: per_user[key][chosen] for key in _HEADLINE})
-    return result
+    return {
+        name: headline_of({key: per_user[key][chosen] for key in _HEADLINE})
+        if chosen.any()
+        else {"users": 0}
+        for name, chosen in segments.items()
+    }
+
+
+def headline_of(per_user: PerUser) -> dict[str, float]:
+    """Recall and NDCG at 10 with intervals, and the number of users."""
+    users = len(per_user[_HEADLINE[0]])
+    return {"users": users} | summarise({key: per_user[key] for key in _HEADLINE})
