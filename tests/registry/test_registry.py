@@ -1,6 +1,7 @@
 import json
 import math
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -128,6 +129,15 @@ def test_a_model_whose_artifact_was_changed_is_not_selected(settings):
     selection = select(settings)
     assert selection.model_id == "b"
     assert "popularity.npy" in selection.refused["a"]
+
+
+def test_a_model_whose_artifact_is_gone_is_not_selected(settings):
+    add(settings, "a", low=0.5)
+    add(settings, "b", low=0.1)
+    shutil.rmtree(settings.artifacts / "popularity" / "a")
+    selection = select(settings)
+    assert selection.model_id == "b"
+    assert "missing" in selection.refused["a"]
 
 
 def test_a_model_without_an_artifact_cannot_be_registered(settings, registry):

@@ -1,6 +1,7 @@
 """Alternating least squares, trained by `implicit`, with users folded in when they are scored."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -61,7 +62,8 @@ class Als(FactorModel[AlsParameters]):
                 if progress is not None and loss is not None:
                     progress(before + iteration + 1, {"loss": float(loss)})
 
-            trainer = AlternatingLeastSquares(
+            trainer = partial(
+                AlternatingLeastSquares,
                 factors=chosen.factors,
                 regularization=chosen.regularization,
                 iterations=chosen.iterations,

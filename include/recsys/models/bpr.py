@@ -1,6 +1,7 @@
 """Bayesian personalised ranking, trained by `implicit`, with users folded in when scored."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Self
 
 import numpy as np
@@ -59,7 +60,8 @@ class Bpr(FactorModel[BprParameters]):
                 share = correct / max(pairs - skipped, 1)
                 progress(epoch + 1, {"correct_pairs": float(share)})
 
-        trainer = BayesianPersonalizedRanking(
+        trainer = partial(
+            BayesianPersonalizedRanking,
             factors=chosen.factors,
             learning_rate=chosen.learning_rate,
             regularization=chosen.regularization,

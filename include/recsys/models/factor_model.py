@@ -115,9 +115,9 @@ class FactorModel(Generic[ParametersT]):
         self._fold_ins = [FoldIn(block, self._held_back) for block in blocks]
 
     def _train(
-        self, trainer: Any, matrix: sparse.csr_matrix, report: Callable[..., None]
+        self, make: Callable[[], Any], matrix: sparse.csr_matrix, report: Callable[..., None]
     ) -> FloatArray:
-        """The item factors that `trainer`, a model of `implicit`, learns from `matrix`.
+        """The item factors that the model of `implicit` that `make` makes learns from `matrix`.
 
         Raises `InputError` with the parameters if they are not finite.
         """
@@ -125,6 +125,7 @@ class FactorModel(Generic[ParametersT]):
 
         # implicit threads by itself; BLAS threads below it only get in its way.
         with threadpool_limits(limits=1, user_api="blas"):
+            trainer = make()
             try:
                 trainer.fit(matrix, show_progress=False, callback=report)
             except ModelFitError as error:
