@@ -16,6 +16,7 @@ from recsys.data.events import (
     latest_rows,
     ordered_by,
 )
+from recsys.data.hashing import hash_texts
 
 
 def frame(*rows: tuple[str, str, float, str, str]) -> pd.DataFrame:
@@ -26,7 +27,7 @@ def frame(*rows: tuple[str, str, float, str, str]) -> pd.DataFrame:
     table[schema.TIMESTAMP] = pd.to_datetime(table[schema.TIMESTAMP], utc=True).dt.as_unit("us")
     text = [schema.USER, schema.PRODUCT, schema.COMMENT]
     table = table.astype({schema.RATING: "float32", **dict.fromkeys(text, "str")})
-    add_keys(table)
+    add_keys(table, hash_texts(table[schema.COMMENT]))
     return table
 
 

@@ -1,5 +1,7 @@
 """From columns of text to valid reviews; everything else is rejected with a reason."""
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from recsys.data import schema
 from recsys.data.events import add_keys, text_series
+from recsys.data.hashing import hash_texts
 from recsys.data.reading import FILE, ROW, RawRows, contains_byte
 from recsys.data.sources import EPOCH, ISO, TimestampFormat
 
@@ -24,8 +27,10 @@ _MISSING = pa.array(["", "nan", "null", "none", "na", "n/a", "<na>", "nat"], pa.
 _ISO_SHAPE = r"^\d{4}-\d{2}-\d{2}(?:[Tt ]|$)"
 _WITH_OFFSET = r"\d(?:[Zz]|[+-]\d{2}:?\d{2})$"
 _MILLISECONDS_FROM = 1e11
+_THREADS = 2
 
-Reasons = NDArray[np.object_]
+Fault = tuple[NDArray[np.bool_], str]
+"""Which rows are bad, and the reason; of several the first is named."""
 
 
 @dataclass
@@ -81,15 +86,22 @@ def clean_rows(
         Times after it are in the future, and rejected.
     """
     table = raw.table
-    reason: Reasons = np.full(table.num_rows, None, dtype=object)
-    user = _ids(table[schema.USER], "user", reason)
-    product = _ids(table[schema.PRODUCT], "product", reason)
-    rating = _ratings(table[schema.RATING], reason)
-    time = _times(table, timestamp, zone, reason)
-    _mark(reason, (time < earliest).to_numpy(), f"the time is before {earliest.date()}")
-    _mark(reason, (time > now).to_numpy(), "the time is in the future")
-
-    good = reason == None  # noqa: E711  (an array of objects)
+    comment = text_series(_text(table, schema.COMMENT))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        hashes = pool.submit(hash_texts, comment)
+        columns = (
+            pool.submit(_ids, table[schema.USER], "user"),
+            pool.submit(_ids, table[schema.PRODUCT], "product"),
+            pool.submit(_ratings, table[schema.RATING]),
+            pool.submit(_times, table, timestamp, zone),
+        )
+    (user, product, rating, time), found = zip(*(column.result() for column in columns), strict=True)
+    faults = [
+        *itertools.chain(*found),
+        ((time < earliest).to_numpy(), f"the time is before {earliest.date()}"),
+        ((time > now).to_numpy(), "the time is in the future"),
+    ]
+    good = _without(faults)
     in_view = good & (time < as_of).to_numpy()
     accepted = pd.DataFrame(
         {
@@ -97,31 +109,29 @@ def clean_rows(
             schema.PRODUCT: text_series(product),
             schema.RATING: rating,
             schema.TIMESTAMP: time,
-            schema.COMMENT: text_series(_text(table, schema.COMMENT)),
+            schema.COMMENT: comment,
         }
     )
+    add_keys(accepted, hashes.result())
     accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)
-    add_keys(accepted)
     later = int((good & ~in_view).sum())
-    return CleanRows(accepted, _rejected(raw, reason), later, columns=_columns(raw))
+    return CleanRows(accepted, _rejected(raw, faults), later, columns=_columns(raw))
 
 
 def clean_products(raw: RawRows) -> CleanRows:
     """Check every row of a catalogue: PRODUCT, its texts and PRICE; ids and names must be there."""
     table = raw.table
-    reason: Reasons = np.full(table.num_rows, None, dtype=object)
-    product = _ids(table[schema.PRODUCT], "product", reason)
+    product, faults = _ids(table[schema.PRODUCT], "product")
     name = pc.utf8_trim_whitespace(table[schema.PRODUCT_NAME])
-    _mark(reason, _is_missing(name), "there is no product name")
+    faults.append((_is_missing(name), "there is no product name"))
     accepted = pd.DataFrame(
         {schema.PRODUCT: text_series(product), schema.PRODUCT_NAME: text_series(name)}
     )
     for text in (schema.BRAND, schema.CATEGORY, schema.DESCRIPTION):
         accepted[text] = text_series(_text(table, text)).str.strip()
     accepted[schema.PRICE] = _prices(text_series(_text(table, schema.PRICE)))
-    good = reason == None  # noqa: E711
-    accepted = accepted[good].reset_index(drop=True)
-    return CleanRows(accepted, _rejected(raw, reason), 0, columns=_columns(raw))
+    accepted = accepted[_without(faults)].reset_index(drop=True)
+    return CleanRows(accepted, _rejected(raw, faults), 0, columns=_columns(raw))
 
 
 def parse_times(texts: pd.Series, formats: tuple[str, ...], zone: ZoneInfo) -> pd.Series:
@@ -173,10 +183,10 @@ def _local(times: pd.Series, zone: ZoneInfo) -> pd.Series:
     return times.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
 
 
-def _mark(reasons: Reasons, bad: NDArray[np.bool_], text: str) -> None:
-    """Give `text` as the reason of the `bad` rows that have none yet."""
-    if bad.any():
-        reasons[bad & (reasons == None)] = text  # noqa: E711
+def _without(faults: list[Fault]) -> NDArray[np.bool_]:
+    """Which rows have no fault."""
+    good: NDArray[np.bool_] = ~np.logical_or.reduce([bad for bad, _ in faults])
+    return good
 
 
 def _numpy(column: pa.ChunkedArray) -> NDArray[np.bool_]:
@@ -188,47 +198,51 @@ def _is_missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     return _numpy(pc.is_in(pc.utf8_lower(column), value_set=_MISSING))
 
 
-def _ids(column: pa.ChunkedArray, what: str, reasons: Reasons) -> pa.ChunkedArray:
+def _ids(column: pa.ChunkedArray, what: str) -> tuple[pa.ChunkedArray, list[Fault]]:
     ids = pc.utf8_trim_whitespace(column)
     if pc.any(pc.ends_with(ids, ".0")).as_py():
         # What was a number in somebody's spreadsheet.
         ids = pc.replace_substring_regex(ids, r"^(\d+)\.0$", r"\1")
-    _mark(reasons, _is_missing(ids), f"there is no {what}")
     odd = pc.or_(
         pc.invert(pc.utf8_is_printable(ids)), pc.greater(pc.utf8_length(ids), MAX_ID_LENGTH)
     )
-    _mark(reasons, _numpy(odd), f"the {what} is not an id")
-    return ids
+    return ids, [
+        (_is_missing(ids), f"there is no {what}"),
+        (_numpy(odd), f"the {what} is not an id"),
+    ]
 
 
-def _ratings(column: pa.ChunkedArray, reasons: Reasons) -> NDArray[np.float32]:
+def _ratings(column: pa.ChunkedArray) -> tuple[NDArray[np.float32], list[Fault]]:
     text = pc.utf8_trim_whitespace(column)
-    _mark(reasons, _is_missing(text), "there is no rating")
     try:
         number = text.cast(pa.float64()).to_numpy()
     except pa.ArrowInvalid:
         number = pd.to_numeric(text_series(text), errors="coerce").to_numpy(np.float64)
-    _mark(reasons, np.isnan(number), "the rating is not a number")
     with np.errstate(invalid="ignore"):
-        _mark(reasons, ~((number >= 1) & (number <= 5)), "the rating is outside 1-5")
+        outside = ~((number >= 1) & (number <= 5))
     with np.errstate(over="ignore"):
         stars: NDArray[np.float32] = number.astype(np.float32)
-    return stars
+    return stars, [
+        (_is_missing(text), "there is no rating"),
+        (np.isnan(number), "the rating is not a number"),
+        (outside, "the rating is outside 1-5"),
+    ]
 
 
 def _times(
-    table: pa.Table, timestamp: TimestampFormat, zone: ZoneInfo, reasons: Reasons
-) -> pd.Series:
+    table: pa.Table, timestamp: TimestampFormat, zone: ZoneInfo
+) -> tuple[pd.Series, list[Fault]]:
     names = [f"{schema.TIMESTAMP} {name}" for name in timestamp.columns]
     parts = [pc.utf8_trim_whitespace(table[name]) for name in names]
     text = parts[0] if len(parts) == 1 else _joined(parts)
     missing = [_is_missing(part) for part in parts]
-    _mark(reasons, np.logical_or.reduce(missing), "there is no time")
     times = _parse_uniform(text, zone) if timestamp.formats[0] == ISO else None
     if times is None:
         times = parse_times(text_series(text), timestamp.formats, zone)
-    _mark(reasons, times.isna().to_numpy(), "the time cannot be read")
-    return times
+    return times, [
+        (np.logical_or.reduce(missing), "there is no time"),
+        (times.isna().to_numpy(), "the time cannot be read"),
+    ]
 
 
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -267,7 +281,7 @@ def _no_reviews() -> pd.DataFrame:
             schema.COMMENT: pd.Series([], dtype="str"),
         }
     )
-    add_keys(rows)
+    add_keys(rows, hash_texts(rows[schema.COMMENT]))
     return rows
 
 
@@ -281,13 +295,16 @@ def _columns(raw: RawRows) -> frozenset[str]:
     return frozenset(raw.table.column_names) - {ROW, FILE}
 
 
-def _rejected(raw: RawRows, reasons: Reasons) -> pd.DataFrame:
-    bad = reasons != None  # noqa: E711
-    table = raw.table.filter(pa.array(bad))
+def _rejected(raw: RawRows, faults: list[Fault]) -> pd.DataFrame:
+    bad = np.flatnonzero(~_without(faults))
+    reasons = np.full(len(bad), "", dtype=object)
+    for faulty, reason in reversed(faults):
+        reasons[faulty[bad]] = reason
+    table = raw.table.take(pa.array(bad))
     values = [table[name] for name in table.column_names if name not in (ROW, FILE)]
     text = pc.binary_join_element_wise(*values, pa.scalar(" | ", pa.large_string()))
     files = table[FILE].to_pandas() if FILE in table.column_names else str(raw.path)
-    rows = _rejections(files, table[ROW].to_numpy(), reasons[bad], text.to_pandas())
+    rows = _rejections(files, table[ROW].to_numpy(), reasons, text.to_pandas())
     if not raw.rejected:
         return rows
     numbers, why, texts = zip(*raw.rejected, strict=True)

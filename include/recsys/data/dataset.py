@@ -131,22 +131,12 @@ class Part:
     entries: Entries
 
 
-def build_dataset(rows: pd.DataFrame, catalogue: pd.DataFrame) -> Dataset:
-    """Build a version's parts.
-
-    Parameters
-    ----------
-    rows
-        What `recsys.data.events.latest_rows` gives, in its order, with COMMENT_QUALITY.
-    catalogue
-        PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, DESCRIPTION; one row a product.
-    """
-    part = build_part(rows)
-    return join_parts(part.interactions, part.users, [part.entries], catalogue)
-
-
 def build_part(rows: pd.DataFrame) -> Part:
-    """Build what the rows of some users make; `rows` as for `build_dataset`, USER_NUMBER from 0."""
+    """Build what the rows of some users, or of all, make.
+
+    `rows`: what `recsys.data.events.latest_rows` gives, in its order, with COMMENT_QUALITY;
+    USER_NUMBER begins with 0.
+    """
     user = rows[USER_NUMBER].to_numpy()
     user_ids = rows[schema.USER].take(run_starts(user)).reset_index(drop=True)
     event = rows[EVENT_KEY].to_numpy()
@@ -176,7 +166,10 @@ def join_parts(
     parts: Sequence[Entries],
     catalogue: pd.DataFrame,
 ) -> Dataset:
-    """A version of the `parts`, whose rows and users follow each other in the same order."""
+    """A version of the `parts`, whose rows and users follow each other in the same order.
+
+    `catalogue`: PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, DESCRIPTION; one row a product.
+    """
     bought = pd.concat([part.products for part in parts]).unique()
     ids = all_products(catalogue, bought)
     positions = [ids.get_indexer(pd.Index(part.products)) for part in parts]

@@ -4,6 +4,7 @@ Shops show one review on the pages of sibling products. Rows of one user with on
 text are therefore one *event*, however many products they stand at.
 """
 
+import binascii
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.data import schema
-from recsys.data.hashing import Hashes, hash_texts, mix
+from recsys.data.hashing import Hashes, bytes_of, hash_texts, mix
 
 KEY = "row_key"
 """uint64: equal for rows that say the same, whichever file they came from."""
@@ -33,22 +34,19 @@ _HEX_DIGITS = 16
 _THREADS = 2
 
 
-def add_keys(rows: pd.DataFrame) -> None:
-    """Add `USER_KEY`, `EVENT_KEY` and `KEY` to rows with USER, PRODUCT, RATING, TIMESTAMP, COMMENT.
+def add_keys(rows: pd.DataFrame, comment: Keys | None = None) -> None:
+    """Add `USER_KEY`, `EVENT_KEY` and `KEY` to rows with USER, PRODUCT, RATING and TIMESTAMP.
 
-    The event's key is taken from EVENT where the rows have that column.
+    `comment`: the hash of each row's text. Without it the event's key is taken from EVENT.
     """
-    texts = [rows[schema.USER], rows[schema.PRODUCT]]
-    if schema.EVENT not in rows:
-        texts.append(rows[schema.COMMENT])
     with ThreadPoolExecutor(_THREADS) as pool:
-        user, product, *comment = pool.map(hash_texts, texts)
+        user, product = pool.map(hash_texts, [rows[schema.USER], rows[schema.PRODUCT]])
     rows[USER_KEY] = user
-    if comment:
-        time = microseconds(rows[schema.TIMESTAMP]).view(np.uint64)
-        rows[EVENT_KEY] = mix(user, time, comment[0])
-    else:
+    if comment is None:
         rows[EVENT_KEY] = event_keys(rows[schema.EVENT])
+    else:
+        time = microseconds(rows[schema.TIMESTAMP]).view(np.uint64)
+        rows[EVENT_KEY] = mix(user, time, comment)
     rating = rows[schema.RATING].to_numpy(np.float32).view(np.uint32).astype(np.uint64)
     rows[KEY] = mix(rows[EVENT_KEY].to_numpy(), product, rating)
 
@@ -56,26 +54,26 @@ def add_keys(rows: pd.DataFrame) -> None:
 def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The latest row of each user and product, ordered by user, time, event and product.
 
-    Adds `USER_NUMBER`. Of rows with one time the better rating stays, then the larger key: the
+    Has `USER_NUMBER` instead of `USER_KEY` and `KEY`. Of rows with one time the better rating stays, then the larger key: the
     answer is a function of the set of rows, so neither the order nor the batches in which they
     arrive matter.
     """
-    user = ranks(rows[USER_KEY].to_numpy())
-    product, products = ordered_codes(rows[schema.PRODUCT])
+    user, event = rows[USER_KEY].to_numpy(), rows[EVENT_KEY].to_numpy()
+    product = ordered_codes(rows[schema.PRODUCT])
     time = microseconds(rows[schema.TIMESTAMP])
-    pair = user * max(len(products), 1) + product
+    pair = mix(user, product.astype(np.uint64))
     order = ordered_by(pair, time, rows[schema.RATING].to_numpy(), rows[KEY].to_numpy())
-    kept = order[np.diff(pair[order], append=-1) != 0]
-
-    moment = ranks(time[kept])
-    user_time = user[kept] * (int(moment.max(initial=0)) + 1) + moment
-    kept = kept[ordered_by(user_time, rows[EVENT_KEY].to_numpy()[kept], product[kept])]
-    latest = rows.take(kept).reset_index(drop=True)
-    latest[USER_NUMBER] = user[kept].astype(np.int32)
+    last = np.append(run_starts(pair[order])[1:], len(order)) - 1 if len(order) else order
+    kept = order[last]
+    kept = kept[ordered_by(*(column[kept] for column in (user, time, event, product)))]
+    latest = rows.drop(columns=[USER_KEY, KEY]).take(kept).reset_index(drop=True)
+    changes = np.zeros(len(kept), dtype=np.int32)
+    changes[run_starts(user[kept])[1:]] = 1
+    latest[USER_NUMBER] = np.cumsum(changes, dtype=np.int32)
     return latest
 
 
-def ordered_by(first: NDArray[np.int64], *others: NDArray) -> NDArray[np.int64]:
+def ordered_by(first: NDArray, *others: NDArray) -> NDArray[np.int64]:
     """Positions in ascending order of `first`; equal ones by the others, in turn.
 
     Faster than ``np.lexsort`` where most values of `first` are distinct.
@@ -110,7 +108,8 @@ def event_ids(event_keys: Keys) -> pd.Series:
 
 def event_keys(event_ids: pd.Series) -> Keys:
     """The inverse of `event_ids`."""
-    return np.frombuffer(bytes.fromhex("".join(event_ids)), dtype=">u8").astype(np.uint64)
+    _, digits = bytes_of(one_chunk(event_ids))
+    return np.frombuffer(binascii.unhexlify(digits.tobytes()), dtype=">u8").astype(np.uint64)
 
 
 def text_series(column: pa.Array | pa.ChunkedArray) -> pd.Series:
@@ -118,21 +117,24 @@ def text_series(column: pa.Array | pa.ChunkedArray) -> pd.Series:
     return pd.Series(column.to_pandas(), dtype="str")
 
 
+def one_chunk(texts: pd.Series) -> pa.LargeStringArray:
+    """A column of text as one Arrow array."""
+    column = pa.array(texts, pa.large_string())
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
 def distinct_texts(texts: pd.Series) -> pa.DictionaryArray:
     """Each distinct text once (``.dictionary``), and which one each row has (``.indices``)."""
-    column = pa.array(texts, pa.large_string())
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    return column.dictionary_encode()
+    return one_chunk(texts).dictionary_encode()
 
 
-def ordered_codes(texts: pd.Series) -> tuple[NDArray[np.int32], pd.Series]:
-    """The position of each text among the distinct ones in order, and these."""
+def ordered_codes(texts: pd.Series) -> NDArray[np.int32]:
+    """The position of each text among the distinct ones in order."""
     encoded = distinct_texts(texts)
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty(len(order), dtype=np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
-    return rank[encoded.indices.to_numpy()], text_series(encoded.dictionary.take(pa.array(order)))
+    return rank[encoded.indices.to_numpy()]
 
 
 def run_starts(*columns: NDArray) -> NDArray[np.int64]:
@@ -151,11 +153,3 @@ def microseconds(column: pd.Series) -> NDArray[np.int64]:
     values: NDArray[np.int64] = column.dt.as_unit("us").astype("int64").to_numpy()
     return values
 
-
-def ranks(values: NDArray) -> NDArray[np.int64]:
-    """The position of each value among the distinct ones in order."""
-    order = np.argsort(values)
-    result = np.empty(len(values), dtype=np.int64)
-    ordered = values[order]
-    result[order] = np.cumsum(np.diff(ordered, prepend=ordered[:1]) != 0)
-    return result

@@ -18,7 +18,7 @@ Hashes = NDArray[np.uint64]
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _PRIME = 0x100000001B3
 _INVERSE = pow(_PRIME, -1, 1 << 64)
-_BLOCK_BYTES = 1 << 19
+_BLOCK_BYTES = 1 << 15  # what is computed for a block stays in the processor's cache
 
 
 def hash_texts(column: pd.Series) -> Hashes:
@@ -38,26 +38,35 @@ def mix(*columns: Hashes) -> Hashes:
     return result
 
 
+def bytes_of(texts: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Where each text begins, and the last one ends, in the bytes of all of them; and these."""
+    if not len(texts):
+        return np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.uint8)
+    _, offsets, content = texts.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int64)[texts.offset :][: len(texts) + 1]
+    return ends - ends[0], np.frombuffer(content or b"", dtype=np.uint8)[ends[0] : ends[-1]]
+
+
 def _hash_chunk(chunk: pa.LargeStringArray) -> Hashes:
-    buffers = chunk.buffers()
-    ends = np.frombuffer(buffers[1], dtype=np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
-    if not len(chunk) or ends[0] == ends[-1]:
+    ends, content = bytes_of(chunk)
+    if not len(content):
         return mix(*np.zeros((2, len(chunk)), dtype=np.uint64))
-    content = np.frombuffer(buffers[2], dtype=np.uint8)
     # Blocks of whole texts, so that every text is a difference of two sums over one block.
-    marks = np.arange(ends[0], ends[-1], _BLOCK_BYTES)
+    marks = np.arange(0, len(content), _BLOCK_BYTES)
     inner = np.searchsorted(ends, marks[1:], side="right") - 1
     firsts = np.unique(np.concatenate([[0], inner, [len(chunk)]]))
     longest = int(np.max(ends[firsts[1:]] - ends[firsts[:-1]]))
     blocks = longest // _BLOCK_BYTES + 1
     powers, inverses = _powers(_PRIME, blocks), _powers(_INVERSE, blocks)
     hashes = np.empty(len(chunk), dtype=np.uint64)
+    terms, sums = np.empty(longest, dtype=np.uint64), np.zeros(longest + 1, dtype=np.uint64)
     for first, last in itertools.pairwise(firsts):
-        start, stop = ends[first], ends[last]
-        sums = np.zeros(stop - start + 1, dtype=np.uint64)
-        np.cumsum(content[start:stop] * powers[: stop - start], out=sums[1:])
+        start, size = ends[first], ends[last] - ends[first]
+        np.multiply(content[start : start + size], powers[:size], out=terms[:size])
+        np.cumsum(terms[:size], out=sums[1 : size + 1])
         places = ends[first : last + 1] - start
-        hashes[first:last] = (sums[places[1:]] - sums[places[:-1]]) * inverses[places[:-1]]
+        found = sums[places]
+        hashes[first:last] = (found[1:] - found[:-1]) * inverses[places[:-1]]
     return mix(hashes, np.diff(ends).astype(np.uint64))
 
 

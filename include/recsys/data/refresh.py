@@ -16,11 +16,12 @@ from uuid import uuid4
 
 import numpy as np
 import pandas as pd
+from pyarrow import feather
 
 from recsys.data import schema
 from recsys.data.comments import score_view
 from recsys.data.config import DataConfig, load_data_config
-from recsys.data.dataset import Dataset, build_dataset
+from recsys.data.dataset import Dataset, build_part, join_parts
 from recsys.data.events import add_keys, latest_rows
 from recsys.data.inbox import archive_staged
 from recsys.data.plan import ASKED_FOR, Plan, Strategy, View, make_plan, new_rows, read_view
@@ -157,7 +158,7 @@ def ingest(settings: Settings, work: Path) -> Summary:
 
 def _write_latest(settings: Settings, work: Path, plan: Plan) -> tuple[int, int]:
     """Write the latest rows; their number, and that of the previous version's rows among all."""
-    rows = pd.read_feather(work / ROWS_FILE)
+    rows = _read_frame(work / ROWS_FILE)
     merged = 0
     if plan.strategy is Strategy.INCREMENTAL and plan.previous_version:
         existing = open_version(settings, plan.previous_version).interactions(
@@ -177,7 +178,7 @@ def score_comments(settings: Settings, work: Path) -> Summary:
     plan = _read_plan(work)
     if not _makes_version(plan):
         return {"skipped": plan.reason}
-    view = pd.read_feather(work / VIEW_FILE, columns=REVIEW_COLUMNS)
+    view = _read_frame(work / VIEW_FILE, REVIEW_COLUMNS)
     scores = score_view(settings, view, as_of=plan.end, may_train=plan.strategy is Strategy.FULL)
     np.save(work / QUALITY_FILE, scores.quality.to_numpy(np.float32))
     write_json(work / SCORES_FILE, scores.summary)
@@ -190,13 +191,13 @@ def assemble(settings: Settings, work: Path) -> Summary:
     plan = _read_plan(work)
     if not _makes_version(plan):
         return {"skipped": plan.reason}
-    dataset = _build(settings, work, plan)
     folder = work / VERSION_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    files = write_files(folder, dataset, np.load(work / KEYS_FILE))
+    dataset, files = _build(settings, work, plan, folder)
     comments = json.loads((work / SCORES_FILE).read_text(encoding="utf-8"))
-    manifest = _manifest(plan, files, comments, dataset.stats["interactions"], shows_later(settings, plan.end))
+    rows = dataset.stats["interactions"]
+    manifest = _manifest(plan, files, comments, rows, shows_later(settings, plan.end))
     write_json(folder / schema.MANIFEST_FILE, manifest)
     return {
         "users": dataset.stats["users"],
@@ -207,15 +208,24 @@ def assemble(settings: Settings, work: Path) -> Summary:
     }
 
 
-def _build(settings: Settings, work: Path, plan: Plan) -> Dataset:
-    catalogue = pd.read_feather(work / CATALOGUE_FILE)
+def _build(
+    settings: Settings, work: Path, plan: Plan, folder: Path
+) -> tuple[Dataset, dict[str, Any]]:
+    """Write the version's files into `folder`; its dataset and the manifest's entries of them."""
+    catalogue, keys = _read_frame(work / CATALOGUE_FILE), np.load(work / KEYS_FILE)
     if plan.engine is Engine.SPARK:
-        return spark_refresh.assemble(
+        built = spark_refresh.assemble(
             settings, work, work / VIEW_FILE, work / QUALITY_FILE, catalogue
         )
-    rows = pd.read_feather(work / VIEW_FILE)
+        return write_files(folder, built.interactions, built.user_metadata, lambda: built, keys)
+    rows = _read_frame(work / VIEW_FILE)
     rows[schema.COMMENT_QUALITY] = np.load(work / QUALITY_FILE)
-    return build_dataset(rows, catalogue)
+    part = build_part(rows)
+
+    def join() -> Dataset:
+        return join_parts(part.interactions, part.users, [part.entries], catalogue)
+
+    return write_files(folder, part.interactions, part.users, join, keys)
 
 
 def publish_version(settings: Settings, work: Path) -> Summary:
@@ -295,6 +305,12 @@ def _hand_over(settings: Settings, work: Path, plan: Plan, view: View) -> None:
         rows.to_feather(work / ROWS_FILE, compression="uncompressed")
     view.products.accepted.to_feather(work / CATALOGUE_FILE, compression="uncompressed")
     np.save(work / KEYS_FILE, view.row_keys)
+
+
+def _read_frame(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """A frame of the work folder; its values stay in the file, and cannot be changed."""
+    frame: pd.DataFrame = feather.read_feather(path, columns, memory_map=True)
+    return frame
 
 
 def _read_plan(work: Path) -> Plan:

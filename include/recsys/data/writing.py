@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import io
 import json
 import pickle
 from collections.abc import Callable
@@ -13,13 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.data import schema
 from recsys.data.dataset import SEGMENT, Dataset
-from recsys.publishing import sha256_of, write_bytes, write_json, write_text
+from recsys.data.events import one_chunk
+from recsys.data.hashing import bytes_of
+from recsys.publishing import sha256_of, write_json, write_text
 
 ROW_KEYS_FILE = "row_keys.npy"
 """Sorted keys of all valid rows of the view, for telling what a later run finds new."""
@@ -33,46 +35,52 @@ _EMBEDDINGS_LINK = "../../embeddings/current"
 
 
 def write_files(
-    folder: Path, dataset: Dataset, row_keys: NDArray[np.uint64]
-) -> dict[str, dict[str, Any]]:
+    folder: Path,
+    interactions: pd.DataFrame | pa.Table,
+    users: pd.DataFrame,
+    build: Callable[[], Dataset],
+    row_keys: NDArray[np.uint64],
+) -> tuple[Dataset, dict[str, dict[str, Any]]]:
     """Write all files but the manifest into the existing `folder`.
 
-    Returns the manifest's entry of each: its SHA-256 and the number of its rows.
-    """
-    users = dataset.user_metadata
-    writers: dict[str, tuple[int, Callable[[Path], Any]]] = {
-        schema.INTERACTIONS_FILE: (len(dataset.interactions), _parquet(dataset.interactions)),
-        schema.MATRIX_FILE: (
-            dataset.matrix.shape[0],
-            lambda path: _save_matrix(path, dataset.matrix),
-        ),
-        schema.MAPPINGS_FILE: (
-            len(dataset.user_ids) + len(dataset.item_ids),
-            lambda path: write_text(path, json.dumps(_mappings(dataset), ensure_ascii=False)),
-        ),
-        schema.USER_METADATA_FILE: (len(users), _parquet(users)),
-        schema.USER_METADATA_PICKLE: (
-            len(users),
-            lambda path: write_bytes(path, _pickled(users)),
-        ),
-        schema.PRODUCTS_FILE: (len(dataset.products), _parquet(dataset.products)),
-        schema.POPULARITY_FILE: (
-            len(dataset.popularity),
-            lambda path: np.save(path, dataset.popularity),
-        ),
-        schema.STATS_FILE: (1, lambda path: write_json(path, dataset.stats)),
-        ROW_KEYS_FILE: (len(row_keys), lambda path: np.save(path, row_keys)),
-    }
+    `build` gives the dataset of these `interactions` and `users`, which are written meanwhile.
 
-    def write(name: str) -> tuple[str, dict[str, Any]]:
-        rows, writer = writers[name]
+    Returns the dataset, and the manifest's entry of each file: its SHA-256 and the number of its
+    rows.
+    """
+
+    def write(name: str, rows: int, writer: Callable[[Path], Any]) -> dict[str, Any]:
         writer(folder / name)
-        return name, {"sha256": sha256_of(folder / name), "rows": rows}
+        return {"sha256": sha256_of(folder / name), "rows": rows}
 
     with ThreadPoolExecutor(_WRITING_THREADS) as pool:
-        entries = dict(pool.map(write, writers))
+        entries = {
+            name: pool.submit(write, name, rows, writer)
+            for name, rows, writer in (
+                (schema.INTERACTIONS_FILE, len(interactions), _parquet(interactions)),
+                (schema.USER_METADATA_PICKLE, len(users), _pickled(users)),
+                (schema.USER_METADATA_FILE, len(users), _parquet(users)),
+                (ROW_KEYS_FILE, len(row_keys), _array(row_keys)),
+            )
+        }
+        dataset = build()
+        small = {
+            name: write(name, rows, writer)
+            for name, rows, writer in (
+                (schema.MATRIX_FILE, dataset.matrix.shape[0], _matrix(dataset.matrix)),
+                (
+                    schema.MAPPINGS_FILE,
+                    len(dataset.user_ids) + len(dataset.item_ids),
+                    _json(_mappings(dataset)),
+                ),
+                (schema.PRODUCTS_FILE, len(dataset.products), _parquet(dataset.products)),
+                (schema.POPULARITY_FILE, len(dataset.popularity), _array(dataset.popularity)),
+                (schema.STATS_FILE, 1, lambda path: write_json(path, dataset.stats)),
+            )
+        }
+        written = {**{name: entry.result() for name, entry in entries.items()}, **small}
     (folder / schema.EMBEDDINGS_FOLDER).symlink_to(_EMBEDDINGS_LINK)
-    return entries
+    return dataset, written
 
 
 @functools.cache
@@ -91,14 +99,33 @@ def _parquet(frame: pd.DataFrame | pa.Table) -> Callable[[Path], None]:
             if isinstance(frame, pa.Table)
             else pa.Table.from_pandas(frame, preserve_index=False)
         )
-        repetitive = [name for name in _REPETITIVE if name in table.column_names]
-        pq.write_table(table, path, use_dictionary=repetitive)
+        names = table.column_names
+        pq.write_table(
+            table,
+            path,
+            use_dictionary=[name for name in _REPETITIVE if name in names],
+            compression={name: "NONE" if name == schema.EVENT else "SNAPPY" for name in names},
+            # Least and greatest texts would cost a comparison of each comment with the others.
+            write_statistics=[name for name in names if not _is_text(table.schema.field(name))],
+        )
 
     return write
 
 
-def _save_matrix(path: Path, matrix: sparse.csr_matrix) -> None:
-    sparse.save_npz(path, matrix, compressed=False)
+def _is_text(field: pa.Field) -> bool:
+    return pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+
+
+def _array(values: NDArray) -> Callable[[Path], None]:
+    return lambda path: np.save(path, values)
+
+
+def _matrix(matrix: sparse.csr_matrix) -> Callable[[Path], None]:
+    return lambda path: sparse.save_npz(path, matrix, compressed=False)
+
+
+def _json(content: Any) -> Callable[[Path], Any]:
+    return lambda path: write_text(path, json.dumps(content, ensure_ascii=False))
 
 
 def _mappings(dataset: Dataset) -> dict[str, Any]:
@@ -110,11 +137,14 @@ def _mappings(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _pickled(users: pd.DataFrame) -> bytes:
+def _pickled(users: pd.DataFrame) -> Callable[[Path], None]:
     """Plain arrays by column name, so that no version of pandas is needed to read them."""
-    buffer = io.BytesIO()
-    pickle.dump({name: _plain(column) for name, column in users.items()}, buffer, protocol=5)
-    return buffer.getvalue()
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            pickle.dump({name: _plain(column) for name, column in users.items()}, file, protocol=5)
+
+    return write
 
 
 def _plain(column: pd.Series) -> NDArray:
@@ -122,5 +152,17 @@ def _plain(column: pd.Series) -> NDArray:
         return column.dt.tz_localize(None).to_numpy()
     if column.dtype != "str":
         return column.to_numpy()
-    texts = column.to_numpy(dtype=object)
-    return texts.astype("U") if column.str.len().max() <= _WIDEST_PLAIN_TEXT else texts
+    return _plain_texts(one_chunk(column))
+
+
+def _plain_texts(texts: pa.LargeStringArray) -> NDArray:
+    """``<U`` where the texts are short, else objects."""
+    width = pc.max(pc.utf8_length(texts)).as_py() or 1
+    if width > _WIDEST_PLAIN_TEXT:
+        return np.array(texts.to_pylist(), dtype=object)
+    if not pc.all(pc.string_is_ascii(texts)).as_py():
+        return np.array(texts.to_pylist(), dtype=f"U{width}")
+    ends, characters = bytes_of(texts)
+    plain = np.zeros((len(texts), width), dtype=np.uint32)
+    plain[np.arange(width) < np.diff(ends)[:, None]] = characters
+    return plain.view(f"U{width}")[:, 0]

@@ -266,7 +266,7 @@ def _join_ranges(folder: Path, users: dict[int, int], view: Path) -> int:
 def assemble(
     settings: Settings, work: Path, view: Path, quality: Path, catalogue: pd.DataFrame
 ) -> Dataset:
-    """`recsys.data.dataset.build_dataset` of the rows in `view`, whose interactions stay on disk.
+    """The dataset of the rows in `view`, built in parts; its interactions stay on disk.
 
     `quality` is the npy file of the rows' COMMENT_QUALITY.
     """
