@@ -3,7 +3,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from recsys.data.comments.cache import TextCache, find
+from recsys.data.comments.cache import TextCache
 
 
 def add_and_read(folder, start):
@@ -13,11 +13,12 @@ def add_and_read(folder, start):
     for batch in range(10):
         hashes = np.arange(start + 50 * batch, start + 50 * batch + 100, dtype=np.uint64)
         cache.add(hashes, {"sentiment": hashes.astype(np.float32)})
-        known, columns = cache.read()
-        assert np.array_equal(columns["sentiment"], known.astype(np.float32))
-        assert (find(known, hashes) >= 0).all()
-        assert len(known) >= seen
-        seen = len(known)
+        everything = np.arange(2000, dtype=np.uint64)
+        known, columns = cache.look_up(everything)
+        assert np.array_equal(columns["sentiment"][known], everything[known].astype(np.float32))
+        assert known[hashes].all()
+        assert known.sum() >= seen
+        seen = known.sum()
     return start
 
 
@@ -26,17 +27,16 @@ def test_many_processes_add_and_read_at_once_and_nothing_is_lost(tmp_path):
     starts = [0, 200, 1000, 1300]
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
         assert list(pool.map(add_and_read, [folder] * 4, starts)) == starts
-    known, _ = TextCache(folder).read()
+    known, _ = TextCache(folder).look_up(np.arange(2000, dtype=np.uint64))
     wanted = np.unique(np.concatenate([np.arange(start, start + 550) for start in starts]))
-    assert np.array_equal(known, wanted.astype(np.uint64))
+    assert np.array_equal(np.flatnonzero(known), wanted)
     assert len(list(folder.iterdir())) <= 20  # segments were merged, no temporary file is left
 
 
 def test_an_empty_cache_knows_nothing(tmp_path):
-    known, columns = TextCache(tmp_path / "none").read()
-    assert len(known) == 0
+    known, columns = TextCache(tmp_path / "none").look_up(np.array([1], dtype=np.uint64))
+    assert known.tolist() == [False]
     assert columns == {}
-    assert find(known, np.array([1], dtype=np.uint64)).tolist() == [-1]
 
 
 def test_copies_left_by_a_writer_that_died_while_merging_do_no_harm(tmp_path):
@@ -44,6 +44,6 @@ def test_copies_left_by_a_writer_that_died_while_merging_do_no_harm(tmp_path):
     hashes = np.array([3, 1], dtype=np.uint64)
     for _ in range(2):
         cache.add(hashes, {"sentiment": np.array([0.3, 0.1], dtype=np.float32)})
-    known, columns = cache.read()
-    assert known.tolist() == [1, 3]
-    assert np.allclose(columns["sentiment"], [0.1, 0.3])
+    known, columns = cache.look_up(np.array([1, 2, 3], dtype=np.uint64))
+    assert known.tolist() == [True, False, True]
+    assert np.allclose(columns["sentiment"][known], [0.1, 0.3])

@@ -29,20 +29,29 @@ class TextCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def read(self) -> tuple[UInt64, Columns]:
-        """All hashes, ascending and distinct, and the values that belong to them."""
+    def look_up(self, wanted: UInt64) -> tuple[npt.NDArray[np.bool_], Columns]:
+        """Which of the distinct hashes `wanted` are known, and the values of each.
+
+        The values of unknown hashes mean nothing. There are no columns if the cache is empty.
+        """
+        order = np.argsort(wanted)
+        ascending = wanted[order]
         for _ in range(_ATTEMPTS):
+            known = np.zeros(len(wanted), dtype=np.bool_)
+            values: Columns = {}
             try:
-                return _union([_load(path) for path in self._segments()])
+                for path in self._segments():
+                    _fill(known, values, _load(path), ascending, order)
             except FileNotFoundError:  # merged away between listing and opening: list again
                 continue
+            return known, values
         raise TimeoutError(f"{self._folder}: segments keep disappearing")
 
     def add(self, hashes: UInt64, columns: Columns) -> None:
         """Store values for `hashes`, one entry each in every column."""
         if len(hashes) == 0:
             return
-        self._write({_HASH: hashes, **columns})
+        self._write(_union([{_HASH: hashes, **columns}]))
         segments = self._segments()
         if len(segments) > _SEGMENTS:
             self._merge(segments)
@@ -60,20 +69,35 @@ class TextCache:
     def _merge(self, segments: list[Path]) -> None:
         """Write the union first, then remove what it replaces: dying between leaves copies."""
         try:
-            hashes, columns = _union([_load(path) for path in segments])
+            union = _union([_load(path) for path in segments])
         except FileNotFoundError:  # another process is merging
             return
-        self._write({_HASH: hashes, **columns})
+        self._write(union)
         for path in segments:
             path.unlink(missing_ok=True)
 
 
-def find(known: UInt64, wanted: UInt64) -> npt.NDArray[np.int64]:
-    """Position of each wanted hash among the ascending `known`, -1 where it is not there."""
-    if len(known) == 0:
-        return np.full(len(wanted), -1)
-    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return np.where(known[at] == wanted, at, -1)
+def _fill(
+    known: npt.NDArray[np.bool_],
+    values: Columns,
+    segment: Columns,
+    ascending: UInt64,
+    order: npt.NDArray[np.int64],
+) -> None:
+    """Put what `segment` says of the hashes ``ascending = wanted[order]`` at their places."""
+    hashes = segment.pop(_HASH)
+    for name, column in segment.items():
+        if name not in values:
+            values[name] = np.zeros((len(order), *column.shape[1:]), dtype=column.dtype)
+    if len(ascending) == 0:
+        return
+    # Both ascend, so that the search walks through memory in order.
+    at = np.minimum(np.searchsorted(ascending, hashes), len(ascending) - 1)
+    found = ascending[at] == hashes
+    rows = order[at[found]]
+    known[rows] = True
+    for name, column in segment.items():
+        values[name][rows] = column[found]
 
 
 def _load(path: Path) -> Columns:
@@ -81,13 +105,12 @@ def _load(path: Path) -> Columns:
         return {name: stored[name] for name in stored.files}
 
 
-def _union(segments: list[Columns]) -> tuple[UInt64, Columns]:
-    if not segments:
-        return np.zeros(0, dtype=np.uint64), {}
-    hashes, first = np.unique(
+def _union(segments: list[Columns]) -> Columns:
+    """All entries of one or more segments, each hash once, ascending."""
+    _, first = np.unique(
         np.concatenate([segment[_HASH] for segment in segments]), return_index=True
     )
-    names = [name for name in segments[0] if name != _HASH]
-    return hashes, {
-        name: np.concatenate([segment[name] for segment in segments])[first] for name in names
+    return {
+        name: np.concatenate([segment[name] for segment in segments])[first]
+        for name in segments[0]
     }

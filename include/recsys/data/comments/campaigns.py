@@ -14,7 +14,7 @@ Int32 = npt.NDArray[np.int32]
 
 
 def campaign_users(
-    group: Int64, user: Int64, timestamp: pd.Series, config: CampaignConfig
+    group: Int64, user: pd.Series, timestamp: pd.Series, config: CampaignConfig
 ) -> Int32:
     """For each row, how many users wrote its text in the span of time around it.
 
@@ -24,7 +24,7 @@ def campaign_users(
         Number of the row's text; texts that count as the same share it, rows whose text can be
         no campaign have -1.
     user
-        Number of the row's user.
+        Ids of the rows' users.
     timestamp
         Times of the rows, UTC.
 
@@ -39,11 +39,12 @@ def campaign_users(
     repeated = np.flatnonzero((group >= 0) & (copies[group] >= config.min_users))
     if len(repeated) == 0:
         return users
+    author, _ = pd.factorize(user.iloc[repeated])
     half_spans = (timestamp.iloc[repeated] - _EPOCH) // (_DAY * config.span_days / 2)
     halves = half_spans.to_numpy(dtype=np.int64)
     for shift in (0, 1):
         spans: Int64 = np.floor_divide(halves + shift, 2, dtype=np.int64)
-        counted = _distinct_users(group[repeated], spans, user[repeated])
+        counted = _distinct_users(group[repeated], spans, author)
         users[repeated] = np.maximum(users[repeated], counted)
     users[users < config.min_users] = 0
     return users

@@ -18,7 +18,7 @@ from recsys.content.text import fold_series
 from recsys.data.comments.near_duplicates import BANDS, bands
 from recsys.data.comments.shingles import Int64, UInt64, bytes_of
 
-FEATURES_VERSION = "features-1"  # raise it when `describe` gives other values for a text
+FEATURES_VERSION = "features-2"  # raise it when `describe` gives other values for a text
 CHUNK = 20_000
 _THREADS = 2
 _LONG_RUN = 4  # "đẹpppp": so many equal characters in a row are filler
@@ -52,14 +52,6 @@ class TextFeatures:
     def __len__(self) -> int:
         return len(self.key)
 
-    def take(self, positions: Int64) -> "TextFeatures":
-        """The features at `positions`."""
-        return TextFeatures(*(column[positions] for column in vars(self).values()))
-
-
-def text_hashes(texts: pd.Series) -> UInt64:
-    """64-bit hash of each text exactly as written. The same in every process."""
-    return pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False)
 
 
 def describe(texts: pd.Series) -> TextFeatures:

@@ -11,15 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recsys.data.comments.cache import Columns, TextCache, find
+from recsys.data.comments.cache import TextCache
 from recsys.data.comments.config import CommentConfig
 from recsys.data.comments.features import (
     FEATURES_VERSION,
     Float32,
     TextFeatures,
-    concatenate,
     describe,
-    text_hashes,
 )
 from recsys.data.comments.pretrained import load_pretrained
 from recsys.data.comments.scorers import due_scorer, prune_scorers
@@ -36,6 +34,7 @@ from recsys.data.comments.scoring import (
 )
 from recsys.data.comments.shingles import MULTIPLIER, Int64, UInt64
 from recsys.data.comments.training import gather_units
+from recsys.data.hashing import hash_texts
 from recsys.data.schema import RATING, USER
 from recsys.settings import Settings
 
@@ -53,7 +52,7 @@ def score_view(
     config = settings.read_config("comments.yaml", CommentConfig)
     started = time.monotonic()
     texts, codes = distinct_texts(view)
-    hashes = text_hashes(texts)
+    hashes = hash_texts(texts)
     features = _cached_features(settings, texts, hashes)
     group = group_texts(codes, features, config, _cached_similar(settings, texts, features.key))
     known = Texts(texts, codes, features, group)
@@ -110,15 +109,15 @@ def _scorer(
 
 def _cached_features(settings: Settings, texts: pd.Series, hashes: UInt64) -> TextFeatures:
     cache = TextCache(_cache_folder(settings, FEATURES_VERSION))
-    known, columns = cache.read()
-    at = find(known, hashes)
-    new = np.flatnonzero(at < 0)
+    known, columns = cache.look_up(hashes)
+    new = np.flatnonzero(~known)
     fresh = describe(texts.iloc[new])
     cache.add(hashes[new], vars(fresh))
-    stored = TextFeatures(**columns) if columns else describe(texts.iloc[:0])
-    both = concatenate([stored, fresh])
-    at[new] = len(stored) + np.arange(len(new))
-    return both.take(at)
+    if not columns:
+        return fresh
+    for name, values in vars(fresh).items():
+        columns[name][new] = values
+    return TextFeatures(**columns)
 
 
 def _cached_similar(settings: Settings, texts: pd.Series, keys: UInt64) -> Similar:
@@ -128,14 +127,14 @@ def _cached_similar(settings: Settings, texts: pd.Series, keys: UInt64) -> Simil
 
     def similar(pairs: Int64) -> npt.NDArray[np.bool_]:
         hashes = keys[pairs[:, 0]] * MULTIPLIER + keys[pairs[:, 1]]
-        known, columns = cache.read()
-        at = find(known, hashes)
-        new = np.flatnonzero(at < 0)
+        known, columns = cache.look_up(hashes)
+        new = np.flatnonzero(~known)
         fresh = compare(pairs[new])
         cache.add(hashes[new], {"similar": fresh})
-        found = columns["similar"][at] if columns else np.zeros(len(pairs), dtype=np.bool_)
-        found[new] = fresh
-        return found
+        if not columns:
+            return fresh
+        columns["similar"][new] = fresh
+        return columns["similar"]
 
     return similar
 
@@ -145,16 +144,14 @@ def _cached_sentiment(
 ) -> tuple[Float32, int]:
     """Sentiment of each text, and how many of them were scored now."""
     cache = TextCache(_cache_folder(settings, scorer.version))
-    known, columns = cache.read()
-    at = find(known, hashes)
-    new = np.flatnonzero(at < 0)
-    sentiment = np.empty(len(texts), dtype=np.float32)
-    if columns:
-        sentiment = columns["sentiment"][at]
-    fresh: Columns = {"sentiment": scorer.score(texts.iloc[new], keys[new])}
-    cache.add(hashes[new], fresh)
-    sentiment[new] = fresh["sentiment"]
-    return sentiment, len(new)
+    known, columns = cache.look_up(hashes)
+    new = np.flatnonzero(~known)
+    fresh = scorer.score(texts.iloc[new], keys[new])
+    cache.add(hashes[new], {"sentiment": fresh})
+    if not columns:
+        return fresh, len(new)
+    columns["sentiment"][new] = fresh
+    return columns["sentiment"], len(new)
 
 
 def _cache_folder(settings: Settings, name: str) -> Path:

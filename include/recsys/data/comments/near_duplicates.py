@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from recsys.data.events import run_starts
 from recsys.data.comments.shingles import MULTIPLIER, Int64, UInt64, windows
 
 Bool = npt.NDArray[np.bool_]
@@ -64,10 +65,14 @@ def group_near_duplicates(
     similar
         Says for pairs of texts (n x 2 positions) which of them are near copies.
     """
-    _, first, of_text = np.unique(key, return_index=True, return_inverse=True)
+    by_key = np.argsort(key)
+    starts = run_starts(key[by_key])
+    first = by_key[starts]  # one text of each key, by ascending key
+    of_text = np.empty(len(key), dtype=np.int64)
+    of_text[by_key] = np.repeat(np.arange(len(first)), np.diff(starts, append=len(key)))
     frequency = np.bincount(of_text, weights=rows, minlength=len(first))
     # Texts by falling frequency (of equals, the smaller key first): positions are ranks.
-    order = np.lexsort((key[first], -frequency))
+    order = np.argsort(-frequency, kind="stable")
     nodes = order[searched[first[order]]]
     pairs = _candidates(band[first[nodes]])
     pairs = pairs[similar(first[nodes][pairs])]
@@ -116,15 +121,19 @@ def _candidates(band: UInt64) -> Int64:
     Texts come by rank, so that the first is the most frequent: pairs are (better, worse).
     """
     found = []
+    width = max(len(band), 1)
     for column in band.T:
-        order = np.argsort(column, kind="stable")
-        starts = np.r_[True, column[order][1:] != column[order][:-1]] if len(order) else order
-        leader = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
-        found.append(np.stack([leader, order], axis=1)[leader != order])
-    pairs = np.concatenate(found)
-    # One number a pair sorts faster than rows.
-    packed = np.unique(pairs[:, 0] * len(band) + pairs[:, 1])
-    return np.stack([packed // max(len(band), 1), packed % max(len(band), 1)], axis=1)
+        order = np.argsort(column)
+        starts = run_starts(column[order])
+        copies = np.diff(starts, append=len(order))
+        several = np.repeat(copies > 1, copies)
+        leader = np.repeat(np.minimum.reduceat(order, starts), copies) if len(order) else order
+        leader, text = leader[several], order[several]
+        # One number a pair sorts faster than rows.
+        found.append((leader * width + text)[leader != text])
+    packed = np.sort(np.concatenate(found))
+    packed = packed[run_starts(packed)]
+    return np.stack([packed // width, packed % width], axis=1)
 
 
 def _shingle_sets(plain: pa.Array) -> sparse.csr_matrix:

@@ -7,18 +7,21 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.compute as pc
 
 from recsys.data.comments.campaigns import campaign_users
 from recsys.data.comments.config import CommentConfig
 from recsys.data.comments.features import Float32, TextFeatures, describe, plain_words
 from recsys.data.comments.near_duplicates import are_similar, group_near_duplicates
 from recsys.data.comments.shingles import Int64, UInt64
+from recsys.data.events import one_chunk
 from recsys.data.schema import COMMENT, COMMENT_QUALITY, RATING, TIMESTAMP, USER
 
 HEURISTICS = "heuristics"  # the scorer's name in a manifest when no sentiment is involved
 _LOWEST_STARS, _HIGHEST_STARS = 1.0, 5.0
 _EXAMPLES = 10  # campaigns named in the summary
 _EXAMPLE_LENGTH = 120
+_SOMETHING = r"[^\x00-\x20\x7f-\x{a0}\p{Z}\x{200b}\x{ad}\x{2060}\x{feff}\x{fffd}]"
 
 Float64 = npt.NDArray[np.float64]
 Similar = Callable[[Int64], npt.NDArray[np.bool_]]
@@ -167,7 +170,8 @@ def combine(
 
 def is_blank(texts: pd.Series) -> npt.NDArray[np.bool_]:
     """Whether a text has nothing to read: no letter, digit, sign or emoji."""
-    return ~texts.str.contains(r"[^\s\u200b\u00ad\u2060\ufeff\ufffd]").to_numpy(dtype=bool)
+    read = pc.match_substring_regex(one_chunk(texts), _SOMETHING)
+    return ~read.to_numpy(zero_copy_only=False)
 
 
 def informativeness(features: TextFeatures, config: CommentConfig) -> Float64:
@@ -196,8 +200,7 @@ def _campaign_users(
 ) -> npt.NDArray[np.int32]:
     long_enough = known.features.words >= config.campaign.min_words
     group = np.where(long_enough, known.group, -1)[known.codes]
-    user, _ = pd.factorize(view[USER])
-    return campaign_users(group, user.astype(np.int64), view[TIMESTAMP], config.campaign)
+    return campaign_users(group, view[USER], view[TIMESTAMP], config.campaign)
 
 
 def _largest_campaigns(
