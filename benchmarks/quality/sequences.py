@@ -2,7 +2,8 @@
 
 One user a line: the user's id, then item ids in time order. The last item is the test, the one
 before it the validation. Everything is chosen on validation; the test item is ranked against all
-items that are not in the user's history.
+items that are not in the user's history. An answer that is in the history (somebody bought it
+again) cannot be recommended and counts as missed, for every model alike.
 
     python benchmarks/quality/sequences.py --data ../shared/data/amazon_beauty/Beauty.txt
 """

@@ -1,6 +1,7 @@
 """The sequence benchmark, on a file that it has not seen."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -40,3 +41,65 @@ def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(InputError, match=r"empty\.txt"):
         Sequences(tmp_path / "empty.txt")
+
+
+def repeated(generator):
+    """Users who buy the same few things again and again: answers may stand in the history."""
+    return [generator.choice(6, size=12) for _ in range(60)]
+
+
+def few_items(generator):
+    """Hardly more items than a history is long."""
+    return [generator.permutation(5)[: generator.integers(3, 6)] for _ in range(80)]
+
+
+def short(generator):
+    """One known item in training, and users who have no test at all."""
+    return [generator.permutation(200)[: generator.integers(1, 4)] for _ in range(300)]
+
+
+def dense(generator):
+    """Long histories of popular items, as of films."""
+    odds = 1 / np.arange(1, 301)
+    return [
+        generator.choice(300, size=generator.integers(40, 120), replace=False, p=odds / odds.sum())
+        for _ in range(150)
+    ]
+
+
+def two_items(generator):
+    return [np.array([0, 1, 0]), np.array([1, 0, 1])] * 5
+
+
+@pytest.mark.parametrize("shape", [repeated, few_items, short, dense, two_items])
+def test_data_of_any_shape_is_tuned_in_time_and_judged(tmp_path, shape):
+    sequences = shape(np.random.default_rng(0))
+    file, report = tmp_path / "data.txt", tmp_path / "report.json"
+    file.write_text(
+        "\n".join(
+            f"{user} " + " ".join(map(str, sequence)) for user, sequence in enumerate(sequences)
+        )
+    )
+    begun = time.monotonic()
+    main(["--data", str(file), "--budget", "2", "--json", str(report)])
+    assert time.monotonic() - begun < 60
+    content = json.loads(report.read_text())
+    for row in content["models"].values():
+        for figures in (row["train_only"], row["refit"]):
+            assert 0 <= figures["ndcg_at_10"] <= figures["recall_at_10"] <= 1
+
+
+def test_it_finds_out_that_order_does_not_matter(tmp_path):
+    """The items of a basket in any order: what comes before is as telling as what comes after."""
+    generator = np.random.default_rng(1)
+    lines = [
+        f"{user} "
+        + " ".join(str(12 * (user % 30) + item) for item in generator.permutation(12)[:7])
+        for user in range(400)
+    ]
+    file, report = tmp_path / "baskets.txt", tmp_path / "report.json"
+    file.write_text("\n".join(lines))
+    main(["--data", str(file), "--budget", "4", "--json", str(report)])
+    content = json.loads(report.read_text())
+    assert content["models"]["item_knn"]["parameters"]["reverse"] > 0.3
+    assert content["models"][content["selected"]]["train_only"]["recall_at_10"] > 0.95
