@@ -5,7 +5,7 @@ import pytest
 
 from recsys.models.als import Als, AlsParameters
 from recsys.models.fold_in import FoldIn
-from recsys.models.histories import histories_from_codes, take_users
+from recsys.models.histories import histories_from_codes, take_users, user_rows
 from tests.models.shop import DAY, GROUPS, ITEMS, START, taste_histories
 
 
@@ -97,3 +97,25 @@ def test_long_histories_are_solved_like_short_ones():
         np.testing.assert_allclose(
             got[user], np.linalg.solve(gram, mine.T @ weight[entries]), rtol=2e-3, atol=2e-4
         )
+
+
+def test_users_of_one_product_do_not_change_what_goes_with_what(model):
+    histories = taste_histories()
+    bystanders = 500
+    users = np.concatenate([user_rows(histories), histories.users + np.arange(bystanders)])
+    crowd = histories_from_codes(
+        users,
+        np.concatenate([histories.items, np.full(bystanders, 3)]),
+        np.concatenate([histories.times, np.full(bystanders, START)]),
+        count=histories.users + bystanders,
+    )
+    again = Als(AlsParameters(factors=8, starts=2), seed=1).fit(crowd, ITEMS)
+    np.testing.assert_allclose(
+        again.score(histories, START), model.score(histories, START), atol=1e-4
+    )
+
+
+def test_a_shop_where_nobody_bought_twice_is_no_error():
+    once = histories_from_codes(np.arange(50), np.arange(50) % 7, np.full(50, START), count=50)
+    scores = Als(AlsParameters(factors=4)).fit(once, 7).score(once, START)
+    assert np.isfinite(scores).all()

@@ -53,10 +53,16 @@ def summarise(per_user: PerUser, seed: int = 0) -> dict[str, float]:
 
 
 def resampled_means(values: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
-    """``(1000, columns)`` means of `values` ``(users, columns)`` over resampled users."""
+    """``(1000, columns)`` means of `values` ``(users, columns)`` over resampled users.
+
+    Many users have equal values (a target has one of twenty ranks or none), so what is drawn is
+    how many users of each kind there are.
+    """
     generator = np.random.default_rng(seed)
+    kinds, counts = np.unique(values, axis=0, return_counts=True)
+    users = len(values)
     parts = []
     for _ in range(RESAMPLES // _RESAMPLES_AT_ONCE):
-        draws = generator.poisson(1.0, size=(_RESAMPLES_AT_ONCE, len(values))).astype(np.float64)
-        parts.append(draws @ values / np.maximum(draws.sum(axis=1, keepdims=True), 1))
+        draws = generator.multinomial(users, counts / users, size=_RESAMPLES_AT_ONCE)
+        parts.append(draws @ kinds / users)
     return np.concatenate(parts)

@@ -195,9 +195,10 @@ def _affordable_factors(bounds: Range, problem: Problem, seconds: float) -> Rang
     """`bounds` up to what can be fitted about six times in `seconds`, and to the products.
 
     Six is what the evaluation of the chosen parameters takes as well. An ALS fit is some
-    ``100 * (users + items) * factors ** 2`` operations; the rate is one of two slow cores.
+    ``100 * (users + items) * factors ** 2`` operations, of users with two purchases and more; the
+    rate is one of two slow cores.
     """
-    users = int((np.diff(problem.training.indptr) > 0).sum())
+    users = int((np.diff(problem.training.indptr) > 1).sum())
     affordable = (seconds / 6 * _OPERATIONS_A_SECOND / (100 * (users + problem.items))) ** 0.5
     most = min(bounds.high, max(affordable, 2 * bounds.low), max(problem.items, 2 * bounds.low))
     return replace(bounds, high=float(int(most)))
