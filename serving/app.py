@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from threadpoolctl import threadpool_limits
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from recsys.schedule import load_schedule
 from recsys.settings import Settings, load_settings
@@ -94,6 +95,10 @@ def create_app(
     limit = shared.ClientLimit(memory, config.requests_per_client_minute)
     counters = shared.Counters(memory, slot)
     app.add_middleware(Guard, config=config, limit=limit, counters=counters)
+    if environment.trusted_proxies:
+        # Around the guard: the client it counts is the nearest one that is no trusted proxy.
+        trusted = list(environment.trusted_proxies)
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)
     return app
 
 

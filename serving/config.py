@@ -1,5 +1,6 @@
 """What can be configured about the service, and what it takes from the environment."""
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,11 +49,22 @@ def load_config(settings: Settings) -> ServingConfig:
 
 @dataclass(frozen=True)
 class ServiceEnvironment:
-    """Where to listen and which token administers the service (None: nobody may)."""
+    """Where the service stands.
+
+    Attributes
+    ----------
+    host, port
+        Where to listen.
+    admin_token
+        Who has it administers the service; None: nobody may.
+    trusted_proxies
+        Addresses and networks of proxies that say, in X-Forwarded-For, whom they ask for.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
     admin_token: str | None = field(default=None, repr=False)
+    trusted_proxies: tuple[str, ...] = ()
 
 
 def read_environment(variables: Mapping[str, str] | None = None) -> ServiceEnvironment:
@@ -61,7 +73,8 @@ def read_environment(variables: Mapping[str, str] | None = None) -> ServiceEnvir
     Raises
     ------
     ConfigError
-        If ``RECSYS_SERVICE_PORT`` is no port.
+        If ``RECSYS_SERVICE_PORT`` is no port, or ``RECSYS_SERVICE_TRUSTED_PROXIES`` are not
+        addresses and networks with commas between them.
     """
     variables = os.environ if variables is None else variables
     text = variables.get("RECSYS_SERVICE_PORT") or "8000"
@@ -71,4 +84,16 @@ def read_environment(variables: Mapping[str, str] | None = None) -> ServiceEnvir
         host=variables.get("RECSYS_SERVICE_HOST") or "127.0.0.1",
         port=int(text),
         admin_token=variables.get("RECSYS_ADMIN_TOKEN", "").strip() or None,
+        trusted_proxies=_networks(variables.get("RECSYS_SERVICE_TRUSTED_PROXIES", "")),
     )
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    try:
+        return tuple(str(ipaddress.ip_network(part)) for part in parts)
+    except ValueError as error:
+        raise ConfigError(
+            "RECSYS_SERVICE_TRUSTED_PROXIES: expected addresses and networks with commas between "
+            f"them, such as 10.0.0.5,172.16.0.0/12: {error}"
+        ) from error

@@ -19,8 +19,8 @@ from serving.snapshot import Catalogue
 
 logger = logging.getLogger(__name__)
 
-_CONNECTIVITY = 16
-_EXPANSION_ADD = 128
+_CONNECTIVITY = 32
+_EXPANSION_ADD = 64
 _EXPANSION_SEARCH = 512
 _LOCK_SECONDS = 3600
 
@@ -75,7 +75,7 @@ def _empty(dimensions: int) -> Any:
     return Index(
         ndim=dimensions,
         metric="ip",
-        dtype="f32",
+        dtype="f16",
         connectivity=_CONNECTIVITY,
         expansion_add=_EXPANSION_ADD,
         expansion_search=_EXPANSION_SEARCH,

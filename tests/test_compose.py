@@ -240,7 +240,12 @@ def test_the_cluster_packages_are_pinned_and_agree_with_the_others():
 
 class _Replica(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = json.dumps({"status": "healthy", "port": self.server.server_address[1]}).encode()
+        answer = {
+            "status": "healthy",
+            "port": self.server.server_address[1],
+            "forwarded": self.headers["X-Forwarded-For"],
+        }
+        body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -280,6 +285,8 @@ def test_the_proxy_spreads_requests_survives_a_replica_and_keeps_administration_
             _wait_for_port(ports[0])
             answers = {requests.get(f"{url}/health", timeout=5).json()["port"] for _ in range(20)}
             assert answers == set(ports[1:])
+            named = requests.get(f"{url}/health", headers={"X-Forwarded-For": "1.2.3.4"}, timeout=5)
+            assert named.json()["forwarded"] == "1.2.3.4, 127.0.0.1"
             for path in ("/reload_model", "/canary", "/canary?minutes=1"):
                 assert requests.post(f"{url}{path}", timeout=5).status_code == 403
             first.close()

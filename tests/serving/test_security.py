@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 
 from recsys.settings import REPOSITORY, Settings
 from serving.app import create_app
-from serving.config import ServiceEnvironment
+from serving.config import ServiceEnvironment, read_environment
 from serving.routes import administration
 from serving.security import require_admin
 from tests.serving.service_process import running_service
@@ -142,6 +142,49 @@ def test_a_client_has_its_share_of_requests(settings: Settings):
         assert "5 requests a minute" in client.get("/health").json()["detail"]
 
 
+PROXY, OUTER_PROXY, SHOPPER, OTHER = "10.0.0.5", "10.0.0.6", "203.0.113.9", "2001:db8::7"
+
+
+@pytest.mark.parametrize(
+    ("connection", "headers", "client"),
+    [
+        (SHOPPER, [], SHOPPER),
+        (SHOPPER, [OTHER], SHOPPER),  # not a proxy: what it says does not count
+        (PROXY, [], PROXY),
+        (PROXY, [SHOPPER], SHOPPER),
+        (PROXY, [OTHER], OTHER),
+        (PROXY, [f"1.2.3.4, {SHOPPER}"], SHOPPER),  # the shopper made 1.2.3.4 up
+        (PROXY, [f"{SHOPPER}, {OUTER_PROXY}"], SHOPPER),
+        (PROXY, [f"1.2.3.4, {SHOPPER}, {OUTER_PROXY}"], SHOPPER),
+        (PROXY, ["1.2.3.4", SHOPPER], SHOPPER),
+    ],
+)
+def test_a_client_is_the_nearest_address_that_is_no_trusted_proxy(
+    settings: Settings, connection: str, headers: list[str], client: str
+):
+    """The limit is used up by the client itself, then asked for in its name."""
+    folder = settings.home / "config"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "serving.yaml").write_text("requests_per_client_minute: 2\n")
+    environment = read_environment({"RECSYS_SERVICE_TRUSTED_PROXIES": "10.0.0.0/29, 192.0.2.1"})
+    app = create_app(settings, environment)
+    with TestClient(app, client=(client, 1)) as itself:
+        for _ in range(2):
+            itself.get("/health")
+        forwarded = [("X-Forwarded-For", value) for value in headers]
+        through = TestClient(app, client=(connection, 1))
+        assert through.get("/health", headers=forwarded).status_code == 429
+        unknown = TestClient(app, client=("198.51.100.1", 1))
+        assert unknown.get("/health", headers=forwarded).status_code != 429
+
+
+def test_nobody_is_trusted_to_name_clients_unless_configured(settings: Settings):
+    with with_config(settings, "requests_per_client_minute: 2\n") as client:
+        for number in range(3):
+            answer = client.get("/model_info", headers={"X-Forwarded-For": f"203.0.113.{number}"})
+        assert answer.status_code == 429
+
+
 def test_a_slow_answer_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     add_model(settings, "als_1")
     with with_config(settings, "request_timeout_seconds: 0.2\n") as client:
@@ -215,7 +258,13 @@ def test_the_token_is_in_no_log(settings: Settings, free_port: int):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("RECSYS_SERVICE_PORT", "http"), ("RECSYS_SERVICE_PORT", "70000")],
+    [
+        ("RECSYS_SERVICE_PORT", "http"),
+        ("RECSYS_SERVICE_PORT", "70000"),
+        ("RECSYS_SERVICE_TRUSTED_PROXIES", "*"),
+        ("RECSYS_SERVICE_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("RECSYS_SERVICE_TRUSTED_PROXIES", "proxy,10.0.0.1"),
+    ],
 )
 def test_a_bad_environment_is_one_sentence(tmp_path: Path, name: str, value: str):
     done = subprocess.run(

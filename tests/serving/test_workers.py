@@ -12,6 +12,7 @@ from collections import Counter
 import psutil
 import pytest
 import requests
+from fastapi.testclient import TestClient
 
 from recsys.settings import REPOSITORY, Settings
 from tests.serving.service_process import running_service, start_service, wait_for
@@ -177,6 +178,34 @@ def test_interactions_count_at_once_in_every_worker(settings: Settings, free_por
             )
             assert sent.status_code == 200
             assert {ask(free_port, user)["fallback"] for _ in range(20)} == {False}
+
+
+def test_interactions_count_in_every_replica_on_the_same_state(
+    settings: Settings, free_port: int, client: TestClient
+):
+    """`client` is a service of its own, in this process."""
+
+    def fallback(user: str) -> bool:
+        return client.post("/recommend", json={"user_id": user}).json()["fallback"]
+
+    with running_service(settings, free_port):
+        for user in ("new-1", "new-2"):
+            assert fallback(user)
+            events = [
+                {
+                    "event_id": f"{user}-{item}",
+                    "user_id": user,
+                    "product_id": product_id(item),
+                    "rating": 5,
+                }
+                for item in (1, 2, 3)
+            ]
+            sent = requests.post(
+                f"http://127.0.0.1:{free_port}/interactions", json={"events": events}, timeout=20
+            )
+            assert sent.status_code == 200
+            time.sleep(0.15)
+            assert not fallback(user)
 
 
 def test_a_client_limit_holds_over_all_workers(settings: Settings, free_port: int):
