@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from recsys.data.staging import hand_in_segments
 from recsys.settings import Settings
+from recsys.storage import open_store
 from serving.service import Service
 
 logger = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 300.0
+_HAND_IN_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
 
 
@@ -26,6 +29,8 @@ class Housekeeping:
         if service.slot == 0:
             # One process watches for all.
             since = datetime.now(UTC)
+            if open_store(service.settings).shared:
+                duties.append((_HAND_IN_SECONDS, lambda: hand_in_segments(service.settings)))
             duties += [
                 (_WATCH_SECONDS, lambda: watch_health_reports(service.settings, since)),
                 (_PRUNE_SECONDS, service.live.prune),

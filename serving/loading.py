@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.content.embeddings import CURRENT, current_embeddings
+from recsys.content.embeddings import current_embeddings, current_set_id
 from recsys.data import schema
 from recsys.data.versions import current_version, published_folder
 from recsys.errors import InputError
@@ -89,11 +89,8 @@ def with_current_catalogue(
 def sources(settings: Settings, artifact: Artifact) -> tuple[str, str | None]:
     """Names of the catalogue's data version (the model's id without one) and embedding set."""
     folder = published_folder(settings)
-    current = settings.embeddings / CURRENT
-    return (
-        folder.name if folder is not None else artifact.model_id,
-        current.readlink().name if current.is_symlink() else None,
-    )
+    name = folder.name if folder is not None else artifact.model_id
+    return name, current_set_id(settings)
 
 
 def try_out(snapshot: Snapshot) -> float:

@@ -24,7 +24,8 @@ from recsys.settings import REGISTRY_KEY, Settings
 from recsys.storage import open_store
 
 SELECTION_METRIC = "recall_at_10"
-_LAST_GOOD_KEY = "artifacts/cf/registry.last_good.json"
+ARTIFACTS_KEY = "artifacts/cf"
+_LAST_GOOD_KEY = f"{ARTIFACTS_KEY}/registry.last_good.json"
 _REVISION = "revision"
 
 Result = TypeVar("Result")

@@ -6,9 +6,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import obstore
 import requests
+from obstore.store import from_url
 
 from recsys.settings import REPOSITORY, Settings
 from tests.conftest import find_free_port
@@ -60,22 +63,22 @@ def machine(home: Path, url: str, address: str) -> Settings:
 
 def objects(address: str, url: str) -> list[str]:
     """Keys of all objects of the bucket below its prefix."""
-    bucket, prefix = url.removeprefix("s3://").split("/")
-    answer = requests.get(f"{address}/{bucket}?list-type=2", timeout=10)
-    keys = answer.text.split("<Key>")[1:]
-    return sorted(key.split("</Key>")[0].removeprefix(f"{prefix}/") for key in keys)
+    return sorted(entry["path"] for page in obstore.list(_past(address, url)) for entry in page)
 
 
 def put_object(address: str, url: str, key: str, content: bytes) -> None:
     """Write an object past the store."""
-    address = f"{address}/{url.removeprefix('s3://')}/{key}"
-    requests.put(address, data=content, timeout=10).raise_for_status()
+    obstore.put(_past(address, url), key, content)
 
 
 def delete_object(address: str, url: str, key: str) -> None:
     """Delete an object past the store."""
-    address = f"{address}/{url.removeprefix('s3://')}/{key}"
-    requests.delete(address, timeout=10).raise_for_status()
+    obstore.delete(_past(address, url), key)
+
+
+def _past(address: str, url: str) -> Any:
+    config: Any = {"endpoint": address, "region": "us-east-1"}
+    return from_url(url, config=config, client_options={"allow_http": True})
 
 
 def _wait_for(process: subprocess.Popen[bytes], address: str, log: Path) -> None:

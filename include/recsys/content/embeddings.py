@@ -1,8 +1,8 @@
 """Embedding sets: vectors of all products with the model that made them, swapped as one.
 
 ``data/embeddings/<set_id>/`` never changes once it exists; ``data/embeddings/current`` is a link
-to one of them. A set of ``catalog-static`` is read, queried and searched with NumPy and
-``tokenizers`` alone.
+to one of them; both belong to the store (`recsys.storage`). A set of ``catalog-static`` is read,
+queried and searched with NumPy and ``tokenizers`` alone.
 """
 
 import json
@@ -20,8 +20,11 @@ from recsys.content.text import normalise
 from recsys.errors import InputError
 from recsys.publishing import sha256_of
 from recsys.settings import Settings
+from recsys.storage import open_store
 
 CURRENT = "current"
+SETS_KEY = "data/embeddings"
+POINTER_KEY = f"{SETS_KEY}/{CURRENT}"
 IDS_FILE = "product_ids.json"
 HASHES_FILE = "text_hashes.json"
 VECTORS_FILE = "vectors.npy"
@@ -141,18 +144,29 @@ def current_embeddings(settings: Settings) -> EmbeddingSet | None:
     EmbeddingError
         If the set is damaged.
     """
-    link = settings.embeddings / CURRENT
+    store = open_store(settings)
     for _ in range(_ATTEMPTS):
-        if not link.is_symlink():
+        set_id = current_set_id(settings)
+        if set_id is None:
             return None
-        folder = link.resolve()
+        key = f"{SETS_KEY}/{set_id}"
         try:
-            return open_embeddings(folder)
+            found = open_embeddings(store.fetch(key))
         except FileNotFoundError as error:
             # removed between reading the link and the files? then the link leads elsewhere now
-            if link.resolve() == folder:
-                raise EmbeddingError(f"{folder}: {error.filename} does not exist") from error
+            if current_set_id(settings) == set_id:
+                missing = error.filename or settings.home / key
+                raise EmbeddingError(f"{settings.home / key}: {missing} does not exist") from error
+        else:
+            store.follow(POINTER_KEY, key)
+            return found
+    link = settings.embeddings / CURRENT
     raise EmbeddingError(f"{link}: the embedding sets change faster than they can be read")
+
+
+def current_set_id(settings: Settings) -> str | None:
+    """Name of the current set, None before the first run."""
+    return open_store(settings).leads_to(POINTER_KEY)
 
 
 def open_embeddings(folder: Path) -> EmbeddingSet:

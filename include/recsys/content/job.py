@@ -20,23 +20,26 @@ import pandas as pd
 
 from recsys.content.config import CATALOG_STATIC, ContentConfig, ModelConfig
 from recsys.content.embeddings import (
-    CURRENT,
     HASHES_FILE,
     IDS_FILE,
     INDEX_FILE,
     LAYOUT,
     METADATA_FILE,
     MODEL_FOLDER,
+    POINTER_KEY,
+    SETS_KEY,
     VECTORS_FILE,
     EmbeddingSet,
     current_embeddings,
+    current_set_id,
 )
 from recsys.content.plan import Plan, make_plan, recipe_of
 from recsys.content.product_texts import used_fields
 from recsys.content.static_encoder import FloatArray, StaticEncoder
 from recsys.errors import InputError
-from recsys.publishing import atomic_folder, point_link, sha256_of, write_json
+from recsys.publishing import atomic_folder, sha256_of, write_json
 from recsys.settings import Settings
+from recsys.storage import ABANDONED_AFTER, open_store
 
 CONFIG_FILE = "content.yaml"
 FALLBACK_ALERT = "embedding_fallback"
@@ -252,7 +255,9 @@ def _write_set(
             "files": _hashes(folder),
         }
         write_json(folder / METADATA_FILE, summary | facts | details)
-    point_link(settings.embeddings / CURRENT, target)
+    store = open_store(settings)
+    store.publish(f"{SETS_KEY}/{set_id}")
+    store.point(POINTER_KEY, f"{SETS_KEY}/{set_id}", lambda _: True)
     return facts
 
 
@@ -308,13 +313,15 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def _prune(settings: Settings, keep: int) -> None:
     """Remove all but the newest sets, and what killed runs left behind."""
-    current = (settings.embeddings / CURRENT).resolve()
-    folders = [folder for folder in settings.embeddings.iterdir() if not folder.is_symlink()]
-    sets = sorted(folder for folder in folders if not folder.name.startswith("."))
-    leftovers = [folder for folder in folders if folder.name.startswith(".")]
-    for folder in [*sets[:-keep], *leftovers]:
-        if folder != current:
-            shutil.rmtree(folder, ignore_errors=True)
+    store = open_store(settings)
+    current = current_set_id(settings)
+    for set_id in store.names(SETS_KEY)[:-keep]:
+        if set_id != current:
+            store.remove(f"{SETS_KEY}/{set_id}")
+    store.remove_unfinished(SETS_KEY, datetime.now(UTC) - ABANDONED_AFTER)
+    for leftover in settings.embeddings.glob(".*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager

@@ -21,8 +21,11 @@ from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
 from recsys.data.sources import EPOCH, ISO, Source, SourceError, TimestampFormat
 from recsys.data.staging import (
     EVENT_ID,
+    FILES_KEY,
     NEEDED,
+    RAW_KEY,
     RECEIVED_AT,
+    SEALED_KEY,
     dropped_files,
     open_segments,
     sealed_segments,
@@ -30,6 +33,7 @@ from recsys.data.staging import (
 )
 from recsys.publishing import atomic_path, sync_folder
 from recsys.settings import Settings
+from recsys.storage import open_store
 
 EVENT_TIMES = TimestampFormat(columns=(schema.TIMESTAMP,), formats=(ISO, EPOCH))
 
@@ -103,6 +107,13 @@ def read_staged(
     return staged
 
 
+def collect_staged(settings: Settings) -> None:
+    """Copy raw files, and what other machines handed in or archived, into this state root."""
+    store = open_store(settings)
+    for prefix in (SEALED_KEY, FILES_KEY, RAW_KEY):
+        store.mirror(prefix)
+
+
 def archive_staged(
     settings: Settings, source: str, version_id: str, staged: dict[str, Any]
 ) -> None:
@@ -111,6 +122,8 @@ def archive_staged(
     `staged` is what `Staged.to_json` gave. A dropped file that has changed since it was read stays
     for the next run.
     """
+    collect_staged(settings)
+    store = open_store(settings)
     segments = [sealed_segments(settings) / name for name in staged["segments"]]
     target = archived_events(settings, source) / f"{version_id}.parquet"
     if segments and not target.exists():
@@ -120,8 +133,10 @@ def archive_staged(
         if tables:
             with atomic_path(target) as temporary:
                 pq.write_table(pa.concat_tables(tables).drop([ROW]), temporary)
+    if target.exists():
+        store.share(f"{RAW_KEY}/events/{source}/{target.name}")
     for path in segments:
-        path.unlink(missing_ok=True)
+        store.discard(f"{SEALED_KEY}/{path.name}")
     _move(staged["files"], settings, archived_files(settings, source), version_id)
     _move(staged["bad_files"], settings, settings.quarantine / "files", version_id)
 
@@ -151,8 +166,12 @@ def _move(
         if path.parent != inbox or not path.exists() or describe_file(path) != entry:
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.move(path, folder / f"{version_id}-{path.name}")
+        moved = folder / f"{version_id}-{path.name}"
+        shutil.move(path, moved)
         sync_folder(folder)
+        store = open_store(settings)
+        store.share(moved.relative_to(settings.home).as_posix())
+        store.discard(f"{FILES_KEY}/{path.name}")
 
 
 def _segments(settings: Settings) -> list[Path]:

@@ -23,12 +23,12 @@ from recsys.data.comments import score_view
 from recsys.data.config import DataConfig, load_data_config
 from recsys.data.dataset import Dataset, build_part, join_parts
 from recsys.data.events import add_keys, latest_rows
-from recsys.data.inbox import archive_staged
+from recsys.data.inbox import archive_staged, collect_staged
 from recsys.data.plan import ASKED_FOR, Plan, Strategy, View, make_plan, new_rows, read_view
 from recsys.data.quarantine import write_quarantine
 from recsys.data.retention import prune
 from recsys.data.sources import Source, resolve_source
-from recsys.data.staging import seal_segments
+from recsys.data.staging import hand_in_segments
 from recsys.data.versions import SCHEMA_VERSION, open_version, publish, shows_later
 from recsys.data.writing import code_version, write_files
 from recsys.errors import InputError
@@ -110,7 +110,8 @@ def plan_refresh(
     config, source = load_data_config(settings), resolve_source(settings)
     now = datetime.now(UTC)
     if not dry_run:
-        seal_segments(settings)
+        hand_in_segments(settings)
+    collect_staged(settings)
     shutil.rmtree(work, ignore_errors=True)
     view = _read_view(settings, source, config, work, as_of=interval.end, now=now)
     plan = make_plan(

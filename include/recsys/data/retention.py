@@ -18,11 +18,8 @@ from recsys.data.versions import (
     remove_version,
 )
 from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
-from recsys.storage import open_store
+from recsys.storage import ABANDONED_AFTER, open_store
 from recsys.storage.local import DOOMED_PREFIX
-
-ABANDONED_AFTER = timedelta(days=2)
-"""Scratch folders and half-made versions of runs that died are removed after this time."""
 
 _REFERENCE_KEYS = frozenset({"data_version", "version_id", "previous_version"})
 

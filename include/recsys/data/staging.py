@@ -9,6 +9,9 @@ once a version that contains them is published, moves their rows to ``data/raw/e
 A refresh always reads everything: inbox, archive and the source's files. Rows that it meets twice
 count once, so whenever a process dies, nothing is lost and nothing counts double: moving only
 keeps the inbox small.
+
+Where state is shared (`recsys.storage`), every machine hands in its segments, under names that
+nobody else uses, and a refresh copies them, dropped files and the archive into its state root.
 """
 
 import fcntl
@@ -25,10 +28,16 @@ from recsys.data import schema
 from recsys.errors import InputError
 from recsys.publishing import sync_folder
 from recsys.settings import Settings
+from recsys.storage import open_store
 
 EVENT_ID = "event_id"
 RECEIVED_AT = "received_at"
 NEEDED = (EVENT_ID, schema.USER, schema.PRODUCT, schema.RATING)
+
+STAGING_KEY = "data/staging"
+SEALED_KEY = f"{STAGING_KEY}/sealed"
+FILES_KEY = f"{STAGING_KEY}/files"
+RAW_KEY = "data/raw"
 
 _SUFFIX = ".jsonl"
 _IGNORED_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload")
@@ -108,6 +117,19 @@ def seal_segments(settings: Settings) -> None:
             os.close(descriptor)
     sync_folder(target)
     sync_folder(folder)
+
+
+def hand_in_segments(settings: Settings) -> None:
+    """Seal the segments of this machine and, where state is shared, pass them on.
+
+    An event is on this machine's disk or in the store at any moment, and for a moment in both.
+    """
+    seal_segments(settings)
+    store = open_store(settings)
+    if store.shared:
+        for segment in sealed_segments(settings).glob(f"*{_SUFFIX}"):
+            store.share(f"{SEALED_KEY}/{segment.name}")
+            segment.unlink()
 
 
 def segment_lines(segment: Path) -> list[str]:

@@ -16,6 +16,7 @@ from recsys.errors import InputError
 from recsys.health.config import load_config
 from recsys.health.verdict import Problem, verdict
 from recsys.settings import Settings, load_settings
+from recsys.storage import StorageError
 
 REQUIRED_FILES: Final = (
     schema.INTERACTIONS_FILE,
@@ -38,14 +39,14 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
         unhealthy ``error`` and ``severity``.
     """
     settings = settings or load_settings()
-    files = {name: (settings.processed / name).is_file() for name in REQUIRED_FILES}
     try:
         if published_folder(settings) is None:
             problem = "no data version was published yet; run data_refresh"
-            return verdict([Problem(Severity.WARNING, problem)], files=files)
+            return verdict([Problem(Severity.WARNING, problem)], files=_there(settings))
         version = current_version(settings)
-    except InputError as error:
-        return verdict([Problem(Severity.CRITICAL, str(error))], files=files)
+    except (InputError, StorageError) as error:
+        return verdict([Problem(Severity.CRITICAL, str(error))], files=_there(settings))
+    files = _there(settings)
     age_days = (datetime.now(UTC) - version.as_of).total_seconds() / 86_400
     details: dict[str, Any] = {
         "files": files,
@@ -66,6 +67,10 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
         problem = f"the data is {age_days:.1f} days old (at most {limit:g} are expected)"
         problems.append(Problem(Severity.WARNING, problem))
     return verdict(problems, **details)
+
+
+def _there(settings: Settings) -> dict[str, bool]:
+    return {name: (settings.processed / name).is_file() for name in REQUIRED_FILES}
 
 
 def _examine(version: PublishedVersion) -> tuple[list[Problem], dict[str, int]]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recsys.data.config import DataConfig
-from recsys.data.retention import ABANDONED_AFTER, prunable, prune
+from recsys.data.retention import prunable, prune
 from recsys.maintenance.config import MaintenanceConfig
 from recsys.maintenance.removal import Removal, older_than, size_of
 from recsys.settings import Settings
+from recsys.storage import ABANDONED_AFTER
 
 DAY = 86_400.0
 ROTATED = re.compile(r".+\.log\.\d+(\.gz)?")

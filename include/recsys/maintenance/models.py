@@ -5,19 +5,21 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from recsys.data.retention import ABANDONED_AFTER
 from recsys.deployment.client import ServiceError
 from recsys.deployment.config import load_config as load_deployment_config
 from recsys.deployment.history import read_history
 from recsys.deployment.replicas import connect_service
 from recsys.errors import InputError
 from recsys.maintenance.config import ModelRetention
-from recsys.maintenance.removal import Removal, older_than, size_of
-from recsys.registry import Entry, Registry
-from recsys.settings import Settings
+from recsys.maintenance.removal import Removal, newest_change, older_than, size_of
+from recsys.models.families import FAMILIES
+from recsys.registry import ARTIFACTS_KEY, Entry, Registry
+from recsys.settings import REGISTRY_KEY, Settings
+from recsys.storage import ABANDONED_AFTER, open_store
 
 DAY = 86_400.0
 
@@ -50,9 +52,9 @@ def remove_old_models(settings: Settings, config: ModelRetention, removal: Remov
         if not removal.dry_run:
             registry.delete(entry.model_id)
         removal.count("models", entry.model_id, size)
-    if settings.registry.exists():
+    if open_store(settings).read(REGISTRY_KEY) is not None:
         known = {entry.model_id for entry in entries} | in_use
-        removal.remove("unregistered artefacts", _unregistered(settings, known))
+        _remove_unregistered(settings, known, removal)
         kept = known - {entry.model_id for entry in doomed}
         removal.remove("search indexes", _unused_indexes(settings, kept))
 
@@ -88,8 +90,29 @@ def doomed_models(
     return [
         entry
         for entry in surplus
-        if entry.model_id not in in_use and older_than([settings.home / entry.path], limit)
+        if entry.model_id not in in_use and _last_change(settings, entry) < limit
     ]
+
+
+def _last_change(settings: Settings, entry: Entry) -> float:
+    """Seconds since 1970; of a model that this machine has no copy of, when it was registered."""
+    folder = settings.home / entry.path
+    if folder.exists():
+        return newest_change(folder)
+    return datetime.fromisoformat(entry.created_at).timestamp()
+
+
+def _remove_unregistered(settings: Settings, known: set[str], removal: Removal) -> None:
+    folders = _unregistered(settings, known)
+    removal.remove("unregistered artefacts", folders)
+    store = open_store(settings)
+    if not store.shared or removal.dry_run:
+        return
+    for folder in folders:
+        store.remove(folder.relative_to(settings.home).as_posix())
+    before = datetime.now(UTC) - ABANDONED_AFTER
+    for model_type in FAMILIES:
+        store.remove_unfinished(f"{ARTIFACTS_KEY}/{model_type}", before)
 
 
 def _unregistered(settings: Settings, known: set[str]) -> list[Path]:

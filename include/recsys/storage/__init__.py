@@ -5,6 +5,6 @@ disk and in a bucket. `open_store` gives the store that ``config/storage.yaml`` 
 """
 
 from recsys.storage.opening import open_store
-from recsys.storage.store import DamagedError, StorageError, Store
+from recsys.storage.store import ABANDONED_AFTER, DamagedError, StorageError, Store
 
-__all__ = ["DamagedError", "StorageError", "Store", "open_store"]
+__all__ = ["ABANDONED_AFTER", "DamagedError", "StorageError", "Store", "open_store"]

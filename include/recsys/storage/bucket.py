@@ -63,7 +63,8 @@ class Bucket:
         with self._explained(key):
             try:
                 answer = obstore.get(self._objects, key)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                self._require_bucket(error)
                 return None
             return bytes(answer.bytes()), str(answer.meta["e_tag"])
 
@@ -76,7 +77,10 @@ class Bucket:
         with self._explained(key):
             try:
                 obstore.put(self._objects, key, content, mode=mode)
-            except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:
+            except FileNotFoundError as error:  # removed since it was read
+                self._require_bucket(error)
+                raise ConflictError(key) from error
+            except (AlreadyExistsError, PreconditionError) as error:
                 raise ConflictError(key) from error
 
     def upload(self, file: Path, key: str) -> None:
@@ -100,7 +104,8 @@ class Bucket:
         with self._explained(prefix):
             try:
                 found = self._files.ls(self._path(prefix), detail=True)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                self._require_bucket(error)
                 return []
         return [Path(entry["name"]).name for entry in found if entry["type"] == "file"]
 
@@ -122,6 +127,10 @@ class Bucket:
     def address(self, key: str) -> str:
         """What people call the object."""
         return f"{self.url}/{key}"
+
+    def _require_bucket(self, error: FileNotFoundError) -> None:
+        if "NoSuchBucket" in str(error):
+            raise StorageError(f"{self.url}: the bucket does not exist") from error
 
     def _path(self, key: str) -> str:
         return f"s3://{self._root}/{key}"

@@ -13,6 +13,7 @@ nobody reads and `BucketStore.remove_unfinished` takes away.
 
 import contextlib
 import fcntl
+import os
 import posixpath
 import random
 import time
@@ -24,7 +25,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from recsys.publishing import atomic_folder, point_link, sha256_of
+from recsys.publishing import atomic_folder, atomic_path, point_link, sha256_of
 from recsys.settings import ConfigModel
 from recsys.storage.bucket import Bucket, ConflictError
 from recsys.storage.local import remove_folder
@@ -206,6 +207,30 @@ class BucketStore:
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:
                 return written
+
+    # files that come in once and are not changed
+    def share(self, key: str) -> None:
+        self._bucket.upload(self._home / key, key)
+
+    def mirror(self, prefix: str) -> None:
+        def bring(key: str) -> None:
+            file, moment = self._home / key, written[key].timestamp()
+            if file.exists() and file.stat().st_mtime >= moment:
+                return
+            # Removed since it was listed: then there is nothing to bring.
+            with contextlib.suppress(FileNotFoundError), atomic_path(file) as temporary:
+                self._bucket.download(key, temporary)
+                os.utime(temporary, (moment, moment))
+
+        written = self._bucket.below(prefix)
+        for key in written:
+            if not _stays_inside("", key):
+                raise DamagedError(f"{self._bucket.address(key)}: lies outside the state root")
+        _at_once(bring, written)
+
+    def discard(self, key: str) -> None:
+        self._bucket.delete([key])
+        (self._home / key).unlink(missing_ok=True)
 
     # inside
     def _copy(self, key: str, folder: Path) -> None:

@@ -74,7 +74,8 @@ class LocalStore:
 
     def point(self, pointer: str, key: str, may_replace: Callable[[str | None], bool]) -> bool:
         link = self._home / pointer
-        with self._alone(link):
+        # Not beside the link: there are only published folders there.
+        with self._alone(self._home / "data" / f".{pointer.replace('/', '-')}"):
             if not may_replace(self.leads_to(pointer)):
                 return False
             point_link(link, self._home / key)
@@ -92,6 +93,15 @@ class LocalStore:
             content = change(self.read(key))
             write_bytes(path, content)
         return content
+
+    def share(self, key: str) -> None:
+        """Nothing: the file is where all find it."""
+
+    def mirror(self, prefix: str) -> None:
+        """Nothing: there is only one place."""
+
+    def discard(self, key: str) -> None:
+        (self._home / key).unlink(missing_ok=True)
 
     def _alone(self, path: Path) -> FileLock:
         path.parent.mkdir(parents=True, exist_ok=True)

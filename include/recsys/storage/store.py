@@ -1,7 +1,7 @@
 """What every store offers."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +9,10 @@ from recsys.errors import InputError
 
 Change = Callable[[bytes | None], bytes]
 """From the content of a file (None when there is none) to its new content; may run repeatedly."""
+
+
+ABANDONED_AFTER = timedelta(days=2)
+"""Scratch folders and half-made versions of runs that died are removed after this time."""
 
 
 class StorageError(OSError):
@@ -83,3 +87,13 @@ class Store(Protocol):
 
         Returns the new content. What `change` raises leaves the file as it was.
         """
+
+    # files that come in once and are not changed
+    def share(self, key: str) -> None:
+        """Make the file at `key` of the state root, of a name of its own, known to all machines."""
+
+    def mirror(self, prefix: str) -> None:
+        """Copy files below `prefix` that are new or newer in the store into the state root."""
+
+    def discard(self, key: str) -> None:
+        """Remove a file for all machines, and from the state root; it may be gone already."""

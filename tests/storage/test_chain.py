@@ -1,0 +1,246 @@
+"""A shop on two machines: one makes data and models, the other serves; a bucket is between them."""
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
+
+import pytest
+import requests
+
+from recsys.content.embeddings import current_embeddings
+from recsys.content.job import build_embeddings
+from recsys.data.retention import referenced_versions
+from recsys.data.staging import append_events, hand_in_segments
+from recsys.data.versions import current_version, list_versions, open_version, published_folder
+from recsys.deployment.history import append_history, read_history
+from recsys.health.data import check_data_health
+from recsys.models.training import plan_training, select_best, train_model
+from recsys.registry import Registry
+from recsys.settings import Settings
+from tests.conftest import find_free_port
+from tests.data.shop import END, refresh, row, write_shop
+from tests.models.shop import ITEMS, taste_interactions
+from tests.serving.service_process import running_service, wait_for
+from tests.serving.shops import add_model
+from tests.storage.buckets import objects, put_object
+
+CATALOGUE = [
+    f"p{item},Kem dưỡng {item},Cocoon,Loại {item % 6},10{item}000,Dưỡng ẩm cho da {item % 6}"
+    for item in range(ITEMS)
+]
+
+
+@pytest.fixture
+def jobs(join):
+    """The machine that runs the jobs."""
+    settings = join("jobs")
+    (settings.home / "config" / "training.yaml").write_text(
+        "model_types: [als]\ntuning: {seconds: 60, trials: 2}\n"
+    )
+    return settings
+
+
+@pytest.fixture
+def front(join):
+    """The machine that serves; its state root is empty."""
+    return join("front")
+
+
+def shop_rows():
+    table = taste_interactions()
+    times = [datetime.fromtimestamp(time, UTC) for time in table["time"]]
+    return [
+        row(
+            f"u{user}",
+            f"p{item}",
+            4 + (user + item) % 2,
+            time=f"{time:%Y-%m-%d %H:%M:%S}",
+            comment=f"tốt {user} {item}",
+        )
+        for user, item, time in zip(table["user"], table["item"], times, strict=True)
+    ]
+
+
+def answers(port):
+    found = []
+    for user in ("u1", "u2", "u7", "stranger"):
+        body = {"user_id": user, "topk": 10}
+        answer = requests.post(f"http://127.0.0.1:{port}/recommend", json=body, timeout=20).json()
+        found.append((user, answer["model_id"], answer["fallback"], answer["recommendations"]))
+    return found
+
+
+def train(settings):
+    return select_best(
+        settings,
+        [
+            train_model(settings, task["model_type"], task["version_id"])
+            for task in plan_training(settings)
+        ],
+    )["model_id"]
+
+
+def test_what_one_machine_makes_the_other_serves(jobs, front):
+    write_shop(jobs, shop_rows(), CATALOGUE)
+    version_id = refresh(jobs)["version_id"]
+    set_id = build_embeddings(jobs)["set_id"]
+    model_id = train(jobs)
+    assert model_id is not None
+    assert sorted(path.name for path in front.home.iterdir()) == ["config"]
+
+    port = find_free_port()
+    with running_service(front, port, catalogue_check_seconds=1):
+        assert wait_for(port)["model_id"] == model_id
+        served = answers(port)
+        assert [answer[1] for answer in served] == [model_id] * 4
+        assert [answer[2] for answer in served] == [False, False, False, True]
+        here = find_free_port()
+        with running_service(jobs, here):
+            assert answers(here) == served
+
+        # The next night on the one machine, and the reload on the other.
+        write_shop(jobs, [*shop_rows(), row("u1", "p5", time="2025-02-01 10:00:00")], CATALOGUE)
+        assert refresh(jobs, END + timedelta(days=1))["published"]
+        newer = train(jobs)
+        answer = requests.post(
+            f"http://127.0.0.1:{port}/reload_model",
+            json={"model_id": newer},
+            headers={"Authorization": "Bearer tok", "X-Admin-Token": "tok"},
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        assert {answer[1] for answer in answers(port)} == {newer}
+
+    assert current_version(front).version_id != version_id
+    current = current_embeddings(front)
+    assert current is not None
+    assert current.set_id == set_id
+    health = check_data_health(front)
+    assert health["version_id"] == current_version(jobs).version_id
+    assert all(health["files"].values())
+    # Its only complaint is that the shop's last review is long ago.
+    assert "days old" in health["error"]
+    assert ";" not in health["error"]
+    assert Registry(front).list() == Registry(jobs).list()
+
+
+def test_events_that_reach_one_machine_are_in_the_next_version_of_the_other(
+    jobs, front, bucket, s3_address
+):
+    write_shop(jobs, [row(f"u{user}", user % 5) for user in range(20)])
+    refresh(jobs)
+    events = [
+        {
+            "event_id": f"e{number}",
+            "user_id": "new",
+            "product_id": f"{number}",
+            "rating": 5,
+            "timestamp": "2025-02-20T10:00:00+00:00",
+        }
+        for number in range(3)
+    ]
+    append_events(front, events)
+    hand_in_segments(front)
+    assert not list((front.home / "data/staging").rglob("*.jsonl"))
+    # Sent again, and handed in by yet another process: an id counts once.
+    append_events(front, events[:2])
+    hand_in_segments(front)
+    assert len([key for key in objects(s3_address, bucket) if "/sealed/" in key]) == 2
+    dropped = "user_id,product_id,rating,cmt_date,comment\nfile,3,4,2025-02-21 10:00:00,được\n"
+    put_object(s3_address, bucket, "data/staging/files/drop.csv", dropped.encode())
+
+    assert refresh(jobs)["new_interactions"] == 4
+    rows = current_version(front).interactions()
+    assert sorted(rows.loc[rows["user_id"] == "new", "product_id"]) == ["0", "1", "2"]
+    assert (rows["user_id"] == "file").sum() == 1
+    assert not [key for key in objects(s3_address, bucket) if key.startswith("data/staging/")]
+
+    # A third machine takes over the refresh with nothing but the bucket and the raw files.
+    third = Settings(jobs.home.with_name("third"))
+    (third.home / "config").mkdir(parents=True)
+    storage = (jobs.home / "config" / "storage.yaml").read_text()
+    (third.home / "config" / "storage.yaml").write_text(storage)
+    write_shop(third, [row(f"u{user}", user % 5) for user in range(20)])
+    summary = refresh(third)
+    assert (summary["new_interactions"], summary["vanished_interactions"]) == (0, 0)
+
+
+def test_a_backfill_on_another_machine_never_moves_the_pointer_backwards(jobs, front):
+    rows = [row(f"u{user}", user % 5, time=f"2025-01-{user + 1:02}") for user in range(20)]
+    for settings in (jobs, front):
+        write_shop(settings, rows)
+    latest = refresh(jobs)["version_id"]
+    backfill = refresh(front, END - timedelta(days=40))
+    assert not backfill["published"]
+    assert current_version(front).version_id == current_version(jobs).version_id == latest
+    assert list_versions(jobs) == sorted([backfill["version_id"], latest])
+
+
+def _publish(home, days):
+    settings = Settings(home)
+    write_shop(settings, [row(f"u{user}", user % 5) for user in range(10)])
+    summary = refresh(settings, END + timedelta(days=days), force_full=True)
+    # What this machine sees from now on is never earlier than what it published.
+    folder = published_folder(settings)
+    assert folder is not None
+    return summary["version_id"], folder.name
+
+
+def _register(home, number):
+    settings = Settings(home)
+    add_model(settings, f"als_{number}", recall=0.1 + number / 100, seed=number)
+    append_history(settings, {"model_id": f"als_{number}", "status": "success"}, keep=100)
+    return number
+
+
+def test_publishers_and_registrars_on_two_machines_lose_nothing(jobs, front):
+    homes = [jobs.home, front.home]
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        published = [pool.submit(_publish, homes[day % 2], day) for day in (5, 2, 4, 1)]
+        registered = [pool.submit(_register, homes[number % 2], number) for number in range(6)]
+        seen = [future.result() for future in published]
+        numbers = [future.result() for future in registered]
+    latest = max(version_id for version_id, _ in seen)
+    for settings in (jobs, front):
+        assert current_version(settings).version_id == latest
+        assert list_versions(settings) == sorted(version_id for version_id, _ in seen)
+        models = {entry.model_id for entry in Registry(settings).list()}
+        assert models == {f"als_{number}" for number in numbers}
+        deployed = sorted(entry["model_id"] for entry in read_history(settings))
+        assert deployed == sorted(models)
+        best = Registry(settings).current_best()
+        assert best is not None
+        assert Registry(settings).problem() is None
+    assert all(current >= own for own, current in seen)
+
+
+def test_a_version_that_a_model_of_another_machine_names_is_kept(jobs, front):
+    (jobs.home / "config" / "data.yaml").write_text("source: viecomrec\nkeep_versions: 1\n")
+    write_shop(jobs, [row(f"u{user}", user % 5) for user in range(10)])
+    first = refresh(jobs)["version_id"]
+    add_model(front, "als_1", data_version=first)
+    assert first in referenced_versions(jobs)
+    second = refresh(jobs, END + timedelta(days=1), force_full=True)["version_id"]
+    third = refresh(jobs, END + timedelta(days=2), force_full=True)
+    assert third["versions_removed"] == [second]
+    assert list_versions(front) == [first, third["version_id"]]
+    with pytest.raises(ValueError, match="no data version of this name"):
+        open_version(front, second)
+
+
+def test_a_reader_that_loses_the_race_against_pruning_gets_the_newer_version(
+    jobs, front, bucket, s3_address
+):
+    (jobs.home / "config" / "data.yaml").write_text("source: viecomrec\nkeep_versions: 1\n")
+    write_shop(jobs, [row(f"u{user}", user % 5) for user in range(10)])
+    for day in range(4):
+        refresh(jobs, END + timedelta(days=day), force_full=True)
+        assert current_version(front).version_id == current_version(jobs).version_id
+    assert len(list_versions(front)) == 1
+    copies = [path.name for path in front.versions.iterdir() if path.name[0] != "."]
+    assert copies == list_versions(front)
+    index = json.dumps({"name": "20200101T000000Z-none"})
+    put_object(s3_address, bucket, "data/processed", index.encode())
+    with pytest.raises(ValueError, match="does not exist"):
+        current_version(front)
