@@ -5,7 +5,12 @@ import pytest
 
 from recsys.models.als import Als, AlsParameters
 from recsys.models.fold_in import FoldIn
-from recsys.models.histories import histories_from_codes, take_users, user_rows
+from recsys.models.histories import (
+    histories_from_codes,
+    steps_from_end,
+    take_users,
+    user_rows,
+)
 from tests.models.shop import DAY, GROUPS, ITEMS, START, taste_histories
 
 
@@ -119,3 +124,12 @@ def test_a_shop_where_nobody_bought_twice_is_no_error():
     once = histories_from_codes(np.arange(50), np.arange(50) % 7, np.full(50, START), count=50)
     scores = Als(AlsParameters(factors=4)).fit(once, 7).score(once, START)
     assert np.isfinite(scores).all()
+
+
+def test_what_is_far_back_is_left_out_without_a_visible_change():
+    long = history(list(range(60)), list(range(60)))
+    model = Als(AlsParameters(factors=8, fold_in_decay=0.8)).fit(taste_histories(), ITEMS)
+    weight = np.float32(40) * np.float32(0.8) ** steps_from_end(long)
+    complete = np.hstack([one.solve(long, weight) for one in model._fold_ins])
+    scores = model.score(long, START)
+    np.testing.assert_allclose(scores, complete @ model.item_vectors.T, atol=0.02)

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from recsys.errors import InputError
 from recsys.models.base import FloatArray, Histories, TimeArray
 from recsys.models.fold_in import FoldIn, unit_rows
-from recsys.models.histories import steps_from_end, strength
+from recsys.models.histories import recent_part
 from recsys.models.parameters import parse_parameters
 from recsys.models.storage import (
     ArtifactError,
@@ -69,10 +69,9 @@ class FactorModel(Generic[ParametersT]):
         return self.query_vectors(histories, now) @ self._items.T
 
     def query_vectors(self, histories: Histories, now: int | TimeArray) -> FloatArray:
-        decay = np.float32(self._parameters.fold_in_decay) ** steps_from_end(histories)
-        weight = self._parameters.fold_in_weight * decay * strength(histories)
-        weight = np.asarray(weight, dtype=np.float32)
-        return np.hstack([fold_in.solve(histories, weight) for fold_in in self._fold_ins])
+        recent, weight = recent_part(histories, self._parameters.fold_in_decay)
+        weight *= np.float32(self._parameters.fold_in_weight)
+        return np.hstack([fold_in.solve(recent, weight) for fold_in in self._fold_ins])
 
     def similar(self, item: int) -> FloatArray:
         return self._unit @ self._unit[item]

@@ -11,6 +11,7 @@ from recsys.data import schema
 from recsys.models.base import FloatArray, Histories, IntArray, TimeArray
 
 FIVE_STARS = 5.0
+_FAINTEST = np.float32(1e-3)
 
 
 def histories_from_codes(
@@ -120,6 +121,19 @@ def steps_from_end(histories: Histories) -> IntArray:
     """
     steps, ends = _moments(histories)
     return np.asarray(np.repeat(ends, np.diff(histories.indptr)) - steps, dtype=np.int32)
+
+
+def recent_part(histories: Histories, decay: float) -> tuple[Histories, FloatArray]:
+    """The entries that count when a user is scored, and ``(entries,)`` how much each counts.
+
+    That is the strength of an entry, times `decay` for each moment of the user after it. What is
+    so far back that a thousandth is left changes nothing that anybody could see, but takes its
+    time, and is left out.
+    """
+    left = np.float32(decay) ** steps_from_end(histories)
+    near = left >= _FAINTEST
+    weight = np.asarray((left * strength(histories))[near], dtype=np.float32)
+    return keep_entries(histories, near), weight
 
 
 def interaction_matrix(

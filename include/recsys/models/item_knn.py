@@ -13,9 +13,8 @@ from scipy import sparse
 from recsys.models.base import FloatArray, Histories, Progress, TimeArray
 from recsys.models.histories import (
     interaction_matrix,
-    keep_entries,
     moments,
-    steps_from_end,
+    recent_part,
     strength,
     user_rows,
 )
@@ -29,7 +28,6 @@ from recsys.models.storage import (
 )
 
 _LONGEST_OFFSET = 200
-_FAINTEST = np.float32(1e-3)
 
 
 @dataclass(frozen=True)
@@ -99,12 +97,8 @@ class ItemKnn:
         return self
 
     def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
-        decay = np.float32(self._parameters.history_decay) ** steps_from_end(histories)
-        values = (decay * strength(histories)).astype(np.float32)
-        # What is this far back changes nothing that anybody could see, but takes its time.
-        near = decay >= _FAINTEST
-        recent = keep_entries(histories, near)
-        asked = interaction_matrix(recent, self._transitions.shape[0], values[near])
+        recent, weight = recent_part(histories, self._parameters.history_decay)
+        asked = interaction_matrix(recent, self._transitions.shape[0], weight)
         return np.asarray((asked @ self._transitions).toarray(), dtype=np.float32)
 
     def similar(self, item: int) -> FloatArray:
