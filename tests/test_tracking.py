@@ -139,6 +139,23 @@ def test_recording_a_run_again_updates_it_and_merges_metadata(tracker):
     assert run["metadata"] == {"x": 1, "z": 3}
 
 
+def test_news_of_a_start_that_comes_late_leaves_the_end_alone(tracker):
+    start = datetime(2025, 1, 15, 2, tzinfo=UTC)
+    end = start + timedelta(seconds=90)
+    started_now = RunRecord("a", "j", RunStatus.RUNNING, start, None, None, {})
+    tracker.record_start(started_now)
+    assert tracker.get_run("a")["status"] == "running"
+    tracker.record_run(RunRecord("a", "j", RunStatus.FAILED, start, end, "boom", {}))
+    tracker.record_start(started_now)
+    assert tracker.get_run("a")["status"] == "failed"
+    assert tracker.get_run("a")["error_message"] == "boom"
+
+    again = end + timedelta(seconds=5)
+    tracker.record_start(RunRecord("a", "j", RunStatus.RUNNING, again, None, None, {}))
+    run = tracker.get_run("a")
+    assert (run["status"], run["finished_at"], run["error_message"]) == ("running", None, None)
+
+
 def test_the_table_is_the_documented_one(tracker):
     tracker.start_run("data_refresh")
     with sqlite3.connect(tracker.db_path) as connection:

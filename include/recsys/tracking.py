@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 from recsys.database import BUSY_TIMEOUT_SECONDS, connect, transaction
 from recsys.settings import load_settings
@@ -35,6 +35,18 @@ CREATE INDEX IF NOT EXISTS pipeline_runs_by_status ON pipeline_runs (status, sta
 PRAGMA user_version = 1;
 COMMIT;
 """
+
+_UPSERT: Final = (
+    "INSERT INTO pipeline_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (run_id) DO UPDATE SET status = excluded.status,"
+    " started_at = excluded.started_at, finished_at = excluded.finished_at,"
+    " duration_seconds = excluded.duration_seconds,"
+    " error_message = excluded.error_message,"
+    " metadata = json_patch(COALESCE(metadata, '{}'), excluded.metadata)"
+)
+_UNLESS_ENDED_SINCE: Final = (
+    " WHERE pipeline_runs.finished_at IS NULL OR pipeline_runs.finished_at < excluded.started_at"
+)
 
 
 class RunStatus(StrEnum):
@@ -186,25 +198,14 @@ class PipelineTracker:
 
     def record_run(self, record: RunRecord) -> None:
         """Write a run as it is known elsewhere, new or not; metadata is merged."""
-        with transaction(self._connection) as connection:
-            connection.execute(
-                "INSERT INTO pipeline_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (run_id) DO UPDATE SET status = excluded.status,"
-                " started_at = excluded.started_at, finished_at = excluded.finished_at,"
-                " duration_seconds = excluded.duration_seconds,"
-                " error_message = excluded.error_message,"
-                " metadata = json_patch(COALESCE(metadata, '{}'), excluded.metadata)",
-                (
-                    record.run_id,
-                    record.pipeline_name,
-                    record.status,
-                    _text(record.started_at),
-                    _text(record.finished_at) if record.finished_at else None,
-                    _seconds(record.started_at, record.finished_at),
-                    record.error_message,
-                    _json(record.metadata),
-                ),
-            )
+        self._record(record, _UPSERT)
+
+    def record_start(self, record: RunRecord) -> None:
+        """Like `record_run`, for news that may be late: an end after this start stays.
+
+        A run that was started again after its end becomes a running one.
+        """
+        self._record(record, _UPSERT + _UNLESS_ENDED_SINCE)
 
     def merge_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> bool:
         """Merge `metadata` into a run's; returns whether the run is known."""
@@ -228,6 +229,20 @@ class PipelineTracker:
         connection = self._local.connection
         assert isinstance(connection, sqlite3.Connection)
         return connection
+
+    def _record(self, record: RunRecord, statement: str) -> None:
+        values = (
+            record.run_id,
+            record.pipeline_name,
+            record.status,
+            _text(record.started_at),
+            _text(record.finished_at) if record.finished_at else None,
+            _seconds(record.started_at, record.finished_at),
+            record.error_message,
+            _json(record.metadata),
+        )
+        with transaction(self._connection) as connection:
+            connection.execute(statement, values)
 
     def _end(
         self,

@@ -84,6 +84,17 @@ listener.on_dag_run_success(run("success"), "success")
     assert lines[1].endswith("| INFO | Job completed: data_refresh | duration=0s | status=success")
 
 
+def test_a_start_that_another_scheduler_tells_late_does_not_undo_the_end(settings):
+    in_airflow(
+        settings.home,
+        """
+listener.on_dag_run_success(run("success"), "success")
+listener.on_dag_run_running(run("running"), "started")
+""",
+    )
+    assert mirrored(settings)["status"] == "success"
+
+
 def test_bad_input_is_mirrored_as_its_own_sentence_and_secrets_are_masked(settings):
     in_airflow(
         settings.home,

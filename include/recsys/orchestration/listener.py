@@ -87,7 +87,8 @@ def _guarded(write: Callable[[AirflowRun], None], run: AirflowRun) -> None:
 
 def _mirror_start(run: AirflowRun) -> None:
     mirror.log_start(run.job)
-    mirror.mirror(run, _tracker())
+    # With several schedulers, another one may have ended the run and be faster in writing it.
+    _tracker().record_start(mirror.to_record(run, {}))
 
 
 def _mirror_end(run: AirflowRun) -> None:
