@@ -17,8 +17,8 @@ from recsys.maintenance.files import (
 from recsys.maintenance.models import remove_old_models
 from recsys.maintenance.removal import Removal
 from recsys.orchestration.environment import airflow_home
+from recsys.service_config import load_config as load_serving_config
 from recsys.settings import Settings
-from serving.config import load_config as load_serving_config
 
 
 def clean_models(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
