@@ -1,7 +1,8 @@
 """Airflow's own records: ``airflow db clean`` in a process that may open Airflow's database.
 
 Airflow takes the database's address away from task processes. The stack's environment, which
-`recsys.orchestration.environment` composes, has it; only the block has to be left out of it.
+`recsys.orchestration.environment` composes, has it; in a cluster a variable of its own hands it to
+the workers.
 """
 
 import os
@@ -18,6 +19,7 @@ from recsys.orchestration.environment import airflow_home, stack_environment
 from recsys.settings import Settings
 
 ADDRESS = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+CLUSTER_ADDRESS = "RECSYS_AIRFLOW_DATABASE"
 BLOCKED = "airflow-db-not-allowed:"
 COMMAND_SECONDS = 900.0
 # Versions and callbacks of DAGs are few, and other tables point at them.
@@ -40,7 +42,7 @@ def clean_airflow_records(settings: Settings, config: AirflowRetention, removal:
     CleaningError
         If the command fails, such as while the database is locked: trying again helps.
     InputError
-        If Airflow's database is not the stack's own.
+        If the address of Airflow's database is not known.
     """
     if not config.clean_metadata:
         return
@@ -66,19 +68,25 @@ def clean_airflow_records(settings: Settings, config: AirflowRetention, removal:
 
 
 def unblocked_environment(settings: Settings) -> Mapping[str, str]:
-    """The stack's environment with the address of Airflow's database.
+    """An environment with the address of Airflow's database.
 
-    Raises `InputError` if that is not the stack's own SQLite file: a worker of a cluster does
-    not know the address of the cluster's database, and must not.
+    Raises `InputError` if the address is not known: it is neither in `CLUSTER_ADDRESS` nor the
+    stack's own SQLite file.
     """
     if os.environ.get(ADDRESS, "").startswith(BLOCKED):
         del os.environ[ADDRESS]
+    if address := os.environ.get(CLUSTER_ADDRESS):
+        return _unblocked({**os.environ, ADDRESS: address})
     env = stack_environment(settings)
     database = airflow_home(settings) / "airflow.db"
     if str(database) not in env[ADDRESS] or not database.is_file():
         raise InputError(
-            f"{database}: is not what Airflow works with here; set airflow.clean_metadata in "
-            "maintenance.yaml to false and run `airflow db clean` where Airflow's database is "
-            "known, as docs/production.md shows"
+            f"{database}: is not what Airflow works with here; set {CLUSTER_ADDRESS} for the "
+            "workers, or set airflow.clean_metadata in maintenance.yaml to false and run "
+            "`airflow db clean` by hand, as docs/production.md shows"
         )
+    return _unblocked(env)
+
+
+def _unblocked(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if not value.startswith(BLOCKED)}
