@@ -7,7 +7,7 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.maintenance import job
-from recsys.maintenance.airflow_records import ADDRESS, BLOCKED
+from recsys.maintenance.airflow_records import ADDRESS, BLOCKED, CLUSTER_ADDRESS
 from recsys.orchestration.environment import airflow_home, ensure_env, stack_environment
 
 OLD_RUN = """
@@ -57,6 +57,17 @@ def test_old_records_go_from_inside_a_task_too(settings, airflow, monkeypatch):
     assert done == plan
     monkeypatch.delenv(ADDRESS, raising=False)
     assert "rows: 1" in airflow("-c", COUNT)
+
+
+def test_a_worker_of_a_cluster_is_told_the_address(settings, airflow, monkeypatch):
+    moved = airflow_home(settings).rename(settings.home / "cluster")
+    monkeypatch.setenv("AIRFLOW_HOME", str(moved))
+    monkeypatch.setenv(ADDRESS, f"{BLOCKED}///")
+    with pytest.raises(InputError, match=CLUSTER_ADDRESS):
+        job.clean_airflow(settings, dry_run=True)
+    monkeypatch.setenv(CLUSTER_ADDRESS, f"sqlite:///{moved}/airflow.db")
+    monkeypatch.setenv(ADDRESS, f"{BLOCKED}///")
+    assert job.clean_airflow(settings, dry_run=True)["Airflow's records"]["count"] >= 1
 
 
 def test_a_worker_that_does_not_know_the_database_says_what_to_do(settings, monkeypatch):
