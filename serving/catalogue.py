@@ -20,7 +20,7 @@ def build_catalogue(item_ids: list[str], products: pd.DataFrame, source: str) ->
     `source` says which version it is from.
     """
     rows = products.drop_duplicates(schema.PRODUCT).set_index(schema.PRODUCT).reindex(item_ids)
-    listed = np.isin(np.asarray(item_ids, dtype=object), products[schema.PRODUCT].to_numpy())
+    listed = pd.Index(item_ids).isin(products[schema.PRODUCT])
     available = listed & _column(rows, AVAILABLE, True).to_numpy(dtype=bool)
     prices = pd.to_numeric(_column(rows, schema.PRICE, np.nan)).to_numpy(dtype=np.float64)
     family = _column(rows, schema.FAMILY, None)

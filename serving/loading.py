@@ -58,7 +58,7 @@ def load_snapshot(settings: Settings, path: Path, model_id: str, config: Serving
     if isinstance(artifact.model, InnerProductModel) and (
         len(artifact.item_ids) >= config.index_min_items
     ):
-        index_file = settings.artifacts / "indexes" / f"{artifact.model_id}.usearch"
+        index_file = settings.artifacts / "indexes" / f"{artifact.model_id}.faiss"
         index_file.parent.mkdir(parents=True, exist_ok=True)
         nearest = NearestItems(artifact.model, index_file)
         bare = dataclasses.replace(bare, nearest=nearest)

@@ -1,7 +1,8 @@
 """An approximate index over the item vectors of a very large catalogue.
 
-Looking at a million products for each request takes a core for 75 ms. For models whose score is
-an inner product, an HNSW graph (usearch) finds nearly the same products in a small part of that.
+Looking at a million products for each request takes a core for 50 ms. For models whose score is an
+inner product, faiss holds each vector in 4 bits for every two numbers, looks at all of these in a
+fraction of the time, and the best thousand are scored exactly.
 """
 
 import logging
@@ -12,6 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from recsys.models.base import FloatArray, Histories, InnerProductModel
+from recsys.models.storage import ArtifactError
 from recsys.publishing import atomic_path
 from serving.ranking import Ranked, top_items
 from serving.recommending import Wanted
@@ -19,25 +21,23 @@ from serving.snapshot import Catalogue
 
 logger = logging.getLogger(__name__)
 
-_CONNECTIVITY = 32
-_EXPANSION_ADD = 64
-_EXPANSION_SEARCH = 512
+_BITS = 4  # what faiss can look up in the processor's registers
+_TRAINING_VECTORS = 50_000  # also how many are added at a time
+_SCORED_EXACTLY = 1_000
 _LOCK_SECONDS = 3600
 
 
 class NearestItems:
-    """The index of one model, in a file that all workers map."""
+    """The index of one model, kept in a file for all workers: 32 MB for a million products."""
 
     def __init__(self, model: InnerProductModel, path: Path) -> None:
         self._model = model
         self._vectors = model.item_vectors
-        # One worker builds, the others wait and map what it wrote.
+        # One worker builds, the others wait and read what it wrote.
         with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
             if not path.exists():
                 _build(self._vectors, path)
-        self._index = _empty(self._vectors.shape[1])
-        self._index.view(str(path))
-        self._index.expansion_search = _EXPANSION_SEARCH
+        self._index = _read(path)
 
     def recommend(
         self, catalogue: Catalogue, history: Histories, wanted: Wanted, now: int
@@ -47,8 +47,10 @@ class NearestItems:
         query = self._model.query_vectors(history, now)[0]
         if not query.any():
             return None
-        take = min(4 * wanted.topk + 2 * len(history.items) + 16, len(self._vectors))
-        found = np.asarray(self._index.search(query, take).keys, dtype=np.int64)
+        take = max(_SCORED_EXACTLY, 4 * wanted.topk + 2 * len(history.items))
+        take = min(take, len(self._vectors))
+        found = self._index.search(_even(query[None]), take)[1][0]
+        found = found[found >= 0]
         excluded = wanted.excluded
         if wanted.exclude_seen:
             excluded = np.concatenate([excluded, history.items])
@@ -62,21 +64,31 @@ class NearestItems:
 
 
 def _build(vectors: FloatArray, path: Path) -> None:
+    import faiss
+
     logger.info("Building an index | items=%d, file=%s", len(vectors), path)
-    index = _empty(vectors.shape[1])
-    index.add(np.arange(len(vectors)), np.asarray(vectors))
+    dimensions = _even(vectors[:1]).shape[1]
+    index = faiss.IndexPQFastScan(dimensions, dimensions // 2, _BITS, faiss.METRIC_INNER_PRODUCT)
+    chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), _TRAINING_VECTORS)).astype(int)
+    index.train(_even(vectors[chosen]))
+    for start in range(0, len(vectors), _TRAINING_VECTORS):
+        index.add(_even(vectors[start : start + _TRAINING_VECTORS]))
     with atomic_path(path) as temporary:
-        index.save(str(temporary))
+        faiss.write_index(index, str(temporary))
 
 
-def _empty(dimensions: int) -> Any:
-    from usearch.index import Index
+def _read(path: Path) -> Any:
+    import faiss
 
-    return Index(
-        ndim=dimensions,
-        metric="ip",
-        dtype="f16",
-        connectivity=_CONNECTIVITY,
-        expansion_add=_EXPANSION_ADD,
-        expansion_search=_EXPANSION_SEARCH,
-    )
+    try:
+        return faiss.read_index(str(path))
+    except RuntimeError as error:
+        path.unlink(missing_ok=True)
+        raise ArtifactError(
+            f"{path}: the index cannot be read; it was removed and is built at the next try"
+        ) from error
+
+
+def _even(vectors: FloatArray) -> FloatArray:
+    """`vectors` with a column of zeros if the number of columns is odd."""
+    return np.pad(vectors, ((0, 0), (0, vectors.shape[1] % 2)))

@@ -29,7 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = fresh_home("memory")
     histories = make_histories(USERS, ITEMS)
-    model = Als(AlsParameters(factors=64, iterations=3)).fit(histories, ITEMS)
+    model = Als(AlsParameters(factors=64, starts=1, iterations=3)).fit(histories, ITEMS)
     path = add_model(settings, model, histories, ITEMS, "als_bench")
     arrays = sum(file.stat().st_size for file in path.rglob("*.npy")) / 1e6
     port = free_port()

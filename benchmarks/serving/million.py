@@ -50,10 +50,12 @@ def measure(vectors: str, items: int, queries: int) -> None:
     random = np.random.default_rng(1)
     factors, kinds = (_clustered if vectors == "clustered" else _iid)(items, random)
     histories = _histories(kinds, queries, random)
-    model = Als(AlsParameters(factors=FACTORS))
+    model = Als(AlsParameters(factors=FACTORS, starts=1))
     # A fitted model without the hours of fitting it.
     model._set(factors)
-    settings = fresh_home(f"million_{vectors}", "personal_lists_seconds: 0\nwarmup_requests: 0\n")
+    settings = fresh_home(
+        f"million_{vectors}", "personal_lists_seconds: 0\nindex_min_items: 1000\n"
+    )
     path = add_model(settings, model, histories, items, "als_bench")
     del model, factors
 
@@ -64,7 +66,7 @@ def measure(vectors: str, items: int, queries: int) -> None:
     started = time.monotonic()
     snapshot = load_snapshot(settings, path, "als_bench", load_config(settings))
     second = time.monotonic() - started
-    [index] = (settings.artifacts / "indexes").glob("*.usearch")
+    [index] = (settings.artifacts / "indexes").glob("*.faiss")
 
     exact = dataclasses.replace(snapshot, nearest=None)
     asked = [_one(histories, user) for user in range(queries)]

@@ -36,7 +36,7 @@ def main() -> None:
 
     settings = fresh_home(f"recommend_{options.model}")
     histories = make_histories(USERS, ITEMS)
-    parameters = {"factors": 64, "iterations": 3} if options.model == "als" else {}
+    parameters = {"factors": 64, "starts": 1, "iterations": 3} if options.model == "als" else {}
     model = family_of(options.model).create(parameters).fit(histories, ITEMS)
     add_model(settings, model, histories, ITEMS, f"{options.model}_bench")
 

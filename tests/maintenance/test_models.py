@@ -93,9 +93,9 @@ def test_an_artefact_that_was_never_registered_goes_after_two_days(shop):
 
 def test_the_index_of_a_model_goes_with_it(shop):
     for model_id in ("m1", "m9"):
-        write(shop.artifacts / "indexes" / f"{model_id}.usearch", days=60)
+        write(shop.artifacts / "indexes" / f"{model_id}.faiss", days=60)
     plan = job.clean_models(shop, dry_run=True)
-    assert plan["search indexes"]["examples"] == ["m1.usearch"]
+    assert plan["search indexes"]["examples"] == ["m1.faiss"]
     assert job.clean_models(shop, dry_run=False) == plan
     assert [path.stem for path in (shop.artifacts / "indexes").iterdir()] == ["m9"]
 

@@ -5,6 +5,7 @@ import pytest
 
 from recsys.models.als import Als, AlsParameters
 from recsys.models.base import Histories
+from recsys.models.storage import ArtifactError
 from serving.catalogue import build_catalogue
 from serving.nearest import NearestItems
 from serving.ranking import top_items
@@ -15,7 +16,7 @@ ITEMS, USERS, TOPK = 5_000, 100, 10
 
 @pytest.fixture(scope="module")
 def index_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("index") / "model.usearch"
+    return tmp_path_factory.mktemp("index") / "model.faiss"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_the_index_finds_what_looking_at_all_products_finds(large, index_file):
 def test_a_filter_that_leaves_too_little_is_left_to_the_exact_way(large, index_file):
     model, histories = large
     allowed = np.zeros(ITEMS, dtype=bool)
-    allowed[:50] = True
+    allowed[:12] = True
     wanted = Wanted(TOPK, True, allowed, np.zeros(0, dtype=np.int32))
     nearest = NearestItems(model, index_file)
     assert nearest.recommend(catalogue_of(ITEMS), one(histories, 0), wanted, 0) is None
@@ -92,3 +93,33 @@ def test_an_index_that_exists_is_mapped_and_not_built_again(large, index_file):
     before = index_file.stat().st_mtime_ns
     NearestItems(model, index_file)
     assert index_file.stat().st_mtime_ns == before
+
+
+def test_a_damaged_index_is_refused_and_built_at_the_next_try(large, tmp_path):
+    model, _ = large
+    path = tmp_path / "model.faiss"
+    path.write_bytes(b"not an index")
+    with pytest.raises(ArtifactError, match=r"model\.faiss"):
+        NearestItems(model, path)
+    NearestItems(model, path)
+
+
+@pytest.mark.parametrize("columns", [1, 31])
+def test_vectors_of_an_odd_length_can_be_indexed(tmp_path, columns):
+    """BPR has a column for what everybody likes."""
+    random = np.random.default_rng(0)
+    model = Als(AlsParameters(factors=columns, starts=1))
+    model._set(random.normal(size=(ITEMS, columns)).astype(np.float32))
+    nearest = NearestItems(model, tmp_path / "model.faiss")
+    history = Histories(
+        indptr=np.array([0, 1], dtype=np.int64),
+        items=np.array([7], dtype=np.int32),
+        confidence=np.ones(1, dtype=np.float32),
+        weight=np.ones(1, dtype=np.float32),
+        times=np.zeros(1, dtype=np.int64),
+    )
+    wanted = Wanted(TOPK, True, np.ones(ITEMS, dtype=bool), np.zeros(0, dtype=np.int32))
+    quick = nearest.recommend(catalogue_of(ITEMS), history, wanted, 0)
+    assert quick is not None
+    best = np.argsort(-model.score(history, 0)[0])
+    assert len(set(quick.items) & set(best[best != 7][:TOPK])) >= TOPK - 1

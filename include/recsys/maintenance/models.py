@@ -124,7 +124,7 @@ def _unregistered(settings: Settings, known: set[str]) -> list[Path]:
 
 def _unused_indexes(settings: Settings, kept: set[str]) -> list[Path]:
     """Indexes that the service built for models that are gone."""
-    indexes = (settings.artifacts / "indexes").glob("*.usearch")
+    indexes = (settings.artifacts / "indexes").glob("*.faiss")
     limit = time.time() - ABANDONED_AFTER.total_seconds()
     return older_than((path for path in indexes if path.stem not in kept), limit)
 
