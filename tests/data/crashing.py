@@ -4,87 +4,147 @@ import multiprocessing
 import random
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from multiprocessing.process import BaseProcess
+from enum import IntEnum
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
+from recsys.data.config import load_data_config
+from recsys.data.refresh import (
+    assemble,
+    ingest,
+    plan_refresh,
+    publish_version,
+    score_comments,
+    work_folder,
+)
+from recsys.data.retention import prune
 from recsys.data.staging import append_events
-from recsys.data.versions import VersionError, current_version, list_versions, open_version
+from recsys.data.versions import current_version, list_versions, open_version
 from recsys.settings import Settings
-from tests.data.shop import refresh, row, write_shop
+from tests.data.shop import interval, refresh, row, write_shop
 
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
-LONGEST_SECONDS = 0.5
-PUBLISHING_SECONDS = 0.1
+RUN = "crashing"
+DOOMED = 6  # versions that a killed pruning was about to remove
+EVERY = 5  # of so many states one is refreshed to the end
+
+
+class Phase(IntEnum):
+    """What a process is at."""
+
+    STARTING = 0
+    REFRESH = 1  # from the plan to the last file of the version
+    PUBLISH = 2  # rename, move the link, empty the inbox
+    PRUNE = 3
+    DONE = 4
+
+
+PHASES = (Phase.REFRESH, Phase.PUBLISH, Phase.PRUNE)
 
 
 @dataclass
 class Tally:
-    """How the attempts ended."""
+    """How the attempts ended; `killed` counts those that died inside the phase they were at."""
 
-    killed: int = 0
+    killed: dict[Phase, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
     finished: int = 0
     versions_checked: int = 0
+    continued: int = 0
 
 
-def crash_refreshes(home: Path, times: int, seed: int) -> Tally:
-    """Start `times` refreshes, kill each at a random moment, check the state after each one.
+def crash_refreshes(home: Path, kills: int, seed: int, phases: tuple[Phase, ...] = PHASES) -> Tally:
+    """Kill processes until each of `phases` has seen `kills` of them; check the state after each.
 
-    Every other one is killed at a random moment from when it began to assemble its version, so
-    that writing, publishing, archiving and pruning get their share.
+    A process says in shared memory what it is at, so that a kill is counted where it fell. The
+    moment is drawn from the time that the phase takes.
 
     Raises `AssertionError` if ever a version is not whole, or the run after a crash does not end
     with what a fresh shop of the same rows would publish.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recsys.data.refresh", "tests.data.shop"])
+    context.set_forkserver_preload(["recsys.data.refresh", "tests.data.crashing"])
     rng = random.Random(seed)
     settings = Settings(home / "crashing")
     config = settings.home / "config"
     config.mkdir(parents=True)
     (config / "data.yaml").write_text("source: viecomrec\nkeep_versions: 2\n")
     rows = [row(f"u{number % 7}", number % 9, time=_time(number)) for number in range(20)]
+    write_shop(settings, rows)
+    refresh(settings, FIRST + timedelta(days=39))
+    longest = {Phase.REFRESH: 0.4, Phase.PUBLISH: 0.05, Phase.PRUNE: 0.02}  # seconds
     staged: list[str] = []
     tally = Tally()
-    for attempt in range(times):
+    attempt = 0
+    while min(tally.killed[phase] for phase in phases) < kills:
+        phase = min(phases, key=tally.killed.__getitem__)
         rows += [row(f"r{attempt}", attempt % 9, time=_time(attempt))]
         write_shop(settings, rows)
         staged += [row(f"s{attempt}", attempt % 9, time=_time(attempt))]
         append_events(settings, [_event(staged[-1])])
         end = FIRST + timedelta(days=40 + attempt)
-        shutil.rmtree(settings.work, ignore_errors=True)  # so that only this run's version shows
-        child = context.Process(target=refresh, args=(settings, end))
+        shutil.rmtree(settings.work, ignore_errors=True)
+        at = context.Value("i", Phase.STARTING)
+        work: Callable[..., None] = run_refresh
+        if phase is Phase.PRUNE:
+            add_doomed_versions(settings)
+            work = run_prune
+        child = context.Process(target=work, args=(settings, end, at))
         child.start()
-        if attempt % 2:
-            wait_for_assembly(settings, child)
-            child.join(rng.uniform(0, PUBLISHING_SECONDS))
-        else:
-            child.join(rng.uniform(0, LONGEST_SECONDS))
-        if child.exitcode is None:
-            child.kill()
-            tally.killed += 1
+        while child.is_alive() and at.value < phase:
+            time.sleep(0.0005)
+        time.sleep(rng.uniform(0, longest[phase]))
+        child.kill()
+        child.join()
+        # A phase as long as the time to kill in it: nearly all of it is reached.
+        if at.value == phase:
+            tally.killed[phase] += 1
+            longest[phase] *= 1.05
         else:
             tally.finished += 1
-        child.join()
+            longest[phase] *= 0.85
         tally.versions_checked += check_versions(settings)
-        if attempt % 5 == 4 or attempt == times - 1:
+        attempt += 1
+        if attempt % EVERY == 0:
             check_next_run(settings, home / f"fresh-{attempt}", rows + staged, end)
+            tally.continued += 1
+    check_next_run(settings, home / "fresh", rows + staged, end)
     return tally
 
 
-def wait_for_assembly(settings: Settings, child: BaseProcess) -> None:
-    """Return when the refresh has begun to write a version, or has ended."""
-    while child.is_alive() and not list(settings.work.glob("*/version")):
-        time.sleep(0.001)
+def run_refresh(settings: Settings, end: datetime, at: "Synchronized[int]") -> None:
+    """The steps of a refresh up to `end`, as the tasks of its DAG do them."""
+    work = work_folder(settings, RUN)
+    at.value = Phase.REFRESH
+    plan_refresh(settings, work, interval(end))
+    for step in (ingest, score_comments, assemble):
+        step(settings, work)
+    at.value = Phase.PUBLISH
+    publish_version(settings, work)
+    at.value = Phase.DONE
+
+
+def run_prune(settings: Settings, end: datetime, at: "Synchronized[int]") -> None:
+    """Remove what need not be kept; `end` plays no part."""
+    config = load_data_config(settings)
+    at.value = Phase.PRUNE
+    prune(settings, config)
+    at.value = Phase.DONE
+
+
+def add_doomed_versions(settings: Settings) -> None:
+    """Copies of the published version under names that stand for older views."""
+    published = current_version(settings).path
+    for number in range(DOOMED):
+        copy = settings.versions / f"20000101T00000{number}Z-{published.name[-15:]}"
+        shutil.copytree(published, copy, symlinks=True, dirs_exist_ok=True)
 
 
 def check_versions(settings: Settings) -> int:
     """Open and verify the published version and every kept one."""
-    try:
-        current_version(settings).verify()
-    except VersionError as error:
-        assert "no data version is published" in str(error)  # noqa: PT017  (nothing yet: fine)
+    current_version(settings).verify()
     versions = list_versions(settings)
     for version_id in versions:
         version = open_version(settings, version_id)
@@ -105,6 +165,7 @@ def check_next_run(settings: Settings, fresh_home: Path, rows: list[str], end: d
     assert (found.matrix() != expected.matrix()).nnz == 0
     assert not list((settings.staging / "sealed").glob("*"))
     assert len(list_versions(settings)) <= 2
+    assert not list(settings.versions.glob(".*"))
 
 
 def _event(text: str) -> dict[str, str]:
