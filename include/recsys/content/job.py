@@ -42,6 +42,7 @@ from recsys.settings import Settings
 from recsys.storage import ABANDONED_AFTER, open_store
 
 CONFIG_FILE = "content.yaml"
+_ENCODED_AT_ONCE = 10_000  # texts; their strings and vectors are held twice for a moment
 FALLBACK_ALERT = "embedding_fallback"
 
 logger = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ def _encoder(
 
     # The import takes longer than the fit, most of which runs outside the interpreter.
     threading.Thread(target=importlib.import_module, args=("sentence_transformers",)).start()
-    return _Static(fit_static(plan.texts.tolist(), config.catalog_static))
+    return _Static(fit_static(plan.texts, config.catalog_static))
 
 
 def _write_set(
@@ -270,11 +271,15 @@ def _vectors(plan: Plan, encoder: Encoder, previous: EmbeddingSet | None) -> tup
     new = np.flatnonzero(plan.new)
     if not len(new):
         return vectors, 0
-    place, _ = pd.factorize(pd.Series(plan.hashes, dtype="str").iloc[new])
-    _, first = np.unique(place, return_index=True)
-    encoded = encoder.encode_products(plan.texts.iloc[new[first]].tolist())
-    vectors[new] = encoded[place]
-    return vectors, len(encoded)
+    hashes = pd.Series(plan.hashes, dtype="str").iloc[new]
+    place, _ = pd.factorize(hashes)
+    copies = hashes.duplicated().to_numpy()
+    first = new[~copies]
+    for start in range(0, len(first), _ENCODED_AT_ONCE):
+        rows = first[start : start + _ENCODED_AT_ONCE]
+        vectors[rows] = encoder.encode_products(plan.texts.iloc[rows].tolist())
+    vectors[new[copies]] = vectors[first[place[copies]]]
+    return vectors, len(first)
 
 
 def _write_index(file: Path, vectors: FloatArray) -> None:
@@ -282,7 +287,9 @@ def _write_index(file: Path, vectors: FloatArray) -> None:
 
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f16", expansion_add=64)
     rows = np.flatnonzero(vectors.any(axis=1))
-    index.add(rows, vectors[rows])
+    for start in range(0, len(rows), _ENCODED_AT_ONCE):
+        block = rows[start : start + _ENCODED_AT_ONCE]
+        index.add(block, vectors[block])
     index.save(str(file))
 
 

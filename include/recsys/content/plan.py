@@ -24,6 +24,8 @@ from recsys.data.schema import DESCRIPTION, PRODUCT
 
 # Raised whenever the same configuration gives other texts or another static model than before.
 _RECIPE_VERSION = 1
+# Products whose texts are worked on at once: rewriting a text takes ten times its size.
+_BLOCK = 10_000
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,11 @@ def make_plan(
     fields = used_fields(products, config.text_fields)
     recipe = recipe_of(config, fields, model)
     reason = _reason(previous, recipe, force=force)
-    sentences = split_sentences(products[DESCRIPTION]) if DESCRIPTION in fields else None
-    write = partial(_texts, products, config, fields, model, sentences)
+    blocks = [products.iloc[at : at + _BLOCK] for at in range(0, max(len(products), 1), _BLOCK)]
+    sentences = None
+    if DESCRIPTION in fields:
+        sentences = [split_sentences(block[DESCRIPTION]) for block in blocks]
+    write = partial(_texts, blocks, config, fields, model, sentences)
     if reason is None and previous is not None:
         plan = _carry_on(products, write, fields, recipe, previous)
         if plan.since_fit <= config.refit_share * len(products):
@@ -108,7 +113,7 @@ def make_plan(
         reason = f"{plan.since_fit} of {len(products)} products are new since the last fit"
     boilerplate: list[str] = []
     if sentences is not None:
-        boilerplate = find_boilerplate(sentences, config.boilerplate_share)
+        boilerplate = find_boilerplate(pa.chunked_array(sentences), config.boilerplate_share)
     texts, hashes = write(boilerplate)
     ids = products[PRODUCT].astype("str").tolist()
     nothing = np.full(len(products), -1, dtype=np.int64)
@@ -144,19 +149,22 @@ def _reason(previous: EmbeddingSet | None, recipe: str, *, force: bool) -> str |
 
 
 def _texts(
-    products: pd.DataFrame,
+    blocks: Sequence[pd.DataFrame],
     config: ContentConfig,
     fields: list[str],
     model: str,
-    sentences: pa.ListArray | None,
+    sentences: Sequence[pa.ListArray] | None,
     boilerplate: list[str],
 ) -> tuple[pd.Series, list[str]]:
-    texts = product_texts(
-        products,
-        fields,
-        boilerplate,
-        max_characters=config.max_characters,
-        name_repeats=config.catalog_static.name_repeats if model == CATALOG_STATIC else 1,
-        sentences=sentences,
+    texts = pd.concat(
+        product_texts(
+            block,
+            fields,
+            boilerplate,
+            max_characters=config.max_characters,
+            name_repeats=config.catalog_static.name_repeats if model == CATALOG_STATIC else 1,
+            sentences=None if sentences is None else sentences[number],
+        )
+        for number, block in enumerate(blocks)
     )
     return texts, hash_texts(texts)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,21 +19,21 @@ _TAG = r"<[^<>]{1,200}>|&nbsp;"
 _SENTENCE_END = r"[.!?…]*\s*[\r\n]+\s*|[.!?…]+(?:\s+|$)"
 
 
-def find_boilerplate(sentences: pa.ListArray, share: float) -> list[str]:
+def find_boilerplate(sentences: pa.ListArray | pa.ChunkedArray, share: float) -> list[str]:
     """Lines and sentences that stand in more than `share` of all non-empty descriptions.
 
     `sentences` are those of `split_sentences`. The answer is sorted; what is in it stands in
     `MIN_BOILERPLATE_PRODUCTS` descriptions at least.
     """
-    table = pd.DataFrame(
-        {
-            "product": pc.list_parent_indices(sentences).to_numpy(zero_copy_only=False),
-            "sentence": pd.Series(sentences.flatten(), dtype="str"),
-        }
-    ).drop_duplicates()
-    counts = table["sentence"].value_counts()
-    least = max(share * table["product"].nunique(), MIN_BOILERPLATE_PRODUCTS - 1)
-    return sorted(counts.index[counts > least])
+    if isinstance(sentences, pa.ChunkedArray):
+        sentences = sentences.combine_chunks()
+    product = pc.list_parent_indices(sentences).to_numpy(zero_copy_only=False)
+    encoded = sentences.flatten().dictionary_encode()
+    distinct = max(len(encoded.dictionary), 1)
+    pairs = pd.unique(product.astype(np.int64) * distinct + encoded.indices.to_numpy())
+    counts = np.bincount(pairs % distinct, minlength=len(encoded.dictionary))
+    least = max(share * len(pd.unique(product)), MIN_BOILERPLATE_PRODUCTS - 1)
+    return sorted(encoded.dictionary.take(pa.array(np.flatnonzero(counts > least))).to_pylist())
 
 
 def product_texts(

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from recsys.content.config import StaticConfig
-from recsys.content.static_encoder import FloatArray, StaticEncoder, tokenize
+from recsys.content.static_encoder import BLOCK, FloatArray, StaticEncoder, tokenize
 from recsys.content.text import fold_series
 from recsys.errors import InputError
 
@@ -30,7 +30,7 @@ _SMALLEST_COMPONENT = 1e-4
 
 
 def fit_static(
-    texts: Sequence[str], config: StaticConfig, *, with_folded: bool = True
+    texts: Sequence[str] | pd.Series, config: StaticConfig, *, with_folded: bool = True
 ) -> StaticEncoder:
     """Fit tokenizer and token vectors on product `texts` (in normal form).
 
@@ -71,11 +71,15 @@ def save_static(encoder: StaticEncoder, folder: Path) -> None:
     model.save(str(folder), create_model_card=False)
 
 
-def _sample(texts: Sequence[str], most: int) -> pd.Series:
+def _sample(texts: Sequence[str] | pd.Series, most: int) -> pd.Series:
     """Distinct texts in the order of their hashes, which is random but always the same."""
     distinct = pd.Series(pd.unique(pd.Series(texts, dtype="str")), dtype="str")
     distinct = distinct[distinct != ""]
-    order = np.argsort(pd.util.hash_array(distinct.to_numpy(dtype=object)), kind="stable")
+    hashes = [
+        pd.util.hash_array(distinct.iloc[at : at + BLOCK].to_numpy(dtype=object))
+        for at in range(0, len(distinct), BLOCK)
+    ]
+    order = np.argsort(np.concatenate([np.zeros(0, np.uint64), *hashes]), kind="stable")
     return distinct.iloc[order[:most]].reset_index(drop=True)
 
 
