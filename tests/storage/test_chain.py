@@ -18,6 +18,7 @@ from recsys.health.data import check_data_health
 from recsys.models.training import plan_training, select_best, train_model
 from recsys.registry import Registry
 from recsys.settings import Settings
+from tests.backup.test_drill import recsys
 from tests.conftest import find_free_port
 from tests.data.shop import END, refresh, row, write_shop
 from tests.models.shop import ITEMS, taste_interactions
@@ -244,3 +245,44 @@ def test_a_reader_that_loses_the_race_against_pruning_gets_the_newer_version(
     put_object(s3_address, bucket, "data/processed", index.encode())
     with pytest.raises(ValueError, match="does not exist"):
         current_version(front)
+
+
+def test_a_shop_on_one_machine_moves_into_a_bucket(settings, front, bucket, s3_address):
+    write_shop(settings, [row(f"u{user}", user % 5) for user in range(10)])
+    append_events(settings, [{"event_id": "e", "user_id": "new", "product_id": "1", "rating": 5.0}])
+    first = refresh(settings)["version_id"]
+    second = refresh(settings, END + timedelta(days=1), force_full=True)["version_id"]
+    set_id = build_embeddings(settings)["set_id"]
+    add_model(settings, "als_1", data_version=second)
+    append_history(settings, {"model_id": "als_1", "status": "success"}, keep=10)
+    config = (front.home / "config" / "storage.yaml").read_text()
+    (settings.home / "config").mkdir()
+    (settings.home / "config" / "storage.yaml").write_text(config)
+
+    for _ in range(2):  # stopped half way, it can be repeated
+        done = recsys(settings.home, "storage", "push")
+        assert done.returncode == 0, done.stderr
+        summary = json.loads(done.stdout)
+    assert summary == {"folders": 4, "files": 5, "pointers": 2}
+
+    assert list_versions(front) == [first, second]
+    assert current_version(front).version_id == second
+    current = current_embeddings(front)
+    assert current is not None
+    assert current.set_id == set_id
+    best = Registry(front).current_best()
+    assert best is not None
+    assert best.model_id == "als_1"
+    assert [entry["model_id"] for entry in read_history(front)] == ["als_1"]
+    assert refresh(front, END + timedelta(days=1))["new_interactions"] == 0
+
+    add_model(front, "als_2", data_version=second, recall=0.2)
+    done = recsys(settings.home, "storage", "push")
+    assert done.returncode == 2
+    assert "the store has another one" in done.stderr
+
+
+def test_without_a_bucket_there_is_nowhere_to_push_to(settings):
+    done = recsys(settings.home, "storage", "push")
+    assert done.returncode == 2
+    assert "names no bucket" in done.stderr

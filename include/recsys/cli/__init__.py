@@ -8,9 +8,10 @@ import sys
 
 import typer
 
-from recsys.cli import airflow, alerts, backup, jobs, registry, stack, tracker
+from recsys.cli import airflow, alerts, backup, jobs, registry, stack, storage, tracker
 from recsys.cli.sample_data import sample_data
 from recsys.errors import InputError
+from recsys.storage import StorageError
 
 app = typer.Typer(
     name="recsys",
@@ -26,6 +27,7 @@ alerts.add_commands(app)
 registry.add_commands(app)
 stack.add_commands(app)
 backup.add_commands(app)
+storage.add_commands(app)
 app.command(rich_help_panel="Data")(sample_data)
 
 
@@ -36,6 +38,6 @@ def main() -> None:
     except InputError as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(2)
-    except RuntimeError as error:
+    except (RuntimeError, StorageError) as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(1)

@@ -27,9 +27,10 @@ from recsys.data.staging import (
     RECEIVED_AT,
     SEALED_KEY,
     dropped_files,
+    collect_segments,
     open_segments,
-    sealed_segments,
     segment_lines,
+    segments_to_read,
 )
 from recsys.publishing import atomic_path, sync_folder
 from recsys.settings import Settings
@@ -82,7 +83,7 @@ def read_staged(
     zone = ZoneInfo(source.config.timezone)
     limits = {"earliest": config.earliest_time, "as_of": as_of, "now": now}
     segments = _segments(settings)
-    staged.segments = [path.name for path in segments if path.parent == sealed_segments(settings)]
+    staged.segments = [path.name for path in segments if path.parent == segments_to_read(settings)]
     events, repeated = _once_each(_events(settings, source, segments))
     if events is not None:
         cleaned = clean_rows(events, EVENT_TIMES, zone, **limits)
@@ -109,9 +110,9 @@ def read_staged(
 
 def collect_staged(settings: Settings) -> None:
     """Copy raw files, and what other machines handed in or archived, into this state root."""
-    store = open_store(settings)
-    for prefix in (SEALED_KEY, FILES_KEY, RAW_KEY):
-        store.mirror(prefix)
+    collect_segments(settings)
+    for prefix in (FILES_KEY, RAW_KEY):
+        open_store(settings).mirror(prefix, prefix)
 
 
 def archive_staged(
@@ -124,7 +125,7 @@ def archive_staged(
     """
     collect_staged(settings)
     store = open_store(settings)
-    segments = [sealed_segments(settings) / name for name in staged["segments"]]
+    segments = [segments_to_read(settings) / name for name in staged["segments"]]
     target = archived_events(settings, source) / f"{version_id}.parquet"
     if segments and not target.exists():
         # Segments go away only after the archive stands, so here all of them are still there.
@@ -136,6 +137,7 @@ def archive_staged(
     if target.exists():
         store.share(f"{RAW_KEY}/events/{source}/{target.name}")
     for path in segments:
+        path.unlink(missing_ok=True)
         store.discard(f"{SEALED_KEY}/{path.name}")
     _move(staged["files"], settings, archived_files(settings, source), version_id)
     _move(staged["bad_files"], settings, settings.quarantine / "files", version_id)
@@ -175,7 +177,9 @@ def _move(
 
 
 def _segments(settings: Settings) -> list[Path]:
-    folders = (sealed_segments(settings), open_segments(settings))
+    folders = [segments_to_read(settings)]
+    if not open_store(settings).shared:
+        folders.append(open_segments(settings))
     return [path for folder in folders for path in sorted(folder.glob("*.jsonl"))]
 
 

@@ -107,11 +107,11 @@ def plan_refresh(
         or a column that the previous version had is gone.
     """
     started = time.monotonic()
-    config, source = load_data_config(settings), resolve_source(settings)
-    now = datetime.now(UTC)
     if not dry_run:
         hand_in_segments(settings)
     collect_staged(settings)
+    config, source = load_data_config(settings), resolve_source(settings)
+    now = datetime.now(UTC)
     shutil.rmtree(work, ignore_errors=True)
     view = _read_view(settings, source, config, work, as_of=interval.end, now=now)
     plan = make_plan(

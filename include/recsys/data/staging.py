@@ -14,9 +14,11 @@ Where state is shared (`recsys.storage`), every machine hands in its segments, u
 nobody else uses, and a refresh copies them, dropped files and the archive into its state root.
 """
 
+import contextlib
 import fcntl
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -54,6 +56,12 @@ def open_segments(settings: Settings) -> Path:
 def sealed_segments(settings: Settings) -> Path:
     """Folder of the segments that no one writes to any more."""
     return settings.staging / "sealed"
+
+
+def segments_to_read(settings: Settings) -> Path:
+    """Folder of the segments that a refresh may archive: those of all machines."""
+    shared = open_store(settings).shared
+    return settings.staging / "collected" if shared else sealed_segments(settings)
 
 
 def dropped_files(settings: Settings) -> list[Path]:
@@ -128,8 +136,18 @@ def hand_in_segments(settings: Settings) -> None:
     store = open_store(settings)
     if store.shared:
         for segment in sealed_segments(settings).glob(f"*{_SUFFIX}"):
-            store.share(f"{SEALED_KEY}/{segment.name}")
-            segment.unlink()
+            # The service and a refresh on this machine may hand in the same one.
+            with contextlib.suppress(FileNotFoundError):
+                store.share(f"{SEALED_KEY}/{segment.name}")
+                segment.unlink()
+
+
+def collect_segments(settings: Settings) -> None:
+    """Copy what all machines handed in to where this one reads it."""
+    store, folder = open_store(settings), segments_to_read(settings)
+    if store.shared:
+        shutil.rmtree(folder, ignore_errors=True)
+        store.mirror(SEALED_KEY, folder.relative_to(settings.home).as_posix())
 
 
 def segment_lines(segment: Path) -> list[str]:

@@ -118,6 +118,11 @@ class Bucket:
                 for entry in page
             }
 
+    def written(self, key: str) -> datetime:
+        """When the object was written. Raises `FileNotFoundError`."""
+        with self._explained(key):
+            return obstore.head(self._objects, key)["last_modified"]
+
     def delete(self, keys: list[str]) -> None:
         """Delete objects; those that do not exist are fine."""
         if keys:

@@ -210,11 +210,16 @@ class BucketStore:
 
     # files that come in once and are not changed
     def share(self, key: str) -> None:
-        self._bucket.upload(self._home / key, key)
+        file = self._home / key
+        self._bucket.upload(file, key)
+        # Of one age here and there, so that `mirror` does not bring it back.
+        moment = self._bucket.written(key).timestamp()
+        os.utime(file, (moment, moment))
 
-    def mirror(self, prefix: str) -> None:
+    def mirror(self, prefix: str, into: str) -> None:
         def bring(key: str) -> None:
-            file, moment = self._home / key, written[key].timestamp()
+            file = self._home / into / key.removeprefix(f"{prefix}/")
+            moment = written[key].timestamp()
             if file.exists() and file.stat().st_mtime >= moment:
                 return
             # Removed since it was listed: then there is nothing to bring.
@@ -224,13 +229,12 @@ class BucketStore:
 
         written = self._bucket.below(prefix)
         for key in written:
-            if not _stays_inside("", key):
+            if not _stays_inside(into, key.removeprefix(f"{prefix}/")):
                 raise DamagedError(f"{self._bucket.address(key)}: lies outside the state root")
         _at_once(bring, written)
 
     def discard(self, key: str) -> None:
         self._bucket.delete([key])
-        (self._home / key).unlink(missing_ok=True)
 
     # inside
     def _copy(self, key: str, folder: Path) -> None:

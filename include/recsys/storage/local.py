@@ -97,11 +97,11 @@ class LocalStore:
     def share(self, key: str) -> None:
         """Nothing: the file is where all find it."""
 
-    def mirror(self, prefix: str) -> None:
+    def mirror(self, prefix: str, into: str) -> None:
         """Nothing: there is only one place."""
 
     def discard(self, key: str) -> None:
-        (self._home / key).unlink(missing_ok=True)
+        """Nothing: who moves the file has taken it away from all."""
 
     def _alone(self, path: Path) -> FileLock:
         path.parent.mkdir(parents=True, exist_ok=True)

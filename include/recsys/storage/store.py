@@ -92,8 +92,8 @@ class Store(Protocol):
     def share(self, key: str) -> None:
         """Make the file at `key` of the state root, of a name of its own, known to all machines."""
 
-    def mirror(self, prefix: str) -> None:
-        """Copy files below `prefix` that are new or newer in the store into the state root."""
+    def mirror(self, prefix: str, into: str) -> None:
+        """Copy files below `prefix` that are new or newer in the store to below `into` here."""
 
     def discard(self, key: str) -> None:
-        """Remove a file for all machines, and from the state root; it may be gone already."""
+        """Take a shared file away from all machines; copies in state roots stay."""

@@ -1,0 +1,22 @@
+"""Commands for state that machines share."""
+
+import json
+
+import typer
+
+from recsys.settings import load_settings
+
+storage_app = typer.Typer(no_args_is_help=True, help="State that several machines share.")
+
+
+@storage_app.command()
+def push() -> None:
+    """Copy this machine's state into the empty bucket that config/storage.yaml names."""
+    from recsys.storage.moving_in import push_state
+
+    typer.echo(json.dumps(push_state(load_settings()), indent=2))
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.add_typer(storage_app, name="storage", rich_help_panel="Data")
