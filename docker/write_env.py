@@ -15,18 +15,22 @@ MARK = "# generated"
 
 
 def fill(template: str, existing: dict[str, str]) -> str:
-    """`template` with the values of `existing`, and secrets where a generated one is empty."""
-    lines, generated = [], False
+    """`template` with the values of `existing`, and secrets where a generated one is empty.
+
+    What `existing` has beyond the template stays, at the end.
+    """
+    lines, generated, others = [], False, dict(existing)
     for line in template.splitlines():
         name, separator, value = line.partition("=")
         if line.startswith("#") or not separator:
             generated = line.startswith(MARK) or (generated and bool(line))
             lines.append(line)
             continue
-        chosen = existing.get(name) or value
+        chosen = others.pop(name, "") or value
         if not chosen and generated:
             chosen = new_secret(name)
         lines.append(f"{name}={chosen}")
+    lines += [f"{name}={value}" for name, value in others.items()]
     return "\n".join(lines) + "\n"
 
 

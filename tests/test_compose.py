@@ -28,12 +28,7 @@ DOCKER = REPOSITORY / "docker"
 COMPOSE = REPOSITORY / "docker-compose.yaml"
 VARIABLE = re.compile(r"\$\{(\w+)(?::([?-])([^}]*))?\}")
 SECRET = re.compile(r"PASSWORD|TOKEN|SECRET|KEY|WEBHOOK")
-OPTIONAL = {
-    "ALERT_EMAIL_PASSWORD",
-    "SLACK_WEBHOOK_URL",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-}
+OPTIONAL = ("ALERT_EMAIL_PASSWORD", "SLACK_WEBHOOK_URL")
 OURS = ("initialise", "api-server", "scheduler", "dag-processor", "triggerer", "worker")
 
 
@@ -134,7 +129,7 @@ def test_no_secret_has_a_default_and_none_is_written_down(services):
                 )
     for service in services.values():
         for name, value in (service.get("environment") or {}).items():
-            if SECRET.search(name) and not name.endswith("_FILE"):
+            if SECRET.search(name) and not name.endswith("_FILE") and value is not None:
                 assert VARIABLE.fullmatch(value), f"{name} is written into docker-compose.yaml"
     assert not [n for n, value in documented().items() if SECRET.search(n) and value]
 
@@ -142,6 +137,10 @@ def test_no_secret_has_a_default_and_none_is_written_down(services):
 def test_every_variable_is_documented_and_every_documented_one_is_used():
     used = {name for name, _, _ in VARIABLE.findall(COMPOSE.read_text(encoding="utf-8"))}
     assert used == set(documented())
+    # Passed on as they are, if they are set.
+    example = (DOCKER / "cluster.env.example").read_text(encoding="utf-8")
+    for name in re.findall(r"^  ([A-Z_]+):$", COMPOSE.read_text(encoding="utf-8"), re.M):
+        assert f"# {name}=\n" in example
 
 
 def test_the_script_fills_in_every_required_secret_and_keeps_what_is_there(tmp_path):
@@ -161,9 +160,12 @@ def test_the_script_fills_in_every_required_secret_and_keeps_what_is_there(tmp_p
     assert len({first[name] for name in required}) == len(required)
     assert len(first["AIRFLOW_JWT_SECRET"]) >= 64
     assert not [name for name in ("SMTP_SERVER", "SLACK_WEBHOOK_URL") if first[name]]
-    (folder / "cluster.env").write_text("POSTGRES_PASSWORD=mine\n", encoding="utf-8")
+    (folder / "cluster.env").write_text(
+        "POSTGRES_PASSWORD=mine\nAWS_ACCESS_KEY_ID=key\n", encoding="utf-8"
+    )
     second = write()
     assert second["POSTGRES_PASSWORD"] == "mine"
+    assert second["AWS_ACCESS_KEY_ID"] == "key"
     assert second["VALKEY_PASSWORD"] != first["VALKEY_PASSWORD"]
 
 
