@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from recsys.models.als import Als, AlsParameters
+from recsys.models.bpr import Bpr, BprParameters
 from recsys.models.fold_in import FoldIn
 from recsys.models.histories import (
     histories_from_codes,
@@ -104,7 +105,14 @@ def test_long_histories_are_solved_like_short_ones():
         )
 
 
-def test_users_of_one_product_do_not_change_what_goes_with_what(model):
+@pytest.mark.parametrize(
+    "train",
+    [
+        Als(AlsParameters(factors=8, starts=2), seed=1),
+        Bpr(BprParameters(factors=8, iterations=5), seed=1),
+    ],
+)
+def test_users_of_one_product_do_not_change_what_goes_with_what(train):
     histories = taste_histories()
     bystanders = 500
     users = np.concatenate([user_rows(histories), histories.users + np.arange(bystanders)])
@@ -114,10 +122,9 @@ def test_users_of_one_product_do_not_change_what_goes_with_what(model):
         np.concatenate([histories.times, np.full(bystanders, START)]),
         count=histories.users + bystanders,
     )
-    again = Als(AlsParameters(factors=8, starts=2), seed=1).fit(crowd, ITEMS)
-    np.testing.assert_allclose(
-        again.score(histories, START), model.score(histories, START), atol=1e-4
-    )
+    expected = train.fit(histories, ITEMS).score(histories, START)
+    got = train.fit(crowd, ITEMS).score(histories, START)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
 def test_a_shop_where_nobody_bought_twice_is_no_error():

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
 
 from recsys.models.base import FloatArray, Histories, Progress
 from recsys.models.factor_model import FactorModel
-from recsys.models.histories import interaction_matrix, strength
+from recsys.models.histories import interaction_matrix, strength, users_of_several
 
 
 @dataclass(frozen=True)
@@ -42,14 +40,6 @@ class AlsParameters:
     fold_in_decay: float = 0.5
 
 
-def tells_pairs(matrix: sparse.csr_matrix) -> NDArray[np.bool_]:
-    """``(users,)`` who has two products or more: the others say nothing about what goes together.
-
-    In a shop of reviews nine users in ten have one product.
-    """
-    return np.asarray(np.diff(matrix.indptr) > 1)
-
-
 class Als(FactorModel[AlsParameters]):
     """Implicit-feedback matrix factorisation; an inner-product model."""
 
@@ -61,9 +51,7 @@ class Als(FactorModel[AlsParameters]):
 
         chosen = self._parameters
         matrix = interaction_matrix(histories, items, chosen.alpha * strength(histories))
-        telling = tells_pairs(matrix)
-        if telling.any():
-            matrix = matrix[telling]
+        matrix = users_of_several(matrix)
 
         blocks = []
         for start in range(chosen.starts):

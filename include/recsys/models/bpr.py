@@ -8,7 +8,12 @@ import numpy as np
 
 from recsys.models.base import FloatArray, Histories, Progress, TimeArray
 from recsys.models.factor_model import FactorModel
-from recsys.models.histories import interaction_matrix, keep_entries, strength
+from recsys.models.histories import (
+    interaction_matrix,
+    keep_entries,
+    strength,
+    users_of_several,
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ class Bpr(FactorModel[BprParameters]):
 
         chosen = self._parameters
         draws = np.random.default_rng(self._seed).random(len(histories.items))
-        matrix = interaction_matrix(keep_entries(histories, draws < strength(histories)), items)
+        kept = keep_entries(histories, draws < strength(histories))
+        matrix = users_of_several(interaction_matrix(kept, items))
         pairs = max(matrix.nnz, 1)
 
         def report(epoch: int, _: float, correct: int, skipped: int) -> None:

@@ -148,6 +148,16 @@ def interaction_matrix(
     return matrix
 
 
+def users_of_several(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """The rows of users of two products or more, or all rows if there are no such users.
+
+    The others say nothing about what goes together. In a shop of reviews nine users in ten have
+    one product.
+    """
+    several = np.diff(matrix.indptr) > 1
+    return matrix[several] if several.any() else matrix
+
+
 def _moments(histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Running number of distinct (user, time) pairs, and that of each user's last entry."""
     entries = len(histories.items)
