@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from recsys.errors import InputError
 from recsys.models.als import Als, AlsParameters
 from recsys.models.bpr import Bpr, BprParameters
 from recsys.models.fold_in import FoldIn
@@ -140,3 +141,9 @@ def test_what_is_far_back_is_left_out_without_a_visible_change():
     complete = np.hstack([one.solve(long, weight) for one in model._fold_ins])
     scores = model.score(long, START)
     np.testing.assert_allclose(scores, complete @ model.item_vectors.T, atol=0.02)
+
+
+@pytest.mark.parametrize("parameters", [{"starts": 0}, {"factors": -1}])
+def test_a_model_without_factors_is_refused(parameters):
+    with pytest.raises(InputError, match="at least 1"):
+        Als.create(parameters)

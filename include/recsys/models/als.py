@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from recsys.errors import InputError
 from recsys.models.base import FloatArray, Histories, Progress
 from recsys.models.factor_model import FactorModel
 from recsys.models.histories import interaction_matrix, strength, users_of_several
@@ -38,6 +39,12 @@ class AlsParameters:
     alpha: float = 40.0
     fold_in_weight: float = 40.0
     fold_in_decay: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.factors < 1 or self.starts < 1:
+            raise InputError(
+                f"als: factors and starts must be at least 1, got {self.factors} and {self.starts}"
+            )
 
 
 class Als(FactorModel[AlsParameters]):
