@@ -32,6 +32,7 @@ _KNOWN_USERS_CACHED = 65_536
 _TRIAL_TOPK = 10
 _TRIAL_USERS = 5
 _TRIAL_CELLS = 100_000
+_TRIAL_QUERY = "kem chống nắng"
 
 
 def load_snapshot(settings: Settings, path: Path, model_id: str, config: ServingConfig) -> Snapshot:
@@ -149,6 +150,10 @@ def read_content(settings: Settings, catalogue: Catalogue) -> ContentIndex | Non
     """The current text embeddings in the model's order, None when there are none yet."""
     try:
         current = current_embeddings(settings)
+        if current is not None and current.is_static:
+            # What the encoder loads at its first query must not keep a customer waiting. Other
+            # encoders load torch, which costs more memory than all the rest: only if asked.
+            current.encode_query(_TRIAL_QUERY)
     except (InputError, OSError) as error:
         logger.warning("Text embeddings cannot be used | reason=%s", error)
         return None

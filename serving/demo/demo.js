@@ -36,7 +36,7 @@ function showPrompt() {
 }
 
 function reason(answer, asKind, asValue) {
-  const model = ` · mô hình ${answer.model_id} · ${answer.latency_ms.toFixed(1)} ms`;
+  const model = ` · mô hình ${answer.model_id} · ${answer.latency_ms.toFixed(1)}\u00a0ms`;
   if (!answer.count) return ["Không có sản phẩm nào phù hợp.", "", model];
   if (asKind === "search") return ["Gần nghĩa nhất với ", `“${answer.query}”`, model];
   if (asKind === "product") {
