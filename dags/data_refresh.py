@@ -41,54 +41,64 @@ with job_dag(
     @task
     @no_retry_on_bad_input
     def plan(params: Any = None, run_id: Any = None, **context: Any) -> dict[str, Any]:
+        from recsys.data.handover import handed_over
         from recsys.data.refresh import plan_refresh, work_folder
         from recsys.schedule import interval_of
         from recsys.settings import load_settings
 
         settings = load_settings()
-        return plan_refresh(
-            settings,
-            work_folder(settings, run_id),
-            interval_of(context),
-            force_full=params["force_full"],
-            dry_run=params["dry_run"],
-        )
+        with handed_over(settings, work_folder(settings, run_id)) as work:
+            return plan_refresh(
+                settings,
+                work,
+                interval_of(context),
+                force_full=params["force_full"],
+                dry_run=params["dry_run"],
+            )
 
     @task
     @no_retry_on_bad_input
     def ingest(run_id: Any = None) -> dict[str, Any]:
+        from recsys.data.handover import handed_over
         from recsys.data.refresh import ingest, work_folder
         from recsys.settings import load_settings
 
         settings = load_settings()
-        return ingest(settings, work_folder(settings, run_id))
+        with handed_over(settings, work_folder(settings, run_id)) as work:
+            return ingest(settings, work)
 
     @task
     @no_retry_on_bad_input
     def score_comments(run_id: Any = None) -> dict[str, Any]:
+        from recsys.data.handover import handed_over
         from recsys.data.refresh import score_comments, work_folder
         from recsys.settings import load_settings
 
         settings = load_settings()
-        return score_comments(settings, work_folder(settings, run_id))
+        with handed_over(settings, work_folder(settings, run_id)) as work:
+            return score_comments(settings, work)
 
     @task
     @no_retry_on_bad_input
     def assemble(run_id: Any = None) -> dict[str, Any]:
+        from recsys.data.handover import handed_over
         from recsys.data.refresh import assemble, work_folder
         from recsys.settings import load_settings
 
         settings = load_settings()
-        return assemble(settings, work_folder(settings, run_id))
+        with handed_over(settings, work_folder(settings, run_id)) as work:
+            return assemble(settings, work)
 
     @task
     @no_retry_on_bad_input
     def publish(run_id: Any = None) -> dict[str, Any]:
+        from recsys.data.handover import handed_over
         from recsys.data.refresh import publish_version, work_folder
         from recsys.settings import load_settings
 
         settings = load_settings()
-        return publish_version(settings, work_folder(settings, run_id))
+        with handed_over(settings, work_folder(settings, run_id)) as work:
+            return publish_version(settings, work)
 
     @task
     @no_retry_on_bad_input

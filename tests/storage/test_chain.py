@@ -1,15 +1,26 @@
 """A shop on two machines: one makes data and models, the other serves; a bucket is between them."""
 
 import json
+import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 
+import psutil
 import pytest
 import requests
 
 from recsys.content.embeddings import current_embeddings
 from recsys.content.job import build_embeddings
+from recsys.data.handover import handed_over
+from recsys.data.refresh import (
+    assemble,
+    ingest,
+    plan_refresh,
+    publish_version,
+    score_comments,
+    work_folder,
+)
 from recsys.data.retention import referenced_versions
 from recsys.data.staging import append_events, hand_in_segments
 from recsys.data.versions import current_version, list_versions, open_version, published_folder
@@ -18,13 +29,22 @@ from recsys.health.data import check_data_health
 from recsys.models.training import plan_training, select_best, train_model
 from recsys.registry import Registry
 from recsys.settings import Settings
+from recsys.storage import open_store
+from recsys.storage.moving_in import push_state
 from tests.backup.test_drill import recsys
 from tests.conftest import find_free_port
-from tests.data.shop import END, refresh, row, write_shop
+from tests.data.shop import END, interval, refresh, row, write_shop
 from tests.models.shop import ITEMS, taste_interactions
-from tests.serving.service_process import running_service, wait_for
+from tests.serving.service_process import running_service, start_service, wait_for
 from tests.serving.shops import add_model
-from tests.storage.buckets import objects, put_object
+from tests.storage.buckets import (
+    CREDENTIALS,
+    machine,
+    new_bucket,
+    objects,
+    put_object,
+    s3_server,
+)
 
 CATALOGUE = [
     f"p{item},Kem dưỡng {item},Cocoon,Loại {item % 6},10{item}000,Dưỡng ẩm cho da {item % 6}"
@@ -104,12 +124,7 @@ def test_what_one_machine_makes_the_other_serves(jobs, front):
         write_shop(jobs, [*shop_rows(), row("u1", "p5", time="2025-02-01 10:00:00")], CATALOGUE)
         assert refresh(jobs, END + timedelta(days=1))["published"]
         newer = train(jobs)
-        answer = requests.post(
-            f"http://127.0.0.1:{port}/reload_model",
-            json={"model_id": newer},
-            headers={"Authorization": "Bearer tok", "X-Admin-Token": "tok"},
-            timeout=60,
-        )
+        answer = reload(port, newer)
         assert answer.status_code == 200, answer.text
         assert {answer[1] for answer in answers(port)} == {newer}
 
@@ -286,3 +301,89 @@ def test_without_a_bucket_there_is_nowhere_to_push_to(settings):
     done = recsys(settings.home, "storage", "push")
     assert done.returncode == 2
     assert "names no bucket" in done.stderr
+
+
+def test_the_steps_of_a_refresh_may_run_on_different_machines(jobs, front, bucket, s3_address):
+    write_shop(jobs, [row(f"u{user}", user % 5) for user in range(20)])
+    push_state(jobs)  # raw files are in the bucket
+    steps = [
+        lambda settings, work: plan_refresh(settings, work, interval()),
+        ingest,
+        score_comments,
+        assemble,
+        publish_version,
+    ]
+    for number, step in enumerate(steps):
+        settings = (jobs, front)[number % 2]
+        with handed_over(settings, work_folder(settings, "scheduled__2025")) as work:
+            summary = step(settings, work)
+    assert summary["published"]
+    version = current_version(front)
+    assert version.version_id == summary["version_id"]
+    assert str((version.path / "content_based_embeddings").readlink()) == "../../embeddings/current"
+    version.verify()
+    left = [key for key in objects(s3_address, bucket) if key.startswith("data/work/")]
+    assert [key.split("/")[-1] for key in left] == ["plan.json"]
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    open_store(jobs).discard_older("data/work", later)
+    assert not [key for key in objects(s3_address, bucket) if key.startswith("data/work/")]
+
+
+def test_a_step_that_fails_hands_nothing_on(jobs, front):
+    with handed_over(jobs, work_folder(jobs, "run")) as work:
+        work.mkdir(parents=True)
+        (work / "plan.json").write_text("first")
+    with pytest.raises(RuntimeError):
+        _fail_half_way(front)
+    with handed_over(jobs, work_folder(jobs, "run")) as work:
+        assert (work / "plan.json").read_text() == "first"
+
+
+def _fail_half_way(settings):
+    with handed_over(settings, work_folder(settings, "run")) as work:
+        (work / "plan.json").write_text("half of the sec")
+        raise RuntimeError
+
+
+def test_a_running_service_goes_on_while_the_bucket_is_away(tmp_path, monkeypatch):
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with s3_server(tmp_path / "server.log") as address:
+        front = machine(tmp_path / "front", new_bucket(address), address)
+        write_shop(front, [row(f"u{user}", user % 5) for user in range(10)])
+        refresh(front)
+        add_model(front, "als_1")
+        port = find_free_port()
+        process, output = start_service(front, port, catalogue_check_seconds=1)
+        try:
+            wait_for(port)
+        except BaseException:
+            stop(process)
+            raise
+    try:  # the server is gone
+        before = answers(port)
+        time.sleep(3)
+        assert answers(port) == before
+        answer = reload(port, "als_1")
+        assert answer.status_code == 409, answer.text
+        assert answers(port) == before
+        assert process.poll() is None
+        assert "A recurring duty failed" in output.read_text()
+    finally:
+        stop(process)
+
+
+def reload(port, model_id):
+    return requests.post(
+        f"http://127.0.0.1:{port}/reload_model",
+        json={"model_id": model_id},
+        headers={"Authorization": "Bearer tok"},
+        timeout=60,
+    )
+
+
+def stop(process):
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    process.kill()
+    process.wait()

@@ -100,7 +100,9 @@ def _references(content: Any) -> Iterator[str]:
 
 
 def _remove_remains(settings: Settings, config: DataConfig, now: datetime) -> None:
-    open_store(settings).remove_unfinished(VERSIONS_KEY, now - ABANDONED_AFTER)
+    store = open_store(settings)
+    store.remove_unfinished(VERSIONS_KEY, now - ABANDONED_AFTER)
+    store.discard_older(settings.work.relative_to(settings.home).as_posix(), now - ABANDONED_AFTER)
     for folder in settings.versions.glob(f"{DOOMED_PREFIX}*"):
         shutil.rmtree(folder, ignore_errors=True)
     for folder in settings.work.glob("data_refresh-*"):

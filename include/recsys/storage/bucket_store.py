@@ -236,6 +236,10 @@ class BucketStore:
     def discard(self, key: str) -> None:
         self._bucket.delete([key])
 
+    def discard_older(self, prefix: str, before: datetime) -> None:
+        found = self._bucket.below(prefix)
+        self._bucket.delete([key for key, written in found.items() if written < before])
+
     # inside
     def _copy(self, key: str, folder: Path) -> None:
         """Fetch a folder. What is removed and published again meanwhile is looked up again."""

@@ -103,6 +103,9 @@ class LocalStore:
     def discard(self, key: str) -> None:
         """Nothing: who moves the file has taken it away from all."""
 
+    def discard_older(self, prefix: str, before: datetime) -> None:
+        """Nothing, for the same reason."""
+
     def _alone(self, path: Path) -> FileLock:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(f"{path}.lock", timeout=_LOCK_SECONDS)

@@ -97,3 +97,6 @@ class Store(Protocol):
 
     def discard(self, key: str) -> None:
         """Take a shared file away from all machines; copies in state roots stay."""
+
+    def discard_older(self, prefix: str, before: datetime) -> None:
+        """`discard` every file below `prefix` that was shared before that moment."""
