@@ -2,17 +2,24 @@
 that mixes two models, every answer names the model that made it.
 
     python -m benchmarks.serving.reload_drill [--reloads 300]
+
+The reference is what each model answered to every user while nothing was reloaded: an answer under
+load must be, product by product and score by score, the one of the model that it names. The two
+models differ in everything that a mix could take from the wrong one: factors, histories,
+popularity, and the number and order of products.
 """
 
 import argparse
+import contextlib
+import http.client
 import json
 import os
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 
 import numpy as np
-import requests
 
 from benchmarks.serving.harness import (
     TOKEN,
@@ -25,7 +32,19 @@ from benchmarks.serving.harness import (
 )
 from recsys.models.als import Als, AlsParameters
 
-USERS, ITEMS, CLIENTS = 2_000, 500, 4
+USERS, CLIENTS, WORKERS = 2_000, 4, 2
+ITEMS = {"als_a": 500, "als_b": 440}
+
+Rows = tuple[tuple[str, float], ...]
+
+
+@dataclass
+class Findings:
+    """What the clients saw."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -33,63 +52,114 @@ def main() -> None:
     parser.add_argument("--reloads", type=int, default=300)
     options = parser.parse_args()
 
-    settings = fresh_home("reload_drill", "workers: 2\n")
-    histories = make_histories(USERS, ITEMS)
-    names = ("als_a", "als_b")
-    for seed, name in enumerate(names):
-        model = Als(AlsParameters(factors=16, iterations=3), seed=seed).fit(histories, ITEMS)
-        add_model(settings, model, histories, ITEMS, name)
+    settings = fresh_home("reload_drill", f"workers: {WORKERS}\n")
+    for seed, (name, items) in enumerate(ITEMS.items()):
+        histories = make_histories(USERS, items, seed)
+        model = Als(AlsParameters(factors=16, iterations=3), seed=seed).fit(histories, items)
+        add_model(settings, model, histories, items, name)
     port = free_port()
-    answers: list[tuple[str, int, str]] = []
-    failed: list[str] = []
+    findings = Findings()
+    with running(["-m", "serving"], port, settings.home, core=None):
+        reference = {name: read_reference(port, name) for name in ITEMS}
+        idle = [reload(port, name, findings) for name in [*ITEMS] * 3]
+        started = time.monotonic()
+        with load(port, reference, findings):
+            names = list(ITEMS)
+            seconds = [
+                reload(port, names[number % 2], findings) for number in range(options.reloads)
+            ]
+            elapsed = time.monotonic() - started
+    different = np.mean([one != other for one, other in zip(*reference.values(), strict=True)])
+    total = findings.answers.total()
+    print(
+        f"input: {options.reloads} reloads, {WORKERS} workers, {CLIENTS} clients, "
+        f"{os.cpu_count()} cores; {different:.0%} of {USERS} users have another list in the other "
+        "model"
+    )
+    print(
+        f"answers: {total} in {elapsed:.0f} s ({total / elapsed:.0f} a second), by model "
+        f"{dict(findings.answers)}"
+    )
+    print(f"failed requests: {len(findings.failed)} (wanted 0) {findings.failed[:3]}")
+    print(
+        "answers that are not the reference's of the model they name: "
+        f"{len(findings.wrong)} (wanted 0) {findings.wrong[:3]}"
+    )
+    under_load = float(np.median(seconds))
+    print(
+        f"a reload took {under_load * 1000:.0f} ms (median), {max(seconds) * 1000:.0f} ms at most, "
+        f"{under_load / float(np.median(idle)):.1f} times the {np.median(idle) * 1000:.0f} ms "
+        "without load"
+    )
+    if findings.failed or findings.wrong or set(findings.answers) != set(ITEMS):
+        raise SystemExit(1)
+
+
+def reload(port: int, name: str, findings: Findings) -> float:
+    """Bring the model into both workers; the seconds that it took."""
+    done = post(port, "/reload_model", {"model_id": name}, TOKEN)
+    if done["workers"] != WORKERS:
+        findings.failed.append(f"a reload reached {done['workers']} workers")
+    return float(done["seconds"])
+
+
+def read_reference(port: int, name: str) -> list[Rows]:
+    """What every user gets from the model `name` while nothing else happens."""
+    post(port, "/reload_model", {"model_id": name}, TOKEN)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    found = []
+    for user in range(USERS):
+        model_id, rows = ask(connection, user)
+        if model_id != name:
+            raise RuntimeError(f"{model_id} answers, {name} was loaded")
+        found.append(rows)
+    connection.close()
+    return found
+
+
+@contextlib.contextmanager
+def load(port: int, reference: dict[str, list[Rows]], findings: Findings):
+    """Clients that ask as fast as they can, and compare what they get."""
     stop = threading.Event()
 
-    def ask(client: int) -> None:
-        session = requests.Session()
+    def work(client: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         random = np.random.default_rng(client)
         while not stop.is_set():
             user = int(random.integers(USERS))
             try:
-                answer = session.post(
-                    f"http://127.0.0.1:{port}/recommend", json={"user_id": user}, timeout=20
-                )
-                content = answer.json()
-                rows = [(row["product_id"], row["score"]) for row in content["recommendations"]]
-                answers.append((content["model_id"], user, json.dumps(rows)))
-            except (requests.RequestException, KeyError, ValueError) as error:
-                failed.append(repr(error))
+                model_id, rows = ask(connection, user)
+            except (OSError, http.client.HTTPException, KeyError, ValueError) as error:
+                findings.failed.append(repr(error))
+                connection.close()
+                continue
+            findings.answers[model_id] += 1
+            if model_id not in reference or reference[model_id][user] != rows:
+                findings.wrong.append(f"user {user}, {model_id}")
+        connection.close()
 
-    with running(["-m", "serving"], port, settings.home, core=None):
-        clients = [threading.Thread(target=ask, args=(number,)) for number in range(CLIENTS)]
-        for client in clients:
-            client.start()
-        started = time.monotonic()
-        seconds = []
-        for number in range(options.reloads):
-            reloaded = post(port, "/reload_model", {"model_id": names[number % 2]}, TOKEN)
-            seconds.append(reloaded["seconds"])
-            if reloaded["workers"] != 2:
-                failed.append(f"reload {number} reached {reloaded['workers']} workers")
-        elapsed = time.monotonic() - started
+    clients = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    try:
+        yield
+    finally:
         stop.set()
         for client in clients:
             client.join()
 
-    lists: dict[tuple[str, int], set[str]] = {}
-    for model_id, user, rows in answers:
-        lists.setdefault((model_id, user), set()).add(rows)
-    mixed = sum(len(found) > 1 for found in lists.values())
-    print(f"input: {options.reloads} reloads, 2 workers, {CLIENTS} clients, {os.cpu_count()} cores")
-    print(
-        f"answers: {len(answers)} in {elapsed:.0f} s, by model "
-        f"{dict(Counter(answer[0] for answer in answers))}"
+
+def ask(connection: http.client.HTTPConnection, user: int) -> tuple[str, Rows]:
+    """The model that an answer names, and its products with their scores."""
+    connection.request(
+        "POST", "/recommend", json.dumps({"user_id": user}), {"Content-Type": "application/json"}
     )
-    print(f"failed requests: {len(failed)} (wanted 0) {failed[:3]}")
-    print(f"users with two lists of one model: {mixed} (wanted 0)")
-    print(
-        f"a reload took {np.median(seconds) * 1000:.0f} ms (median), "
-        f"{max(seconds) * 1000:.0f} ms at most"
-    )
+    answer = connection.getresponse()
+    content = json.loads(answer.read())
+    if answer.status != 200:
+        raise ValueError(f"{answer.status}: {content}")
+    rows = tuple((row["product_id"], row["score"]) for row in content["recommendations"])
+    return content["model_id"], rows
 
 
 if __name__ == "__main__":
