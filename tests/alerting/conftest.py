@@ -7,14 +7,13 @@ import pytest
 
 from recsys.alerting import AlertManager
 from recsys.settings import Settings
-from tests.alerting.sinks import (
+from tests.sinks import (
     MailSink,
     WebhookSink,
     mail_sink,
     webhook_sink,
     write_alerts_config,
 )
-from tests.conftest import find_free_port
 
 CONFIG = """\
 language: {language}
@@ -57,7 +56,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def mails() -> Iterator[MailSink]:
-    with mail_sink(find_free_port()) as sink:
+    with mail_sink() as sink:
         yield sink
 
 

@@ -10,7 +10,7 @@ from recsys.alerting.config import (
 )
 from recsys.alerting.severity import Channel
 from recsys.settings import REPOSITORY, ConfigError
-from tests.alerting.sinks import write_alerts_config
+from tests.sinks import write_alerts_config
 
 SHIPPED = REPOSITORY / "config" / "alerts_config.yaml"
 

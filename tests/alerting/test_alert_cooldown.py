@@ -10,7 +10,7 @@ from recsys.alerting import AlertManager
 from recsys.alerting.message import Alert
 from recsys.alerting.severity import Severity
 from recsys.settings import REPOSITORY
-from tests.alerting.sinks import log_lines
+from tests.sinks import log_lines
 
 
 def triggered(settings) -> list[str]:

@@ -4,8 +4,8 @@ import pytest
 
 from recsys.alerting import AlertManager
 from recsys.alerting.pipeline_events import run_failure_alert
-from tests.alerting.sinks import log_lines
 from tests.conftest import find_free_port
+from tests.sinks import log_lines
 
 
 @pytest.fixture

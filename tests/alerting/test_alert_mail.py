@@ -7,8 +7,7 @@ import time
 import pytest
 
 from recsys.alerting import AlertManager
-from tests.alerting.sinks import log_lines, mail_sink
-from tests.conftest import find_free_port
+from tests.sinks import log_lines, mail_sink
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def test_starttls_is_used_and_the_password_travels_inside(
     settings, configure, certificate, server_tls, monkeypatch
 ):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    with mail_sink(find_free_port(), tls=server_tls, auth=True) as sink:
+    with mail_sink(tls=server_tls, auth=True) as sink:
         configure(port=sink.port, password="app-password")
         assert AlertManager(settings).send_alert("a", "look")["email"] == "sent"
     assert sink.encrypted == [True]
@@ -86,7 +85,7 @@ def test_starttls_is_used_and_the_password_travels_inside(
 
 
 def test_a_server_with_an_unknown_certificate_gets_nothing(settings, configure, server_tls):
-    with mail_sink(find_free_port(), tls=server_tls, auth=True) as sink:
+    with mail_sink(tls=server_tls, auth=True) as sink:
         configure(port=sink.port, password="app-password")
         assert AlertManager(settings).send_alert("a", "look")["email"] == "failed"
     assert (sink.mails, sink.logins) == ([], [])

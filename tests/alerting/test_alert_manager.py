@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from recsys.alerting import AlertManager, Severity, send_pipeline_alert
 from recsys.alerting.message import Alert
 from recsys.errors import InputError
-from tests.alerting.sinks import log_lines
+from tests.sinks import log_lines
 
 
 def test_default_channels_follow_the_severity(manager, mails, slack, settings):

@@ -3,7 +3,7 @@ import base64
 import pytest
 
 from recsys.alerting.masking import SecretMasker
-from tests.alerting.sinks import log_lines
+from tests.sinks import log_lines
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from recsys.alerting import AlertManager
 from recsys.settings import REPOSITORY
-from tests.alerting.sinks import log_lines
+from tests.sinks import log_lines
 
 
 def test_a_message_is_made_of_blocks(manager, slack, settings):

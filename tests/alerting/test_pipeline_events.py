@@ -8,7 +8,7 @@ from recsys.alerting.pipeline_events import (
     run_failure_alert,
     task_failure_alert,
 )
-from tests.alerting.sinks import log_lines, write_alerts_config
+from tests.sinks import log_lines, write_alerts_config
 
 RUN = {"job": "data_refresh", "run_id": "scheduled__2025-01-15T19:00", "run_type": "scheduled"}
 

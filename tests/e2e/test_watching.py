@@ -215,12 +215,14 @@ def test_each_failure_gives_one_alert_per_channel(live, week, mails, slack):
         told = [mail for mail in mails.mails if run_id in _text(mail) and _is_failure(mail)]
         assert len(told) == 1
         assert f"{live.client.url}/dags/" in _text(told[0])
-    posted = [body for body in slack.bodies if b"_failed" in body or b"failed" in body.lower()]
-    assert len([body for body in posted if b"deadline" not in body.lower()]) == len(failures)
+        assert len([post for post in _posts(slack, run_id) if "failed" in post["text"]]) == 1
+    assert len([post for post in slack.posts if "failed" in post["text"]]) == len(failures)
 
 
-def test_a_missed_deadline_is_told_within_a_minute_also_for_a_queued_run(live, week, mails):
+def test_a_missed_deadline_is_told_within_a_minute_also_for_a_queued_run(live, week, mails, slack):
     for job, run_id in (week["timed_out"], week["queued_late"]):
+        [late] = [post for post in _posts(slack, run_id) if "failed" not in post["text"]]
+        assert f"{job} missed its deadline" in late["text"]
         told = [mail for mail in mails.mails if run_id in _text(mail) and not _is_failure(mail)]
         assert len(told) == 1, (job, run_id)
         assert job in told[0]["Subject"]
@@ -407,6 +409,10 @@ def _fails(line: str, run_id: str) -> bool:
 
 def _text(mail: Any) -> str:
     return str(mail.get_body(("plain",)).get_content())
+
+
+def _posts(slack: WebhookSink, run_id: str) -> list[dict[str, Any]]:
+    return [post for post in slack.posts if run_id in json.dumps(post)]
 
 
 def _is_failure(mail: Any) -> bool:

@@ -17,19 +17,19 @@ from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
 from tests.alerting.conftest import CONFIG
-from tests.alerting.sinks import (
+from tests.conftest import find_free_port
+from tests.sinks import (
     MailSink,
     WebhookSink,
     mail_sink,
     webhook_sink,
     write_alerts_config,
 )
-from tests.conftest import find_free_port
 
 
 @pytest.fixture
 def mails() -> Iterator[MailSink]:
-    with mail_sink(find_free_port()) as sink:
+    with mail_sink() as sink:
         yield sink
 
 

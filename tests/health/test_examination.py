@@ -10,8 +10,8 @@ from recsys.errors import InputError
 from recsys.health import ReportWatch, evaluate, report_is_overdue, watch_reports
 from recsys.health.examination import BrokenCheckError
 from recsys.settings import ConfigError
-from tests.alerting.sinks import log_lines
 from tests.health.test_traffic import TABLE
+from tests.sinks import log_lines
 
 NOW = datetime(2025, 1, 15, 8, 35, tzinfo=UTC)
 GOOD = {"healthy": True}

@@ -7,7 +7,7 @@ from recsys.alerting import AlertManager
 from recsys.alerting.pipeline_events import deadline_miss_alert, run_failure_alert
 from recsys.health.silence import report_silence
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
-from tests.alerting.sinks import log_lines
+from tests.sinks import log_lines
 
 # data_refresh is due at 02:00 in Ho Chi Minh City, with a deadline of 20 minutes and 15 of grace.
 INSTALLED = datetime(2025, 1, 15, 3, 0, tzinfo=UTC)
