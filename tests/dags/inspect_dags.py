@@ -25,7 +25,7 @@ def _dag(dag: Any) -> dict[str, Any]:
         "timezone": str(getattr(dag.timetable, "_timezone", None)),
         "timetable": type(dag.timetable).__name__,
         "timeout_seconds": dag.dagrun_timeout.total_seconds(),
-        "deadline_seconds": [alert.interval.total_seconds() for alert in _alerts(dag)],
+        "deadline_seconds": [alert.interval for alert in _alerts(dag)],
         "max_active_runs": dag.max_active_runs,
         "catchup": dag.catchup,
         "has_failure_callback": bool(dag.has_on_failure_callback or dag.on_failure_callback),

@@ -3,12 +3,13 @@
 import functools
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from airflow.sdk import DAG, Param
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.types import DagRunProtocol
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from recsys.errors import InputError
@@ -51,7 +52,9 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
         dagrun_timeout=timing.timeout,
         deadline=DeadlineAlert(
             reference=DeadlineReference.DAGRUN_QUEUED_AT,
-            interval=timing.deadline,
+            # Seconds, as Airflow stored them before 3.3: with a timedelta nobody can clear a run,
+            # see docs/decisions/091-deadlines-in-seconds.md.
+            interval=cast("timedelta", timing.deadline.total_seconds()),
             callback=SyncCallback(callbacks.deadline_missed),
         ),
         on_failure_callback=callbacks.run_failed,
@@ -64,6 +67,13 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
         params=dict(params or {}),
         tags=[TAG],
     )
+
+
+def failure_of(dag_run: DagRunProtocol) -> str:
+    """What all alerts about a failure of this run, since it was last cleared, are known by."""
+    from recsys.alerting.pipeline_events import failure_key
+
+    return failure_key(dag_run.dag_id, dag_run.run_id, dag_run.clear_number or 0)
 
 
 def no_retry_on_bad_input(step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
