@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from recsys.data.staging import hand_in_segments
 from recsys.settings import Settings
 from recsys.storage import open_store
+from serving.request_log import RequestLog
 from serving.service import Service
 
 logger = logging.getLogger(__name__)
@@ -16,6 +17,11 @@ logger = logging.getLogger(__name__)
 _WATCH_SECONDS = 300.0
 _HAND_IN_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
+_LOG_WATCH_SECONDS = 5.0
+# A database that somebody locks for a moment is no news.
+_LOG_PATIENCE_SECONDS = 10.0
+LOG_ALERT = "request_log_failing"
+_EVERYBODY = ("log", "email", "slack")
 
 
 class Housekeeping:
@@ -34,6 +40,7 @@ class Housekeeping:
             duties += [
                 (_WATCH_SECONDS, lambda: watch_health_reports(service.settings, since)),
                 (_PRUNE_SECONDS, service.live.prune),
+                (_LOG_WATCH_SECONDS, RequestLogWatch(service.settings, service.requests).look),
             ]
         self._duties = duties
         self._stop = threading.Event()
@@ -58,6 +65,39 @@ class Housekeeping:
                 except Exception:
                     logger.exception("A recurring duty failed")
                 due[number] = time.monotonic() + every
+
+
+class RequestLogWatch:
+    """Tells, once, that requests cannot be written down, and that they can again.
+
+    It remembers by itself what it told: on a full disk the alerts' own memory does not work.
+    """
+
+    def __init__(self, settings: Settings, requests: RequestLog) -> None:
+        self._settings = settings
+        self._requests = requests
+        self._told = False
+
+    def look(self) -> None:
+        from recsys.alerting import AlertManager
+
+        problem = self._requests.problem
+        if problem is None and self._told:
+            self._told = False
+            # Not `resolve`: nothing may be on record of what was told when the disk was full.
+            AlertManager(self._settings).send_alert(
+                f"{LOG_ALERT}_no_more", "requests are written down again", "info", _EVERYBODY
+            )
+        if problem is None or self._told or problem[0] < _LOG_PATIENCE_SECONDS:
+            return
+        self._told = True
+        AlertManager(self._settings).send_alert(
+            LOG_ALERT,
+            f"requests cannot be written to {self._settings.service_db} and wait in memory: "
+            f"{problem[1]}",
+            "critical",
+            context={"pending": self._requests.pending, "dropped": self._requests.dropped},
+        )
 
 
 def watch_health_reports(settings: Settings, since: datetime) -> bool:

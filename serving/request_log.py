@@ -71,7 +71,8 @@ class RequestLog:
         self._lines = file_logger(LOGGER_NAME, log_file, timezone)
         self._queue: deque[Answered] = deque()
         self._dropped = 0
-        self._failing = False
+        self._failing_since: float | None = None
+        self._problem = ""
         self._wake, self._stop = threading.Event(), threading.Event()
         self._writing = threading.Lock()
         self._next_prune = 0.0
@@ -88,6 +89,12 @@ class RequestLog:
     @property
     def pending(self) -> int:
         return len(self._queue)
+
+    @property
+    def problem(self) -> tuple[float, str] | None:
+        """For how many seconds nothing could be written, and the error; None if all is well."""
+        since = self._failing_since
+        return None if since is None else (time.monotonic() - since, self._problem)
 
     def add(self, answered: Answered) -> None:
         if len(self._queue) >= self._config.max_pending_rows:
@@ -129,14 +136,15 @@ class RequestLog:
         try:
             with transaction(self._connection) as connection:
                 connection.executemany(_INSERT, map(_row, batch))
-        except Exception:
-            if not self._failing:
+        except Exception as error:
+            self._problem = str(error)
+            if self._failing_since is None:
                 logger.exception("Requests cannot be written down | database=%s", self._database)
-            self._failing = True
+                self._failing_since = time.monotonic()
             # Do not spin while the disk is full or the database locked.
             self._stop.wait(self._config.flush_seconds)
             return False
-        self._failing = False
+        self._failing_since = None
         self._write_lines(batch)
         return True
 

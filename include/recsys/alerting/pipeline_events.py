@@ -10,6 +10,7 @@ run's clear number: a run that was cleared and fails again has failed anew.
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -26,6 +27,7 @@ from recsys.schedule import load_schedule
 from recsys.settings import Settings, load_settings
 
 TIMED_OUT: Final = "timed_out"
+LITTLE_SPACE_BYTES: Final = 100 * 2**20
 EVERY_CHANNEL: Final = tuple(Channel)
 
 logger = logging.getLogger(__name__)
@@ -187,7 +189,7 @@ def _failure(
                 Severity.CRITICAL,
                 text=manager.texts.say(text, job=job, task=context["task"]),
                 headline=manager.texts.say("failed", job=job),
-                facts=facts_of(context),
+                facts=facts_of({**context, "disk_free": _scarce_space(settings)}),
                 link=link,
                 key=failure_key(job, run_id, attempt),
                 until_resolved=True,
@@ -199,6 +201,20 @@ def _failure(
         f"{job}_failed triggered: {message} | run_id={run_id}, error={context['error']}",
         settings,
     )
+
+
+def _scarce_space(settings: Settings | None) -> str | None:
+    """What is free on the disk of the state root if it is little, else None.
+
+    On a full disk the error alone may not say so: SQLite speaks of an I/O error, NumPy of bytes
+    that it could not write.
+    """
+    home = (settings or load_settings()).home
+    try:
+        free = shutil.disk_usage(home).free
+    except OSError:
+        return None
+    return f"{free // 2**20} MB ({home})" if free < LITTLE_SPACE_BYTES else None
 
 
 def _send(

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import logging
+import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -9,6 +11,8 @@ from typing import Any
 
 from recsys.database import connect, transaction
 from recsys.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS training_runs (
@@ -37,8 +41,18 @@ class TrainingRun:
 
 @contextlib.contextmanager
 def recorded_run(settings: Settings, model_type: str, data_version: str) -> Iterator[TrainingRun]:
-    """A row ``running`` that becomes ``success`` with the block's results, or ``failed``."""
+    """A row ``running`` that becomes ``success`` with the block's results, or ``failed``.
+
+    If that cannot be written (the process was killed, the disk is full), the row stays as it is
+    until the next training of the same type begins, which closes it: they never run side by side.
+    """
     run = TrainingRun(f"{model_type}_{uuid.uuid4().hex}")
+    _write(
+        settings,
+        "UPDATE training_runs SET completed_at = ?, status = 'failed', error_message = ? "
+        "WHERE model_type = ? AND status = 'running'",
+        (_now(), "ended without a result: killed, or the disk was full", model_type),
+    )
     _write(
         settings,
         "INSERT INTO training_runs (run_id, model_type, started_at, status, data_version) "
@@ -48,7 +62,10 @@ def recorded_run(settings: Settings, model_type: str, data_version: str) -> Iter
     try:
         yield run
     except BaseException as error:
-        _finish(settings, run, "failed", f"{type(error).__name__}: {error}")
+        try:
+            _finish(settings, run, "failed", f"{type(error).__name__}: {error}")
+        except (OSError, sqlite3.Error):
+            logger.exception("The failed training cannot be written down | run_id=%s", run.run_id)
         raise
     _finish(settings, run, "success", None)
 
