@@ -20,13 +20,12 @@ NOT be restored": the service needs you now: restart it, then run this with `rol
 Airflow and the service. See docs/deployment.md.
 """
 
-from datetime import timedelta
 from typing import Any, cast
 
 from airflow.sdk import Param, TriggerRule, task
 
 from recsys.deployment.config import load_config
-from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+from recsys.orchestration.jobs import failure_of, job_dag, no_retry_on_bad_input
 from recsys.settings import load_settings
 
 with job_dag(
@@ -42,37 +41,31 @@ with job_dag(
 
     @task
     @no_retry_on_bad_input
-    def check_gate(params: dict[str, Any] | None = None, run_id: Any = None) -> dict[str, Any]:
+    def check_gate(params: dict[str, Any] | None = None, dag_run: Any = None) -> dict[str, Any]:
         from recsys.deployment import job
 
-        return job.check_gate(load_settings(), params or {}, run_id)
+        return job.check_gate(load_settings(), params or {}, failure_of(dag_run))
 
     @task
     @no_retry_on_bad_input
     def deploy(
-        plan: dict[str, Any], params: dict[str, Any] | None = None, run_id: Any = None
+        plan: dict[str, Any], params: dict[str, Any] | None = None, dag_run: Any = None
     ) -> dict[str, Any]:
         from recsys.deployment import job
 
-        return job.bring_into_service(load_settings(), plan, params or {}, run_id)
+        return job.bring_into_service(load_settings(), plan, params or {}, failure_of(dag_run))
 
     plan = cast("dict[str, Any]", check_gate())
     done = deploy.override(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)(plan)
     config = load_config(load_settings())
     if config.require_approval:
-        from airflow.providers.standard.operators.hitl import ApprovalOperator
+        from recsys.orchestration.approval import approval_task
 
         @task.branch
         def ask_if_needed(plan: dict[str, Any], params: dict[str, Any] | None = None) -> str:
             unchanged = plan["serving"] == plan["model_id"]
             return "deploy" if unchanged or (params or {})["dry_run"] else "approve"
 
-        approve = ApprovalOperator(
-            task_id="approve",
-            subject="Deploy {{ ti.xcom_pull(task_ids='check_gate')['model_id'] }}?",
-            body="{{ ti.xcom_pull(task_ids='check_gate') }}",
-            response_timeout=timedelta(hours=config.approval_hours),
-            fail_on_reject=True,
-        )
+        approve = approval_task(config.approval_hours)
         ask_if_needed(plan) >> [approve, done]
         approve >> done

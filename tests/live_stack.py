@@ -1,19 +1,22 @@
 """A real stack (Airflow, service, supervisor) in a temporary home on ports of its own."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from recsys.orchestration.client import ENDED, AirflowClient
 from recsys.orchestration.environment import read_env
+from recsys.orchestration.stack import Stack
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker
 from tests.conftest import find_free_port
@@ -42,6 +45,35 @@ class LiveStack:
     @property
     def tracker(self) -> PipelineTracker:
         return PipelineTracker(self.settings.pipeline_db)
+
+    def airflow(self, method: str, path: str, body: Any = None) -> Any:
+        """One request to Airflow's REST API as the stack's user; the content of the answer."""
+        stored = read_env(self.settings)
+        credentials = {
+            "username": stored["RECSYS_AIRFLOW_USER"],
+            "password": stored["RECSYS_AIRFLOW_PASSWORD"],
+        }
+        url = self.client.url
+        token = requests.post(f"{url}/auth/token", json=credentials, timeout=30).json()
+        answer = requests.request(
+            method,
+            f"{url}/api/v2{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {token['access_token']}"},
+            timeout=30,
+        )
+        assert answer.ok, answer.text
+        return answer.json() if answer.content else None
+
+    @contextlib.contextmanager
+    def without_service(self) -> Iterator[None]:
+        """The supervisor keeps the service stopped during the block."""
+        supervisor = Stack(self.settings)._supervisor.supervisor
+        supervisor.stopProcess("service")
+        try:
+            yield
+        finally:
+            supervisor.startProcess("service")
 
     def recsys(self, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
         """Run ``python -m recsys ...`` as a person in this home would."""

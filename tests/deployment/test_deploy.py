@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from recsys.deployment.client import ServiceClient
@@ -15,7 +17,7 @@ PASSED = {"health_check": True, "model_id_match": True, "recommendations_work": 
 def alerts(settings: Settings) -> list[str]:
     log = settings.logs / "service" / "alerts.log"
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return [line for line in lines if "Deployment of" in line]
+    return [line for line in lines if "model_deployment_" in line and " triggered: " in line]
 
 
 def test_a_good_model_comes_into_service(
@@ -141,3 +143,22 @@ def test_a_damaged_history_is_set_aside(
     assert [entry["model_id"] for entry in read_history(settings)] == ["als_2"]
     [aside] = settings.logs.glob("deployment_history.damaged_*.json")
     assert aside.read_text() == '{"deployments": [{"mod'
+    [alert] = alerts(settings)
+    assert "WARNING" in alert
+    assert aside.name in alert
+
+
+def test_a_history_that_cannot_be_written_hides_nothing(
+    settings: Settings, service, client: ServiceClient, config: DeploymentConfig
+):
+    add_model(settings, "als_1")
+    settings.logs.mkdir(parents=True, exist_ok=True)
+    Path(f"{settings.deployment_history}.lock").mkdir()
+    with service():
+        add_model(settings, "als_2", recall=0.2)
+        plan = plan_deployment(settings, client, config)
+        assert deploy(settings, client, config, plan)["status"] == "success"
+        assert client.serving_model() == "als_2"
+    assert read_history(settings) == []
+    [alert] = alerts(settings)
+    assert "als_2 (success) is not on record: " in alert

@@ -1,11 +1,11 @@
 """A failed deployment is one failure: one alert, whoever reports it first."""
 
-from recsys.alerting.pipeline_events import task_failure_alert
-from recsys.deployment.deploy import raise_alarm
+from recsys.alerting.pipeline_events import failure_key, task_failure_alert
+from recsys.deployment.deploy import JOB, raise_alarm
 
 
 def test_what_airflow_reports_of_the_same_run_is_held_back(settings):
-    raise_alarm(settings, "als_1", "the service is down", "manual__1")
+    raise_alarm(settings, "als_1", "the service is down", failure_key(JOB, "manual__1"))
     task_failure_alert(
         job="model_deployment",
         run_id="manual__1",
@@ -20,7 +20,9 @@ def test_what_airflow_reports_of_the_same_run_is_held_back(settings):
 
 
 def test_the_next_failed_run_is_told_again(settings):
-    raise_alarm(settings, "als_1", "the service is down", "manual__1")
-    raise_alarm(settings, "als_1", "the service is down", "manual__2")
+    raise_alarm(settings, "als_1", "the service is down", failure_key(JOB, "manual__1"))
+    raise_alarm(settings, "als_1", "the service is down", failure_key(JOB, "manual__2"))
+    # Cleared in Airflow, the same run is tried anew.
+    raise_alarm(settings, "als_1", "the service is down", failure_key(JOB, "manual__2", 1))
     log = (settings.logs / "service" / "alerts.log").read_text()
-    assert log.count("model_deployment_failed triggered") == 2
+    assert log.count("model_deployment_failed triggered") == 3

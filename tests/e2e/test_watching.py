@@ -20,7 +20,6 @@ from zoneinfo import ZoneInfo
 
 import psutil
 import pytest
-import requests
 
 from recsys.orchestration.client import AirflowClient
 from recsys.settings import REPOSITORY
@@ -289,12 +288,7 @@ def test_a_deleted_run_is_cancelled(live, week):
     # As if the scheduler had died before the run ended, and a person had deleted the run.
     record = tracker.get_run(f"data_refresh__{run_id}")
     _set_running(tracker, record)
-    response = requests.delete(
-        f"{client.url}/api/v2/dags/data_refresh/dagRuns/{run_id}",
-        headers=_headers(client),
-        timeout=10,
-    )
-    assert response.status_code == 204
+    live.airflow("DELETE", f"/dags/data_refresh/dagRuns/{run_id}")
     live.recsys("tracker", "reconcile")
     assert tracker.get_run(f"data_refresh__{run_id}")["status"] == "cancelled"
 
@@ -329,19 +323,7 @@ def _wait_for_task(client: AirflowClient, job: str, run_id: str) -> None:
 
 
 def _mark(live: LiveStack, job: str, run_id: str, state: str) -> None:
-    client = live.client
-    response = requests.patch(
-        f"{client.url}/api/v2/dags/{job}/dagRuns/{run_id}",
-        json={"state": state},
-        headers=_headers(client),
-        timeout=30,
-    )
-    assert response.ok, response.text
-
-
-def _headers(client: AirflowClient) -> dict[str, str]:
-    client.dags()  # logs in
-    return {"Authorization": str(client._session.headers["Authorization"])}
+    live.airflow("PATCH", f"/dags/{job}/dagRuns/{run_id}", {"state": state})
 
 
 def _kill_task(client: AirflowClient, job: str, run_id: str) -> None:

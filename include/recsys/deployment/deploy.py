@@ -3,7 +3,7 @@
 import logging
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recsys.deployment.canary import try_on_some_users
 from recsys.deployment.client import ServiceClient, ServiceError
@@ -13,6 +13,9 @@ from recsys.deployment.history import append_history
 from recsys.deployment.verification import NOT_VERIFIED, Verification, sample_users, verify
 from recsys.errors import InputError
 from recsys.settings import Settings
+
+if TYPE_CHECKING:
+    from recsys.alerting.message import Alert
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +33,13 @@ def deploy(
     client: ServiceClient,
     config: DeploymentConfig,
     plan: Plan,
-    run_id: str | None = None,
+    failure: str | None = None,
 ) -> dict[str, Any]:
     """Bring the planned model into service and verify it; on any failure restore the previous.
 
     Reload, verification and rollback are one step on purpose: no bad model stays in service
     while somebody schedules the next step. A model that serves already is only verified.
+    `failure` is what Airflow's own alerts of the same run go by (`raise_alarm`).
 
     Returns the run's summary.
 
@@ -53,13 +57,10 @@ def deploy(
         status, rolled_back, outcome = _restore(settings, client, config, plan)
         problem = f"{problem}; {outcome}"
     if not (unchanged and problem is None):
-        append_history(
-            settings,
-            _entry(plan, status, verification, rolled_back, problem),
-            config.history_entries,
-        )
+        entry = _entry(plan, status, verification, rolled_back, problem)
+        _write_down(settings, config, entry)
     if problem is not None:
-        raise_alarm(settings, plan.model_id, problem, run_id)
+        raise_alarm(settings, plan.model_id, problem, failure)
         raise DeploymentFailedError(f"{plan.model_id} was not deployed: {problem}")
     return {
         "model_id": plan.model_id,
@@ -75,44 +76,94 @@ def deploy(
 def record_refusal(
     settings: Settings,
     config: DeploymentConfig,
-    model_id: str | None,
-    error: Exception,
-    run_id: str | None = None,
+    plan: Plan,
+    problem: str,
+    failure: str | None = None,
 ) -> None:
-    """Write a deployment that did not pass the gate into the history, and raise the alarm."""
-    plan = Plan(model_id or "current best", None, "")
-    append_history(
-        settings,
-        _entry(plan, "failed", NOT_VERIFIED, False, str(error)),
-        config.history_entries,
-    )
-    raise_alarm(settings, plan.model_id, str(error), run_id)
+    """Write a deployment that never began into the history, and raise the alarm."""
+    _write_down(settings, config, _entry(plan, "failed", NOT_VERIFIED, False, problem))
+    raise_alarm(settings, plan.model_id, problem, failure)
 
 
-def raise_alarm(settings: Settings, model_id: str, problem: str, run_id: str | None = None) -> None:
+def raise_alarm(
+    settings: Settings, model_id: str, problem: str, failure: str | None = None
+) -> None:
     """Send the critical alert. That it cannot be sent is logged and hides nothing.
 
-    Within an Airflow run it is the run's one failure alert: what Airflow's callbacks report of
-    the same run afterwards is held back. Elsewhere every failure is an event of its own.
+    `failure` names the failure of one run of Airflow (`recsys.alerting.pipeline_events`): this is
+    its one alert then, and what Airflow's callbacks report of it afterwards is held back. Without
+    it every failure is an event of its own.
     """
-    from recsys.alerting import AlertManager, Severity
+    from recsys.alerting import Severity
     from recsys.alerting.message import Alert
-    from recsys.alerting.pipeline_events import failure_key
 
-    key = failure_key(JOB, run_id) if run_id else f"{ALERT}:{datetime.now(UTC).isoformat()}"
+    _tell(
+        settings,
+        Alert(
+            ALERT,
+            f"Deployment of {model_id} failed: {problem}",
+            Severity.CRITICAL,
+            facts={"model_id": model_id},
+            key=failure or f"{ALERT}:{datetime.now(UTC).isoformat()}",
+            until_resolved=failure is not None,
+        ),
+    )
+
+
+def tell_of_question(settings: Settings, config: DeploymentConfig, plan: Plan, link: str) -> None:
+    """Send the notice that a deployment waits for an approval; `link` is where it is given."""
+    from recsys.alerting import Severity
+    from recsys.alerting.message import Alert
+
+    _tell(
+        settings,
+        Alert(
+            f"{JOB}_waits",
+            f"{plan.model_id} waits for your approval to replace {plan.serving}; without one "
+            f"within {config.approval_hours:g} hours it is not deployed",
+            Severity.WARNING,
+            facts={"model_id": plan.model_id},
+            link=link,
+            key=f"{JOB}_waits:{link}",
+            until_resolved=True,
+        ),
+    )
+
+
+def _write_down(settings: Settings, config: DeploymentConfig, entry: dict[str, Any]) -> None:
+    """Add to the history; somebody is told if that fails, or if the old history is lost.
+
+    What serves is right or wrong with or without a record of it, so the run goes on.
+    """
+    from recsys.alerting import Severity
+    from recsys.alerting.message import Alert
+
     try:
-        AlertManager(settings).deliver(
-            Alert(
-                ALERT,
-                f"Deployment of {model_id} failed: {problem}",
-                Severity.CRITICAL,
-                facts={"model_id": model_id},
-                key=key,
-                until_resolved=run_id is not None,
-            )
+        aside = append_history(settings, entry, config.history_entries)
+    except OSError as error:
+        logger.exception("The deployment history cannot be written")
+        problem = f"{entry['model_id']} ({entry['status']}) is not on record: {error}"
+    else:
+        if aside is None:
+            return
+        problem = (
+            f"{settings.deployment_history} was damaged and is now {aside}; a new history "
+            "begins, and a rollback knows nothing of what was before"
         )
+    name = f"{JOB}_history"
+    _tell(
+        settings,
+        Alert(name, problem, Severity.WARNING, key=f"{name}:{problem}", until_resolved=True),
+    )
+
+
+def _tell(settings: Settings, alert: "Alert") -> None:
+    from recsys.alerting import AlertManager
+
+    try:
+        AlertManager(settings).deliver(alert)
     except Exception:
-        logger.exception("The alert could not be sent | alert=%s", ALERT)
+        logger.exception("The alert could not be sent | alert=%s", alert.name)
 
 
 def _swap_and_verify(

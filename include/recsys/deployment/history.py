@@ -21,15 +21,18 @@ def read_history(settings: Settings) -> list[dict[str, Any]]:
     return _parse(settings, open_store(settings).read(HISTORY_KEY))
 
 
-def append_history(settings: Settings, entry: dict[str, Any], keep: int) -> None:
+def append_history(settings: Settings, entry: dict[str, Any], keep: int) -> str | None:
     """Add `entry`, and keep the newest `keep`.
 
     A damaged file is set aside (``deployment_history.damaged_<time>.json``), and a new one begun:
-    a record of what happens now matters more than one that nobody can read.
+    a record of what happens now matters more than one that nobody can read. Returns the name of
+    the damaged one, None if there was none. Raises `OSError` if nothing can be written.
     """
     store = open_store(settings)
+    aside: str | None = None
 
     def append(content: bytes | None) -> bytes:
+        nonlocal aside
         try:
             deployments = _parse(settings, content)
         except InputError as error:
@@ -41,6 +44,7 @@ def append_history(settings: Settings, entry: dict[str, Any], keep: int) -> None
         return f"{text}\n".encode()
 
     store.change(HISTORY_KEY, append)
+    return aside
 
 
 def model_before(settings: Settings, serving: str | None) -> str:

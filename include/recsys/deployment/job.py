@@ -1,10 +1,18 @@
-"""The steps of the job model_deployment, as its DAG calls them."""
+"""The steps of the job model_deployment, as its DAG calls them.
+
+`failure` is always the key of Airflow's run in the alerts (`recsys.alerting.pipeline_events`).
+"""
 
 from typing import Any
 
 from recsys.deployment.client import ServiceError
 from recsys.deployment.config import load_config
-from recsys.deployment.deploy import DeploymentFailedError, deploy, record_refusal
+from recsys.deployment.deploy import (
+    DeploymentFailedError,
+    deploy,
+    record_refusal,
+    tell_of_question,
+)
 from recsys.deployment.gate import Plan, plan_deployment
 from recsys.deployment.replicas import connect_service
 from recsys.errors import InputError
@@ -12,9 +20,9 @@ from recsys.settings import Settings
 
 
 def check_gate(
-    settings: Settings, options: dict[str, Any], run_id: str | None = None
+    settings: Settings, options: dict[str, Any], failure: str | None = None
 ) -> dict[str, Any]:
-    """Choose and check the model; `options` are the DAG's params, `run_id` is Airflow's.
+    """Choose and check the model; `options` are the DAG's params.
 
     Returns ``{"model_id", "serving", "reason"}``. A refusal is written down and raises an alert,
     except in a dry run.
@@ -37,19 +45,32 @@ def check_gate(
         )
     except (InputError, ServiceError) as error:
         if not options.get("dry_run"):
-            record_refusal(settings, config, options.get("model_id"), error, run_id)
+            unplanned = Plan(options.get("model_id") or "current best", None, "")
+            record_refusal(settings, config, unplanned, str(error), failure)
         raise DeploymentFailedError(str(error)) from error
     return plan.as_dict()
+
+
+def ask_for_approval(settings: Settings, plan: dict[str, Any], link: str) -> None:
+    """Tell that a deployment waits for a person, and where to answer."""
+    tell_of_question(settings, load_config(settings), Plan(**plan), link)
+
+
+def record_no_approval(
+    settings: Settings, plan: dict[str, Any], reason: str, failure: str | None = None
+) -> None:
+    """Write down that a planned deployment was not approved, and raise the alarm."""
+    record_refusal(settings, load_config(settings), Plan(**plan), reason, failure)
 
 
 def bring_into_service(
     settings: Settings,
     plan: dict[str, Any],
     options: dict[str, Any],
-    run_id: str | None = None,
+    failure: str | None = None,
 ) -> dict[str, Any]:
     """Deploy what `check_gate` planned; the run's summary. A dry run changes nothing."""
     if options.get("dry_run"):
         return {"dry_run": True, "status": "planned", **plan}
     config = load_config(settings)
-    return deploy(settings, connect_service(config), config, Plan(**plan), run_id)
+    return deploy(settings, connect_service(config), config, Plan(**plan), failure)
