@@ -6,16 +6,18 @@ the model that the serving one replaced) and refuses it if it is archived, damag
 the configured margin worse than the serving model (`force` lets it pass). `deploy` reloads the
 service, makes three checks (`health_check`, `model_id_match`, `recommendations_work`) and on any
 failure restores the previous model. `dry_run` stops before anything changes. If the model serves
-already, it is only verified.
+already, it is only verified. With `require_approval` in the configuration, `approve` waits for a
+person before that.
 
 **Reads** `artifacts/cf/registry.json`, the service at `RECSYS_SERVICE_URL`. **Writes**
 `logs/deployment_history.json`. **Options**: `config/deployment.yaml`.
 
 **When it fails** a critical alert says why, and the history says what was done; what serves now is
 in `GET /health` of the service. `check_gate`: nothing was changed; the message names the model and
-the reason. `deploy`, status `rolled_back`: the previous model serves; look at the named check and
-at `logs/service/recommender.log` before deploying that model again. Status `failed` with "could
-NOT be restored": the service needs you now: restart it, then run this with `rollback`.
+the reason. `approve`: somebody rejected the model, or nobody answered in time; to be asked again,
+run the job again. `deploy`, status `rolled_back`: the previous model serves; look at the named
+check and at `logs/service/recommender.log` before deploying that model again. Status `failed` with
+"could NOT be restored": the service needs you now: restart it, then run this with `rollback`.
 "Administration is switched off" or "needs the admin token": `RECSYS_ADMIN_TOKEN` differs between
 Airflow and the service. See docs/deployment.md.
 """
