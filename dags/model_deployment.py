@@ -61,13 +61,13 @@ with job_dag(
     done = deploy.override(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)(plan)
     config = load_config(load_settings())
     if config.require_approval:
-        from recsys.orchestration.approval import approval_task
+        from recsys.orchestration.approval import DeploymentApproval
 
         @task.branch
         def ask_if_needed(plan: dict[str, Any], params: dict[str, Any] | None = None) -> str:
             unchanged = plan["serving"] == plan["model_id"]
             return "deploy" if unchanged or (params or {})["dry_run"] else "approve"
 
-        approve = approval_task(config.approval_hours)
+        approve = DeploymentApproval(task_id="approve", hours=config.approval_hours)
         ask_if_needed(plan) >> [approve, done]
         approve >> done

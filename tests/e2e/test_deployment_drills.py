@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,16 @@ class Shop:
 
         wait_for(waits, 60, "a question")
         # Airflow loses an answer that comes before its scheduler has seen the task pause.
-        time.sleep(3)
+        seen = datetime.now(UTC) + timedelta(seconds=2)
+        wait_for(lambda: self.scheduler_beat() > seen, 60, "a heartbeat of the scheduler")
+        time.sleep(1)
         path = f"/dags/{JOB}/dagRuns/{run_id}/hitlDetails"
         [question] = self.live.airflow("GET", path)["hitl_details"]
         return dict(question)
+
+    def scheduler_beat(self) -> datetime:
+        health = self.live.client.health()
+        return datetime.fromisoformat(health["scheduler"]["latest_scheduler_heartbeat"])
 
     def answer(self, run_id: str, option: str) -> None:
         path = f"/dags/{JOB}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"

@@ -110,7 +110,9 @@ def raise_alarm(
     )
 
 
-def tell_of_question(settings: Settings, config: DeploymentConfig, plan: Plan, link: str) -> None:
+def tell_of_question(
+    settings: Settings, config: DeploymentConfig, plan: Plan, link: str, question_id: str
+) -> None:
     """Send the notice that a deployment waits for an approval; `link` is where it is given."""
     from recsys.alerting import Severity
     from recsys.alerting.message import Alert
@@ -124,7 +126,7 @@ def tell_of_question(settings: Settings, config: DeploymentConfig, plan: Plan, l
             Severity.WARNING,
             facts={"model_id": plan.model_id},
             link=link,
-            key=f"{JOB}_waits:{link}",
+            key=f"{JOB}_waits:{question_id}",
             until_resolved=True,
         ),
     )

@@ -51,9 +51,9 @@ def check_gate(
     return plan.as_dict()
 
 
-def ask_for_approval(settings: Settings, plan: dict[str, Any], link: str) -> None:
-    """Tell that a deployment waits for a person, and where to answer."""
-    tell_of_question(settings, load_config(settings), Plan(**plan), link)
+def ask_for_approval(settings: Settings, plan: dict[str, Any], link: str, question_id: str) -> None:
+    """Tell that a deployment waits for a person, and where to answer; once for each question."""
+    tell_of_question(settings, load_config(settings), Plan(**plan), link, question_id)
 
 
 def record_no_approval(

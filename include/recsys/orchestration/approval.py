@@ -6,8 +6,8 @@ from typing import Any
 from airflow.providers.standard.exceptions import HITLRejectException, HITLTimeoutError
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseNotifier, Context
+from airflow.sdk.exceptions import AirflowFailException
 
-from recsys.orchestration.callbacks import task_failed
 from recsys.orchestration.jobs import failure_of
 from recsys.settings import load_settings
 
@@ -25,44 +25,39 @@ class ApprovalNotice(BaseNotifier):
         from recsys.deployment import job
 
         link = ApprovalOperator.generate_link_to_ui_from_context(context=context)
-        job.ask_for_approval(load_settings(), _plan(context), link)
+        job.ask_for_approval(load_settings(), _plan(context), link, str(context["ti"].id))
 
 
-def approval_task(hours: float) -> ApprovalOperator:
-    """The task `approve`: waits for an answer for so many hours.
+class DeploymentApproval(ApprovalOperator):
+    """Asks whether what `check_gate` planned may be deployed.
 
-    A rejection is not tried again, or the same question would be asked a second time.
+    A rejection, and no answer in time, are written down as a deployment that failed. They are not
+    tried again: the same question would be asked a second time.
     """
-    return ApprovalOperator(
-        task_id="approve",
-        subject="Deploy {{ ti.xcom_pull(task_ids='check_gate')['model_id'] }}?",
-        body=BODY,
-        response_timeout=timedelta(hours=hours),
-        fail_on_reject=True,
-        notifiers=[ApprovalNotice()],
-        retries=0,
-        on_failure_callback=[not_approved, task_failed],
-    )
 
+    def __init__(self, *, hours: float, **options: Any) -> None:
+        super().__init__(
+            subject="Deploy {{ ti.xcom_pull(task_ids='check_gate')['model_id'] }}?",
+            body=BODY,
+            response_timeout=timedelta(hours=hours),
+            fail_on_reject=True,
+            notifiers=[ApprovalNotice()],
+            **options,
+        )
 
-def not_approved(context: Context) -> None:
-    """The approval was refused or did not come: called in the worker."""
-    from recsys.deployment import job
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        from recsys.deployment import job
 
-    job.record_no_approval(
-        load_settings(), _plan(context), _reason(context), failure_of(context["dag_run"])
-    )
+        try:
+            return super().execute_complete(context, event)
+        except HITLRejectException:
+            reason = f"{(event['responded_by_user'] or {}).get('name', 'somebody')} rejected it"
+        except HITLTimeoutError:
+            reason = "nobody answered in time whether it may be deployed"
+        failure = failure_of(context["dag_run"])
+        job.record_no_approval(load_settings(), _plan(context), reason, failure)
+        raise AirflowFailException(reason)
 
 
 def _plan(context: Context) -> dict[str, Any]:
     return dict(context["ti"].xcom_pull(task_ids="check_gate"))
-
-
-def _reason(context: Context) -> str:
-    error, task = context.get("exception"), context["task"]
-    if isinstance(error, HITLRejectException) and isinstance(task, ApprovalOperator):
-        who = task.hitl_summary["responded_by_user"] or {}
-        return f"{who.get('name', 'somebody')} rejected it"
-    if isinstance(error, HITLTimeoutError):
-        return "nobody answered in time whether it may be deployed"
-    return f"the approval failed: {error or 'it was ended from outside'}"
