@@ -113,6 +113,10 @@ class Shop:
         path = f"/dags/{JOB}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
         self.live.airflow("PATCH", path, {"chosen_options": [option]})
 
+    def mirrored(self, run_id: str) -> dict[str, Any]:
+        """What the run mirror keeps of the run."""
+        return dict((self.live.tracker.get_run(f"{JOB}__{run_id}") or {"metadata": {}})["metadata"])
+
     def serving(self) -> str:
         """The model that answers, by the service's own word and by an answer of it."""
         url = self.live.service_url
@@ -400,9 +404,8 @@ def test_an_approved_model_serves(shop):
     [mail] = outcome.mails
     page = f"{shop.live.client.url}/dags/{JOB}/runs/"
     assert page in mail.get_body(("plain",)).get_content()
-    mirrored = shop.live.tracker.get_run(f"{JOB}__{run_id}")
-    assert mirrored["status"] == "success"
-    assert mirrored["metadata"]["summary"]["approve"]["chosen_options"] == ["Approve"]
+    summary = wait_for(lambda: shop.mirrored(run_id).get("summary"), 15, "the mirror")
+    assert summary["approve"]["chosen_options"] == ["Approve"]
 
     # It serves already: there is nothing to ask.
     again = shop.start()
@@ -427,7 +430,7 @@ def test_a_rejected_model_never_serves(shop):
 @pytest.mark.usefixtures("asking")
 def test_a_question_that_nobody_answers_ends_as_a_refusal(shop):
     before, model = shop.serving(), shop.new_model()
-    shop.configure(require_approval=True, approval_hours=2 / 3600)
+    shop.configure(require_approval=True, approval_hours=10 / 3600)
     with watched(shop) as outcome:
         assert shop.end(shop.start()) == "failed"
     assert shop.serving() == before
