@@ -48,6 +48,13 @@ TITLES = {
     503: "Service Unavailable",
 }
 
+# What the framework says, as sentences.
+_SENTENCES = {
+    "There was an error parsing the body": "The body is not JSON in UTF-8.",
+    "Not Found": "There is nothing at this path.",
+    "Method Not Allowed": "This path does not answer to this method.",
+}
+
 
 class ProblemError(Exception):
     """Raised by a route to answer with a problem document."""
@@ -126,9 +133,8 @@ async def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return problem_response(
-        error.status_code, str(error.detail), headers=dict(error.headers or {}) or None
-    )
+    detail = _SENTENCES.get(str(error.detail), str(error.detail))
+    return problem_response(error.status_code, detail, headers=dict(error.headers or {}) or None)
 
 
 async def _on_fault(request: Request, error: Exception) -> JSONResponse:

@@ -105,6 +105,21 @@ def test_a_stranger_cannot_reload(shared_client: TestClient, header: str | None)
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
+def test_a_fresh_model_has_been_asked_for_the_recent_users_before_it_serves(
+    settings: Settings, client: TestClient, admin: dict[str, str]
+):
+    users = [str(user) for user in range(10, 30)]
+    for user in users:
+        client.post("/recommend", json={"user_id": user})
+    client.app.state.service.requests.flush()
+    add_model(settings, "als_2", seed=1, select=False)
+    assert client.post("/reload_model", json={"model_id": "als_2"}, headers=admin).is_success
+    position = client.app.state.service.engine.snapshot.position
+    before = position.cache_info()
+    assert all(position(user) is not None for user in users)
+    assert position.cache_info().misses == before.misses
+
+
 def test_a_replaced_model_leaves_the_memory_at_once(
     settings: Settings, client: TestClient, admin: dict[str, str]
 ):
