@@ -139,7 +139,8 @@ def add_doomed_versions(settings: Settings) -> None:
     published = current_version(settings).path
     for number in range(DOOMED):
         copy = settings.versions / f"20000101T00000{number}Z-{published.name[-15:]}"
-        shutil.copytree(published, copy, symlinks=True, dirs_exist_ok=True)
+        if not copy.exists():  # the last pruning may have been killed before it came to this one
+            shutil.copytree(published, copy, symlinks=True)
 
 
 def check_versions(settings: Settings) -> int:
