@@ -80,11 +80,12 @@ def with_current_catalogue(
         snapshot, catalogue=catalogue, content=content, sources=seen, lists=None
     )
     milliseconds = try_out(fresh)
-    return dataclasses.replace(
-        fresh,
-        inline=milliseconds <= config.inline_milliseconds,
-        lists=make_personal_lists(snapshot.artifact, catalogue, config.personal_lists_seconds),
-    )
+    fresh = dataclasses.replace(fresh, inline=milliseconds <= config.inline_milliseconds)
+    if fresh.nearest is not None:
+        # So many products that the time would be over after some hundred lists.
+        return fresh
+    lists = make_personal_lists(snapshot.artifact, catalogue, config.personal_lists_seconds)
+    return dataclasses.replace(fresh, lists=lists)
 
 
 def sources(settings: Settings, artifact: Artifact) -> tuple[str, str | None]:

@@ -67,6 +67,8 @@ def _build(vectors: FloatArray, path: Path) -> None:
     import faiss
 
     logger.info("Building an index | items=%d, file=%s", len(vectors), path)
+    # Requests are answered meanwhile: more threads would take their core.
+    faiss.omp_set_num_threads(1)
     dimensions = _even(vectors[:1]).shape[1]
     index = faiss.IndexPQFastScan(dimensions, dimensions // 2, _BITS, faiss.METRIC_INNER_PRODUCT)
     chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), _TRAINING_VECTORS)).astype(int)

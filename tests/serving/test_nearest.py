@@ -1,15 +1,21 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from recsys.models.als import Als, AlsParameters
+from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories
 from recsys.models.storage import ArtifactError
+from recsys.settings import Settings
 from serving.catalogue import build_catalogue
+from serving.config import ServingConfig
+from serving.loading import load_snapshot
 from serving.nearest import NearestItems
 from serving.ranking import top_items
-from serving.recommending import Wanted
+from serving.recommending import Wanted, recommend
 
 ITEMS, USERS, TOPK = 5_000, 100, 10
 
@@ -27,7 +33,7 @@ def large() -> tuple[Als, Histories]:
     vectors = (
         tastes[random.integers(16, size=ITEMS)] + 0.7 * random.normal(size=(ITEMS, 32))
     ) * random.gamma(2, 0.3, size=(ITEMS, 1))
-    model = Als(AlsParameters(factors=32))
+    model = Als(AlsParameters(factors=32, starts=1))
     model._set(vectors.astype(np.float32))
     count = USERS * 5
     histories = Histories(
@@ -41,8 +47,6 @@ def large() -> tuple[Als, Histories]:
 
 
 def catalogue_of(items: int):
-    import pandas as pd
-
     ids = [f"p{item}" for item in range(items)]
     return build_catalogue(ids, pd.DataFrame({"product_id": ids}), "test")
 
@@ -123,3 +127,30 @@ def test_vectors_of_an_odd_length_can_be_indexed(tmp_path, columns):
     assert quick is not None
     best = np.argsort(-model.score(history, 0)[0])
     assert len(set(quick.items) & set(best[best != 7][:TOPK])) >= TOPK - 1
+
+
+@pytest.mark.parametrize(("least", "indexed"), [(ITEMS, True), (ITEMS + 1, False)])
+def test_the_number_of_products_decides_whether_a_loaded_model_has_an_index(
+    large, settings: Settings, least: int, indexed: bool
+):
+    model, histories = large
+    ids = [f"p{item}" for item in range(ITEMS)]
+    path = save_artifact(
+        settings.artifacts / "als" / "als_1",
+        model=model,
+        item_ids=ids,
+        user_ids=[str(user) for user in range(USERS)],
+        histories=histories,
+        popularity=np.ones(ITEMS, dtype=np.float32),
+        products=pd.DataFrame({"product_id": ids}),
+        manifest={"model_id": "als_1", "data_version": "v1"},
+    )
+    snapshot = load_snapshot(settings, path, "als_1", ServingConfig(index_min_items=least))
+    assert (snapshot.nearest is not None) == indexed
+    assert (snapshot.lists is None) == indexed
+    assert (settings.artifacts / "indexes" / "als_1.faiss").exists() == indexed
+    wanted = Wanted(TOPK, True, snapshot.catalogue.available, np.zeros(0, dtype=np.int32))
+    made = recommend(snapshot, one(histories, 3), wanted, 0)
+    exact = recommend(dataclasses.replace(snapshot, nearest=None), one(histories, 3), wanted, 0)
+    assert made.fallback_method is exact.fallback_method is None
+    assert len(set(made.ranked.items) & set(exact.ranked.items)) >= TOPK - 1
