@@ -12,6 +12,7 @@ import requests
 
 from recsys.content.embeddings import current_embeddings
 from recsys.content.job import build_embeddings
+from recsys.data.comments import score_view
 from recsys.data.handover import handed_over
 from recsys.data.refresh import (
     assemble,
@@ -33,6 +34,7 @@ from recsys.storage import open_store
 from recsys.storage.moving_in import push_state
 from tests.backup.test_drill import recsys
 from tests.conftest import find_free_port
+from tests.data.comments.conftest import make_shop, make_view  # noqa: F401
 from tests.data.shop import END, interval, refresh, row, write_shop
 from tests.models.shop import ITEMS, taste_interactions
 from tests.serving.service_process import running_service, start_service, wait_for
@@ -387,3 +389,13 @@ def stop(process):
         child.kill()
     process.kill()
     process.wait()
+
+
+def test_a_machine_that_did_not_train_gives_the_same_scores(jobs, front, make_shop):  # noqa: F811
+    view = make_shop(1500)
+    as_of = datetime(2025, 1, 1, tzinfo=UTC)
+    trained = score_view(jobs, view, as_of=as_of, may_train=True)
+    assert trained.summary["scorer_decision"]["trained"]
+    scored = score_view(front, view, as_of=as_of, may_train=False)
+    assert scored.scorer == trained.scorer
+    assert scored.quality.equals(trained.quality)

@@ -4,6 +4,7 @@ from typing import Any
 
 from recsys.content.embeddings import POINTER_KEY as CURRENT_SET_KEY
 from recsys.content.embeddings import SETS_KEY
+from recsys.data.comments.scorers import SCORERS_KEY
 from recsys.data.staging import hand_in_segments
 from recsys.data.versions import POINTER_KEY, VERSIONS_KEY
 from recsys.errors import InputError
@@ -13,7 +14,12 @@ from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
 from recsys.storage import Store, open_store
 from recsys.storage.local import LocalStore
 
-FOLDERS = (VERSIONS_KEY, SETS_KEY, *(f"{ARTIFACTS_KEY}/{family}" for family in sorted(FAMILIES)))
+FOLDERS = (
+    VERSIONS_KEY,
+    SCORERS_KEY,
+    SETS_KEY,
+    *(f"{ARTIFACTS_KEY}/{family}" for family in sorted(FAMILIES)),
+)
 POINTERS = {POINTER_KEY: VERSIONS_KEY, CURRENT_SET_KEY: SETS_KEY}
 FILES = (REGISTRY_KEY, HISTORY_KEY)
 

@@ -1,7 +1,6 @@
 """The sentiment scorers a shop has: which one is due, and when to train a new one."""
 
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +20,7 @@ from recsys.data.comments.linear import (
 from recsys.data.comments.training import Units, choose, train
 from recsys.errors import InputError
 from recsys.settings import Settings
+from recsys.storage import open_store
 
 _log = logging.getLogger(__name__)
 
@@ -33,19 +33,23 @@ class Choice:
     decision: dict[str, Any]
 
 
+SCORERS_KEY = "data/comments/scorers"
+
+
 def scorers_folder(settings: Settings) -> Path:
-    return settings.home / "data" / "comments" / "scorers"
+    return settings.home / SCORERS_KEY
 
 
 def newest_scorer(settings: Settings, as_of: datetime) -> NgramScorer | None:
     """The newest intact scorer that has seen nothing of `as_of` or later: a backfilled day is
     never scored by a model that knows its future."""
-    folders = [path for path in scorers_folder(settings).glob("ngrams-*") if path.is_dir()]
+    store = open_store(settings)
     dated = []
-    for folder in folders:
+    for name in _names(settings):
         try:
+            folder = store.fetch(f"{SCORERS_KEY}/{name}")
             dated.append((read_as_of(folder), folder))
-        except InputError as error:
+        except (InputError, FileNotFoundError) as error:
             _log.warning("comment scorer ignored: %s", error)
     for seen_until, folder in sorted(dated, reverse=True):
         if seen_until > as_of:
@@ -86,6 +90,7 @@ def due_scorer(
         why = f"AUC {auc} on unseen texts, {rule.min_auc} needed"
         return Choice(current, {"trained": False, "why": why})
     save_scorer(fresh, scorers_folder(settings))
+    open_store(settings).publish(f"{SCORERS_KEY}/{fresh.version}")
     why = "first scorer" if current is None else f"{changed:.1%} of the training data changed"
     return Choice(fresh, {"trained": True, "why": why, **_metrics(fresh)})
 
@@ -100,11 +105,15 @@ def changed_share(current: NgramScorer, units: Units, rule: LearnedConfig) -> fl
 
 def prune_scorers(settings: Settings, keep: int, in_use: str) -> list[str]:
     """Remove all but the `keep` newest scorers and the one in use; the names removed."""
-    names = sorted(path.name for path in scorers_folder(settings).glob("ngrams-*"))
-    removed = [name for name in names[:-keep] if name != in_use]
+    removed = [name for name in _names(settings)[:-keep] if name != in_use]
     for name in removed:
-        shutil.rmtree(scorers_folder(settings) / name, ignore_errors=True)
+        open_store(settings).remove(f"{SCORERS_KEY}/{name}")
     return removed
+
+
+def _names(settings: Settings) -> list[str]:
+    names = open_store(settings).names(SCORERS_KEY)
+    return [name for name in names if name.startswith("ngrams-")]
 
 
 def _metrics(scorer: NgramScorer | None) -> dict[str, Any]:
