@@ -21,7 +21,7 @@ _START_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def s3_server(log: Path) -> Iterator[str]:
+def s3_server(log: Path, *options: str) -> Iterator[str]:
     """The server's address; installs it into ``.venv-s3`` if that was not done yet."""
     subprocess.run(["make", "--silent", "s3-server"], cwd=REPOSITORY, check=True)
     port = find_free_port()
@@ -31,6 +31,7 @@ def s3_server(log: Path) -> Iterator[str]:
                 str(REPOSITORY / ".venv-s3" / "bin" / "python"),
                 str(Path(__file__).with_name("s3_server.py")),
                 str(port),
+                *options,
             ],
             stdout=output,
             stderr=subprocess.STDOUT,

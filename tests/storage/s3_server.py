@@ -2,7 +2,7 @@
 
 Run by the interpreter of ``.venv-s3`` (moto's packages and Airflow's exclude each other). Moto
 checks ``If-Match`` and then writes without a lock between; S3 does both in one step, so requests
-take turns here.
+take turns here. With ``careless`` it ignores conditions, as older services do.
 """
 
 import sys
@@ -13,11 +13,14 @@ from typing import Any
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+_CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
 _turn = threading.Lock()
 _moto = DomainDispatcherApplication(create_backend_app)
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    if "careless" in sys.argv:
+        environ = {key: value for key, value in environ.items() if key not in _CONDITIONS}
     with _turn:
         return list(_moto(environ, start_response))
 

@@ -14,7 +14,15 @@ import pytest
 from recsys.errors import InputError
 from recsys.settings import REPOSITORY, ConfigError, Settings
 from recsys.storage import DamagedError, StorageError, open_store
-from tests.storage.buckets import delete_object, machine, objects, put_object
+from tests.storage.buckets import (
+    CREDENTIALS,
+    delete_object,
+    machine,
+    new_bucket,
+    objects,
+    put_object,
+    s3_server,
+)
 from tests.storage.test_contract import KEY, POINTER, always, write_folder
 
 FILE = "artifacts/cf/registry.json"
@@ -195,3 +203,17 @@ def test_an_address_that_is_none_names_the_key(tmp_path: Path, url: str):
     with pytest.raises(ConfigError, match=r"storage\.yaml: url: .*s3://bucket/prefix"):
         open_store(Settings(tmp_path))
     assert issubclass(ConfigError, InputError)
+
+
+def test_a_sound_service_passes_the_check_and_keeps_nothing_of_it(a, bucket, s3_address):
+    open_store(a).check()
+    assert objects(s3_address, bucket) == []
+
+
+def test_a_service_that_ignores_conditions_is_refused(tmp_path, monkeypatch):
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with s3_server(tmp_path / "server.log", "careless") as address:
+        settings = machine(tmp_path / "a", new_bucket(address), address)
+        with pytest.raises(InputError, match="ignores If-None-Match"):
+            open_store(settings).check()

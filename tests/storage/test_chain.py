@@ -27,11 +27,12 @@ from recsys.data.staging import append_events, hand_in_segments
 from recsys.data.versions import current_version, list_versions, open_version, published_folder
 from recsys.deployment.history import append_history, read_history
 from recsys.health.data import check_data_health
+from recsys.models.artifacts import load_artifact
 from recsys.models.training import plan_training, select_best, train_model
 from recsys.registry import Registry
 from recsys.settings import Settings
 from recsys.storage import open_store
-from recsys.storage.moving_in import push_state
+from recsys.storage.moving import push_state
 from tests.backup.test_drill import recsys
 from tests.conftest import find_free_port
 from tests.data.comments.conftest import make_shop, make_view  # noqa: F401
@@ -299,8 +300,42 @@ def test_a_shop_on_one_machine_moves_into_a_bucket(settings, front, bucket, s3_a
     assert "the store has another one" in done.stderr
 
 
-def test_without_a_bucket_there_is_nowhere_to_push_to(settings):
-    done = recsys(settings.home, "storage", "push")
+def test_a_shop_leaves_the_bucket_and_is_backed_up(jobs, front, tmp_path):
+    write_shop(jobs, [row(f"u{user}", user % 5) for user in range(10)])
+    version_id = refresh(jobs)["version_id"]
+    push_state(jobs)
+    set_id = build_embeddings(jobs)["set_id"]
+    add_model(jobs, "als_1", data_version=version_id)
+    append_history(jobs, {"model_id": "als_1", "status": "success"}, keep=10)
+    append_events(jobs, [{"event_id": "e", "user_id": "new", "product_id": "1", "rating": 5.0}])
+    hand_in_segments(jobs)
+
+    done = recsys(front.home, "storage", "pull")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"folders": 3, "files": 2, "pointers": 2}
+    assert recsys(front.home, "backup", str(tmp_path / "b.tar")).returncode == 0
+    alone = Settings(tmp_path / "alone")
+    (alone.home / "config").mkdir(parents=True)  # the bucket's address is not restored into it
+    assert recsys(alone.home, "restore", str(tmp_path / "b.tar")).returncode == 0
+
+    assert not open_store(alone).shared
+    assert current_version(alone).version_id == version_id
+    current_version(alone).verify()
+    current = current_embeddings(alone)
+    assert current is not None
+    assert current.set_id == set_id
+    best = Registry(alone).current_best()
+    assert best is not None
+    assert best.model_id == "als_1"
+    load_artifact(Registry(alone).folder(best))
+    assert read_history(alone) == read_history(jobs)
+    summary = refresh(alone, datetime.now(UTC) + timedelta(minutes=1))
+    assert summary["new_interactions"] == 1
+
+
+@pytest.mark.parametrize("command", ["push", "pull"])
+def test_without_a_bucket_there_is_nothing_to_move(settings, command):
+    done = recsys(settings.home, "storage", command)
     assert done.returncode == 2
     assert "names no bucket" in done.stderr
 

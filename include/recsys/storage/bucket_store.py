@@ -25,6 +25,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from recsys.errors import InputError
 from recsys.publishing import atomic_folder, atomic_path, point_link, sha256_of
 from recsys.settings import ConfigModel
 from recsys.storage.bucket import Bucket, ConflictError
@@ -80,6 +81,20 @@ class BucketStore:
     def __init__(self, home: Path, bucket: Bucket) -> None:
         self._home = home
         self._bucket = bucket
+
+    def check(self) -> None:
+        key = f"check-{uuid4().hex}"
+        self._bucket.write(key, b"1", expected=None)
+        try:
+            for condition, expected in (("If-None-Match", None), ("If-Match", '"0"')):
+                with contextlib.suppress(ConflictError):
+                    self._bucket.write(key, b"2", expected=expected)
+                    raise InputError(
+                        f"{self._bucket.url}: the service ignores {condition}, so that machines "
+                        "would lose each other's changes; use one that honours conditional writes"
+                    )
+        finally:
+            self._bucket.delete([key])
 
     # folders
     def publish(self, key: str) -> None:

@@ -31,6 +31,9 @@ class LocalStore:
     def __init__(self, home: Path) -> None:
         self._home = home
 
+    def check(self) -> None:
+        """Nothing: locks and renames of a local disk are relied upon."""
+
     def publish(self, key: str) -> None:
         if not (self._home / key).is_dir():
             raise FileNotFoundError(f"{self._home / key}: there is no folder to publish")

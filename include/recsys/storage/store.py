@@ -34,6 +34,13 @@ class Store(Protocol):
     def shared(self) -> bool:
         """Whether the state lives elsewhere than in the state root."""
 
+    def check(self) -> None:
+        """Try what all else relies on.
+
+        Raises `StorageError` if the store cannot be reached, `InputError` if it does not keep what
+        it promises.
+        """
+
     # folders
     def publish(self, key: str) -> None:
         """Make the finished folder at `key` of the state root known to all machines.

@@ -1,14 +1,15 @@
-"""``python -m recsys storage push``: what a state root holds becomes what a bucket holds."""
+"""``python -m recsys storage push|pull``: from a state root into a bucket, and back out of it."""
 
 from typing import Any
 
 from recsys.content.embeddings import POINTER_KEY as CURRENT_SET_KEY
 from recsys.content.embeddings import SETS_KEY
 from recsys.data.comments.scorers import SCORERS_KEY
-from recsys.data.staging import hand_in_segments
+from recsys.data.staging import RAW_KEY, STAGING_KEY, hand_in_segments
 from recsys.data.versions import POINTER_KEY, VERSIONS_KEY
 from recsys.errors import InputError
 from recsys.models.families import FAMILIES
+from recsys.publishing import write_bytes
 from recsys.registry import ARTIFACTS_KEY
 from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
 from recsys.storage import Store, open_store
@@ -27,15 +28,15 @@ FILES = (REGISTRY_KEY, HISTORY_KEY)
 def push_state(settings: Settings) -> dict[str, Any]:
     """Copy the shared state of one machine into the empty store that its configuration names.
 
-    Folders go first, what leads to them last; stopped half way, it can be repeated. Returns how
-    many folders, files and pointers are in the store now.
+    The bucket's service must honour conditional writes (`Store.check`). Folders go first, what
+    leads to them last; stopped half way, it can be repeated. Returns how many folders, files and
+    pointers are in the store now.
 
     Raises `InputError` if the store is the state root itself, or holds a registry, a history or a
     pointer that differs: two shops are never mixed.
     """
-    store, own = open_store(settings), LocalStore(settings.home)
-    if not store.shared:
-        raise InputError("config/storage.yaml names no bucket; there is nowhere to push to")
+    store, own = open_shared(settings), LocalStore(settings.home)
+    store.check()
     folders = [f"{prefix}/{name}" for prefix in FOLDERS for name in own.names(prefix)]
     for key in folders:
         store.publish(key)
@@ -54,6 +55,39 @@ def push_state(settings: Settings) -> dict[str, Any]:
         "files": len(files) + len(changed),
         "pointers": len(pointers),
     }
+
+
+def pull_state(settings: Settings) -> dict[str, Any]:
+    """Copy everything that is shared into this state root, which is then complete by itself.
+
+    For a backup, and for going back to ``file://``. Returns how many folders, files and pointers
+    were there to copy.
+    """
+    store = open_shared(settings)
+    folders = [f"{prefix}/{name}" for prefix in FOLDERS for name in store.names(prefix)]
+    for key in folders:
+        store.fetch(key)
+    for prefix in (RAW_KEY, STAGING_KEY):
+        store.mirror(prefix, prefix)
+    found = {key: store.read(key) for key in FILES}
+    contents = {key: content for key, content in found.items() if content is not None}
+    for key, content in contents.items():
+        write_bytes(settings.home / key, content)
+    leads = {pointer: store.leads_to(pointer) for pointer in POINTERS}
+    known = {pointer: name for pointer, name in leads.items() if name is not None}
+    for pointer, name in known.items():
+        key = f"{POINTERS[pointer]}/{name}"
+        store.fetch(key)
+        store.follow(pointer, key)
+    return {"folders": len(folders), "files": len(contents), "pointers": len(known)}
+
+
+def open_shared(settings: Settings) -> Store:
+    """The bucket of `settings`. Raises `InputError` if there is none."""
+    store = open_store(settings)
+    if not store.shared:
+        raise InputError("config/storage.yaml names no bucket: the state root is the store")
+    return store
 
 
 def _push_file(settings: Settings, store: Store, own: LocalStore, key: str) -> bool:
