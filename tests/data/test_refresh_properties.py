@@ -203,6 +203,22 @@ def test_the_split_never_leaks(rows):
             check_one_user(mine, version)
 
 
+@few
+@given(shops)
+def test_the_split_does_not_change_with_the_families(rows):
+    kinds = ("Sữa rửa mặt", "Kem dưỡng", "Son", "Phấn", "Nước hoa", "Mặt nạ", "Xịt", "Gel", "Dầu")
+    siblings = [f"{number},Kem dưỡng da {number + 1}0ml,Cocoon,,," for number in range(13)]
+    strangers = [f"{number},{kinds[number % 9]} số {number},,,," for number in range(13)]
+    with a_home() as one_family, a_home() as many:
+        for settings, products in ((one_family, siblings), (many, strangers)):
+            write_shop(settings, rows, products)
+            refresh(settings, END)
+        joined, apart = current_version(one_family), current_version(many)
+        families = joined.products()[schema.FAMILY]
+        assert families.nunique() == 1 < apart.products()[schema.FAMILY].nunique()
+        assert joined.interactions().equals(apart.interactions())
+
+
 def check_one_user(mine: pd.DataFrame, version: PublishedVersion) -> None:
     events = mine.groupby(schema.EVENT).agg(
         time=(schema.TIMESTAMP, "first"), best=(schema.RATING, "max"), side=(schema.SPLIT, "first")
