@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import pandas as pd
 import pytest
 import requests
 
+from recsys.data.refresh import run_refresh
 from recsys.data.sample import write_sample_shop
-from recsys.data.versions import current_version
+from recsys.data.versions import current_version, list_versions, open_version
 from recsys.registry import Registry
+from recsys.schedule import DataInterval
+from recsys.settings import Settings
 from tests.live_stack import LiveStack, make_home, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -133,6 +138,38 @@ def test_up_again_is_idempotent(live):
     assert again.returncode == 0, again.stderr
     assert "trained on this data already" in again.stderr
     assert Registry(live.settings).current_best() == best
+
+
+def test_a_backfill_makes_the_versions_of_past_days_and_leaves_the_published_one(live, tmp_path):
+    published = current_version(live.settings)
+    first = (published.as_of - timedelta(days=40)).date()
+    days = ("--from-date", f"{first}", "--to-date", f"{first + timedelta(days=2)}")
+    kept = set(list_versions(live.settings))
+    done = live.recsys("backfill", "data_refresh", *days)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["runs"] == {"success": 3}
+
+    assert current_version(live.settings).version_id == published.version_id
+    runs = live.tracker.get_recent_runs("data_refresh", limit=3)
+    assert not any(run["metadata"]["summary"]["publish"]["published"] for run in runs)
+    versions = [
+        open_version(live.settings, version_id)
+        for version_id in list_versions(live.settings)
+        if version_id not in kept
+    ]
+    assert [version.as_of - versions[0].as_of for version in versions] == [
+        timedelta(days=number) for number in range(3)
+    ]
+    then = Settings(tmp_path / "then")
+    shutil.copytree(live.settings.raw, then.raw)
+    for version in versions:
+        version.verify()
+        run_refresh(then, DataInterval(version.as_of - timedelta(days=1), version.as_of))
+        nightly = current_version(then)
+        assert version.interactions().equals(nightly.interactions())
+        assert version.products().equals(nightly.products())
+        assert (version.matrix() != nightly.matrix()).nnz == 0
+        assert version.stats() == nightly.stats()
 
 
 def test_a_second_up_beside_a_running_one_is_refused(live):
