@@ -20,7 +20,9 @@ def build_catalogue(item_ids: list[str], products: pd.DataFrame, source: str) ->
     `source` says which version it is from.
     """
     rows = products.drop_duplicates(schema.PRODUCT).set_index(schema.PRODUCT).reindex(item_ids)
-    listed = pd.Index(item_ids).isin(products[schema.PRODUCT])
+    # As objects: of text in Arrow's arrays isin() makes a Python list first.
+    own_ids = pd.Index(item_ids, dtype=object)
+    listed = own_ids.isin(products[schema.PRODUCT].to_numpy(dtype=object))
     available = listed & _column(rows, AVAILABLE, True).to_numpy(dtype=bool)
     prices = pd.to_numeric(_column(rows, schema.PRICE, np.nan)).to_numpy(dtype=np.float64)
     family = _column(rows, schema.FAMILY, None)
