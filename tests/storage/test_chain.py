@@ -27,6 +27,7 @@ from recsys.data.staging import append_events, hand_in_segments
 from recsys.data.versions import current_version, list_versions, open_version, published_folder
 from recsys.deployment.history import append_history, read_history
 from recsys.health.data import check_data_health
+from recsys.maintenance.job import clean_models
 from recsys.models.artifacts import load_artifact
 from recsys.models.training import plan_training, select_best, train_model
 from recsys.registry import Registry
@@ -37,6 +38,7 @@ from tests.backup.test_drill import recsys
 from tests.conftest import find_free_port
 from tests.data.comments.conftest import make_shop, make_view  # noqa: F401
 from tests.data.shop import END, interval, refresh, row, write_shop
+from tests.maintenance.ageing import aged
 from tests.models.shop import ITEMS, taste_interactions
 from tests.serving.service_process import running_service, start_service, wait_for
 from tests.serving.shops import add_model
@@ -434,3 +436,30 @@ def test_a_machine_that_did_not_train_gives_the_same_scores(jobs, front, make_sh
     scored = score_view(front, view, as_of=as_of, may_train=False)
     assert scored.scorer == trained.scorer
     assert scored.quality.equals(trained.quality)
+
+
+def test_maintenance_on_one_machine_clears_the_bucket_for_all(jobs, front, bucket, s3_address):
+    for number in range(5):
+        add_model(jobs, f"als_{number}", select=number == 0, recall=0.3 - number / 100)
+    append_history(jobs, {"model_id": "als_1", "status": "success"}, keep=10)
+    # Published and never registered, by a training that died.
+    (jobs.artifacts / "als" / "als_0").rename(jobs.artifacts / "als" / "als_dead")
+    open_store(jobs).publish("artifacts/cf/als/als_dead")
+    aged(jobs.artifacts / "als" / "als_dead", 3)
+    put_object(s3_address, bucket, "artifacts/cf/als/als_9/upload/model.bin", b"unfinished")
+    (front.home / "config" / "maintenance.yaml").write_text(
+        "models: {keep_per_type: 1, keep_days: 0}\n"
+    )
+
+    summary = clean_models(front, dry_run=False)
+    assert sorted(summary["models"]["examples"]) == ["als_2", "als_3"]
+    assert {entry.model_id for entry in Registry(jobs).list()} == {"als_0", "als_1", "als_4"}
+    names = open_store(jobs).names("artifacts/cf/als")
+    assert names == ["als_0", "als_1", "als_4", "als_dead"]
+    clean_models(jobs, dry_run=False)
+    assert open_store(jobs).names("artifacts/cf/als") == ["als_0", "als_1", "als_4"]
+    best = Registry(jobs).current_best()
+    assert best is not None
+    load_artifact(Registry(jobs).folder(best))
+    # What is being uploaded at this moment is left alone.
+    assert "artifacts/cf/als/als_9/upload/model.bin" in objects(s3_address, bucket)

@@ -95,11 +95,10 @@ def doomed_models(
 
 
 def _last_change(settings: Settings, entry: Entry) -> float:
-    """Seconds since 1970; of a model that this machine has no copy of, when it was registered."""
-    folder = settings.home / entry.path
-    if folder.exists():
-        return newest_change(folder)
-    return datetime.fromisoformat(entry.created_at).timestamp()
+    """Seconds since 1970; where state is shared, a copy's age says nothing about the model's."""
+    if open_store(settings).shared:
+        return datetime.fromisoformat(entry.created_at).timestamp()
+    return newest_change(settings.home / entry.path)
 
 
 def _remove_unregistered(settings: Settings, known: set[str], removal: Removal) -> None:
