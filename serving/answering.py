@@ -151,7 +151,7 @@ class Note:
                 self.endpoint,
                 None if user_id is None else str(user_id),
                 self.topk,
-                self.latency_ms,
+                round(self.latency_ms, 3),
                 None if made is None else method is not None,
                 method,
                 error,

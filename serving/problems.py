@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem documents."""
 
 import logging
+import time
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -8,6 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+
+from serving.request_log import LOGGED_ENDPOINTS, Answered
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +131,12 @@ async def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
         for problem in error.errors()[:_SHOWN_ERRORS]
     ]
     first = f"{errors[0].field}: {errors[0].message}" if errors else "not understood"
-    return problem_response(422, f"The request is not valid. {first}.", errors=errors)
+    detail = f"The request is not valid. {first}."
+    endpoint = request.url.path.lstrip("/")
+    if endpoint in LOGGED_ENDPOINTS:
+        refused = Answered(time.time(), endpoint, None, None, None, None, None, detail, None, 422)
+        request.app.state.service.requests.add(refused)
+    return problem_response(422, detail, errors=errors)
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:

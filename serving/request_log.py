@@ -21,6 +21,9 @@ from serving.config import RequestLogConfig
 logger = logging.getLogger(__name__)
 
 LOGGER_NAME = "recommender"
+LOGGED_ENDPOINTS = frozenset(
+    {"recommend", "batch_recommend", "similar_items", "search", "interactions"}
+)
 # While rows are put into words the requests wait for the interpreter: few at a time.
 _BATCH_ROWS = 250
 _PRUNE_SECONDS = 3600.0
@@ -43,7 +46,8 @@ _INSERT = (
 class Answered(NamedTuple):
     """One answered request; `time` in seconds since 1970, `error` None when there was none.
 
-    `fallback` is None where the word means nothing (a search, an error). `status` tells whose
+    `fallback` is None where the word means nothing (a search, an error), `latency_ms` where
+    nothing was measured (a request that was not valid). `status` tells whose
     error it was: 4xx the caller's, 5xx the service's.
     """
 
@@ -51,7 +55,7 @@ class Answered(NamedTuple):
     endpoint: str
     user_id: str | None
     topk: int | None
-    latency_ms: float
+    latency_ms: float | None
     fallback: bool | None
     fallback_method: str | None
     error: str | None
@@ -197,7 +201,7 @@ def _row(answered: Answered) -> tuple[object, ...]:
         _text(moment),
         user_id,
         topk,
-        round(latency, 3),
+        latency,
         fallback,
         error,
         model_id,
@@ -209,12 +213,15 @@ def _row(answered: Answered) -> tuple[object, ...]:
 
 def _message(answered: Answered) -> str:
     _, endpoint, user_id, topk, latency, fallback, method, error, model_id, status = answered
-    # Ids come from strangers: repr keeps line breaks and control characters out of the log.
+    # Ids and names of fields come from strangers: repr keeps line breaks and control characters
+    # out of the log.
     user = None if user_id is None else repr(user_id)[1:-1]
+    reason = None if error is None else repr(error)[1:-1]
+    milliseconds = None if latency is None else f"{latency:.2f}"
     return (
-        f"{endpoint} | user_id={user}, topk={topk}, latency_ms={latency:.2f}, "
+        f"{endpoint} | user_id={user}, topk={topk}, latency_ms={milliseconds}, "
         f"fallback={fallback}, fallback_method={method}, model_id={model_id}, "
-        f"status={status}, error={error}"
+        f"status={status}, error={reason}"
     )
 
 

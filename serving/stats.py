@@ -75,7 +75,7 @@ def _traffic(connection: Any, minutes: int) -> dict[str, Any]:
         value
         for (value,) in connection.execute(
             "SELECT latency_ms FROM requests WHERE timestamp > datetime('now', ?) "
-            "ORDER BY id DESC LIMIT ?",
+            "AND latency_ms IS NOT NULL ORDER BY id DESC LIMIT ?",
             (*since, _SAMPLE),
         )
     ]

@@ -159,7 +159,8 @@ def test_stats_and_metrics_count_what_was_asked(client: TestClient):
     client.post("/recommend", json={"user_id": 1, "topk": 0})
     client.app.state.service.requests.flush()
     stats = client.get("/stats").json()
-    assert stats["traffic"][0]["requests"] == 3
+    assert stats["traffic"][0]["requests"] == 4
+    assert stats["traffic"][0]["error_rate"] == 0
     assert stats["traffic"][0]["fallback_rate"] == pytest.approx(1 / 3)
     assert stats["fallback_methods"] == {"popularity": 1}
     text = client.get("/metrics").text

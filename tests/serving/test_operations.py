@@ -162,6 +162,7 @@ def test_every_request_is_a_row_and_a_line(settings: Settings):
         client.post("/recommend", json={"user_id": 7, "topk": 3})
         client.post("/recommend", json={"user_id": "nobody\nforged | line", "topk": 4})
         client.post("/recommend", json={"user_id": 7, "topk": 200})
+        client.post("/recommend", json={"user_id": 7, "forged\nline | ": 1})
     rows = (
         sqlite3.connect(settings.service_db)
         .execute("SELECT user_id, topk, fallback, error IS NULL, model_id, status FROM requests")
@@ -171,11 +172,13 @@ def test_every_request_is_a_row_and_a_line(settings: Settings):
         (7, 3, 0, 1, "als_1", 200),
         ("nobody\nforged | line", 4, 1, 1, "als_1", 200),
         (7, 200, None, 0, None, 422),
+        (None, None, None, 0, None, 422),
     ]
     lines = (settings.logs / "service" / "recommender.log").read_text().splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert " | INFO | recommender | recommend | user_id=7, topk=3" in lines[0]
     assert " | WARNING | " in lines[2]
+    assert "status=422, error=The request is not valid. body.forged" in lines[3]
 
 
 def test_bad_requests_are_told_from_failures_of_the_service(
