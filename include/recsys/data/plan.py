@@ -255,10 +255,11 @@ def previous_version(settings: Settings, source: str, as_of: datetime) -> Publis
     return None
 
 
-def new_rows(rows: pd.DataFrame, previous: PublishedVersion) -> pd.DataFrame:
-    """Those of `rows` that `previous` did not have."""
-    known = np.isin(rows[KEY].to_numpy(), _row_keys(previous))
-    return rows[~known].reset_index(drop=True)
+def new_rows(view: View, previous: PublishedVersion) -> pd.DataFrame:
+    """Those rows of `view` that `previous` did not have."""
+    keys, rows = view.row_keys, view.reviews.accepted
+    new = keys[~_among(keys, _row_keys(previous))]
+    return rows[_among(rows[KEY].to_numpy(), new)].reset_index(drop=True)
 
 
 def inputs_fingerprint(settings: Settings, config: DataConfig, source: Source) -> str:
@@ -305,8 +306,17 @@ def _difference(keys: NDArray[np.uint64], previous: PublishedVersion | None) -> 
     if previous is None:
         return len(keys), 0
     known = _row_keys(previous)
-    common = int(np.isin(keys, known, assume_unique=True).sum())
+    common = int(_among(keys, known).sum())
     return len(keys) - common, len(known) - common
+
+
+def _among(wanted: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of `wanted` are in the ascending `known`; fast if `wanted` ascends or `known` is short."""
+    if not len(known):
+        return np.zeros(len(wanted), dtype=np.bool_)
+    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    found: NDArray[np.bool_] = known[at] == wanted
+    return found
 
 
 def _row_keys(version: PublishedVersion) -> NDArray[np.uint64]:

@@ -302,7 +302,7 @@ def _hand_over(settings: Settings, work: Path, plan: Plan, view: View) -> None:
     if plan.engine is Engine.PANDAS:  # Spark's are there
         rows = view.reviews.accepted
         if plan.strategy is Strategy.INCREMENTAL and plan.previous_version:
-            rows = new_rows(rows, open_version(settings, plan.previous_version))
+            rows = new_rows(view, open_version(settings, plan.previous_version))
         rows.to_feather(work / ROWS_FILE, compression="uncompressed")
     view.products.accepted.to_feather(work / CATALOGUE_FILE, compression="uncompressed")
     np.save(work / KEYS_FILE, view.row_keys)
