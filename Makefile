@@ -14,7 +14,8 @@ REVIEWS ?=
 PRODUCTS ?=
 UP_OPTIONS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(REVIEWS),--reviews "$(REVIEWS)") $(if $(PRODUCTS),--products "$(PRODUCTS)")
 
-.PHONY: help up down status logs test lint spark lock clean-python s3-server
+.PHONY: help up down status logs test cluster-test cluster-packages lint spark lock clean-python \
+  s3-server
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -31,11 +32,17 @@ status: $(VENV)/.installed ## Show components, heartbeats and next runs
 logs: ## Follow the log files
 	@tail -n 20 -F logs/scheduler/*.log logs/service/*.log
 
-test: $(VENV)/.installed-dev s3-server ## Check style and types, run the tests
+test: $(VENV)/.installed-dev s3-server cluster-packages ## Check style and types, run the tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+cluster-test: $(VENV)/.installed-dev cluster-packages ## Run the production shape's tests alone
+	@$(BIN)/python -m pytest tests/cluster $(PYTEST_OPTIONS)
+
+cluster-packages: $(VENV)/.installed-cluster
+	@sh tests/cluster/packages.sh
 
 lint: $(VENV)/.installed-dev ## Check style and types only
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -73,6 +80,10 @@ $(S3_VENV)/.installed: requirements-s3server.txt | $(BIN)/python
 	@echo "Installing the S3 server of the tests"
 	@$(BIN)/python -m venv $(S3_VENV)
 	@$(S3_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-s3server.txt
+	@touch $@
+
+$(VENV)/.installed-cluster: requirements-cluster.txt $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
 	@touch $@
 
 $(VENV)/.installed-spark: requirements-spark.txt $(VENV)/.installed

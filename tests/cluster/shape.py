@@ -1,0 +1,112 @@
+"""What docker-compose.yaml says of its containers, for processes on loopback addresses."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recsys.settings import REPOSITORY
+from tests.conftest import find_free_port
+from tests.test_compose import COMPOSE, DOCKER, VARIABLE
+
+PORTS = ("postgres", "valkey", "api-server", "service-1", "service-2")
+SCHEDULERS = ("scheduler-1", "scheduler-2")
+WORKERS = ("worker-1", "worker-2")
+REPLICAS = ("service-1", "service-2")
+# The compose file has one scheduler; a second one must do no harm.
+CONTAINER_OF = {
+    **dict.fromkeys(SCHEDULERS, "scheduler"),
+    **dict.fromkeys(WORKERS, "worker"),
+    **{name: name for name in ("api-server", "dag-processor", "triggerer", *REPLICAS)},
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Where everything listens, and the variables of ``docker/cluster.env``."""
+
+    home: Path
+    ports: Mapping[str, int]
+    variables: Mapping[str, str]
+
+    def address(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def environment(self, process: str) -> dict[str, str]:
+        """The whole environment of a process: the machine's, the image's, the container's."""
+        machine = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AIRFLOW", "RECSYS_"))
+        }
+        service = _services()[CONTAINER_OF[process]]
+        container = {
+            name: self._place(value)
+            for name, value in service["environment"].items()
+            if value is not None
+        }
+        own = {
+            "PYTHONPATH": f"{REPOSITORY / 'include'}:{REPOSITORY}",
+            "RECSYS_HOME": str(self.home),
+            "AIRFLOW_HOME": str(self.home / ".airflow"),
+            "HF_HUB_OFFLINE": "1",
+            "AIRFLOW__API__PORT": str(self.ports["api-server"]),
+            # Containers have network stacks of their own; here each needs a port of its own.
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(find_free_port()),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(find_free_port()),
+        }
+        if process in REPLICAS:
+            own["RECSYS_SERVICE_PORT"] = str(self.ports[process])
+        return machine | container | own
+
+    def command(self, process: str) -> list[str]:
+        """What the container runs, by this interpreter."""
+        program, *rest = _services()[CONTAINER_OF[process]]["command"]
+        words = [sys.executable, *(() if program == "python" else ("-m", program)), *rest]
+        if process in WORKERS:
+            # Containers have host names of their own, from which Celery makes the worker's name.
+            words += ["--celery-hostname", f"{process}@%h"]
+        return words
+
+    def broker_command(self, server: str) -> str:
+        """The shell command of the broker's container, for the installed `server`."""
+        line = str(_services()["valkey"]["command"][-1]).replace("$$", "$")
+        line = line.replace("valkey-server", server)
+        return f"{line} --bind 127.0.0.1 --port {self.ports['valkey']}"
+
+    def _place(self, text: str) -> str:
+        text = VARIABLE.sub(lambda found: self.variables.get(found[1]) or found[3] or "", text)
+        for there, here in {
+            "/app/": f"{REPOSITORY}/",
+            "/state": str(self.home),
+            "@postgres/": f"@127.0.0.1:{self.ports['postgres']}/",
+            "@valkey:6379": f"@127.0.0.1:{self.ports['valkey']}",
+            "http://api-server:8080": self.address("api-server"),
+            "http://proxy:8000": self.address("service-1"),
+            "http://service-1:8000": self.address("service-1"),
+            "http://service-2:8000": self.address("service-2"),
+            "0.0.0.0": "127.0.0.1",
+        }.items():
+            text = text.replace(there, here)
+        return text
+
+
+def make_shape(home: Path, folder: Path) -> Shape:
+    """Free ports, and fresh secrets by ``docker/write_env.py`` in `folder`."""
+    for name in ("write_env.py", "cluster.env.example"):
+        (folder / name).write_bytes((DOCKER / name).read_bytes())
+    subprocess.run([sys.executable, str(folder / "write_env.py")], check=True, capture_output=True)
+    lines = (folder / "cluster.env").read_text(encoding="utf-8").splitlines()
+    ports = {name: find_free_port() for name in PORTS}
+    variables = dict(line.split("=", 1) for line in lines if line and line[0] != "#")
+    variables["AIRFLOW_PORT"] = str(ports["api-server"])
+    return Shape(home, ports, variables)
+
+
+def _services() -> dict[str, Any]:
+    return dict(yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"])
