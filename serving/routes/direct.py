@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 _JSON = b"application/json"
 
@@ -30,11 +31,10 @@ class DirectRoute(APIRoute):
         async def direct(request: Request) -> Response:
             if (b"content-type", _JSON) not in request.scope["headers"]:
                 return await usual(request)
-            content = await request.body()
             try:
-                body = validate(content)
-            except ValidationError:
-                # The request keeps its body, so that it can be read again.
+                body = validate(await request.body())
+            except (ValidationError, ClientDisconnect):
+                # The request keeps what was read of its body.
                 return await usual(request)
             return await answer(body, request)
 

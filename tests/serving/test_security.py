@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
@@ -293,6 +295,20 @@ def test_unknown_paths_and_methods_get_problem_documents(shared_client: TestClie
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
         assert "this path" in answer.json()["detail"].lower()
+
+
+def test_a_caller_who_hangs_up_in_the_middle_is_no_failure(settings: Settings, free_port: int):
+    add_model(settings, "als_1")
+    with running_service(settings, free_port) as output:
+        for path in ("/recommend", "/similar_items"):
+            with socket.create_connection(("127.0.0.1", free_port)) as caller:
+                caller.sendall(
+                    f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                    'Content-Length: 100\r\n\r\n{"user_id":'.encode()
+                )
+        text = requests.get(f"http://127.0.0.1:{free_port}/metrics", timeout=20).text
+        assert "5xx" not in text
+    assert "Traceback" not in output.read_text()
 
 
 def test_the_token_is_in_no_log(settings: Settings, free_port: int):
