@@ -1,4 +1,8 @@
-"""Objects of one bucket below one prefix: plain transfers by fsspec, conditional writes by ETag."""
+"""Objects of one bucket below one prefix.
+
+fsspec uploads and lists; reading in one request and writing on a condition is beyond it, and goes
+to obstore, the client behind it.
+"""
 
 import contextlib
 import hashlib
@@ -89,14 +93,15 @@ class Bucket:
             self._files.put_file(str(file), self._path(key))
 
     def download(self, key: str, file: Path) -> str:
-        """Copy an object into `file`; its SHA-256. Raises `FileNotFoundError`."""
+        """Copy an object into `file`; its SHA-256. Raises `FileNotFoundError`.
+
+        One request, so that an object that is replaced meanwhile is not half old and half new.
+        """
         digest = hashlib.sha256()
         with self._explained(key), file.open("wb") as target:
-            source = self._files.open(self._path(key), "rb", buffer_size=_BLOCK)
-            with contextlib.closing(source):
-                while block := source.read(_BLOCK):
-                    target.write(block)
-                    digest.update(block)
+            for block in obstore.get(self._objects, key).stream(min_chunk_size=_BLOCK):
+                target.write(block)
+                digest.update(block)
         return digest.hexdigest()
 
     def children(self, prefix: str) -> list[str]:
