@@ -2,12 +2,13 @@
 
     python -m benchmarks.scale.engines --rows 10_000_000 --engine both [--shop FOLDER]
 
-The shop is `recsys.data.sample`'s, a million rows of it; further millions are the same rows of other
-customers, at other times, on other products. Comments are not scored: that step is the same under
-both engines, so every row gets the same quality. Each engine runs in a process of its own; memory
-is that of the process and all below it (with Spark: the driver's and the executors' Java and
-Python processes), sampled five times a second. *Peak* counts every resident page; *anonymous* leaves
-out pages of files, which the system takes back when it needs them.
+The shop is `recsys.data.sample`'s, a million rows of it; further millions are the same rows of
+other customers, at other times, on other products. Comments are not scored: that step is the same
+under both engines, so every row gets the same quality. ALS is fitted on the version's matrix, from
+one random start. Each engine runs in a process of its own; memory is that of the process and all
+below it (with Spark: the Java and Python processes of driver and executors), sampled five times a
+second. *Peak* counts every resident page; *anonymous* leaves out pages of files, which the system
+takes back when it needs them.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import tempfile
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,11 @@ import pyarrow.csv as pacsv
 from recsys.data import refresh
 from recsys.data.sample import FOLDER, REVIEWS_NAME, write_sample_shop
 from recsys.data.versions import current_version
+from recsys.models.als import Als, AlsParameters
 from recsys.publishing import write_json
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
+from recsys.spark.als import als_trainer
 from recsys.spark.config import Engine
 from recsys.spark.session import engine_session
 
@@ -92,6 +96,13 @@ def run_engine(home: Path, engine: Engine, rows: int) -> None:
         step("assemble", lambda: refresh.assemble(settings, work))
     step("publish", lambda: refresh.publish_version(settings, work))
     version = current_version(settings)
+    matrix = version.matrix()
+    matrix.data *= 8  # confidence of a five-star row: 40 and something
+    parameters = AlsParameters(factors=FACTORS, iterations=ITERATIONS, starts=1)
+    with als_trainer(engine, settings) as trainer:
+        train = trainer or partial(Als(parameters).train_here, progress=None)
+        factors = step("als", lambda: train(matrix, parameters, 0))
+    assert np.isfinite(factors).all()
     print(json.dumps({"stats": version.stats(), "rows": version.manifest["rows"]}), flush=True)
 
 
@@ -182,7 +193,7 @@ def show(engine: Engine, figures: Figures) -> None:
         f"{engine.value}: {figures['seconds']:.0f} s from start to end; "
         f"{figures['rows']['read']:,} rows read, {stats['interactions']:,} accepted, "
         f"{stats['users']:,} users ({stats['matrix']['users']:,} trainable), "
-        f"{stats['products']:,} products"
+        f"{stats['products']:,} products, {stats['matrix']['entries']:,} entries in the matrix"
     )
     for step, (seconds, resident, anonymous) in figures["steps"].items():
         print(

@@ -13,7 +13,7 @@ def use_spark(settings: Settings) -> None:
     own = settings.home / "config"
     own.mkdir(parents=True, exist_ok=True)
     (own / "spark.yaml").write_text(CONFIG)
-    for name in ("data.yaml",):
+    for name in ("data.yaml", "training.yaml"):
         text = settings.config_file(name).read_text(encoding="utf-8")
         assert "engine: pandas" in text
         (own / name).write_text(text.replace("engine: pandas", "engine: spark"), encoding="utf-8")

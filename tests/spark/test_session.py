@@ -63,7 +63,7 @@ def test_pandas_needs_no_session(settings, tmp_path, monkeypatch):
 
 
 LEAVES_NOTHING = """
-import os, sys
+import os, sys, tempfile
 from pathlib import Path
 import psutil
 from recsys.spark.config import SparkConfig
@@ -80,6 +80,7 @@ try:
 except RuntimeError:
     pass
 print(any(p.is_running() for p in javas), folder.exists(), "SPARK_HOME" in os.environ)
+print(Path(tempfile.gettempdir()).is_relative_to(folder))
 """
 
 
@@ -91,7 +92,7 @@ def test_a_session_listens_on_loopback_and_leaves_nothing(tmp_path):
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert done.stdout.splitlines() == ["3 127.0.0.1", "False False False"], done.stderr
+    assert done.stdout.splitlines() == ["3 127.0.0.1", "False False False", "False"], done.stderr
 
 
 @pytest.mark.usefixtures("spark")

@@ -1,5 +1,6 @@
 """Alternating least squares, trained by `implicit`, with users folded in when they are scored."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,40 +48,57 @@ class AlsParameters:
             )
 
 
+Trainer = Callable[[sparse.csr_matrix, AlsParameters, int], FloatArray]
+"""``(items, factors)`` of a ``(users, items)`` matrix of confidences, for one random seed."""
+
+
 class Als(FactorModel[AlsParameters]):
     """Implicit-feedback matrix factorisation; an inner-product model."""
 
     model_type: ClassVar[str] = "als"
     parameters_type = AlsParameters
+    _trainer: Trainer | None = None
+
+    def trained_by(self, trainer: Trainer | None) -> Self:
+        """Leave the training to `trainer`; None is `implicit`."""
+        self._trainer = trainer
+        return self
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
-        from implicit.cpu.als import AlternatingLeastSquares
-
         chosen = self._parameters
         matrix = interaction_matrix(histories, items, chosen.alpha * strength(histories))
         matrix = users_of_several(matrix)
 
-        blocks = []
-        for start in range(chosen.starts):
-            before = start * chosen.iterations
-
-            def report(
-                iteration: int, _: float, loss: float | None = None, before: int = before
-            ) -> None:
-                if progress is not None and loss is not None:
-                    progress(before + iteration + 1, {"loss": float(loss)})
-
-            trainer = partial(
-                AlternatingLeastSquares,
-                factors=chosen.factors,
-                regularization=chosen.regularization,
-                iterations=chosen.iterations,
-                calculate_training_loss=progress is not None,
-                random_state=self._seed + start,
-            )
-            blocks.append(self._train(trainer, matrix, report))
-        self._set(np.hstack(blocks))
+        train = self._trainer or partial(self.train_here, progress=progress)
+        starts = range(chosen.starts)
+        self._set(np.hstack([train(matrix, chosen, self._seed + start) for start in starts]))
         return self
+
+    def train_here(
+        self,
+        matrix: sparse.csr_matrix,
+        chosen: AlsParameters,
+        seed: int,
+        progress: Progress | None,
+    ) -> FloatArray:
+        """The `Trainer` of this process: `implicit`."""
+        from implicit.cpu.als import AlternatingLeastSquares
+
+        before = (seed - self._seed) * chosen.iterations
+
+        def report(iteration: int, _: float, loss: float | None = None) -> None:
+            if progress is not None and loss is not None:
+                progress(before + iteration + 1, {"loss": float(loss)})
+
+        trainer = partial(
+            AlternatingLeastSquares,
+            factors=chosen.factors,
+            regularization=chosen.regularization,
+            iterations=chosen.iterations,
+            calculate_training_loss=progress is not None,
+            random_state=seed,
+        )
+        return self._train(trainer, matrix, report)
 
     @classmethod
     def _stored_parameters(cls, folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from recsys.models.families import FAMILIES
 from recsys.settings import ConfigModel, Settings
+from recsys.spark.config import Engine
 
 CONFIG_NAME = "training.yaml"
 
@@ -21,6 +22,7 @@ class TrainingConfig(ConfigModel):
     """See the comments in the file."""
 
     model_types: list[str] = Field(min_length=1)
+    engine: Engine = Engine.PANDAS
     seed: int = 42
     selection_metric: str = "recall_at_10"
     sample_users: int = Field(default=10, ge=1)

@@ -1,7 +1,10 @@
 """The model families by name."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from recsys.errors import InputError
-from recsys.models.als import Als
+from recsys.models.als import Als, Trainer
 from recsys.models.base import Model
 from recsys.models.bpr import Bpr
 from recsys.models.hybrid import Hybrid
@@ -22,3 +25,13 @@ def family_of(model_type: str) -> type[Model]:
         raise InputError(
             f"unknown model type {model_type!r}; expected one of {', '.join(sorted(FAMILIES))}"
         ) from None
+
+
+def create_model(
+    model_type: str, parameters: Mapping[str, Any], seed: int, trainer: Trainer | None = None
+) -> Model:
+    """An unfitted model; its ALS, if it has one, is trained by `trainer` (None: `implicit`)."""
+    model = family_of(model_type).create(parameters, seed)
+    if isinstance(model, Als | Hybrid):
+        model.trained_by(trainer)
+    return model

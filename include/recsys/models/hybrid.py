@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import InputError
-from recsys.models.als import Als
+from recsys.models.als import Als, Trainer
 from recsys.models.base import FloatArray, Histories, Model, Progress, TimeArray
 from recsys.models.histories import interaction_matrix, steps_from_end, strength, user_rows
 from recsys.models.item_knn import ItemKnn
@@ -88,6 +88,13 @@ class Hybrid:
     def use_content(self, vectors: FloatArray | None) -> Self:
         """Use ``(items, dimensions)`` normalised text vectors; a product without has zeros."""
         self._content = vectors
+        return self
+
+    def trained_by(self, trainer: Trainer | None) -> Self:
+        """Leave the training of ALS to `trainer`; None is `implicit`."""
+        component = self._components[Als.model_type]
+        assert isinstance(component, Als)
+        component.trained_by(trainer)
         return self
 
     def count_purchases(self, histories: Histories, items: int) -> Self:

@@ -6,10 +6,11 @@ from functools import cached_property
 from typing import Any
 
 from recsys.evaluation.leave_one_out import LeaveOneOut
+from recsys.models.als import Trainer
 from recsys.models.base import Histories, Model, Progress
 from recsys.models.config import TrainingConfig
 from recsys.models.content_vectors import ContentVectors, content_vectors
-from recsys.models.families import family_of
+from recsys.models.families import create_model
 from recsys.models.hybrid import COMPONENTS, Hybrid
 from recsys.models.tuned_parameters import TunedParameters, read_tuned, write_tuned
 from recsys.models.tuning import SPACES, Problem, tune
@@ -18,13 +19,14 @@ from recsys.settings import Settings
 
 @dataclass(frozen=True)
 class Subject:
-    """One family that is trained on one data version."""
+    """One family that is trained on one data version, its ALS by `trainer` (None: `implicit`)."""
 
     settings: Settings
     config: TrainingConfig
     version_id: str
     model_type: str
     data: LeaveOneOut
+    trainer: Trainer | None = None
 
     @cached_property
     def content(self) -> ContentVectors | None:
@@ -40,7 +42,7 @@ class Subject:
         progress: Progress | None = None,
     ) -> Model:
         """A new model with `parameters`, fitted on `histories`."""
-        model = family_of(self.model_type).create(parameters, self.config.seed)
+        model = create_model(self.model_type, parameters, self.config.seed, self.trainer)
         if isinstance(model, Hybrid) and self.content is not None:
             model.use_content(self.content.vectors)
         return model.fit(histories, len(self.data.item_ids), progress)
@@ -52,6 +54,7 @@ class Subject:
             "data_version": self.version_id,
             "embeddings": self.content.set_id if self.content else None,
             "seed": self.config.seed,
+            "engine": self.config.engine,
             "tuning": self.config.tuning.model_dump(),
             "parameters": self.config.parameters.get(self.model_type, {}),
         }
@@ -87,6 +90,7 @@ def choose_parameters(subject: Subject) -> Chosen:
         items=len(subject.data.item_ids),
         seed=subject.config.seed,
         content=subject.content.vectors if subject.content else None,
+        trainer=subject.trainer,
     )
     budget = subject.config.tuning
     found = tune(

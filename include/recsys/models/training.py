@@ -28,6 +28,7 @@ from recsys.models.training_runs import recorded_run
 from recsys.registry import Registry
 from recsys.schedule import load_schedule
 from recsys.settings import REPOSITORY, Settings
+from recsys.spark.als import als_trainer
 
 _PRODUCT_COLUMNS = [
     schema.PRODUCT,
@@ -72,10 +73,11 @@ def train_model(
     with (
         recorded_run(settings, model_type, version.version_id) as run,
         training_log(settings, model_type, version.version_id) as log,
+        als_trainer(config.engine, settings) as trainer,
     ):
         start = time.monotonic()
         data = read_leave_one_out(version)
-        subject = Subject(settings, config, version.version_id, model_type, data)
+        subject = Subject(settings, config, version.version_id, model_type, data, trainer)
         tuned = choose_parameters(subject)
         log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))
         run.hyperparameters = tuned.parameters
@@ -86,6 +88,7 @@ def train_model(
         training_info = {
             "duration_seconds": seconds,
             "seed": config.seed,
+            "engine": config.engine.value,
             "users": len(data.user_ids),
             "items": len(data.item_ids),
             "interactions": len(data.everything.items),

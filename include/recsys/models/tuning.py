@@ -15,11 +15,11 @@ from recsys.evaluation.ranking import (
     rank_targets,
     take_questions,
 )
-from recsys.models.als import Als
+from recsys.models.als import Als, Trainer
 from recsys.models.base import FloatArray, Histories, Model
 from recsys.models.blend_trials import BlendTrials
 from recsys.models.bpr import Bpr
-from recsys.models.families import family_of
+from recsys.models.families import create_model, family_of
 from recsys.models.hybrid import COMPONENTS, CONTENT, DEFAULT_WEIGHTS, Hybrid
 from recsys.models.item_knn import ItemKnn
 from recsys.models.search import Point, Range, Search, search
@@ -100,6 +100,12 @@ class Problem:
     items: int
     seed: int
     content: FloatArray | None = None
+    trainer: Trainer | None = None
+
+    def fit(self, model_type: str, parameters: Mapping[str, Any]) -> Model:
+        """A new model with `parameters`, fitted on `training`."""
+        model = create_model(model_type, parameters, self.seed, self.trainer)
+        return model.fit(self.training, self.items)
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,7 @@ def tune(
     elif model_type in SPACES:
         parameters, found, _ = _tune_family(model_type, problem, start, seconds, trials)
     else:
-        model = family_of(model_type).create(start, problem.seed)
-        model.fit(problem.training, problem.items)
+        model = problem.fit(model_type, start)
         score = objective(model, _sample(problem))
         parameters, found = model.hyperparameters, Search({}, score, trials=1, history=[score])
     return Tuned(
@@ -218,8 +223,7 @@ class _LastFits:
         key = tuple(sorted((name, value) for name, value in point.items() if name not in late))
         model = self._fitted.pop(key, None)
         if model is None:
-            model = self._family.create(point, self._problem.seed)
-            model.fit(self._problem.training, self._problem.items)
+            model = self._problem.fit(self._family.model_type, point)
         self._fitted[key] = model
         while len(self._fitted) > self._KEPT:
             self._fitted.pop(next(iter(self._fitted)))
@@ -251,8 +255,7 @@ def _tune_hybrid(
             _, found, fitted[name] = _tune_family(name, problem, own, share, trials)
             exhausted |= found.exhausted
         else:
-            model = family_of(name).create(own, problem.seed)
-            fitted[name] = model.fit(problem.training, problem.items)
+            fitted[name] = problem.fit(name, own)
     left = max(seconds - (time.monotonic() - begun), 0.1 * seconds)
     found = _tune_weights(problem, fitted, start, left, trials)
     found.exhausted |= exhausted

@@ -50,7 +50,7 @@ def spark_session(config: SparkConfig, folder: Path) -> "Iterator[SparkSession]"
     try:
         home = _spark_home(package, folder / "home")
         with _quiet():
-            with _environment(_variables(home, java, folder)):
+            with _environment(_variables(home, java)):
                 _open.append(_start(config, folder))
             try:
                 yield _open[0]
@@ -117,7 +117,7 @@ def _spark_home(package: Path, folder: Path) -> Path:
     return folder
 
 
-def _variables(spark_home: Path, java: Path, folder: Path) -> dict[str, str]:
+def _variables(spark_home: Path, java: Path) -> dict[str, str]:
     return {
         "SPARK_HOME": str(spark_home),
         "SPARK_LOCAL_IP": _LOOPBACK,
@@ -125,7 +125,6 @@ def _variables(spark_home: Path, java: Path, folder: Path) -> dict[str, str]:
         "JAVA_HOME": str(java.resolve().parents[1]),
         "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": str(REPOSITORY / "include"),
-        "TMPDIR": str(folder),
     }
 
 
@@ -179,6 +178,7 @@ def _options(config: SparkConfig, folder: Path) -> dict[str, str]:
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.shuffle.partitions": str(4 * config.executors * config.cores),
+        "spark.executorEnv.TMPDIR": str(folder),
         "spark.executorEnv.PYTHONWARNINGS": "ignore",
         # Several BLAS threads in each of several workers only get in each other's way.
         "spark.executorEnv.OMP_NUM_THREADS": "1",
