@@ -135,6 +135,7 @@ def measure(home: Path, engine: Engine, rows: int) -> Figures:
         said = json.loads(line)
         if "step" in said:
             figures["steps"][said["step"]] = (said["seconds"], *watch.take())
+            show_step(said["step"], *figures["steps"][said["step"]])
         else:
             figures |= said
     if process.wait():
@@ -195,10 +196,13 @@ def show(engine: Engine, figures: Figures) -> None:
         f"{stats['users']:,} users ({stats['matrix']['users']:,} trainable), "
         f"{stats['products']:,} products, {stats['matrix']['entries']:,} entries in the matrix"
     )
-    for step, (seconds, resident, anonymous) in figures["steps"].items():
-        print(
-            f"  {step:10} {seconds:7.1f} s   peak {resident:5.2f} GB (anonymous {anonymous:5.2f})"
-        )
+
+
+def show_step(step: str, seconds: float, resident: float, anonymous: float) -> None:
+    print(
+        f"  {step:10} {seconds:7.1f} s   peak {resident:5.2f} GB (anonymous {anonymous:5.2f})",
+        flush=True,
+    )
 
 
 def compare(one: Figures, other: Figures) -> None:

@@ -50,7 +50,7 @@ def test_a_group_that_somebody_buys_from_ranks_first(settings):
 
 def test_hasaki_is_as_well_served_as_by_implicit(settings, shared_data):
     data = hasaki(settings, shared_data)
-    chosen = AlsParameters(factors=16, regularization=10.0, fold_in_decay=0.8, starts=1)
+    chosen = AlsParameters(factors=16, regularization=10.0, fold_in_decay=0.8, starts=2)
     items = len(data.item_ids)
     ours = Als(chosen, seed=1).fit(data.training_and_validation, items)
     with als_trainer(Engine.SPARK, settings) as trainer:
