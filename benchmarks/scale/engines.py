@@ -33,7 +33,7 @@ import pyarrow.csv as pacsv
 from recsys.data import refresh
 from recsys.data.sample import FOLDER, REVIEWS_NAME, write_sample_shop
 from recsys.data.versions import current_version
-from recsys.models.als import Als, AlsParameters
+from recsys.models.als import Als, AlsParameters, tells_pairs
 from recsys.publishing import write_json
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
@@ -76,19 +76,10 @@ def other_customers(base: pa.Table, copy: int, first_user: int) -> pa.Table:
     return pa.table({name: columns.get(name, base[name]) for name in base.column_names})
 
 
-def run_engine(home: Path, engine: Engine, rows: int) -> None:
-    """Refresh, then fit ALS; prints one JSON line a step."""
-    settings = Settings(home)
-    configure(settings, engine)
+def run_refresh(settings: Settings, engine: Engine) -> None:
+    """Refresh with force; prints one JSON line a step, and what was published."""
     interval = DataInterval(UNTIL - timedelta(days=1), UNTIL)
-    work = refresh.work_folder(settings, f"{engine.value}-{rows}")
-
-    def step(name: str, function: Any) -> Any:
-        started = time.perf_counter()
-        result = function()
-        print(json.dumps({"step": name, "seconds": time.perf_counter() - started}), flush=True)
-        return result
-
+    work = refresh.work_folder(settings, f"{engine.value}-scale")
     with engine_session(engine, settings, work):
         step("plan", lambda: refresh.plan_refresh(settings, work, interval, force_full=True))
         ingested = step("ingest", lambda: refresh.ingest(settings, work))
@@ -96,14 +87,27 @@ def run_engine(home: Path, engine: Engine, rows: int) -> None:
         step("assemble", lambda: refresh.assemble(settings, work))
     step("publish", lambda: refresh.publish_version(settings, work))
     version = current_version(settings)
-    matrix = version.matrix()
+    print(json.dumps({"stats": version.stats(), "rows": version.manifest["rows"]}), flush=True)
+
+
+def fit_als(settings: Settings, engine: Engine) -> None:
+    """Fit ALS on the published matrix, as `Als.fit` hands it to its trainer."""
+    matrix = current_version(settings).matrix()
+    matrix = matrix[tells_pairs(matrix)]
     matrix.data *= 8  # confidence of a five-star row: 40 and something
     parameters = AlsParameters(factors=FACTORS, iterations=ITERATIONS, starts=1)
     with als_trainer(engine, settings) as trainer:
         train = trainer or partial(Als(parameters).train_here, progress=None)
         factors = step("als", lambda: train(matrix, parameters, 0))
     assert np.isfinite(factors).all()
-    print(json.dumps({"stats": version.stats(), "rows": version.manifest["rows"]}), flush=True)
+    print(json.dumps({"als": [*matrix.shape, matrix.nnz]}), flush=True)
+
+
+def step(name: str, function: Any) -> Any:
+    started = time.perf_counter()
+    result = function()
+    print(json.dumps({"step": name, "seconds": time.perf_counter() - started}), flush=True)
+    return result
 
 
 def score_alike(work: Path, rows: int) -> None:
@@ -119,10 +123,10 @@ def configure(settings: Settings, engine: Engine) -> None:
     (own / "data.yaml").write_text(text, encoding="utf-8")
 
 
-def measure(home: Path, engine: Engine, rows: int) -> Figures:
+def measure(home: Path, engine: Engine, only: str) -> Figures:
     """Run an engine in a process of its own and watch the memory of its tree."""
     command = [sys.executable, "-m", "benchmarks.scale.engines", "--child", str(home)]
-    command += ["--engine", engine.value, "--rows", str(rows)]
+    command += ["--engine", engine.value, "--only", only, "--rows", "0"]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     watch = _Watch(process.pid)
@@ -189,13 +193,17 @@ def _memory(root: psutil.Process) -> tuple[int, int]:
 
 
 def show(engine: Engine, figures: Figures) -> None:
-    stats = figures["stats"]
-    print(
-        f"{engine.value}: {figures['seconds']:.0f} s from start to end; "
-        f"{figures['rows']['read']:,} rows read, {stats['interactions']:,} accepted, "
-        f"{stats['users']:,} users ({stats['matrix']['users']:,} trainable), "
-        f"{stats['products']:,} products, {stats['matrix']['entries']:,} entries in the matrix"
-    )
+    print(f"  {figures['seconds']:.0f} s from start to end", flush=True)
+    if "stats" in figures:
+        stats = figures["stats"]
+        print(
+            f"  {figures['rows']['read']:,} rows read, {stats['interactions']:,} accepted, "
+            f"{stats['users']:,} users ({stats['matrix']['users']:,} trainable), "
+            f"{stats['products']:,} products, {stats['matrix']['entries']:,} entries in the matrix"
+        )
+    if "als" in figures:
+        users, items, entries = figures["als"]
+        print(f"  ALS on {entries:,} entries of {users:,} users and {items:,} products")
 
 
 def show_step(step: str, seconds: float, resident: float, anonymous: float) -> None:
@@ -206,8 +214,8 @@ def show_step(step: str, seconds: float, resident: float, anonymous: float) -> N
 
 
 def compare(one: Figures, other: Figures) -> None:
-    same = one["stats"] == other["stats"]
-    print(f"equal statistics: {same}")
+    if "stats" in one:
+        print(f"equal statistics: {one['stats'] == other['stats']}")
     for step, (seconds, _, anonymous) in other["steps"].items():
         of_one = one["steps"][step]
         print(
@@ -220,11 +228,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=lambda text: int(text.replace("_", "")), required=True)
     parser.add_argument("--engine", choices=["pandas", "spark", "both"], default="both")
+    parser.add_argument("--only", choices=["refresh", "als", "both"], default="both")
     parser.add_argument("--shop", type=Path, help="where the shop is, or is to be written")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        run_engine(options.child, Engine(options.engine), options.rows)
+        settings, engine = Settings(options.child), Engine(options.engine)
+        configure(settings, engine)
+        for name, run in (("refresh", run_refresh), ("als", fit_als)):
+            if options.only in (name, "both"):
+                run(settings, engine)
         return
     with tempfile.TemporaryDirectory() as folder:
         home = options.shop or Path(folder)
@@ -240,7 +253,8 @@ def main() -> None:
         engines = list(Engine) if options.engine == "both" else [Engine(options.engine)]
         figures = {}
         for engine in engines:
-            figures[engine] = measure(home, engine, options.rows)
+            print(f"{engine.value}:", flush=True)
+            figures[engine] = measure(home, engine, options.only)
             show(engine, figures[engine])
         if len(figures) == 2:
             compare(figures[Engine.PANDAS], figures[Engine.SPARK])
