@@ -124,8 +124,8 @@ def show(name: str, figures: Figures, reference: Figures) -> None:
     print(
         f"reference, pyarrow CSV -> Parquet: {reference['seconds']:.2f} s "
         f"(CPU {reference['cpu']:.2f} s), peak {reference['peak_mb']:.0f} MB\n"
-        f"{name}: {sum(steps.values()):.2f} s ({figures['result']['plan']['strategy']}), "
-        f"peak {figures['peak_mb']:.0f} MB\n"
+        f"{name}: {sum(steps.values()):.2f} s (CPU {sum(figures['result']['cpu'].values()):.2f} s), "
+        f"{figures['result']['plan']['strategy']}, peak {figures['peak_mb']:.0f} MB\n"
         f"  without scoring {without:.2f} s = {without / reference['seconds']:.1f} x the reference "
         f"(CPU {cpu:.2f} s = {cpu / reference['cpu']:.1f} x)\n"
         f"  steps { ({step: round(seconds, 2) for step, seconds in steps.items()}) }\n"
@@ -182,7 +182,11 @@ def main() -> None:
             reference,
         )
         share = sum(increment["result"]["steps"].values()) / sum(first["result"]["steps"].values())
-        print(f"{NEW_ROWS} new rows take {share:.2f} of the full time")
+        used = [sum(figures["result"]["cpu"].values()) for figures in (increment, first)]
+        print(
+            f"{NEW_ROWS} new rows take {share:.2f} of the full time "
+            f"({used[0] / used[1]:.2f} of its CPU time)"
+        )
 
 
 if __name__ == "__main__":
