@@ -33,7 +33,7 @@ import pyarrow.csv as pacsv
 from recsys.data import refresh
 from recsys.data.sample import FOLDER, REVIEWS_NAME, write_sample_shop
 from recsys.data.versions import current_version
-from recsys.models.als import Als, AlsParameters, tells_pairs
+from recsys.models.als import Als, AlsParameters, users_of_several
 from recsys.publishing import write_json
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
@@ -93,7 +93,7 @@ def run_refresh(settings: Settings, engine: Engine) -> None:
 def fit_als(settings: Settings, engine: Engine) -> None:
     """Fit ALS on the published matrix, as `Als.fit` hands it to its trainer."""
     matrix = current_version(settings).matrix()
-    matrix = matrix[tells_pairs(matrix)]
+    matrix = users_of_several(matrix)
     matrix.data *= 8  # confidence of a five-star row: 40 and something
     parameters = AlsParameters(factors=FACTORS, iterations=ITERATIONS, starts=1)
     with als_trainer(engine, settings) as trainer:

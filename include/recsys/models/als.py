@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from scipy import sparse
 
 from recsys.errors import InputError
 from recsys.models.base import FloatArray, Histories, Progress
