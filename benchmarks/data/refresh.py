@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import resource
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from recsys.settings import Settings
 
 REVIEWS, USERS, PRODUCTS = 369_099, 304_708, 2_244
 NEW_ROWS = 100
+PAIRS = 5
 NEW_ROW = 'new{0},{1},2024-12-0{2} 10:00:00,5,"Mua lần thứ {0}, rất ưng"\n'
 
 Figures = dict[str, Any]
@@ -134,6 +136,21 @@ def show(name: str, figures: Figures, reference: Figures) -> None:
     )
 
 
+def compare(home: Path, file: Path) -> None:
+    """Full refreshes without scoring, each against the reference taken just before it."""
+    walls, cpus = [], []
+    for _ in range(PAIRS):
+        reference, refreshed = measure_reference(file), measure(full, home, True)["result"]
+        walls.append(without_scoring(refreshed["steps"]) / reference["seconds"])
+        cpus.append(without_scoring(refreshed["cpu"]) / reference["cpu"])
+    print(
+        f"without scoring, {PAIRS} times: median {statistics.median(walls):.1f} x the reference "
+        f"({min(walls):.1f} to {max(walls):.1f}), CPU {statistics.median(cpus):.1f} x "
+        f"({min(cpus):.1f} to {max(cpus):.1f})",
+        flush=True,
+    )
+
+
 def write_shop(home: Path, scale: int) -> SampleShop:
     sizes = {"reviews": scale * REVIEWS, "users": scale * USERS, "products": PRODUCTS}
     return write_sample_shop(Settings(home), **sizes)
@@ -169,6 +186,7 @@ def main() -> None:
         show("full, empty score cache", first, reference)
         reference = measure_reference(file)
         show("full again, same data", measure(full, home, True), reference)
+        compare(home, file)
         with file.open("a", encoding="utf-8") as lines:
             lines.writelines(
                 NEW_ROW.format(number, number % PRODUCTS, 1 + number % 9)
