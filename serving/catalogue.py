@@ -39,6 +39,8 @@ def build_catalogue(item_ids: list[str], products: pd.DataFrame, source: str) ->
         prices=[None if price != price else price for price in prices.tolist()],
         price_array=prices,
         families=codes.astype(np.int32),
+        family_members=np.argsort(codes, kind="stable").astype(np.int32),
+        family_starts=np.append(0, np.cumsum(np.bincount(codes))),
         available=available,
         brand_items=_groups(brands),
         category_items=_groups(categories),

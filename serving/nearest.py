@@ -47,13 +47,13 @@ class NearestItems:
         query = self._model.query_vectors(history, now)[0]
         if not query.any():
             return None
-        take = max(_SCORED_EXACTLY, 4 * wanted.topk + 2 * len(history.items))
+        excluded = wanted.excluded
+        if wanted.exclude_seen:
+            excluded = np.concatenate([excluded, catalogue.listings(history.items)[0]])
+        take = max(_SCORED_EXACTLY, 4 * wanted.topk + 2 * len(excluded))
         take = min(take, len(self._vectors))
         found = self._index.search(_even(query[None]), take)[1][0]
         found = found[found >= 0]
-        excluded = wanted.excluded
-        if wanted.exclude_seen:
-            excluded = np.concatenate([excluded, history.items])
         allowed = wanted.allowed[found] & ~np.isin(found, excluded)
         scores = self._vectors[found] @ query
         nothing = np.zeros(0, dtype=np.int32)

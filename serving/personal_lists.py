@@ -24,7 +24,7 @@ _CHUNK_CELLS = 400_000
 
 @dataclass(frozen=True)
 class PersonalLists:
-    """Lists of some known users: available products they have not had, one of each family.
+    """Lists of some known users: one available product of each family that they have not had.
 
     Attributes
     ----------
@@ -107,7 +107,8 @@ def _scores(
     scores = np.array(artifact.model.score(asked, now), dtype=np.float32)
     scores[scores.max(axis=1) == scores.min(axis=1)] = -np.inf
     scores[:, ~catalogue.available] = -np.inf
-    scores[user_rows(asked), asked.items] = -np.inf
+    had, entry = catalogue.listings(asked.items)
+    scores[user_rows(asked)[entry], had] = -np.inf
     return scores
 
 

@@ -34,8 +34,10 @@ class Wanted:
     ----------
     allowed
         ``(items,)`` products that may stand in the list.
+    exclude_seen
+        Nothing that the user had, nor another listing (size, shade) of the same product.
     excluded
-        Column numbers that must not, besides those the user has seen.
+        Column numbers that must not stand in it either.
     """
 
     topk: int
@@ -86,7 +88,7 @@ def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) 
             if quick is not None:
                 return Recommended(quick, MODEL)
         if wanted.exclude_seen:
-            excluded = np.concatenate([excluded, history.items])
+            excluded = np.concatenate([excluded, snapshot.catalogue.listings(history.items)[0]])
         scores = snapshot.artifact.model.score(history, now)[0]
         if _says_something(scores):
             return Recommended(_top(snapshot, scores, wanted, excluded), MODEL)
@@ -104,8 +106,8 @@ def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) 
 
 def similar(snapshot: Snapshot, item: int, wanted: Wanted) -> Recommended:
     """Products like the product in column `item`: by the model, else content, else popularity."""
-    family = np.flatnonzero(snapshot.catalogue.families == snapshot.catalogue.families[item])
-    excluded = np.concatenate([wanted.excluded, family.astype(np.int32)])
+    family, _ = snapshot.catalogue.listings(np.array([item], dtype=np.int32))
+    excluded = np.concatenate([wanted.excluded, family])
     scores = snapshot.artifact.model.similar(item)
     if _says_something(scores):
         return Recommended(_top(snapshot, scores, wanted, excluded), MODEL)

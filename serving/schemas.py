@@ -62,7 +62,10 @@ class RecommendRequest(Filters):
 
     user_id: Id
     topk: int = Field(default=10, ge=1, le=1000)
-    exclude_seen: bool = Field(default=True, description="Leave out what the user has had.")
+    exclude_seen: bool = Field(
+        default=True,
+        description="Leave out what the user has had, and its other sizes and shades.",
+    )
     exclude: list[Id] = Field(
         default_factory=list, max_length=1000, description="Products to leave out."
     )

@@ -33,7 +33,10 @@ class Catalogue:
     price_array
         ``(items,)`` float64, the same with NaN.
     families
-        ``(items,)`` int32 number of the product family.
+        ``(items,)`` int32 number of the product family: 0, 1, ... without gaps.
+    family_members, family_starts
+        Columns in the order of their families, and where each family begins there (and, at the
+        end, their number).
     available
         ``(items,)`` may be recommended: listed, not hidden, in stock.
     brand_items, category_items
@@ -50,10 +53,24 @@ class Catalogue:
     prices: list[float | None]
     price_array: NDArray[np.float64]
     families: IntArray
+    family_members: IntArray
+    family_starts: NDArray[np.int64]
     available: BoolArray
     brand_items: dict[str, IntArray]
     category_items: dict[str, IntArray]
     source: str
+
+    def listings(self, items: IntArray) -> tuple[IntArray, NDArray[np.int64]]:
+        """Columns of all listings of the families of `items`, these included.
+
+        Also the position in `items` that each of them is there for.
+        """
+        families = self.families[items]
+        starts = self.family_starts[families]
+        counts = self.family_starts[families + 1] - starts
+        owner = np.repeat(np.arange(len(items)), counts)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.family_members[starts[owner] + within], owner
 
 
 @dataclass(frozen=True)

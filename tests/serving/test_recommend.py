@@ -82,6 +82,29 @@ def test_hidden_products_and_second_listings_never_appear(settings: Settings):
             assert sum(number in families for number in numbers) <= 1
 
 
+@pytest.mark.parametrize("seconds_for_lists", [0, 20])
+@pytest.mark.parametrize("body", [{"user_id": 0}, {"user_id": "nobody", "history": ["p3"]}])
+def test_other_listings_of_what_a_user_had_are_left_out(
+    settings: Settings, seconds_for_lists: float, body: dict
+):
+    had = [int(item) for item in histories().items[:6]] if body["user_id"] == 0 else [3]
+    others = [item for item in LIPSTICKS if item not in had][:3]
+    families = dict.fromkeys([had[0], *others], "bought")
+    add_model(settings, "als_1", shop_products=products(families=families))
+    (settings.home / "config").mkdir(exist_ok=True)
+    (settings.home / "config" / "serving.yaml").write_text(
+        f"personal_lists_seconds: {seconds_for_lists}\n"
+    )
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+        found = ids(client.post("/recommend", json={**body, "topk": 40}).json())
+        repeated = ids(
+            client.post("/recommend", json={**body, "topk": 40, "exclude_seen": False}).json()
+        )
+    family = {product_id(item) for item in families}
+    assert not set(found) & family
+    assert len(set(repeated) & family) == 1
+
+
 def test_without_exclude_seen_what_a_user_had_may_appear(shared_client: TestClient):
     body = {"user_id": 0, "topk": 40, "exclude_seen": False}
     assert shared_client.post("/recommend", json=body).json()["count"] == 40
