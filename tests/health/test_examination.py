@@ -1,13 +1,12 @@
 import json
 import os
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from recsys.database import connect
 from recsys.errors import InputError
-from recsys.health import ReportWatch, evaluate, report_is_overdue, watch_reports
+from recsys.health import evaluate, report_is_overdue, watch_reports
 from recsys.health.examination import BrokenCheckError
 from recsys.settings import ConfigError
 from tests.health.test_traffic import TABLE
@@ -191,19 +190,3 @@ def test_the_service_tells_once_that_reports_stopped_and_that_they_are_back(shop
     assert watch_reports(shop, datetime.now(UTC), since) is False
     assert watch_reports(shop, datetime.now(UTC), since) is False
     assert len(mails.mails) == 2
-
-
-def test_a_watching_thread_finds_overdue_reports_and_survives_errors(shop, mails):
-    evaluate(shop, RESULTS)
-    aged(shop, hours=3)
-    config = shop.home / "config" / "health.yaml"
-    config.write_text("nonsense: 1")
-    watch = ReportWatch(shop, pause_seconds=0.05)
-    time.sleep(0.3)
-    assert mails.mails == []
-    config.write_text("reports: {overdue_hours: 0.00001}")
-    until = time.monotonic() + 10
-    while not mails.mails and time.monotonic() < until:
-        time.sleep(0.05)
-    watch.close()
-    assert "Nobody is checking" in mails.mails[0]["Subject"]

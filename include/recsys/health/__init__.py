@@ -5,10 +5,9 @@ from recsys.health.examination import evaluate
 from recsys.health.model import check_model_health
 from recsys.health.pipelines import check_pipeline_health
 from recsys.health.service import check_service_health
-from recsys.health.watch import ReportWatch, report_is_overdue, watch_reports
+from recsys.health.watch import report_is_overdue, watch_reports
 
 __all__ = [
-    "ReportWatch",
     "check_data_health",
     "check_model_health",
     "check_pipeline_health",

@@ -1,7 +1,5 @@
 """Who watches the watcher: the service notices that no health report comes any more."""
 
-import logging
-import threading
 from datetime import UTC, datetime, timedelta
 
 from recsys.alerting import AlertManager, Severity
@@ -13,35 +11,6 @@ from recsys.schedule import load_schedule
 from recsys.settings import Settings
 
 ALERT = "health_report_overdue"
-_PAUSE_SECONDS = 300.0
-
-logger = logging.getLogger(__name__)
-
-
-class ReportWatch:
-    """A thread that looks for overdue reports every few minutes until it is closed.
-
-    Any number of processes may have one: an alert is sent by one of them.
-    """
-
-    def __init__(self, settings: Settings, *, pause_seconds: float = _PAUSE_SECONDS) -> None:
-        self._settings = settings
-        self._pause = pause_seconds
-        self._since = datetime.now(UTC)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="report-watch", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop watching; does not wait for an alert that is on its way."""
-        self._closed.set()
-
-    def _run(self) -> None:
-        while not self._closed.wait(self._pause):
-            try:
-                watch_reports(self._settings, datetime.now(UTC), self._since)
-            except Exception:
-                logger.exception("The health reports could not be watched")
 
 
 def report_is_overdue(settings: Settings, now: datetime, since: datetime | None = None) -> bool:
