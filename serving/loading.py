@@ -139,7 +139,8 @@ def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
         version = current_version(settings)
         products, source = version.products(), version.version_id
     except (InputError, OSError) as error:
-        logger.info("No published catalogue, using the model's own | reason=%s", error)
+        # As text: an exception kept in a log record keeps the frames that hold the snapshot.
+        logger.info("No published catalogue, using the model's own | reason=%s", str(error))
         products, source = artifact.products, artifact.model_id
     if not set(artifact.item_ids) & set(products[schema.PRODUCT].astype(str)):
         logger.warning("The published catalogue shares no product with the model | %s", source)
@@ -156,7 +157,7 @@ def read_content(settings: Settings, catalogue: Catalogue) -> ContentIndex | Non
             # encoders load torch, which costs more memory than all the rest: only if asked.
             current.encode_query(_TRIAL_QUERY)
     except (InputError, OSError) as error:
-        logger.warning("Text embeddings cannot be used | reason=%s", error)
+        logger.warning("Text embeddings cannot be used | reason=%s", str(error))
         return None
     if current is None:
         return None

@@ -33,7 +33,7 @@ def recent_users(database: Path, count: int) -> list[str]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        logger.warning("Recent requests cannot be read | error=%s", error)
+        logger.warning("Recent requests cannot be read | error=%s", str(error))
         return []
     return [str(row["user_id"]) for row in rows]
 

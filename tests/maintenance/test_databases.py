@@ -9,7 +9,7 @@ import pytest
 from recsys.database import connect, transaction
 from recsys.maintenance import job
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
-from serving.request_log import _INSERT, _SCHEMA
+from serving.request_log import _SCHEMA
 
 NOW = datetime.now(UTC)
 
@@ -19,12 +19,9 @@ def requests_of_two_months(settings):
     with contextlib.closing(connect(settings.service_db)) as connection:
         connection.executescript(_SCHEMA)
         times = [NOW - timedelta(minutes=10 * number) for number in range(60 * 144)]
-        rows = [
-            (moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], "u1", 5, 1.5, 0, None, "m", "/r", None)
-            for moment in times
-        ]
+        rows = [(moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],) for moment in times]
         with transaction(connection):
-            connection.executemany(_INSERT, rows)
+            connection.executemany("INSERT INTO requests (timestamp) VALUES (?)", rows)
     return settings
 
 
