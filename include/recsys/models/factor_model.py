@@ -1,6 +1,7 @@
 """What the matrix factorisations share: training by `implicit`, fold-in, scores and files."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -35,7 +36,7 @@ class FoldInParameters(Protocol):
 ParametersT = TypeVar("ParametersT", bound=FoldInParameters)
 
 
-class FactorModel(Generic[ParametersT]):
+class FactorModel(ABC, Generic[ParametersT]):
     """Item factors, in one or more blocks of columns that are folded in each by itself.
 
     A block of a user's vector is the least-squares solution for the user's history against the
@@ -97,15 +98,18 @@ class FactorModel(Generic[ParametersT]):
         return read_parameters(folder)
 
     @property
+    @abstractmethod
     def _columns(self) -> int:
-        raise NotImplementedError
+        """Columns of ``item_factors.npy``."""
 
     @property
+    @abstractmethod
     def _held_back(self) -> float:
-        raise NotImplementedError
+        """Regularization when users are folded in."""
 
+    @abstractmethod
     def _blocks(self, items: FloatArray) -> list[FloatArray]:
-        raise NotImplementedError
+        """The columns of `items` that are folded in together."""
 
     def _set(self, items: FloatArray) -> None:
         self._items = items
