@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,11 +23,29 @@ def connect(
     )
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA foreign_keys = ON")
-    # Changing the journal mode takes an exclusive lock: only the first opener needs it.
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        connection.execute("PRAGMA journal_mode = WAL")
+    try:
+        _write_ahead(connection, time.monotonic() + timeout)
+    except BaseException:
+        connection.close()
+        raise
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection, deadline: float) -> None:
+    """Change to WAL, which only the first opener of a database needs.
+
+    The change takes an exclusive lock. When several processes open a new database, SQLite
+    refuses all but one at once, whatever the busy timeout: waiting for each other they would
+    never end.
+    """
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
 
 
 @contextlib.contextmanager

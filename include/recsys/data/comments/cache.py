@@ -6,6 +6,7 @@ that score the same text write the same values twice, which does no harm. When t
 segments one writer replaces them by their union.
 """
 
+import contextlib
 import uuid
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,6 @@ from recsys.data.comments.shingles import UInt64
 from recsys.publishing import atomic_path
 
 _SEGMENTS = 16  # more than these are merged
-_ATTEMPTS = 5
 _HASH = "hash"
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -36,16 +36,16 @@ class TextCache:
         """
         order = np.argsort(wanted)
         ascending = wanted[order]
-        for _ in range(_ATTEMPTS):
-            known = np.zeros(len(wanted), dtype=np.bool_)
-            values: Columns = {}
-            try:
-                for path in self._segments():
+        known = np.zeros(len(wanted), dtype=np.bool_)
+        values: Columns = {}
+        read: set[Path] = set()
+        while unread := [path for path in self._segments() if path not in read]:
+            for path in unread:
+                # One that was merged away since it was listed: its union stands in the next list.
+                with contextlib.suppress(FileNotFoundError):
                     _fill(known, values, _load(path), ascending, order)
-            except FileNotFoundError:  # merged away between listing and opening: list again
-                continue
-            return known, values
-        raise TimeoutError(f"{self._folder}: segments keep disappearing")
+                read.add(path)
+        return known, values
 
     def add(self, hashes: UInt64, columns: Columns) -> None:
         """Store values for `hashes`, one entry each in every column."""
