@@ -4,9 +4,16 @@ import contextlib
 import socket
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from recsys.settings import REPOSITORY, Settings
+
+# A busy machine fails no test: how long things take is measured in benchmarks.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 

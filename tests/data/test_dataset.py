@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recsys.data import schema
 from recsys.data.dataset import Dataset, build_part, join_parts
-from recsys.data.events import USER_NUMBER, add_keys, latest_rows
+from recsys.data.events import USER_NUMBER, add_hashed_keys, latest_rows
 from recsys.data.hashing import hash_texts
 
 CATALOGUE = pd.DataFrame(
@@ -37,7 +37,8 @@ def view_of(reviews: list[tuple[int, ...]]) -> pd.DataFrame:
             schema.COMMENT: pd.Series([["", "tốt"][number] for number in text], dtype="str"),
         }
     )
-    add_keys(rows, hash_texts(rows[schema.COMMENT]))
+    texts = (schema.USER, schema.PRODUCT, schema.COMMENT)
+    add_hashed_keys(rows, *(hash_texts(rows[name]) for name in texts))
     view = latest_rows(rows)
     view[schema.COMMENT_QUALITY] = np.linspace(0, 1, len(view), dtype=np.float32)
     return view
@@ -59,7 +60,7 @@ def in_parts(view: pd.DataFrame, ends: list[int]) -> Dataset:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     reviews=st.lists(REVIEW, min_size=1, max_size=60),
     ends=st.lists(st.integers(0, 100), max_size=4),

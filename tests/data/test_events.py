@@ -8,8 +8,9 @@ from recsys.data import schema
 from recsys.data.events import (
     EVENT_KEY,
     KEY,
+    USER_KEY,
     USER_NUMBER,
-    add_keys,
+    add_hashed_keys,
     event_ids,
     event_keys,
     event_weights,
@@ -27,7 +28,8 @@ def frame(*rows: tuple[str, str, float, str, str]) -> pd.DataFrame:
     table[schema.TIMESTAMP] = pd.to_datetime(table[schema.TIMESTAMP], utc=True).dt.as_unit("us")
     text = [schema.USER, schema.PRODUCT, schema.COMMENT]
     table = table.astype({schema.RATING: "float32", **dict.fromkeys(text, "str")})
-    add_keys(table, hash_texts(table[schema.COMMENT]))
+    texts = (schema.USER, schema.PRODUCT, schema.COMMENT)
+    add_hashed_keys(table, *(hash_texts(table[name]) for name in texts))
     return table
 
 
@@ -61,6 +63,27 @@ def test_the_latest_row_of_a_pair_stays_and_of_one_time_the_better_rating():
     )
     assert sorted(latest[schema.COMMENT]) == ["c", "d"]
     assert latest[USER_NUMBER].tolist() == [0, 1]
+
+
+def test_rows_are_those_that_sorting_all_of_them_leaves():
+    rng = np.random.default_rng(0)
+    columns = [rng.integers(size, size=2000) for size in (300, 4, 5, 6, 2)]
+    rows = frame(
+        *(
+            (f"u{user}", f"p{product}", 1 + rating, f"2025-01-0{1 + day}", f"text {text}")
+            for user, product, rating, day, text in zip(*columns, strict=True)
+        )
+    )
+    pairs = [schema.USER, schema.PRODUCT]
+    by_age = rows.sort_values([*pairs, schema.TIMESTAMP, schema.RATING, KEY])
+    expected = by_age.drop_duplicates(pairs, keep="last").sort_values(
+        [USER_KEY, schema.TIMESTAMP, EVENT_KEY, schema.PRODUCT], ignore_index=True
+    )
+    latest = latest_rows(rows)
+    pd.testing.assert_frame_equal(
+        latest.drop(columns=USER_NUMBER), expected.drop(columns=[USER_KEY, KEY])
+    )
+    assert (latest[USER_NUMBER] == pd.factorize(expected[schema.USER])[0]).all()
 
 
 def test_ids_of_events_can_be_turned_back_into_keys():

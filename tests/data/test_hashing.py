@@ -13,7 +13,7 @@ def column(texts: list[str]) -> pd.Series:
     return pd.Series(texts, dtype="str")
 
 
-@hypothesis_settings(deadline=None, max_examples=200)
+@hypothesis_settings(max_examples=200)
 @given(st.lists(st.text(max_size=6), max_size=40), st.integers(0, 40))
 def test_hashes_are_equal_exactly_where_texts_are(texts, start):
     hashes = hash_texts(column(texts))

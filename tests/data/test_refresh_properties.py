@@ -24,7 +24,6 @@ END = FIRST + timedelta(days=6)
 
 properties = hypothesis_settings(
     max_examples=int(os.environ.get("RECSYS_PROPERTY_EXAMPLES", "10")),
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,
 )

@@ -133,7 +133,7 @@ def test_the_answer_does_not_depend_on_the_order_of_the_rows() -> None:
 counts = st.dictionaries(st.sampled_from("ABCDEFGH"), st.integers(0, 900), max_size=8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(counts, counts, st.integers(1, 10))
 def test_any_counts_give_a_defined_answer(
     old: dict[str, int], new: dict[str, int], top_k: int

@@ -50,7 +50,6 @@ def test_answers_are_as_documented(api_schema):
 
         @hypothesis_settings(
             max_examples=40,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
             derandomize=True,
             database=None,

@@ -161,9 +161,7 @@ def fuzzed_bodies(draw: st.DrawFn, path: str) -> bytes:
 
 
 @pytest.mark.parametrize("path", VALID_BODIES)
-@hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+@hypothesis_settings(max_examples=150, suppress_health_check=list(HealthCheck), database=None)
 @given(data=st.data())
 def test_a_fuzzed_body_is_answered_or_refused_with_a_sentence(
     shared_client: TestClient, admin: dict[str, str], path: str, data: st.DataObject

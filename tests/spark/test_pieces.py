@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.spark.pieces import cut
@@ -25,7 +25,6 @@ def read(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-@settings(deadline=None)
 @given(
     comments=st.lists(TEXT, max_size=60),
     piece_bytes=st.integers(1, 300),

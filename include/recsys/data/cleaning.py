@@ -1,6 +1,5 @@
 """From columns of text to valid reviews; everything else is rejected with a reason."""
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.data import schema
-from recsys.data.events import add_keys, text_series
+from recsys.data.events import Keys, add_hashed_keys, text_series
 from recsys.data.hashing import hash_texts
 from recsys.data.reading import FILE, ROW, RawRows, contains_byte
 from recsys.data.sources import EPOCH, ISO, TimestampFormat
@@ -88,16 +87,17 @@ def clean_rows(
     table = raw.table
     comment = text_series(_text(table, schema.COMMENT))
     with ThreadPoolExecutor(_THREADS) as pool:
-        hashes = pool.submit(hash_texts, comment)
-        columns = (
-            pool.submit(_ids, table[schema.USER], "user"),
-            pool.submit(_ids, table[schema.PRODUCT], "product"),
-            pool.submit(_ratings, table[schema.RATING]),
-            pool.submit(_times, table, timestamp, zone),
-        )
-    (user, product, rating, time), found = zip(*(column.result() for column in columns), strict=True)
+        # The longest first: neither thread then ends long after the other.
+        hashing = pool.submit(hash_texts, comment)
+        times = pool.submit(_times, table, timestamp, zone)
+        users = pool.submit(_hashed_ids, table[schema.USER], "user")
+        products = pool.submit(_hashed_ids, table[schema.PRODUCT], "product")
+        rating, rating_faults = _ratings(table[schema.RATING])
+    (user, user_hash, user_faults) = users.result()
+    (product, product_hash, product_faults) = products.result()
+    time, time_faults = times.result()
     faults = [
-        *itertools.chain(*found),
+        *(*user_faults, *product_faults, *rating_faults, *time_faults),
         ((time < earliest).to_numpy(), f"the time is before {earliest.date()}"),
         ((time > now).to_numpy(), "the time is in the future"),
     ]
@@ -105,14 +105,14 @@ def clean_rows(
     in_view = good & (time < as_of).to_numpy()
     accepted = pd.DataFrame(
         {
-            schema.USER: text_series(user),
-            schema.PRODUCT: text_series(product),
+            schema.USER: user,
+            schema.PRODUCT: product,
             schema.RATING: rating,
             schema.TIMESTAMP: time,
             schema.COMMENT: comment,
         }
     )
-    add_keys(accepted, hashes.result())
+    add_hashed_keys(accepted, user_hash, product_hash, hashing.result())
     accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)
     later = int((good & ~in_view).sum())
     return CleanRows(accepted, _rejected(raw, faults), later, columns=_columns(raw))
@@ -212,6 +212,12 @@ def _ids(column: pa.ChunkedArray, what: str) -> tuple[pa.ChunkedArray, list[Faul
     ]
 
 
+def _hashed_ids(column: pa.ChunkedArray, what: str) -> tuple[pd.Series, Keys, list[Fault]]:
+    ids, faults = _ids(column, what)
+    texts = text_series(ids)
+    return texts, hash_texts(texts), faults
+
+
 def _ratings(column: pa.ChunkedArray) -> tuple[NDArray[np.float32], list[Fault]]:
     text = pc.utf8_trim_whitespace(column)
     try:
@@ -281,7 +287,8 @@ def _no_reviews() -> pd.DataFrame:
             schema.COMMENT: pd.Series([], dtype="str"),
         }
     )
-    add_keys(rows, hash_texts(rows[schema.COMMENT]))
+    none = np.zeros(0, dtype=np.uint64)
+    add_hashed_keys(rows, none, none, none)
     return rows
 
 
@@ -296,11 +303,11 @@ def _columns(raw: RawRows) -> frozenset[str]:
 
 
 def _rejected(raw: RawRows, faults: list[Fault]) -> pd.DataFrame:
-    bad = np.flatnonzero(~_without(faults))
-    reasons = np.full(len(bad), "", dtype=object)
+    bad = ~_without(faults)
+    reasons = np.full(np.count_nonzero(bad), "", dtype=object)
     for faulty, reason in reversed(faults):
         reasons[faulty[bad]] = reason
-    table = raw.table.take(pa.array(bad))
+    table = raw.table.filter(pa.array(bad))
     values = [table[name] for name in table.column_names if name not in (ROW, FILE)]
     text = pc.binary_join_element_wise(*values, pa.scalar(" | ", pa.large_string()))
     files = table[FILE].to_pandas() if FILE in table.column_names else str(raw.path)

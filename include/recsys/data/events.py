@@ -34,60 +34,97 @@ _HEX_DIGITS = 16
 _THREADS = 2
 
 
-def add_keys(rows: pd.DataFrame, comment: Keys | None = None) -> None:
-    """Add `USER_KEY`, `EVENT_KEY` and `KEY` to rows with USER, PRODUCT, RATING and TIMESTAMP.
-
-    `comment`: the hash of each row's text. Without it the event's key is taken from EVENT.
-    """
+def add_keys(rows: pd.DataFrame) -> None:
+    """Add `USER_KEY`, `EVENT_KEY` and `KEY` to rows with USER, PRODUCT, RATING and EVENT."""
     with ThreadPoolExecutor(_THREADS) as pool:
         user, product = pool.map(hash_texts, [rows[schema.USER], rows[schema.PRODUCT]])
+    _set_keys(rows, user, product, event_keys(rows[schema.EVENT]))
+
+
+def add_hashed_keys(rows: pd.DataFrame, user: Keys, product: Keys, comment: Keys) -> None:
+    """The same for rows with TIMESTAMP and no EVENT yet, whose texts are hashed already."""
+    time = microseconds(rows[schema.TIMESTAMP]).view(np.uint64)
+    _set_keys(rows, user, product, mix(user, time, comment))
+
+
+def _set_keys(rows: pd.DataFrame, user: Keys, product: Keys, event: Keys) -> None:
     rows[USER_KEY] = user
-    if comment is None:
-        rows[EVENT_KEY] = event_keys(rows[schema.EVENT])
-    else:
-        time = microseconds(rows[schema.TIMESTAMP]).view(np.uint64)
-        rows[EVENT_KEY] = mix(user, time, comment)
+    rows[EVENT_KEY] = event
     rating = rows[schema.RATING].to_numpy(np.float32).view(np.uint32).astype(np.uint64)
-    rows[KEY] = mix(rows[EVENT_KEY].to_numpy(), product, rating)
+    rows[KEY] = mix(event, product, rating)
 
 
 def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The latest row of each user and product, ordered by user, time, event and product.
 
-    Has `USER_NUMBER` instead of `USER_KEY` and `KEY`. Of rows with one time the better rating stays, then the larger key: the
-    answer is a function of the set of rows, so neither the order nor the batches in which they
-    arrive matter.
+    Has `USER_NUMBER` instead of `USER_KEY` and `KEY`. Of rows with one time the better rating
+    stays, then the larger key: the answer is a function of the set of rows, so neither the order
+    nor the batches in which they arrive matter.
     """
     user, event = rows[USER_KEY].to_numpy(), rows[EVENT_KEY].to_numpy()
-    product = ordered_codes(rows[schema.PRODUCT])
     time = microseconds(rows[schema.TIMESTAMP])
-    pair = mix(user, product.astype(np.uint64))
-    order = ordered_by(pair, time, rows[schema.RATING].to_numpy(), rows[KEY].to_numpy())
-    last = np.append(run_starts(pair[order])[1:], len(order)) - 1 if len(order) else order
-    kept = order[last]
-    kept = kept[ordered_by(*(column[kept] for column in (user, time, event, product)))]
-    latest = rows.drop(columns=[USER_KEY, KEY]).take(kept).reset_index(drop=True)
+    order = np.argsort(user)
+    # Most users have one row, and nothing more to be compared.
+    several = order[_tied(user[order])]
+    product = np.zeros(len(rows), dtype=np.int32)
+    product[several] = ordered_codes(rows[schema.PRODUCT].take(several))
+    rating, key = rows[schema.RATING].to_numpy(), rows[KEY].to_numpy()
+    pair = mix(user[several], product[several].astype(np.uint64))
+    old = _all_but_last(pair, time[several], rating[several], key[several])
+    superseded = np.zeros(len(rows), dtype=np.bool_)
+    superseded[several[old]] = True
+    kept = _settle_ties(order[~superseded[order]], user, time, event, product)
+    latest = _take(rows.drop(columns=[USER_KEY, KEY]), kept)
     changes = np.zeros(len(kept), dtype=np.int32)
     changes[run_starts(user[kept])[1:]] = 1
     latest[USER_NUMBER] = np.cumsum(changes, dtype=np.int32)
     return latest
 
 
+def _all_but_last(pair: Keys, *others: NDArray) -> NDArray[np.int64]:
+    """Positions of the rows of which there is a later one, by `others` in turn, of that pair."""
+    order = ordered_by(pair, *others)
+    return order[:-1][pair[order[:-1]] == pair[order[1:]]]
+
+
+def _take(rows: pd.DataFrame, positions: NDArray[np.int64]) -> pd.DataFrame:
+    """The rows at `positions`; columns are copied side by side."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        columns = pool.map(lambda name: rows[name].array.take(positions), rows.columns)
+        return pd.DataFrame(dict(zip(rows.columns, columns, strict=True)))
+
+
 def ordered_by(first: NDArray, *others: NDArray) -> NDArray[np.int64]:
     """Positions in ascending order of `first`; equal ones by the others, in turn.
 
-    Faster than ``np.lexsort`` where most values of `first` are distinct.
+    Much faster than ``np.lexsort`` where most values of `first` are distinct.
     """
-    order = np.argsort(first)
+    return _settle_ties(np.argsort(first), first, *others)
+
+
+def _settle_ties(
+    order: NDArray[np.int64], first: NDArray, *others: NDArray
+) -> NDArray[np.int64]:
+    """`order`, which is ascending in `first`, with equal ones ordered by the others, in turn."""
     ordered = first[order]
-    tied = np.zeros(len(order), dtype=bool)
+    tied = _tied(ordered)
+    if not others or not tied.any():
+        return order
+    rows = order[tied]
+    within = ordered_by(*(values[rows] for values in others))
+    group = np.cumsum(np.append(True, ordered[1:] != ordered[:-1]), dtype=np.int32)[tied]
+    settled = order.copy()
+    settled[tied] = rows[within[np.argsort(group[within], kind="stable")]]
+    return settled
+
+
+def _tied(ordered: NDArray) -> NDArray[np.bool_]:
+    """Which values have an equal neighbour."""
+    tied = np.zeros(len(ordered), dtype=np.bool_)
     same = ordered[1:] == ordered[:-1]
     tied[1:] |= same
     tied[:-1] |= same
-    rows = order[tied]
-    keys = [values[rows] for values in (*reversed(others), first)]
-    order[tied] = rows[np.lexsort(keys)]
-    return order
+    return tied
 
 
 def event_weights(event_keys: Keys) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from recsys.content.text import fold_series, normalise_series
+from recsys.data.events import run_starts
 from recsys.data.schema import BRAND, COMMENT, EVENT, FAMILY, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
 
 # (2, pairs) product numbers.
@@ -111,7 +112,9 @@ def assign_families(
         links.append(_siblings(interactions, words))
     elif interactions is not None and len(interactions):
         numbers = pd.Index(ids).get_indexer(pd.Index(interactions[PRODUCT].astype("str")))
-        links.append(_siblings(shared_events(_events(interactions), numbers, len(ids)), words))
+        event = _events(interactions)
+        order = np.argsort(event)
+        links.append(_siblings(shared_events(event[order], numbers[order], len(ids)), words))
     first, second = np.concatenate(links, axis=1)
     graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(len(ids), len(ids)))
     _, component = connected_components(graph, directed=False)
@@ -186,13 +189,18 @@ def shared_events(
 ) -> SharedEvents:
     """Count the events of ``(rows,)`` `event` at ``(rows,)`` `product`, numbers below `products`.
 
-    Rows with a negative product number are left out.
+    Rows of one event must be neighbours; those with a negative product number are left out.
     """
     known = product >= 0
-    numbers, _ = pd.factorize(event[known])
+    starts = run_starts(event[known])
+    copies = np.diff(starts, append=np.count_nonzero(known))
+    several = np.repeat(copies > 1, copies)
+    counts = np.bincount(product[known][~several], minlength=products)
     # Each event and product once; one number a pair is found faster than rows.
     width = max(products, 1)
-    number, node = np.divmod(pd.unique(numbers * width + product[known]), width)
+    number = np.repeat(np.arange(len(starts)), copies)[several]
+    number, node = np.divmod(pd.unique(number * width + product[known][several]), width)
+    counts += np.bincount(node, minlength=products)
     spread = np.bincount(number)[number]
     copied = (spread > 1) & (spread <= MAX_EVENT_PRODUCTS)
     number, _ = pd.factorize(number[copied])
@@ -201,7 +209,7 @@ def shared_events(
         shape=(number.max(initial=-1) + 1, products),
     )
     return SharedEvents(
-        counts=np.bincount(node, minlength=products),
+        counts=counts,
         pairs=sparse.triu(stands_on.T @ stands_on, k=1).tocsr(),
     )
 

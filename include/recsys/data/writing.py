@@ -19,7 +19,7 @@ from scipy import sparse
 
 from recsys.data import schema
 from recsys.data.dataset import SEGMENT, Dataset
-from recsys.data.events import one_chunk
+from recsys.data.events import distinct_texts, one_chunk
 from recsys.data.hashing import bytes_of
 from recsys.publishing import sha256_of, write_json, write_text
 
@@ -142,16 +142,20 @@ def _pickled(users: pd.DataFrame) -> Callable[[Path], None]:
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
-            pickle.dump({name: _plain(column) for name, column in users.items()}, file, protocol=5)
+            columns = {str(name): _plain(str(name), column) for name, column in users.items()}
+            pickle.dump(columns, file, protocol=5)
 
     return write
 
 
-def _plain(column: pd.Series) -> NDArray:
+def _plain(name: str, column: pd.Series) -> NDArray:
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return column.dt.tz_localize(None).to_numpy()
     if column.dtype != "str":
         return column.to_numpy()
+    if name in _REPETITIVE:
+        texts = distinct_texts(column)
+        return _plain_texts(texts.dictionary)[texts.indices.to_numpy()]
     return _plain_texts(one_chunk(column))
 
 

@@ -80,7 +80,7 @@ def test_a_burst_across_the_border_of_two_spans_is_found(make_view):
     assert (score_comments(make_view(rows), CONFIG).campaign_users == 8).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     rows=st.lists(
         st.tuples(

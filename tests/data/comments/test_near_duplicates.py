@@ -58,7 +58,7 @@ def test_a_campaign_in_many_spellings_scores_low(make_view):
     assert score_comments(make_view(rows), CONFIG).quality.max() < 0.1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     texts=st.lists(
         st.sampled_from([ORIGINAL, ORIGINAL + " nhé", "x" + ORIGINAL, "khác hẳn nhau hoàn toàn đó"])

@@ -160,7 +160,7 @@ def test_an_empty_view_is_scored(settings, make_view):
     assert scores.quality.dtype == np.float32
 
 
-@settings_of_hypothesis(max_examples=15, deadline=None)
+@settings_of_hypothesis(max_examples=15)
 @given(cuts=st.lists(st.integers(1, 399), max_size=4), seed=st.integers(0, 1000))
 def test_whatever_the_order_and_batches_of_arrival_the_scores_are_the_same(
     tmp_path_factory, make_shop, cuts, seed
