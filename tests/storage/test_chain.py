@@ -38,6 +38,7 @@ from tests.backup.test_drill import recsys
 from tests.conftest import find_free_port
 from tests.data.comments.conftest import make_shop, make_view  # noqa: F401
 from tests.data.shop import END, interval, refresh, row, write_shop
+from tests.live_stack import wait_for as eventually
 from tests.maintenance.ageing import aged
 from tests.models.shop import ITEMS, taste_interactions
 from tests.serving.service_process import running_service, start_service, wait_for
@@ -407,7 +408,8 @@ def test_a_running_service_goes_on_while_the_bucket_is_away(tmp_path, monkeypatc
         assert answer.status_code == 409, answer.text
         assert answers(port) == before
         assert process.poll() is None
-        assert "A recurring duty failed" in output.read_text()
+        # The duty repeats its request for some seconds, with pauses of random length, and gives up.
+        eventually(lambda: "A recurring duty failed" in output.read_text(), 20, "a failed duty")
     finally:
         stop(process)
 
