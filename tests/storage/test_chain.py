@@ -343,9 +343,8 @@ def test_without_a_bucket_there_is_nothing_to_move(settings, command):
     assert "names no bucket" in done.stderr
 
 
-def test_the_steps_of_a_refresh_may_run_on_different_machines(jobs, front, bucket, s3_address):
-    write_shop(jobs, [row(f"u{user}", user % 5) for user in range(20)])
-    push_state(jobs)  # raw files are in the bucket
+def run_steps(machines):
+    """The tasks of one refresh, each on a machine; what the last one returns."""
     steps = [
         lambda settings, work: plan_refresh(settings, work, interval()),
         ingest,
@@ -353,10 +352,17 @@ def test_the_steps_of_a_refresh_may_run_on_different_machines(jobs, front, bucke
         assemble,
         publish_version,
     ]
-    for number, step in enumerate(steps):
-        settings = (jobs, front)[number % 2]
+    summary = {}
+    for settings, step in zip(machines, steps, strict=True):
         with handed_over(settings, work_folder(settings, "scheduled__2025")) as work:
             summary = step(settings, work)
+    return summary
+
+
+def test_the_steps_of_a_refresh_may_run_on_different_machines(jobs, front, bucket, s3_address):
+    write_shop(jobs, [row(f"u{user}", user % 5) for user in range(20)])
+    push_state(jobs)  # raw files are in the bucket
+    summary = run_steps([jobs, front, jobs, front, jobs])
     assert summary["published"]
     version = current_version(front)
     assert version.version_id == summary["version_id"]
@@ -367,6 +373,17 @@ def test_the_steps_of_a_refresh_may_run_on_different_machines(jobs, front, bucke
     later = datetime.now(UTC) + timedelta(minutes=1)
     open_store(jobs).discard_older("data/work", later)
     assert not [key for key in objects(s3_address, bucket) if key.startswith("data/work/")]
+
+
+def test_a_refresh_that_is_cleared_may_end_on_a_machine_that_built_the_version(jobs, front):
+    write_shop(jobs, [row(f"u{user}", user % 5) for user in range(20)])
+    push_state(jobs)
+    first = run_steps([jobs, jobs, jobs, front, jobs])
+    current_version(front)
+    again = run_steps([jobs, jobs, jobs, jobs, front])
+    assert not again["new_version"]
+    assert again["version_id"] == first["version_id"]
+    current_version(front).verify()
 
 
 def test_a_step_that_fails_hands_nothing_on(jobs, front):

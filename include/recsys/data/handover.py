@@ -19,6 +19,8 @@ def handed_over(settings: Settings, work: Path) -> Iterator[Path]:
 
     On one machine this does nothing. In a bucket, what the block wrote is shared and what it
     removed goes. A block that fails hands nothing on; its repetition replaces what it wrote.
+    What this machine has kept from earlier and the last task did not leave goes before the block:
+    a version that another machine published meanwhile must not be taken for a finished one.
     """
     store = open_store(settings)
     if not store.shared:
@@ -26,6 +28,7 @@ def handed_over(settings: Settings, work: Path) -> Iterator[Path]:
         return
     key = work.relative_to(settings.home).as_posix()
     store.mirror(key, key)
+    _drop_all_but(work, store.files(key))
     _make_links(work)
     before = _states(work)
     yield work
@@ -35,6 +38,16 @@ def handed_over(settings: Settings, work: Path) -> Iterator[Path]:
         store.share(f"{key}/{name}")
     for name in sorted(before.keys() - after.keys()):
         store.discard(f"{key}/{name}")
+
+
+def _drop_all_but(work: Path, names: set[str]) -> None:
+    """Remove other files, all links (they are made anew) and the folders that are empty then."""
+    for path in sorted(work.rglob("*"), reverse=True):  # what is in a folder before the folder
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        elif path.is_symlink() or path.relative_to(work).as_posix() not in names:
+            path.unlink()
 
 
 def _states(work: Path) -> dict[str, tuple[int, int]]:

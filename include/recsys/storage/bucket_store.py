@@ -248,6 +248,9 @@ class BucketStore:
                 raise DamagedError(f"{self._bucket.address(key)}: lies outside the state root")
         _at_once(bring, written)
 
+    def files(self, prefix: str) -> set[str]:
+        return {key.removeprefix(f"{prefix}/") for key in self._bucket.below(prefix)}
+
     def discard(self, key: str) -> None:
         self._bucket.delete([key])
 

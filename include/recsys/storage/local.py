@@ -103,6 +103,10 @@ class LocalStore:
     def mirror(self, prefix: str, into: str) -> None:
         """Nothing: there is only one place."""
 
+    def files(self, prefix: str) -> set[str]:
+        folder = self._home / prefix
+        return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
     def discard(self, key: str) -> None:
         """Nothing: who moves the file has taken it away from all."""
 

@@ -102,6 +102,9 @@ class Store(Protocol):
     def mirror(self, prefix: str, into: str) -> None:
         """Copy files below `prefix` that are new or newer in the store to below `into` here."""
 
+    def files(self, prefix: str) -> set[str]:
+        """Paths of the shared files below `prefix`, relative to it."""
+
     def discard(self, key: str) -> None:
         """Take a shared file away from all machines; copies in state roots stay."""
 
