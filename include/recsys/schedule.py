@@ -17,13 +17,15 @@ CONFIG_NAME = "scheduler_config.json"
 class JobSchedule(ConfigModel):
     """When a job runs and how long it may take.
 
-    The timeout counts from the start of a run, the deadline from the moment it was queued.
+    The timeout counts from the start of a run, the deadline from the moment it was queued. With
+    `queue`, only Celery workers that listen to it run the job's tasks.
     """
 
     enabled: bool = True
     cron: str
     timeout_minutes: float = Field(gt=0)
     deadline_minutes: float = Field(gt=0)
+    queue: str | None = Field(default=None, min_length=1)
 
     @field_validator("cron")
     @classmethod

@@ -33,6 +33,7 @@ def _dag(dag: Any) -> dict[str, Any]:
         "tasks": {
             task.task_id: {
                 "pool": task.pool,
+                "queue": task.queue,
                 "retries": task.retries,
                 "has_failure_callback": bool(task.on_failure_callback),
             }

@@ -127,25 +127,31 @@ def test_nothing_imports_from_dags(path):
     assert not [s for s in sources if f"dags.{path.stem}" in s.read_text(encoding="utf-8")]
 
 
-def test_a_bad_schedule_is_an_import_error_that_names_the_key(tmp_path):
+def inspect_with(tmp_path: Path, job: str, **changes: Any) -> dict[str, Any]:
+    """The DAG folder, with changes to the schedule of one job."""
     config = tmp_path / "home" / "config"
     config.mkdir(parents=True)
     schedule = json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())
-    schedule["jobs"]["data_refresh"]["cron"] = "at two o'clock"
+    schedule["jobs"][job] |= changes
     (config / "scheduler_config.json").write_text(json.dumps(schedule))
     home = str(tmp_path / "home")
-    bag = inspect(REPOSITORY / "dags", tmp_path / "airflow", RECSYS_HOME=home)
+    return inspect(REPOSITORY / "dags", tmp_path / "airflow", RECSYS_HOME=home)
+
+
+def test_a_bad_schedule_is_an_import_error_that_names_the_key(tmp_path):
+    bag = inspect_with(tmp_path, "data_refresh", cron="at two o'clock")
     assert bag["dags"] == {}
     assert all("jobs.data_refresh.cron" in error for error in bag["import_errors"].values())
 
 
 def test_a_disabled_job_stays_visible_without_a_schedule(tmp_path):
-    config = tmp_path / "home" / "config"
-    config.mkdir(parents=True)
-    schedule = json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())
-    schedule["jobs"]["drift_detection"]["enabled"] = False
-    (config / "scheduler_config.json").write_text(json.dumps(schedule))
-    home = str(tmp_path / "home")
-    bag = inspect(REPOSITORY / "dags", tmp_path / "airflow", RECSYS_HOME=home)
+    bag = inspect_with(tmp_path, "drift_detection", enabled=False)
     assert bag["import_errors"] == {}
     assert bag["dags"]["drift_detection"]["timetable"] == "NullTimetable"
+
+
+def test_all_tasks_of_a_job_with_a_queue_are_for_the_workers_that_listen_to_it(tmp_path):
+    dags = inspect_with(tmp_path, "drift_detection", queue="records")["dags"]
+    queues = {job: {task["queue"] for task in dag["tasks"].values()} for job, dag in dags.items()}
+    assert queues.pop("drift_detection") == {"records"}
+    assert set.union(*queues.values()) == {"default"}

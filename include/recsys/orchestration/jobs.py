@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = None) -> DAG:
     """The DAG of `job`, to be filled with tasks.
 
-    Schedule, timeout and deadline come from ``config/scheduler_config.json``; a job that is
+    Schedule, timeout, deadline and queue come from ``config/scheduler_config.json``; a job that is
     switched off there keeps its DAG, without a schedule. Tasks run in the job's own single-slot
     pool, and one run at a time.
 
@@ -63,6 +63,7 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
             "retries": 1,
             "retry_delay": timedelta(seconds=10),
             "on_failure_callback": callbacks.task_failed,
+            **({"queue": timing.queue} if timing.queue else {}),
         },
         params=dict(params or {}),
         tags=[TAG],
