@@ -38,7 +38,7 @@ test: $(VENV)/.installed-dev s3-server cluster-packages ## Check style and types
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
-cluster-test: $(VENV)/.installed-dev cluster-packages ## Run the production shape's tests alone
+cluster-test: $(VENV)/.installed-dev s3-server cluster-packages ## Run the production shape's tests alone
 	@$(BIN)/python -m pytest tests/cluster $(PYTEST_OPTIONS)
 
 cluster-packages: $(VENV)/.installed-cluster

@@ -1,6 +1,7 @@
 """The containers of docker-compose.yaml as plain processes of this machine.
 
-Commands and environments are the compose file's, only addresses and folders differ. The supervisor
+Commands and environments are the compose file's, only addresses and folders differ: the processes
+of one machine share a state root, machines share nothing but a bucket. The supervisor
 starts again what dies, as the containers' restart policy does; a worker that was killed stays away,
 as if its host were gone.
 """
@@ -10,6 +11,7 @@ import functools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,13 +24,22 @@ from typing import Any
 import psutil
 import psycopg2
 import pytest
+from celery import Celery
 from supervisor.xmlrpc import SupervisorTransport
 
 from recsys.orchestration.client import AirflowClient
 from recsys.orchestration.component import end_processes, session_processes
 from recsys.settings import REPOSITORY, Settings
 from recsys.tracking import PipelineTracker
-from tests.cluster.shape import CONTAINER_OF, SCHEDULERS, WORKERS, Shape, make_shape
+from tests.cluster.shape import (
+    CONTAINER_OF,
+    DEFAULT_QUEUE,
+    MAIN,
+    SCHEDULERS,
+    WORKERS,
+    Shape,
+    make_shape,
+)
 from tests.live_stack import wait_for
 from tests.test_compose import DOCKER
 
@@ -85,10 +96,19 @@ def find_servers() -> Servers:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster: its processes by name, and what one asks of it."""
+    """A running cluster: its processes by name, and what one asks of it.
+
+    Attributes
+    ----------
+    settings
+        Of the machine with the schedulers: its state root has the record of runs.
+    onlooker
+        Of a machine without a process: what it sees is in the bucket.
+    """
 
     folder: Path
     settings: Settings
+    onlooker: Settings
     shape: Shape
     environments: Mapping[str, Mapping[str, str]]
 
@@ -137,6 +157,23 @@ class Cluster:
         """0 if it does not run."""
         return int(self.supervisor.getProcessInfo(name)["pid"])
 
+    def tasks_on(self, worker: str, job: str, run_id: str) -> set[str]:
+        """The tasks of a run that the worker has begun: their logs are on its machine."""
+        logs = Path(self.environments[worker]["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
+        folders = (logs / f"dag_id={job}" / f"run_id={run_id}").glob("task_id=*")
+        return {folder.name.removeprefix("task_id=") for folder in folders}
+
+    @contextlib.contextmanager
+    def without_new_tasks(self, worker: str) -> Iterator[None]:
+        """The worker finishes what it has and takes nothing more for the block."""
+        broker = self.environments[worker]["AIRFLOW__CELERY__BROKER_URL"]
+        command: dict[str, Any] = {"destination": [f"{worker}@{socket.gethostname()}"]}
+        command |= {"reply": True, "timeout": 10}
+        with Celery(broker=broker) as app:
+            assert app.control.cancel_consumer(DEFAULT_QUEUE, **command)
+            yield
+            assert app.control.add_consumer(DEFAULT_QUEUE, **command)
+
     def worker_of(self, pid: int) -> str | None:
         """The worker that the process of a task belongs to."""
         for name in WORKERS:
@@ -162,15 +199,15 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster(settings: Settings) -> Iterator[Cluster]:
+def running_cluster(machines: Mapping[str, Settings], onlooker: Settings) -> Iterator[Cluster]:
     """Everything, with two schedulers, for the block; nothing of it runs afterwards."""
     servers = find_servers()
     # The database's own user has to get in: pytest's folders are closed to others.
     folder = Path(tempfile.mkdtemp(prefix="recsys-cluster-"))
     folder.chmod(0o755)
-    shape = make_shape(settings.home, folder)
+    shape = make_shape({name: settings.home for name, settings in machines.items()}, folder)
     environments = {name: shape.environment(name) for name in CONTAINER_OF}
-    cluster = Cluster(folder, settings, shape, environments)
+    cluster = Cluster(folder, machines[MAIN], onlooker, shape, environments)
     try:
         _create_database(servers, cluster)
         _start_supervisor(servers, cluster)

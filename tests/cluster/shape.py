@@ -12,6 +12,7 @@ import yaml
 
 from recsys.settings import REPOSITORY
 from tests.conftest import find_free_port
+from tests.storage.buckets import CREDENTIALS
 from tests.test_compose import COMPOSE, DOCKER, VARIABLE
 
 PORTS = ("postgres", "valkey", "api-server", "service-1", "service-2")
@@ -24,13 +25,24 @@ CONTAINER_OF = {
     **dict.fromkeys(WORKERS, "worker"),
     **{name: name for name in ("api-server", "dag-processor", "triggerer", *REPLICAS)},
 }
+# The compose file has one host with one volume. Here every worker and every service has a machine
+# with a state root of its own; the first worker's is Airflow's own, with the record of runs.
+MAIN = "main"
+MACHINE_OF = dict.fromkeys(CONTAINER_OF, MAIN) | {
+    "worker-2": "second",
+    "service-1": "front-1",
+    "service-2": "front-2",
+}
+MACHINES = tuple(dict.fromkeys(MACHINE_OF.values()))
+# Jobs that work on files that only the first machine has go to a queue of its worker's own.
+DEFAULT_QUEUE, RECORDS_QUEUE = "default", "records"
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Where everything listens, and the variables of ``docker/cluster.env``."""
+    """State roots by machine, where everything listens, the variables of ``cluster.env``."""
 
-    home: Path
+    homes: Mapping[str, Path]
     ports: Mapping[str, int]
     variables: Mapping[str, str]
 
@@ -39,21 +51,23 @@ class Shape:
 
     def environment(self, process: str) -> dict[str, str]:
         """The whole environment of a process: the machine's, the image's, the container's."""
+        home = self.homes[MACHINE_OF[process]]
         machine = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("AIRFLOW", "RECSYS_"))
+            if not name.startswith(("AIRFLOW", "RECSYS_", "AWS_"))
         }
-        service = _services()[CONTAINER_OF[process]]
-        container = {
-            name: self._place(value)
-            for name, value in service["environment"].items()
-            if value is not None
+        named = _services()[CONTAINER_OF[process]]["environment"]
+        # Without a value in the file, a variable is passed on if it is set.
+        values = {
+            name: self.variables.get(name) if value is None else self._place(value, home)
+            for name, value in named.items()
         }
+        container = {name: value for name, value in values.items() if value is not None}
         own = {
             "PYTHONPATH": f"{REPOSITORY / 'include'}:{REPOSITORY}",
-            "RECSYS_HOME": str(self.home),
-            "AIRFLOW_HOME": str(self.home / ".airflow"),
+            "RECSYS_HOME": str(home),
+            "AIRFLOW_HOME": str(home / ".airflow"),
             "HF_HUB_OFFLINE": "1",
             "AIRFLOW__API__PORT": str(self.ports["api-server"]),
             # Containers have network stacks of their own; here each needs a port of its own.
@@ -71,6 +85,8 @@ class Shape:
         if process in WORKERS:
             # Containers have host names of their own, from which Celery makes the worker's name.
             words += ["--celery-hostname", f"{process}@%h"]
+        if process in WORKERS and MACHINE_OF[process] == MAIN:
+            words += ["--queues", f"{DEFAULT_QUEUE},{RECORDS_QUEUE}"]
         return words
 
     def broker_command(self, server: str) -> str:
@@ -79,11 +95,11 @@ class Shape:
         line = line.replace("valkey-server", server)
         return f"{line} --bind 127.0.0.1 --port {self.ports['valkey']}"
 
-    def _place(self, text: str) -> str:
+    def _place(self, text: str, home: Path) -> str:
         text = VARIABLE.sub(lambda found: self.variables.get(found[1]) or found[3] or "", text)
         for there, here in {
             "/app/": f"{REPOSITORY}/",
-            "/state": str(self.home),
+            "/state": str(home),
             "@postgres/": f"@127.0.0.1:{self.ports['postgres']}/",
             "@valkey:6379": f"@127.0.0.1:{self.ports['valkey']}",
             "http://api-server:8080": self.address("api-server"),
@@ -96,7 +112,7 @@ class Shape:
         return text
 
 
-def make_shape(home: Path, folder: Path) -> Shape:
+def make_shape(homes: Mapping[str, Path], folder: Path) -> Shape:
     """Free ports, and fresh secrets by ``docker/write_env.py`` in `folder`."""
     for name in ("write_env.py", "cluster.env.example"):
         (folder / name).write_bytes((DOCKER / name).read_bytes())
@@ -104,8 +120,8 @@ def make_shape(home: Path, folder: Path) -> Shape:
     lines = (folder / "cluster.env").read_text(encoding="utf-8").splitlines()
     ports = {name: find_free_port() for name in PORTS}
     variables = dict(line.split("=", 1) for line in lines if line and line[0] != "#")
-    variables["AIRFLOW_PORT"] = str(ports["api-server"])
-    return Shape(home, ports, variables)
+    variables |= CREDENTIALS | {"AIRFLOW_PORT": str(ports["api-server"])}
+    return Shape(homes, ports, variables)
 
 
 def _services() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The production shape at work: PostgreSQL, Celery, two schedulers, two workers, two services.
 
+Each worker and each service has a state root of its own, and a bucket is all that they share.
 The tests follow the life of one cluster and run in this order.
 """
 
@@ -18,6 +19,7 @@ from recsys.orchestration.mirror import tracker_id
 from recsys.registry import Registry
 from recsys.schedule import load_schedule
 from tests.cluster.native import Cluster
+from tests.cluster.shape import WORKERS
 from tests.live_stack import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -41,7 +43,8 @@ class Chain:
 @pytest.fixture(scope="session")
 def chain(cluster: Cluster) -> Chain:
     runs = {"data_refresh": cluster.client.trigger("data_refresh")}
-    end_of(cluster, "data_refresh", runs["data_refresh"])
+    with cluster.without_new_tasks(first_worker_of(cluster, "data_refresh", runs["data_refresh"])):
+        end_of(cluster, "data_refresh", runs["data_refresh"])
     runs["model_training"] = cluster.client.trigger("model_training")
     task = running_task(cluster, "model_training", runs["model_training"], "train")
     worker = cluster.worker_of(task["pid"])
@@ -67,20 +70,32 @@ def test_the_chain_succeeds_although_a_worker_is_killed_in_mid_training(cluster,
     assert tries == {chain.cut: 2, 1 - chain.cut: 1}
 
 
+def test_the_tasks_of_a_refresh_met_only_in_the_bucket(cluster, chain):
+    first, second = (
+        cluster.tasks_on(worker, "data_refresh", chain.runs["data_refresh"]) for worker in WORKERS
+    )
+    assert first
+    assert second
+    assert first | second == {
+        *("plan", "ingest", "score_comments", "assemble", "publish", "report_quality")
+    }
+    current_version(cluster.onlooker).verify()
+
+
 def test_the_killed_training_left_one_model_of_each_type(cluster, chain):
-    entries = Registry(cluster.settings).list()
+    entries = Registry(cluster.onlooker).list()
     assert sorted(entry.model_type for entry in entries) == ["als", "item_knn"]
-    published = current_version(cluster.settings).version_id
+    published = current_version(cluster.onlooker).version_id
     assert {entry.data_version for entry in entries} == {published}
 
 
 def test_both_services_serve_the_best_model_and_answer_alike(cluster, chain):
-    best = Registry(cluster.settings).current_best()
+    best = Registry(cluster.onlooker).current_best()
     assert best is not None
     replicas = [cluster.shape.address(name) for name in ("service-1", "service-2")]
     served = [requests.get(f"{url}/model_info", timeout=10).json()["model_id"] for url in replicas]
     assert served == [best.model_id] * 2
-    interactions = current_version(cluster.settings).interactions(["user_id"])
+    interactions = current_version(cluster.onlooker).interactions(["user_id"])
     customer = str(interactions["user_id"].value_counts().index[0])
     answers = [
         requests.post(f"{url}/recommend", json={"user_id": customer, "topk": 5}, timeout=10).json()
@@ -115,13 +130,13 @@ def test_every_run_is_mirrored_once_with_two_schedulers_at_work(cluster, chain):
 
 
 def test_a_run_ends_right_although_a_scheduler_is_killed_and_the_database_restarted(cluster, chain):
-    before = current_version(cluster.settings).version_id
+    before = current_version(cluster.onlooker).version_id
     run_id = cluster.client.trigger("data_refresh", {"force_full": True})
     running_task(cluster, "data_refresh", run_id)
     cluster.kill("scheduler-1")
     cluster.restart_database()
     assert end_of(cluster, "data_refresh", run_id) == "success"
-    assert current_version(cluster.settings).version_id != before
+    assert current_version(cluster.onlooker).version_id != before
     for name in ("api-server", "scheduler-1", "dag-processor", "triggerer"):
         wait_for(lambda name=name: cluster.is_well(name), 60, f"{name} is well again")
     cluster.run("-m", "recsys", "tracker", "reconcile")
@@ -138,6 +153,8 @@ def test_maintenance_cleans_airflows_records_from_a_worker(cluster, chain):
     summary = cluster.client.returned_values("maintenance", run_id)["summarise"]
     assert summary["removed"]["Airflow's records"]["count"] == aged
     assert not cluster.execute(old)
+    # The record of runs, which it cleans as well, is on the first worker's machine.
+    assert not cluster.tasks_on("worker-2", "maintenance", run_id)
 
 
 def running_task(
@@ -153,6 +170,16 @@ def running_task(
         return None
 
     return dict(wait_for(find, 60, f"a task of {job} runs"))
+
+
+def first_worker_of(cluster: Cluster, job: str, run_id: str) -> str:
+    """The worker that the run's first task landed on."""
+
+    def find() -> str | None:
+        found = [worker for worker in WORKERS if cluster.tasks_on(worker, job, run_id)]
+        return found[0] if found else None
+
+    return str(wait_for(find, 60, f"a task of {job} is begun"))
 
 
 def end_of(cluster: Cluster, job: str, run_id: str) -> str:
