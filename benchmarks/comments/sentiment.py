@@ -21,7 +21,7 @@ import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from recsys.content.text import fold_series
+from recsys.content.text_columns import fold_series
 from recsys.data.comments.config import CommentConfig
 from recsys.data.comments.evaluation import NEGATIVE_RATING, auc_with_interval, calibration_error
 from recsys.data.comments.features import describe

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys.content.text import normalise_series
+from recsys.content.text_columns import normalise_series
 from recsys.data.schema import DESCRIPTION, PRODUCT_NAME
 from recsys.errors import InputError
 

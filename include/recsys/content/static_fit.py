@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from recsys.content.config import StaticConfig
 from recsys.content.static_encoder import BLOCK, FloatArray, StaticEncoder, tokenize
-from recsys.content.text import fold_series
+from recsys.content.text_columns import fold_series
 from recsys.errors import InputError
 
 _UNKNOWN = "[UNK]"

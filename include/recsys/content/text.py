@@ -5,31 +5,25 @@ with the tone on either vowel (``hòa``, ``hoà``), with an Icelandic ``ð`` for
 invisible characters copied from web pages. `normalise` settles all that and keeps the accents;
 `fold` also drops accents and case, because half of all queries are typed without them.
 
-Both exist for one text and, as ``*_series``, for a column: the column form runs in Arrow's
-kernels and gives the same result.
+`recsys.content.text_columns` does the same to whole columns.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 # Zero-width space, soft hyphen, word joiner, byte order mark, replacement character and lone
 # surrogates carry no meaning. The zero-width joiner stays: it holds emoji together.
-_INVISIBLE = "\u200b\u00ad\u2060\ufeff\ufffd"
-_REMOVED = re.compile(f"[{_INVISIBLE}\ud800-\udfff]+")
+INVISIBLE = "\u200b\u00ad\u2060\ufeff\ufffd"
+_REMOVED = re.compile(f"[{INVISIBLE}\ud800-\udfff]+")
 _BLANK = re.compile(r"[\x00-\x20\x7f-\xa0\s]+")
 _TONES = "\u0300\u0301\u0303\u0309\u0323"
 # In decomposed text: the tone written on the first of o+a, o+e, u+y goes to the second vowel,
 # behind the circumflex or breve that may follow it.
-_EARLY_TONE = re.compile(
+EARLY_TONE = re.compile(
     f"([oO])([{_TONES}])([aAeE][\u0302\u0306]?)|([uU])([{_TONES}])([yY])",
 )
-_MOVED_TONE = r"\1\3\2\4\6\5"
-_ACCENTS = re.compile("[\u0300-\u036f]+")
+MOVED_TONE = r"\1\3\2\4\6\5"
+ACCENTS = re.compile("[\u0300-\u036f]+")
 _D_VARIANTS = str.maketrans({"ð": "đ", "Ð": "Đ", "Ɖ": "Đ", "ɖ": "đ"})
 
 
@@ -44,7 +38,7 @@ def normalise(text: str) -> str:
     if text.isascii():
         return text
     text = unicodedata.normalize("NFD", text.translate(_D_VARIANTS))
-    text = _EARLY_TONE.sub(_MOVED_TONE, text)
+    text = EARLY_TONE.sub(MOVED_TONE, text)
     return unicodedata.normalize("NFC", text)
 
 
@@ -56,50 +50,7 @@ def fold(text: str) -> str:
     """
     text = normalise(text)
     if not text.isascii():
-        text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
+        text = ACCENTS.sub("", unicodedata.normalize("NFKD", text))
         text = unicodedata.normalize("NFC", text.replace("đ", "d").replace("Đ", "d"))
         text = _BLANK.sub(" ", text).strip(" ")  # a lone accent leaves the blank it stood on
     return text.lower()
-
-
-def normalise_series(texts: pd.Series) -> pd.Series:
-    """`normalise` for each text; missing ones become ``""``. Keeps index and name."""
-    return _on_distinct(_normalise_array, texts)
-
-
-def fold_series(texts: pd.Series) -> pd.Series:
-    """`fold` for each text; missing ones become ``""``. Keeps index and name."""
-    return _on_distinct(_fold_array, texts)
-
-
-def _normalise_array(texts: pa.Array) -> pa.Array:
-    texts = pc.replace_substring_regex(texts, f"[{_INVISIBLE}]+", "")
-    texts = _single_blanks(texts)
-    texts = pc.replace_substring_regex(texts, "[ðɖ]", "đ")
-    texts = pc.replace_substring_regex(texts, "[ÐƉ]", "Đ")
-    texts = pc.utf8_normalize(texts, form="NFD")
-    texts = pc.replace_substring_regex(texts, _EARLY_TONE.pattern, _MOVED_TONE)
-    return pc.utf8_normalize(texts, form="NFC")
-
-
-def _fold_array(texts: pa.Array) -> pa.Array:
-    texts = pc.utf8_normalize(_normalise_array(texts), form="NFKD")
-    texts = pc.replace_substring_regex(texts, _ACCENTS.pattern, "")
-    texts = pc.replace_substring_regex(texts, "[đĐ]", "d")
-    return pc.utf8_lower(_single_blanks(pc.utf8_normalize(texts, form="NFC")))
-
-
-def _single_blanks(texts: pa.Array) -> pa.Array:
-    texts = pc.replace_substring_regex(texts, r"[\x00-\x20\x7f-\x{a0}\p{Z}]+", " ")
-    return pc.utf8_trim(texts, " ")
-
-
-def _on_distinct(transform: Callable[[pa.Array], pa.Array], texts: pd.Series) -> pd.Series:
-    """`transform` of each text, computed once for each distinct one: reviews are often copies."""
-    codes, distinct = pd.factorize(texts.astype(object).fillna(""))
-    try:
-        array = pa.array(distinct.to_numpy(dtype=object), type=pa.large_string())
-    except UnicodeEncodeError:  # lone surrogates, from broken JSON escapes
-        array = pa.array(distinct.map(normalise), type=pa.large_string())
-    changed = transform(array).take(pa.array(codes))
-    return pd.Series(changed, index=texts.index, name=texts.name, dtype="str")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from recsys.content.text import fold_series, normalise_series
+from recsys.content.text_columns import fold_series, normalise_series
 from recsys.data.events import run_starts
 from recsys.data.schema import BRAND, COMMENT, EVENT, FAMILY, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys.content.text import fold_series
+from recsys.content.text_columns import fold_series
 from recsys.data.comments.near_duplicates import BANDS, bands
 from recsys.data.comments.shingles import Int64, UInt64, bytes_of
 

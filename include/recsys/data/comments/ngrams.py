@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from recsys.content.text import fold_series, normalise_series
+from recsys.content.text_columns import fold_series, normalise_series
 from recsys.data.comments.shingles import MULTIPLIER, Int64, UInt64, windows
 from recsys.data.comments.teencode import spelled_out
 

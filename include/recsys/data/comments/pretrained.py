@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys.content.text import normalise_series
+from recsys.content.text_columns import normalise_series
 from recsys.data.comments.config import PretrainedConfig
 from recsys.data.comments.features import Float32
 from recsys.data.comments.shingles import UInt64

@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from recsys.content.text import fold_series
+from recsys.content.text_columns import fold_series
 from recsys.data.comments import ngrams
 from recsys.data.comments.config import LearnedConfig
 from recsys.data.comments.evaluation import measure
