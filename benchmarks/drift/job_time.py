@@ -28,7 +28,7 @@ from recsys.data.sample import write_sample_shop
 from recsys.data.versions import current_version
 from recsys.models.als import Als
 from recsys.models.artifacts import save_artifact
-from recsys.models.histories import histories_from_frame
+from recsys.models.history_frames import histories_from_frame
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
 from recsys.settings import Settings

@@ -9,7 +9,7 @@ from recsys.drift.events import Week
 from recsys.drift.model import PastModel, Prediction, check_model, model_before
 from recsys.models.als import Als
 from recsys.models.artifacts import load_artifact, save_artifact
-from recsys.models.histories import histories_from_frame
+from recsys.models.history_frames import histories_from_frame
 from recsys.registry import Registry
 from recsys.settings import Settings
 from tests.drift.shop import MONDAY, WEEK, ZONE

@@ -18,7 +18,8 @@ from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut, rank_targets
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.base import Histories
-from recsys.models.histories import histories_from_codes, seconds
+from recsys.models.histories import histories_from_codes
+from recsys.models.history_frames import seconds
 from recsys.models.popularity import RecentPopularity
 from recsys.models.storage import read_array
 from recsys.registry import Entry, Registry

@@ -15,7 +15,8 @@ from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut
 from recsys.evaluation.windows import Window, rolling_windows
 from recsys.models.base import Histories, IntArray
-from recsys.models.histories import histories_from_frame, take_users
+from recsys.models.histories import take_users
+from recsys.models.history_frames import histories_from_frame
 
 COLUMNS = [
     schema.USER,

@@ -13,7 +13,8 @@ import pandas as pd
 from recsys.data import schema
 from recsys.evaluation.ranking import HeldOut
 from recsys.models.base import Histories
-from recsys.models.histories import histories_from_frame, take_users
+from recsys.models.histories import take_users
+from recsys.models.history_frames import histories_from_frame
 
 WINDOWS = 4
 LENGTH = pd.Timedelta(days=90)

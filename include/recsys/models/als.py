@@ -4,15 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from scipy import sparse
 
 from recsys.errors import InputError
 from recsys.models.base import FloatArray, Histories, Progress
 from recsys.models.factor_model import FactorModel
-from recsys.models.histories import interaction_matrix, strength, users_of_several
+from recsys.models.histories import strength
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class AlsParameters:
             )
 
 
-Trainer = Callable[[sparse.csr_matrix, AlsParameters, int], FloatArray]
+Trainer = Callable[["sparse.csr_matrix", AlsParameters, int], FloatArray]
 """``(items, factors)`` of a ``(users, items)`` matrix of confidences, for one random seed."""
 
 
@@ -66,6 +68,8 @@ class Als(FactorModel[AlsParameters]):
         return self
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
+        from recsys.models.matrices import interaction_matrix, users_of_several
+
         chosen = self._parameters
         matrix = interaction_matrix(histories, items, chosen.alpha * strength(histories))
         matrix = users_of_several(matrix)
@@ -77,7 +81,7 @@ class Als(FactorModel[AlsParameters]):
 
     def train_here(
         self,
-        matrix: sparse.csr_matrix,
+        matrix: "sparse.csr_matrix",
         chosen: AlsParameters,
         seed: int,
         progress: Progress | None,

@@ -8,12 +8,7 @@ import numpy as np
 
 from recsys.models.base import FloatArray, Histories, Progress, TimeArray
 from recsys.models.factor_model import FactorModel
-from recsys.models.histories import (
-    interaction_matrix,
-    keep_entries,
-    strength,
-    users_of_several,
-)
+from recsys.models.histories import keep_entries, strength
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,8 @@ class Bpr(FactorModel[BprParameters]):
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
         from implicit.cpu.bpr import BayesianPersonalizedRanking
+
+        from recsys.models.matrices import interaction_matrix, users_of_several
 
         chosen = self._parameters
         draws = np.random.default_rng(self._seed).random(len(histories.items))

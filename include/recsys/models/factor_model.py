@@ -1,13 +1,15 @@
-"""What the matrix factorisations share: training by `implicit`, fold-in, scores and files."""
+"""What the matrix factorisations share: training by `implicit`, fold-in, scores and files.
+
+Fitting imports `implicit` and SciPy where it needs them: whoever only scores carries neither.
+"""
 
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
-from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from recsys.errors import InputError
@@ -22,6 +24,9 @@ from recsys.models.storage import (
     write_array,
     write_parameters,
 )
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 class FoldInParameters(Protocol):
@@ -118,7 +123,7 @@ class FactorModel(ABC, Generic[ParametersT]):
         self._fold_ins = [FoldIn(block, self._held_back) for block in blocks]
 
     def _train(
-        self, make: Callable[[], Any], matrix: sparse.csr_matrix, report: Callable[..., None]
+        self, make: Callable[[], Any], matrix: "sparse.csr_matrix", report: Callable[..., None]
     ) -> FloatArray:
         """The item factors that the model of `implicit` that `make` makes learns from `matrix`.
 

@@ -1,13 +1,8 @@
-"""Histories: made from interaction tables, cut, and read by recency."""
-
-from collections.abc import Sequence
+"""Histories: made from arrays, cut, and read by recency. NumPy alone: services import this."""
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
-from recsys.data import schema
 from recsys.models.base import FloatArray, Histories, IntArray, TimeArray
 
 FIVE_STARS = 5.0
@@ -44,34 +39,6 @@ def histories_from_codes(
         weight=np.ascontiguousarray(weight[order], dtype=np.float32),
         times=np.ascontiguousarray(times[order], dtype=np.int64),
     )
-
-
-def histories_from_frame(
-    interactions: pd.DataFrame, user_ids: Sequence[str], item_ids: Sequence[str]
-) -> Histories:
-    """Histories of `user_ids`, in their order, over the columns `item_ids`.
-
-    Needs the columns USER, PRODUCT, TIMESTAMP, CONFIDENCE and WEIGHT of
-    `recsys.data.schema`. Rows of other users or products are left out.
-    """
-    users = pd.Index(user_ids).get_indexer(pd.Index(interactions[schema.USER]))
-    items = pd.Index(item_ids).get_indexer(pd.Index(interactions[schema.PRODUCT]))
-    known = (users >= 0) & (items >= 0)
-    rows = interactions.loc[known]
-    return histories_from_codes(
-        users[known],
-        items[known],
-        seconds(rows[schema.TIMESTAMP]),
-        count=len(user_ids),
-        confidence=rows[schema.CONFIDENCE].to_numpy(dtype=np.float32),
-        weight=rows[schema.WEIGHT].to_numpy(dtype=np.float32),
-    )
-
-
-def seconds(timestamps: pd.Series) -> TimeArray:
-    """Aware time stamps as whole seconds since 1970 UTC."""
-    naive = timestamps.dt.tz_convert("UTC").dt.tz_localize(None)
-    return naive.to_numpy().astype("datetime64[s]").astype(np.int64)
 
 
 def user_rows(histories: Histories) -> NDArray[np.int64]:
@@ -134,28 +101,6 @@ def recent_part(histories: Histories, decay: float) -> tuple[Histories, FloatArr
     near = left >= _FAINTEST
     weight = np.asarray((left * strength(histories))[near], dtype=np.float32)
     return keep_entries(histories, near), weight
-
-
-def interaction_matrix(
-    histories: Histories, items: int, values: FloatArray | None = None
-) -> sparse.csr_matrix:
-    """``(users, items)`` CSR matrix; repeated products are summed. Values default to one."""
-    data = np.ones(len(histories.items), dtype=np.float32) if values is None else values
-    matrix = sparse.csr_matrix(
-        (data, histories.items, histories.indptr), shape=(histories.users, items), copy=True
-    )
-    matrix.sum_duplicates()
-    return matrix
-
-
-def users_of_several(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    """The rows of users of two products or more, or all rows if there are no such users.
-
-    The others say nothing about what goes together. In a shop of reviews nine users in ten have
-    one product.
-    """
-    several = np.diff(matrix.indptr) > 1
-    return matrix[several] if several.any() else matrix
 
 
 def _moments(histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,5 +1,6 @@
 """A blend of the other families, with product text where purchases say little."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from recsys.errors import InputError
 from recsys.models.als import Als, Trainer
 from recsys.models.base import FloatArray, Histories, Model, Progress, TimeArray
-from recsys.models.histories import interaction_matrix, steps_from_end, strength, user_rows
+from recsys.models.histories import steps_from_end, strength, user_rows
 from recsys.models.item_knn import ItemKnn
 from recsys.models.popularity import RecentPopularity
 from recsys.models.storage import (
@@ -182,8 +183,9 @@ class Hybrid:
 
     def _content_scores(self, content: FloatArray, histories: Histories) -> FloatArray:
         weight = _CONTENT_DECAY ** steps_from_end(histories) * strength(histories)
-        asked = interaction_matrix(histories, len(content), weight.astype(np.float32))
-        profile = np.asarray(asked @ content, dtype=np.float32)
+        profile = np.zeros((histories.users, content.shape[1]), dtype=np.float32)
+        for user, (first, last) in enumerate(itertools.pairwise(histories.indptr)):
+            profile[user] = weight[first:last] @ content[histories.items[first:last]]
         return normalised(profile @ content.T, histories)
 
 
