@@ -1,47 +1,70 @@
 """The catalogue that answers show: built from the model's products, kept fresh from the shop's."""
 
+from collections.abc import Hashable
+from typing import Any, TypeVar
+
 import numpy as np
-import pandas as pd
 
 from recsys.content.text import fold
 from recsys.data import schema
+from recsys.data.columns import Columns
 from recsys.models.base import IntArray
 from serving.ranking import BoolArray
 from serving.snapshot import Catalogue
 
+Value = TypeVar("Value", bound=Hashable)
+
 AVAILABLE = "available"
+PRODUCT_COLUMNS = (
+    schema.PRODUCT,
+    schema.PRODUCT_NAME,
+    schema.BRAND,
+    schema.CATEGORY,
+    schema.PRICE,
+    schema.FAMILY,
+    AVAILABLE,
+)
+"""What a catalogue is built from."""
 
 
-def build_catalogue(item_ids: list[str], products: pd.DataFrame, source: str) -> Catalogue:
+def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Catalogue:
     """The catalogue in the order of `item_ids`.
 
-    `products` needs `product_id` and may have the other product columns of
-    `recsys.data.schema` and ``available``. A product that it lacks cannot be recommended.
-    `source` says which version it is from.
+    `products` needs `product_id` and may have the other `PRODUCT_COLUMNS`. A product that it lacks
+    cannot be recommended; of one that it has twice the first row counts. `source` says which
+    version it is from.
     """
-    rows = products.drop_duplicates(schema.PRODUCT).set_index(schema.PRODUCT).reindex(item_ids)
-    # As objects: of text in Arrow's arrays isin() makes a Python list first.
-    own_ids = pd.Index(item_ids, dtype=object)
-    listed = own_ids.isin(products[schema.PRODUCT].to_numpy(dtype=object))
-    available = listed & _column(rows, AVAILABLE, True).to_numpy(dtype=bool)
-    prices = pd.to_numeric(_column(rows, schema.PRICE, np.nan)).to_numpy(dtype=np.float64)
-    family = _column(rows, schema.FAMILY, None)
-    own = pd.Series(item_ids, index=rows.index)
-    codes, _ = pd.factorize(family.where(family.notna() & (family != ""), own))
-    brands = _column(rows, schema.BRAND, "").astype(str).tolist()
-    categories = _column(rows, schema.CATEGORY, "").astype(str).tolist()
+    row_of: dict[str, int] = {}
+    for row, product in enumerate(products[schema.PRODUCT]):
+        row_of.setdefault(product, row)
+    rows = [row_of.get(item) for item in item_ids]
+
+    def column(name: str, default: Any) -> list[Any]:
+        values = products.get(name)
+        if values is None:
+            return [default] * len(rows)
+        found = (None if row is None else values[row] for row in rows)
+        return [default if value is None else value for value in found]
+
+    prices = np.array(column(schema.PRICE, np.nan), dtype=np.float64)
+    # A product without a family is one of its own.
+    named = zip(column(schema.FAMILY, ""), item_ids, strict=True)
+    families = _numbers([family or item for family, item in named])
+    brands = _shared(column(schema.BRAND, ""))
+    categories = _shared(column(schema.CATEGORY, ""))
+    listed = np.array([row is not None for row in rows])
     return Catalogue(
         item_ids=item_ids,
         index={item: number for number, item in enumerate(item_ids)},
-        names=_column(rows, schema.PRODUCT_NAME, "").astype(str).tolist(),
+        names=column(schema.PRODUCT_NAME, ""),
         brands=brands,
         categories=categories,
-        prices=[None if price != price else price for price in prices.tolist()],
+        prices=_shared([None if price != price else price for price in prices.tolist()]),
         price_array=prices,
-        families=codes.astype(np.int32),
-        family_members=np.argsort(codes, kind="stable").astype(np.int32),
-        family_starts=np.append(0, np.cumsum(np.bincount(codes))),
-        available=available,
+        families=families,
+        family_members=np.argsort(families, kind="stable").astype(np.int32),
+        family_starts=np.append(0, np.cumsum(np.bincount(families))),
+        available=listed & np.array(column(AVAILABLE, True), dtype=bool),
         brand_items=_groups(brands),
         category_items=_groups(categories),
         source=source,
@@ -70,19 +93,25 @@ def filter_products(
     return allowed
 
 
-def _column(rows: pd.DataFrame, name: str, default: object) -> pd.Series:
-    if name not in rows.columns:
-        return pd.Series([default] * len(rows), index=rows.index)
-    column = rows[name].astype(object)
-    return column if default is None else column.where(column.notna(), default)
+def _numbers(keys: list[str]) -> IntArray:
+    """0, 1, ... for each distinct key, in the order in which they come."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int32)
+
+
+def _shared(values: list[Value]) -> list[Value]:
+    """The same with one object for all that are equal: a million products have few brands."""
+    first: dict[Value, Value] = {}
+    return [first.setdefault(value, value) for value in values]
 
 
 def _groups(names: list[str]) -> dict[str, IntArray]:
     folded = {name: fold(name) for name in set(names) if name}
-    numbers, keys = pd.factorize(pd.Series(names).map(folded))
-    order = np.argsort(numbers, kind="stable")
-    starts = np.searchsorted(numbers[order], np.arange(len(keys) + 1))
-    return {key: order[starts[i] : starts[i + 1]].astype(np.int32) for i, key in enumerate(keys)}
+    members: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        if name:
+            members.setdefault(folded[name], []).append(number)
+    return {key: np.array(numbers, dtype=np.int32) for key, numbers in members.items()}
 
 
 def _any_of(groups: dict[str, IntArray], names: list[str], size: int) -> BoolArray:

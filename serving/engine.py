@@ -7,8 +7,6 @@ import threading
 import zlib
 from dataclasses import dataclass
 
-import pyarrow
-
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.settings import Settings
 from serving.config import ServingConfig
@@ -36,8 +34,7 @@ def settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-    # Reading tables and making lists leaves a tenth of the worker's memory free but held.
-    pyarrow.default_memory_pool().release_unused()
+    # Loading and making lists leaves a tenth of the worker's memory free but held.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # glibc's own
         trim(0)

@@ -11,6 +11,7 @@ import numpy as np
 
 from recsys.content.embeddings import current_embeddings, current_set_id
 from recsys.data import schema
+from recsys.data.columns import Columns, ColumnsError
 from recsys.data.versions import current_version, published_folder
 from recsys.errors import InputError
 from recsys.models.artifacts import Artifact, load_artifact
@@ -18,7 +19,7 @@ from recsys.models.base import InnerProductModel
 from recsys.models.histories import user_range
 from recsys.models.storage import ArtifactError
 from recsys.settings import Settings
-from serving.catalogue import build_catalogue
+from serving.catalogue import PRODUCT_COLUMNS, build_catalogue
 from serving.config import ServingConfig
 from serving.nearest import NearestItems
 from serving.personal_lists import make_personal_lists
@@ -47,23 +48,27 @@ def load_snapshot(settings: Settings, path: Path, model_id: str, config: Serving
     artifact = load_artifact(path)
     if artifact.model_id != model_id:
         raise ArtifactError(f"{path}: expected model {model_id}, found {artifact.model_id}")
-    bare = Snapshot(
-        model_id=artifact.model_id,
-        model_type=artifact.model_type,
-        artifact=artifact,
-        position=functools.lru_cache(_KNOWN_USERS_CACHED)(artifact.user_ids.position),
-        catalogue=build_catalogue(artifact.item_ids, artifact.products, artifact.model_id),
-        content=None,
-        loaded_at=time.time(),
-    )
+    nearest = None
     if isinstance(artifact.model, InnerProductModel) and (
         len(artifact.item_ids) >= config.index_min_items
     ):
         index_file = settings.artifacts / "indexes" / f"{artifact.model_id}.faiss"
         index_file.parent.mkdir(parents=True, exist_ok=True)
         nearest = NearestItems(artifact.model, index_file)
-        bare = dataclasses.replace(bare, nearest=nearest)
-    return with_current_catalogue(settings, bare, config)
+    seen = sources(settings, artifact)
+    catalogue = read_catalogue(settings, artifact)
+    loaded = Snapshot(
+        model_id=artifact.model_id,
+        model_type=artifact.model_type,
+        artifact=artifact,
+        position=functools.lru_cache(_KNOWN_USERS_CACHED)(artifact.user_ids.position),
+        catalogue=catalogue,
+        content=read_content(settings, catalogue),
+        loaded_at=time.time(),
+        nearest=nearest,
+        sources=seen,
+    )
+    return _made_ready(loaded, config)
 
 
 def with_current_catalogue(
@@ -79,13 +84,18 @@ def with_current_catalogue(
     fresh = dataclasses.replace(
         snapshot, catalogue=catalogue, content=content, sources=seen, lists=None
     )
-    milliseconds = try_out(fresh)
-    fresh = dataclasses.replace(fresh, inline=milliseconds <= config.inline_milliseconds)
-    if fresh.nearest is not None:
+    return _made_ready(fresh, config)
+
+
+def _made_ready(snapshot: Snapshot, config: ServingConfig) -> Snapshot:
+    """Tried out, and with the lists of known users."""
+    milliseconds = try_out(snapshot)
+    tried = dataclasses.replace(snapshot, inline=milliseconds <= config.inline_milliseconds)
+    if tried.nearest is not None:
         # So many products that the time would be over after some hundred lists.
-        return fresh
-    lists = make_personal_lists(snapshot.artifact, catalogue, config.personal_lists_seconds)
-    return dataclasses.replace(fresh, lists=lists)
+        return tried
+    lists = make_personal_lists(tried.artifact, tried.catalogue, config.personal_lists_seconds)
+    return dataclasses.replace(tried, lists=lists)
 
 
 def sources(settings: Settings, artifact: Artifact) -> tuple[str, str | None]:
@@ -134,18 +144,32 @@ def try_out(snapshot: Snapshot) -> float:
 
 
 def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
-    """The shop's newest catalogue in the model's order; the model's own copy if there is none."""
+    """The shop's newest catalogue in the model's order; the model's own copy if there is none.
+
+    Raises `InputError` if the one that is used cannot be read.
+    """
+    item_ids = artifact.item_ids
+    published = _published_catalogue(settings)
+    if published is not None:
+        products, source = published
+        if not set(item_ids).isdisjoint(products[schema.PRODUCT]):
+            return build_catalogue(item_ids, products, source)
+        logger.warning("The published catalogue shares no product with the model | %s", source)
+    own = artifact.product_columns(PRODUCT_COLUMNS)
+    return build_catalogue(item_ids, own, artifact.model_id)
+
+
+def _published_catalogue(settings: Settings) -> tuple[Columns, str] | None:
+    """Columns of the newest catalogue and its version, None if nothing is published."""
     try:
         version = current_version(settings)
-        products, source = version.products(), version.version_id
+        return version.product_columns(PRODUCT_COLUMNS), version.version_id
+    except ColumnsError:
+        raise  # a damaged catalogue is not as good as none
     except (InputError, OSError) as error:
         # As text: an exception kept in a log record keeps the frames that hold the snapshot.
         logger.info("No published catalogue, using the model's own | reason=%s", str(error))
-        products, source = artifact.products, artifact.model_id
-    if not set(artifact.item_ids) & set(products[schema.PRODUCT].astype(str)):
-        logger.warning("The published catalogue shares no product with the model | %s", source)
-        products, source = artifact.products, artifact.model_id
-    return build_catalogue(artifact.item_ids, products, source)
+        return None
 
 
 def read_content(settings: Settings, catalogue: Catalogue) -> ContentIndex | None:

@@ -106,6 +106,21 @@ def test_sizes_that_disagree_are_refused(tmp_path):
         save(tmp_path / "als_1", user_ids=USER_IDS[:-1])
 
 
+def test_the_products_of_the_time_can_be_read(tmp_path):
+    products = pd.DataFrame({"product_id": ITEM_IDS, "brand": "B", "colour": "red"})
+    artifact = load_artifact(save(tmp_path / "als_1", products=products))
+    read = artifact.product_columns(["brand", "price"])
+    assert read == {"product_id": ITEM_IDS, "brand": ["B"] * ITEMS}
+
+
+def test_products_in_another_order_are_refused(tmp_path):
+    turned = pd.DataFrame({"product_id": ITEM_IDS[::-1]})
+    with pytest.raises(ArtifactError, match="order"):
+        save(tmp_path / "als_1", products=turned)
+    with pytest.raises(ArtifactError, match="agree"):
+        save(tmp_path / "als_1", products=turned.iloc[1:])
+
+
 def test_an_artifact_is_never_overwritten(saved):
     with pytest.raises(FileExistsError):
         save(saved)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from recsys.data.columns import ColumnsError
 from recsys.data.staging import open_segments, segment_lines
 from recsys.settings import Settings
 from serving.app import create_app
@@ -182,6 +183,20 @@ def test_a_newer_catalogue_is_taken_over_while_the_model_stays(
         assert not set(ids(answer)) & set(gone)
         assert answer["model_id"] == "als_1"
     assert client.get("/model_info").json()["catalogue_version"] == "v_newer"
+
+
+def test_a_damaged_catalogue_is_refused_with_its_name(
+    settings: Settings, client: TestClient, admin: dict[str, str]
+):
+    publish_products(settings, [])
+    (settings.processed / "products.parquet").write_text("not a table")
+    with pytest.raises(ColumnsError):
+        client.app.state.service.engine.follow_catalogue()
+    answer = client.post("/reload_model", json={"model_id": "als_1"}, headers=admin)
+    assert answer.status_code == 409
+    assert "products.parquet: cannot be read" in answer.json()["detail"]
+    assert ids(client.post("/recommend", json={"user_id": 1}).json())
+    assert client.get("/model_info").json()["catalogue_version"] == "als_1"
 
 
 def publish_products(settings: Settings, unavailable: list[int]) -> None:

@@ -48,7 +48,7 @@ def large() -> tuple[Als, Histories]:
 
 def catalogue_of(items: int):
     ids = [f"p{item}" for item in range(items)]
-    return build_catalogue(ids, pd.DataFrame({"product_id": ids}), "test")
+    return build_catalogue(ids, {"product_id": ids}, "test")
 
 
 def one(histories: Histories, user: int) -> Histories:

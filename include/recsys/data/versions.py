@@ -6,6 +6,9 @@ as long as its `PublishedVersion` lives, so that pruning cannot take files away 
 
 Both belong to the store (`recsys.storage`). In a bucket, the pointer is an object there, and the
 state root holds copies of the versions that this machine has read.
+
+pandas and SciPy are imported by the methods that return what is theirs: the service pins a
+version, takes a few columns of one table (`PublishedVersion.product_columns`) and carries neither.
 """
 
 import contextlib
@@ -16,18 +19,21 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from recsys.data import schema
+from recsys.data.columns import Columns, read_columns
 from recsys.errors import InputError
 from recsys.publishing import sha256_of
 from recsys.settings import Settings
 from recsys.storage import DamagedError, open_store
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy import sparse
 
 SCHEMA_VERSION = 1
 """Raised whenever a reader of the old layout would misread the new one."""
@@ -67,16 +73,20 @@ class PublishedVersion:
         """End (exclusive) of the view: every row is earlier."""
         return datetime.fromisoformat(self.manifest["as_of"])
 
-    def interactions(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def interactions(self, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """All accepted, deduplicated rows, those of a user together and oldest first.
 
         Columns of `recsys.data.schema`; users who are not trainable are included.
         """
+        import pandas as pd
+
         names = None if columns is None else list(columns)
         return pd.read_parquet(self.path / schema.INTERACTIONS_FILE, columns=names)
 
-    def matrix(self) -> sparse.csr_matrix:
+    def matrix(self) -> "sparse.csr_matrix":
         """Confidence of training rows, float32, trainable users x products."""
+        from scipy import sparse
+
         return sparse.csr_matrix(sparse.load_npz(self.path / schema.MATRIX_FILE))
 
     def mappings(self) -> tuple[list[str], list[str]]:
@@ -84,13 +94,24 @@ class PublishedVersion:
         content = json.loads((self.path / schema.MAPPINGS_FILE).read_text(encoding="utf-8"))
         return content["idx_to_user"], content["idx_to_item"]
 
-    def user_metadata(self) -> pd.DataFrame:
+    def user_metadata(self) -> "pd.DataFrame":
         """One row a user, trainable or not, in the order of `interactions`."""
+        import pandas as pd
+
         return pd.read_parquet(self.path / schema.USER_METADATA_FILE)
 
-    def products(self) -> pd.DataFrame:
+    def products(self) -> "pd.DataFrame":
         """One row a product, in the order of the columns of `matrix`."""
+        import pandas as pd
+
         return pd.read_parquet(self.path / schema.PRODUCTS_FILE)
+
+    def product_columns(self, names: Sequence[str]) -> Columns:
+        """Some columns of `products`, for a process that must not carry pandas.
+
+        Raises like `recsys.data.columns.read_columns`.
+        """
+        return read_columns(self.path / schema.PRODUCTS_FILE, names)
 
     def popularity(self) -> NDArray[np.float64]:
         """``(products,)`` number of training rows of each product."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow.parquet
 
 from recsys.alerting import Severity
 from recsys.data import schema
@@ -99,10 +98,13 @@ def _examine(version: PublishedVersion) -> tuple[list[Problem], dict[str, int]]:
 
 def _sizes(folder: Path) -> dict[str, int]:
     """Rows, users, items and shape, from as little of each file as tells them."""
+    # Here, because the service imports this package for its watch and must not carry Arrow.
+    from pyarrow.parquet import read_metadata
+
     mappings = json.loads((folder / schema.MAPPINGS_FILE).read_text(encoding="utf-8"))
     with np.load(folder / schema.MATRIX_FILE, allow_pickle=False) as matrix:
         rows, columns = (int(size) for size in matrix["shape"])
-    metadata = pyarrow.parquet.read_metadata(folder / schema.INTERACTIONS_FILE)
+    metadata = read_metadata(folder / schema.INTERACTIONS_FILE)
     return {
         "interactions": int(metadata.num_rows),
         "users": len(mappings["user_to_idx"]),

@@ -19,18 +19,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from recsys.data import schema
+from recsys.data.columns import Columns, read_columns
 from recsys.models.base import FloatArray, Histories, Model
 from recsys.models.families import family_of
 from recsys.models.histories import take_users
 from recsys.models.storage import ArtifactError, read_array, read_json, write_array
 from recsys.publishing import atomic_folder, sha256_of, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -96,8 +99,6 @@ class Artifact:
         Full histories of the known users.
     popularity
         ``(items,)`` recent popularity, for users without a history.
-    products
-        One row a column: product_id, product_name, brand, category, price, family_id, available.
     """
 
     path: Path
@@ -107,7 +108,6 @@ class Artifact:
     user_ids: UserIds
     histories: Histories
     popularity: FloatArray
-    products: pd.DataFrame
 
     @property
     def model_id(self) -> str:
@@ -122,6 +122,20 @@ class Artifact:
         position = self.user_ids.position(user_id)
         return None if position is None else take_users(self.histories, np.array([position]))
 
+    def product_columns(self, names: Sequence[str]) -> Columns:
+        """Columns of the products as they were when the model was trained, one row a column of the
+        model: product_id, product_name, brand, category, price, family_id, available.
+
+        Read when asked for: who serves the shop's newer catalogue never needs them.
+
+        Raises like `recsys.data.columns.read_columns`, and `ArtifactError` if the rows are not in
+        the order of `item_ids`.
+        """
+        needed = list(dict.fromkeys([schema.PRODUCT, *names]))
+        columns = read_columns(self.path / _PRODUCTS, needed)
+        _check_products(columns.get(schema.PRODUCT, []), self.item_ids)
+        return columns
+
 
 def save_artifact(
     path: Path,
@@ -131,7 +145,7 @@ def save_artifact(
     user_ids: Sequence[str],
     histories: Histories,
     popularity: FloatArray,
-    products: pd.DataFrame,
+    products: "pd.DataFrame",
     manifest: Mapping[str, Any],
     attachments: Mapping[str, bytes] | None = None,
 ) -> Path:
@@ -148,7 +162,8 @@ def save_artifact(
     FileExistsError
         If `path` exists.
     """
-    _check_sizes(item_ids, user_ids, histories, popularity, products)
+    _check_sizes(item_ids, user_ids, histories, popularity)
+    _check_products(list(products[schema.PRODUCT]), item_ids)
     order = np.array(
         sorted(range(len(user_ids)), key=lambda place: user_ids[place].encode()), dtype=np.int64
     )
@@ -234,11 +249,7 @@ def _read(path: Path) -> Artifact:
         read_array(path / "users", "offsets", np.int64, 1),
     )
     popularity = read_array(path, "popularity", np.float32, 1)
-    try:
-        products = pd.read_parquet(path / _PRODUCTS)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path / _PRODUCTS}: cannot be read: {error}") from error
-    _check_sizes(item_ids, user_ids, histories, popularity, products)
+    _check_sizes(item_ids, user_ids, histories, popularity)
     model = family_of(str(manifest["model_type"])).load(path / "model")
     return Artifact(
         path=path,
@@ -248,7 +259,6 @@ def _read(path: Path) -> Artifact:
         user_ids=user_ids,
         histories=histories,
         popularity=popularity,
-        products=products,
     )
 
 
@@ -257,24 +267,29 @@ def _check_sizes(
     user_ids: Sequence[str],
     histories: Histories,
     popularity: FloatArray,
-    products: pd.DataFrame,
 ) -> None:
     items = len(item_ids)
     if not items:
         raise ArtifactError("the model has no products")
-    if len(popularity) != items or len(products) != items:
+    if len(popularity) != items:
         raise ArtifactError(
-            f"{items} product ids, {len(popularity)} popularity scores and {len(products)} "
-            "product rows: these must agree"
+            f"{items} product ids and {len(popularity)} popularity scores: these must agree"
         )
-    if list(products[schema.PRODUCT]) != list(item_ids):
-        raise ArtifactError("the product rows are not in the order of the product ids")
     if len(user_ids) != histories.users:
         raise ArtifactError(f"{len(user_ids)} user ids for {histories.users} histories")
     if not np.isfinite(popularity).all():
         raise ArtifactError("popularity: NaN or infinite scores")
     if len(histories.items) and not 0 <= histories.items.min() <= histories.items.max() < items:
         raise ArtifactError("histories: an entry is of a product that does not exist")
+
+
+def _check_products(product_ids: Sequence[str], item_ids: Sequence[str]) -> None:
+    if len(product_ids) != len(item_ids):
+        raise ArtifactError(
+            f"{len(item_ids)} product ids and {len(product_ids)} product rows: these must agree"
+        )
+    if list(product_ids) != list(item_ids):
+        raise ArtifactError("the product rows are not in the order of the product ids")
 
 
 def _write_user_ids(folder: Path, user_ids: Sequence[str]) -> None:
