@@ -6,17 +6,22 @@ PATH=$PATH:/usr/sbin
 packages=
 [ -n "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null || command -v postgres)" ] || packages=" postgresql"
 command -v valkey-server >/dev/null || command -v redis-server >/dev/null || packages="$packages redis-server"
-command -v nginx >/dev/null || packages="$packages nginx-light"
+command -v nginx >/dev/null || packages="$packages nginx"
 [ -n "$packages" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "Not installed, and this user cannot install:$packages (the tests that need them are skipped)"
     exit 0
 fi
 echo "Installing for the tests:$packages"
-# The tests start servers of their own: no database for the machine.
+# The tests start servers of their own: no database for the machine, and no service is started.
 if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
     mkdir -p /etc/postgresql-common
     echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+fi
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT INT TERM
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
