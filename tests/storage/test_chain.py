@@ -343,10 +343,10 @@ def test_without_a_bucket_there_is_nothing_to_move(settings, command):
     assert "names no bucket" in done.stderr
 
 
-def run_steps(machines):
+def run_steps(machines, end=END):
     """The tasks of one refresh, each on a machine; what the last one returns."""
     steps = [
-        lambda settings, work: plan_refresh(settings, work, interval()),
+        lambda settings, work: plan_refresh(settings, work, interval(end)),
         ingest,
         score_comments,
         assemble,
@@ -373,6 +373,31 @@ def test_the_steps_of_a_refresh_may_run_on_different_machines(jobs, front, bucke
     later = datetime.now(UTC) + timedelta(minutes=1)
     open_store(jobs).discard_older("data/work", later)
     assert not [key for key in objects(s3_address, bucket) if key.startswith("data/work/")]
+
+
+def test_what_one_machine_read_from_the_inbox_another_may_archive(jobs, front, bucket, s3_address):
+    write_shop(jobs, [row(f"u{user}", user % 5) for user in range(20)])
+    push_state(jobs)
+    inbox = front.staging / "files"
+    inbox.mkdir(parents=True)
+    dropped = "user_id,product_id,rating,cmt_date,comment\nfile,3,4,2025-02-21 10:00:00,được\n"
+    (inbox / "drop.csv").write_text(dropped)
+    (inbox / "copying.csv.part").write_text("half")
+    append_events(jobs, [{"event_id": "e", "user_id": "new", "product_id": "1", "rating": 5}])
+    hand_in_segments(jobs)
+
+    # The shop's file was dropped on one machine, and is archived by another than read it.
+    summary = run_steps([front, front, jobs, jobs, jobs], datetime.now(UTC) + timedelta(minutes=1))
+    assert summary["new_interactions"] == 22
+    assert [path.name for path in inbox.iterdir()] == ["copying.csv.part"]
+    assert not [key for key in objects(s3_address, bucket) if key.startswith("data/staging/")]
+    archive = {key.split("/")[2] for key in objects(s3_address, bucket) if "/raw/" in key}
+    assert archive == {"viecomrec", "events", "dropped"}
+    again = refresh(front, datetime.now(UTC) + timedelta(minutes=2), force_full=True)
+    assert again["accepted"] == 22
+    assert [entry["path"] for entry in current_version(jobs).manifest["staged"]["files"]] == [
+        f"data/raw/dropped/viecomrec/{summary['version_id']}-drop.csv"
+    ]
 
 
 def test_a_refresh_that_is_cleared_may_end_on_a_machine_that_built_the_version(jobs, front):

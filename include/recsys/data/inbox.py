@@ -27,7 +27,8 @@ from recsys.data.staging import (
     RECEIVED_AT,
     SEALED_KEY,
     dropped_files,
-    collect_segments,
+    files_to_read,
+    collect_inbox,
     open_segments,
     segment_lines,
     segments_to_read,
@@ -91,8 +92,8 @@ def read_staged(
         staged.parts.append(cleaned)
 
     files = source.config.reviews
-    for path in [*_archived(settings, source), *dropped_files(settings)]:
-        described = describe_file(path)
+    for path in [*_archived(settings, source), *dropped_files(files_to_read(settings))]:
+        described = describe_file(settings, path)
         try:
             raw = read_rows(path, files.needed, files.optional, files.encoding)
             cleaned = clean_rows(raw, files.timestamp, zone, **limits)
@@ -110,9 +111,8 @@ def read_staged(
 
 def collect_staged(settings: Settings) -> None:
     """Copy raw files, and what other machines handed in or archived, into this state root."""
-    collect_segments(settings)
-    for prefix in (FILES_KEY, RAW_KEY):
-        open_store(settings).mirror(prefix, prefix)
+    collect_inbox(settings)
+    open_store(settings).mirror(RAW_KEY, RAW_KEY)
 
 
 def archive_staged(
@@ -153,19 +153,20 @@ def archived_files(settings: Settings, source: str) -> Path:
     return settings.raw / "dropped" / source
 
 
-def describe_file(path: Path) -> dict[str, Any]:
-    """Name, size and time of change."""
+def describe_file(settings: Settings, path: Path) -> dict[str, Any]:
+    """Path in the state root (another machine may archive it), size and time of change."""
     status = path.stat()
-    return {"path": str(path), "size": status.st_size, "changed": status.st_mtime_ns}
+    name = path.relative_to(settings.home).as_posix()
+    return {"path": name, "size": status.st_size, "changed": status.st_mtime_ns}
 
 
 def _move(
     described: Iterable[dict[str, Any]], settings: Settings, folder: Path, version_id: str
 ) -> None:
-    inbox = settings.staging / "files"
+    inbox = files_to_read(settings)
     for entry in described:
-        path = Path(entry["path"])
-        if path.parent != inbox or not path.exists() or describe_file(path) != entry:
+        path = settings.home / entry["path"]
+        if path.parent != inbox or not path.exists() or describe_file(settings, path) != entry:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         moved = folder / f"{version_id}-{path.name}"

@@ -28,7 +28,7 @@ from recsys.data.plan import ASKED_FOR, Plan, Strategy, View, make_plan, new_row
 from recsys.data.quarantine import write_quarantine
 from recsys.data.retention import prune
 from recsys.data.sources import Source, resolve_source
-from recsys.data.staging import hand_in_segments
+from recsys.data.staging import hand_in_files, hand_in_segments
 from recsys.data.versions import SCHEMA_VERSION, open_version, publish, shows_later
 from recsys.data.writing import code_version, write_files
 from recsys.errors import InputError
@@ -109,6 +109,7 @@ def plan_refresh(
     started = time.monotonic()
     if not dry_run:
         hand_in_segments(settings)
+        hand_in_files(settings)
     collect_staged(settings)
     config, source = load_data_config(settings), resolve_source(settings)
     now = datetime.now(UTC)

@@ -11,7 +11,8 @@ count once, so whenever a process dies, nothing is lost and nothing counts doubl
 keeps the inbox small.
 
 Where state is shared (`recsys.storage`), every machine hands in its segments, under names that
-nobody else uses, and a refresh copies them, dropped files and the archive into its state root.
+nobody else uses, and its dropped files. A refresh copies what all handed in to
+``data/staging/collected/``, and the archive into its state root.
 """
 
 import contextlib
@@ -60,16 +61,19 @@ def sealed_segments(settings: Settings) -> Path:
 
 def segments_to_read(settings: Settings) -> Path:
     """Folder of the segments that a refresh may archive: those of all machines."""
-    shared = open_store(settings).shared
-    return settings.staging / "collected" if shared else sealed_segments(settings)
+    return _inbox(settings) / "sealed"
 
 
-def dropped_files(settings: Settings) -> list[Path]:
-    """Review files that the shop put into ``data/staging/files``.
+def files_to_read(settings: Settings) -> Path:
+    """Folder of the dropped files that a refresh may archive: those of all machines."""
+    return _inbox(settings) / "files"
+
+
+def dropped_files(folder: Path) -> list[Path]:
+    """Review files that the shop put into `folder`.
 
     Hidden files and those named like unfinished copies (``.tmp``, ``.part``) are left alone.
     """
-    folder = settings.staging / "files"
     if not folder.is_dir():
         return []
     return sorted(
@@ -142,18 +146,36 @@ def hand_in_segments(settings: Settings) -> None:
                 segment.unlink()
 
 
-def collect_segments(settings: Settings) -> None:
-    """Copy what all machines handed in to where this one reads it."""
-    store, folder = open_store(settings), segments_to_read(settings)
+def hand_in_files(settings: Settings) -> None:
+    """Pass on the files that the shop dropped on this machine, where state is shared."""
+    store = open_store(settings)
     if store.shared:
-        shutil.rmtree(folder, ignore_errors=True)
-        store.mirror(SEALED_KEY, folder.relative_to(settings.home).as_posix())
+        for file in dropped_files(settings.staging / "files"):
+            store.share(f"{FILES_KEY}/{file.name}")
+            file.unlink()
+
+
+def collect_inbox(settings: Settings) -> None:
+    """Copy what all machines handed in to where this one reads it."""
+    store = open_store(settings)
+    if store.shared:
+        shutil.rmtree(_inbox(settings), ignore_errors=True)
+        for key, folder in {
+            SEALED_KEY: segments_to_read(settings),
+            FILES_KEY: files_to_read(settings),
+        }.items():
+            store.mirror(key, folder.relative_to(settings.home).as_posix())
 
 
 def segment_lines(segment: Path) -> list[str]:
     """The complete lines of a segment; an unfinished last one was never acknowledged."""
     content = segment.read_bytes()
     return content[: content.rfind(b"\n") + 1].decode("utf-8").splitlines()
+
+
+def _inbox(settings: Settings) -> Path:
+    shared = open_store(settings).shared
+    return settings.staging / "collected" if shared else settings.staging
 
 
 def _line(event: Mapping[str, Any], received: str) -> str:

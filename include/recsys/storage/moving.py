@@ -5,7 +5,7 @@ from typing import Any
 from recsys.content.embeddings import POINTER_KEY as CURRENT_SET_KEY
 from recsys.content.embeddings import SETS_KEY
 from recsys.data.comments.scorers import SCORERS_KEY
-from recsys.data.staging import RAW_KEY, STAGING_KEY, hand_in_segments
+from recsys.data.staging import RAW_KEY, STAGING_KEY, hand_in_files, hand_in_segments
 from recsys.data.versions import POINTER_KEY, VERSIONS_KEY
 from recsys.errors import InputError
 from recsys.models.families import FAMILIES
@@ -48,6 +48,7 @@ def push_state(settings: Settings) -> dict[str, Any]:
     for key in files:
         store.share(key)
     hand_in_segments(settings)
+    hand_in_files(settings)
     changed = [key for key in FILES if _push_file(settings, store, own, key)]
     pointers = [key for key, prefix in POINTERS.items() if _push_pointer(store, own, key, prefix)]
     return {
