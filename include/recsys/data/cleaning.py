@@ -195,7 +195,7 @@ def _numpy(column: pa.ChunkedArray) -> NDArray[np.bool_]:
 
 
 def _is_missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    return _numpy(pc.is_in(pc.utf8_lower(column), value_set=_MISSING))
+    return _numpy(pc.is_in(pc.ascii_lower(column), value_set=_MISSING))
 
 
 def _ids(column: pa.ChunkedArray, what: str) -> tuple[pa.ChunkedArray, list[Fault]]:
@@ -203,9 +203,9 @@ def _ids(column: pa.ChunkedArray, what: str) -> tuple[pa.ChunkedArray, list[Faul
     if pc.any(pc.ends_with(ids, ".0")).as_py():
         # What was a number in somebody's spreadsheet.
         ids = pc.replace_substring_regex(ids, r"^(\d+)\.0$", r"\1")
-    odd = pc.or_(
-        pc.invert(pc.utf8_is_printable(ids)), pc.greater(pc.utf8_length(ids), MAX_ID_LENGTH)
-    )
+    ascii_only = pc.all(pc.string_is_ascii(ids)).as_py()
+    printable = pc.ascii_is_printable(ids) if ascii_only else pc.utf8_is_printable(ids)
+    odd = pc.or_(pc.invert(printable), pc.greater(pc.utf8_length(ids), MAX_ID_LENGTH))
     return ids, [
         (_is_missing(ids), f"there is no {what}"),
         (_numpy(odd), f"the {what} is not an id"),

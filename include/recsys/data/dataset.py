@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -25,6 +26,7 @@ from recsys.data.events import (
     event_ids,
     event_weights,
     microseconds,
+    one_chunk,
     run_starts,
     text_series,
 )
@@ -132,22 +134,35 @@ class Part:
 
 
 def build_part(rows: pd.DataFrame) -> Part:
-    """Build what the rows of some users, or of all, make.
+    """Build what the rows of some users, or of all, make: see `split_interactions`."""
+    interactions, split = split_interactions(rows)
+    return Part(interactions, *count_part(rows, interactions, split))
+
+
+def split_interactions(rows: pd.DataFrame) -> tuple[pd.DataFrame, Split]:
+    """The rows of some users, or of all, as published.
 
     `rows`: what `recsys.data.events.latest_rows` gives, in its order, with COMMENT_QUALITY;
     USER_NUMBER begins with 0.
     """
-    user = rows[USER_NUMBER].to_numpy()
-    user_ids = rows[schema.USER].take(run_starts(user)).reset_index(drop=True)
-    event = rows[EVENT_KEY].to_numpy()
+    user, event = rows[USER_NUMBER].to_numpy(), rows[EVENT_KEY].to_numpy()
     rating = rows[schema.RATING].to_numpy()
     split = split_rows(user, microseconds(rows[schema.TIMESTAMP]), event, rating)
-    interactions = _interactions(rows, event, split)
+    return _interactions(rows, event, split), split
+
+
+def count_part(
+    rows: pd.DataFrame, interactions: pd.DataFrame, split: Split
+) -> tuple[pd.DataFrame, Entries]:
+    """The users of `rows`, and what these add to what is made of all."""
+    user, event = rows[USER_NUMBER].to_numpy(), rows[EVENT_KEY].to_numpy()
+    user_ids = rows[schema.USER].take(run_starts(user)).reset_index(drop=True)
+    users = _user_metadata(rows, user, user_ids, split)
     encoded = distinct_texts(rows[schema.PRODUCT])
     products, product = text_series(encoded.dictionary), encoded.indices.to_numpy()
     training = split.side == schema.SPLITS.index(schema.TRAIN)
     in_matrix = training & split.trainable[user] if len(user) else training
-    entries = Entries(
+    return users, Entries(
         products=products,
         users=len(user_ids),
         user=user[in_matrix],
@@ -157,7 +172,6 @@ def build_part(rows: pd.DataFrame) -> Part:
         shared=shared_events(event, product, len(products)),
         tally=_tally(interactions, split),
     )
-    return Part(interactions, _user_metadata(rows, user, user_ids, split), entries)
 
 
 def join_parts(
@@ -177,7 +191,8 @@ def join_parts(
 
     user_ids = users[schema.USER]
     trainable = np.flatnonzero((users[SEGMENT] == TRAINABLE).to_numpy())
-    trainable = trainable[np.argsort(user_ids.iloc[trainable].to_numpy(dtype=object))]
+    # Bytes of UTF-8 are in the order of the characters.
+    trainable = trainable[pc.sort_indices(one_chunk(user_ids.iloc[trainable])).to_numpy()]
     position = np.full(len(user_ids), -1, dtype=np.int64)
     position[trainable] = np.arange(len(trainable))
     first_user = np.cumsum([0, *(part.users for part in parts)])

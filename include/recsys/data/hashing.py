@@ -33,7 +33,8 @@ def mix(*columns: Hashes) -> Hashes:
     """One hash of several columns; the order of the columns matters."""
     result = np.full(len(columns[0]), _MULTIPLIER, dtype=np.uint64)
     for column in columns:
-        result = (result ^ column) * np.uint64(0xFF51AFD7ED558CCD)
+        result ^= column
+        result *= np.uint64(0xFF51AFD7ED558CCD)
         result ^= result >> np.uint64(32)
     return result
 
@@ -51,23 +52,23 @@ def _hash_chunk(chunk: pa.LargeStringArray) -> Hashes:
     ends, content = bytes_of(chunk)
     if not len(content):
         return mix(*np.zeros((2, len(chunk)), dtype=np.uint64))
-    # Blocks of whole texts, so that every text is a difference of two sums over one block.
+    # Blocks of whole texts: the powers of a text begin where it stands in its block.
     marks = np.arange(0, len(content), _BLOCK_BYTES)
     inner = np.searchsorted(ends, marks[1:], side="right") - 1
     firsts = np.unique(np.concatenate([[0], inner, [len(chunk)]]))
     longest = int(np.max(ends[firsts[1:]] - ends[firsts[:-1]]))
     blocks = longest // _BLOCK_BYTES + 1
     powers, inverses = _powers(_PRIME, blocks), _powers(_INVERSE, blocks)
-    hashes = np.empty(len(chunk), dtype=np.uint64)
-    terms, sums = np.empty(longest, dtype=np.uint64), np.zeros(longest + 1, dtype=np.uint64)
+    lengths = np.diff(ends)
+    hashes = np.zeros(len(chunk), dtype=np.uint64)
+    terms = np.empty(longest, dtype=np.uint64)
     for first, last in itertools.pairwise(firsts):
         start, size = ends[first], ends[last] - ends[first]
         np.multiply(content[start : start + size], powers[:size], out=terms[:size])
-        np.cumsum(terms[:size], out=sums[1 : size + 1])
-        places = ends[first : last + 1] - start
-        found = sums[places]
-        hashes[first:last] = (found[1:] - found[:-1]) * inverses[places[:-1]]
-    return mix(hashes, np.diff(ends).astype(np.uint64))
+        filled = lengths[first:last] > 0
+        places = ends[first:last][filled] - start
+        hashes[first:last][filled] = np.add.reduceat(terms[:size], places) * inverses[places]
+    return mix(hashes, lengths.astype(np.uint64))
 
 
 @functools.lru_cache(maxsize=2)

@@ -40,7 +40,7 @@ ROW = "row"
 
 HEAD_BYTES = 1 << 20
 MAX_UNDECODABLE_SHARE = 0.2
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 4 << 20
 _NEWLINE = 10
 
 Columns = Mapping[str, tuple[str, ...]]

@@ -21,7 +21,7 @@ from pyarrow import feather
 from recsys.data import schema
 from recsys.data.comments import score_view
 from recsys.data.config import DataConfig, load_data_config
-from recsys.data.dataset import Dataset, build_part, join_parts
+from recsys.data.dataset import Dataset, count_part, join_parts, split_interactions
 from recsys.data.events import add_keys, latest_rows
 from recsys.data.inbox import archive_staged, collect_staged
 from recsys.data.plan import ASKED_FOR, Plan, Strategy, View, make_plan, new_rows, read_view
@@ -30,7 +30,7 @@ from recsys.data.retention import prune
 from recsys.data.sources import Source, resolve_source
 from recsys.data.staging import hand_in_files, hand_in_segments
 from recsys.data.versions import SCHEMA_VERSION, open_version, publish, shows_later
-from recsys.data.writing import code_version, write_files
+from recsys.data.writing import VersionFiles, code_version
 from recsys.errors import InputError
 from recsys.publishing import sync_folder, sync_tree, write_json
 from recsys.schedule import DataInterval
@@ -214,20 +214,25 @@ def _build(
     settings: Settings, work: Path, plan: Plan, folder: Path
 ) -> tuple[Dataset, dict[str, Any]]:
     """Write the version's files into `folder`; its dataset and the manifest's entries of them."""
-    catalogue, keys = _read_frame(work / CATALOGUE_FILE), np.load(work / KEYS_FILE)
-    if plan.engine is Engine.SPARK:
-        built = spark_refresh.assemble(
-            settings, work, work / VIEW_FILE, work / QUALITY_FILE, catalogue
-        )
-        return write_files(folder, built.interactions, built.user_metadata, lambda: built, keys)
-    rows = _read_frame(work / VIEW_FILE)
-    rows[schema.COMMENT_QUALITY] = np.load(work / QUALITY_FILE)
-    part = build_part(rows)
-
-    def join() -> Dataset:
-        return join_parts(part.interactions, part.users, [part.entries], catalogue)
-
-    return write_files(folder, part.interactions, part.users, join, keys)
+    catalogue = _read_frame(work / CATALOGUE_FILE)
+    with VersionFiles(folder) as files:
+        files.add_row_keys(np.load(work / KEYS_FILE))
+        if plan.engine is Engine.SPARK:
+            dataset = spark_refresh.assemble(
+                settings, work, work / VIEW_FILE, work / QUALITY_FILE, catalogue
+            )
+            files.add_interactions(dataset.interactions)
+            files.add_users(dataset.user_metadata)
+        else:
+            rows = _read_frame(work / VIEW_FILE)
+            rows[schema.COMMENT_QUALITY] = np.load(work / QUALITY_FILE)
+            interactions, split = split_interactions(rows)
+            files.add_interactions(interactions)
+            users, entries = count_part(rows, interactions, split)
+            files.add_users(users)
+            dataset = join_parts(interactions, users, [entries], catalogue)
+        files.add_the_rest(dataset)
+        return dataset, files.entries()
 
 
 def publish_version(settings: Settings, work: Path) -> Summary:

@@ -5,7 +5,8 @@ import hashlib
 import json
 import pickle
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -34,53 +35,51 @@ _WIDEST_PLAIN_TEXT = 32
 _EMBEDDINGS_LINK = "../../embeddings/current"
 
 
-def write_files(
-    folder: Path,
-    interactions: pd.DataFrame | pa.Table,
-    users: pd.DataFrame,
-    build: Callable[[], Dataset],
-    row_keys: NDArray[np.uint64],
-) -> tuple[Dataset, dict[str, dict[str, Any]]]:
-    """Write all files but the manifest into the existing `folder`.
+class VersionFiles(AbstractContextManager["VersionFiles"]):
+    """Writes the files of a version, all but the manifest, into the existing `folder`.
 
-    `build` gives the dataset of these `interactions` and `users`, which are written meanwhile.
-
-    Returns the dataset, and the manifest's entry of each file: its SHA-256 and the number of its
-    rows.
+    Files are written by two threads while the rest of the version is still being computed.
     """
 
-    def write(name: str, rows: int, writer: Callable[[Path], Any]) -> dict[str, Any]:
-        writer(folder / name)
-        return {"sha256": sha256_of(folder / name), "rows": rows}
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(_WRITING_THREADS)
+        self._entries: dict[str, Future[dict[str, Any]]] = {}
 
-    with ThreadPoolExecutor(_WRITING_THREADS) as pool:
-        entries = {
-            name: pool.submit(write, name, rows, writer)
-            for name, rows, writer in (
-                (schema.INTERACTIONS_FILE, len(interactions), _parquet(interactions)),
-                (schema.USER_METADATA_PICKLE, len(users), _pickled(users)),
-                (schema.USER_METADATA_FILE, len(users), _parquet(users)),
-                (ROW_KEYS_FILE, len(row_keys), _array(row_keys)),
-            )
-        }
-        dataset = build()
-        small = {
-            name: write(name, rows, writer)
-            for name, rows, writer in (
-                (schema.MATRIX_FILE, dataset.matrix.shape[0], _matrix(dataset.matrix)),
-                (
-                    schema.MAPPINGS_FILE,
-                    len(dataset.user_ids) + len(dataset.item_ids),
-                    _json(_mappings(dataset)),
-                ),
-                (schema.PRODUCTS_FILE, len(dataset.products), _parquet(dataset.products)),
-                (schema.POPULARITY_FILE, len(dataset.popularity), _array(dataset.popularity)),
-                (schema.STATS_FILE, 1, lambda path: write_json(path, dataset.stats)),
-            )
-        }
-        written = {**{name: entry.result() for name, entry in entries.items()}, **small}
-    (folder / schema.EMBEDDINGS_FOLDER).symlink_to(_EMBEDDINGS_LINK)
-    return dataset, written
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def add_row_keys(self, row_keys: NDArray[np.uint64]) -> None:
+        self._add(ROW_KEYS_FILE, len(row_keys), _array(row_keys))
+
+    def add_interactions(self, interactions: pd.DataFrame | pa.Table) -> None:
+        self._add(schema.INTERACTIONS_FILE, len(interactions), _parquet(interactions))
+
+    def add_users(self, users: pd.DataFrame) -> None:
+        self._add(schema.USER_METADATA_PICKLE, len(users), _pickled(users))
+        self._add(schema.USER_METADATA_FILE, len(users), _parquet(users))
+
+    def add_the_rest(self, dataset: Dataset) -> None:
+        """All but the rows, their keys and the users."""
+        matrix, mappings = dataset.matrix, _mappings(dataset)
+        named = len(dataset.user_ids) + len(dataset.item_ids)
+        self._add(schema.MATRIX_FILE, matrix.shape[0], _matrix(matrix))
+        self._add(schema.MAPPINGS_FILE, named, _json(mappings))
+        self._add(schema.PRODUCTS_FILE, len(dataset.products), _parquet(dataset.products))
+        self._add(schema.POPULARITY_FILE, len(dataset.popularity), _array(dataset.popularity))
+        self._add(schema.STATS_FILE, 1, lambda path: write_json(path, dataset.stats))
+        (self._folder / schema.EMBEDDINGS_FOLDER).symlink_to(_EMBEDDINGS_LINK)
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """The manifest's entry of each file, once it is written: SHA-256, number of rows."""
+        return {name: entry.result() for name, entry in self._entries.items()}
+
+    def _add(self, name: str, rows: int, writer: Callable[[Path], Any]) -> None:
+        def write() -> dict[str, Any]:
+            writer(self._folder / name)
+            return {"sha256": sha256_of(self._folder / name), "rows": rows}
+
+        self._entries[name] = self._pool.submit(write)
 
 
 @functools.cache
