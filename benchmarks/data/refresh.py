@@ -7,6 +7,7 @@ as Parquet) is measured just before each of them; the median of three counts.
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import resource
@@ -48,6 +49,7 @@ def measure(function: Callable[..., Any], *arguments: Any) -> Figures:
 
 
 def _report(pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    gc.collect()  # what the imports left must not be cleared away on the function's time
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     used = time.process_time()
     started = time.perf_counter()

@@ -110,7 +110,8 @@ def clean_rows(
             schema.RATING: rating,
             schema.TIMESTAMP: time,
             schema.COMMENT: comment,
-        }
+        },
+        copy=False,
     )
     add_hashed_keys(accepted, user_hash, product_hash, hashing.result())
     accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)

@@ -262,7 +262,8 @@ def _user_metadata(
             "first_at": time.take(starts).reset_index(drop=True),
             "last_at": time.take(ends).reset_index(drop=True),
             SEGMENT: _named(segment, SEGMENTS),
-        }
+        },
+        copy=False,
     )
 
 

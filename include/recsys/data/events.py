@@ -91,7 +91,7 @@ def _take(rows: pd.DataFrame, positions: NDArray[np.int64]) -> pd.DataFrame:
     """The rows at `positions`; columns are copied side by side."""
     with ThreadPoolExecutor(_THREADS) as pool:
         columns = pool.map(lambda name: rows[name].array.take(positions), rows.columns)
-        return pd.DataFrame(dict(zip(rows.columns, columns, strict=True)))
+        return pd.DataFrame(dict(zip(rows.columns, columns, strict=True)), copy=False)
 
 
 def ordered_by(first: NDArray, *others: NDArray) -> NDArray[np.int64]:
@@ -137,7 +137,7 @@ def event_weights(event_keys: Keys) -> NDArray[np.float32]:
 
 def event_ids(event_keys: Keys) -> pd.Series:
     """Keys as texts of 16 hexadecimal digits."""
-    digits = event_keys.astype(">u8").tobytes().hex().encode("ascii")
+    digits = binascii.hexlify(event_keys.astype(">u8"))
     offsets = np.arange(len(event_keys) + 1, dtype=np.int64) * _HEX_DIGITS
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(digits)]
     return text_series(pa.Array.from_buffers(pa.large_string(), len(event_keys), buffers))
