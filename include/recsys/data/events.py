@@ -137,7 +137,7 @@ def event_weights(event_keys: Keys) -> NDArray[np.float32]:
 
 def event_ids(event_keys: Keys) -> pd.Series:
     """Keys as texts of 16 hexadecimal digits."""
-    digits = binascii.hexlify(event_keys.astype(">u8"))
+    digits = binascii.hexlify(event_keys.astype(">u8").data)
     offsets = np.arange(len(event_keys) + 1, dtype=np.int64) * _HEX_DIGITS
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(digits)]
     return text_series(pa.Array.from_buffers(pa.large_string(), len(event_keys), buffers))
