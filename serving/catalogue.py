@@ -14,25 +14,13 @@ from serving.snapshot import Catalogue
 
 Value = TypeVar("Value", bound=Hashable)
 
-AVAILABLE = "available"
-PRODUCT_COLUMNS = (
-    schema.PRODUCT,
-    schema.PRODUCT_NAME,
-    schema.BRAND,
-    schema.CATEGORY,
-    schema.PRICE,
-    schema.FAMILY,
-    AVAILABLE,
-)
-"""What a catalogue is built from."""
-
 
 def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Catalogue:
     """The catalogue in the order of `item_ids`.
 
-    `products` needs `product_id` and may have the other `PRODUCT_COLUMNS`. A product that it lacks
-    cannot be recommended; of one that it has twice the first row counts. `source` says which
-    version it is from.
+    `products` needs `product_id` and may have the others of `schema.SHOWN_OF_PRODUCTS`. A product
+    that it lacks cannot be recommended; of one that it has twice the first row counts. `source`
+    says which version it is from.
     """
     row_of: dict[str, int] = {}
     for row, product in enumerate(products[schema.PRODUCT]):
@@ -64,7 +52,7 @@ def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Cata
         families=families,
         family_members=np.argsort(families, kind="stable").astype(np.int32),
         family_starts=np.append(0, np.cumsum(np.bincount(families))),
-        available=listed & np.array(column(AVAILABLE, True), dtype=bool),
+        available=listed & np.array(column(schema.AVAILABLE, True), dtype=bool),
         brand_items=_groups(brands),
         category_items=_groups(categories),
         source=source,

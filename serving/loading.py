@@ -19,7 +19,7 @@ from recsys.models.base import InnerProductModel
 from recsys.models.histories import user_range
 from recsys.models.storage import ArtifactError
 from recsys.settings import Settings
-from serving.catalogue import PRODUCT_COLUMNS, build_catalogue
+from serving.catalogue import build_catalogue
 from serving.config import ServingConfig
 from serving.nearest import NearestItems
 from serving.personal_lists import make_personal_lists
@@ -155,7 +155,7 @@ def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
         if not set(item_ids).isdisjoint(products[schema.PRODUCT]):
             return build_catalogue(item_ids, products, source)
         logger.warning("The published catalogue shares no product with the model | %s", source)
-    own = artifact.product_columns(PRODUCT_COLUMNS)
+    own = artifact.product_columns(schema.SHOWN_OF_PRODUCTS)
     return build_catalogue(item_ids, own, artifact.model_id)
 
 
@@ -163,7 +163,7 @@ def _published_catalogue(settings: Settings) -> tuple[Columns, str] | None:
     """Columns of the newest catalogue and its version, None if nothing is published."""
     try:
         version = current_version(settings)
-        return version.product_columns(PRODUCT_COLUMNS), version.version_id
+        return version.product_columns(schema.SHOWN_OF_PRODUCTS), version.version_id
     except ColumnsError:
         raise  # a damaged catalogue is not as good as none
     except (InputError, OSError) as error:

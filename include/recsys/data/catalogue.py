@@ -11,9 +11,6 @@ from recsys.data.families import SharedEvents, assign_families
 from recsys.data.reading import read_rows
 from recsys.data.sources import Source
 
-AVAILABLE = "available"
-"""bool: the product is in the shop's catalogue."""
-
 TEXTS = (schema.PRODUCT_NAME, schema.BRAND, schema.CATEGORY, schema.DESCRIPTION)
 
 
@@ -50,12 +47,12 @@ def build_products(catalogue: pd.DataFrame, ids: pd.Index, shared: SharedEvents)
     products = known.reindex(ids)
     for name in TEXTS:
         products[name] = products[name].fillna("").astype("str")
-    products[AVAILABLE] = products.index.isin(known.index)
+    products[schema.AVAILABLE] = products.index.isin(known.index)
     products = products.rename_axis(schema.PRODUCT).reset_index()
     products[schema.PRODUCT] = products[schema.PRODUCT].astype("str")
     products[schema.FAMILY] = assign_families(products, shared).to_numpy()
-    columns = [schema.PRODUCT, *TEXTS[:3], schema.PRICE, TEXTS[3], schema.FAMILY, AVAILABLE]
-    return products[columns]
+    columns = [schema.PRODUCT, *TEXTS[:3], schema.PRICE, TEXTS[3], schema.FAMILY]
+    return products[[*columns, schema.AVAILABLE]]
 
 
 def fingerprint(products: pd.DataFrame) -> str:

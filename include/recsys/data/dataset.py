@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.data import schema
-from recsys.data.catalogue import AVAILABLE, all_products, build_products
+from recsys.data.catalogue import all_products, build_products
 from recsys.data.events import (
     EVENT_KEY,
     USER_NUMBER,
@@ -300,7 +300,7 @@ def _statistics(
         "users": len(users),
         "users_by_segment": {name: int(segments.get(name, 0)) for name in SEGMENTS},
         "products": len(products),
-        "products_available": int(products[AVAILABLE].sum()),
+        "products_available": int(products[schema.AVAILABLE].sum()),
         "products_with_interactions": bought,
         "families": int(products[schema.FAMILY].nunique()),
         "ratings": {str(star): int(tally.stars[star]) for star in range(1, 6)},

@@ -32,6 +32,10 @@ CATEGORY: Final = "category"  # str, "" when unknown
 PRICE: Final = "price"  # float64, dong; NaN when unknown
 DESCRIPTION: Final = "description"  # str
 FAMILY: Final = "family_id"  # str: listings (sizes, variants) of one product share it
+AVAILABLE: Final = "available"  # bool: the product is in the shop's catalogue
+
+SHOWN_OF_PRODUCTS: Final = (PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, FAMILY, AVAILABLE)
+"""Columns of a product that a model keeps and the service answers with."""
 
 POSITIVE_RATING: Final = 4.0
 

@@ -30,16 +30,6 @@ from recsys.schedule import load_schedule
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.als import als_trainer
 
-_PRODUCT_COLUMNS = [
-    schema.PRODUCT,
-    schema.PRODUCT_NAME,
-    schema.BRAND,
-    schema.CATEGORY,
-    schema.PRICE,
-    schema.FAMILY,
-    "available",
-]
-
 
 def plan_training(
     settings: Settings, model_types: Sequence[str] | None = None
@@ -193,7 +183,7 @@ def _save(
 
 
 def _products(version: PublishedVersion) -> pd.DataFrame:
-    return version.products()[_PRODUCT_COLUMNS]
+    return version.products()[list(schema.SHOWN_OF_PRODUCTS)]
 
 
 def _free_model_id(settings: Settings, model_type: str) -> str:
