@@ -38,6 +38,8 @@ from tests.sinks import (
 MEGABYTES = 24
 # Bytes of free space to try with: the work stops at another place each time.
 STEPS = [0, *(2**power * 4096 for power in range(11))]
+# A training needs some forty pages; what it writes last is small.
+TRAINING_STEPS = range(0, 64 * 4096, 2 * 4096)
 ALERTS = """\
 language: en
 email: {{smtp_server: 127.0.0.1, smtp_port: {port}, sender: a@example.com, password: null,
@@ -167,7 +169,7 @@ def test_a_training_registers_a_whole_model_or_none(settings, disk, mails, slack
     version = publish_shop(settings, taste_interactions())
     served = select_best(settings, [train_model(settings, "item_knn", version)])["model_id"]
     failures = 0
-    for free in STEPS:
+    for free in TRAINING_STEPS:
         disk.fill(leave=free)
         error = failure_of(lambda: train_model(settings, "item_knn", version))
         if error is None:

@@ -60,38 +60,46 @@ def train_model(
     config = load_training_config(settings)
     family_of(model_type)
     version = open_version(settings, version_id)
-    with (
-        recorded_run(settings, model_type, version.version_id) as run,
-        training_log(settings, model_type, version.version_id) as log,
-        als_trainer(config.engine, settings) as trainer,
-    ):
-        start = time.monotonic()
-        data = read_leave_one_out(version)
-        subject = Subject(settings, config, version.version_id, model_type, data, trainer)
-        tuned = choose_parameters(subject)
-        log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))
-        run.hyperparameters = tuned.parameters
-        report = report_on(lambda histories: subject.fit(tuned.parameters, histories), data)
-        log.info("evaluated%s", fields(**headline(report.metrics), **report.comparison))
-        model = subject.fit(tuned.parameters, data.everything, log.progress)
-        seconds = round(time.monotonic() - start, 2)
-        training_info = {
-            "duration_seconds": seconds,
-            "seed": config.seed,
-            "engine": config.engine.value,
-            "users": len(data.user_ids),
-            "items": len(data.item_ids),
-            "interactions": len(data.everything.items),
-            "test_users": data.test.users,
-            "reason": reason,
-            "tuning": {"score": tuned.score, "trials": tuned.trials, "reused": tuned.reused},
-            "segments": report.segments,
+    with recorded_run(settings, model_type, version.version_id) as run:
+        with (
+            training_log(settings, model_type, version.version_id) as log,
+            als_trainer(config.engine, settings) as trainer,
+        ):
+            start = time.monotonic()
+            data = read_leave_one_out(version)
+            subject = Subject(settings, config, version.version_id, model_type, data, trainer)
+            tuned = choose_parameters(subject)
+            log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))
+            run.hyperparameters = tuned.parameters
+            report = report_on(lambda histories: subject.fit(tuned.parameters, histories), data)
+            log.info("evaluated%s", fields(**headline(report.metrics), **report.comparison))
+            model = subject.fit(tuned.parameters, data.everything, log.progress)
+            seconds = round(time.monotonic() - start, 2)
+            training_info = {
+                "duration_seconds": seconds,
+                "seed": config.seed,
+                "engine": config.engine.value,
+                "users": len(data.user_ids),
+                "items": len(data.item_ids),
+                "interactions": len(data.everything.items),
+                "test_users": data.test.users,
+                "reason": reason,
+                "tuning": {"score": tuned.score, "trials": tuned.trials, "reused": tuned.reused},
+                "segments": report.segments,
+            }
+            attachments = {
+                "evaluation.json": _json_bytes({**report.as_json(), "training": training_info}),
+                "learning_curve.png": learning_curves(model_type, log.curves, tuned.history),
+            }
+            model_id = _save(settings, config, version, data, model, report, attachments)
+        run.results = {
+            **headline(report.metrics),
+            "baseline_recall_at_10": report.comparison["baseline_recall_at_10"],
+            "improvement_pct": report.comparison["improvement_pct"],
+            "model_id": model_id,
         }
-        attachments = {
-            "evaluation.json": _json_bytes({**report.as_json(), "training": training_info}),
-            "learning_curve.png": learning_curves(model_type, log.curves, tuned.history),
-        }
-        model_id = _save(settings, config, version, data, model, report, attachments)
+        run.write_down()
+        # Nothing that can fail may follow: what is registered is there for the next selection.
         Registry(settings).register(
             model_id,
             data_version=version.version_id,
@@ -102,12 +110,6 @@ def train_model(
             training_info=training_info,
             git_commit=git_commit(),
         )
-        run.results = {
-            **headline(report.metrics),
-            "baseline_recall_at_10": report.comparison["baseline_recall_at_10"],
-            "improvement_pct": report.comparison["improvement_pct"],
-            "model_id": model_id,
-        }
     return {
         **run.results,
         "data_version": version.version_id,

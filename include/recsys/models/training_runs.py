@@ -5,11 +5,12 @@ import json
 import logging
 import sqlite3
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from recsys.database import connect, transaction
+from recsys.registry import Registry
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,10 +34,30 @@ RESULT_COLUMNS = (
 class TrainingRun:
     """One row that is being written."""
 
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+    def __init__(self, settings: Settings, model_type: str) -> None:
+        self._settings = settings
+        self.run_id = f"{model_type}_{uuid.uuid4().hex}"
         self.hyperparameters: Mapping[str, Any] = {}
         self.results: dict[str, Any] = {}
+
+    def write_down(
+        self, status: str = "running", error: str | None = None, completed_at: str | None = None
+    ) -> None:
+        """What is known by now."""
+        columns = ", ".join(f"{name} = ?" for name in RESULT_COLUMNS)
+        with _writing(self._settings) as connection:
+            connection.execute(
+                "UPDATE training_runs SET completed_at = ?, status = ?, error_message = ?, "  # noqa: S608
+                f"hyperparameters = ?, {columns} WHERE run_id = ?",
+                (
+                    completed_at,
+                    status,
+                    error,
+                    json.dumps(dict(self.hyperparameters)),
+                    *(self.results.get(name) for name in RESULT_COLUMNS),
+                    self.run_id,
+                ),
+            )
 
 
 @contextlib.contextmanager
@@ -46,52 +67,53 @@ def recorded_run(settings: Settings, model_type: str, data_version: str) -> Iter
     If that cannot be written (the process was killed, the disk is full), the row stays as it is
     until the next training of the same type begins, which closes it: they never run side by side.
     """
-    run = TrainingRun(f"{model_type}_{uuid.uuid4().hex}")
-    _write(
-        settings,
+    run = TrainingRun(settings, model_type)
+    registered = [entry.model_id for entry in Registry(settings).list()]
+    with _writing(settings) as connection:
+        _close_abandoned(connection, model_type, registered)
+        connection.execute(
+            "INSERT INTO training_runs (run_id, model_type, started_at, status, data_version) "
+            "VALUES (?, ?, ?, 'running', ?)",
+            (run.run_id, model_type, _now(), data_version),
+        )
+    try:
+        yield run
+    except BaseException as error:
+        _end(run, "failed", f"{type(error).__name__}: {error}")
+        raise
+    _end(run, "success", None)
+
+
+def _close_abandoned(
+    connection: sqlite3.Connection, model_type: str, registered: Sequence[str]
+) -> None:
+    """A training whose model is registered was one, whatever kept it from saying so."""
+    connection.execute(
+        "UPDATE training_runs SET completed_at = ?1, status = 'success' WHERE model_type = ?2 "
+        "AND status = 'running' AND model_id IN (SELECT value FROM json_each(?3))",
+        (_now(), model_type, json.dumps(registered)),
+    )
+    connection.execute(
         "UPDATE training_runs SET completed_at = ?, status = 'failed', error_message = ? "
         "WHERE model_type = ? AND status = 'running'",
         (_now(), "ended without a result: killed, or the disk was full", model_type),
     )
-    _write(
-        settings,
-        "INSERT INTO training_runs (run_id, model_type, started_at, status, data_version) "
-        "VALUES (?, ?, ?, 'running', ?)",
-        (run.run_id, model_type, _now(), data_version),
-    )
+
+
+def _end(run: TrainingRun, status: str, error: str | None) -> None:
     try:
-        yield run
-    except BaseException as error:
-        try:
-            _finish(settings, run, "failed", f"{type(error).__name__}: {error}")
-        except (OSError, sqlite3.Error):
-            logger.exception("The failed training cannot be written down | run_id=%s", run.run_id)
-        raise
-    _finish(settings, run, "success", None)
+        run.write_down(status, error, _now())
+    except (OSError, sqlite3.Error):
+        # The model, or the error of the block, counts for more than this row.
+        logger.exception("The end of a training cannot be written down | run_id=%s", run.run_id)
 
 
-def _finish(settings: Settings, run: TrainingRun, status: str, error: str | None) -> None:
-    columns = ", ".join(f"{name} = ?" for name in RESULT_COLUMNS)
-    _write(
-        settings,
-        "UPDATE training_runs SET completed_at = ?, status = ?, error_message = ?, "  # noqa: S608
-        f"hyperparameters = ?, {columns} WHERE run_id = ?",
-        (
-            _now(),
-            status,
-            error,
-            json.dumps(dict(run.hyperparameters)),
-            *(run.results.get(name) for name in RESULT_COLUMNS),
-            run.run_id,
-        ),
-    )
-
-
-def _write(settings: Settings, statement: str, values: tuple[Any, ...]) -> None:
+@contextlib.contextmanager
+def _writing(settings: Settings) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(connect(settings.training_db)) as connection:
         connection.execute(_SCHEMA)
         with transaction(connection):
-            connection.execute(statement, values)
+            yield connection
 
 
 def _now() -> str:
