@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def _set_budget(settings: Settings) -> None:
-    config = load_training_config(settings).model_dump()
+    config = load_training_config(settings).model_dump(mode="json")
     config["tuning"] = {"seconds": TUNING_SECONDS, "trials": 1000}
     own = settings.home / "config" / "training.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)

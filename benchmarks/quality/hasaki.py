@@ -77,7 +77,7 @@ def _prepare(settings: Settings, options: argparse.Namespace) -> str:
         from recsys.content.job import build_embeddings
 
         print("embeddings:", build_embeddings(settings), flush=True)
-    config = load_training_config(settings).model_dump()
+    config = load_training_config(settings).model_dump(mode="json")
     config["tuning"] = {"seconds": options.seconds, "trials": options.trials}
     own = settings.home / "config" / "training.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)
