@@ -25,3 +25,8 @@ def test_many_processes_create_one_database_at_the_same_moment(tmp_path):
             list(pool.map(open_and_write, [path] * PROCESSES, [at] * PROCESSES))
             with contextlib.closing(connect(path)) as database:
                 assert database.execute("SELECT count(*) FROM openers").fetchone()[0] == PROCESSES
+
+
+def test_a_database_that_can_have_no_wal_is_opened_as_it_is():
+    with contextlib.closing(connect(Path(":memory:"))) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone()[0] == "memory"

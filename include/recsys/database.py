@@ -42,6 +42,7 @@ def _write_ahead(connection: sqlite3.Connection, deadline: float) -> None:
     while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:
             connection.execute("PRAGMA journal_mode = WAL")
+            return  # done, or a place that has no WAL: then the database stays as it is
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise

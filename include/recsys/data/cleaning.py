@@ -93,11 +93,14 @@ def clean_rows(
         users = pool.submit(_hashed_ids, table[schema.USER], "user")
         products = pool.submit(_hashed_ids, table[schema.PRODUCT], "product")
         rating, rating_faults = _ratings(table[schema.RATING])
-    (user, user_hash, user_faults) = users.result()
-    (product, product_hash, product_faults) = products.result()
+    user, user_hash, user_faults = users.result()
+    product, product_hash, product_faults = products.result()
     time, time_faults = times.result()
     faults = [
-        *(*user_faults, *product_faults, *rating_faults, *time_faults),
+        *user_faults,
+        *product_faults,
+        *rating_faults,
+        *time_faults,
         ((time < earliest).to_numpy(), f"the time is before {earliest.date()}"),
         ((time > now).to_numpy(), "the time is in the future"),
     ]
