@@ -33,9 +33,7 @@ logs: ## Follow the log files
 	@tail -n 20 -F logs/scheduler/*.log logs/service/*.log
 
 test: $(VENV)/.installed-dev s3-server cluster-packages ## Check style and types, run the tests
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 cluster-test: $(VENV)/.installed-dev s3-server cluster-packages ## Run the production shape's tests alone
@@ -44,8 +42,11 @@ cluster-test: $(VENV)/.installed-dev s3-server cluster-packages ## Run the produ
 cluster-packages: $(VENV)/.installed-cluster
 	@sh tests/cluster/packages.sh
 
-lint: $(VENV)/.installed-dev ## Check style and types only
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: $(VENV)/.installed-dev ## Check style, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@PYTHONPATH=include:. $(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
 spark: $(VENV)/.installed-spark ## Install PySpark, for `engine: spark` (450 MB; needs Java 17)
 

@@ -41,8 +41,8 @@ with job_dag(
     @task
     @no_retry_on_bad_input
     def plan(params: Any = None, run_id: Any = None, **context: Any) -> dict[str, Any]:
-        from recsys.data.handover import handed_over
-        from recsys.data.refresh import plan_refresh, work_folder
+        from recsys.refresh.handover import handed_over
+        from recsys.refresh.job import plan_refresh, work_folder
         from recsys.schedule import interval_of
         from recsys.settings import load_settings
 
@@ -59,8 +59,8 @@ with job_dag(
     @task
     @no_retry_on_bad_input
     def ingest(run_id: Any = None) -> dict[str, Any]:
-        from recsys.data.handover import handed_over
-        from recsys.data.refresh import ingest, work_folder
+        from recsys.refresh.handover import handed_over
+        from recsys.refresh.job import ingest, work_folder
         from recsys.settings import load_settings
 
         settings = load_settings()
@@ -70,8 +70,8 @@ with job_dag(
     @task
     @no_retry_on_bad_input
     def score_comments(run_id: Any = None) -> dict[str, Any]:
-        from recsys.data.handover import handed_over
-        from recsys.data.refresh import score_comments, work_folder
+        from recsys.refresh.handover import handed_over
+        from recsys.refresh.job import score_comments, work_folder
         from recsys.settings import load_settings
 
         settings = load_settings()
@@ -81,8 +81,8 @@ with job_dag(
     @task
     @no_retry_on_bad_input
     def assemble(run_id: Any = None) -> dict[str, Any]:
-        from recsys.data.handover import handed_over
-        from recsys.data.refresh import assemble, work_folder
+        from recsys.refresh.handover import handed_over
+        from recsys.refresh.job import assemble, work_folder
         from recsys.settings import load_settings
 
         settings = load_settings()
@@ -92,8 +92,8 @@ with job_dag(
     @task
     @no_retry_on_bad_input
     def publish(run_id: Any = None) -> dict[str, Any]:
-        from recsys.data.handover import handed_over
-        from recsys.data.refresh import publish_version, work_folder
+        from recsys.refresh.handover import handed_over
+        from recsys.refresh.job import publish_version, work_folder
         from recsys.settings import load_settings
 
         settings = load_settings()
@@ -103,7 +103,7 @@ with job_dag(
     @task
     @no_retry_on_bad_input
     def report_quality(summary: dict[str, Any]) -> dict[str, Any]:
-        from recsys.data.quality import report_after_publishing
+        from recsys.quality import report_after_publishing
         from recsys.settings import load_settings
 
         return report_after_publishing(load_settings(), summary)

@@ -34,7 +34,7 @@ with job_dag(
     @task(pool="model_training")
     @no_retry_on_bad_input
     def clean_models(params: Any = None) -> dict[str, Any]:
-        from recsys.maintenance import job
+        from recsys.upkeep import job
 
         return job.clean_models(load_settings(), dry_run=params["dry_run"])
 
@@ -43,27 +43,27 @@ with job_dag(
     @task(pool="data_refresh", trigger_rule=TriggerRule.ALL_DONE)
     @no_retry_on_bad_input
     def clean_data(params: Any = None) -> dict[str, Any]:
-        from recsys.maintenance import job
+        from recsys.upkeep import job
 
         return job.clean_data(load_settings(), dry_run=params["dry_run"])
 
     @task
     @no_retry_on_bad_input
     def clean_records(params: Any = None) -> dict[str, Any]:
-        from recsys.maintenance import job
+        from recsys.upkeep import job
 
         return job.clean_records(load_settings(), dry_run=params["dry_run"])
 
     @task
     @no_retry_on_bad_input
     def clean_airflow(params: Any = None) -> dict[str, Any]:
-        from recsys.maintenance import job
+        from recsys.upkeep import job
 
         return job.clean_airflow(load_settings(), dry_run=params["dry_run"])
 
     @task
     def summarise(parts: Any, params: Any = None) -> dict[str, Any]:
-        from recsys.maintenance import job
+        from recsys.upkeep import job
 
         return job.summarise(parts, dry_run=params["dry_run"])
 

@@ -39,16 +39,16 @@ with job_dag(
     @task
     @no_retry_on_bad_input
     def plan(params: dict[str, Any] | None = None) -> list[dict[str, str]]:
-        from recsys.models.training import plan_training
         from recsys.settings import load_settings
+        from recsys.training.job import plan_training
 
         return plan_training(load_settings(), (params or {}).get("model_types"))
 
     @task(map_index_template="{{ model_type }}")
     @no_retry_on_bad_input
     def train(model_type: str, version_id: str, dag_run: Any = None) -> dict[str, Any]:
-        from recsys.models.training import train_model
         from recsys.settings import load_settings
+        from recsys.training.job import train_model
 
         reason = (dag_run.conf or {}).get("reason") if dag_run else None
         return train_model(load_settings(), model_type, version_id, reason=reason)
@@ -56,8 +56,8 @@ with job_dag(
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     @no_retry_on_bad_input
     def select_best(trained: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        from recsys.models.training import select_best
         from recsys.settings import load_settings
+        from recsys.training.job import select_best
 
         return select_best(load_settings(), [one for one in trained if one])
 

@@ -11,8 +11,8 @@ import numpy as np
 from recsys.models.base import IntArray
 from serving.catalogue import filter_products
 from serving.problems import ProblemError
-from serving.ranking import Ranked
-from serving.recommending import Recommended, Wanted, history_of, recommend
+from serving.ranking import Ranked, Wanted
+from serving.recommending import Recommended, history_of, recommend
 from serving.request_log import Answered
 from serving.schemas import Filters, RecommendRequest
 from serving.service import Service

@@ -1,18 +1,72 @@
 """The catalogue that answers show: built from the model's products, kept fresh from the shop's."""
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from recsys.content.text import fold
-from recsys.data import schema
+from recsys import schema
 from recsys.data.columns import Columns
 from recsys.models.base import IntArray
+from recsys.text import fold
 from serving.ranking import BoolArray
-from serving.snapshot import Catalogue
 
 Value = TypeVar("Value", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The products of a model, by column number: what is shown, and what may be shown.
+
+    Attributes
+    ----------
+    names, brands, categories
+        As the shop writes them, "" when unknown.
+    prices
+        Dong, None when unknown.
+    price_array
+        ``(items,)`` float64, the same with NaN.
+    families
+        ``(items,)`` int32 number of the product family: 0, 1, ... without gaps.
+    family_members, family_starts
+        Columns in the order of their families, and where each family begins there (and, at the
+        end, their number).
+    available
+        ``(items,)`` may be recommended: listed, not hidden, in stock.
+    brand_items, category_items
+        Columns of each brand and category, by folded name.
+    source
+        The data version that it is from, or the model's id.
+    """
+
+    item_ids: list[str]
+    index: dict[str, int]
+    names: list[str]
+    brands: list[str]
+    categories: list[str]
+    prices: list[float | None]
+    price_array: NDArray[np.float64]
+    families: IntArray
+    family_members: IntArray
+    family_starts: NDArray[np.int64]
+    available: BoolArray
+    brand_items: dict[str, IntArray]
+    category_items: dict[str, IntArray]
+    source: str
+
+    def listings(self, items: IntArray) -> tuple[IntArray, NDArray[np.int64]]:
+        """Columns of all listings of the families of `items`, these included.
+
+        Also the position in `items` that each of them is there for.
+        """
+        families = self.families[items]
+        starts = self.family_starts[families]
+        counts = self.family_starts[families + 1] - starts
+        owner = np.repeat(np.arange(len(items)), counts)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.family_members[starts[owner] + within], owner
 
 
 def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Catalogue:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from recsys import schema
 from recsys.content.embeddings import current_embeddings, current_set_id
-from recsys.data import schema
 from recsys.data.columns import Columns, ColumnsError
 from recsys.data.versions import current_version, published_folder
 from recsys.errors import InputError
@@ -19,12 +19,13 @@ from recsys.models.base import InnerProductModel
 from recsys.models.histories import user_range
 from recsys.models.storage import ArtifactError
 from recsys.settings import Settings
-from serving.catalogue import build_catalogue
+from serving.catalogue import Catalogue, build_catalogue
 from serving.config import ServingConfig
 from serving.nearest import NearestItems
 from serving.personal_lists import make_personal_lists
-from serving.recommending import Wanted, history_of, recommend
-from serving.snapshot import Catalogue, ContentIndex, Snapshot
+from serving.ranking import Wanted
+from serving.recommending import history_of, recommend
+from serving.snapshot import ContentIndex, Snapshot
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,8 @@ from filelock import FileLock
 from recsys.models.base import FloatArray, Histories, InnerProductModel
 from recsys.models.storage import ArtifactError
 from recsys.publishing import atomic_path
-from serving.ranking import Ranked, top_items
-from serving.recommending import Wanted
-from serving.snapshot import Catalogue
+from serving.catalogue import Catalogue
+from serving.ranking import Ranked, Wanted, top_items
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from recsys.models.artifacts import Artifact
 from recsys.models.base import FloatArray, IntArray
 from recsys.models.histories import take_users, user_rows
+from serving.catalogue import Catalogue
 from serving.ranking import Ranked
-from serving.snapshot import Catalogue
 
 LENGTH = 50
 # Small enough that requests beside it do not wait long for the interpreter.

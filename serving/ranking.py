@@ -18,6 +18,26 @@ class Ranked:
     scores: list[float]
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request asks for.
+
+    Attributes
+    ----------
+    allowed
+        ``(items,)`` products that may stand in the list.
+    exclude_seen
+        Nothing that the user had, nor another listing (size, shade) of the same product.
+    excluded
+        Column numbers that must not stand in it either.
+    """
+
+    topk: int
+    exclude_seen: bool
+    allowed: BoolArray
+    excluded: IntArray
+
+
 def top_items(
     scores: FloatArray,
     allowed: BoolArray,

@@ -7,7 +7,7 @@ import numpy as np
 
 from recsys.models.base import FloatArray, Histories, IntArray
 from serving.live import LiveEvent
-from serving.ranking import BoolArray, Ranked, top_items
+from serving.ranking import Ranked, Wanted, top_items
 from serving.snapshot import ContentIndex, Snapshot
 
 MODEL: Final = None
@@ -24,26 +24,6 @@ _NOBODY = Histories(
     weight=np.zeros(0, dtype=np.float32),
     times=np.zeros(0, dtype=np.int64),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a request asks for.
-
-    Attributes
-    ----------
-    allowed
-        ``(items,)`` products that may stand in the list.
-    exclude_seen
-        Nothing that the user had, nor another listing (size, shade) of the same product.
-    excluded
-        Column numbers that must not stand in it either.
-    """
-
-    topk: int
-    exclude_seen: bool
-    allowed: BoolArray
-    excluded: IntArray
 
 
 @dataclass(frozen=True, slots=True)

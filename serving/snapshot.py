@@ -6,71 +6,13 @@ can never mix two models, and a swap is one assignment.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from recsys.models.artifacts import Artifact
-from recsys.models.base import FloatArray, IntArray
+from recsys.models.base import FloatArray
+from serving.catalogue import Catalogue
+from serving.nearest import NearestItems
+from serving.personal_lists import PersonalLists
 from serving.ranking import BoolArray
-
-if TYPE_CHECKING:
-    from serving.nearest import NearestItems
-    from serving.personal_lists import PersonalLists
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """The products of a model, by column number: what is shown, and what may be shown.
-
-    Attributes
-    ----------
-    names, brands, categories
-        As the shop writes them, "" when unknown.
-    prices
-        Dong, None when unknown.
-    price_array
-        ``(items,)`` float64, the same with NaN.
-    families
-        ``(items,)`` int32 number of the product family: 0, 1, ... without gaps.
-    family_members, family_starts
-        Columns in the order of their families, and where each family begins there (and, at the
-        end, their number).
-    available
-        ``(items,)`` may be recommended: listed, not hidden, in stock.
-    brand_items, category_items
-        Columns of each brand and category, by folded name.
-    source
-        The data version that it is from, or the model's id.
-    """
-
-    item_ids: list[str]
-    index: dict[str, int]
-    names: list[str]
-    brands: list[str]
-    categories: list[str]
-    prices: list[float | None]
-    price_array: NDArray[np.float64]
-    families: IntArray
-    family_members: IntArray
-    family_starts: NDArray[np.int64]
-    available: BoolArray
-    brand_items: dict[str, IntArray]
-    category_items: dict[str, IntArray]
-    source: str
-
-    def listings(self, items: IntArray) -> tuple[IntArray, NDArray[np.int64]]:
-        """Columns of all listings of the families of `items`, these included.
-
-        Also the position in `items` that each of them is there for.
-        """
-        families = self.families[items]
-        starts = self.family_starts[families]
-        counts = self.family_starts[families + 1] - starts
-        owner = np.repeat(np.arange(len(items)), counts)
-        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return self.family_members[starts[owner] + within], owner
 
 
 @dataclass(frozen=True)
@@ -119,9 +61,9 @@ class Snapshot:
     catalogue: Catalogue
     content: ContentIndex | None
     loaded_at: float
-    nearest: "NearestItems | None" = None
+    nearest: NearestItems | None = None
     sources: tuple[str, str | None] = ("", None)
-    lists: "PersonalLists | None" = None
+    lists: PersonalLists | None = None
     inline: bool = True
 
     @property

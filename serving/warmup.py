@@ -9,7 +9,8 @@ import numpy as np
 
 from recsys.database import connect
 from recsys.models.storage import ArtifactError
-from serving.recommending import Wanted, history_of, recommend
+from serving.ranking import Wanted
+from serving.recommending import history_of, recommend
 from serving.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)

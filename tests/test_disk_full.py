@@ -19,10 +19,10 @@ from recsys.data.staging import append_events
 from recsys.data.versions import current_version, list_versions, open_version
 from recsys.database import connect
 from recsys.models.artifacts import verify_artifact
-from recsys.models.training import select_best, train_model
 from recsys.orchestration.errors import error_line
 from recsys.registry import Registry
 from recsys.settings import Settings
+from recsys.training.job import select_best, train_model
 from tests.data.shop import published_rows, refresh, row, write_shop
 from tests.models.shop import publish_shop, taste_interactions
 from tests.serving.service_process import running_service

@@ -21,14 +21,14 @@ import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from recsys.content.text_columns import fold_series
-from recsys.data.comments.config import CommentConfig
-from recsys.data.comments.evaluation import NEGATIVE_RATING, auc_with_interval, calibration_error
-from recsys.data.comments.features import describe
-from recsys.data.comments.scoring import group_texts, similar_among
-from recsys.data.comments.training import Units, gather_units, train
-from recsys.data.schema import POSITIVE_RATING
+from recsys.comments.config import CommentConfig
+from recsys.comments.evaluation import NEGATIVE_RATING, auc_with_interval, calibration_error
+from recsys.comments.features import describe
+from recsys.comments.scoring import group_texts, similar_among
+from recsys.comments.training import Units, gather_units, train
+from recsys.schema import POSITIVE_RATING
 from recsys.settings import REPOSITORY
+from recsys.text_columns import fold_series
 
 REVIEWS = REPOSITORY.parent / "shared" / "data" / "hasaki" / "reviews.csv"
 AIM, AIM_WITHOUT_ACCENTS = 0.90, 0.82

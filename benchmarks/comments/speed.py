@@ -22,9 +22,9 @@ import pandas as pd
 from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from recsys.data.comments import score_view
-from recsys.data.comments.features import describe
-from recsys.data.comments.scorers import newest_scorer
+from recsys.comments import score_view
+from recsys.comments.features import describe
+from recsys.comments.scorers import newest_scorer
 from recsys.settings import REPOSITORY, Settings
 
 REVIEWS = REPOSITORY.parent / "shared" / "data" / "hasaki" / "reviews.csv"

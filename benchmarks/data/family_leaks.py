@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.data.refresh import use_scorer
-from recsys.data import schema
-from recsys.data.refresh import run_refresh
+from recsys import schema
+from recsys.refresh.job import run_refresh
 from recsys.data.sources import select_source
 from recsys.data.versions import current_version
 from recsys.schedule import DataInterval

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from recsys.data import refresh
+from recsys.refresh import job as refresh
 from recsys.data.sample import REVIEWS_NAME, SampleShop, write_sample_shop
 from recsys.schedule import DataInterval
 from recsys.settings import Settings

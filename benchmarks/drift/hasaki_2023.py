@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo
 
 from matplotlib.figure import Figure
 
-from recsys.data.refresh import run_refresh
 from recsys.drift.job import detect_drift
+from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 

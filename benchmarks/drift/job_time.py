@@ -23,12 +23,12 @@ import numpy as np
 import pandas as pd
 
 from recsys.content.job import build_embeddings
-from recsys.data.refresh import run_refresh
 from recsys.data.sample import write_sample_shop
 from recsys.data.versions import current_version
 from recsys.models.als import Als
 from recsys.models.artifacts import save_artifact
 from recsys.models.history_frames import histories_from_frame
+from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
 from recsys.settings import Settings

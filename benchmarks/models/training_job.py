@@ -20,16 +20,16 @@ from pathlib import Path
 
 import yaml
 
-from recsys.data.refresh import run_refresh
 from recsys.data.sample import write_sample_shop
 from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import read_leave_one_out
-from recsys.models.config import load_training_config
 from recsys.models.families import family_of
-from recsys.models.training import plan_training, select_best
+from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
+from recsys.training.config import load_training_config
+from recsys.training.job import plan_training, select_best
 
 LIMIT_SECONDS = 600.0
 LIMIT_BYTES = 2e9
@@ -38,7 +38,7 @@ FAMILIES = ("item_knn", "als", "bpr", "hybrid")
 
 _TRAIN = """
 import json, resource, sys
-from recsys.models.training import train_model
+from recsys.training.job import train_model
 from recsys.settings import Settings
 from pathlib import Path
 summary = train_model(Settings(Path(sys.argv[1])), sys.argv[2], sys.argv[3])

@@ -19,17 +19,17 @@ from typing import Any
 
 import yaml
 
-from recsys.data.refresh import run_refresh
 from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.evaluation.leave_one_out import read_leave_one_out
 from recsys.evaluation.report import report_on
-from recsys.models.config import load_training_config
 from recsys.models.families import family_of
-from recsys.models.training import select_best, train_model
+from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
+from recsys.training.config import load_training_config
+from recsys.training.job import select_best, train_model
 
 BASELINES = ("popularity", "recent_popularity")
 FAMILIES = ("item_knn", "als", "bpr", "recent_popularity", "hybrid")

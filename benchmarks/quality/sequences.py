@@ -24,7 +24,7 @@ from recsys.evaluation.ranking import HeldOut, rank_targets
 from recsys.models.base import Histories, Model
 from recsys.models.families import family_of
 from recsys.models.histories import histories_from_codes, take_users
-from recsys.models.tuning import Problem, Tuned, tune
+from recsys.training.tuning import Problem, Tuned, tune
 
 DAY = 86_400
 TUNED = ("item_knn", "als", "bpr")

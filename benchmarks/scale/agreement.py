@@ -17,19 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.data.refresh import run_refresh
+from recsys.data.config import Engine
 from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
 from recsys.evaluation.metrics import metrics_per_user, summarise
 from recsys.evaluation.ranking import rank_targets
 from recsys.models.als import Als, Trainer
 from recsys.models.base import IntArray
-from recsys.models.config import load_training_config
 from recsys.models.histories import take_users
+from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.spark.als import als_trainer
-from recsys.spark.config import Engine
+from recsys.training.config import load_training_config
 
 
 def main() -> None:

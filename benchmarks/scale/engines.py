@@ -30,16 +30,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from recsys.data import refresh
+from recsys.data.config import Engine
 from recsys.data.sample import FOLDER, REVIEWS_NAME, write_sample_shop
 from recsys.data.versions import current_version
 from recsys.models.als import Als, AlsParameters
 from recsys.models.matrices import users_of_several
 from recsys.publishing import write_json
+from recsys.refresh import job as refresh
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.spark.als import als_trainer
-from recsys.spark.config import Engine
 from recsys.spark.session import engine_session
 
 BASE_ROWS, USERS_PER_ROW, PRODUCTS = 1_000_000, 0.3, 20_000

@@ -27,10 +27,10 @@ from datetime import UTC, datetime, timedelta
 import psutil
 
 from benchmarks.serving.harness import TOKEN, free_port, fresh_home
-from recsys.data.refresh import run_refresh
 from recsys.data.sample import write_sample_shop
 from recsys.data.staging import open_segments, segment_lines
 from recsys.data.versions import current_version
+from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import REPOSITORY, Settings
 

@@ -28,7 +28,8 @@ from recsys.models.als import Als, AlsParameters
 from recsys.models.base import FloatArray, Histories
 from serving.config import load_config
 from serving.loading import load_snapshot
-from serving.recommending import Wanted, recommend
+from serving.ranking import Wanted
+from serving.recommending import recommend
 from serving.snapshot import Snapshot
 
 FACTORS, TOPK, PURCHASES = 128, 10, 5

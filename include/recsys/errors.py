@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The text is a sentence that names the file, row or key, what was wrong and what was expected.
     """
+
+
+class SourceError(InputError):
+    """A source is unknown, or its files cannot be used."""

@@ -10,7 +10,7 @@ import yaml
 from recsys.data.sample import write_sample_shop
 from recsys.schedule import load_schedule
 from recsys.settings import REPOSITORY
-from recsys.storage.moving import push_state
+from recsys.upkeep.transfer import push_state
 from tests.cluster.native import Cluster, running_cluster
 from tests.cluster.shape import MACHINES, MAIN, RECORDS_QUEUE
 from tests.live_stack import wait_for

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from recsys import schema
 from recsys.content.config import ContentConfig
-from recsys.data import schema
 
 KINDS = {
     "Kem Chống Nắng": "bảo vệ da khỏi tia UV, chỉ số chống nắng cao",

@@ -14,10 +14,10 @@ import pytest
 from recsys.content.config import ContentConfig, ModelConfig
 from recsys.content.embeddings import EmbeddingError, current_embeddings
 from recsys.content.job import alert_on_fallback, build_embeddings, embed_products
-from recsys.data.refresh import run_refresh
 from recsys.data.sample import write_sample_shop
 from recsys.data.versions import current_version
 from recsys.errors import InputError
+from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import ConfigError, Settings
 

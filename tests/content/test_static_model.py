@@ -10,8 +10,8 @@ from recsys.content.config import StaticConfig
 from recsys.content.product_texts import product_texts
 from recsys.content.static_encoder import StaticEncoder
 from recsys.content.static_fit import fit_static, save_static
-from recsys.content.text import fold, normalise
 from recsys.errors import InputError
+from recsys.text import fold, normalise
 
 CONFIG = StaticConfig(dimensions=32)
 QUERIES = [

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.content.text import fold, normalise
-from recsys.content.text_columns import fold_series, normalise_series
+from recsys.text import fold, normalise
+from recsys.text_columns import fold_series, normalise_series
 
 VIETNAMESE = "aàảãáạăằẳẵắặâầẩẫấậeẻẽéẹêềểễếệoòỏõóọôồổỗốộơờởỡớợuùủũúụưừửữứựyỳỷỹýỵđĐðÐ"
 texts = st.text(

@@ -12,7 +12,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 from recsys.data.config import load_data_config
-from recsys.data.refresh import (
+from recsys.refresh.job import (
     assemble,
     ingest,
     plan_refresh,
@@ -65,7 +65,7 @@ def crash_refreshes(home: Path, kills: int, seed: int, phases: tuple[Phase, ...]
     with what a fresh shop of the same rows would publish.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recsys.data.refresh", "tests.data.crashing"])
+    context.set_forkserver_preload(["recsys.refresh.job", "tests.data.crashing"])
     rng = random.Random(seed)
     settings = Settings(home / "crashing")
     config = settings.home / "config"

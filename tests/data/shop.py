@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from recsys.data import schema
-from recsys.data.refresh import run_refresh
+from recsys import schema
+from recsys.refresh.job import run_refresh
 from recsys.data.sources import select_source
 from recsys.data.versions import current_version
 from recsys.schedule import DataInterval

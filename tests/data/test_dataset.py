@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.dataset import Dataset, build_part, join_parts
 from recsys.data.events import USER_NUMBER, add_hashed_keys, latest_rows
 from recsys.data.hashing import hash_texts

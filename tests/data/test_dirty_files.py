@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recsys.data.sources import SourceError
+from recsys.errors import SourceError
 from recsys.data.versions import current_version, list_versions
 from recsys.errors import InputError
 from tests.data.shop import HEADER, quarantined, refresh, row, select_source, write_shop

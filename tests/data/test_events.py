@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.events import (
     EVENT_KEY,
     KEY,

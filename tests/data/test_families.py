@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.families import assign_families, base_names
-from recsys.data.schema import COMMENT, EVENT, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
+from recsys.schema import COMMENT, EVENT, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
 
 
 def catalogue(*names: str) -> pd.DataFrame:

@@ -6,8 +6,9 @@ from datetime import timedelta
 import pytest
 
 from recsys.data.plan import Strategy
-from recsys.data.refresh import RefreshError, plan_refresh, publish_version, work_folder
-from recsys.data.sources import SourceError, select_source
+from recsys.refresh.job import RefreshError, plan_refresh, publish_version, work_folder
+from recsys.data.sources import select_source
+from recsys.errors import SourceError
 from recsys.data.versions import current_version, list_versions
 from tests.data.shop import END, interval, pairs, quarantined, refresh, row, write_shop
 
@@ -158,7 +159,7 @@ def test_switching_to_another_shop_publishes_it_even_when_its_data_is_older(shop
 def test_publishing_twice_after_a_retry_changes_nothing(shop):
     write_shop(shop, BASE + new_rows(1))
     work = work_folder(shop, "scheduled__2025-03-01T00:00:00+00:00")
-    from recsys.data import refresh as job
+    from recsys.refresh import job as job
 
     plan_refresh(shop, work, interval())
     for step in (job.ingest, job.score_comments, job.assemble):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.staging import append_events
 from recsys.data.versions import PublishedVersion, current_version, list_versions, open_version
 from recsys.settings import Settings

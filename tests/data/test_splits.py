@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.splits import split_rows
 
 

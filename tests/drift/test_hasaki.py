@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from recsys.data.refresh import run_refresh
 from recsys.drift.job import detect_drift
+from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import REPOSITORY, Settings
 from tests.conftest import SHARED_DATA

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recsys.data.refresh import run_refresh
 from recsys.drift.actions import alert_on_drift, reason_to_retrain
 from recsys.drift.job import detect_drift
 from recsys.errors import InputError
+from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from tests.drift.shop import MONDAY, interactions

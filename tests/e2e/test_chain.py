@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 import requests
 
-from recsys.data.refresh import run_refresh
 from recsys.data.sample import write_sample_shop
 from recsys.data.versions import current_version, list_versions, open_version
+from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
 from recsys.settings import Settings

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.versions import current_version
 from recsys.evaluation.gates import compare_on_leave_one_out, compare_on_windows, judge
 from recsys.evaluation.leave_one_out import read_leave_one_out

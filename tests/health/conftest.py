@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from recsys.data.refresh import run_refresh
 from recsys.data.sample import write_sample_shop
+from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from serving.app import create_app

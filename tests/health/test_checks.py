@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from recsys.data import schema
+from recsys import schema
 from recsys.health import (
     check_data_health,
     check_model_health,

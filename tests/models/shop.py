@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.versions import SCHEMA_VERSION
 from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes

@@ -4,8 +4,8 @@ import pytest
 from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import read_leave_one_out
 from recsys.evaluation.ranking import rank_targets
-from recsys.models.blend_trials import BlendTrials
 from recsys.models.hybrid import COMPONENTS, Hybrid
+from recsys.training.blend_trials import BlendTrials
 from tests.models.shop import ITEMS, publish_shop, taste_interactions
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 
 from recsys.models.histories import histories_from_codes
-from recsys.models.item_knn import ItemKnn, ItemKnnParameters
+from recsys.models.item_knn import ItemKnn
+from recsys.models.parameters import ItemKnnParameters
 from tests.models.shop import DAY
 
 PLAIN = {

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from recsys.errors import InputError
-from recsys.models.search import Range, search
+from recsys.training.search import Range, search
 
 SPACE = {"a": Range(0.001, 100, log=True), "b": Range(0, 1), "c": Range(1, 64, whole=True)}
 START = {"a": 50.0, "b": 0.1, "c": 3, "kept": 7.0}

@@ -6,10 +6,10 @@ import pytest
 from recsys.database import connect
 from recsys.errors import InputError
 from recsys.models.artifacts import load_artifact
-from recsys.models.search import Range
-from recsys.models.training import plan_training, select_best, train_model
-from recsys.models.tuning import SPACES, STARTS
 from recsys.registry import Registry
+from recsys.training.job import plan_training, select_best, train_model
+from recsys.training.search import Range
+from recsys.training.tuning import SPACES, STARTS
 from tests.models.shop import publish_shop, taste_interactions
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys.spark.config import Engine, SparkConfig
+from recsys.data.config import Engine
+from recsys.spark.config import SparkConfig
 from recsys.spark.session import SparkError, engine_session, find_java, spark_session
 from tests.spark.cluster import java_is_missing
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from recsys.data.refresh import run_refresh
+from recsys.data.config import Engine
 from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
 from recsys.evaluation.metrics import metrics_per_user, summarise
@@ -14,10 +14,10 @@ from recsys.models.als import Als, AlsParameters
 from recsys.models.base import FloatArray
 from recsys.models.families import create_model
 from recsys.models.histories import take_users
-from recsys.models.training import train_model
+from recsys.refresh.job import run_refresh
 from recsys.settings import Settings
 from recsys.spark.als import als_trainer
-from recsys.spark.config import Engine
+from recsys.training.job import train_model
 from tests.data.shop import interval
 from tests.models.shop import (
     GROUPS,

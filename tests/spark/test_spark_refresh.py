@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.data.refresh import RefreshError, ingest, plan_refresh, run_refresh, work_folder
 from recsys.data.sample import write_sample_shop
-from recsys.data.sources import SourceError
 from recsys.data.staging import append_events
 from recsys.data.versions import PublishedVersion, current_version
+from recsys.errors import SourceError
+from recsys.refresh.job import RefreshError, ingest, plan_refresh, run_refresh, work_folder
 from recsys.settings import Settings
 from tests.data.shop import END, interval, quarantined, refresh, row, write_shop
 from tests.spark.cluster import use_spark

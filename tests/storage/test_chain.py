@@ -10,11 +10,17 @@ import psutil
 import pytest
 import requests
 
+from recsys.comments import score_view
 from recsys.content.embeddings import current_embeddings
 from recsys.content.job import build_embeddings
-from recsys.data.comments import score_view
-from recsys.data.handover import handed_over
-from recsys.data.refresh import (
+from recsys.data.retention import referenced_versions
+from recsys.data.staging import append_events, hand_in_segments
+from recsys.data.versions import current_version, list_versions, open_version, published_folder
+from recsys.deployment.history import append_history, read_history
+from recsys.health.data import check_data_health
+from recsys.models.artifacts import load_artifact
+from recsys.refresh.handover import handed_over
+from recsys.refresh.job import (
     assemble,
     ingest,
     plan_refresh,
@@ -22,24 +28,16 @@ from recsys.data.refresh import (
     score_comments,
     work_folder,
 )
-from recsys.data.retention import referenced_versions
-from recsys.data.staging import append_events, hand_in_segments
-from recsys.data.versions import current_version, list_versions, open_version, published_folder
-from recsys.deployment.history import append_history, read_history
-from recsys.health.data import check_data_health
-from recsys.maintenance.job import clean_models
-from recsys.models.artifacts import load_artifact
-from recsys.models.training import plan_training, select_best, train_model
 from recsys.registry import Registry
 from recsys.settings import Settings
 from recsys.storage import open_store
-from recsys.storage.moving import push_state
-from tests.backup.test_drill import recsys
+from recsys.training.job import plan_training, select_best, train_model
+from recsys.upkeep.job import clean_models
+from recsys.upkeep.transfer import push_state
+from tests.comments.conftest import make_shop, make_view  # noqa: F401
 from tests.conftest import find_free_port
-from tests.data.comments.conftest import make_shop, make_view  # noqa: F401
 from tests.data.shop import END, interval, refresh, row, write_shop
 from tests.live_stack import wait_for as eventually
-from tests.maintenance.ageing import aged
 from tests.models.shop import ITEMS, taste_interactions
 from tests.serving.service_process import running_service, start_service, wait_for
 from tests.serving.shops import add_model
@@ -51,6 +49,8 @@ from tests.storage.buckets import (
     put_object,
     s3_server,
 )
+from tests.upkeep.ageing import aged
+from tests.upkeep.backup.test_drill import recsys
 
 CATALOGUE = [
     f"p{item},Kem dưỡng {item},Cocoon,Loại {item % 6},10{item}000,Dưỡng ẩm cho da {item % 6}"

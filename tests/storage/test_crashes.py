@@ -23,7 +23,7 @@ def test_another_machine_reads_whole_versions_whenever_a_refresh_is_killed(
 ):
     jobs, front = join("jobs"), join("front")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recsys.data.refresh", "recsys.storage.bucket_store"])
+    context.set_forkserver_preload(["recsys.refresh.job", "recsys.storage.bucket_store"])
     rows = [row(f"u{number % 7}", number % 9) for number in range(20)]
     write_shop(jobs, rows)
     refresh(jobs)

@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from recsys.cli.jobs import JobFailedError, connect
+from recsys.cli.jobs import JobFailedError
 from recsys.orchestration.client import ENDED, AirflowClient, AirflowError
-from recsys.orchestration.environment import stack_environment
+from recsys.orchestration.environment import connect, stack_environment
 from recsys.schedule import load_schedule
 from recsys.settings import load_settings
 

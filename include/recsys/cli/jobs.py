@@ -1,7 +1,6 @@
 """One command a job: run it through Airflow, follow it, print its summary."""
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -10,21 +9,12 @@ import typer
 from recsys.cli.progress import follow
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient
-from recsys.orchestration.environment import stack_environment
-from recsys.settings import Settings, load_settings
+from recsys.orchestration.environment import connect
+from recsys.settings import load_settings
 
 
 class JobFailedError(RuntimeError):
     """A job's run ended as a failure; the text names tasks and page."""
-
-
-def connect(settings: Settings) -> AirflowClient:
-    """A client of this state root's Airflow."""
-    # In a cluster everything is in the environment; there is no stack whose settings to work out.
-    env = dict(os.environ) if os.environ.get("RECSYS_AIRFLOW_URL") else stack_environment(settings)
-    return AirflowClient(
-        env["RECSYS_AIRFLOW_URL"], env["RECSYS_AIRFLOW_USER"], env["RECSYS_AIRFLOW_PASSWORD"]
-    )
 
 
 def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[str, Any]:

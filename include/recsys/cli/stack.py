@@ -51,8 +51,8 @@ def status(
 
 def describe(stack: Stack) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The components, each with its last heartbeat, and the DAGs, each with its next run."""
-    from recsys.cli.jobs import connect
     from recsys.orchestration.client import AirflowError
+    from recsys.orchestration.environment import connect
 
     components = stack.components()
     if not stack.is_running():

@@ -22,7 +22,7 @@ def check() -> None:
 @storage_app.command()
 def push() -> None:
     """Copy this machine's state into the empty bucket that config/storage.yaml names."""
-    from recsys.storage.moving import push_state
+    from recsys.upkeep.transfer import push_state
 
     typer.echo(json.dumps(push_state(load_settings()), indent=2))
 
@@ -30,7 +30,7 @@ def push() -> None:
 @storage_app.command()
 def pull() -> None:
     """Copy all shared state into this state root, for a backup or to go back to file://."""
-    from recsys.storage.moving import pull_state
+    from recsys.upkeep.transfer import pull_state
 
     typer.echo(json.dumps(pull_state(load_settings()), indent=2))
 

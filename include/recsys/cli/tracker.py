@@ -21,7 +21,7 @@ def reconcile(
     days: Annotated[int, typer.Option(min=1, help="Days of runs to compare.")] = 7,
 ) -> None:
     """Make the record agree with what Airflow knows of its runs."""
-    from recsys.cli.jobs import connect
+    from recsys.orchestration.environment import connect
     from recsys.orchestration.reconcile import reconcile_runs
 
     settings = load_settings()

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recsys.cli.jobs import connect, follow_run, run_job
+from recsys.cli.jobs import follow_run, run_job
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient
-from recsys.orchestration.environment import airflow_home, stack_environment
+from recsys.orchestration.environment import airflow_home, connect, stack_environment
 from recsys.orchestration.stack import Stack, StackError, require_python
 from recsys.settings import REPOSITORY, Settings, load_settings
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from recsys.content.config import CATALOG_STATIC, ModelConfig
 from recsys.content.static_encoder import FloatArray, StaticEncoder
-from recsys.content.text import normalise
 from recsys.errors import InputError
 from recsys.publishing import sha256_of
 from recsys.settings import Settings
 from recsys.storage import open_store
+from recsys.text import normalise
 
 CURRENT = "current"
 SETS_KEY = "data/embeddings"

@@ -98,7 +98,7 @@ def embed_products(
     *,
     force: bool = False,
 ) -> dict[str, Any]:
-    """`build_embeddings` for the given `products` (columns of `recsys.data.schema`)."""
+    """`build_embeddings` for the given `products` (columns of `recsys.schema`)."""
     if products.empty:
         raise InputError(f"data version {data_version} has no products to embed")
     started = time.monotonic()

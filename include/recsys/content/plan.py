@@ -20,7 +20,7 @@ from recsys.content.product_texts import (
     split_sentences,
     used_fields,
 )
-from recsys.data.schema import DESCRIPTION, PRODUCT
+from recsys.schema import DESCRIPTION, PRODUCT
 
 # Raised whenever the same configuration gives other texts or another static model than before.
 _RECIPE_VERSION = 1

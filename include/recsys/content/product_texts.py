@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys.content.text_columns import normalise_series
-from recsys.data.schema import DESCRIPTION, PRODUCT_NAME
 from recsys.errors import InputError
+from recsys.schema import DESCRIPTION, PRODUCT_NAME
+from recsys.text_columns import normalise_series
 
 MIN_BOILERPLATE_PRODUCTS = 20
 """What stands in fewer descriptions may be a line of siblings, and is kept."""

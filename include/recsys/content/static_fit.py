@@ -18,8 +18,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from recsys.content.config import StaticConfig
 from recsys.content.static_encoder import BLOCK, FloatArray, StaticEncoder, tokenize
-from recsys.content.text_columns import fold_series
 from recsys.errors import InputError
+from recsys.text_columns import fold_series
 
 _UNKNOWN = "[UNK]"
 _MIN_FREQUENCY = 2

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.cleaning import CleanRows, clean_products
 from recsys.data.families import SharedEvents, assign_families
 from recsys.data.reading import read_rows

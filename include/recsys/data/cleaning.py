@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.events import Keys, add_hashed_keys, text_series
 from recsys.data.hashing import hash_texts
 from recsys.data.reading import FILE, ROW, RawRows, contains_byte

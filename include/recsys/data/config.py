@@ -1,13 +1,20 @@
 """``config/data.yaml`` as a typed object."""
 
 from datetime import UTC, date, datetime
+from enum import StrEnum
 
 from pydantic import Field
 
 from recsys.settings import ConfigModel, Settings
-from recsys.spark.config import Engine
 
 CONFIG_NAME = "data.yaml"
+
+
+class Engine(StrEnum):
+    """What computes a heavy step."""
+
+    PANDAS = "pandas"
+    SPARK = "spark"
 
 
 class DataConfig(ConfigModel):

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.catalogue import all_products, build_products
 from recsys.data.events import (
     EVENT_KEY,

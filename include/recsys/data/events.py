@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.hashing import Hashes, bytes_of, hash_texts, mix
 
 KEY = "row_key"
 """uint64: equal for rows that say the same, whichever file they came from."""
 
 EVENT_KEY = "event_key"
-"""uint64: equal for the rows of one event; `recsys.data.schema.EVENT` is its text form."""
+"""uint64: equal for the rows of one event; `recsys.schema.EVENT` is its text form."""
 
 USER_KEY = "user_key"
 """uint64: hash of the user's id. Users are ordered by it: sorting texts would cost far more."""

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from recsys.content.text_columns import fold_series, normalise_series
+from recsys.text_columns import fold_series, normalise_series
 from recsys.data.events import run_starts
-from recsys.data.schema import BRAND, COMMENT, EVENT, FAMILY, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
+from recsys.schema import BRAND, COMMENT, EVENT, FAMILY, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
 
 # (2, pairs) product numbers.
 Pairs = NDArray[np.integer]

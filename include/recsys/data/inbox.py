@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.cleaning import CleanRows, clean_rows, reject_file
 from recsys.data.config import DataConfig
 from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
-from recsys.data.sources import EPOCH, ISO, Source, SourceError, TimestampFormat
+from recsys.data.sources import EPOCH, ISO, Source, TimestampFormat
+from recsys.errors import SourceError
 from recsys.data.staging import (
     EVENT_ID,
     FILES_KEY,

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.catalogue import fingerprint, read_catalogue
 from recsys.data.cleaning import REASON, CleanRows, clean_rows
 from recsys.data.config import DataConfig
@@ -28,7 +28,7 @@ from recsys.data.versions import PublishedVersion, list_versions, open_version
 from recsys.data.writing import ROW_KEYS_FILE, code_version
 from recsys.publishing import sha256_of
 from recsys.settings import Settings
-from recsys.spark.config import Engine
+from recsys.data.config import Engine
 
 _THREADS = 2
 

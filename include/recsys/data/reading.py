@@ -31,8 +31,8 @@ from recsys.data.repair import (
     repair_records,
     short_lines,
 )
-from recsys.data.schema import RATING
-from recsys.data.sources import SourceError
+from recsys.schema import RATING
+from recsys.errors import SourceError
 
 FILE = "file"
 ROW = "row"

@@ -9,19 +9,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.config import load_data_config
-from recsys.errors import InputError
+from recsys.errors import InputError, SourceError
 from recsys.publishing import write_json
 from recsys.settings import REPOSITORY, ConfigModel, Settings, read_mapping, validate_config
 
 SELECTION_NAME = "source.json"
 ISO = "iso"
 EPOCH = "epoch"
-
-
-class SourceError(InputError):
-    """A source is unknown, or its files cannot be used."""
 
 
 def _as_tuple(value: Any) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.events import Keys, run_starts
 
 Ints = NDArray[np.int64]
@@ -23,7 +23,7 @@ class Split:
     Attributes
     ----------
     side
-        ``(rows,)`` positions in `recsys.data.schema.SPLITS`.
+        ``(rows,)`` positions in `recsys.schema.SPLITS`.
     events, positive_events
         ``(users,)`` numbers of events of each user.
     trainable

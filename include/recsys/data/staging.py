@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from recsys.data import schema
+from recsys import schema
 from recsys.errors import InputError
 from recsys.publishing import sync_folder
 from recsys.settings import Settings

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.columns import Columns, read_columns
 from recsys.errors import InputError
 from recsys.publishing import sha256_of
@@ -76,7 +76,7 @@ class PublishedVersion:
     def interactions(self, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """All accepted, deduplicated rows, those of a user together and oldest first.
 
-        Columns of `recsys.data.schema`; users who are not trainable are included.
+        Columns of `recsys.schema`; users who are not trainable are included.
         """
         import pandas as pd
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.dataset import SEGMENT, Dataset
 from recsys.data.events import distinct_texts, one_chunk
 from recsys.data.hashing import bytes_of

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recsys.data import schema
+from recsys import schema
 from recsys.errors import InputError
 
 NEEDED = (schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP)

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from recsys.data.schema import USER
 from recsys.errors import InputError
+from recsys.schema import USER
 
 MIN_INTERACTIONS = 50
 MIN_CHANGE_PCT = 20.0

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from recsys import schema
 from recsys.content.embeddings import current_embeddings
-from recsys.data import schema
 from recsys.data.versions import PublishedVersion, current_version
 from recsys.drift import events as drift_events
 from recsys.drift import model as drift_model

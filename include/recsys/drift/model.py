@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from recsys.data import schema
+from recsys import schema
 from recsys.drift.checks import INSUFFICIENT, TESTED, Check
 from recsys.drift.config import DriftConfig
 from recsys.drift.events import Week

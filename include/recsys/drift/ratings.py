@@ -7,7 +7,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from recsys.data.schema import RATING
 from recsys.drift.statistics import (
     Counts,
     g_test,
@@ -16,6 +15,7 @@ from recsys.drift.statistics import (
     shares,
 )
 from recsys.errors import InputError
+from recsys.schema import RATING
 
 STARS = np.arange(1, 6)
 THRESHOLD = 0.1

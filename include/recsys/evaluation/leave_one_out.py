@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut

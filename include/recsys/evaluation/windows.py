@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from recsys.data import schema
+from recsys import schema
 from recsys.evaluation.ranking import HeldOut
 from recsys.models.base import Histories
 from recsys.models.histories import take_users
@@ -39,7 +39,7 @@ def rolling_windows(
     """The last `windows` windows of 90 days up to the latest interaction, oldest first.
 
     Needs the columns USER, PRODUCT, RATING, TIMESTAMP, CONFIDENCE and WEIGHT of
-    `recsys.data.schema`. Targets are the new products that a user with a history rated
+    `recsys.schema`. Targets are the new products that a user with a history rated
     positively in the window; a window with fewer than 20 such users is left out.
     """
     times = interactions[schema.TIMESTAMP]

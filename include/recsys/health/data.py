@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from recsys import schema
 from recsys.alerting import Severity
-from recsys.data import schema
 from recsys.data.versions import PublishedVersion, current_version, published_folder
 from recsys.errors import InputError
 from recsys.health.config import load_config

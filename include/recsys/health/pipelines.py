@@ -1,6 +1,5 @@
 """Do the jobs succeed?"""
 
-import logging
 from typing import Any
 
 from recsys.alerting import Severity
@@ -8,24 +7,6 @@ from recsys.health.config import load_config
 from recsys.health.verdict import Problem, verdict
 from recsys.settings import Settings, load_settings
 from recsys.tracking import PipelineTracker
-
-logger = logging.getLogger(__name__)
-
-
-def reconcile(settings: Settings) -> dict[str, Any]:
-    """Repair the record of runs from Airflow's own.
-
-    Returns ``{"compared", "repaired", "cancelled"}``, or ``{"error"}`` if Airflow's API could
-    not be asked: what is recorded is then all there is to judge by.
-    """
-    from recsys.cli.jobs import connect
-    from recsys.orchestration.reconcile import reconcile_runs
-
-    try:
-        return dict(reconcile_runs(connect(settings), PipelineTracker(settings.pipeline_db)))
-    except Exception as error:
-        logger.exception("The record of runs could not be compared with Airflow")
-        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.columns import Columns, read_columns
 from recsys.models.base import FloatArray, Histories, Model
 from recsys.models.families import family_of

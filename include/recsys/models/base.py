@@ -32,9 +32,9 @@ class Histories:
     items
         ``(entries,)`` int32 column numbers of the products.
     confidence
-        ``(entries,)`` float32 in [1, 6], see `recsys.data.schema.CONFIDENCE`.
+        ``(entries,)`` float32 in [1, 6], see `recsys.schema.CONFIDENCE`.
     weight
-        ``(entries,)`` float32 in (0, 1], see `recsys.data.schema.WEIGHT`.
+        ``(entries,)`` float32 in (0, 1], see `recsys.schema.WEIGHT`.
     times
         ``(entries,)`` int64, seconds since 1970 UTC.
     """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from recsys.data import schema
+from recsys import schema
 from recsys.models.base import Histories, TimeArray
 from recsys.models.histories import histories_from_codes
 
@@ -16,7 +16,7 @@ def histories_from_frame(
     """Histories of `user_ids`, in their order, over the columns `item_ids`.
 
     Needs the columns USER, PRODUCT, TIMESTAMP, CONFIDENCE and WEIGHT of
-    `recsys.data.schema`. Rows of other users or products are left out.
+    `recsys.schema`. Rows of other users or products are left out.
     """
     users = pd.Index(user_ids).get_indexer(pd.Index(interactions[schema.USER]))
     items = pd.Index(item_ids).get_indexer(pd.Index(interactions[schema.PRODUCT]))

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from recsys.models.base import FloatArray, Histories, Progress, TimeArray
 from recsys.models.histories import recent_part
-from recsys.models.parameters import parse_parameters
+from recsys.models.parameters import ItemKnnParameters, parse_parameters
 from recsys.models.sparse_rows import SparseRows
 from recsys.models.storage import (
     ArtifactError,
@@ -19,40 +18,6 @@ from recsys.models.storage import (
     write_array,
     write_parameters,
 )
-
-
-@dataclass(frozen=True)
-class ItemKnnParameters:
-    """What can be chosen.
-
-    Attributes
-    ----------
-    window
-        How many moments apart two purchases may lie to be a transition.
-    gap_decay
-        Each moment further apart makes a transition count this much of the one before.
-    together
-        Weight of two products bought at one moment, in both directions.
-    reverse
-        Weight of the transition from the later product back to the earlier one.
-    user_norm
-        A user with a history of n entries counts ``n ** -user_norm``.
-    from_norm, to_norm, shrinkage
-        A transition i -> j is divided by ``n_i ** from_norm * n_j ** to_norm + shrinkage``, with
-        n the number of purchases.
-    history_decay
-        When a user is scored, each moment further back counts this much of the one after it.
-    """
-
-    window: int = 20
-    gap_decay: float = 0.9
-    together: float = 0.5
-    reverse: float = 0.5
-    user_norm: float = 0.1
-    from_norm: float = 0.5
-    to_norm: float = 0.25
-    shrinkage: float = 15.0
-    history_decay: float = 0.65
 
 
 class ItemKnn:

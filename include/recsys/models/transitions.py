@@ -9,7 +9,7 @@ from scipy import sparse
 
 from recsys.models.base import Histories
 from recsys.models.histories import moments, strength, user_rows
-from recsys.models.item_knn import ItemKnnParameters
+from recsys.models.parameters import ItemKnnParameters
 from recsys.models.sparse_rows import SparseRows
 
 _LONGEST_OFFSET = 200

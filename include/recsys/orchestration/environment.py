@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from recsys.orchestration.client import AirflowClient
 from recsys.publishing import atomic_path
 from recsys.settings import REPOSITORY, ConfigError, Settings
 
@@ -153,3 +154,12 @@ def _write_private(path: Path, content: str) -> None:
     with atomic_path(path) as temporary:
         temporary.touch(mode=PRIVATE)
         temporary.write_text(content, encoding="utf-8")
+
+
+def connect(settings: Settings) -> AirflowClient:
+    """A client of this state root's Airflow."""
+    # In a cluster everything is in the environment; there is no stack whose settings to work out.
+    env = dict(os.environ) if os.environ.get("RECSYS_AIRFLOW_URL") else stack_environment(settings)
+    return AirflowClient(
+        env["RECSYS_AIRFLOW_URL"], env["RECSYS_AIRFLOW_USER"], env["RECSYS_AIRFLOW_PASSWORD"]
+    )

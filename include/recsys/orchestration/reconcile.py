@@ -1,15 +1,32 @@
 """Repairs the run tracker from Airflow's own record, which survives what the mirror may miss."""
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from recsys.orchestration import mirror
 from recsys.orchestration.client import AirflowClient
+from recsys.orchestration.environment import connect
 from recsys.orchestration.mirror import AirflowRun
 from recsys.schedule import load_schedule
-from recsys.settings import load_settings
+from recsys.settings import Settings, load_settings
 from recsys.tracking import PipelineTracker, RunStatus
+
+logger = logging.getLogger(__name__)
+
+
+def reconcile(settings: Settings) -> dict[str, Any]:
+    """Repair the record of runs from Airflow's own.
+
+    Returns ``{"compared", "repaired", "cancelled"}``, or ``{"error"}`` if Airflow's API could
+    not be asked: what is recorded is then all there is to judge by.
+    """
+    try:
+        return dict(reconcile_runs(connect(settings), PipelineTracker(settings.pipeline_db)))
+    except Exception as error:
+        logger.exception("The record of runs could not be compared with Airflow")
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def reconcile_runs(

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
+from recsys.data.config import Engine
 from recsys.models.als import AlsParameters, Trainer
 from recsys.models.base import FloatArray
 from recsys.settings import Settings
-from recsys.spark.config import Engine, SparkConfig, load_spark_config
+from recsys.spark.config import SparkConfig, load_spark_config
 from recsys.spark.session import spark_session
 
 if TYPE_CHECKING:

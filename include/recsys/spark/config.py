@@ -1,19 +1,10 @@
-"""``config/spark.yaml``, and the names of the engines."""
-
-from enum import StrEnum
+"""``config/spark.yaml``."""
 
 from pydantic import Field
 
 from recsys.settings import ConfigModel, Settings
 
 CONFIG_NAME = "spark.yaml"
-
-
-class Engine(StrEnum):
-    """What computes a heavy step."""
-
-    PANDAS = "pandas"
-    SPARK = "spark"
 
 
 class SparkConfig(ConfigModel):

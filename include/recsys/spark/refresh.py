@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import feather
 
-from recsys.data import schema
+from recsys import schema
 from recsys.data.cleaning import CleanRows, clean_rows
 from recsys.data.config import DataConfig
 from recsys.data.dataset import Dataset, build_part, join_parts
@@ -35,7 +35,8 @@ from recsys.data.events import EVENT_KEY, KEY, USER_KEY, USER_NUMBER, Keys, late
 from recsys.data.plan import View
 from recsys.data.plan import read_view as read_view_with
 from recsys.data.reading import FILE, ROW, read_rows
-from recsys.data.sources import ReviewFiles, Source, SourceError
+from recsys.data.sources import ReviewFiles, Source
+from recsys.errors import SourceError
 from recsys.publishing import atomic_path
 from recsys.settings import Settings
 from recsys.spark.config import SparkConfig, load_spark_config

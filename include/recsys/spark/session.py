@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recsys.data.config import Engine
 from recsys.errors import InputError
 from recsys.settings import REPOSITORY, Settings
-from recsys.spark.config import Engine, SparkConfig, load_spark_config
+from recsys.spark.config import SparkConfig, load_spark_config
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

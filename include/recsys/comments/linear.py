@@ -1,0 +1,174 @@
+"""The default sentiment scorer: a linear model over n-grams, cross-fitted and calibrated.
+
+The scorer holds one model a fold. A text it was trained on is scored by the one model that
+never saw it; any other text by the mean of all, none of which saw it either.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+from scipy.special import expit
+
+from recsys.comments import ngrams
+from recsys.comments.features import Float32
+from recsys.comments.shingles import UInt64
+from recsys.errors import InputError
+from recsys.publishing import atomic_folder, sha256_of, write_json
+from recsys.settings import read_mapping
+
+_MODEL_FILE = "model.npz"
+_MANIFEST_FILE = "manifest.json"
+_ARRAYS = {
+    "columns": np.int32,  # n-grams with a weight, ascending
+    "idf": np.float32,  # columns
+    "weights": np.float32,  # columns x folds
+    "intercepts": np.float64,  # folds
+    "calibration": np.float64,  # slope, offset of the log-odds
+    "keys": np.uint64,  # texts of the training data, ascending
+    "folds": np.int8,  # the fold whose model did not see the key
+    "positive": np.bool_,  # the key's label
+}
+
+
+@dataclass(frozen=True)
+class NgramScorer:
+    """Scores texts by the shop's own stars: the probability that the author gave 4 or more.
+
+    Attributes
+    ----------
+    version
+        Names the scorer in manifests and in the cache; equal versions give equal scores.
+    as_of
+        The scorer has seen nothing written at this time or later.
+    metrics
+        How good it was on texts it had not seen, JSON-able.
+    """
+
+    kind: ClassVar[str] = "ngrams"
+
+    version: str
+    as_of: datetime
+    metrics: dict[str, Any]
+    arrays: dict[str, npt.NDArray[Any]]
+
+    def score(self, texts: pd.Series, keys: UInt64) -> Float32:
+        """Sentiment in [0, 1] of each text. `keys`: the texts' `TextFeatures.key`."""
+        idf, weights = self._dense("idf"), self._dense("weights")
+        fold = self._folds(keys)
+        scores = np.empty(len(texts), dtype=np.float32)
+        for rows, counts in ngrams.in_chunks(texts):
+            decisions = weigh(counts, idf) @ weights + self.arrays["intercepts"]
+            scores[rows] = self._calibrated(decisions, fold[rows])
+        return scores
+
+    def training_data(self) -> UInt64:
+        """One number for each (text, label) the scorer was trained on, ascending."""
+        return labelled(self.arrays["keys"], self.arrays["positive"])
+
+    def _dense(self, name: str) -> npt.NDArray[np.float32]:
+        values = self.arrays[name]
+        dense = np.zeros((ngrams.WIDTH, *values.shape[1:]), dtype=np.float32)
+        dense[self.arrays["columns"]] = values
+        return dense
+
+    def _folds(self, keys: UInt64) -> npt.NDArray[np.int64]:
+        """The fold that may score each key; -1: all of them."""
+        known = self.arrays["keys"]
+        at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        return np.where(known[at] == keys, self.arrays["folds"][at], -1).astype(np.int64)
+
+    def _calibrated(
+        self, decisions: npt.NDArray[np.float64], fold: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        slope, offset = self.arrays["calibration"]
+        unseen = np.take_along_axis(decisions, np.maximum(fold, 0)[:, None], axis=1)[:, 0]
+        return expit(slope * np.where(fold >= 0, unseen, decisions.mean(axis=1)) + offset)
+
+
+def weigh(counts: sparse.csr_matrix, idf: npt.NDArray[np.float32]) -> sparse.csr_matrix:
+    """Dampened counts times `idf`, each block of a row scaled to length 1."""
+    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    data = (1.0 + np.log(counts.data)) * idf[counts.indices]
+    cell = rows * ngrams.BLOCKS + counts.indices // ngrams.BUCKETS
+    squares = np.bincount(cell, weights=data * data, minlength=counts.shape[0] * ngrams.BLOCKS)
+    lengths = np.sqrt(np.where(squares > 0, squares, 1.0)).astype(np.float32)
+    return sparse.csr_matrix((data / lengths[cell], counts.indices, counts.indptr), counts.shape)
+
+
+def labelled(keys: UInt64, positive: npt.NDArray[np.bool_]) -> UInt64:
+    """One number for each pair of a text and its label, ascending, for comparing data sets."""
+    return np.sort((keys & ~np.uint64(1)) | positive.astype(np.uint64))
+
+
+def version_of(as_of: datetime, arrays: dict[str, npt.NDArray[Any]]) -> str:
+    """A name for a scorer that says when it was trained and changes with its content."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return f"{NgramScorer.kind}-{as_of:%Y%m%d}-{digest.hexdigest()[:12]}"
+
+
+def save_scorer(scorer: NgramScorer, folder: Path) -> None:
+    """Publish `scorer` as ``<folder>/<version>``; nothing happens if it is there already."""
+    target = folder / scorer.version
+    if target.exists():
+        return
+    with atomic_folder(target) as temporary:
+        np.savez_compressed(temporary / _MODEL_FILE, **cast(Any, scorer.arrays))
+        write_json(
+            temporary / _MANIFEST_FILE,
+            {
+                "version": scorer.version,
+                "kind": scorer.kind,
+                "as_of": scorer.as_of.isoformat(),
+                "sha256": sha256_of(temporary / _MODEL_FILE),
+                "metrics": scorer.metrics,
+            },
+        )
+
+
+def read_as_of(folder: Path) -> datetime:
+    """When a published scorer was trained. Raises `InputError` if its manifest is unreadable."""
+    manifest = read_mapping(folder / _MANIFEST_FILE)
+    try:
+        return datetime.fromisoformat(manifest["as_of"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / _MANIFEST_FILE}: as_of is missing or no time") from error
+
+
+def load_scorer(folder: Path) -> NgramScorer:
+    """Read a published scorer.
+
+    Raises
+    ------
+    InputError
+        If the folder is incomplete, its content does not match its hash, or an array is missing
+        or of another type than it must be.
+    """
+    manifest = read_mapping(folder / _MANIFEST_FILE)
+    model = folder / _MODEL_FILE
+    if not model.is_file() or sha256_of(model) != manifest.get("sha256"):
+        raise InputError(
+            f"{model}: missing or changed since it was written; remove {folder}, the next full "
+            "refresh trains a new scorer"
+        )
+    with np.load(model, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in _ARRAYS if name in stored}
+    wrong = [
+        name for name, kind in _ARRAYS.items() if name not in arrays or arrays[name].dtype != kind
+    ]
+    if wrong:
+        raise InputError(f"{model}: arrays missing or of a wrong type: {', '.join(wrong)}")
+    return NgramScorer(
+        version=manifest["version"],
+        as_of=datetime.fromisoformat(manifest["as_of"]),
+        metrics=manifest["metrics"],
+        arrays=arrays,
+    )

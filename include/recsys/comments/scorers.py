@@ -1,0 +1,120 @@
+"""The sentiment scorers a shop has: which one is due, and when to train a new one."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.comments.config import CommentConfig, LearnedConfig
+from recsys.comments.linear import (
+    NgramScorer,
+    labelled,
+    load_scorer,
+    read_as_of,
+    save_scorer,
+)
+from recsys.comments.training import Units, choose, train
+from recsys.errors import InputError
+from recsys.settings import Settings
+from recsys.storage import open_store
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The scorer to use (None: heuristics only) and, for the summary, how it came to be."""
+
+    scorer: NgramScorer | None
+    decision: dict[str, Any]
+
+
+SCORERS_KEY = "data/comments/scorers"
+
+
+def scorers_folder(settings: Settings) -> Path:
+    return settings.home / SCORERS_KEY
+
+
+def newest_scorer(settings: Settings, as_of: datetime) -> NgramScorer | None:
+    """The newest intact scorer that has seen nothing of `as_of` or later: a backfilled day is
+    never scored by a model that knows its future."""
+    store = open_store(settings)
+    dated = []
+    for name in _names(settings):
+        try:
+            folder = store.fetch(f"{SCORERS_KEY}/{name}")
+            dated.append((read_as_of(folder), folder))
+        except (InputError, FileNotFoundError) as error:
+            _log.warning("comment scorer ignored: %s", error)
+    for seen_until, folder in sorted(dated, reverse=True):
+        if seen_until > as_of:
+            continue
+        try:
+            return load_scorer(folder)
+        except InputError as error:
+            _log.warning("comment scorer ignored: %s", error)
+    return None
+
+
+def due_scorer(
+    settings: Settings,
+    config: CommentConfig,
+    as_of: datetime,
+    training_data: Callable[[], Units] | None,
+) -> Choice:
+    """The scorer for a run; trained now if `training_data` is given and differs enough.
+
+    `training_data` is called at most once, only when needed; None forbids training.
+    """
+    current = newest_scorer(settings, as_of)
+    if training_data is None:
+        return Choice(current, {"trained": False, "why": "only the full strategy trains"})
+    units = training_data()
+    rule = config.learned
+    smaller = int(min(units.positive.sum(), (~units.positive).sum()))
+    if smaller < rule.min_texts_per_class:
+        why = f"{smaller} distinct texts in the smaller class, {rule.min_texts_per_class} needed"
+        return Choice(current, {"trained": False, "why": why})
+    changed = 1.0 if current is None else changed_share(current, units, rule)
+    if changed <= rule.retrain_changed_share:
+        why = f"{changed:.1%} of the training data changed"
+        return Choice(current, {"trained": False, "why": why, **_metrics(current)})
+    fresh = train(units, rule, as_of)
+    auc = fresh.metrics["auc"]
+    if auc is None or auc < rule.min_auc:
+        why = f"AUC {auc} on unseen texts, {rule.min_auc} needed"
+        return Choice(current, {"trained": False, "why": why})
+    save_scorer(fresh, scorers_folder(settings))
+    open_store(settings).publish(f"{SCORERS_KEY}/{fresh.version}")
+    why = "first scorer" if current is None else f"{changed:.1%} of the training data changed"
+    return Choice(fresh, {"trained": True, "why": why, **_metrics(fresh)})
+
+
+def changed_share(current: NgramScorer, units: Units, rule: LearnedConfig) -> float:
+    """Texts that are new, gone or of another label, as a share of the larger training set."""
+    chosen = units.take(choose(units, rule.max_training_texts))
+    now = labelled(chosen.member_keys, chosen.positive[chosen.member_units])
+    before = current.training_data()
+    return len(np.setxor1d(before, now)) / max(len(before), len(now), 1)
+
+
+def prune_scorers(settings: Settings, keep: int, in_use: str) -> list[str]:
+    """Remove all but the `keep` newest scorers and the one in use; the names removed."""
+    removed = [name for name in _names(settings)[:-keep] if name != in_use]
+    for name in removed:
+        open_store(settings).remove(f"{SCORERS_KEY}/{name}")
+    return removed
+
+
+def _names(settings: Settings) -> list[str]:
+    names = open_store(settings).names(SCORERS_KEY)
+    return [name for name in names if name.startswith("ngrams-")]
+
+
+def _metrics(scorer: NgramScorer | None) -> dict[str, Any]:
+    return {} if scorer is None else {"metrics": scorer.metrics}

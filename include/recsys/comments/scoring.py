@@ -1,0 +1,245 @@
+"""The formula: from the features of a text and the rows it stands in to ``comment_quality``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.compute as pc
+
+from recsys.comments.campaigns import campaign_users
+from recsys.comments.config import CommentConfig
+from recsys.comments.features import Float32, TextFeatures, describe, plain_words
+from recsys.comments.near_duplicates import are_similar, group_near_duplicates
+from recsys.comments.shingles import Int64, UInt64
+from recsys.data.events import one_chunk
+from recsys.schema import COMMENT, COMMENT_QUALITY, RATING, TIMESTAMP, USER
+
+HEURISTICS = "heuristics"  # the scorer's name in a manifest when no sentiment is involved
+_LOWEST_STARS, _HIGHEST_STARS = 1.0, 5.0
+_EXAMPLES = 10  # campaigns named in the summary
+_EXAMPLE_LENGTH = 120
+_SOMETHING = r"[^\x00-\x20\x7f-\x{a0}\p{Z}\x{200b}\x{ad}\x{2060}\x{feff}\x{fffd}]"
+
+Float64 = npt.NDArray[np.float64]
+Similar = Callable[[Int64], npt.NDArray[np.bool_]]
+
+
+class SentimentScorer(Protocol):
+    """Anything that reads the sentiment of a text from the text alone."""
+
+    @property
+    def version(self) -> str:
+        """Equal versions give equal scores."""
+
+    def score(self, texts: pd.Series, keys: UInt64) -> Float32:
+        """Sentiment in [0, 1] of each text. `keys`: the texts' `TextFeatures.key`."""
+
+
+@dataclass(frozen=True)
+class CommentScores:
+    """What scoring gives for a view.
+
+    Attributes
+    ----------
+    quality
+        float32 in [0, 1], index of the view; 0 where there is no comment.
+    sentiment
+        float32 in [0, 1], index of the view: what the scorer read from the text, before any
+        adjustment; NaN where there is no comment or no scorer.
+    campaign_users
+        int32, index of the view: users behind the campaign a row belongs to, 0 when none.
+    scorer
+        ``"heuristics"`` or the version of the sentiment scorer.
+    summary
+        Counts for the run's summary, JSON-able.
+    """
+
+    quality: pd.Series
+    sentiment: pd.Series
+    campaign_users: pd.Series
+    scorer: str
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The distinct comments of a view.
+
+    Attributes
+    ----------
+    texts
+        str, in order of first appearance.
+    codes
+        For each row of the view, the position of its text.
+    features
+        Of each text.
+    group
+        Number of the group of near-equal texts that each text belongs to.
+    """
+
+    texts: pd.Series
+    codes: Int64
+    features: TextFeatures
+    group: Int64
+
+
+def distinct_texts(view: pd.DataFrame) -> tuple[pd.Series, Int64]:
+    """The distinct comments of `view` and, for each row, the position of its comment."""
+    codes, texts = pd.factorize(view[COMMENT])
+    return pd.Series(texts, dtype="str"), codes.astype(np.int64)
+
+
+def group_texts(
+    codes: Int64, features: TextFeatures, config: CommentConfig, similar: Similar
+) -> Int64:
+    """Number of the group of near-equal texts that each text belongs to.
+
+    `codes`: for each row of the view, the position of its text.
+    `similar`: says for pairs of texts (n x 2 positions) which of them are near copies.
+    """
+    searched = features.words >= config.campaign.min_words
+    rows = np.bincount(codes, minlength=len(features))
+    return group_near_duplicates(features.key, features.bands, rows, searched, similar)
+
+
+def similar_among(texts: pd.Series) -> Similar:
+    """The exact comparison of pairs of `texts`."""
+
+    def similar(pairs: Int64) -> npt.NDArray[np.bool_]:
+        positions, compared = np.unique(pairs, return_inverse=True)
+        return are_similar(plain_words(texts.iloc[positions]), compared.reshape(pairs.shape))
+
+    return similar
+
+
+def score_comments(
+    view: pd.DataFrame, config: CommentConfig, scorer: SentimentScorer | None = None
+) -> CommentScores:
+    """Score every row of `view` (USER, RATING, TIMESTAMP, COMMENT), without cache or files.
+
+    A pure function of the set of rows: order and index play no part.
+    """
+    texts, codes = distinct_texts(view)
+    features = describe(texts)
+    group = group_texts(codes, features, config, similar_among(texts))
+    known = Texts(texts, codes, features, group)
+    sentiment = None if scorer is None else scorer.score(texts, features.key)
+    name = HEURISTICS if scorer is None else scorer.version
+    return combine(view, known, sentiment, name, config)
+
+
+def combine(
+    view: pd.DataFrame,
+    known: Texts,
+    sentiment: Float32 | None,
+    scorer: str,
+    config: CommentConfig,
+) -> CommentScores:
+    """The scores of a view from what is known of its texts (`sentiment`: one entry a text)."""
+    blank = is_blank(known.texts)
+    informative = informativeness(known.features, config)
+    codes = known.codes
+    users = _campaign_users(view, known, config)
+    if sentiment is None:
+        read = np.full(len(known.texts), np.nan, dtype=np.float32)
+        quality = informative[codes]
+    else:
+        read = np.where(blank, np.nan, sentiment).astype(np.float32)
+        share = config.sentiment_weight
+        quality = (share * sentiment + (1 - share) * informative)[codes]
+        quality *= agreement(sentiment[codes], view[RATING].to_numpy(dtype=np.float64), config)
+    quality = np.where(blank[codes], 0.0, quality * campaign_factor(users, config))
+    return CommentScores(
+        quality=_column(np.clip(quality, 0.0, 1.0).astype(np.float32), view, COMMENT_QUALITY),
+        sentiment=_column(read[codes], view, "sentiment"),
+        campaign_users=_column(users, view, "campaign_users"),
+        scorer=scorer,
+        summary={
+            "scorer": scorer,
+            "rows": len(view),
+            "without_comment": int(blank[codes].sum()),
+            "distinct_texts": len(known.texts),
+            "campaign_rows": int((users > 0).sum()),
+            "campaigns": _largest_campaigns(view, known, users),
+        },
+    )
+
+
+def is_blank(texts: pd.Series) -> npt.NDArray[np.bool_]:
+    """Whether a text has nothing to read: no letter, digit, sign or emoji."""
+    read = pc.match_substring_regex(one_chunk(texts), _SOMETHING)
+    return ~read.to_numpy(zero_copy_only=False)
+
+
+def informativeness(features: TextFeatures, config: CommentConfig) -> Float64:
+    """How much a text says, in [0, 1], one entry a text: long enough, and no repetition."""
+    length = np.log1p(features.words) / np.log1p(config.full_length_words)
+    return np.minimum(length, 1.0) * features.variety
+
+
+def agreement(sentiment: Float32, rating: Float64, config: CommentConfig) -> Float64:
+    """What a contradiction between text and stars leaves of a score, in [0, 1]."""
+    stars = (rating - _LOWEST_STARS) / (_HIGHEST_STARS - _LOWEST_STARS)
+    excess = np.abs(sentiment - stars) - config.mismatch_tolerance
+    return 1.0 - np.maximum(excess, 0.0) / (1.0 - config.mismatch_tolerance)
+
+
+def campaign_factor(users: npt.NDArray[np.int32], config: CommentConfig) -> Float64:
+    """What a campaign of so many users leaves of a score: half at the threshold, then ever less.
+
+    The users of a campaign share what half of `min_users` believed reviews would count.
+    """
+    return np.where(users > 0, 0.5 * config.campaign.min_users / np.maximum(users, 1), 1.0)
+
+
+def _campaign_users(
+    view: pd.DataFrame, known: Texts, config: CommentConfig
+) -> npt.NDArray[np.int32]:
+    long_enough = known.features.words >= config.campaign.min_words
+    group = np.where(long_enough, known.group, -1)[known.codes]
+    return campaign_users(group, view[USER], view[TIMESTAMP], config.campaign)
+
+
+def _largest_campaigns(
+    view: pd.DataFrame, known: Texts, users: npt.NDArray[np.int32]
+) -> list[dict[str, Any]]:
+    """The campaigns with the most users, with their most frequent text."""
+    involved = users > 0
+    rows = pd.DataFrame(
+        {
+            "group": known.group[known.codes[involved]],
+            "text": known.codes[involved],
+            "user": view[USER][involved].array,
+            "time": view[TIMESTAMP][involved].array,
+        }
+    )
+    if rows.empty:
+        return []
+    found = rows.groupby("group").agg(
+        rows=("text", "size"),
+        users=("user", "nunique"),
+        first=("time", "min"),
+        last=("time", "max"),
+    )
+    largest = found.sort_values(["users", "rows", "first"], ascending=False).head(_EXAMPLES)
+    shown = rows[rows["group"].isin(largest.index)]
+    counts = shown.groupby(["group", "text"]).size().sort_values(ascending=False, kind="stable")
+    text_of = counts.reset_index().drop_duplicates("group").set_index("group")["text"]
+    largest = largest.assign(text=known.texts.iloc[text_of.loc[largest.index]].to_numpy())
+    return [
+        {
+            "text": str(campaign["text"])[:_EXAMPLE_LENGTH],
+            "rows": int(campaign["rows"]),
+            "users": int(campaign["users"]),
+            "first": campaign["first"].date().isoformat(),
+            "last": campaign["last"].date().isoformat(),
+        }
+        for campaign in largest.to_dict("records")
+    ]
+
+
+def _column(values: npt.NDArray[Any], view: pd.DataFrame, name: str) -> pd.Series:
+    return pd.Series(values, index=view.index, name=name)

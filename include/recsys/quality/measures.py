@@ -1,0 +1,124 @@
+"""The figures of the report, from a published version and the one before it."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from recsys import schema
+from recsys.data.config import DataConfig
+from recsys.data.versions import PublishedVersion
+
+LENGTH_EDGES = (0, 1, 10, 20, 40, 80, 160, 320, 640, 1280, float("inf"))  # characters
+QUALITY_EDGES = tuple(round(0.1 * step, 1) for step in range(11))
+_COLUMNS = [
+    schema.USER,
+    schema.PRODUCT,
+    schema.RATING,
+    schema.TIMESTAMP,
+    schema.COMMENT,
+    schema.COMMENT_QUALITY,
+    schema.WEIGHT,
+]
+
+Array = npt.NDArray[Any]
+
+
+def measure(version: PublishedVersion, previous: PublishedVersion | None) -> dict[str, Any]:
+    """Everything in the report but the limits; JSON-able.
+
+    `previous` is None for the first version, or when the one before is no longer kept.
+    """
+    rows = version.interactions(_COLUMNS)
+    before = None if previous is None else previous.interactions(_COLUMNS)
+    manifest = version.manifest
+    return {
+        "version_id": version.version_id,
+        "previous_version": manifest.get("previous_version"),
+        "compared_with": None if previous is None else previous.version_id,
+        "as_of": manifest["as_of"],
+        "created_at": manifest["created_at"],
+        "strategy": manifest.get("strategy"),
+        "source": manifest["source"]["name"],
+        "counts": {**manifest["rows"], **_counts(rows)},
+        "counts_before": None if before is None else _counts(before),
+        "rejected_by_rule": manifest["quarantined_by_reason"],
+        "missing": {"reviews": _missing(rows), "products": _missing(version.products())},
+        "duplicates": _duplicates(rows, manifest["rows"]["superseded"]),
+        "distributions": _distributions(rows),
+        "distributions_before": None if before is None else _distributions(before),
+        "comments": manifest.get("comments", {}),
+        "spam_share": _spam_share(manifest),
+        "comment_scorer": manifest["comment_scorer"],
+    }
+
+
+def limits(figures: dict[str, Any], config: DataConfig) -> list[dict[str, Any]]:
+    """The rules that fail a run, and how near this version came to each."""
+    counts, before = figures["counts"], figures["counts_before"]
+    invalid = counts["quarantined"] / max(counts["read"], 1)
+    checks = [_limit("rows refused", invalid, config.max_invalid_fraction)]
+    if before is not None:
+        shrunk = max(0.0, 1 - counts["accepted"] / max(before["accepted"], 1))
+        checks.append(_limit("rows lost since before", shrunk, config.max_shrink_fraction))
+    return checks
+
+
+def _limit(name: str, share: float, limit: float) -> dict[str, Any]:
+    return {"rule": name, "share": round(share, 4), "limit": limit, "kept": share <= limit}
+
+
+def _counts(rows: pd.DataFrame) -> dict[str, int]:
+    return {
+        "accepted": len(rows),
+        "users": int(rows[schema.USER].nunique()),
+        "products": int(rows[schema.PRODUCT].nunique()),
+    }
+
+
+def _missing(table: pd.DataFrame) -> dict[str, float]:
+    """Share of rows without a value, for each column that has a meaning without one."""
+    shares = {}
+    for name in table.columns:
+        column = table[name]
+        absent = column.isna()
+        if not pd.api.types.is_numeric_dtype(column.dtype):
+            absent = absent | (column.astype("str").str.strip() == "")
+        shares[str(name)] = round(float(absent.mean()), 4) if len(table) else 0.0
+    return shares
+
+
+def _duplicates(rows: pd.DataFrame, superseded: int) -> dict[str, Any]:
+    texts = rows.loc[rows[schema.COMMENT].str.strip() != "", schema.COMMENT]
+    return {
+        "superseded_rows": superseded,
+        "rows_of_copied_events": int((rows[schema.WEIGHT] < 1).sum()),
+        "rows_with_a_repeated_comment": int(texts.duplicated(keep=False).sum()),
+    }
+
+
+def _distributions(rows: pd.DataFrame) -> dict[str, Any]:
+    stars = rows[schema.RATING].round().astype("int64").value_counts()
+    months = rows[schema.TIMESTAMP].dt.strftime("%Y-%m").value_counts().sort_index()
+    lengths = rows[schema.COMMENT].str.len().to_numpy(dtype=np.int64)
+    quality = rows[schema.COMMENT_QUALITY].to_numpy()
+    return {
+        "rating": {str(star): int(stars.get(star, 0)) for star in range(1, 6)},
+        "comment_length": _histogram(lengths, LENGTH_EDGES),
+        "comment_quality": _histogram(quality, QUALITY_EDGES),
+        "rows_by_month": {str(month): int(count) for month, count in months.items()},
+    }
+
+
+def _histogram(values: Array, edges: tuple[float, ...]) -> list[int]:
+    """How many values lie in each ``[edge, next edge)``; the last interval has its end, too."""
+    return [int(count) for count in np.histogram(values, bins=np.array(edges))[0]]
+
+
+def _spam_share(manifest: dict[str, Any]) -> float | None:
+    """Share of the accepted rows that belong to campaigns; None if that was not recorded."""
+    comments = manifest.get("comments", {})
+    if "campaign_rows" not in comments:
+        return None
+    return round(comments["campaign_rows"] / max(comments["rows"], 1), 4)

@@ -1,0 +1,125 @@
+"""The plots of the report, as SVG that stands inside the page."""
+
+import io
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from recsys.quality.measures import LENGTH_EDGES, QUALITY_EDGES
+
+_NOW, _BEFORE, _REFUSED = "#2f6f8f", "#c3ccd3", "#b5533c"
+_INK = "#33424d"
+_SIZE = (5.4, 2.9)  # inches
+
+
+def plots(figures: dict[str, Any]) -> list[dict[str, str]]:
+    """Title and SVG of every plot, in the order of the page."""
+    now, before = figures["distributions"], figures["distributions_before"] or {}
+    drawn = [
+        ("Rows: in and out", _flow(figures["counts"])),
+        ("Refused rows by rule", _refused(figures["rejected_by_rule"])),
+        (
+            "Stars",
+            _compared(list(now["rating"]), _stars(now), _stars(before)),
+        ),
+        (
+            "Length of comments, characters",
+            _compared(_length_names(), now["comment_length"], before.get("comment_length")),
+        ),
+        (
+            "comment_quality",
+            _compared(
+                [f"{edge:.1f}" for edge in QUALITY_EDGES[:-1]],
+                now["comment_quality"],
+                before.get("comment_quality"),
+            ),
+        ),
+        ("Accepted rows by month", _by_month(now["rows_by_month"])),
+    ]
+    return [{"title": title, "svg": svg} for title, svg in drawn]
+
+
+def _stars(distributions: dict[str, Any]) -> list[int] | None:
+    return list(distributions["rating"].values()) if distributions else None
+
+
+def _length_names() -> list[str]:
+    names = [f"{low:g}-{high - 1:g}" for low, high in itertools.pairwise(LENGTH_EDGES)]
+    return ["none", *names[1:-1], f"{LENGTH_EDGES[-2]:g}+"]
+
+
+def _flow(counts: dict[str, int]) -> str:
+    figure, axes = _axes()
+    names = ["read", "accepted", "superseded", "quarantined", "later"]
+    values = [counts[name] for name in names]
+    colours = [_INK, _NOW, _BEFORE, _REFUSED, _BEFORE]
+    bars = axes.barh(names[::-1], values[::-1], color=colours[::-1])
+    axes.bar_label(bars, labels=[f"{value:,}" for value in values[::-1]], padding=3, color=_INK)
+    axes.margins(x=0.2)
+    return _svg(figure)
+
+
+def _refused(by_rule: dict[str, int]) -> str:
+    figure, axes = _axes()
+    if not by_rule:
+        axes.text(0.5, 0.5, "none", ha="center", va="center", color=_INK)
+        axes.set_axis_off()
+        return _svg(figure)
+    rules = sorted(by_rule, key=by_rule.__getitem__)
+    bars = axes.barh(rules, [by_rule[rule] for rule in rules], color=_REFUSED)
+    axes.bar_label(bars, labels=[f"{by_rule[rule]:,}" for rule in rules], padding=3, color=_INK)
+    axes.margins(x=0.2)
+    return _svg(figure)
+
+
+def _compared(names: Sequence[str], now: Any, before: Any) -> str:
+    """Shares of this version's rows, beside those of the version before."""
+    figure, axes = _axes()
+    places = range(len(names))
+    width = 0.8 if before is None else 0.4
+    if before is not None:
+        left = [place - width / 2 for place in places]
+        axes.bar(left, _percent(before), width, color=_BEFORE, label="before")
+    right = [place + (0 if before is None else width / 2) for place in places]
+    axes.bar(right, _percent(now), width, color=_NOW, label="this version")
+    axes.set_xticks(list(places), list(names), fontsize=8, rotation=30 if len(names) > 7 else 0)
+    axes.set_ylabel("% of rows")
+    if before is not None:
+        axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def _by_month(rows: dict[str, int]) -> str:
+    figure, axes = _axes()
+    months = list(rows)
+    axes.bar(range(len(months)), list(rows.values()), color=_NOW, width=0.9)
+    shown = range(0, len(months), max(1, len(months) // 6))
+    axes.set_xticks(list(shown), [months[at] for at in shown], fontsize=8)
+    return _svg(figure)
+
+
+def _percent(counts: Sequence[int]) -> list[float]:
+    total = max(sum(counts), 1)
+    return [100 * count / total for count in counts]
+
+
+def _axes() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=_INK, labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    """The drawing without the XML prologue, which has no place inside a page."""
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

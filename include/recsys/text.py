@@ -1,0 +1,56 @@
+"""One spelling for Vietnamese text that arrives in many.
+
+The same word comes precomposed or decomposed (NFC, NFD, the half-way form of code page 1258),
+with the tone on either vowel (``hòa``, ``hoà``), with an Icelandic ``ð`` for ``đ``, and full of
+invisible characters copied from web pages. `normalise` settles all that and keeps the accents;
+`fold` also drops accents and case, because half of all queries are typed without them.
+
+`recsys.text_columns` does the same to whole columns.
+"""
+
+import re
+import unicodedata
+
+# Zero-width space, soft hyphen, word joiner, byte order mark, replacement character and lone
+# surrogates carry no meaning. The zero-width joiner stays: it holds emoji together.
+INVISIBLE = "\u200b\u00ad\u2060\ufeff\ufffd"
+_REMOVED = re.compile(f"[{INVISIBLE}\ud800-\udfff]+")
+_BLANK = re.compile(r"[\x00-\x20\x7f-\xa0\s]+")
+_TONES = "\u0300\u0301\u0303\u0309\u0323"
+# In decomposed text: the tone written on the first of o+a, o+e, u+y goes to the second vowel,
+# behind the circumflex or breve that may follow it.
+EARLY_TONE = re.compile(
+    f"([oO])([{_TONES}])([aAeE][\u0302\u0306]?)|([uU])([{_TONES}])([yY])",
+)
+MOVED_TONE = r"\1\3\2\4\6\5"
+ACCENTS = re.compile("[\u0300-\u036f]+")
+_D_VARIANTS = str.maketrans({"ð": "đ", "Ð": "Đ", "Ɖ": "Đ", "ɖ": "đ"})
+
+
+def normalise(text: str) -> str:
+    """`text` in NFC, tones on the second vowel, single blanks, nothing invisible.
+
+    >>> normalise("  Ngừa lão hóa,\\u00a0thủy phân ")
+    'Ngừa lão hoá, thuỷ phân'
+    """
+    text = _REMOVED.sub("", text)
+    text = _BLANK.sub(" ", text).strip(" ")
+    if text.isascii():
+        return text
+    text = unicodedata.normalize("NFD", text.translate(_D_VARIANTS))
+    text = EARLY_TONE.sub(MOVED_TONE, text)
+    return unicodedata.normalize("NFC", text)
+
+
+def fold(text: str) -> str:
+    """`text` as somebody without a Vietnamese keyboard types it: lower case, no accents, d for đ.
+
+    >>> fold("Kem Dưỡng Ẩm ĐÊM")
+    'kem duong am dem'
+    """
+    text = normalise(text)
+    if not text.isascii():
+        text = ACCENTS.sub("", unicodedata.normalize("NFKD", text))
+        text = unicodedata.normalize("NFC", text.replace("đ", "d").replace("Đ", "d"))
+        text = _BLANK.sub(" ", text).strip(" ")  # a lone accent leaves the blank it stood on
+    return text.lower()

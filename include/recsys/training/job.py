@@ -1,0 +1,207 @@
+"""From a published data version to a registered model."""
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys import schema
+from recsys.data.versions import PublishedVersion, current_version, open_version
+from recsys.errors import InputError
+from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
+from recsys.evaluation.report import Report, report_on
+from recsys.logs import fields
+from recsys.models.artifacts import save_artifact
+from recsys.models.base import Model
+from recsys.models.families import family_of
+from recsys.models.popularity import RecentPopularity
+from recsys.registry import Registry
+from recsys.schedule import load_schedule
+from recsys.settings import REPOSITORY, Settings
+from recsys.spark.als import als_trainer
+from recsys.training.config import TrainingConfig, load_training_config
+from recsys.training.curves import learning_curves
+from recsys.training.log import training_log
+from recsys.training.runs import recorded_run
+from recsys.training.subjects import Subject, choose_parameters
+
+
+def plan_training(
+    settings: Settings, model_types: Sequence[str] | None = None
+) -> list[dict[str, str]]:
+    """What a run has to train: ``[{"model_type", "version_id"}, ...]`` on the published version.
+
+    Raises `InputError` for an unknown type, a bad configuration or when there is no data.
+    """
+    config = load_training_config(settings)
+    chosen = list(dict.fromkeys(model_types or config.model_types))
+    for model_type in chosen:
+        family_of(model_type)
+    version_id = current_version(settings).version_id
+    return [{"model_type": model_type, "version_id": version_id} for model_type in chosen]
+
+
+def train_model(
+    settings: Settings, model_type: str, version_id: str, *, reason: str | None = None
+) -> dict[str, Any]:
+    """Tune, evaluate, fit, save and register one model; returns a summary.
+
+    The figures come from a model that never saw the test events; the model that is saved with
+    them is fitted again on everything. `reason` says why the training was asked for.
+
+    Raises `InputError` if the data cannot be used or the trained model is not sound; then
+    nothing is registered.
+    """
+    config = load_training_config(settings)
+    family_of(model_type)
+    version = open_version(settings, version_id)
+    with recorded_run(settings, model_type, version.version_id) as run:
+        with (
+            training_log(settings, model_type, version.version_id) as log,
+            als_trainer(config.engine, settings) as trainer,
+        ):
+            start = time.monotonic()
+            data = read_leave_one_out(version)
+            subject = Subject(settings, config, version.version_id, model_type, data, trainer)
+            tuned = choose_parameters(subject)
+            log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))
+            run.hyperparameters = tuned.parameters
+            report = report_on(lambda histories: subject.fit(tuned.parameters, histories), data)
+            log.info("evaluated%s", fields(**headline(report.metrics), **report.comparison))
+            model = subject.fit(tuned.parameters, data.everything, log.progress)
+            seconds = round(time.monotonic() - start, 2)
+            training_info = {
+                "duration_seconds": seconds,
+                "seed": config.seed,
+                "engine": config.engine.value,
+                "users": len(data.user_ids),
+                "items": len(data.item_ids),
+                "interactions": len(data.everything.items),
+                "test_users": data.test.users,
+                "reason": reason,
+                "tuning": {"score": tuned.score, "trials": tuned.trials, "reused": tuned.reused},
+                "segments": report.segments,
+            }
+            attachments = {
+                "evaluation.json": _json_bytes({**report.as_json(), "training": training_info}),
+                "learning_curve.png": learning_curves(model_type, log.curves, tuned.history),
+            }
+            model_id = _save(settings, config, version, data, model, report, attachments)
+        run.results = {
+            **headline(report.metrics),
+            "baseline_recall_at_10": report.comparison["baseline_recall_at_10"],
+            "improvement_pct": report.comparison["improvement_pct"],
+            "model_id": model_id,
+        }
+        run.write_down()
+        # Nothing that can fail may follow: what is registered is there for the next selection.
+        Registry(settings).register(
+            model_id,
+            data_version=version.version_id,
+            model_type=model_type,
+            hyperparameters=model.hyperparameters,
+            metrics=report.metrics,
+            baseline_comparison=report.comparison,
+            training_info=training_info,
+            git_commit=git_commit(),
+        )
+    return {
+        **run.results,
+        "data_version": version.version_id,
+        "duration_seconds": seconds,
+        "passes": report.comparison["passes"],
+        "reason": report.comparison["reason"],
+    }
+
+
+def select_best(settings: Settings, trained: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Select among the models of the data version that was trained on; the run's summary.
+
+    `trained` are the summaries of the models of this run, of which there must be one.
+    """
+    if not trained:
+        raise InputError("no model was trained in this run; there is nothing to select from")
+    config = load_training_config(settings)
+    version_id = trained[0]["data_version"]
+    selection = Registry(settings).select_best(
+        version_id, metric=config.selection_metric, selected_by="model_training"
+    )
+    return {"data_version": version_id, "trained": list(trained), **selection.model_dump()}
+
+
+def git_commit() -> str | None:
+    """The commit that the code is at, None outside a repository."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _save(
+    settings: Settings,
+    config: TrainingConfig,
+    version: PublishedVersion,
+    data: LeaveOneOut,
+    model: Model,
+    report: Report,
+    attachments: Mapping[str, bytes],
+) -> str:
+    model_id = _free_model_id(settings, model.model_type)
+    recent = RecentPopularity().fit(data.everything, len(data.item_ids))
+    # The test asked users who have a history: of these, a fixed handful.
+    lengths = np.diff(data.everything.indptr)
+    known = np.argsort(-lengths, kind="stable")[: config.sample_users]
+    save_artifact(
+        settings.artifacts / model.model_type / model_id,
+        model=model,
+        item_ids=data.item_ids,
+        user_ids=data.user_ids,
+        histories=data.everything,
+        popularity=recent.at(int(version.as_of.timestamp())),
+        products=_products(version),
+        manifest={
+            "model_id": model_id,
+            "data_version": version.version_id,
+            "created_at": datetime.now(load_schedule(settings).zone).isoformat(timespec="seconds"),
+            "metrics": report.metrics,
+            "sample_users": [data.user_ids[user] for user in known],
+        },
+        attachments=attachments,
+    )
+    return model_id
+
+
+def _products(version: PublishedVersion) -> pd.DataFrame:
+    return version.products()[list(schema.SHOWN_OF_PRODUCTS)]
+
+
+def _free_model_id(settings: Settings, model_type: str) -> str:
+    """``als_20250115_100000`` in local time; waits for the next second if that one is taken."""
+    zone = load_schedule(settings).zone
+    while True:
+        model_id = f"{model_type}_{datetime.now(zone):%Y%m%d_%H%M%S}"
+        if not (settings.artifacts / model_type / model_id).exists():
+            return model_id
+        time.sleep(0.1)
+
+
+def headline(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Recall and NDCG at 10."""
+    return {name: metrics[name] for name in ("recall_at_10", "ndcg_at_10")}
+
+
+def _json_bytes(content: Any) -> bytes:
+    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode("utf-8")

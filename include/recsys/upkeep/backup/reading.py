@@ -1,0 +1,167 @@
+"""``python -m recsys restore``: a state root from a backup; all of it, or nothing."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tarfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import ValidationError
+
+from recsys.publishing import sync_folder, sync_tree
+from recsys.settings import Settings
+from recsys.upkeep.backup.contents import (
+    AREAS,
+    FORMAT,
+    MANIFEST,
+    BackupError,
+    FileEntry,
+    Manifest,
+    check_link,
+    check_path,
+)
+
+CONFIG_ASIDE = "config.restored"
+_CHUNK = 1 << 20
+
+
+def restore_backup(settings: Settings, source: Path) -> dict[str, Any]:
+    """Unpack the backup `source` into the empty state root of `settings`.
+
+    Everything is unpacked beside its place and compared with the manifest first. Where the state
+    root has a ``config/`` already (a checkout of the repository), the backup's is put next to it
+    as ``config.restored/``.
+
+    Returns ``{home, files, bytes, created_at, config}``.
+
+    Raises
+    ------
+    BackupError
+        If the state root holds anything, or the file is no sound backup. Nothing is changed then.
+    """
+    _require_empty(settings)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    unpacked = settings.home / f".restore-{uuid.uuid4().hex}"
+    unpacked.mkdir(mode=0o700)
+    try:
+        with _opened(source) as tar:
+            manifest = _unpack(tar, unpacked)
+        sync_tree(unpacked)
+        config = _put_in_place(settings, unpacked)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+    return {
+        "home": str(settings.home),
+        "files": len(manifest.files),
+        "bytes": sum(entry.size for entry in manifest.files.values()),
+        "created_at": manifest.created_at,
+        "config": config,
+    }
+
+
+def _require_empty(settings: Settings) -> None:
+    for area in AREAS:
+        path = settings.home / area
+        if area != "config" and (path.is_symlink() or (path.exists() and any(path.iterdir()))):
+            raise BackupError(
+                f"{path}: is not empty; a backup is restored into an empty state root"
+            )
+    if (settings.home / CONFIG_ASIDE).exists():
+        raise BackupError(f"{settings.home / CONFIG_ASIDE}: exists from a restore before; move it")
+
+
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(source, "r:") as tar:
+            yield tar
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise BackupError(f"{source}: cannot be read as a backup: {error}") from error
+
+
+def _unpack(tar: tarfile.TarFile, folder: Path) -> Manifest:
+    """Unpack every member into `folder` and compare it with the manifest, which comes last.
+
+    Links are made at the end, so that no file is ever written through one.
+    """
+    found: dict[str, FileEntry] = {}
+    links: dict[str, str] = {}
+    manifest: Manifest | None = None
+    for member in tar:
+        if manifest is not None or member.name in found or member.name in links:
+            raise BackupError(f"{member.name}: this backup holds it twice, or after its end")
+        if member.name == MANIFEST and member.isfile():
+            manifest = _parse(_content(tar, member).read())
+        elif member.issym():
+            check_link(check_path(member.name), member.linkname)
+            links[member.name] = member.linkname
+        elif member.isreg():
+            found[member.name] = _unpack_file(tar, member, folder)
+        else:
+            raise BackupError(f"{member.name}: a backup holds only files and links")
+    if manifest is None:
+        raise BackupError("the backup has no manifest: it was cut off, or is something else")
+    _compare(manifest, found, links)
+    for name, target in links.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+    return manifest
+
+
+def _unpack_file(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> FileEntry:
+    path = folder / check_path(member.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    content = _content(tar, member)
+    with path.open("xb") as file:
+        while chunk := content.read(_CHUNK):
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+    # Retention goes by the age of files.
+    os.utime(path, (member.mtime, member.mtime))
+    return FileEntry(sha256=digest.hexdigest(), size=size)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = tar.extractfile(member)
+    if content is None:
+        raise BackupError(f"{member.name}: has no content")
+    return content
+
+
+def _parse(text: bytes) -> Manifest:
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise BackupError(f"the manifest of the backup is damaged: {error}") from error
+    if manifest.format != FORMAT:
+        raise BackupError(
+            f"the backup has format {manifest.format}, this code knows {FORMAT}; "
+            "restore it with the code that made it"
+        )
+    return manifest
+
+
+def _compare(manifest: Manifest, found: dict[str, FileEntry], links: dict[str, str]) -> None:
+    for name in sorted({*manifest.files, *found}):
+        if manifest.files.get(name) != found.get(name):
+            raise BackupError(f"{name}: its content is not what the backup's manifest describes")
+    if manifest.links != links:
+        raise BackupError("the links are not those that the backup's manifest describes")
+
+
+def _put_in_place(settings: Settings, unpacked: Path) -> str:
+    """Move the areas to their places; returns where the configuration went."""
+    config = CONFIG_ASIDE if (settings.home / "config").exists() else "config"
+    for area in AREAS:
+        if (unpacked / area).exists():
+            place = settings.home / (config if area == "config" else area)
+            (unpacked / area).rename(place)
+    sync_folder(settings.home)
+    return config

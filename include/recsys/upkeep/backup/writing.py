@@ -1,0 +1,229 @@
+"""``python -m recsys backup``: a tar file of the state root, made while everything runs."""
+
+import contextlib
+import hashlib
+import io
+import os
+import sqlite3
+import tarfile
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from recsys.data.versions import list_versions, open_version
+from recsys.publishing import atomic_path
+from recsys.settings import Settings
+from recsys.upkeep.backup.contents import (
+    AREAS,
+    FORMAT,
+    MANIFEST,
+    BackupError,
+    FileEntry,
+    Manifest,
+    check_link,
+    check_path,
+    paths_of,
+)
+
+_SQLITE = b"SQLite format 3\0"
+
+
+def write_backup(settings: Settings, target: Path) -> dict[str, Any]:
+    """Write everything of the state root but secrets, scratch and Airflow's own files to `target`.
+
+    Jobs and the service may go on meanwhile. Published folders never change, databases are copied
+    by SQLite itself, and nothing that exists now is pruned from under the backup: data versions
+    are pinned, and a model that vanishes makes the backup fail.
+
+    Returns ``{file, bytes, files, created_at}``.
+
+    Raises
+    ------
+    BackupError
+        If `target` exists or lies in what is backed up, a link leads out of the state root, or a
+        file vanishes while it is copied.
+    """
+    target = target.absolute()
+    _require_good_target(settings, target)
+    with atomic_path(target) as temporary:
+        temporary.touch(mode=0o600)
+        with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
+            manifest = _write(settings, tar, target.parent)
+    return {
+        "file": str(target),
+        "bytes": target.stat().st_size,
+        "files": len(manifest.files),
+        "created_at": manifest.created_at,
+    }
+
+
+def _write(settings: Settings, tar: tarfile.TarFile, scratch: Path) -> Manifest:
+    writer = _Writer(settings, tar, scratch)
+    # Events that a refresh takes meanwhile are then in both places, and count once by their ids.
+    # What a pointer leads to exists when the pointer is read, and never changes.
+    for part in (_waiting, _changing, _immutable):
+        with contextlib.closing(_Pins(settings)):
+            writer.add(part(settings))
+    manifest = writer.manifest()
+    _require_published(settings, manifest)
+    _add_manifest(tar, manifest)
+    return manifest
+
+
+def _require_good_target(settings: Settings, target: Path) -> None:
+    if target.exists():
+        raise BackupError(f"{target}: exists already; a backup never overwrites a file")
+    if not target.parent.is_dir():
+        raise BackupError(f"{target.parent}: is not a folder")
+    for area in AREAS:
+        if target.resolve().is_relative_to((settings.home / area).resolve()):
+            raise BackupError(
+                f"{target}: lies in {area}/, which is backed up; choose another place"
+            )
+
+
+def _waiting(settings: Settings) -> list[Path]:
+    """Events that wait for the next refresh."""
+    return [path for path in paths_of(settings, "data") if path.is_relative_to(settings.staging)]
+
+
+def _changing(settings: Settings) -> list[Path]:
+    """What is written anew from time to time: pointers, databases, logs, reports, raw files."""
+    found = (path for area in AREAS for path in paths_of(settings, area))
+    return [
+        path
+        for path in found
+        if not _is_immutable(settings, path) and not path.is_relative_to(settings.staging)
+    ]
+
+
+def _immutable(settings: Settings) -> list[Path]:
+    """What lies in published folders."""
+    found = (path for area in AREAS for path in paths_of(settings, area))
+    return [path for path in found if _is_immutable(settings, path)]
+
+
+def _is_immutable(settings: Settings, path: Path) -> bool:
+    roots = (settings.versions, settings.embeddings, settings.artifacts)
+    return any(path.is_relative_to(root) and path.parent != root for root in roots)
+
+
+def _require_published(settings: Settings, manifest: Manifest) -> None:
+    """Raises `BackupError` if the version that ``data/processed`` led to was pruned meanwhile."""
+    name = settings.processed.relative_to(settings.home).as_posix()
+    if name in manifest.links:
+        version_id = PurePosixPath(manifest.links[name]).name
+        folder = settings.versions.relative_to(settings.home) / version_id
+        if (folder / MANIFEST).as_posix() not in manifest.files:
+            raise BackupError(f"{folder}: was removed while the backup was made; make it again")
+
+
+class _Pins:
+    """Keeps every data version that exists now from being pruned."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._versions = [open_version(settings, name) for name in list_versions(settings)]
+
+    def close(self) -> None:
+        self._versions.clear()
+
+
+class _Writer:
+    """Adds files to a tar and remembers their hashes."""
+
+    def __init__(self, settings: Settings, tar: tarfile.TarFile, scratch: Path) -> None:
+        self._settings = settings
+        self._tar = tar
+        self._scratch = scratch
+        self._files: dict[str, FileEntry] = {}
+        self._links: dict[str, str] = {}
+
+    def add(self, paths: list[Path]) -> None:
+        """Add files and links."""
+        for path in paths:
+            name = path.relative_to(self._settings.home).as_posix()
+            check_path(name)
+            if path.is_symlink():
+                self._add_link(path, name)
+            elif path.is_file():
+                self._add_file(path, name)
+            elif not path.exists():
+                self._vanished(path)
+
+    def manifest(self) -> Manifest:
+        """What was added so far."""
+        return Manifest(
+            format=FORMAT,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            files=self._files,
+            links=self._links,
+        )
+
+    def _add_link(self, path: Path, name: str) -> None:
+        target = str(path.readlink())
+        check_link(PurePosixPath(name), target)
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname = tarfile.SYMTYPE, target
+        self._tar.addfile(entry)
+        self._links[name] = target
+
+    def _add_file(self, path: Path, name: str) -> None:
+        try:
+            with path.open("rb") as file:
+                is_database = file.read(len(_SQLITE)) == _SQLITE
+                file.seek(0)
+                if not is_database:
+                    self._add_content(file, name)
+                    return
+        except FileNotFoundError:
+            self._vanished(path)
+            return
+        with tempfile.NamedTemporaryFile(dir=self._scratch, prefix=".backup-") as copy:
+            _copy_database(path, copy.name)
+            with Path(copy.name).open("rb") as file:
+                self._add_content(file, name)
+
+    def _add_content(self, file: BinaryIO, name: str) -> None:
+        """Add as many bytes as there are now: a log file may grow meanwhile."""
+        status = os.fstat(file.fileno())
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mtime, entry.mode = status.st_size, status.st_mtime, 0o640
+        reader = _HashingReader(file)
+        self._tar.addfile(entry, reader)
+        self._files[name] = FileEntry(sha256=reader.digest.hexdigest(), size=entry.size)
+
+    def _vanished(self, path: Path) -> None:
+        """Reports and log files come and go; what a pointer may lead to must not."""
+        if _is_immutable(self._settings, path):
+            raise BackupError(f"{path}: was removed while the backup was made; make it again")
+
+
+class _HashingReader(io.RawIOBase):
+    """Reads from a file and hashes what was read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self.digest.update(content)
+        return content
+
+
+def _copy_database(path: Path, target: str) -> None:
+    """Copy a database as of one moment, whoever writes to it."""
+    source = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)
+    copy = sqlite3.connect(target)
+    with contextlib.closing(source), contextlib.closing(copy):
+        source.backup(copy)
+        # The copy is one file: no log beside it that a restore would have to know of.
+        copy.execute("PRAGMA journal_mode = DELETE")
+
+
+def _add_manifest(tar: tarfile.TarFile, manifest: Manifest) -> None:
+    content = manifest.model_dump_json(indent=1).encode()
+    entry = tarfile.TarInfo(MANIFEST)
+    entry.size, entry.mode = len(content), 0o640
+    tar.addfile(entry, io.BytesIO(content))

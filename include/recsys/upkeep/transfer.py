@@ -1,0 +1,120 @@
+"""``python -m recsys storage push|pull``: from a state root into a bucket, and back out of it."""
+
+from typing import Any
+
+from recsys.comments.scorers import SCORERS_KEY
+from recsys.content.embeddings import POINTER_KEY as CURRENT_SET_KEY
+from recsys.content.embeddings import SETS_KEY
+from recsys.data.staging import RAW_KEY, STAGING_KEY, hand_in_files, hand_in_segments
+from recsys.data.versions import POINTER_KEY, VERSIONS_KEY
+from recsys.errors import InputError
+from recsys.models.families import FAMILIES
+from recsys.publishing import write_bytes
+from recsys.registry import ARTIFACTS_KEY
+from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
+from recsys.storage import Store, open_store
+from recsys.storage.local import LocalStore
+
+FOLDERS = (
+    VERSIONS_KEY,
+    SCORERS_KEY,
+    SETS_KEY,
+    *(f"{ARTIFACTS_KEY}/{family}" for family in sorted(FAMILIES)),
+)
+POINTERS = {POINTER_KEY: VERSIONS_KEY, CURRENT_SET_KEY: SETS_KEY}
+FILES = (REGISTRY_KEY, HISTORY_KEY)
+
+
+def push_state(settings: Settings) -> dict[str, Any]:
+    """Copy the shared state of one machine into the empty store that its configuration names.
+
+    The bucket's service must honour conditional writes (`Store.check`). Folders go first, what
+    leads to them last; stopped half way, it can be repeated. Returns how many folders, files and
+    pointers are in the store now.
+
+    Raises `InputError` if the store is the state root itself, or holds a registry, a history or a
+    pointer that differs: two shops are never mixed.
+    """
+    store, own = open_shared(settings), LocalStore(settings.home)
+    store.check()
+    folders = [f"{prefix}/{name}" for prefix in FOLDERS for name in own.names(prefix)]
+    for key in folders:
+        store.publish(key)
+    files = [
+        path.relative_to(settings.home).as_posix()
+        for path in sorted(settings.raw.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    ]
+    for key in files:
+        store.share(key)
+    hand_in_segments(settings)
+    hand_in_files(settings)
+    changed = [key for key in FILES if _push_file(settings, store, own, key)]
+    pointers = [key for key, prefix in POINTERS.items() if _push_pointer(store, own, key, prefix)]
+    return {
+        "folders": len(folders),
+        "files": len(files) + len(changed),
+        "pointers": len(pointers),
+    }
+
+
+def pull_state(settings: Settings) -> dict[str, Any]:
+    """Copy everything that is shared into this state root, which is then complete by itself.
+
+    For a backup, and for going back to ``file://``. Returns how many folders, files and pointers
+    were there to copy.
+    """
+    store = open_shared(settings)
+    folders = [f"{prefix}/{name}" for prefix in FOLDERS for name in store.names(prefix)]
+    for key in folders:
+        store.fetch(key)
+    for prefix in (RAW_KEY, STAGING_KEY):
+        store.mirror(prefix, prefix)
+    found = {key: store.read(key) for key in FILES}
+    contents = {key: content for key, content in found.items() if content is not None}
+    for key, content in contents.items():
+        write_bytes(settings.home / key, content)
+    leads = {pointer: store.leads_to(pointer) for pointer in POINTERS}
+    known = {pointer: name for pointer, name in leads.items() if name is not None}
+    for pointer, name in known.items():
+        key = f"{POINTERS[pointer]}/{name}"
+        store.fetch(key)
+        store.follow(pointer, key)
+    return {"folders": len(folders), "files": len(contents), "pointers": len(known)}
+
+
+def open_shared(settings: Settings) -> Store:
+    """The bucket of `settings`. Raises `InputError` if there is none."""
+    store = open_store(settings)
+    if not store.shared:
+        raise InputError("config/storage.yaml names no bucket: the state root is the store")
+    return store
+
+
+def _push_file(settings: Settings, store: Store, own: LocalStore, key: str) -> bool:
+    content = own.read(key)
+    if content is None:
+        return False
+
+    def first(there: bytes | None) -> bytes:
+        if there not in (None, content):
+            raise InputError(
+                f"{key}: the store has another one than {settings.home}; use an empty prefix"
+            )
+        return content
+
+    store.change(key, first)
+    return True
+
+
+def _push_pointer(store: Store, own: LocalStore, pointer: str, prefix: str) -> bool:
+    name = own.leads_to(pointer)
+    if name is None:
+        return False
+
+    def first(there: str | None) -> bool:
+        if there not in (None, name):
+            raise InputError(f"{pointer}: leads to {there} in the store already, not to {name}")
+        return True
+
+    return store.point(pointer, f"{prefix}/{name}", first)

@@ -1,0 +1,224 @@
+"""A backup that cannot be trusted changes nothing."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from recsys.publishing import write_json, write_text
+from recsys.settings import Settings
+from recsys.upkeep.backup.contents import BackupError
+from recsys.upkeep.backup.reading import restore_backup
+from recsys.upkeep.backup.writing import write_backup
+from tests.upkeep.ageing import aged
+
+
+@pytest.fixture
+def shop(settings: Settings) -> Settings:
+    write_json(settings.deployment_history, {"deployments": []})
+    write_text(settings.home / "data" / "raw" / "reviews.csv", "a,b\n")
+    (settings.home / "data" / "processed").symlink_to("versions/v1")
+    write_json(settings.versions / "v1" / "manifest.json", {"schema_version": 1})
+    return settings
+
+
+@pytest.fixture
+def backup(shop: Settings, tmp_path: Path) -> Path:
+    write_backup(shop, tmp_path / "backup.tar")
+    return tmp_path / "backup.tar"
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Settings:
+    return Settings(tmp_path / "empty")
+
+
+def rewritten(backup: Path, change) -> Path:
+    """`backup` with its members and their contents passed through `change`."""
+    target = backup.with_name("changed.tar")
+    with tarfile.open(backup) as old, tarfile.open(target, "w") as new:
+        for member in old:
+            file = old.extractfile(member) if member.isreg() else None
+            for changed, content in change(member, file.read() if file else b""):
+                changed.size = len(content)
+                new.addfile(changed, io.BytesIO(content))
+    return target
+
+
+def untouched(settings: Settings) -> bool:
+    return not settings.home.exists() or not any(settings.home.iterdir())
+
+
+def test_files_links_and_their_ages_come_back(shop, empty, tmp_path):
+    aged(shop.home / "data" / "raw" / "reviews.csv", 40)
+    write_backup(shop, tmp_path / "aged.tar")
+    restore_backup(empty, tmp_path / "aged.tar")
+    restored = empty.home / "data" / "raw" / "reviews.csv"
+    assert restored.read_text() == "a,b\n"
+    original = (shop.home / "data" / "raw" / "reviews.csv").stat().st_mtime
+    assert restored.stat().st_mtime == pytest.approx(original, abs=1)
+    assert empty.processed.readlink() == Path("versions/v1")
+
+
+def test_secrets_scratch_and_half_written_files_are_left_out(shop, empty, tmp_path):
+    write_text(shop.home / ".env", "SECRET=1")
+    write_text(shop.work / "run" / "part", "x")
+    write_text(shop.artifacts / "registry.json.lock", "")
+    write_text(shop.versions / ".v2.0123.tmp" / "part", "x")
+    write_backup(shop, tmp_path / "b.tar")
+    with tarfile.open(tmp_path / "b.tar") as tar:
+        assert sorted(tar.getnames()) == [
+            "data/processed",
+            "data/raw/reviews.csv",
+            "data/versions/v1/manifest.json",
+            "logs/deployment_history.json",
+            "manifest.json",
+        ]
+
+
+def test_a_backup_never_overwrites_and_never_lies_in_what_it_holds(shop, backup):
+    with pytest.raises(BackupError, match="exists already"):
+        write_backup(shop, backup)
+    with pytest.raises(BackupError, match="choose another place"):
+        write_backup(shop, shop.home / "data" / "backup.tar")
+    with pytest.raises(BackupError, match="not a folder"):
+        write_backup(shop, shop.home / "nowhere" / "backup.tar")
+
+
+@pytest.mark.parametrize("target", ["/etc", "../../elsewhere"])
+def test_a_link_out_of_the_state_root_is_refused(shop, tmp_path, target):
+    (shop.home / "data" / "raw" / "more").symlink_to(target)
+    if target == "../../elsewhere":
+        (shop.home / "data" / "raw" / "more").unlink()
+        (shop.home / "data" / "more").symlink_to(target)
+    with pytest.raises(BackupError, match="outside of the state root"):
+        write_backup(shop, tmp_path / "b.tar")
+    assert not (tmp_path / "b.tar").exists()
+
+
+def test_a_linked_area_is_refused(shop, tmp_path):
+    (shop.home / "data").rename(tmp_path / "elsewhere")
+    (shop.home / "data").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BackupError, match="is a link"):
+        write_backup(shop, tmp_path / "b.tar")
+
+
+def test_only_an_empty_state_root_is_restored_into(backup, empty):
+    write_text(empty.logs / "service" / "alerts.log", "x")
+    with pytest.raises(BackupError, match="not empty"):
+        restore_backup(empty, backup)
+    assert not (empty.home / "data").exists()
+
+
+def test_the_configuration_of_a_checkout_is_not_overwritten(shop, empty, tmp_path):
+    write_text(shop.home / "config" / "data.yaml", "source: theirs\n")
+    write_text(empty.home / "config" / "data.yaml", "source: ours\n")
+    write_backup(shop, tmp_path / "b.tar")
+    assert restore_backup(empty, tmp_path / "b.tar")["config"] == "config.restored"
+    assert (empty.home / "config" / "data.yaml").read_text() == "source: ours\n"
+    assert (empty.home / "config.restored" / "data.yaml").read_text() == "source: theirs\n"
+
+
+def test_a_changed_file_is_noticed(backup, empty):
+    def change(member, content):
+        yield member, content.replace(b"a,b", b"a,c")
+
+    with pytest.raises(BackupError, match=r"reviews\.csv: its content is not"):
+        restore_backup(empty, rewritten(backup, change))
+    assert untouched(empty)
+
+
+def test_a_missing_file_is_noticed(backup, empty):
+    def change(member, content):
+        if member.name != "data/raw/reviews.csv":
+            yield member, content
+
+    with pytest.raises(BackupError, match=r"reviews\.csv"):
+        restore_backup(empty, rewritten(backup, change))
+    assert untouched(empty)
+
+
+def test_a_backup_that_was_cut_off_is_refused_wherever_it_was_cut(backup, empty):
+    content = backup.read_bytes()
+    with tarfile.open(backup) as tar:
+        last = tar.getmember("manifest.json")
+    for length in (*range(0, last.offset_data + last.size, 300), last.offset_data + last.size - 1):
+        backup.write_bytes(content[:length])
+        with pytest.raises(BackupError):
+            restore_backup(empty, backup)
+        assert untouched(empty)
+
+
+def test_something_else_than_a_backup_is_refused(empty, tmp_path):
+    (tmp_path / "b.tar").write_text("hello")
+    with pytest.raises(BackupError, match="cannot be read"):
+        restore_backup(empty, tmp_path / "b.tar")
+    with pytest.raises(BackupError, match="cannot be read"):
+        restore_backup(empty, tmp_path / "missing.tar")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside",
+        "/tmp/outside",
+        "data/../../outside",
+        "data/./x",
+        "data//x",
+        ".env",
+        "data",
+        "elsewhere/x",
+        "data\\..\\x",
+    ],
+)
+def test_a_path_outside_is_refused(backup, empty, tmp_path, name):
+    def change(member, content):
+        if member.name == "manifest.json":
+            yield tarfile.TarInfo(name), b"evil"
+        yield member, content
+
+    with pytest.raises(BackupError, match="is not a path below"):
+        restore_backup(empty, rewritten(backup, change))
+    assert untouched(empty)
+    assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (tarfile.SYMTYPE, "/etc"),
+        (tarfile.SYMTYPE, "../../../etc"),
+        (tarfile.LNKTYPE, "/etc/passwd"),
+        (tarfile.FIFOTYPE, ""),
+        (tarfile.CHRTYPE, ""),
+        (tarfile.DIRTYPE, ""),
+    ],
+)
+def test_links_outwards_and_special_files_are_refused(backup, empty, kind, target):
+    def change(member, content):
+        if member.name == "manifest.json":
+            evil = tarfile.TarInfo("data/raw/evil")
+            evil.type, evil.linkname = kind, target
+            yield evil, b""
+        yield member, content
+
+    with pytest.raises(BackupError, match=r"outside of the state root|only files and links"):
+        restore_backup(empty, rewritten(backup, change))
+    assert untouched(empty)
+
+
+def test_no_file_is_written_through_a_link(backup, empty, tmp_path):
+    (tmp_path / "victim").mkdir()
+
+    def change(member, content):
+        if member.name == "manifest.json":
+            link = tarfile.TarInfo("data/raw/link")
+            link.type, link.linkname = tarfile.SYMTYPE, "../../data"
+            yield link, b""
+            yield tarfile.TarInfo("data/raw/link/file"), b"evil"
+        yield member, content
+
+    with pytest.raises(BackupError):
+        restore_backup(empty, rewritten(backup, change))
+    assert untouched(empty)

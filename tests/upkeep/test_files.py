@@ -1,0 +1,153 @@
+"""What is old goes, what is not stays, and nothing outside of the state root is touched."""
+
+import os
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from recsys.data.versions import current_version, list_versions
+from recsys.upkeep import job
+from recsys.upkeep.removal import BoundaryError, Removal
+from tests.data.shop import END, refresh, row, write_shop
+from tests.upkeep.ageing import aged, write
+
+ROWS = [row(f"u{number % 5}", number % 7, time=f"2025-01-{1 + number:02}") for number in range(20)]
+
+
+def keep_versions(settings, number):
+    (settings.home / "config").mkdir(exist_ok=True)
+    text = f"source: viecomrec\nkeep_versions: {number}\n"
+    (settings.home / "config" / "data.yaml").write_text(text)
+
+
+def test_versions_go_by_the_retention_of_the_data_area(settings):
+    write_shop(settings, ROWS)
+    for day in range(4):
+        refresh(settings, END + timedelta(days=day), force_full=True)
+    before = list_versions(settings)
+    keep_versions(settings, 2)
+    plan = job.clean_data(settings, dry_run=True)["versions"]
+    assert list_versions(settings) == before
+    done = job.clean_data(settings, dry_run=False)["versions"]
+    assert done == plan
+    assert done["examples"] == before[:2]
+    assert done["freed_bytes"] > 10_000
+    assert list_versions(settings) == before[2:]
+    current_version(settings).verify()
+
+
+def test_old_quarantine_scratch_and_temporary_files_go(settings):
+    hidden = f".registry.json.{uuid.uuid4().hex}.tmp"
+    old = [
+        write(settings.quarantine / "old.csv", days=91),
+        write(settings.work / "data_refresh-x" / "part.parquet", days=3).parent,
+        write(settings.artifacts / hidden, days=3),
+        write(settings.home / "data" / "embeddings" / hidden / "vectors.npy", days=3).parent,
+    ]
+    for folder in (old[1], old[3]):
+        aged(folder, 3)
+    kept = [
+        write(settings.quarantine / "new.csv", days=89),
+        write(settings.work / "training-y" / "part.parquet"),
+        write(settings.artifacts / f"new{hidden}", days=3),
+        write(settings.artifacts / hidden.replace("registry", "other")),
+    ]
+    long_ago = old[0].stat().st_mtime
+    os.utime(kept[1].parent, (long_ago, long_ago))
+    summary = job.clean_data(settings, dry_run=False)
+    assert not [path for path in old if path.exists()]
+    assert not [path for path in kept if not path.exists()]
+    assert {area: entry["count"] for area, entry in summary.items()} == {
+        "quarantine": 1,
+        "work folders": 1,
+        "leftovers": 2,
+    }
+    assert sum(entry["freed_bytes"] for entry in summary.values()) == 4000
+
+
+def test_old_reports_go_and_the_newest_of_each_kind_stays(settings):
+    drift, health = settings.reports / "drift", settings.reports / "health"
+    for week in range(3):
+        for kind in ("json", "html"):
+            write(drift / f"drift_report_2023010{week + 1}.{kind}", days=500 - week)
+    write(drift / "last_retrain.json", days=500)
+    write(health / "health_20250101_0000.json", days=100)
+    write(health / "health_20250201_0000.json", days=1)
+    write(health / "latest.json", days=100)
+    summary = job.clean_records(settings, dry_run=False)
+    assert sorted(path.name for path in settings.reports.rglob("*.*")) == [
+        "drift_report_20230103.html",
+        "drift_report_20230103.json",
+        "health_20250201_0000.json",
+        "last_retrain.json",
+        "latest.json",
+    ]
+    assert summary["reports"]["count"] == 5
+    assert summary["reports"]["freed_bytes"] == 5000
+
+
+def test_rotated_logs_and_task_logs_go_by_age(settings):
+    write(settings.logs / "service" / "alerts.log", days=400)
+    write(settings.logs / "service" / "alerts.log.1", days=89)
+    write(settings.logs / "service" / "alerts.log.2", days=91)
+    tasks = settings.home / ".airflow" / "logs" / "dag_id=health_check"
+    write(tasks / "run_id=a" / "attempt=1.log", days=91)
+    write(tasks / "run_id=b" / "attempt=1.log", days=1)
+    aged(write(tasks / "run_id=c" / "x").parent / "x", 91).unlink()
+    aged(tasks / "run_id=c", 91)
+    summary = job.clean_records(settings, dry_run=False)
+    assert sorted(path.name for path in (settings.logs / "service").iterdir()) == [
+        "alerts.log",
+        "alerts.log.1",
+    ]
+    assert (tasks / "run_id=b" / "attempt=1.log").exists()
+    assert not (tasks / "run_id=a" / "attempt=1.log").exists()
+    assert not (tasks / "run_id=c").exists()
+    assert {area: entry["count"] for area, entry in summary.items()} == {
+        "rotated logs": 1,
+        "task logs": 1,
+    }
+
+
+@pytest.mark.parametrize("folder", ["data/quarantine", "data/work", "data"])
+def test_a_linked_folder_is_refused_before_anything_goes(settings, tmp_path, folder):
+    outside = write(tmp_path / "elsewhere" / "quarantine" / "old.csv", days=400)
+    write(tmp_path / "elsewhere" / "old.csv", days=400)
+    link = settings.home / folder
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BoundaryError, match="outside of the state root"):
+        job.clean_data(settings, dry_run=False)
+    assert outside.exists()
+    assert (tmp_path / "elsewhere" / "old.csv").exists()
+
+
+def test_a_linked_folder_of_reports_and_of_logs_is_refused(settings, tmp_path):
+    outside = write(tmp_path / "elsewhere" / "drift_report_20200101.json", days=900)
+    write(tmp_path / "elsewhere" / "drift_report_20210101.json", days=800)
+    settings.reports.mkdir(parents=True)
+    (settings.reports / "drift").symlink_to(outside.parent)
+    with pytest.raises(BoundaryError):
+        job.clean_records(settings, dry_run=False)
+    assert outside.exists()
+
+
+def test_a_link_among_the_doomed_goes_and_what_it_leads_to_stays(settings, tmp_path):
+    outside = write(tmp_path / "elsewhere" / "precious", days=900)
+    settings.work.mkdir(parents=True)
+    (settings.work / "run").symlink_to(outside.parent)
+    (settings.work / "other").mkdir()
+    (settings.work / "other" / "link").symlink_to(outside.parent)
+    aged(settings.work / "run", 3)
+    aged(settings.work / "other", 3)
+    job.clean_data(settings, dry_run=False)
+    assert not any(settings.work.iterdir())
+    assert outside.exists()
+
+
+@pytest.mark.parametrize("path", ["", "..", "../other", "data/../../other", "/etc/passwd"])
+def test_paths_that_are_not_below_the_state_root_are_refused(settings, path):
+    settings.home.mkdir()
+    with pytest.raises(BoundaryError):
+        Removal(settings, dry_run=False).remove("area", [settings.home / path])
