@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from recsys.alerting.pipeline_events import task_failure_alert
+from recsys.alerting.runs import RunEvent, tell_of_run
 from recsys.data.staging import append_events
 from recsys.data.versions import current_version, list_versions, open_version
 from recsys.database import connect
@@ -113,9 +113,8 @@ def assert_told(settings: Settings, job: str, error: Exception, mails: Any, slac
     before = len(mails.mails), len(slack.posts)
     line = error_line(error)
     assert line
-    sent = task_failure_alert(
-        job=job, run_id="manual__1", run_type="manual", task="t", error=line, settings=settings
-    )
+    failure = RunEvent("task_failed", job, "manual__1", "manual", task="t", error=line)
+    sent = tell_of_run(failure, settings)
     assert (sent["email"], sent["slack"]) == ("sent", "sent")
     assert (len(mails.mails), len(slack.posts)) == (before[0] + 1, before[1] + 1)
     text = mails.mails[-1].get_body(("plain",)).get_content()

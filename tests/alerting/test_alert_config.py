@@ -8,7 +8,7 @@ from recsys.alerting.config import (
     SlackConfig,
     load_alerts_config,
 )
-from recsys.alerting.severity import Channel
+from recsys.alerting.message import Channel
 from recsys.settings import REPOSITORY, ConfigError
 from tests.sinks import write_alerts_config
 

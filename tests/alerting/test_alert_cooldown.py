@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from recsys.alerting import AlertManager
-from recsys.alerting.message import Alert
-from recsys.alerting.severity import Severity
+from recsys.alerting.message import Alert, Severity
 from recsys.settings import REPOSITORY
 from tests.sinks import log_lines
 

@@ -3,7 +3,7 @@
 import pytest
 
 from recsys.alerting import AlertManager
-from recsys.alerting.pipeline_events import run_failure_alert
+from recsys.alerting.runs import RunEvent, tell_of_run
 from tests.conftest import find_free_port
 from tests.sinks import log_lines
 
@@ -11,12 +11,15 @@ from tests.sinks import log_lines
 @pytest.fixture
 def fail_a_run(settings):
     def run(number: int) -> dict[str, str]:
-        return run_failure_alert(
-            job="data_refresh",
-            run_id=f"manual__{number}",
-            run_type="manual",
-            reason="task_failure",
-            settings=settings,
+        return tell_of_run(
+            RunEvent(
+                "run_failed",
+                job="data_refresh",
+                run_id=f"manual__{number}",
+                run_type="manual",
+                reason="task_failure",
+            ),
+            settings,
         )
 
     return run

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from recsys.alerting import AlertManager
-from recsys.alerting.pipeline_events import deadline_miss_alert, run_failure_alert
+from recsys.alerting.runs import RunEvent, tell_of_run
 from recsys.health.silence import report_silence
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.sinks import log_lines
@@ -90,18 +90,17 @@ def test_a_run_that_ended_badly_without_a_word_is_told(check, shop, mails, statu
 def test_a_failure_that_was_told_is_not_told_again(check, shop, mails, monkeypatch):
     record(shop, RunStatus.FAILED, DUE)
     told = {"job": "data_refresh", "run_id": "scheduled__1", "run_type": "scheduled"}
-    monkeypatch.setattr("recsys.alerting.pipeline_events.AlertManager", manager_at(DUE))
-    run_failure_alert(**told, settings=shop)
+    monkeypatch.setattr("recsys.alerting.runs.AlertManager", manager_at(DUE))
+    tell_of_run(RunEvent("run_failed", **told), shop)
     overdue = check(LATE)
     assert overdue["data_refresh"]["alerted"] is False
     assert len(mails.mails) == 1
 
 
 def test_a_missed_deadline_that_was_told_is_not_told_again(check, shop, mails, monkeypatch):
-    monkeypatch.setattr("recsys.alerting.pipeline_events.AlertManager", manager_at(DUE))
-    deadline_miss_alert(
-        job="data_refresh", run_id="s", run_type="scheduled", state="queued", due=DUE, settings=shop
-    )
+    monkeypatch.setattr("recsys.alerting.runs.AlertManager", manager_at(DUE))
+    miss = {"job": "data_refresh", "run_id": "s", "run_type": "scheduled", "state": "queued"}
+    tell_of_run(RunEvent("deadline", **miss, due=DUE), shop)
     assert check(LATE)["data_refresh"]["alerted"] is False
     assert len(mails.mails) == 1
 

@@ -1,7 +1,7 @@
 """Alerts: to the log, by mail and to Slack, once, and with a notice when it is over."""
 
 from recsys.alerting.manager import AlertManager
-from recsys.alerting.pipeline_events import send_pipeline_alert
-from recsys.alerting.severity import Channel, Severity
+from recsys.alerting.message import Alert, Channel, Severity
+from recsys.alerting.runs import RunEvent, send_pipeline_alert
 
-__all__ = ["AlertManager", "Channel", "Severity", "send_pipeline_alert"]
+__all__ = ["Alert", "AlertManager", "Channel", "RunEvent", "Severity", "send_pipeline_alert"]

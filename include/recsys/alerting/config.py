@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
-from recsys.alerting.severity import DEFAULT_CHANNELS, Channel, Severity
+from recsys.alerting.message import DEFAULT_CHANNELS, Channel, Severity
 from recsys.settings import ConfigError, ConfigModel, Settings, read_mapping
 
 CONFIG_NAME: Final = "alerts_config.yaml"
@@ -140,6 +141,20 @@ class AlertsConfig(ConfigModel):
             for name, rule in content["alerts"].items()
         }
         return content | {"alerts": rules}
+
+    @property
+    def secrets(self) -> list[str]:
+        """What the channels know and nobody else may, in the pieces that errors quote."""
+        secrets = []
+        if self.email.password is not None:
+            password = self.email.password.get_secret_value()
+            secrets += [password, f"\0{self.email.user}\0{password}"]
+        if self.slack.webhook_url is not None:
+            url = self.slack.webhook_url.get_secret_value()
+            parts = urlsplit(url)
+            secrets += [url, parts.path + (f"?{parts.query}" if parts.query else "")]
+            secrets.append(parts.path.rsplit("/", 1)[-1])
+        return secrets
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,8 @@ from typing import Final
 
 import jinja2
 
-from recsys.alerting.channels import DeliveryError, NotSetUpError
 from recsys.alerting.config import EmailConfig
-from recsys.alerting.message import Alert
-from recsys.alerting.texts import Texts
+from recsys.alerting.message import Alert, DeliveryError, NotSetUpError, Texts
 
 TLS_PORT: Final = 465
 COLOURS: Final = {"info": "#2563eb", "warning": "#b45309", "critical": "#b91c1c"}

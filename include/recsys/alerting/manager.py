@@ -9,21 +9,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from recsys.alerting import state as outcome
-from recsys.alerting.channels import NotSetUpError, Sender
 from recsys.alerting.config import Rule, load_alerts_config
 from recsys.alerting.mail import MailSender
 from recsys.alerting.masking import masker_for
-from recsys.alerting.message import Alert, facts_of, storable
-from recsys.alerting.severity import (
+from recsys.alerting.message import (
     DEFAULT_CHANNELS,
+    Alert,
     Channel,
+    NotSetUpError,
+    Sender,
     Severity,
+    Texts,
+    facts_of,
     parse_channels,
     parse_severity,
+    storable,
 )
 from recsys.alerting.slack import SlackSender
 from recsys.alerting.state import AlertState, Claim
-from recsys.alerting.texts import Texts
 from recsys.errors import InputError
 from recsys.logs import fields, file_logger
 from recsys.schedule import load_schedule
@@ -78,7 +81,7 @@ class AlertManager:
         self._config = setup.config
         self._zone = load_schedule(settings).zone
         self._clock = clock
-        self._masker = masker_for(self._config, os.environ)
+        self._masker = masker_for(os.environ, self._config.secrets)
         self._log_path = settings.home / self._config.logging.path
         self._state = AlertState(settings.logs / "service" / "alert_state.db")
         self.texts = Texts(self._config.language)

@@ -4,9 +4,7 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
-from urllib.parse import quote, urlsplit
-
-from recsys.alerting.config import AlertsConfig
+from urllib.parse import quote
 
 MASK: Final = "***"
 _SHORTEST_SECRET: Final = 4
@@ -48,23 +46,14 @@ class SecretMasker:
         return text
 
 
-def masker_for(config: AlertsConfig, environment: Mapping[str, str]) -> SecretMasker:
-    """Masks the channels' secrets and every variable whose name says that it holds one."""
-    secrets = [
+def masker_for(environment: Mapping[str, str], secrets: Iterable[str] = ()) -> SecretMasker:
+    """Masks `secrets`, and every variable whose name says that it holds one."""
+    presumed = [
         value
         for name, value in environment.items()
         if len(value) >= _SHORTEST_UNASKED and _SECRET_NAME.search(name.upper())
     ]
-    email, slack = config.email, config.slack
-    if email.password is not None:
-        password = email.password.get_secret_value()
-        secrets += [password, f"\0{email.user}\0{password}"]
-    if slack.webhook_url is not None:
-        url = slack.webhook_url.get_secret_value()
-        parts = urlsplit(url)
-        secrets += [url, parts.path + (f"?{parts.query}" if parts.query else "")]
-        secrets.append(parts.path.rsplit("/", 1)[-1])
-    return SecretMasker(secrets)
+    return SecretMasker([*presumed, *secrets])
 
 
 def _spellings(secret: str) -> Iterable[str]:

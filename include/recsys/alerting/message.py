@@ -1,18 +1,68 @@
-"""What an alert says, before any channel gives it a form."""
+"""What an alert says and in which words, before any channel gives it a form."""
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from enum import StrEnum
+from typing import Any, Final, Literal, Protocol
 
 from recsys.alerting.masking import SecretMasker
-from recsys.alerting.severity import Severity
+from recsys.errors import InputError
 from recsys.logs import fields
+
+Language = Literal["vi", "en"]
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029]+")
 _LONGEST_VALUE: Final = 4000
+
+
+class Severity(StrEnum):
+    """How soon somebody has to look; ordered by `rank`."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        return tuple(Severity).index(self)
+
+
+class Channel(StrEnum):
+    LOG = "log"
+    EMAIL = "email"
+    SLACK = "slack"
+
+
+DEFAULT_CHANNELS: Final[dict[Severity, tuple[Channel, ...]]] = {
+    Severity.INFO: (Channel.LOG,),
+    Severity.WARNING: (Channel.LOG, Channel.EMAIL),
+    Severity.CRITICAL: (Channel.LOG, Channel.EMAIL, Channel.SLACK),
+}
+
+
+def parse_severity(value: str) -> Severity:
+    """`value` as a severity. Raises `InputError` with the known ones."""
+    try:
+        return Severity(value)
+    except ValueError:
+        raise InputError(
+            f"severity {value!r} is unknown; expected one of {', '.join(Severity)}"
+        ) from None
+
+
+def parse_channels(values: object) -> tuple[Channel, ...]:
+    """A list of channel names, without repeats. Raises `InputError` with the known ones."""
+    if not isinstance(values, list | tuple) or not values:
+        raise InputError(
+            f"channels {values!r}: expected a list of at least one of {', '.join(Channel)}"
+        )
+    try:
+        return tuple(dict.fromkeys(Channel(value) for value in values))
+    except ValueError:
+        raise InputError(f"channels {list(values)!r}: expected only {', '.join(Channel)}") from None
 
 
 @dataclass(frozen=True)
@@ -102,3 +152,135 @@ def facts_of(context: Mapping[str, Any] | None) -> dict[str, str]:
         for key, value in (context or {}).items()
         if value is not None
     }
+
+
+class NotSetUpError(Exception):
+    """The channel lacks something or is switched off; the text says what."""
+
+
+class DeliveryError(Exception):
+    """The channel was tried and did not take the alert."""
+
+
+class Sender(Protocol):
+    """A channel that leaves this machine."""
+
+    name: str
+
+    def send(self, alert: Alert, at: datetime) -> str:
+        """Deliver `alert`; returns the line for the log.
+
+        Raises `NotSetUpError` if the channel cannot be tried, anything else if it failed.
+        """
+        ...
+
+
+class Texts:
+    """The texts of one language."""
+
+    def __init__(self, language: Language) -> None:
+        self.language = language
+        self._texts: Mapping[str, str] = _TEXTS[language]
+
+    def say(self, text: str, **values: object) -> str:
+        """The text called `text`, with its blanks filled in."""
+        return self._texts[text].format(**values)
+
+    def label(self, fact: str) -> str:
+        """How a fact is called; facts without a translation go by their own name."""
+        return self._texts.get(fact, fact)
+
+    def severity(self, severity: Severity, *, resolved: bool) -> str:
+        return self._texts["resolved" if resolved else severity.value]
+
+
+_TEXTS: Final[dict[str, dict[str, str]]] = {
+    "vi": {
+        "info": "THÔNG TIN",
+        "warning": "CẢNH BÁO",
+        "critical": "NGHIÊM TRỌNG",
+        "resolved": "ĐÃ KHẮC PHỤC",
+        "alert": "Cảnh báo: {name}",
+        "alert_resolved": "Đã khắc phục: {name}",
+        "open_link": "Mở lần chạy trong Airflow",
+        "footer": "Gửi tự động lúc {time} bởi hệ thống giám sát gợi ý mỹ phẩm.",
+        "rule_above": "{metric} = {value}, vượt ngưỡng {threshold}.",
+        "rule_below": "{metric} = {value}, dưới ngưỡng {threshold}.",
+        "rule_cleared": "{metric} = {value}, đã trở lại trong ngưỡng {threshold}.",
+        "failed": "Pipeline {job} thất bại",
+        "task_failed": "Bước {task} của {job} thất bại sau lần thử cuối cùng.",
+        "run_failed": "Lần chạy của {job} kết thúc thất bại.",
+        "run_timed_out": "Lần chạy của {job} bị dừng vì vượt quá thời gian cho phép.",
+        "deadline": "Pipeline {job} trễ hạn (SLA miss)",
+        "deadline_text": "{job} chưa hoàn thành vào hạn {due}.",
+        "silent": "Pipeline {job} im lặng",
+        "silent_text": "{job} lẽ ra phải chạy thành công trước {due}, nhưng không có lần nào.",
+        "silent_cleared": "{job} đã chạy thành công trở lại.",
+        "unhealthy": "Hệ thống không khỏe: {component}",
+        "unhealthy_text": "Kiểm tra {component} thất bại: {problem}.",
+        "healthy_again": "Kiểm tra {component} đã đạt trở lại.",
+        "report_overdue": "Không còn ai kiểm tra sức khỏe hệ thống",
+        "report_overdue_text": "Chưa có báo cáo sức khỏe nào từ {since}. Airflow có thể đã dừng.",
+        "report_again": "Báo cáo sức khỏe đã có trở lại.",
+        "test": "Đây là cảnh báo thử; không cần làm gì.",
+        "job": "Pipeline",
+        "run_id": "Mã lần chạy",
+        "run_type": "Kiểu chạy",
+        "state": "Trạng thái",
+        "status": "Trạng thái",
+        "due": "Hạn",
+        "task": "Bước lỗi",
+        "error": "Lỗi",
+        "reason": "Lý do",
+        "log": "Log",
+        "component": "Thành phần",
+        "last_success": "Lần thành công gần nhất",
+        "disk_free": "Ổ đĩa sắp đầy, còn trống",
+        "report": "Báo cáo",
+        "never": "chưa có",
+    },
+    "en": {
+        "info": "INFO",
+        "warning": "WARNING",
+        "critical": "CRITICAL",
+        "resolved": "RESOLVED",
+        "alert": "Alert: {name}",
+        "alert_resolved": "Resolved: {name}",
+        "open_link": "Open the run in Airflow",
+        "footer": "Sent automatically at {time} by the monitoring of the cosmetics recommender.",
+        "rule_above": "{metric} = {value}, above the threshold of {threshold}.",
+        "rule_below": "{metric} = {value}, below the threshold of {threshold}.",
+        "rule_cleared": "{metric} = {value}, back within the threshold of {threshold}.",
+        "failed": "Pipeline {job} failed",
+        "task_failed": "Task {task} of {job} failed at its last try.",
+        "run_failed": "A run of {job} failed.",
+        "run_timed_out": "A run of {job} was stopped because it took longer than allowed.",
+        "deadline": "Pipeline {job} missed its deadline (SLA miss)",
+        "deadline_text": "{job} was not done when it was due at {due}.",
+        "silent": "Pipeline {job} is silent",
+        "silent_text": "{job} should have succeeded by {due}, and no run has.",
+        "silent_cleared": "{job} has succeeded again.",
+        "unhealthy": "System unhealthy: {component}",
+        "unhealthy_text": "The {component} check failed: {problem}.",
+        "healthy_again": "The {component} check passes again.",
+        "report_overdue": "Nobody is checking the system's health",
+        "report_overdue_text": "No health report has come since {since}. Airflow may be down.",
+        "report_again": "Health reports are coming again.",
+        "test": "This is a test alert; there is nothing to do.",
+        "job": "Pipeline",
+        "run_id": "Run id",
+        "run_type": "Run type",
+        "state": "State",
+        "status": "Status",
+        "due": "Due",
+        "task": "Failing task",
+        "error": "Error",
+        "reason": "Reason",
+        "log": "Log",
+        "component": "Component",
+        "last_success": "Last success",
+        "disk_free": "Disk almost full, free",
+        "report": "Report",
+        "never": "never",
+    },
+}

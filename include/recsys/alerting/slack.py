@@ -5,10 +5,8 @@ import sys
 from datetime import datetime
 from typing import Any, Final
 
-from recsys.alerting.channels import DeliveryError, NotSetUpError
 from recsys.alerting.config import SlackConfig
-from recsys.alerting.message import Alert
-from recsys.alerting.texts import Texts
+from recsys.alerting.message import Alert, DeliveryError, NotSetUpError, Texts
 
 # Slack refuses a whole message in which one part is longer.
 _LONGEST_HEADER: Final = 150

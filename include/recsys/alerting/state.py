@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from recsys.alerting.message import Alert
-from recsys.alerting.severity import Channel, Severity
+from recsys.alerting.message import Alert, Channel, Severity
 from recsys.database import connect, transaction
 
 # Rows of `alerts` are events that were told; `repeats` counts what was held back since.

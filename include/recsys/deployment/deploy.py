@@ -90,7 +90,7 @@ def raise_alarm(
 ) -> None:
     """Send the critical alert. That it cannot be sent is logged and hides nothing.
 
-    `failure` names the failure of one run of Airflow (`recsys.alerting.pipeline_events`): this is
+    `failure` names the failure of one run of Airflow (`recsys.alerting.runs`): this is
     its one alert then, and what Airflow's callbacks report of it afterwards is held back. Without
     it every failure is an event of its own.
     """

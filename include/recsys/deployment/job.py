@@ -1,6 +1,6 @@
 """The steps of the job model_deployment, as its DAG calls them.
 
-`failure` is always the key of Airflow's run in the alerts (`recsys.alerting.pipeline_events`).
+`failure` is always the key of Airflow's run in the alerts (`recsys.alerting.runs`).
 """
 
 from typing import Any

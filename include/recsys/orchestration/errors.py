@@ -26,7 +26,6 @@ def error_line(error: object) -> str | None:
 
 
 def _masked(text: str) -> str:
-    from recsys.alerting.config import AlertsConfig
     from recsys.alerting.masking import masker_for
 
-    return masker_for(AlertsConfig(), os.environ).mask(text)
+    return masker_for(os.environ).mask(text)

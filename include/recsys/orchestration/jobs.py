@@ -72,7 +72,7 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
 
 def failure_of(dag_run: DagRunProtocol) -> str:
     """What all alerts about a failure of this run, since it was last cleared, are known by."""
-    from recsys.alerting.pipeline_events import failure_key
+    from recsys.alerting.runs import failure_key
 
     return failure_key(dag_run.dag_id, dag_run.run_id, dag_run.clear_number or 0)
 

@@ -3,11 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from recsys.alerting import send_pipeline_alert
-from recsys.alerting.pipeline_events import (
-    deadline_miss_alert,
-    run_failure_alert,
-    task_failure_alert,
-)
+from recsys.alerting.runs import RunEvent, tell_of_run
 from tests.sinks import log_lines, write_alerts_config
 
 RUN = {"job": "data_refresh", "run_id": "scheduled__2025-01-15T19:00", "run_type": "scheduled"}
@@ -19,16 +15,11 @@ def configured(configure):
 
 
 def test_a_failing_task_and_its_failing_run_are_one_failure(settings, mails, slack):
-    task_failure_alert(
-        **RUN,
-        task="publish",
-        error="KeyError: 'rating'",
-        log_url="http://airflow/log",
-        run_url="http://airflow/run",
-        settings=settings,
-    )
-    run_failure_alert(**RUN, reason="task_failure", run_url="http://airflow/run", settings=settings)
-    task_failure_alert(**RUN, task="other", error="OSError", settings=settings)
+    places = {"log": "http://airflow/log", "link": "http://airflow/run"}
+    first = RunEvent("task_failed", **RUN, task="publish", error="KeyError: 'rating'", **places)
+    tell_of_run(first, settings)
+    tell_of_run(RunEvent("run_failed", **RUN, reason="task_failure", **places), settings)
+    tell_of_run(RunEvent("task_failed", **RUN, task="other", error="OSError"), settings)
     assert len(mails.mails) == len(slack.posts) == 1
     text = mails.mails[0].get_body(("plain",)).get_content()
     assert "Task publish of data_refresh failed at its last try." in text
@@ -39,24 +30,24 @@ def test_a_failing_task_and_its_failing_run_are_one_failure(settings, mails, sla
 
 
 def test_a_run_that_only_the_scheduler_saw_fail_is_told_from_there(settings, mails):
-    run_failure_alert(**RUN, reason="timed_out", settings=settings)
+    tell_of_run(RunEvent("run_timed_out", **RUN, reason="timed_out"), settings)
     assert mails.mails[0]["Subject"] == "[CRITICAL] Pipeline data_refresh failed"
     text = mails.mails[0].get_body(("plain",)).get_content()
     assert "A run of data_refresh was stopped because it took longer than allowed." in text
 
 
 def test_other_runs_and_cleared_runs_fail_anew(settings, mails):
-    run_failure_alert(**RUN, settings=settings)
-    run_failure_alert(**RUN | {"run_id": "manual__2"}, settings=settings)
-    run_failure_alert(**RUN, attempt=1, settings=settings)
+    tell_of_run(RunEvent("run_failed", **RUN), settings)
+    tell_of_run(RunEvent("run_failed", **RUN | {"run_id": "manual__2"}), settings)
+    tell_of_run(RunEvent("run_failed", **RUN, attempt=1), settings)
     assert len(mails.mails) == 3
 
 
 def test_a_deadline_miss_mail_says_what_the_sla_mail_said(settings, mails, slack):
     due = datetime(2025, 1, 15, 19, 20, tzinfo=UTC)
-    miss = {**RUN, "state": "queued", "due": due, "run_url": "http://airflow/run"}
-    deadline_miss_alert(**miss, settings=settings)
-    deadline_miss_alert(**miss, settings=settings)
+    miss = RunEvent("deadline", **RUN, state="queued", due=due, link="http://airflow/run")
+    tell_of_run(miss, settings)
+    tell_of_run(miss, settings)
     assert len(mails.mails) == len(slack.posts) == 1
     assert mails.mails[0]["Subject"] == (
         "[WARNING] Pipeline data_refresh missed its deadline (SLA miss)"
@@ -72,15 +63,16 @@ def test_a_deadline_miss_mail_says_what_the_sla_mail_said(settings, mails, slack
 
 
 def test_a_miss_and_a_failure_of_one_run_are_two_alerts(settings, mails):
-    deadline_miss_alert(**RUN, state="running", due=None, settings=settings)
-    run_failure_alert(**RUN, reason="timed_out", settings=settings)
+    tell_of_run(RunEvent("deadline", **RUN, state="running"), settings)
+    tell_of_run(RunEvent("run_timed_out", **RUN, reason="timed_out"), settings)
     assert len(mails.mails) == 2
 
 
 def test_a_bad_configuration_leaves_the_alert_in_the_log(settings, monkeypatch):
     monkeypatch.setenv("SMTP_PASSWORD", "hunter2hunter2")
     write_alerts_config(settings, "email: {smtp_prt: 25}")
-    sent = task_failure_alert(**RUN, task="t", error="hunter2hunter2", settings=settings)
+    failure = RunEvent("task_failed", **RUN, task="t", error="hunter2hunter2")
+    sent = tell_of_run(failure, settings)
     assert sent == {}
     (line,) = log_lines(settings)
     assert line.startswith("CRITICAL | alerting | data_refresh_failed triggered: task t failed | ")
