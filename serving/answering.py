@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from recsys.models.base import IntArray
+from recsys.arrays import Int32Array
 from serving.catalogue import filter_products
 from serving.problems import ProblemError
 from serving.ranking import Ranked, Wanted
@@ -50,7 +50,7 @@ def wanted_by(
     return Wanted(topk, exclude_seen, allowed, columns_of(snapshot, exclude))
 
 
-def columns_of(snapshot: Snapshot, product_ids: list[Any]) -> IntArray:
+def columns_of(snapshot: Snapshot, product_ids: list[Any]) -> Int32Array:
     """Column numbers of the products that the model knows."""
     if not product_ids:
         return _NOTHING

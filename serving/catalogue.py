@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys import schema
+from recsys.arrays import BoolArray, Float64Array, Int32Array, Int64Array
 from recsys.data.columns import Columns
-from recsys.models.base import IntArray
 from recsys.text import fold
-from serving.ranking import BoolArray
 
 Value = TypeVar("Value", bound=Hashable)
 
@@ -47,16 +45,16 @@ class Catalogue:
     brands: list[str]
     categories: list[str]
     prices: list[float | None]
-    price_array: NDArray[np.float64]
-    families: IntArray
-    family_members: IntArray
-    family_starts: NDArray[np.int64]
+    price_array: Float64Array
+    families: Int32Array
+    family_members: Int32Array
+    family_starts: Int64Array
     available: BoolArray
-    brand_items: dict[str, IntArray]
-    category_items: dict[str, IntArray]
+    brand_items: dict[str, Int32Array]
+    category_items: dict[str, Int32Array]
     source: str
 
-    def listings(self, items: IntArray) -> tuple[IntArray, NDArray[np.int64]]:
+    def listings(self, items: Int32Array) -> tuple[Int32Array, Int64Array]:
         """Columns of all listings of the families of `items`, these included.
 
         Also the position in `items` that each of them is there for.
@@ -135,7 +133,7 @@ def filter_products(
     return allowed
 
 
-def _numbers(keys: list[str]) -> IntArray:
+def _numbers(keys: list[str]) -> Int32Array:
     """0, 1, ... for each distinct key, in the order in which they come."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int32)
@@ -147,7 +145,7 @@ def _shared(values: list[Value]) -> list[Value]:
     return [first.setdefault(value, value) for value in values]
 
 
-def _groups(names: list[str]) -> dict[str, IntArray]:
+def _groups(names: list[str]) -> dict[str, Int32Array]:
     folded = {name: fold(name) for name in set(names) if name}
     members: dict[str, list[int]] = {}
     for number, name in enumerate(names):
@@ -156,7 +154,7 @@ def _groups(names: list[str]) -> dict[str, IntArray]:
     return {key: np.array(numbers, dtype=np.int32) for key, numbers in members.items()}
 
 
-def _any_of(groups: dict[str, IntArray], names: list[str], size: int) -> BoolArray:
+def _any_of(groups: dict[str, Int32Array], names: list[str], size: int) -> BoolArray:
     chosen = np.zeros(size, dtype=bool)
     for name in names:
         members = groups.get(fold(name))

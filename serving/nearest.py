@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from recsys.models.base import FloatArray, Histories, InnerProductModel
+from recsys.arrays import Float32Array
+from recsys.models.base import Histories, InnerProductModel
 from recsys.models.storage import ArtifactError
 from recsys.publishing import atomic_path
 from serving.catalogue import Catalogue
@@ -62,7 +63,7 @@ class NearestItems:
         return Ranked(found[best.items].tolist(), best.scores)
 
 
-def _build(vectors: FloatArray, path: Path) -> None:
+def _build(vectors: Float32Array, path: Path) -> None:
     import faiss
 
     logger.info("Building an index | items=%d, file=%s", len(vectors), path)
@@ -90,6 +91,6 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _even(vectors: FloatArray) -> FloatArray:
+def _even(vectors: Float32Array) -> Float32Array:
     """`vectors` with a column of zeros if the number of columns is odd."""
     return np.pad(vectors, ((0, 0), (0, vectors.shape[1] % 2)))

@@ -9,10 +9,9 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array
 from recsys.models.artifacts import Artifact
-from recsys.models.base import FloatArray, IntArray
 from recsys.models.histories import take_users, user_rows
 from serving.catalogue import Catalogue
 from serving.ranking import Ranked
@@ -36,12 +35,12 @@ class PersonalLists:
         ``(rows,)`` how many of them count.
     """
 
-    row: IntArray
-    items: IntArray
-    scores: FloatArray
-    lengths: IntArray
+    row: Int32Array
+    items: Int32Array
+    scores: Float32Array
+    lengths: Int32Array
 
-    def first(self, position: int, topk: int, excluded: IntArray) -> Ranked | None:
+    def first(self, position: int, topk: int, excluded: Int32Array) -> Ranked | None:
         """The best `topk` of the user at `position` that are not `excluded`.
 
         None if there is no list, or it is too short for that.
@@ -78,7 +77,7 @@ def make_personal_lists(artifact: Artifact, catalogue: Catalogue, seconds: float
     chunk = max(1, _CHUNK_CELLS // items)
     until, now = time.monotonic() + seconds, int(time.time())
     row = np.full(users, -1, dtype=np.int32)
-    made: list[tuple[IntArray, FloatArray, IntArray]] = []
+    made: list[tuple[Int32Array, Float32Array, Int32Array]] = []
     count = 0
     for start in range(0, len(order), chunk):
         if time.monotonic() > until:
@@ -98,9 +97,7 @@ def make_personal_lists(artifact: Artifact, catalogue: Catalogue, seconds: float
     return PersonalLists(row, found, values, lengths)
 
 
-def _scores(
-    artifact: Artifact, catalogue: Catalogue, users: NDArray[np.int64], now: int
-) -> FloatArray:
+def _scores(artifact: Artifact, catalogue: Catalogue, users: Int64Array, now: int) -> Float32Array:
     """``(users, items)`` scores, -inf where a product must not stand, and everywhere for a user
     whom the model has no opinion about."""
     asked = take_users(artifact.histories, users)
@@ -112,7 +109,9 @@ def _scores(
     return scores
 
 
-def _best_lists(scores: FloatArray, families: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
+def _best_lists(
+    scores: Float32Array, families: Int32Array
+) -> tuple[Int32Array, Float32Array, Int32Array]:
     """``(users, LENGTH)`` items and scores in order, and ``(users,)`` how many count."""
     items = scores.shape[1]
     take = min(2 * LENGTH + 8, items)
@@ -131,7 +130,7 @@ def _best_lists(scores: FloatArray, families: IntArray) -> tuple[IntArray, Float
     )
 
 
-def _first_of_family(families: IntArray) -> NDArray[np.bool_]:
+def _first_of_family(families: Int32Array) -> BoolArray:
     """``(users, n)`` whether no product before it in the row is of the same family."""
     order = np.argsort(families, axis=1, kind="stable")
     inorder = np.take_along_axis(families, order, axis=1)

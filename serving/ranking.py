@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.models.base import FloatArray, IntArray
-
-BoolArray = NDArray[np.bool_]
+from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +33,14 @@ class Wanted:
     topk: int
     exclude_seen: bool
     allowed: BoolArray
-    excluded: IntArray
+    excluded: Int32Array
 
 
 def top_items(
-    scores: FloatArray,
+    scores: Float32Array,
     allowed: BoolArray,
-    excluded: IntArray,
-    families: IntArray,
+    excluded: Int32Array,
+    families: Int32Array,
     topk: int,
 ) -> Ranked:
     """The `topk` best products that are `allowed` and not `excluded`, one of each family.
@@ -68,7 +66,7 @@ def top_items(
         take *= 4
 
 
-def _best(usable: NDArray[np.floating], take: int) -> NDArray[np.intp]:
+def _best(usable: NDArray[np.floating], take: int) -> Int64Array:
     if take >= len(usable):
         return np.argsort(-usable, kind="stable")
     best = np.argpartition(usable, len(usable) - take)[len(usable) - take :]
@@ -76,9 +74,9 @@ def _best(usable: NDArray[np.floating], take: int) -> NDArray[np.intp]:
 
 
 def _one_of_each_family(
-    candidates: NDArray[np.intp],
+    candidates: Int64Array,
     usable: NDArray[np.floating],
-    families: IntArray,
+    families: Int32Array,
     topk: int,
 ) -> Ranked:
     items: list[int] = []

@@ -5,7 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from recsys.models.base import FloatArray, Histories, IntArray
+from recsys.arrays import Float32Array, Int32Array
+from recsys.models.base import Histories
 from serving.live import LiveEvent
 from serving.ranking import Ranked, Wanted, top_items
 from serving.snapshot import ContentIndex, Snapshot
@@ -109,7 +110,7 @@ def search(snapshot: Snapshot, content: ContentIndex, query: str, wanted: Wanted
     return top_items(content.vectors @ vector, allowed, wanted.excluded, families, wanted.topk)
 
 
-def content_scores(content: ContentIndex, items: IntArray) -> FloatArray | None:
+def content_scores(content: ContentIndex, items: Int32Array) -> Float32Array | None:
     """``(items,)`` similarity to the mean of the products `items`; None if none has a text."""
     usable = items[content.covered[items]]
     if not len(usable):
@@ -117,11 +118,11 @@ def content_scores(content: ContentIndex, items: IntArray) -> FloatArray | None:
     return np.asarray(content.vectors @ content.vectors[usable].mean(axis=0), dtype=np.float32)
 
 
-def _top(snapshot: Snapshot, scores: FloatArray, wanted: Wanted, excluded: IntArray) -> Ranked:
+def _top(snapshot: Snapshot, scores: Float32Array, wanted: Wanted, excluded: Int32Array) -> Ranked:
     return top_items(scores, wanted.allowed, excluded, snapshot.catalogue.families, wanted.topk)
 
 
-def _says_something(scores: FloatArray) -> bool:
+def _says_something(scores: Float32Array) -> bool:
     """Equal scores for everything are no opinion."""
     return bool(scores.max() > scores.min())
 

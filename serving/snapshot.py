@@ -7,12 +7,11 @@ can never mix two models, and a swap is one assignment.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from recsys.arrays import BoolArray, Float32Array
 from recsys.models.artifacts import Artifact
-from recsys.models.base import FloatArray
 from serving.catalogue import Catalogue
 from serving.nearest import NearestItems
 from serving.personal_lists import PersonalLists
-from serving.ranking import BoolArray
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,9 @@ class ContentIndex:
         From a text query to its ``(d,)`` vector.
     """
 
-    vectors: FloatArray
+    vectors: Float32Array
     covered: BoolArray
-    encode: Callable[[str], FloatArray]
+    encode: Callable[[str], Float32Array]
 
 
 @dataclass(frozen=True)
@@ -67,5 +66,5 @@ class Snapshot:
     inline: bool = True
 
     @property
-    def popularity(self) -> FloatArray:
+    def popularity(self) -> Float32Array:
         return self.artifact.popularity

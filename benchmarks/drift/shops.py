@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from recsys.arrays import Float64Array
 from recsys.drift.events import Events
 
 PRODUCTS = 1_000
@@ -28,8 +28,8 @@ class Habits:
     """What can change in a shop."""
 
     volume: float = 1.0
-    stars: NDArray[np.float64] = field(default_factory=_STARS.copy)
-    demand: NDArray[np.float64] = field(default_factory=_DEMAND.copy)
+    stars: Float64Array = field(default_factory=_STARS.copy)
+    demand: Float64Array = field(default_factory=_DEMAND.copy)
 
 
 UNCHANGED = Habits()

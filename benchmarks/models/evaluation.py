@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from recsys.arrays import Float32Array
 from recsys.evaluation.ranking import BLOCK, HeldOut, rank_targets
-from recsys.models.base import FloatArray, Histories
+from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes
 
 LIMIT = 3.0
@@ -24,10 +25,10 @@ ROUNDS = 3
 class Factors:
     """Inner products of given user vectors; the history's time is the user's number."""
 
-    def __init__(self, users: FloatArray, items: FloatArray) -> None:
+    def __init__(self, users: Float32Array, items: Float32Array) -> None:
         self.users, self.items = users, items
 
-    def score(self, histories: Histories, now: np.ndarray) -> FloatArray:
+    def score(self, histories: Histories, now: np.ndarray) -> Float32Array:
         return self.users[now] @ self.items.T
 
 

@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recsys.arrays import Float32Array
 from recsys.evaluation.lists import list_metrics
 from recsys.evaluation.metrics import CUTOFFS, metrics_per_user
 from recsys.evaluation.ranking import HeldOut, rank_targets, unseen_scores
-from recsys.models.base import FloatArray, Histories
+from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes
 
 LIMIT = 1e-9
@@ -51,10 +52,10 @@ print(json.dumps({"version": version("rectools"), "metrics": metrics}))
 class Factors:
     """Inner products of given vectors; the time of a question is the user's number."""
 
-    def __init__(self, users: FloatArray, items: FloatArray) -> None:
+    def __init__(self, users: Float32Array, items: Float32Array) -> None:
         self.users, self.items = users, items
 
-    def score(self, histories: Histories, now: np.ndarray) -> FloatArray:
+    def score(self, histories: Histories, now: np.ndarray) -> Float32Array:
         return self.users[now] @ self.items.T
 
 

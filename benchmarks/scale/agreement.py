@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
+from recsys.arrays import Int32Array
 from recsys.data.config import Engine
 from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
 from recsys.evaluation.metrics import metrics_per_user, summarise
 from recsys.evaluation.ranking import rank_targets
 from recsys.models.als import Als, Trainer
-from recsys.models.base import IntArray
 from recsys.models.histories import take_users
 from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
@@ -75,7 +75,7 @@ def fit(parameters: dict[str, float], trainer: Trainer | None, seed: int, data: 
     return model
 
 
-def judge(name: str, model: Als, data: LeaveOneOut) -> IntArray:
+def judge(name: str, model: Als, data: LeaveOneOut) -> Int32Array:
     """Print the metrics; ``(users, 10)`` products for the users of the test."""
     found = summarise(metrics_per_user(rank_targets(model, data.test)))
     shown = ", ".join(
@@ -86,11 +86,11 @@ def judge(name: str, model: Als, data: LeaveOneOut) -> IntArray:
     print(f"{name}: {shown}", flush=True)
     asked = take_users(data.test.histories, np.arange(data.test.users))
     scores = model.score(asked, 0)
-    top: IntArray = np.argsort(-scores, axis=1)[:, :10].astype(np.int32)
+    top: Int32Array = np.argsort(-scores, axis=1)[:, :10].astype(np.int32)
     return top
 
 
-def overlap(one: IntArray, other: IntArray) -> str:
+def overlap(one: Int32Array, other: Int32Array) -> str:
     shared = [len(set(first) & set(second)) for first, second in zip(one, other, strict=True)]
     return f"{np.mean(shared):.2f} of 10"
 

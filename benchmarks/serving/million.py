@@ -21,11 +21,11 @@ from typing import Any
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.serving.harness import add_model, fresh_home
+from recsys.arrays import Float32Array, Int64Array
 from recsys.models.als import Als, AlsParameters
-from recsys.models.base import FloatArray, Histories
+from recsys.models.base import Histories
 from serving.config import load_config
 from serving.loading import load_snapshot
 from serving.ranking import Wanted
@@ -121,7 +121,7 @@ def _timed(
     wanted = Wanted(TOPK, True, snapshot.catalogue.available, np.zeros(0, dtype=np.int32))
     bare, full, quick = Timed(), Timed(), Timed()
 
-    def partition(query: FloatArray) -> list[int]:
+    def partition(query: Float32Array) -> list[int]:
         scores = factors @ query
         best: list[int] = np.argpartition(scores, len(scores) - TOPK)[-TOPK:].tolist()
         return best
@@ -134,7 +134,7 @@ def _timed(
     return bare, full, quick
 
 
-def _clustered(items: int, random: np.random.Generator) -> tuple[FloatArray, NDArray[np.int64]]:
+def _clustered(items: int, random: np.random.Generator) -> tuple[Float32Array, Int64Array]:
     """Vectors, and the kind of each product."""
     kinds = max(1, items // _KIND_PRODUCTS)
     tastes = random.standard_normal((_TASTES, FACTORS), dtype=np.float32)
@@ -147,17 +147,17 @@ def _clustered(items: int, random: np.random.Generator) -> tuple[FloatArray, NDA
     return factors, kind
 
 
-def _iid(items: int, random: np.random.Generator) -> tuple[FloatArray, NDArray[np.int64]]:
+def _iid(items: int, random: np.random.Generator) -> tuple[Float32Array, Int64Array]:
     factors = random.standard_normal((items, FACTORS), dtype=np.float32) / 10
     return factors, np.zeros(items, dtype=np.int64)
 
 
-def _histories(kind: NDArray[np.int64], users: int, random: np.random.Generator) -> Histories:
+def _histories(kind: Int64Array, users: int, random: np.random.Generator) -> Histories:
     """Customers with purchases of one kind of product each."""
     order = np.argsort(kind, kind="stable")
     starts = np.searchsorted(kind[order], np.arange(kind.max() + 2))
 
-    def purchases() -> Iterator[NDArray[np.int64]]:
+    def purchases() -> Iterator[Int64Array]:
         for one in random.integers(kind.max() + 1, size=users):
             members = order[starts[one] : starts[one + 1]]
             yield random.choice(members, PURCHASES, replace=False)

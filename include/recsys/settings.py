@@ -19,6 +19,9 @@ from recsys.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Cores that this process may use: as many threads as computing work is divided among."""
+
 # Shared files, by the key under which every store has them.
 REGISTRY_KEY = "artifacts/cf/registry.json"
 HISTORY_KEY = "logs/deployment_history.json"

@@ -3,20 +3,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.arrays import Float32Array
 from recsys.errors import InputError
 from recsys.evaluation.metrics import metrics_per_user, resampled_means, summarise
 from recsys.evaluation.ranking import HeldOut, Ranks, rank_targets
-from recsys.models.base import FloatArray, Histories
+from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes
 
 
 class Table:
     """Scores every user of the question by a row of a table; the history's time is the row."""
 
-    def __init__(self, scores: FloatArray) -> None:
+    def __init__(self, scores: Float32Array) -> None:
         self.scores = scores
 
-    def score(self, histories: Histories, now) -> FloatArray:
+    def score(self, histories: Histories, now) -> Float32Array:
         return self.scores[np.asarray(now)].copy()
 
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from recsys.arrays import Float32Array
 from recsys.data.config import Engine
 from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
 from recsys.evaluation.metrics import metrics_per_user, summarise
 from recsys.evaluation.ranking import rank_targets
 from recsys.models.als import Als, AlsParameters
-from recsys.models.base import FloatArray
 from recsys.models.families import create_model
 from recsys.models.histories import take_users
 from recsys.refresh.job import run_refresh
@@ -72,11 +72,11 @@ def hasaki(settings: Settings, shared_data) -> LeaveOneOut:
     return read_leave_one_out(current_version(settings))
 
 
-def recall(model: Als, data: LeaveOneOut) -> FloatArray:
+def recall(model: Als, data: LeaveOneOut) -> Float32Array:
     return metrics_per_user(rank_targets(model, data.test))["recall_at_10"]
 
 
-def lists(model: Als, data: LeaveOneOut) -> FloatArray:
+def lists(model: Als, data: LeaveOneOut) -> Float32Array:
     some = take_users(data.everything, np.arange(0, data.everything.users, 10))
     return np.argsort(-model.score(some, 0), axis=1)[:, :10]
 

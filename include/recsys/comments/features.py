@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 
 from recsys.comments.near_duplicates import BANDS, bands
 from recsys.comments.shingles import UInt64, bytes_of
+from recsys.settings import CORES
 from recsys.text_columns import fold_series
 
 FEATURES_VERSION = "features-2"  # raise it when `describe` gives other values for a text
 CHUNK = 20_000
-_THREADS = 2
 _LONG_RUN = 4  # "đẹpppp": so many equal characters in a row are filler
 
 Float32 = npt.NDArray[np.float32]
@@ -56,7 +56,7 @@ class TextFeatures:
 def describe(texts: pd.Series) -> TextFeatures:
     """The features of each text. `texts`: str, none missing."""
     starts = range(0, len(texts), CHUNK)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(CORES) as pool:
         parts = list(pool.map(lambda at: _describe(texts.iloc[at : at + CHUNK]), starts))
     return concatenate(parts)
 

@@ -16,6 +16,7 @@ from scipy import sparse
 
 from recsys.comments.shingles import MULTIPLIER, Int64, UInt64, windows
 from recsys.comments.teencode import spelled_out
+from recsys.settings import CORES
 from recsys.text_columns import fold_series, normalise_series
 
 BUCKETS = 1 << 18  # columns of one block
@@ -23,7 +24,6 @@ BLOCKS = 3
 WIDTH = BLOCKS * BUCKETS
 CHARACTER_SIZES = (3, 4, 5)
 _CHUNK = 4_096  # texts at a time: some 50 MB of n-grams
-_THREADS = 2
 _SHIFT = np.uint64(64 - 18)
 
 
@@ -44,9 +44,9 @@ def in_chunks(texts: pd.Series) -> Iterator[tuple[slice, sparse.csr_matrix]]:
     """
     starts = range(0, len(texts), _CHUNK)
     slices = [slice(at, min(at + _CHUNK, len(texts))) for at in starts]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for at in range(0, len(slices), _THREADS):
-            group = slices[at : at + _THREADS]
+    with ThreadPoolExecutor(CORES) as pool:
+        for at in range(0, len(slices), CORES):
+            group = slices[at : at + CORES]
             yield from zip(
                 group, pool.map(lambda rows: count(texts.iloc[rows]), group), strict=True
             )

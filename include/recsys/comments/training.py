@@ -18,11 +18,11 @@ from recsys.comments.evaluation import measure
 from recsys.comments.linear import NgramScorer, version_of, weigh
 from recsys.comments.shingles import UInt64
 from recsys.schema import POSITIVE_RATING
+from recsys.settings import CORES
 from recsys.text_columns import fold_series
 
 _PENALTY = 5.0  # sklearn's C: on Hasaki 1, 5 and 20 differ by less than the error of the AUC
 _MIN_TEXTS = 2  # an n-gram of a single text says nothing about another
-_THREADS = 2
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
@@ -168,7 +168,7 @@ def _fit_folds(weighed: sparse.csr_matrix, units: Units, folds: int) -> tuple[Fl
         model.fit(weighed[rows], units.positive[rows])
         return model.coef_[0], float(model.intercept_[0])
 
-    with threadpool_limits(1), ThreadPoolExecutor(_THREADS) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(CORES) as pool:
         fitted = list(pool.map(fit, range(folds)))
     return np.stack([weights for weights, _ in fitted], axis=1), np.array([b for _, b in fitted])
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import BoolArray, Float32Array
 from recsys.content.config import CATALOG_STATIC, ModelConfig
-from recsys.content.static_encoder import FloatArray, StaticEncoder
+from recsys.content.static_encoder import StaticEncoder
 from recsys.errors import InputError
 from recsys.publishing import sha256_of
 from recsys.settings import Settings
@@ -61,7 +61,7 @@ class EmbeddingSet:
     path: Path
     set_id: str
     product_ids: list[str]
-    vectors: FloatArray
+    vectors: Float32Array
     metadata: dict[str, Any] = field(repr=False)
 
     @property
@@ -74,14 +74,14 @@ class EmbeddingSet:
         hashes: list[str] = json.loads((self.path / HASHES_FILE).read_text(encoding="utf-8"))
         return hashes
 
-    def encode_query(self, text: str) -> FloatArray:
+    def encode_query(self, text: str) -> Float32Array:
         """``(d,)`` unit vector of a query in the space of `vectors`; zeros if nothing is known.
 
         Of other models than catalog-static this loads torch and the model, once.
         """
         query = normalise(text)
         if self.is_static:
-            vector: FloatArray = self._static_encoder.encode([query])[0]
+            vector: Float32Array = self._static_encoder.encode([query])[0]
             return vector
         return self._library_encoder.encode_query(query)
 
@@ -89,7 +89,7 @@ class EmbeddingSet:
         """The `k` products nearest to a query, best first, as (product id, cosine)."""
         return self.nearest(self.encode_query(text), k)
 
-    def nearest(self, vector: FloatArray, k: int) -> list[tuple[str, float]]:
+    def nearest(self, vector: Float32Array, k: int) -> list[tuple[str, float]]:
         """The `k` products nearest to a vector, best first, as (product id, cosine).
 
         Products without text are left out, and a vector of zeros has no neighbours. Exact, except
@@ -112,7 +112,7 @@ class EmbeddingSet:
         ]
 
     @cached_property
-    def _has_text(self) -> NDArray[np.bool_]:
+    def _has_text(self) -> BoolArray:
         return np.asarray(self.vectors.any(axis=1), dtype=np.bool_)
 
     @cached_property

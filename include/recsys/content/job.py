@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from recsys.arrays import Float32Array
 from recsys.content.config import CATALOG_STATIC, ContentConfig, ModelConfig
 from recsys.content.embeddings import (
     HASHES_FILE,
@@ -35,7 +36,7 @@ from recsys.content.embeddings import (
 )
 from recsys.content.plan import Plan, make_plan, recipe_of
 from recsys.content.product_texts import used_fields
-from recsys.content.static_encoder import FloatArray, StaticEncoder
+from recsys.content.static_encoder import StaticEncoder
 from recsys.errors import InputError
 from recsys.publishing import atomic_folder, sha256_of, write_json
 from recsys.settings import Settings
@@ -54,7 +55,7 @@ class Encoder(Protocol):
     @property
     def dimensions(self) -> int: ...
 
-    def encode_products(self, texts: Sequence[str]) -> FloatArray: ...
+    def encode_products(self, texts: Sequence[str]) -> Float32Array: ...
 
     def save(self, folder: Path) -> None: ...
 
@@ -158,7 +159,7 @@ class _Static:
     def dimensions(self) -> int:
         return self.encoder.dimensions
 
-    def encode_products(self, texts: Sequence[str]) -> FloatArray:
+    def encode_products(self, texts: Sequence[str]) -> Float32Array:
         return self.encoder.encode(texts)
 
     def save(self, folder: Path) -> None:
@@ -262,7 +263,9 @@ def _write_set(
     return facts
 
 
-def _vectors(plan: Plan, encoder: Encoder, previous: EmbeddingSet | None) -> tuple[FloatArray, int]:
+def _vectors(
+    plan: Plan, encoder: Encoder, previous: EmbeddingSet | None
+) -> tuple[Float32Array, int]:
     """Vectors of all products, and how many texts were encoded for it: equal ones only once."""
     vectors = np.zeros((len(plan.hashes), encoder.dimensions), dtype=np.float32)
     kept = np.flatnonzero(plan.previous_rows >= 0)
@@ -282,7 +285,7 @@ def _vectors(plan: Plan, encoder: Encoder, previous: EmbeddingSet | None) -> tup
     return vectors, len(first)
 
 
-def _write_index(file: Path, vectors: FloatArray) -> None:
+def _write_index(file: Path, vectors: Float32Array) -> None:
     from usearch.index import Index
 
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f16", expansion_add=64)

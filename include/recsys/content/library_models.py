@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import requests
 
+from recsys.arrays import Float32Array
 from recsys.content.config import ModelConfig
-from recsys.content.static_encoder import FloatArray, normalised
+from recsys.content.static_encoder import normalised
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,20 +47,20 @@ class LibraryEncoder:
     def dimensions(self) -> int:
         return int(self.model.get_embedding_dimension() or 0)
 
-    def encode_products(self, texts: Sequence[str]) -> FloatArray:
+    def encode_products(self, texts: Sequence[str]) -> Float32Array:
         """``(texts, d)`` unit vectors of product texts."""
         return self._encode(texts, self.config.product_prompt)
 
-    def encode_query(self, text: str) -> FloatArray:
+    def encode_query(self, text: str) -> Float32Array:
         """``(d,)`` unit vector of a query."""
-        vector: FloatArray = self._encode([text], self.config.query_prompt)[0]
+        vector: Float32Array = self._encode([text], self.config.query_prompt)[0]
         return vector
 
     def save(self, folder: Path) -> None:
         """Write the model into `folder`, from which `open_library_model` opens it again."""
         self.model.save(str(folder), create_model_card=False)
 
-    def _encode(self, texts: Sequence[str], prompt: str) -> FloatArray:
+    def _encode(self, texts: Sequence[str], prompt: str) -> Float32Array:
         segmented = [self.segment(text) for text in texts] if self.segment else list(texts)
         vectors = self.model.encode(
             segmented,

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from recsys.arrays import BoolArray, Int64Array
 from recsys.content.config import CATALOG_STATIC, ContentConfig
 from recsys.content.embeddings import EmbeddingSet
 from recsys.content.product_texts import (
@@ -48,7 +48,7 @@ class Plan:
     product_ids: list[str]
     texts: pd.Series
     hashes: list[str]
-    previous_rows: NDArray[np.int64]
+    previous_rows: Int64Array
     fields: list[str]
     boilerplate: list[str]
     recipe: str
@@ -59,7 +59,7 @@ class Plan:
         return self.hashes.count("")
 
     @property
-    def new(self) -> NDArray[np.bool_]:
+    def new(self) -> BoolArray:
         """``(products,)`` whose text has to be encoded."""
         return (self.previous_rows < 0) & (np.array(self.hashes, dtype=object) != "")
 

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from recsys.arrays import Float32Array, Int32Array
 from recsys.errors import InputError
-
-FloatArray = NDArray[np.float32]
 
 _TOKENIZER_FILE = "tokenizer.json"
 _WEIGHTS_FILE = "model.safetensors"
@@ -36,7 +34,7 @@ class StaticEncoder:
         ``(tokens, d)`` float32, one row for each id of `tokenizer`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, weights: FloatArray) -> None:
+    def __init__(self, tokenizer: Tokenizer, weights: Float32Array) -> None:
         self.tokenizer = tokenizer
         self.weights = weights
 
@@ -59,7 +57,7 @@ class StaticEncoder:
     def dimensions(self) -> int:
         return int(self.weights.shape[1])
 
-    def encode(self, texts: Sequence[str]) -> FloatArray:
+    def encode(self, texts: Sequence[str]) -> Float32Array:
         """``(texts, d)`` unit vectors; zeros for a text without any known token."""
         if len(texts) == 1:
             tokens, _ = tokenize(self.tokenizer, texts)
@@ -69,7 +67,7 @@ class StaticEncoder:
             sums = list(threads.map(self._sums, blocks))
         return normalised(np.concatenate([np.zeros((0, self.dimensions), np.float32), *sums]))
 
-    def _sums(self, texts: Sequence[str]) -> FloatArray:
+    def _sums(self, texts: Sequence[str]) -> Float32Array:
         from scipy import sparse  # not needed for queries
 
         tokens, bounds = tokenize(self.tokenizer, texts)
@@ -78,15 +76,13 @@ class StaticEncoder:
             shape=(len(texts), len(self.weights)),
         )
         counts.sum_duplicates()
-        sums: FloatArray = counts @ self.weights
+        sums: Float32Array = counts @ self.weights
         return sums
 
 
-def tokenize(
-    tokenizer: Tokenizer, texts: Sequence[str]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Int32Array, Int32Array]:
     """``(tokens, bounds)``: the ids of text ``i`` are ``tokens[bounds[i]:bounds[i + 1]]``."""
-    ids: list[NDArray[np.int32]] = []
+    ids: list[Int32Array] = []
     for start in range(0, len(texts), BLOCK):  # an encoding weighs a hundred times its ids
         found = tokenizer.encode_batch_fast(
             list(texts[start : start + BLOCK]), add_special_tokens=False
@@ -97,8 +93,8 @@ def tokenize(
     return np.concatenate([np.zeros(0, np.int32), *ids]), bounds
 
 
-def normalised(vectors: FloatArray) -> FloatArray:
+def normalised(vectors: Float32Array) -> Float32Array:
     """Rows of length one; rows of zeros stay."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    result: FloatArray = vectors / np.maximum(norms, _SMALLEST_NORM)
+    result: Float32Array = vectors / np.maximum(norms, _SMALLEST_NORM)
     return result

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from recsys.arrays import BoolArray, Float32Array, Float64Array
 from recsys.content.config import StaticConfig
-from recsys.content.static_encoder import BLOCK, FloatArray, StaticEncoder, tokenize
+from recsys.content.static_encoder import BLOCK, StaticEncoder, tokenize
 from recsys.errors import InputError
 from recsys.text_columns import fold_series
 
@@ -112,7 +112,7 @@ def _count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> sparse.csr_arra
     return counts
 
 
-def _says_something(tokenizer: Tokenizer) -> NDArray[np.bool_]:
+def _says_something(tokenizer: Tokenizer) -> BoolArray:
     """``(tokens,)`` whether a token has a letter or digit; the unknown and blank ones have none."""
     by_id = pd.Series({number: token for token, number in tokenizer.get_vocab().items()})
     words = by_id.sort_index().astype("str")
@@ -120,9 +120,7 @@ def _says_something(tokenizer: Tokenizer) -> NDArray[np.bool_]:
     return says.to_numpy(dtype=bool)
 
 
-def _components(
-    counts: sparse.csr_array, rarity: NDArray[np.float64], dimensions: int
-) -> FloatArray:
+def _components(counts: sparse.csr_array, rarity: Float64Array, dimensions: int) -> Float32Array:
     """``(tokens, at most dimensions)``: right singular vectors of the weighted, unit rows."""
     weighted = counts.copy()
     weighted.data = (1 + np.log(weighted.data)) * rarity[weighted.indices].astype(np.float32)
@@ -136,5 +134,5 @@ def _components(
             n_iter=_SVD_STEPS,
             random_state=_SEED,
         )
-    kept: FloatArray = components[values > _SMALLEST_COMPONENT * values[0]].T
+    kept: Float32Array = components[values > _SMALLEST_COMPONENT * values[0]].T
     return kept

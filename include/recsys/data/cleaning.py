@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys.settings import CORES
 from recsys import schema
 from recsys.data.events import Keys, add_hashed_keys, text_series
 from recsys.data.hashing import hash_texts
@@ -26,7 +27,6 @@ _MISSING = pa.array(["", "nan", "null", "none", "na", "n/a", "<na>", "nat"], pa.
 _ISO_SHAPE = r"^\d{4}-\d{2}-\d{2}(?:[Tt ]|$)"
 _WITH_OFFSET = r"\d(?:[Zz]|[+-]\d{2}:?\d{2})$"
 _MILLISECONDS_FROM = 1e11
-_THREADS = 2
 
 Fault = tuple[NDArray[np.bool_], str]
 """Which rows are bad, and the reason; of several the first is named."""
@@ -86,8 +86,8 @@ def clean_rows(
     """
     table = raw.table
     comment = text_series(_text(table, schema.COMMENT))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        # The longest first: neither thread then ends long after the other.
+    with ThreadPoolExecutor(CORES) as pool:
+        # The longest first: no thread then ends long after the others.
         hashing = pool.submit(hash_texts, comment)
         times = pool.submit(_times, table, timestamp, zone)
         users = pool.submit(_hashed_ids, table[schema.USER], "user")

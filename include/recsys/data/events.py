@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys.settings import CORES
 from recsys import schema
 from recsys.data.hashing import Hashes, bytes_of, hash_texts, mix
 
@@ -31,12 +32,11 @@ USER_NUMBER = "user_number"
 Keys = Hashes
 
 _HEX_DIGITS = 16
-_THREADS = 2
 
 
 def add_keys(rows: pd.DataFrame) -> None:
     """Add `USER_KEY`, `EVENT_KEY` and `KEY` to rows with USER, PRODUCT, RATING and EVENT."""
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(CORES) as pool:
         user, product = pool.map(hash_texts, [rows[schema.USER], rows[schema.PRODUCT]])
     _set_keys(rows, user, product, event_keys(rows[schema.EVENT]))
 
@@ -89,7 +89,7 @@ def _all_but_last(pair: Keys, *others: NDArray) -> NDArray[np.int64]:
 
 def _take(rows: pd.DataFrame, positions: NDArray[np.int64]) -> pd.DataFrame:
     """The rows at `positions`; columns are copied side by side."""
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(CORES) as pool:
         columns = pool.map(lambda name: rows[name].array.take(positions), rows.columns)
         return pd.DataFrame(dict(zip(rows.columns, columns, strict=True)), copy=False)
 

@@ -27,10 +27,9 @@ from recsys.data.sources import Source
 from recsys.data.versions import PublishedVersion, list_versions, open_version
 from recsys.data.writing import ROW_KEYS_FILE, code_version
 from recsys.publishing import sha256_of
-from recsys.settings import Settings
+from recsys.settings import CORES, Settings
 from recsys.data.config import Engine
 
-_THREADS = 2
 
 ASKED_FOR = "asked for"
 """Reason of a plan whose strategy was forced; it also passes the checks against what was before."""
@@ -137,7 +136,7 @@ def read_view(
 
     Raises `SourceError` if one of the source's files cannot be used.
     """
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(CORES) as pool:
         digests = pool.map(sha256_of, (*source.review_files, *source.product_files))
         catalogue = pool.submit(read_catalogue, source)
         parts = (

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.settings import CORES
 from recsys import schema
 from recsys.data.dataset import SEGMENT, Dataset
 from recsys.data.events import distinct_texts, one_chunk
@@ -27,7 +28,6 @@ from recsys.publishing import sha256_of, write_json, write_text
 ROW_KEYS_FILE = "row_keys.npy"
 """Sorted keys of all valid rows of the view, for telling what a later run finds new."""
 
-_WRITING_THREADS = 2
 # Columns of few distinct values; looking for them in the others costs more than it saves.
 _REPETITIVE = (schema.PRODUCT, schema.SPLIT, schema.BRAND, schema.CATEGORY, SEGMENT)
 _WIDEST_PLAIN_TEXT = 32
@@ -43,7 +43,7 @@ class VersionFiles(AbstractContextManager["VersionFiles"]):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._pool = ThreadPoolExecutor(_WRITING_THREADS)
+        self._pool = ThreadPoolExecutor(CORES)
         self._entries: dict[str, Future[dict[str, Any]]] = {}
 
     def __exit__(self, *error: object) -> None:

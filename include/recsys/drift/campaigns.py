@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from recsys.arrays import BoolArray, Float64Array, Int64Array
 from recsys.drift.config import CampaignConfig
 from recsys.drift.events import Events
 
@@ -24,11 +24,11 @@ class Campaigns:
     lists those of the last week: text, users, events, rows.
     """
 
-    copied: NDArray[np.bool_]
+    copied: BoolArray
     sentences: list[dict[str, Any]]
 
 
-def sentence_keys(comments: pd.Series, min_characters: int) -> NDArray[np.int64]:
+def sentence_keys(comments: pd.Series, min_characters: int) -> Int64Array:
     """A number for each comment, the same for texts that differ only in accents, case and
     punctuation; -1 for texts shorter than `min_characters`."""
     texts = pa.array(comments.astype(object).fillna(""), type=pa.large_string(), from_pandas=True)
@@ -40,7 +40,7 @@ def sentence_keys(comments: pd.Series, min_characters: int) -> NDArray[np.int64]
     return np.where(long_enough.to_numpy(zero_copy_only=False), keys, -1)
 
 
-def find_campaigns(events: Events, keys: NDArray[np.int64], config: CampaignConfig) -> Campaigns:
+def find_campaigns(events: Events, keys: Int64Array, config: CampaignConfig) -> Campaigns:
     """Sentences that at least ``min_users`` users wrote in one week, and far more than usual.
 
     `keys` are the `sentence_keys` of `events`. A phrase that customers use every week ("giao
@@ -72,9 +72,9 @@ def find_campaigns(events: Events, keys: NDArray[np.int64], config: CampaignConf
 
 def _sentences(
     events: Events,
-    chosen: NDArray[np.bool_],
-    column: NDArray[np.int64],
-    counts: NDArray[np.float64],
+    chosen: BoolArray,
+    column: Int64Array,
+    counts: Float64Array,
 ) -> list[dict[str, Any]]:
     if not chosen.any() or events.comments is None:
         return []

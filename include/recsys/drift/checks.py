@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Int64Array
 from recsys.drift import ratings
 from recsys.drift.campaigns import Campaigns, find_campaigns
 from recsys.drift.config import DriftConfig, Severity
 from recsys.drift.events import Events, Week
 from recsys.drift.popularity import compare_popularity, weekly_shortfalls
-from recsys.drift.statistics import Counts, dispersion_of, robust_scale
+from recsys.drift.statistics import dispersion_of, robust_scale
 
 TESTED = "tested"
 INSUFFICIENT = "insufficient_data"
@@ -75,7 +75,7 @@ class Span:
 
 def span_of(
     events: Events,
-    keys: NDArray[np.int64] | None,
+    keys: Int64Array | None,
     week: Week,
     config: DriftConfig,
     *,
@@ -198,7 +198,7 @@ def check_popularity(span: Span, config: DriftConfig) -> Check:
     )
 
 
-def _new_products(span: Span, old: Counts, new: Counts) -> list[str]:
+def _new_products(span: Span, old: Int64Array, new: Int64Array) -> list[str]:
     """Products of the window that the reference does not know, best first."""
     fresh = np.flatnonzero((new > 0) & (old == 0))
     best = fresh[np.argsort(-new[fresh], kind="stable")][:_LISTED]

@@ -3,18 +3,16 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Float32Array, Float64Array, Int64Array
 from recsys.drift.checks import INSUFFICIENT, TESTED, Check, Span
 from recsys.drift.config import DriftConfig
 from recsys.drift.popularity import possible_draws, relabel
-from recsys.drift.statistics import Counts, Floats
 
 _DRAWS = 499
-Vectors = NDArray[np.float32]
 
 
-def check_embedding(span: Span, vectors: Vectors | None, config: DriftConfig) -> Check:
+def check_embedding(span: Span, vectors: Float32Array | None, config: DriftConfig) -> Check:
     """Mean vector of what the window bought against the reference.
 
     `vectors` is ``(products, d)`` in the order of the events' products, NaN rows for products
@@ -59,11 +57,11 @@ def check_embedding(span: Span, vectors: Vectors | None, config: DriftConfig) ->
     )
 
 
-def _distances(old: Counts, new: Counts, vectors: Vectors) -> Floats:
+def _distances(old: Int64Array, new: Int64Array, vectors: Float32Array) -> Float64Array:
     difference = _means(new, vectors) - _means(old, vectors)
     return np.asarray((difference**2).sum(axis=1), dtype=np.float64)
 
 
-def _means(counts: Counts, vectors: Vectors) -> Floats:
+def _means(counts: Int64Array, vectors: Float32Array) -> Float64Array:
     totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return np.asarray(counts.astype(np.float32) @ vectors / totals, dtype=np.float64)

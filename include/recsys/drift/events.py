@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from recsys import schema
+from recsys.arrays import BoolArray, Float64Array, Int64Array
 from recsys.errors import InputError
 
 NEEDED = (schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP)
@@ -63,16 +63,16 @@ class Events:
     has no such column.
     """
 
-    weeks: NDArray[np.int64]
-    weekdays: NDArray[np.int64]
-    users: NDArray[np.int64]
-    products: NDArray[np.int64]
-    ratings: NDArray[np.float64]
-    copies: NDArray[np.int64]
+    weeks: Int64Array
+    weekdays: Int64Array
+    users: Int64Array
+    products: Int64Array
+    ratings: Float64Array
+    copies: Int64Array
     comments: pd.Series | None
-    quality: NDArray[np.float64] | None
+    quality: Float64Array | None
     product_ids: pd.Index
-    first_weeks: NDArray[np.int64]
+    first_weeks: Int64Array
 
     def __len__(self) -> int:
         return len(self.weeks)
@@ -82,11 +82,11 @@ class Events:
         low, high = np.searchsorted(self.weeks, [first, stop])
         return self._take(slice(int(low), int(high)))
 
-    def where(self, kept: NDArray[np.bool_]) -> "Events":
+    def where(self, kept: BoolArray) -> "Events":
         """The events for which `kept` holds."""
         return self._take(kept)
 
-    def _take(self, part: "slice | NDArray[np.bool_]") -> "Events":
+    def _take(self, part: "slice | BoolArray") -> "Events":
         return Events(
             weeks=self.weeks[part],
             weekdays=self.weekdays[part],
@@ -100,13 +100,13 @@ class Events:
             first_weeks=self.first_weeks,
         )
 
-    def daily(self, first: int, stop: int) -> NDArray[np.int64]:
+    def daily(self, first: int, stop: int) -> Int64Array:
         """``(weeks, 7)`` number of events by week and weekday."""
         part = self.between(first, stop)
         place = (part.weeks - first) * 7 + part.weekdays
         return np.bincount(place, minlength=(stop - first) * 7).reshape(-1, 7)
 
-    def product_counts(self) -> NDArray[np.int64]:
+    def product_counts(self) -> Int64Array:
         """``(products,)`` number of events."""
         return np.bincount(self.products, minlength=len(self.product_ids))
 
@@ -158,9 +158,7 @@ def events_of(interactions: pd.DataFrame, zone: ZoneInfo, first_week: int = 0) -
     )
 
 
-def _first_rows(
-    interactions: pd.DataFrame, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _first_rows(interactions: pd.DataFrame, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
     """The first of each event's `rows`, and how many rows the event has."""
     if schema.EVENT not in interactions.columns:
         return rows, np.ones(len(rows), dtype=np.int64)

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from recsys.arrays import Float32Array, Int64Array
 from recsys.drift.campaigns import sentence_keys
 from recsys.drift.checks import Check, Span, check_popularity, check_rating, span_of
 from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.drift.customers import check_comments, check_customers
 from recsys.drift.demand import check_campaign, check_volume
-from recsys.drift.embeddings import Vectors, check_embedding
+from recsys.drift.embeddings import check_embedding
 from recsys.drift.events import Events, Week
 from recsys.drift.model import Prediction, check_model
 from recsys.drift.verdicts import Verdict, judge
@@ -37,8 +35,8 @@ class Material:
     """
 
     events: Events
-    keys: NDArray[np.int64] | None = None
-    vectors: Vectors | None = None
+    keys: Int64Array | None = None
+    vectors: Float32Array | None = None
     prediction: Prediction | None = None
     reference_stop: int | None = None
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from recsys import schema
+from recsys.arrays import Float32Array
 from recsys.content.embeddings import current_embeddings
 from recsys.data.versions import PublishedVersion, current_version
 from recsys.drift import events as drift_events
@@ -157,7 +157,7 @@ def _reference_stop(week: Week, config: DriftConfig, past: PastModel | None) -> 
     return min(trained, week.number - config.gap_weeks)
 
 
-def _vectors(settings: Settings, product_ids: pd.Index) -> NDArray[np.float32] | None:
+def _vectors(settings: Settings, product_ids: pd.Index) -> Float32Array | None:
     """Embeddings in the order of `product_ids`, NaN where a product has none."""
     try:
         embeddings = current_embeddings(settings)

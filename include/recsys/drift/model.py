@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
 from recsys import schema
+from recsys.arrays import BoolArray, Int64Array
 from recsys.drift.checks import INSUFFICIENT, TESTED, Check
 from recsys.drift.config import DriftConfig
 from recsys.drift.events import Week
@@ -48,8 +48,8 @@ class PastModel:
 class Hits:
     """Per user of a week: was something they chose among the first K recommendations?"""
 
-    model: NDArray[np.bool_]
-    popularity: NDArray[np.bool_]
+    model: BoolArray
+    popularity: BoolArray
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Purchases:
     `entries` holds one long history of everybody; `users` tells whose each entry is.
     """
 
-    users: NDArray[np.int64]
+    users: Int64Array
     entries: Histories
 
     @classmethod
@@ -221,7 +221,7 @@ def _trained_until(registry: Registry, entry: Entry) -> datetime | None:
     return datetime.fromtimestamp(int(times.max()), UTC) if len(times) else None
 
 
-def _drop_p_value(now: NDArray[np.bool_], before: NDArray[np.bool_]) -> float:
+def _drop_p_value(now: BoolArray, before: BoolArray) -> float:
     table = [
         [int(now.sum()), int((~now).sum())],
         [int(before.sum()), int((~before).sum())],

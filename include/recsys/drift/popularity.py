@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recsys.drift.statistics import Counts, Floats
+from recsys.arrays import BoolArray, Float64Array, Int64Array
 from recsys.errors import InputError
 
 MIN_INTERACTIONS = 300
@@ -98,11 +98,13 @@ class Relabelled:
     `old` and `new` are ``(draws, products)``.
     """
 
-    old: Counts
-    new: Counts
+    old: Int64Array
+    new: Int64Array
 
 
-def relabel(old: Counts, new: Counts, draws: int, rng: np.random.Generator) -> list[Relabelled]:
+def relabel(
+    old: Int64Array, new: Int64Array, draws: int, rng: np.random.Generator
+) -> list[Relabelled]:
     """`draws` random divisions of all interactions into two periods, in portions of rows."""
     pooled = old + new
     share = new.sum() / pooled.sum()
@@ -121,8 +123,8 @@ def possible_draws(products: int, wanted: int = DRAWS) -> int:
 
 
 def compare_popularity(
-    old: Counts,
-    new: Counts,
+    old: Int64Array,
+    new: Int64Array,
     *,
     top_k: int,
     rng: np.random.Generator,
@@ -193,8 +195,8 @@ def compare_popularity(
 
 
 def weekly_shortfalls(
-    weekly: Counts, top_k: int, rng: np.random.Generator, draws: int = 49
-) -> Floats:
+    weekly: Int64Array, top_k: int, rng: np.random.Generator, draws: int = 49
+) -> Float64Array:
     """Shortfall of each row of ``(weeks, products)`` counts against all other rows together."""
     total = weekly.sum(axis=0)
     found = []
@@ -213,7 +215,7 @@ def weekly_shortfalls(
     return np.asarray(found, dtype=np.float64)
 
 
-def top_members(counts: Counts, top_k: int) -> NDArray[np.bool_]:
+def top_members(counts: Int64Array, top_k: int) -> BoolArray:
     """Which entries of each row of ``(rows, products)`` are among its `top_k` largest.
 
     Ties go to the earlier product; products with no interaction never belong.
@@ -225,18 +227,18 @@ def top_members(counts: Counts, top_k: int) -> NDArray[np.bool_]:
     early = 1 - np.arange(1, products + 1) / (products + 1)
     ranked = counts + early
     edge = np.partition(ranked, products - top_k, axis=1)[:, products - top_k, None]
-    members: NDArray[np.bool_] = (ranked >= edge) & positive
+    members: BoolArray = (ranked >= edge) & positive
     return members
 
 
-def jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Floats:
+def jaccard(first: BoolArray, second: BoolArray) -> Float64Array:
     """Shared members over all members, along the last axis; 0 when there are none."""
     shared = (first & second).sum(axis=-1)
     either = (first | second).sum(axis=-1)
     return np.asarray(shared / np.maximum(either, 1), dtype=np.float64)
 
 
-def rank_biased_overlap(old: Counts, new: Counts, top_k: int) -> float:
+def rank_biased_overlap(old: Int64Array, new: Int64Array, top_k: int) -> float:
     """Rank-biased overlap (p = 0.98) of the two rankings down to `top_k`, scaled to [0, 1]."""
     depth = min(top_k, len(old))
     rank_old, rank_new = _ranks(old), _ranks(new)
@@ -256,7 +258,9 @@ def gini(counts: NDArray[np.number]) -> float:
     return float((2 * places - len(ordered) - 1) @ ordered / (len(ordered) * total))
 
 
-def _equal_size_gini(old: Counts, new: Counts, rng: np.random.Generator) -> dict[str, float]:
+def _equal_size_gini(
+    old: Int64Array, new: Int64Array, rng: np.random.Generator
+) -> dict[str, float]:
     """Gini of both periods after thinning the larger one: the coefficient falls with size."""
     size = min(old.sum(), new.sum())
     thinned = [
@@ -273,13 +277,13 @@ def _expected_overlap(drawn: Relabelled, top_k: int) -> float:
     return float(np.mean([rank_biased_overlap(old, new, top_k) for old, new in pairs]))
 
 
-def _ranks(counts: Counts) -> NDArray[np.int64]:
+def _ranks(counts: Int64Array) -> Int64Array:
     ranks = np.empty(len(counts), dtype=np.int64)
     ranks[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
     return ranks
 
 
-def _best(places: Counts, counts: Counts, members: NDArray[np.bool_]) -> list[int]:
+def _best(places: Int64Array, counts: Int64Array, members: BoolArray) -> list[int]:
     chosen = np.flatnonzero(members)
     order = np.argsort(-counts[chosen], kind="stable")[:_LISTED]
     return [int(place) for place in places[chosen[order]]]

@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from recsys.arrays import Int64Array
 from recsys.drift.statistics import (
-    Counts,
     g_test,
     jensen_shannon_distance,
     population_stability_index,
@@ -71,8 +71,8 @@ def detect_rating_drift(
 
 
 def compare_stars(
-    old: Counts,
-    new: Counts,
+    old: Int64Array,
+    new: Int64Array,
     *,
     threshold: float,
     high: float,
@@ -135,7 +135,7 @@ def compare_stars(
     }
 
 
-def count_stars(ratings: NDArray[np.floating]) -> Counts:
+def count_stars(ratings: NDArray[np.floating]) -> Int64Array:
     """``(5,)`` how many of the `ratings` (no NaN, in [1, 5]) are 1, 2, ... 5 stars."""
     rounded = np.floor(ratings + 0.5).astype(np.int64)
     return np.bincount(rounded, minlength=6)[1:6].astype(np.int64)
@@ -147,7 +147,7 @@ def check_threshold(threshold: float) -> None:
         raise InputError(f"threshold: expected a share in (0, 1], got {threshold!r}")
 
 
-def _stars_of(frame: pd.DataFrame, name: str) -> tuple[Counts, int]:
+def _stars_of(frame: pd.DataFrame, name: str) -> tuple[Int64Array, int]:
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"{name}: expected a DataFrame, got {type(frame).__name__}")
     if RATING not in frame.columns:
@@ -173,7 +173,7 @@ def _variance(share: float) -> float:
     return float(share * (1 - share))
 
 
-def _null_bound(old: Counts, new: Counts, dispersion: float, alpha: float) -> float:
+def _null_bound(old: Int64Array, new: Int64Array, dispersion: float, alpha: float) -> float:
     """What the largest of the five changes exceeds with probability `alpha` if nothing changed."""
     pooled = shares(old + new)
     error = np.sqrt(dispersion * pooled * (1 - pooled) * (1 / old.sum() + 1 / new.sum()))

@@ -12,19 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Counts = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from recsys.arrays import Float64Array, Int64Array, IntegerArray
 
 _MAD_TO_SD = 1.4826
 
 
-def shares(counts: NDArray[np.number]) -> Floats:
+def shares(counts: NDArray[np.number]) -> Float64Array:
     """`counts` divided by their sum; zeros when the sum is zero."""
     total = counts.sum()
     return counts / total if total else np.zeros(len(counts), dtype=np.float64)
 
 
-def g_test(old: Counts, new: Counts, dispersion: float = 1.0) -> tuple[float, float]:
+def g_test(old: Int64Array, new: Int64Array, dispersion: float = 1.0) -> tuple[float, float]:
     """``(G, p)`` for the hypothesis that two rows of counts have the same shares.
 
     `dispersion` (>= 1) is how many times more than multinomial the rows vary, see
@@ -40,7 +39,7 @@ def g_test(old: Counts, new: Counts, dispersion: float = 1.0) -> tuple[float, fl
     return statistic, float(stats.chi2.sf(statistic, table.shape[1] - 1))
 
 
-def dispersion_of(weekly: Counts) -> float:
+def dispersion_of(weekly: Int64Array) -> float:
     """How many times more than multinomial the rows of ``(weeks, categories)`` counts vary.
 
     Pearson's chi-square for equal shares over its degrees of freedom, at least 1.
@@ -53,18 +52,18 @@ def dispersion_of(weekly: Counts) -> float:
     return max(1.0, float(((weekly - expected) ** 2 / expected).sum()) / freedom)
 
 
-def population_stability_index(old: Counts, new: Counts) -> float:
+def population_stability_index(old: Int64Array, new: Int64Array) -> float:
     """PSI between two rows of counts, half a row added to every category."""
     p, q = shares(old + 0.5), shares(new + 0.5)
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def jensen_shannon_distance(old: Counts, new: Counts) -> float:
+def jensen_shannon_distance(old: Int64Array, new: Int64Array) -> float:
     """Square root of the Jensen-Shannon divergence to base 2, in [0, 1]."""
     p, q = shares(old), shares(new)
     middle = (p + q) / 2
 
-    def information(part: Floats) -> float:
+    def information(part: Float64Array) -> float:
         ratio = np.divide(part, middle, out=np.ones_like(part), where=part > 0)
         return float((part * np.log2(ratio)).sum())
 
@@ -81,7 +80,7 @@ def false_discoveries(p_values: Mapping[str, float], rate: float) -> set[str]:
     return {name for name, _ in ordered[:kept]}
 
 
-def robust_scale(values: Floats) -> float:
+def robust_scale(values: Float64Array) -> float:
     """Standard deviation from the median absolute deviation; outliers do not move it."""
     return _MAD_TO_SD * float(np.median(np.abs(values - np.median(values))))
 
@@ -109,7 +108,7 @@ MIN_WEEKS = 4
 
 
 def mean_shift(
-    values: Floats, reference: Floats, reference_weeks: NDArray[np.integer]
+    values: Float64Array, reference: Float64Array, reference_weeks: IntegerArray
 ) -> MeanShift | None:
     """Compare the mean of `values` with `reference`, a sample of several weeks.
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from recsys.drift.statistics import Counts, Floats, robust_scale, shares
+from recsys.arrays import Float64Array, Int64Array
+from recsys.drift.statistics import robust_scale, shares
 
 DAYS = 7
 _CHANCE = 0.5  # standard deviation of the square root of a Poisson count
@@ -28,15 +29,15 @@ class Expectation:
     expected: float
     low: float
     high: float
-    daily: Floats
+    daily: Float64Array
     p_value: float
     change: float
     """Observed over expected, minus 1."""
 
 
 def expect(
-    history: Counts,
-    daily_history: Counts,
+    history: Int64Array,
+    daily_history: Int64Array,
     observed: int,
     *,
     ahead: int = 1,
@@ -78,14 +79,14 @@ def expect(
     )
 
 
-def busy_days(daily: Counts, expectation: Expectation) -> list[int]:
+def busy_days(daily: Int64Array, expectation: Expectation) -> list[int]:
     """Weekdays (0 = Monday) with far more than their share of the week's upper bound."""
     relative = max(expectation.high / max(expectation.expected, 1e-9), 1.0)
     most = np.maximum(expectation.daily, 0.5) * relative
     return [int(day) for day in np.flatnonzero(daily > most + _BUSY * np.sqrt(most))]
 
 
-def _line(weeks: Floats, roots: Floats) -> tuple[float, float]:
+def _line(weeks: Float64Array, roots: Float64Array) -> tuple[float, float]:
     """Theil-Sen: the median slope of all pairs, then the median intercept."""
     early, late = np.triu_indices(len(weeks), k=1)
     slope = float(np.median((roots[late] - roots[early]) / (weeks[late] - weeks[early])))

@@ -8,8 +8,8 @@ here by naming it: the families that a user had are no candidates and no answers
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Int32Array, Int64Array
 from recsys.evaluation.ranking import (
     BLOCK,
     HeldOut,
@@ -19,7 +19,6 @@ from recsys.evaluation.ranking import (
     rank_among,
     take_questions,
 )
-from recsys.models.base import IntArray
 from recsys.models.histories import user_rows
 
 
@@ -35,11 +34,11 @@ class FamilyRanks:
         Of each of them, where the new families stand.
     """
 
-    users: NDArray[np.int64]
+    users: Int64Array
     ranks: Ranks
 
 
-def rank_families(model: Scorer, questions: HeldOut, families: IntArray) -> FamilyRanks:
+def rank_families(model: Scorer, questions: HeldOut, families: Int32Array) -> FamilyRanks:
     """Rank the families of the answers by their best listing, among families that are new.
 
     Parameters
@@ -65,7 +64,7 @@ def rank_families(model: Scorer, questions: HeldOut, families: IntArray) -> Fami
     return FamilyRanks(users, Ranks(indptr, ranks))
 
 
-def _new_families(questions: HeldOut, families: IntArray) -> tuple[NDArray[np.int64], IntArray]:
+def _new_families(questions: HeldOut, families: Int32Array) -> tuple[Int64Array, Int32Array]:
     """``(pairs,)`` users and the families that they chose and did not have, in order of users."""
     count = int(families.max()) + 1
     chooser = np.repeat(np.arange(questions.users), np.diff(questions.indptr))

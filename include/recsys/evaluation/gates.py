@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Float64Array
 from recsys.evaluation.metrics import metrics_per_user, resampled_means, summarise
 from recsys.evaluation.ranking import HeldOut, Scorer, rank_targets
 from recsys.evaluation.windows import Window
@@ -47,8 +47,8 @@ def compare_on_windows(
     95 % interval of the difference, user by user, says how sure that is. Without windows the gate
     is open, and ``window_users`` is 0.
     """
-    ours: list[NDArray[np.float64]] = []
-    recent: list[NDArray[np.float64]] = []
+    ours: list[Float64Array] = []
+    recent: list[Float64Array] = []
     for window in windows:
         ours.append(_headline(fitted(window.training), window.questions))
         baseline = RecentPopularity().fit(window.training, items)
@@ -91,7 +91,7 @@ def _evaluate(model: Scorer, questions: HeldOut) -> dict[str, float]:
     return summarise(metrics_per_user(rank_targets(model, questions)))
 
 
-def _headline(model: Scorer, questions: HeldOut) -> NDArray[np.float64]:
+def _headline(model: Scorer, questions: HeldOut) -> Float64Array:
     per_user = metrics_per_user(rank_targets(model, questions))
     return np.stack([per_user[name] for name in _HEADLINE], axis=1)
 

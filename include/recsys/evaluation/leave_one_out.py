@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from recsys import schema
+from recsys.arrays import Int32Array
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut
 from recsys.evaluation.windows import Window, rolling_windows
-from recsys.models.base import Histories, IntArray
+from recsys.models.base import Histories
 from recsys.models.histories import take_users
 from recsys.models.history_frames import histories_from_frame
 
@@ -54,7 +55,7 @@ class LeaveOneOut:
 
     user_ids: list[str]
     item_ids: list[str]
-    families: IntArray
+    families: Int32Array
     training: Histories
     training_and_validation: Histories
     everything: Histories
@@ -109,7 +110,7 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
     )
 
 
-def _families(version: PublishedVersion, item_ids: list[str]) -> IntArray:
+def _families(version: PublishedVersion, item_ids: list[str]) -> Int32Array:
     """A product without a family is one of its own."""
     products = version.products().set_index(schema.PRODUCT)[schema.FAMILY].reindex(item_ids)
     own = pd.Series(item_ids, index=products.index)

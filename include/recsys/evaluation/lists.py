@@ -1,8 +1,8 @@
 """What lists of ten look like besides being right: how much of the shop they show."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Int64Array
 from recsys.evaluation.ranking import BLOCK, HeldOut, Scorer, take_questions, unseen_scores
 
 LENGTH = 10
@@ -11,7 +11,7 @@ _HEAD_SHARE = 0.2
 
 
 def list_metrics(
-    model: Scorer, questions: HeldOut, purchases: NDArray[np.int64], seed: int = 0
+    model: Scorer, questions: HeldOut, purchases: Int64Array, seed: int = 0
 ) -> dict[str, float]:
     """``coverage_at_10``, ``novelty_at_10`` and ``long_tail_at_10``, of at most 2,000 users.
 

@@ -1,15 +1,15 @@
 """Recall, NDCG and MRR from ranks, with bootstrap intervals."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Float64Array
 from recsys.evaluation.ranking import Ranks
 
 CUTOFFS = (5, 10, 20)
 RESAMPLES = 1000
 _RESAMPLES_AT_ONCE = 100
 
-PerUser = dict[str, NDArray[np.float64]]
+PerUser = dict[str, Float64Array]
 
 
 def metrics_per_user(ranks: Ranks) -> PerUser:
@@ -52,7 +52,7 @@ def summarise(per_user: PerUser, seed: int = 0) -> dict[str, float]:
     return summary
 
 
-def resampled_means(values: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
+def resampled_means(values: Float64Array, seed: int = 0) -> Float64Array:
     """``(1000, columns)`` means of `values` ``(users, columns)`` over resampled users.
 
     Many users have equal values (a target has one of twenty ranks or none), so what is drawn is

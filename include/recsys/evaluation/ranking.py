@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, IntegerArray
 from recsys.errors import InputError
-from recsys.models.base import FloatArray, Histories, TimeArray
+from recsys.models.base import Histories
 from recsys.models.histories import take_users, user_range, user_rows
 
 BLOCK = 1024
@@ -16,7 +16,7 @@ BLOCK = 1024
 class Scorer(Protocol):
     """The part of a model that evaluation needs."""
 
-    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray: ...
+    def score(self, histories: Histories, now: int | Int64Array) -> Float32Array: ...
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class HeldOut:
     """
 
     histories: Histories
-    now: TimeArray
-    indptr: NDArray[np.int64]
-    targets: NDArray[np.int32]
+    now: Int64Array
+    indptr: Int64Array
+    targets: Int32Array
 
     @property
     def users(self) -> int:
         return len(self.now)
 
 
-def take_questions(held_out: HeldOut, users: NDArray[np.integer]) -> HeldOut:
+def take_questions(held_out: HeldOut, users: IntegerArray) -> HeldOut:
     """The questions to `users`, in that order."""
     sizes = np.diff(held_out.indptr)[users]
     indptr = np.concatenate([[0], np.cumsum(sizes)])
@@ -61,8 +61,8 @@ def take_questions(held_out: HeldOut, users: NDArray[np.integer]) -> HeldOut:
 class Ranks:
     """``ranks[indptr[u]:indptr[u + 1]]`` are the ranks, from 1, of user ``u``'s targets."""
 
-    indptr: NDArray[np.int64]
-    ranks: NDArray[np.int64]
+    indptr: Int64Array
+    ranks: Int64Array
 
 
 def rank_targets(model: Scorer, held_out: HeldOut, block: int = BLOCK) -> Ranks:
@@ -82,7 +82,7 @@ def rank_targets(model: Scorer, held_out: HeldOut, block: int = BLOCK) -> Ranks:
     return Ranks(held_out.indptr, ranks)
 
 
-def unseen_scores(model: Scorer, held_out: HeldOut, start: int, stop: int) -> FloatArray:
+def unseen_scores(model: Scorer, held_out: HeldOut, start: int, stop: int) -> Float32Array:
     """``(stop - start, items)`` scores of the users ``start:stop``; seen items are -inf."""
     histories, scores = finite_scores(model, held_out, start, stop)
     scores[user_rows(histories), histories.items] = -np.inf
@@ -91,7 +91,7 @@ def unseen_scores(model: Scorer, held_out: HeldOut, start: int, stop: int) -> Fl
 
 def finite_scores(
     model: Scorer, held_out: HeldOut, start: int, stop: int
-) -> tuple[Histories, FloatArray]:
+) -> tuple[Histories, Float32Array]:
     """Histories of the users ``start:stop`` and their ``(stop - start, items)`` scores.
 
     Raises `InputError` if the model gives NaN scores.
@@ -103,14 +103,12 @@ def finite_scores(
     return histories, scores
 
 
-def user_of_target(held_out: HeldOut) -> NDArray[np.int64]:
+def user_of_target(held_out: HeldOut) -> Int64Array:
     """``(targets,)`` the user that each target belongs to."""
     return np.repeat(np.arange(held_out.users), np.diff(held_out.indptr))
 
 
-def rank_among(
-    scores: FloatArray, rows: NDArray[np.int64], targets: NDArray[np.int32]
-) -> NDArray[np.int64]:
+def rank_among(scores: Float32Array, rows: Int64Array, targets: Int32Array) -> Int64Array:
     """How many scores of a target's row reach the target's own, itself included: its rank.
 
     `scores` is ``(users, candidates)``; a target is the cell of a row and a column.
@@ -125,6 +123,6 @@ def rank_among(
     return counts
 
 
-def _count_true(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _count_true(mask: BoolArray) -> Int64Array:
     """True cells of each row; by bits, because NumPy counts along an axis half as fast."""
     return np.bitwise_count(np.packbits(mask, axis=1)).sum(axis=1, dtype=np.int64)

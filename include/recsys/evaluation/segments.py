@@ -1,8 +1,8 @@
 """Groups of users and products that a model can serve well or badly."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import BoolArray, Int64Array
 from recsys.evaluation.metrics import PerUser, summarise
 from recsys.evaluation.ranking import HeldOut, user_of_target
 
@@ -10,7 +10,7 @@ FEW_PURCHASES = 5
 _HEADLINE = ("recall_at_10", "ndcg_at_10")
 
 
-def segments_of(questions: HeldOut, purchases: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+def segments_of(questions: HeldOut, purchases: Int64Array) -> dict[str, BoolArray]:
     """``{name: (users,) bool}``.
 
     `purchases` ``(items,)`` are the interactions of each product in training. Users by the
@@ -29,7 +29,7 @@ def segments_of(questions: HeldOut, purchases: NDArray[np.int64]) -> dict[str, N
 
 
 def summarise_segments(
-    per_user: PerUser, segments: dict[str, NDArray[np.bool_]]
+    per_user: PerUser, segments: dict[str, BoolArray]
 ) -> dict[str, dict[str, float]]:
     """Recall and NDCG at 10 with intervals, and the number of users, for each segment.
 

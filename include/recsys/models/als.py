@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from recsys.arrays import Float32Array
 from recsys.errors import InputError
-from recsys.models.base import FloatArray, Histories, Progress
+from recsys.models.base import Histories, Progress
 from recsys.models.factor_model import FactorModel
 from recsys.models.histories import strength
 
@@ -51,7 +52,7 @@ class AlsParameters:
             )
 
 
-Trainer = Callable[["sparse.csr_matrix", AlsParameters, int], FloatArray]
+Trainer = Callable[["sparse.csr_matrix", AlsParameters, int], Float32Array]
 """``(items, factors)`` of a ``(users, items)`` matrix of confidences, for one random seed."""
 
 
@@ -85,7 +86,7 @@ class Als(FactorModel[AlsParameters]):
         chosen: AlsParameters,
         seed: int,
         progress: Progress | None,
-    ) -> FloatArray:
+    ) -> Float32Array:
         """The `Trainer` of this process: `implicit`."""
         from implicit.cpu.als import AlternatingLeastSquares
 
@@ -118,5 +119,5 @@ class Als(FactorModel[AlsParameters]):
     def _held_back(self) -> float:
         return self._parameters.regularization
 
-    def _blocks(self, items: FloatArray) -> list[FloatArray]:
+    def _blocks(self, items: Float32Array) -> list[Float32Array]:
         return np.split(items, self._parameters.starts, axis=1)

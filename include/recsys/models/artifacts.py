@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys import schema
+from recsys.arrays import Float32Array, Int64Array, UInt8Array
 from recsys.data.columns import Columns, read_columns
-from recsys.models.base import FloatArray, Histories, Model
+from recsys.models.base import Histories, Model
 from recsys.models.families import family_of
 from recsys.models.histories import take_users
 from recsys.models.storage import ArtifactError, read_array, read_json, write_array
@@ -51,7 +51,7 @@ _HISTORY_ARRAYS: dict[str, type[np.generic]] = {
 class UserIds(Sequence[str]):
     """User ids in order, in two memory-mapped arrays: `ids[7]`, `ids.position("443")`."""
 
-    def __init__(self, text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
+    def __init__(self, text: UInt8Array, offsets: Int64Array) -> None:
         self._text, self._offsets = text, offsets
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class Artifact:
     item_ids: list[str]
     user_ids: UserIds
     histories: Histories
-    popularity: FloatArray
+    popularity: Float32Array
 
     @property
     def model_id(self) -> str:
@@ -144,7 +144,7 @@ def save_artifact(
     item_ids: Sequence[str],
     user_ids: Sequence[str],
     histories: Histories,
-    popularity: FloatArray,
+    popularity: Float32Array,
     products: "pd.DataFrame",
     manifest: Mapping[str, Any],
     attachments: Mapping[str, bytes] | None = None,
@@ -266,7 +266,7 @@ def _check_sizes(
     item_ids: Sequence[str],
     user_ids: Sequence[str],
     histories: Histories,
-    popularity: FloatArray,
+    popularity: Float32Array,
 ) -> None:
     items = len(item_ids)
     if not items:

@@ -10,12 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int32]
-TimeArray = NDArray[np.int64]
+from recsys.arrays import Float32Array, Int32Array, Int64Array
 
 Progress = Callable[[int, dict[str, float]], None]
 """Called after each pass over the data with its number (from 1) and what was measured."""
@@ -39,11 +34,11 @@ class Histories:
         ``(entries,)`` int64, seconds since 1970 UTC.
     """
 
-    indptr: NDArray[np.int64]
-    items: IntArray
-    confidence: FloatArray
-    weight: FloatArray
-    times: TimeArray
+    indptr: Int64Array
+    items: Int32Array
+    confidence: Float32Array
+    weight: Float32Array
+    times: Int64Array
 
     @property
     def users(self) -> int:
@@ -69,14 +64,14 @@ class Model(Protocol):
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
         """Learn from `histories` over `items` products; a second call starts afresh."""
 
-    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+    def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:
         """``(users, items)`` scores at the time `now` (seconds since 1970), higher is better.
 
         `now` is one time for all, or ``(users,)`` one for each, as evaluation needs it.
         Seen items are scored like all others: leaving them out is the caller's business.
         """
 
-    def similar(self, item: int) -> FloatArray:
+    def similar(self, item: int) -> Float32Array:
         """``(items,)`` similarity of every product to product `item`."""
 
     def save(self, folder: Path) -> None:
@@ -92,8 +87,8 @@ class InnerProductModel(Protocol):
     """A model whose score is an inner product, so that an index can find the best items."""
 
     @property
-    def item_vectors(self) -> FloatArray:
+    def item_vectors(self) -> Float32Array:
         """``(items, factors)``."""
 
-    def query_vectors(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+    def query_vectors(self, histories: Histories, now: int | Int64Array) -> Float32Array:
         """``(users, factors)``; ``query @ item_vectors.T`` is `Model.score`."""

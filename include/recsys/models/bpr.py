@@ -6,7 +6,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from recsys.models.base import FloatArray, Histories, Progress, TimeArray
+from recsys.arrays import Float32Array, Int64Array
+from recsys.models.base import Histories, Progress
 from recsys.models.factor_model import FactorModel
 from recsys.models.histories import keep_entries, strength
 
@@ -75,7 +76,7 @@ class Bpr(FactorModel[BprParameters]):
         self._set(self._train(trainer, matrix, report))
         return self
 
-    def query_vectors(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+    def query_vectors(self, histories: Histories, now: int | Int64Array) -> Float32Array:
         latent = super().query_vectors(histories, now)
         bias = np.full((histories.users, 1), self._parameters.bias, dtype=np.float32)
         return np.hstack([latent, bias])
@@ -88,5 +89,5 @@ class Bpr(FactorModel[BprParameters]):
     def _held_back(self) -> float:
         return self._parameters.fold_in_regularization
 
-    def _blocks(self, items: FloatArray) -> list[FloatArray]:
+    def _blocks(self, items: Float32Array) -> list[Float32Array]:
         return [items[:, :-1]]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from recsys.arrays import Float32Array, Int64Array
 from recsys.errors import InputError
-from recsys.models.base import FloatArray, Histories, TimeArray
+from recsys.models.base import Histories
 from recsys.models.fold_in import FoldIn, unit_rows
 from recsys.models.histories import recent_part
 from recsys.models.parameters import parse_parameters
@@ -68,18 +69,18 @@ class FactorModel(ABC, Generic[ParametersT]):
         return dataclasses.asdict(self._parameters)  # type: ignore[call-overload]
 
     @property
-    def item_vectors(self) -> FloatArray:
+    def item_vectors(self) -> Float32Array:
         return self._items
 
-    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+    def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:
         return self.query_vectors(histories, now) @ self._items.T
 
-    def query_vectors(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+    def query_vectors(self, histories: Histories, now: int | Int64Array) -> Float32Array:
         recent, weight = recent_part(histories, self._parameters.fold_in_decay)
         weight *= np.float32(self._parameters.fold_in_weight)
         return np.hstack([fold_in.solve(recent, weight) for fold_in in self._fold_ins])
 
-    def similar(self, item: int) -> FloatArray:
+    def similar(self, item: int) -> Float32Array:
         return self._unit @ self._unit[item]
 
     def save(self, folder: Path) -> None:
@@ -113,10 +114,10 @@ class FactorModel(ABC, Generic[ParametersT]):
         """Regularization when users are folded in."""
 
     @abstractmethod
-    def _blocks(self, items: FloatArray) -> list[FloatArray]:
+    def _blocks(self, items: Float32Array) -> list[Float32Array]:
         """The columns of `items` that are folded in together."""
 
-    def _set(self, items: FloatArray) -> None:
+    def _set(self, items: Float32Array) -> None:
         self._items = items
         blocks = [np.ascontiguousarray(block) for block in self._blocks(items)]
         self._unit = unit_rows(np.hstack(blocks) if len(blocks) > 1 else blocks[0])
@@ -124,7 +125,7 @@ class FactorModel(ABC, Generic[ParametersT]):
 
     def _train(
         self, make: Callable[[], Any], matrix: "sparse.csr_matrix", report: Callable[..., None]
-    ) -> FloatArray:
+    ) -> Float32Array:
         """The item factors that the model of `implicit` that `make` makes learns from `matrix`.
 
         Raises `InputError` with the parameters if they are not finite.

@@ -1,9 +1,9 @@
 """Users as the least-squares answer to their history, against fixed item vectors."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recsys.models.base import FloatArray, Histories
+from recsys.arrays import Float32Array, Int32Array, Int64Array
+from recsys.models.base import Histories
 
 _CELLS_AT_ONCE = 1 << 23
 """Largest number of cells of a temporary array: 32 MB."""
@@ -16,15 +16,15 @@ class FoldIn:
     keep half of its pull).
     """
 
-    def __init__(self, items: FloatArray, regularization: float) -> None:
+    def __init__(self, items: Float32Array, regularization: float) -> None:
         self._items = items
         gram = items.astype(np.float64).T @ items
         gram += regularization * np.eye(items.shape[1])
-        self._gram: FloatArray = gram.astype(np.float32)
+        self._gram: Float32Array = gram.astype(np.float32)
         # Z = Y A^-1 with A = Y'Y + reg: what an observation of each item adds to a user.
-        self._response: FloatArray = np.linalg.solve(gram, items.T).T.astype(np.float32)
+        self._response: Float32Array = np.linalg.solve(gram, items.T).T.astype(np.float32)
 
-    def solve(self, histories: Histories, weight: FloatArray) -> FloatArray:
+    def solve(self, histories: Histories, weight: Float32Array) -> Float32Array:
         """``(users, factors)`` for entries that weigh ``(entries,)`` `weight`."""
         factors = self._items.shape[1]
         queries = np.zeros((histories.users, factors), dtype=np.float32)
@@ -42,7 +42,7 @@ class FoldIn:
                 queries[users] = solve(histories.items[entry], filled_weight)
         return queries
 
-    def _solve_short(self, items: NDArray[np.int32], weight: FloatArray) -> FloatArray:
+    def _solve_short(self, items: Int32Array, weight: Float32Array) -> Float32Array:
         """``(users, factors)`` for ``(users, width)`` items.
 
         By the Woodbury identity the system is as small as the history, not as large as the
@@ -54,7 +54,7 @@ class FoldIn:
         pull = np.linalg.solve(system, weight[:, :, None])
         return np.asarray(np.matmul(pull.transpose(0, 2, 1), responses)[:, 0], dtype=np.float32)
 
-    def _solve_long(self, items: NDArray[np.int32], weight: FloatArray) -> FloatArray:
+    def _solve_long(self, items: Int32Array, weight: Float32Array) -> Float32Array:
         """The same for histories longer than the number of factors."""
         vectors = self._items[items]
         weighted = vectors * weight[:, :, None]
@@ -63,7 +63,7 @@ class FoldIn:
         return np.asarray(np.linalg.solve(system, pull)[:, :, 0], dtype=np.float32)
 
 
-def _length_groups(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:
+def _length_groups(lengths: Int64Array) -> list[tuple[Int64Array, int]]:
     """Users grouped by the power of two that their history fits in, and the longest of each."""
     groups = []
     exponent = np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
@@ -73,7 +73,7 @@ def _length_groups(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], 
     return groups
 
 
-def unit_rows(vectors: FloatArray) -> FloatArray:
+def unit_rows(vectors: Float32Array) -> Float32Array:
     """`vectors` with rows of length one; a row of zeros stays."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)), dtype=np.float32)

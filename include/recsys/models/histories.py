@@ -1,22 +1,22 @@
 """Histories: made from arrays, cut, and read by recency. NumPy alone: services import this."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recsys.models.base import FloatArray, Histories, IntArray, TimeArray
+from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, IntegerArray
+from recsys.models.base import Histories
 
 FIVE_STARS = 5.0
 _FAINTEST = np.float32(1e-3)
 
 
 def histories_from_codes(
-    users: NDArray[np.integer],
-    items: NDArray[np.integer],
-    times: TimeArray,
+    users: IntegerArray,
+    items: IntegerArray,
+    times: Int64Array,
     *,
     count: int,
-    confidence: FloatArray | None = None,
-    weight: FloatArray | None = None,
+    confidence: Float32Array | None = None,
+    weight: Float32Array | None = None,
 ) -> Histories:
     """Histories of `count` users from parallel arrays with one entry an interaction.
 
@@ -41,12 +41,12 @@ def histories_from_codes(
     )
 
 
-def user_rows(histories: Histories) -> NDArray[np.int64]:
+def user_rows(histories: Histories) -> Int64Array:
     """``(entries,)`` number of the user that each entry belongs to."""
     return np.repeat(np.arange(histories.users), np.diff(histories.indptr))
 
 
-def take_users(histories: Histories, users: NDArray[np.integer]) -> Histories:
+def take_users(histories: Histories, users: IntegerArray) -> Histories:
     """The histories of `users`, in that order."""
     lengths = np.diff(histories.indptr)[users]
     indptr = np.zeros(len(users) + 1, dtype=np.int64)
@@ -69,19 +69,19 @@ def user_range(histories: Histories, start: int, stop: int) -> Histories:
     )
 
 
-def keep_entries(histories: Histories, kept: NDArray[np.bool_]) -> Histories:
+def keep_entries(histories: Histories, kept: BoolArray) -> Histories:
     """The same users with only the entries where `kept` holds."""
     indptr = np.zeros_like(histories.indptr)
     np.cumsum(np.bincount(user_rows(histories)[kept], minlength=histories.users), out=indptr[1:])
     return _take(histories, np.flatnonzero(kept), indptr)
 
 
-def strength(histories: Histories) -> FloatArray:
+def strength(histories: Histories) -> Float32Array:
     """``(entries,)`` how much each entry counts: a plain five-star review of its own is 1."""
     return np.asarray(histories.weight * histories.confidence / FIVE_STARS, dtype=np.float32)
 
 
-def steps_from_end(histories: Histories) -> IntArray:
+def steps_from_end(histories: Histories) -> Int32Array:
     """``(entries,)`` how many distinct moments of the user lie after each entry; the last has 0.
 
     Copies of one review carry the same time and so are one moment.
@@ -90,7 +90,7 @@ def steps_from_end(histories: Histories) -> IntArray:
     return np.asarray(np.repeat(ends, np.diff(histories.indptr)) - steps, dtype=np.int32)
 
 
-def recent_part(histories: Histories, decay: float) -> tuple[Histories, FloatArray]:
+def recent_part(histories: Histories, decay: float) -> tuple[Histories, Float32Array]:
     """The entries that count when a user is scored, and ``(entries,)`` how much each counts.
 
     That is the strength of an entry, times `decay` for each moment of the user after it. What is
@@ -103,7 +103,7 @@ def recent_part(histories: Histories, decay: float) -> tuple[Histories, FloatArr
     return keep_entries(histories, near), weight
 
 
-def _moments(histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _moments(histories: Histories) -> tuple[Int64Array, Int64Array]:
     """Running number of distinct (user, time) pairs, and that of each user's last entry."""
     entries = len(histories.items)
     new = np.ones(entries, dtype=bool)
@@ -115,7 +115,7 @@ def _moments(histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return running, running[last] if entries else np.zeros(histories.users, dtype=np.int64)
 
 
-def moments(histories: Histories) -> IntArray:
+def moments(histories: Histories) -> Int32Array:
     """``(entries,)`` number of the distinct moment of the user, from 0 for the oldest."""
     running, _ = _moments(histories)
     first = np.minimum(histories.indptr[:-1], max(len(running) - 1, 0))
@@ -123,9 +123,7 @@ def moments(histories: Histories) -> IntArray:
     return np.asarray(running - np.repeat(base, np.diff(histories.indptr)), dtype=np.int32)
 
 
-def _take(
-    histories: Histories, entries: NDArray[np.integer], indptr: NDArray[np.int64]
-) -> Histories:
+def _take(histories: Histories, entries: IntegerArray, indptr: Int64Array) -> Histories:
     return Histories(
         indptr=indptr,
         items=histories.items[entries],

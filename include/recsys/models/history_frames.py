@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from recsys import schema
-from recsys.models.base import Histories, TimeArray
+from recsys.arrays import Int64Array
+from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes
 
 
@@ -32,7 +33,7 @@ def histories_from_frame(
     )
 
 
-def seconds(timestamps: pd.Series) -> TimeArray:
+def seconds(timestamps: pd.Series) -> Int64Array:
     """Aware time stamps as whole seconds since 1970 UTC."""
     naive = timestamps.dt.tz_convert("UTC").dt.tz_localize(None)
     return naive.to_numpy().astype("datetime64[s]").astype(np.int64)

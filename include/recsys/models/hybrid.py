@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import Float32Array, Int32Array, Int64Array
 from recsys.errors import InputError
 from recsys.models.als import Als, Trainer
-from recsys.models.base import FloatArray, Histories, Model, Progress, TimeArray
+from recsys.models.base import Histories, Model, Progress
 from recsys.models.histories import steps_from_end, strength, user_rows
 from recsys.models.item_knn import ItemKnn
 from recsys.models.popularity import RecentPopularity
@@ -52,8 +52,8 @@ class Hybrid:
             name: family.create(parameters.get(name, {}), seed)
             for name, family in COMPONENTS.items()
         }
-        self._content: FloatArray | None = None
-        self._novelty: FloatArray = np.zeros(0, dtype=np.float32)
+        self._content: Float32Array | None = None
+        self._novelty: Float32Array = np.zeros(0, dtype=np.float32)
 
     @classmethod
     def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
@@ -85,7 +85,7 @@ class Hybrid:
             **{name: model.hyperparameters for name, model in self._components.items()},
         }
 
-    def use_content(self, vectors: FloatArray | None) -> Self:
+    def use_content(self, vectors: Float32Array | None) -> Self:
         """Use ``(items, dimensions)`` normalised text vectors; a product without has zeros."""
         self._content = vectors
         return self
@@ -111,10 +111,12 @@ class Hybrid:
             self._components[name].fit(histories, items, progress)
         return self.count_purchases(histories, items)
 
-    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+    def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:
         return self.blend(self.component_scores(histories, now))
 
-    def component_scores(self, histories: Histories, now: int | TimeArray) -> dict[str, FloatArray]:
+    def component_scores(
+        self, histories: Histories, now: int | Int64Array
+    ) -> dict[str, Float32Array]:
         """Normalised ``(users, items)`` scores of each component that has a weight."""
         parts = {
             name: normalised(self._components[name].score(histories, now), histories)
@@ -125,14 +127,14 @@ class Hybrid:
         return parts
 
     def blend(
-        self, parts: Mapping[str, FloatArray], items: NDArray[np.int32] | None = None
-    ) -> FloatArray:
+        self, parts: Mapping[str, Float32Array], items: Int32Array | None = None
+    ) -> Float32Array:
         """The weighted sum of `component_scores`.
 
         `items` says which products the columns of each row are, if they are not all in order.
         """
         novelty = self._novelty if items is None else self._novelty[items]
-        total: FloatArray | None = None
+        total: Float32Array | None = None
         for name, scores in parts.items():
             weight: Any = np.float32(self._weights[name])
             weighted = scores * (weight * novelty if name == CONTENT else weight)
@@ -140,7 +142,7 @@ class Hybrid:
         assert total is not None  # one component always has a weight
         return total
 
-    def similar(self, item: int) -> FloatArray:
+    def similar(self, item: int) -> Float32Array:
         total = np.zeros(len(self._novelty), dtype=np.float32)
         for name in self._used():
             if name != RecentPopularity.model_type:
@@ -180,7 +182,7 @@ class Hybrid:
     def _used(self) -> list[str]:
         return [name for name in self._components if self._weights[name] > 0]
 
-    def _content_scores(self, content: FloatArray, histories: Histories) -> FloatArray:
+    def _content_scores(self, content: Float32Array, histories: Histories) -> Float32Array:
         weight = _CONTENT_DECAY ** steps_from_end(histories) * strength(histories)
         profile = np.zeros((histories.users, content.shape[1]), dtype=np.float32)
         asked = np.flatnonzero(np.diff(histories.indptr))  # a sum of nothing is not one to NumPy
@@ -189,7 +191,7 @@ class Hybrid:
         return normalised(profile @ content.T, histories)
 
 
-def normalised(scores: FloatArray, histories: Histories) -> FloatArray:
+def normalised(scores: Float32Array, histories: Histories) -> Float32Array:
     """`scores` ``(users, items)`` cut off at zero and divided by the largest of each row.
 
     The largest among the products that the user does not know: those of the history would

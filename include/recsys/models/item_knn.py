@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from recsys.models.base import FloatArray, Histories, Progress, TimeArray
+from recsys.arrays import Float32Array, Int64Array
+from recsys.models.base import Histories, Progress
 from recsys.models.histories import recent_part
 from recsys.models.parameters import ItemKnnParameters, parse_parameters
 from recsys.models.sparse_rows import SparseRows
@@ -45,11 +46,11 @@ class ItemKnn:
             progress(1, {"transitions": float(len(self._transitions.values))})
         return self
 
-    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+    def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:
         recent, weight = recent_part(histories, self._parameters.history_decay)
         return self._transitions.weighted_sums(recent.indptr, recent.items, weight)
 
-    def similar(self, item: int) -> FloatArray:
+    def similar(self, item: int) -> Float32Array:
         return self._transitions.row(item)
 
     def save(self, folder: Path) -> None:

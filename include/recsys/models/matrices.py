@@ -3,11 +3,12 @@
 import numpy as np
 from scipy import sparse
 
-from recsys.models.base import FloatArray, Histories
+from recsys.arrays import Float32Array
+from recsys.models.base import Histories
 
 
 def interaction_matrix(
-    histories: Histories, items: int, values: FloatArray | None = None
+    histories: Histories, items: int, values: Float32Array | None = None
 ) -> sparse.csr_matrix:
     """``(users, items)`` CSR matrix; repeated products are summed. Values default to one."""
     data = np.ones(len(histories.items), dtype=np.float32) if values is None else values

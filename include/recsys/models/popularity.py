@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recsys.models.base import FloatArray, Histories, IntArray, Progress, TimeArray
+from recsys.arrays import Float32Array, Float64Array, Int32Array, Int64Array
+from recsys.models.base import Histories, Progress
 from recsys.models.parameters import parse_parameters
 from recsys.models.storage import (
     ArtifactError,
@@ -34,7 +34,7 @@ class Popularity:
     model_type: ClassVar[str] = "popularity"
 
     def __init__(self) -> None:
-        self._counts: FloatArray = np.zeros(0, dtype=np.float32)
+        self._counts: Float32Array = np.zeros(0, dtype=np.float32)
 
     @classmethod
     def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
@@ -49,10 +49,10 @@ class Popularity:
         self._counts = np.bincount(histories.items, minlength=items).astype(np.float32)
         return self
 
-    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+    def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:
         return np.tile(self._counts, (histories.users, 1))
 
-    def similar(self, item: int) -> FloatArray:
+    def similar(self, item: int) -> Float32Array:
         return self._counts.copy()
 
     def save(self, folder: Path) -> None:
@@ -96,13 +96,13 @@ class RecentPopularity:
         self._set(histories.items[order], histories.times[order], histories.weight[order], items)
         return self
 
-    def score(self, histories: Histories, now: int | TimeArray) -> FloatArray:
+    def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:
         users = histories.users
         if isinstance(now, int) or np.ndim(now) == 0:
             return np.tile(self.at(int(now)), (users, 1))
         return self._at_each(np.asarray(now, dtype=np.int64))
 
-    def at(self, now: int) -> FloatArray:
+    def at(self, now: int) -> Float32Array:
         """``(items,)`` popularity at the time `now`, of what happened before it."""
         if self._latest is not None and now > self._latest[0]:
             # Later than everything known: only the scale changes, and the order does not.
@@ -113,7 +113,7 @@ class RecentPopularity:
             self._items[:upto], weights=self._weight[:upto] * np.exp2(-age), minlength=self._count
         ).astype(np.float32)
 
-    def similar(self, item: int) -> FloatArray:
+    def similar(self, item: int) -> Float32Array:
         last = int(self._times[-1]) + 1 if len(self._times) else 0
         return self.at(last).copy()
 
@@ -135,14 +135,14 @@ class RecentPopularity:
         model._set(items, times, read_array(folder, "weight", np.float32, 1), count)
         return model
 
-    def _set(self, items: IntArray, times: TimeArray, weight: FloatArray, count: int) -> None:
+    def _set(self, items: Int32Array, times: Int64Array, weight: Float32Array, count: int) -> None:
         self._items, self._times, self._weight, self._count = items, times, weight, count
-        self._latest: tuple[int, FloatArray] | None = None
+        self._latest: tuple[int, Float32Array] | None = None
         if len(times):
             last = int(times[-1])
             self._latest = (last, self.at(last + 1))
 
-    def _at_each(self, now: TimeArray) -> FloatArray:
+    def _at_each(self, now: Int64Array) -> Float32Array:
         """``(users, items)``: a running sum over time, read off at each user's moment."""
         order = np.argsort(now, kind="stable")
         half_life = DAY * self._parameters.half_life_days
@@ -152,7 +152,7 @@ class RecentPopularity:
         slot = np.searchsorted(now[order], self._times, side="right")
         used = slot < len(now)
         cells = slot[used] * self._count + self._items[used]
-        sums: NDArray[np.float64] = np.bincount(
+        sums: Float64Array = np.bincount(
             cells, weights=(self._weight * growth)[used], minlength=len(now) * self._count
         ).astype(np.float64)
         sums = sums.reshape(len(now), self._count)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recsys.models.base import FloatArray, IntArray
+from recsys.arrays import Float32Array, Int32Array, Int64Array
 
 _CELLS_AT_ONCE = 1 << 18
 """Largest number of cells of a temporary array: 2 MB."""
@@ -29,9 +28,9 @@ class SparseRows:
         ``(cells,)`` float32.
     """
 
-    starts: NDArray[np.int64]
-    columns: IntArray
-    values: FloatArray
+    starts: Int64Array
+    columns: Int32Array
+    values: Float32Array
 
     @classmethod
     def empty(cls) -> Self:
@@ -54,15 +53,15 @@ class SparseRows:
             return "a cell lies in a column that does not exist"
         return None
 
-    def row(self, number: int) -> FloatArray:
+    def row(self, number: int) -> Float32Array:
         """``(size,)`` one row with its zeros."""
         cells = slice(self.starts[number], self.starts[number + 1])
         dense = np.bincount(self.columns[cells], weights=self.values[cells], minlength=self.size)
         return dense.astype(np.float32)
 
     def weighted_sums(
-        self, indptr: NDArray[np.int64], rows: IntArray, weights: FloatArray
-    ) -> FloatArray:
+        self, indptr: Int64Array, rows: Int32Array, weights: Float32Array
+    ) -> Float32Array:
         """``(sums, size)``: sum ``s`` is that of the `rows` ``indptr[s]:indptr[s + 1]``, each
         times its weight."""
         sums = np.empty((len(indptr) - 1, self.size), dtype=np.float32)
@@ -73,7 +72,7 @@ class SparseRows:
             sums[first : first + at_once] = self._sums(np.diff(bounds), rows[part], weights[part])
         return sums
 
-    def _sums(self, counts: NDArray[np.int64], rows: IntArray, weights: FloatArray) -> FloatArray:
+    def _sums(self, counts: Int64Array, rows: Int32Array, weights: Float32Array) -> Float32Array:
         """The same for so few sums, of `counts` rows each, that the memory does not matter."""
         starts = self.starts[rows]
         lengths = self.starts[rows + 1] - starts

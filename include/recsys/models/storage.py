@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import AnyArray
 from recsys.errors import InputError
 
 PARAMETERS_FILE = "parameters.json"
@@ -17,7 +17,7 @@ class ArtifactError(InputError):
     """A stored model is missing, incomplete, changed or not sound; the text says which file."""
 
 
-def write_array(folder: Path, name: str, array: NDArray[Any]) -> None:
+def write_array(folder: Path, name: str, array: AnyArray) -> None:
     """Write ``<folder>/<name>.npy``. Raises `ArtifactError` for NaN, infinities or objects."""
     if array.dtype.kind not in "fiub":
         raise ArtifactError(f"{name}: arrays of type {array.dtype} are not stored")
@@ -26,7 +26,7 @@ def write_array(folder: Path, name: str, array: NDArray[Any]) -> None:
     np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
 
 
-def read_array(folder: Path, name: str, dtype: type[np.generic], dimensions: int) -> NDArray[Any]:
+def read_array(folder: Path, name: str, dtype: type[np.generic], dimensions: int) -> AnyArray:
     """Memory-map ``<folder>/<name>.npy``.
 
     Raises `ArtifactError` if it is missing, unreadable, or of another type or shape.

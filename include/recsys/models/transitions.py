@@ -4,9 +4,9 @@ Apart from the model, because this needs SciPy and scoring does not.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.arrays import BoolArray, Float64Array, Int32Array
 from recsys.models.base import Histories
 from recsys.models.histories import moments, strength, user_rows
 from recsys.models.parameters import ItemKnnParameters
@@ -60,9 +60,9 @@ def count_transitions(
 
 
 def _counts(
-    weight: NDArray[np.float64],
-    pairs: tuple[NDArray[np.int32], NDArray[np.int32]],
-    chosen: NDArray[np.bool_],
+    weight: Float64Array,
+    pairs: tuple[Int32Array, Int32Array],
+    chosen: BoolArray,
     shape: tuple[int, int],
 ) -> sparse.csr_matrix:
     first, second = pairs

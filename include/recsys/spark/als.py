@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
+from recsys.arrays import Float32Array
 from recsys.data.config import Engine
 from recsys.models.als import AlsParameters, Trainer
-from recsys.models.base import FloatArray
 from recsys.settings import Settings
 from recsys.spark.config import SparkConfig, load_spark_config
 from recsys.spark.session import spark_session
@@ -41,7 +41,7 @@ def als_trainer(engine: Engine, settings: Settings) -> Iterator[Trainer | None]:
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
 
-        def train(matrix: sparse.csr_matrix, parameters: AlsParameters, seed: int) -> FloatArray:
+        def train(matrix: sparse.csr_matrix, parameters: AlsParameters, seed: int) -> Float32Array:
             session = stack.enter_context(spark_session(spark, folder / "spark"))
             entries = folder / "entries"
             shutil.rmtree(entries, ignore_errors=True)
@@ -72,7 +72,7 @@ def _item_factors(
     parameters: AlsParameters,
     seed: int,
     spark: SparkConfig,
-) -> FloatArray:
+) -> Float32Array:
     """``(items, factors)``; zeros for an item without entries."""
     from pyspark.ml.recommendation import ALS
 

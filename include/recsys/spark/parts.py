@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.arrays import AnyArray
 from recsys.data.dataset import Entries, Tally
 from recsys.data.families import SharedEvents
 
@@ -35,7 +35,7 @@ def write_entries(entries: Entries, path: Path) -> None:
 def read_entries(path: Path) -> Entries:
     """Read what `write_entries` wrote."""
     with np.load(path, allow_pickle=False) as stored:
-        arrays: dict[str, NDArray[Any]] = dict(stored)
+        arrays: dict[str, AnyArray] = dict(stored)
     products = pd.Series(arrays["products"], dtype="str")
     pairs = sparse.csr_array(
         (arrays["common"], tuple(arrays["pairs"])), shape=(len(products), len(products))
@@ -54,5 +54,5 @@ def read_entries(path: Path) -> Entries:
     )
 
 
-def _value(array: NDArray[Any]) -> Any:
+def _value(array: AnyArray) -> Any:
     return array if array.ndim else array.item()

@@ -7,10 +7,9 @@ component and the answers themselves stand for the whole shop.
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.arrays import BoolArray, Float32Array, Int32Array
 from recsys.evaluation.ranking import BLOCK, HeldOut, Ranks, rank_among, user_of_target
-from recsys.models.base import FloatArray
 from recsys.models.histories import user_range, user_rows
 from recsys.models.hybrid import Hybrid
 
@@ -45,7 +44,7 @@ class BlendTrials:
 
     def _read(
         self, model: Hybrid, start: int, stop: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.bool_], dict[str, FloatArray]]:
+    ) -> tuple[Int32Array, BoolArray, dict[str, Float32Array]]:
         """Candidates of the users, which of them do not count, and their scores."""
         histories = user_range(self._questions.histories, start, stop)
         parts = model.component_scores(histories, self._questions.now[start:stop])
@@ -56,7 +55,7 @@ class BlendTrials:
             best = min(_BEST, scores.shape[1] - 1)
             candidates.append(np.argpartition(-scores, best, axis=1)[:, :best].astype(np.int32))
         items = np.concatenate(candidates, axis=1)
-        chosen: Mapping[str, FloatArray] = {
+        chosen: Mapping[str, Float32Array] = {
             name: np.take_along_axis(scores, items, axis=1) for name, scores in parts.items()
         }
         known = next(iter(chosen.values())) < 0
@@ -64,13 +63,13 @@ class BlendTrials:
         return items, known | _repeated(items), kept
 
 
-def _columns_of_targets(questions: HeldOut) -> NDArray[np.int32]:
+def _columns_of_targets(questions: HeldOut) -> Int32Array:
     """A user's targets are the first candidates, in their order."""
     first = np.repeat(questions.indptr[:-1], np.diff(questions.indptr))
     return (np.arange(len(questions.targets)) - first).astype(np.int32)
 
 
-def _padded_targets(questions: HeldOut, start: int, stop: int) -> NDArray[np.int32]:
+def _padded_targets(questions: HeldOut, start: int, stop: int) -> Int32Array:
     """``(users, most)`` targets, each row filled up with its first."""
     sizes = np.diff(questions.indptr)
     place = np.arange(int(sizes.max()))
@@ -78,7 +77,7 @@ def _padded_targets(questions: HeldOut, start: int, stop: int) -> NDArray[np.int
     return questions.targets[questions.indptr[start:stop, None] + entry]
 
 
-def _repeated(items: NDArray[np.int32]) -> NDArray[np.bool_]:
+def _repeated(items: Int32Array) -> BoolArray:
     """Cells whose item stands further left in the row already."""
     order = np.argsort(items, axis=1, kind="stable")
     ordered = np.take_along_axis(items, order, axis=1)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from recsys.arrays import Float32Array
 from recsys.content.embeddings import current_embeddings
-from recsys.models.base import FloatArray
 from recsys.settings import Settings
 
 
@@ -16,7 +16,7 @@ class ContentVectors:
     """``(items, dimensions)`` vectors, zeros for a product without, and the set they are of."""
 
     set_id: str
-    vectors: FloatArray
+    vectors: Float32Array
 
 
 def content_vectors(settings: Settings, item_ids: Sequence[str]) -> ContentVectors | None:

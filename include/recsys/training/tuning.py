@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys.arrays import Float32Array
 from recsys.evaluation.metrics import metrics_per_user
 from recsys.evaluation.ranking import (
     HeldOut,
@@ -16,7 +17,7 @@ from recsys.evaluation.ranking import (
     take_questions,
 )
 from recsys.models.als import Als, Trainer
-from recsys.models.base import FloatArray, Histories, Model
+from recsys.models.base import Histories, Model
 from recsys.models.bpr import Bpr
 from recsys.models.families import create_model, family_of
 from recsys.models.hybrid import COMPONENTS, CONTENT, DEFAULT_WEIGHTS, Hybrid
@@ -99,7 +100,7 @@ class Problem:
     validation: HeldOut
     items: int
     seed: int
-    content: FloatArray | None = None
+    content: Float32Array | None = None
     trainer: Trainer | None = None
 
     def fit(self, model_type: str, parameters: Mapping[str, Any]) -> Model:

@@ -1,0 +1,28 @@
+"""Names for NumPy arrays by what their cells are: one name for each kind, used everywhere.
+
+Shapes are told in the docstrings of those who take and give them.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array: TypeAlias = NDArray[np.float32]
+"""Scores, factors, weights: what is stored and served."""
+Float64Array: TypeAlias = NDArray[np.float64]
+"""What statistics are computed in."""
+Int8Array: TypeAlias = NDArray[np.int8]
+Int32Array: TypeAlias = NDArray[np.int32]
+"""Columns: numbers of products."""
+Int64Array: TypeAlias = NDArray[np.int64]
+"""Times in seconds since 1970, offsets, counts, row numbers."""
+UInt8Array: TypeAlias = NDArray[np.uint8]
+UInt64Array: TypeAlias = NDArray[np.uint64]
+"""Hashes."""
+IntegerArray: TypeAlias = NDArray[np.integer]
+"""Whole numbers of any width."""
+BoolArray: TypeAlias = NDArray[np.bool_]
+ObjectArray: TypeAlias = NDArray[np.object_]
+"""Python's strings."""
+AnyArray: TypeAlias = NDArray[Any]
