@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys import schema
 from recsys.arrays import BoolArray, Float64Array, Int32Array, Int64Array
-from recsys.data.columns import Columns
+from recsys.data.shown import Columns
 from recsys.text import fold
 
 Value = TypeVar("Value", bound=Hashable)

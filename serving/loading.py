@@ -11,7 +11,7 @@ import numpy as np
 
 from recsys import schema
 from recsys.content.embeddings import current_embeddings, current_set_id
-from recsys.data.columns import Columns, ColumnsError
+from recsys.data.shown import Columns, ShownError
 from recsys.data.versions import current_version, published_folder
 from recsys.errors import InputError
 from recsys.models.artifacts import Artifact, load_artifact
@@ -156,7 +156,7 @@ def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
         if not set(item_ids).isdisjoint(products[schema.PRODUCT]):
             return build_catalogue(item_ids, products, source)
         logger.warning("The published catalogue shares no product with the model | %s", source)
-    own = artifact.product_columns(schema.SHOWN_OF_PRODUCTS)
+    own = artifact.shown_products()
     return build_catalogue(item_ids, own, artifact.model_id)
 
 
@@ -164,8 +164,8 @@ def _published_catalogue(settings: Settings) -> tuple[Columns, str] | None:
     """Columns of the newest catalogue and its version, None if nothing is published."""
     try:
         version = current_version(settings)
-        return version.product_columns(schema.SHOWN_OF_PRODUCTS), version.version_id
-    except ColumnsError:
+        return version.shown_products(), version.version_id
+    except ShownError:
         raise  # a damaged catalogue is not as good as none
     except (InputError, OSError) as error:
         # As text: an exception kept in a log record keeps the frames that hold the snapshot.

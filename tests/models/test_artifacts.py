@@ -10,6 +10,7 @@ from recsys.models.artifacts import Artifact, load_artifact, save_artifact
 from recsys.models.histories import take_users
 from recsys.models.popularity import RecentPopularity
 from recsys.models.storage import ArtifactError
+from recsys.publishing import sha256_of
 from tests.models.shop import ITEMS, START, USERS, taste_histories
 
 ITEM_IDS = [f"p{item}" for item in range(ITEMS)]
@@ -109,8 +110,19 @@ def test_sizes_that_disagree_are_refused(tmp_path):
 def test_the_products_of_the_time_can_be_read(tmp_path):
     products = pd.DataFrame({"product_id": ITEM_IDS, "brand": "B", "colour": "red"})
     artifact = load_artifact(save(tmp_path / "als_1", products=products))
-    read = artifact.product_columns(["brand", "price"])
-    assert read == {"product_id": ITEM_IDS, "brand": ["B"] * ITEMS}
+    assert artifact.shown_products() == {"product_id": ITEM_IDS, "brand": ["B"] * ITEMS}
+
+
+def test_an_artifact_from_before_the_shown_products_opens_as_it_is(saved):
+    """It has a table in their place."""
+    expected = load_artifact(saved).shown_products()
+    (saved / "shown_products.jsonl").unlink()
+    pd.DataFrame(expected).to_parquet(saved / "products.parquet", index=False)
+    manifest = json.loads((saved / "manifest.json").read_text())
+    del manifest["sha256"]["shown_products.jsonl"]
+    manifest["sha256"]["products.parquet"] = sha256_of(saved / "products.parquet")
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    assert load_artifact(saved).shown_products() == expected
 
 
 def test_products_in_another_order_are_refused(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from recsys.data.columns import ColumnsError
+from recsys.data.shown import ShownError, write_shown
 from recsys.data.staging import open_segments, segment_lines
 from recsys.settings import Settings
 from serving.app import create_app
@@ -189,12 +189,12 @@ def test_a_damaged_catalogue_is_refused_with_its_name(
     settings: Settings, client: TestClient, admin: dict[str, str]
 ):
     publish_products(settings, [])
-    (settings.processed / "products.parquet").write_text("not a table")
-    with pytest.raises(ColumnsError):
+    (settings.processed / "shown_products.jsonl").write_text("not a table")
+    with pytest.raises(ShownError):
         client.app.state.service.engine.follow_catalogue()
     answer = client.post("/reload_model", json={"model_id": "als_1"}, headers=admin)
     assert answer.status_code == 409
-    assert "products.parquet: cannot be read" in answer.json()["detail"]
+    assert "shown_products.jsonl: cannot be read" in answer.json()["detail"]
     assert ids(client.post("/recommend", json={"user_id": 1}).json())
     assert client.get("/model_info").json()["catalogue_version"] == "als_1"
 
@@ -203,7 +203,7 @@ def publish_products(settings: Settings, unavailable: list[int]) -> None:
     """A data version of which only the manifest and the catalogue matter here."""
     folder = settings.versions / "v_newer"
     folder.mkdir(parents=True)
-    products(unavailable=tuple(unavailable)).to_parquet(folder / "products.parquet")
+    write_shown(folder / "shown_products.jsonl", products(unavailable=tuple(unavailable)))
     (folder / "manifest.json").write_text(json.dumps({"schema_version": 1, "files": {}}))
     settings.processed.symlink_to("versions/v_newer")
 

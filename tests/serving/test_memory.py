@@ -99,7 +99,7 @@ def ask_everything(address: str) -> None:
 
 
 def publish(settings: Settings) -> None:
-    """A newer catalogue, in which only the manifest and the products matter here."""
+    """A newer catalogue, written before there were shown products: the table has to be read."""
     folder = settings.versions / "v_newer"
     folder.mkdir(parents=True)
     products(unavailable=(9,)).to_parquet(folder / "products.parquet")

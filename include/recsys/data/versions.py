@@ -8,7 +8,7 @@ Both belong to the store (`recsys.storage`). In a bucket, the pointer is an obje
 state root holds copies of the versions that this machine has read.
 
 pandas and SciPy are imported by the methods that return what is theirs: the service pins a
-version, takes a few columns of one table (`PublishedVersion.product_columns`) and carries neither.
+version, takes what it shows of products (`PublishedVersion.shown_products`) and carries neither.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys import schema
-from recsys.data.columns import Columns, read_columns
+from recsys.data.shown import Columns, read_shown
 from recsys.errors import InputError
 from recsys.publishing import sha256_of
 from recsys.settings import Settings
@@ -106,12 +106,13 @@ class PublishedVersion:
 
         return pd.read_parquet(self.path / schema.PRODUCTS_FILE)
 
-    def product_columns(self, names: Sequence[str]) -> Columns:
-        """Some columns of `products`, for a process that must not carry pandas.
+    def shown_products(self) -> Columns:
+        """The columns of `products` that the service shows, for a process without pandas.
 
-        Raises like `recsys.data.columns.read_columns`.
+        Raises like `recsys.data.shown.read_shown`.
         """
-        return read_columns(self.path / schema.PRODUCTS_FILE, names)
+        entry = self.manifest["files"].get(schema.SHOWN_FILE, {})
+        return read_shown(self.path, entry.get("sha256"))
 
     def popularity(self) -> NDArray[np.float64]:
         """``(products,)`` number of training rows of each product."""

@@ -23,6 +23,7 @@ from recsys import schema
 from recsys.data.dataset import SEGMENT, Dataset
 from recsys.data.events import distinct_texts, one_chunk
 from recsys.data.hashing import bytes_of
+from recsys.data.shown import write_shown
 from recsys.publishing import sha256_of, write_json, write_text
 
 ROW_KEYS_FILE = "row_keys.npy"
@@ -65,7 +66,9 @@ class VersionFiles(AbstractContextManager["VersionFiles"]):
         named = len(dataset.user_ids) + len(dataset.item_ids)
         self._add(schema.MATRIX_FILE, matrix.shape[0], _matrix(matrix))
         self._add(schema.MAPPINGS_FILE, named, _json(mappings))
-        self._add(schema.PRODUCTS_FILE, len(dataset.products), _parquet(dataset.products))
+        products = dataset.products
+        self._add(schema.PRODUCTS_FILE, len(products), _parquet(products))
+        self._add(schema.SHOWN_FILE, len(products), lambda path: write_shown(path, products))
         self._add(schema.POPULARITY_FILE, len(dataset.popularity), _array(dataset.popularity))
         self._add(schema.STATS_FILE, 1, lambda path: write_json(path, dataset.stats))
         (self._folder / schema.EMBEDDINGS_FOLDER).symlink_to(_EMBEDDINGS_LINK)

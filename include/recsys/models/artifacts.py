@@ -8,7 +8,7 @@
     users/               ids.npy + offsets.npy: user ids in order of their bytes
     histories/           what those users did (`recsys.models.base.Histories`)
     popularity.npy       (items,) float32, the fallback's scores
-    products.parquet     what a recommendation shows, one row a column
+    shown_products.jsonl what a recommendation shows (`recsys.data.shown`), in column order
     evaluation.json      all figures; learning_curve.png, a picture of the training
 
 Arrays are NumPy files that are memory-mapped; nothing is pickled.
@@ -25,7 +25,7 @@ import numpy as np
 
 from recsys import schema
 from recsys.arrays import Float32Array, Int64Array, UInt8Array
-from recsys.data.columns import Columns, read_columns
+from recsys.data.shown import Columns, read_shown, write_shown
 from recsys.models.base import Histories, Model
 from recsys.models.families import family_of
 from recsys.models.histories import take_users
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 _ITEM_IDS = "item_ids.json"
-_PRODUCTS = "products.parquet"
 _HISTORY_ARRAYS: dict[str, type[np.generic]] = {
     "indptr": np.int64,
     "items": np.int32,
@@ -122,17 +121,16 @@ class Artifact:
         position = self.user_ids.position(user_id)
         return None if position is None else take_users(self.histories, np.array([position]))
 
-    def product_columns(self, names: Sequence[str]) -> Columns:
-        """Columns of the products as they were when the model was trained, one row a column of the
-        model: product_id, product_name, brand, category, price, family_id, available.
+    def shown_products(self) -> Columns:
+        """The products as they were when the model was trained, one row a column of the model:
+        product_id, product_name, brand, category, price, family_id, available.
 
         Read when asked for: who serves the shop's newer catalogue never needs them.
 
-        Raises like `recsys.data.columns.read_columns`, and `ArtifactError` if the rows are not in
-        the order of `item_ids`.
+        Raises like `recsys.data.shown.read_shown`, and `ArtifactError` if the rows are not in the
+        order of `item_ids`.
         """
-        needed = list(dict.fromkeys([schema.PRODUCT, *names]))
-        columns = read_columns(self.path / _PRODUCTS, needed)
+        columns = read_shown(self.path)
         _check_products(columns.get(schema.PRODUCT, []), self.item_ids)
         return columns
 
@@ -179,7 +177,7 @@ def save_artifact(
         (folder / _ITEM_IDS).write_text(
             json.dumps(list(item_ids), ensure_ascii=False), encoding="utf-8"
         )
-        products.to_parquet(folder / _PRODUCTS, index=False)
+        write_shown(folder / schema.SHOWN_FILE, products)
         for name, content in (attachments or {}).items():
             (folder / name).write_bytes(content)
         full = {
