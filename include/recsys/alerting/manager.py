@@ -68,6 +68,7 @@ class AlertManager:
     --------
     >>> manager = AlertManager()
     >>> manager.send_alert("high_latency", "Average latency exceeded 200ms", severity="warning")
+    {'log': 'sent', 'email': 'not set up'}
     """
 
     def __init__(

@@ -77,8 +77,8 @@ def detect_interaction_drift(
     >>> old = {"interactions": 4000, "users": 3500, "days": 28}
     >>> new = {"interactions": 700, "users": 610, "new_users": 450, "days": 7}
     >>> result = detect_interaction_drift(old, new)
-    >>> result["drift_detected"], result["volume_change_pct"], round(result["new_users_pct"], 1)
-    (True, -30.0, 73.8)
+    >>> result["drift_detected"], round(result["volume_change_pct"]), round(result["new_users_pct"])
+    (True, -30, 74)
     """
     old, new = _checked(historical_stats, "historical_stats"), _checked(new_stats, "new_stats")
     if ("days" in old) != ("days" in new):
