@@ -26,8 +26,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "include"))
 
-from recsys.content.config import ContentConfig  # noqa: E402
+from recsys.content import ContentConfig  # noqa: E402
 from recsys.content.product_texts import (  # noqa: E402
+    BOILERPLATE_SHARE,
+    MAX_CHARACTERS,
+    NAME_REPEATS,
     find_boilerplate,
     product_texts,
     split_sentences,
@@ -131,23 +134,21 @@ def main() -> None:
     products, rows = read_shop(parser.parse_args().shop)
     config = load_settings().read_config("content.yaml", ContentConfig)
     purchases = Purchases(products, rows)
-    boilerplate = find_boilerplate(
-        split_sentences(products["description"]), config.boilerplate_share
-    )
+    boilerplate = find_boilerplate(split_sentences(products["description"]), BOILERPLATE_SHARE)
 
     def texts(repeats: int) -> list[str]:
         return product_texts(
             products,
             config.text_fields,
             boilerplate,
-            max_characters=config.max_characters,
+            max_characters=MAX_CHARACTERS,
             name_repeats=repeats,
         ).tolist()
 
-    told = texts(config.catalog_static.name_repeats)
-    model = fit_static(told, config.catalog_static)
+    told = texts(NAME_REPEATS)
+    model = fit_static(told)
     static = model.encode(told)
-    plain = fit_static(told, config.catalog_static, with_folded=False)
+    plain = fit_static(told, with_folded=False)
     unfolded = plain.encode(told)
     tfidf = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+")
     words = tfidf.fit_transform(texts(1)).astype(np.float32).toarray()

@@ -59,7 +59,7 @@ def make_products(source: Path, count: int, seed: int = 0) -> pd.DataFrame:
 def run_once(products: Path, home: Path) -> dict[str, float]:
     """One job run, in this process."""
     started, cpu = time.perf_counter(), time.process_time()
-    from recsys.content.config import ContentConfig
+    from recsys.content import ContentConfig
     from recsys.content.job import embed_products
     from recsys.settings import Settings
 

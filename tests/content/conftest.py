@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from recsys import schema
-from recsys.content.config import ContentConfig
+from recsys.content import ContentConfig
 
 KINDS = {
     "Kem Chống Nắng": "bảo vệ da khỏi tia UV, chỉ số chống nắng cao",
@@ -41,5 +41,4 @@ def shop() -> pd.DataFrame:
 def config() -> ContentConfig:
     return ContentConfig(
         text_fields=("product_name", "brand", "category", "attributes", "description"),
-        catalog_static={"dimensions": 32},
     )

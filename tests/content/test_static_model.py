@@ -6,14 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.content.config import StaticConfig
 from recsys.content.product_texts import product_texts
 from recsys.content.static_encoder import StaticEncoder
 from recsys.content.static_fit import fit_static, save_static
 from recsys.errors import InputError
 from recsys.text import fold, normalise
 
-CONFIG = StaticConfig(dimensions=32)
 QUERIES = [
     "kem chống nắng cho da dầu",
     "kem chong nang",
@@ -34,11 +32,11 @@ def texts(shop: pd.DataFrame) -> list[str]:
 
 @pytest.fixture
 def encoder(texts: list[str]) -> StaticEncoder:
-    return fit_static(texts, CONFIG)
+    return fit_static(texts)
 
 
 def test_fitting_twice_gives_the_same_bits_in_any_order(texts: list[str]) -> None:
-    first, second = fit_static(texts, CONFIG), fit_static(texts[::-1], CONFIG)
+    first, second = fit_static(texts), fit_static(texts[::-1])
     assert first.tokenizer.to_str() == second.tokenizer.to_str()
     assert first.weights.tobytes() == second.weights.tobytes()
 
@@ -54,7 +52,7 @@ def test_one_text_gets_the_same_vector_alone_and_in_company(
     together = encoder.encode(texts)
     alone = np.concatenate([encoder.encode([text]) for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-6)
-    assert encoder.encode([]).shape == (0, 32)
+    assert encoder.encode([]).shape == (0, 384)
 
 
 def test_words_without_accents_mean_nearly_the_same(encoder: StaticEncoder) -> None:
@@ -64,20 +62,20 @@ def test_words_without_accents_mean_nearly_the_same(encoder: StaticEncoder) -> N
 
 
 def test_small_catalogues_get_vectors_of_the_same_length() -> None:
-    encoder = fit_static(["Kem dưỡng ẩm", "Sữa rửa mặt", ""], CONFIG)
-    assert encoder.encode(["Kem dưỡng ẩm"]).shape == (1, 32)
-    assert np.isfinite(fit_static(["Kem Kem"], CONFIG).weights).all()
+    encoder = fit_static(["Kem dưỡng ẩm", "Sữa rửa mặt", ""])
+    assert encoder.encode(["Kem dưỡng ẩm"]).shape == (1, 384)
+    assert np.isfinite(fit_static(["Kem Kem"]).weights).all()
 
 
 def test_a_catalogue_without_words_cannot_be_fitted() -> None:
     for texts in ([], [""], ["!!!", "…"]):
         with pytest.raises(InputError, match="no product has a text"):
-            fit_static(texts, CONFIG)
+            fit_static(texts)
 
 
 def test_large_catalogues_are_fitted_on_a_sample(texts: list[str]) -> None:
-    sampled = fit_static(texts, StaticConfig(dimensions=32, fit_products=40))
-    assert sampled.tokenizer.get_vocab_size() < fit_static(texts, CONFIG).tokenizer.get_vocab_size()
+    sampled = fit_static(texts, most=40)
+    assert sampled.tokenizer.get_vocab_size() < fit_static(texts).tokenizer.get_vocab_size()
 
 
 def test_the_library_opens_the_saved_model_and_agrees(

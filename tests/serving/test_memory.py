@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import requests
 
-from recsys.content.config import ContentConfig
+from recsys.content import ContentConfig
 from recsys.content.job import embed_products
 from recsys.models.hybrid import Hybrid
 from recsys.settings import REPOSITORY, Settings
@@ -43,7 +43,7 @@ def test_no_request_and_no_reload_brings_heavy_libraries_into_a_worker(
 ):
     add_model(settings, "als_1")
     add_model(settings, "hybrid_1", model=blend(), select=False)
-    words = ContentConfig(text_fields=("product_name", "brand"), catalog_static={"dimensions": 4})
+    words = ContentConfig(text_fields=("product_name", "brand"))
     embed_products(settings, words, products(), "v1")
     address = f"http://127.0.0.1:{free_port}"
     with running_service(settings, free_port, workers=2, catalogue_check_seconds=0.2):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from recsys.arrays import BoolArray, Float32Array
-from recsys.content.config import CATALOG_STATIC, ModelConfig
+from recsys.content import CATALOG_STATIC, ModelConfig
 from recsys.content.static_encoder import StaticEncoder
 from recsys.errors import InputError
 from recsys.publishing import sha256_of
@@ -30,7 +30,6 @@ HASHES_FILE = "text_hashes.json"
 VECTORS_FILE = "vectors.npy"
 METADATA_FILE = "metadata.json"
 MODEL_FOLDER = "model"
-INDEX_FILE = "index.usearch"
 LAYOUT = 1
 
 _ATTEMPTS = 20
@@ -92,19 +91,14 @@ class EmbeddingSet:
     def nearest(self, vector: Float32Array, k: int) -> list[tuple[str, float]]:
         """The `k` products nearest to a vector, best first, as (product id, cosine).
 
-        Products without text are left out, and a vector of zeros has no neighbours. Exact, except
-        for sets so large that they come with an index.
+        Products without text are left out, and a vector of zeros has no neighbours.
         """
         k = min(k, int(self._has_text.sum()))
         if k < 1 or not vector.any():
             return []
-        if self._index is not None:
-            rows = np.asarray(self._index.search(vector, k).keys, dtype=np.int64)
-            scores = self.vectors[rows] @ vector
-        else:
-            every = np.where(self._has_text, self.vectors @ vector, -np.inf)
-            rows = np.argpartition(-every, k - 1)[:k]
-            scores = every[rows]
+        every = np.where(self._has_text, self.vectors @ vector, -np.inf)
+        rows = np.argpartition(-every, k - 1)[:k]
+        scores = every[rows]
         order = np.lexsort((rows, -scores))
         return [
             (self.product_ids[row], float(score))
@@ -123,17 +117,9 @@ class EmbeddingSet:
     def _library_encoder(self) -> Any:
         from recsys.content.library_models import open_library_model
 
-        model = ModelConfig.model_validate(self.metadata["model_settings"])
+        stored = self.metadata["model_settings"]  # older sets name settings that are gone
+        model = ModelConfig(**{name: stored[name] for name in ModelConfig.model_fields})
         return open_library_model(model, self.path / MODEL_FOLDER)
-
-    @cached_property
-    def _index(self) -> Any:
-        file = self.path / INDEX_FILE
-        if not file.exists():
-            return None
-        from usearch.index import Index
-
-        return Index.restore(str(file), view=True)
 
 
 def current_embeddings(settings: Settings) -> EmbeddingSet | None:

@@ -19,11 +19,10 @@ import numpy as np
 import pandas as pd
 
 from recsys.arrays import Float32Array
-from recsys.content.config import CATALOG_STATIC, ContentConfig, ModelConfig
+from recsys.content import CATALOG_STATIC, ContentConfig, ModelConfig
 from recsys.content.embeddings import (
     HASHES_FILE,
     IDS_FILE,
-    INDEX_FILE,
     LAYOUT,
     METADATA_FILE,
     MODEL_FOLDER,
@@ -34,8 +33,7 @@ from recsys.content.embeddings import (
     current_embeddings,
     current_set_id,
 )
-from recsys.content.plan import Plan, make_plan, recipe_of
-from recsys.content.product_texts import used_fields
+from recsys.content.product_texts import TextWork, find_work, recipe_of, used_fields
 from recsys.content.static_encoder import StaticEncoder
 from recsys.errors import InputError
 from recsys.publishing import atomic_folder, sha256_of, write_json
@@ -106,28 +104,28 @@ def embed_products(
     with _only_run(settings):
         previous = _previous(settings)
         choice = _choose(config, used_fields(products, config.text_fields), previous, force=force)
-        plan = make_plan(products, config, choice.model, previous, force=force)
+        work = find_work(products, config, choice.model, previous, force=force)
         summary = {
             "data_version": data_version,
             "model": choice.model,
             "requested_model": config.model.name,
             "fallback_reason": choice.fallback_reason,
-            "reason": plan.reason,
-            "products": len(plan.product_ids),
-            "without_text": plan.without_text,
+            "reason": work.reason,
+            "products": len(work.product_ids),
+            "without_text": work.without_text,
             "encoded": 0,
         }
-        if previous is not None and plan.is_done(previous):
+        if previous is not None and work.is_done(previous):
             logger.info("No product text changed | set=%s", previous.set_id)
             return summary | {"set_id": previous.set_id, "seconds": _seconds(started)}
-        written = _write_set(settings, config, plan, choice, previous, summary)
+        written = _write_set(settings, config, work, choice, previous, summary)
         _prune(settings, config.keep_sets)
         logger.info(
             "Embeddings published | set=%s, model=%s, encoded=%s, products=%s",
             written["set_id"],
             choice.model,
             written["encoded"],
-            len(plan.product_ids),
+            len(work.product_ids),
         )
     return summary | written | {"seconds": _seconds(started)}
 
@@ -193,11 +191,11 @@ def _choose(
 
 
 def _encoder(
-    config: ContentConfig, plan: Plan, choice: Choice, previous: EmbeddingSet | None
+    config: ContentConfig, work: TextWork, choice: Choice, previous: EmbeddingSet | None
 ) -> Encoder:
     if choice.opened is not None:
         return choice.opened
-    if plan.reason is None and previous is not None:
+    if work.reason is None and previous is not None:
         folder = previous.path / MODEL_FOLDER
         if choice.model == CATALOG_STATIC:
             return _Static(StaticEncoder.load(folder))
@@ -208,24 +206,24 @@ def _encoder(
 
     # The import takes longer than the fit, most of which runs outside the interpreter.
     threading.Thread(target=importlib.import_module, args=("sentence_transformers",)).start()
-    return _Static(fit_static(plan.texts, config.catalog_static))
+    return _Static(fit_static(work.texts))
 
 
 def _write_set(
     settings: Settings,
     config: ContentConfig,
-    plan: Plan,
+    work: TextWork,
     choice: Choice,
     previous: EmbeddingSet | None,
     summary: dict[str, Any],
 ) -> dict[str, Any]:
     now = datetime.now(UTC)
     set_id = f"emb_{now:%Y%m%d_%H%M%S_%f}"
-    encoder = _encoder(config, plan, choice, previous)
-    vectors, encoded = _vectors(plan, encoder, previous)
+    encoder = _encoder(config, work, choice, previous)
+    vectors, encoded = _vectors(work, encoder, previous)
     target = settings.embeddings / set_id
     with atomic_folder(target) as folder:
-        if plan.reason is None and previous is not None:
+        if work.reason is None and previous is not None:
             # the files never change, so that another name for them is as good as a copy
             shutil.copytree(
                 previous.path / MODEL_FOLDER, folder / MODEL_FOLDER, copy_function=os.link
@@ -233,27 +231,25 @@ def _write_set(
         else:
             encoder.save(folder / MODEL_FOLDER)
         np.save(folder / VECTORS_FILE, vectors)
-        write_json(folder / IDS_FILE, plan.product_ids)
-        write_json(folder / HASHES_FILE, plan.hashes)
-        if len(vectors) > config.index_above:
-            _write_index(folder / INDEX_FILE, vectors)
+        write_json(folder / IDS_FILE, work.product_ids)
+        write_json(folder / HASHES_FILE, work.hashes)
         used = ModelConfig() if choice.model == CATALOG_STATIC else config.model
         facts = {
             "set_id": set_id,
             "encoded": encoded,
             "dimensions": encoder.dimensions,
-            "text_fields": plan.fields,
-            "boilerplate_sentences": len(plan.boilerplate),
-            "since_fit": plan.since_fit,
+            "text_fields": work.fields,
+            "boilerplate_sentences": len(work.boilerplate),
+            "since_fit": work.since_fit,
         }
         details = {
             "layout": LAYOUT,
             "created_at": now.isoformat(),
-            "recipe": plan.recipe,
-            "revision": _revision(encoder, plan, previous),
+            "recipe": work.recipe,
+            "revision": _revision(encoder, work, previous),
             "model_settings": used.model_dump(),
             "libraries": _libraries(),
-            "boilerplate": plan.boilerplate,
+            "boilerplate": work.boilerplate,
             "files": _hashes(folder),
         }
         write_json(folder / METADATA_FILE, summary | facts | details)
@@ -264,36 +260,25 @@ def _write_set(
 
 
 def _vectors(
-    plan: Plan, encoder: Encoder, previous: EmbeddingSet | None
+    work: TextWork, encoder: Encoder, previous: EmbeddingSet | None
 ) -> tuple[Float32Array, int]:
     """Vectors of all products, and how many texts were encoded for it: equal ones only once."""
-    vectors = np.zeros((len(plan.hashes), encoder.dimensions), dtype=np.float32)
-    kept = np.flatnonzero(plan.previous_rows >= 0)
+    vectors = np.zeros((len(work.hashes), encoder.dimensions), dtype=np.float32)
+    kept = np.flatnonzero(work.previous_rows >= 0)
     if previous is not None and len(kept):
-        vectors[kept] = previous.vectors[plan.previous_rows[kept]]
-    new = np.flatnonzero(plan.new)
+        vectors[kept] = previous.vectors[work.previous_rows[kept]]
+    new = np.flatnonzero(work.new)
     if not len(new):
         return vectors, 0
-    hashes = pd.Series(plan.hashes, dtype="str").iloc[new]
+    hashes = pd.Series(work.hashes, dtype="str").iloc[new]
     place, _ = pd.factorize(hashes)
     copies = hashes.duplicated().to_numpy()
     first = new[~copies]
     for start in range(0, len(first), _ENCODED_AT_ONCE):
         rows = first[start : start + _ENCODED_AT_ONCE]
-        vectors[rows] = encoder.encode_products(plan.texts.iloc[rows].tolist())
+        vectors[rows] = encoder.encode_products(work.texts.iloc[rows].tolist())
     vectors[new[copies]] = vectors[first[place[copies]]]
     return vectors, len(first)
-
-
-def _write_index(file: Path, vectors: Float32Array) -> None:
-    from usearch.index import Index
-
-    index = Index(ndim=vectors.shape[1], metric="cos", dtype="f16", expansion_add=64)
-    rows = np.flatnonzero(vectors.any(axis=1))
-    for start in range(0, len(rows), _ENCODED_AT_ONCE):
-        block = rows[start : start + _ENCODED_AT_ONCE]
-        index.add(block, vectors[block])
-    index.save(str(file))
 
 
 def _previous(settings: Settings) -> EmbeddingSet | None:
@@ -304,8 +289,8 @@ def _previous(settings: Settings) -> EmbeddingSet | None:
         return None
 
 
-def _revision(encoder: Encoder, plan: Plan, previous: EmbeddingSet | None) -> str | None:
-    if plan.reason is None and previous is not None:
+def _revision(encoder: Encoder, work: TextWork, previous: EmbeddingSet | None) -> str | None:
+    if work.reason is None and previous is not None:
         kept: str | None = previous.metadata["revision"]
         return kept
     return getattr(encoder, "revision", None)

@@ -14,7 +14,7 @@ import numpy as np
 import requests
 
 from recsys.arrays import Float32Array
-from recsys.content.config import ModelConfig
+from recsys.content import ModelConfig
 from recsys.content.static_encoder import normalised
 from recsys.errors import InputError
 
@@ -65,7 +65,6 @@ class LibraryEncoder:
         vectors = self.model.encode(
             segmented,
             prompt=prompt,
-            batch_size=self.config.batch_size,
             show_progress_bar=False,
             convert_to_numpy=True,
         )
@@ -108,7 +107,6 @@ def _load(source: str, config: ModelConfig, *, local: bool) -> "SentenceTransfor
 
     return SentenceTransformer(
         source,
-        device=config.device,
         revision=None if Path(source).is_dir() else config.revision,
         local_files_only=local,
         trust_remote_code=False,

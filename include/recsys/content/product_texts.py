@@ -1,22 +1,195 @@
-"""The text of each product that is embedded: chosen fields, without boilerplate."""
+"""The text of each product that is embedded, and which of these texts are new.
+
+A text is chosen fields without boilerplate; it is decided here what a run has to encode, before
+any model is touched.
+"""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recsys.arrays import BoolArray, Int64Array
+from recsys.content import CATALOG_STATIC, ContentConfig
+from recsys.content.embeddings import EmbeddingSet
+from recsys.content.static_encoder import DIMENSIONS, FIT_PRODUCTS, VOCABULARY
 from recsys.errors import InputError
-from recsys.schema import DESCRIPTION, PRODUCT_NAME
+from recsys.schema import DESCRIPTION, PRODUCT, PRODUCT_NAME
 from recsys.text_columns import normalise_series
 
+BOILERPLATE_SHARE = 0.2
+"""A sentence that stands in more of all descriptions says nothing about a product, such as the
+shop's notice about invoices."""
 MIN_BOILERPLATE_PRODUCTS = 20
 """What stands in fewer descriptions may be a line of siblings, and is kept."""
+MAX_CHARACTERS = 1_000
+"""A product's text is cut off here."""
+NAME_REPEATS = 2
+"""catalog-static is told the name so many times: it says more than any other sentence."""
+REFIT_SHARE = 0.2
+"""The model is fitted again when more of the products are new or changed since the last fit."""
+
+# Raised whenever the same configuration gives other texts or another static model than before.
+_RECIPE_VERSION = 1
+# Products whose texts are worked on at once: rewriting a text takes ten times its size.
+_BLOCK = 10_000
 
 _TAG = r"<[^<>]{1,200}>|&nbsp;"
 _SENTENCE_END = r"[.!?…]*\s*[\r\n]+\s*|[.!?…]+(?:\s+|$)"
+
+
+@dataclass(frozen=True)
+class TextWork:
+    """Texts of all products, and which of them are new.
+
+    Attributes
+    ----------
+    reason
+        Why everything is done afresh, None if the previous set is carried on.
+    texts, hashes
+        One a product.
+    previous_rows
+        ``(products,)`` row of the previous set with the same text, -1 where there is none.
+    since_fit
+        Products that were encoded since model and boilerplate were learned, this run's included.
+    """
+
+    reason: str | None
+    product_ids: list[str]
+    texts: pd.Series
+    hashes: list[str]
+    previous_rows: Int64Array
+    fields: list[str]
+    boilerplate: list[str]
+    recipe: str
+    since_fit: int
+
+    @property
+    def without_text(self) -> int:
+        return self.hashes.count("")
+
+    @property
+    def new(self) -> BoolArray:
+        """``(products,)`` whose text has to be encoded."""
+        return (self.previous_rows < 0) & (np.array(self.hashes, dtype=object) != "")
+
+    def is_done(self, previous: EmbeddingSet | None) -> bool:
+        """The previous set is the answer already."""
+        return (
+            self.reason is None
+            and previous is not None
+            and previous.product_ids == self.product_ids
+            and previous.text_hashes() == self.hashes
+        )
+
+
+def recipe_of(config: ContentConfig, fields: Sequence[str], model: str) -> str:
+    """A digest of all that shapes texts and vectors; other digest, other space."""
+    if model == CATALOG_STATIC:
+        made_by: dict[str, object] = {
+            "name": model,
+            "dimensions": DIMENSIONS,
+            "vocabulary": VOCABULARY,
+            "fit_products": FIT_PRODUCTS,
+            "name_repeats": NAME_REPEATS,
+        }
+    else:
+        made_by = config.model.model_dump(exclude={"download", "fallback"})
+    content = {
+        "version": _RECIPE_VERSION,
+        "fields": list(fields),
+        "boilerplate_share": BOILERPLATE_SHARE,
+        "max_characters": MAX_CHARACTERS,
+        "model": made_by,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def find_work(
+    products: pd.DataFrame,
+    config: ContentConfig,
+    model: str,
+    previous: EmbeddingSet | None,
+    *,
+    force: bool,
+) -> TextWork:
+    """What `model` has to encode of `products`, given the previous set."""
+    fields = used_fields(products, config.text_fields)
+    recipe = recipe_of(config, fields, model)
+    reason = _reason(previous, recipe, force=force)
+    blocks = [products.iloc[at : at + _BLOCK] for at in range(0, max(len(products), 1), _BLOCK)]
+    sentences = None
+    if DESCRIPTION in fields:
+        sentences = [split_sentences(block[DESCRIPTION]) for block in blocks]
+    write = partial(_texts, blocks, config, fields, model, sentences)
+    if reason is None and previous is not None:
+        work = _carry_on(products, write, fields, recipe, previous)
+        if work.since_fit <= REFIT_SHARE * len(products):
+            return work
+        reason = f"{work.since_fit} of {len(products)} products are new since the last fit"
+    boilerplate: list[str] = []
+    if sentences is not None:
+        boilerplate = find_boilerplate(pa.chunked_array(sentences), BOILERPLATE_SHARE)
+    texts, hashes = write(boilerplate)
+    ids = products[PRODUCT].astype("str").tolist()
+    nothing = np.full(len(products), -1, dtype=np.int64)
+    return TextWork(reason, ids, texts, hashes, nothing, fields, boilerplate, recipe, 0)
+
+
+def _carry_on(
+    products: pd.DataFrame,
+    write: Callable[[list[str]], tuple[pd.Series, list[str]]],
+    fields: list[str],
+    recipe: str,
+    previous: EmbeddingSet,
+) -> TextWork:
+    boilerplate = previous.metadata["boilerplate"]
+    texts, hashes = write(boilerplate)
+    known = pd.Series(previous.text_hashes(), dtype="str").drop_duplicates()
+    rows = pd.Index(known).get_indexer(pd.Index(hashes, dtype="str"))
+    rows = np.where(rows >= 0, known.index.to_numpy()[rows], -1).astype(np.int64)
+    ids = products[PRODUCT].astype("str").tolist()
+    work = TextWork(None, ids, texts, hashes, rows, fields, boilerplate, recipe, 0)
+    since = int(previous.metadata["since_fit"]) + int(work.new.sum())
+    return TextWork(None, ids, texts, hashes, rows, fields, boilerplate, recipe, since)
+
+
+def _reason(previous: EmbeddingSet | None, recipe: str, *, force: bool) -> str | None:
+    if force:
+        return "forced"
+    if previous is None:
+        return "no previous set"
+    if previous.metadata["recipe"] != recipe:
+        return "the model or the texts' settings changed"
+    return None
+
+
+def _texts(
+    blocks: Sequence[pd.DataFrame],
+    config: ContentConfig,
+    fields: list[str],
+    model: str,
+    sentences: Sequence[pa.ListArray] | None,
+    boilerplate: list[str],
+) -> tuple[pd.Series, list[str]]:
+    texts = pd.concat(
+        product_texts(
+            block,
+            fields,
+            boilerplate,
+            max_characters=MAX_CHARACTERS,
+            name_repeats=NAME_REPEATS if model == CATALOG_STATIC else 1,
+            sentences=None if sentences is None else sentences[number],
+        )
+        for number, block in enumerate(blocks)
+    )
+    return texts, hash_texts(texts)
 
 
 def find_boilerplate(sentences: pa.ListArray | pa.ChunkedArray, share: float) -> list[str]:

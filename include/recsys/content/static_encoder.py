@@ -16,6 +16,13 @@ from tokenizers import Tokenizer
 from recsys.arrays import Float32Array, Int32Array
 from recsys.errors import InputError
 
+DIMENSIONS = 384
+"""Length of a vector that `recsys.content.static_fit` fits."""
+VOCABULARY = 20_000
+"""Tokens at most, accented and unaccented together."""
+FIT_PRODUCTS = 10_000
+"""Larger catalogues are fitted on a sample of so many products."""
+
 _TOKENIZER_FILE = "tokenizer.json"
 _WEIGHTS_FILE = "model.safetensors"
 _WEIGHTS_NAME = "embedding.weight"

@@ -16,8 +16,14 @@ from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from recsys.arrays import BoolArray, Float32Array, Float64Array
-from recsys.content.config import StaticConfig
-from recsys.content.static_encoder import BLOCK, StaticEncoder, tokenize
+from recsys.content.static_encoder import (
+    BLOCK,
+    DIMENSIONS,
+    FIT_PRODUCTS,
+    VOCABULARY,
+    StaticEncoder,
+    tokenize,
+)
 from recsys.errors import InputError
 from recsys.text_columns import fold_series
 
@@ -30,21 +36,21 @@ _SMALLEST_COMPONENT = 1e-4
 
 
 def fit_static(
-    texts: Sequence[str] | pd.Series, config: StaticConfig, *, with_folded: bool = True
+    texts: Sequence[str] | pd.Series, *, most: int = FIT_PRODUCTS, with_folded: bool = True
 ) -> StaticEncoder:
     """Fit tokenizer and token vectors on product `texts` (in normal form).
 
-    Deterministic, and independent of the order of `texts`. At most ``config.fit_products`` of them
-    are used. `with_folded` false leaves out the accent-folded copy, to measure what it gives.
+    Deterministic, and independent of the order of `texts`. At most `most` of them are used.
+    `with_folded` false leaves out the accent-folded copy, to measure what it gives.
 
     Raises
     ------
     InputError
         If no text has a letter or digit.
     """
-    sample = _sample(texts, config.fit_products)
+    sample = _sample(texts, most)
     bilingual = (sample + "\n" + fold_series(sample) if with_folded else sample).tolist()
-    tokenizer = _train_tokenizer(bilingual, config.vocabulary)
+    tokenizer = _train_tokenizer(bilingual, VOCABULARY)
     counts = _count_tokens(tokenizer, bilingual)
     speaks = _says_something(tokenizer)
     if not speaks.any() or not counts[:, speaks].nnz:
@@ -52,8 +58,8 @@ def fit_static(
     frequency = np.bincount(counts.indices, minlength=counts.shape[1])
     rarity = np.log((1 + counts.shape[0]) / (1 + frequency)) + 1
     rarity[~speaks | (frequency == 0)] = 0
-    components = _components(counts, rarity, config.dimensions)
-    weights = np.zeros((len(rarity), config.dimensions), dtype=np.float32)
+    components = _components(counts, rarity, DIMENSIONS)
+    weights = np.zeros((len(rarity), DIMENSIONS), dtype=np.float32)
     weights[:, : components.shape[1]] = rarity[:, None] * components
     return StaticEncoder(tokenizer, weights)
 
