@@ -26,7 +26,8 @@ from typing import Any, cast
 
 from airflow.sdk import Param, TriggerRule, task
 
-from recsys.deployment.config import load_config
+from recsys.config import load_config
+from recsys.deployment.config import DeploymentConfig
 from recsys.orchestration.jobs import failure_of, job_dag, no_retry_on_bad_input
 from recsys.settings import load_settings
 
@@ -59,7 +60,7 @@ with job_dag(
 
     plan = cast("dict[str, Any]", check_gate())
     done = deploy.override(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)(plan)
-    config = load_config(load_settings())
+    config = load_config(load_settings(), DeploymentConfig)
     if config.require_approval:
         from recsys.orchestration.approval import DeploymentApproval
 

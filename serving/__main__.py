@@ -4,8 +4,9 @@ import asyncio
 import logging
 import sys
 
-from recsys.settings import ConfigError, load_settings
-from serving.config import load_config, read_environment
+from recsys.config import ConfigError, load_config
+from recsys.settings import load_settings
+from serving.config import ServingConfig, read_environment
 from serving.workers.parent import Parent, PortInUseError
 
 
@@ -16,7 +17,9 @@ def main() -> int:
     )
     try:
         settings = load_settings()
-        asyncio.run(Parent(settings, load_config(settings), read_environment()).run())
+        asyncio.run(
+            Parent(settings, load_config(settings, ServingConfig), read_environment()).run()
+        )
     except (ConfigError, PortInUseError) as error:
         print(error, file=sys.stderr)
         return 2

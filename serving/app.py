@@ -11,10 +11,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from threadpoolctl import threadpool_limits
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from recsys.config import load_config
 from recsys.schedule import load_schedule
 from recsys.settings import Settings, load_settings
 from serving import problems, shared
-from serving.config import ServiceEnvironment, ServingConfig, load_config, read_environment
+from serving.config import ServiceEnvironment, ServingConfig, read_environment
 from serving.coordination import LocalCoordinator, start_with_any
 from serving.engine import Engine
 from serving.guard import Guard
@@ -50,7 +51,7 @@ def create_app(
     """
     settings = settings or load_settings()
     environment = environment or read_environment()
-    config = load_config(settings)
+    config = load_config(settings, ServingConfig)
     memory = shared.attach(place.shared_memory if place else None)
     slot = place.slot if place else 0
 

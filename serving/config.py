@@ -5,14 +5,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from recsys.service_config import RequestLogConfig, ServingConfig, load_config
-from recsys.settings import ConfigError
+from recsys.config import ConfigError
+from recsys.service_config import RequestLogConfig, ServingConfig
 
 __all__ = [
     "RequestLogConfig",
     "ServiceEnvironment",
     "ServingConfig",
-    "load_config",
     "read_environment",
 ]
 

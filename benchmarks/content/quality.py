@@ -26,6 +26,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "include"))
 
+from recsys.config import load_config  # noqa: E402
 from recsys.content import ContentConfig  # noqa: E402
 from recsys.content.product_texts import (  # noqa: E402
     BOILERPLATE_SHARE,
@@ -132,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shop", type=Path, default=HASAKI)
     products, rows = read_shop(parser.parse_args().shop)
-    config = load_settings().read_config("content.yaml", ContentConfig)
+    config = load_config(load_settings(), ContentConfig)
     purchases = Purchases(products, rows)
     boilerplate = find_boilerplate(split_sentences(products["description"]), BOILERPLATE_SHARE)
 

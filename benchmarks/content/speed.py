@@ -59,12 +59,13 @@ def make_products(source: Path, count: int, seed: int = 0) -> pd.DataFrame:
 def run_once(products: Path, home: Path) -> dict[str, float]:
     """One job run, in this process."""
     started, cpu = time.perf_counter(), time.process_time()
+    from recsys.config import load_config
     from recsys.content import ContentConfig
     from recsys.content.job import embed_products
     from recsys.settings import Settings
 
     settings = Settings(home)
-    config = settings.read_config("content.yaml", ContentConfig)
+    config = load_config(settings, ContentConfig)
     summary = embed_products(settings, config, pd.read_parquet(products), "benchmark")
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

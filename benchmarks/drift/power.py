@@ -20,9 +20,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from shops import Habits, Shop, joined, with_star_shift, with_turnover
 
+from recsys.config import load_config
 from recsys.drift.campaigns import sentence_keys
 from recsys.drift.checks import Check
-from recsys.drift.config import DriftConfig, HolidayCalendar, load_config
+from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.drift.events import Events, Week
 from recsys.drift.examination import Material, check_week
 from recsys.drift.ratings import count_stars
@@ -78,7 +79,7 @@ def checks_of(events: Events, number: int, config: DriftConfig) -> list[Check]:
 def watch(task: tuple[int, int]) -> Tally:
     """One shop: judge its drift-free weeks, then let changes begin in some of them."""
     size, seed = task
-    config = load_config(load_settings())
+    config = load_config(load_settings(), DriftConfig)
     shop, tally = Shop(size, FIRST + BURN_IN, seed), Tally()
     weeks = {FIRST + k: shop.week(FIRST + k) for k in range(BURN_IN + WATCHED)}
     before: list[Check] = []

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from recsys.config import load_config
 from recsys.data.sample import write_sample_shop
 from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import read_leave_one_out
@@ -28,7 +29,7 @@ from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
-from recsys.training.config import load_training_config
+from recsys.training.config import TrainingConfig
 from recsys.training.job import plan_training, select_best
 
 LIMIT_SECONDS = 600.0
@@ -83,7 +84,7 @@ def main() -> None:
 
 
 def _set_budget(settings: Settings) -> None:
-    config = load_training_config(settings).model_dump(mode="json")
+    config = load_config(settings, TrainingConfig).model_dump(mode="json")
     config["tuning"] = {"seconds": TUNING_SECONDS, "trials": 1000}
     own = settings.home / "config" / "training.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)

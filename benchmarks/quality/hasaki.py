@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from recsys.config import load_config
 from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.evaluation.leave_one_out import read_leave_one_out
@@ -28,7 +29,7 @@ from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
-from recsys.training.config import load_training_config
+from recsys.training.config import TrainingConfig
 from recsys.training.job import select_best, train_model
 
 BASELINES = ("popularity", "recent_popularity")
@@ -77,7 +78,7 @@ def _prepare(settings: Settings, options: argparse.Namespace) -> str:
         from recsys.content.job import build_embeddings
 
         print("embeddings:", build_embeddings(settings), flush=True)
-    config = load_training_config(settings).model_dump(mode="json")
+    config = load_config(settings, TrainingConfig).model_dump(mode="json")
     config["tuning"] = {"seconds": options.seconds, "trials": options.trials}
     own = settings.home / "config" / "training.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from recsys.arrays import Int32Array
+from recsys.config import load_config
 from recsys.data.config import Engine
 from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
@@ -29,7 +30,7 @@ from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.spark.als import als_trainer
-from recsys.training.config import load_training_config
+from recsys.training.config import TrainingConfig
 
 
 def main() -> None:
@@ -40,7 +41,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(Path(folder))
         data = prepare(settings, options.reviews)
-        parameters = load_training_config(settings).parameters["als"] | {"starts": options.starts}
+        parameters = load_config(settings, TrainingConfig).parameters["als"] | {
+            "starts": options.starts
+        }
         print(
             f"parameters {parameters}; {data.test.users} test users, {len(data.item_ids)} products"
         )

@@ -24,9 +24,10 @@ import numpy as np
 
 from benchmarks.serving.harness import add_model, fresh_home
 from recsys.arrays import Float32Array, Int64Array
+from recsys.config import load_config
 from recsys.models.als import Als, AlsParameters
 from recsys.models.base import Histories
-from serving.config import load_config
+from serving.config import ServingConfig
 from serving.loading import load_snapshot
 from serving.ranking import Wanted
 from serving.recommending import recommend
@@ -61,11 +62,11 @@ def measure(vectors: str, items: int, queries: int) -> None:
     del model, factors
 
     started, used = time.monotonic(), time.process_time()
-    snapshot = load_snapshot(settings, path, "als_bench", load_config(settings))
+    snapshot = load_snapshot(settings, path, "als_bench", load_config(settings, ServingConfig))
     first = time.monotonic() - started
     cost = time.process_time() - used
     started = time.monotonic()
-    snapshot = load_snapshot(settings, path, "als_bench", load_config(settings))
+    snapshot = load_snapshot(settings, path, "als_bench", load_config(settings, ServingConfig))
     second = time.monotonic() - started
     [index] = (settings.artifacts / "indexes").glob("*.faiss")
 

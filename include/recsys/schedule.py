@@ -9,9 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from croniter import croniter
 from pydantic import Field, field_validator, model_validator
 
-from recsys.settings import ConfigModel, Settings
-
-CONFIG_NAME = "scheduler_config.json"
+from recsys.config import ConfigModel, load_config
+from recsys.settings import Settings
 
 
 class JobSchedule(ConfigModel):
@@ -45,6 +44,8 @@ class JobSchedule(ConfigModel):
 
 class SchedulerConfig(ConfigModel):
     """All jobs by name, and the time zone that their cron expressions are read in."""
+
+    FILE = "scheduler_config.json"
 
     timezone: str
     jobs: dict[str, JobSchedule]
@@ -85,7 +86,7 @@ class DataInterval:
 
 def load_schedule(settings: Settings) -> SchedulerConfig:
     """Read ``scheduler_config.json``. Raises `ConfigError` that names the key."""
-    return settings.read_config(CONFIG_NAME, SchedulerConfig)
+    return load_config(settings, SchedulerConfig)
 
 
 def interval_of(context: Mapping[str, Any]) -> DataInterval:

@@ -2,9 +2,7 @@
 
 from pydantic import Field
 
-from recsys.settings import ConfigModel, Settings
-
-CONFIG_NAME = "serving.yaml"
+from recsys.config import ConfigModel
 
 
 class RequestLogConfig(ConfigModel):
@@ -17,6 +15,8 @@ class RequestLogConfig(ConfigModel):
 
 class ServingConfig(ConfigModel):
     """``config/serving.yaml``; every key is explained there."""
+
+    FILE = "serving.yaml"
 
     workers: int = Field(default=1, ge=1, le=64)
     max_topk: int = Field(default=100, ge=1, le=1000)
@@ -35,8 +35,3 @@ class ServingConfig(ConfigModel):
     warmup_seconds: float = Field(default=10, ge=0)
     reload_timeout_seconds: float = Field(default=120, gt=0)
     live_interaction_days: float = Field(default=30, gt=0)
-
-
-def load_config(settings: Settings) -> ServingConfig:
-    """Read ``serving.yaml``. Raises `ConfigError` that names the key."""
-    return settings.read_config(CONFIG_NAME, ServingConfig)

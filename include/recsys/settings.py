@@ -1,21 +1,11 @@
-"""Where state lives and how configuration files become typed objects.
+"""Where state lives.
 
-The state root is the repository, or ``$RECSYS_HOME`` when set. A file in ``<root>/config``
-wins over the file of the same name in the repository's ``config/``, so that a deployment
-overrides only what differs.
+The state root is the repository, or ``$RECSYS_HOME`` when set.
 """
 
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from recsys.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -25,19 +15,6 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 # Shared files, by the key under which every store has them.
 REGISTRY_KEY = "artifacts/cf/registry.json"
 HISTORY_KEY = "logs/deployment_history.json"
-
-
-class ConfigError(InputError):
-    """A configuration file is missing or holds a bad value; the text names file and key."""
-
-
-class ConfigModel(BaseModel):
-    """Base of every typed configuration section: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -121,48 +98,8 @@ class Settings:
         own = self.home / "config" / name
         return own if own.exists() else REPOSITORY / "config" / name
 
-    def read_config(self, name: str, model: type[ConfigT]) -> ConfigT:
-        """Parse and validate ``config/<name>`` (YAML or JSON).
-
-        Raises
-        ------
-        ConfigError
-            If the file is missing or unreadable, or a key is unknown or has a bad value.
-        """
-        path = self.config_file(name)
-        return validate_config(read_mapping(path), model, path)
-
 
 def load_settings(home: str | Path | None = None) -> Settings:
     """Settings for `home`, else ``$RECSYS_HOME``, else the repository."""
     root = home or os.environ.get("RECSYS_HOME") or REPOSITORY
     return Settings(Path(root).expanduser().resolve())
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file. Raises `ConfigError` naming the file otherwise."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: the file does not exist") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys to values")
-    return content
-
-
-def validate_config(content: Mapping[str, Any], model: type[ConfigT], path: Path) -> ConfigT:
-    """`content` as a `model`. Raises `ConfigError` with one line for each bad key."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        problems = [
-            f"{path}: {'.'.join(str(part) for part in problem['loc']) or '(file)'}: "
-            f"{problem['msg']} (got {problem['input']!r})"
-            for problem in error.errors()
-        ]
-        raise ConfigError("\n".join(problems)) from None

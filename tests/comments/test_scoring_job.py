@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from recsys.comments import HEURISTICS, CommentConfig, score_comments, score_view
 from recsys.comments.linear import save_scorer
 from recsys.comments.scorers import newest_scorer, scorers_folder
-from recsys.settings import ConfigError, Settings
+from recsys.config import ConfigError
+from recsys.settings import Settings
 
 AS_OF = datetime(2025, 1, 1, tzinfo=UTC)
 

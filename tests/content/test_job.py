@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recsys.config import ConfigError
 from recsys.content import ContentConfig, ModelConfig
 from recsys.content.embeddings import EmbeddingError, current_embeddings
 from recsys.content.job import alert_on_fallback, build_embeddings, embed_products
@@ -19,7 +20,7 @@ from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
-from recsys.settings import ConfigError, Settings
+from recsys.settings import Settings
 
 
 def run(settings: Settings, config: ContentConfig, shop: pd.DataFrame, **options: bool) -> dict:

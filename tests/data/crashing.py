@@ -11,7 +11,8 @@ from enum import IntEnum
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
-from recsys.data.config import load_data_config
+from recsys.config import load_config
+from recsys.data.config import DataConfig
 from recsys.refresh.job import (
     assemble,
     ingest,
@@ -128,7 +129,7 @@ def run_refresh(settings: Settings, end: datetime, at: "Synchronized[int]") -> N
 
 def run_prune(settings: Settings, end: datetime, at: "Synchronized[int]") -> None:
     """Remove what need not be kept; `end` plays no part."""
-    config = load_data_config(settings)
+    config = load_config(settings, DataConfig)
     at.value = Phase.PRUNE
     prune(settings, config)
     at.value = Phase.DONE

@@ -4,7 +4,7 @@ import pytest
 
 from recsys.data.sources import known_sources, load_source, resolve_source, select_source
 from recsys.errors import InputError
-from recsys.settings import ConfigError
+from recsys.config import ConfigError
 from tests.data.shop import HEADER, row, write_shop
 
 

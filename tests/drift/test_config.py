@@ -2,13 +2,14 @@ from datetime import date
 
 import pytest
 
-from recsys.drift.config import Holiday, load_config, load_holidays
-from recsys.settings import ConfigError, Settings
+from recsys.config import ConfigError, load_config
+from recsys.drift.config import DriftConfig, Holiday, HolidayCalendar
+from recsys.settings import Settings
 
 
 def test_the_shipped_files_are_valid(settings: Settings) -> None:
-    assert load_config(settings).rating.threshold < 0.1
-    assert {holiday.name for holiday in load_holidays(settings).holidays} >= {"Tết"}
+    assert load_config(settings, DriftConfig).rating.threshold < 0.1
+    assert {holiday.name for holiday in load_config(settings, HolidayCalendar).holidays} >= {"Tết"}
 
 
 @pytest.mark.parametrize(
@@ -23,16 +24,16 @@ def test_the_shipped_files_are_valid(settings: Settings) -> None:
     ],
 )
 def test_the_week_of_a_holiday_is_known(settings: Settings, monday: date, holiday: str) -> None:
-    names = [one.name for one in load_holidays(settings).touching(monday)]
+    names = [one.name for one in load_config(settings, HolidayCalendar).touching(monday)]
     assert any(name.startswith(holiday) for name in names)
 
 
 def test_an_ordinary_week_has_none(settings: Settings) -> None:
-    assert load_holidays(settings).touching(date(2023, 6, 12)) == []
+    assert load_config(settings, HolidayCalendar).touching(date(2023, 6, 12)) == []
 
 
 def test_every_tet_of_fifteen_years_is_there(settings: Settings) -> None:
-    tet = next(one for one in load_holidays(settings).holidays if one.name == "Tết")
+    tet = next(one for one in load_config(settings, HolidayCalendar).holidays if one.name == "Tết")
     assert [day.year for day in tet.dates] == list(range(2015, 2031))
     assert all(date(day.year, 1, 21) <= day <= date(day.year, 2, 20) for day in tet.dates)
 
@@ -50,4 +51,4 @@ def test_a_wrong_key_is_named(settings: Settings) -> None:
         "holidays: [{name: X, every_year: ['13-40'], days_before: 0, days_after: 0, widen: 1}]"
     )
     with pytest.raises(ConfigError, match=r"holidays.0.every_year.*13-40"):
-        load_holidays(settings)
+        load_config(settings, HolidayCalendar)

@@ -3,9 +3,10 @@ from datetime import date
 import numpy as np
 import pytest
 
+from recsys.config import load_config
 from recsys.drift.campaigns import sentence_keys
 from recsys.drift.checks import Check
-from recsys.drift.config import DriftConfig, HolidayCalendar, load_config
+from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.drift.embeddings import check_embedding
 from recsys.drift.examination import Examination, Material, check_week, examine
 from recsys.drift.verdicts import overall
@@ -20,7 +21,7 @@ OTHERS = [f"mỗi người một ý kiến {number}" for number in range(450)]
 
 @pytest.fixture
 def config(settings: Settings) -> DriftConfig:
-    return load_config(settings)
+    return load_config(settings, DriftConfig)
 
 
 def examined(config: DriftConfig, weekly: list[int], **options: object) -> Examination:

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.drift.config import DriftConfig, load_config
+from recsys.config import load_config
+from recsys.drift.config import DriftConfig
 from recsys.drift.events import Week
 from recsys.drift.model import PastModel, Prediction, check_model, model_before
 from recsys.models.als import Als
@@ -42,7 +43,7 @@ def purchases(weeks: int = 20, users: int = 240, seed: int = 0, moved: int = 0) 
 
 @pytest.fixture
 def config(settings: Settings) -> DriftConfig:
-    shipped = load_config(settings)
+    shipped = load_config(settings, DriftConfig)
     return shipped.model_copy(
         update={"model": shipped.model.model_copy(update={"min_users": 30, "top_k": 10})}
     )

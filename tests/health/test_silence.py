@@ -6,6 +6,7 @@ import pytest
 from recsys.alerting import AlertManager
 from recsys.alerting.runs import RunEvent, tell_of_run
 from recsys.health.silence import report_silence
+from recsys.schedule import load_schedule
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.sinks import log_lines
 
@@ -20,7 +21,10 @@ JOBS = {
 
 
 def schedule(settings, **changes):
-    jobs = {name: job | changes.get(name, {}) for name, job in JOBS.items()}
+    off = {job: {"enabled": False} for job in load_schedule(settings).jobs}
+    jobs = off | {
+        name: {"enabled": True} | job | changes.get(name, {}) for name, job in JOBS.items()
+    }
     path = settings.home / "config" / "scheduler_config.json"
     path.write_text(json.dumps({"timezone": "Asia/Ho_Chi_Minh", "jobs": jobs}))
 

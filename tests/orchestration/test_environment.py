@@ -3,6 +3,7 @@
 import pytest
 from cryptography.fernet import Fernet
 
+from recsys.config import ConfigError
 from recsys.orchestration.environment import (
     GENERATED,
     ensure_env,
@@ -10,7 +11,6 @@ from recsys.orchestration.environment import (
     stack_environment,
     write_passwords,
 )
-from recsys.settings import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from recsys.config import ConfigError
 from recsys.errors import InputError
-from recsys.settings import REPOSITORY, ConfigError, Settings
+from recsys.settings import REPOSITORY, Settings
 from recsys.storage import DamagedError, StorageError, open_store
 from tests.storage.buckets import (
     CREDENTIALS,

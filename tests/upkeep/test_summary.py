@@ -1,7 +1,8 @@
 from pathlib import Path
 
+from recsys.config import load_config
 from recsys.upkeep import job
-from recsys.upkeep.config import MaintenanceConfig, load_config
+from recsys.upkeep.config import MaintenanceConfig
 
 
 def test_the_summary_adds_up_all_steps():
@@ -15,7 +16,7 @@ def test_the_summary_adds_up_all_steps():
 
 
 def test_the_file_states_every_default(settings):
-    assert load_config(settings) == MaintenanceConfig()
+    assert load_config(settings, MaintenanceConfig) == MaintenanceConfig()
     text = Path(settings.config_file("maintenance.yaml")).read_text()
     for name in MaintenanceConfig.model_fields:
         assert f"\n{name}:" in text

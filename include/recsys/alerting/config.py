@@ -9,33 +9,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from recsys.alerting.message import DEFAULT_CHANNELS, Channel, Severity
-from recsys.settings import ConfigError, ConfigModel, Settings, read_mapping
-
-CONFIG_NAME: Final = "alerts_config.yaml"
-METRIC_OF_RULE: Final = {
-    "high_latency": "avg_latency_ms",
-    "critical_latency": "avg_latency_ms",
-    "high_error_rate": "error_rate",
-    "high_fallback_rate": "fallback_rate",
-}
+from recsys.config import ConfigError, ConfigModel, read_document
+from recsys.settings import Settings
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # Sections that work without their variables: the channel is then not set up.
 _OPTIONAL_SECTIONS: Final = ("email", "slack")
-_HARMLESS_KEYS: Final = frozenset(
-    {"enabled", "smtp_server", "smtp_port", "sender", "recipients", "channel", "timeout_seconds"}
-)
 
 
 class Rule(ConfigModel):
     """Alert when `metric` is above (or below) `threshold`."""
 
+    enabled: bool = True
     metric: str
     threshold: float = Field(allow_inf_nan=False)
     comparison: Literal["above", "below"] = "above"
@@ -122,25 +113,30 @@ class LoggingConfig(ConfigModel):
 class AlertsConfig(ConfigModel):
     """Everything in ``alerts_config.yaml``."""
 
+    FILE = "alerts_config.yaml"
+    ENTRIES: ClassVar = {
+        "alerts": {
+            "high_latency": {"metric": "avg_latency_ms", "threshold": 200, "severity": "warning"},
+            "critical_latency": {
+                "metric": "avg_latency_ms",
+                "threshold": 500,
+                "severity": "critical",
+            },
+            "high_error_rate": {"metric": "error_rate", "threshold": 0.05, "severity": "critical"},
+            "high_fallback_rate": {
+                "metric": "fallback_rate",
+                "threshold": 0.3,
+                "severity": "warning",
+            },
+        }
+    }
+
     language: Literal["vi", "en"] = "vi"
     cooldown_minutes: float = Field(default=240, ge=0)
     alerts: dict[str, Rule] = Field(default_factory=dict)
     email: EmailConfig = EmailConfig()
     slack: SlackConfig = SlackConfig()
     logging: LoggingConfig = LoggingConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _documented_rules_know_their_metric(cls, content: Any) -> Any:
-        if not isinstance(content, dict) or not isinstance(content.get("alerts"), dict):
-            return content
-        rules = {
-            name: {"metric": METRIC_OF_RULE[name]} | rule
-            if name in METRIC_OF_RULE and isinstance(rule, dict)
-            else rule
-            for name, rule in content["alerts"].items()
-        }
-        return content | {"alerts": rules}
 
     @property
     def secrets(self) -> list[str]:
@@ -175,11 +171,12 @@ def load_alerts_config(settings: Settings, environment: Mapping[str, str]) -> Al
         each, with the file and the key. A variable that is not set (or empty) is an error
         outside the sections ``email`` and ``slack``.
     """
-    path = settings.config_file(CONFIG_NAME)
-    content = read_mapping(path)
+    document = read_document(settings, AlertsConfig.FILE)
+    content = document.content
     missing = [(key, name) for key, name in _variables(content) if not environment.get(name)]
     fatal = [
-        f"{path}: {_dotted(key)}: the environment variable {name} is not set"
+        f"{document.path(key)}: {'.'.join(map(str, key))}: the environment variable {name} is "
+        "not set"
         for key, name in missing
         if key[0] not in _OPTIONAL_SECTIONS
     ]
@@ -191,20 +188,7 @@ def load_alerts_config(settings: Settings, environment: Mapping[str, str]) -> Al
         if keys:
             expanded[section].pop(keys[0], None)
         unset[section] = tuple(dict.fromkeys((*unset.get(section, ()), name)))
-    try:
-        return AlertingSetup(AlertsConfig.model_validate(expanded), unset)
-    except ValidationError as error:
-        raise ConfigError(
-            "\n".join(
-                f"{path}: {_dotted(problem['loc']) or '(file)'}: {_reason(problem)}"
-                + _shown(content, problem["loc"])
-                for problem in error.errors(include_url=False, include_input=False)
-            )
-        ) from None
-
-
-def _reason(problem: Mapping[str, Any]) -> str:
-    return str(problem["msg"]).removeprefix("Value error, ")
+    return AlertingSetup(document.validate(AlertsConfig, expanded), unset)
 
 
 def _is_address(value: str) -> bool:
@@ -233,19 +217,3 @@ def _variables(value: Any, key: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[An
     elif isinstance(value, list):
         for position, item in enumerate(value):
             yield from _variables(item, (*key, position))
-
-
-def _dotted(key: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in key)
-
-
-def _shown(content: Any, key: tuple[Any, ...]) -> str:
-    """`` (got VALUE)`` as the file has it, or nothing where a secret could stand."""
-    if key and key[0] in _OPTIONAL_SECTIONS and (len(key) < 2 or key[1] not in _HARMLESS_KEYS):
-        return ""
-    for part in key:
-        try:
-            content = content[part]
-        except (KeyError, IndexError, TypeError):
-            return ""
-    return f" (got {content!r})"

@@ -174,7 +174,7 @@ class AlertManager:
         kept: dict[str, tuple[Rule, float]] = {}
         for name, rule in self._config.alerts.items():
             value = _number(metrics, rule.metric)
-            if value is not None:
+            if value is not None and rule.enabled:
                 (broken if rule.is_broken_by(value) else kept)[name] = rule, value
         for name, (rule, value) in kept.items():
             self._clear_rule(name, rule, value)

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from recsys.config import load_config
 from recsys.deployment.client import ServiceClient, ServiceError
-from recsys.deployment.config import load_config, read_address
+from recsys.deployment.config import DeploymentConfig, read_address
 from recsys.deployment.history import read_history
 from recsys.registry import Entry, Registry
 from recsys.settings import Settings, load_settings
@@ -75,7 +76,9 @@ def delete(model_id: ModelId) -> None:
 def _serving(settings: Settings) -> str | None:
     """What the service serves; when it does not answer, what was deployed last."""
     try:
-        return ServiceClient(read_address(), load_config(settings)).serving_model()
+        return ServiceClient(
+            read_address(), load_config(settings, DeploymentConfig)
+        ).serving_model()
     except ServiceError:
         deployed = [one for one in read_history(settings) if one.get("status") == "success"]
         return deployed[-1]["model_id"] if deployed else None

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from recsys.settings import ConfigModel
+from recsys.config import ConfigModel
 
 
 class CampaignConfig(ConfigModel):
@@ -37,6 +37,8 @@ class PretrainedConfig(ConfigModel):
 
 class CommentConfig(ConfigModel):
     """Everything that shapes ``comment_quality``."""
+
+    FILE = "comments.yaml"
 
     scorer: Literal["learned", "pretrained", "none"] = "learned"
     sentiment_weight: float = Field(default=0.5, ge=0, le=1)

@@ -34,6 +34,7 @@ from recsys.comments.scoring import (
 )
 from recsys.comments.shingles import MULTIPLIER, Int64, UInt64
 from recsys.comments.training import gather_units
+from recsys.config import load_config
 from recsys.data.hashing import hash_texts
 from recsys.schema import RATING, USER
 from recsys.settings import Settings
@@ -49,7 +50,7 @@ def score_view(
     InputError
         If ``config/comments.yaml`` has a bad value or names a model that cannot be loaded.
     """
-    config = settings.read_config("comments.yaml", CommentConfig)
+    config = load_config(settings, CommentConfig)
     started = time.monotonic()
     texts, codes = distinct_texts(view)
     hashes = hash_texts(texts)

@@ -19,9 +19,9 @@ from scipy.special import expit
 from recsys.comments import ngrams
 from recsys.comments.features import Float32
 from recsys.comments.shingles import UInt64
+from recsys.config import read_mapping
 from recsys.errors import InputError
 from recsys.publishing import atomic_folder, sha256_of, write_json
-from recsys.settings import read_mapping
 
 _MODEL_FILE = "model.npz"
 _MANIFEST_FILE = "manifest.json"

@@ -12,9 +12,9 @@ import pandas as pd
 from recsys.comments.config import PretrainedConfig
 from recsys.comments.features import Float32
 from recsys.comments.shingles import UInt64
+from recsys.config import ConfigError
 from recsys.errors import InputError
 from recsys.publishing import sha256_of
-from recsys.settings import ConfigError
 from recsys.text_columns import normalise_series
 
 _KEY = "config/comments.yaml: pretrained"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from recsys.settings import ConfigModel
+from recsys.config import ConfigModel
 
 CATALOG_STATIC = "catalog-static"
 """The model that is fitted on the shop's own catalogue and needs no hub."""
@@ -36,6 +36,10 @@ class ModelConfig(ConfigModel):
 class ContentConfig(ConfigModel):
     """The whole file."""
 
-    text_fields: tuple[str, ...] = Field(min_length=1)
+    FILE = "content.yaml"
+
+    text_fields: tuple[str, ...] = Field(
+        default=("product_name", "brand", "category", "attributes", "description"), min_length=1
+    )
     model: ModelConfig = ModelConfig()
     keep_sets: int = Field(default=3, ge=1)

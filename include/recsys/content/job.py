@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.arrays import Float32Array
+from recsys.config import load_config
 from recsys.content import CATALOG_STATIC, ContentConfig, ModelConfig
 from recsys.content.embeddings import (
     HASHES_FILE,
@@ -40,7 +41,6 @@ from recsys.publishing import atomic_folder, sha256_of, write_json
 from recsys.settings import Settings
 from recsys.storage import ABANDONED_AFTER, open_store
 
-CONFIG_FILE = "content.yaml"
 _ENCODED_AT_ONCE = 10_000  # texts; their strings and vectors are held twice for a moment
 FALLBACK_ALERT = "embedding_fallback"
 
@@ -84,7 +84,7 @@ def build_embeddings(settings: Settings, *, force: bool = False) -> dict[str, An
     """
     from recsys.data.versions import current_version
 
-    config = settings.read_config(CONFIG_FILE, ContentConfig)
+    config = load_config(settings, ContentConfig)
     version = current_version(settings)
     return embed_products(settings, config, version.products(), version.version_id, force=force)
 

@@ -5,9 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from recsys.settings import ConfigModel, Settings
-
-CONFIG_NAME = "data.yaml"
+from recsys.config import ConfigModel
 
 
 class Engine(StrEnum):
@@ -20,7 +18,9 @@ class Engine(StrEnum):
 class DataConfig(ConfigModel):
     """What a refresh accepts, when it is incremental and what it keeps."""
 
-    source: str
+    FILE = "data.yaml"
+
+    source: str = "viecomrec"
     engine: Engine = Engine.PANDAS
     max_invalid_fraction: float = Field(default=0.2, ge=0, le=1)
     max_shrink_fraction: float = Field(default=0.5, ge=0, le=1)
@@ -33,8 +33,3 @@ class DataConfig(ConfigModel):
     @property
     def earliest_time(self) -> datetime:
         return datetime(self.earliest.year, self.earliest.month, self.earliest.day, tzinfo=UTC)
-
-
-def load_data_config(settings: Settings) -> DataConfig:
-    """Read ``data.yaml``. Raises `ConfigError` that names the key."""
-    return settings.read_config(CONFIG_NAME, DataConfig)

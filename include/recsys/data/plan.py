@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from recsys import schema
 from recsys.data.catalogue import fingerprint, read_catalogue
 from recsys.data.cleaning import REASON, CleanRows, clean_rows
+from recsys.config import read_document
 from recsys.data.config import DataConfig
 from recsys.data.events import KEY, run_starts
 from recsys.data.inbox import Staged, read_staged
@@ -263,12 +265,12 @@ def new_rows(view: View, previous: PublishedVersion) -> pd.DataFrame:
 
 def inputs_fingerprint(settings: Settings, config: DataConfig, source: Source) -> str:
     """Changes with the source's description, the code, and the settings that shape a version."""
-    comments = settings.config_file("comments.yaml")
+    comments = read_document(settings, "comments.yaml").content
     parts = (
         repr(source.description),
         code_version(),
         config.earliest.isoformat(),
-        sha256_of(comments) if comments.exists() else "",
+        json.dumps(comments, sort_keys=True, default=str),
         repr(schema.POSITIVE_RATING),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -10,10 +10,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BeforeValidator, Field, field_validator
 
 from recsys import schema
-from recsys.data.config import load_data_config
+from recsys.config import ConfigModel, Document, load_config, read_mapping
+from recsys.data.config import DataConfig
 from recsys.errors import InputError, SourceError
 from recsys.publishing import write_json
-from recsys.settings import REPOSITORY, ConfigModel, Settings, read_mapping, validate_config
+from recsys.settings import REPOSITORY, Settings
 
 SELECTION_NAME = "source.json"
 ISO = "iso"
@@ -147,7 +148,8 @@ def load_source(settings: Settings, name: str) -> SourceConfig:
     if name != Path(name).name or not path.is_file():
         known = ", ".join(known_sources(settings)) or "none"
         raise SourceError(f"{name!r} is not a source: expected one of config/sources: {known}")
-    return validate_config(read_mapping(path), SourceConfig, path)
+    # A source is one description of one set of files: the state root's replaces the shipped one.
+    return Document(((path, read_mapping(path)),)).validate(SourceConfig)
 
 
 def known_sources(settings: Settings) -> list[str]:
@@ -162,7 +164,7 @@ def resolve_source(settings: Settings) -> Source:
     Raises `SourceError` if it is unknown, or one of its files is missing or empty.
     """
     selection = _read_selection(settings)
-    name = selection.get("source") or load_data_config(settings).source
+    name = selection.get("source") or load_config(settings, DataConfig).source
     return _locate(settings, name, selection.get("reviews"), selection.get("products"))
 
 

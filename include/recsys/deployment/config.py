@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from recsys.settings import ConfigModel, Settings
-
-CONFIG_NAME = "deployment.yaml"
+from recsys.config import ConfigModel
 
 
 class GateConfig(ConfigModel):
@@ -43,6 +41,8 @@ class CanaryConfig(ConfigModel):
 class DeploymentConfig(ConfigModel):
     """Every key is explained in the file."""
 
+    FILE = "deployment.yaml"
+
     require_approval: bool = False
     approval_hours: float = Field(default=12, gt=0)
 
@@ -61,11 +61,6 @@ class ServiceAddress:
 
     url: str = "http://127.0.0.1:8000"
     token: str | None = field(default=None, repr=False)
-
-
-def load_config(settings: Settings) -> DeploymentConfig:
-    """Read ``deployment.yaml``. Raises `ConfigError` that names the key."""
-    return settings.read_config(CONFIG_NAME, DeploymentConfig)
 
 
 def read_address(variables: Mapping[str, str] | None = None) -> ServiceAddress:

@@ -5,8 +5,9 @@
 
 from typing import Any
 
+from recsys.config import load_config
 from recsys.deployment.client import ServiceError
-from recsys.deployment.config import load_config
+from recsys.deployment.config import DeploymentConfig
 from recsys.deployment.deploy import (
     DeploymentFailedError,
     deploy,
@@ -32,7 +33,7 @@ def check_gate(
     DeploymentFailedError
         If there is no model that may be deployed, or no service to deploy to.
     """
-    config = load_config(settings)
+    config = load_config(settings, DeploymentConfig)
     client = connect_service(config)
     try:
         plan = plan_deployment(
@@ -53,14 +54,16 @@ def check_gate(
 
 def ask_for_approval(settings: Settings, plan: dict[str, Any], link: str, question_id: str) -> None:
     """Tell that a deployment waits for a person, and where to answer; once for each question."""
-    tell_of_question(settings, load_config(settings), Plan(**plan), link, question_id)
+    tell_of_question(
+        settings, load_config(settings, DeploymentConfig), Plan(**plan), link, question_id
+    )
 
 
 def record_no_approval(
     settings: Settings, plan: dict[str, Any], reason: str, failure: str | None = None
 ) -> None:
     """Write down that a planned deployment was not approved, and raise the alarm."""
-    record_refusal(settings, load_config(settings), Plan(**plan), reason, failure)
+    record_refusal(settings, load_config(settings, DeploymentConfig), Plan(**plan), reason, failure)
 
 
 def bring_into_service(
@@ -72,5 +75,5 @@ def bring_into_service(
     """Deploy what `check_gate` planned; the run's summary. A dry run changes nothing."""
     if options.get("dry_run"):
         return {"dry_run": True, "status": "planned", **plan}
-    config = load_config(settings)
+    config = load_config(settings, DeploymentConfig)
     return deploy(settings, connect_service(config), config, Plan(**plan), failure)

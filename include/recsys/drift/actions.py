@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from recsys.alerting import AlertManager
-from recsys.drift.config import load_config
+from recsys.config import load_config
+from recsys.drift.config import DriftConfig
 from recsys.drift.job import REPORTS_FOLDER
 from recsys.publishing import write_json
 from recsys.settings import Settings
@@ -45,7 +46,7 @@ def reason_to_retrain(settings: Settings, summary: Mapping[str, Any], now: datet
     A report of high severity is a reason, at most once per cool-down; asking again about the
     same report gives the same answer, so that a repeated task does not lose its training.
     """
-    actions = load_config(settings).actions
+    actions = load_config(settings, DriftConfig).actions
     if summary["overall_severity"] != "high" or not actions.retrain_on_drift:
         return None
     state = settings.reports / REPORTS_FOLDER / _LAST_RETRAIN

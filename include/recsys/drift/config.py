@@ -1,104 +1,103 @@
 """Settings of the drift job: ``config/drift.yaml`` and ``config/holidays.yaml``."""
 
 from datetime import date, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from recsys.settings import ConfigModel, Settings
-
-CONFIG_NAME = "drift.yaml"
-HOLIDAYS_NAME = "holidays.yaml"
+from recsys.config import ConfigModel
 
 Severity = Literal["low", "medium", "high"]
-Share = Field(gt=0, le=1)
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class RatingConfig(ConfigModel):
-    threshold: float = Share
-    high: float = Share
-    min_events: int = Field(ge=2)
+    threshold: Share = 0.06
+    high: Share = 0.15
+    min_events: int = Field(default=300, ge=2)
 
 
 class PopularityConfig(ConfigModel):
-    top_k: int = Field(ge=1)
-    min_events: int = Field(ge=2)
-    min_shortfall: float = Share
-    high_shortfall: float = Share
+    top_k: int = Field(default=100, ge=1)
+    min_events: int = Field(default=300, ge=2)
+    min_shortfall: Share = 0.12
+    high_shortfall: Share = 0.35
 
 
 class VolumeConfig(ConfigModel):
-    history_weeks: int = Field(ge=4)
-    min_history_weeks: int = Field(ge=4)
-    min_expected: float = Field(gt=0)
-    min_change: float = Share
-    high_drop: float = Share
-    collapse: float = Share
-    burst: float = Field(gt=1)
+    history_weeks: int = Field(default=26, ge=4)
+    min_history_weeks: int = Field(default=6, ge=4)
+    min_expected: float = Field(default=10, gt=0)
+    min_change: Share = 0.2
+    high_drop: Share = 0.5
+    collapse: Share = 0.7
+    burst: float = Field(default=2.0, gt=1)
 
 
 class CampaignConfig(ConfigModel):
-    min_users: int = Field(ge=2)
-    min_characters: int = Field(ge=1)
-    min_share: float = Share
+    min_users: int = Field(default=8, ge=2)
+    min_characters: int = Field(default=12, ge=1)
+    min_share: Share = 0.1
 
 
 class CustomersConfig(ConfigModel):
-    min_users: int = Field(ge=2)
-    min_activity_change: float = Field(gt=0)
-    min_new_users_change: float = Share
+    min_users: int = Field(default=50, ge=2)
+    min_activity_change: float = Field(default=0.2, gt=0)
+    min_new_users_change: Share = 0.1
 
 
 class CommentsConfig(ConfigModel):
-    min_comments: int = Field(ge=2)
-    min_length_change: float = Field(gt=0)
-    min_share_change: float = Share
-    min_quality_change: float = Share
+    min_comments: int = Field(default=200, ge=2)
+    min_length_change: float = Field(default=0.25, gt=0)
+    min_share_change: Share = 0.1
+    min_quality_change: Share = 0.08
 
 
 class EmbeddingConfig(ConfigModel):
-    min_events: int = Field(ge=2)
-    min_distance: float = Field(gt=0)
+    min_events: int = Field(default=300, ge=2)
+    min_distance: float = Field(default=0.02, gt=0)
 
 
 class ModelConfig(ConfigModel):
-    top_k: int = Field(ge=1)
-    min_users: int = Field(ge=2)
-    past_weeks: int = Field(ge=1)
-    min_drop: float = Share
+    top_k: int = Field(default=10, ge=1)
+    min_users: int = Field(default=100, ge=2)
+    past_weeks: int = Field(default=4, ge=1)
+    min_drop: Share = 0.3
 
 
 class SeverityConfig(ConfigModel):
-    campaign: Severity
-    activity: Severity
-    new_users: Severity
-    comments: Severity
-    embedding: Severity
-    model: Severity
+    campaign: Severity = "medium"
+    activity: Severity = "medium"
+    new_users: Severity = "medium"
+    comments: Severity = "low"
+    embedding: Severity = "medium"
+    model: Severity = "high"
 
 
 class ActionsConfig(ConfigModel):
-    retrain_on_drift: bool
-    retrain_cooldown_days: float = Field(ge=0)
+    retrain_on_drift: bool = True
+    retrain_cooldown_days: float = Field(default=7, ge=0)
 
 
 class DriftConfig(ConfigModel):
     """Everything in ``config/drift.yaml``; the file explains each key."""
 
-    reference: Literal["moving", "model"]
-    reference_weeks: int = Field(ge=4)
-    gap_weeks: int = Field(ge=0)
-    false_discovery_rate: float = Field(gt=0, lt=1)
-    rating: RatingConfig
-    popularity: PopularityConfig
-    volume: VolumeConfig
-    campaign: CampaignConfig
-    customers: CustomersConfig
-    comments: CommentsConfig
-    embedding: EmbeddingConfig
-    model: ModelConfig
-    severity: SeverityConfig
-    actions: ActionsConfig
+    FILE = "drift.yaml"
+
+    reference: Literal["moving", "model"] = "moving"
+    reference_weeks: int = Field(default=12, ge=4)
+    gap_weeks: int = Field(default=1, ge=0)
+    false_discovery_rate: float = Field(default=0.05, gt=0, lt=1)
+    rating: RatingConfig = RatingConfig()
+    popularity: PopularityConfig = PopularityConfig()
+    volume: VolumeConfig = VolumeConfig()
+    campaign: CampaignConfig = CampaignConfig()
+    customers: CustomersConfig = CustomersConfig()
+    comments: CommentsConfig = CommentsConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    model: ModelConfig = ModelConfig()
+    severity: SeverityConfig = SeverityConfig()
+    actions: ActionsConfig = ActionsConfig()
 
 
 class Holiday(ConfigModel):
@@ -131,21 +130,13 @@ class Holiday(ConfigModel):
 
 
 class HolidayCalendar(ConfigModel):
+    FILE = "holidays.yaml"
+
     holidays: tuple[Holiday, ...] = ()
 
     def touching(self, first_day: date) -> list[Holiday]:
         """The holidays of the week that starts on `first_day`."""
         return [holiday for holiday in self.holidays if holiday.touches(first_day)]
-
-
-def load_config(settings: Settings) -> DriftConfig:
-    """Read ``drift.yaml``. Raises `recsys.settings.ConfigError` that names the key."""
-    return settings.read_config(CONFIG_NAME, DriftConfig)
-
-
-def load_holidays(settings: Settings) -> HolidayCalendar:
-    """Read ``holidays.yaml``. Raises `recsys.settings.ConfigError` that names the key."""
-    return settings.read_config(HOLIDAYS_NAME, HolidayCalendar)
 
 
 def _in_year(month_and_day: str, year: int) -> date:

@@ -12,11 +12,12 @@ import pandas as pd
 
 from recsys import schema
 from recsys.arrays import Float32Array
+from recsys.config import load_config
 from recsys.content.embeddings import current_embeddings
 from recsys.data.versions import PublishedVersion, current_version
 from recsys.drift import events as drift_events
 from recsys.drift import model as drift_model
-from recsys.drift.config import DriftConfig, load_config, load_holidays
+from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.drift.events import Events, Week, events_of, product_names
 from recsys.drift.examination import Material, examine, material_of
 from recsys.drift.model import PastModel, Prediction, model_before
@@ -68,8 +69,8 @@ def detect_drift(
     """
     began = time.monotonic()
     zone = load_schedule(settings).zone
-    config = with_reference_days(load_config(settings), reference_days)
-    calendar = load_holidays(settings)
+    config = with_reference_days(load_config(settings, DriftConfig), reference_days)
+    calendar = load_config(settings, HolidayCalendar)
     week = Week.last_full(interval.end, zone)
     version = current_version(settings)
     past = model_before(settings, week.before(1).start)

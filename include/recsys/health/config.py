@@ -1,12 +1,8 @@
 """``config/health.yaml``; every key is explained there."""
 
-from typing import Final
-
 from pydantic import Field
 
-from recsys.settings import ConfigModel, Settings
-
-CONFIG_NAME: Final = "health.yaml"
+from recsys.config import ConfigModel
 
 
 class ServiceConfig(ConfigModel):
@@ -41,14 +37,11 @@ class ReportsConfig(ConfigModel):
 class HealthConfig(ConfigModel):
     """All sections; each can be left out."""
 
+    FILE = "health.yaml"
+
     service: ServiceConfig = ServiceConfig()
     data: DataConfig = DataConfig()
     model: ModelHealthConfig = ModelHealthConfig()
     pipeline: PipelineConfig = PipelineConfig()
     metrics: MetricsConfig = MetricsConfig()
     reports: ReportsConfig = ReportsConfig()
-
-
-def load_config(settings: Settings) -> HealthConfig:
-    """Read ``health.yaml``. Raises `ConfigError` that names the key."""
-    return settings.read_config(CONFIG_NAME, HealthConfig)

@@ -10,9 +10,10 @@ import numpy as np
 
 from recsys import schema
 from recsys.alerting import Severity
+from recsys.config import load_config
 from recsys.data.versions import PublishedVersion, current_version, published_folder
 from recsys.errors import InputError
-from recsys.health.config import load_config
+from recsys.health.config import HealthConfig
 from recsys.health.verdict import Problem, verdict
 from recsys.settings import Settings, load_settings
 from recsys.storage import StorageError
@@ -61,7 +62,7 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
     if not problems:
         problems, sizes = _examine(version)
         details |= sizes
-    limit = load_config(settings).data.max_age_days
+    limit = load_config(settings, HealthConfig).data.max_age_days
     if age_days > limit:
         problem = f"the data is {age_days:.1f} days old (at most {limit:g} are expected)"
         problems.append(Problem(Severity.WARNING, problem))

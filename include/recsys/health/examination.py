@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from recsys.alerting import AlertManager, Severity
 from recsys.alerting.message import Alert, facts_of
+from recsys.config import load_config
 from recsys.errors import InputError
-from recsys.health.config import load_config
+from recsys.health.config import HealthConfig
 from recsys.health.reports import remove_old_reports, write_report
 from recsys.health.silence import report_silence
 from recsys.health.traffic import judged, service_metrics
@@ -82,7 +83,7 @@ def evaluate(
     report["status"] = _overall(report)
     report["redelivered"] = manager.retry_undelivered()
     path = write_report(settings, report, now, full=component is None)
-    remove_old_reports(settings, now, load_config(settings).reports.keep_days)
+    remove_old_reports(settings, now, load_config(settings, HealthConfig).reports.keep_days)
     if broken:
         raise BrokenCheckError(f"the {' and '.join(broken)} check broke; the report is {path.name}")
     return {
@@ -109,7 +110,7 @@ def _noting(broken: list[str], part: str) -> Iterator[None]:
 
 def _hold_against_rules(settings: Settings, manager: AlertManager, now: datetime) -> dict[str, Any]:
     metrics = service_metrics(settings, now)
-    known = judged(metrics, load_config(settings).metrics.min_requests)
+    known = judged(metrics, load_config(settings, HealthConfig).metrics.min_requests)
     return {"metrics": metrics, "alerts": manager.check_alert_conditions(known)}
 
 

@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from recsys.alerting import Severity
+from recsys.config import load_config
 from recsys.errors import InputError
-from recsys.health.config import load_config
+from recsys.health.config import HealthConfig
 from recsys.health.service import serving_model
 from recsys.health.verdict import Problem, verdict
 from recsys.models.artifacts import verify_artifact
@@ -40,7 +41,7 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
     except (InputError, OSError) as error:
         problems.append(Problem(Severity.CRITICAL, f"current best {selection.model_id}: {error}"))
     served = serving_model(settings)
-    grace = timedelta(hours=load_config(settings).model.deployment_grace_hours)
+    grace = timedelta(hours=load_config(settings, HealthConfig).model.deployment_grace_hours)
     waiting = datetime.now(UTC) - datetime.fromisoformat(selection.selected_at)
     if served is not None and served != selection.model_id and waiting > grace:
         problem = (

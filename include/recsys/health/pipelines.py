@@ -3,7 +3,8 @@
 from typing import Any
 
 from recsys.alerting import Severity
-from recsys.health.config import load_config
+from recsys.config import load_config
+from recsys.health.config import HealthConfig
 from recsys.health.verdict import Problem, verdict
 from recsys.settings import Settings, load_settings
 from recsys.tracking import PipelineTracker
@@ -22,7 +23,7 @@ def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
         `PipelineTracker.get_stats`); when unhealthy ``error`` and ``severity``.
     """
     settings = settings or load_settings()
-    config = load_config(settings).pipeline
+    config = load_config(settings, HealthConfig).pipeline
     tracker = PipelineTracker(settings.pipeline_db)
     closed = tracker.cleanup_stale_runs(config.max_running_hours)
     stats = tracker.get_stats(config.window_days)

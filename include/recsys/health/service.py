@@ -6,9 +6,10 @@ from typing import Any, Final
 import requests
 
 from recsys.alerting import Severity
+from recsys.config import load_config
 from recsys.deployment.config import read_address
 from recsys.errors import InputError
-from recsys.health.config import load_config
+from recsys.health.config import HealthConfig
 from recsys.health.verdict import Problem, verdict
 from recsys.registry import Registry
 from recsys.settings import Settings, load_settings
@@ -31,7 +32,7 @@ def check_service_health(settings: Settings | None = None) -> dict[str, Any]:
         ``error`` and ``severity``.
     """
     settings = settings or load_settings()
-    url, timeout = read_address().url, load_config(settings).service.timeout_seconds
+    url, timeout = read_address().url, load_config(settings, HealthConfig).service.timeout_seconds
     began = time.perf_counter()
     try:
         answer = requests.get(f"{url}/health", timeout=timeout)
@@ -57,7 +58,8 @@ def serving_model(settings: Settings) -> str | None:
     """Id of the model in service; None when there is none or the service does not say."""
     try:
         answer = requests.get(
-            f"{read_address().url}/health", timeout=load_config(settings).service.timeout_seconds
+            f"{read_address().url}/health",
+            timeout=load_config(settings, HealthConfig).service.timeout_seconds,
         )
     except requests.RequestException:
         return None

@@ -13,7 +13,8 @@ from croniter import croniter
 
 from recsys.alerting import AlertManager, Severity
 from recsys.alerting.message import Alert, facts_of
-from recsys.health.config import load_config
+from recsys.config import load_config
+from recsys.health.config import HealthConfig
 from recsys.health.memory import Memory
 from recsys.schedule import JobSchedule, SchedulerConfig, load_schedule
 from recsys.settings import Settings
@@ -56,7 +57,7 @@ def overdue_jobs(settings: Settings, manager: AlertManager, now: datetime) -> li
     installation owes nothing for the time before it existed.
     """
     schedule = load_schedule(settings)
-    grace = timedelta(minutes=load_config(settings).pipeline.silence_grace_minutes)
+    grace = timedelta(minutes=load_config(settings, HealthConfig).pipeline.silence_grace_minutes)
     watched = {
         job: timing for job, timing in schedule.jobs.items() if timing.enabled and job != WATCHER
     }

@@ -5,8 +5,9 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from recsys.config import load_config
 from recsys.database import connect
-from recsys.health.config import load_config
+from recsys.health.config import HealthConfig
 from recsys.health.service import TRIAL_USER
 from recsys.settings import Settings
 
@@ -31,7 +32,7 @@ def service_metrics(settings: Settings, now: datetime) -> dict[str, Any]:
         (the service's own failures: a caller's bad request is none) and ``fallback_rate`` (of
         the requests that can have one), each None without requests.
     """
-    minutes = load_config(settings).metrics.window_minutes
+    minutes = load_config(settings, HealthConfig).metrics.window_minutes
     empty = {"window_minutes": minutes, "requests": None, "requests_per_minute": None}
     if not settings.service_db.exists():
         return empty | dict.fromkeys(RATES)

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 from recsys.alerting import AlertManager, Severity
 from recsys.alerting.message import Alert
-from recsys.health.config import load_config
+from recsys.config import load_config
+from recsys.health.config import HealthConfig
 from recsys.health.reports import latest_report
 from recsys.health.silence import WATCHER
 from recsys.schedule import load_schedule
@@ -24,7 +25,7 @@ def report_is_overdue(settings: Settings, now: datetime, since: datetime | None 
     job = load_schedule(settings).jobs.get(WATCHER)
     if last is None or job is None or not job.enabled:
         return False
-    return now - last > timedelta(hours=load_config(settings).reports.overdue_hours)
+    return now - last > timedelta(hours=load_config(settings, HealthConfig).reports.overdue_hours)
 
 
 def watch_reports(settings: Settings, now: datetime, since: datetime) -> bool:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from recsys.config import ConfigError
 from recsys.orchestration.client import AirflowClient
 from recsys.publishing import atomic_path
-from recsys.settings import REPOSITORY, ConfigError, Settings
+from recsys.settings import REPOSITORY, Settings
 
 ENV_FILE = ".env"
 PRIVATE = 0o600

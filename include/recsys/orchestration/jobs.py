@@ -12,10 +12,11 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.types import DagRunProtocol
 from airflow.timetables.interval import CronDataIntervalTimetable
 
+from recsys.config import ConfigError
 from recsys.errors import InputError
 from recsys.orchestration import callbacks
 from recsys.schedule import load_schedule
-from recsys.settings import ConfigError, load_settings
+from recsys.settings import load_settings
 
 TAG = "recsys"
 FIRST_DAY = datetime(2015, 1, 1, tzinfo=UTC)

@@ -5,7 +5,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from recsys.data.config import load_data_config
+from recsys.config import load_config
+from recsys.data.config import DataConfig
 from recsys.data.versions import PublishedVersion, VersionError, open_version
 from recsys.publishing import write_json, write_text
 from recsys.quality.measures import limits, measure
@@ -23,7 +24,7 @@ def write_report(settings: Settings, version_id: str) -> Path:
     """
     version = open_version(settings, version_id)
     figures = measure(version, _previous(settings, version))
-    figures["limits"] = limits(figures, load_data_config(settings))
+    figures["limits"] = limits(figures, load_config(settings, DataConfig))
     folder = settings.reports / "data_quality"
     write_json(folder / f"{version_id}.json", figures)
     page = folder / f"{version_id}.html"

@@ -20,7 +20,8 @@ from pyarrow import feather
 
 from recsys import schema
 from recsys.comments import score_view
-from recsys.data.config import DataConfig, Engine, load_data_config
+from recsys.config import load_config
+from recsys.data.config import DataConfig, Engine
 from recsys.data.dataset import Dataset, count_part, join_parts, split_interactions
 from recsys.data.events import add_keys, latest_rows
 from recsys.data.inbox import archive_staged, collect_staged
@@ -69,7 +70,7 @@ def run_refresh(
     the input cannot be trusted.
     """
     work = work_folder(settings, uuid4().hex)
-    engine = load_data_config(settings).engine
+    engine = load_config(settings, DataConfig).engine
     try:
         with engine_session(engine, settings, work):
             plan_refresh(settings, work, interval, force_full=force_full, dry_run=dry_run)
@@ -110,7 +111,7 @@ def plan_refresh(
         hand_in_segments(settings)
         hand_in_files(settings)
     collect_staged(settings)
-    config, source = load_data_config(settings), resolve_source(settings)
+    config, source = load_config(settings, DataConfig), resolve_source(settings)
     now = datetime.now(UTC)
     shutil.rmtree(work, ignore_errors=True)
     view = _read_view(settings, source, config, work, as_of=interval.end, now=now)
@@ -253,7 +254,7 @@ def publish_version(settings: Settings, work: Path) -> Summary:
         sync_folder(settings.versions)
     moved = publish(settings, version_id)
     archive_staged(settings, plan.source["name"], plan.version_id, plan.staged)
-    removed = prune(settings, load_data_config(settings))
+    removed = prune(settings, load_config(settings, DataConfig))
     _tidy(work)
     manifest = open_version(settings, version_id).manifest
     return {
@@ -356,7 +357,7 @@ def _refuse_shrinking(settings: Settings, plan: Plan, accepted: int) -> None:
     if plan.previous_version is None or plan.reason == ASKED_FOR:
         return
     before = open_version(settings, plan.previous_version).manifest["rows"]["accepted"]
-    allowed = load_data_config(settings).max_shrink_fraction
+    allowed = load_config(settings, DataConfig).max_shrink_fraction
     if accepted < (1 - allowed) * before:
         raise RefreshError(
             f"only {accepted} rows are left of the {before} of version {plan.previous_version}, "

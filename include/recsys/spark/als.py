@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from recsys.arrays import Float32Array
+from recsys.config import load_config
 from recsys.data.config import Engine
 from recsys.models.als import AlsParameters, Trainer
 from recsys.settings import Settings
-from recsys.spark.config import SparkConfig, load_spark_config
+from recsys.spark.config import SparkConfig
 from recsys.spark.session import spark_session
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def als_trainer(engine: Engine, settings: Settings) -> Iterator[Trainer | None]:
     if engine is Engine.PANDAS:
         yield None
         return
-    spark = load_spark_config(settings)
+    spark = load_config(settings, SparkConfig)
     folder = settings.work / f"als-{uuid4().hex}"
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -2,13 +2,13 @@
 
 from pydantic import Field
 
-from recsys.settings import ConfigModel, Settings
-
-CONFIG_NAME = "spark.yaml"
+from recsys.config import ConfigModel
 
 
 class SparkConfig(ConfigModel):
     """See the comments in the file."""
+
+    FILE = "spark.yaml"
 
     executors: int = Field(default=2, ge=1)
     cores: int = Field(default=1, ge=1)
@@ -16,8 +16,3 @@ class SparkConfig(ConfigModel):
     driver_memory_mb: int = Field(default=1024, ge=512)
     piece_mb: float = Field(default=64, gt=0)
     rows_per_range: int = Field(default=500_000, ge=1)
-
-
-def load_spark_config(settings: Settings) -> SparkConfig:
-    """Raises `ConfigError` that names the key."""
-    return settings.read_config(CONFIG_NAME, SparkConfig)

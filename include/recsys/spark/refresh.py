@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from pyarrow import feather
 
 from recsys import schema
+from recsys.config import load_config
 from recsys.data.cleaning import CleanRows, clean_rows
 from recsys.data.config import DataConfig
 from recsys.data.dataset import Dataset, build_part, join_parts
@@ -39,7 +40,7 @@ from recsys.data.sources import ReviewFiles, Source
 from recsys.errors import SourceError
 from recsys.publishing import atomic_path
 from recsys.settings import Settings
-from recsys.spark.config import SparkConfig, load_spark_config
+from recsys.spark.config import SparkConfig
 from recsys.spark.parts import read_entries, write_entries
 from recsys.spark.pieces import Piece, cut
 from recsys.spark.session import session_folder, spark_session
@@ -67,7 +68,7 @@ def read_view(
 
     Of ``view.reviews.accepted`` only the keys are in memory.
     """
-    spark = load_spark_config(settings)
+    spark = load_config(settings, SparkConfig)
     rows = work / ROWS_FOLDER
     for name in (ROWS_FOLDER, REJECTED_FOLDER):
         (work / name).mkdir(parents=True)
@@ -210,7 +211,7 @@ def write_latest(settings: Settings, work: Path, view: Path) -> int:
     The rows are those that `read_view` left in `work`, in the order of
     `recsys.data.events.latest_rows`; each range of users is a record batch of the file.
     """
-    spark = load_spark_config(settings)
+    spark = load_config(settings, SparkConfig)
     rows, ranges = work / ROWS_FOLDER, work / RANGES_FOLDER
     shutil.rmtree(ranges, ignore_errors=True)
     ranges.mkdir()
@@ -271,7 +272,7 @@ def assemble(
 
     `quality` is the npy file of the rows' COMMENT_QUALITY.
     """
-    spark = load_spark_config(settings)
+    spark = load_config(settings, SparkConfig)
     folder = work / PARTS_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

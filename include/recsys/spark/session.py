@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recsys.config import load_config
 from recsys.data.config import Engine
 from recsys.errors import InputError
 from recsys.settings import REPOSITORY, Settings
-from recsys.spark.config import SparkConfig, load_spark_config
+from recsys.spark.config import SparkConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -67,7 +68,7 @@ def engine_session(engine: Engine, settings: Settings, work: Path) -> Iterator[N
     if engine is Engine.PANDAS:
         yield
         return
-    with spark_session(load_spark_config(settings), session_folder(work)):
+    with spark_session(load_config(settings, SparkConfig), session_folder(work)):
         yield
 
 

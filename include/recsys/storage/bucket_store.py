@@ -25,9 +25,9 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from recsys.config import ConfigModel
 from recsys.errors import InputError
 from recsys.publishing import atomic_folder, atomic_path, point_link, sha256_of
-from recsys.settings import ConfigModel
 from recsys.storage.bucket import Bucket, ConflictError
 from recsys.storage.local import remove_folder
 from recsys.storage.store import Change, DamagedError, StorageError

@@ -7,15 +7,16 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from recsys.settings import ConfigModel, Settings
+from recsys.config import ConfigModel, load_config
+from recsys.settings import Settings
 from recsys.storage.local import LocalStore
 from recsys.storage.store import Store
-
-CONFIG_FILE = "storage.yaml"
 
 
 class StorageConfig(ConfigModel):
     """Where shared state lives."""
+
+    FILE = "storage.yaml"
 
     url: str = "file://"
     endpoint: str | None = None
@@ -41,7 +42,7 @@ def open_store(settings: Settings) -> Store:
 
     Raises `ConfigError` that names the key.
     """
-    config = settings.read_config(CONFIG_FILE, StorageConfig)
+    config = load_config(settings, StorageConfig)
     if config.scheme == "file":
         return LocalStore(settings.home)
     return _open_bucket(settings.home, config)

@@ -1,27 +1,37 @@
 """``config/training.yaml``."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from recsys.config import ConfigModel
 from recsys.data.config import Engine
 from recsys.models.families import FAMILIES
-from recsys.settings import ConfigModel, Settings
-
-CONFIG_NAME = "training.yaml"
 
 
 class TuningConfig(ConfigModel):
     """How long parameters of a family are searched for: whichever ends first."""
 
-    seconds: float = Field(default=60.0, ge=0)
-    trials: int = Field(default=60, ge=1)
+    seconds: float = Field(default=30, ge=0)
+    trials: int = Field(default=25, ge=1)
 
 
 class TrainingConfig(ConfigModel):
     """See the comments in the file."""
 
-    model_types: list[str] = Field(min_length=1)
+    FILE = "training.yaml"
+    ENTRIES: ClassVar = {
+        "parameters": {
+            "als": {"factors": 16, "regularization": 10.0, "fold_in_decay": 0.8},
+            "hybrid": {
+                "weights": {"item_knn": 1.0, "als": 0.5, "recent_popularity": 1.0, "content": 0.2}
+            },
+        }
+    }
+
+    model_types: list[str] = Field(
+        default=["item_knn", "als", "bpr", "recent_popularity", "hybrid"], min_length=1
+    )
     engine: Engine = Engine.PANDAS
     seed: int = 42
     selection_metric: str = "recall_at_10"
@@ -36,8 +46,3 @@ class TrainingConfig(ConfigModel):
         if unknown:
             raise ValueError(f"unknown types {unknown}; expected some of {sorted(FAMILIES)}")
         return value
-
-
-def load_training_config(settings: Settings) -> TrainingConfig:
-    """Raises `ConfigError` that names the key."""
-    return settings.read_config(CONFIG_NAME, TrainingConfig)

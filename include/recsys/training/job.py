@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from recsys import schema
+from recsys.config import load_config
 from recsys.data.versions import PublishedVersion, current_version, open_version
 from recsys.errors import InputError
 from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
@@ -24,7 +25,7 @@ from recsys.registry import Registry
 from recsys.schedule import load_schedule
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.als import als_trainer
-from recsys.training.config import TrainingConfig, load_training_config
+from recsys.training.config import TrainingConfig
 from recsys.training.curves import learning_curves
 from recsys.training.log import training_log
 from recsys.training.runs import recorded_run
@@ -38,7 +39,7 @@ def plan_training(
 
     Raises `InputError` for an unknown type, a bad configuration or when there is no data.
     """
-    config = load_training_config(settings)
+    config = load_config(settings, TrainingConfig)
     chosen = list(dict.fromkeys(model_types or config.model_types))
     for model_type in chosen:
         family_of(model_type)
@@ -57,7 +58,7 @@ def train_model(
     Raises `InputError` if the data cannot be used or the trained model is not sound; then
     nothing is registered.
     """
-    config = load_training_config(settings)
+    config = load_config(settings, TrainingConfig)
     family_of(model_type)
     version = open_version(settings, version_id)
     with recorded_run(settings, model_type, version.version_id) as run:
@@ -126,7 +127,7 @@ def select_best(settings: Settings, trained: Sequence[Mapping[str, Any]]) -> dic
     """
     if not trained:
         raise InputError("no model was trained in this run; there is nothing to select from")
-    config = load_training_config(settings)
+    config = load_config(settings, TrainingConfig)
     version_id = trained[0]["data_version"]
     selection = Registry(settings).select_best(
         version_id, metric=config.selection_metric, selected_by="model_training"

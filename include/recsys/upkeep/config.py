@@ -2,9 +2,7 @@
 
 from pydantic import Field
 
-from recsys.settings import ConfigModel, Settings
-
-CONFIG_NAME = "maintenance.yaml"
+from recsys.config import ConfigModel
 
 
 class ModelRetention(ConfigModel):
@@ -25,13 +23,10 @@ class AirflowRetention(ConfigModel):
 class MaintenanceConfig(ConfigModel):
     """Days, unless the name says otherwise; every key is explained in the file."""
 
+    FILE = "maintenance.yaml"
+
     models: ModelRetention = ModelRetention()
     keep_report_days: float = Field(default=365, gt=0)
     keep_log_days: float = Field(default=90, gt=0)
     keep_run_days: float = Field(default=365, ge=30)
     airflow: AirflowRetention = AirflowRetention()
-
-
-def load_config(settings: Settings) -> MaintenanceConfig:
-    """Read ``maintenance.yaml``. Raises `ConfigError` that names the key."""
-    return settings.read_config(CONFIG_NAME, MaintenanceConfig)

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from recsys.data.config import load_data_config
-from recsys.health.config import load_config as load_health_config
+from recsys.config import load_config
+from recsys.data.config import DataConfig
+from recsys.health.config import HealthConfig
 from recsys.orchestration.environment import airflow_home
-from recsys.service_config import load_config as load_serving_config
+from recsys.service_config import ServingConfig
 from recsys.settings import Settings
 from recsys.upkeep.airflow_records import clean_airflow_records
-from recsys.upkeep.config import load_config
+from recsys.upkeep.config import MaintenanceConfig
 from recsys.upkeep.databases import remove_old_rows
 from recsys.upkeep.files import (
     remove_leftovers,
@@ -24,26 +25,26 @@ from recsys.upkeep.removal import Removal
 def clean_models(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Remove models that nothing refers to. Raises `InputError` if that cannot be known."""
     removal = Removal(settings, dry_run=dry_run)
-    remove_old_models(settings, load_config(settings).models, removal)
+    remove_old_models(settings, load_config(settings, MaintenanceConfig).models, removal)
     return removal.summary()
 
 
 def clean_data(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Remove data versions beyond retention, old quarantine files, scratch and leftovers."""
     removal = Removal(settings, dry_run=dry_run)
-    remove_old_data(settings, load_data_config(settings), removal)
+    remove_old_data(settings, load_config(settings, DataConfig), removal)
     remove_leftovers(settings, removal)
     return removal.summary()
 
 
 def clean_records(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Remove old reports, logs, requests and run records."""
-    config = load_config(settings)
+    config = load_config(settings, MaintenanceConfig)
     removal = Removal(settings, dry_run=dry_run)
-    health_days = load_health_config(settings).reports.keep_days
+    health_days = load_config(settings, HealthConfig).reports.keep_days
     remove_old_reports(settings, config, health_days, removal)
     remove_old_logs(settings, airflow_home(settings) / "logs", config, removal)
-    request_days = load_serving_config(settings).request_log.retention_days
+    request_days = load_config(settings, ServingConfig).request_log.retention_days
     remove_old_rows(settings, request_days, config.keep_run_days, removal)
     return removal.summary()
 
@@ -51,7 +52,7 @@ def clean_records(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
 def clean_airflow(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Remove Airflow's old records. Raises `CleaningError` while its database is busy."""
     removal = Removal(settings, dry_run=dry_run)
-    clean_airflow_records(settings, load_config(settings).airflow, removal)
+    clean_airflow_records(settings, load_config(settings, MaintenanceConfig).airflow, removal)
     return removal.summary()
 
 

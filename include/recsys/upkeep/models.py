@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from recsys.config import load_config
 from recsys.deployment.client import ServiceError
-from recsys.deployment.config import load_config as load_deployment_config
+from recsys.deployment.config import DeploymentConfig
 from recsys.deployment.history import read_history
 from recsys.deployment.replicas import connect_service
 from recsys.errors import InputError
@@ -71,7 +72,7 @@ def models_in_use(settings: Settings, config: ModelRetention) -> set[str]:
         if entry.get(key)
     }
     found.update(_noted(settings.artifacts / "served_model.json"))
-    client = connect_service(load_deployment_config(settings))
+    client = connect_service(load_config(settings, DeploymentConfig))
     # A service that does not answer will start with the model of its note.
     with contextlib.suppress(ServiceError):
         found.update(client.models_in_use())

@@ -14,9 +14,9 @@ from typing import Any, Final, Generic, TypeVar
 from croniter import croniter
 
 from recsys.alerting import AlertManager
+from recsys.config import load_config
 from recsys.deployment.client import ServiceClient, ServiceError
-from recsys.deployment.config import load_config as load_deployment_config
-from recsys.deployment.config import read_address
+from recsys.deployment.config import DeploymentConfig, read_address
 from recsys.deployment.history import read_history
 from recsys.errors import InputError
 from recsys.health.reports import latest_report
@@ -214,7 +214,7 @@ def _models(settings: Settings) -> Models:
     registry = Registry(settings)
     selection = registry.selection()
     entry = registry.get(selection.model_id) if selection else None
-    config = load_deployment_config(settings)
+    config = load_config(settings, DeploymentConfig)
     quick = config.model_copy(update={"request_timeout_seconds": SERVICE_SECONDS})
     try:
         serving, problem = ServiceClient(read_address(), quick).serving_model(), None

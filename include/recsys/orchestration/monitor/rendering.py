@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from recsys.config import ConfigError
 from recsys.orchestration.monitor.overview import PAGES, STATS_DAYS, Overview, summary_of
 from recsys.orchestration.monitor.pages import ReportPage
 from recsys.schedule import load_schedule
-from recsys.settings import ConfigError, Settings
+from recsys.settings import Settings
 
 DASH: Final = "–"
 _UNITS: Final = ((86_400, "ngày"), (3_600, "giờ"), (60, "phút"), (1, "giây"))

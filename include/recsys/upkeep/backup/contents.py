@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from recsys.config import ConfigModel
 from recsys.errors import InputError
-from recsys.settings import ConfigModel, Settings
+from recsys.settings import Settings
 
 FORMAT = 1
 MANIFEST = "manifest.json"

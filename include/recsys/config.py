@@ -1,0 +1,266 @@
+"""Configuration files as typed objects.
+
+Every area has a `ConfigModel` that names its `FILE` and holds the default of every key.
+``<root>/config/FILE`` is laid over the repository's ``config/FILE`` key by key, and both over the
+model: a file states only what differs. Sections are merged; a list, like any other value,
+replaces the one below it; a section that is left empty changes nothing. Whoever starts something
+(a task, a command, the service) calls `load_config` once and passes on what it got.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from types import NoneType
+from typing import Any, ClassVar, Final, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
+
+from recsys.errors import InputError
+from recsys.settings import REPOSITORY, Settings
+
+# What a person writes is far below these; what is above them is an accident or an attack.
+_MAX_BYTES: Final = 1_000_000
+_MAX_DEPTH: Final = 20
+_MAX_NUMBER: Final = 10**15
+
+_NOTHING: Final = object()
+_LOGIN_IN_URL: Final = re.compile(r"(?<=//)[^/@\s]*@")
+
+
+class ConfigError(InputError):
+    """A configuration file is missing or holds a bad value; the text names file and key."""
+
+
+class ConfigModel(BaseModel):
+    """Base of every typed configuration section: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+    FILE: ClassVar[str] = ""
+    """The file below ``config/`` that the model stands for; empty: it is a section of one."""
+
+    ENTRIES: ClassVar[Mapping[str, Any]] = {}
+    """What mappings with free names hold, by default, below what is given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_defaults(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            return content
+        given = {k: v for k, v in content.items() if v is not None or not cls._is_section(k)}
+        return merged(cls.ENTRIES, given)
+
+    @classmethod
+    def _is_section(cls, key: Any) -> bool:
+        known = cls.model_fields.get(key) if isinstance(key, str) else None
+        default = known and known.get_default(call_default_factory=True, validated_data={})
+        return isinstance(default, BaseModel | dict)
+
+
+ConfigT = TypeVar("ConfigT", bound=ConfigModel)
+
+
+@dataclass(frozen=True)
+class Document:
+    """What the files of one name say together: the state root's first, then the repository's."""
+
+    layers: tuple[tuple[Path, Mapping[str, Any]], ...]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All layers as one mapping."""
+        return reduce(merged, (content for _, content in reversed(self.layers)), {})
+
+    def path(self, key: Iterable[int | str] = ()) -> Path:
+        """The file that says what holds for `key` (its parts, from the outermost section)."""
+        parts = tuple(key)
+        for length in range(len(parts), 0, -1):
+            for path, content in self.layers:
+                if _value_at(content, parts[:length]) is not _NOTHING:
+                    return path
+        return self.layers[0][0]
+
+    def validate(self, model: type[ConfigT], content: Mapping[str, Any] | None = None) -> ConfigT:
+        """The document (or `content` that was made of it) as a `model`.
+
+        Raises `ConfigError` with one line for each bad key.
+        """
+        try:
+            return model.model_validate(self.content if content is None else content)
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_input=False, include_context=False)
+            raise ConfigError("\n".join(self._sentence(model, one) for one in problems)) from None
+
+    def _sentence(self, model: type[ConfigModel], problem: Mapping[str, Any]) -> str:
+        key = problem["loc"]
+        where = f"{self.path(key)}: {'.'.join(str(part) for part in key) or '(file)'}"
+        if problem["type"] == "extra_forbidden":
+            # The value under a mistyped name can be a secret.
+            siblings = _type_at(model, key[:-1])
+            known = ", ".join(siblings.model_fields) if _is_model(siblings) else "nothing"
+            return f"{where}: there is no such key: expected one of {known}"
+        shown = _shown(_value_at(self.content, key), _type_at(model, key))
+        return f"{where}: {str(problem['msg']).removeprefix('Value error, ')}{shown}"
+
+
+def load_config(settings: Settings, model: type[ConfigT]) -> ConfigT:
+    """`model` as the state root and the repository configure it.
+
+    Raises
+    ------
+    ConfigError
+        If a file is unreadable, or a key is unknown or has a bad value: one line each, with the
+        file and the key.
+    """
+    return read_document(settings, model.FILE).validate(model)
+
+
+def read_document(settings: Settings, name: str) -> Document:
+    """Both files of `name`, as far as they exist. Raises `ConfigError` when one is unreadable."""
+    paths = dict.fromkeys(root / "config" / name for root in (settings.home, REPOSITORY))
+    found = tuple((path, content) for path in paths if (content := _read(path)) is not None)
+    return Document(found or ((settings.home / "config" / name, {}),))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in one YAML or JSON file. Raises `ConfigError` naming the file otherwise."""
+    content = _read(path)
+    if content is None:
+        raise ConfigError(f"{path}: the file does not exist")
+    return content
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+        if len(raw) > _MAX_BYTES:
+            raise ConfigError(f"{path}: expected at most {_MAX_BYTES} bytes")
+        text = raw.decode("utf-8-sig")
+        content = _from_json(text) if path.suffix == ".json" else _Loader(text).get_single_data()
+        _check_extent(content)
+    except FileNotFoundError:
+        return None
+    except yaml.MarkedYAMLError as error:
+        # Its own text quotes the line, which can be that of a password.
+        mark = error.problem_mark
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{path}: {line}{error.problem or error.context}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: expected at most {_MAX_DEPTH} levels of nesting") from None
+    except ConfigError:
+        raise
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values")
+    return content
+
+
+def merged(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `below`, key by key; an empty section of `over` changes nothing.
+
+    >>> merged({"tuning": {"seconds": 30, "trials": 25}}, {"tuning": {"trials": 3}})
+    {'tuning': {'seconds': 30, 'trials': 3}}
+    """
+    result = dict(below)
+    for key, value in over.items():
+        current = result.get(key)
+        if not isinstance(current, Mapping):
+            result[key] = value
+        elif value is not None:
+            result[key] = merged(current, value) if isinstance(value, Mapping) else value
+    return result
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: a name stands once in its section, and nothing is written by reference."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="expected values, not aliases", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {_brief(key.value)} stands there twice",
+                    problem_mark=key.start_mark,
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _from_json(text: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in content:
+                raise ValueError(f"the key {_brief(key)} stands there twice")
+            content[key] = value
+        return content
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
+def _check_extent(value: Any, depth: int = 0) -> None:
+    """Raises `RecursionError` or `ValueError` for what is too deep or too large for a setting."""
+    if depth > _MAX_DEPTH:
+        raise RecursionError
+    if isinstance(value, int | float) and abs(value) > _MAX_NUMBER:
+        raise ValueError(f"expected numbers up to {_MAX_NUMBER:.0e}")
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            _check_extent(item, depth + 1)
+
+
+def _value_at(content: Any, key: Iterable[int | str]) -> Any:
+    for part in key:
+        try:
+            content = content[part]
+        except (KeyError, IndexError, TypeError):
+            return _NOTHING
+    return content
+
+
+def _type_at(model: Any, key: Iterable[int | str]) -> Any:
+    """The annotation of what stands at `key` of a `model`; None where it has none."""
+    for part in key:
+        if _is_model(model):
+            known = model.model_fields.get(part)
+            model = known.annotation if known else None
+        elif get_origin(model) is dict:
+            model = get_args(model)[1]
+        else:
+            inner = [kind for kind in get_args(model) if kind not in (NoneType, Ellipsis)]
+            model = inner[0] if inner else None
+    return model
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _shown(value: Any, kind: Any) -> str:
+    """`` (got VALUE)``, or nothing where there is no single value or it can be a secret."""
+    secret = kind in (None, SecretStr) or SecretStr in get_args(kind)
+    if secret or _is_model(kind) or not isinstance(value, str | int | float):
+        return ""
+    return f" (got {_brief(value)})"
+
+
+def _brief(value: Any) -> str:
+    text = repr(_LOGIN_IN_URL.sub("***@", value) if isinstance(value, str) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,226 @@
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from pydantic import Field, SecretStr
+
+from recsys.alerting.config import AlertsConfig, load_alerts_config
+from recsys.comments.config import CommentConfig
+from recsys.config import ConfigError, ConfigModel, load_config, read_mapping
+from recsys.content import ContentConfig
+from recsys.data.config import DataConfig
+from recsys.deployment.config import DeploymentConfig
+from recsys.drift.config import DriftConfig, HolidayCalendar
+from recsys.health.config import HealthConfig
+from recsys.service_config import ServingConfig
+from recsys.settings import REPOSITORY, Settings
+from recsys.spark.config import SparkConfig
+from recsys.storage.opening import StorageConfig
+from recsys.training.config import TrainingConfig
+from recsys.upkeep.config import MaintenanceConfig
+
+MODELS = (
+    AlertsConfig,
+    CommentConfig,
+    ContentConfig,
+    DataConfig,
+    DeploymentConfig,
+    DriftConfig,
+    HealthConfig,
+    HolidayCalendar,
+    MaintenanceConfig,
+    # SchedulerConfig,
+    ServingConfig,
+    SparkConfig,
+    StorageConfig,
+    TrainingConfig,
+)
+# What only a shop can know, or is long: the file shows it, and there is no default.
+WITHOUT_DEFAULT = {
+    AlertsConfig: {
+        "email": {"smtp_server", "sender", "password", "recipients"},
+        "slack": {"webhook_url", "channel"},
+    },
+    HolidayCalendar: {"holidays": True},
+}
+
+
+class Login(ConfigModel):
+    user: str = "shop"
+    password: SecretStr | None = None
+
+
+class Shelf(ConfigModel):
+    FILE = "shelf.yaml"
+    ENTRIES: ClassVar = {"prices": {"soap": {"amount": 3}}}
+
+    width: int = Field(default=4, ge=1)
+    labels: tuple[str, ...] = ("a", "b")
+    login: Login = Login()
+    prices: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+
+def write(settings: Settings, text: str, name: str = "shelf.yaml") -> Path:
+    path = settings.home / "config" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def error_of(settings: Settings, text: str) -> str:
+    path = write(settings, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(settings, Shelf)
+    assert str(path) in str(caught.value)
+    return str(caught.value).replace(str(path), "FILE")
+
+
+def shipped_config(model: type[ConfigModel]) -> ConfigModel:
+    if model is AlertsConfig:
+        return load_alerts_config(Settings(REPOSITORY), {}).config
+    return load_config(Settings(REPOSITORY), model)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_a_shipped_file_says_is_the_default(model: type[ConfigModel]) -> None:
+    shipped = shipped_config(model)
+    exceptions = WITHOUT_DEFAULT.get(model)
+    assert shipped.model_dump(exclude=exceptions) == model().model_dump(exclude=exceptions)
+
+
+def test_every_shipped_file_has_a_model() -> None:
+    files = {path.name for path in (REPOSITORY / "config").glob("*.yaml")}
+    assert files == {model.FILE for model in MODELS} - {"scheduler_config.json"}
+
+
+def test_a_file_of_the_state_root_states_only_what_differs(settings: Settings) -> None:
+    write(settings, "model_types: [als]\n", "training.yaml")
+    config = load_config(settings, TrainingConfig)
+    assert config == TrainingConfig(model_types=["als"])
+    assert (config.tuning.seconds, config.tuning.trials) == (30, 25)
+
+
+def test_files_are_merged_key_by_key(settings: Settings) -> None:
+    write(settings, "parameters: {als: {factors: 99}}\ntuning: {trials: 3}\n", "training.yaml")
+    config = load_config(settings, TrainingConfig)
+    shipped = load_config(Settings(REPOSITORY), TrainingConfig)
+    assert config.tuning == shipped.tuning.model_copy(update={"trials": 3})
+    assert config.parameters == {
+        **shipped.parameters,
+        "als": {**shipped.parameters["als"], "factors": 99},
+    }
+
+
+def test_lists_replace_and_mappings_grow(settings: Settings) -> None:
+    write(settings, "labels: [c]\nprices: {brush: {amount: 5}}\n")
+    config = load_config(settings, Shelf)
+    assert config.labels == ("c",)
+    assert config.prices == {"soap": {"amount": 3}, "brush": {"amount": 5}}
+
+
+def test_a_section_that_is_left_empty_changes_nothing(settings: Settings) -> None:
+    write(settings, "login:\n  # user: nobody\nprices:\n")
+    assert load_config(settings, Shelf) == Shelf()
+    write(settings, "email:\nalerts:\n", "alerts_config.yaml")
+    assert load_alerts_config(settings, {}).config == shipped_config(AlertsConfig)
+
+
+def test_a_value_that_is_left_empty_is_an_error(settings: Settings) -> None:
+    assert "FILE: width: Input should be a valid integer" in error_of(settings, "width:\n")
+
+
+def test_no_file_at_all_means_the_defaults(settings: Settings) -> None:
+    assert load_config(settings, Shelf) == Shelf()
+
+
+def test_an_error_names_the_file_that_says_it(settings: Settings) -> None:
+    own = write(settings, "gate: {max_worsening: -1}\n", "deployment.yaml")
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(own))}: gate.max_worsening: "):
+        load_config(settings, DeploymentConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("widht: hunter2", "FILE: widht: there is no such key: expected one of width, labels,"
+         " login, prices"),
+        ("login: {pasword: hunter2}",
+         "FILE: login.pasword: there is no such key: expected one of user, password"),
+        ("login: {password: [hunter2]}", "FILE: login.password: Input should be a valid string"),
+        ("login: hunter2",
+         "FILE: login: Input should be a valid dictionary or instance of Login"),
+        ("login: {user: [hunter2]}", "FILE: login.user: Input should be a valid string"),
+        ("login: {password: 'hunter2", "FILE: line 1: found unexpected end of stream"),
+        ("login: {password: hunter2, user: [a}", "FILE: line 1: expected ',' or ']', but got '}'"),
+        ("width: 0", "FILE: width: Input should be greater than or equal to 1 (got 0)"),
+        ("width: 3\nlabels: [a]\nwidth: 4",
+         "FILE: line 3: the key 'width' stands there twice"),
+        ("login: {password: hunter1, password: hunter2}",
+         "FILE: line 1: the key 'password' stands there twice"),
+        ("labels: &l [x]\nprices: {a: *l}", "FILE: line 2: expected values, not aliases"),
+        ("login: &l {user: x}\nprices: {<<: *l}", "FILE: line 2: expected values, not aliases"),
+        ("labels: " + "[" * 50_000, "FILE: expected at most 20 levels of nesting"),
+        ("labels: " + "[" * 30 + "]" * 30, "FILE: expected at most 20 levels of nesting"),
+        ("width: " + "9" * 400, "FILE: cannot be read: expected numbers up to 1e+15"),
+        ("width: .inf", "FILE: cannot be read: expected numbers up to 1e+15"),
+        ("width: 2001-02-31", "FILE: cannot be read: day is out of range for month"),
+        ("width: !!python/name:os.system x", "FILE: line 1: could not determine a constructor"
+         " for the tag 'tag:yaml.org,2002:python/name:os.system'"),
+        ("# " + "x" * 1_000_001, "FILE: expected at most 1000000 bytes"),
+        ("- a", "FILE: expected a mapping of keys to values"),
+        ("3: a", "FILE: 3: Keys should be strings"),
+    ],
+)  # fmt: skip
+def test_an_error_is_a_sentence_without_secrets(settings: Settings, text: str, error: str) -> None:
+    assert error_of(settings, text) == error
+
+
+def test_an_integer_of_many_digits_is_an_error(settings: Settings) -> None:
+    assert "FILE: cannot be read: " in error_of(settings, "width: " + "9" * 9_000)
+
+
+def test_all_errors_are_reported_at_once(settings: Settings) -> None:
+    assert len(error_of(settings, "width: 0\nshelf: 3\nlogin: {user: 4}\n").splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('{"a": 1, "a": 2}', "the key 'a' stands there twice"),
+        ('{"a": ' + "[" * 100_000, "expected at most 20 levels of nesting"),
+        ('{"a": ' + "9" * 9_000 + "}", "cannot be read: "),
+        ('{"a": 1', "cannot be read: "),
+        ('{"a": Infinity}', "expected numbers up to 1e+15"),
+        ("[]", "expected a mapping of keys to values"),
+    ],
+)
+def test_json_is_read_with_the_same_care(tmp_path: Path, text: str, error: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"{re.escape(str(path))}: .*{re.escape(error)}"):
+        read_mapping(path)
+
+
+def test_bytes_that_are_no_text_and_folders_are_errors(settings: Settings) -> None:
+    path = write(settings, "")
+    path.write_bytes(b"width: \xff")
+    with pytest.raises(ConfigError, match=f"{re.escape(str(path))}: cannot be read"):
+        load_config(settings, Shelf)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ConfigError, match=f"{re.escape(str(path))}: cannot be read"):
+        load_config(settings, Shelf)
+
+
+def test_a_file_with_a_byte_order_mark_is_read(settings: Settings) -> None:
+    write(settings, "\ufeffwidth: 7\n")
+    assert load_config(settings, Shelf).width == 7
+
+
+def test_a_login_in_an_address_is_not_shown(settings: Settings) -> None:
+    path = write(settings, "url: https://shop:hunter2@store\n", "storage.yaml")
+    with pytest.raises(ConfigError) as caught:
+        load_config(settings, StorageConfig)
+    assert str(caught.value).startswith(f"{path}: url: expected file://")
+    assert "hunter2" not in str(caught.value)
