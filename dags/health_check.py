@@ -49,7 +49,7 @@ with job_dag(
 
     @task(retries=0)
     def reconcile_runs() -> dict[str, Any]:
-        from recsys.orchestration.reconcile import reconcile
+        from recsys.orchestration.mirror import reconcile
         from recsys.settings import load_settings
 
         return reconcile(load_settings())

@@ -19,7 +19,7 @@ from recsys.data.staging import append_events
 from recsys.data.versions import current_version, list_versions, open_version
 from recsys.database import connect
 from recsys.models.artifacts import verify_artifact
-from recsys.orchestration.errors import error_line
+from recsys.orchestration.mirror import error_line
 from recsys.registry import Registry
 from recsys.settings import Settings
 from recsys.training.job import select_best, train_model

@@ -3,7 +3,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from recsys.cli.alerts import alerts_app
+from recsys.cli.watching import alerts_app
 
 
 @pytest.fixture

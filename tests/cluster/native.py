@@ -28,7 +28,7 @@ from celery import Celery
 from supervisor.xmlrpc import SupervisorTransport
 
 from recsys.orchestration.client import AirflowClient
-from recsys.orchestration.component import end_processes, session_processes
+from recsys.orchestration.stack import end_processes, session_processes
 from recsys.settings import REPOSITORY, Settings
 from recsys.tracking import PipelineTracker
 from tests.cluster.shape import (

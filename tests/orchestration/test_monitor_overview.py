@@ -8,8 +8,7 @@ import pytest
 
 from recsys.alerting import AlertManager
 from recsys.deployment.history import append_history
-from recsys.orchestration.monitor.overview import gather, run_tracker
-from recsys.orchestration.monitor.pages import list_pages
+from recsys.orchestration.monitor.overview import gather, list_pages, run_tracker
 from recsys.orchestration.monitor.rendering import Renderer, ago, duration, percent
 from recsys.schedule import load_schedule
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus

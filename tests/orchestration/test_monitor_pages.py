@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from recsys.orchestration.monitor.pages import (
+from recsys.orchestration.monitor.overview import (
     drift_severity,
     find_page,
     list_pages,

@@ -8,8 +8,7 @@ import sys
 
 import typer
 
-from recsys.cli import airflow, alerts, backup, jobs, registry, stack, storage, tracker
-from recsys.cli.sample_data import sample_data
+from recsys.cli import airflow, data, jobs, registry, stack, watching
 from recsys.errors import InputError
 from recsys.storage import StorageError
 
@@ -20,15 +19,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-jobs.add_commands(app)
-airflow.add_commands(app)
-tracker.add_commands(app)
-alerts.add_commands(app)
-registry.add_commands(app)
-stack.add_commands(app)
-backup.add_commands(app)
-storage.add_commands(app)
-app.command(rich_help_panel="Data")(sample_data)
+for commands in (jobs, airflow, watching, registry, stack, data):
+    commands.add_commands(app)
 
 
 def main() -> None:

@@ -1,20 +1,73 @@
 """One command a job: run it through Airflow, follow it, print its summary."""
 
 import json
+import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from types import TracebackType
+from typing import Annotated, Any, Self
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
-from recsys.cli.progress import follow
 from recsys.errors import InputError
-from recsys.orchestration.client import AirflowClient
+from recsys.orchestration.client import AirflowClient, RunProgress
 from recsys.orchestration.environment import connect
 from recsys.settings import load_settings
+
+MARKS = {
+    "success": "[green]done[/]",
+    "failed": "[red]failed[/]",
+    "skipped": "[dim]skipped[/]",
+    "upstream_failed": "[red]not run[/]",
+    "up_for_retry": "[yellow]failed, will be tried again[/]",
+}
 
 
 class JobFailedError(RuntimeError):
     """A job's run ended as a failure; the text names tasks and page."""
+
+
+class RunDisplay:
+    """Shows a run's tasks as they end, and a spinner with what is under way meanwhile."""
+
+    def __init__(self, job: str) -> None:
+        self._job = job
+        self._console = Console(stderr=True, highlight=False)
+        self._status = self._console.status(f"{job}: waiting for the scheduler")
+        self._shown: dict[str, str] = {}
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._status.stop()
+
+    def show(self, progress: RunProgress) -> None:
+        """Print what has changed since the last call."""
+        for task, state in progress.tasks.items():
+            if state in MARKS and self._shown.get(task) != state:
+                name = f"{self._job}.{escape(task)}"
+                self._console.print(f"  {name}: {MARKS[state]} ({self._elapsed})")
+            self._shown[task] = state
+        under_way = {t: state for t, state in progress.tasks.items() if state not in MARKS}
+        active = [f"{escape(task)} {state}" for task, state in under_way.items()]
+        ended = len(progress.tasks) - len(active)
+        self._status.update(
+            f"{self._job}: {progress.state}, {ended}/{len(progress.tasks)} tasks"
+            + (f", {', '.join(active[:3])}" if active else "")
+        )
+
+    @property
+    def _elapsed(self) -> str:
+        return f"{time.monotonic() - self._started:.0f} s"
 
 
 def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +83,8 @@ def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[st
 
 def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
     """Follow a run to its end and return its summary. Raises `JobFailedError` when it fails."""
-    run = follow(client, job, run_id)
+    with RunDisplay(job) as display:
+        run = client.follow(job, run_id, display.show)
     if run["state"] != "success":
         failed = [
             task["task_id"]

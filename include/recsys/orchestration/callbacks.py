@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from airflow.sdk import Context
 
-from recsys.orchestration.errors import error_line
+from recsys.orchestration.mirror import error_line
 
 TIMED_OUT = "timed_out"
 

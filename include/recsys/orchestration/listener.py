@@ -4,7 +4,7 @@ changes of runs, in the workers the errors of tasks.
 A run's state change happens inside a transaction of the scheduler. So the hook only copies the
 run's fields; reading results and writing to the tracker is the work of one background thread,
 with database sessions of its own. Whatever goes wrong there is a line in the log, and
-`recsys.orchestration.reconcile` repairs it within the hour.
+`recsys.orchestration.mirror` repairs it within the hour.
 """
 
 import logging
@@ -19,8 +19,7 @@ from airflow.listeners import hookimpl
 
 from recsys.database import BUSY_TIMEOUT_SECONDS
 from recsys.orchestration import mirror
-from recsys.orchestration.errors import error_line
-from recsys.orchestration.mirror import AirflowRun
+from recsys.orchestration.mirror import AirflowRun, error_line
 from recsys.tracking import PipelineTracker
 
 # A worker waits for a locked tracker no longer than this: the run matters more.

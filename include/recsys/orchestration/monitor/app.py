@@ -13,8 +13,14 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recsys.orchestration.mirror import tracker_id
 from recsys.orchestration.monitor import PREFIX
-from recsys.orchestration.monitor.overview import find_run, gather, run_tracker, summary_of
-from recsys.orchestration.monitor.pages import find_page, pages_of_run
+from recsys.orchestration.monitor.overview import (
+    find_page,
+    find_run,
+    gather,
+    pages_of_run,
+    run_tracker,
+    summary_of,
+)
 from recsys.orchestration.monitor.rendering import Renderer
 from recsys.settings import Settings
 

@@ -9,8 +9,13 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recsys.config import ConfigError
-from recsys.orchestration.monitor.overview import PAGES, STATS_DAYS, Overview, summary_of
-from recsys.orchestration.monitor.pages import ReportPage
+from recsys.orchestration.monitor.overview import (
+    PAGES,
+    STATS_DAYS,
+    Overview,
+    ReportPage,
+    summary_of,
+)
 from recsys.schedule import load_schedule
 from recsys.settings import Settings
 

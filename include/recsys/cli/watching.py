@@ -1,4 +1,4 @@
-"""Commands that try out and look back at alerts."""
+"""Commands that look back at runs and alerts, and repair the record of runs."""
 
 import json
 from typing import Annotated
@@ -7,8 +7,10 @@ import typer
 
 from recsys.alerting import AlertManager, Severity
 from recsys.settings import load_settings
+from recsys.tracking import PipelineTracker
 
 alerts_app = typer.Typer(no_args_is_help=True, help="Try out and look back at alerts.")
+tracker_app = typer.Typer(no_args_is_help=True, help="Repair the record of runs.")
 
 
 @alerts_app.command("test")
@@ -43,6 +45,35 @@ def recent(limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20) ->
     typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
+def stats(days: Annotated[int, typer.Option(min=1, help="Days to look back.")] = 7) -> None:
+    """Print pipeline statistics as JSON."""
+    typer.echo(json.dumps(PipelineTracker(load_settings().pipeline_db).get_stats(days), indent=2))
+
+
+@tracker_app.command()
+def reconcile(
+    days: Annotated[int, typer.Option(min=1, help="Days of runs to compare.")] = 7,
+) -> None:
+    """Make the record agree with what Airflow knows of its runs."""
+    from recsys.orchestration.environment import connect
+    from recsys.orchestration.mirror import reconcile_runs
+
+    settings = load_settings()
+    summary = reconcile_runs(connect(settings), PipelineTracker(settings.pipeline_db), days)
+    typer.echo(json.dumps(summary, indent=2))
+
+
+@tracker_app.command()
+def cleanup(
+    hours: Annotated[float, typer.Option(help="Close runs that are older than this.")] = 24,
+) -> None:
+    """Close runs that are recorded as running and whose process is long gone."""
+    closed = PipelineTracker(load_settings().pipeline_db).cleanup_stale_runs(hours)
+    typer.echo(json.dumps({"closed": closed}))
+
+
 def add_commands(app: typer.Typer) -> None:
-    """Add the alerts' commands to the command line."""
+    """Add the commands to the command line."""
+    app.command(rich_help_panel="Watching")(stats)
+    app.add_typer(tracker_app, name="tracker", rich_help_panel="Watching")
     app.add_typer(alerts_app, name="alerts", rich_help_panel="Watching")

@@ -1,0 +1,91 @@
+"""Commands about files: the synthetic shop, backups, and state that machines share."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.settings import load_settings
+
+storage_app = typer.Typer(no_args_is_help=True, help="State that several machines share.")
+
+
+def sample_data(
+    reviews: Annotated[int | None, typer.Option(help="Number of reviews.")] = None,
+    users: Annotated[int | None, typer.Option(help="Number of customers.")] = None,
+    products: Annotated[int | None, typer.Option(help="Number of products.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed is another shop.")] = 0,
+    until: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Day after the last review; default today."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to write; default data/raw/viecomrec.")
+    ] = None,
+) -> None:
+    """Write a synthetic shop in the ViEcomRec layout; the same arguments give the same bytes."""
+    from recsys.data.sample import DEFAULT_REVIEWS, write_sample_shop
+
+    shop = write_sample_shop(
+        folder or load_settings(),
+        reviews=DEFAULT_REVIEWS if reviews is None else reviews,
+        users=users,
+        products=products,
+        seed=seed,
+        until=until.date() if until else None,
+    )
+    typer.echo(f"{shop.reviews_path}: {shop.reviews} reviews of {shop.users} customers")
+    typer.echo(f"{shop.products_path}: {shop.products} products")
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to write it; must not exist.")],
+) -> None:
+    """Save data, models, registry, history, reports and configuration to one file."""
+    from recsys.upkeep.backup.writing import write_backup
+
+    typer.echo(json.dumps(write_backup(load_settings(), file), indent=2))
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
+) -> None:
+    """Make an empty state root ($RECSYS_HOME) what it was when the backup was made."""
+    from recsys.upkeep.backup.reading import restore_backup
+
+    typer.echo(json.dumps(restore_backup(load_settings(), file), indent=2))
+
+
+@storage_app.command()
+def check() -> None:
+    """Try whether the store can be reached and honours conditional writes."""
+    from recsys.storage import open_store
+
+    store = open_store(load_settings())
+    store.check()
+    typer.echo(json.dumps({"shared": store.shared, "sound": True}))
+
+
+@storage_app.command()
+def push() -> None:
+    """Copy this machine's state into the empty bucket that config/storage.yaml names."""
+    from recsys.upkeep.transfer import push_state
+
+    typer.echo(json.dumps(push_state(load_settings()), indent=2))
+
+
+@storage_app.command()
+def pull() -> None:
+    """Copy all shared state into this state root, for a backup or to go back to file://."""
+    from recsys.upkeep.transfer import pull_state
+
+    typer.echo(json.dumps(pull_state(load_settings()), indent=2))
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (sample_data, backup, restore):
+        app.command(rich_help_panel="Data")(command)
+    app.add_typer(storage_app, name="storage", rich_help_panel="Data")
