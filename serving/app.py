@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from recsys.config import load_config
-from recsys.schedule import load_schedule
+from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 from serving import problems, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
@@ -130,7 +130,7 @@ def open_service(
         requests=RequestLog(
             settings.service_db,
             settings.logs / "service" / "recommender.log",
-            load_schedule(settings).zone,
+            load_zone(settings),
             config.request_log,
         ),
     )

@@ -13,6 +13,7 @@ from recsys.data.config import DataConfig
 from recsys.deployment.config import DeploymentConfig
 from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.health.config import HealthConfig
+from recsys.schedule import SchedulerConfig
 from recsys.service_config import ServingConfig
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.config import SparkConfig
@@ -30,7 +31,7 @@ MODELS = (
     HealthConfig,
     HolidayCalendar,
     MaintenanceConfig,
-    # SchedulerConfig,
+    SchedulerConfig,
     ServingConfig,
     SparkConfig,
     StorageConfig,

@@ -86,26 +86,32 @@ class Document:
                     return path
         return self.layers[0][0]
 
-    def validate(self, model: type[ConfigT], content: Mapping[str, Any] | None = None) -> ConfigT:
-        """The document (or `content` that was made of it) as a `model`.
+    def validate(
+        self, model: type[ConfigT], content: Any = None, *, at: tuple[str, ...] = ()
+    ) -> ConfigT:
+        """The document as a `model`, or `content` that was made of what stands at the key `at`.
 
         Raises `ConfigError` with one line for each bad key.
         """
         try:
-            return model.model_validate(self.content if content is None else content)
+            return model.model_validate(self.content if content is None and not at else content)
         except ValidationError as error:
             problems = error.errors(include_url=False, include_input=False, include_context=False)
-            raise ConfigError("\n".join(self._sentence(model, one) for one in problems)) from None
+            sentences = (self._sentence(model, at, one) for one in problems)
+            raise ConfigError("\n".join(sentences)) from None
 
-    def _sentence(self, model: type[ConfigModel], problem: Mapping[str, Any]) -> str:
-        key = problem["loc"]
+    def _sentence(
+        self, model: type[ConfigModel], at: tuple[str, ...], problem: Mapping[str, Any]
+    ) -> str:
+        inner = problem["loc"]
+        key = (*at, *inner)
         where = f"{self.path(key)}: {'.'.join(str(part) for part in key) or '(file)'}"
         if problem["type"] == "extra_forbidden":
             # The value under a mistyped name can be a secret.
-            siblings = _type_at(model, key[:-1])
+            siblings = _type_at(model, inner[:-1])
             known = ", ".join(siblings.model_fields) if _is_model(siblings) else "nothing"
             return f"{where}: there is no such key: expected one of {known}"
-        shown = _shown(_value_at(self.content, key), _type_at(model, key))
+        shown = _shown(_value_at(self.content, key), _type_at(model, inner))
         return f"{where}: {str(problem['msg']).removeprefix('Value error, ')}{shown}"
 
 

@@ -19,7 +19,7 @@ from recsys.errors import InputError
 from recsys.logs import fields, file_logger
 from recsys.models.artifacts import verify_artifact
 from recsys.models.storage import ArtifactError
-from recsys.schedule import load_schedule
+from recsys.schedule import load_zone
 from recsys.settings import REGISTRY_KEY, Settings
 from recsys.storage import open_store
 
@@ -107,7 +107,7 @@ class Registry:
         self._settings = settings
         self._store = open_store(settings)
         self._audit = file_logger(
-            "registry", settings.logs / "registry_audit.log", load_schedule(settings).zone
+            "registry", settings.logs / "registry_audit.log", load_zone(settings)
         )
 
     # reading

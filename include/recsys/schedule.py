@@ -3,35 +3,56 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import reduce
+from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from croniter import croniter
-from pydantic import Field, field_validator, model_validator
+from croniter import CroniterError, croniter
+from pydantic import AfterValidator, Field, field_validator
 
-from recsys.config import ConfigModel, load_config
+from recsys.config import ConfigError, ConfigModel, Document, merged, read_document
 from recsys.settings import Settings
+
+_YEAR_MINUTES: Final = 365 * 24 * 60
+
+
+def _exists(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("expected a time zone such as 'Asia/Ho_Chi_Minh'") from None
+    return name
+
+
+TimeZone = Annotated[str, AfterValidator(_exists)]
+"""The name of a time zone that this machine knows."""
 
 
 class JobSchedule(ConfigModel):
     """When a job runs and how long it may take.
 
-    The timeout counts from the start of a run, the deadline from the moment it was queued. With
-    `queue`, only Celery workers that listen to it run the job's tasks.
+    The timeout counts from the start of a run, the deadline from the moment it was queued; a
+    deadline that is not given is two thirds of the timeout. With `queue`, only Celery workers that
+    listen to it run the job's tasks.
     """
 
     enabled: bool = True
     cron: str
-    timeout_minutes: float = Field(gt=0)
-    deadline_minutes: float = Field(gt=0)
+    timeout_minutes: float = Field(gt=0, le=_YEAR_MINUTES)
+    deadline_minutes: float | None = Field(default=None, gt=0, le=_YEAR_MINUTES)
     queue: str | None = Field(default=None, min_length=1)
 
     @field_validator("cron")
     @classmethod
-    def _cron_is_valid(cls, value: str) -> str:
-        if not croniter.is_valid(value):
-            raise ValueError("expected a cron expression of five fields such as '0 2 * * *'")
-        return value
+    def _comes(cls, value: str) -> str:
+        try:
+            fields = len(value.split())
+            if fields == 5 or value.startswith("@"):
+                croniter(value, datetime(2000, 1, 1, tzinfo=UTC)).get_next()
+                return value
+        except (CroniterError, ValueError):
+            pass
+        raise ValueError("expected a cron expression of five fields such as '0 2 * * *'")
 
     @property
     def timeout(self) -> timedelta:
@@ -39,35 +60,114 @@ class JobSchedule(ConfigModel):
 
     @property
     def deadline(self) -> timedelta:
+        if self.deadline_minutes is None:
+            return self.timeout * 2 / 3
         return timedelta(minutes=self.deadline_minutes)
 
 
+def _job(cron: str, timeout_minutes: float, deadline_minutes: float) -> JobSchedule:
+    return JobSchedule(
+        cron=cron, timeout_minutes=timeout_minutes, deadline_minutes=deadline_minutes
+    )
+
+
+_DOCUMENTED: Final = {
+    "data_refresh": _job("0 2 * * *", 30, 20),
+    "bert_embeddings": _job("0 3 * * 2", 60, 40),
+    "drift_detection": _job("0 9 * * 1", 15, 10),
+    "model_training": _job("0 3 * * 0", 120, 90),
+    "model_deployment": _job("0 5 * * *", 15, 10),
+    "health_check": _job("0 * * * *", 5, 3),
+    "maintenance": _job("0 4 * * 6", 45, 30),
+}
+
+
 class SchedulerConfig(ConfigModel):
-    """All jobs by name, and the time zone that their cron expressions are read in."""
+    """The time zone that cron expressions are read in, and all jobs by name.
+
+    Jobs that no file lists run as they are documented.
+    """
 
     FILE = "scheduler_config.json"
 
-    timezone: str
-    jobs: dict[str, JobSchedule]
+    timezone: TimeZone = "Asia/Ho_Chi_Minh"
+    jobs: dict[str, JobSchedule] = Field(default=_DOCUMENTED)
 
-    @field_validator("timezone")
-    @classmethod
-    def _timezone_exists(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError("expected a time zone such as 'Asia/Ho_Chi_Minh'") from None
-        return value
 
-    @model_validator(mode="after")
-    def _has_jobs(self) -> "SchedulerConfig":
-        if not self.jobs:
-            raise ValueError("jobs: expected at least one job")
-        return self
+@dataclass(frozen=True)
+class Schedule:
+    """When everything runs.
+
+    Attributes
+    ----------
+    zone
+        What the cron expressions are read in.
+    jobs
+        The jobs that can run, by name.
+    problems
+        The others: job -> a sentence with file, key and what is wrong with it.
+    """
+
+    zone: ZoneInfo
+    jobs: Mapping[str, JobSchedule]
+    problems: Mapping[str, str]
 
     @property
-    def zone(self) -> ZoneInfo:
-        return ZoneInfo(self.timezone)
+    def names(self) -> list[str]:
+        """All jobs, whether their entries can be used or not."""
+        return [*self.jobs, *self.problems]
+
+    def job(self, name: str) -> JobSchedule:
+        """The entry of one job. Raises `ConfigError` if it is bad or there is none."""
+        if name in self.jobs:
+            return self.jobs[name]
+        problem = f"{SchedulerConfig.FILE}: jobs.{name}: the job has no entry"
+        raise ConfigError(self.problems.get(name, problem))
+
+
+def load_zone(settings: Settings) -> ZoneInfo:
+    """The time zone alone, whatever is wrong with a job. Raises `ConfigError` for a bad one."""
+    return _zone(read_document(settings, SchedulerConfig.FILE))
+
+
+def load_schedule(settings: Settings) -> Schedule:
+    """Read ``scheduler_config.json``. A bad entry of one job stops no other job.
+
+    Raises `ConfigError` that names the key if the file, or what all jobs share, is bad.
+    """
+    document = read_document(settings, SchedulerConfig.FILE)
+    content = reduce(_over, (layer for _, layer in reversed(document.layers)), _documented())
+    shared = content | {"jobs": {}} if isinstance(content["jobs"], Mapping) else content
+    document.validate(SchedulerConfig, shared)
+    jobs: dict[str, JobSchedule] = {}
+    problems: dict[str, str] = {}
+    for name, entry in content["jobs"].items():
+        try:
+            jobs[name] = document.validate(JobSchedule, entry, at=("jobs", name))
+        except ConfigError as error:
+            problems[name] = str(error)
+    return Schedule(_zone(document), jobs, problems)
+
+
+def _zone(document: Document) -> ZoneInfo:
+    content = {key: value for key, value in document.content.items() if key == "timezone"}
+    return ZoneInfo(document.validate(SchedulerConfig, content).timezone)
+
+
+def _documented() -> dict[str, Any]:
+    jobs = SchedulerConfig().jobs
+    return {"jobs": {name: job.model_dump(exclude_unset=True) for name, job in jobs.items()}}
+
+
+def _over(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """One layer over another; a job with another timeout has another deadline as well."""
+    result, jobs = merged(below, over), over.get("jobs")
+    if isinstance(jobs, Mapping):
+        for name, entry in jobs.items():
+            if isinstance(entry, Mapping) and "timeout_minutes" in entry:
+                deadline = {"deadline_minutes": entry.get("deadline_minutes")}
+                result["jobs"][name] = result["jobs"][name] | deadline
+    return result
 
 
 @dataclass(frozen=True)
@@ -82,11 +182,6 @@ class DataInterval:
             raise ValueError("a data interval needs time zones on both bounds")
         if self.end < self.start:
             raise ValueError(f"a data interval ends before it starts: {self.start} - {self.end}")
-
-
-def load_schedule(settings: Settings) -> SchedulerConfig:
-    """Read ``scheduler_config.json``. Raises `ConfigError` that names the key."""
-    return load_config(settings, SchedulerConfig)
 
 
 def interval_of(context: Mapping[str, Any]) -> DataInterval:

@@ -176,6 +176,14 @@ def test_a_health_check_that_is_switched_off_is_never_overdue(shop):
     assert report_is_overdue(shop, datetime.now(UTC)) is False
 
 
+def test_a_health_check_with_a_bad_schedule_is_overdue_when_it_stops(shop):
+    evaluate(shop, RESULTS)
+    aged(shop, days=1)
+    content = {"jobs": {"health_check": {"cron": "never"}}}
+    (shop.home / "config" / "scheduler_config.json").write_text(json.dumps(content))
+    assert report_is_overdue(shop, datetime.now(UTC)) is True
+
+
 def test_the_service_tells_once_that_reports_stopped_and_that_they_are_back(shop, mails, slack):
     now = datetime.now(UTC)
     since = now - timedelta(hours=5)

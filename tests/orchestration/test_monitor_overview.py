@@ -10,7 +10,7 @@ from recsys.alerting import AlertManager
 from recsys.deployment.history import append_history
 from recsys.orchestration.monitor.overview import gather, list_pages, run_tracker
 from recsys.orchestration.monitor.rendering import Renderer, ago, duration, percent
-from recsys.schedule import load_schedule
+from recsys.schedule import load_schedule, load_zone
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.conftest import find_free_port
 
@@ -114,6 +114,17 @@ def test_a_bad_schedule_names_its_key_on_the_page(show, settings):
     assert "timezone" in page
 
 
+def test_a_bad_entry_of_one_job_is_said_in_its_row(show, settings):
+    (settings.home / "config").mkdir(parents=True)
+    (settings.home / "config" / "scheduler_config.json").write_text(
+        '{"jobs": {"data_refresh": {"cron": "never"}}}'
+    )
+    overview, page = show()
+    problems = {row.name: row.problem for row in overview.jobs.content if row.problem}
+    assert list(problems) == ["data_refresh"]
+    assert "jobs.data_refresh.cron" in page
+
+
 def test_a_report_that_is_too_old_does_not_look_healthy(show, settings):
     path = write_health(settings, generated_at=(NOW - timedelta(hours=5)).isoformat())
     old = (NOW - timedelta(hours=5)).timestamp()
@@ -168,7 +179,7 @@ def test_each_job_shows_its_last_run_its_rate_and_when_it_runs_next(show, settin
     rows = {row.name: row for row in overview.jobs.content}
     assert rows["data_refresh"].stats["success_rate"] == 0.75
     assert rows["drift_detection"].next_run is None
-    zone = load_schedule(settings).zone
+    zone = load_zone(settings)
     next_run = rows["data_refresh"].next_run
     assert next_run > NOW
     assert next_run.astimezone(zone).strftime("%H:%M") == "02:00"

@@ -29,7 +29,7 @@ from recsys.alerting.slack import SlackSender
 from recsys.alerting.state import AlertState, Claim
 from recsys.errors import InputError
 from recsys.logs import fields, file_logger
-from recsys.schedule import load_schedule
+from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 
 HELD_BACK: Final = "held back"
@@ -80,7 +80,7 @@ class AlertManager:
         settings = settings or load_settings()
         setup = load_alerts_config(settings, os.environ)
         self._config = setup.config
-        self._zone = load_schedule(settings).zone
+        self._zone = load_zone(settings)
         self._clock = clock
         self._masker = masker_for(os.environ, self._config.secrets)
         self._log_path = settings.home / self._config.logging.path

@@ -23,7 +23,7 @@ from recsys.alerting.masking import masker_for
 from recsys.alerting.message import Alert, Channel, Severity, facts_of
 from recsys.errors import InputError
 from recsys.logs import file_logger
-from recsys.schedule import load_schedule
+from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 
 LITTLE_SPACE_BYTES: Final = 100 * 2**20
@@ -192,7 +192,7 @@ def _last_resort(line: str, error: Exception, settings: Settings | None) -> None
         home = settings or load_settings()
         path = home.home / LoggingConfig().path
         try:
-            zone = load_schedule(home).zone
+            zone = load_zone(home)
         except InputError:
             zone = ZoneInfo("UTC")
         file_logger("alerting", path, zone).critical(text)

@@ -15,7 +15,7 @@ from rich.console import Console
 from recsys.cli.jobs import JobFailedError
 from recsys.orchestration.client import ENDED, AirflowClient, AirflowError
 from recsys.orchestration.environment import connect, stack_environment
-from recsys.schedule import load_schedule
+from recsys.schedule import load_zone
 from recsys.settings import load_settings
 
 ATTEMPTS = 5
@@ -44,7 +44,7 @@ def backfill(
     settings = load_settings()
     client = connect(settings)
     asked = datetime.now(UTC)
-    zone = load_schedule(settings).zone
+    zone = load_zone(settings)
     first = from_date.replace(tzinfo=zone)
     last = to_date.replace(tzinfo=zone) + timedelta(days=1, seconds=-1)
     _create(job, first, last, stack_environment(settings))

@@ -14,6 +14,7 @@ from recsys.config import ConfigModel, Document, load_config, read_mapping
 from recsys.data.config import DataConfig
 from recsys.errors import InputError, SourceError
 from recsys.publishing import write_json
+from recsys.schedule import TimeZone
 from recsys.settings import REPOSITORY, Settings
 
 SELECTION_NAME = "source.json"
@@ -113,18 +114,9 @@ class ProductFiles(ConfigModel):
 class SourceConfig(ConfigModel):
     """One file of ``config/sources``."""
 
-    timezone: str = "Asia/Ho_Chi_Minh"
+    timezone: TimeZone = "Asia/Ho_Chi_Minh"
     reviews: ReviewFiles
     products: ProductFiles
-
-    @field_validator("timezone")
-    @classmethod
-    def _timezone_exists(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError("expected a time zone such as 'Asia/Ho_Chi_Minh'") from None
-        return value
 
 
 @dataclass(frozen=True)

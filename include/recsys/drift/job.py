@@ -25,7 +25,7 @@ from recsys.drift.page import render_page
 from recsys.drift.report import build_report
 from recsys.errors import InputError
 from recsys.publishing import write_json, write_text
-from recsys.schedule import DataInterval, load_schedule
+from recsys.schedule import DataInterval, load_zone
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def detect_drift(
         If nothing is published, or the configuration or `reference_days` is wrong.
     """
     began = time.monotonic()
-    zone = load_schedule(settings).zone
+    zone = load_zone(settings)
     config = with_reference_days(load_config(settings, DriftConfig), reference_days)
     calendar = load_config(settings, HolidayCalendar)
     week = Week.last_full(interval.end, zone)

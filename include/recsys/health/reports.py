@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recsys.publishing import write_json
-from recsys.schedule import load_schedule
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 
 LATEST: Final = "latest.json"
@@ -14,7 +14,7 @@ LATEST: Final = "latest.json"
 def write_report(settings: Settings, report: dict[str, Any], now: datetime, *, full: bool) -> Path:
     """Write the report of `now`; a `full` one becomes ``latest.json`` as well."""
     folder = settings.reports / "health"
-    local = now.astimezone(load_schedule(settings).zone)
+    local = now.astimezone(load_zone(settings))
     path = folder / f"health_{local:%Y%m%d_%H%M}.json"
     write_json(path, report)
     if full:

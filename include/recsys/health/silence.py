@@ -16,7 +16,7 @@ from recsys.alerting.message import Alert, facts_of
 from recsys.config import load_config
 from recsys.health.config import HealthConfig
 from recsys.health.memory import Memory
-from recsys.schedule import JobSchedule, SchedulerConfig, load_schedule
+from recsys.schedule import JobSchedule, Schedule, load_schedule
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker, RunStatus
 
@@ -102,7 +102,7 @@ def report_silence(settings: Settings, manager: AlertManager, now: datetime) -> 
     }
 
 
-def _last_expected(timing: JobSchedule, schedule: SchedulerConfig, limit: datetime) -> datetime:
+def _last_expected(timing: JobSchedule, schedule: Schedule, limit: datetime) -> datetime:
     """The last moment up to `limit` that the job was scheduled for."""
     local = limit.astimezone(schedule.zone) + timedelta(microseconds=1)
     moment: datetime = croniter(timing.cron, local).get_prev(datetime)

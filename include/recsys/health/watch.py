@@ -22,8 +22,9 @@ def report_is_overdue(settings: Settings, now: datetime, since: datetime | None 
     that is switched off in ``scheduler_config.json`` is never overdue.
     """
     last = _last_sign(settings, since)
-    job = load_schedule(settings).jobs.get(WATCHER)
-    if last is None or job is None or not job.enabled:
+    schedule = load_schedule(settings)
+    job = schedule.jobs.get(WATCHER)
+    if last is None or (not job.enabled if job else WATCHER not in schedule.problems):
         return False
     return now - last > timedelta(hours=load_config(settings, HealthConfig).reports.overdue_hours)
 

@@ -12,7 +12,6 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.types import DagRunProtocol
 from airflow.timetables.interval import CronDataIntervalTimetable
 
-from recsys.config import ConfigError
 from recsys.errors import InputError
 from recsys.orchestration import callbacks
 from recsys.schedule import load_schedule
@@ -38,13 +37,11 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
         If the configuration is bad or lacks the job. Airflow shows it as an import error.
     """
     schedule = load_schedule(load_settings())
-    if job not in schedule.jobs:
-        raise ConfigError(f"scheduler_config.json: jobs.{job}: the job has no entry")
-    timing = schedule.jobs[job]
+    timing = schedule.job(job)
     return DAG(
         dag_id=job,
         doc_md=runbook,
-        schedule=CronDataIntervalTimetable(timing.cron, timezone=schedule.timezone)
+        schedule=CronDataIntervalTimetable(timing.cron, timezone=schedule.zone.key)
         if timing.enabled
         else None,
         start_date=FIRST_DAY,

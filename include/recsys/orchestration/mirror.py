@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.errors import InputError
 from recsys.logs import fields, file_logger
-from recsys.schedule import load_schedule
+from recsys.schedule import load_schedule, load_zone
 from recsys.settings import Settings, load_settings
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 
@@ -72,7 +72,7 @@ def tracker_id(job: str, run_id: str) -> str:
 
 def is_job(dag_id: str) -> bool:
     """Whether the DAG is one of our jobs."""
-    return dag_id in load_schedule(load_settings()).jobs
+    return dag_id in load_schedule(load_settings()).names
 
 
 def mirror(run: AirflowRun, tracker: PipelineTracker) -> None:
@@ -135,7 +135,7 @@ def log_end(record: RunRecord) -> None:
 def _scheduler_log() -> Any:
     settings = load_settings()
     path = settings.logs / "scheduler" / "scheduler.log"
-    return file_logger("scheduler", path, load_schedule(settings).zone, named_lines=False)
+    return file_logger("scheduler", path, load_zone(settings), named_lines=False)
 
 
 def _error_message(run: AirflowRun, task_errors: Mapping[str, str]) -> str:
@@ -209,7 +209,7 @@ def reconcile_runs(
     compared = repaired = 0
     present: set[str] = set()
     known_dags = client.dags()
-    for job in load_schedule(load_settings()).jobs:
+    for job in load_schedule(load_settings()).names:
         if job not in known_dags:
             continue
         for run in client.runs_since(job, since):

@@ -22,7 +22,7 @@ from recsys.models.base import Model
 from recsys.models.families import family_of
 from recsys.models.popularity import RecentPopularity
 from recsys.registry import Registry
-from recsys.schedule import load_schedule
+from recsys.schedule import load_zone
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.als import als_trainer
 from recsys.training.config import TrainingConfig
@@ -176,7 +176,7 @@ def _save(
         manifest={
             "model_id": model_id,
             "data_version": version.version_id,
-            "created_at": datetime.now(load_schedule(settings).zone).isoformat(timespec="seconds"),
+            "created_at": datetime.now(load_zone(settings)).isoformat(timespec="seconds"),
             "metrics": report.metrics,
             "sample_users": [data.user_ids[user] for user in known],
         },
@@ -191,7 +191,7 @@ def _products(version: PublishedVersion) -> pd.DataFrame:
 
 def _free_model_id(settings: Settings, model_type: str) -> str:
     """``als_20250115_100000`` in local time; waits for the next second if that one is taken."""
-    zone = load_schedule(settings).zone
+    zone = load_zone(settings)
     while True:
         model_id = f"{model_type}_{datetime.now(zone):%Y%m%d_%H%M%S}"
         if not (settings.artifacts / model_type / model_id).exists():

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from recsys.logs import fields, file_logger
-from recsys.schedule import load_schedule
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 
 
@@ -14,7 +14,7 @@ class TrainingLog:
 
     def __init__(self, settings: Settings, model_type: str) -> None:
         path = settings.logs / "cf" / f"{model_type}.log"
-        self._logger = file_logger(model_type, path, load_schedule(settings).zone)
+        self._logger = file_logger(model_type, path, load_zone(settings))
         self.info = self._logger.info
         self.error = self._logger.error
         self.curves: dict[str, list[float]] = {}

@@ -86,11 +86,13 @@ class ReportPage:
 class JobRow:
     """A job: its last run (a row of the tracker), its statistics, when it runs next (UTC).
 
-    `next_run` is None for a job that is switched off or paused.
+    `next_run` is None for a job that is switched off or paused. `timing` is None, and `problem` a
+    sentence, where the job's entry in the schedule cannot be used.
     """
 
     name: str
-    timing: JobSchedule
+    timing: JobSchedule | None
+    problem: str | None
     last_run: Mapping[str, Any] | None
     pages: tuple[ReportPage, ...]
     stats: Mapping[str, Any] | None
@@ -199,20 +201,24 @@ def _jobs(
     known = tracker.db_path.exists()
     stats = tracker.get_stats(STATS_DAYS)["stats_by_pipeline"] if known else {}
     rows = []
-    for name, timing in schedule.jobs.items():
+    for name in schedule.names:
+        timing = schedule.jobs.get(name)
         runs = tracker.get_recent_runs(name, limit=1) if known else []
         last_run = runs[0] if runs else None
-        due = timing.enabled and name not in paused
-        moment = croniter(timing.cron, now.astimezone(schedule.zone)).get_next(datetime)
+        moment = None
+        if timing is not None and timing.enabled and name not in paused:
+            local = croniter(timing.cron, now.astimezone(schedule.zone)).get_next(datetime)
+            moment = local.astimezone(UTC)
         rows.append(
             JobRow(
                 name=name,
                 timing=timing,
+                problem=schedule.problems.get(name),
                 last_run=last_run,
                 pages=tuple(pages_of_run(settings, summary_of(last_run))),
                 stats=stats.get(name),
                 paused=name in paused,
-                next_run=moment.astimezone(UTC) if due else None,
+                next_run=moment,
             )
         )
     return rows

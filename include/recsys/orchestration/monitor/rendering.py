@@ -16,7 +16,7 @@ from recsys.orchestration.monitor.overview import (
     ReportPage,
     summary_of,
 )
-from recsys.schedule import load_schedule
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 
 DASH: Final = "–"
@@ -125,6 +125,6 @@ def _moment(moment: datetime | str | None) -> datetime | None:
 
 def _zone(settings: Settings) -> tzinfo:
     try:
-        return load_schedule(settings).zone
+        return load_zone(settings)
     except ConfigError:  # the page says so where the jobs would be
         return UTC

@@ -1,0 +1,154 @@
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from recsys.config import ConfigError
+from recsys.health.pipelines import check_pipeline_health
+from recsys.registry import Registry
+from recsys.schedule import SchedulerConfig, load_schedule, load_zone
+from recsys.settings import REPOSITORY, Settings
+
+# As the commissioning document has it: no deadlines, two jobs.
+SEED = {
+    "timezone": "Asia/Ho_Chi_Minh",
+    "jobs": {
+        "data_refresh": {"enabled": True, "cron": "0 2 * * *", "timeout_minutes": 30},
+        "health_check": {"enabled": True, "cron": "0 * * * *", "timeout_minutes": 5},
+    },
+}
+TIMETABLE = {
+    "data_refresh": ("0 2 * * *", 30, 20),
+    "bert_embeddings": ("0 3 * * 2", 60, 40),
+    "drift_detection": ("0 9 * * 1", 15, 10),
+    "model_training": ("0 3 * * 0", 120, 90),
+    "model_deployment": ("0 5 * * *", 15, 10),
+    "health_check": ("0 * * * *", 5, 3),
+}
+
+
+def write(settings: Settings, content: Any) -> str:
+    path = settings.home / "config" / "scheduler_config.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def jobs(**entries: Any) -> dict[str, Any]:
+    return {"jobs": entries}
+
+
+def test_a_file_without_deadlines_and_with_two_jobs_keeps_the_other_jobs(
+    settings: Settings,
+) -> None:
+    write(settings, SEED)
+    schedule = load_schedule(settings)
+    assert schedule.problems == {}
+    assert schedule.job("data_refresh").deadline == timedelta(minutes=20)
+    assert schedule.job("health_check").deadline == timedelta(minutes=5) * 2 / 3
+    others = {
+        name: (job.cron, job.timeout, job.deadline)
+        for name, job in schedule.jobs.items()
+        if name in TIMETABLE and name not in SEED["jobs"]
+    }
+    assert others == {
+        name: (cron, timedelta(minutes=timeout), timedelta(minutes=deadline))
+        for name, (cron, timeout, deadline) in TIMETABLE.items()
+        if name not in SEED["jobs"]
+    }
+
+
+def test_the_documented_timetable_stands_without_any_file() -> None:
+    documented = SchedulerConfig().jobs
+    assert {
+        name: (job.cron, job.timeout_minutes, job.deadline_minutes)
+        for name, job in documented.items()
+        if name in TIMETABLE
+    } == TIMETABLE
+
+
+def test_another_timeout_brings_another_deadline(settings: Settings) -> None:
+    write(settings, jobs(model_training={"timeout_minutes": 240}))
+    assert load_schedule(settings).job("model_training").deadline == timedelta(minutes=160)
+    write(settings, jobs(model_training={"timeout_minutes": 240, "deadline_minutes": 200}))
+    assert load_schedule(settings).job("model_training").deadline == timedelta(minutes=200)
+    write(settings, jobs(model_training={"cron": "0 4 * * 0"}))
+    assert load_schedule(settings).job("model_training").deadline == timedelta(minutes=90)
+
+
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ({"cron": "at two o'clock"}, "cron: expected a cron expression"),
+        ({"cron": "0 2 * *"}, "cron: expected a cron expression"),
+        ({"cron": "0 2 * * * *"}, "cron: expected a cron expression"),
+        ({"cron": "0 0 30 2 *"}, "cron: expected a cron expression"),
+        ({"cron": 5}, "cron: Input should be a valid string"),
+        ({"timeout_minutes": 1e9}, "timeout_minutes: Input should be less than"),
+        ({"timeout_minutes": 0}, "timeout_minutes: Input should be greater than 0"),
+        ({"corn": "0 2 * * *"}, "corn: there is no such key: expected one of enabled, cron"),
+    ],
+)
+def test_a_bad_entry_stops_no_other_job(settings: Settings, entry: Any, key: str) -> None:
+    path = write(settings, jobs(data_refresh=entry))
+    schedule = load_schedule(settings)
+    assert set(schedule.names) - set(schedule.jobs) == {"data_refresh"}
+    with pytest.raises(ConfigError) as caught:
+        schedule.job("data_refresh")
+    assert str(caught.value).startswith(f"{path}: jobs.data_refresh.{key}")
+
+
+def test_an_entry_that_is_no_mapping_stops_no_other_job(settings: Settings) -> None:
+    write(settings, jobs(data_refresh="daily"))
+    schedule = load_schedule(settings)
+    assert list(schedule.problems) == ["data_refresh"]
+    assert "health_check" in schedule.jobs
+
+
+def test_a_job_of_the_shops_own_needs_its_cron_and_timeout(settings: Settings) -> None:
+    write(settings, jobs(stock_report={"cron": "30 6 * * *", "timeout_minutes": 5}, other={}))
+    schedule = load_schedule(settings)
+    assert schedule.job("stock_report").timeout == timedelta(minutes=5)
+    assert "jobs.other.cron: Field required" in schedule.problems["other"]
+    with pytest.raises(ConfigError, match=r"jobs.nothing: the job has no entry"):
+        schedule.job("nothing")
+
+
+def test_a_bad_entry_does_not_stop_those_who_want_the_time_zone(settings: Settings) -> None:
+    write(settings, {"timezone": "Asia/Tokyo", "job": 3} | jobs(data_refresh={"cron": "never"}))
+    assert load_zone(settings).key == "Asia/Tokyo"
+    assert Registry(settings).current_best() is None
+
+
+@pytest.mark.parametrize("zone", ["Mars", "", "../etc", "Asia", "x" * 300, 7, None])
+def test_a_bad_time_zone_is_named(settings: Settings, zone: Any) -> None:
+    path = write(settings, {"timezone": zone})
+    for load in (load_zone, load_schedule):
+        with pytest.raises(ConfigError) as caught:
+            load(settings)
+        assert str(caught.value).startswith(f"{path}: timezone: ")
+
+
+def test_a_mistyped_section_is_named(settings: Settings) -> None:
+    path = write(settings, {"job": {}})
+    with pytest.raises(ConfigError) as caught:
+        load_schedule(settings)
+    assert str(caught.value) == (
+        f"{path}: job: there is no such key: expected one of timezone, jobs"
+    )
+    write(settings, {"jobs": 3})
+    with pytest.raises(ConfigError, match="jobs: Input should be a valid dictionary"):
+        load_schedule(settings)
+
+
+def test_the_health_check_tells_of_a_job_that_cannot_run(settings: Settings) -> None:
+    write(settings, jobs(data_refresh={"cron": "never"}))
+    result = check_pipeline_health(settings)
+    assert result["healthy"] is False
+    assert "data_refresh does not run: " in result["error"]
+    assert "jobs.data_refresh.cron" in result["error"]
+
+
+def test_the_shipped_file_is_the_documented_timetable() -> None:
+    assert load_schedule(Settings(REPOSITORY)).jobs == SchedulerConfig().jobs
