@@ -27,7 +27,7 @@ from typing import Any, cast
 from airflow.sdk import Param, TriggerRule, task
 
 from recsys.config import load_config
-from recsys.deployment.config import DeploymentConfig
+from recsys.deployment import DeploymentConfig
 from recsys.orchestration.jobs import failure_of, job_dag, no_retry_on_bad_input
 from recsys.settings import load_settings
 

@@ -1,18 +1,20 @@
 import re
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import pytest
 from pydantic import Field, SecretStr
 
-from recsys.alerting.config import AlertsConfig, load_alerts_config
+from recsys.alerting.config import AlertsConfig, Metric, load_alerts_config
 from recsys.comments.config import CommentConfig
 from recsys.config import ConfigError, ConfigModel, load_config, read_mapping
 from recsys.content import ContentConfig
 from recsys.data.config import DataConfig
-from recsys.deployment.config import DeploymentConfig
+from recsys.deployment import DeploymentConfig
 from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.health.config import HealthConfig
+from recsys.health.traffic import service_metrics
 from recsys.schedule import SchedulerConfig
 from recsys.service_config import ServingConfig
 from recsys.settings import REPOSITORY, Settings
@@ -77,10 +79,14 @@ def error_of(settings: Settings, text: str) -> str:
     return str(caught.value).replace(str(path), "FILE")
 
 
-def shipped_config(model: type[ConfigModel]) -> ConfigModel:
+def load_any(settings: Settings, model: type[ConfigModel]) -> ConfigModel:
     if model is AlertsConfig:
-        return load_alerts_config(Settings(REPOSITORY), {}).config
-    return load_config(Settings(REPOSITORY), model)
+        return load_alerts_config(settings, {}).config
+    return load_config(settings, model)
+
+
+def shipped_config(model: type[ConfigModel]) -> ConfigModel:
+    return load_any(Settings(REPOSITORY), model)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -175,6 +181,38 @@ def test_an_error_names_the_file_that_says_it(settings: Settings) -> None:
 )  # fmt: skip
 def test_an_error_is_a_sentence_without_secrets(settings: Settings, text: str, error: str) -> None:
     assert error_of(settings, text) == error
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "error"),
+    [
+        (TrainingConfig, "parameters: {asl: {factors: 8}}",
+         "parameters: unknown model type 'asl'; expected one of als, bpr, hybrid"),
+        (TrainingConfig, "parameters: {als: {factor: 8}}",
+         "parameters: als: unknown parameter 'factor'; expected one of factors"),
+        (TrainingConfig, "parameters: {hybrid: {weights: {asl: 1}}}", "parameters: hybrid: "),
+        (TrainingConfig, "model_types: [asl]", "model_types: unknown types ['asl']"),
+        (TrainingConfig, "selection_metric: recal_at_10",
+         "selection_metric: Input should be 'recall_at_5'"),
+        (DeploymentConfig, "gate: {metric: recal_at_10}",
+         "gate.metric: Input should be 'recall_at_5'"),
+        (AlertsConfig, "alerts: {slow: {metric: latency, threshold: 1, severity: info}}",
+         "alerts.slow.metric: Input should be 'requests', 'requests_per_minute', "
+         "'avg_latency_ms', 'p95_latency_ms', 'error_rate' or 'fallback_rate' (got 'latency')"),
+    ],
+)  # fmt: skip
+def test_a_name_that_does_not_exist_is_an_error(
+    settings: Settings, model: type[ConfigModel], text: str, error: str
+) -> None:
+    path = write(settings, text, model.FILE)
+    with pytest.raises(ConfigError) as caught:
+        load_any(settings, model)
+    assert str(caught.value).startswith(f"{path}: {error}")
+
+
+def test_rules_know_what_the_health_check_measures(settings: Settings) -> None:
+    measured = service_metrics(settings, datetime.now(UTC))
+    assert set(measured) - {"window_minutes"} == set(get_args(Metric))
 
 
 def test_an_integer_of_many_digits_is_an_error(settings: Settings) -> None:

@@ -60,7 +60,7 @@ def test_unset_and_empty_variables_are_named_with_their_channel(settings):
 
 
 def test_a_rule_without_channels_gets_those_of_its_severity(settings):
-    write_alerts_config(settings, "alerts: {x: {metric: m, threshold: 1, severity: info}}")
+    write_alerts_config(settings, "alerts: {x: {metric: requests, threshold: 1, severity: info}}")
     rule = load_alerts_config(settings, {}).config.alerts["x"]
     assert rule.channels == (Channel.LOG,)
 

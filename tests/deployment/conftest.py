@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import uvicorn
 
-from recsys.deployment.client import ServiceClient
-from recsys.deployment.config import DeploymentConfig, ServiceAddress, VerifyConfig
+from recsys.deployment import DeploymentConfig, VerifyConfig
+from recsys.deployment.client import ServiceAddress, ServiceClient
 from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
@@ -37,9 +37,7 @@ def running_service(settings: Settings, port: int, token: str | None = TOKEN) ->
 
 @pytest.fixture
 def config() -> DeploymentConfig:
-    return DeploymentConfig(
-        patience_seconds=0.5, request_timeout_seconds=3, verify=VerifyConfig(sample_users=3)
-    )
+    return DeploymentConfig(patience_seconds=0.5, verify=VerifyConfig(sample_users=3))
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import time
 import pytest
 import requests
 
-from recsys.deployment.canary import judge
+from recsys.deployment import CanaryConfig, DeploymentConfig
 from recsys.deployment.client import ServiceClient
-from recsys.deployment.config import CanaryConfig, DeploymentConfig
 from recsys.deployment.deploy import DeploymentFailedError, deploy
 from recsys.deployment.gate import Plan, plan_deployment
 from recsys.deployment.history import read_history
+from recsys.deployment.verification import judge
 from recsys.settings import Settings
 from tests.serving.shops import add_model
 

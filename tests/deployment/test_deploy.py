@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient
-from recsys.deployment.config import DeploymentConfig
 from recsys.deployment.deploy import DeploymentFailedError, deploy
 from recsys.deployment.gate import Plan, plan_deployment
 from recsys.deployment.history import read_history

@@ -1,8 +1,7 @@
 import pytest
 
-from recsys.deployment import job
+from recsys.deployment import DeploymentConfig, GateConfig, job
 from recsys.deployment.client import ServiceClient, ServiceError
-from recsys.deployment.config import DeploymentConfig
 from recsys.deployment.deploy import DeploymentFailedError, deploy
 from recsys.deployment.gate import plan_deployment
 from recsys.deployment.history import read_history
@@ -35,6 +34,52 @@ def test_models_of_different_data_are_compared_by_their_gain_on_the_baseline(
         assert plan_deployment(settings, client, config, model_id="als_2").serving == "als_1"
         with pytest.raises(InputError, match="against its baseline"):
             plan_deployment(settings, client, config, model_id="als_3")
+
+
+@pytest.mark.parametrize(
+    ("metric", "serving", "candidate", "lacking"),
+    [
+        # Only the two headline metrics have a baseline, which other data is compared by.
+        ("mrr_at_10", {"mrr_at_10": 0.3}, {"mrr_at_10": 0.01, "data_version": "v2"},
+         "mrr_at_10 against its baseline of als_2"),
+        ("ndcg_at_10", {"ndcg_at_10": 0.3}, {"ndcg_at_10": 0.01, "data_version": "v2"},
+         "ndcg_at_10 against its baseline of als_2"),
+        ("mrr_at_10", {"mrr_at_10": 0.3}, {}, "mrr_at_10 of als_2"),
+        ("mrr_at_10", {}, {"mrr_at_10": 0.01}, "mrr_at_10 of als_1"),
+        ("recall_at_10", {}, {"baseline": 0, "data_version": "v2"},
+         "recall_at_10 against its baseline of als_2"),
+        ("recall_at_10", {"baseline": 0}, {"data_version": "v2"},
+         "recall_at_10 against its baseline of als_1"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_needs_force(
+    settings: Settings,
+    service,
+    client: ServiceClient,
+    config: DeploymentConfig,
+    metric: str,
+    serving: dict,
+    candidate: dict,
+    lacking: str,
+):
+    for model_id, given in (("als_1", serving), ("als_2", candidate)):
+        metrics = {name: value for name, value in given.items() if "_at_" in name}
+        options = {name: value for name, value in given.items() if "_at_" not in name}
+        add_model(settings, model_id, select=model_id == "als_1", metrics=metrics, **options)
+    config = config.model_copy(update={"gate": GateConfig(metric=metric)})
+    with service():
+        with pytest.raises(InputError, match=f"cannot be compared.*no {lacking}: choose another"):
+            plan_deployment(settings, client, config, model_id="als_2")
+        plan = plan_deployment(settings, client, config, model_id="als_2", force=True)
+    assert plan.model_id == "als_2"
+
+
+def test_a_metric_that_does_not_exist_is_refused(settings: Settings):
+    folder = settings.home / "config"
+    folder.mkdir(parents=True)
+    (folder / "deployment.yaml").write_text("gate: {metric: recal_at_10}\n")
+    with pytest.raises(InputError, match=r"deployment\.yaml: gate\.metric: .*recall_at_10"):
+        job.check_gate(settings, {})
 
 
 def test_archived_damaged_and_unknown_models_are_refused(

@@ -3,11 +3,9 @@
 import pytest
 import requests
 
-from recsys.deployment import job
-from recsys.deployment.client import ServiceClient
-from recsys.deployment.config import DeploymentConfig
+from recsys.deployment import DeploymentConfig, job
+from recsys.deployment.client import ReplicatedService, ServiceClient, connect_service
 from recsys.deployment.deploy import DeploymentFailedError
-from recsys.deployment.replicas import ReplicatedService, connect_service
 from tests.conftest import find_free_port
 from tests.serving.service_process import running_service
 from tests.serving.shops import add_model

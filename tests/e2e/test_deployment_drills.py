@@ -64,7 +64,7 @@ class Shop:
 
     def configure(self, **options: Any) -> None:
         """Write ``config/deployment.yaml``; the next task reads it."""
-        fast: dict[str, Any] = {"patience_seconds": 40, "request_timeout_seconds": 5}
+        fast: dict[str, Any] = {"patience_seconds": 40}
         (self.live.settings.home / "config" / "deployment.yaml").write_text(
             json.dumps(fast | {"verify": {"sample_users": MANY}} | options)
         )

@@ -206,7 +206,6 @@ def test_deployments_and_alerts_are_shown_newest_first(show, settings):
                 "model_id": f"als_{number}",
                 "status": "rolled_back" if number == 6 else "success",
             },
-            100,
         )
     manager = AlertManager(settings)
     manager.send_alert("first_alert", "one", "info")
@@ -230,7 +229,7 @@ def test_nothing_that_others_write_becomes_markup(show, settings):
         checks={"service": {"healthy": False, "severity": "warning", "error": evil}},
     )
     record(settings, "data_refresh", "failed", error=evil, metadata={"airflow_run_id": f"a/{evil}"})
-    append_history(settings, {"model_id": evil, "status": evil, "error": evil}, 10)
+    append_history(settings, {"model_id": evil, "status": evil, "error": evil})
     AlertManager(settings).send_alert("evil", evil, "warning", ["log"])
     _, page = show()
     assert "<script" not in page

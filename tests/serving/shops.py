@@ -69,6 +69,7 @@ def add_model(
     data_version: str = DATA_VERSION,
     sample_users: tuple[str, ...] = ("0", "1", "2"),
     baseline: float = 0.05,
+    metrics: dict[str, float] | None = None,
 ) -> None:
     """Write an artefact through its writer and register it; `select` makes it the current best."""
     done = histories(seed)
@@ -94,7 +95,7 @@ def add_model(
         data_version=data_version,
         model_type=fitted.model_type,
         hyperparameters={},
-        metrics={"recall_at_10": recall, "recall_at_10_low": recall},
+        metrics={"recall_at_10": recall, "recall_at_10_low": recall} | (metrics or {}),
         baseline_comparison={"passes": True, "baseline_recall_at_10": baseline},
         training_info={},
     )

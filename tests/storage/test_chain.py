@@ -212,7 +212,7 @@ def _publish(home, days):
 def _register(home, number):
     settings = Settings(home)
     add_model(settings, f"als_{number}", recall=0.1 + number / 100, seed=number)
-    append_history(settings, {"model_id": f"als_{number}", "status": "success"}, keep=100)
+    append_history(settings, {"model_id": f"als_{number}", "status": "success"})
     return number
 
 
@@ -275,7 +275,7 @@ def test_a_shop_on_one_machine_moves_into_a_bucket(settings, front, bucket, s3_a
     second = refresh(settings, END + timedelta(days=1), force_full=True)["version_id"]
     set_id = build_embeddings(settings)["set_id"]
     add_model(settings, "als_1", data_version=second)
-    append_history(settings, {"model_id": "als_1", "status": "success"}, keep=10)
+    append_history(settings, {"model_id": "als_1", "status": "success"})
     config = (front.home / "config" / "storage.yaml").read_text()
     (settings.home / "config").mkdir()
     (settings.home / "config" / "storage.yaml").write_text(config)
@@ -309,7 +309,7 @@ def test_a_shop_leaves_the_bucket_and_is_backed_up(jobs, front, tmp_path):
     push_state(jobs)
     set_id = build_embeddings(jobs)["set_id"]
     add_model(jobs, "als_1", data_version=version_id)
-    append_history(jobs, {"model_id": "als_1", "status": "success"}, keep=10)
+    append_history(jobs, {"model_id": "als_1", "status": "success"})
     append_events(jobs, [{"event_id": "e", "user_id": "new", "product_id": "1", "rating": 5.0}])
     hand_in_segments(jobs)
 
@@ -485,7 +485,7 @@ def test_a_machine_that_did_not_train_gives_the_same_scores(jobs, front, make_sh
 def test_maintenance_on_one_machine_clears_the_bucket_for_all(jobs, front, bucket, s3_address):
     for number in range(5):
         add_model(jobs, f"als_{number}", select=number == 0, recall=0.3 - number / 100)
-    append_history(jobs, {"model_id": "als_1", "status": "success"}, keep=10)
+    append_history(jobs, {"model_id": "als_1", "status": "success"})
     # Published and never registered, by a training that died.
     (jobs.artifacts / "als" / "als_0").rename(jobs.artifacts / "als" / "als_dead")
     open_store(jobs).publish("artifacts/cf/als/als_dead")

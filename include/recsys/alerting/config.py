@@ -23,11 +23,22 @@ _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _OPTIONAL_SECTIONS: Final = ("email", "slack")
 
 
+Metric = Literal[
+    "requests",
+    "requests_per_minute",
+    "avg_latency_ms",
+    "p95_latency_ms",
+    "error_rate",
+    "fallback_rate",
+]
+"""What the hourly health check measures of the service."""
+
+
 class Rule(ConfigModel):
     """Alert when `metric` is above (or below) `threshold`."""
 
     enabled: bool = True
-    metric: str
+    metric: Metric
     threshold: float = Field(allow_inf_nan=False)
     comparison: Literal["above", "below"] = "above"
     severity: Severity

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from recsys.config import load_config
-from recsys.deployment.client import ServiceClient, ServiceError
-from recsys.deployment.config import DeploymentConfig, read_address
+from recsys.deployment import DeploymentConfig
+from recsys.deployment.client import ServiceClient, ServiceError, read_address
 from recsys.deployment.history import read_history
 from recsys.registry import Entry, Registry
 from recsys.settings import Settings, load_settings

@@ -1,13 +1,41 @@
-"""The service, as the deployment sees it: a few HTTP requests."""
+"""The service, as the deployment sees it: a few HTTP requests, to each of its replicas.
 
+A proxy hands a request to one replica. A model has to reach all of them, so the deployment
+talks to each: ``RECSYS_SERVICE_REPLICAS`` lists their addresses.
+"""
+
+import itertools
+import os
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import requests
 
-from recsys.deployment.config import DeploymentConfig, ServiceAddress
+from recsys.deployment import DeploymentConfig
 
+REPLICAS_VARIABLE = "RECSYS_SERVICE_REPLICAS"
+# Any answer but that to a reload takes milliseconds; a service that needs seconds is out of order.
+_ANSWER_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class ServiceAddress:
+    """Where the service listens, and the token that it wants for administration."""
+
+    url: str = "http://127.0.0.1:8000"
+    token: str | None = field(default=None, repr=False)
+
+
+def read_address(variables: Mapping[str, str] | None = None) -> ServiceAddress:
+    """The service's address and token from the environment."""
+    variables = os.environ if variables is None else variables
+    return ServiceAddress(
+        url=(variables.get("RECSYS_SERVICE_URL") or "http://127.0.0.1:8000").rstrip("/"),
+        token=variables.get("RECSYS_ADMIN_TOKEN", "").strip() or None,
+    )
 
 
 class ServiceError(Exception):
@@ -17,9 +45,15 @@ class ServiceError(Exception):
 class ServiceClient:
     """Asks the service at `address`. Every method raises `ServiceError` on failure."""
 
-    def __init__(self, address: ServiceAddress, config: DeploymentConfig) -> None:
+    def __init__(
+        self,
+        address: ServiceAddress,
+        config: DeploymentConfig,
+        answer_seconds: float = _ANSWER_SECONDS,
+    ) -> None:
         self._address = address
         self._config = config
+        self._answer_seconds = answer_seconds
 
     def health(self) -> dict[str, Any]:
         """The content of ``/health``. An unhealthy service is an error."""
@@ -111,7 +145,7 @@ class ServiceClient:
                 url,
                 json=body,
                 headers=headers,
-                timeout=timeout or self._config.request_timeout_seconds,
+                timeout=timeout or self._answer_seconds,
                 allow_redirects=False,
             )
             content = answer.json() if answer.content else {}
@@ -122,6 +156,63 @@ class ServiceClient:
         if not isinstance(content, dict):
             raise ServiceError(f"{method} {url} did not answer with a JSON object")
         return answer.status_code, content
+
+
+class ReplicatedService(ServiceClient):
+    """All replicas as one service: what is asked of it, each of them has to do."""
+
+    def __init__(self, addresses: Sequence[ServiceAddress], config: DeploymentConfig) -> None:
+        super().__init__(addresses[0], config)
+        self._replicas = [ServiceClient(address, config) for address in addresses]
+        self._turn = itertools.cycle(self._replicas)
+
+    def health(self) -> dict[str, Any]:
+        """The answer of the first one; an error if one is unhealthy or serves another model."""
+        answers = [replica.health() for replica in self._replicas]
+        served = sorted({str(answer.get("model_id")) for answer in answers})
+        if len(served) > 1:
+            raise ServiceError(f"the replicas serve different models: {', '.join(served)}")
+        return answers[0]
+
+    def reload(self, model_id: str) -> None:
+        """Serve `model_id` in every replica; those that can do so even if another cannot."""
+        problems = []
+        for number, replica in enumerate(self._replicas, start=1):
+            try:
+                replica.reload(model_id)
+            except ServiceError as error:
+                problems.append(f"replica {number}: {error}")
+        if problems:
+            raise ServiceError("; ".join(problems))
+
+    def start_canary(self, model_id: str, share: float) -> None:
+        """Start it in every replica: a user gets the same model from each."""
+        for replica in self._replicas:
+            replica.start_canary(model_id, share)
+
+    def end_canary(self) -> None:
+        for replica in self._replicas:
+            replica.end_canary()
+
+    def models_in_use(self) -> set[str]:
+        return set().union(*(replica.models_in_use() for replica in self._replicas))
+
+    def recommend(self, user_id: str, topk: int) -> dict[str, Any]:
+        """The answer of the replica whose turn it is."""
+        return next(self._turn).recommend(user_id, topk)
+
+
+def connect_service(
+    config: DeploymentConfig, variables: Mapping[str, str] | None = None
+) -> ServiceClient:
+    """A client of the service, or of all its replicas if the environment lists them."""
+    variables = os.environ if variables is None else variables
+    address = read_address(variables)
+    urls = [url.strip().rstrip("/") for url in variables.get(REPLICAS_VARIABLE, "").split(",")]
+    addresses = [replace(address, url=url) for url in urls if url]
+    if len(addresses) > 1:
+        return ReplicatedService(addresses, config)
+    return ServiceClient(addresses[0] if addresses else address, config)
 
 
 def _sentence(content: dict[str, Any]) -> str:

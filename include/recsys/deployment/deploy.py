@@ -5,12 +5,17 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from recsys.deployment.canary import try_on_some_users
+from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient, ServiceError
-from recsys.deployment.config import DeploymentConfig
 from recsys.deployment.gate import Plan
 from recsys.deployment.history import append_history
-from recsys.deployment.verification import NOT_VERIFIED, Verification, sample_users, verify
+from recsys.deployment.verification import (
+    NOT_VERIFIED,
+    Verification,
+    sample_users,
+    try_on_some_users,
+    verify,
+)
 from recsys.errors import InputError
 from recsys.settings import Settings
 
@@ -58,7 +63,7 @@ def deploy(
         problem = f"{problem}; {outcome}"
     if not (unchanged and problem is None):
         entry = _entry(plan, status, verification, rolled_back, problem)
-        _write_down(settings, config, entry)
+        _write_down(settings, entry)
     if problem is not None:
         raise_alarm(settings, plan.model_id, problem, failure)
         raise DeploymentFailedError(f"{plan.model_id} was not deployed: {problem}")
@@ -75,13 +80,12 @@ def deploy(
 
 def record_refusal(
     settings: Settings,
-    config: DeploymentConfig,
     plan: Plan,
     problem: str,
     failure: str | None = None,
 ) -> None:
     """Write a deployment that never began into the history, and raise the alarm."""
-    _write_down(settings, config, _entry(plan, "failed", NOT_VERIFIED, False, problem))
+    _write_down(settings, _entry(plan, "failed", NOT_VERIFIED, False, problem))
     raise_alarm(settings, plan.model_id, problem, failure)
 
 
@@ -132,7 +136,7 @@ def tell_of_question(
     )
 
 
-def _write_down(settings: Settings, config: DeploymentConfig, entry: dict[str, Any]) -> None:
+def _write_down(settings: Settings, entry: dict[str, Any]) -> None:
     """Add to the history; somebody is told if that fails, or if the old history is lost.
 
     What serves is right or wrong with or without a record of it, so the run goes on.
@@ -141,7 +145,7 @@ def _write_down(settings: Settings, config: DeploymentConfig, entry: dict[str, A
     from recsys.alerting.message import Alert
 
     try:
-        aside = append_history(settings, entry, config.history_entries)
+        aside = append_history(settings, entry)
     except OSError as error:
         logger.exception("The deployment history cannot be written")
         problem = f"{entry['model_id']} ({entry['status']}) is not on record: {error}"

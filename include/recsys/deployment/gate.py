@@ -1,10 +1,11 @@
 """Which model is to be deployed, and whether it may be."""
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
+from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient
-from recsys.deployment.config import DeploymentConfig
 from recsys.deployment.history import model_before
 from recsys.errors import InputError
 from recsys.models.artifacts import verify_artifact
@@ -43,12 +44,14 @@ def plan_deployment(
     """Choose the model and check that it may be deployed.
 
     Without `model_id` it is the registry's current best; with `rollback` the model that was
-    replaced by the serving one. `force` lets a worse model pass, and nothing else.
+    replaced by the serving one. `force` lets a model pass that is worse or cannot be compared,
+    and nothing else.
 
     Raises
     ------
     GateError, InputError
-        If there is no such model, it is archived or damaged, or worse than the serving one.
+        If there is no such model, it is archived or damaged, worse than the serving one, or not
+        to be compared with it.
     ServiceError
         If the service does not answer.
     """
@@ -97,14 +100,17 @@ def _check_not_worse(
         return  # what serves is not in the registry any more: there is nothing to compare with
     metric = config.gate.metric
     same_data = entry.data_version == current.data_version
+    what = metric if same_data else f"{metric} against its baseline"
     value = _quality(entry, metric, same_data)
     reference = _quality(current, metric, same_data)
-    if reference is None:
-        return
-    if value is None:
-        raise GateError(f"{entry.model_id}: has no {metric}, so it cannot be compared")
+    if value is None or reference is None:
+        lacking = entry.model_id if value is None else serving
+        raise GateError(
+            f"{entry.model_id}: cannot be compared with the serving model {serving}, because the "
+            f"registry has no {what} of {lacking}: choose another gate.metric in deployment.yaml "
+            "(recall_at_10 and ndcg_at_10 have baselines), or deploy with force"
+        )
     if value < reference * (1 - config.gate.max_worsening):
-        what = metric if same_data else f"{metric} against its baseline"
         raise GateError(
             f"{entry.model_id}: {what} is {value:.4f}, the serving model {serving} has "
             f"{reference:.4f}; more than {config.gate.max_worsening:.0%} worse is deployed only "
@@ -114,9 +120,13 @@ def _check_not_worse(
 
 def _quality(entry: Entry, metric: str, same_data: bool) -> float | None:
     """The metric; between data versions its ratio to the popularity baseline on the same test
-    set, because values of different test sets say nothing about each other."""
+    set, because values of different test sets say nothing about each other. None: not known."""
     value = entry.metrics.get(metric)
-    if same_data or value is None:
-        return value
-    baseline = entry.baseline_comparison.get(f"baseline_{metric}")
-    return value / float(baseline) if baseline else None
+    baseline = 1.0 if same_data else entry.baseline_comparison.get(f"baseline_{metric}")
+    if not (_is_number(value) and _is_number(baseline) and baseline):
+        return None
+    return float(value) / float(baseline)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)

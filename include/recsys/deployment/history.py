@@ -12,6 +12,9 @@ from recsys.storage import Store, open_store
 
 logger = logging.getLogger(__name__)
 
+# Entries that stay: about three years of daily deployments.
+_KEPT = 1000
+
 
 def read_history(settings: Settings) -> list[dict[str, Any]]:
     """All deployments, oldest first; empty when there were none.
@@ -21,8 +24,8 @@ def read_history(settings: Settings) -> list[dict[str, Any]]:
     return _parse(settings, open_store(settings).read(HISTORY_KEY))
 
 
-def append_history(settings: Settings, entry: dict[str, Any], keep: int) -> str | None:
-    """Add `entry`, and keep the newest `keep`.
+def append_history(settings: Settings, entry: dict[str, Any]) -> str | None:
+    """Add `entry`, and keep the newest thousand.
 
     A damaged file is set aside (``deployment_history.damaged_<time>.json``), and a new one begun:
     a record of what happens now matters more than one that nobody can read. Returns the name of
@@ -39,7 +42,7 @@ def append_history(settings: Settings, entry: dict[str, Any], keep: int) -> str 
             aside = _set_aside(store, content or b"")
             logger.error("The deployment history is damaged | set_aside=%s, %s", aside, error)
             deployments = []
-        new = {"deployments": [*deployments, entry][-keep:]}
+        new = {"deployments": [*deployments, entry][-_KEPT:]}
         text = json.dumps(new, ensure_ascii=False, indent=2, allow_nan=False)
         return f"{text}\n".encode()
 

@@ -6,8 +6,8 @@
 from typing import Any
 
 from recsys.config import load_config
-from recsys.deployment.client import ServiceError
-from recsys.deployment.config import DeploymentConfig
+from recsys.deployment import DeploymentConfig
+from recsys.deployment.client import ServiceError, connect_service
 from recsys.deployment.deploy import (
     DeploymentFailedError,
     deploy,
@@ -15,7 +15,6 @@ from recsys.deployment.deploy import (
     tell_of_question,
 )
 from recsys.deployment.gate import Plan, plan_deployment
-from recsys.deployment.replicas import connect_service
 from recsys.errors import InputError
 from recsys.settings import Settings
 
@@ -47,7 +46,7 @@ def check_gate(
     except (InputError, ServiceError) as error:
         if not options.get("dry_run"):
             unplanned = Plan(options.get("model_id") or "current best", None, "")
-            record_refusal(settings, config, unplanned, str(error), failure)
+            record_refusal(settings, unplanned, str(error), failure)
         raise DeploymentFailedError(str(error)) from error
     return plan.as_dict()
 
@@ -63,7 +62,7 @@ def record_no_approval(
     settings: Settings, plan: dict[str, Any], reason: str, failure: str | None = None
 ) -> None:
     """Write down that a planned deployment was not approved, and raise the alarm."""
-    record_refusal(settings, load_config(settings, DeploymentConfig), Plan(**plan), reason, failure)
+    record_refusal(settings, Plan(**plan), reason, failure)
 
 
 def bring_into_service(

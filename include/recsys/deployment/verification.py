@@ -1,15 +1,33 @@
-"""Does the service answer with the model that it should, and are the answers any good?"""
+"""Does a model hold: on trial for a share of the users, and once it is in service?
 
+On trial, the request log tells how it does; in service, what it answers.
+"""
+
+import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
+from recsys.deployment import CanaryConfig, VerifyConfig
 from recsys.deployment.client import ServiceClient, ServiceError
-from recsys.deployment.config import VerifyConfig
+from recsys.deployment.gate import Plan
 from recsys.models.artifacts import read_manifest
 from recsys.registry import Registry
 from recsys.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 COLD_USER = "deployment-check-stranger-{}"
+_COLD_USERS = 2
+_TOPK = 10
+# Share of the sample users, who are known to the model, that it has to answer itself: a few may
+# have been left out of the training since.
+_MIN_PERSONAL_SHARE = 0.5
+# A model on trial may fail for this share of the requests, and leave this much more of them to a
+# fallback than the model in service: above either, users would notice.
+_MAX_ERROR_RATE = 0.01
+_MAX_FALLBACK_INCREASE = 0.1
+_MINUTE = 60.0
 
 
 @dataclass(frozen=True)
@@ -76,17 +94,17 @@ def _check_recommendations(
         return "the model's metadata names no sample users"
     personal = 0
     for user in users:
-        answer = client.recommend(user, config.topk)
+        answer = client.recommend(user, _TOPK)
         wrong = _problem(answer, model_id, config)
         if wrong:
             return f"user {user}: {wrong}"
         personal += answer.get("fallback") is False
-    for number in range(config.cold_users):
+    for number in range(_COLD_USERS):
         stranger = COLD_USER.format(number)
-        wrong = _problem(client.recommend(stranger, config.topk), model_id, config)
+        wrong = _problem(client.recommend(stranger, _TOPK), model_id, config)
         if wrong:
             return f"unknown user {stranger}: {wrong}"
-    if personal < config.min_personal_share * len(users):
+    if personal < _MIN_PERSONAL_SHARE * len(users):
         return f"only {personal} of {len(users)} sample users were answered by the model itself"
     return None
 
@@ -103,3 +121,57 @@ def _problem(answer: dict[str, Any], model_id: str, config: VerifyConfig) -> str
     if latency > config.max_latency_ms:
         return f"the answer took {latency:.0f} ms, more than {config.max_latency_ms:.0f} ms"
     return None
+
+
+def try_on_some_users(client: ServiceClient, config: CanaryConfig, plan: Plan) -> str | None:
+    """Run the trial. Returns why the model must not go on, None if it may.
+
+    Whatever happens, nobody is left with a model that failed: the canary is ended then.
+
+    Raises
+    ------
+    ServiceError
+        If the service does not answer.
+    """
+    client.start_canary(plan.model_id, config.share)
+    passed = False
+    try:
+        time.sleep(config.minutes * _MINUTE)
+        problem = judge(client.traffic_by_model(config.minutes), config, plan)
+        passed = problem is None
+        return problem
+    finally:
+        if not passed:
+            _end(client)
+
+
+def judge(traffic: dict[str, dict[str, Any]], config: CanaryConfig, plan: Plan) -> str | None:
+    """What speaks against the model on trial, None if nothing does."""
+    ours = traffic.get(plan.model_id)
+    if ours is None or ours["requests"] < config.min_requests:
+        logger.warning("Too few requests to judge the canary by | traffic=%s", ours)
+        return None
+    if ours["error_rate"] > _MAX_ERROR_RATE:
+        return f"error_rate={ours['error_rate']:.3f}, more than {_MAX_ERROR_RATE:g}"
+    theirs = traffic.get(plan.serving or "")
+    if theirs is None or theirs["requests"] < config.min_requests:
+        return None
+    increase = (ours["fallback_rate"] or 0) - (theirs["fallback_rate"] or 0)
+    if increase > _MAX_FALLBACK_INCREASE:
+        return (
+            f"fallback_rate={ours['fallback_rate']:.3f}, "
+            f"{plan.serving} has {theirs['fallback_rate'] or 0:.3f}"
+        )
+    if ours["avg_latency_ms"] > config.max_latency_ratio * theirs["avg_latency_ms"]:
+        return (
+            f"avg_latency_ms={ours['avg_latency_ms']:.2f}, "
+            f"{plan.serving} has {theirs['avg_latency_ms']:.2f}"
+        )
+    return None
+
+
+def _end(client: ServiceClient) -> None:
+    try:
+        client.end_canary()
+    except ServiceError:
+        logger.exception("The canary could not be ended")

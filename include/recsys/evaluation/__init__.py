@@ -1,0 +1,11 @@
+"""How good a ranking is, on events that the model has not seen."""
+
+from typing import Final, Literal
+
+CUTOFFS: Final = (5, 10, 20)
+RankingMetric = Literal[
+    "recall_at_5", "recall_at_10", "recall_at_20",
+    "ndcg_at_5", "ndcg_at_10", "ndcg_at_20",
+    "mrr_at_5", "mrr_at_10", "mrr_at_20",
+]  # fmt: skip
+"""What a registered model is measured by, on the test events; higher is better."""

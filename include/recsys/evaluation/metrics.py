@@ -3,9 +3,9 @@
 import numpy as np
 
 from recsys.arrays import Float64Array
+from recsys.evaluation import CUTOFFS
 from recsys.evaluation.ranking import Ranks
 
-CUTOFFS = (5, 10, 20)
 RESAMPLES = 1000
 _RESAMPLES_AT_ONCE = 100
 

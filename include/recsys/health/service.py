@@ -7,7 +7,7 @@ import requests
 
 from recsys.alerting import Severity
 from recsys.config import load_config
-from recsys.deployment.config import read_address
+from recsys.deployment.client import read_address
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
 from recsys.health.verdict import Problem, verdict

@@ -6,7 +6,8 @@ from pydantic import Field, field_validator
 
 from recsys.config import ConfigModel
 from recsys.data.config import Engine
-from recsys.models.families import FAMILIES
+from recsys.evaluation import RankingMetric
+from recsys.models.families import FAMILIES, family_of
 
 
 class TuningConfig(ConfigModel):
@@ -34,7 +35,7 @@ class TrainingConfig(ConfigModel):
     )
     engine: Engine = Engine.PANDAS
     seed: int = 42
-    selection_metric: str = "recall_at_10"
+    selection_metric: RankingMetric = "recall_at_10"
     sample_users: int = Field(default=10, ge=1)
     tuning: TuningConfig = TuningConfig()
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -45,4 +46,11 @@ class TrainingConfig(ConfigModel):
         unknown = sorted(set(value) - set(FAMILIES))
         if unknown:
             raise ValueError(f"unknown types {unknown}; expected some of {sorted(FAMILIES)}")
+        return value
+
+    @field_validator("parameters")
+    @classmethod
+    def _families_take_them(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, parameters in value.items():
+            family_of(name).create(parameters)
         return value

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from recsys.config import load_config
-from recsys.deployment.client import ServiceError
-from recsys.deployment.config import DeploymentConfig
+from recsys.deployment import DeploymentConfig
+from recsys.deployment.client import ServiceError, connect_service
 from recsys.deployment.history import read_history
-from recsys.deployment.replicas import connect_service
 from recsys.errors import InputError
 from recsys.models.families import FAMILIES
 from recsys.registry import ARTIFACTS_KEY, Entry, Registry

@@ -49,7 +49,7 @@ def shop(settings: Settings) -> Settings:
     tracker = PipelineTracker(settings.pipeline_db)
     for number in range(5):
         tracker.complete_run(tracker.start_run("data_refresh", {"number": number}))
-    append_history(settings, {"model_id": "als_2", "status": "success"}, keep=10)
+    append_history(settings, {"model_id": "als_2", "status": "success"})
     return settings
 
 

@@ -16,8 +16,8 @@ from croniter import croniter
 
 from recsys.alerting import AlertManager
 from recsys.config import load_config
-from recsys.deployment.client import ServiceClient, ServiceError
-from recsys.deployment.config import DeploymentConfig, read_address
+from recsys.deployment import DeploymentConfig
+from recsys.deployment.client import ServiceClient, ServiceError, read_address
 from recsys.deployment.history import read_history
 from recsys.errors import InputError
 from recsys.health.reports import latest_report
@@ -235,9 +235,9 @@ def _models(settings: Settings) -> Models:
     selection = registry.selection()
     entry = registry.get(selection.model_id) if selection else None
     config = load_config(settings, DeploymentConfig)
-    quick = config.model_copy(update={"request_timeout_seconds": SERVICE_SECONDS})
+    client = ServiceClient(read_address(), config, SERVICE_SECONDS)
     try:
-        serving, problem = ServiceClient(read_address(), quick).serving_model(), None
+        serving, problem = client.serving_model(), None
     except ServiceError as error:
         serving, problem = None, str(error)
     return Models(selection, entry, serving, problem)
