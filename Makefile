@@ -14,7 +14,7 @@ REVIEWS ?=
 PRODUCTS ?=
 UP_OPTIONS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(REVIEWS),--reviews "$(REVIEWS)") $(if $(PRODUCTS),--products "$(PRODUCTS)")
 
-.PHONY: help up down status logs test cluster-test cluster-packages lint spark lock clean-python \
+.PHONY: help up down status logs check test cluster-test cluster-packages drill lint spark lock \
   s3-server
 
 help: ## List the targets
@@ -32,15 +32,25 @@ status: $(VENV)/.installed ## Show components, heartbeats and next runs
 logs: ## Follow the log files
 	@tail -n 20 -F logs/scheduler/*.log logs/service/*.log
 
-test: $(VENV)/.installed-dev s3-server cluster-packages ## Check style and types, run the tests
+# Tests run side by side, see tests/conftest.py; PYTEST_OPTIONS="-n 0" runs them one by one.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+check: $(VENV)/.installed-dev ## Check style, types, imports and units, in minutes: the daily loop
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	@$(PYTEST) -m "not boots" $(PYTEST_OPTIONS)
+
+test: $(VENV)/.installed-dev s3-server cluster-packages ## Check everything: also what boots Airflow, Spark, a cluster
+	@$(MAKE) --no-print-directory lint
+	@$(PYTEST) $(PYTEST_OPTIONS)
 
 cluster-test: $(VENV)/.installed-dev s3-server cluster-packages ## Run the production shape's tests alone
 	@$(BIN)/python -m pytest tests/cluster $(PYTEST_OPTIONS)
 
 cluster-packages: $(VENV)/.installed-cluster
 	@sh tests/cluster/packages.sh
+
+drill: $(VENV)/.installed-dev s3-server ## Attack and damage the product; print what it survives
+	@for drill in benchmarks/drills/[a-z]*.py; do $(BIN)/python -m "benchmarks.drills.$$(basename $$drill .py)" || exit 1; done
 
 lint: $(VENV)/.installed-dev ## Check style, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -1,8 +1,11 @@
 """Fixtures shared by all tests."""
 
 import contextlib
+import os
 import secrets
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -37,6 +40,22 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(tmp_path / "home")
 
 
+@pytest.fixture(scope="session")
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty metadata database of Airflow, to be copied: making one takes seconds."""
+    home = tmp_path_factory.mktemp("airflow")
+    foreign = ("AIRFLOW", "RECSYS_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    env |= {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+    }
+    command = [sys.executable, "-m", "airflow", "db", "migrate"]
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    return home / "airflow.db"
+
+
 @pytest.fixture
 def free_port() -> int:
     """A loopback TCP port that nothing listens on."""
@@ -67,3 +86,27 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """What stands beside the tests has no examples to run, and not all of it can be imported."""
     helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
     return helper or None
+
+
+# Fixtures that start a server or an engine.
+BOOTING = {"s3_address", "serve", "service", "spark"}
+# Whole stacks: one at a time.
+STACKS = ("e2e", "cluster")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what boots, and deal the tests out to the processes that run side by side.
+
+    A module stays together, so that what it boots is booted once. Whole stacks follow each other
+    in one process, and begin first: they take longest.
+    """
+    for item in items:
+        if BOOTING.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("boots")
+        group = "stacks" if _is_stack(item) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group.replace("@", "_")))
+    items.sort(key=lambda item: (not _is_stack(item), item.get_closest_marker("boots") is None))
+
+
+def _is_stack(item: pytest.Item) -> bool:
+    return item.path.parent.name in STACKS

@@ -277,6 +277,7 @@ def replica(port: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+@pytest.mark.boots
 def test_the_proxy_spreads_requests_survives_a_replica_and_keeps_administration_out(tmp_path):
     ports = [find_free_port() for _ in range(3)]
     text = (DOCKER / "proxy.conf").read_text(encoding="utf-8")

@@ -199,6 +199,7 @@ def test_a_training_registers_a_whole_model_or_none(settings, disk, mails, slack
     assert found["success"] == len(registry.list())
 
 
+@pytest.mark.boots
 def test_the_service_answers_and_catches_up_with_its_request_log(
     settings, disk, mails, slack, free_port
 ):

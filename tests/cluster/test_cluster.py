@@ -22,7 +22,7 @@ from tests.cluster.native import Cluster
 from tests.cluster.shape import WORKERS
 from tests.live_stack import wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
 
 # A lost worker's heartbeat times out after 60 s; ten seconds later its task is tried again.
 END_SECONDS = 180

@@ -117,6 +117,7 @@ def test_a_wrong_token_changes_nothing(
     assert len(alerts(settings)) == 1
 
 
+@pytest.mark.boots
 def test_a_service_that_dies_before_the_verification_is_reported(
     settings: Settings, port: int, client: ServiceClient, config: DeploymentConfig
 ):

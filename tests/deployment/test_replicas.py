@@ -10,6 +10,8 @@ from tests.conftest import find_free_port
 from tests.serving.service_process import running_service
 from tests.serving.shops import add_model
 
+pytestmark = pytest.mark.boots
+
 
 @pytest.fixture
 def replicas(settings, monkeypatch):

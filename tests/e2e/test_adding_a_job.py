@@ -11,7 +11,7 @@ from recsys.data.sample import write_sample_shop
 from recsys.settings import REPOSITORY
 from tests.live_stack import make_home, wait_for, wait_for_end
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
 
 PAGE = (REPOSITORY / "docs" / "adding-a-job.md").read_text(encoding="utf-8")
 BLOCKS = [code for _, code in re.findall(r"```(python|json)\n(.*?)```", PAGE, re.DOTALL)]

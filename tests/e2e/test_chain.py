@@ -24,7 +24,7 @@ from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from tests.live_stack import LiveStack, make_home, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
 
 CHAIN = ("data_refresh", "model_training", "model_deployment")
 TOPK = 10

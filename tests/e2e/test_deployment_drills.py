@@ -37,7 +37,7 @@ from tests.sinks import (
     write_alerts_config,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
 
 JOB = "model_deployment"
 PASSED = {"health_check": True, "model_id_match": True, "recommendations_work": True}

@@ -26,7 +26,7 @@ from recsys.settings import REPOSITORY
 from tests.live_stack import LiveStack, make_home, wait_for, wait_for_end
 from tests.sinks import MailSink, WebhookSink, mail_sink, webhook_sink
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
 
 JOBS = tuple(json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())["jobs"])
 TIMEOUT_SECONDS = 30  # a run of nothing takes a third of it on a busy machine

@@ -157,6 +157,7 @@ def test_a_training_on_its_version_stands_beside_its_models(old):
     assert statuses == [("success",)] * 3
 
 
+@pytest.mark.boots
 def test_the_service_starts_from_it_and_answers_as_the_old_one_did(old, unpacked):
     # Live events count for some days after they came: let them have come just now.
     with contextlib.closing(sqlite3.connect(old.home / "data/live_events.db")) as connection:
@@ -170,6 +171,7 @@ def test_the_service_starts_from_it_and_answers_as_the_old_one_did(old, unpacked
             assert {name: answer[name] for name in expected} == expected
 
 
+@pytest.mark.boots
 def test_a_rollback_goes_to_the_model_that_was_deployed_before(old, monkeypatch):
     *_, last = read_history(old)
     port = find_free_port()

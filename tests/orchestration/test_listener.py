@@ -5,6 +5,7 @@ Each test runs in a process of its own, because Airflow reads its configuration 
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +16,14 @@ import pytest
 from recsys.settings import REPOSITORY, Settings
 from recsys.tracking import PipelineTracker
 
+pytestmark = pytest.mark.boots
+
 PRELUDE = """
 import json, logging, sys, time
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from airflow.utils.db import initdb
 from recsys.orchestration.listener import RunMirrorListener, drain
 
-initdb()
 listener = RunMirrorListener()
 
 def run(state, dag_id="data_refresh", **changes):
@@ -39,6 +40,12 @@ def fail(task, error):
 """
 
 
+@pytest.fixture(autouse=True)
+def _database(settings: Settings, airflow_database: Path) -> None:
+    settings.home.mkdir(parents=True)
+    shutil.copy(airflow_database, settings.home)
+
+
 def in_airflow(home: Path, program: str, **variables: str) -> subprocess.CompletedProcess[str]:
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
@@ -48,7 +55,6 @@ def in_airflow(home: Path, program: str, **variables: str) -> subprocess.Complet
         "PYTHONPATH": str(REPOSITORY / "include"),
         **variables,
     }
-    home.mkdir(parents=True, exist_ok=True)
     result = subprocess.run(
         [sys.executable, "-c", PRELUDE + program],
         env=env,

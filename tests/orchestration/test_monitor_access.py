@@ -1,11 +1,13 @@
 """Who may see the monitor, in the real API server with the real plugin."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -22,7 +24,7 @@ from recsys.settings import Settings
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.live_stack import make_home
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.boots, pytest.mark.timeout(300)]
 
 START_SECONDS = 120
 HTML = {"Accept": "text/html"}
@@ -127,7 +129,7 @@ class ApiServer:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) -> Iterator[ApiServer]:
     settings = make_home(tmp_path_factory.mktemp("monitor") / "home").settings
     ensure_env(settings)
     airflow_home(settings).mkdir()
@@ -135,7 +137,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     fill(settings)
     env = stack_environment(settings) | {"RECSYS_HOME": str(settings.home)}
     airflow = [sys.executable, "-m", "airflow"]
-    subprocess.run([*airflow, "db", "migrate"], env=env, check=True, capture_output=True)
+    shutil.copy(airflow_database, airflow_home(settings))
     with (settings.home / "api-server.log").open("wb") as log:
         process = subprocess.Popen(
             [*airflow, "api-server", "--apps", "core"], env=env, stdout=log, stderr=log

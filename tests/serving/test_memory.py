@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 import requests
 
 from recsys.content import ContentConfig
@@ -17,6 +18,8 @@ from recsys.models.hybrid import Hybrid
 from recsys.settings import REPOSITORY, Settings
 from tests.serving.service_process import running_service
 from tests.serving.shops import ITEMS, add_model, histories, products
+
+pytestmark = pytest.mark.boots
 
 HEAVY = {"pandas", "pyarrow", "scipy", "implicit", "torch", "airflow"}
 ADMIN = {"Authorization": "Bearer tok"}

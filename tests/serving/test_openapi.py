@@ -22,6 +22,8 @@ from serving.config import ServiceEnvironment
 from tests.conftest import find_free_port
 from tests.serving.shops import add_model
 
+pytestmark = pytest.mark.boots
+
 TOKEN = "a-token-for-tests"
 
 

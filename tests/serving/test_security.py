@@ -295,6 +295,7 @@ def test_unknown_paths_and_methods_get_problem_documents(shared_client: TestClie
         assert "this path" in answer.json()["detail"].lower()
 
 
+@pytest.mark.boots
 def test_a_caller_who_hangs_up_in_the_middle_is_no_failure(settings: Settings, free_port: int):
     add_model(settings, "als_1")
     with running_service(settings, free_port) as output:
@@ -309,6 +310,7 @@ def test_a_caller_who_hangs_up_in_the_middle_is_no_failure(settings: Settings, f
     assert "Traceback" not in output.read_text()
 
 
+@pytest.mark.boots
 def test_the_token_is_in_no_log(settings: Settings, free_port: int):
     token = "k9-SECRET-token-9k"
     add_model(settings, "als_1")

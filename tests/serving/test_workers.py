@@ -18,6 +18,8 @@ from recsys.settings import REPOSITORY, Settings
 from tests.serving.service_process import running_service, start_service, wait_for
 from tests.serving.shops import add_model, product_id
 
+pytestmark = pytest.mark.boots
+
 LOADING = "No published catalogue"
 """What a worker logs when it loads a model in these tests."""
 

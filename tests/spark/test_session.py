@@ -86,6 +86,7 @@ print(Path(tempfile.gettempdir()).is_relative_to(folder))
 
 
 @pytest.mark.skipif(java_is_missing(), reason="there is no java on this machine")
+@pytest.mark.boots
 def test_a_session_listens_on_loopback_and_leaves_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LEAVES_NOTHING, str(tmp_path / "spark")],
@@ -96,6 +97,7 @@ def test_a_session_listens_on_loopback_and_leaves_nothing(tmp_path):
     assert done.stdout.splitlines() == ["3 127.0.0.1", "False False False", "False"], done.stderr
 
 
+@pytest.mark.boots
 @pytest.mark.usefixtures("spark")
 def test_an_inner_session_is_the_outer_one(tmp_path):
     with spark_session(SparkConfig(), tmp_path / "inner") as one:

@@ -29,7 +29,7 @@ from tests.models.shop import (
 )
 from tests.spark.cluster import use_spark
 
-pytestmark = pytest.mark.usefixtures("spark")
+pytestmark = [pytest.mark.boots, pytest.mark.usefixtures("spark")]
 
 # Of two lists that differ by their random start alone, Hasaki's users share .53 of ten products.
 SHARED_BY_TWO_STARTS = 0.45

@@ -19,7 +19,7 @@ from recsys.settings import Settings
 from tests.data.shop import END, interval, quarantined, refresh, row, write_shop
 from tests.spark.cluster import use_spark
 
-pytestmark = pytest.mark.usefixtures("spark")
+pytestmark = [pytest.mark.boots, pytest.mark.usefixtures("spark")]
 
 
 @pytest.fixture

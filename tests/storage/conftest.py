@@ -30,7 +30,7 @@ def join(bucket: str, s3_address: str, tmp_path: Path) -> Callable[[str], Settin
     return lambda name: machine(tmp_path / name, bucket, s3_address)
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.boots)])
 def two(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Settings, Settings]:
     """Two users of one store: of one state root, or on two machines with a bucket."""
     if request.param == "file":

@@ -26,6 +26,8 @@ from tests.storage.buckets import (
 )
 from tests.storage.test_contract import KEY, POINTER, always, write_folder
 
+pytestmark = pytest.mark.boots
+
 FILE = "artifacts/cf/registry.json"
 
 _PUBLISHER = """

@@ -52,6 +52,8 @@ from tests.storage.buckets import (
 from tests.upkeep.ageing import aged
 from tests.upkeep.backup.test_drill import recsys
 
+pytestmark = pytest.mark.boots
+
 CATALOGUE = [
     f"p{item},Kem dưỡng {item},Cocoon,Loại {item % 6},10{item}000,Dưỡng ẩm cho da {item % 6}"
     for item in range(ITEMS)

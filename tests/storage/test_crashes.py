@@ -6,12 +6,16 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from recsys.data.staging import append_events
 from recsys.data.versions import current_version, list_versions, open_version
 from recsys.settings import Settings
 from recsys.storage import open_store
 from tests.data.shop import END, refresh, row, write_shop
 from tests.storage.buckets import objects
+
+pytestmark = pytest.mark.boots
 
 KILLS = 10
 LONGEST = 0.9  # seconds that a refresh of this shop takes with a bucket, about

@@ -1,5 +1,6 @@
 """``airflow db clean`` against a real database of Airflow."""
 
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ from recsys.errors import InputError
 from recsys.orchestration.environment import airflow_home, ensure_env, stack_environment
 from recsys.upkeep import job
 from recsys.upkeep.airflow_records import ADDRESS, BLOCKED, CLUSTER_ADDRESS
+
+pytestmark = pytest.mark.boots
 
 OLD_RUN = """
 import datetime
@@ -30,7 +33,7 @@ with create_session() as session:
 
 
 @pytest.fixture
-def airflow(settings, monkeypatch):
+def airflow(settings, airflow_database):
     """Runs Python in an Airflow with two log rows, one of them old."""
     settings.home.mkdir()
     ensure_env(settings)
@@ -43,7 +46,7 @@ def airflow(settings, monkeypatch):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run("-m", "airflow", "db", "migrate")
+    shutil.copy(airflow_database, airflow_home(settings))
     run("-c", OLD_RUN)
     return run
 

@@ -55,6 +55,7 @@ def test_what_the_last_deployments_and_the_note_of_the_service_name_stays(shop):
     assert _left(shop) == {"m0", "m1", "m2", "m3", "m5", "m6", "m7", "m8", "m9"}
 
 
+@pytest.mark.boots
 def test_what_the_running_service_serves_stays(settings, free_port, monkeypatch):
     add_model(settings, "als_0")
     with running_service(settings, free_port):

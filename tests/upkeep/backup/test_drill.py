@@ -23,6 +23,8 @@ from tests.data.shop import refresh, row, write_shop
 from tests.serving.service_process import running_service
 from tests.serving.shops import USERS, add_model
 
+pytestmark = pytest.mark.boots
+
 ROWS = [row(f"u{number % 5}", number % 7, time=f"2025-01-{1 + number:02}") for number in range(20)]
 STRANGERS = ("nobody", "0 ", "người lạ")
 
