@@ -1,10 +1,11 @@
 """
 ### data_refresh: raw files and staged events -> a new version of `data/processed`
 
-**Does**: reads every raw row that is earlier than the end of the run's data interval, checks it,
-and compares it with the previous version. Nothing new: no version. Up to `incremental_limit` new
-interactions: they are merged into the previous version. More, or `force_full`: everything is built
-afresh. Then comments are scored and a whole new version is published by moving one link.
+**Does**: `ingest` reads every raw row that is earlier than the end of the run's data interval,
+checks it, and compares it with the previous version. Nothing new: no version. Up to
+`incremental_limit` new interactions: they are merged with the previous version's, whose comments
+keep their scorer. More, or `force_full`: a new scorer may be trained. Then `score_comments` scores
+what no scorer has seen, and `publish` writes a whole new version and moves one link to it.
 
 **Reads** the source of `config/data.yaml` (or of `data/source.json`), `data/staging`.
 **Writes** `data/versions/<version_id>/`, `data/quarantine/<version_id>.csv`, the link
@@ -40,15 +41,14 @@ with job_dag(
 
     @task
     @no_retry_on_bad_input
-    def plan(params: Any = None, run_id: Any = None, **context: Any) -> dict[str, Any]:
-        from recsys.refresh.handover import handed_over
-        from recsys.refresh.job import plan_refresh, work_folder
+    def ingest(params: Any = None, run_id: Any = None, **context: Any) -> dict[str, Any]:
+        from recsys.refresh import ingest, open_workspace
         from recsys.schedule import interval_of
         from recsys.settings import load_settings
 
         settings = load_settings()
-        with handed_over(settings, work_folder(settings, run_id)) as work:
-            return plan_refresh(
+        with open_workspace(settings, run_id) as work:
+            return ingest(
                 settings,
                 work,
                 interval_of(context),
@@ -58,47 +58,23 @@ with job_dag(
 
     @task
     @no_retry_on_bad_input
-    def ingest(run_id: Any = None) -> dict[str, Any]:
-        from recsys.refresh.handover import handed_over
-        from recsys.refresh.job import ingest, work_folder
-        from recsys.settings import load_settings
-
-        settings = load_settings()
-        with handed_over(settings, work_folder(settings, run_id)) as work:
-            return ingest(settings, work)
-
-    @task
-    @no_retry_on_bad_input
     def score_comments(run_id: Any = None) -> dict[str, Any]:
-        from recsys.refresh.handover import handed_over
-        from recsys.refresh.job import score_comments, work_folder
+        from recsys.refresh import open_workspace, score_comments
         from recsys.settings import load_settings
 
         settings = load_settings()
-        with handed_over(settings, work_folder(settings, run_id)) as work:
+        with open_workspace(settings, run_id) as work:
             return score_comments(settings, work)
 
     @task
     @no_retry_on_bad_input
-    def assemble(run_id: Any = None) -> dict[str, Any]:
-        from recsys.refresh.handover import handed_over
-        from recsys.refresh.job import assemble, work_folder
-        from recsys.settings import load_settings
-
-        settings = load_settings()
-        with handed_over(settings, work_folder(settings, run_id)) as work:
-            return assemble(settings, work)
-
-    @task
-    @no_retry_on_bad_input
     def publish(run_id: Any = None) -> dict[str, Any]:
-        from recsys.refresh.handover import handed_over
-        from recsys.refresh.job import publish_version, work_folder
+        from recsys.refresh import open_workspace, publish
         from recsys.settings import load_settings
 
         settings = load_settings()
-        with handed_over(settings, work_folder(settings, run_id)) as work:
-            return publish_version(settings, work)
+        with open_workspace(settings, run_id) as work:
+            return publish(settings, work)
 
     @task
     @no_retry_on_bad_input
@@ -109,5 +85,5 @@ with job_dag(
         return report_after_publishing(load_settings(), summary)
 
     published = publish()
-    plan() >> ingest() >> score_comments() >> assemble() >> published
+    ingest() >> score_comments() >> published
     report_quality(cast("dict[str, Any]", published))

@@ -22,9 +22,10 @@ import pandas as pd
 from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from recsys.comments import score_view
+from recsys.comments import CommentConfig, score_view
 from recsys.comments.features import describe
 from recsys.comments.scorers import newest_scorer
+from recsys.config import load_config
 from recsys.settings import REPOSITORY, Settings
 
 REVIEWS = REPOSITORY.parent / "shared" / "data" / "hasaki" / "reviews.csv"
@@ -61,7 +62,9 @@ def run(count: int, pipe: Any) -> None:
         settings = Settings(Path(home))
         for name in ("first", "second"):
             started, used = time.perf_counter(), time.process_time()
-            scores = score_view(settings, view, as_of=AS_OF, may_train=True)
+            scores = score_view(
+                settings, load_config(settings, CommentConfig), view, as_of=AS_OF, may_train=True
+            )
             figures[f"{name}_seconds"] = time.perf_counter() - started
             figures[f"{name}_cpu"] = time.process_time() - used
             figures[f"{name}_scored"] = scores.summary["scored_now"]

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from recsys.refresh import job as refresh
+from recsys import refresh
 from recsys.data.sample import REVIEWS_NAME, SampleShop, write_sample_shop
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
@@ -88,7 +88,7 @@ def full(home: Path, force_full: bool = False) -> Figures:
     settings = Settings(home)
     now = datetime.now(UTC)
     interval = DataInterval(now - timedelta(days=1), now)
-    work = refresh.work_folder(settings, "benchmark")
+    work = refresh.workspace_of(settings, "benchmark")
     steps: Figures = {}
     cpu: Figures = {}
     summaries: Figures = {}
@@ -99,16 +99,14 @@ def full(home: Path, force_full: bool = False) -> Figures:
         steps[name] = time.perf_counter() - started
         cpu[name] = time.process_time() - used
 
-    step("plan", refresh.plan_refresh, settings, work, interval, force_full=force_full)
-    step("ingest", refresh.ingest, settings, work)
+    step("ingest", refresh.ingest, settings, work, interval, force_full=force_full)
     step("score_comments", refresh.score_comments, settings, work)
-    step("assemble", refresh.assemble, settings, work)
-    step("publish", refresh.publish_version, settings, work)
-    shutil.rmtree(work)
+    step("publish", refresh.publish, settings, work)
+    shutil.rmtree(work.folder)
     return {
         "steps": steps,
         "cpu": cpu,
-        "plan": summaries["plan"],
+        "plan": summaries["ingest"],
         "scoring": summaries["score_comments"],
     }
 

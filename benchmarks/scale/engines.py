@@ -30,17 +30,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from recsys.data.config import Engine
+from recsys import refresh
+from recsys.config import load_config
+from recsys.data.config import DataConfig, Engine
 from recsys.data.sample import FOLDER, REVIEWS_NAME, write_sample_shop
 from recsys.data.versions import current_version
 from recsys.models.als import Als, AlsParameters
 from recsys.models.matrices import users_of_several
 from recsys.publishing import write_json
-from recsys.refresh import job as refresh
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.spark.als import als_trainer
-from recsys.spark.session import engine_session
 
 BASE_ROWS, USERS_PER_ROW, PRODUCTS = 1_000_000, 0.3, 20_000
 UNTIL = datetime(2025, 3, 1, tzinfo=UTC)
@@ -80,13 +80,11 @@ def other_customers(base: pa.Table, copy: int, first_user: int) -> pa.Table:
 def run_refresh(settings: Settings, engine: Engine) -> None:
     """Refresh with force; prints one JSON line a step, and what was published."""
     interval = DataInterval(UNTIL - timedelta(days=1), UNTIL)
-    work = refresh.work_folder(settings, f"{engine.value}-scale")
-    with engine_session(engine, settings, work):
-        step("plan", lambda: refresh.plan_refresh(settings, work, interval, force_full=True))
-        ingested = step("ingest", lambda: refresh.ingest(settings, work))
-        score_alike(work, ingested["accepted"])
-        step("assemble", lambda: refresh.assemble(settings, work))
-    step("publish", lambda: refresh.publish_version(settings, work))
+    work = refresh.workspace_of(settings, f"{engine.value}-scale")
+    with refresh.open_engine(settings, load_config(settings, DataConfig), work):
+        ingested = step("ingest", lambda: refresh.ingest(settings, work, interval, force_full=True))
+        score_alike(work, ingested["rows"]["accepted"])
+        step("publish", lambda: refresh.publish(settings, work))
     version = current_version(settings)
     print(json.dumps({"stats": version.stats(), "rows": version.manifest["rows"]}), flush=True)
 
@@ -111,9 +109,9 @@ def step(name: str, function: Any) -> Any:
     return result
 
 
-def score_alike(work: Path, rows: int) -> None:
-    np.save(work / refresh.QUALITY_FILE, np.full(rows, 0.5, dtype=np.float32))
-    write_json(work / refresh.SCORES_FILE, {"scorer": "none", "scored_now": 0})
+def score_alike(work: refresh.Workspace, rows: int) -> None:
+    np.save(work.quality, np.full(rows, 0.5, dtype=np.float32))
+    write_json(work.scores, {"scorer": "none", "scored_now": 0})
 
 
 def configure(settings: Settings, engine: Engine) -> None:

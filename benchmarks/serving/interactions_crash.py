@@ -88,7 +88,7 @@ def main() -> None:
 def refresh(settings: Settings) -> int:
     """Publish everything up to now; the number of valid rows, each event id counted once."""
     end = datetime.now(UTC) + timedelta(seconds=1)
-    return int(run_refresh(settings, DataInterval(end - timedelta(days=1), end))["rows_valid"])
+    return int(run_refresh(settings, DataInterval(end - timedelta(days=1), end))["rows"]["valid"])
 
 
 def count_repeated(settings: Settings) -> int:

@@ -76,9 +76,7 @@ def test_the_tasks_of_a_refresh_met_only_in_the_bucket(cluster, chain):
     )
     assert first
     assert second
-    assert first | second == {
-        *("plan", "ingest", "score_comments", "assemble", "publish", "report_quality")
-    }
+    assert first | second == {*("ingest", "score_comments", "publish", "report_quality")}
     current_version(cluster.onlooker).verify()
 
 

@@ -1,9 +1,10 @@
 import pandas as pd
 import pytest
 
-from recsys.comments import score_view
+from recsys.comments import CommentConfig, score_view
 from recsys.comments.config import PretrainedConfig
 from recsys.comments.pretrained import load_pretrained
+from recsys.config import load_config
 from recsys.errors import InputError
 
 TEXTS = ["kem tốt", "kem tệ quá", "", "kem " * 400]
@@ -85,8 +86,12 @@ def test_the_refresh_uses_it_and_caches_its_scores(settings, model_folder, make_
     )
     view = make_view([("u", text, 5, "2024-01-01") for text in TEXTS])
     as_of = pd.Timestamp("2025-01-01", tz="UTC")
-    first = score_view(settings, view, as_of=as_of, may_train=True)
-    again = score_view(settings, view, as_of=as_of, may_train=True)
+    first = score_view(
+        settings, load_config(settings, CommentConfig), view, as_of=as_of, may_train=True
+    )
+    again = score_view(
+        settings, load_config(settings, CommentConfig), view, as_of=as_of, may_train=True
+    )
     assert first.scorer.startswith("pretrained-model-")
     assert (first.summary["scored_now"], again.summary["scored_now"]) == (len(TEXTS), 0)
     pd.testing.assert_series_equal(first.quality, again.quality)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from recsys.comments import HEURISTICS, CommentConfig, score_comments, score_view
 from recsys.comments.linear import save_scorer
 from recsys.comments.scorers import newest_scorer, scorers_folder
-from recsys.config import ConfigError
+from recsys.config import ConfigError, load_config
 from recsys.settings import Settings
 
 AS_OF = datetime(2025, 1, 1, tzinfo=UTC)
@@ -36,7 +36,9 @@ def configured(settings):
 
 
 def run(settings, view, as_of=AS_OF, may_train=True):
-    return score_view(settings, view, as_of=as_of, may_train=may_train)
+    return score_view(
+        settings, load_config(settings, CommentConfig), view, as_of=as_of, may_train=may_train
+    )
 
 
 def test_a_second_run_scores_nothing_and_gives_the_same(settings, make_shop):

@@ -13,17 +13,10 @@ from pathlib import Path
 
 from recsys.config import load_config
 from recsys.data.config import DataConfig
-from recsys.refresh.job import (
-    assemble,
-    ingest,
-    plan_refresh,
-    publish_version,
-    score_comments,
-    work_folder,
-)
 from recsys.data.retention import prune
 from recsys.data.staging import append_events
 from recsys.data.versions import current_version, list_versions, open_version
+from recsys.refresh import ingest, publish, score_comments, workspace_of
 from recsys.settings import Settings
 from tests.data.shop import interval, refresh, row, write_shop
 
@@ -37,8 +30,8 @@ class Phase(IntEnum):
     """What a process is at."""
 
     STARTING = 0
-    REFRESH = 1  # from the plan to the last file of the version
-    PUBLISH = 2  # rename, move the link, empty the inbox
+    REFRESH = 1  # reading and scoring
+    PUBLISH = 2  # write the version, move the link, empty the inbox
     PRUNE = 3
     DONE = 4
 
@@ -117,13 +110,12 @@ def crash_refreshes(home: Path, kills: int, seed: int, phases: tuple[Phase, ...]
 
 def run_refresh(settings: Settings, end: datetime, at: "Synchronized[int]") -> None:
     """The steps of a refresh up to `end`, as the tasks of its DAG do them."""
-    work = work_folder(settings, RUN)
+    work = workspace_of(settings, RUN)
     at.value = Phase.REFRESH
-    plan_refresh(settings, work, interval(end))
-    for step in (ingest, score_comments, assemble):
-        step(settings, work)
+    ingest(settings, work, interval(end))
+    score_comments(settings, work)
     at.value = Phase.PUBLISH
-    publish_version(settings, work)
+    publish(settings, work)
     at.value = Phase.DONE
 
 

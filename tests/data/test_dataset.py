@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from recsys import schema
 from recsys.data.dataset import Dataset, build_part, join_parts
-from recsys.data.events import USER_NUMBER, add_hashed_keys, latest_rows
-from recsys.data.hashing import hash_texts
+from recsys.data.keys import USER_NUMBER, add_keys, latest_rows
+from recsys.data.keys import hash_texts
 
 CATALOGUE = pd.DataFrame(
     {
@@ -38,7 +38,7 @@ def view_of(reviews: list[tuple[int, ...]]) -> pd.DataFrame:
         }
     )
     texts = (schema.USER, schema.PRODUCT, schema.COMMENT)
-    add_hashed_keys(rows, *(hash_texts(rows[name]) for name in texts))
+    add_keys(rows, *(hash_texts(rows[name]) for name in texts))
     view = latest_rows(rows)
     view[schema.COMMENT_QUALITY] = np.linspace(0, 1, len(view), dtype=np.float32)
     return view

@@ -227,7 +227,7 @@ def test_dirt_ends_as_documented(settings, tmp_path, case):
         assert not settings.processed.exists()
         return
     summary = run(settings, path, products)
-    assert (summary["accepted"], summary["quarantined"]) == (outcome.good, outcome.bad)
+    assert (summary["rows"]["accepted"], summary["rows"]["quarantined"]) == (outcome.good, outcome.bad)
     current_version(settings).verify()
     rejected = quarantined(settings)
     assert len(rejected) == outcome.bad

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from recsys.data.plan import Strategy
-from recsys.refresh.job import RefreshError, plan_refresh, publish_version, work_folder
+from recsys.refresh.plan import Strategy
+from recsys.refresh import RefreshError, ingest, publish, score_comments, workspace_of
 from recsys.data.sources import select_source
 from recsys.errors import SourceError
 from recsys.data.versions import current_version, list_versions
@@ -37,7 +37,7 @@ def test_the_strategy_follows_from_the_number_of_new_interactions(shop, new, str
     before = current_version(shop).version_id
     write_shop(shop, BASE + new_rows(new))
     summary = refresh(shop)
-    assert (summary["strategy"], summary["new_interactions"]) == (strategy, new)
+    assert (summary["strategy"], summary["changes"]["new"]) == (strategy, new)
     assert summary["new_version"] == (new > 0)
     assert (current_version(shop).version_id == before) == (new == 0)
     assert current_version(shop).manifest["strategy"] in (strategy, "full")
@@ -46,7 +46,7 @@ def test_the_strategy_follows_from_the_number_of_new_interactions(shop, new, str
 def test_force_full_builds_a_version_even_when_nothing_is_new(shop):
     before = current_version(shop)
     summary = refresh(shop, force_full=True)
-    assert (summary["strategy"], summary["new_interactions"]) == ("full", 0)
+    assert (summary["strategy"], summary["changes"]["new"]) == ("full", 0)
     after = current_version(shop)
     assert after.version_id != before.version_id
     assert after.interactions().equals(before.interactions())
@@ -81,27 +81,27 @@ def test_a_dry_run_shows_the_plan_and_touches_nothing(shop):
     summary = refresh(shop, dry_run=True)
     after = {entry for entry in everything(shop) if not entry[0].endswith("/data/work")}
     assert after == {entry for entry in before if not entry[0].endswith("/data/work")}
-    assert (summary["strategy"], summary["new_interactions"]) == ("incremental", 6)
-    assert (summary["quarantined"], summary["published"]) == (1, False)
+    assert (summary["strategy"], summary["changes"]["new"]) == ("incremental", 6)
+    assert (summary["rows"]["quarantined"], summary["published"]) == (1, False)
 
 
 def test_rows_that_vanish_from_the_source_lead_to_a_full_refresh_without_them(shop):
     write_shop(shop, BASE[1:] + new_rows(1))
     summary = refresh(shop)
-    assert (summary["strategy"], summary["vanished_interactions"]) == ("full", 1)
-    assert summary["accepted"] == len(pairs(shop))
+    assert (summary["strategy"], summary["changes"]["vanished"]) == ("full", 1)
+    assert summary["rows"]["accepted"] == len(pairs(shop))
 
 
 def test_a_late_row_is_picked_up_by_the_next_run(shop):
     write_shop(shop, [*BASE, row("late", 1, time="2020-01-01")])
-    assert refresh(shop, END + timedelta(days=1))["new_interactions"] == 1
+    assert refresh(shop, END + timedelta(days=1))["changes"]["new"] == 1
     assert ("late", "1", 5.0) in pairs(shop)
 
 
 def test_a_changed_catalogue_alone_makes_a_version(shop):
     write_shop(shop, BASE, ["1,Son mới,B,Son,1,x"])
     summary = refresh(shop)
-    assert (summary["strategy"], summary["new_interactions"]) == ("incremental", 0)
+    assert (summary["strategy"], summary["changes"]["new"]) == ("incremental", 0)
     products = current_version(shop).products().set_index("product_id")
     assert products.loc["1", "product_name"] == "Son mới"
     assert refresh(shop)["strategy"] == "nothing_new"
@@ -113,7 +113,7 @@ def test_a_truncated_source_publishes_nothing_unless_forced(shop):
     with pytest.raises(RefreshError, match="max_shrink_fraction"):
         refresh(shop)
     assert current_version(shop).version_id == before
-    assert refresh(shop, force_full=True)["accepted"] <= 50
+    assert refresh(shop, force_full=True)["rows"]["accepted"] <= 50
 
 
 def test_a_column_that_is_gone_stops_the_run_unless_forced(shop):
@@ -158,14 +158,12 @@ def test_switching_to_another_shop_publishes_it_even_when_its_data_is_older(shop
 
 def test_publishing_twice_after_a_retry_changes_nothing(shop):
     write_shop(shop, BASE + new_rows(1))
-    work = work_folder(shop, "scheduled__2025-03-01T00:00:00+00:00")
-    from recsys.refresh import job as job
-
-    plan_refresh(shop, work, interval())
-    for step in (job.ingest, job.score_comments, job.assemble):
-        step(shop, work)
-        step(shop, work)
-    assert publish_version(shop, work)["version_id"] == publish_version(shop, work)["version_id"]
+    work = workspace_of(shop, "scheduled__2025-03-01T00:00:00+00:00")
+    for _ in range(2):
+        ingest(shop, work, interval())
+    for _ in range(2):
+        score_comments(shop, work)
+    assert publish(shop, work)["version_id"] == publish(shop, work)["version_id"]
     assert len(list_versions(shop)) == 2
 
 
@@ -173,7 +171,7 @@ def test_hasaki_is_read_as_it_is(settings, shared_data):
     folder = shared_data / "hasaki"
     select_source(settings, "hasaki", folder / "reviews.csv", folder / "products.csv")
     summary = refresh(settings, END)
-    assert (summary["rows_read"], summary["rows_valid"]) == (21_575, 21_572)
+    assert (summary["rows"]["read"], summary["rows"]["valid"]) == (21_575, 21_572)
     rejected = quarantined(settings)
     assert sorted(zip(rejected["row"], rejected["reason"], strict=True)) == [
         (17_725, "the rating is outside 1-5"),
@@ -181,7 +179,7 @@ def test_hasaki_is_read_as_it_is(settings, shared_data):
         (21_321, "the rating is outside 1-5"),
     ]
     assert "-0001" in rejected.loc[rejected["row"] == 18_380, "raw"].iloc[0]
-    assert (summary["accepted"], summary["superseded"]) == (21_221, 351)
+    assert (summary["rows"]["accepted"], summary["rows"]["superseded"]) == (21_221, 351)
     version = current_version(settings)
     stats = version.stats()
     assert (stats["users"], stats["products"], stats["events"]) == (4_485, 1_200, 7_891)

@@ -183,10 +183,10 @@ def test_every_row_read_is_accepted_superseded_quarantined_or_later(rows, bad):
         summary = refresh(settings, end)
         if not summary["new_version"]:
             return
-        assert summary["rows_read"] == len(rows) + len(bad)
-        parts = ("accepted", "superseded", "quarantined", "rows_later")
-        assert sum(summary[part] for part in parts) == summary["rows_read"]
-        assert summary["quarantined"] == len(bad)
+        assert summary["rows"]["read"] == len(rows) + len(bad)
+        parts = ("accepted", "superseded", "quarantined", "later")
+        assert sum(summary["rows"][part] for part in parts) == summary["rows"]["read"]
+        assert summary["rows"]["quarantined"] == len(bad)
 
 
 @properties
@@ -241,7 +241,7 @@ def check_one_user(mine: pd.DataFrame, version: PublishedVersion) -> None:
 def test_a_run_for_a_day_without_rows_publishes_nothing(settings):
     write_shop(settings, [row()])
     summary = refresh(settings, datetime(2024, 1, 1, tzinfo=UTC))
-    assert (summary["strategy"], summary["rows_later"]) == ("nothing_new", 1)
+    assert (summary["strategy"], summary["rows"]["later"]) == ("nothing_new", 1)
     assert list_versions(settings) == []
     assert not settings.processed.exists()
 

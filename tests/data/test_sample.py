@@ -36,8 +36,8 @@ def test_the_load_test_shop_has_the_shape_of_the_public_one(tmp_path):
 def test_no_row_of_the_embedded_shop_is_bad_and_most_customers_come_back(settings):
     write_sample_shop(settings, until=UNTIL)
     summary = refresh(settings)
-    assert (summary["rows_read"], summary["quarantined"]) == (12_000, 0)
-    assert summary["accepted"] > 11_900
+    assert (summary["rows"]["read"], summary["rows"]["quarantined"]) == (12_000, 0)
+    assert summary["rows"]["accepted"] > 11_900
 
 
 def test_customers_buy_from_a_taste_of_their_own(tmp_path):

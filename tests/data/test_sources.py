@@ -51,7 +51,7 @@ def test_a_glob_reads_all_files_and_rows_count_once(settings):
     (folder / "part-2.csv").write_text(f"{HEADER}\n{row('b')}\n{row('c')}\n")
     source = select_source(settings, "viecomrec", folder / "part-*.csv")
     assert [path.name for path in source.review_files] == ["part-1.csv", "part-2.csv"]
-    assert refresh(settings)["superseded"] == 1
+    assert refresh(settings)["rows"]["superseded"] == 1
     assert {user for user, _, _ in pairs(settings)} == {"a", "b", "c"}
 
 

@@ -35,10 +35,10 @@ def shop(settings):
 
 def test_a_staged_event_is_in_the_next_version_and_only_once(shop):
     append_events(shop, [event()])
-    assert refresh(shop)["new_interactions"] == 1
+    assert refresh(shop)["changes"]["new"] == 1
     assert ("s1", "3", 4.0) in pairs(shop)
     assert refresh(shop)["strategy"] == "nothing_new"
-    assert refresh(shop, force_full=True)["accepted"] == 4
+    assert refresh(shop, force_full=True)["rows"]["accepted"] == 4
     assert not list(sealed_segments(shop).iterdir())
 
 
@@ -46,7 +46,7 @@ def test_an_event_sent_twice_counts_once_with_its_first_content(shop):
     append_events(shop, [event()])
     append_events(shop, [event(rating=1, timestamp="2025-01-09T00:00:00+00:00")])
     summary = refresh(shop)
-    assert (summary["accepted"], summary["superseded"]) == (4, 1)
+    assert (summary["rows"]["accepted"], summary["rows"]["superseded"]) == (4, 1)
     append_events(shop, [event(rating=2)])
     assert refresh(shop)["strategy"] == "nothing_new"
     assert ("s1", "3", 4.0) in pairs(shop)
@@ -60,15 +60,15 @@ def test_an_event_without_a_product_is_refused_before_anything_is_stored(shop):
 
 def test_poison_events_end_in_quarantine_and_do_not_stop_the_refresh(shop):
     append_events(shop, [event(1, rating=9), event(2, timestamp="gestern"), event(3)])
-    assert refresh(shop)["new_interactions"] == 1
+    assert refresh(shop)["changes"]["new"] == 1
     reasons = quarantined(shop)["reason"].tolist()
     assert reasons == ["the rating is outside 1-5", "the time cannot be read"]
 
 
 def test_an_event_after_the_interval_waits_for_a_later_run(shop):
     append_events(shop, [event(timestamp=END.isoformat())])
-    assert refresh(shop)["rows_later"] == 1
-    assert refresh(shop, END + timedelta(days=1))["new_interactions"] == 1
+    assert refresh(shop)["rows"]["later"] == 1
+    assert refresh(shop, END + timedelta(days=1))["changes"]["new"] == 1
 
 
 def test_a_torn_line_of_a_killed_writer_is_ignored(shop):
@@ -76,7 +76,7 @@ def test_a_torn_line_of_a_killed_writer_is_ignored(shop):
     (segment,) = open_segments(shop).glob("*.jsonl")
     torn = json.dumps(event(2))[:40]
     (open_segments(shop) / "999-dead.jsonl").write_text(segment.read_text() + torn)
-    assert refresh(shop)["new_interactions"] == 1
+    assert refresh(shop)["changes"]["new"] == 1
     assert quarantined(shop).empty
 
 
@@ -85,7 +85,7 @@ def test_a_writer_goes_on_in_a_new_segment_after_sealing(shop):
     seal_segments(shop)
     append_events(shop, [event(2)])
     assert len(list(open_segments(shop).glob("*.jsonl"))) == 1
-    assert refresh(shop)["new_interactions"] == 2
+    assert refresh(shop)["changes"]["new"] == 2
 
 
 def test_every_acknowledged_event_survives_a_killed_writer_and_concurrent_refreshes(shop, tmp_path):
@@ -126,9 +126,9 @@ def test_a_dropped_file_is_read_and_archived(shop):
     inbox.mkdir(parents=True)
     (inbox / "more.csv").write_text("\n".join([HEADER, row("d1", 4), row("d2", 4)]) + "\n")
     (inbox / "copying.csv.part").write_text("half")
-    assert refresh(shop)["new_interactions"] == 2
+    assert refresh(shop)["changes"]["new"] == 2
     assert [path.name for path in inbox.iterdir()] == ["copying.csv.part"]
-    assert refresh(shop, force_full=True)["accepted"] == 5
+    assert refresh(shop, force_full=True)["rows"]["accepted"] == 5
 
 
 def test_an_unusable_dropped_file_is_set_aside_and_the_refresh_goes_on(shop):

@@ -70,7 +70,7 @@ def test_the_plan_of_a_refresh_is_the_note_of_its_run(live):
     run = live.tracker.get_recent_runs("data_refresh", limit=1)[0]
     run_id = run["metadata"]["airflow_run_id"]
     note = wait_for(lambda: live.client.run("data_refresh", run_id)["note"], 10, "the note")
-    assert run["metadata"]["summary"]["plan"]["note"] == note
+    assert run["metadata"]["summary"]["ingest"]["note"] == note
     assert "new interactions" in note
 
 

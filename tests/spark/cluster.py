@@ -4,8 +4,7 @@ import shutil
 
 from recsys.settings import Settings
 
-# So small that every test has many pieces and ranges.
-CONFIG = "executors: 2\ncores: 1\nmemory_mb: 1024\npiece_mb: 0.05\nrows_per_range: 700\n"
+CONFIG = "executors: 2\ncores: 1\nmemory_mb: 1024\n"
 
 
 def use_spark(settings: Settings) -> None:

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from recsys.spark.config import SparkConfig
-from recsys.spark.session import spark_session
+from recsys.spark.session import SparkConfig, spark_session
 from tests.spark.cluster import java_is_missing
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data.config import Engine
-from recsys.spark.config import SparkConfig
-from recsys.spark.session import SparkError, engine_session, find_java, spark_session
+from recsys.config import load_config
+from recsys.data.config import DataConfig
+from recsys.refresh import Workspace, open_engine
+from recsys.spark.session import SparkConfig, SparkError, find_java, spark_session
 from tests.spark.cluster import java_is_missing
 
 
@@ -43,8 +44,7 @@ def test_without_pyspark_the_target_that_installs_it_is_named(tmp_path):
     code = (
         "import sys; sys.modules['pyspark'] = None\n"
         "from pathlib import Path\n"
-        "from recsys.spark.config import SparkConfig\n"
-        "from recsys.spark.session import spark_session\n"
+        "from recsys.spark.session import SparkConfig, spark_session\n"
         "with spark_session(SparkConfig(), Path('x')): pass\n"
     )
     done = subprocess.run(
@@ -59,7 +59,7 @@ def test_without_pyspark_the_target_that_installs_it_is_named(tmp_path):
 
 def test_pandas_needs_no_session(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with engine_session(Engine.PANDAS, settings, tmp_path):
+    with open_engine(settings, load_config(settings, DataConfig), Workspace(tmp_path)):
         pass
 
 
@@ -67,8 +67,7 @@ LEAVES_NOTHING = """
 import os, sys, tempfile
 from pathlib import Path
 import psutil
-from recsys.spark.config import SparkConfig
-from recsys.spark.session import spark_session
+from recsys.spark.session import SparkConfig, spark_session
 folder = Path(sys.argv[1])
 try:
     with spark_session(SparkConfig(), folder) as session:

@@ -14,8 +14,9 @@ from recsys.data.sample import write_sample_shop
 from recsys.data.staging import append_events
 from recsys.data.versions import PublishedVersion, current_version
 from recsys.errors import SourceError
-from recsys.refresh.job import RefreshError, ingest, plan_refresh, run_refresh, work_folder
+from recsys.refresh import RefreshError, ingest, run_refresh, workspace_of
 from recsys.settings import Settings
+from recsys.spark import refresh as spark_refresh
 from tests.data.shop import END, interval, quarantined, refresh, row, write_shop
 from tests.spark.cluster import use_spark
 
@@ -23,8 +24,10 @@ pytestmark = [pytest.mark.boots, pytest.mark.usefixtures("spark")]
 
 
 @pytest.fixture
-def both(tmp_path: Path) -> Iterator[tuple[Settings, Settings]]:
+def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Settings, Settings]]:
     """Two empty state roots: without Spark, and with it in many small pieces and ranges."""
+    monkeypatch.setattr(spark_refresh, "PIECE_BYTES", 50_000)
+    monkeypatch.setattr(spark_refresh, "ROWS_PER_RANGE", 700)
     plain, spark = Settings(tmp_path / "plain"), Settings(tmp_path / "spark")
     use_spark(spark)
     yield plain, spark
@@ -152,7 +155,7 @@ def test_staged_events_and_a_second_run_are_the_same(both):
     plain, spark = both
     assert_same_version(spark, plain)
     assert [summary["strategy"] for summary in strategies] == ["incremental"] * 2
-    assert strategies[0]["new_interactions"] == strategies[1]["new_interactions"] == 3
+    assert strategies[0]["changes"]["new"] == strategies[1]["changes"]["new"] == 3
     assert refresh(spark, END + timedelta(days=1))["strategy"] == "nothing_new"
 
 
@@ -160,12 +163,11 @@ def test_a_step_can_be_repeated(both):
     plain, spark = both
     for settings in both:
         write_shop(settings, dirty_rows())
-    work = work_folder(spark, "repeated")
-    plan_refresh(spark, work, interval())
-    plan_refresh(spark, work, interval())
-    assert ingest(spark, work) | {"seconds": 0} == ingest(spark, work) | {"seconds": 0}
+    work = workspace_of(spark, "repeated")
+    first, second = (ingest(spark, work, interval())["rows"] for _ in range(2))
     refresh(plain)
-    assert ingest(spark, work)["accepted"] == len(current_version(plain).interactions())
+    assert first == second
+    assert first["accepted"] == len(current_version(plain).interactions())
 
 
 def test_an_unreadable_file_is_named(both):

@@ -10,7 +10,8 @@ import psutil
 import pytest
 import requests
 
-from recsys.comments import score_view
+from recsys.comments import CommentConfig, score_view
+from recsys.config import load_config
 from recsys.content.embeddings import current_embeddings
 from recsys.content.job import build_embeddings
 from recsys.data.retention import referenced_versions
@@ -19,15 +20,7 @@ from recsys.data.versions import current_version, list_versions, open_version, p
 from recsys.deployment.history import append_history, read_history
 from recsys.health.data import check_data_health
 from recsys.models.artifacts import load_artifact
-from recsys.refresh.handover import handed_over
-from recsys.refresh.job import (
-    assemble,
-    ingest,
-    plan_refresh,
-    publish_version,
-    score_comments,
-    work_folder,
-)
+from recsys.refresh import ingest, open_workspace, publish, score_comments
 from recsys.registry import Registry
 from recsys.settings import Settings
 from recsys.storage import open_store
@@ -174,7 +167,7 @@ def test_events_that_reach_one_machine_are_in_the_next_version_of_the_other(
     dropped = "user_id,product_id,rating,cmt_date,comment\nfile,3,4,2025-02-21 10:00:00,được\n"
     put_object(s3_address, bucket, "data/staging/files/drop.csv", dropped.encode())
 
-    assert refresh(jobs)["new_interactions"] == 4
+    assert refresh(jobs)["changes"]["new"] == 4
     rows = current_version(front).interactions()
     assert sorted(rows.loc[rows["user_id"] == "new", "product_id"]) == ["0", "1", "2"]
     assert (rows["user_id"] == "file").sum() == 1
@@ -187,7 +180,7 @@ def test_events_that_reach_one_machine_are_in_the_next_version_of_the_other(
     (third.home / "config" / "storage.yaml").write_text(storage)
     write_shop(third, [row(f"u{user}", user % 5) for user in range(20)])
     summary = refresh(third)
-    assert (summary["new_interactions"], summary["vanished_interactions"]) == (0, 0)
+    assert (summary["changes"]["new"], summary["changes"]["vanished"]) == (0, 0)
 
 
 def test_a_backfill_on_another_machine_never_moves_the_pointer_backwards(jobs, front):
@@ -297,7 +290,7 @@ def test_a_shop_on_one_machine_moves_into_a_bucket(settings, front, bucket, s3_a
     assert best is not None
     assert best.model_id == "als_1"
     assert [entry["model_id"] for entry in read_history(front)] == ["als_1"]
-    assert refresh(front, END + timedelta(days=1))["new_interactions"] == 0
+    assert refresh(front, END + timedelta(days=1))["changes"]["new"] == 0
 
     add_model(front, "als_2", data_version=second, recall=0.2)
     done = recsys(settings.home, "storage", "push")
@@ -335,7 +328,7 @@ def test_a_shop_leaves_the_bucket_and_is_backed_up(jobs, front, tmp_path):
     load_artifact(Registry(alone).folder(best))
     assert read_history(alone) == read_history(jobs)
     summary = refresh(alone, datetime.now(UTC) + timedelta(minutes=1))
-    assert summary["new_interactions"] == 1
+    assert summary["changes"]["new"] == 1
 
 
 @pytest.mark.parametrize("command", ["push", "pull"])
@@ -348,15 +341,13 @@ def test_without_a_bucket_there_is_nothing_to_move(settings, command):
 def run_steps(machines, end=END):
     """The tasks of one refresh, each on a machine; what the last one returns."""
     steps = [
-        lambda settings, work: plan_refresh(settings, work, interval(end)),
-        ingest,
+        lambda settings, work: ingest(settings, work, interval(end)),
         score_comments,
-        assemble,
-        publish_version,
+        publish,
     ]
     summary = {}
     for settings, step in zip(machines, steps, strict=True):
-        with handed_over(settings, work_folder(settings, "scheduled__2025")) as work:
+        with open_workspace(settings, "scheduled__2025") as work:
             summary = step(settings, work)
     return summary
 
@@ -364,7 +355,7 @@ def run_steps(machines, end=END):
 def test_the_steps_of_a_refresh_may_run_on_different_machines(jobs, front, bucket, s3_address):
     write_shop(jobs, [row(f"u{user}", user % 5) for user in range(20)])
     push_state(jobs)  # raw files are in the bucket
-    summary = run_steps([jobs, front, jobs, front, jobs])
+    summary = run_steps([jobs, front, jobs])
     assert summary["published"]
     version = current_version(front)
     assert version.version_id == summary["version_id"]
@@ -389,14 +380,14 @@ def test_what_one_machine_read_from_the_inbox_another_may_archive(jobs, front, b
     hand_in_segments(jobs)
 
     # The shop's file was dropped on one machine, and is archived by another than read it.
-    summary = run_steps([front, front, jobs, jobs, jobs], datetime.now(UTC) + timedelta(minutes=1))
-    assert summary["new_interactions"] == 22
+    summary = run_steps([front, jobs, jobs], datetime.now(UTC) + timedelta(minutes=1))
+    assert summary["changes"]["new"] == 22
     assert [path.name for path in inbox.iterdir()] == ["copying.csv.part"]
     assert not [key for key in objects(s3_address, bucket) if key.startswith("data/staging/")]
     archive = {key.split("/")[2] for key in objects(s3_address, bucket) if "/raw/" in key}
     assert archive == {"viecomrec", "events", "dropped"}
     again = refresh(front, datetime.now(UTC) + timedelta(minutes=2), force_full=True)
-    assert again["accepted"] == 22
+    assert again["rows"]["accepted"] == 22
     assert [entry["path"] for entry in current_version(jobs).manifest["staged"]["files"]] == [
         f"data/raw/dropped/viecomrec/{summary['version_id']}-drop.csv"
     ]
@@ -405,27 +396,27 @@ def test_what_one_machine_read_from_the_inbox_another_may_archive(jobs, front, b
 def test_a_refresh_that_is_cleared_may_end_on_a_machine_that_built_the_version(jobs, front):
     write_shop(jobs, [row(f"u{user}", user % 5) for user in range(20)])
     push_state(jobs)
-    first = run_steps([jobs, jobs, jobs, front, jobs])
+    first = run_steps([jobs, front, jobs])
     current_version(front)
-    again = run_steps([jobs, jobs, jobs, jobs, front])
+    again = run_steps([jobs, jobs, front])
     assert not again["new_version"]
     assert again["version_id"] == first["version_id"]
     current_version(front).verify()
 
 
 def test_a_step_that_fails_hands_nothing_on(jobs, front):
-    with handed_over(jobs, work_folder(jobs, "run")) as work:
-        work.mkdir(parents=True)
-        (work / "plan.json").write_text("first")
+    with open_workspace(jobs, "run") as work:
+        work.empty()
+        work.plan.write_text("first")
     with pytest.raises(RuntimeError):
         _fail_half_way(front)
-    with handed_over(jobs, work_folder(jobs, "run")) as work:
-        assert (work / "plan.json").read_text() == "first"
+    with open_workspace(jobs, "run") as work:
+        assert work.plan.read_text() == "first"
 
 
 def _fail_half_way(settings):
-    with handed_over(settings, work_folder(settings, "run")) as work:
-        (work / "plan.json").write_text("half of the sec")
+    with open_workspace(settings, "run") as work:
+        work.plan.write_text("half of the sec")
         raise RuntimeError
 
 
@@ -477,9 +468,11 @@ def stop(process):
 def test_a_machine_that_did_not_train_gives_the_same_scores(jobs, front, make_shop):  # noqa: F811
     view = make_shop(1500)
     as_of = datetime(2025, 1, 1, tzinfo=UTC)
-    trained = score_view(jobs, view, as_of=as_of, may_train=True)
+    trained = score_view(jobs, load_config(jobs, CommentConfig), view, as_of=as_of, may_train=True)
     assert trained.summary["scorer_decision"]["trained"]
-    scored = score_view(front, view, as_of=as_of, may_train=False)
+    scored = score_view(
+        front, load_config(front, CommentConfig), view, as_of=as_of, may_train=False
+    )
     assert scored.scorer == trained.scorer
     assert scored.quality.equals(trained.quality)
 

@@ -2,7 +2,7 @@
 
 What the refresh calls::
 
-    scores = score_view(settings, view, as_of=as_of, may_train=plan is full)
+    scores = score_view(settings, config, view, as_of=as_of, may_train=plan is full)
     view[COMMENT_QUALITY] = scores.quality          # float32, same index as `view`
     manifest["comment_scorer"] = scores.scorer      # "heuristics" or a scorer's version
     summary["comments"] = scores.summary            # small, JSON-able

@@ -34,23 +34,26 @@ from recsys.comments.scoring import (
 )
 from recsys.comments.shingles import MULTIPLIER, Int64, UInt64
 from recsys.comments.training import gather_units
-from recsys.config import load_config
-from recsys.data.hashing import hash_texts
+from recsys.data.keys import hash_texts
 from recsys.schema import RATING, USER
 from recsys.settings import Settings
 
 
 def score_view(
-    settings: Settings, view: pd.DataFrame, *, as_of: datetime, may_train: bool
+    settings: Settings,
+    config: CommentConfig,
+    view: pd.DataFrame,
+    *,
+    as_of: datetime,
+    may_train: bool,
 ) -> CommentScores:
     """Score every row of `view`; see the package's docstring for the contract.
 
     Raises
     ------
     InputError
-        If ``config/comments.yaml`` has a bad value or names a model that cannot be loaded.
+        If `config` names a model that cannot be loaded.
     """
-    config = load_config(settings, CommentConfig)
     started = time.monotonic()
     texts, codes = distinct_texts(view)
     hashes = hash_texts(texts)

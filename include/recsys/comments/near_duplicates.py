@@ -14,7 +14,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from recsys.comments.shingles import MULTIPLIER, Int64, UInt64, windows
-from recsys.data.events import run_starts
+from recsys.data.keys import run_starts
 
 Bool = npt.NDArray[np.bool_]
 

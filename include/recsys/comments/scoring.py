@@ -14,7 +14,7 @@ from recsys.comments.config import CommentConfig
 from recsys.comments.features import Float32, TextFeatures, describe, plain_words
 from recsys.comments.near_duplicates import are_similar, group_near_duplicates
 from recsys.comments.shingles import Int64, UInt64
-from recsys.data.events import one_chunk
+from recsys.data.keys import one_chunk
 from recsys.schema import COMMENT, COMMENT_QUALITY, RATING, TIMESTAMP, USER
 
 HEURISTICS = "heuristics"  # the scorer's name in a manifest when no sentiment is involved

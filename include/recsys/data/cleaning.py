@@ -11,14 +11,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from recsys.settings import CORES
 from recsys import schema
-from recsys.data.events import Keys, add_hashed_keys, text_series
-from recsys.data.hashing import hash_texts
-from recsys.data.reading import FILE, ROW, RawRows, contains_byte
-from recsys.data.sources import EPOCH, ISO, TimestampFormat
+from recsys.arrays import UInt64Array
+from recsys.data.keys import add_keys, text_series
+from recsys.data.keys import hash_texts
+from recsys.data.reading import FILE, ROW, RawRows, contains_byte, read_rows
+from recsys.data.sources import EPOCH, ISO, ReviewFiles, TimestampFormat
+from recsys.publishing import atomic_path
+from recsys.settings import Settings
 
 REASON = "reason"
 RAW = "raw"
@@ -32,6 +36,28 @@ Fault = tuple[NDArray[np.bool_], str]
 """Which rows are bad, and the reason; of several the first is named."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Which times a run takes for valid.
+
+    Attributes
+    ----------
+    zone
+        Where times without an offset are local times.
+    earliest
+        Times before it are rejected.
+    as_of
+        End (exclusive) of the view; valid rows at or after it are counted, no more.
+    now
+        Times after it are in the future, and rejected.
+    """
+
+    zone: ZoneInfo
+    earliest: datetime
+    as_of: datetime
+    now: datetime
+
+
 @dataclass
 class CleanRows:
     """The valid rows of a view, and what became of the others.
@@ -40,7 +66,7 @@ class CleanRows:
     ----------
     accepted
         Of reviews: USER, PRODUCT, RATING, TIMESTAMP, COMMENT and the keys of
-        `recsys.data.events`; in the order of the file.
+        `recsys.data.keys`; in the order of the file.
     rejected
         FILE, ROW, REASON, RAW.
     later
@@ -62,34 +88,20 @@ class CleanRows:
         return len(self.accepted) + len(self.rejected) + self.later + self.repeated
 
 
-def clean_rows(
-    raw: RawRows,
-    timestamp: TimestampFormat,
-    zone: ZoneInfo,
-    *,
-    earliest: datetime,
-    as_of: datetime,
-    now: datetime,
-) -> CleanRows:
-    """Check every row of `raw`.
+def read_reviews(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
+    """Read and check a file of reviews. Raises `SourceError` as `read_rows` does."""
+    raw = read_rows(path, files.needed, files.optional, files.encoding)
+    return clean_rows(raw, files.timestamp, limits)
 
-    Parameters
-    ----------
-    timestamp, zone
-        How times are written, and where they are local times.
-    earliest
-        Times before it are rejected.
-    as_of
-        End (exclusive) of the view; valid rows at or after it are counted, no more.
-    now
-        Times after it are in the future, and rejected.
-    """
+
+def clean_rows(raw: RawRows, timestamp: TimestampFormat, limits: Limits) -> CleanRows:
+    """Check every row of `raw`. `timestamp`: how times are written."""
     table = raw.table
     comment = text_series(_text(table, schema.COMMENT))
     with ThreadPoolExecutor(CORES) as pool:
         # The longest first: no thread then ends long after the others.
         hashing = pool.submit(hash_texts, comment)
-        times = pool.submit(_times, table, timestamp, zone)
+        times = pool.submit(_times, table, timestamp, limits.zone)
         users = pool.submit(_hashed_ids, table[schema.USER], "user")
         products = pool.submit(_hashed_ids, table[schema.PRODUCT], "product")
         rating, rating_faults = _ratings(table[schema.RATING])
@@ -101,11 +113,11 @@ def clean_rows(
         *product_faults,
         *rating_faults,
         *time_faults,
-        ((time < earliest).to_numpy(), f"the time is before {earliest.date()}"),
-        ((time > now).to_numpy(), "the time is in the future"),
+        ((time < limits.earliest).to_numpy(), f"the time is before {limits.earliest.date()}"),
+        ((time > limits.now).to_numpy(), "the time is in the future"),
     ]
     good = _without(faults)
-    in_view = good & (time < as_of).to_numpy()
+    in_view = good & (time < limits.as_of).to_numpy()
     accepted = pd.DataFrame(
         {
             schema.USER: user,
@@ -116,7 +128,7 @@ def clean_rows(
         },
         copy=False,
     )
-    add_hashed_keys(accepted, user_hash, product_hash, hashing.result())
+    add_keys(accepted, user_hash, product_hash, hashing.result())
     accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)
     later = int((good & ~in_view).sum())
     return CleanRows(accepted, _rejected(raw, faults), later, columns=_columns(raw))
@@ -136,6 +148,27 @@ def clean_products(raw: RawRows) -> CleanRows:
     accepted[schema.PRICE] = _prices(text_series(_text(table, schema.PRICE)))
     accepted = accepted[_without(faults)].reset_index(drop=True)
     return CleanRows(accepted, _rejected(raw, faults), 0, columns=_columns(raw))
+
+
+def concatenate(parts: list[CleanRows]) -> CleanRows:
+    """All rows of several files."""
+    if len(parts) == 1:
+        return parts[0]
+    return CleanRows(
+        # Rows that were read elsewhere are here by their keys alone.
+        pd.concat([part.accepted for part in parts], ignore_index=True, join="inner"),
+        pd.concat([part.rejected for part in parts], ignore_index=True),
+        sum(part.later for part in parts),
+        sum(part.repeated for part in parts),
+    )
+
+
+def write_quarantine(settings: Settings, version_id: str, rejected: pd.DataFrame) -> None:
+    """Write ``data/quarantine/<version_id>.csv`` (file, row, reason, raw), if there are rows."""
+    if rejected.empty:
+        return
+    with atomic_path(settings.quarantine / f"{version_id}.csv") as temporary:
+        pacsv.write_csv(pa.Table.from_pandas(rejected, preserve_index=False), temporary)
 
 
 def parse_times(texts: pd.Series, formats: tuple[str, ...], zone: ZoneInfo) -> pd.Series:
@@ -216,7 +249,7 @@ def _ids(column: pa.ChunkedArray, what: str) -> tuple[pa.ChunkedArray, list[Faul
     ]
 
 
-def _hashed_ids(column: pa.ChunkedArray, what: str) -> tuple[pd.Series, Keys, list[Fault]]:
+def _hashed_ids(column: pa.ChunkedArray, what: str) -> tuple[pd.Series, UInt64Array, list[Fault]]:
     ids, faults = _ids(column, what)
     texts = text_series(ids)
     return texts, hash_texts(texts), faults
@@ -292,7 +325,7 @@ def _no_reviews() -> pd.DataFrame:
         }
     )
     none = np.zeros(0, dtype=np.uint64)
-    add_hashed_keys(rows, none, none, none)
+    add_keys(rows, none, none, none)
     return rows
 
 

@@ -19,7 +19,7 @@ from scipy import sparse
 
 from recsys import schema
 from recsys.data.catalogue import all_products, build_products
-from recsys.data.events import (
+from recsys.data.keys import (
     EVENT_KEY,
     USER_NUMBER,
     distinct_texts,
@@ -142,7 +142,7 @@ def build_part(rows: pd.DataFrame) -> Part:
 def split_interactions(rows: pd.DataFrame) -> tuple[pd.DataFrame, Split]:
     """The rows of some users, or of all, as published.
 
-    `rows`: what `recsys.data.events.latest_rows` gives, in its order, with COMMENT_QUALITY;
+    `rows`: what `recsys.data.keys.latest_rows` gives, in its order, with COMMENT_QUALITY;
     USER_NUMBER begins with 0.
     """
     user, event = rows[USER_NUMBER].to_numpy(), rows[EVENT_KEY].to_numpy()

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys import schema
-from recsys.data.events import Keys, run_starts
+from recsys.arrays import UInt64Array
+from recsys.data.keys import run_starts
 
 Ints = NDArray[np.int64]
 
@@ -37,7 +38,7 @@ class Split:
 
 
 def split_rows(
-    user: NDArray[np.int32], time: Ints, event: Keys, rating: NDArray[np.float32]
+    user: NDArray[np.int32], time: Ints, event: UInt64Array, rating: NDArray[np.float32]
 ) -> Split:
     """Split rows ordered by `user` (numbers 0, 1, ... without gaps), `time` and `event`."""
     row_starts = run_starts(user, event)

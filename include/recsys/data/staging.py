@@ -1,4 +1,4 @@
-"""The inbox: events that the service acknowledged, and files that the shop dropped.
+"""The staging area: events that the service acknowledged, and files that the shop dropped.
 
 ``data/staging/events/`` holds one open segment of JSON lines a writing process. A refresh seals
 the segments (renames them, under the lock that writers hold while they append), reads them, and,
@@ -6,9 +6,9 @@ once a version that contains them is published, moves their rows to ``data/raw/e
 ``data/staging/files/`` holds review files in the layout of the source; they move to
 ``data/raw/dropped/<source>/``.
 
-A refresh always reads everything: inbox, archive and the source's files. Rows that it meets twice
+A refresh always reads everything: staging area, archive and the source's files. Rows that it meets twice
 count once, so whenever a process dies, nothing is lost and nothing counts double: moving only
-keeps the inbox small.
+keeps the staging area small.
 
 Where state is shared (`recsys.storage`), every machine hands in its segments, under names that
 nobody else uses, and its dropped files. A refresh copies what all handed in to
@@ -61,12 +61,12 @@ def sealed_segments(settings: Settings) -> Path:
 
 def segments_to_read(settings: Settings) -> Path:
     """Folder of the segments that a refresh may archive: those of all machines."""
-    return _inbox(settings) / "sealed"
+    return _staging(settings) / "sealed"
 
 
 def files_to_read(settings: Settings) -> Path:
     """Folder of the dropped files that a refresh may archive: those of all machines."""
-    return _inbox(settings) / "files"
+    return _staging(settings) / "files"
 
 
 def dropped_files(folder: Path) -> list[Path]:
@@ -155,11 +155,11 @@ def hand_in_files(settings: Settings) -> None:
             file.unlink()
 
 
-def collect_inbox(settings: Settings) -> None:
+def collect_staging(settings: Settings) -> None:
     """Copy what all machines handed in to where this one reads it."""
     store = open_store(settings)
     if store.shared:
-        shutil.rmtree(_inbox(settings), ignore_errors=True)
+        shutil.rmtree(_staging(settings), ignore_errors=True)
         for key, folder in {
             SEALED_KEY: segments_to_read(settings),
             FILES_KEY: files_to_read(settings),
@@ -173,7 +173,7 @@ def segment_lines(segment: Path) -> list[str]:
     return content[: content.rfind(b"\n") + 1].decode("utf-8").splitlines()
 
 
-def _inbox(settings: Settings) -> Path:
+def _staging(settings: Settings) -> Path:
     shared = open_store(settings).shared
     return settings.staging / "collected" if shared else settings.staging
 

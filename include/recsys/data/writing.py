@@ -1,7 +1,5 @@
 """A `Dataset` as the files of a version folder."""
 
-import functools
-import hashlib
 import json
 import pickle
 from collections.abc import Callable
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
@@ -21,17 +18,14 @@ from scipy import sparse
 from recsys.settings import CORES
 from recsys import schema
 from recsys.data.dataset import SEGMENT, Dataset
-from recsys.data.events import distinct_texts, one_chunk
-from recsys.data.hashing import bytes_of
 from recsys.data.shown import write_shown
-from recsys.publishing import sha256_of, write_json, write_text
+from recsys.publishing import sha256_of, write_bytes, write_json, write_text
 
 ROW_KEYS_FILE = "row_keys.npy"
 """Sorted keys of all valid rows of the view, for telling what a later run finds new."""
 
 # Columns of few distinct values; looking for them in the others costs more than it saves.
 _REPETITIVE = (schema.PRODUCT, schema.SPLIT, schema.BRAND, schema.CATEGORY, SEGMENT)
-_WIDEST_PLAIN_TEXT = 32
 
 _EMBEDDINGS_LINK = "../../embeddings/current"
 
@@ -85,15 +79,6 @@ class VersionFiles(AbstractContextManager["VersionFiles"]):
         self._entries[name] = self._pool.submit(write)
 
 
-@functools.cache
-def code_version() -> str:
-    """Changes with the code that decides what a version contains."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 def _parquet(frame: pd.DataFrame | pa.Table) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         table = (
@@ -143,32 +128,9 @@ def _pickled(users: pd.DataFrame) -> Callable[[Path], None]:
     """Plain arrays by column name, so that no version of pandas is needed to read them."""
 
     def write(path: Path) -> None:
-        with path.open("wb") as file:
-            columns = {str(name): _plain(str(name), column) for name, column in users.items()}
-            pickle.dump(columns, file, protocol=5)
+        local = {k: v.dt.tz_localize(None) if v.dtype.kind == "M" else v for k, v in users.items()}
+        text = {k: np.array(v, "U") for k, v in local.items() if v.dtype == "str"}
+        arrays = {str(k): text[k] if k in text else v.to_numpy() for k, v in local.items()}
+        write_bytes(path, pickle.dumps(arrays, protocol=5))
 
     return write
-
-
-def _plain(name: str, column: pd.Series) -> NDArray:
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return column.dt.tz_localize(None).to_numpy()
-    if column.dtype != "str":
-        return column.to_numpy()
-    if name in _REPETITIVE:
-        texts = distinct_texts(column)
-        return _plain_texts(texts.dictionary)[texts.indices.to_numpy()]
-    return _plain_texts(one_chunk(column))
-
-
-def _plain_texts(texts: pa.LargeStringArray) -> NDArray:
-    """``<U`` where the texts are short, else objects."""
-    width = pc.max(pc.utf8_length(texts)).as_py() or 1
-    if width > _WIDEST_PLAIN_TEXT:
-        return np.array(texts.to_pylist(), dtype=object)
-    if not pc.all(pc.string_is_ascii(texts)).as_py():
-        return np.array(texts.to_pylist(), dtype=f"U{width}")
-    ends, characters = bytes_of(texts)
-    plain = np.zeros((len(texts), width), dtype=np.uint32)
-    plain[np.arange(width) < np.diff(ends)[:, None]] = characters
-    return plain.view(f"U{width}")[:, 0]

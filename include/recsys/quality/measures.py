@@ -12,6 +12,7 @@ from recsys.data.versions import PublishedVersion
 
 LENGTH_EDGES = (0, 1, 10, 20, 40, 80, 160, 320, 640, 1280, float("inf"))  # characters
 QUALITY_EDGES = tuple(round(0.1 * step, 1) for step in range(11))
+ROWS = ("read", "accepted", "superseded", "quarantined", "later")
 _COLUMNS = [
     schema.USER,
     schema.PRODUCT,
@@ -41,7 +42,7 @@ def measure(version: PublishedVersion, previous: PublishedVersion | None) -> dic
         "created_at": manifest["created_at"],
         "strategy": manifest.get("strategy"),
         "source": manifest["source"]["name"],
-        "counts": {**manifest["rows"], **_counts(rows)},
+        "counts": {name: manifest["rows"][name] for name in ROWS} | _counts(rows),
         "counts_before": None if before is None else _counts(before),
         "rejected_by_rule": manifest["quarantined_by_reason"],
         "missing": {"reviews": _missing(rows), "products": _missing(version.products())},

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from recsys.quality.measures import LENGTH_EDGES, QUALITY_EDGES
+from recsys.quality.measures import LENGTH_EDGES, QUALITY_EDGES, ROWS
 
 _NOW, _BEFORE, _REFUSED = "#2f6f8f", "#c3ccd3", "#b5533c"
 _INK = "#33424d"
@@ -55,7 +55,7 @@ def _length_names() -> list[str]:
 
 def _flow(counts: dict[str, int]) -> str:
     figure, axes = _axes()
-    names = ["read", "accepted", "superseded", "quarantined", "later"]
+    names = list(ROWS)
     values = [counts[name] for name in names]
     colours = [_INK, _NOW, _BEFORE, _REFUSED, _BEFORE]
     bars = axes.barh(names[::-1], values[::-1], color=colours[::-1])

@@ -1,54 +1,54 @@
-"""The data_refresh job, step by step: each step reads and writes files of one work folder.
+"""The data_refresh job in three steps, each of which reads and writes files of one workspace.
 
 `run_refresh` does all of them; the DAG runs them as tasks. A step can be repeated: it replaces
 what it wrote before, and publishing what is published already changes nothing.
 """
 
-import hashlib
+import contextlib
 import json
-import re
 import shutil
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import numpy as np
-import pandas as pd
-from pyarrow import feather
 
 from recsys import schema
-from recsys.comments import score_view
+from recsys.comments import CommentConfig, score_view
 from recsys.config import load_config
+from recsys.data.arrivals import archive_arrivals, collect_arrivals
+from recsys.data.cleaning import Limits, write_quarantine
 from recsys.data.config import DataConfig, Engine
-from recsys.data.dataset import Dataset, count_part, join_parts, split_interactions
-from recsys.data.events import add_keys, latest_rows
-from recsys.data.inbox import archive_staged, collect_staged
-from recsys.data.plan import ASKED_FOR, Plan, Strategy, View, make_plan, new_rows, read_view
-from recsys.data.quarantine import write_quarantine
+from recsys.data.engine import PandasEngine, RefreshEngine, read_frame
 from recsys.data.retention import prune
-from recsys.data.sources import Source, resolve_source
+from recsys.data.sources import resolve_source
 from recsys.data.staging import hand_in_files, hand_in_segments
-from recsys.data.versions import SCHEMA_VERSION, open_version, publish, shows_later
-from recsys.data.writing import VersionFiles, code_version
+from recsys.data.versions import (
+    SCHEMA_VERSION,
+    list_versions,
+    open_version,
+    shows_later,
+)
+from recsys.data.versions import (
+    publish as publish_version,
+)
+from recsys.data.writing import VersionFiles
 from recsys.errors import InputError
 from recsys.publishing import sync_folder, sync_tree, write_json
+from recsys.refresh.plan import ASKED_FOR, Plan, Strategy, make_plan
+from recsys.refresh.workspace import Workspace, workspace_of
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
-from recsys.spark import refresh as spark_refresh
-from recsys.spark.session import engine_session
-
-PLAN_FILE = "plan.json"
-ROWS_FILE = "rows.feather"
-CATALOGUE_FILE = "catalogue.feather"
-KEYS_FILE = "keys.npy"
-VIEW_FILE = "view.feather"
-QUALITY_FILE = "quality.npy"
-SCORES_FILE = "scores.json"
-VERSION_FOLDER = "version"
 
 REVIEW_COLUMNS = [schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT]
+
+_OUTLINE = {
+    *("strategy", "reason", "dry_run", "as_of", "version_id", "previous_version"),
+    *("rows", "changes", "quarantined_by_reason", "products_quarantined"),
+}
 
 Summary = dict[str, Any]
 
@@ -69,34 +69,37 @@ def run_refresh(
     Returns the run's summary. Raises `RefreshError` or `SourceError`, and publishes nothing, when
     the input cannot be trusted.
     """
-    work = work_folder(settings, uuid4().hex)
-    engine = load_config(settings, DataConfig).engine
+    work = workspace_of(settings, uuid4().hex)
     try:
-        with engine_session(engine, settings, work):
-            plan_refresh(settings, work, interval, force_full=force_full, dry_run=dry_run)
-            ingest(settings, work)
+        with open_engine(settings, load_config(settings, DataConfig), work):  # one for all steps
+            ingest(settings, work, interval, force_full=force_full, dry_run=dry_run)
             score_comments(settings, work)
-            assemble(settings, work)
-        return publish_version(settings, work)
+            return publish(settings, work)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work.folder, ignore_errors=True)
 
 
-def work_folder(settings: Settings, run_id: str) -> Path:
-    """The scratch folder of a run; the same for all its tasks."""
-    name = re.sub(r"[^0-9A-Za-z]+", "-", run_id).strip("-")[:60]
-    return settings.work / f"data_refresh-{name}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
+@contextlib.contextmanager
+def open_engine(settings: Settings, config: DataConfig, work: Workspace) -> Iterator[RefreshEngine]:
+    """The engine that the configuration names, with whatever processes it needs."""
+    if config.engine is Engine.SPARK:
+        from recsys.spark.refresh import open_spark_engine
+
+        with open_spark_engine(settings, config, work.folder) as engine:
+            yield engine
+    else:
+        yield PandasEngine(settings, config)
 
 
-def plan_refresh(
+def ingest(
     settings: Settings,
-    work: Path,
+    work: Workspace,
     interval: DataInterval,
     *,
     force_full: bool = False,
     dry_run: bool = False,
 ) -> Summary:
-    """Read and check everything up to the interval's end, and choose the strategy.
+    """Read and check everything up to the interval's end, choose the strategy, keep latest rows.
 
     Raises
     ------
@@ -104,169 +107,127 @@ def plan_refresh(
         If a file is missing, unreadable or lacks a column.
     RefreshError
         If more than ``max_invalid_fraction`` of the rows is bad (they are in the quarantine then),
-        or a column that the previous version had is gone.
+        a column that the previous version had is gone, or far fewer rows are left than it has.
     """
     started = time.monotonic()
     if not dry_run:
         hand_in_segments(settings)
         hand_in_files(settings)
-    collect_staged(settings)
+    collect_arrivals(settings)
     config, source = load_config(settings, DataConfig), resolve_source(settings)
     now = datetime.now(UTC)
-    shutil.rmtree(work, ignore_errors=True)
-    view = _read_view(settings, source, config, work, as_of=interval.end, now=now)
-    plan = make_plan(
-        settings,
-        config,
-        source,
-        view,
-        as_of=interval.end,
-        now=now,
-        force_full=force_full,
-        dry_run=dry_run,
-    )
-    if not dry_run and not _is_known_dirt(settings, plan):
-        write_quarantine(settings, plan.version_id, view.rejected)
-    _refuse_bad_input(plan, config)
-    _refuse_lost_columns(settings, plan)
-    work.mkdir(parents=True, exist_ok=True)
-    if _makes_version(plan):
-        _hand_over(settings, work, plan, view)
-    write_json(work / PLAN_FILE, plan.to_json())
-    return {**_outline(plan), "seconds": _since(started)}
-
-
-def ingest(settings: Settings, work: Path) -> Summary:
-    """Merge the new rows into those of the previous version, and keep the latest of each pair.
-
-    Raises `RefreshError` if that leaves far fewer rows than the previous version has.
-    """
-    started = time.monotonic()
-    plan = _read_plan(work)
-    if not _makes_version(plan):
-        return {"skipped": plan.reason}
-    if plan.engine is Engine.SPARK:
-        accepted, merged = spark_refresh.write_latest(settings, work, work / VIEW_FILE), 0
-    else:
-        accepted, merged = _write_latest(settings, work, plan)
-    _refuse_shrinking(settings, plan, accepted)
-    return {
-        "accepted": accepted,
-        "superseded": plan.rows_valid + plan.rows_repeated - accepted,
-        "merged_with": merged,
-        "seconds": _since(started),
-    }
-
-
-def _write_latest(settings: Settings, work: Path, plan: Plan) -> tuple[int, int]:
-    """Write the latest rows; their number, and that of the previous version's rows among all."""
-    rows = _read_frame(work / ROWS_FILE)
-    merged = 0
-    if plan.strategy is Strategy.INCREMENTAL and plan.previous_version:
-        existing = open_version(settings, plan.previous_version).interactions(
-            [*REVIEW_COLUMNS, schema.EVENT]
+    zone = ZoneInfo(source.config.timezone)
+    work.empty()
+    with open_engine(settings, config, work) as engine:
+        view = engine.read(source, Limits(zone, config.earliest_time, interval.end, now))
+        plan = make_plan(
+            settings,
+            config,
+            load_config(settings, CommentConfig),
+            source,
+            view,
+            as_of=interval.end,
+            now=now,
+            force_full=force_full,
+            dry_run=dry_run,
         )
-        add_keys(existing)
-        merged = len(existing)
-        rows = pd.concat([existing.drop(columns=schema.EVENT), rows], ignore_index=True)
-    view = latest_rows(rows)
-    view.to_feather(work / VIEW_FILE, compression="uncompressed")
-    return len(view), merged
+        if not dry_run and not _is_known_dirt(settings, plan):
+            write_quarantine(settings, plan.version_id, view.rejected)
+        _refuse_bad_input(plan, config)
+        _refuse_lost_columns(settings, plan)
+        summary = _outline(plan)
+        if plan.makes_version:
+            accepted = engine.latest(view, work.rows)
+            _refuse_shrinking(settings, config, plan, accepted)
+            view.products.accepted.to_feather(work.catalogue, compression="uncompressed")
+            np.save(work.row_keys, view.row_keys)
+            summary["rows"] = _all_rows(plan, accepted)
+    write_json(work.plan, plan.model_dump(mode="json"))
+    return {**summary, "seconds": _since(started)}
 
 
-def score_comments(settings: Settings, work: Path) -> Summary:
+def score_comments(settings: Settings, work: Workspace) -> Summary:
     """Score the comments of the view; what a scorer has seen before it does not score again."""
     started = time.monotonic()
     plan = _read_plan(work)
-    if not _makes_version(plan):
+    if not plan.makes_version:
         return {"skipped": plan.reason}
-    view = _read_frame(work / VIEW_FILE, REVIEW_COLUMNS)
-    scores = score_view(settings, view, as_of=plan.end, may_train=plan.strategy is Strategy.FULL)
-    np.save(work / QUALITY_FILE, scores.quality.to_numpy(np.float32))
-    write_json(work / SCORES_FILE, scores.summary)
+    view = read_frame(work.rows, REVIEW_COLUMNS)
+    scores = score_view(
+        settings,
+        load_config(settings, CommentConfig),
+        view,
+        as_of=plan.end,
+        may_train=plan.strategy is Strategy.FULL,
+    )
+    np.save(work.quality, scores.quality.to_numpy(np.float32))
+    write_json(work.scores, scores.summary)
     return {**scores.summary, "scorer": scores.scorer, "seconds": _since(started)}
 
 
-def assemble(settings: Settings, work: Path) -> Summary:
-    """Build every file of the new version inside the work folder."""
+def publish(settings: Settings, work: Workspace) -> Summary:
+    """Build and publish the new version; the summary of the whole run.
+
+    With nothing new, the version that was there already is what ``data/processed`` must show.
+    """
     started = time.monotonic()
     plan = _read_plan(work)
-    if not _makes_version(plan):
-        return {"skipped": plan.reason}
-    folder = work / VERSION_FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    dataset, files = _build(settings, work, plan, folder)
-    comments = json.loads((work / SCORES_FILE).read_text(encoding="utf-8"))
-    rows = dataset.stats["interactions"]
-    manifest = _manifest(plan, files, comments, rows, shows_later(settings, plan.end))
-    write_json(folder / schema.MANIFEST_FILE, manifest)
+    if plan.dry_run:
+        return {**_outline(plan), "published": False}
+    version_id = plan.version_id if plan.makes_version else plan.previous_version
+    if version_id is None:  # a day before the first review
+        return {**_outline(plan), "new_version": False, "published": False}
+    config = load_config(settings, DataConfig)
+    if plan.makes_version and not _is_built(settings, version_id):
+        _build(settings, config, work, plan)
+    moved = publish_version(settings, version_id)
+    archive_arrivals(settings, plan.source["name"], plan.version_id, plan.staged)
+    removed = prune(settings, config)
+    work.tidy()
+    version = open_version(settings, version_id)
     return {
-        "users": dataset.stats["users"],
-        "trainable_users": dataset.stats["matrix"]["users"],
-        "products": dataset.stats["products"],
-        "rows_by_split": dataset.stats["rows_by_split"],
+        **_outline(plan),
+        "version_id": version_id,
+        "new_version": plan.makes_version,
+        "published": moved,
+        "versions_removed": removed,
+        "rows": _all_rows(plan, version.manifest["rows"]["accepted"]),
+        "contents": version.stats(),
+        "comment_scorer": version.manifest["comment_scorer"],
         "seconds": _since(started),
     }
 
 
-def _build(
-    settings: Settings, work: Path, plan: Plan, folder: Path
-) -> tuple[Dataset, dict[str, Any]]:
-    """Write the version's files into `folder`; its dataset and the manifest's entries of them."""
-    catalogue = _read_frame(work / CATALOGUE_FILE)
-    with VersionFiles(folder) as files:
-        files.add_row_keys(np.load(work / KEYS_FILE))
-        if plan.engine is Engine.SPARK:
-            dataset = spark_refresh.assemble(
-                settings, work, work / VIEW_FILE, work / QUALITY_FILE, catalogue
-            )
-            files.add_interactions(dataset.interactions)
-            files.add_users(dataset.user_metadata)
-        else:
-            rows = _read_frame(work / VIEW_FILE)
-            rows[schema.COMMENT_QUALITY] = np.load(work / QUALITY_FILE)
-            interactions, split = split_interactions(rows)
-            files.add_interactions(interactions)
-            users, entries = count_part(rows, interactions, split)
-            files.add_users(users)
-            dataset = join_parts(interactions, users, [entries], catalogue)
+def _is_built(settings: Settings, version_id: str) -> bool:
+    """An earlier try got so far, on this machine or another one."""
+    return (settings.versions / version_id).is_dir() or version_id in list_versions(settings)
+
+
+def _build(settings: Settings, config: DataConfig, work: Workspace, plan: Plan) -> None:
+    """Write every file of the new version, and let it stand under its name."""
+    shutil.rmtree(work.version, ignore_errors=True)
+    work.version.mkdir()
+    with VersionFiles(work.version) as files, open_engine(settings, config, work) as engine:
+        files.add_row_keys(np.load(work.row_keys))
+        dataset = engine.build(work.rows, work.quality, read_frame(work.catalogue), files)
         files.add_the_rest(dataset)
-        return dataset, files.entries()
-
-
-def publish_version(settings: Settings, work: Path) -> Summary:
-    """Publish the assembled version and return the summary of the whole run.
-
-    With nothing new, the version that was there already is what ``data/processed`` must show.
-    """
-    plan = _read_plan(work)
-    if plan.dry_run:
-        return {**_outline(plan), "published": False}
-    version_id = plan.version_id if _makes_version(plan) else plan.previous_version
-    if version_id is None:  # a day before the first review
-        return {**_outline(plan), "new_version": False, "published": False}
-    folder = work / VERSION_FOLDER
-    if folder.is_dir():
-        settings.versions.mkdir(parents=True, exist_ok=True)
-        sync_tree(folder)
-        folder.rename(settings.versions / version_id)
-        sync_folder(settings.versions)
-    moved = publish(settings, version_id)
-    archive_staged(settings, plan.source["name"], plan.version_id, plan.staged)
-    removed = prune(settings, load_config(settings, DataConfig))
-    _tidy(work)
-    manifest = open_version(settings, version_id).manifest
-    return {
-        **_outline(plan),
-        "version_id": version_id,
-        "new_version": _makes_version(plan),
-        "published": moved,
-        "versions_removed": removed,
-        "accepted": manifest["rows"]["accepted"],
-        "superseded": manifest["rows"]["superseded"],
-        "comment_scorer": manifest["comment_scorer"],
+        entries = files.entries()
+    scores = json.loads(work.scores.read_text(encoding="utf-8"))
+    manifest = {
+        **plan.model_dump(mode="json"),
+        "schema_version": SCHEMA_VERSION,
+        "created_at": datetime.now(UTC).isoformat(),
+        "backfill": shows_later(settings, plan.end),
+        "comment_scorer": scores["scorer"],
+        "comments": scores,
+        "rows": _all_rows(plan, dataset.stats["interactions"]),
+        "files": entries,
     }
+    write_json(work.version / schema.MANIFEST_FILE, manifest)
+    settings.versions.mkdir(parents=True, exist_ok=True)
+    sync_tree(work.version)
+    work.version.rename(settings.versions / plan.version_id)
+    sync_folder(settings.versions)
 
 
 def _is_known_dirt(settings: Settings, plan: Plan) -> bool:
@@ -277,57 +238,14 @@ def _is_known_dirt(settings: Settings, plan: Plan) -> bool:
     return bool(before["quarantined_by_reason"] == plan.quarantined_by_reason)
 
 
-def _tidy(work: Path) -> None:
-    """Remove what only the finished steps needed; the plan stays for a repeated last step."""
-    for entry in work.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != PLAN_FILE:
-            entry.unlink()
-
-
-def _makes_version(plan: Plan) -> bool:
-    return not plan.dry_run and plan.strategy is not Strategy.NOTHING_NEW
-
-
-def _read_view(
-    settings: Settings,
-    source: Source,
-    config: DataConfig,
-    work: Path,
-    *,
-    as_of: datetime,
-    now: datetime,
-) -> View:
-    if config.engine is Engine.SPARK:
-        return spark_refresh.read_view(settings, source, config, work, as_of=as_of, now=now)
-    return read_view(settings, source, config, as_of=as_of, now=now)
-
-
-def _hand_over(settings: Settings, work: Path, plan: Plan, view: View) -> None:
-    if plan.engine is Engine.PANDAS:  # Spark's are there
-        rows = view.reviews.accepted
-        if plan.strategy is Strategy.INCREMENTAL and plan.previous_version:
-            rows = new_rows(view, open_version(settings, plan.previous_version))
-        rows.to_feather(work / ROWS_FILE, compression="uncompressed")
-    view.products.accepted.to_feather(work / CATALOGUE_FILE, compression="uncompressed")
-    np.save(work / KEYS_FILE, view.row_keys)
-
-
-def _read_frame(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """A frame of the work folder; its values stay in the file, and cannot be changed."""
-    frame: pd.DataFrame = feather.read_feather(path, columns, memory_map=True)
-    return frame
-
-
-def _read_plan(work: Path) -> Plan:
-    return Plan.from_json(json.loads((work / PLAN_FILE).read_text(encoding="utf-8")))
+def _read_plan(work: Workspace) -> Plan:
+    return Plan.model_validate_json(work.plan.read_bytes())
 
 
 def _refuse_bad_input(plan: Plan, config: DataConfig) -> None:
-    if plan.rows_valid + plan.rows_later == 0:
+    if plan.rows.valid + plan.rows.later == 0:
         raise RefreshError(
-            f"none of the {plan.rows_read} rows read is valid: "
+            f"none of the {plan.rows.read} rows read is valid: "
             f"{plan.quarantined_by_reason or 'there are no rows'}"
         )
     if plan.invalid_fraction > config.max_invalid_fraction:
@@ -353,11 +271,11 @@ def _refuse_lost_columns(settings: Settings, plan: Plan) -> None:
             )
 
 
-def _refuse_shrinking(settings: Settings, plan: Plan, accepted: int) -> None:
+def _refuse_shrinking(settings: Settings, config: DataConfig, plan: Plan, accepted: int) -> None:
     if plan.previous_version is None or plan.reason == ASKED_FOR:
         return
     before = open_version(settings, plan.previous_version).manifest["rows"]["accepted"]
-    allowed = load_config(settings, DataConfig).max_shrink_fraction
+    allowed = config.max_shrink_fraction
     if accepted < (1 - allowed) * before:
         raise RefreshError(
             f"only {accepted} rows are left of the {before} of version {plan.previous_version}, "
@@ -366,70 +284,22 @@ def _refuse_shrinking(settings: Settings, plan: Plan, accepted: int) -> None:
         )
 
 
-def _manifest(
-    plan: Plan, files: dict[str, Any], comments: Summary, accepted: int, backfill: bool
-) -> dict[str, Any]:
-    return {
-        "version_id": plan.version_id,
-        "schema_version": SCHEMA_VERSION,
-        "as_of": plan.as_of,
-        "created_at": datetime.now(UTC).isoformat(),
-        "strategy": plan.strategy.value,
-        "reason": plan.reason,
-        "engine": plan.engine.value,
-        "previous_version": plan.previous_version,
-        "source": plan.source,
-        "sources": plan.files,
-        "staged": plan.staged,
-        "columns": plan.columns,
-        "backfill": backfill,
-        "inputs": plan.inputs,
-        "catalogue": plan.catalogue,
-        "code_version": code_version(),
-        "comment_scorer": comments["scorer"],
-        "comments": comments,
-        "rows": {
-            "read": plan.rows_read,
-            "accepted": accepted,
-            "superseded": plan.rows_valid + plan.rows_repeated - accepted,
-            "quarantined": plan.rows_quarantined,
-            "later": plan.rows_later,
-        },
-        "quarantined_by_reason": plan.quarantined_by_reason,
-        "files": files,
-    }
+def _all_rows(plan: Plan, accepted: int) -> Summary:
+    superseded = plan.rows.valid + plan.rows.repeated - accepted
+    return {**plan.rows.model_dump(), "accepted": accepted, "superseded": superseded}
 
 
 def _outline(plan: Plan) -> Summary:
+    outline = plan.model_dump(mode="json", include=_OUTLINE)
+    if not plan.makes_version:
+        outline["version_id"] = plan.previous_version
+    set_aside = [entry["path"] for entry in plan.staged["bad_files"]]
     return {
-        "strategy": plan.strategy.value,
-        "reason": plan.reason,
-        "dry_run": plan.dry_run,
+        **outline,
         "source": plan.source["name"],
-        "as_of": plan.as_of,
-        "version_id": plan.version_id if _makes_version(plan) else plan.previous_version,
-        "previous_version": plan.previous_version,
-        "new_interactions": plan.new_interactions,
-        "vanished_interactions": plan.vanished_interactions,
-        "rows_read": plan.rows_read,
-        "rows_valid": plan.rows_valid,
-        "rows_later": plan.rows_later,
-        "quarantined": plan.rows_quarantined,
-        "quarantined_by_reason": plan.quarantined_by_reason,
-        "products_quarantined": plan.products_quarantined,
-        "files_set_aside": [entry["path"] for entry in plan.staged["bad_files"]],
-        "note": _note(plan),
+        "files_set_aside": set_aside,
+        "note": plan.note,
     }
-
-
-def _note(plan: Plan) -> str:
-    """The plan in a sentence, for the run's note in Airflow's UI."""
-    prefix = "Dry run, nothing changed. " if plan.dry_run else ""
-    return (
-        f"{prefix}Strategy {plan.strategy.value}: {plan.reason}. "
-        f"{plan.new_interactions:,} new interactions; {plan.rows_valid:,} of {plan.rows_read:,} "
-        f"rows are valid, {plan.rows_quarantined:,} in quarantine."
-    )
 
 
 def _since(started: float) -> float:

@@ -17,8 +17,7 @@ from recsys.config import load_config
 from recsys.data.config import Engine
 from recsys.models.als import AlsParameters, Trainer
 from recsys.settings import Settings
-from recsys.spark.config import SparkConfig
-from recsys.spark.session import spark_session
+from recsys.spark.session import SparkConfig, spark_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -2,7 +2,7 @@
 
 The steps hand over files of the run's work folder, as without Spark, and none of them has all rows
 in memory: raw files are read in pieces, users are dealt into ranges of the hash of their id (the
-order of `recsys.data.events`), and a range goes through the functions that the whole view goes
+order of `recsys.data.keys`), and a range goes through the functions that the whole view goes
 through without Spark. What the driver holds is 8 bytes a row, and the users, products and
 matrix of the new version.
 """
@@ -15,10 +15,8 @@ import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,22 +26,25 @@ import pyarrow.parquet as pq
 from pyarrow import feather
 
 from recsys import schema
+from recsys.arrays import UInt64Array
 from recsys.config import load_config
-from recsys.data.cleaning import CleanRows, clean_rows
+from recsys.data.cleaning import CleanRows, Limits, read_reviews
 from recsys.data.config import DataConfig
 from recsys.data.dataset import Dataset, build_part, join_parts
-from recsys.data.events import EVENT_KEY, KEY, USER_KEY, USER_NUMBER, Keys, latest_rows
-from recsys.data.plan import View
-from recsys.data.plan import read_view as read_view_with
-from recsys.data.reading import FILE, ROW, read_rows
+from recsys.data.engine import View, read_view
+from recsys.data.keys import EVENT_KEY, KEY, USER_KEY, USER_NUMBER, latest_rows
+from recsys.data.reading import FILE, ROW
 from recsys.data.sources import ReviewFiles, Source
+from recsys.data.writing import VersionFiles
 from recsys.errors import SourceError
 from recsys.publishing import atomic_path
 from recsys.settings import Settings
-from recsys.spark.config import SparkConfig
 from recsys.spark.parts import read_entries, write_entries
 from recsys.spark.pieces import Piece, cut
-from recsys.spark.session import session_folder, spark_session
+from recsys.spark.session import SparkConfig, session_folder, spark_session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 ROWS_FOLDER = "rows"
 REJECTED_FOLDER = "rejected"
@@ -51,44 +52,106 @@ PIECES_FOLDER = "pieces"
 RANGES_FOLDER = "ranges"
 PARTS_FOLDER = "parts"
 
+PIECE_BYTES = 64_000_000
+"""Size of the pieces in which raw files are read. A worker takes some eight times that."""
+ROWS_PER_RANGE = 500_000
+"""Rows of a range of users; one worker has one range in memory at a time."""
+
 _KEYS = (USER_KEY, EVENT_KEY, KEY)
 _KEY_BITS = 64
 
 
-def read_view(
-    settings: Settings,
-    source: Source,
-    config: DataConfig,
-    work: Path,
-    *,
-    as_of: datetime,
-    now: datetime,
-) -> View:
-    """`recsys.data.plan.read_view`, with the accepted rows in files of `work`.
+@contextlib.contextmanager
+def open_spark_engine(
+    settings: Settings, config: DataConfig, work: Path
+) -> Iterator["SparkEngine"]:
+    """A `recsys.data.engine.RefreshEngine` with a session that ends with the block.
 
-    Of ``view.reviews.accepted`` only the keys are in memory.
+    `work` is the run's work folder. Raises `SparkError` if there is no Java or no PySpark.
     """
     spark = load_config(settings, SparkConfig)
-    rows = work / ROWS_FOLDER
-    for name in (ROWS_FOLDER, REJECTED_FOLDER):
-        (work / name).mkdir(parents=True)
-    files = source.config.reviews
-    reading = _Reading(files, source.config.timezone, config.earliest_time, as_of, now, work)
+    with spark_session(spark, session_folder(work)) as session:
+        yield SparkEngine(settings, config, spark, session, work)
 
-    def read_files(paths: Sequence[Path]) -> list[CleanRows]:
-        pieces = _cut_all(paths, work / PIECES_FOLDER, spark, files.encoding)
-        with spark_session(spark, session_folder(work)) as session:
+
+@dataclass(frozen=True)
+class SparkEngine:
+    """Work dealt out to Spark's workers, in files below `work`."""
+
+    settings: Settings
+    config: DataConfig
+    spark: SparkConfig
+    session: "SparkSession"
+    work: Path
+
+    def read(self, source: Source, limits: Limits) -> View:
+        """As the protocol says; of ``view.reviews.accepted`` only the keys are in memory."""
+        for name in (ROWS_FOLDER, REJECTED_FOLDER):
+            (self.work / name).mkdir(parents=True)
+        files = source.config.reviews
+        reading = _Reading(files, limits, self.work)
+
+        def read_files(paths: Sequence[Path]) -> list[CleanRows]:
+            pieces = _cut_all(paths, self.work / PIECES_FOLDER, files.encoding)
             task = functools.partial(_read_pieces, reading=reading, pieces=pieces)
-            found = session.range(0, len(pieces), 1, len(pieces)).mapInArrow(task, _FOUND)
+            found = self.session.range(0, len(pieces), 1, len(pieces)).mapInArrow(task, _FOUND)
             summaries = sorted((row.asDict() for row in found.collect()), key=_piece_number)
-        shutil.rmtree(work / PIECES_FOLDER, ignore_errors=True)
-        return [_join_pieces(path, pieces, summaries, work) for path in paths]
+            shutil.rmtree(self.work / PIECES_FOLDER, ignore_errors=True)
+            return [_join_pieces(path, pieces, summaries, self.work) for path in paths]
 
-    view = read_view_with(settings, source, config, as_of=as_of, now=now, read_files=read_files)
-    for number, part in enumerate(view.staged.parts):
-        if len(part.accepted):
-            _write_rows(part.accepted, rows / f"staged-{number:05}.parquet")
-    return view
+        view = read_view(self.settings, self.config, source, limits, read_files)
+        for number, part in enumerate(view.arrivals.parts):
+            if len(part.accepted):
+                path = self.work / ROWS_FOLDER / f"staged-{number:05}.parquet"
+                _write_rows(part.accepted, path)
+        return view
+
+    def latest(self, view: View, rows: Path) -> int:
+        """As the protocol says; each range of users is a record batch of the file."""
+        read, ranges = self.work / ROWS_FOLDER, self.work / RANGES_FOLDER
+        ranges.mkdir()
+        count = len(view.reviews.accepted)
+        bits = max(1, (count // ROWS_PER_RANGE).bit_length())
+        stored = self.session.read.parquet(str(read))
+        # The highest bits of the key: ranges in order hold the users in order.
+        dealt = stored.selectExpr("*", f"shiftrightunsigned({USER_KEY}, {_KEY_BITS - bits}) r")
+
+        def write(table: pa.Table) -> pa.Table:
+            return _write_range(table, ranges)
+
+        found = dealt.groupBy("r").applyInArrow(write, "user_range long, users long")
+        users = {row["user_range"]: row["users"] for row in found.collect()}
+        for folder in (read, self.work / REJECTED_FOLDER):
+            shutil.rmtree(folder)
+        return _join_ranges(ranges, users, rows)
+
+    def build(
+        self, rows: Path, quality: Path, catalogue: pd.DataFrame, files: VersionFiles
+    ) -> Dataset:
+        """As the protocol says, in parts; the interactions stay on disk."""
+        folder = self.work / PARTS_FOLDER
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        with pa.memory_map(str(rows)) as mapped:
+            reader = pa.ipc.open_file(mapped)
+            lengths = [reader.get_batch(at).num_rows for at in range(reader.num_record_batches)]
+        starts = [0, *itertools.accumulate(lengths)]
+        task = functools.partial(
+            _write_parts, view=rows, quality=quality, starts=starts, folder=folder
+        )
+        numbers = self.session.range(0, len(lengths), 1, len(lengths))
+        numbers.mapInArrow(task, "part long").collect()
+        parts = [_Part(folder, number) for number in range(len(lengths))]
+        tables = (feather.read_table(part.rows, memory_map=True) for part in parts)
+        dataset = join_parts(
+            pa.concat_tables(tables),
+            pd.concat([pd.read_feather(part.users) for part in parts], ignore_index=True),
+            [read_entries(part.entries) for part in parts],
+            catalogue,
+        )
+        files.add_interactions(dataset.interactions)
+        files.add_users(dataset.user_metadata)
+        return dataset
 
 
 @dataclass(frozen=True)
@@ -96,25 +159,19 @@ class _Reading:
     """What a worker needs to know to read a piece."""
 
     files: ReviewFiles
-    zone: str
-    earliest: datetime
-    as_of: datetime
-    now: datetime
+    limits: Limits
     work: Path
 
 
 _FOUND = "piece long, accepted long, rejected long, later long, columns string, error string"
 
 
-def _cut_all(
-    paths: Sequence[Path], folder: Path, config: SparkConfig, encoding: str
-) -> list[Piece]:
+def _cut_all(paths: Sequence[Path], folder: Path, encoding: str) -> list[Piece]:
     shutil.rmtree(folder, ignore_errors=True)
     pieces = []
     for number, path in enumerate(paths):
         try:
-            piece_bytes = int(config.piece_mb * 1_000_000)
-            pieces += cut(path, folder / f"{number:05}", piece_bytes, encoding)
+            pieces += cut(path, folder / f"{number:05}", PIECE_BYTES, encoding)
         except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
             raise SourceError(f"{path}: cannot be read: {error}") from error
     return pieces
@@ -132,14 +189,7 @@ def _read_pieces(
 def _read_piece(number: int, piece: Piece, reading: _Reading) -> dict[str, Any]:
     files = reading.files
     try:
-        cleaned = clean_rows(
-            read_rows(piece.path, files.needed, files.optional, files.encoding),
-            files.timestamp,
-            ZoneInfo(reading.zone),
-            earliest=reading.earliest,
-            as_of=reading.as_of,
-            now=reading.now,
-        )
+        cleaned = read_reviews(piece.path, files, reading.limits)
     except SourceError as error:
         text = str(error).replace(str(piece.path), str(piece.original))
         return {"accepted": 0, "rejected": 0, "later": 0, "columns": "[]", "error": text}
@@ -176,7 +226,7 @@ def _join_pieces(
 ) -> CleanRows:
     """What the pieces of the file `path` say together."""
     rejected: list[pd.DataFrame] = []
-    keys: list[Keys] = []
+    keys: list[UInt64Array] = []
     columns: set[str] = set()
     later = before = 0
     for number, (piece, summary) in enumerate(zip(pieces, summaries, strict=True)):
@@ -200,34 +250,9 @@ def _join_pieces(
     )
 
 
-def _stored_keys(path: Path) -> Keys:
-    keys: Keys = pq.read_table(path, columns=[KEY])[KEY].to_numpy().view(np.uint64)
+def _stored_keys(path: Path) -> UInt64Array:
+    keys: UInt64Array = pq.read_table(path, columns=[KEY])[KEY].to_numpy().view(np.uint64)
     return keys
-
-
-def write_latest(settings: Settings, work: Path, view: Path) -> int:
-    """Write the latest row of each user and product to the feather file `view`; their number.
-
-    The rows are those that `read_view` left in `work`, in the order of
-    `recsys.data.events.latest_rows`; each range of users is a record batch of the file.
-    """
-    spark = load_config(settings, SparkConfig)
-    rows, ranges = work / ROWS_FOLDER, work / RANGES_FOLDER
-    shutil.rmtree(ranges, ignore_errors=True)
-    ranges.mkdir()
-    count = sum(pq.read_metadata(file).num_rows for file in rows.glob("*.parquet"))
-    bits = max(1, (count // spark.rows_per_range).bit_length())
-    with spark_session(spark, session_folder(work)) as session:
-        stored = session.read.parquet(str(rows))
-        # The highest bits of the key: ranges in order hold the users in order.
-        dealt = stored.selectExpr("*", f"shiftrightunsigned({USER_KEY}, {_KEY_BITS - bits}) r")
-
-        def latest(table: pa.Table) -> pa.Table:
-            return _write_range(table, ranges)
-
-        found = dealt.groupBy("r").applyInArrow(latest, "user_range long, users long")
-        users = {row["user_range"]: row["users"] for row in found.collect()}
-    return _join_ranges(ranges, users, view)
 
 
 def _write_range(table: pa.Table, folder: Path) -> pa.Table:
@@ -263,36 +288,6 @@ def _join_ranges(folder: Path, users: dict[int, int], view: Path) -> int:
             first += users[number]
     shutil.rmtree(folder)
     return rows
-
-
-def assemble(
-    settings: Settings, work: Path, view: Path, quality: Path, catalogue: pd.DataFrame
-) -> Dataset:
-    """The dataset of the rows in `view`, built in parts; its interactions stay on disk.
-
-    `quality` is the npy file of the rows' COMMENT_QUALITY.
-    """
-    spark = load_config(settings, SparkConfig)
-    folder = work / PARTS_FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    with pa.memory_map(str(view)) as mapped:
-        reader = pa.ipc.open_file(mapped)
-        lengths = [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]
-    starts = [0, *itertools.accumulate(lengths)]
-    with spark_session(spark, session_folder(work)) as session:
-        task = functools.partial(
-            _write_parts, view=view, quality=quality, starts=starts, folder=folder
-        )
-        numbers = session.range(0, len(lengths), 1, len(lengths))
-        numbers.mapInArrow(task, "part long").collect()
-    parts = [_Part(folder, number) for number in range(len(lengths))]
-    return join_parts(
-        pa.concat_tables(feather.read_table(part.rows, memory_map=True) for part in parts),
-        pd.concat([pd.read_feather(part.users) for part in parts], ignore_index=True),
-        [read_entries(part.entries) for part in parts],
-        catalogue,
-    )
 
 
 @dataclass(frozen=True)

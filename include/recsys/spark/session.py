@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.config import load_config
-from recsys.data.config import Engine
+from pydantic import Field
+
+from recsys.config import ConfigModel
 from recsys.errors import InputError
-from recsys.settings import REPOSITORY, Settings
-from recsys.spark.config import SparkConfig
+from recsys.settings import REPOSITORY
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 JAVA_NEEDED = 17
 _LOOPBACK = "127.0.0.1"
 _STOP_SECONDS = 30
+
+
+class SparkConfig(ConfigModel):
+    """``config/spark.yaml``; every key is explained there."""
+
+    FILE = "spark.yaml"
+
+    executors: int = Field(default=2, ge=1)
+    cores: int = Field(default=1, ge=1)
+    memory_mb: int = Field(default=1024, ge=512)
+    driver_memory_mb: int = Field(default=1024, ge=512)
 
 
 class SparkError(InputError):
@@ -60,16 +71,6 @@ def spark_session(config: SparkConfig, folder: Path) -> "Iterator[SparkSession]"
                 _stop(_open.pop())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def engine_session(engine: Engine, settings: Settings, work: Path) -> Iterator[None]:
-    """One session for all steps of the block if they are `Engine.SPARK`'s, nothing otherwise."""
-    if engine is Engine.PANDAS:
-        yield
-        return
-    with spark_session(load_config(settings, SparkConfig), session_folder(work)):
-        yield
 
 
 def session_folder(work: Path) -> Path:

@@ -116,6 +116,6 @@ def test_work_goes_on_in_the_restored_shop(shop, tmp_path):
     other = Settings(tmp_path / "restored")
     assert recsys(shop.home, "backup", str(tmp_path / "b.tar")).returncode == 0
     assert recsys(other.home, "restore", str(tmp_path / "b.tar")).returncode == 0
-    assert refresh(other)["new_interactions"] == 0
+    assert refresh(other)["changes"]["new"] == 0
     write_shop(other, [*ROWS, row("u9", 3, time="2025-02-03")])
-    assert refresh(other)["new_interactions"] == 1
+    assert refresh(other)["changes"]["new"] == 1

@@ -1,10 +1,17 @@
-"""What one customer did once: latest reviews, and the events that copies of a review belong to.
+"""Keys of rows: what one customer did once, its copies, and the latest rows.
 
 Shops show one review on the pages of sibling products. Rows of one user with one time and one
 text are therefore one *event*, however many products they stand at.
+
+Keys are made of 64-bit hashes of whole columns of text, without a Python object for any of them. A
+text's hash is a polynomial of its bytes modulo 2^64, mixed with its length: equal texts have equal
+hashes on every machine, and two different ones share a hash about once in 2^64 pairs. It does not
+withstand an attacker, who could only make rows of his own look alike.
 """
 
 import binascii
+import functools
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.settings import CORES
 from recsys import schema
-from recsys.data.hashing import Hashes, bytes_of, hash_texts, mix
+from recsys.arrays import UInt64Array
+from recsys.settings import CORES
 
 KEY = "row_key"
 """uint64: equal for rows that say the same, whichever file they came from."""
@@ -29,28 +36,23 @@ USER_KEY = "user_key"
 USER_NUMBER = "user_number"
 """int32: position of the user among all users of the view, ordered by `USER_KEY`."""
 
-Keys = Hashes
-
 _HEX_DIGITS = 16
+_MULTIPLIER = 0x9E3779B97F4A7C15
+_PRIME = 0x100000001B3
+_INVERSE = pow(_PRIME, -1, 1 << 64)
+_BLOCK_BYTES = 1 << 15  # what is computed for a block stays in the processor's cache
 
 
-def add_keys(rows: pd.DataFrame) -> None:
-    """Add `USER_KEY`, `EVENT_KEY` and `KEY` to rows with USER, PRODUCT, RATING and EVENT."""
-    with ThreadPoolExecutor(CORES) as pool:
-        user, product = pool.map(hash_texts, [rows[schema.USER], rows[schema.PRODUCT]])
-    _set_keys(rows, user, product, event_keys(rows[schema.EVENT]))
+def add_keys(rows: pd.DataFrame, user: UInt64Array, product: UInt64Array, comment: UInt64Array) -> None:
+    """Add `USER_KEY`, `EVENT_KEY` and `KEY` to rows with RATING and TIMESTAMP.
 
-
-def add_hashed_keys(rows: pd.DataFrame, user: Keys, product: Keys, comment: Keys) -> None:
-    """The same for rows with TIMESTAMP and no EVENT yet, whose texts are hashed already."""
+    The others are hashes of the rows' texts.
+    """
     time = microseconds(rows[schema.TIMESTAMP]).view(np.uint64)
-    _set_keys(rows, user, product, mix(user, time, comment))
-
-
-def _set_keys(rows: pd.DataFrame, user: Keys, product: Keys, event: Keys) -> None:
+    rating = rows[schema.RATING].to_numpy(np.float32).view(np.uint32).astype(np.uint64)
+    event = mix(user, time, comment)
     rows[USER_KEY] = user
     rows[EVENT_KEY] = event
-    rating = rows[schema.RATING].to_numpy(np.float32).view(np.uint32).astype(np.uint64)
     rows[KEY] = mix(event, product, rating)
 
 
@@ -81,7 +83,7 @@ def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return latest
 
 
-def _all_but_last(pair: Keys, *others: NDArray) -> NDArray[np.int64]:
+def _all_but_last(pair: UInt64Array, *others: NDArray) -> NDArray[np.int64]:
     """Positions of the rows of which there is a later one, by `others` in turn, of that pair."""
     order = ordered_by(pair, *others)
     return order[:-1][pair[order[:-1]] == pair[order[1:]]]
@@ -127,7 +129,7 @@ def _tied(ordered: NDArray) -> NDArray[np.bool_]:
     return tied
 
 
-def event_weights(event_keys: Keys) -> NDArray[np.float32]:
+def event_weights(event_keys: UInt64Array) -> NDArray[np.float32]:
     """``1 / sqrt(copies)`` of each row's event; rows of one event must be neighbours."""
     starts = run_starts(event_keys)
     copies = np.diff(starts, append=len(event_keys))
@@ -135,18 +137,12 @@ def event_weights(event_keys: Keys) -> NDArray[np.float32]:
     return weights
 
 
-def event_ids(event_keys: Keys) -> pd.Series:
+def event_ids(event_keys: UInt64Array) -> pd.Series:
     """Keys as texts of 16 hexadecimal digits."""
     digits = binascii.hexlify(event_keys.astype(">u8").data)
     offsets = np.arange(len(event_keys) + 1, dtype=np.int64) * _HEX_DIGITS
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(digits)]
     return text_series(pa.Array.from_buffers(pa.large_string(), len(event_keys), buffers))
-
-
-def event_keys(event_ids: pd.Series) -> Keys:
-    """The inverse of `event_ids`."""
-    _, digits = bytes_of(one_chunk(event_ids))
-    return np.frombuffer(binascii.unhexlify(digits.tobytes()), dtype=">u8").astype(np.uint64)
 
 
 def text_series(column: pa.Array | pa.ChunkedArray) -> pd.Series:
@@ -190,3 +186,60 @@ def microseconds(column: pd.Series) -> NDArray[np.int64]:
     values: NDArray[np.int64] = column.dt.as_unit("us").astype("int64").to_numpy()
     return values
 
+
+def hash_texts(column: pd.Series) -> UInt64Array:
+    """A stable hash of each text of a column without missing values."""
+    array = pa.array(column, pa.large_string())
+    chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
+    hashed = [_hash_chunk(chunk) for chunk in chunks]
+    return np.concatenate(hashed) if hashed else np.zeros(0, dtype=np.uint64)
+
+
+def mix(*columns: UInt64Array) -> UInt64Array:
+    """One hash of several columns; the order of the columns matters."""
+    result = np.full(len(columns[0]), _MULTIPLIER, dtype=np.uint64)
+    for column in columns:
+        result ^= column
+        result *= np.uint64(0xFF51AFD7ED558CCD)
+        result ^= result >> np.uint64(32)
+    return result
+
+
+def bytes_of(texts: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Where each text begins, and the last one ends, in the bytes of all of them; and these."""
+    if not len(texts):
+        return np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.uint8)
+    _, offsets, content = texts.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int64)[texts.offset :][: len(texts) + 1]
+    return ends - ends[0], np.frombuffer(content or b"", dtype=np.uint8)[ends[0] : ends[-1]]
+
+
+def _hash_chunk(chunk: pa.LargeStringArray) -> UInt64Array:
+    ends, content = bytes_of(chunk)
+    if not len(content):
+        return mix(*np.zeros((2, len(chunk)), dtype=np.uint64))
+    # Blocks of whole texts: the powers of a text begin where it stands in its block.
+    marks = np.arange(0, len(content), _BLOCK_BYTES)
+    inner = np.searchsorted(ends, marks[1:], side="right") - 1
+    firsts = np.unique(np.concatenate([[0], inner, [len(chunk)]]))
+    longest = int(np.max(ends[firsts[1:]] - ends[firsts[:-1]]))
+    blocks = longest // _BLOCK_BYTES + 1
+    powers, inverses = _powers(_PRIME, blocks), _powers(_INVERSE, blocks)
+    lengths = np.diff(ends)
+    hashes = np.zeros(len(chunk), dtype=np.uint64)
+    terms = np.empty(longest, dtype=np.uint64)
+    for first, last in itertools.pairwise(firsts):
+        start, size = ends[first], ends[last] - ends[first]
+        np.multiply(content[start : start + size], powers[:size], out=terms[:size])
+        filled = lengths[first:last] > 0
+        places = ends[first:last][filled] - start
+        hashes[first:last][filled] = np.add.reduceat(terms[:size], places) * inverses[places]
+    return mix(hashes, lengths.astype(np.uint64))
+
+
+@functools.lru_cache(maxsize=2)
+def _powers(base: int, blocks: int) -> UInt64Array:
+    """``base ** 0, base ** 1, ...`` modulo 2^64, enough of them for so many blocks of bytes."""
+    factors = np.full(blocks * _BLOCK_BYTES + 1, base, dtype=np.uint64)
+    factors[0] = 1
+    return np.cumprod(factors)

@@ -3,21 +3,23 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from recsys import schema
-from recsys.data.events import (
+from recsys.data.keys import (
     EVENT_KEY,
     KEY,
     USER_KEY,
     USER_NUMBER,
-    add_hashed_keys,
+    add_keys,
     event_ids,
-    event_keys,
     event_weights,
+    hash_texts,
     latest_rows,
     ordered_by,
 )
-from recsys.data.hashing import hash_texts
 
 
 def frame(*rows: tuple[str, str, float, str, str]) -> pd.DataFrame:
@@ -29,7 +31,7 @@ def frame(*rows: tuple[str, str, float, str, str]) -> pd.DataFrame:
     text = [schema.USER, schema.PRODUCT, schema.COMMENT]
     table = table.astype({schema.RATING: "float32", **dict.fromkeys(text, "str")})
     texts = (schema.USER, schema.PRODUCT, schema.COMMENT)
-    add_hashed_keys(table, *(hash_texts(table[name]) for name in texts))
+    add_keys(table, *(hash_texts(table[name]) for name in texts))
     return table
 
 
@@ -86,11 +88,10 @@ def test_rows_are_those_that_sorting_all_of_them_leaves():
     assert (latest[USER_NUMBER] == pd.factorize(expected[schema.USER])[0]).all()
 
 
-def test_ids_of_events_can_be_turned_back_into_keys():
+def test_ids_of_events_are_hexadecimal_digits():
     keys = np.array([0, 1, 2**64 - 1], dtype=np.uint64)
     ids = event_ids(keys)
     assert ids.tolist() == ["0" * 16, "0" * 15 + "1", "f" * 16]
-    assert (event_keys(ids) == keys).all()
     assert len(event_ids(keys[:0])) == 0
 
 
@@ -106,3 +107,30 @@ def test_ties_are_broken_like_a_lexicographic_sort():
     found = ordered_by(first, second, third)
     for column in (first, second, third):
         assert (column[found] == column[expected]).all()
+
+
+def column(texts: list[str]) -> pd.Series:
+    return pd.Series(texts, dtype="str")
+
+
+@hypothesis_settings(max_examples=200)
+@given(st.lists(st.text(max_size=6), max_size=40), st.integers(0, 40))
+def test_hashes_are_equal_exactly_where_texts_are(texts, start):
+    hashes = hash_texts(column(texts))
+    assert len(set(zip(texts, hashes.tolist(), strict=True))) == len(set(texts))
+    assert len(set(hashes.tolist())) == len(set(texts))
+    assert (hash_texts(column(texts)[start:]) == hashes[start:]).all()
+
+
+def test_neither_neighbours_nor_the_size_of_the_column_matter():
+    texts = ["", "", "tốt", "x" * 3_000_000, "", *(str(n) for n in range(200_000)), "tốt", ""]
+    hashes = hash_texts(column(texts))
+    assert hashes[2] == hashes[-2] == hash_texts(column(["tốt"]))[0]
+    assert len(np.unique(hashes[[0, 1, 4, -1]])) == 1
+    assert len(np.unique(hashes)) == len(set(texts))
+
+
+def test_parts_of_a_chunked_column_hash_like_the_whole():
+    texts = column(["a", "b"])
+    both = pd.concat([texts, texts], ignore_index=True)
+    assert hash_texts(both).tolist() == hash_texts(texts).tolist() * 2

@@ -1,12 +1,10 @@
-"""What a refresh does with staged rows: read them, and archive them once they are published."""
+"""What arrived beside the source's files: read by a refresh, and archived once it is published."""
 
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -15,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys import schema
-from recsys.data.cleaning import CleanRows, clean_rows, reject_file
+from recsys.data.cleaning import CleanRows, Limits, clean_rows, read_reviews, reject_file
 from recsys.data.config import DataConfig
 from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
 from recsys.data.sources import EPOCH, ISO, Source, TimestampFormat
@@ -29,7 +27,7 @@ from recsys.data.staging import (
     SEALED_KEY,
     dropped_files,
     files_to_read,
-    collect_inbox,
+    collect_staging,
     open_segments,
     segment_lines,
     segments_to_read,
@@ -50,8 +48,8 @@ _COLUMNS = {
 
 
 @dataclass
-class Staged:
-    """Staged rows of all times, and which parts of the inbox they came from.
+class Arrivals:
+    """Events and dropped files of all times, and which of them are in the staging area still.
 
     Attributes
     ----------
@@ -73,58 +71,55 @@ class Staged:
         return {"segments": self.segments, "files": self.files, "bad_files": self.bad_files}
 
 
-def read_staged(
-    settings: Settings, source: Source, config: DataConfig, *, as_of: datetime, now: datetime
-) -> Staged:
-    """Read the inbox and the archive of `source`.
+def read_arrivals(
+    settings: Settings, source: Source, config: DataConfig, limits: Limits
+) -> Arrivals:
+    """Read the staging area and the archive of `source`.
 
     A dropped file that cannot be read, or of which more than ``max_invalid_fraction`` is bad, is
     set aside as a whole: it must not stop the shop's refresh.
     """
-    staged = Staged()
-    zone = ZoneInfo(source.config.timezone)
-    limits = {"earliest": config.earliest_time, "as_of": as_of, "now": now}
+    found = Arrivals()
     segments = _segments(settings)
-    staged.segments = [path.name for path in segments if path.parent == segments_to_read(settings)]
+    found.segments = [path.name for path in segments if path.parent == segments_to_read(settings)]
     events, repeated = _once_each(_events(settings, source, segments))
     if events is not None:
-        cleaned = clean_rows(events, EVENT_TIMES, zone, **limits)
+        cleaned = clean_rows(events, EVENT_TIMES, limits)
         cleaned.repeated = repeated
-        staged.parts.append(cleaned)
+        found.parts.append(cleaned)
 
     files = source.config.reviews
     for path in [*_archived(settings, source), *dropped_files(files_to_read(settings))]:
         described = describe_file(settings, path)
         try:
-            raw = read_rows(path, files.needed, files.optional, files.encoding)
-            cleaned = clean_rows(raw, files.timestamp, zone, **limits)
+            cleaned = read_reviews(path, files, limits)
         except SourceError as error:
             cleaned = reject_file(path, str(error))
         if len(cleaned.rejected) > config.max_invalid_fraction * max(cleaned.rows_read, 1):
             reasons = cleaned.rejected["reason"].value_counts().index[0]
             cleaned = reject_file(path, f"the file is set aside as a whole: {reasons}")
-            staged.bad_files.append(described)
+            found.bad_files.append(described)
         else:
-            staged.files.append(described)
-        staged.parts.append(cleaned)
-    return staged
+            found.files.append(described)
+        found.parts.append(cleaned)
+    return found
 
 
-def collect_staged(settings: Settings) -> None:
+def collect_arrivals(settings: Settings) -> None:
     """Copy raw files, and what other machines handed in or archived, into this state root."""
-    collect_inbox(settings)
+    collect_staging(settings)
     open_store(settings).mirror(RAW_KEY, RAW_KEY)
 
 
-def archive_staged(
+def archive_arrivals(
     settings: Settings, source: str, version_id: str, staged: dict[str, Any]
 ) -> None:
-    """Move what `version_id` contains out of the inbox. Can be repeated after a crash.
+    """Move what `version_id` contains out of the staging area. Can be repeated after a crash.
 
-    `staged` is what `Staged.to_json` gave. A dropped file that has changed since it was read stays
+    `staged` is what `Arrivals.to_json` gave. A dropped file that has changed since it was read stays
     for the next run.
     """
-    collect_staged(settings)
+    collect_arrivals(settings)
     store = open_store(settings)
     segments = [segments_to_read(settings) / name for name in staged["segments"]]
     target = archived_events(settings, source) / f"{version_id}.parquet"
@@ -164,10 +159,10 @@ def describe_file(settings: Settings, path: Path) -> dict[str, Any]:
 def _move(
     described: Iterable[dict[str, Any]], settings: Settings, folder: Path, version_id: str
 ) -> None:
-    inbox = files_to_read(settings)
+    waiting = files_to_read(settings)
     for entry in described:
         path = settings.home / entry["path"]
-        if path.parent != inbox or not path.exists() or describe_file(settings, path) != entry:
+        if path.parent != waiting or not path.exists() or describe_file(settings, path) != entry:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         moved = folder / f"{version_id}-{path.name}"

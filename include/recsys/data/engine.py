@@ -1,0 +1,159 @@
+"""What a refresh needs computed, and how one process does it with pandas.
+
+Another engine deals the same work out to several processes (`recsys.spark.refresh`); what a row, an
+event or a split is stays defined here, and all engines give the same version.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from pyarrow import feather
+
+from recsys import schema
+from recsys.arrays import UInt64Array
+from recsys.data.arrivals import Arrivals, read_arrivals
+from recsys.data.catalogue import read_catalogue
+from recsys.data.cleaning import CleanRows, Limits, concatenate, read_reviews
+from recsys.data.config import DataConfig
+from recsys.data.dataset import Dataset, count_part, join_parts, split_interactions
+from recsys.data.keys import KEY, latest_rows, run_starts
+from recsys.data.sources import Source
+from recsys.data.writing import VersionFiles
+from recsys.publishing import sha256_of
+from recsys.settings import CORES, Settings
+
+
+ReadFiles = Callable[[Sequence[Path]], list[CleanRows]]
+
+
+@dataclass
+class View:
+    """Every raw row up to the end of a run's interval, checked, and the catalogue.
+
+    Attributes
+    ----------
+    columns
+        Our names of the columns that all files of reviews, and of products, have.
+    invalid_fraction
+        Bad rows among those of the source's files; what arrived beside them cannot stop a run.
+    """
+
+    reviews: CleanRows
+    products: CleanRows
+    files: list[dict[str, Any]]
+    arrivals: Arrivals
+    columns: dict[str, list[str]]
+    invalid_fraction: float
+
+    @property
+    def rejected(self) -> pd.DataFrame:
+        """Bad rows of reviews and products."""
+        return pd.concat([self.reviews.rejected, self.products.rejected], ignore_index=True)
+
+    @functools.cached_property
+    def row_keys(self) -> UInt64Array:
+        """Sorted keys of the valid rows, each once."""
+        keys = np.sort(self.reviews.accepted[KEY].to_numpy())
+        return keys[run_starts(keys)]
+
+
+class RefreshEngine(Protocol):
+    """The heavy steps of a refresh."""
+
+    def read(self, source: Source, limits: Limits) -> View:
+        """Read and check the source's files and everything that arrived beside them.
+
+        Raises `SourceError` if one of the source's files cannot be used.
+        """
+
+    def latest(self, view: View, rows: Path) -> int:
+        """Write the latest row of each user and product to the feather file `rows`; their number.
+
+        They are ordered as `recsys.data.keys.latest_rows` orders them.
+        """
+
+    def build(
+        self, rows: Path, quality: Path, catalogue: pd.DataFrame, files: VersionFiles
+    ) -> Dataset:
+        """What a version consists of; its rows and users are given to `files` on the way.
+
+        `quality` is the npy file of the COMMENT_QUALITY of each of the `rows`.
+        """
+
+
+@dataclass(frozen=True)
+class PandasEngine:
+    """All in the memory of this process."""
+
+    settings: Settings
+    config: DataConfig
+
+    def read(self, source: Source, limits: Limits) -> View:
+        def read_files(paths: Sequence[Path]) -> list[CleanRows]:
+            return [read_reviews(path, source.config.reviews, limits) for path in paths]
+
+        return read_view(self.settings, self.config, source, limits, read_files)
+
+    def latest(self, view: View, rows: Path) -> int:
+        latest = latest_rows(view.reviews.accepted)
+        latest.to_feather(rows, compression="uncompressed")
+        return len(latest)
+
+    def build(
+        self, rows: Path, quality: Path, catalogue: pd.DataFrame, files: VersionFiles
+    ) -> Dataset:
+        latest = read_frame(rows)
+        latest[schema.COMMENT_QUALITY] = np.load(quality)
+        interactions, split = split_interactions(latest)
+        files.add_interactions(interactions)
+        users, entries = count_part(latest, interactions, split)
+        files.add_users(users)
+        return join_parts(interactions, users, [entries], catalogue)
+
+
+def read_frame(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """A feather file as a frame; its values stay in the file, and cannot be changed."""
+    frame: pd.DataFrame = feather.read_feather(path, columns, memory_map=True)
+    return frame
+
+
+def read_view(
+    settings: Settings,
+    config: DataConfig,
+    source: Source,
+    limits: Limits,
+    read_files: ReadFiles,
+) -> View:
+    """Everything there is up to the limits; `read_files` reads the source's review files."""
+    with ThreadPoolExecutor(CORES) as pool:
+        digests = pool.map(sha256_of, (*source.review_files, *source.product_files))
+        catalogue = pool.submit(read_catalogue, source)
+        parts = read_files(source.review_files)
+        arrivals = read_arrivals(settings, source, config, limits)
+        products = catalogue.result()
+        described: list[dict[str, Any]] = [
+            {"path": str(path), "sha256": digest}
+            for path, digest in zip(
+                (*source.review_files, *source.product_files), digests, strict=True
+            )
+        ]
+    for part, description in zip(parts, described, strict=False):
+        description["rows"] = part.rows_read
+    bad, read = sum(len(part.rejected) for part in parts), sum(part.rows_read for part in parts)
+    return View(
+        reviews=concatenate([*parts, *arrivals.parts]),
+        products=products,
+        columns={
+            "reviews": sorted(frozenset.intersection(*(part.columns for part in parts))),
+            "products": sorted(products.columns),
+        },
+        files=described,
+        arrivals=arrivals,
+        invalid_fraction=bad / max(read, 1),
+    )
