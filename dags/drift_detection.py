@@ -55,7 +55,7 @@ with job_dag(
     @task
     @no_retry_on_bad_input
     def alert(summary: dict[str, Any]) -> dict[str, Any]:
-        from recsys.drift.actions import alert_on_drift
+        from recsys.drift.job import alert_on_drift
         from recsys.settings import load_settings
 
         return alert_on_drift(load_settings(), summary)
@@ -65,7 +65,7 @@ with job_dag(
     def decide_on_training(summary: dict[str, Any]) -> str | None:
         from datetime import UTC, datetime
 
-        from recsys.drift.actions import reason_to_retrain
+        from recsys.drift.job import reason_to_retrain
         from recsys.settings import load_settings
 
         return reason_to_retrain(load_settings(), summary, datetime.now(UTC))

@@ -21,14 +21,12 @@ import numpy as np
 from shops import Habits, Shop, joined, with_star_shift, with_turnover
 
 from recsys.config import load_config
-from recsys.drift.campaigns import sentence_keys
-from recsys.drift.checks import Check
+from recsys.drift.checks import Check, sentence_keys
 from recsys.drift.config import DriftConfig, HolidayCalendar
-from recsys.drift.events import Events, Week
-from recsys.drift.examination import Material, check_week
+from recsys.drift.examination import Material, check_week, judge
 from recsys.drift.ratings import count_stars
 from recsys.drift.statistics import g_test, population_stability_index
-from recsys.drift.verdicts import judge
+from recsys.drift.weeks import Events, Week
 from recsys.settings import load_settings
 
 ZONE = ZoneInfo("Asia/Ho_Chi_Minh")
@@ -72,7 +70,7 @@ EXPECTED = {
 def checks_of(events: Events, number: int, config: DriftConfig) -> list[Check]:
     keys = None
     if events.comments is not None:
-        keys = sentence_keys(events.comments, config.campaign.min_characters)
+        keys = sentence_keys(events.comments)
     return list(check_week(Material(events, keys), Week(number, ZONE), config, NO_HOLIDAYS)[1])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.arrays import Float64Array
-from recsys.drift.events import Events
+from recsys.drift.weeks import Events
 
 PRODUCTS = 1_000
 MONTHLY_GROWTH = 1.05

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from recsys.drift.events import Events, Week, events_of
+from recsys.drift.weeks import Events, Week, events_of
 
 ZONE = ZoneInfo("Asia/Ho_Chi_Minh")
 MONDAY = datetime(2024, 6, 3, tzinfo=ZONE)  # after the last of the weeks

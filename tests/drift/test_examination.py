@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 
 from recsys.config import load_config
-from recsys.drift.campaigns import sentence_keys
-from recsys.drift.checks import Check
+from recsys.drift.checks import GAP_WEEKS, Check, sentence_keys
 from recsys.drift.config import DriftConfig, HolidayCalendar
-from recsys.drift.embeddings import check_embedding
-from recsys.drift.examination import Examination, Material, check_week, examine
-from recsys.drift.verdicts import overall
+from recsys.drift.examination import Examination, Material, check_week, examine, overall
+from recsys.drift.popularity import check_embedding
 from recsys.settings import Settings
 from tests.drift.shop import DEMAND, SHARES, WEEK, events
 
@@ -27,7 +25,7 @@ def config(settings: Settings) -> DriftConfig:
 def examined(config: DriftConfig, weekly: list[int], **options: object) -> Examination:
     shop = events(weekly, **options)
     assert shop.comments is not None
-    return examine(Material(shop, sentence_keys(shop.comments, 12)), WEEK, config, NO_HOLIDAYS)
+    return examine(Material(shop, sentence_keys(shop.comments)), WEEK, config, NO_HOLIDAYS)
 
 
 def raised(examination: Examination) -> set[str]:
@@ -123,7 +121,7 @@ def test_the_evidence_of_a_week_is_the_same_a_week_later(config) -> None:
     """What makes a backfill reproducible: a week's checks never look at later weeks."""
     shop = events([USUAL] * WEEKS, seed=4)
     assert shop.comments is not None
-    keys = sentence_keys(shop.comments, 12)
+    keys = sentence_keys(shop.comments)
     week = WEEK.before(1)
     early = shop.weeks <= week.number
     then = check_week(Material(shop.where(early), keys[early]), week, config, NO_HOLIDAYS)[1]
@@ -138,7 +136,7 @@ def test_a_fixed_reference_stays_where_the_model_stopped(config) -> None:
     stop = WEEK.number - 8
     span, _ = check_week(Material(shop, reference_stop=stop), WEEK, config, NO_HOLIDAYS)
     assert span.reference_bounds == (stop - config.reference_weeks, stop)
-    assert span.history_bounds[1] == WEEK.number - config.gap_weeks
+    assert span.history_bounds[1] == WEEK.number - GAP_WEEKS
 
 
 @pytest.mark.parametrize("changed", [False, True])
@@ -152,7 +150,7 @@ def test_another_kind_of_product_is_a_drift_of_embeddings(config, changed: bool)
     vectors[numbers < 100, 0] += 1  # the first hundred products are of one kind
     vectors[3] = np.nan  # a product without an embedding
     span, _ = check_week(Material(shop), WEEK, config, NO_HOLIDAYS)
-    check = check_embedding(span, vectors, config)
+    check = check_embedding(span, vectors)
     assert check.large is changed
     assert (check.p_value is not None and check.p_value < 0.01) is changed
     assert WEEK.first_day == date(2024, 5, 27)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recsys.drift.actions import alert_on_drift, reason_to_retrain
-from recsys.drift.job import detect_drift
+from recsys.drift.job import alert_on_drift, detect_drift, reason_to_retrain
 from recsys.errors import InputError
 from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval

@@ -6,8 +6,8 @@ import pytest
 
 from recsys.config import load_config
 from recsys.drift.config import DriftConfig
-from recsys.drift.events import Week
 from recsys.drift.model import PastModel, Prediction, check_model, model_before
+from recsys.drift.weeks import Week
 from recsys.models.als import Als
 from recsys.models.artifacts import load_artifact, save_artifact
 from recsys.models.history_frames import histories_from_frame
@@ -19,7 +19,7 @@ ITEMS = [f"P{item}" for item in range(60)]
 GROUPS = 6
 
 
-def purchases(weeks: int = 20, users: int = 240, seed: int = 0, moved: int = 0) -> pd.DataFrame:
+def purchases(weeks: int = 20, users: int = 720, seed: int = 0, moved: int = 0) -> pd.DataFrame:
     """Each user buys from one group of products; in the last `moved` weeks from the next one."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -43,10 +43,7 @@ def purchases(weeks: int = 20, users: int = 240, seed: int = 0, moved: int = 0) 
 
 @pytest.fixture
 def config(settings: Settings) -> DriftConfig:
-    shipped = load_config(settings, DriftConfig)
-    return shipped.model_copy(
-        update={"model": shipped.model.model_copy(update={"min_users": 30, "top_k": 10})}
-    )
+    return load_config(settings, DriftConfig)
 
 
 def register_model(settings: Settings, frame: pd.DataFrame, until: datetime, name: str) -> None:
@@ -115,7 +112,7 @@ def test_a_week_without_customers_of_old_has_no_hits(settings: Settings) -> None
     frame = purchases()
     past = trained(settings, frame)
     later = Week.last_full(MONDAY + timedelta(weeks=3), ZONE)
-    assert len(Prediction(past, frame).hits(later, 10).model) == 0
+    assert len(Prediction(past, frame).hits(later).model) == 0
 
 
 def trained(settings: Settings, frame: pd.DataFrame) -> PastModel:

@@ -1,29 +1,38 @@
-"""One week against its reference: every check, each with its evidence.
+"""What every check sees of a week, and what it says about it.
 
 A check does not raise an alarm. It says how large a change is, how surprising, and whether it is
-large enough to matter; `recsys.drift.verdicts` decides over all checks of two weeks.
+large enough to matter; `recsys.drift.examination` decides over all checks of two weeks. Reviews
+that were written to order, one sentence from many customers within a week, are found first: the
+checks of taste leave them out.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from recsys.arrays import Int64Array
-from recsys.drift import ratings
-from recsys.drift.campaigns import Campaigns, find_campaigns
+from recsys.arrays import BoolArray, Float64Array, Int64Array
 from recsys.drift.config import DriftConfig, Severity
-from recsys.drift.events import Events, Week
-from recsys.drift.popularity import compare_popularity, weekly_shortfalls
-from recsys.drift.statistics import dispersion_of, robust_scale
+from recsys.drift.weeks import Events, Week
 
 TESTED = "tested"
 INSUFFICIENT = "insufficient_data"
-_STAR_UNIT = "change of a star's share"
-_TOP_UNIT = "shortfall of the Jaccard similarity"
-_LISTED = 100
 NEGLIGIBLE_P = 1e-12
 """Reported instead of p-values that no distribution is known well enough to claim."""
+
+GAP_WEEKS = 1
+"""Weeks between a moving reference and the examined week, so that the first of two drifted weeks
+is not part of the second one's reference."""
+HISTORY_WEEKS = 26
+"""Weeks that the trend, the weekday profile and the band of the volume are taken from."""
+
+CAMPAIGN_USERS = 8  # with the same sentence in one week
+_MIN_CHARACTERS = 12  # shorter texts ("ok", "tốt") are nobody's campaign
+_SPREAD = 5.0  # standard deviations above a sentence's usual number of users
+_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -57,10 +66,22 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Campaigns:
+    """What was found in a span of weeks.
+
+    `copied` marks the events whose sentence is part of a campaign in their week. `sentences`
+    lists those of the last week: text, users, events, rows.
+    """
+
+    copied: BoolArray
+    sentences: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Span:
     """An examined week, its reference and the longer history of its volume, campaign-free.
 
-    Weeks are numbers of `recsys.drift.events.Week`; bounds are half-open.
+    Weeks are numbers of `recsys.drift.weeks.Week`; bounds are half-open.
     """
 
     week: Week
@@ -84,15 +105,15 @@ def span_of(
     """Cut the weeks that the checks of `week` need out of `events`.
 
     `keys` are the sentence keys of `events` (None without comments). The reference ends with
-    week `reference_stop` (exclusive), by default `gap_weeks` before the examined one. Only
+    week `reference_stop` (exclusive), by default `GAP_WEEKS` before the examined one. Only
     events up to the week are looked at, so a later report says the same about it.
     """
-    stop = week.number - config.gap_weeks if reference_stop is None else reference_stop
+    stop = week.number - GAP_WEEKS if reference_stop is None else reference_stop
     earliest = int(events.weeks[0]) if len(events) else week.number
     reference = (max(stop - config.reference_weeks, earliest), max(stop, earliest))
-    history_stop = week.number - config.gap_weeks
+    history_stop = week.number - GAP_WEEKS
     history = (
-        max(history_stop - config.volume.history_weeks, earliest),
+        max(history_stop - HISTORY_WEEKS, earliest),
         max(history_stop, earliest),
     )
     first = min(reference[0], history[0])
@@ -100,7 +121,7 @@ def span_of(
     part = events.between(first, week.number + 1)
     campaigns = Campaigns(np.zeros(len(part), dtype=bool), [])
     if keys is not None:
-        campaigns = find_campaigns(part, keys[low:high], config.campaign)
+        campaigns = find_campaigns(part, keys[low:high])
         if len(part) and int(part.weeks[-1]) != week.number:
             campaigns = Campaigns(campaigns.copied, [])
     clean = part.where(~campaigns.copied)
@@ -116,90 +137,74 @@ def span_of(
     )
 
 
-def check_rating(span: Span, config: DriftConfig) -> Check:
-    """Star shares of the window against the reference, copies and campaigns left out."""
-    rule = config.rating
-    first, stop = span.reference_bounds
-    reference = span.reference.ratings
-    weekly = np.vstack(
-        [
-            ratings.count_stars(reference[span.reference.weeks == week])
-            for week in range(first, stop)
-        ]
-        or [np.zeros(5, dtype=np.int64)]
-    )
-    result = ratings.compare_stars(
-        weekly.sum(axis=0),
-        ratings.count_stars(span.window.ratings),
-        threshold=rule.threshold,
-        high=rule.high,
-        min_rows=rule.min_events,
-        dispersion=dispersion_of(weekly),
-    )
-    if result["status"] == INSUFFICIENT:
-        return Check("rating", INSUFFICIENT, details=result | {"unit": _STAR_UNIT})
-    change = result["max_difference"]
-    star = result["star"]
-    difference = result["rating_comparison"][str(star)]["difference"]
-    return Check(
-        "rating",
-        TESTED,
-        p_value=result["p_value"],
-        effect=change,
-        large=change >= rule.threshold and change > result["null_bound"],
-        direction=int(np.sign(difference)) * star,
-        severity="high" if change >= rule.high else "medium",
-        advice=f"The share of {star}-star reviews moved by {100 * difference:+.1f} points: look "
-        "at what customers complain about, then retrain.",
-        details=result | {"unit": _STAR_UNIT},
-    )
+def sentence_keys(comments: pd.Series) -> Int64Array:
+    """A number for each comment, the same for texts that differ only in accents, case and
+    punctuation; -1 for texts of a word or two."""
+    texts = pa.array(comments.astype(object).fillna(""), type=pa.large_string(), from_pandas=True)
+    plain = pc.utf8_lower(pc.utf8_normalize(texts, form="NFKD"))
+    plain = pc.replace_substring(pc.replace_substring_regex(plain, r"\p{Mn}+", ""), "đ", "d")
+    plain = pc.utf8_trim(pc.replace_substring_regex(plain, r"[^\p{L}\p{N}]+", " "), " ")
+    keys = plain.dictionary_encode().indices.to_numpy().astype(np.int64)
+    long_enough = pc.greater_equal(pc.utf8_length(plain), _MIN_CHARACTERS)
+    return np.where(long_enough.to_numpy(zero_copy_only=False), keys, -1)
 
 
-def check_popularity(span: Span, config: DriftConfig) -> Check:
-    """Best sellers of the window against the reference, copies and campaigns left out."""
-    rule = config.popularity
-    rng = np.random.default_rng([7, span.week.number])
-    first, stop = span.reference_bounds
-    old, new = span.reference.product_counts(), span.window.product_counts()
-    own_bound = None
-    if len(span.window) >= rule.min_events:
-        place = (span.reference.weeks - first) * len(old) + span.reference.products
-        weekly = np.bincount(place, minlength=(stop - first) * len(old)).reshape(-1, len(old))
-        past = weekly_shortfalls(weekly, rule.top_k, rng)
-        if len(past) >= 4:  # a spread needs a few weeks
-            own_bound = float(np.median(past) + 3.5 * robust_scale(past))
-    result = compare_popularity(
-        old,
-        new,
-        top_k=rule.top_k,
-        rng=rng,
-        min_interactions=rule.min_events,
-        min_shortfall=rule.min_shortfall,
-        high_shortfall=rule.high_shortfall,
-        own_bound=own_bound,
+def find_campaigns(events: Events, keys: Int64Array) -> Campaigns:
+    """Sentences that at least `CAMPAIGN_USERS` users wrote in one week, and far more than usual.
+
+    `keys` are the `sentence_keys` of `events`. A phrase that customers use every week ("giao
+    hàng nhanh") is measured against its own median rate over the weeks.
+    """
+    copied = np.zeros(len(events), dtype=bool)
+    if len(events) == 0:
+        return Campaigns(copied, [])
+    pairs = pd.DataFrame({"week": events.weeks, "key": keys, "user": events.users})[keys >= 0]
+    users = pairs.drop_duplicates().groupby(["week", "key"]).size()
+    frequent = users[users >= CAMPAIGN_USERS]
+    if frequent.empty:
+        return Campaigns(copied, [])
+    names = frequent.index.get_level_values("key").unique()
+    first, last = int(events.weeks[0]), int(events.weeks[-1])
+    table = (
+        users[users.index.get_level_values("key").isin(names)]
+        .unstack("key", fill_value=0)
+        .reindex(range(first, last + 1), fill_value=0)
     )
-    ids = span.reference.product_ids
-    result |= {key: [str(ids[i]) for i in result[key]] for key in ("new_trending", "dropped_out")}
-    result["new_products"] = _new_products(span, old, new)
-    if result["status"] == INSUFFICIENT:
-        return Check("popularity", INSUFFICIENT, details=result | {"unit": _TOP_UNIT})
-    shortfall = result["shortfall"]
-    return Check(
-        "popularity",
-        TESTED,
-        p_value=result["p_value"],
-        effect=shortfall,
-        large=shortfall >= max(rule.min_shortfall, own_bound or 0.0),
-        direction=1,
-        severity="high" if shortfall >= rule.high_shortfall else "medium",
-        advice=f"The best sellers changed: {len(result['new_trending'])} products entered the top "
-        f"{rule.top_k}. Retrain, and renew lists that were made by hand.",
-        details=result | {"unit": _TOP_UNIT},
-    )
+    sizes = np.bincount(events.weeks - first, minlength=last - first + 1)[:, None]
+    counts = table.to_numpy(np.float64)
+    usual = np.median(counts / np.maximum(sizes, 1), axis=0) * sizes
+    flagged = (counts >= CAMPAIGN_USERS) & (counts > usual + _SPREAD * np.sqrt(usual + 1))
+    column = table.columns.get_indexer(pd.Index(keys))
+    copied = (column >= 0) & flagged[events.weeks - first, column]
+    return Campaigns(copied, _sentences(events, copied & (events.weeks == last), column, counts))
 
 
-def _new_products(span: Span, old: Int64Array, new: Int64Array) -> list[str]:
-    """Products of the window that the reference does not know, best first."""
-    fresh = np.flatnonzero((new > 0) & (old == 0))
-    best = fresh[np.argsort(-new[fresh], kind="stable")][:_LISTED]
-    return [str(span.reference.product_ids[place]) for place in best]
+def _sentences(
+    events: Events,
+    chosen: BoolArray,
+    column: Int64Array,
+    counts: Float64Array,
+) -> list[dict[str, Any]]:
+    if not chosen.any() or events.comments is None:
+        return []
+    found = pd.DataFrame(
+        {
+            "column": column[chosen],
+            "text": events.comments.to_numpy()[chosen],
+            "rows": events.copies[chosen],
+        }
+    )
+    groups = found.groupby("column").agg(
+        text=("text", "first"), events=("rows", "size"), rows=("rows", "sum")
+    )
+    groups["users"] = counts[-1, groups.index]
+    top = groups.sort_values(["users", "rows"], ascending=False).head(_LISTED)
+    return [
+        {
+            "text": str(row["text"])[:200],
+            "users": int(row["users"]),
+            "events": int(row["events"]),
+            "rows": int(row["rows"]),
+        }
+        for row in top.to_dict("records")
+    ]

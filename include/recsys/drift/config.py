@@ -13,65 +13,22 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 class RatingConfig(ConfigModel):
     threshold: Share = 0.06
-    high: Share = 0.15
-    min_events: int = Field(default=300, ge=2)
 
 
 class PopularityConfig(ConfigModel):
     top_k: int = Field(default=100, ge=1)
-    min_events: int = Field(default=300, ge=2)
-    min_shortfall: Share = 0.12
-    high_shortfall: Share = 0.35
 
 
 class VolumeConfig(ConfigModel):
-    history_weeks: int = Field(default=26, ge=4)
-    min_history_weeks: int = Field(default=6, ge=4)
-    min_expected: float = Field(default=10, gt=0)
     min_change: Share = 0.2
-    high_drop: Share = 0.5
-    collapse: Share = 0.7
-    burst: float = Field(default=2.0, gt=1)
 
 
 class CampaignConfig(ConfigModel):
-    min_users: int = Field(default=8, ge=2)
-    min_characters: int = Field(default=12, ge=1)
     min_share: Share = 0.1
 
 
-class CustomersConfig(ConfigModel):
-    min_users: int = Field(default=50, ge=2)
-    min_activity_change: float = Field(default=0.2, gt=0)
-    min_new_users_change: Share = 0.1
-
-
-class CommentsConfig(ConfigModel):
-    min_comments: int = Field(default=200, ge=2)
-    min_length_change: float = Field(default=0.25, gt=0)
-    min_share_change: Share = 0.1
-    min_quality_change: Share = 0.08
-
-
-class EmbeddingConfig(ConfigModel):
-    min_events: int = Field(default=300, ge=2)
-    min_distance: float = Field(default=0.02, gt=0)
-
-
 class ModelConfig(ConfigModel):
-    top_k: int = Field(default=10, ge=1)
-    min_users: int = Field(default=100, ge=2)
-    past_weeks: int = Field(default=4, ge=1)
     min_drop: Share = 0.3
-
-
-class SeverityConfig(ConfigModel):
-    campaign: Severity = "medium"
-    activity: Severity = "medium"
-    new_users: Severity = "medium"
-    comments: Severity = "low"
-    embedding: Severity = "medium"
-    model: Severity = "high"
 
 
 class ActionsConfig(ConfigModel):
@@ -86,17 +43,12 @@ class DriftConfig(ConfigModel):
 
     reference: Literal["moving", "model"] = "moving"
     reference_weeks: int = Field(default=12, ge=4)
-    gap_weeks: int = Field(default=1, ge=0)
     false_discovery_rate: float = Field(default=0.05, gt=0, lt=1)
     rating: RatingConfig = RatingConfig()
     popularity: PopularityConfig = PopularityConfig()
     volume: VolumeConfig = VolumeConfig()
     campaign: CampaignConfig = CampaignConfig()
-    customers: CustomersConfig = CustomersConfig()
-    comments: CommentsConfig = CommentsConfig()
-    embedding: EmbeddingConfig = EmbeddingConfig()
     model: ModelConfig = ModelConfig()
-    severity: SeverityConfig = SeverityConfig()
     actions: ActionsConfig = ActionsConfig()
 
 

@@ -1,18 +1,26 @@
-"""All checks of a week, from prepared data: the pure core of the drift job."""
+"""All checks of a week, from prepared data, and what they mean: the pure core of the drift job.
+
+A test for each of a dozen questions every week would be wrong about one of them every few
+weeks. Benjamini-Hochberg keeps the false share of each week's evidence down, the change has to
+be large enough to matter, and it has to be there in two weeks in a row, in the same direction.
+One quiet week clears. A collapse of the volume, a burst and a campaign do not wait.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recsys.arrays import Float32Array, Int64Array
-from recsys.drift.campaigns import sentence_keys
-from recsys.drift.checks import Check, Span, check_popularity, check_rating, span_of
-from recsys.drift.config import DriftConfig, HolidayCalendar
+from recsys.drift.checks import INSUFFICIENT, Check, Span, sentence_keys, span_of
+from recsys.drift.config import DriftConfig, HolidayCalendar, Severity
 from recsys.drift.customers import check_comments, check_customers
-from recsys.drift.demand import check_campaign, check_volume
-from recsys.drift.embeddings import check_embedding
-from recsys.drift.events import Events, Week
 from recsys.drift.model import Prediction, check_model
-from recsys.drift.verdicts import Verdict, judge
+from recsys.drift.popularity import check_embedding, check_popularity
+from recsys.drift.ratings import check_rating
+from recsys.drift.statistics import false_discoveries
+from recsys.drift.volume import check_campaign, check_volume
+from recsys.drift.weeks import Events, Week
+
+_ORDER: dict[Severity, int] = {"low": 0, "medium": 1, "high": 2}
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,7 @@ class Material:
     Attributes
     ----------
     events
-        Everything the shop's customers did, see `recsys.drift.events.events_of`.
+        Everything the shop's customers did, see `recsys.drift.weeks.events_of`.
     keys
         `sentence_keys` of the events, None without comments.
     vectors
@@ -42,6 +50,23 @@ class Material:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a check of this week means in the light of the week before.
+
+    `evidence` and `evidence_before`: large, and beyond chance, in this and the previous week.
+    """
+
+    check: Check
+    evidence: bool
+    evidence_before: bool
+    raised: bool
+
+    @property
+    def severity(self) -> Severity:
+        return self.check.severity if self.raised else "low"
+
+
+@dataclass(frozen=True)
 class Examination:
     """A week as the checks saw it, and what they found in the light of the week before."""
 
@@ -49,7 +74,7 @@ class Examination:
     verdicts: list[Verdict]
 
 
-def material_of(events: Events, weeks_back: int, week: Week, config: DriftConfig) -> Material:
+def material_of(events: Events, weeks_back: int, week: Week) -> Material:
     """The events of `week` and `weeks_back` weeks before it, with their sentence keys.
 
     Texts of earlier weeks are not even looked at: reading them is most of the work.
@@ -57,7 +82,7 @@ def material_of(events: Events, weeks_back: int, week: Week, config: DriftConfig
     recent = events.between(week.number - weeks_back, week.number + 1)
     if recent.comments is None:
         return Material(recent)
-    return Material(recent, sentence_keys(recent.comments, config.campaign.min_characters))
+    return Material(recent, sentence_keys(recent.comments))
 
 
 def examine(
@@ -82,8 +107,52 @@ def check_week(
         check_popularity(span, config),
         check_volume(span, config, calendar),
         check_campaign(span, config),
-        *check_customers(span, config),
-        *check_comments(span, config),
-        check_embedding(span, material.vectors, config),
+        *check_customers(span),
+        *check_comments(span),
+        check_embedding(span, material.vectors),
         check_model(material.prediction, week, config),
     ]
+
+
+def judge(this: Sequence[Check], before: Sequence[Check], rate: float) -> list[Verdict]:
+    """One verdict for each check of `this` week; `rate` is the false-discovery rate."""
+    now, earlier = with_evidence(this, rate), with_evidence(before, rate)
+    directions = {check.name: check.direction for check in before}
+    verdicts = []
+    for check in this:
+        evidence = check.name in now
+        repeated = check.name in earlier and directions[check.name] == check.direction
+        raised = evidence and (check.immediate or repeated)
+        verdicts.append(Verdict(check, evidence, check.name in earlier, raised))
+    return verdicts
+
+
+def with_evidence(checks: Sequence[Check], rate: float) -> set[str]:
+    """Names of the checks whose change is both large and a discovery at `rate`."""
+    tested = {
+        check.name: check.p_value
+        for check in checks
+        if check.status != INSUFFICIENT and check.p_value is not None
+    }
+    found = false_discoveries(tested, rate)
+    return {check.name for check in checks if check.large and check.name in found}
+
+
+def overall(verdicts: Sequence[Verdict]) -> Severity:
+    """The highest severity that was raised, ``low`` when none was."""
+    return max((verdict.severity for verdict in verdicts), key=_ORDER.__getitem__, default="low")
+
+
+def recommendations(verdicts: Sequence[Verdict]) -> list[str]:
+    """Sentences for people: what was raised first, then what would be if it lasts."""
+    raised = [verdict for verdict in verdicts if verdict.raised]
+    raised.sort(key=lambda verdict: -_ORDER[verdict.severity])
+    watched = [verdict for verdict in verdicts if verdict.evidence and not verdict.raised]
+    sentences = [verdict.check.advice for verdict in raised]
+    sentences += [f"Seen for the first time, watch it: {v.check.advice}" for v in watched]
+    missing = [v.check.name for v in verdicts if v.check.status == INSUFFICIENT]
+    if missing:
+        sentences.append(f"Not enough data to judge: {', '.join(missing)}.")
+    if not raised and not watched:
+        sentences.append("Nothing that was judged has changed: no action is needed.")
+    return sentences

@@ -1,7 +1,9 @@
-"""The weekly job: read the published data, examine the last full week, write the report."""
+"""The weekly job: examine the last full week, write the report, and what follows from it."""
 
+import json
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,18 +13,19 @@ import numpy as np
 import pandas as pd
 
 from recsys import schema
+from recsys.alerting import AlertManager
 from recsys.arrays import Float32Array
 from recsys.config import load_config
 from recsys.content.embeddings import current_embeddings
 from recsys.data.versions import PublishedVersion, current_version
-from recsys.drift import events as drift_events
 from recsys.drift import model as drift_model
+from recsys.drift import weeks
+from recsys.drift.checks import GAP_WEEKS, HISTORY_WEEKS
 from recsys.drift.config import DriftConfig, HolidayCalendar
-from recsys.drift.events import Events, Week, events_of, product_names
 from recsys.drift.examination import Material, examine, material_of
 from recsys.drift.model import PastModel, Prediction, model_before
-from recsys.drift.page import render_page
-from recsys.drift.report import build_report
+from recsys.drift.report import build_report, render_page
+from recsys.drift.weeks import Events, Week, events_of, product_names
 from recsys.errors import InputError
 from recsys.publishing import write_json, write_text
 from recsys.schedule import DataInterval, load_zone
@@ -31,6 +34,9 @@ from recsys.settings import Settings
 logger = logging.getLogger(__name__)
 
 REPORTS_FOLDER = "drift"
+ALERT_NAME = "data_drift"
+_ALERT_SEVERITY = {"medium": "warning", "high": "critical"}
+_LAST_RETRAIN = "last_retrain.json"
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,60 @@ def detect_drift(
     return summary
 
 
+def alert_on_drift(settings: Settings, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Send the alert that the report of `summary` (see `detect_drift`) asks for.
+
+    High severity is critical, medium a warning; low sends nothing and clears an earlier alert.
+    Returns ``alert`` (its severity, None without one) and ``channels``.
+    """
+    manager = AlertManager(settings)
+    severity = _ALERT_SEVERITY.get(str(summary["overall_severity"]))
+    week = f"drift report {summary['report_date']}"
+    if severity is None:
+        manager.resolve(ALERT_NAME, f"Nothing is raised any more in the {week}.")
+        return {"alert": None, "channels": {}}
+    raised = ", ".join(summary["raised"])
+    told = " ".join(summary["recommendations"][: len(summary["raised"])])
+    channels = manager.send_alert(
+        ALERT_NAME,
+        f"Drift of {raised} in the {week}. {told}",
+        severity,
+        context={"report": summary["report"], "page": summary["page"]},
+    )
+    return {"alert": severity, "channels": channels}
+
+
+def reason_to_retrain(settings: Settings, summary: Mapping[str, Any], now: datetime) -> str | None:
+    """Why the model must be trained again because of the report, None when it need not.
+
+    A report of high severity is a reason, at most once per cool-down; asking again about the
+    same report gives the same answer, so that a repeated task does not lose its training.
+    """
+    actions = load_config(settings, DriftConfig).actions
+    if summary["overall_severity"] != "high" or not actions.retrain_on_drift:
+        return None
+    state = settings.reports / REPORTS_FOLDER / _LAST_RETRAIN
+    last = json.loads(state.read_text(encoding="utf-8")) if state.exists() else None
+    if last is not None and last["report_date"] != summary["report_date"]:
+        age = now - datetime.fromisoformat(last["decided_at"])
+        if age < timedelta(days=actions.retrain_cooldown_days):
+            return None
+    reason = (
+        f"drift report {summary['report_date']} is of high severity "
+        f"({', '.join(summary['raised'])}); see {summary['report']}"
+    )
+    if last is None or last["report_date"] != summary["report_date"]:
+        write_json(
+            state,
+            {
+                "report_date": summary["report_date"],
+                "decided_at": now.isoformat(timespec="seconds"),
+                "reason": reason,
+            },
+        )
+    return reason
+
+
 def with_reference_days(config: DriftConfig, reference_days: int | None) -> DriftConfig:
     """`config` with a reference of at least `reference_days`, in whole weeks."""
     if reference_days is None:
@@ -129,15 +189,15 @@ def _read(
     past: PastModel | None,
 ) -> tuple[Material, Events]:
     """The material of the checks, and the recent events for the plots."""
-    columns = dict.fromkeys([*drift_events.COLUMNS, *(drift_model.COLUMNS if past else ())])
+    columns = dict.fromkeys([*weeks.COLUMNS, *(drift_model.COLUMNS if past else ())])
     rows = version.interactions(list(columns))
     rows = rows[rows[schema.TIMESTAMP] < pd.Timestamp(week.end)]
     stop = _reference_stop(week, config, past)
-    weeks_back = 1 + config.gap_weeks + max(config.reference_weeks, config.volume.history_weeks)
+    weeks_back = 1 + GAP_WEEKS + max(config.reference_weeks, HISTORY_WEEKS)
     if stop is not None:
         weeks_back = max(weeks_back, week.number - stop + config.reference_weeks)
     events = events_of(rows, week.zone, week.number - 2 * weeks_back)
-    material = material_of(events, weeks_back, week, config)
+    material = material_of(events, weeks_back, week)
     return (
         Material(
             events=material.events,
@@ -155,7 +215,7 @@ def _reference_stop(week: Week, config: DriftConfig, past: PastModel | None) -> 
     if config.reference == "moving" or past is None:
         return None
     trained = Week.last_full(past.trained_until + timedelta(days=1), week.zone).number + 1
-    return min(trained, week.number - config.gap_weeks)
+    return min(trained, week.number - GAP_WEEKS)
 
 
 def _vectors(settings: Settings, product_ids: pd.Index) -> Float32Array | None:

@@ -13,7 +13,7 @@ from recsys import schema
 from recsys.arrays import BoolArray, Int64Array
 from recsys.drift.checks import INSUFFICIENT, TESTED, Check
 from recsys.drift.config import DriftConfig
-from recsys.drift.events import Week
+from recsys.drift.weeks import Week
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut, rank_targets
 from recsys.models.artifacts import Artifact, load_artifact
@@ -24,6 +24,11 @@ from recsys.models.popularity import RecentPopularity
 from recsys.models.storage import read_array
 from recsys.registry import Entry, Registry
 from recsys.settings import Settings
+
+MIN_USERS = 100
+"""Users of a week with a history and a new product below which its hit rate says nothing."""
+_TOP_K = 10
+_PAST_WEEKS = 4  # before the examined one, that the model's hit rate is compared with
 
 logger = logging.getLogger(__name__)
 
@@ -90,20 +95,19 @@ class Prediction:
         self._items = len(past.artifact.item_ids)
         self._purchases = Purchases.of(interactions, past.artifact.item_ids)
         self._popularity = RecentPopularity().fit(self._purchases.entries, self._items)
-        self._hits: dict[tuple[int, int], Hits] = {}
+        self._hits: dict[int, Hits] = {}
 
-    def hits(self, week: Week, top_k: int) -> Hits:
-        """Hits of both among `top_k`, each seeing only what was before `week`.
+    def hits(self, week: Week) -> Hits:
+        """Hits of both among the first ten, each seeing only what was before `week`.
 
         Counts users with a history who chose a product that is new to them and known to the
         model.
         """
-        key = (week.number, top_k)
-        if key not in self._hits:
-            self._hits[key] = self._count(week, top_k)
-        return self._hits[key]
+        if week.number not in self._hits:
+            self._hits[week.number] = self._count(week)
+        return self._hits[week.number]
 
-    def _count(self, week: Week, top_k: int) -> Hits:
+    def _count(self, week: Week) -> Hits:
         held_out = self._held_out(week)
         if held_out is None:
             return Hits(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
@@ -112,7 +116,7 @@ class Prediction:
             np.minimum.reduceat(rank_targets(scorer, held_out).ranks, first)
             for scorer in (self.past.artifact.model, self._popularity)
         ]
-        return Hits(best[0] <= top_k, best[1] <= top_k)
+        return Hits(best[0] <= _TOP_K, best[1] <= _TOP_K)
 
     def _held_out(self, week: Week) -> HeldOut | None:
         users, entries = self._purchases.users, self._purchases.entries
@@ -169,19 +173,18 @@ def check_model(prediction: Prediction | None, week: Week, config: DriftConfig) 
 
     Without a model the answer is ``insufficient_data``.
     """
-    rule = config.model
     details: dict[str, Any] = {
         "unit": "relative drop of the hit rate",
-        "top_k": rule.top_k,
+        "top_k": _TOP_K,
         "test": "exact binomial against the past weeks, else against popularity",
     }
     if prediction is None or prediction.past.trained_until >= week.start:
         reason = "no registered model was trained on nothing later than the week before"
         return Check("model", INSUFFICIENT, details=details | {"reason": reason})
     past = prediction.past
-    now = prediction.hits(week, rule.top_k)
-    weeks = [week.before(count) for count in range(1, rule.past_weeks + 1)]
-    earlier = [prediction.hits(one, rule.top_k) for one in weeks if one.start > past.trained_until]
+    now = prediction.hits(week)
+    weeks = [week.before(count) for count in range(1, _PAST_WEEKS + 1)]
+    earlier = [prediction.hits(one) for one in weeks if one.start > past.trained_until]
     before = (
         np.concatenate([hits.model for hits in earlier]) if earlier else np.zeros(0, dtype=bool)
     )
@@ -190,10 +193,10 @@ def check_model(prediction: Prediction | None, week: Week, config: DriftConfig) 
         "trained_until": past.trained_until.isoformat(),
         "sample_sizes": {"historical": len(before), "new": len(now.model)},
     }
-    if len(now.model) < rule.min_users:
+    if len(now.model) < MIN_USERS:
         return Check("model", INSUFFICIENT, details=details)
     rate, popularity = float(now.model.mean()), float(now.popularity.mean())
-    own_past = float(before.mean()) if len(before) >= rule.min_users else None
+    own_past = float(before.mean()) if len(before) >= MIN_USERS else None
     details |= {"hit_rate": rate, "popularity_hit_rate": popularity, "past_hit_rate": own_past}
     if own_past is not None:
         expected, p_value = own_past, _drop_p_value(now.model, before)
@@ -206,9 +209,9 @@ def check_model(prediction: Prediction | None, week: Week, config: DriftConfig) 
         TESTED,
         p_value=p_value,
         effect=drop,
-        large=drop >= rule.min_drop,
+        large=drop >= config.model.min_drop,
         direction=-1,
-        severity=config.severity.model,
+        severity="high",
         advice=f"The recommendations of {past.artifact.model_id} predict purchases less well: "
         f"hit rate {rate:.3f}, {against} {expected:.3f}. Retrain.",
         details=details,

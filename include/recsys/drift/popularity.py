@@ -1,4 +1,4 @@
-"""Have customers turned to other products?
+"""Have customers turned to other products, or to another *kind* of product?
 
 Two samples of one unchanged shop never agree on their best sellers: of 1,000 products with
 Zipf-like demand, two samples of 2,000 sales share little more than half of their top 50. What
@@ -13,11 +13,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recsys.arrays import BoolArray, Float64Array, Int64Array
+from recsys.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from recsys.drift.checks import INSUFFICIENT, TESTED, Check, Span
+from recsys.drift.config import DriftConfig
+from recsys.drift.statistics import robust_scale
 from recsys.errors import InputError
 
 MIN_INTERACTIONS = 300
 MIN_SHORTFALL = 0.1
+REPORT_SHORTFALL = 0.12
+"""How far the Jaccard similarity lies below that of an unchanged shop in the weekly report."""
 HIGH_SHORTFALL = 0.35
 ALPHA = 0.001
 DRAWS = 999
@@ -27,6 +32,9 @@ _MAX_CELLS = 20_000_000  # in all: a catalogue of 100,000 products gets fewer dr
 _RBO_PERSISTENCE = 0.98
 _RBO_DRAWS = 49
 _LISTED = 100
+_UNIT = "shortfall of the Jaccard similarity"
+_MIN_DISTANCE = 0.02  # of the mean vectors, squared, over the vectors' variance
+_EMBEDDING_DRAWS = 499
 
 
 def detect_popularity_drift(
@@ -128,11 +136,8 @@ def compare_popularity(
     *,
     top_k: int,
     rng: np.random.Generator,
-    min_interactions: int = MIN_INTERACTIONS,
     min_shortfall: float = MIN_SHORTFALL,
-    high_shortfall: float = HIGH_SHORTFALL,
     own_bound: float | None = None,
-    alpha: float = ALPHA,
 ) -> dict[str, Any]:
     """`detect_popularity_drift` on ``(products,)`` counts; ids are positions.
 
@@ -143,7 +148,7 @@ def compare_popularity(
     places = np.flatnonzero(sold)
     a, b = old[sold], new[sold]
     sizes = {"old": int(a.sum()), "new": int(b.sum())}
-    enough = min(sizes.values()) >= min_interactions
+    enough = min(sizes.values()) >= MIN_INTERACTIONS
     first, second = top_members(a[None, :], top_k)[0], top_members(b[None, :], top_k)[0]
     result: dict[str, Any] = {
         "shift_detected": False,
@@ -151,10 +156,10 @@ def compare_popularity(
         "jaccard_similarity": float(jaccard(first, second)) if min(sizes.values()) else None,
         "new_trending": _best(places, b, second & ~first),
         "dropped_out": _best(places, a, first & ~second),
-        "status": "tested" if enough else "insufficient_data",
+        "status": TESTED if enough else INSUFFICIENT,
         "top_k": top_k,
         "sample_sizes": sizes,
-        "min_interactions": min_interactions,
+        "min_interactions": MIN_INTERACTIONS,
         "own_variation_bound": own_bound,
         "test": "Jaccard similarity against random re-assignment of all interactions",
     }
@@ -179,8 +184,8 @@ def compare_popularity(
     shortfall = 1 - observed / expected if expected else 0.0
     p_value = float((1 + np.sum(null <= observed)) / (1 + len(null)))
     bound = max(min_shortfall, own_bound or 0.0)
-    shifted = shortfall >= bound and p_value <= max(alpha, 1 / (1 + len(null)))
-    severity = "high" if shortfall >= high_shortfall else "medium"
+    shifted = shortfall >= bound and p_value <= max(ALPHA, 1 / (1 + len(null)))
+    severity = "high" if shortfall >= HIGH_SHORTFALL else "medium"
     return result | {
         "shift_detected": shifted,
         "severity": severity if shifted else "low",
@@ -192,6 +197,98 @@ def compare_popularity(
         "expected_rank_biased_overlap": _expected_overlap(draws[0], top_k),
         "gini": _equal_size_gini(a, b, rng),
     }
+
+
+def check_popularity(span: Span, config: DriftConfig) -> Check:
+    """Best sellers of the window against the reference, copies and campaigns left out."""
+    top_k = config.popularity.top_k
+    rng = np.random.default_rng([7, span.week.number])
+    first, stop = span.reference_bounds
+    old, new = span.reference.product_counts(), span.window.product_counts()
+    own_bound = None
+    if len(span.window) >= MIN_INTERACTIONS:
+        place = (span.reference.weeks - first) * len(old) + span.reference.products
+        weekly = np.bincount(place, minlength=(stop - first) * len(old)).reshape(-1, len(old))
+        past = weekly_shortfalls(weekly, top_k, rng)
+        if len(past) >= 4:  # a spread needs a few weeks
+            own_bound = float(np.median(past) + 3.5 * robust_scale(past))
+    result = compare_popularity(
+        old,
+        new,
+        top_k=top_k,
+        rng=rng,
+        min_shortfall=REPORT_SHORTFALL,
+        own_bound=own_bound,
+    )
+    ids = span.reference.product_ids
+    result |= {key: [str(ids[i]) for i in result[key]] for key in ("new_trending", "dropped_out")}
+    result["new_products"] = _new_products(span, old, new)
+    if result["status"] == INSUFFICIENT:
+        return Check("popularity", INSUFFICIENT, details=result | {"unit": _UNIT})
+    shortfall = result["shortfall"]
+    return Check(
+        "popularity",
+        TESTED,
+        p_value=result["p_value"],
+        effect=shortfall,
+        large=shortfall >= max(REPORT_SHORTFALL, own_bound or 0.0),
+        direction=1,
+        severity="high" if shortfall >= HIGH_SHORTFALL else "medium",
+        advice=f"The best sellers changed: {len(result['new_trending'])} products entered the top "
+        f"{top_k}. Retrain, and renew lists that were made by hand.",
+        details=result | {"unit": _UNIT},
+    )
+
+
+def _new_products(span: Span, old: Int64Array, new: Int64Array) -> list[str]:
+    """Products of the window that the reference does not know, best first."""
+    fresh = np.flatnonzero((new > 0) & (old == 0))
+    best = fresh[np.argsort(-new[fresh], kind="stable")][:_LISTED]
+    return [str(span.reference.product_ids[place]) for place in best]
+
+
+def check_embedding(span: Span, vectors: Float32Array | None) -> Check:
+    """Mean vector of what the window bought against the reference.
+
+    `vectors` is ``(products, d)`` in the order of the events' products, NaN rows for products
+    without one; None when there are no embeddings. The distance is squared, divided by the
+    variance of the vectors, and reduced by what two samples of these sizes differ by chance.
+    """
+    details: dict[str, Any] = {
+        "unit": "squared distance of the means over the variance, beyond chance",
+        "test": "random re-assignment of all interactions",
+    }
+    if vectors is None:
+        reason = "there are no embeddings that can be read: run bert_embeddings"
+        return Check("embedding", INSUFFICIENT, details=details | {"reason": reason})
+    old, new = span.reference.product_counts(), span.window.product_counts()
+    usable = ((old + new) > 0) & ~np.isnan(vectors).any(axis=1)
+    old, new, vectors = old[usable], new[usable], vectors[usable]
+    details["sample_sizes"] = {"historical": int(old.sum()), "new": int(new.sum())}
+    if min(old.sum(), new.sum()) < MIN_INTERACTIONS:
+        return Check("embedding", INSUFFICIENT, details=details)
+    pooled = (old + new) / (old + new).sum()
+    variance = float(pooled @ (vectors**2).sum(axis=1) - ((pooled @ vectors) ** 2).sum())
+    if variance <= 0:
+        return Check("embedding", INSUFFICIENT, details=details)
+    observed = float(_distances(old[None], new[None], vectors)[0])
+    rng = np.random.default_rng([11, span.week.number])
+    draws = relabel(old, new, possible_draws(len(old), _EMBEDDING_DRAWS), rng)
+    null = np.concatenate([_distances(drawn.old, drawn.new, vectors) for drawn in draws])
+    effect = (observed - float(null.mean())) / variance
+    return Check(
+        "embedding",
+        TESTED,
+        p_value=float((1 + np.sum(null >= observed)) / (1 + len(null))),
+        effect=effect,
+        large=effect >= _MIN_DISTANCE,
+        direction=1,
+        severity="medium",
+        advice="Customers buy another kind of product than before: retrain, and look at the "
+        "categories that gained.",
+        details=details
+        | {"distance": observed / variance, "expected_by_chance": float(null.mean()) / variance},
+    )
 
 
 def weekly_shortfalls(
@@ -307,3 +404,13 @@ def _counts_of(series: pd.Series, name: str) -> pd.Series:
             "interactions, not a score: the test depends on how many there were"
         )
     return values.astype(np.int64)
+
+
+def _distances(old: Int64Array, new: Int64Array, vectors: Float32Array) -> Float64Array:
+    difference = _means(new, vectors) - _means(old, vectors)
+    return np.asarray((difference**2).sum(axis=1), dtype=np.float64)
+
+
+def _means(counts: Int64Array, vectors: Float32Array) -> Float64Array:
+    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return np.asarray(counts.astype(np.float32) @ vectors / totals, dtype=np.float64)

@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.spatial.distance import jensenshannon
 
 from recsys.arrays import Int64Array
+from recsys.drift.checks import INSUFFICIENT, TESTED, Check, Span
+from recsys.drift.config import DriftConfig
 from recsys.drift.statistics import (
+    dispersion_of,
     g_test,
-    jensen_shannon_distance,
     population_stability_index,
     shares,
 )
@@ -21,7 +24,10 @@ STARS = np.arange(1, 6)
 THRESHOLD = 0.1
 MIN_ROWS = 300
 ALPHA = 0.001
+HIGH = 0.15
+"""Change of a star's share that is of high severity in the weekly report."""
 _TEST_KEYS = ("interval_95", "null_bound", "g_statistic", "p_value", "psi", "jensen_shannon")
+_UNIT = "change of a star's share"
 
 
 def detect_rating_drift(
@@ -76,9 +82,7 @@ def compare_stars(
     *,
     threshold: float,
     high: float,
-    min_rows: int = MIN_ROWS,
     dispersion: float = 1.0,
-    alpha: float = ALPHA,
 ) -> dict[str, Any]:
     """`detect_rating_drift` on ``(5,)`` counts of stars 1 to 5.
 
@@ -88,7 +92,7 @@ def compare_stars(
     difference = new_shares - old_shares
     worst = int(np.argmax(np.abs(difference)))
     sizes = {"historical": int(old.sum()), "new": int(new.sum())}
-    enough = min(sizes.values()) >= min_rows
+    enough = min(sizes.values()) >= MIN_ROWS
     result: dict[str, Any] = {
         "drift_detected": False,
         "severity": "low",
@@ -101,22 +105,20 @@ def compare_stars(
             }
             for index, star in enumerate(STARS)
         },
-        "status": "tested" if enough else "insufficient_data",
+        "status": TESTED if enough else INSUFFICIENT,
         "star": int(STARS[worst]) if min(sizes.values()) else None,
         "threshold": threshold,
         "sample_sizes": sizes,
-        "min_rows": min_rows,
+        "min_rows": MIN_ROWS,
         "dispersion": dispersion,
         "test": "G-test, deflated by the dispersion; bound of the largest change by chance",
     }
     if not enough:
-        return result | dict.fromkeys(
-            ("interval_95", "null_bound", "g_statistic", "p_value", "psi", "jensen_shannon")
-        )
+        return result | dict.fromkeys(_TEST_KEYS)
     statistic, p_value = g_test(old, new, dispersion)
-    bound = _null_bound(old, new, dispersion, alpha)
+    bound = _null_bound(old, new, dispersion)
     change = float(abs(difference[worst]))
-    drifted = change >= threshold - 1e-12 and change > bound and p_value < alpha
+    drifted = change >= threshold - 1e-12 and change > bound and p_value < ALPHA
     severity = "high" if change >= high - 1e-12 else "medium"
     error = np.sqrt(
         dispersion
@@ -131,8 +133,43 @@ def compare_stars(
         "g_statistic": statistic,
         "p_value": p_value,
         "psi": population_stability_index(old, new),
-        "jensen_shannon": jensen_shannon_distance(old, new),
+        "jensen_shannon": float(jensenshannon(old, new, base=2)),
     }
+
+
+def check_rating(span: Span, config: DriftConfig) -> Check:
+    """Star shares of the window against the reference, copies and campaigns left out."""
+    threshold = config.rating.threshold
+    first, stop = span.reference_bounds
+    reference = span.reference.ratings
+    weekly = np.vstack(
+        [count_stars(reference[span.reference.weeks == week]) for week in range(first, stop)]
+        or [np.zeros(5, dtype=np.int64)]
+    )
+    result = compare_stars(
+        weekly.sum(axis=0),
+        count_stars(span.window.ratings),
+        threshold=threshold,
+        high=HIGH,
+        dispersion=dispersion_of(weekly),
+    )
+    if result["status"] == INSUFFICIENT:
+        return Check("rating", INSUFFICIENT, details=result | {"unit": _UNIT})
+    change = result["max_difference"]
+    star = result["star"]
+    difference = result["rating_comparison"][str(star)]["difference"]
+    return Check(
+        "rating",
+        TESTED,
+        p_value=result["p_value"],
+        effect=change,
+        large=change >= threshold and change > result["null_bound"],
+        direction=int(np.sign(difference)) * star,
+        severity="high" if change >= HIGH else "medium",
+        advice=f"The share of {star}-star reviews moved by {100 * difference:+.1f} points: look "
+        "at what customers complain about, then retrain.",
+        details=result | {"unit": _UNIT},
+    )
 
 
 def count_stars(ratings: NDArray[np.floating]) -> Int64Array:
@@ -173,8 +210,8 @@ def _variance(share: float) -> float:
     return float(share * (1 - share))
 
 
-def _null_bound(old: Int64Array, new: Int64Array, dispersion: float, alpha: float) -> float:
-    """What the largest of the five changes exceeds with probability `alpha` if nothing changed."""
+def _null_bound(old: Int64Array, new: Int64Array, dispersion: float) -> float:
+    """What the largest of the five changes exceeds with probability `ALPHA` if nothing changed."""
     pooled = shares(old + new)
     error = np.sqrt(dispersion * pooled * (1 - pooled) * (1 / old.sum() + 1 / new.sum()))
-    return float(stats.norm.isf(alpha / (2 * len(STARS))) * error.max())
+    return float(stats.norm.isf(ALPHA / (2 * len(STARS))) * error.max())

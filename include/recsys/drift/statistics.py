@@ -29,14 +29,10 @@ def g_test(old: Int64Array, new: Int64Array, dispersion: float = 1.0) -> tuple[f
     `dispersion` (>= 1) is how many times more than multinomial the rows vary, see
     `dispersion_of`; G is divided by it.
     """
-    table = np.vstack([old, new]).astype(np.float64)
-    table = table[:, table.sum(axis=0) > 0]
-    if table.shape[1] < 2:
+    statistic, freedom = _independence(np.vstack([old, new]), "log-likelihood")
+    if not freedom:
         return 0.0, 1.0
-    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
-    ratio = np.log(table / expected, where=table > 0, out=np.zeros_like(table))
-    statistic = 2.0 * float((table * ratio).sum()) / dispersion
-    return statistic, float(stats.chi2.sf(statistic, table.shape[1] - 1))
+    return statistic / dispersion, float(stats.chi2.sf(statistic / dispersion, freedom))
 
 
 def dispersion_of(weekly: Int64Array) -> float:
@@ -44,12 +40,18 @@ def dispersion_of(weekly: Int64Array) -> float:
 
     Pearson's chi-square for equal shares over its degrees of freedom, at least 1.
     """
-    weekly = weekly[weekly.sum(axis=1) > 0][:, weekly.sum(axis=0) > 0].astype(np.float64)
-    freedom = (weekly.shape[0] - 1) * (weekly.shape[1] - 1)
-    if freedom < 1:
-        return 1.0
-    expected = weekly.sum(axis=1, keepdims=True) * weekly.sum(axis=0) / weekly.sum()
-    return max(1.0, float(((weekly - expected) ** 2 / expected).sum()) / freedom)
+    statistic, freedom = _independence(weekly, "pearson")
+    return max(1.0, statistic / freedom) if freedom else 1.0
+
+
+def _independence(counts: Int64Array, kind: str) -> tuple[float, int]:
+    """The statistic for equal shares in all rows, and its degrees of freedom: 0 if rows and
+    columns that have counts are too few to differ."""
+    table = counts[counts.any(axis=1)][:, counts.any(axis=0)]
+    if min(table.shape) < 2:
+        return 0.0, 0
+    result = stats.chi2_contingency(table, correction=False, lambda_=kind)
+    return float(result.statistic), int(result.dof)
 
 
 def population_stability_index(old: Int64Array, new: Int64Array) -> float:
@@ -58,31 +60,17 @@ def population_stability_index(old: Int64Array, new: Int64Array) -> float:
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def jensen_shannon_distance(old: Int64Array, new: Int64Array) -> float:
-    """Square root of the Jensen-Shannon divergence to base 2, in [0, 1]."""
-    p, q = shares(old), shares(new)
-    middle = (p + q) / 2
-
-    def information(part: Float64Array) -> float:
-        ratio = np.divide(part, middle, out=np.ones_like(part), where=part > 0)
-        return float((part * np.log2(ratio)).sum())
-
-    return float(np.sqrt(max(0.0, (information(p) + information(q)) / 2)))
-
-
 def false_discoveries(p_values: Mapping[str, float], rate: float) -> set[str]:
     """Names that the Benjamini-Hochberg procedure keeps at false-discovery rate `rate`."""
-    ordered = sorted(p_values.items(), key=lambda entry: entry[1])
-    kept = 0
-    for rank, (_, p_value) in enumerate(ordered, start=1):
-        if p_value <= rate * rank / len(ordered):
-            kept = rank
-    return {name for name, _ in ordered[:kept]}
+    if not p_values:
+        return set()
+    adjusted = stats.false_discovery_control(list(p_values.values()))
+    return {name for name, value in zip(p_values, adjusted, strict=True) if value <= rate}
 
 
 def robust_scale(values: Float64Array) -> float:
     """Standard deviation from the median absolute deviation; outliers do not move it."""
-    return _MAD_TO_SD * float(np.median(np.abs(values - np.median(values))))
+    return _MAD_TO_SD * float(stats.median_abs_deviation(values))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""How many reviews a week should bring: trend, weekdays, holidays, and a band around them.
+"""How many reviews a week should bring and did, and how many were written to order.
+
+The expectation knows trend, weekdays and holidays, and has a band around it.
 
 Counts are taken to the square-root scale, where chance alone has the same spread at every level.
 A Theil-Sen line through the reference's weeks is not moved by a few wild ones; the spread of the
@@ -6,17 +8,32 @@ weeks around it widens the band beyond pure chance, and a holiday widens it furt
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from recsys.arrays import Float64Array, Int64Array
+from recsys.drift.checks import INSUFFICIENT, NEGLIGIBLE_P, TESTED, Check, Span
+from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.drift.statistics import robust_scale, shares
 
 DAYS = 7
+MIN_HISTORY_WEEKS = 6  # fewer weeks than this say nothing about their spread
 _CHANCE = 0.5  # standard deviation of the square root of a Poisson count
 _BUSY = 4.0  # standard deviations above it from which a day is busy
 _FREEDOM = 10  # of the t distribution: the spread is itself estimated from a few weeks
+_MIN_EXPECTED = 10  # fewer expected events a week: insufficient_data
+_HIGH_DROP = 0.5  # a sustained drop that is of high severity
+_COLLAPSE = 0.7  # a drop that raises at once, with high severity
+_BURST = 2.0  # times the expectation, and above the band: raises at once
+_CONCENTRATED = 0.25  # share of one product that makes a burst that product's
+_MEANINGS = {
+    "campaign": "a campaign; see its sentences.",
+    "product burst": "a burst around one product; see whether a promotion explains it.",
+    "burst": "a burst over many products; see whether a sale explains it.",
+    "drop": "check that orders and reviews still arrive (data_refresh, the shop's export).",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,9 @@ def expect(
     """
     roots = np.sqrt(history.astype(np.float64))
     weeks = np.arange(len(roots), dtype=np.float64)
-    slope, intercept = _line(weeks, roots)
+    # The median slope of all pairs, then the median intercept.
+    line = stats.theilslopes(roots, weeks, method="joint")
+    slope, intercept = float(line.slope), float(line.intercept)
     centre = float(weeks.mean())
     place = len(roots) - 1 + ahead
     root = max(0.0, intercept + slope * place)
@@ -86,8 +105,113 @@ def busy_days(daily: Int64Array, expectation: Expectation) -> list[int]:
     return [int(day) for day in np.flatnonzero(daily > most + _BUSY * np.sqrt(most))]
 
 
-def _line(weeks: Float64Array, roots: Float64Array) -> tuple[float, float]:
-    """Theil-Sen: the median slope of all pairs, then the median intercept."""
-    early, late = np.triu_indices(len(weeks), k=1)
-    slope = float(np.median((roots[late] - roots[early]) / (weeks[late] - weeks[early])))
-    return slope, float(np.median(roots - slope * weeks))
+def check_volume(span: Span, config: DriftConfig, calendar: HolidayCalendar) -> Check:
+    """Events of the week against trend, weekday profile and band."""
+    first, stop = span.history_bounds
+    observed, rows = len(span.all_window), int(span.all_window.copies.sum())
+    daily = span.all_window.daily(span.week.number, span.week.number + 1)[0]
+    details: dict[str, Any] = {
+        "unit": "change against the expectation",
+        "events": observed,
+        "rows": rows,
+        "history_weeks": stop - first,
+        "daily": [int(count) for count in daily],
+        "campaign_events": observed - len(span.window),
+    }
+    if stop - first < MIN_HISTORY_WEEKS:
+        return Check("volume", INSUFFICIENT, details=details)
+    holidays = calendar.touching(span.week.first_day)
+    widen = max((holiday.widen for holiday in holidays), default=1.0)
+    history = span.history.daily(first, stop)
+    expectation = expect(
+        history.sum(axis=1), history, observed, ahead=span.week.number - stop + 1, widen=widen
+    )
+    details |= {
+        "expected": expectation.expected,
+        "band_99": [expectation.low, expectation.high],
+        "daily_expected": [float(count) for count in expectation.daily],
+        "holidays": [holiday.name for holiday in holidays],
+        "pattern": None,
+        "test": "square-root scale, Theil-Sen trend, t band",
+    }
+    if expectation.expected < _MIN_EXPECTED:
+        return Check("volume", INSUFFICIENT, details=details)
+    change = expectation.change
+    outside = observed < expectation.low or observed > expectation.high
+    collapse = change <= -_COLLAPSE and observed < expectation.low
+    burst = observed > expectation.high and observed >= _BURST * expectation.expected
+    dropped = change <= -_HIGH_DROP
+    pattern = _pattern(span, config, expectation) if outside else None
+    details |= {"pattern": pattern, "busy_days": busy_days(daily, expectation)}
+    details["top_product"] = _top_product(span)
+    return Check(
+        "volume",
+        TESTED,
+        p_value=max(expectation.p_value, NEGLIGIBLE_P),
+        effect=change,
+        large=abs(change) >= config.volume.min_change * widen and outside,
+        direction=int(np.sign(change)),
+        severity="high" if collapse or dropped else "medium",
+        immediate=collapse or burst,
+        advice=_volume_advice(observed, expectation, pattern),
+        details=details,
+    )
+
+
+def check_campaign(span: Span, config: DriftConfig) -> Check:
+    """Share of the week's events whose sentence many customers share."""
+    observed = len(span.all_window)
+    copied = observed - len(span.window)
+    details: dict[str, Any] = {
+        "unit": "share of events",
+        "copied_events": copied,
+        "sentences": span.campaigns.sentences,
+        "test": "users of one sentence in a week against its usual rate",
+    }
+    weeks = span.history_bounds[1] - span.history_bounds[0]
+    if span.all_window.comments is None or weeks < MIN_HISTORY_WEEKS:
+        return Check("campaign", INSUFFICIENT, details=details)
+    share = copied / observed if observed else 0.0
+    raised = share >= config.campaign.min_share
+    text = span.campaigns.sentences[0]["text"] if span.campaigns.sentences else ""
+    return Check(
+        "campaign",
+        TESTED,
+        p_value=NEGLIGIBLE_P if raised else 1.0,
+        effect=share,
+        large=raised,
+        direction=1,
+        severity="medium",
+        immediate=True,
+        advice=f"{copied} of {observed} reviews ({100 * share:.0f} %) repeat a sentence that many "
+        f"customers wrote in the same week (“{text}”): look at the promotion behind them. "
+        "They are left out of the checks of taste.",
+        details=details,
+    )
+
+
+def _pattern(span: Span, config: DriftConfig, expectation: Expectation) -> str:
+    """What an unusual week looks like: ``campaign``, ``product burst``, ``burst``, ``drop``."""
+    observed = len(span.all_window)
+    if observed < expectation.low:
+        return "drop"
+    if observed - len(span.window) >= config.campaign.min_share * observed:
+        return "campaign"
+    most = int(span.all_window.product_counts().max())
+    return "product burst" if most >= _CONCENTRATED * observed else "burst"
+
+
+def _volume_advice(observed: int, expectation: Expectation, pattern: str | None) -> str:
+    amount = (
+        f"{observed} reviews where {expectation.expected:.0f} were expected "
+        f"({expectation.low:.0f} to {expectation.high:.0f})"
+    )
+    return f"{amount}: {_MEANINGS.get(pattern or '', 'the volume changed.')}"
+
+
+def _top_product(span: Span) -> dict[str, Any] | None:
+    counts = span.all_window.product_counts()
+    if not counts.any():
+        return None
+    place = int(counts.argmax())
+    return {"product_id": str(span.all_window.product_ids[place]), "events": int(counts[place])}

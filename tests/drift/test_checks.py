@@ -1,11 +1,9 @@
 import numpy as np
 import pandas as pd
 
-from recsys.drift.campaigns import find_campaigns, sentence_keys
-from recsys.drift.config import CampaignConfig
+from recsys.drift.checks import find_campaigns, sentence_keys
 from tests.drift.shop import events
 
-RULE = CampaignConfig(min_users=8, min_characters=12, min_share=0.1)
 SENTENCE = "Sử dụng dễ dàng, rất thoải mái"
 OTHERS = [f"mỗi người một ý kiến khác nhau {number}" for number in range(40)]
 
@@ -13,7 +11,7 @@ OTHERS = [f"mỗi người một ý kiến khác nhau {number}" for number in ra
 def found(comments: list[list[str]], weekly: int = 60):
     shop = events([weekly] * len(comments), comments=comments)
     assert shop.comments is not None
-    return shop, find_campaigns(shop, sentence_keys(shop.comments, 12), RULE)
+    return shop, find_campaigns(shop, sentence_keys(shop.comments))
 
 
 def test_one_sentence_from_many_customers_in_one_week_is_a_campaign() -> None:
@@ -46,14 +44,14 @@ def test_later_weeks_do_not_change_what_was_found() -> None:
     _, early = found(comments)
     shop = events([60] * 10, comments=[*comments, OTHERS], seed=0)
     assert shop.comments is not None
-    keys = sentence_keys(shop.comments, 12)
+    keys = sentence_keys(shop.comments)
     upto = shop.weeks < shop.weeks.max()
     part = shop.where(upto)
-    assert find_campaigns(part, keys[upto], RULE).copied.sum() == early.copied.sum()
+    assert find_campaigns(part, keys[upto]).copied.sum() == early.copied.sum()
 
 
 def test_texts_without_letters_or_of_nothing_have_no_key() -> None:
-    keys = sentence_keys(pd.Series(["", None, "🙂🙂🙂", "!!!", SENTENCE, SENTENCE]), 12)
+    keys = sentence_keys(pd.Series(["", None, "🙂🙂🙂", "!!!", SENTENCE, SENTENCE]))
     assert keys[:4].tolist() == [-1] * 4
     assert keys[4] == keys[5] >= 0
-    assert sentence_keys(pd.Series([], dtype=object), 12).dtype == np.int64
+    assert sentence_keys(pd.Series([], dtype=object)).dtype == np.int64

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from recsys.drift.checks import INSUFFICIENT, TESTED, Check
-from recsys.drift.verdicts import judge, overall, recommendations
+from recsys.drift.examination import judge, overall, recommendations
 
 QUIET = Check("rating", TESTED, p_value=0.6, effect=0.01, advice="Stars moved.")
 DRIFT = replace(QUIET, p_value=1e-6, effect=0.2, large=True, direction=-5, severity="high")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from recsys.drift import detect_interaction_drift
-from recsys.drift.interactions import interaction_stats
+from recsys.drift.customers import interaction_stats
 from recsys.errors import InputError
 
 USUAL = {"interactions": 4000, "users": 3500, "new_users": 2800, "days": 28}

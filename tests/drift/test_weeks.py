@@ -3,7 +3,7 @@ from datetime import datetime
 import pandas as pd
 import pytest
 
-from recsys.drift.events import Week, events_of
+from recsys.drift.weeks import Week, events_of
 from recsys.errors import InputError
 from tests.drift.shop import ZONE
 
