@@ -1,14 +1,15 @@
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import pytest
-from pydantic import Field, SecretStr
+import yaml
+from pydantic import Field, SecretStr, ValidationError
 
 from recsys.alerting.config import AlertsConfig, Metric, load_alerts_config
 from recsys.comments.config import CommentConfig
-from recsys.config import ConfigError, ConfigModel, load_config, read_mapping
+from recsys.config import RETIRED, ConfigError, ConfigModel, load_config, read_mapping
 from recsys.content import ContentConfig
 from recsys.data.config import DataConfig
 from recsys.deployment import DeploymentConfig
@@ -213,6 +214,33 @@ def test_a_name_that_does_not_exist_is_an_error(
 def test_rules_know_what_the_health_check_measures(settings: Settings) -> None:
     measured = service_metrics(settings, datetime.now(UTC))
     assert set(measured) - {"window_minutes"} == set(get_args(Metric))
+
+
+@pytest.mark.parametrize("file", RETIRED)
+def test_a_key_of_an_earlier_release_is_ignored_with_a_warning(
+    settings: Settings, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (model,) = (model for model in MODELS if file == model.FILE)
+    content: dict[str, Any] = {}
+    for key in RETIRED[file].split():
+        *sections, last = key.split(".")
+        section = content
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = 3
+    path = write(settings, yaml.safe_dump(content), file)
+    assert load_any(settings, model) == load_any(Settings(REPOSITORY), model)
+    load_any(settings, model)
+    assert caplog.messages == [
+        f"{path}: {key} is not a setting any more and is ignored" for key in RETIRED[file].split()
+    ]
+    for key in RETIRED[file].split():
+        with pytest.raises(ValidationError):
+            model.model_validate(nested(key.split("."), 3))
+
+
+def nested(parts: list[str], value: Any) -> Any:
+    return {parts[0]: nested(parts[1:], value)} if parts else value
 
 
 def test_an_integer_of_many_digits_is_an_error(settings: Settings) -> None:

@@ -8,10 +8,11 @@ replaces the one below it; a section that is left empty changes nothing. Whoever
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, Final, TypeVar, get_args, get_origin
@@ -22,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, model_va
 from recsys.errors import InputError
 from recsys.settings import REPOSITORY, Settings
 
+logger = logging.getLogger(__name__)
+
 # What a person writes is far below these; what is above them is an accident or an attack.
 _MAX_BYTES: Final = 1_000_000
 _MAX_DEPTH: Final = 20
@@ -29,6 +32,13 @@ _MAX_NUMBER: Final = 10**15
 
 _NOTHING: Final = object()
 _LOGIN_IN_URL: Final = re.compile(r"(?<=//)[^/@\s]*@")
+
+
+# Keys of earlier releases that are constants now. Files with them are still read.
+RETIRED: Final[Mapping[str, str]] = {
+    "deployment.yaml": "history_entries request_timeout_seconds verify.cold_users verify.topk"
+    " verify.min_personal_share canary.max_error_rate canary.max_fallback_increase",
+}
 
 
 class ConfigError(InputError):
@@ -131,6 +141,8 @@ def read_document(settings: Settings, name: str) -> Document:
     """Both files of `name`, as far as they exist. Raises `ConfigError` when one is unreadable."""
     paths = dict.fromkeys(root / "config" / name for root in (settings.home, REPOSITORY))
     found = tuple((path, content) for path in paths if (content := _read(path)) is not None)
+    for path, content in found:
+        _drop_retired(path, name, content)
     return Document(found or ((settings.home / "config" / name, {}),))
 
 
@@ -185,6 +197,23 @@ def merged(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None:
             result[key] = merged(current, value) if isinstance(value, Mapping) else value
     return result
+
+
+def _drop_retired(path: Path, name: str, content: dict[str, Any]) -> None:
+    """Take the keys of earlier releases out of `content`, and say so."""
+    for key in RETIRED.get(name, "").split():
+        parts = key.split(".")
+        if _value_at(content, parts) is not _NOTHING:
+            _warn_of_retired(path, key)
+            del _value_at(content, parts[:-1])[parts[-1]]
+        while len(parts) > 1 and _value_at(content, parts := parts[:-1]) == {}:
+            del _value_at(content, parts[:-1])[parts[-1]]
+
+
+@lru_cache(maxsize=256)
+def _warn_of_retired(path: Path, key: str) -> None:
+    """Once in a process: files are read for every run."""
+    logger.warning("%s: %s is not a setting any more and is ignored", path, key)
 
 
 class _Loader(yaml.SafeLoader):

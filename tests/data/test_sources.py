@@ -2,7 +2,13 @@
 
 import pytest
 
-from recsys.data.sources import known_sources, load_source, resolve_source, select_source
+from recsys.data.sources import (
+    known_sources,
+    load_source,
+    resolve_source,
+    select_source,
+    selection_kept_on_failure,
+)
 from recsys.errors import InputError
 from recsys.config import ConfigError
 from tests.data.shop import HEADER, row, write_shop
@@ -16,6 +22,21 @@ def test_the_source_of_the_configuration_is_used_until_another_is_selected(setti
     assert selected.review_files == (tmp_path / "r.csv",)
     assert resolve_source(settings).review_files == (tmp_path / "r.csv",)
     assert select_source(settings, "viecomrec").review_files != (tmp_path / "r.csv",)
+
+
+def test_a_selection_that_comes_to_nothing_is_taken_back(settings, tmp_path):
+    write_shop(settings, [row()])
+    (tmp_path / "r.csv").write_text(f"{HEADER}\n{row()}\n")
+    for before in ((), (tmp_path / "r.csv",)):
+        if before:
+            select_source(settings, "viecomrec", *before)
+        chosen = resolve_source(settings).review_files
+        with pytest.raises(KeyboardInterrupt), selection_kept_on_failure(settings):
+            (tmp_path / "other.csv").write_text(f"{HEADER}\n{row()}\n")
+            select_source(settings, "viecomrec", tmp_path / "other.csv")
+            assert resolve_source(settings).review_files != chosen
+            raise KeyboardInterrupt
+        assert resolve_source(settings).review_files == chosen
 
 
 def test_an_unknown_source_lists_the_known_ones(settings):

@@ -74,6 +74,7 @@ def test_a_bad_port_is_an_error_that_names_it(settings, port):
 
 def test_without_secrets_nothing_starts(settings):
     settings.home.mkdir()
+    (settings.home / ".env").write_text("SMTP_SERVER=smtp.example.com\n")
     with pytest.raises(ConfigError, match="no value for"):
         stack_environment(settings)
 
@@ -83,3 +84,34 @@ def test_airflows_password_file_is_private(settings):
     ensure_env(settings)
     write_passwords(settings)
     assert (settings.home / ".airflow" / "passwords.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_value_is_taken_as_it_stands(settings):
+    settings.home.mkdir()
+    (settings.home / ".env").write_text("ALERT_EMAIL_PASSWORD=a${HOME}b$c\nSMTP_SERVER='x ${y}'\n")
+    env = ensure_env(settings)
+    assert env["ALERT_EMAIL_PASSWORD"] == "a${HOME}b$c"
+    assert env["SMTP_SERVER"] == "x ${y}"
+
+
+def test_a_variable_that_is_missing_from_the_file_has_its_default(settings, monkeypatch):
+    monkeypatch.delenv("RECSYS_AIRFLOW_USER", raising=False)
+    settings.home.mkdir()
+    (settings.home / ".env").write_text("AIRFLOW_PORT=8080\n")
+    ensure_env(settings)
+    env = stack_environment(settings)
+    assert env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] == "admin:admin"
+    write_passwords(settings)
+
+
+def test_before_the_first_start_that_is_said(settings):
+    settings.home.mkdir()
+    with pytest.raises(ConfigError, match="nothing is set up here yet; run `make up` first"):
+        stack_environment(settings)
+
+
+def test_an_unreadable_file_is_named(settings):
+    settings.home.mkdir()
+    (settings.home / ".env").write_bytes(b"SMTP_SERVER=\xff\xfe\n")
+    with pytest.raises(ConfigError, match=r"\.env: cannot be read"):
+        read_env(settings)

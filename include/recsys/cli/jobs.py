@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Annotated, Any, Self
 
+import requests
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from recsys.errors import InputError
-from recsys.orchestration.client import AirflowClient, RunProgress
+from recsys.orchestration.client import AirflowClient, AirflowError, RunProgress
 from recsys.orchestration.environment import connect
 from recsys.settings import load_settings
 
@@ -73,12 +74,18 @@ class RunDisplay:
 def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[str, Any]:
     """Trigger `job`, follow it to its end, and return its summary.
 
-    Raises `JobFailedError` when the run fails, `InputError` when the job is paused: its run would
-    stay in the queue.
+    Raises `JobFailedError` when the run fails, `InputError` when the job does not take `conf`, or
+    is paused: its run would stay in the queue.
     """
     if client.dags().get(job, {}).get("is_paused"):
         raise InputError(f"{job} is paused; switch it on in the UI, or run `make up`")
-    return follow_run(client, job, client.trigger(job, conf))
+    try:
+        run_id = client.trigger(job, conf)
+    except AirflowError as error:
+        if error.status in (requests.codes.bad_request, requests.codes.unprocessable):
+            raise InputError(str(error)) from error
+        raise
+    return follow_run(client, job, run_id)
 
 
 def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:

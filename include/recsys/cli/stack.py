@@ -1,13 +1,16 @@
 """Commands that start, stop and describe the stack."""
 
 import json
+from datetime import datetime
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from recsys.orchestration.stack import Stack
+from recsys.schedule import load_schedule, load_zone
 from recsys.settings import load_settings
 
 scheduler_app = typer.Typer(no_args_is_help=True, help="Start, stop and watch the stack.")
@@ -38,25 +41,33 @@ def status(
 ) -> None:
     """Show each component's pid, uptime and heartbeat, and each DAG's next run.
 
-    Exits with 1 when a component is not running.
+    Exits with 1 when a component is not running, or a DAG cannot be loaded.
     """
-    components, dags = describe(Stack(load_settings()))
+    stack = Stack(load_settings())
+    components, dags, problems = describe(stack)
     if as_json:
-        typer.echo(json.dumps({"components": components, "dags": dags}, indent=2))
+        content = {"components": components, "dags": dags, "problems": problems}
+        typer.echo(json.dumps(content, indent=2))
     else:
-        _print_tables(components, dags)
-    if any(component["state"] != "RUNNING" for component in components):
+        _print_tables(components, dags, load_zone(stack.settings))
+        for problem in problems:
+            console.print(problem, style="red", markup=False)
+    if problems or any(component["state"] != "RUNNING" for component in components):
         raise typer.Exit(1)
 
 
-def describe(stack: Stack) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The components, each with its last heartbeat, and the DAGs, each with its next run."""
+def describe(
+    stack: Stack,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """The components, each with its last heartbeat, the DAGs, each with its next run, and a
+    sentence for each job that cannot run."""
     from recsys.orchestration.client import AirflowError
     from recsys.orchestration.environment import connect
 
     components = stack.components()
+    problems = list(load_schedule(stack.settings).problems.values())
     if not stack.is_running():
-        return components, []
+        return components, [], problems
     client = connect(stack.settings)
     try:
         health = client.health()
@@ -64,16 +75,23 @@ def describe(stack: Stack) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             {"dag": dag_id, "paused": dag["is_paused"], "next_run": dag["next_dagrun_run_after"]}
             for dag_id, dag in sorted(client.dags().items())
         ]
+        # Airflow keeps the last good version of a DAG in its list; the errors tell of the file.
+        for error in client.import_errors():
+            reason = error["stack_trace"].strip().splitlines()[-1]
+            if not any(reason.endswith(one) for one in problems):
+                problems.append(f"{error['filename']}: {reason}")
     except AirflowError:
         health, dags = {}, []
     for component in components:
         part = health.get(component["name"].replace("-", "_")) or {}
         beat = [value for key, value in part.items() if key.endswith("_heartbeat")]
         component["heartbeat"] = beat[0] if beat else None
-    return components, dags
+    return components, dags, problems
 
 
-def _print_tables(components: list[dict[str, Any]], dags: list[dict[str, Any]]) -> None:
+def _print_tables(
+    components: list[dict[str, Any]], dags: list[dict[str, Any]], zone: ZoneInfo
+) -> None:
     table = Table("component", "state", "pid", "uptime", "heartbeat", title="Components")
     for part in components:
         uptime = f"{part['uptime_seconds'] // 60} min {part['uptime_seconds'] % 60} s"
@@ -89,7 +107,9 @@ def _print_tables(components: list[dict[str, Any]], dags: list[dict[str, Any]]) 
     if dags:
         runs = Table("DAG", "next run", "paused", title="DAGs")
         for dag in dags:
-            runs.add_row(dag["dag"], dag["next_run"] or "none", "yes" if dag["paused"] else "no")
+            moment = dag["next_run"] and datetime.fromisoformat(dag["next_run"]).astimezone(zone)
+            text = f"{moment:%Y-%m-%d %H:%M %Z}" if moment else "none"
+            runs.add_row(dag["dag"], text, "yes" if dag["paused"] else "no")
         out.print(runs)
 
 

@@ -32,18 +32,28 @@ def up(
     reviews: Annotated[Path | None, typer.Option(help="The source's reviews file.")] = None,
     products: Annotated[Path | None, typer.Option(help="The source's products file.")] = None,
 ) -> None:
-    """Start the stack, refresh the data, train, deploy, and show recommendations."""
+    """Start the stack, refresh, embed, train, deploy, and show recommendations.
+
+    A source is selected for good once its data is published: after a failure before that, the
+    nightly refresh goes on with the one of before.
+    """
+    from recsys.data.sources import selection_kept_on_failure
+
     require_python()
     settings = load_settings()
     stack = Stack(settings)
     with stack.exclusive():
-        _prepare_data(settings, source, reviews, products)
-        with console.status("Starting Airflow and the service"):
-            started = stack.start()
-        console.print("Stack: up" if started else "Stack: was up already")
-        client = connect(settings)
-        _wait_for_dags(client)
-        _run_chain(settings, client, other_shop=source is not None)
+        with selection_kept_on_failure(settings):
+            _prepare_data(settings, source, reviews, products)
+            with console.status("Starting Airflow and the service"):
+                started = stack.start()
+            console.print("Stack: up" if started else "Stack: was up already")
+            client = connect(settings)
+            _wait_for_dags(client)
+            # The run that is due covers the days until last night; this one takes all there is.
+            client.unpause("data_refresh")
+            run_job(client, "data_refresh", {})
+        _make_models(settings, client, other_shop=source is not None)
         _show_recommendations(settings)
         _show_addresses(settings)
 
@@ -79,21 +89,20 @@ def _wait_for_dags(client: AirflowClient) -> None:
             time.sleep(1)
 
 
-def _run_chain(settings: Settings, client: AirflowClient, *, other_shop: bool) -> None:
-    """Refresh, train and deploy, then let all other jobs run on schedule.
+def _make_models(settings: Settings, client: AirflowClient, *, other_shop: bool) -> None:
+    """Embed, train and deploy, then let all other jobs run on schedule.
 
-    Nothing is trained when the best model knows the current data.
+    Nothing is trained when the best model knows the current data. The embeddings come first: the
+    hybrid learns from them.
     """
     from recsys.data.versions import current_version
     from recsys.registry import Registry
 
-    # The run that is due covers the days until last night; this one takes all there is.
-    client.unpause("data_refresh")
-    run_job(client, "data_refresh", {})
     registry = Registry(settings)
     best = registry.current_best()
     version_id = current_version(settings).version_id
     if best is None or registry.get(best.model_id).data_version != version_id:
+        _run(client, "bert_embeddings")
         _run(client, "model_training")
     else:
         console.print(f"  model_training: {best.model_id} is trained on this data already")

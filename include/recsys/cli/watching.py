@@ -1,13 +1,17 @@
 """Commands that look back at runs and alerts, and repair the record of runs."""
 
 import json
+import os
 from typing import Annotated
 
 import typer
 
 from recsys.alerting import AlertManager, Severity
+from recsys.errors import InputError
 from recsys.settings import load_settings
 from recsys.tracking import PipelineTracker
+
+LONGEST_HOURS = 24 * 365
 
 alerts_app = typer.Typer(no_args_is_help=True, help="Try out and look back at alerts.")
 tracker_app = typer.Typer(no_args_is_help=True, help="Repair the record of runs.")
@@ -20,7 +24,11 @@ def try_out(
     ] = Severity.CRITICAL,
 ) -> None:
     """Send a test alert and print what became of it on each channel; 1 if any did not get it."""
-    manager = AlertManager(load_settings())
+    from recsys.orchestration.environment import read_env
+
+    settings = load_settings()
+    os.environ.update(read_env(settings))  # the channels' variables, as the stack has them
+    manager = AlertManager(settings)
     results = manager.deliver(manager.test_alert(severity))
     typer.echo(json.dumps(results, indent=2))
     if set(results.values()) != {"sent"}:
@@ -68,6 +76,8 @@ def cleanup(
     hours: Annotated[float, typer.Option(help="Close runs that are older than this.")] = 24,
 ) -> None:
     """Close runs that are recorded as running and whose process is long gone."""
+    if not 0 <= hours <= LONGEST_HOURS:
+        raise InputError(f"--hours: expected 0 to {LONGEST_HOURS}, got {hours}")
     closed = PipelineTracker(load_settings().pipeline_db).cleanup_stale_runs(hours)
     typer.echo(json.dumps({"closed": closed}))
 

@@ -1,6 +1,8 @@
 """Which files hold the shop's reviews and products, and what their columns are called."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from recsys import schema
 from recsys.config import ConfigModel, Document, load_config, read_mapping
 from recsys.data.config import DataConfig
 from recsys.errors import InputError, SourceError
-from recsys.publishing import write_json
+from recsys.publishing import write_json, write_text
 from recsys.schedule import TimeZone
 from recsys.settings import REPOSITORY, Settings
 
@@ -197,6 +199,21 @@ def select_source(
         {**chosen, "selected_at": datetime.now(UTC).isoformat()},
     )
     return found
+
+
+@contextmanager
+def selection_kept_on_failure(settings: Settings) -> Iterator[None]:
+    """Put the selection of before back when the block fails: the nightly refresh reads it."""
+    path = settings.home / "data" / SELECTION_NAME
+    before = path.read_text(encoding="utf-8") if path.exists() else None
+    try:
+        yield
+    except BaseException:
+        if before is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_text(path, before)
+        raise
 
 
 def _read_selection(settings: Settings) -> dict[str, Any]:

@@ -5,8 +5,9 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 from dotenv import dotenv_values
 
@@ -40,6 +41,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "AIRFLOW__API__SECRET_KEY": _token,
     "AIRFLOW__CORE__FERNET_KEY": _fernet_key,
 }
+DEFAULTS: Final[Mapping[str, str | None]] = {"RECSYS_AIRFLOW_USER": "admin"}
 
 
 def airflow_home(settings: Settings) -> Path:
@@ -48,8 +50,15 @@ def airflow_home(settings: Settings) -> Path:
 
 
 def read_env(settings: Settings) -> dict[str, str]:
-    """The variables of ``.env`` with the process environment over them; empty ones left out."""
-    stored = dotenv_values(settings.home / ENV_FILE)
+    """The variables of ``.env`` with the process environment over them; empty ones left out.
+
+    Values are taken as they stand: ``${`` may be part of a password.
+    """
+    path = settings.home / ENV_FILE
+    try:
+        stored = {**DEFAULTS, **dotenv_values(path, interpolate=False)}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
     merged = {**stored, **{name: os.environ[name] for name in stored if os.environ.get(name)}}
     return {name: value for name, value in merged.items() if value}
 
@@ -73,6 +82,8 @@ def stack_environment(settings: Settings) -> dict[str, str]:
     """The whole environment of a stack process: the caller's, ``.env``, and Airflow's settings."""
     env = read_env(settings)
     missing = sorted(name for name in GENERATED if name not in env)
+    if missing and not (settings.home / ENV_FILE).exists():
+        raise ConfigError(f"{settings.home}: nothing is set up here yet; run `make up` first")
     if missing:
         raise ConfigError(f"{settings.home / ENV_FILE}: no value for {', '.join(missing)}")
     home = airflow_home(settings)

@@ -1,0 +1,66 @@
+"""The command line as a person starts it, in a state root where nothing was set up yet."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from recsys.settings import REPOSITORY, Settings
+from tests.sinks import webhook_sink
+
+
+@pytest.fixture
+def recsys(settings: Settings):
+    """Runs ``python -m recsys`` with the words given: exit code, output and errors."""
+    settings.home.mkdir()
+    foreign = ("AIRFLOW", "RECSYS_", "SMTP_", "SLACK_", "ALERT_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    env |= {"RECSYS_HOME": str(settings.home), "PYTHONPATH": str(REPOSITORY / "include")}
+
+    def run(*words: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "recsys", *words], env=env, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+def test_the_test_alert_knows_the_channels_of_the_env_file(settings: Settings, recsys) -> None:
+    with webhook_sink() as slack:
+        (settings.home / ".env").write_text(f"SLACK_WEBHOOK_URL={slack.url}\n")
+        code, out, _ = recsys("alerts", "test")
+        assert len(slack.posts) == 1
+    assert json.loads(out) == {"log": "sent", "email": "not set up", "slack": "sent"}
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    "words", [("data-refresh",), ("model-deployment", "--rollback"), ("tracker", "reconcile")]
+)
+def test_before_the_first_start_a_command_says_so(recsys, words: tuple[str, ...]) -> None:
+    code, _, errors = recsys(*words)
+    assert code == 2
+    assert "nothing is set up here yet; run `make up` first" in errors
+    assert "Traceback" not in errors
+
+
+def test_the_status_tells_of_a_job_that_cannot_run(settings: Settings, recsys) -> None:
+    folder = settings.home / "config"
+    folder.mkdir()
+    (folder / "scheduler_config.json").write_text('{"jobs": {"data_refresh": {"cron": "never"}}}')
+    code, out, errors = recsys("scheduler", "status")
+    assert code == 1
+    assert "STOPPED" in out
+    assert "jobs.data_refresh.cron: expected a cron expression" in " ".join(errors.split())
+    _, out, _ = recsys("scheduler", "status", "--json")
+    assert len(json.loads(out)["problems"]) == 1
+
+
+@pytest.mark.parametrize("hours", ["nan", "inf", "-1", "1e12"])
+def test_a_nonsensical_age_is_refused_with_a_sentence(recsys, hours: str) -> None:
+    code, _, errors = recsys("tracker", "cleanup", "--hours", hours)
+    assert code == 2
+    assert "--hours: expected 0 to 8760" in errors
