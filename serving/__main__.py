@@ -7,7 +7,7 @@ import sys
 from recsys.config import ConfigError, load_config
 from recsys.settings import load_settings
 from serving.config import ServingConfig, read_environment
-from serving.workers.parent import Parent, PortInUseError
+from serving.parent import Parent, PortInUseError
 
 
 def main() -> int:

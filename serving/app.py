@@ -12,25 +12,16 @@ from threadpoolctl import threadpool_limits
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from recsys.config import load_config
+from recsys.request_log import RequestLog
 from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 from serving import problems, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
-from serving.coordination import LocalCoordinator, start_with_any
-from serving.engine import Engine
+from serving.engine import Engine, LocalCoordinator, start_with_any
 from serving.guard import Guard
 from serving.housekeeping import Housekeeping
-from serving.inbox import Inbox
-from serving.live import LiveEvents
-from serving.request_log import RequestLog
-from serving.routes import (
-    administration,
-    demo,
-    interactions,
-    operations,
-    products,
-    recommendations,
-)
+from serving.interactions import Intake, LiveEvents
+from serving.routes import administration, demo, interactions, lists, operations
 from serving.service import Service, WorkerPlace
 
 logger = logging.getLogger(__name__)
@@ -82,8 +73,9 @@ def create_app(
         description="Product recommendations for the shop.",
         lifespan=lifespan,
     )
-    app.include_router(recommendations.router)
-    for module in (products, interactions, operations, administration, demo):
+    app.include_router(lists.users)
+    app.include_router(lists.products)
+    for module in (interactions, operations, administration, demo):
         app.include_router(module.router)
     problems.install(app)
     if config.allowed_origins:
@@ -126,11 +118,10 @@ def open_service(
         slot=slot,
         counters=shared.Counters(memory, slot),
         live=live,
-        inbox=Inbox(settings, live),
+        intake=Intake(settings, live),
         requests=RequestLog(
             settings.service_db,
             settings.logs / "service" / "recommender.log",
             load_zone(settings),
-            config.request_log,
         ),
     )

@@ -5,15 +5,27 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from recsys.config import ConfigError
-from recsys.service_config import RequestLogConfig, ServingConfig
+from pydantic import Field
 
-__all__ = [
-    "RequestLogConfig",
-    "ServiceEnvironment",
-    "ServingConfig",
-    "read_environment",
-]
+from recsys.config import ConfigError, ConfigModel
+from recsys.request_log import RequestLogConfig
+
+
+class ServingConfig(ConfigModel):
+    """``config/serving.yaml``; every key is explained there."""
+
+    FILE = "serving.yaml"
+
+    workers: int = Field(default=1, ge=1, le=64)
+    max_topk: int = Field(default=100, ge=1, le=1000)
+    max_body_bytes: int = Field(default=1_000_000, ge=1000)
+    request_timeout_seconds: float = Field(default=15, gt=0)
+    requests_per_client_minute: int = Field(default=60_000, ge=0)
+    allowed_origins: tuple[str, ...] = ()
+    request_log: RequestLogConfig = RequestLogConfig()
+    personal_lists_seconds: float = Field(default=20, ge=0)
+    catalogue_check_seconds: float = Field(default=30, gt=0)
+    live_interaction_days: float = Field(default=30, gt=0)
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,43 @@
-"""How a model comes into service: in one process here, in all workers in `serving.workers`."""
+"""How a model comes into service everywhere, or nowhere: what a coordinator does, what parent and
+workers say to each other, and the note of what is served.
+
+Parent and workers send one JSON object a line over a socket pair.
+"""
 
 import asyncio
+import json
 import logging
-import time
+import socket
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from recsys.errors import InputError
+from recsys.publishing import write_json
 from recsys.settings import Settings
-from serving.engine import Engine, find_entry
-from serving.served_model import last_served, remember_served
 
 logger = logging.getLogger(__name__)
+
+RELOAD_SECONDS = 120.0
+"""That every worker has for loading a model and for taking it into service: a large catalogue with
+its index takes 15."""
+
+Message = dict[str, Any]
+
+# From the parent.
+LOAD = "load"  # model_id: load it, then say READY
+GO = "go"  # start to accept requests
+PREPARE = "prepare"  # model_id
+COMMIT = "commit"  # model_id, share: of the users, None for all
+END_CANARY = "end_canary"
+ABORT = "abort"
+ANSWER = "answer"  # request, and the outcome of a reload
+
+# From a worker.
+READY = "ready"  # model_id: loaded, waiting for GO
+PREPARED = "prepared"  # problem: None, or why not
+COMMITTED = "committed"
+RELOAD = "reload"  # request, model_id, share: somebody asked this worker for it
+ASK_END_CANARY = "ask_end_canary"  # request
 
 
 @dataclass(frozen=True)
@@ -39,52 +65,54 @@ class Coordinator(Protocol):
         """Serve the model in service to everybody again."""
 
 
-class LocalCoordinator:
-    """The coordinator of a service that is one process."""
+class Channel:
+    """One end of the conversation."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
-        self._settings = settings
-        self._engine = engine
-        self._reloading = asyncio.Lock()
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
 
-    async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
-        async with self._reloading:
-            started = time.monotonic()
-            previous = self._engine.model_id
-            try:
-                wanted = find_entry(self._settings, model_id).model_id
-                await asyncio.to_thread(self._engine.prepare, wanted)
-                if share is None:
-                    remember_served(self._settings, wanted)
-            except (InputError, OSError) as error:
-                raise ReloadError(str(error)) from error
-            except Exception as error:
-                logger.exception("Loading failed | model_id=%s", model_id)
-                raise ReloadError(f"loading failed with {type(error).__name__}") from error
-            if share is None:
-                self._engine.commit(wanted)
-            else:
-                self._engine.commit_canary(wanted, share)
-            return Reloaded(wanted, previous, 1, time.monotonic() - started)
+    @classmethod
+    async def over(cls, connection: socket.socket) -> "Channel":
+        """Take over one socket of a pair."""
+        connection.setblocking(False)
+        return cls(*await asyncio.open_unix_connection(sock=connection))
 
-    async def end_canary(self) -> None:
-        async with self._reloading:
-            self._engine.end_canary()
+    def send(self, kind: str, **values: Any) -> None:
+        """Send without waiting; to an end that is gone nothing happens."""
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps({"kind": kind, **values}).encode() + b"\n")
 
-
-def start_with_any(settings: Settings, engine: Engine) -> None:
-    """Serve the model that was served last, else the registry's current best, else none."""
-    wanted = [last_served(settings)]
-    try:
-        wanted.append(find_entry(settings, None).model_id)
-    except (InputError, OSError) as error:
-        logger.info("The registry offers no model | reason=%s", error)
-    for model_id in dict.fromkeys(model_id for model_id in wanted if model_id):
+    async def receive(self) -> Message | None:
+        """The next message, None when the other end is gone."""
         try:
-            engine.prepare(model_id)
-        except Exception:
-            # Any model is better than none: try the next one, whatever is wrong with this.
-            logger.exception("Cannot start with this model | model_id=%s", model_id)
-        else:
-            engine.commit(model_id)
-            return
+            line = await self._reader.readline()
+        except ConnectionError:
+            return None
+        if not line.endswith(b"\n"):
+            return None
+        message: Message = json.loads(line)
+        return message
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def remember_served(settings: Settings, model_id: str) -> None:
+    """Write down which model a service that starts later has to come up with."""
+    write_json(_note(settings), {"model_id": model_id})
+
+
+def last_served(settings: Settings) -> str | None:
+    """The model that was served last, None when there was none or the note is damaged."""
+    try:
+        content = json.loads(_note(settings).read_text(encoding="utf-8"))
+        return str(content["model_id"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("The note of the last served model is damaged | error=%r", error)
+        return None
+
+
+def _note(settings: Settings) -> Path:
+    return settings.artifacts / "served_model.json"

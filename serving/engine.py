@@ -1,20 +1,29 @@
 """The one place that knows which model is being served, and how another takes its place."""
 
+import asyncio
 import ctypes
 import gc
 import logging
 import threading
+import time
 import zlib
 from dataclasses import dataclass
 
+from recsys.errors import InputError
 from recsys.registry import Entry, Registry, RegistryError
+from recsys.request_log import recent_users
 from recsys.settings import Settings
 from serving.config import ServingConfig
-from serving.loading import load_snapshot, sources, with_current_catalogue
-from serving.snapshot import Snapshot
-from serving.warmup import recent_users, replay
+from serving.coordination import Reloaded, ReloadError, last_served, remember_served
+from serving.loading import load_snapshot, replay, sources, with_current_catalogue
+from serving.recommending import Snapshot
 
 logger = logging.getLogger(__name__)
+
+# Recent requests replayed on a new model before it counts as ready, and for how long at most: the
+# pages of its arrays are warm after some hundred, and a slow model must not hold a reload up.
+_WARMUP_REQUESTS = 200
+_WARMUP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,8 @@ class Engine:
         with self._preparing:
             folder = Registry(self._settings).folder(find_entry(self._settings, model_id))
             loaded = load_snapshot(self._settings, folder, model_id, self._config)
-            users = recent_users(self._settings.service_db, self._config.warmup_requests)
-            replay(loaded, users, self._config.warmup_seconds)
+            users = recent_users(self._settings.service_db, _WARMUP_REQUESTS)
+            replay(loaded, users, _WARMUP_SECONDS)
             settle_memory()
             self._prepared = loaded
 
@@ -150,3 +159,54 @@ def find_entry(settings: Settings, model_id: str | None) -> Entry:
     if best is None:
         raise RegistryError("the registry has selected no model yet; run model_training")
     return best
+
+
+class LocalCoordinator:
+    """The coordinator of a service that is one process."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._reloading = asyncio.Lock()
+
+    async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
+        async with self._reloading:
+            started = time.monotonic()
+            previous = self._engine.model_id
+            try:
+                wanted = find_entry(self._settings, model_id).model_id
+                await asyncio.to_thread(self._engine.prepare, wanted)
+                if share is None:
+                    remember_served(self._settings, wanted)
+            except (InputError, OSError) as error:
+                raise ReloadError(str(error)) from error
+            except Exception as error:
+                logger.exception("Loading failed | model_id=%s", model_id)
+                raise ReloadError(f"loading failed with {type(error).__name__}") from error
+            if share is None:
+                self._engine.commit(wanted)
+            else:
+                self._engine.commit_canary(wanted, share)
+            return Reloaded(wanted, previous, 1, time.monotonic() - started)
+
+    async def end_canary(self) -> None:
+        async with self._reloading:
+            self._engine.end_canary()
+
+
+def start_with_any(settings: Settings, engine: Engine) -> None:
+    """Serve the model that was served last, else the registry's current best, else none."""
+    wanted = [last_served(settings)]
+    try:
+        wanted.append(find_entry(settings, None).model_id)
+    except (InputError, OSError) as error:
+        logger.info("The registry offers no model | reason=%s", error)
+    for model_id in dict.fromkeys(model_id for model_id in wanted if model_id):
+        try:
+            engine.prepare(model_id)
+        except Exception:
+            # Any model is better than none: try the next one, whatever is wrong with this.
+            logger.exception("Cannot start with this model | model_id=%s", model_id)
+        else:
+            engine.commit(model_id)
+            return

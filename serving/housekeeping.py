@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from recsys.data.staging import hand_in_segments
+from recsys.request_log import RequestLog
 from recsys.settings import Settings
 from recsys.storage import open_store
-from serving.request_log import RequestLog
 from serving.service import Service
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from serving.request_log import LOGGED_ENDPOINTS, Answered
+from recsys.request_log import LOGGED_ENDPOINTS, Answered
 
 logger = logging.getLogger(__name__)
 

@@ -1,15 +1,23 @@
-"""Recommendations from a snapshot: pure functions, no network, no clock, no state."""
+"""Recommendations from a snapshot: pure functions, no network, no clock, no state.
 
+A snapshot is everything that one answer is made from, as one value that never changes. The engine
+holds one reference to it and a request takes that reference once, so an answer can never mix two
+models, and a swap is one assignment.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from recsys.arrays import Float32Array, Int32Array
+from recsys.arrays import BoolArray, Float32Array, Int32Array
+from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories
-from serving.live import LiveEvent
-from serving.ranking import Ranked, Wanted, top_items
-from serving.snapshot import ContentIndex, Snapshot
+from serving.catalogue import Catalogue
+from serving.interactions import LiveEvent
+from serving.nearest import NearestItems
+from serving.ranking import PersonalLists, Ranked, Wanted, top_items
 
 MODEL: Final = None
 CONTENT = "content"
@@ -25,6 +33,62 @@ _NOBODY = Histories(
     weight=np.zeros(0, dtype=np.float32),
     times=np.zeros(0, dtype=np.int64),
 )
+
+
+@dataclass(frozen=True)
+class ContentIndex:
+    """Text embeddings lined up with the columns of a model.
+
+    Attributes
+    ----------
+    vectors
+        ``(items, d)`` float32, normalised; zeros where a product has no embedding.
+    covered
+        ``(items,)`` has an embedding.
+    encode
+        From a text query to its ``(d,)`` vector.
+    """
+
+    vectors: Float32Array
+    covered: BoolArray
+    encode: Callable[[str], Float32Array]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model with all that belongs to it.
+
+    Attributes
+    ----------
+    position
+        Row of a known user in the artefact's histories, None for others.
+    inline
+        Scoring one user is quick enough to be done on the event loop.
+    loaded_at
+        Seconds since 1970.
+    nearest
+        Finds the best products of a very large catalogue without looking at all.
+    sources
+        Names of the catalogue's version and of the embedding set, to notice newer ones.
+    lists
+        What known users get as long as nothing new is known of them.
+    """
+
+    model_id: str
+    model_type: str
+    artifact: Artifact
+    position: Callable[[str], int | None]
+    catalogue: Catalogue
+    content: ContentIndex | None
+    loaded_at: float
+    nearest: NearestItems | None = None
+    sources: tuple[str, str | None] = ("", None)
+    lists: PersonalLists | None = None
+    inline: bool = True
+
+    @property
+    def popularity(self) -> Float32Array:
+        return self.artifact.popularity
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,10 @@ Id = Annotated[
     Field(description="An id as the shop writes it: a whole number or text."),
 ]
 
+# What one request is computed and answered in a second or two for.
+MAX_BATCH_USERS = 1000
+MAX_EVENTS = 1000
+
 EXAMPLE_USER = 18283
 EXAMPLE_PRODUCT = "422220087"
 
@@ -108,7 +112,7 @@ class BatchRequest(Filters):
         json_schema_extra={"examples": [{"user_ids": [EXAMPLE_USER, "guest-7"], "topk": 3}]}
     )
 
-    user_ids: list[Id] = Field(min_length=1, max_length=10_000)
+    user_ids: list[Id] = Field(min_length=1, max_length=MAX_BATCH_USERS)
     topk: int = Field(default=10, ge=1, le=1000)
     exclude_seen: bool = True
     exclude: list[Id] = Field(default_factory=list, max_length=1000)
@@ -204,7 +208,7 @@ class InteractionsRequest(_Request):
         }
     )
 
-    events: list[Interaction] = Field(min_length=1, max_length=10_000)
+    events: list[Interaction] = Field(min_length=1, max_length=MAX_EVENTS)
 
 
 class InteractionsResponse(_Answer):

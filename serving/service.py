@@ -5,15 +5,19 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Annotated, Any, Self, TypeVar
 
+from fastapi import Depends, Request
+
+from recsys.request_log import Answered, RequestLog
 from recsys.settings import Settings
 from serving.config import ServiceEnvironment, ServingConfig
 from serving.coordination import Coordinator
 from serving.engine import Engine
-from serving.inbox import Inbox
-from serving.live import LiveEvents
-from serving.request_log import RequestLog
+from serving.interactions import Intake, LiveEvents
+from serving.problems import ProblemError
+from serving.recommending import Recommended, Snapshot
 from serving.shared import Counters
 
 SLOW_THREADS = 2
@@ -33,7 +37,7 @@ class Service:
     slot: int
     counters: Counters
     live: LiveEvents
-    inbox: Inbox
+    intake: Intake
     requests: RequestLog
     started_at: float = field(default_factory=time.time)
     slow: ThreadPoolExecutor = field(
@@ -51,6 +55,95 @@ class Service:
         self.slow.shutdown(wait=True, cancel_futures=True)
         self.requests.close()
         self.live.close()
+
+
+def service_of(request: Request) -> Service:
+    """The service that `request` came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+async def _service_of(request: Request) -> Service:
+    # Not awaited for anything: FastAPI would send a plain function to a thread.
+    return service_of(request)
+
+
+Running = Annotated[Service, Depends(_service_of)]
+"""The service, as a parameter of a route."""
+
+
+def serving_snapshot(service: Service, user_id: object = None) -> Snapshot:
+    """The snapshot in service (for this user, if given). Raises a 503 problem if there is none."""
+    engine = service.engine
+    snapshot = engine.snapshot if user_id is None else engine.for_user(str(user_id))
+    if snapshot is None:
+        raise ProblemError(
+            503, "No model is being served yet: train one, then deploy it.", {"Retry-After": "60"}
+        )
+    return snapshot
+
+
+@dataclass(slots=True)
+class Note:
+    """One request on its way to the request log, with its error if the block ends with one.
+
+    `latency_ms` is there when the block is left.
+    """
+
+    service: Service
+    endpoint: str
+    user_id: object
+    topk: int | None
+    made: Recommended | None = None
+    model_id: str | None = None
+    latency_ms: float = 0.0
+    _started: float = 0.0
+
+    def of(self, snapshot: Snapshot) -> Snapshot:
+        """Remember which model answers."""
+        self.model_id = snapshot.model_id
+        return snapshot
+
+    def __enter__(self) -> Self:
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: object, fault: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.latency_ms = (time.perf_counter() - self._started) * 1000
+        made, user_id = self.made, self.user_id
+        method = made.fallback_method if made else None
+        status, error = (200, None) if fault is None else _outcome(fault)
+        self.service.requests.add(
+            Answered(
+                time.time(),
+                self.endpoint,
+                None if user_id is None else str(user_id),
+                self.topk,
+                round(self.latency_ms, 3),
+                None if made is None else method is not None,
+                method,
+                error,
+                self.model_id,
+                status,
+            )
+        )
+
+
+def noted(
+    service: Service, endpoint: str, *, user_id: object = None, topk: int | None = None
+) -> Note:
+    """Log the request that is answered in the ``with`` block."""
+    return Note(service, endpoint, user_id, topk)
+
+
+def _outcome(fault: BaseException) -> tuple[int, str]:
+    """Status of the answer to a request that ended with `fault`, and what the log says of it."""
+    if isinstance(fault, ProblemError):
+        return fault.status, fault.detail
+    # A cancelled request is one that took too long: the guard answers it.
+    return 503 if isinstance(fault, asyncio.CancelledError) else 500, type(fault).__name__
 
 
 @dataclass(frozen=True)

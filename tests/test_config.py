@@ -17,12 +17,12 @@ from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.health.config import HealthConfig
 from recsys.health.traffic import service_metrics
 from recsys.schedule import SchedulerConfig
-from recsys.service_config import ServingConfig
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.session import SparkConfig
 from recsys.storage.opening import StorageConfig
 from recsys.training.config import TrainingConfig
 from recsys.upkeep.config import MaintenanceConfig
+from serving.config import ServingConfig
 
 MODELS = (
     AlertsConfig,

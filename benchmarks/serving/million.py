@@ -30,8 +30,7 @@ from recsys.models.base import Histories
 from serving.config import ServingConfig
 from serving.loading import load_snapshot
 from serving.ranking import Wanted
-from serving.recommending import recommend
-from serving.snapshot import Snapshot
+from serving.recommending import Snapshot, recommend
 
 FACTORS, TOPK, PURCHASES = 128, 10, 5
 _KIND_PRODUCTS, _TASTES = 250, 64
@@ -55,9 +54,7 @@ def measure(vectors: str, items: int, queries: int) -> None:
     model = Als(AlsParameters(factors=FACTORS, starts=1))
     # A fitted model without the hours of fitting it.
     model._set(factors)
-    settings = fresh_home(
-        f"million_{vectors}", "personal_lists_seconds: 0\nindex_min_items: 1000\n"
-    )
+    settings = fresh_home(f"million_{vectors}", "personal_lists_seconds: 0\n")
     path = add_model(settings, model, histories, items, "als_bench")
     del model, factors
 

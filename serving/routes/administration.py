@@ -1,11 +1,14 @@
 """What only the bearer of the admin token may do."""
 
+import hmac
 import sqlite3
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from recsys.request_log import read_traffic_by_model
 from serving.coordination import ReloadError
 from serving.problems import ProblemError, documented
 from serving.schemas import (
@@ -15,9 +18,31 @@ from serving.schemas import (
     ReloadRequest,
     ReloadResponse,
 )
-from serving.security import require_admin
-from serving.service import Service
-from serving.stats import read_traffic_by_model
+from serving.service import Running
+
+_bearer = HTTPBearer(
+    auto_error=False, description="The token in RECSYS_ADMIN_TOKEN of the service."
+)
+
+
+async def require_admin(
+    service: Running,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> None:
+    """The dependency of every admin route: lets the bearer of the admin token pass."""
+    token = service.environment.admin_token
+    if token is None:
+        raise ProblemError(
+            403, "Administration is switched off: the service was started without an admin token."
+        )
+    offered = credentials.credentials if credentials else ""
+    if not hmac.compare_digest(offered.encode(), token.encode()):
+        raise ProblemError(
+            401,
+            "This needs the admin token as a bearer token.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
 
 # The dependency stands on the router, so that no route can be added without it.
 router = APIRouter(tags=["administration"], dependencies=[Depends(require_admin)])
@@ -29,16 +54,14 @@ router = APIRouter(tags=["administration"], dependencies=[Depends(require_admin)
     responses=documented(400, 401, 403, 409, 413, 422, 429, 503),
     summary="Serve another model",
 )
-async def reload_model(request: Request, body: ReloadRequest | None = None) -> ReloadResponse:
+async def reload_model(service: Running, body: ReloadRequest | None = None) -> ReloadResponse:
     """Loads, checks and tries the model in every worker, then swaps it in everywhere.
 
     Answers when all workers serve it. If it cannot be loaded by all, none serves it, everything
     stays as it was, and the answer is a 409 that says why.
     """
     try:
-        reloaded = await request.app.state.service.coordinator.reload(
-            body.model_id if body else None
-        )
+        reloaded = await service.coordinator.reload(body.model_id if body else None)
     except ReloadError as error:
         raise ProblemError(409, f"The model was not taken into service: {error}") from error
     return ReloadResponse(**asdict(reloaded))
@@ -50,12 +73,12 @@ async def reload_model(request: Request, body: ReloadRequest | None = None) -> R
     responses=documented(400, 401, 403, 409, 413, 422, 429, 503),
     summary="Try a model on a share of the users",
 )
-async def start_canary(request: Request, body: CanaryRequest) -> ReloadResponse:
+async def start_canary(service: Running, body: CanaryRequest) -> ReloadResponse:
     """The model answers `/recommend` for a fixed share of the users, in every worker, beside the
     model in service; `/reload_model` or a DELETE ends it. Workers that start meanwhile do not
     take part."""
     try:
-        started = await request.app.state.service.coordinator.reload(body.model_id, body.share)
+        started = await service.coordinator.reload(body.model_id, body.share)
     except ReloadError as error:
         raise ProblemError(409, f"The canary was not started: {error}") from error
     return ReloadResponse(**asdict(started))
@@ -67,9 +90,9 @@ async def start_canary(request: Request, body: CanaryRequest) -> ReloadResponse:
     responses=documented(401, 403, 429, 503),
     summary="End the canary",
 )
-async def end_canary(request: Request) -> Response:
+async def end_canary(service: Running) -> Response:
     """Everybody gets the model in service again. Not an error when there is no canary."""
-    await request.app.state.service.coordinator.end_canary()
+    await service.coordinator.end_canary()
     return Response(status_code=204)
 
 
@@ -80,10 +103,9 @@ async def end_canary(request: Request) -> Response:
     summary="How the canary does",
 )
 async def canary_report(
-    request: Request, minutes: Annotated[float, Query(gt=0, le=1440)] = 10
+    service: Running, minutes: Annotated[float, Query(gt=0, le=1440)] = 10
 ) -> CanaryReport:
     """Errors, fallbacks and latency of `/recommend` by model, over the last `minutes`."""
-    service: Service = request.app.state.service
     try:
         models = await service.compute(
             False, read_traffic_by_model, service.settings.service_db, minutes

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from serving.answering import serving_snapshot
 from serving.problems import documented
-from serving.snapshot import Snapshot
+from serving.recommending import Snapshot
+from serving.service import Running, serving_snapshot
 
 router = APIRouter(prefix="/demo", tags=["demo"])
 
@@ -51,9 +51,9 @@ async def style() -> Response:
 
 
 @router.get("/examples", responses=documented(429, 503), summary="What to try on the demo page")
-async def examples(request: Request) -> Examples:
+async def examples(service: Running) -> Examples:
     """A few known customers, a stranger, and the most popular products."""
-    snapshot: Snapshot = serving_snapshot(request.app.state.service)
+    snapshot: Snapshot = serving_snapshot(service)
     known = snapshot.artifact.manifest.get("sample_users") or []
     users = [Example(id=str(user), name=f"Khách {user}") for user in known[:_EXAMPLES]]
     users.append(Example(id="khach-moi", name="Khách mới"))

@@ -3,14 +3,13 @@
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
 from recsys.errors import InputError
-from serving.answering import noted
-from serving.inbox import Event
+from serving.interactions import Event
 from serving.problems import ProblemError, documented
 from serving.schemas import Interaction, InteractionsRequest, InteractionsResponse
-from serving.service import Service
+from serving.service import Running, noted
 
 router = APIRouter(tags=["interactions"])
 
@@ -25,7 +24,7 @@ _FIRST_DAY = datetime(1970, 1, 2, tzinfo=UTC)
     summary="Purchases and reviews",
 )
 async def interactions(
-    body: InteractionsRequest | Interaction, request: Request
+    body: InteractionsRequest | Interaction, service: Running
 ) -> InteractionsResponse:
     """Takes one interaction, or many as `events`. 200 means that they are on the disk: the next
     data refresh counts each event id once, however often it was sent. They count in the user's
@@ -33,16 +32,12 @@ async def interactions(
 
     After any other answer nothing is promised: send the same events again.
     """
-    service: Service = request.app.state.service
     events = body.events if isinstance(body, InteractionsRequest) else [body]
     with noted(service, "interactions"):
-        most = service.config.max_events
-        if len(events) > most:
-            raise ProblemError(422, f"events: at most {most} are allowed, not {len(events)}.")
         now = datetime.now(UTC)
         checked = [_event(number, event, now) for number, event in enumerate(events)]
         try:
-            await service.inbox.store(checked)
+            await service.intake.store(checked)
         except (OSError, sqlite3.Error, InputError) as error:
             raise ProblemError(
                 503, "The interactions could not be stored; send them again.", {"Retry-After": "5"}

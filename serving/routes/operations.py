@@ -4,21 +4,28 @@ import asyncio
 import logging
 import sqlite3
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
 from recsys.models.storage import ArtifactError
-from serving.answering import serving_snapshot
-from serving.exposition import exposition
+from recsys.request_log import read_stats
 from serving.loading import try_out
 from serving.problems import ProblemError, documented
+from serving.recommending import Snapshot
 from serving.schemas import Health, ModelInfo, Stats
-from serving.service import Service
-from serving.snapshot import Snapshot
-from serving.stats import read_stats
+from serving.service import Running, Service, serving_snapshot
+from serving.shared import BUCKETS_MS, ENDPOINTS, STATUS_CLASSES
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +38,11 @@ router = APIRouter(tags=["operations"])
     responses={503: {"model": Health, "description": "Recommendations do not work."}},
     summary="Do recommendations work?",
 )
-async def health(request: Request, response: Response) -> Health:
+async def health(service: Running, response: Response) -> Health:
     """Tries a few recommendations: 200 and `healthy` mean that they work, 503 that they do not.
 
     `no_model`: nothing is deployed yet. `failing`: the served model gives no sound answer.
     """
-    service: Service = request.app.state.service
     snapshot = service.engine.snapshot
     status, detail = await asyncio.to_thread(_examine, snapshot)
     if status != "healthy":
@@ -56,9 +62,9 @@ async def health(request: Request, response: Response) -> Health:
     responses=documented(429, 503),
     summary="The model in service",
 )
-async def model_info(request: Request) -> ModelInfo:
+async def model_info(service: Running) -> ModelInfo:
     """What is known of the model that makes the answers."""
-    snapshot = serving_snapshot(request.app.state.service)
+    snapshot = serving_snapshot(service)
     manifest = snapshot.artifact.manifest
     return ModelInfo(
         model_id=snapshot.model_id,
@@ -82,9 +88,8 @@ async def model_info(request: Request) -> ModelInfo:
     responses=documented(429, 503),
     summary="Traffic of the last day",
 )
-async def stats(request: Request) -> Stats:
+async def stats(service: Running) -> Stats:
     """Counts, rates and latencies from the request log, over all workers."""
-    service: Service = request.app.state.service
     try:
         found = await service.compute(False, read_stats, service.settings.service_db)
     except sqlite3.Error as error:
@@ -104,9 +109,9 @@ async def stats(request: Request) -> Stats:
     responses=documented(429, 503),
     summary="Metrics for Prometheus",
 )
-async def metrics(request: Request) -> Response:
+async def metrics(service: Running) -> Response:
     """Counters of all workers since the service started, in Prometheus' text format."""
-    return Response(exposition(request.app.state.service), media_type=CONTENT_TYPE_LATEST)
+    return Response(exposition(service), media_type=CONTENT_TYPE_LATEST)
 
 
 def _examine(snapshot: Snapshot | None) -> tuple[str, str]:
@@ -120,3 +125,50 @@ def _examine(snapshot: Snapshot | None) -> tuple[str, str]:
         logger.exception("A trial recommendation failed | model_id=%s", snapshot.model_id)
         return "failing", f"A trial recommendation failed with {type(error).__name__}."
     return "healthy", f"Trial recommendations take {milliseconds:.2f} ms."
+
+
+class _ServiceCollector(Collector):
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "recsys_requests", "Answered requests.", labels=["endpoint", "status"]
+        )
+        latency = HistogramMetricFamily(
+            "recsys_request_seconds", "Time to answer.", labels=["endpoint"]
+        )
+        for path in ENDPOINTS:
+            classes, buckets, total_ms = self._service.counters.of(path)
+            for name, count in zip(STATUS_CLASSES, classes, strict=True):
+                if count:
+                    requests.add_metric([path, name], count)
+            bounds = [str(bound / 1000) for bound in BUCKETS_MS] + ["+Inf"]
+            cumulated = [sum(buckets[: number + 1]) for number in range(len(buckets))]
+            if cumulated[-1]:
+                pairs = list(zip(bounds, cumulated, strict=True))
+                latency.add_metric([path], pairs, total_ms / 1000)
+        yield requests
+        yield latency
+        yield from self._gauges()
+
+    def _gauges(self) -> Iterator[Metric]:
+        snapshot = self._service.engine.snapshot
+        model = GaugeMetricFamily("recsys_model", "The model in service.", labels=["model_id"])
+        if snapshot is not None:
+            model.add_metric([snapshot.model_id], 1)
+        yield model
+        log = self._service.requests
+        yield GaugeMetricFamily(
+            "recsys_log_rows_waiting", "Rows that this worker has yet to write.", log.pending
+        )
+        yield CounterMetricFamily(
+            "recsys_log_rows_dropped", "Rows that this worker could not keep.", log.dropped
+        )
+
+
+def exposition(service: Service) -> bytes:
+    """The metrics page."""
+    registry = CollectorRegistry()
+    registry.register(_ServiceCollector(service))
+    return generate_latest(registry)

@@ -208,23 +208,18 @@ def publish_products(settings: Settings, unavailable: list[int]) -> None:
     settings.processed.symlink_to("versions/v_newer")
 
 
-def test_old_rows_and_old_events_are_removed(settings: Settings):
+def test_old_events_are_removed(settings: Settings):
     add_model(settings, "als_1")
     with TestClient(create_app(settings, ServiceEnvironment())) as client:
         client.post("/recommend", json={"user_id": 1})
         client.post("/interactions", json=event(1))
     long_ago = time.time() - 400 * 86_400
-    with sqlite3.connect(settings.service_db) as database:
-        database.execute("UPDATE requests SET timestamp = '2020-01-01 00:00:00.000'")
     with sqlite3.connect(settings.home / "data" / "live_events.db") as database:
         database.execute("UPDATE events SET received = ?", (long_ago,))
     with TestClient(create_app(settings, ServiceEnvironment())) as client:
         service = client.app.state.service
         service.live.prune()
         assert service.live.of("0") == ()
-        service.requests._prune()
-        count = sqlite3.connect(settings.service_db).execute("SELECT count(*) FROM requests")
-        assert count.fetchone()[0] == 0
 
 
 def test_scores_are_finite_and_descend(shared_client: TestClient):

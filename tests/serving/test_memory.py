@@ -71,7 +71,7 @@ def test_no_request_and_no_reload_brings_heavy_libraries_into_a_worker(
 def test_what_a_worker_does_now_and_then_needs_no_heavy_libraries():
     """Its alerts and its watch on the health reports, which come every five minutes."""
     program = (
-        "import sys, serving.workers.worker\n"
+        "import sys, serving.worker\n"
         "from recsys.alerting import AlertManager\n"
         "from recsys.health.watch import watch_reports\n"
         f"print(*{HEAVY!r} & set(sys.modules))"

@@ -10,6 +10,7 @@ from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories
 from recsys.models.storage import ArtifactError
 from recsys.settings import Settings
+from serving import loading
 from serving.catalogue import build_catalogue
 from serving.config import ServingConfig
 from serving.loading import load_snapshot
@@ -131,8 +132,9 @@ def test_vectors_of_an_odd_length_can_be_indexed(tmp_path, columns):
 
 @pytest.mark.parametrize(("least", "indexed"), [(ITEMS, True), (ITEMS + 1, False)])
 def test_the_number_of_products_decides_whether_a_loaded_model_has_an_index(
-    large, settings: Settings, least: int, indexed: bool
+    large, settings: Settings, monkeypatch: pytest.MonkeyPatch, least: int, indexed: bool
 ):
+    monkeypatch.setattr(loading, "INDEX_MIN_ITEMS", least)
     model, histories = large
     ids = [f"p{item}" for item in range(ITEMS)]
     path = save_artifact(
@@ -145,7 +147,7 @@ def test_the_number_of_products_decides_whether_a_loaded_model_has_an_index(
         products=pd.DataFrame({"product_id": ids}),
         manifest={"model_id": "als_1", "data_version": "v1"},
     )
-    snapshot = load_snapshot(settings, path, "als_1", ServingConfig(index_min_items=least))
+    snapshot = load_snapshot(settings, path, "als_1", ServingConfig())
     assert (snapshot.nearest is not None) == indexed
     assert (snapshot.lists is None) == indexed
     assert (settings.artifacts / "indexes" / "als_1.faiss").exists() == indexed

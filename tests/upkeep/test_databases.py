@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from recsys.database import connect, transaction
+from recsys.request_log import prepare
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from recsys.upkeep import job
-from serving.request_log import _SCHEMA
 
 NOW = datetime.now(UTC)
 
@@ -17,7 +17,7 @@ NOW = datetime.now(UTC)
 @pytest.fixture
 def requests_of_two_months(settings):
     with contextlib.closing(connect(settings.service_db)) as connection:
-        connection.executescript(_SCHEMA)
+        prepare(connection)
         times = [NOW - timedelta(minutes=10 * number) for number in range(60 * 144)]
         rows = [(moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],) for moment in times]
         with transaction(connection):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from recsys import request_log
 from recsys.database import connect, transaction
 from recsys.settings import Settings
 from recsys.upkeep.removal import Removal
@@ -14,7 +15,6 @@ from recsys.upkeep.removal import Removal
 # Rewriting a database locks its writers out for a moment: only when it shrinks by this share.
 _WORTH_A_REWRITE: Final = 0.25
 _TABLE: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
-_OLD_REQUESTS: Final = ("requests", "timestamp < ?")
 _OLD_RUNS: Final = ("pipeline_runs", "status <> 'running' AND started_at < ?")
 
 
@@ -24,9 +24,9 @@ def remove_old_rows(
     """Remove rows of the request log and of the record of runs by age; running ones stay."""
     removal.require_inside(settings.service_db, settings.pipeline_db)
     now = datetime.now(UTC)
-    # Each table's text format of times, so that text order is time order.
-    oldest = (now - timedelta(days=request_days)).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    _clean(settings.service_db, "request log", _OLD_REQUESTS, (oldest,), removal)
+    condition, values = request_log.rows_before(now - timedelta(days=request_days))
+    _clean(settings.service_db, "request log", (request_log.TABLE, condition), values, removal)
+    # The table's text format of times, so that text order is time order.
     oldest = (now - timedelta(days=run_days)).isoformat(timespec="microseconds")
     _clean(settings.pipeline_db, "run records", _OLD_RUNS, (oldest,), removal)
 

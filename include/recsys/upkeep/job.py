@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from recsys import request_log
 from recsys.config import load_config
 from recsys.data.config import DataConfig
 from recsys.health.config import HealthConfig
 from recsys.orchestration.environment import airflow_home
-from recsys.service_config import ServingConfig
 from recsys.settings import Settings
 from recsys.upkeep.airflow_records import clean_airflow_records
 from recsys.upkeep.config import MaintenanceConfig
@@ -44,7 +44,7 @@ def clean_records(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     health_days = load_config(settings, HealthConfig).reports.keep_days
     remove_old_reports(settings, config, health_days, removal)
     remove_old_logs(settings, airflow_home(settings) / "logs", config, removal)
-    request_days = load_config(settings, ServingConfig).request_log.retention_days
+    request_days = request_log.load_retention(settings).retention_days
     remove_old_rows(settings, request_days, config.keep_run_days, removal)
     return removal.summary()
 

@@ -1,4 +1,4 @@
-"""One worker process: ``python -m serving.workers.worker SLOT LISTENING CONTROL MEMORY``.
+"""One worker process: ``python -m serving.worker SLOT LISTENING CONTROL MEMORY``.
 
 The last three are file descriptors that the parent hands down.
 """
@@ -17,13 +17,12 @@ import uvicorn
 
 from recsys.errors import InputError
 from recsys.settings import Settings, load_settings
+from serving import coordination
 from serving.app import create_app
 from serving.config import read_environment
-from serving.coordination import Reloaded, ReloadError, start_with_any
-from serving.engine import Engine, find_entry
+from serving.coordination import Channel, Message, Reloaded, ReloadError
+from serving.engine import Engine, find_entry, start_with_any
 from serving.service import Service, WorkerPlace
-from serving.workers import channel as messages
-from serving.workers.channel import Channel, Message
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +52,12 @@ class ParentLink:
         self._engine = service.engine
         self._channel = await Channel.over(self._connection)
         while (message := await self._channel.receive()) is not None:
-            if message["kind"] == messages.LOAD:
+            if message["kind"] == coordination.LOAD:
                 problem = await asyncio.to_thread(self._load, message)
-                self._channel.send(messages.READY, model_id=self._engine.model_id, problem=problem)
-            elif message["kind"] == messages.GO:
+                self._channel.send(
+                    coordination.READY, model_id=self._engine.model_id, problem=problem
+                )
+            elif message["kind"] == coordination.GO:
                 self._listening = asyncio.create_task(self._listen())
                 return
         raise ConnectionError("the parent is gone")
@@ -66,7 +67,7 @@ class ParentLink:
             wanted = await asyncio.to_thread(find_entry, self._settings, model_id)
         except (InputError, OSError) as error:
             raise ReloadError(str(error)) from error
-        outcome = await self._ask(messages.RELOAD, model_id=wanted.model_id, share=share)
+        outcome = await self._ask(coordination.RELOAD, model_id=wanted.model_id, share=share)
         if outcome["problem"]:
             raise ReloadError(outcome["problem"])
         return Reloaded(
@@ -77,7 +78,7 @@ class ParentLink:
         )
 
     async def end_canary(self) -> None:
-        await self._ask(messages.ASK_END_CANARY)
+        await self._ask(coordination.ASK_END_CANARY)
 
     async def _ask(self, kind: str, **values: Any) -> Message:
         """Ask the parent, and wait for its answer."""
@@ -113,7 +114,7 @@ class ParentLink:
     async def _listen(self) -> None:
         while (message := await self._channel.receive()) is not None:
             kind = message["kind"]
-            if kind == messages.PREPARE:
+            if kind == coordination.PREPARE:
                 task = asyncio.create_task(self._prepare(message["model_id"]))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -126,17 +127,17 @@ class ParentLink:
             self.server.should_exit = True
 
     def _obey(self, kind: str, message: Message) -> None:
-        if kind == messages.COMMIT:
+        if kind == coordination.COMMIT:
             if message["share"] is None:
                 self._engine.commit(message["model_id"])
             else:
                 self._engine.commit_canary(message["model_id"], message["share"])
-            self._channel.send(messages.COMMITTED)
-        elif kind == messages.END_CANARY:
+            self._channel.send(coordination.COMMITTED)
+        elif kind == coordination.END_CANARY:
             self._engine.end_canary()
-        elif kind == messages.ABORT:
+        elif kind == coordination.ABORT:
             self._engine.abort()
-        elif kind == messages.ANSWER and message["request"] in self._requests:
+        elif kind == coordination.ANSWER and message["request"] in self._requests:
             self._requests[message["request"]].set_result(message)
 
     async def _prepare(self, model_id: str) -> None:
@@ -148,7 +149,7 @@ class ParentLink:
         except Exception as error:
             logger.exception("Loading failed | model_id=%s", model_id)
             problem = f"loading {model_id} failed with {type(error).__name__}: {error}"
-        self._channel.send(messages.PREPARED, problem=problem)
+        self._channel.send(coordination.PREPARED, problem=problem)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,18 +1,27 @@
-"""Interactions that were sent to the service and that no model knows yet.
+"""Interactions sent to the service: on their way to the disk, and until a model knows them.
 
-The staging area is their durable home, and the next data refresh takes them from there. This
-store is the service's own view of them, in SQLite, so that they count at once in every worker
-process and after a restart.
+The staging area is their durable home, and the next data refresh takes them from there. The
+service's own view of them is a SQLite database, so that they count at once in every worker process
+and after a restart.
 """
 
+import asyncio
+import logging
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from recsys.data.staging import append_events
 from recsys.database import connect, transaction
+from recsys.settings import Settings
 from serving.shared import ChangeSign
+
+logger = logging.getLogger(__name__)
+
+Event = dict[str, Any]
+"""``event_id, user_id, product_id, rating, timestamp`` (aware), ``comment``."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -107,3 +116,53 @@ class LiveEvents:
         with self._writing, self._reading:
             self._writer.close()
             self._reader.close()
+
+
+class Intake:
+    """Stores events durably. One write to the disk serves all requests that wait for it."""
+
+    def __init__(self, settings: Settings, live: LiveEvents) -> None:
+        self._settings = settings
+        self._live = live
+        self._waiting: list[tuple[list[Event], asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def store(self, events: list[Event]) -> None:
+        """Returns when the events survive a power cut. Raises `OSError` if they may not."""
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((events, stored))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_all())
+        await stored
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            events = [event for some, _ in group for event in some]
+            failure: Exception | None = None
+            try:
+                await asyncio.to_thread(self._write, events)
+            except Exception as error:
+                # Whoever waits gets it: nothing of the group is acknowledged.
+                logger.exception("Interactions could not be stored | events=%d", len(events))
+                failure = error
+            for _, stored in group:
+                if stored.done():
+                    continue
+                if failure is None:
+                    stored.set_result(None)
+                else:
+                    stored.set_exception(failure)
+
+    def _write(self, events: list[Event]) -> None:
+        append_events(self._settings, events)
+        self._live.add(
+            (
+                event["event_id"],
+                event["user_id"],
+                event["product_id"],
+                event["rating"],
+                int(event["timestamp"].timestamp()),
+            )
+            for event in events
+        )

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys.settings import Settings
-from serving import shared
+from serving import coordination, shared
 from serving.config import ServiceEnvironment, ServingConfig
-from serving.served_model import remember_served
-from serving.workers import channel as messages
-from serving.workers.channel import Channel, Message
+from serving.coordination import Channel, Message, remember_served
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +115,7 @@ class Parent:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "serving.workers.worker",
+                "serving.worker",
                 str(slot),
                 str(listening.fileno()),
                 str(theirs.fileno()),
@@ -137,10 +135,10 @@ class Parent:
         """
         async with self._deciding:
             alone = not any(other.ready for other in self._workers.values())
-            loaded = worker.expect(messages.READY)
-            worker.channel.send(messages.LOAD, model_id=self._model_id, choose=alone)
+            loaded = worker.expect(coordination.READY)
+            worker.channel.send(coordination.LOAD, model_id=self._model_id, choose=alone)
             try:
-                message = await asyncio.wait_for(loaded, self._config.reload_timeout_seconds)
+                message = await asyncio.wait_for(loaded, coordination.RELOAD_SECONDS)
             except ConnectionError:
                 return
             except TimeoutError:
@@ -153,12 +151,12 @@ class Parent:
                 return
             self._model_id = message["model_id"]
             worker.ready = True
-            worker.channel.send(messages.GO)
+            worker.channel.send(coordination.GO)
             logger.info("%s joined | model_id=%s", worker.name, self._model_id)
 
     async def _listen_to(self, worker: Worker) -> None:
         while (message := await worker.channel.receive()) is not None:
-            if message["kind"] in (messages.RELOAD, messages.ASK_END_CANARY):
+            if message["kind"] in (coordination.RELOAD, coordination.ASK_END_CANARY):
                 self._spawn(self._answer(worker, message))
                 continue
             future = worker.waiting.pop(message["kind"], None)
@@ -176,13 +174,13 @@ class Parent:
         async with self._deciding:
             started, previous = time.monotonic(), self._model_id
             workers = [worker for worker in self._workers.values() if worker.ready]
-            if message["kind"] == messages.RELOAD:
+            if message["kind"] == coordination.RELOAD:
                 problem = await self._swap(workers, message["model_id"], message["share"])
             else:
                 for worker in workers:
-                    worker.channel.send(messages.END_CANARY)
+                    worker.channel.send(coordination.END_CANARY)
         asked.channel.send(
-            messages.ANSWER,
+            coordination.ANSWER,
             request=message["request"],
             problem=problem,
             previous_model_id=previous,
@@ -201,7 +199,7 @@ class Parent:
                 problems = [f"the decision could not be written down: {error}"]
         if problems:
             for worker in workers:
-                worker.channel.send(messages.ABORT)
+                worker.channel.send(coordination.ABORT)
             logger.error("Reload refused | model_id=%s, %s", model_id, "; ".join(problems))
             return "; ".join(problems)
         if share is None:
@@ -211,10 +209,10 @@ class Parent:
         return None
 
     async def _prepare(self, workers: list[Worker], model_id: str) -> list[str]:
-        prepared = [worker.expect(messages.PREPARED) for worker in workers]
+        prepared = [worker.expect(coordination.PREPARED) for worker in workers]
         for worker in workers:
-            worker.channel.send(messages.PREPARE, model_id=model_id)
-        await asyncio.wait(prepared, timeout=self._config.reload_timeout_seconds)
+            worker.channel.send(coordination.PREPARE, model_id=model_id)
+        await asyncio.wait(prepared, timeout=coordination.RELOAD_SECONDS)
         problems = {
             self._problem(worker, future) for worker, future in zip(workers, prepared, strict=True)
         }
@@ -225,7 +223,7 @@ class Parent:
             future.cancel()
             return (
                 f"{worker.name} did not load the model within "
-                f"{self._config.reload_timeout_seconds:g} seconds"
+                f"{coordination.RELOAD_SECONDS:g} seconds"
             )
         if future.exception() is not None:
             return f"{worker.name} died while it loaded the model"
@@ -234,9 +232,9 @@ class Parent:
 
     async def _commit(self, workers: list[Worker], model_id: str, share: float | None) -> None:
         """Swap in all workers. One that does not answer is replaced by one that will."""
-        committed = [worker.expect(messages.COMMITTED) for worker in workers]
+        committed = [worker.expect(coordination.COMMITTED) for worker in workers]
         for worker in workers:
-            worker.channel.send(messages.COMMIT, model_id=model_id, share=share)
+            worker.channel.send(coordination.COMMIT, model_id=model_id, share=share)
         await asyncio.wait(committed, timeout=_ACCEPTED_SECONDS)
         for worker, future in zip(workers, committed, strict=True):
             if not future.done() or future.exception() is not None:

@@ -24,7 +24,7 @@ from recsys.settings import REPOSITORY, Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment, read_environment
 from serving.routes import administration
-from serving.security import require_admin
+from serving.routes.administration import require_admin
 from tests.serving.service_process import running_service
 from tests.serving.shops import add_model
 
@@ -253,7 +253,7 @@ def test_a_slow_answer_is_given_up(settings: Settings, monkeypatch: pytest.Monke
     add_model(settings, "als_1")
     with with_config(settings, "request_timeout_seconds: 0.2\n") as client:
         service = client.app.state.service
-        monkeypatch.setattr("serving.routes.recommendations._all_answers", lambda *_: time.sleep(1))
+        monkeypatch.setattr("serving.routes.lists._all_answers", lambda *_: time.sleep(1))
         answer = client.post("/batch_recommend", json={"user_ids": [1]})
         assert answer.status_code == 503
         assert "too long" in answer.json()["detail"]

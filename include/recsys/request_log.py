@@ -1,0 +1,418 @@
+"""The table of requests, ``logs/service_metrics.db``: what it is, who writes, what it tells, how
+long it is kept.
+
+The service writes (`RequestLog`), and the same as lines into its log; the service, the health check
+and the canary read; upkeep removes old rows (`rows_before`). A request only appends to a queue, a
+thread writes in batches. The queue is bounded: when the database cannot be written for long, the
+newest rows are dropped and counted.
+
+An error in the figures is a failure of the service: what a caller did wrong (status 4xx) is none.
+Rows of an earlier version have no status; there every error counts.
+"""
+
+import contextlib
+import functools
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from pydantic import Field
+
+from recsys.config import ConfigModel, read_document
+from recsys.database import connect, transaction
+from recsys.logs import LINE, file_logger
+from recsys.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LOGGER_NAME = "recommender"
+TABLE = "requests"
+LOGGED_ENDPOINTS = frozenset(
+    {"recommend", "batch_recommend", "similar_items", "search", "interactions"}
+)
+WINDOWS_MINUTES = (1, 60, 1440)
+
+# While rows are put into words the requests wait for the interpreter: few at a time.
+_BATCH_ROWS = 250
+# What a killed worker loses at most.
+_FLUSH_SECONDS = 0.5
+# Seven seconds of all that one core can answer; 20 MB.
+_MAX_PENDING_ROWS = 50_000
+_WRITE_TIMEOUT_SECONDS = 5.0
+_READ_TIMEOUT_SECONDS = 5.0
+_PERCENTILES_OF = 100_000  # newest requests of a window
+
+# The documented columns, then ours. Times are UTC text that compares with datetime('now').
+# The documented type of user_id makes a number of what looks like one: user_text keeps the ids
+# that a number would change ("00123", "1e5").
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS requests (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TIMESTAMP, user_id INTEGER, topk INTEGER,
+  latency_ms REAL, fallback BOOLEAN, error TEXT, model_id TEXT,
+  endpoint TEXT, fallback_method TEXT, status INTEGER, user_text TEXT);
+CREATE INDEX IF NOT EXISTS requests_timestamp ON requests (timestamp);
+"""
+_ADDED_COLUMNS = {"status": "INTEGER", "user_text": "TEXT"}
+_INSERT = (
+    "INSERT INTO requests (timestamp, user_id, topk, latency_ms, fallback, error, model_id, "
+    "endpoint, fallback_method, status, user_text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_FAILED = "coalesce(status >= 500, error IS NOT NULL)"
+
+
+class RequestLogConfig(ConfigModel):
+    """``request_log`` of ``serving.yaml``: days that rows are kept."""
+
+    retention_days: float = Field(default=30, gt=0)
+
+
+def load_retention(settings: Settings) -> RequestLogConfig:
+    """``request_log`` of ``serving.yaml``. Raises `ConfigError` that names the key."""
+    document = read_document(settings, "serving.yaml")
+    section = document.content.get("request_log") or {}
+    return document.validate(RequestLogConfig, section, at=("request_log",))
+
+
+def rows_before(moment: datetime) -> tuple[str, tuple[str]]:
+    """A condition on rows of `TABLE` that are older than `moment`, and its values."""
+    return "timestamp < ?", (_text(moment.timestamp()),)
+
+
+class Answered(NamedTuple):
+    """One answered request; `time` in seconds since 1970, `error` None when there was none.
+
+    `fallback` is None where the word means nothing (a search, an error), `latency_ms` where
+    nothing was measured (a request that was not valid). `status` tells whose
+    error it was: 4xx the caller's, 5xx the service's.
+    """
+
+    time: float
+    endpoint: str
+    user_id: str | None
+    topk: int | None
+    latency_ms: float | None
+    fallback: bool | None
+    fallback_method: str | None
+    error: str | None
+    model_id: str | None
+    status: int
+
+
+class RequestLog:
+    """Takes `Answered` from any thread, without blocking, and writes them in batches."""
+
+    def __init__(self, database: Path, log_file: Path, timezone: ZoneInfo) -> None:
+        self._database = database
+        self._timezone = timezone
+        self._lines = file_logger(LOGGER_NAME, log_file, timezone)
+        self._queue: deque[Answered] = deque()
+        self._dropped = 0
+        self._failing_since: float | None = None
+        self._problem = ""
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._writing = threading.Lock()
+        self._connection = connect(database, timeout=_WRITE_TIMEOUT_SECONDS, shared=True)
+        prepare(self._connection)
+        self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Rows that found no room."""
+        return self._dropped
+
+    @property
+    def pending(self) -> int:
+        return len(self._queue)
+
+    @property
+    def problem(self) -> tuple[float, str] | None:
+        """For how many seconds nothing could be written, and the error; None if all is well."""
+        since = self._failing_since
+        return None if since is None else (time.monotonic() - since, self._problem)
+
+    def add(self, answered: Answered) -> None:
+        if len(self._queue) >= _MAX_PENDING_ROWS:
+            self._dropped += 1
+            return
+        self._queue.append(answered)
+        if len(self._queue) >= _BATCH_ROWS:
+            self._wake.set()
+
+    def flush(self) -> bool:
+        """Write what is pending. Returns False if the database could not be written."""
+        with self._writing:
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(_BATCH_ROWS, len(self._queue)))]
+                if not self._write(batch):
+                    self._queue.extendleft(reversed(batch))
+                    return False
+        return True
+
+    def close(self) -> None:
+        """Write everything and stop the thread."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout=2 * _WRITE_TIMEOUT_SECONDS)
+        self.flush()
+        with self._writing:
+            self._connection.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait(_FLUSH_SECONDS)
+            self._wake.clear()
+            self.flush()
+
+    def _write(self, batch: list[Answered]) -> bool:
+        try:
+            with transaction(self._connection) as connection:
+                connection.executemany(_INSERT, map(_row, batch))
+        except Exception as error:
+            self._problem = str(error)
+            if self._failing_since is None:
+                logger.exception("Requests cannot be written down | database=%s", self._database)
+                self._failing_since = time.monotonic()
+            # Do not spin while the disk is full or the database locked.
+            self._stop.wait(_FLUSH_SECONDS)
+            return False
+        self._failing_since = None
+        self._write_lines(batch)
+        return True
+
+    def _write_lines(self, batch: list[Answered]) -> None:
+        """All lines of a batch in one go: taking the file's lock for each would cost too much."""
+        first = batch[0]
+        zone = self._timezone
+        lines = [_message(first)]
+        lines += [
+            _head(int(answered.time), zone, _level_name(answered)) + _message(answered)
+            for answered in batch[1:]
+        ]
+        record = self._lines.makeRecord(
+            self._lines.name,
+            logging.getLevelNamesMapping()[_level_name(first)],
+            __file__,
+            0,
+            "%s",
+            ("\n".join(lines),),
+            None,
+        )
+        record.created = first.time
+        self._lines.handle(record)
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Create the table; one of an earlier version gets the columns that it lacks."""
+    connection.executescript(_SCHEMA)
+    with transaction(connection):
+        known = _columns(connection)
+        for name, kind in _ADDED_COLUMNS.items():
+            if name not in known:
+                connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
+
+
+def recent_users(database: Path, count: int) -> list[str]:
+    """The users of the newest `count` requests; none if the table cannot be read."""
+    if not database.exists():
+        return []
+    try:
+        with _reading(database) as connection:
+            known = _columns(connection)
+            users = "coalesce(user_text, user_id)" if "user_text" in known else "user_id"
+            rows = connection.execute(
+                f"SELECT {users} FROM requests WHERE user_id IS NOT NULL ORDER BY id DESC LIMIT ?",  # noqa: S608
+                (count,),
+            ).fetchall()
+    except sqlite3.Error as error:
+        logger.warning("Recent requests cannot be read | error=%s", str(error))
+        return []
+    return [str(user) for (user,) in rows]
+
+
+def read_stats(database: Path) -> dict[str, Any]:
+    """Traffic by window, and of the longest window the requests by endpoint and by fallback.
+
+    Percentiles are those of the newest 100,000 requests of a window. Raises `sqlite3.Error`.
+    """
+    counts = (
+        "SELECT {0}, count(*) FROM requests WHERE timestamp > datetime('now', ?) "
+        "AND {0} IS NOT NULL GROUP BY {0}"
+    )
+    since = (f"-{max(WINDOWS_MINUTES)} minutes",)
+    with _reading(database) as connection:
+        return {
+            "traffic": [_traffic(connection, minutes) for minutes in WINDOWS_MINUTES],
+            "endpoints": dict(connection.execute(counts.format("endpoint"), since).fetchall()),
+            "fallback_methods": dict(
+                connection.execute(counts.format("fallback_method"), since).fetchall()
+            ),
+        }
+
+
+def read_traffic_by_model(database: Path, minutes: float) -> list[dict[str, Any]]:
+    """Of the last `minutes` of /recommend: requests, error_rate, fallback_rate and avg_latency_ms
+    of each model. Raises `sqlite3.Error`."""
+    with _reading(database) as connection:
+        rows = connection.execute(
+            f"SELECT model_id, count(*) AS requests, avg({_FAILED}) AS error_rate, "  # noqa: S608
+            "avg(fallback) AS fallback_rate, avg(latency_ms) AS avg_latency_ms FROM requests "
+            "WHERE timestamp > datetime('now', ?) AND endpoint = 'recommend' "
+            "AND model_id IS NOT NULL GROUP BY model_id",
+            (f"-{minutes} minutes",),
+        ).fetchall()
+    return [dict(row) for row in rows]
+
+
+def read_traffic(
+    database: Path, since: datetime, until: datetime, without_user: str
+) -> dict[str, Any] | None:
+    """Requests between two moments but those of one user: ``requests, avg_latency_ms,
+    p95_latency_ms`` (nearest rank)``, error_rate, fallback_rate``, None where nothing has one.
+
+    None if the service never wrote a request. Times may be written in any ISO form, since others
+    can write this table as well. Raises `sqlite3.Error`.
+    """
+    if not database.exists():
+        return None
+    # The date's text bounds the index scan, whatever separates date and time; julianday() decides,
+    # and understands both and an offset from UTC.
+    chosen = (
+        " FROM requests WHERE timestamp >= :day AND julianday(timestamp) > julianday(:since)"
+        " AND julianday(timestamp) <= julianday(:until) AND user_id IS NOT :without"
+    )
+    window = {
+        "day": _text((since - timedelta(days=1)).timestamp())[:10],
+        "since": _text(since.timestamp()),
+        "until": _text(until.timestamp()),
+        "without": without_user,
+    }
+    with _reading(database) as connection:
+        columns = _columns(connection)
+        if not columns:
+            return None
+        failed = _FAILED if "status" in columns else "error IS NOT NULL AND error <> ''"
+        row = connection.execute(
+            "SELECT count(*) AS requests, avg(latency_ms) AS avg_latency_ms,"
+            " count(latency_ms) AS timed, avg(fallback) AS fallback_rate,"
+            f" avg({failed}) AS error_rate" + chosen,
+            window,
+        ).fetchone()
+        p95 = connection.execute(
+            "SELECT latency_ms" + chosen + " AND latency_ms IS NOT NULL"
+            " ORDER BY latency_ms LIMIT 1 OFFSET :rank",
+            window | {"rank": max(0, -(-row["timed"] * 95 // 100) - 1)},
+        ).fetchone()
+    found = dict(row) | {"p95_latency_ms": p95["latency_ms"] if p95 else None}
+    del found["timed"]
+    return found
+
+
+@contextlib.contextmanager
+def _reading(database: Path) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(connect(database, timeout=_READ_TIMEOUT_SECONDS)) as connection:
+        yield connection
+
+
+def _columns(connection: sqlite3.Connection) -> set[str]:
+    """Of the table; none if there is none."""
+    return {row["name"] for row in connection.execute("PRAGMA table_info(requests)")}
+
+
+def _traffic(connection: sqlite3.Connection, minutes: int) -> dict[str, Any]:
+    import numpy as np  # the parent of the workers knows this module and needs no NumPy
+
+    since = (f"-{minutes} minutes",)
+    row = connection.execute(
+        f"SELECT count(*) AS requests, avg({_FAILED}) AS error_rate, "  # noqa: S608
+        "avg(fallback) AS fallback_rate, avg(latency_ms) AS avg_latency_ms FROM requests "
+        "WHERE timestamp > datetime('now', ?)",
+        since,
+    ).fetchone()
+    latencies = [
+        value
+        for (value,) in connection.execute(
+            "SELECT latency_ms FROM requests WHERE timestamp > datetime('now', ?) "
+            "AND latency_ms IS NOT NULL ORDER BY id DESC LIMIT ?",
+            (*since, _PERCENTILES_OF),
+        )
+    ]
+    p50, p95, p99 = np.percentile(latencies, (50, 95, 99)).tolist() if latencies else [None] * 3
+    return {
+        "minutes": minutes,
+        "requests_per_second": row["requests"] / (60 * minutes),
+        **dict(row),
+        "p50_latency_ms": p50,
+        "p95_latency_ms": p95,
+        "p99_latency_ms": p99,
+    }
+
+
+def _row(answered: Answered) -> tuple[object, ...]:
+    moment, endpoint, user_id, topk, latency, fallback, method, error, model_id, status = answered
+    return (
+        _text(moment),
+        user_id,
+        topk,
+        latency,
+        fallback,
+        error,
+        model_id,
+        endpoint,
+        method,
+        status,
+        user_id if user_id is not None and _is_another_as_number(user_id) else None,
+    )
+
+
+def _is_another_as_number(text: str) -> bool:
+    """Whether a column of integers may spell `text` in another way."""
+    if text.strip()[:1] not in "+-.0123456789":
+        return False
+    plain = text.isdecimal() and text.isascii() and len(text) < 19
+    return not plain or (text[0] == "0" and text != "0")
+
+
+def _message(answered: Answered) -> str:
+    _, endpoint, user_id, topk, latency, fallback, method, error, model_id, status = answered
+    # Ids and names of fields come from strangers: repr keeps line breaks and control characters
+    # out of the log.
+    user = None if user_id is None else repr(user_id)[1:-1]
+    reason = None if error is None else repr(error)[1:-1]
+    milliseconds = None if latency is None else f"{latency:.2f}"
+    return (
+        f"{endpoint} | user_id={user}, topk={topk}, latency_ms={milliseconds}, "
+        f"fallback={fallback}, fallback_method={method}, model_id={model_id}, "
+        f"status={status}, error={reason}"
+    )
+
+
+def _level_name(answered: Answered) -> str:
+    if answered.error is None:
+        return "INFO"
+    return "ERROR" if answered.status >= 500 else "WARNING"
+
+
+def _text(moment: float) -> str:
+    second = int(moment)
+    return f"{_second(second, UTC)}.{int((moment - second) * 1000):03d}"
+
+
+# The rows of one second share its text, which takes longer to make than all the rest.
+@functools.lru_cache(maxsize=16)
+def _second(second: int, zone: tzinfo) -> str:
+    return datetime.fromtimestamp(second, zone).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@functools.lru_cache(maxsize=16)
+def _head(second: int, zone: tzinfo, level: str) -> str:
+    """A line of the log up to its message."""
+    parts = {"asctime": _second(second, zone), "levelname": level, "name": LOGGER_NAME}
+    return LINE % (parts | {"message": ""})
