@@ -6,7 +6,9 @@ A limit or a counter that every process keeps for itself would allow, or show, o
 import hashlib
 import mmap
 import os
+import tempfile
 import time
+from pathlib import Path
 
 _CLIENT_SLOTS = 16_384  # a power of two
 _CLIENT_FIELDS = 4  # fingerprint, minute, requests in it, requests in the minute before
@@ -40,10 +42,17 @@ SIZE = _CLIENT_BYTES + _COUNTER_BYTES + 8
 
 
 def create() -> int:
-    """A file descriptor of new shared memory, for `attach` here and in child processes."""
-    descriptor = os.memfd_create("recsys-serving")
-    os.ftruncate(descriptor, SIZE)
-    return descriptor
+    """A file descriptor of new shared memory, for `attach` here and in child processes.
+
+    A file without a name, in memory where the system has a place for that. Raises `OSError` if
+    there is no room for it.
+    """
+    place = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+    with tempfile.TemporaryFile(dir=place) as file:
+        # Room is taken now: a page that finds none later would kill the process that touches it.
+        file.write(bytes(SIZE))
+        file.flush()
+        return os.dup(file.fileno())
 
 
 def attach(descriptor: int | None) -> mmap.mmap:

@@ -16,7 +16,12 @@ from recsys.settings import REPOSITORY, Settings
 
 
 def start_service(
-    settings: Settings, port: int, token: str | None = "tok", workers: int = 1, **config: object
+    settings: Settings,
+    port: int,
+    token: str | None = "tok",
+    workers: int = 1,
+    python_path: Path = REPOSITORY,
+    **config: object,
 ) -> tuple[subprocess.Popen[bytes], Path]:
     """Start it; returns the parent process and the file with its output."""
     folder = settings.home / "config"
@@ -27,7 +32,7 @@ def start_service(
     environment = os.environ | {
         "RECSYS_HOME": str(settings.home),
         "RECSYS_SERVICE_PORT": str(port),
-        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'include'}",
+        "PYTHONPATH": f"{python_path}:{REPOSITORY}:{REPOSITORY / 'include'}",
     }
     if token:
         environment["RECSYS_ADMIN_TOKEN"] = token
@@ -57,10 +62,15 @@ def wait_for(port: int, status: str | None = "healthy", seconds: float = 60) -> 
 
 @contextlib.contextmanager
 def running_service(
-    settings: Settings, port: int, token: str | None = "tok", workers: int = 1, **config: object
+    settings: Settings,
+    port: int,
+    token: str | None = "tok",
+    workers: int = 1,
+    python_path: Path = REPOSITORY,
+    **config: object,
 ) -> Iterator[Path]:
     """A healthy service for the block; it must end cleanly afterwards."""
-    process, output = start_service(settings, port, token, workers, **config)
+    process, output = start_service(settings, port, token, workers, python_path, **config)
     try:
         wait_for(port)
         yield output

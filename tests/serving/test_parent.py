@@ -267,3 +267,23 @@ def test_a_port_in_use_is_one_sentence(settings: Settings):
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_service_runs_without_what_only_linux_has(
+    settings: Settings, free_port: int, monkeypatch: pytest.MonkeyPatch
+):
+    add_model(settings, "als_1")
+    folder = settings.home / "elsewhere"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, pathlib\n"
+        "for name in ('memfd_create', 'fdatasync', 'sched_getaffinity', 'posix_fallocate'):\n"
+        "    delattr(os, name)\n"
+        "is_dir = pathlib.Path.is_dir\n"
+        "pathlib.Path.is_dir = lambda path: str(path) != '/dev/shm' and is_dir(path)\n"
+    )
+    with running_service(settings, free_port, workers=2, python_path=folder):
+        assert ask(free_port)["model_id"] == "als_1"
+        event = {"event_id": "e", "user_id": "new", "product_id": "p3", "rating": 5}
+        url = f"http://127.0.0.1:{free_port}/interactions"
+        assert requests.post(url, json=event, timeout=20).status_code == 200

@@ -45,6 +45,9 @@ RAW_KEY = "data/raw"
 _SUFFIX = ".jsonl"
 _IGNORED_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload")
 
+# macOS has no fdatasync.
+_sync = getattr(os, "fdatasync", os.fsync)
+
 _lock = threading.Lock()
 _writers: dict[tuple[Path, int], "_SegmentWriter"] = {}
 
@@ -229,7 +232,7 @@ class _SegmentWriter:
             written = 0
             while written < len(content):
                 written += os.write(descriptor, content[written:])
-            os.fdatasync(descriptor)
+            _sync(descriptor)
         except BaseException:
             os.ftruncate(descriptor, end)
             raise
