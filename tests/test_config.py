@@ -60,6 +60,7 @@ class Shelf(ConfigModel):
     ENTRIES: ClassVar = {"prices": {"soap": {"amount": 3}}}
 
     width: int = Field(default=4, ge=1)
+    keep_days: float = 3
     labels: tuple[str, ...] = ("a", "b")
     login: Login = Login()
     prices: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -151,8 +152,8 @@ def test_an_error_names_the_file_that_says_it(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("widht: hunter2", "FILE: widht: there is no such key: expected one of width, labels,"
-         " login, prices"),
+        ("widht: hunter2", "FILE: widht: there is no such key: expected one of width,"
+         " keep_days, labels, login, prices"),
         ("login: {pasword: hunter2}",
          "FILE: login.pasword: there is no such key: expected one of user, password"),
         ("login: {password: [hunter2]}", "FILE: login.password: Input should be a valid string"),
@@ -172,6 +173,8 @@ def test_an_error_names_the_file_that_says_it(settings: Settings) -> None:
         ("labels: " + "[" * 30 + "]" * 30, "FILE: expected at most 20 levels of nesting"),
         ("width: " + "9" * 400, "FILE: cannot be read: expected numbers up to 1e+15"),
         ("width: .inf", "FILE: cannot be read: expected numbers up to 1e+15"),
+        ("keep_days: 99999", "FILE: keep_days: expected at most a hundred years, which are 36500"
+         " (got 99999)"),
         ("width: 2001-02-31", "FILE: cannot be read: day is out of range for month"),
         ("width: !!python/name:os.system x", "FILE: line 1: could not determine a constructor"
          " for the tag 'tag:yaml.org,2002:python/name:os.system'"),

@@ -85,7 +85,7 @@ def test_another_timeout_brings_another_deadline(settings: Settings) -> None:
         ({"cron": "0 2 * * * *"}, "cron: expected a cron expression"),
         ({"cron": "0 0 30 2 *"}, "cron: expected a cron expression"),
         ({"cron": 5}, "cron: Input should be a valid string"),
-        ({"timeout_minutes": 1e9}, "timeout_minutes: Input should be less than"),
+        ({"timeout_minutes": 1e9}, "timeout_minutes: expected at most a hundred years"),
         ({"timeout_minutes": 0}, "timeout_minutes: Input should be greater than 0"),
         ({"corn": "0 2 * * *"}, "corn: there is no such key: expected one of enabled, cron"),
     ],

@@ -18,7 +18,15 @@ from types import NoneType
 from typing import Any, ClassVar, Final, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from recsys.errors import InputError
 from recsys.settings import REPOSITORY, Settings
@@ -30,6 +38,11 @@ _MAX_BYTES: Final = 1_000_000
 _MAX_DEPTH: Final = 20
 _MAX_NUMBER: Final = 10**15
 
+# Names of settings end in their unit; what is longer than this leads out of the calendar.
+_CENTURY: Final = {
+    "weeks": 5_200, "days": 36_500, "hours": 876_000, "minutes": 52_560_000,
+    "seconds": 3_153_600_000,
+}  # fmt: skip
 _NOTHING: Final = object()
 _LOGIN_IN_URL: Final = re.compile(r"(?<=//)[^/@\s]*@")
 
@@ -65,6 +78,14 @@ class ConfigModel(BaseModel):
             return content
         given = {k: v for k, v in content.items() if v is not None or not cls._is_section(k)}
         return merged(cls.ENTRIES, given)
+
+    @field_validator("*")
+    @classmethod
+    def _reaches_no_further_than_dates_do(cls, value: Any, info: ValidationInfo) -> Any:
+        most = _CENTURY.get((info.field_name or "").rpartition("_")[2])
+        if most is not None and isinstance(value, int | float) and abs(value) > most:
+            raise ValueError(f"expected at most a hundred years, which are {most}")
+        return value
 
     @classmethod
     def _is_section(cls, key: Any) -> bool:

@@ -13,8 +13,6 @@ from pydantic import AfterValidator, Field, field_validator
 from recsys.config import ConfigError, ConfigModel, Document, merged, read_document
 from recsys.settings import Settings
 
-_YEAR_MINUTES: Final = 365 * 24 * 60
-
 
 def _exists(name: str) -> str:
     try:
@@ -38,8 +36,8 @@ class JobSchedule(ConfigModel):
 
     enabled: bool = True
     cron: str
-    timeout_minutes: float = Field(gt=0, le=_YEAR_MINUTES)
-    deadline_minutes: float | None = Field(default=None, gt=0, le=_YEAR_MINUTES)
+    timeout_minutes: float = Field(gt=0)
+    deadline_minutes: float | None = Field(default=None, gt=0)
     queue: str | None = Field(default=None, min_length=1)
 
     @field_validator("cron")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import stat
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import requests
 
 from recsys.data.sample import write_sample_shop
+from recsys.data.sources import resolve_source
 from recsys.data.versions import current_version, list_versions, open_version
 from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
@@ -64,6 +66,19 @@ def test_every_run_of_the_chain_is_a_success_in_the_mirror_with_its_summary(live
         assert run["status"] == "success"
         assert run["metadata"]["summary"]
         assert live.client.run(job, run["metadata"]["airflow_run_id"])["state"] == "success"
+
+
+def test_the_first_training_comes_after_the_embeddings(live):
+    (embedded,) = live.tracker.get_recent_runs("bert_embeddings", limit=1)
+    (trained,) = live.tracker.get_recent_runs("model_training", limit=1)
+    assert embedded["status"] == "success"
+    assert embedded["finished_at"] <= trained["started_at"]
+
+
+def test_airflows_database_is_nobody_elses_business(live):
+    folder = live.settings.home / ".airflow"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+    assert stat.S_IMODE((folder / "airflow.db").stat().st_mode) == 0o640
 
 
 def test_the_plan_of_a_refresh_is_the_note_of_its_run(live):
@@ -183,6 +198,17 @@ def test_an_unknown_source_is_refused_before_anything_starts(live):
     answer = live.recsys("up", "--source", "nowhere")
     assert answer.returncode == 2
     assert "'nowhere' is not a source" in answer.stderr
+
+
+def test_a_source_that_cannot_be_refreshed_is_not_selected(live, tmp_path):
+    reviews = tmp_path / "bad.csv"
+    header = "user_id,product_id,rating,comment,cmt_date"
+    rows = (f"{number},1,9,none,2025-01-01" for number in range(50))
+    reviews.write_text("\n".join([header, *rows]) + "\n")
+    answer = live.recsys("up", "--source", "viecomrec", "--reviews", str(reviews), timeout=200)
+    assert answer.returncode == 1, answer.stderr
+    assert "data_refresh failed" in answer.stderr
+    assert resolve_source(live.settings).review_files != (reviews,)
 
 
 def test_a_port_in_use_is_refused_with_the_setting_to_change(tmp_path):

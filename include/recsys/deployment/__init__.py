@@ -40,7 +40,7 @@ class DeploymentConfig(ConfigModel):
     FILE = "deployment.yaml"
 
     require_approval: bool = False
-    approval_hours: float = Field(default=12, gt=0, le=8760)
+    approval_hours: float = Field(default=12, gt=0)
     reload_timeout_seconds: float = Field(default=150, gt=0)
     patience_seconds: float = Field(default=60, ge=0)
     gate: GateConfig = GateConfig()

@@ -134,6 +134,8 @@ def stack_environment(settings: Settings) -> dict[str, str]:
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        # Names of files and customers are Vietnamese, whatever the locale is.
+        "PYTHONUTF8": "1",
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
     }
     # What the caller sets for Airflow explicitly wins: it is how a deployment differs.

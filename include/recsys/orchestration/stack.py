@@ -38,6 +38,8 @@ COMMANDS = {
 GRACE_SECONDS = 5.0
 START_TIMEOUT_SECONDS = 120.0
 POLL_SECONDS = 0.5
+PRIVATE_FOLDER = 0o750
+PRIVATE_DATABASE = 0o640
 PYTHON_VERSIONS = ((3, 11), (3, 12))
 PORT_NAMES = {
     "AIRFLOW__API__PORT": "AIRFLOW_PORT",
@@ -202,6 +204,11 @@ class Stack:
         for folder in ("scheduler", "service"):
             (self.settings.logs / folder).mkdir(parents=True, exist_ok=True)
         _airflow(env, "db", "migrate")
+        # Sessions, connections and what tasks returned are nobody else's business.
+        home = environment.airflow_home(self.settings)
+        home.chmod(PRIVATE_FOLDER)
+        if (home / "airflow.db").exists():
+            (home / "airflow.db").chmod(PRIVATE_DATABASE)
         self._import_pools(env)
 
     def _import_pools(self, env: dict[str, str]) -> None:
@@ -247,6 +254,9 @@ def _airflow(env: dict[str, str], *arguments: str) -> None:
         env=env,
         capture_output=True,
         text=True,
+        encoding="utf-8",
+        errors="replace",
+        umask=0o027,
         check=False,
     )
     if result.returncode != 0:
