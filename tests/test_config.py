@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, SecretStr, ValidationError
 
 from recsys.alerting.config import AlertsConfig, Metric, load_alerts_config
-from recsys.comments.config import CommentConfig
+from recsys.comments.scoring import CommentConfig
 from recsys.config import RETIRED, ConfigError, ConfigModel, load_config, read_mapping
 from recsys.content import ContentConfig
 from recsys.data.config import DataConfig

@@ -21,14 +21,19 @@ import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from recsys.comments.config import CommentConfig
-from recsys.comments.evaluation import NEGATIVE_RATING, auc_with_interval, calibration_error
 from recsys.comments.features import describe
-from recsys.comments.scoring import group_texts, similar_among
-from recsys.comments.training import Units, gather_units, train
+from recsys.comments.scoring import CommentConfig, group_texts, similar_among
+from recsys.comments.training import (
+    NEGATIVE_RATING,
+    Units,
+    auc_with_interval,
+    calibration_error,
+    gather_units,
+    train,
+)
 from recsys.schema import POSITIVE_RATING
 from recsys.settings import REPOSITORY
-from recsys.text_columns import fold_series
+from recsys.text import fold_series
 
 REVIEWS = REPOSITORY.parent / "shared" / "data" / "hasaki" / "reviews.csv"
 AIM, AIM_WITHOUT_ACCENTS = 0.90, 0.82
@@ -54,7 +59,7 @@ def read_units(path: Path) -> tuple[Units, np.ndarray]:
     features = describe(texts)
     group = group_texts(codes, features, CONFIG, similar_among(texts))
     group = np.where(features.key == 0, -1, group)
-    units = gather_units(texts, features.key, group, rows.assign(text=codes), CONFIG.learned.folds)
+    units = gather_units(texts, features.key, group, rows.assign(text=codes))
     group_of_unit = group[texts.index.get_indexer(units.texts.index)]
     first = rows.assign(group=group[codes]).groupby("group")["time"].min()
     times = first.loc[group_of_unit].to_numpy()
@@ -73,7 +78,7 @@ def forward(units: Units, times: np.ndarray, blocks: int) -> None:
     for block in np.array_split(order, blocks)[1:]:
         before = np.flatnonzero(times < times[block[0]])
         texts = units.texts.iloc[block]
-        scorer = train(units.take(before), CONFIG.learned, datetime(2025, 1, 1, tzinfo=UTC))
+        scorer = train(units.take(before), datetime(2025, 1, 1, tzinfo=UTC))
         unseen = np.full(len(block), NO_KEY)
         scored["ours"][block] = scorer.score(texts, unseen)
         scored["ours folded"][block] = scorer.score(fold_series(texts), unseen)

@@ -39,8 +39,7 @@ from recsys.content.product_texts import (  # noqa: E402
 from recsys.content.static_fit import fit_static  # noqa: E402
 from recsys.data.families import assign_families  # noqa: E402
 from recsys.settings import load_settings  # noqa: E402
-from recsys.text import fold, normalise  # noqa: E402
-from recsys.text_columns import fold_series, normalise_series  # noqa: E402
+from recsys.text import fold, fold_series, normalise, normalise_series  # noqa: E402  # noqa: E402
 
 HASAKI = REPOSITORY.parent / "shared" / "data" / "hasaki"
 DECAY = 0.7

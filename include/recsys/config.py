@@ -49,8 +49,13 @@ _LOGIN_IN_URL: Final = re.compile(r"(?<=//)[^/@\s]*@")
 
 # Keys of earlier releases that are constants now. Files with them are still read.
 RETIRED: Final[Mapping[str, str]] = {
+    "comments.yaml": "mismatch_tolerance full_length_words campaign.span_days learned.folds"
+    " learned.max_training_texts learned.min_texts_per_class learned.min_auc"
+    " learned.retrain_changed_share learned.keep pretrained.batch_size pretrained.max_tokens",
+    "data.yaml": "keep_backfilled_days",
     "deployment.yaml": "history_entries request_timeout_seconds verify.cold_users verify.topk"
     " verify.min_personal_share canary.max_error_rate canary.max_fallback_increase",
+    "spark.yaml": "piece_mb rows_per_range",
 }
 
 

@@ -5,29 +5,32 @@ import pandas as pd
 import pytest
 
 from recsys.comments import ngrams
-from recsys.comments.config import LearnedConfig
-from recsys.comments.evaluation import auc_with_interval, calibration_error
 from recsys.comments.features import describe
 from recsys.comments.linear import load_scorer, save_scorer, weigh
-from recsys.comments.training import choose, gather_units, train
+from recsys.comments.training import (
+    auc_with_interval,
+    calibration_error,
+    choose,
+    gather_units,
+    train,
+)
 from recsys.errors import InputError
 
 AS_OF = datetime(2025, 1, 1, tzinfo=UTC)
-CONFIG = LearnedConfig(folds=3)
 
 
-def units_of(view, folds=3):
+def units_of(view):
     codes, texts = pd.factorize(view["comment"])
     texts = pd.Series(texts, dtype="str")
     key = describe(texts).key
     group = np.where(key == 0, -1, np.unique(key, return_inverse=True)[1])
     rows = pd.DataFrame({"text": codes, "user": view["user_id"], "rating": view["rating"]})
-    return gather_units(texts, key, group, rows, folds)
+    return gather_units(texts, key, group, rows)
 
 
 @pytest.fixture(scope="module")
 def scorer(make_shop):
-    return train(units_of(make_shop(3000)), CONFIG, AS_OF)
+    return train(units_of(make_shop(3000)), AS_OF)
 
 
 def score(scorer, *texts):
@@ -57,7 +60,7 @@ def test_no_text_is_scored_by_a_model_that_was_trained_on_it(make_view, make_sho
         [("marked", f"qwertyuiop ngày thứ {n} của mình", 1, "2024-05-01") for n in range(2)]
     )
     others = make_shop(800)
-    scorer = train(units_of(pd.concat([others, marked], ignore_index=True)), CONFIG, AS_OF)
+    scorer = train(units_of(pd.concat([others, marked], ignore_index=True)), AS_OF)
     fold = scorer._folds(describe(marked["comment"]).key)
     assert len(set(fold)) == 1
     own = np.setdiff1d(
@@ -98,7 +101,7 @@ def test_the_known_texts_are_scored_by_one_model_and_others_by_all(scorer, make_
 
 
 def test_training_is_repeatable_whatever_the_order_of_rows(scorer, make_shop):
-    again = train(units_of(make_shop(3000).sample(frac=1, random_state=3)), CONFIG, AS_OF)
+    again = train(units_of(make_shop(3000).sample(frac=1, random_state=3)), AS_OF)
     assert again.version == scorer.version
 
 
@@ -148,7 +151,7 @@ def test_the_calibration_error_sees_overconfidence():
 
 
 def test_on_hasaki_it_tells_happy_from_unhappy_with_and_without_accents(hasaki_view):
-    metrics = train(units_of(hasaki_view), CONFIG, AS_OF).metrics
+    metrics = train(units_of(hasaki_view), AS_OF).metrics
     assert metrics["auc"] > 0.94
     assert metrics["auc_without_accents"] > 0.93
     assert metrics["calibration_error"] < 0.03

@@ -1,9 +1,9 @@
 import pandas as pd
 import pytest
 
-from recsys.comments import CommentConfig, score_view
-from recsys.comments.config import PretrainedConfig
+from recsys.comments import CommentConfig, pretrained, score_view
 from recsys.comments.pretrained import load_pretrained
+from recsys.comments.scoring import PretrainedConfig
 from recsys.config import load_config
 from recsys.errors import InputError
 
@@ -30,7 +30,7 @@ def model_folder(tmp_path):
             num_hidden_layers=1,
             num_attention_heads=2,
             intermediate_size=16,
-            max_position_embeddings=64,
+            max_position_embeddings=512,
             id2label=dict(enumerate(labels)),
             label2id={label: at for at, label in enumerate(labels)},
         )
@@ -41,10 +41,11 @@ def model_folder(tmp_path):
 
 
 def config_for(folder, **options):
-    return PretrainedConfig(model=str(folder), max_tokens=32, batch_size=2, **options)
+    return PretrainedConfig(model=str(folder), **options)
 
 
-def test_it_gives_the_mean_value_of_the_labels_whatever_the_batches(model_folder):
+def test_it_gives_the_mean_value_of_the_labels_whatever_the_batches(model_folder, monkeypatch):
+    monkeypatch.setattr(pretrained, "BATCH_SIZE", 2)
     folder = model_folder(["NEG", "NEU", "POS"])
     scorer = load_pretrained(config_for(folder))
     scores = scorer.score(pd.Series(TEXTS, dtype="str"), None)
@@ -82,7 +83,7 @@ def test_the_refresh_uses_it_and_caches_its_scores(settings, model_folder, make_
     folder = model_folder(["negative", "positive"])
     (settings.home / "config").mkdir(parents=True)
     (settings.home / "config" / "comments.yaml").write_text(
-        f"scorer: pretrained\npretrained: {{model: {folder}, max_tokens: 32}}\n", encoding="utf-8"
+        f"scorer: pretrained\npretrained: {{model: {folder}}}\n", encoding="utf-8"
     )
     view = make_view([("u", text, 5, "2024-01-01") for text in TEXTS])
     as_of = pd.Timestamp("2025-01-01", tz="UTC")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
-from recsys.comments import HEURISTICS, CommentConfig, score_comments, score_view
+from recsys.comments import HEURISTICS, CommentConfig, score_comments, score_view, scorers
 from recsys.comments.linear import save_scorer
 from recsys.comments.scorers import newest_scorer, scorers_folder
 from recsys.config import ConfigError, load_config
@@ -128,12 +128,12 @@ def test_a_damaged_scorer_is_passed_over_and_replaced(settings, make_shop):
     assert again.summary["scorer_decision"]["trained"]
 
 
-def test_scorers_beyond_the_kept_number_go_with_their_scores(configured, make_shop):
-    settings = configured(learned={"keep": 2, "retrain_changed_share": 0})
-    for day in range(4):
+def test_scorers_beyond_the_kept_number_go_with_their_scores(settings, make_shop):
+    days = scorers.KEPT + 2
+    for day in range(days):
         run(settings, make_shop(500, seed=day), as_of=AS_OF + timedelta(days=day))
     kept = sorted(path.name[:15] for path in scorers_folder(settings).iterdir())
-    assert kept == ["ngrams-20250103", "ngrams-20250104"]
+    assert kept == [f"ngrams-2025010{day + 1}" for day in range(2, days)]
     caches = (settings.home / "data" / "comments" / "cache").glob("ngrams-*")
     assert sorted(path.name[:15] for path in caches) == kept
 

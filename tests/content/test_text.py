@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.text import fold, normalise
-from recsys.text_columns import fold_series, normalise_series
+from recsys.text import fold, fold_series, normalise, normalise_series
 
 VIETNAMESE = "aàảãáạăằẳẵắặâầẩẫấậeẻẽéẹêềểễếệoòỏõóọôồổỗốộơờởỡớợuùủũúụưừửữứựyỳỷỹýỵđĐðÐ"
 texts = st.text(

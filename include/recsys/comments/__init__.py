@@ -18,8 +18,7 @@ the end of the run's data interval; only the full strategy may train a scorer.
 `scores.campaign_users` are for the quality report.
 """
 
-from recsys.comments.config import CommentConfig
 from recsys.comments.job import score_view
-from recsys.comments.scoring import HEURISTICS, CommentScores, score_comments
+from recsys.comments.scoring import HEURISTICS, CommentConfig, CommentScores, score_comments
 
 __all__ = ["HEURISTICS", "CommentConfig", "CommentScores", "score_comments", "score_view"]

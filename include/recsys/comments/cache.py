@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from recsys.comments.shingles import UInt64
+from recsys.arrays import AnyArray, BoolArray, Int64Array, UInt64Array
 from recsys.publishing import atomic_path
 
 _SEGMENTS = 16  # more than these are merged
 _HASH = "hash"
 
-Columns = dict[str, npt.NDArray[Any]]
+Columns = dict[str, AnyArray]
 
 
 class TextCache:
@@ -29,7 +28,7 @@ class TextCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def look_up(self, wanted: UInt64) -> tuple[npt.NDArray[np.bool_], Columns]:
+    def look_up(self, wanted: UInt64Array) -> tuple[BoolArray, Columns]:
         """Which of the distinct hashes `wanted` are known, and the values of each.
 
         The values of unknown hashes mean nothing. There are no columns if the cache is empty.
@@ -47,7 +46,7 @@ class TextCache:
                 read.add(path)
         return known, values
 
-    def add(self, hashes: UInt64, columns: Columns) -> None:
+    def add(self, hashes: UInt64Array, columns: Columns) -> None:
         """Store values for `hashes`, one entry each in every column."""
         if len(hashes) == 0:
             return
@@ -78,11 +77,11 @@ class TextCache:
 
 
 def _fill(
-    known: npt.NDArray[np.bool_],
+    known: BoolArray,
     values: Columns,
     segment: Columns,
-    ascending: UInt64,
-    order: npt.NDArray[np.int64],
+    ascending: UInt64Array,
+    order: Int64Array,
 ) -> None:
     """Put what `segment` says of the hashes ``ascending = wanted[order]`` at their places."""
     hashes = segment.pop(_HASH)

@@ -1,30 +1,206 @@
-"""What can be said of a comment from its text alone.
+"""What can be said of a comment from its text alone, and which texts are nearly the same.
 
-All functions take the distinct texts of a view and work on columns; memory is bounded by
-two times `CHUNK` texts, whatever the size of the view.
+The functions take the distinct texts of a view and work on columns; `describe` needs memory for two
+times `CHUNK` texts, whatever the size of the view.
+
+Near copies are found in linear time. Every text gets the minima of 32 hash functions over its
+5-character shingles (MinHash), packed into 8 bands of 4. Texts that agree in a band are compared
+exactly, each with the most frequent of them, and count as copies from a Jaccard similarity of
+`SIMILARITY` on: in a sentence of 45 characters that allows one or two typing mistakes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import sparse
 
-from recsys.comments.near_duplicates import BANDS, bands
-from recsys.comments.shingles import UInt64, bytes_of
+from recsys.arrays import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    UInt8Array,
+    UInt64Array,
+)
+from recsys.data.keys import run_starts
 from recsys.settings import CORES
-from recsys.text_columns import fold_series
+from recsys.text import fold_series
+
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+def bytes_of(texts: pa.Array) -> tuple[Int64Array, UInt8Array]:
+    """The UTF-8 bytes of all texts one after the other, and where each begins (n + 1 offsets)."""
+    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int32)
+    offsets = offsets[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    content = texts.buffers()[2]
+    data = np.frombuffer(content, dtype=np.uint8) if content is not None else np.zeros(0, np.uint8)
+    return offsets - offsets[0], data[offsets[0] : offsets[-1]]
+
+
+def windows(texts: pa.Array, sizes: tuple[int, ...]) -> tuple[Int64Array, UInt64Array]:
+    """Text index and hash of every window of each size (in bytes, ascending, at least 2).
+
+    Windows of one size come in the order of the texts; no window crosses from one into the next.
+    """
+    offsets, data = bytes_of(texts)
+    owner = np.repeat(np.arange(len(texts)), np.diff(offsets))
+    owners, hashes = [], []
+    window = data.astype(np.uint64)
+    for size in range(2, max(sizes) + 1):
+        step = size - 1
+        window = window[:-1] * MULTIPLIER + data[step:]
+        if size in sizes:
+            inside = owner[step:] == owner[: max(len(owner) - step, 0)]
+            owners.append(owner[step:][inside])
+            hashes.append(window[inside])
+    return np.concatenate(owners), np.concatenate(hashes)
+
+
+SIMILARITY = 0.7
+BANDS = 8
+_ROWS = 4
+_SHINGLE = 5  # characters
+_PAIRS = 50_000  # compared at a time
+_MIX = np.random.default_rng(20230427).integers(
+    1, 1 << 63, size=(BANDS, _ROWS), dtype=np.uint64
+) * np.uint64(2) + np.uint64(1)
+
+
+def bands(plain: pa.Array, key: UInt64Array) -> UInt64Array:
+    """The bands of each text (n x `BANDS`). `plain`: folded words; a text too short for a
+    shingle agrees with no text but its own copies."""
+    owner, shingles = windows(plain, (_SHINGLE,))
+    shingles = shingles ^ (shingles >> np.uint64(29))
+    result = np.repeat(key[:, None], BANDS, axis=1)
+    present, starts = np.unique(owner, return_index=True)
+    if len(present) == 0:
+        return result
+    for band in range(BANDS):
+        packed = np.zeros(len(present), dtype=np.uint64)
+        for factor in _MIX[band]:
+            packed = packed * MULTIPLIER + np.minimum.reduceat(shingles * factor, starts)
+        result[present, band] = packed
+    return result
+
+
+def group_near_duplicates(
+    key: UInt64Array,
+    band: UInt64Array,
+    rows: Int64Array,
+    searched: BoolArray,
+    similar: Callable[[Int64Array], BoolArray],
+) -> Int64Array:
+    """Number of the group of each text; texts of equal key always share it.
+
+    A group is one text and the near copies of that text. Copies of copies are not followed:
+    chains of short praise would tie half a shop together.
+
+    Parameters
+    ----------
+    key, band
+        The texts' keys and bands.
+    rows
+        How often each text stands in the view: the more frequent text is the original.
+    searched
+        True for the texts whose near copies are wanted; the others join their equals only.
+        Equal keys must have equal values.
+    similar
+        Says for pairs of texts (n x 2 positions) which of them are near copies.
+    """
+    by_key = np.argsort(key)
+    starts = run_starts(key[by_key])
+    first = by_key[starts]  # one text of each key, by ascending key
+    of_text = np.empty(len(key), dtype=np.int64)
+    of_text[by_key] = np.repeat(np.arange(len(first)), np.diff(starts, append=len(key)))
+    frequency = np.bincount(of_text, weights=rows, minlength=len(first))
+    # Texts by falling frequency (of equals, the smaller key first): positions are ranks.
+    order = np.argsort(-frequency, kind="stable")
+    nodes = order[searched[first[order]]]
+    pairs = _candidates(band[first[nodes]])
+    pairs = pairs[similar(first[nodes][pairs])]
+    label = np.arange(len(first))
+    label[nodes] = nodes[_originals(pairs, len(nodes))]
+    return label[of_text]
+
+
+def _originals(pairs: Int64Array, n: int) -> Int64Array:
+    """For each of `n` ranks the best rank that it copies, itself when it is an original.
+
+    `pairs`: (better, worse) ranks of near copies. A text that copies an original is none; of
+    the rest the best are originals, and so on.
+    """
+    original = np.arange(n)
+    while len(pairs):
+        undecided = np.zeros(n, dtype=bool)
+        undecided[pairs[:, 1]] = True
+        decided = pairs[~undecided[pairs[:, 0]]]
+        copies = np.full(n, n)
+        np.minimum.at(copies, decided[:, 1], decided[:, 0])
+        is_copy = copies < n
+        original[is_copy] = copies[is_copy]
+        pairs = pairs[~is_copy[pairs[:, 0]] & ~is_copy[pairs[:, 1]]]
+    return original
+
+
+def are_similar(plain: pa.Array, pairs: Int64Array) -> BoolArray:
+    """For each pair of positions in `plain` (folded words): do they share enough shingles?"""
+    similar = np.zeros(len(pairs), dtype=bool)
+    for at in range(0, len(pairs), _PAIRS):
+        part = pairs[at : at + _PAIRS]
+        texts, positions = np.unique(part, return_inverse=True)
+        positions = positions.reshape(part.shape)
+        present = _shingle_sets(plain.take(pa.array(texts)))
+        left, right = present[positions[:, 0]], present[positions[:, 1]]
+        shared = np.asarray(left.multiply(right).sum(axis=1)).ravel()
+        sizes = np.diff(left.indptr) + np.diff(right.indptr)
+        similar[at : at + _PAIRS] = shared >= SIMILARITY * (sizes - shared)
+    return similar
+
+
+def _candidates(band: UInt64Array) -> Int64Array:
+    """Pairs of texts to compare: in each band, the first text of a value with each of the rest.
+
+    Texts come by rank, so that the first is the most frequent: pairs are (better, worse).
+    """
+    found = []
+    width = max(len(band), 1)
+    for column in band.T:
+        order = np.argsort(column)
+        starts = run_starts(column[order])
+        copies = np.diff(starts, append=len(order))
+        several = np.repeat(copies > 1, copies)
+        leader = np.repeat(np.minimum.reduceat(order, starts), copies) if len(order) else order
+        leader, text = leader[several], order[several]
+        # One number a pair sorts faster than rows.
+        found.append((leader * width + text)[leader != text])
+    packed = np.sort(np.concatenate(found))
+    packed = packed[run_starts(packed)]
+    return np.stack([packed // width, packed % width], axis=1)
+
+
+def _shingle_sets(plain: pa.Array) -> sparse.csr_matrix:
+    """One row a text, ones in the columns of its shingles. With 2^30 columns, two shingles of a
+    text of 100 characters meet by chance once in 200,000 texts."""
+    owner, shingles = windows(plain, (_SHINGLE,))
+    columns = (shingles * MULTIPLIER >> np.uint64(34)).astype(np.int32)
+    ends = np.searchsorted(owner, np.arange(len(plain) + 1))
+    ones = np.ones(len(columns), dtype=np.int32)
+    present = sparse.csr_matrix((ones, columns, ends), shape=(len(plain), 1 << 30))
+    present.sum_duplicates()
+    present.data[:] = 1
+    return present
+
 
 FEATURES_VERSION = "features-2"  # raise it when `describe` gives other values for a text
 CHUNK = 20_000
 _LONG_RUN = 4  # "đẹpppp": so many equal characters in a row are filler
-
-Float32 = npt.NDArray[np.float32]
-Int32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -44,10 +220,10 @@ class TextFeatures:
         For finding near copies, n x `BANDS`.
     """
 
-    key: UInt64
-    words: Int32
-    variety: Float32
-    bands: UInt64
+    key: UInt64Array
+    words: Int32Array
+    variety: Float32Array
+    bands: UInt64Array
 
     def __len__(self) -> int:
         return len(self.key)
@@ -92,7 +268,7 @@ def _describe(texts: pd.Series) -> TextFeatures:
     return TextFeatures(key, words, variety.astype(np.float32), bands(plain, key))
 
 
-def _tokens(plain: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _tokens(plain: pa.Array) -> tuple[Int64Array, Int64Array]:
     """For each word, in order: the index of its text, and a number for the word (-1: no word)."""
     lists = pc.split_pattern(plain, " ")
     owner = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
@@ -103,9 +279,7 @@ def _tokens(plain: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
     return owner.astype(np.int64), tokens
 
 
-def _distinct_bigrams(
-    owner: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64], n: int
-) -> npt.NDArray[np.float64]:
+def _distinct_bigrams(owner: Int64Array, tokens: Int64Array, n: int) -> Float64Array:
     """Distinct pairs of neighbouring words among all of a text's pairs; 1 when it has none."""
     inside = owner[1:] == owner[:-1]
     vocabulary = int(tokens.max(initial=0)) + 1
@@ -117,7 +291,7 @@ def _distinct_bigrams(
     return np.where(total > 0, np.bincount(distinct, minlength=n) / np.maximum(total, 1), 1.0)
 
 
-def _share_without_runs(plain: pa.Array) -> npt.NDArray[np.float64]:
+def _share_without_runs(plain: pa.Array) -> Float64Array:
     """Share of a text's bytes outside runs of one character."""
     offsets, data = bytes_of(plain)
     # Byte k continues a run when it equals each of the bytes before it; a run that crosses from

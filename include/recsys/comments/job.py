@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from recsys.arrays import BoolArray, Float32Array, Int64Array, UInt64Array
 from recsys.comments.cache import TextCache
-from recsys.comments.config import CommentConfig
 from recsys.comments.features import (
     FEATURES_VERSION,
-    Float32,
+    MULTIPLIER,
     TextFeatures,
     describe,
 )
@@ -23,6 +22,7 @@ from recsys.comments.pretrained import load_pretrained
 from recsys.comments.scorers import due_scorer, prune_scorers
 from recsys.comments.scoring import (
     HEURISTICS,
+    CommentConfig,
     CommentScores,
     SentimentScorer,
     Similar,
@@ -32,7 +32,6 @@ from recsys.comments.scoring import (
     group_texts,
     similar_among,
 )
-from recsys.comments.shingles import MULTIPLIER, Int64, UInt64
 from recsys.comments.training import gather_units
 from recsys.data.keys import hash_texts
 from recsys.schema import RATING, USER
@@ -67,7 +66,7 @@ def score_view(
     else:
         sentiment, scored = _cached_sentiment(settings, scorer, texts, hashes, features.key)
         scores = combine(view, known, sentiment, scorer.version, config)
-        prune(settings, config, scorer.version)
+        prune(settings, scorer.version)
     summary = {
         **scores.summary,
         "scored_now": scored,
@@ -78,9 +77,9 @@ def score_view(
     return dataclasses.replace(scores, summary=summary)
 
 
-def prune(settings: Settings, config: CommentConfig, in_use: str) -> None:
+def prune(settings: Settings, in_use: str) -> None:
     """Remove old scorers with their cached scores, and features of an older kind."""
-    for name in prune_scorers(settings, config.learned.keep, in_use):
+    for name in prune_scorers(settings, in_use):
         shutil.rmtree(_cache_folder(settings, name), ignore_errors=True)
     for folder in _cache_folder(settings, "").glob("features-*"):
         if not folder.name.startswith(FEATURES_VERSION):
@@ -105,13 +104,13 @@ def _scorer(
     group = np.where(known.features.key == 0, -1, known.group)
 
     def training_data() -> Any:
-        return gather_units(known.texts, known.features.key, group, rows, config.learned.folds)
+        return gather_units(known.texts, known.features.key, group, rows)
 
-    choice = due_scorer(settings, config, as_of, training_data if may_train else None)
+    choice = due_scorer(settings, as_of, training_data if may_train else None)
     return choice.scorer, choice.decision
 
 
-def _cached_features(settings: Settings, texts: pd.Series, hashes: UInt64) -> TextFeatures:
+def _cached_features(settings: Settings, texts: pd.Series, hashes: UInt64Array) -> TextFeatures:
     cache = TextCache(_cache_folder(settings, FEATURES_VERSION))
     known, columns = cache.look_up(hashes)
     new = np.flatnonzero(~known)
@@ -124,12 +123,12 @@ def _cached_features(settings: Settings, texts: pd.Series, hashes: UInt64) -> Te
     return TextFeatures(**columns)
 
 
-def _cached_similar(settings: Settings, texts: pd.Series, keys: UInt64) -> Similar:
+def _cached_similar(settings: Settings, texts: pd.Series, keys: UInt64Array) -> Similar:
     """Comparison of pairs of `texts` that remembers, by the pair of keys, what it found."""
     cache = TextCache(_cache_folder(settings, f"{FEATURES_VERSION}-pairs"))
     compare = similar_among(texts)
 
-    def similar(pairs: Int64) -> npt.NDArray[np.bool_]:
+    def similar(pairs: Int64Array) -> BoolArray:
         hashes = keys[pairs[:, 0]] * MULTIPLIER + keys[pairs[:, 1]]
         known, columns = cache.look_up(hashes)
         new = np.flatnonzero(~known)
@@ -144,8 +143,12 @@ def _cached_similar(settings: Settings, texts: pd.Series, keys: UInt64) -> Simil
 
 
 def _cached_sentiment(
-    settings: Settings, scorer: SentimentScorer, texts: pd.Series, hashes: UInt64, keys: UInt64
-) -> tuple[Float32, int]:
+    settings: Settings,
+    scorer: SentimentScorer,
+    texts: pd.Series,
+    hashes: UInt64Array,
+    keys: UInt64Array,
+) -> tuple[Float32Array, int]:
     """Sentiment of each text, and how many of them were scored now."""
     cache = TextCache(_cache_folder(settings, scorer.version))
     known, columns = cache.look_up(hashes)

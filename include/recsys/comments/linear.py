@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 from scipy.special import expit
 
+from recsys.arrays import AnyArray, BoolArray, Float32Array, Float64Array, Int64Array, UInt64Array
 from recsys.comments import ngrams
-from recsys.comments.features import Float32
-from recsys.comments.shingles import UInt64
 from recsys.config import read_mapping
 from recsys.errors import InputError
 from recsys.publishing import atomic_folder, sha256_of, write_json
@@ -56,9 +54,9 @@ class NgramScorer:
     version: str
     as_of: datetime
     metrics: dict[str, Any]
-    arrays: dict[str, npt.NDArray[Any]]
+    arrays: dict[str, AnyArray]
 
-    def score(self, texts: pd.Series, keys: UInt64) -> Float32:
+    def score(self, texts: pd.Series, keys: UInt64Array) -> Float32Array:
         """Sentiment in [0, 1] of each text. `keys`: the texts' `TextFeatures.key`."""
         idf, weights = self._dense("idf"), self._dense("weights")
         fold = self._folds(keys)
@@ -68,31 +66,29 @@ class NgramScorer:
             scores[rows] = self._calibrated(decisions, fold[rows])
         return scores
 
-    def training_data(self) -> UInt64:
+    def training_data(self) -> UInt64Array:
         """One number for each (text, label) the scorer was trained on, ascending."""
         return labelled(self.arrays["keys"], self.arrays["positive"])
 
-    def _dense(self, name: str) -> npt.NDArray[np.float32]:
+    def _dense(self, name: str) -> Float32Array:
         values = self.arrays[name]
         dense = np.zeros((ngrams.WIDTH, *values.shape[1:]), dtype=np.float32)
         dense[self.arrays["columns"]] = values
         return dense
 
-    def _folds(self, keys: UInt64) -> npt.NDArray[np.int64]:
+    def _folds(self, keys: UInt64Array) -> Int64Array:
         """The fold that may score each key; -1: all of them."""
         known = self.arrays["keys"]
         at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
         return np.where(known[at] == keys, self.arrays["folds"][at], -1).astype(np.int64)
 
-    def _calibrated(
-        self, decisions: npt.NDArray[np.float64], fold: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float64]:
+    def _calibrated(self, decisions: Float64Array, fold: Int64Array) -> Float64Array:
         slope, offset = self.arrays["calibration"]
         unseen = np.take_along_axis(decisions, np.maximum(fold, 0)[:, None], axis=1)[:, 0]
         return expit(slope * np.where(fold >= 0, unseen, decisions.mean(axis=1)) + offset)
 
 
-def weigh(counts: sparse.csr_matrix, idf: npt.NDArray[np.float32]) -> sparse.csr_matrix:
+def weigh(counts: sparse.csr_matrix, idf: Float32Array) -> sparse.csr_matrix:
     """Dampened counts times `idf`, each block of a row scaled to length 1."""
     rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
     data = (1.0 + np.log(counts.data)) * idf[counts.indices]
@@ -102,12 +98,12 @@ def weigh(counts: sparse.csr_matrix, idf: npt.NDArray[np.float32]) -> sparse.csr
     return sparse.csr_matrix((data / lengths[cell], counts.indices, counts.indptr), counts.shape)
 
 
-def labelled(keys: UInt64, positive: npt.NDArray[np.bool_]) -> UInt64:
+def labelled(keys: UInt64Array, positive: BoolArray) -> UInt64Array:
     """One number for each pair of a text and its label, ascending, for comparing data sets."""
     return np.sort((keys & ~np.uint64(1)) | positive.astype(np.uint64))
 
 
-def version_of(as_of: datetime, arrays: dict[str, npt.NDArray[Any]]) -> str:
+def version_of(as_of: datetime, arrays: dict[str, AnyArray]) -> str:
     """A name for a scorer that says when it was trained and changes with its content."""
     digest = hashlib.sha256()
     for name in sorted(arrays):

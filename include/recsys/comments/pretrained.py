@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys.comments.config import PretrainedConfig
-from recsys.comments.features import Float32
-from recsys.comments.shingles import UInt64
+from recsys.arrays import Float32Array, UInt64Array
+from recsys.comments.scoring import PretrainedConfig
 from recsys.config import ConfigError
 from recsys.errors import InputError
 from recsys.publishing import sha256_of
-from recsys.text_columns import normalise_series
+from recsys.text import normalise_series
+
+BATCH_SIZE = 32  # comments
+MAX_TOKENS = 256  # after which a comment is cut off; models such as PhoBERT take no more
 
 _KEY = "config/comments.yaml: pretrained"
 _KNOWN_LABELS = {
@@ -33,10 +35,10 @@ class PretrainedScorer:
     version: str
     tokenizer: Any
     model: Any
-    values: Float32
+    values: Float32Array
     config: PretrainedConfig
 
-    def score(self, texts: pd.Series, keys: UInt64) -> Float32:
+    def score(self, texts: pd.Series, keys: UInt64Array) -> Float32Array:
         """Sentiment in [0, 1] of each text; `keys` play no part."""
         import torch
 
@@ -46,13 +48,13 @@ class PretrainedScorer:
         scores = np.empty(len(cleaned), dtype=np.float32)
         values = torch.from_numpy(self.values)
         with torch.inference_mode():
-            for at in range(0, len(order), self.config.batch_size):
-                rows = order[at : at + self.config.batch_size]
+            for at in range(0, len(order), BATCH_SIZE):
+                rows = order[at : at + BATCH_SIZE]
                 batch = self.tokenizer(
                     [str(text) for text in cleaned[rows]],
                     padding=True,
                     truncation=True,
-                    max_length=self.config.max_tokens,
+                    max_length=min(MAX_TOKENS, self.tokenizer.model_max_length),
                     return_tensors="pt",
                 )
                 probabilities = torch.softmax(self.model(**batch).logits, dim=-1)
@@ -79,7 +81,7 @@ def load_pretrained(config: PretrainedConfig) -> PretrainedScorer:
         raise InputError(f"{_KEY}.model: cannot load {config.model!r}: {error}") from error
     labels = [model.config.id2label[at] for at in range(model.config.num_labels)]
     values = np.array([_value(label, config) for label in labels], dtype=np.float32)
-    identity = f"{_weights_identity(config.model, model)} {values.tolist()} {config.max_tokens}"
+    identity = f"{_weights_identity(config.model, model)} {values.tolist()} {MAX_TOKENS}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9.]+", "_", Path(config.model).name)
     return PretrainedScorer(f"pretrained-{name}-{digest}", tokenizer, model, values, config)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from recsys.comments.config import CommentConfig, LearnedConfig
 from recsys.comments.linear import (
     NgramScorer,
     labelled,
@@ -17,7 +16,7 @@ from recsys.comments.linear import (
     read_as_of,
     save_scorer,
 )
-from recsys.comments.training import Units, choose, train
+from recsys.comments.training import MAX_TRAINING_TEXTS, Units, choose, train
 from recsys.errors import InputError
 from recsys.settings import Settings
 from recsys.storage import open_store
@@ -34,6 +33,16 @@ class Choice:
 
 
 SCORERS_KEY = "data/comments/scorers"
+
+MIN_TEXTS_PER_CLASS = 50
+"""With fewer distinct happy (4 stars or more) or other texts there is no training."""
+MIN_AUC = 0.7
+"""A scorer that does worse on texts it has not seen is not used."""
+RETRAIN_CHANGED_SHARE = 0.1
+"""The full strategy trains a new scorer when more of its data changed; a new one scores every
+text again."""
+KEPT = 5
+"""Newest scorers that stay on disk, with their cached scores: backfilled days need older ones."""
 
 
 def scorers_folder(settings: Settings) -> Path:
@@ -63,7 +72,6 @@ def newest_scorer(settings: Settings, as_of: datetime) -> NgramScorer | None:
 
 def due_scorer(
     settings: Settings,
-    config: CommentConfig,
     as_of: datetime,
     training_data: Callable[[], Units] | None,
 ) -> Choice:
@@ -75,19 +83,18 @@ def due_scorer(
     if training_data is None:
         return Choice(current, {"trained": False, "why": "only the full strategy trains"})
     units = training_data()
-    rule = config.learned
     smaller = int(min(units.positive.sum(), (~units.positive).sum()))
-    if smaller < rule.min_texts_per_class:
-        why = f"{smaller} distinct texts in the smaller class, {rule.min_texts_per_class} needed"
+    if smaller < MIN_TEXTS_PER_CLASS:
+        why = f"{smaller} distinct texts in the smaller class, {MIN_TEXTS_PER_CLASS} needed"
         return Choice(current, {"trained": False, "why": why})
-    changed = 1.0 if current is None else changed_share(current, units, rule)
-    if changed <= rule.retrain_changed_share:
+    changed = 1.0 if current is None else changed_share(current, units)
+    if changed <= RETRAIN_CHANGED_SHARE:
         why = f"{changed:.1%} of the training data changed"
         return Choice(current, {"trained": False, "why": why, **_metrics(current)})
-    fresh = train(units, rule, as_of)
+    fresh = train(units, as_of)
     auc = fresh.metrics["auc"]
-    if auc is None or auc < rule.min_auc:
-        why = f"AUC {auc} on unseen texts, {rule.min_auc} needed"
+    if auc is None or auc < MIN_AUC:
+        why = f"AUC {auc} on unseen texts, {MIN_AUC} needed"
         return Choice(current, {"trained": False, "why": why})
     save_scorer(fresh, scorers_folder(settings))
     open_store(settings).publish(f"{SCORERS_KEY}/{fresh.version}")
@@ -95,17 +102,17 @@ def due_scorer(
     return Choice(fresh, {"trained": True, "why": why, **_metrics(fresh)})
 
 
-def changed_share(current: NgramScorer, units: Units, rule: LearnedConfig) -> float:
+def changed_share(current: NgramScorer, units: Units) -> float:
     """Texts that are new, gone or of another label, as a share of the larger training set."""
-    chosen = units.take(choose(units, rule.max_training_texts))
+    chosen = units.take(choose(units, MAX_TRAINING_TEXTS))
     now = labelled(chosen.member_keys, chosen.positive[chosen.member_units])
     before = current.training_data()
     return len(np.setxor1d(before, now)) / max(len(before), len(now), 1)
 
 
-def prune_scorers(settings: Settings, keep: int, in_use: str) -> list[str]:
-    """Remove all but the `keep` newest scorers and the one in use; the names removed."""
-    removed = [name for name in _names(settings)[:-keep] if name != in_use]
+def prune_scorers(settings: Settings, in_use: str) -> list[str]:
+    """Remove all but the `KEPT` newest scorers and the one in use; the names removed."""
+    removed = [name for name in _names(settings)[:-KEPT] if name != in_use]
     for name in removed:
         open_store(settings).remove(f"{SCORERS_KEY}/{name}")
     return removed

@@ -2,20 +2,116 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow.compute as pc
+from pydantic import Field
 
-from recsys.comments.campaigns import campaign_users
-from recsys.comments.config import CommentConfig
-from recsys.comments.features import Float32, TextFeatures, describe, plain_words
-from recsys.comments.near_duplicates import are_similar, group_near_duplicates
-from recsys.comments.shingles import Int64, UInt64
+from recsys.arrays import (
+    AnyArray,
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    UInt64Array,
+)
+from recsys.comments.features import (
+    TextFeatures,
+    are_similar,
+    describe,
+    group_near_duplicates,
+    plain_words,
+)
+from recsys.config import ConfigModel
 from recsys.data.keys import one_chunk
 from recsys.schema import COMMENT, COMMENT_QUALITY, RATING, TIMESTAMP, USER
+
+
+class CampaignConfig(ConfigModel):
+    """When the same text from many users counts as a campaign."""
+
+    min_users: int = Field(default=5, ge=2)
+    min_words: int = Field(default=4, ge=1)
+
+
+class PretrainedConfig(ConfigModel):
+    """A ``transformers`` text-classification model."""
+
+    model: str = Field(default="", description="folder, or name on the model hub")
+    label_values: dict[str, float] = Field(default_factory=dict)
+
+
+class CommentConfig(ConfigModel):
+    """``config/comments.yaml``: what shapes ``comment_quality``."""
+
+    FILE = "comments.yaml"
+
+    scorer: Literal["learned", "pretrained", "none"] = "learned"
+    sentiment_weight: float = Field(default=0.5, ge=0, le=1)
+    campaign: CampaignConfig = CampaignConfig()
+    pretrained: PretrainedConfig = PretrainedConfig()
+
+
+MISMATCH_TOLERANCE = 0.5
+"""Stars and sentiment, both on a scale of 0 to 1, may differ by this much before the comment loses
+credit for contradicting its stars."""
+FULL_LENGTH_WORDS = 30
+"""A comment of this many words, or more, gets the full length score."""
+SPAN_DAYS = 28
+"""Length of the spans that are searched for campaigns. They overlap by half, so every burst of up
+to half this length falls into one span as a whole."""
+
+_DAY = pd.Timedelta(days=1)
+_EPOCH = pd.Timestamp(0, tz="UTC")
+
+
+def campaign_users(
+    group: Int64Array, user: pd.Series, timestamp: pd.Series, config: CampaignConfig
+) -> Int32Array:
+    """For each row, how many users wrote its text in the span of time around it.
+
+    Parameters
+    ----------
+    group
+        Number of the row's text; texts that count as the same share it, rows whose text can be
+        no campaign have -1.
+    user
+        Ids of the rows' users.
+    timestamp
+        Times of the rows, UTC.
+
+    Returns
+    -------
+    Distinct users: the larger of the row's two overlapping spans; 0 where fewer than
+    ``config.min_users`` users (or group -1). Spans are counted from 1970, so the answer for a
+    row depends on which rows there are and never on their order.
+    """
+    users = np.zeros(len(group), dtype=np.int32)
+    copies = np.bincount(group[group >= 0], minlength=1)
+    repeated = np.flatnonzero((group >= 0) & (copies[group] >= config.min_users))
+    if len(repeated) == 0:
+        return users
+    author, _ = pd.factorize(user.iloc[repeated])
+    half_spans = (timestamp.iloc[repeated] - _EPOCH) // (_DAY * SPAN_DAYS / 2)
+    halves = half_spans.to_numpy(dtype=np.int64)
+    for shift in (0, 1):
+        spans: Int64Array = np.floor_divide(halves + shift, 2, dtype=np.int64)
+        counted = _distinct_users(group[repeated], spans, author)
+        users[repeated] = np.maximum(users[repeated], counted)
+    users[users < config.min_users] = 0
+    return users
+
+
+def _distinct_users(group: Int64Array, span: Int64Array, user: Int64Array) -> Int32Array:
+    """For each row, the number of distinct users of its (group, span)."""
+    rows = pd.DataFrame({"group": group, "span": span, "user": user})
+    cell = rows.groupby(["group", "span"], sort=False).ngroup().to_numpy()
+    distinct = rows.assign(cell=cell).drop_duplicates(["cell", "user"])["cell"].to_numpy()
+    return np.bincount(distinct, minlength=len(rows))[cell].astype(np.int32)
+
 
 HEURISTICS = "heuristics"  # the scorer's name in a manifest when no sentiment is involved
 _LOWEST_STARS, _HIGHEST_STARS = 1.0, 5.0
@@ -23,8 +119,7 @@ _EXAMPLES = 10  # campaigns named in the summary
 _EXAMPLE_LENGTH = 120
 _SOMETHING = r"[^\x00-\x20\x7f-\x{a0}\p{Z}\x{200b}\x{ad}\x{2060}\x{feff}\x{fffd}]"
 
-Float64 = npt.NDArray[np.float64]
-Similar = Callable[[Int64], npt.NDArray[np.bool_]]
+Similar = Callable[[Int64Array], BoolArray]
 
 
 class SentimentScorer(Protocol):
@@ -34,7 +129,7 @@ class SentimentScorer(Protocol):
     def version(self) -> str:
         """Equal versions give equal scores."""
 
-    def score(self, texts: pd.Series, keys: UInt64) -> Float32:
+    def score(self, texts: pd.Series, keys: UInt64Array) -> Float32Array:
         """Sentiment in [0, 1] of each text. `keys`: the texts' `TextFeatures.key`."""
 
 
@@ -81,20 +176,20 @@ class Texts:
     """
 
     texts: pd.Series
-    codes: Int64
+    codes: Int64Array
     features: TextFeatures
-    group: Int64
+    group: Int64Array
 
 
-def distinct_texts(view: pd.DataFrame) -> tuple[pd.Series, Int64]:
+def distinct_texts(view: pd.DataFrame) -> tuple[pd.Series, Int64Array]:
     """The distinct comments of `view` and, for each row, the position of its comment."""
     codes, texts = pd.factorize(view[COMMENT])
     return pd.Series(texts, dtype="str"), codes.astype(np.int64)
 
 
 def group_texts(
-    codes: Int64, features: TextFeatures, config: CommentConfig, similar: Similar
-) -> Int64:
+    codes: Int64Array, features: TextFeatures, config: CommentConfig, similar: Similar
+) -> Int64Array:
     """Number of the group of near-equal texts that each text belongs to.
 
     `codes`: for each row of the view, the position of its text.
@@ -108,7 +203,7 @@ def group_texts(
 def similar_among(texts: pd.Series) -> Similar:
     """The exact comparison of pairs of `texts`."""
 
-    def similar(pairs: Int64) -> npt.NDArray[np.bool_]:
+    def similar(pairs: Int64Array) -> BoolArray:
         positions, compared = np.unique(pairs, return_inverse=True)
         return are_similar(plain_words(texts.iloc[positions]), compared.reshape(pairs.shape))
 
@@ -134,13 +229,13 @@ def score_comments(
 def combine(
     view: pd.DataFrame,
     known: Texts,
-    sentiment: Float32 | None,
+    sentiment: Float32Array | None,
     scorer: str,
     config: CommentConfig,
 ) -> CommentScores:
     """The scores of a view from what is known of its texts (`sentiment`: one entry a text)."""
     blank = is_blank(known.texts)
-    informative = informativeness(known.features, config)
+    informative = informativeness(known.features)
     codes = known.codes
     users = _campaign_users(view, known, config)
     if sentiment is None:
@@ -150,7 +245,7 @@ def combine(
         read = np.where(blank, np.nan, sentiment).astype(np.float32)
         share = config.sentiment_weight
         quality = (share * sentiment + (1 - share) * informative)[codes]
-        quality *= agreement(sentiment[codes], view[RATING].to_numpy(dtype=np.float64), config)
+        quality *= agreement(sentiment[codes], view[RATING].to_numpy(dtype=np.float64))
     quality = np.where(blank[codes], 0.0, quality * campaign_factor(users, config))
     return CommentScores(
         quality=_column(np.clip(quality, 0.0, 1.0).astype(np.float32), view, COMMENT_QUALITY),
@@ -168,26 +263,26 @@ def combine(
     )
 
 
-def is_blank(texts: pd.Series) -> npt.NDArray[np.bool_]:
+def is_blank(texts: pd.Series) -> BoolArray:
     """Whether a text has nothing to read: no letter, digit, sign or emoji."""
     read = pc.match_substring_regex(one_chunk(texts), _SOMETHING)
     return ~read.to_numpy(zero_copy_only=False)
 
 
-def informativeness(features: TextFeatures, config: CommentConfig) -> Float64:
+def informativeness(features: TextFeatures) -> Float64Array:
     """How much a text says, in [0, 1], one entry a text: long enough, and no repetition."""
-    length = np.log1p(features.words) / np.log1p(config.full_length_words)
+    length = np.log1p(features.words) / np.log1p(FULL_LENGTH_WORDS)
     return np.minimum(length, 1.0) * features.variety
 
 
-def agreement(sentiment: Float32, rating: Float64, config: CommentConfig) -> Float64:
+def agreement(sentiment: Float32Array, rating: Float64Array) -> Float64Array:
     """What a contradiction between text and stars leaves of a score, in [0, 1]."""
     stars = (rating - _LOWEST_STARS) / (_HIGHEST_STARS - _LOWEST_STARS)
-    excess = np.abs(sentiment - stars) - config.mismatch_tolerance
-    return 1.0 - np.maximum(excess, 0.0) / (1.0 - config.mismatch_tolerance)
+    excess = np.abs(sentiment - stars) - MISMATCH_TOLERANCE
+    return 1.0 - np.maximum(excess, 0.0) / (1.0 - MISMATCH_TOLERANCE)
 
 
-def campaign_factor(users: npt.NDArray[np.int32], config: CommentConfig) -> Float64:
+def campaign_factor(users: Int32Array, config: CommentConfig) -> Float64Array:
     """What a campaign of so many users leaves of a score: half at the threshold, then ever less.
 
     The users of a campaign share what half of `min_users` believed reviews would count.
@@ -195,17 +290,13 @@ def campaign_factor(users: npt.NDArray[np.int32], config: CommentConfig) -> Floa
     return np.where(users > 0, 0.5 * config.campaign.min_users / np.maximum(users, 1), 1.0)
 
 
-def _campaign_users(
-    view: pd.DataFrame, known: Texts, config: CommentConfig
-) -> npt.NDArray[np.int32]:
+def _campaign_users(view: pd.DataFrame, known: Texts, config: CommentConfig) -> Int32Array:
     long_enough = known.features.words >= config.campaign.min_words
     group = np.where(long_enough, known.group, -1)[known.codes]
     return campaign_users(group, view[USER], view[TIMESTAMP], config.campaign)
 
 
-def _largest_campaigns(
-    view: pd.DataFrame, known: Texts, users: npt.NDArray[np.int32]
-) -> list[dict[str, Any]]:
+def _largest_campaigns(view: pd.DataFrame, known: Texts, users: Int32Array) -> list[dict[str, Any]]:
     """The campaigns with the most users, with their most frequent text."""
     involved = users > 0
     rows = pd.DataFrame(
@@ -241,5 +332,5 @@ def _largest_campaigns(
     ]
 
 
-def _column(values: npt.NDArray[Any], view: pd.DataFrame, name: str) -> pd.Series:
+def _column(values: AnyArray, view: pd.DataFrame, name: str) -> pd.Series:
     return pd.Series(values, index=view.index, name=name)

@@ -1,4 +1,4 @@
-"""Training the sentiment scorer on the shop's own stars."""
+"""Training the sentiment scorer on the shop's own stars, and measuring it on unseen texts."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -6,26 +6,82 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
+from scipy.special import expit
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from recsys.arrays import AnyArray, BoolArray, Float64Array, Int8Array, Int64Array, UInt64Array
 from recsys.comments import ngrams
-from recsys.comments.config import LearnedConfig
-from recsys.comments.evaluation import measure
 from recsys.comments.linear import NgramScorer, version_of, weigh
-from recsys.comments.shingles import UInt64
 from recsys.schema import POSITIVE_RATING
 from recsys.settings import CORES
-from recsys.text_columns import fold_series
+from recsys.text import fold_series
+
+NEGATIVE_RATING = 2.0
+_BINS = 10
+
+
+def auc_with_interval(positive: BoolArray, scores: Float64Array) -> dict[str, float | int | None]:
+    """ROC-AUC with its 95 % interval (DeLong); None where a class has fewer than two members."""
+    good, bad = scores[positive], scores[~positive]
+    counts: dict[str, float | int | None] = {"positive": len(good), "negative": len(bad)}
+    if min(len(good), len(bad)) < 2:
+        return {"auc": None, "interval": None, **counts}
+    ranks = rankdata(np.concatenate([good, bad]))
+    above = (ranks[: len(good)] - rankdata(good)) / len(bad)
+    below = 1 - (ranks[len(good) :] - rankdata(bad)) / len(good)
+    error = np.sqrt(above.var(ddof=1) / len(good) + below.var(ddof=1) / len(bad))
+    return {
+        "auc": round(float(above.mean()), 4),
+        "interval": round(float(1.96 * error), 4),
+        **counts,
+    }
+
+
+def calibration_error(
+    positive: BoolArray, probability: Float64Array, weight: Float64Array
+) -> float:
+    """Mean distance between what was promised and what came, over ten bins of equal weight."""
+    order = np.argsort(probability, kind="stable")
+    cumulative = np.cumsum(weight[order])
+    bins = np.minimum((cumulative / cumulative[-1] * _BINS).astype(int), _BINS - 1)
+    total = np.bincount(bins, weight[order], minlength=_BINS)
+    promised = np.bincount(bins, (weight * probability)[order], minlength=_BINS)
+    came = np.bincount(bins, (weight * positive)[order], minlength=_BINS)
+    return float(np.abs(promised - came).sum() / total.sum())
+
+
+def measure(
+    ratings: Float64Array,
+    decisions: Float64Array,
+    decisions_without_accents: Float64Array,
+    calibration: Float64Array,
+    sample_weight: Float64Array,
+) -> dict[str, Any]:
+    """Cross-fitted figures of a scorer: happy (>= 4 stars) against unhappy (<= 2) texts."""
+    clear = (ratings >= POSITIVE_RATING) | (ratings <= NEGATIVE_RATING)
+    happy = ratings >= POSITIVE_RATING
+    probability = expit(calibration[0] * decisions + calibration[1])
+    return {
+        "texts": len(ratings),
+        **auc_with_interval(happy[clear], decisions[clear]),
+        "auc_without_accents": auc_with_interval(happy[clear], decisions_without_accents[clear])[
+            "auc"
+        ],
+        "calibration_error": round(calibration_error(happy, probability, sample_weight), 4),
+    }
+
+
+FOLDS = 4
+"""Parts for cross-fitting: a comment is scored by the model that was fitted without its part."""
+MAX_TRAINING_TEXTS = 16_000
+"""At most so many distinct texts are trained on; the rarer class may fill half of them."""
 
 _PENALTY = 5.0  # sklearn's C: on Hasaki 1, 5 and 20 differ by less than the error of the AUC
 _MIN_TEXTS = 2  # an n-gram of a single text says nothing about another
-
-Bool = npt.NDArray[np.bool_]
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,17 +103,17 @@ class Units:
     """
 
     texts: pd.Series
-    key: UInt64
-    rating: Float64
-    fold: npt.NDArray[np.int8]
-    member_keys: UInt64
-    member_units: npt.NDArray[np.int64]
+    key: UInt64Array
+    rating: Float64Array
+    fold: Int8Array
+    member_keys: UInt64Array
+    member_units: Int64Array
 
     @property
-    def positive(self) -> Bool:
+    def positive(self) -> BoolArray:
         return self.rating >= POSITIVE_RATING
 
-    def take(self, chosen: npt.NDArray[np.int64]) -> "Units":
+    def take(self, chosen: Int64Array) -> "Units":
         """The units at the positions `chosen`."""
         position = np.full(len(self.key), -1)
         position[chosen] = np.arange(len(chosen))
@@ -73,7 +129,7 @@ class Units:
 
 
 def gather_units(
-    texts: pd.Series, key: UInt64, group: npt.NDArray[np.int64], rows: pd.DataFrame, folds: int
+    texts: pd.Series, key: UInt64Array, group: Int64Array, rows: pd.DataFrame
 ) -> Units:
     """Turn a view into training data.
 
@@ -94,7 +150,7 @@ def gather_units(
     first = order[np.r_[True, np.diff(group[order]) > 0]] if len(order) else order
     own = pd.util.hash_array(table["user"].to_numpy(dtype=object), categorize=False)
     shared = (table["user"] != table["last"]).to_numpy()
-    fold = np.where(shared, key[first], own) % np.uint64(folds)
+    fold = np.where(shared, key[first], own) % np.uint64(FOLDS)
     position = pd.Index(table.index).get_indexer(pd.Index(group[order]))
     return Units(
         texts.iloc[first],
@@ -106,7 +162,7 @@ def gather_units(
     )
 
 
-def choose(units: Units, limit: int) -> npt.NDArray[np.int64]:
+def choose(units: Units, limit: int) -> Int64Array:
     """Positions of at most `limit` units to train on, in order of key.
 
     The rarer class may fill half of it; within a class the smallest keys are taken, so that
@@ -119,23 +175,23 @@ def choose(units: Units, limit: int) -> npt.NDArray[np.int64]:
     return np.sort(np.concatenate([rare, sides[1][: limit - len(rare)]]))
 
 
-def train(units: Units, config: LearnedConfig, as_of: datetime) -> NgramScorer:
+def train(units: Units, as_of: datetime) -> NgramScorer:
     """Fit one model a fold, calibrate on what each had not seen, measure the same way."""
-    chosen = units.take(choose(units, config.max_training_texts))
+    chosen = units.take(choose(units, MAX_TRAINING_TEXTS))
     counts = _count(chosen.texts)
     seen_in = np.bincount(counts.indices, minlength=ngrams.WIDTH)
     columns = np.flatnonzero(seen_in >= _MIN_TEXTS)
     idf = np.zeros(ngrams.WIDTH, dtype=np.float32)
     idf[columns] = np.log((1 + len(chosen.key)) / (1 + seen_in[columns])) + 1
     weighed = weigh(counts, idf)[:, columns]
-    weights, intercepts = _fit_folds(weighed, chosen, config.folds)
+    weights, intercepts = _fit_folds(weighed, chosen)
     decisions = _unseen(weighed, weights, intercepts, chosen.fold)
     sample_weight = _sampling_weights(units, chosen)
     calibration = _calibrate(decisions, chosen.positive, sample_weight)
     plain = weigh(_count(fold_series(chosen.texts)), idf)[:, columns]
     order = np.argsort(chosen.member_keys)
     owners = chosen.member_units[order]
-    arrays: dict[str, npt.NDArray[Any]] = {
+    arrays: dict[str, AnyArray] = {
         "columns": columns.astype(np.int32),
         "idf": idf[columns],
         "weights": weights.astype(np.float32),
@@ -159,28 +215,28 @@ def _count(texts: pd.Series) -> sparse.csr_matrix:
     return sparse.vstack([counts for _, counts in ngrams.in_chunks(texts)], format="csr")
 
 
-def _fit_folds(weighed: sparse.csr_matrix, units: Units, folds: int) -> tuple[Float64, Float64]:
+def _fit_folds(weighed: sparse.csr_matrix, units: Units) -> tuple[Float64Array, Float64Array]:
     """Weights (columns x folds) and intercepts of the models, each fitted without its fold."""
 
-    def fit(fold: int) -> tuple[Float64, float]:
+    def fit(fold: int) -> tuple[Float64Array, float]:
         rows = np.flatnonzero(units.fold != fold)
         model = LogisticRegression(C=_PENALTY, class_weight="balanced", max_iter=200, tol=1e-3)
         model.fit(weighed[rows], units.positive[rows])
         return model.coef_[0], float(model.intercept_[0])
 
     with threadpool_limits(1), ThreadPoolExecutor(CORES) as pool:
-        fitted = list(pool.map(fit, range(folds)))
+        fitted = list(pool.map(fit, range(FOLDS)))
     return np.stack([weights for weights, _ in fitted], axis=1), np.array([b for _, b in fitted])
 
 
 def _unseen(
-    weighed: sparse.csr_matrix, weights: Float64, intercepts: Float64, fold: npt.NDArray[np.int8]
-) -> Float64:
+    weighed: sparse.csr_matrix, weights: Float64Array, intercepts: Float64Array, fold: Int8Array
+) -> Float64Array:
     decisions = weighed @ weights + intercepts
     return decisions[np.arange(len(fold)), fold.astype(np.int64)]
 
 
-def _sampling_weights(units: Units, chosen: Units) -> Float64:
+def _sampling_weights(units: Units, chosen: Units) -> Float64Array:
     """How many of all units each chosen one stands for."""
     share = [
         (units.positive == side).sum() / max((chosen.positive == side).sum(), 1)
@@ -189,7 +245,9 @@ def _sampling_weights(units: Units, chosen: Units) -> Float64:
     return np.where(chosen.positive, share[1], share[0])
 
 
-def _calibrate(decisions: Float64, positive: Bool, sample_weight: Float64) -> Float64:
+def _calibrate(
+    decisions: Float64Array, positive: BoolArray, sample_weight: Float64Array
+) -> Float64Array:
     """Slope and offset that turn decisions into log-odds at the shop's own rate of positives."""
     model = LogisticRegression(C=1e6, max_iter=1000)
     model.fit(decisions[:, None], positive, sample_weight=sample_weight)

@@ -21,7 +21,7 @@ from recsys.content.embeddings import EmbeddingSet
 from recsys.content.static_encoder import DIMENSIONS, FIT_PRODUCTS, VOCABULARY
 from recsys.errors import InputError
 from recsys.schema import DESCRIPTION, PRODUCT, PRODUCT_NAME
-from recsys.text_columns import normalise_series
+from recsys.text import normalise_series
 
 BOILERPLATE_SHARE = 0.2
 """A sentence that stands in more of all descriptions says nothing about a product, such as the

@@ -25,7 +25,7 @@ from recsys.content.static_encoder import (
     tokenize,
 )
 from recsys.errors import InputError
-from recsys.text_columns import fold_series
+from recsys.text import fold_series
 
 _UNKNOWN = "[UNK]"
 _MIN_FREQUENCY = 2

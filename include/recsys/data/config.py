@@ -27,7 +27,6 @@ class DataConfig(ConfigModel):
     earliest: date = date(2000, 1, 1)
     incremental_limit: int = Field(default=100, ge=0)
     keep_versions: int = Field(default=7, ge=1)
-    keep_backfilled_days: float = Field(default=7, ge=0)
     keep_quarantine_days: float = Field(default=90, ge=0)
 
     @property

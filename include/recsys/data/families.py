@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from recsys.text_columns import fold_series, normalise_series
+from recsys.text import fold_series, normalise_series
 from recsys.data.keys import run_starts
 from recsys.schema import BRAND, COMMENT, EVENT, FAMILY, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
 

@@ -21,6 +21,10 @@ from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
 from recsys.storage import ABANDONED_AFTER, open_store
 from recsys.storage.local import DOOMED_PREFIX
 
+KEEP_BACKFILLED_DAYS = 7
+"""A backfilled day's version is older than all that are kept; it stays for so many days after it was
+made, long enough for a week's backfill to be looked at."""
+
 _REFERENCE_KEYS = frozenset({"data_version", "version_id", "previous_version"})
 
 
@@ -44,7 +48,7 @@ def prunable(settings: Settings, config: DataConfig) -> set[str]:
     manifests = {version_id: manifest_of(settings, version_id) for version_id in versions}
     ordinary = [version_id for version_id in versions if not manifests[version_id].get("backfill")]
     kept = set(ordinary[-config.keep_versions :])
-    fresh = now - timedelta(days=config.keep_backfilled_days)
+    fresh = now - timedelta(days=KEEP_BACKFILLED_DAYS)
     kept |= {
         version_id
         for version_id in set(versions) - set(ordinary)

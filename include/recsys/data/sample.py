@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from recsys.data import sample_phrases as phrases
+from recsys.arrays import Int64Array, ObjectArray
 from recsys.errors import InputError
 from recsys.publishing import atomic_path
 from recsys.settings import Settings
@@ -42,8 +43,70 @@ PRODUCTS_IN_A_TASTE = 24
 _ZONE = ZoneInfo("Asia/Ho_Chi_Minh")
 _DAY_SECONDS = 86_400
 
-Text = NDArray[np.object_]
-Ints = NDArray[np.int64]
+# category, (what the products are called, what they promise)
+_CATEGORIES: Final = (
+    ("Sữa rửa mặt", ("Sạch Sâu", "Dịu Nhẹ", "Kiềm Dầu", "Ngừa Mụn", "Tràm Trà", "Tạo Bọt")),
+    ("Nước tẩy trang", ("Tươi Mát", "Cho Da Nhạy Cảm", "Bí Đao", "Hoa Hồng", "Hai Lớp")),
+    ("Kem chống nắng", ("SPF50+ PA++++", "Kiểm Soát Dầu", "Nâng Tông", "Dưỡng Ẩm", "Vật Lý")),
+    ("Serum", ("Vitamin C 15%", "Niacinamide 10%", "Hyaluronic Acid", "Retinol 0.5%", "B5")),
+    ("Kem dưỡng ẩm", ("Phục Hồi Da", "Rau Má", "Ceramide", "Ban Đêm", "Dạng Gel")),
+    ("Nước hoa hồng", ("Không Mùi", "Rau Má", "Trà Xanh", "Cân Bằng", "BHA 2%")),
+    ("Mặt nạ", ("Đất Sét", "Ngủ Môi", "Cấp Ẩm", "Trà Xanh", "Collagen")),
+    ("Son môi", ("Đỏ Gạch", "Hồng Đất", "Cam Cháy", "Nude", "Đỏ Rượu")),
+    ("Phấn nước", ("Che Phủ Cao", "Kiềm Dầu", "Căng Bóng", "Tone Sáng", "Lâu Trôi")),
+    ("Dầu gội", ("Bưởi", "Ngừa Gàu", "Phục Hồi Hư Tổn", "Ngăn Rụng", "Hương Nước Hoa")),
+    ("Sữa tắm", ("Hương Hoa", "Trắng Da", "Muối Biển", "Dịu Nhẹ", "Yến Mạch")),
+    ("Tẩy tế bào chết", ("Cà Phê", "AHA 8%", "Muối Hồng", "Đường Nâu", "Cho Môi")),
+)  # fmt: skip
+
+_BRANDS: Final = (
+    "Cocoon", "Klairs", "Cosrx", "Bioderma", "La Roche-Posay", "CeraVe", "Simple", "Senka",
+    "Hada Labo", "Sunplay", "Anessa", "Innisfree", "Garnier", "L'Oreal", "Maybelline", "Vaseline",
+    "Cetaphil", "Thorakao", "Skin1004", "Some By Mi", "Vichy", "Nivea", "Bio-Oil", "Lemonade",
+)  # fmt: skip
+
+_SIZES: Final = ("50ml", "100ml", "150ml", "200ml", "400ml", "500ml")
+
+_SKINS: Final = ("Cho Da Dầu", "Cho Da Khô", "Cho Da Nhạy Cảm", "Cho Mọi Loại Da", "Cho Da Mụn")
+
+_DESCRIPTION: Final = (
+    "{category} {brand} {promise} {skin} giúp làm sạch, cấp ẩm và nuôi dưỡng. "
+    "Thành phần lành tính, không gây kích ứng, kết cấu mỏng nhẹ thấm nhanh. Thương hiệu {brand}."
+)
+
+_GOOD_OPENINGS: Final = (
+    "Sản phẩm rất tốt", "Mình rất thích em này", "Dùng ổn lắm", "Sp oke nha mn", "Hàng chính hãng",
+    "Xài thích cực", "Chất lượng tuyệt vời", "Đáng đồng tiền", "Mua lần thứ {n} rồi", "Tuyệt vời",
+    "Ok lắm shop ơi", "Da mình hợp em này", "Em này xịn", "Quá ưng luôn", "Sẽ ủng hộ shop dài dài",
+    "Tốt hơn mong đợi", "Dùng {n} ngày đã thấy khác", "Rất hài lòng 😍", "san pham tot", "Thơm",
+)  # fmt: skip
+_GOOD_DETAILS: Final = (
+    "da mịn hẳn", "giảm mụn rõ", "thấm nhanh không bết", "mùi nhẹ nhàng", "không kích ứng",
+    "dùng {n} tuần thấy sáng da", "lớp nền đẹp", "không bị khô da", "giao hàng nhanh",
+    "đóng gói cẩn thận", "giá tốt so với chất lượng", "da dầu nên thử", "hợp da nhạy cảm",
+    "đỡ đổ dầu", "mềm mượt", "rửa sạch mà ko khô", "hương thơm dễ chịu", "cấp ẩm tốt",
+    "chai to dùng lâu", "date mới", "tone lên da rất xinh", "nhân viên tư vấn nhiệt tình",
+    "mua {n} chai cho cả nhà", "được tặng quà nữa", "dùng sáng tối đều ổn",
+)  # fmt: skip
+_GOOD_CLOSINGS: Final = (
+    "", "sẽ mua lại", "cho shop 5 sao", "cảm ơn shop", "mn nên mua nha", "10 điểm", "❤️❤️",
+    "recommend cho bạn bè", "đợt sale mua thêm {n} hộp", "hy vọng dùng lâu vẫn tốt", "👍",
+    "giao trong {n} ngày", "chắc chắn quay lại", "quá rẻ", "iu shop",
+)  # fmt: skip
+_BAD_OPENINGS: Final = (
+    "Không hợp với mình", "Thất vọng", "Hàng ko giống mô tả", "Dùng bị kích ứng", "Quá tệ",
+    "Mình thấy bình thường", "Không như kỳ vọng", "Chất lượng kém", "Da nổi mụn sau {n} ngày",
+    "khong tot", "Giao sai hàng", "Không đáng tiền",
+)  # fmt: skip
+_BAD_DETAILS: Final = (
+    "da bị khô rát", "mùi khó chịu", "nổi mẩn đỏ", "chai bị chảy", "hộp móp", "giao chậm {n} ngày",
+    "bết dính", "rửa không sạch", "trôi nhanh", "vón cục", "không thấy hiệu quả", "cay mắt",
+)  # fmt: skip
+_BAD_CLOSINGS: Final = (
+    "", "không mua lại", "cần xem lại", "phí tiền", "😡", "đã đổi trả", "mong shop cải thiện",
+    "cho {n} sao thôi", "tiếc tiền", "buồn",
+)  # fmt: skip
+_CAMPAIGN: Final = "Sản phẩm tốt, đóng gói đẹp, giao hàng nhanh, shop phục vụ rất chuyên nghiệp"
 
 
 @dataclass(frozen=True)
@@ -111,19 +174,19 @@ def _catalogue(products: int, rng: np.random.Generator) -> pd.DataFrame:
     family = np.repeat(np.arange(products), sizes)[:products]
     size = _rank_in_run(family)
     families = int(family[-1]) + 1
-    category = rng.integers(len(phrases.CATEGORIES), size=families)
-    names = np.array([name for name, _ in phrases.CATEGORIES], dtype=object)
-    promises = np.array([list(p)[:5] for _, p in phrases.CATEGORIES], dtype=object)
-    brand = np.array(phrases.BRANDS, dtype=object)[rng.integers(len(phrases.BRANDS), size=families)]
+    category = rng.integers(len(_CATEGORIES), size=families)
+    names = np.array([name for name, _ in _CATEGORIES], dtype=object)
+    promises = np.array([list(p)[:5] for _, p in _CATEGORIES], dtype=object)
+    brand = np.array(_BRANDS, dtype=object)[rng.integers(len(_BRANDS), size=families)]
     promise = promises[category, rng.integers(promises.shape[1], size=families)]
-    skin = np.array(phrases.SKINS, dtype=object)[rng.integers(len(phrases.SKINS), size=families)]
-    first_size = rng.integers(len(phrases.SIZES) - 2, size=families)
+    skin = np.array(_SKINS, dtype=object)[rng.integers(len(_SKINS), size=families)]
+    first_size = rng.integers(len(_SIZES) - 2, size=families)
     price = rng.lognormal(12.2, 0.6, size=families)
 
-    volume = np.array(phrases.SIZES, dtype=object)[first_size[family] + size]
+    volume = np.array(_SIZES, dtype=object)[first_size[family] + size]
     name = names[category][family] + " " + brand[family] + " " + promise[family]
     name = name + " " + skin[family] + " " + volume
-    text = phrases.DESCRIPTION.split("{")
+    text = _DESCRIPTION.split("{")
     parts = {
         "category": names[category][family],
         "brand": brand[family],
@@ -149,7 +212,7 @@ def _catalogue(products: int, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _reviews(
-    reviews: int, users: int, family: Ints, end: date, rng: np.random.Generator
+    reviews: int, users: int, family: Int64Array, end: date, rng: np.random.Generator
 ) -> pd.DataFrame:
     user = _reviewers(reviews, users, rng)
     product, off_taste = _purchases(user, users, len(family), rng)
@@ -195,7 +258,7 @@ def _reviews(
     )
 
 
-def _reviewers(reviews: int, users: int, rng: np.random.Generator) -> Ints:
+def _reviewers(reviews: int, users: int, rng: np.random.Generator) -> Int64Array:
     """Who wrote each review, ascending; every user at least one, a share of them several."""
     more = reviews - users
     repeat = min(users, max(1, round(more / REVIEWS_AFTER_THE_FIRST))) if more else 0
@@ -210,8 +273,8 @@ def _reviewers(reviews: int, users: int, rng: np.random.Generator) -> Ints:
 
 
 def _purchases(
-    user: Ints, users: int, products: int, rng: np.random.Generator
-) -> tuple[Ints, NDArray[np.bool_]]:
+    user: Int64Array, users: int, products: int, rng: np.random.Generator
+) -> tuple[Int64Array, NDArray[np.bool_]]:
     """Products bought, and which of them lie outside the buyer's taste."""
     tastes = max(1, products // PRODUCTS_IN_A_TASTE)
     group = rng.permutation(products)  # position // PRODUCTS_IN_A_TASTE is the taste
@@ -228,29 +291,29 @@ def _purchases(
     return product, off_taste
 
 
-def _redraw_repeats(user: Ints, product: Ints, products: int, rng: np.random.Generator) -> None:
+def _redraw_repeats(user: Int64Array, product: Int64Array, products: int, rng: np.random.Generator) -> None:
     """Replace most of what a user bought twice by something else, in place."""
     for _ in range(3):
         again = pd.Series(user * products + product).duplicated().to_numpy()
         product[again] = rng.integers(products, size=int(again.sum()))
 
 
-def _comments(rating: Ints, rng: np.random.Generator) -> Text:
+def _comments(rating: Int64Array, rng: np.random.Generator) -> ObjectArray:
     count = len(rating)
     good = _sentences(
-        (phrases.GOOD_OPENINGS, *(phrases.GOOD_DETAILS,) * 2, phrases.GOOD_CLOSINGS), count, rng
+        (_GOOD_OPENINGS, *(_GOOD_DETAILS,) * 2, _GOOD_CLOSINGS), count, rng
     )
-    bad = _sentences((phrases.BAD_OPENINGS, phrases.BAD_DETAILS, phrases.BAD_CLOSINGS), count, rng)
+    bad = _sentences((_BAD_OPENINGS, _BAD_DETAILS, _BAD_CLOSINGS), count, rng)
     comment = np.where(rating >= 4, good, bad).astype(object)
     comment[rng.random(count) < WITHOUT_COMMENT_SHARE] = ""
-    comment[(rng.random(count) < CAMPAIGN_SHARE) & (rating == 5)] = phrases.CAMPAIGN
+    comment[(rng.random(count) < CAMPAIGN_SHARE) & (rating == 5)] = _CAMPAIGN
     return comment
 
 
-def _sentences(parts: Sequence[Sequence[str]], count: int, rng: np.random.Generator) -> Text:
+def _sentences(parts: Sequence[Sequence[str]], count: int, rng: np.random.Generator) -> ObjectArray:
     """One phrase of each part; ``{n}`` is a number that differs from sentence to sentence."""
     numbers = np.arange(2, 32).astype(str).astype(object)
-    sentence: Text = np.full(count, "", dtype=object)
+    sentence: ObjectArray = np.full(count, "", dtype=object)
     for number, part in enumerate(parts):
         choices = [phrase.partition("{n}") for phrase in part]
         chosen = rng.integers(len(choices), size=count)
@@ -264,7 +327,7 @@ def _sentences(parts: Sequence[Sequence[str]], count: int, rng: np.random.Genera
     return sentence
 
 
-def _rank_in_run(values: Ints) -> Ints:
+def _rank_in_run(values: Int64Array) -> Int64Array:
     """0, 1, 2, ... within each run of equal neighbours."""
     starts = np.flatnonzero(np.diff(values, prepend=values[0] - 1))
     return np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))

@@ -4,6 +4,62 @@
 ``.html`` from the version's own files; it can be repeated for any version that is kept.
 """
 
-from recsys.quality.report import report_after_publishing, write_report
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from recsys.config import load_config
+from recsys.data.config import DataConfig
+from recsys.data.versions import PublishedVersion, VersionError, open_version
+from recsys.publishing import write_json, write_text
+from recsys.quality.measures import limits, measure
+from recsys.quality.plots import plots
+from recsys.settings import Settings
 
 __all__ = ["report_after_publishing", "write_report"]
+
+
+def write_report(settings: Settings, version_id: str) -> Path:
+    """Write ``reports/data_quality/<version_id>.json`` and ``.html``; the path of the page.
+
+    Raises
+    ------
+    VersionError
+        If the version is not kept (any more).
+    """
+    version = open_version(settings, version_id)
+    figures = measure(version, _previous(settings, version))
+    figures["limits"] = limits(figures, load_config(settings, DataConfig))
+    folder = settings.reports / "data_quality"
+    write_json(folder / f"{version_id}.json", figures)
+    page = folder / f"{version_id}.html"
+    write_text(page, _page(figures))
+    return page
+
+
+def report_after_publishing(settings: Settings, summary: dict[str, Any]) -> dict[str, Any]:
+    """Report on the version that a run made, if it made one; the run's summary with the path."""
+    if not summary.get("new_version"):
+        return summary
+    page = write_report(settings, summary["version_id"])
+    return {**summary, "quality_report": str(page.relative_to(settings.home))}
+
+
+def _previous(settings: Settings, version: PublishedVersion) -> PublishedVersion | None:
+    before = version.manifest.get("previous_version")
+    try:
+        return None if before is None else open_version(settings, before)
+    except VersionError:  # pruned since
+        return None
+
+
+def _page(figures: dict[str, Any]) -> str:
+    environment = Environment(
+        loader=PackageLoader("recsys.quality", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja").render(figures=figures, plots=plots(figures))
