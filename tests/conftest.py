@@ -1,27 +1,30 @@
 """Fixtures shared by all tests."""
 
-import contextlib
 import os
-import secrets
-import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from recsys.settings import REPOSITORY, Settings
+from tests.ports import find_free_port
+from tests.sinks import (
+    MailSink,
+    WebhookSink,
+    alerts_config,
+    mail_sink,
+    webhook_sink,
+    write_alerts_config,
+)
 
 # A busy machine fails no test: how long things take is measured in benchmarks.
 hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("untimed")
-
-# Below those that Linux and macOS give to connections by themselves.
-PORTS = range(20_000, 32_000)
-_claims: list[socket.socket] = []
 
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
@@ -62,24 +65,30 @@ def free_port() -> int:
     return find_free_port()
 
 
-def find_free_port() -> int:
-    """A loopback TCP port that nothing listens on, and that no other test is given.
+@pytest.fixture
+def mails() -> Iterator[MailSink]:
+    with mail_sink() as sink:
+        yield sink
 
-    The UDP port of the same number is the claim: this process holds it as long as it lives, so
-    tests that run side by side never get the same one.
-    """
-    while True:
-        port = secrets.choice(PORTS)
-        claim = socket.socket(type=socket.SOCK_DGRAM)
-        try:
-            claim.bind(("127.0.0.1", port))
-            with contextlib.closing(socket.socket()) as probe:
-                probe.bind(("127.0.0.1", port))
-        except OSError:
-            claim.close()
-            continue
-        _claims.append(claim)
-        return port
+
+@pytest.fixture
+def slack() -> Iterator[WebhookSink]:
+    with webhook_sink() as sink:
+        yield sink
+
+
+@pytest.fixture
+def configure(
+    settings: Settings, mails: MailSink, slack: WebhookSink, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Writes a configuration of alerts that leads to the two sinks."""
+    monkeypatch.setenv("SMTP_SERVER", "127.0.0.1")
+    monkeypatch.setenv("SLACK_WEBHOOK_URL", slack.url)
+
+    def write(language: str = "en", port: int | None = None, password: str = "null") -> None:
+        write_alerts_config(settings, alerts_config(port or mails.port, language, password))
+
+    return write
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

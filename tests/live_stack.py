@@ -19,7 +19,7 @@ from recsys.orchestration.environment import read_env
 from recsys.orchestration.stack import Stack
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker
-from tests.conftest import find_free_port
+from tests.ports import find_free_port
 
 
 @dataclass(frozen=True)

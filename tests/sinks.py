@@ -16,7 +16,29 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword, Session
 
 from recsys.settings import Settings
-from tests.conftest import find_free_port
+from tests.ports import find_free_port
+
+ALERTS = """\
+language: {language}
+cooldown_minutes: 60
+alerts:
+  high_latency: {{threshold: 200, severity: warning, channels: [log, email]}}
+  critical_latency: {{threshold: 500, severity: critical, channels: [log, email, slack]}}
+  high_error_rate: {{threshold: 0.05, severity: critical}}
+  high_fallback_rate: {{threshold: 0.3, severity: warning, cooldown_minutes: 5}}
+  no_traffic: {{metric: requests, threshold: 1, comparison: below, severity: warning}}
+email:
+  smtp_server: "${{SMTP_SERVER}}"
+  smtp_port: {port}
+  sender: alerts@example.com
+  password: {password}
+  recipients: [team@example.com, boss@example.com]
+  timeout_seconds: 2
+slack:
+  webhook_url: "${{SLACK_WEBHOOK_URL}}"
+  channel: "#ml-alerts"
+  timeout_seconds: 2
+"""
 
 
 class MailSink:
@@ -100,6 +122,11 @@ def webhook_sink() -> Iterator[WebhookSink]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def alerts_config(port: int, language: str = "en", password: str = "null") -> str:
+    """A configuration whose mails go to `port`, with rules of all kinds."""
+    return ALERTS.format(port=port, language=language, password=password)
 
 
 def write_alerts_config(settings: Settings, text: str) -> Path:

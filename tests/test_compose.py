@@ -22,7 +22,7 @@ import yaml
 from compose_spec import PyCompose
 
 from recsys.settings import REPOSITORY
-from tests.conftest import find_free_port
+from tests.ports import find_free_port
 
 DOCKER = REPOSITORY / "docker"
 COMPOSE = REPOSITORY / "docker-compose.yaml"

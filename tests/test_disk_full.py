@@ -5,7 +5,6 @@ import contextlib
 import os
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,13 +23,13 @@ from recsys.registry import Registry
 from recsys.settings import Settings
 from recsys.training.job import select_best, train_model
 from tests.data.shop import published_rows, refresh, row, write_shop
+from tests.live_stack import wait_for
 from tests.models.shop import publish_shop, taste_interactions
 from tests.serving.service_process import running_service
 from tests.serving.shops import add_model
 from tests.sinks import (
     MailSink,
     WebhookSink,
-    mail_sink,
     webhook_sink,
     write_alerts_config,
 )
@@ -82,12 +81,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 @pytest.fixture
 def settings(disk: Disk) -> Settings:
     return Settings(disk.folder / "home")
-
-
-@pytest.fixture
-def mails() -> Iterator[MailSink]:
-    with mail_sink() as sink:
-        yield sink
 
 
 @pytest.fixture
@@ -221,21 +214,23 @@ def test_the_service_answers_and_catches_up_with_its_request_log(
     with running_service(settings, free_port):
         assert [recommend(user) for user in range(20)] == [200] * 20
         assert buy("before") == 200
-        _wait(lambda: rows("endpoint = 'recommend'") == 20, "the first rows")
+        wait_for(lambda: rows("endpoint = 'recommend'") == 20, 15, "the first rows")
         disk.fill()
         assert {recommend(user) for user in range(60)} == {200}
         refused = [event_id for event_id in map(str, range(40)) if buy(event_id) == 503]
-        _wait(lambda: slack.posts, "the alert", 40)
+        wait_for(lambda: slack.posts, 40, "the alert")
         assert {recommend(user) for user in range(60)} == {200}
         [post], [mail] = slack.posts, mails.mails
         assert "disk is full" in str(post)
         assert "request_log_failing" in mail["Subject"]
 
         disk.free()
-        _wait(lambda: rows("endpoint = 'recommend'") == 140, "the rows of the time without space")
+        wait_for(
+            lambda: rows("endpoint = 'recommend'") == 140, 15, "the rows of the time without space"
+        )
         assert requests.get(f"{url}/stats", timeout=10).json()["rows_dropped"] == 0
         assert [buy(event_id) for event_id in refused] == [200] * len(refused)
-        _wait(lambda: len(slack.posts) == 2, "the notice that all is well", 30)
+        wait_for(lambda: len(slack.posts) == 2, 30, "the notice that all is well")
     assert refused
     lines = (settings.logs / "service" / "recommender.log").read_text().splitlines()
     assert all(line.count(" | ") >= 3 for line in lines)
@@ -243,10 +238,3 @@ def test_the_service_answers_and_catches_up_with_its_request_log(
     refresh(settings, end=datetime.now(UTC) + timedelta(minutes=1))
     users = set(published_rows(settings)["user_id"])
     assert users == {"u1", "before", *map(str, range(40))}
-
-
-def _wait(condition: Any, what: str, seconds: float = 15) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"not within {seconds:g} s: {what}"
-        time.sleep(0.1)

@@ -4,7 +4,7 @@ import pytest
 
 from recsys.alerting import AlertManager
 from recsys.alerting.runs import RunEvent, tell_of_run
-from tests.conftest import find_free_port
+from tests.ports import find_free_port
 from tests.sinks import log_lines
 
 

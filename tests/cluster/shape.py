@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from recsys.settings import REPOSITORY
-from tests.conftest import find_free_port
+from tests.ports import find_free_port
 from tests.storage.buckets import CREDENTIALS
 from tests.test_compose import COMPOSE, DOCKER, VARIABLE
 

@@ -1,19 +1,17 @@
 """A live service on loopback, and a deployment that talks to it over HTTP."""
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
-import uvicorn
 
 from recsys.deployment import DeploymentConfig, VerifyConfig
 from recsys.deployment.client import ServiceAddress, ServiceClient
 from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
-from tests.conftest import find_free_port
+from tests.ports import find_free_port
+from tests.serving.service_process import service_in_thread
 
 TOKEN = "the-admin-token-of-tests"
 
@@ -22,17 +20,8 @@ TOKEN = "the-admin-token-of-tests"
 def running_service(settings: Settings, port: int, token: str | None = TOKEN) -> Iterator[None]:
     """The service in a thread of this process, listening on `port`."""
     app = create_app(settings, ServiceEnvironment(port=port, admin_token=token))
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    try:
+    with service_in_thread(app, port):
         yield
-    finally:
-        server.should_exit = True
-        thread.join(timeout=20)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from recsys.settings import REPOSITORY, Settings
 from recsys.tracking import PipelineTracker
 from recsys.training.job import train_model
 from recsys.upkeep import job as upkeep
-from tests.conftest import find_free_port
+from tests.ports import find_free_port
 from tests.serving.service_process import running_service
 
 END = datetime(2025, 6, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from recsys.orchestration.monitor.overview import gather, list_pages, run_tracke
 from recsys.orchestration.monitor.rendering import Renderer, ago, duration, percent
 from recsys.schedule import load_schedule, load_zone
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
-from tests.conftest import find_free_port
+from tests.ports import find_free_port
 
 NOW = datetime.now(UTC)
 

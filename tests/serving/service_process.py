@@ -1,16 +1,19 @@
-"""The service as its operators start it: ``python -m serving``, in processes of its own."""
+"""The service as its operators start it, in processes of its own; and in a thread of the test's."""
 
 import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import requests
+import uvicorn
+from fastapi import FastAPI
 
 from recsys.settings import REPOSITORY, Settings
 
@@ -82,3 +85,19 @@ def running_service(
                 child.kill()
             process.kill()
             process.wait()
+
+
+@contextlib.contextmanager
+def service_in_thread(app: FastAPI, port: int) -> Iterator[None]:
+    """The application answers on `port` for the block."""
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)

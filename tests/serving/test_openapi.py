@@ -1,12 +1,9 @@
 """Whatever the OpenAPI document allows is answered as the document says, and never with a 5xx."""
 
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from schemathesis.checks import not_a_server_error
@@ -19,7 +16,8 @@ from schemathesis.specs.openapi.checks import (
 from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
-from tests.conftest import find_free_port
+from tests.ports import find_free_port
+from tests.serving.service_process import service_in_thread
 from tests.serving.shops import add_model
 
 pytestmark = pytest.mark.boots
@@ -33,15 +31,8 @@ def api_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     add_model(settings, "als_1")
     port = find_free_port()
     app = create_app(settings, ServiceEnvironment(port=port, admin_token=TOKEN))
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
-    server.should_exit = True
-    thread.join(timeout=20)
+    with service_in_thread(app, port):
+        yield schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
 
 
 def test_answers_are_as_documented(api_schema):

@@ -14,7 +14,7 @@ import requests
 from obstore.store import from_url
 
 from recsys.settings import REPOSITORY, Settings
-from tests.conftest import find_free_port
+from tests.ports import find_free_port
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "shop", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
 _START_SECONDS = 60.0

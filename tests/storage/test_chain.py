@@ -28,10 +28,10 @@ from recsys.training.job import plan_training, select_best, train_model
 from recsys.upkeep.job import clean_models
 from recsys.upkeep.transfer import push_state
 from tests.comments.conftest import make_shop, make_view  # noqa: F401
-from tests.conftest import find_free_port
 from tests.data.shop import END, interval, refresh, row, write_shop
 from tests.live_stack import wait_for as eventually
 from tests.models.shop import ITEMS, taste_interactions
+from tests.ports import find_free_port
 from tests.serving.service_process import running_service, start_service, wait_for
 from tests.serving.shops import add_model
 from tests.storage.buckets import (

@@ -18,8 +18,8 @@ from recsys.deployment.history import append_history, read_history
 from recsys.registry import Registry
 from recsys.settings import REPOSITORY, Settings
 from recsys.tracking import PipelineTracker
-from tests.conftest import find_free_port
 from tests.data.shop import refresh, row, write_shop
+from tests.ports import find_free_port
 from tests.serving.service_process import running_service
 from tests.serving.shops import USERS, add_model
 
