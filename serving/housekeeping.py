@@ -102,6 +102,6 @@ class RequestLogWatch:
 
 def watch_health_reports(settings: Settings, since: datetime) -> bool:
     """Alert when the hourly health check has stopped reporting: it cannot say so itself."""
-    from recsys.health.watch import watch_reports
+    from recsys.health import watch_reports
 
     return watch_reports(settings, datetime.now(UTC), since)

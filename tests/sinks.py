@@ -33,11 +33,9 @@ email:
   sender: alerts@example.com
   password: {password}
   recipients: [team@example.com, boss@example.com]
-  timeout_seconds: 2
 slack:
   webhook_url: "${{SLACK_WEBHOOK_URL}}"
   channel: "#ml-alerts"
-  timeout_seconds: 2
 """
 
 

@@ -94,7 +94,7 @@ def test_a_rule_without_channels_gets_those_of_its_severity(settings):
          " email, slack, logging"),
         ("email: {pasword: hunter2}",
          "FILE: email.pasword: there is no such key: expected one of enabled, smtp_server,"
-         " smtp_port, sender, username, password, recipients, timeout_seconds"),
+         " smtp_port, sender, username, password, recipients"),
         ("slack: {webhook_url: hooks.slack.com/services/T/B/hunter2}",
          "FILE: slack.webhook_url: expected a URL that starts with https:// (or http://)"),
         ("email: hunter2",

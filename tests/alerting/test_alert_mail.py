@@ -111,7 +111,10 @@ def test_a_refused_recipient_does_not_cost_the_others_their_mail(manager, mails,
     )
 
 
-def test_a_server_that_does_not_answer_costs_no_more_than_the_timeout(settings, configure):
+def test_a_server_that_does_not_answer_costs_no_more_than_the_timeout(
+    settings, configure, monkeypatch
+):
+    monkeypatch.setattr("recsys.alerting.mail.WAIT_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         configure(port=mute.getsockname()[1])
         begin = time.monotonic()

@@ -55,6 +55,7 @@ def test_a_refusal_is_a_line_without_the_url(manager, slack, mails, settings, st
 def test_a_webhook_that_does_not_answer_costs_no_more_than_the_timeout(
     settings, configure, monkeypatch
 ):
+    monkeypatch.setattr("recsys.alerting.slack.WAIT_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         monkeypatch.setenv("SLACK_WEBHOOK_URL", f"http://127.0.0.1:{mute.getsockname()[1]}/token12")
         configure()

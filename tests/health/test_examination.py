@@ -9,7 +9,7 @@ from recsys.database import connect
 from recsys.errors import InputError
 from recsys.health import evaluate, report_is_overdue, watch_reports
 from recsys.health.examination import BrokenCheckError
-from tests.health.test_traffic import TABLE
+from tests.health.test_service import TABLE
 from tests.sinks import log_lines
 
 NOW = datetime(2025, 1, 15, 8, 35, tzinfo=UTC)

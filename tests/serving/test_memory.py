@@ -73,7 +73,7 @@ def test_what_a_worker_does_now_and_then_needs_no_heavy_libraries():
     program = (
         "import sys, serving.worker\n"
         "from recsys.alerting import AlertManager\n"
-        "from recsys.health.watch import watch_reports\n"
+        "from recsys.health import watch_reports\n"
         f"print(*{HEAVY!r} & set(sys.modules))"
     )
     path = f"{REPOSITORY}:{REPOSITORY / 'include'}"

@@ -75,7 +75,6 @@ class EmailConfig(ConfigModel):
     username: str | None = None
     password: SecretStr | None = None
     recipients: tuple[str, ...] = ()
-    timeout_seconds: float = Field(default=10, gt=0)
 
     @property
     def user(self) -> str:
@@ -104,7 +103,6 @@ class SlackConfig(ConfigModel):
     enabled: bool = True
     webhook_url: SecretStr | None = None
     channel: str | None = None
-    timeout_seconds: float = Field(default=10, gt=0)
 
     @field_validator("webhook_url")
     @classmethod

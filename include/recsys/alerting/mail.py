@@ -16,6 +16,8 @@ from recsys.alerting.config import EmailConfig
 from recsys.alerting.message import Alert, DeliveryError, NotSetUpError, Texts
 
 TLS_PORT: Final = 465
+WAIT_SECONDS = 10.0
+"""Longest wait for the server in one step."""
 COLOURS: Final = {"info": "#2563eb", "warning": "#b45309", "critical": "#b91c1c"}
 RESOLVED_COLOUR: Final = "#15803d"
 
@@ -69,11 +71,11 @@ class MailSender:
             smtp = smtplib.SMTP_SSL(
                 server,
                 config.smtp_port,
-                timeout=config.timeout_seconds,
+                timeout=WAIT_SECONDS,
                 context=ssl.create_default_context(),
             )
         else:
-            smtp = smtplib.SMTP(server, config.smtp_port, timeout=config.timeout_seconds)
+            smtp = smtplib.SMTP(server, config.smtp_port, timeout=WAIT_SECONDS)
         try:
             self._secure_and_login(smtp, server)
         except BaseException:

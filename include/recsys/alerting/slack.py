@@ -14,6 +14,7 @@ _LONGEST_TEXT: Final = 3000
 _LONGEST_FIELD: Final = 2000
 _MOST_FIELDS: Final = 10
 _LONGEST_URL: Final = 3000
+WAIT_SECONDS = 10.0
 _ICONS: Final = {"info": "ℹ️", "warning": "⚠️", "critical": "🚨"}
 
 # The client logs URLs, and the URL of a webhook is its password: nobody listens here.
@@ -41,7 +42,7 @@ class SlackSender:
         body = compose(alert, at, self._texts)
         if config.channel:
             body["channel"] = config.channel
-        client = _client(config.webhook_url.get_secret_value(), config.timeout_seconds)
+        client = _client(config.webhook_url.get_secret_value())
         response = client.send_dict(body)
         if response.status_code != 200:
             raise DeliveryError(f"HTTP {response.status_code}: {response.body[:200]}")
@@ -77,14 +78,14 @@ def compose(alert: Alert, at: datetime, texts: Texts) -> dict[str, Any]:
     return {"text": _cut(_escaped(header), _LONGEST_TEXT), "blocks": blocks}
 
 
-def _client(url: str, timeout: float) -> Any:
+def _client(url: str) -> Any:
     """The provider's webhook client.
 
     In a process of Airflow it comes through the provider's hook, and the URL is made known to
     Airflow's own masking. Elsewhere (the service, a shell) the hook is not for us: importing
     Airflow takes over the logging of the process.
     """
-    options: dict[str, Any] = {"timeout": timeout, "retry_handlers": [], "logger": _silent}
+    options: dict[str, Any] = {"timeout": WAIT_SECONDS, "retry_handlers": [], "logger": _silent}
     if "airflow" not in sys.modules:
         from slack_sdk.webhook import WebhookClient
 

@@ -4,8 +4,8 @@ from recsys.health.data import check_data_health
 from recsys.health.examination import evaluate
 from recsys.health.model import check_model_health
 from recsys.health.pipelines import check_pipeline_health
+from recsys.health.reports import report_is_overdue, watch_reports
 from recsys.health.service import check_service_health
-from recsys.health.watch import report_is_overdue, watch_reports
 
 __all__ = [
     "check_data_health",

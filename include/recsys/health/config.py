@@ -5,10 +5,6 @@ from pydantic import Field
 from recsys.config import ConfigModel
 
 
-class ServiceConfig(ConfigModel):
-    timeout_seconds: float = Field(default=5, gt=0)
-
-
 class DataConfig(ConfigModel):
     max_age_days: float = Field(default=7, gt=0)
 
@@ -21,7 +17,6 @@ class PipelineConfig(ConfigModel):
     window_days: int = Field(default=7, ge=1)
     min_success_rate: float = Field(default=0.5, ge=0, le=1)
     max_running_hours: float = Field(default=24, gt=0)
-    silence_grace_minutes: float = Field(default=15, ge=0)
 
 
 class MetricsConfig(ConfigModel):
@@ -39,7 +34,6 @@ class HealthConfig(ConfigModel):
 
     FILE = "health.yaml"
 
-    service: ServiceConfig = ServiceConfig()
     data: DataConfig = DataConfig()
     model: ModelHealthConfig = ModelHealthConfig()
     pipeline: PipelineConfig = PipelineConfig()

@@ -14,7 +14,7 @@ from recsys.config import load_config
 from recsys.data.versions import PublishedVersion, current_version, published_folder
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
-from recsys.health.verdict import Problem, verdict
+from recsys.health.verdict import Finding, verdict
 from recsys.settings import Settings, load_settings
 from recsys.storage import StorageError
 
@@ -42,10 +42,10 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
     try:
         if published_folder(settings) is None:
             problem = "no data version was published yet; run data_refresh"
-            return verdict([Problem(Severity.WARNING, problem)], files=_there(settings))
+            return verdict([Finding(Severity.WARNING, problem)], files=_there(settings))
         version = current_version(settings)
     except (InputError, StorageError) as error:
-        return verdict([Problem(Severity.CRITICAL, str(error))], files=_there(settings))
+        return verdict([Finding(Severity.CRITICAL, str(error))], files=_there(settings))
     files = _there(settings)
     age_days = (datetime.now(UTC) - version.as_of).total_seconds() / 86_400
     details: dict[str, Any] = {
@@ -55,7 +55,7 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
         "age_days": round(age_days, 2),
     }
     problems = [
-        Problem(Severity.CRITICAL, f"{settings.processed / name}: the file does not exist")
+        Finding(Severity.CRITICAL, f"{settings.processed / name}: the file does not exist")
         for name, exists in files.items()
         if not exists
     ]
@@ -65,7 +65,7 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
     limit = load_config(settings, HealthConfig).data.max_age_days
     if age_days > limit:
         problem = f"the data is {age_days:.1f} days old (at most {limit:g} are expected)"
-        problems.append(Problem(Severity.WARNING, problem))
+        problems.append(Finding(Severity.WARNING, problem))
     return verdict(problems, **details)
 
 
@@ -73,27 +73,27 @@ def _there(settings: Settings) -> dict[str, bool]:
     return {name: (settings.processed / name).is_file() for name in REQUIRED_FILES}
 
 
-def _examine(version: PublishedVersion) -> tuple[list[Problem], dict[str, int]]:
+def _examine(version: PublishedVersion) -> tuple[list[Finding], dict[str, int]]:
     try:
         version.verify()
         sizes = _sizes(version.path)
     except (InputError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         problem = str(error) if isinstance(error, InputError) else f"{version.path}: {error!r}"
-        return [Problem(Severity.CRITICAL, problem)], {}
+        return [Finding(Severity.CRITICAL, problem)], {}
     rows = version.manifest["files"][schema.INTERACTIONS_FILE]["rows"]
     matrix = (sizes.pop("matrix_rows"), sizes.pop("matrix_columns"))
     problems = []
     if sizes["interactions"] != rows:
         text = f"{schema.INTERACTIONS_FILE} has {sizes['interactions']} rows, not {rows}"
-        problems.append(Problem(Severity.CRITICAL, text))
+        problems.append(Finding(Severity.CRITICAL, text))
     if matrix != (sizes["users"], sizes["items"]):
         text = (
             f"{schema.MATRIX_FILE} is {matrix[0]} x {matrix[1]}, but {schema.MAPPINGS_FILE} maps"
             f" {sizes['users']} users and {sizes['items']} items"
         )
-        problems.append(Problem(Severity.CRITICAL, text))
+        problems.append(Finding(Severity.CRITICAL, text))
     if not rows:
-        problems.append(Problem(Severity.CRITICAL, "the published version holds no interaction"))
+        problems.append(Finding(Severity.CRITICAL, "the published version holds no interaction"))
     return problems, sizes
 
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from recsys.alerting import AlertManager, Severity
-from recsys.alerting.message import Alert, facts_of
+from recsys.alerting import Alert, AlertManager, Severity
+from recsys.alerting.message import facts_of
 from recsys.config import load_config
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
+from recsys.health.pipelines import report_silence
 from recsys.health.reports import remove_old_reports, write_report
-from recsys.health.silence import report_silence
-from recsys.health.traffic import judged, service_metrics
-from recsys.health.verdict import Problem, verdict, worst
+from recsys.health.service import judged, service_metrics
+from recsys.health.verdict import Finding, verdict, worst
 from recsys.settings import Settings
 
 COMPONENTS: Final = ("service", "data", "model", "pipeline")
@@ -109,8 +109,9 @@ def _noting(broken: list[str], part: str) -> Iterator[None]:
 
 
 def _hold_against_rules(settings: Settings, manager: AlertManager, now: datetime) -> dict[str, Any]:
-    metrics = service_metrics(settings, now)
-    known = judged(metrics, load_config(settings, HealthConfig).metrics.min_requests)
+    config = load_config(settings, HealthConfig).metrics
+    metrics = service_metrics(settings, config, now)
+    known = judged(metrics, config.min_requests)
     return {"metrics": metrics, "alerts": manager.check_alert_conditions(known)}
 
 
@@ -129,7 +130,7 @@ def _overall(report: Mapping[str, Any]) -> str:
 
 def _broken(component: str) -> dict[str, Any]:
     problem = "the check itself broke; see the log of its task"
-    return verdict([Problem(Severity.CRITICAL, problem)], broken=True)
+    return verdict([Finding(Severity.CRITICAL, problem)], broken=True)
 
 
 def _tell(manager: AlertManager, component: str, result: Mapping[str, Any]) -> None:

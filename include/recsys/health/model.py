@@ -8,7 +8,7 @@ from recsys.config import load_config
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
 from recsys.health.service import serving_model
-from recsys.health.verdict import Problem, verdict
+from recsys.health.verdict import Finding, verdict
 from recsys.models.artifacts import verify_artifact
 from recsys.registry import Registry
 from recsys.settings import Settings, load_settings
@@ -30,17 +30,17 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
     registry = Registry(settings)
     damage = registry.problem()
     if damage is not None:
-        return verdict([Problem(Severity.CRITICAL, damage)])
+        return verdict([Finding(Severity.CRITICAL, damage)])
     selection = registry.selection()
     if selection is None:
         problem = "no model is selected yet; run model_training"
-        return verdict([Problem(Severity.WARNING, problem)])
+        return verdict([Finding(Severity.WARNING, problem)])
     problems = []
     try:
         verify_artifact(registry.folder(registry.get(selection.model_id)))
     except (InputError, OSError) as error:
-        problems.append(Problem(Severity.CRITICAL, f"current best {selection.model_id}: {error}"))
-    served = serving_model(settings)
+        problems.append(Finding(Severity.CRITICAL, f"current best {selection.model_id}: {error}"))
+    served = serving_model()
     grace = timedelta(hours=load_config(settings, HealthConfig).model.deployment_grace_hours)
     waiting = datetime.now(UTC) - datetime.fromisoformat(selection.selected_at)
     if served is not None and served != selection.model_id and waiting > grace:
@@ -48,7 +48,7 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
             f"the service serves {served}, although {selection.model_id} was selected"
             f" {waiting.total_seconds() / 3600:.0f} hours ago"
         )
-        problems.append(Problem(Severity.WARNING, problem))
+        problems.append(Finding(Severity.WARNING, problem))
     return verdict(
         problems,
         model_id=selection.model_id,

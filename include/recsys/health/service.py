@@ -1,22 +1,27 @@
-"""Is the recommendation service there, and does it recommend?"""
+"""Is the recommendation service there, does it recommend, and what did it do lately?"""
 
 import time
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import requests
 
 from recsys.alerting import Severity
-from recsys.config import load_config
 from recsys.deployment.client import read_address
 from recsys.errors import InputError
-from recsys.health.config import HealthConfig
-from recsys.health.verdict import Problem, verdict
+from recsys.health.config import MetricsConfig
+from recsys.health.verdict import Finding, verdict
 from recsys.registry import Registry
+from recsys.request_log import read_traffic
 from recsys.settings import Settings, load_settings
 
 TRIAL_USER: Final = "health-check"
 """Whom the trial recommendation is for; the metrics of the service leave these requests out."""
 
+
+RATES: Final = ("avg_latency_ms", "p95_latency_ms", "error_rate", "fallback_rate")
+
+_TIMEOUT: Final = 5  # seconds for each answer
 _TRIAL_TOPK: Final = 5
 _NO_MODEL: Final = "no_model"
 
@@ -32,46 +37,77 @@ def check_service_health(settings: Settings | None = None) -> dict[str, Any]:
         ``error`` and ``severity``.
     """
     settings = settings or load_settings()
-    url, timeout = read_address().url, load_config(settings, HealthConfig).service.timeout_seconds
+    url = read_address().url
     began = time.perf_counter()
     try:
-        answer = requests.get(f"{url}/health", timeout=timeout)
+        answer = requests.get(f"{url}/health", timeout=_TIMEOUT)
         latency = (time.perf_counter() - began) * 1000
     except requests.RequestException as error:
         problem = f"GET {url}/health failed: {type(error).__name__}"
-        return verdict([Problem(Severity.CRITICAL, problem)])
+        return verdict([Finding(Severity.CRITICAL, problem)])
     content = _json_object(answer)
     details: dict[str, Any] = {"latency_ms": round(latency, 2), "response": content}
     if content is None:
         problem = f"GET {url}/health answered {answer.status_code} without a JSON object"
-        return verdict([Problem(Severity.CRITICAL, problem)], **details)
+        return verdict([Finding(Severity.CRITICAL, problem)], **details)
     if answer.status_code != 200:
         detail = content.get("detail") or content.get("status")
         problem = f"GET {url}/health answered {answer.status_code}: {detail}"
-        return verdict([Problem(_severity(settings, content), problem)], **details)
-    count, failure = _trial(url, timeout)
-    problems = [Problem(Severity.CRITICAL, failure)] if failure else []
+        return verdict([Finding(_severity(settings, content), problem)], **details)
+    count, failure = _trial(url)
+    problems = [Finding(Severity.CRITICAL, failure)] if failure else []
     return verdict(problems, **details, recommendations=count)
 
 
-def serving_model(settings: Settings) -> str | None:
+def serving_model() -> str | None:
     """Id of the model in service; None when there is none or the service does not say."""
     try:
-        answer = requests.get(
-            f"{read_address().url}/health",
-            timeout=load_config(settings, HealthConfig).service.timeout_seconds,
-        )
+        answer = requests.get(f"{read_address().url}/health", timeout=_TIMEOUT)
     except requests.RequestException:
         return None
     return (_json_object(answer) or {}).get("model_id")
 
 
-def _trial(url: str, timeout: float) -> tuple[int | None, str | None]:
+def service_metrics(settings: Settings, config: MetricsConfig, now: datetime) -> dict[str, Any]:
+    """Requests of the last ``metrics.window_minutes`` before `now`, without the health check's.
+
+    Returns
+    -------
+    dict
+        ``window_minutes``, ``requests`` and ``requests_per_minute`` (None if the service never
+        wrote a request); ``avg_latency_ms``, ``p95_latency_ms`` (nearest rank), ``error_rate``
+        (the service's own failures: a caller's bad request is none) and ``fallback_rate`` (of
+        the requests that can have one), each None without requests.
+    """
+    minutes = config.window_minutes
+    since = now - timedelta(minutes=minutes)
+    found = read_traffic(settings.service_db, since, now, TRIAL_USER)
+    if found is None:
+        return {"window_minutes": minutes} | dict.fromkeys(
+            ("requests", "requests_per_minute", *RATES)
+        )
+    return {
+        "window_minutes": minutes,
+        "requests": found["requests"],
+        "requests_per_minute": round(found["requests"] / minutes, 3),
+        **{name: _rounded(found[name]) for name in RATES},
+    }
+
+
+def judged(metrics: dict[str, Any], min_requests: int) -> dict[str, float | None]:
+    """The metrics that rules may be held against: rates of too few requests are unknown."""
+    known = {name: value for name, value in metrics.items() if name != "window_minutes"}
+    if (metrics["requests"] or 0) < min_requests:
+        known |= dict.fromkeys(RATES)
+    return known
+
+
+def _trial(url: str) -> tuple[int | None, str | None]:
     """How many products a trial recommendation has, and what is wrong with it."""
     what = f"POST {url}/recommend"
     try:
         answer = requests.post(
-            f"{url}/recommend", json={"user_id": TRIAL_USER, "topk": _TRIAL_TOPK}, timeout=timeout
+            f"{url}/recommend", json={"user_id": TRIAL_USER, "topk": _TRIAL_TOPK}, timeout=_TIMEOUT
         )
     except requests.RequestException as error:
         return None, f"{what} failed: {type(error).__name__}"
@@ -101,3 +137,7 @@ def _json_object(answer: requests.Response) -> dict[str, Any] | None:
     except requests.JSONDecodeError:
         return None
     return content if isinstance(content, dict) else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -10,14 +10,14 @@ HEALTHY: Final = "healthy"
 
 
 @dataclass(frozen=True)
-class Problem:
+class Finding:
     """Something that is not as it should be, in one sentence without a full stop."""
 
     severity: Severity
     text: str
 
 
-def verdict(problems: Sequence[Problem], **details: Any) -> dict[str, Any]:
+def verdict(problems: Sequence[Finding], **details: Any) -> dict[str, Any]:
     """The result of a check.
 
     ``healthy``, the `details`, and if there are problems ``severity`` (that of the worst one),

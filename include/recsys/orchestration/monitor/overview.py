@@ -20,8 +20,7 @@ from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient, ServiceError, read_address
 from recsys.deployment.history import read_history
 from recsys.errors import InputError
-from recsys.health.reports import latest_report
-from recsys.health.watch import report_is_overdue
+from recsys.health.reports import latest_report, report_is_overdue
 from recsys.registry import CurrentBest, Entry, Registry
 from recsys.schedule import JobSchedule, load_schedule
 from recsys.settings import Settings

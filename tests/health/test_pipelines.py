@@ -5,7 +5,7 @@ import pytest
 
 from recsys.alerting import AlertManager
 from recsys.alerting.runs import RunEvent, tell_of_run
-from recsys.health.silence import report_silence
+from recsys.health.pipelines import report_silence
 from recsys.schedule import load_schedule
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.sinks import log_lines
