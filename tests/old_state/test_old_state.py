@@ -81,7 +81,7 @@ def test_the_next_refresh_is_a_full_one_that_takes_what_was_staged_and_keeps_the
     assert summary["strategy"] == "full"
     assert "the code" in summary["reason"]
     assert summary["previous_version"] == before.version_id
-    assert summary["new_interactions"] == 5  # three of the service, two of a dropped file
+    assert summary["changes"]["new"] == 5  # three of the service, two of a dropped file
     assert current_version(old).version_id == summary["version_id"]
     assert list_versions(old) == [before.version_id, summary["version_id"]]
     open_version(old, before.version_id).verify()
@@ -111,7 +111,7 @@ def test_after_the_full_refresh_the_next_one_is_incremental(old):
     )
     summary = refresh(old, END + timedelta(days=2))
     assert summary["strategy"] == "incremental"
-    assert summary["new_interactions"] == 4
+    assert summary["changes"]["new"] == 4
 
 
 def test_its_embeddings_are_taken_as_they_are(old):
