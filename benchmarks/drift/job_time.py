@@ -25,9 +25,9 @@ import pandas as pd
 from recsys.content.job import build_embeddings
 from recsys.data.sample import write_sample_shop
 from recsys.data.versions import current_version
+from recsys.evaluation.leave_one_out import number_interactions
 from recsys.models.als import Als
 from recsys.models.artifacts import save_artifact
-from recsys.models.history_frames import histories_from_frame
 from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
@@ -97,15 +97,16 @@ def _register_old_model(settings: Settings, until: datetime) -> None:
     version = current_version(settings)
     rows = version.interactions()
     rows = rows[rows["timestamp"] < pd.Timestamp(until)]
-    users = sorted(rows["user_id"][rows["user_id"].duplicated()].unique())
+    rows = rows[rows["user_id"].duplicated(keep=False)]
     _, items = version.mappings()
-    histories = histories_from_frame(rows, users, items)
+    numbered = number_interactions(rows, items)
+    histories = numbered.histories
     model_id = f"als_{until:%Y%m%d_%H%M%S}"
     save_artifact(
         settings.artifacts / "als" / model_id,
         model=Als().fit(histories, len(items)),
         item_ids=items,
-        user_ids=users,
+        user_ids=numbered.user_ids,
         histories=histories,
         popularity=np.bincount(histories.items, minlength=len(items)).astype(np.float32),
         products=version.products(),

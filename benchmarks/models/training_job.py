@@ -24,7 +24,7 @@ from recsys.config import load_config
 from recsys.data.sample import write_sample_shop
 from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import read_leave_one_out
-from recsys.models.families import family_of
+from recsys.models.model_types import model_class
 from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
@@ -35,7 +35,7 @@ from recsys.training.job import plan_training, select_best
 LIMIT_SECONDS = 600.0
 LIMIT_BYTES = 2e9
 TUNING_SECONDS = 60.0
-FAMILIES = ("item_knn", "als", "bpr", "hybrid")
+MODEL_TYPES = ("item_knn", "als", "bpr", "hybrid")
 
 _TRAIN = """
 import json, resource, sys
@@ -66,7 +66,7 @@ def main() -> None:
         )
         _set_budget(settings)
         begun = time.monotonic()
-        plan = plan_training(settings, FAMILIES)
+        plan = plan_training(settings, MODEL_TYPES)
         trained = [_train(settings, **one) for one in plan]
         selection = select_best(settings, trained)
         seconds = time.monotonic() - begun
@@ -112,7 +112,7 @@ def _train(settings: Settings, model_type: str, version_id: str) -> dict[str, fl
 def _fit_once(settings: Settings, model_id: str) -> float:
     entry = Registry(settings).get(model_id)
     data = read_leave_one_out(current_version(settings))
-    model = family_of(entry.model_type).create(entry.hyperparameters, 0)
+    model = model_class(entry.model_type).create(entry.hyperparameters, 0)
     begun = time.monotonic()
     model.fit(data.everything, len(data.item_ids))
     return time.monotonic() - begun

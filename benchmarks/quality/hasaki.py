@@ -24,7 +24,7 @@ from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.evaluation.leave_one_out import read_leave_one_out
 from recsys.evaluation.report import report_on
-from recsys.models.families import family_of
+from recsys.models.model_types import model_class
 from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
@@ -33,7 +33,7 @@ from recsys.training.config import TrainingConfig
 from recsys.training.job import select_best, train_model
 
 BASELINES = ("popularity", "recent_popularity")
-FAMILIES = ("item_knn", "als", "bpr", "recent_popularity", "hybrid")
+MODEL_TYPES = ("item_knn", "als", "bpr", "recent_popularity", "hybrid")
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
         version_id = _prepare(settings, options)
         report = _baselines(settings)
         summaries = []
-        for model_type in FAMILIES:
+        for model_type in MODEL_TYPES:
             begun = time.monotonic()
             summary = train_model(settings, model_type, version_id)
             entry = Registry(settings).get(summary["model_id"])
@@ -96,7 +96,7 @@ def _baselines(settings: Settings) -> dict[str, Any]:
     return {
         name: report_on(
             lambda histories, name=name: (
-                family_of(name).create({}).fit(histories, len(data.item_ids))
+                model_class(name).create({}).fit(histories, len(data.item_ids))
             ),
             data,
         ).as_json()

@@ -22,8 +22,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.arrays import Float32Array
-from recsys.evaluation.lists import list_metrics
-from recsys.evaluation.metrics import CUTOFFS, metrics_per_user
+from recsys.evaluation.metrics import CUTOFFS, list_metrics, metrics_per_user
 from recsys.evaluation.ranking import HeldOut, rank_targets, unseen_scores
 from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes

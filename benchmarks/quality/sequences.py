@@ -22,9 +22,11 @@ from recsys.errors import InputError
 from recsys.evaluation.metrics import metrics_per_user, summarise
 from recsys.evaluation.ranking import HeldOut, rank_targets
 from recsys.models.base import Histories, Model
-from recsys.models.families import family_of
 from recsys.models.histories import histories_from_codes, take_users
-from recsys.training.tuning import Problem, Tuned, tune
+from recsys.models.model_types import model_class
+from recsys.training.search import Found
+from recsys.training.subject import Subject
+from recsys.training.tuning import tune
 
 DAY = 86_400
 TUNED = ("item_knn", "als", "bpr")
@@ -95,8 +97,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         f"{len(data.everything.items):,} interactions; {options.budget:.0f} s of tuning",
         flush=True,
     )
-    problem = Problem(data.training, data.validation, data.items, options.seed)
-    tuned = _tune_all(problem, options.budget)
+    subject = Subject(data.training, data.validation, data.items, options.seed)
+    tuned = _tune_all(subject, options.budget)
     rows = {"popularity": _judge(data, "popularity", {}, options.seed)}
     for model_type, result in tuned.items():
         rows[model_type] = _judge(data, model_type, result.parameters, options.seed)
@@ -110,18 +112,18 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     return report
 
 
-def _tune_all(problem: Problem, budget: float) -> dict[str, Tuned]:
-    """The families by themselves, then the hybrid that starts from what was found."""
-    tuned: dict[str, Tuned] = {}
+def _tune_all(subject: Subject, budget: float) -> dict[str, Found]:
+    """The model types by themselves, then the hybrid that starts from what was found."""
+    tuned: dict[str, Found] = {}
     for model_type, share in zip(TUNED, (0.3, 0.35, 0.1), strict=True):
         tuned[model_type] = tune(
-            model_type, problem, {}, seconds=budget * share, trials=MANY_TRIALS
+            model_type, subject, {}, seconds=budget * share, trials=MANY_TRIALS
         )
         _tell(model_type, tuned[model_type])
     components = {name: tuned[name].parameters for name in ("item_knn", "als")}
     tuned["hybrid"] = tune(
         "hybrid",
-        problem,
+        subject,
         {},
         seconds=budget * 0.25,
         trials=MANY_TRIALS,
@@ -135,7 +137,7 @@ def _judge(
     data: Sequences, model_type: str, parameters: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
     begun = time.monotonic()
-    model: Model = family_of(model_type).create(parameters, seed)
+    model: Model = model_class(model_type).create(parameters, seed)
     model.fit(data.training, data.items)
     seconds = time.monotonic() - begun
     result: dict[str, Any] = {
@@ -152,9 +154,9 @@ def _metrics(model: Model, questions: HeldOut) -> dict[str, float]:
     return summarise(metrics_per_user(rank_targets(model, questions)))
 
 
-def _tell(model_type: str, tuned: Tuned) -> None:
+def _tell(model_type: str, tuned: Found) -> None:
     print(
-        f"tuned {model_type}: {tuned.trials} trials in {tuned.seconds:.0f} s, "
+        f"tuned {model_type}: {tuned.trials} trials, "
         f"validation objective {tuned.score:.4f}: {json.dumps(tuned.parameters)}",
         flush=True,
     )

@@ -36,7 +36,7 @@ from recsys.data.config import DataConfig, Engine
 from recsys.data.sample import FOLDER, REVIEWS_NAME, write_sample_shop
 from recsys.data.versions import current_version
 from recsys.models.als import Als, AlsParameters
-from recsys.models.matrices import users_of_several
+from recsys.models.factor_model import users_of_several
 from recsys.publishing import write_json
 from recsys.schedule import DataInterval
 from recsys.settings import Settings

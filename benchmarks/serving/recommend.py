@@ -22,7 +22,7 @@ from benchmarks.serving.harness import (
     wrk,
 )
 from benchmarks.serving.steady import percentiles_at_rate
-from recsys.models.families import family_of
+from recsys.models.model_types import model_class
 
 USERS, ITEMS = 26_000, 2_244
 
@@ -37,7 +37,7 @@ def main() -> None:
     settings = fresh_home(f"recommend_{options.model}")
     histories = make_histories(USERS, ITEMS)
     parameters = {"factors": 64, "starts": 1, "iterations": 3} if options.model == "als" else {}
-    model = family_of(options.model).create(parameters).fit(histories, ITEMS)
+    model = model_class(options.model).create(parameters).fit(histories, ITEMS)
     add_model(settings, model, histories, ITEMS, f"{options.model}_bench")
 
     ports = {"bare": free_port(), "service": free_port()}

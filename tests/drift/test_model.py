@@ -8,9 +8,9 @@ from recsys.config import load_config
 from recsys.drift.config import DriftConfig
 from recsys.drift.model import PastModel, Prediction, check_model, model_before
 from recsys.drift.weeks import Week
+from recsys.evaluation.leave_one_out import number_interactions
 from recsys.models.als import Als
 from recsys.models.artifacts import load_artifact, save_artifact
-from recsys.models.history_frames import histories_from_frame
 from recsys.registry import Registry
 from recsys.settings import Settings
 from tests.drift.shop import MONDAY, WEEK, ZONE
@@ -48,13 +48,13 @@ def config(settings: Settings) -> DriftConfig:
 
 def register_model(settings: Settings, frame: pd.DataFrame, until: datetime, name: str) -> None:
     known = frame[frame["timestamp"] < pd.Timestamp(until)]
-    users = sorted(known["user_id"].unique())
-    histories = histories_from_frame(known, users, ITEMS)
+    numbered = number_interactions(known, ITEMS)
+    histories = numbered.histories
     save_artifact(
         settings.artifacts / "als" / name,
         model=Als().fit(histories, len(ITEMS)),
         item_ids=ITEMS,
-        user_ids=users,
+        user_ids=numbered.user_ids,
         histories=histories,
         popularity=np.ones(len(ITEMS), dtype=np.float32),
         products=pd.DataFrame({"product_id": ITEMS}),

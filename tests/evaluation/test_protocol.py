@@ -5,13 +5,14 @@ import pytest
 from recsys import schema
 from recsys.data.versions import current_version
 from recsys.evaluation.gates import compare_on_leave_one_out, compare_on_windows, judge
-from recsys.evaluation.leave_one_out import read_leave_one_out
-from recsys.evaluation.lists import list_metrics
-from recsys.evaluation.metrics import metrics_per_user
+from recsys.evaluation.leave_one_out import (
+    number_interactions,
+    read_leave_one_out,
+    rolling_windows,
+)
+from recsys.evaluation.metrics import list_metrics, metrics_per_user
 from recsys.evaluation.ranking import rank_targets
-from recsys.evaluation.report import report_on
-from recsys.evaluation.segments import segments_of, summarise_segments
-from recsys.evaluation.windows import rolling_windows
+from recsys.evaluation.report import report_on, segments_of, summarise_segments
 from recsys.models.histories import user_rows
 from recsys.models.item_knn import ItemKnn
 from recsys.models.popularity import Popularity, RecentPopularity
@@ -53,15 +54,21 @@ def test_a_window_asks_at_its_start_about_what_followed():
         }
     )
     items = [f"p{item}" for item in range(ITEMS)]
-    windows = rolling_windows(frame, sorted(frame[schema.USER].unique()), items)
+    windows = windows_of(frame, items)
     assert 1 <= len(windows) <= 4
     assert [window.start for window in windows] == sorted(window.start for window in windows)
     for window in windows:
-        start = int(window.start.timestamp())
+        start = window.start
         assert (window.training.times < start).all()
         assert (window.questions.now == start).all()
         assert (window.questions.targets % 2 == 0).all()
-    assert windows[-1].start > frame[schema.TIMESTAMP].max() - pd.Timedelta(days=91)
+    assert windows[-1].start > table["time"].max() - 91 * DAY
+
+
+def windows_of(frame: pd.DataFrame, items: list[str]) -> list:
+    numbered = number_interactions(frame, items)
+    positive = (frame[schema.RATING] >= schema.POSITIVE_RATING).to_numpy()
+    return rolling_windows(numbered, positive[numbered.rows])
 
 
 def test_a_shop_younger_than_a_window_has_none():
@@ -75,7 +82,7 @@ def test_a_shop_younger_than_a_window_has_none():
             schema.WEIGHT: 1.0,
         }
     )
-    assert rolling_windows(frame, ["a"], ["x", "y"]) == []
+    assert windows_of(frame, ["x", "y"]) == []
 
 
 def test_segments_hold_each_user_once(data):

@@ -6,7 +6,7 @@ import pytest
 from recsys.errors import InputError
 from recsys.models.als import Als, AlsParameters
 from recsys.models.bpr import Bpr, BprParameters
-from recsys.models.fold_in import FoldIn
+from recsys.models.factor_model import FoldIn
 from recsys.models.histories import (
     histories_from_codes,
     steps_from_end,

@@ -7,17 +7,17 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.models.base import InnerProductModel, Model
-from recsys.models.families import FAMILIES, family_of
 from recsys.models.histories import keep_entries, take_users
+from recsys.models.model_types import MODEL_TYPES, model_class
 from recsys.models.storage import ArtifactError
 from tests.models.shop import DAY, ITEMS, START, USERS, taste_histories
 
 NOW = START + 301 * DAY
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+@pytest.fixture(params=sorted(MODEL_TYPES))
 def family(request: pytest.FixtureRequest) -> type[Model]:
-    return FAMILIES[request.param]
+    return MODEL_TYPES[request.param]
 
 
 def fitted(family: type[Model], seed: int = 0) -> Model:
@@ -130,4 +130,4 @@ def test_a_missing_file_is_named_when_loading(family, tmp_path: Path):
 
 def test_an_unknown_type_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="als"):
-        family_of("deep_thought")
+        model_class("deep_thought")

@@ -1,8 +1,7 @@
 import numpy as np
 
 from recsys.models.histories import histories_from_codes
-from recsys.models.item_knn import ItemKnn
-from recsys.models.parameters import ItemKnnParameters
+from recsys.models.item_knn import ItemKnn, ItemKnnParameters
 from tests.models.shop import DAY
 
 PLAIN = {

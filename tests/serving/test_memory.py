@@ -86,7 +86,7 @@ def test_what_a_worker_does_now_and_then_needs_no_heavy_libraries():
 def blend() -> Hybrid:
     """A hybrid that uses all its components and text."""
     vectors = np.eye(ITEMS, 6, dtype=np.float32)
-    model = Hybrid({"weights": {"content": 0.3}, "als": {"factors": 2, "starts": 1}})
+    model = Hybrid.create({"weights": {"content": 0.3}, "als": {"factors": 2, "starts": 1}})
     return model.use_content(vectors).fit(histories(), ITEMS)
 
 

@@ -12,8 +12,8 @@ from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
 from recsys.evaluation.metrics import metrics_per_user, summarise
 from recsys.evaluation.ranking import rank_targets
 from recsys.models.als import Als, AlsParameters
-from recsys.models.families import create_model
 from recsys.models.histories import take_users
+from recsys.models.model_types import create_model
 from recsys.refresh.job import run_refresh
 from recsys.settings import Settings
 from recsys.spark.als import als_trainer

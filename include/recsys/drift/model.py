@@ -11,6 +11,7 @@ from scipy import stats
 
 from recsys import schema
 from recsys.arrays import BoolArray, Int64Array
+from recsys.data.events import microseconds
 from recsys.drift.checks import INSUFFICIENT, TESTED, Check
 from recsys.drift.config import DriftConfig
 from recsys.drift.weeks import Week
@@ -19,7 +20,6 @@ from recsys.evaluation.ranking import HeldOut, rank_targets
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes
-from recsys.models.history_frames import seconds
 from recsys.models.popularity import RecentPopularity
 from recsys.models.storage import read_array
 from recsys.registry import Entry, Registry
@@ -71,7 +71,7 @@ class Purchases:
     def of(cls, interactions: pd.DataFrame, item_ids: list[str]) -> "Purchases":
         """Needs the `COLUMNS`. Rows of products that the model does not know are left out."""
         items = pd.Index(item_ids).get_indexer(pd.Index(interactions[schema.PRODUCT]))
-        times = seconds(interactions[schema.TIMESTAMP])
+        times = microseconds(interactions[schema.TIMESTAMP]) // 1_000_000
         rows = np.flatnonzero(items >= 0)
         rows = rows[np.argsort(times[rows], kind="stable")]
         users = pd.factorize(interactions[schema.USER])[0]

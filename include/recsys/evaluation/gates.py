@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from recsys.arrays import Float64Array
-from recsys.evaluation.metrics import metrics_per_user, resampled_means, summarise
+from recsys.evaluation.leave_one_out import Window
+from recsys.evaluation.metrics import evaluate, metrics_per_user, resampled_means
 from recsys.evaluation.ranking import HeldOut, Scorer, rank_targets
-from recsys.evaluation.windows import Window
 from recsys.models.base import Histories, Model
 from recsys.models.popularity import Popularity, RecentPopularity
 
@@ -24,8 +24,8 @@ def compare_on_leave_one_out(
 
     The gate ``beats_popularity``: a higher recall@10 than popularity over all time.
     """
-    always = _evaluate(Popularity().fit(known, items), questions)
-    recent = _evaluate(RecentPopularity().fit(known, items), questions)
+    always = evaluate(Popularity().fit(known, items), questions)
+    recent = evaluate(RecentPopularity().fit(known, items), questions)
     ours, baseline = metrics["recall_at_10"], always["recall_at_10"]
     return {
         "baseline": "popularity",
@@ -85,10 +85,6 @@ def judge(comparison: Comparison, ours: float) -> Comparison:
         )
     passes = comparison["beats_popularity"] and comparison["holds_in_time"]
     return {**comparison, "passes": passes, "reason": reason}
-
-
-def _evaluate(model: Scorer, questions: HeldOut) -> dict[str, float]:
-    return summarise(metrics_per_user(rank_targets(model, questions)))
 
 
 def _headline(model: Scorer, questions: HeldOut) -> Float64Array:

@@ -1,23 +1,30 @@
-"""The event-aware leave-one-out protocol on a published data version.
+"""The event-aware leave-one-out protocol on a published data version, and rolling time windows.
 
 The refresh has marked each trainable user's latest positive event as test and the one before as
 validation. Copies of one review are one event, so a held-out event has no copy in training.
+
+In a time window everything before a moment is known and what follows is asked. Unlike with
+leave-one-out, nobody's future is in training, and all questions of a window are asked at its
+start: this is what a shop that trains on Sunday lives through.
+
+Users and products are numbered once; every side of every question is cut from the same histories
+by a mask.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from recsys import schema
-from recsys.arrays import Int32Array
+from recsys.arrays import BoolArray, Int32Array, Int64Array
+from recsys.data.events import microseconds
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut
-from recsys.evaluation.windows import Window, rolling_windows
 from recsys.models.base import Histories
-from recsys.models.histories import take_users
-from recsys.models.history_frames import histories_from_frame
+from recsys.models.histories import entry_order, histories_in_order, keep_entries, take_users
 
 COLUMNS = [
     schema.USER,
@@ -29,6 +36,73 @@ COLUMNS = [
     schema.SPLIT,
 ]
 MIN_USERS = 20
+WINDOWS = 4
+WINDOW_DAYS = 90
+
+_SECOND = 1_000_000
+_DAY = 86_400 * _SECOND
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """All interactions with users and products as numbers.
+
+    Attributes
+    ----------
+    user_ids, item_ids
+        All users with an interaction, sorted; all products.
+    histories
+        Everything that the users did with these products.
+    times
+        ``(entries,)`` exact times of the entries of `histories`, in microseconds since 1970.
+    rows
+        ``(entries,)`` which row of the table each entry is.
+    end
+        The time of the latest interaction.
+    """
+
+    user_ids: list[str]
+    item_ids: Sequence[str]
+    histories: Histories
+    times: Int64Array
+    rows: Int64Array
+    end: int
+
+    def part(self, kept: BoolArray) -> Histories:
+        """The histories with only the entries where `kept` ``(entries,)`` holds."""
+        return keep_entries(self.histories, kept)
+
+
+def number_interactions(interactions: pd.DataFrame, item_ids: Sequence[str]) -> Numbered:
+    """Needs the columns USER, PRODUCT, TIMESTAMP, CONFIDENCE and WEIGHT of `recsys.schema`.
+
+    Rows of products that are not among `item_ids` are left out.
+    """
+    users, user_ids = pd.factorize(interactions[schema.USER], sort=True)
+    items = pd.Index(item_ids).get_indexer(pd.Index(interactions[schema.PRODUCT]))
+    times = microseconds(interactions[schema.TIMESTAMP])
+    rows = np.flatnonzero(items >= 0)
+    rows = rows[entry_order(users[rows], items[rows], times[rows] // _SECOND)]
+    histories = histories_in_order(
+        users[rows],
+        items[rows],
+        times[rows] // _SECOND,
+        count=len(user_ids),
+        confidence=interactions[schema.CONFIDENCE].to_numpy(dtype=np.float32)[rows],
+        weight=interactions[schema.WEIGHT].to_numpy(dtype=np.float32)[rows],
+    )
+    end = int(times.max(initial=0))
+    return Numbered(user_ids.tolist(), item_ids, histories, times[rows], rows, end)
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is known at the window's start (seconds since 1970), and what is asked of those who
+    are known then."""
+
+    start: int
+    training: Histories
+    questions: HeldOut
 
 
 @dataclass(frozen=True)
@@ -50,7 +124,7 @@ class LeaveOneOut:
     validation, test
         Questions to the users who have a history before the held-out event.
     windows
-        The last rolling time windows, see `recsys.evaluation.windows`.
+        The last rolling time windows, see `rolling_windows`.
     """
 
     user_ids: list[str]
@@ -71,6 +145,66 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
     """
     interactions = version.interactions(COLUMNS)
     _, item_ids = version.mappings()
+    _check(version, interactions, item_ids)
+    numbered = number_interactions(interactions, item_ids)
+    split = interactions[schema.SPLIT]
+    in_training, in_validation, in_test = (
+        (split == name).to_numpy(dtype=bool)[numbered.rows]
+        for name in (schema.TRAIN, schema.VALIDATION, schema.TEST)
+    )
+    training = numbered.part(in_training)
+    training_and_validation = numbered.part(in_training | in_validation)
+    positive = (interactions[schema.RATING] >= schema.POSITIVE_RATING).to_numpy(dtype=bool)
+    return LeaveOneOut(
+        user_ids=numbered.user_ids,
+        item_ids=item_ids,
+        families=_families(version, item_ids),
+        training=training,
+        training_and_validation=training_and_validation,
+        everything=numbered.histories,
+        validation=_held_out(training, numbered.part(in_validation), "validation"),
+        test=_held_out(training_and_validation, numbered.part(in_test), "test"),
+        windows=rolling_windows(numbered, positive[numbered.rows]),
+    )
+
+
+def rolling_windows(
+    numbered: Numbered, positive: BoolArray, windows: int = WINDOWS
+) -> list[Window]:
+    """The last `windows` windows of 90 days up to the latest interaction, oldest first.
+
+    Targets are the new products that a user with a history rated positively (`positive`
+    ``(entries,)``) in the window; a window with fewer than 20 such users is left out.
+    """
+    end = numbered.end + _SECOND
+    result = []
+    for back in range(windows, 0, -1):
+        start = end - back * WINDOW_DAYS * _DAY
+        inside = (numbered.times >= start) & (numbered.times < start + WINDOW_DAYS * _DAY)
+        training = numbered.part(numbered.times < start)
+        questions = questions_to(training, numbered.part(inside & positive), now=start // _SECOND)
+        if questions.users >= MIN_USERS:
+            result.append(Window(start // _SECOND, training, questions))
+    return result
+
+
+def questions_to(known: Histories, answers: Histories, now: int | None = None) -> HeldOut:
+    """Questions to all users who have a history and an answer.
+
+    They are asked at `now`, or else when the first answer was given.
+    """
+    asked = np.flatnonzero((np.diff(known.indptr) > 0) & (np.diff(answers.indptr) > 0))
+    chosen = take_users(answers, asked)
+    first = chosen.times[chosen.indptr[:-1]]
+    return HeldOut(
+        histories=take_users(known, asked),
+        now=first if now is None else np.full(len(asked), now, dtype=np.int64),
+        indptr=chosen.indptr,
+        targets=chosen.items,
+    )
+
+
+def _check(version: PublishedVersion, interactions: pd.DataFrame, item_ids: Sequence[str]) -> None:
     if len(item_ids) < 2:
         raise InputError(
             f"{version.path}: {len(item_ids)} product; a recommender needs at least two"
@@ -83,31 +217,6 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
             f"{version.path}: all {len(interactions)} ratings are {ratings[0]:g}; a shop's stars "
             "differ, so this looks like a broken export, and nothing is learnt from it"
         )
-    user_ids = sorted(interactions[schema.USER].unique().tolist())
-    parts = {
-        name: interactions[interactions[schema.SPLIT].isin(splits)]
-        for name, splits in {
-            "training": [schema.TRAIN],
-            "training_and_validation": [schema.TRAIN, schema.VALIDATION],
-            "everything": list(schema.SPLITS),
-            "validation": [schema.VALIDATION],
-            "test": [schema.TEST],
-        }.items()
-    }
-    histories = {
-        name: histories_from_frame(part, user_ids, item_ids) for name, part in parts.items()
-    }
-    return LeaveOneOut(
-        user_ids=user_ids,
-        item_ids=item_ids,
-        families=_families(version, item_ids),
-        training=histories["training"],
-        training_and_validation=histories["training_and_validation"],
-        everything=histories["everything"],
-        validation=_questions(histories["training"], histories["validation"], "validation"),
-        test=_questions(histories["training_and_validation"], histories["test"], "test"),
-        windows=rolling_windows(interactions, user_ids, item_ids),
-    )
 
 
 def _families(version: PublishedVersion, item_ids: list[str]) -> Int32Array:
@@ -117,17 +226,11 @@ def _families(version: PublishedVersion, item_ids: list[str]) -> Int32Array:
     return pd.factorize(products.fillna(own))[0].astype(np.int32)
 
 
-def _questions(known: Histories, answers: Histories, split: str) -> HeldOut:
-    asked = np.flatnonzero((np.diff(known.indptr) > 0) & (np.diff(answers.indptr) > 0))
-    if len(asked) < MIN_USERS:
+def _held_out(known: Histories, answers: Histories, split: str) -> HeldOut:
+    questions = questions_to(known, answers)
+    if questions.users < MIN_USERS:
         raise InputError(
-            f"only {len(asked)} users have a history and a {split} event; "
+            f"only {questions.users} users have a history and a {split} event; "
             f"evaluation needs at least {MIN_USERS}"
         )
-    chosen = take_users(answers, asked)
-    return HeldOut(
-        histories=take_users(known, asked),
-        now=chosen.times[chosen.indptr[:-1]],
-        indptr=chosen.indptr,
-        targets=chosen.items,
-    )
+    return questions

@@ -1,13 +1,24 @@
-"""Recall, NDCG and MRR from ranks, with bootstrap intervals."""
+"""Recall, NDCG and MRR from ranks, with bootstrap intervals; and how much of a shop lists show."""
 
 import numpy as np
 
-from recsys.arrays import Float64Array
+from recsys.arrays import Float64Array, Int64Array
 from recsys.evaluation import CUTOFFS
-from recsys.evaluation.ranking import Ranks
+from recsys.evaluation.ranking import (
+    BLOCK,
+    HeldOut,
+    Ranks,
+    Scorer,
+    rank_targets,
+    take_questions,
+    unseen_scores,
+)
 
 RESAMPLES = 1000
 _RESAMPLES_AT_ONCE = 100
+_LENGTH = 10
+_LIST_USERS = 2000
+_HEAD_SHARE = 0.2
 
 PerUser = dict[str, Float64Array]
 
@@ -32,6 +43,11 @@ def metrics_per_user(ranks: Ranks) -> PerUser:
         result[f"ndcg_at_{cutoff}"] = np.minimum(gained / ideal[np.minimum(sizes, cutoff) - 1], 1.0)
         result[f"mrr_at_{cutoff}"] = np.where(best <= cutoff, 1 / best, 0.0)
     return result
+
+
+def evaluate(model: Scorer, questions: HeldOut) -> dict[str, float]:
+    """Recall, NDCG and MRR with their intervals."""
+    return summarise(metrics_per_user(rank_targets(model, questions)))
 
 
 def summarise(per_user: PerUser, seed: int = 0) -> dict[str, float]:
@@ -66,3 +82,33 @@ def resampled_means(values: Float64Array, seed: int = 0) -> Float64Array:
         draws = generator.multinomial(users, counts / users, size=_RESAMPLES_AT_ONCE)
         parts.append(draws @ kinds / users)
     return np.concatenate(parts)
+
+
+def list_metrics(
+    model: Scorer, questions: HeldOut, purchases: Int64Array, seed: int = 0
+) -> dict[str, float]:
+    """``coverage_at_10``, ``novelty_at_10`` and ``long_tail_at_10``, of at most 2,000 users.
+
+    Coverage is the share of all products that stand in somebody's list. Novelty is the mean of
+    ``-log2`` of a listed product's share of all `purchases` ``(items,)``, one added to each.
+    Long tail is the share of listed products outside the best-selling fifth of the shop.
+    """
+    if questions.users > _LIST_USERS:
+        chosen = np.random.default_rng(seed).choice(questions.users, _LIST_USERS, replace=False)
+        questions = take_questions(questions, np.sort(chosen))
+    items = len(purchases)
+    listed = np.zeros(items, dtype=np.int64)
+    for start in range(0, questions.users, BLOCK):
+        scores = unseen_scores(model, questions, start, min(start + BLOCK, questions.users))
+        length = min(_LENGTH, items - 1)
+        top = np.argpartition(-scores, length - 1, axis=1)[:, :length]
+        valid = np.take_along_axis(scores, top, axis=1) > -np.inf
+        listed += np.bincount(top[valid], minlength=items)
+    share = (purchases + 1) / (purchases.sum() + items)
+    head = np.argsort(-purchases, kind="stable")[: int(np.ceil(_HEAD_SHARE * items))]
+    total = max(int(listed.sum()), 1)
+    return {
+        "coverage_at_10": round(float((listed > 0).mean()), 6),
+        "novelty_at_10": round(float(-(listed * np.log2(share)).sum() / total), 6),
+        "long_tail_at_10": round(float(1 - listed[head].sum() / total), 6),
+    }

@@ -1,25 +1,28 @@
 """Alternating least squares, trained by `implicit`, with users folded in when they are scored."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from pydantic import Field
 
 from recsys.arrays import Float32Array
-from recsys.errors import InputError
 from recsys.models.base import Histories, Progress
-from recsys.models.factor_model import FactorModel
+from recsys.models.factor_model import (
+    FactorModel,
+    FoldInParameters,
+    interaction_matrix,
+    users_of_several,
+)
 from recsys.models.histories import strength
 
 if TYPE_CHECKING:
     from scipy import sparse
 
 
-@dataclass(frozen=True)
-class AlsParameters:
+class AlsParameters(FoldInParameters):
     """What can be chosen.
 
     Attributes
@@ -37,19 +40,11 @@ class AlsParameters:
         Each moment further back counts this much of the one after it.
     """
 
-    factors: int = 32
-    starts: int = 4
+    factors: int = Field(default=32, ge=1)
+    starts: int = Field(default=4, ge=1)
     iterations: int = 15
     regularization: float = 1.0
     alpha: float = 40.0
-    fold_in_weight: float = 40.0
-    fold_in_decay: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.factors < 1 or self.starts < 1:
-            raise InputError(
-                f"als: factors and starts must be at least 1, got {self.factors} and {self.starts}"
-            )
 
 
 Trainer = Callable[["sparse.csr_matrix", AlsParameters, int], Float32Array]
@@ -59,7 +54,7 @@ Trainer = Callable[["sparse.csr_matrix", AlsParameters, int], Float32Array]
 class Als(FactorModel[AlsParameters]):
     """Implicit-feedback matrix factorisation; an inner-product model."""
 
-    model_type: ClassVar[str] = "als"
+    model_type = "als"
     parameters_type = AlsParameters
     _trainer: Trainer | None = None
 
@@ -69,8 +64,6 @@ class Als(FactorModel[AlsParameters]):
         return self
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
-        from recsys.models.matrices import interaction_matrix, users_of_several
-
         chosen = self._parameters
         matrix = interaction_matrix(histories, items, chosen.alpha * strength(histories))
         matrix = users_of_several(matrix)

@@ -27,8 +27,8 @@ from recsys import schema
 from recsys.arrays import Float32Array, Int64Array, UInt8Array
 from recsys.data.shown import Columns, read_shown, write_shown
 from recsys.models.base import Histories, Model
-from recsys.models.families import family_of
 from recsys.models.histories import take_users
+from recsys.models.model_types import model_class
 from recsys.models.storage import ArtifactError, read_array, read_json, write_array
 from recsys.publishing import atomic_folder, sha256_of, write_json
 
@@ -248,7 +248,7 @@ def _read(path: Path) -> Artifact:
     )
     popularity = read_array(path, "popularity", np.float32, 1)
     _check_sizes(item_ids, user_ids, histories, popularity)
-    model = family_of(str(manifest["model_type"])).load(path / "model")
+    model = model_class(str(manifest["model_type"])).load(path / "model")
     return Artifact(
         path=path,
         manifest=manifest,

@@ -1,19 +1,65 @@
-"""What every model family offers, and the arrays they are fitted on.
+"""What every model type offers, its parameters, and the arrays that it is fitted on.
 
 A model scores *histories*, not user numbers: a customer who bought something a minute ago, or
 whom the model has never seen, is scored like anybody else. Users are therefore no part of a
 model; the artefact stores the known users' histories beside it.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
+
+from pydantic import BaseModel, ValidationError, field_validator
 
 from recsys.arrays import Float32Array, Int32Array, Int64Array
+from recsys.config import ConfigModel
+from recsys.errors import InputError
 
 Progress = Callable[[int, dict[str, float]], None]
 """Called after each pass over the data with its number (from 1) and what was measured."""
+
+
+class Parameters(ConfigModel):
+    """What can be chosen of a model type: numbers with their defaults."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        # A quoted number or a yes is a slip of who wrote the file, and pydantic would take it.
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError("expected a number")
+        return value
+
+
+KindT = TypeVar("KindT", bound=ConfigModel)
+
+
+def parse_parameters(model_type: str, kind: type[KindT], values: Mapping[str, Any]) -> KindT:
+    """`values` as a `kind`, as a file or a search says them.
+
+    Raises `InputError` that names an unknown parameter, or one with a bad value.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        sentences = [_sentence(kind, problem) for problem in error.errors()]
+        raise InputError("\n".join(f"{model_type}: {each}" for each in sentences)) from None
+
+
+def _sentence(kind: type[BaseModel], problem: Any) -> str:
+    *path, name = problem["loc"] or ("",)
+    if problem["type"] != "extra_forbidden":
+        where = ".".join(str(part) for part in problem["loc"])
+        says = problem["msg"].removeprefix("Value error, ")
+        says = says.replace("Input should be greater than or equal to", "must be at least")
+        says = says.replace("Input should be greater than", "must be above")
+        return f"{where}: {says}, got {problem['input']!r}" if where else says
+    for part in path:
+        kind = kind.model_fields[part].annotation  # type: ignore[assignment]
+    where = "".join(f"{part}: " for part in path)
+    return f"{where}unknown parameter {name!r}; expected one of {', '.join(kind.model_fields)}"
 
 
 @dataclass(frozen=True)
@@ -46,7 +92,7 @@ class Histories:
 
 
 class Model(Protocol):
-    """One model family. Scores of different users are comparable only by their order."""
+    """One model type. Scores of different users are comparable only by their order."""
 
     model_type: ClassVar[str]
 
@@ -54,7 +100,7 @@ class Model(Protocol):
     def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
         """An unfitted model; parameters that are not named keep their defaults.
 
-        Raises `recsys.errors.InputError` for a name that the family does not have.
+        Raises `recsys.errors.InputError` for a name that the model type does not have.
         """
 
     @property
@@ -80,6 +126,36 @@ class Model(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote, memory-mapped. Raises `ArtifactError` if it is not sound."""
+
+
+ParametersT = TypeVar("ParametersT", bound=Parameters)
+
+
+class ParametrisedModel(Generic[ParametersT]):
+    """What every `Model` with `Parameters` does alike."""
+
+    model_type: ClassVar[str]
+    parameters_type: ClassVar[type[Parameters]] = Parameters
+    score_parameters: ClassVar[tuple[str, ...]] = ()
+    """What training does not read: with other values of these a fitted model stays fitted."""
+
+    def __init__(self, parameters: ParametersT | None = None, seed: int = 0) -> None:
+        self._parameters: Any = parameters or self.parameters_type()
+        self._seed = seed
+
+    @classmethod
+    def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
+        return cls(parse_parameters(cls.model_type, cls.parameters_type, parameters), seed)  # type: ignore[arg-type]
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return self._parameters.model_dump()
+
+    def asked_with(self, changes: Mapping[str, Any]) -> Self:
+        """This fitted model with other `score_parameters`; the two share their arrays."""
+        changed = copy.copy(self)
+        changed._parameters = self._parameters.model_copy(update=dict(changes))
+        return changed
 
 
 @runtime_checkable

@@ -1,19 +1,23 @@
 """Bayesian personalised ranking, trained by `implicit`, with users folded in when scored."""
 
-from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
+from pydantic import Field
 
 from recsys.arrays import Float32Array, Int64Array
 from recsys.models.base import Histories, Progress
-from recsys.models.factor_model import FactorModel
+from recsys.models.factor_model import (
+    FactorModel,
+    FoldInParameters,
+    interaction_matrix,
+    users_of_several,
+)
 from recsys.models.histories import keep_entries, strength
 
 
-@dataclass(frozen=True)
-class BprParameters:
+class BprParameters(FoldInParameters):
     """What can be chosen.
 
     Attributes
@@ -27,12 +31,11 @@ class BprParameters:
         further back counts of the one after it; how much a user is held back.
     """
 
-    factors: int = 32
+    factors: int = Field(default=32, ge=1)
     iterations: int = 60
     learning_rate: float = 0.05
     regularization: float = 0.01
     bias: float = 0.1
-    fold_in_weight: float = 40.0
     fold_in_decay: float = 0.8
     fold_in_regularization: float = 10.0
 
@@ -45,13 +48,12 @@ class Bpr(FactorModel[BprParameters]):
     uses one thread, because with several its result depends on their timing.
     """
 
-    model_type: ClassVar[str] = "bpr"
+    model_type = "bpr"
+    score_parameters = ("bias", "fold_in_weight", "fold_in_decay")
     parameters_type = BprParameters
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
         from implicit.cpu.bpr import BayesianPersonalizedRanking
-
-        from recsys.models.matrices import interaction_matrix, users_of_several
 
         chosen = self._parameters
         draws = np.random.default_rng(self._seed).random(len(histories.items))

@@ -1,23 +1,21 @@
 """What the matrix factorisations share: training by `implicit`, fold-in, scores and files.
 
-Fitting imports `implicit` and SciPy where it needs them: whoever only scores carries neither.
+Users are the least-squares answer to their history, against fixed item vectors. Fitting imports
+`implicit` and SciPy where it needs them: whoever only scores carries neither.
 """
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from recsys.arrays import Float32Array, Int64Array
+from recsys.arrays import Float32Array, Int32Array, Int64Array
 from recsys.errors import InputError
-from recsys.models.base import Histories
-from recsys.models.fold_in import FoldIn, unit_rows
+from recsys.models.base import Histories, Parameters, ParametrisedModel
 from recsys.models.histories import recent_part
-from recsys.models.parameters import parse_parameters
 from recsys.models.storage import (
     ArtifactError,
     read_array,
@@ -30,43 +28,35 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 
-class FoldInParameters(Protocol):
-    """What fold-in reads of a family's parameters."""
-
-    @property
-    def fold_in_weight(self) -> float: ...
-    @property
-    def fold_in_decay(self) -> float: ...
+_CELLS_AT_ONCE = 1 << 23
+"""Largest number of cells of a temporary array: 32 MB."""
 
 
-ParametersT = TypeVar("ParametersT", bound=FoldInParameters)
+class FoldInParameters(Parameters):
+    """What fold-in reads of a model type's parameters."""
+
+    fold_in_weight: float = 40.0
+    fold_in_decay: float = 0.5
 
 
-class FactorModel(ABC, Generic[ParametersT]):
+FoldInT = TypeVar("FoldInT", bound=FoldInParameters)
+
+
+class FactorModel(ParametrisedModel[FoldInT], ABC):
     """Item factors, in one or more blocks of columns that are folded in each by itself.
 
     A block of a user's vector is the least-squares solution for the user's history against the
     fixed item factors, so a purchase of a minute ago counts, and the latest counts most.
 
-    A family says which columns it has (`_columns`), which of them are blocks (`_blocks`), how
+    A model type says which columns it has (`_columns`), which of them are blocks (`_blocks`), how
     much a user is held back (`_held_back`), and how it is fitted.
     """
 
-    model_type: ClassVar[str]
-    parameters_type: ClassVar[type[Any]]
+    score_parameters: ClassVar[tuple[str, ...]] = ("fold_in_weight", "fold_in_decay")
 
-    def __init__(self, parameters: ParametersT | None = None, seed: int = 0) -> None:
-        self._parameters: ParametersT = parameters or self.parameters_type()
-        self._seed = seed
+    def __init__(self, parameters: FoldInT | None = None, seed: int = 0) -> None:
+        super().__init__(parameters, seed)
         self._set(np.zeros((0, self._columns), dtype=np.float32))
-
-    @classmethod
-    def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
-        return cls(parse_parameters(cls.model_type, cls.parameters_type, parameters), seed)
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        return dataclasses.asdict(self._parameters)  # type: ignore[call-overload]
 
     @property
     def item_vectors(self) -> Float32Array:
@@ -142,3 +132,97 @@ class FactorModel(ABC, Generic[ParametersT]):
                     f"{self.model_type}: {error} with parameters {self.hyperparameters}"
                 ) from error
         return np.asarray(trainer.item_factors, dtype=np.float32)
+
+
+def interaction_matrix(
+    histories: Histories, items: int, values: Float32Array | None = None
+) -> "sparse.csr_matrix":
+    """``(users, items)`` CSR matrix; repeated products are summed. Values default to one."""
+    from scipy import sparse
+
+    data = np.ones(len(histories.items), dtype=np.float32) if values is None else values
+    matrix = sparse.csr_matrix(
+        (data, histories.items, histories.indptr), shape=(histories.users, items), copy=True
+    )
+    matrix.sum_duplicates()
+    return matrix
+
+
+def users_of_several(matrix: "sparse.csr_matrix") -> "sparse.csr_matrix":
+    """The rows of users of two products or more, or all rows if there are no such users.
+
+    The others say nothing about what goes together. In a shop of reviews nine users in ten have
+    one product.
+    """
+    several = np.diff(matrix.indptr) > 1
+    return matrix[several] if several.any() else matrix
+
+
+class FoldIn:
+    """Solves ``(Y'Y + reg + Y_u' D Y_u) x = Y_u' D 1`` for any users, D being entry weights.
+
+    An entry without weight is as if it were not there (the textbook's D + 1 on the right would
+    keep half of its pull).
+    """
+
+    def __init__(self, items: Float32Array, regularization: float) -> None:
+        self._items = items
+        gram = items.astype(np.float64).T @ items
+        gram += regularization * np.eye(items.shape[1])
+        self._gram: Float32Array = gram.astype(np.float32)
+        # Z = Y A^-1 with A = Y'Y + reg: what an observation of each item adds to a user.
+        self._response: Float32Array = np.linalg.solve(gram, items.T).T.astype(np.float32)
+
+    def solve(self, histories: Histories, weight: Float32Array) -> Float32Array:
+        """``(users, factors)`` for entries that weigh ``(entries,)`` `weight`."""
+        factors = self._items.shape[1]
+        queries = np.zeros((histories.users, factors), dtype=np.float32)
+        lengths = np.diff(histories.indptr)
+        for group, width in _length_groups(lengths):
+            at_once = max(1, _CELLS_AT_ONCE // (width * max(width, factors)))
+            for first in range(0, len(group), at_once):
+                users = group[first : first + at_once]
+                # Shorter histories of a group are filled up with entries of no weight.
+                place = np.arange(width)
+                filled = place < lengths[users][:, None]
+                entry = np.where(filled, histories.indptr[:-1][users][:, None] + place, 0)
+                filled_weight = np.where(filled, weight[entry], np.float32(0))
+                solve = self._solve_short if width <= factors else self._solve_long
+                queries[users] = solve(histories.items[entry], filled_weight)
+        return queries
+
+    def _solve_short(self, items: Int32Array, weight: Float32Array) -> Float32Array:
+        """``(users, factors)`` for ``(users, width)`` items.
+
+        By the Woodbury identity the system is as small as the history, not as large as the
+        number of factors.
+        """
+        responses = self._response[items]
+        kernel = np.matmul(responses, self._items[items].transpose(0, 2, 1))
+        system = np.eye(items.shape[1], dtype=np.float32) + weight[:, :, None] * kernel
+        pull = np.linalg.solve(system, weight[:, :, None])
+        return np.asarray(np.matmul(pull.transpose(0, 2, 1), responses)[:, 0], dtype=np.float32)
+
+    def _solve_long(self, items: Int32Array, weight: Float32Array) -> Float32Array:
+        """The same for histories longer than the number of factors."""
+        vectors = self._items[items]
+        weighted = vectors * weight[:, :, None]
+        system = self._gram + np.matmul(weighted.transpose(0, 2, 1), vectors)
+        pull = weighted.sum(axis=1)[:, :, None]
+        return np.asarray(np.linalg.solve(system, pull)[:, :, 0], dtype=np.float32)
+
+
+def _length_groups(lengths: Int64Array) -> list[tuple[Int64Array, int]]:
+    """Users grouped by the power of two that their history fits in, and the longest of each."""
+    groups = []
+    exponent = np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
+    for size in np.unique(exponent[lengths > 0]):
+        users = np.flatnonzero((exponent == size) & (lengths > 0))
+        groups.append((users, int(lengths[users].max())))
+    return groups
+
+
+def unit_rows(vectors: Float32Array) -> Float32Array:
+    """`vectors` with rows of length one; a row of zeros stays."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)), dtype=np.float32)

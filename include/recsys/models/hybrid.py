@@ -1,18 +1,20 @@
-"""A blend of the other families, with product text where purchases say little."""
+"""A blend of the other model types, with product text where purchases say little."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from recsys.arrays import Float32Array, Int32Array, Int64Array
+from recsys.config import ConfigModel
 from recsys.errors import InputError
-from recsys.models.als import Als, Trainer
-from recsys.models.base import Histories, Model, Progress
+from recsys.models.als import Als, AlsParameters, Trainer
+from recsys.models.base import Histories, Model, Parameters, Progress, parse_parameters
 from recsys.models.histories import steps_from_end, strength, user_rows
-from recsys.models.item_knn import ItemKnn
-from recsys.models.popularity import RecentPopularity
+from recsys.models.item_knn import ItemKnn, ItemKnnParameters
+from recsys.models.popularity import RecentPopularity, RecentPopularityParameters
 from recsys.models.storage import (
     ArtifactError,
     read_array,
@@ -22,12 +24,35 @@ from recsys.models.storage import (
 )
 
 COMPONENTS: dict[str, type[Model]] = {
-    family.model_type: family for family in (ItemKnn, Als, RecentPopularity)
+    one.model_type: one for one in (ItemKnn, Als, RecentPopularity)
 }
 CONTENT = "content"
-DEFAULT_WEIGHTS = {"item_knn": 1.0, "als": 0.5, "recent_popularity": 0.2, CONTENT: 0.0}
-DEFAULT_FEW_PURCHASES = 5.0
 _CONTENT_DECAY = np.float32(0.8)
+
+
+class HybridWeights(Parameters):
+    """How much each component counts; only the ratios matter."""
+
+    item_knn: float = Field(default=1.0, ge=0)
+    als: float = Field(default=0.5, ge=0)
+    recent_popularity: float = Field(default=0.2, ge=0)
+    content: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_component_counts(self) -> Self:
+        if not any(getattr(self, name) > 0 for name in COMPONENTS):
+            raise ValueError(f"one of {list(COMPONENTS)} must be above 0")
+        return self
+
+
+class HybridParameters(ConfigModel):
+    """What can be chosen: the weights, what a new product is, and the components' parameters."""
+
+    weights: HybridWeights = HybridWeights()
+    few_purchases: float = Field(default=5.0, gt=0, strict=True)
+    item_knn: ItemKnnParameters = ItemKnnParameters()
+    als: AlsParameters = AlsParameters()
+    recent_popularity: RecentPopularityParameters = RecentPopularityParameters()
 
 
 class Hybrid:
@@ -37,43 +62,35 @@ class Hybrid:
     user's history, scaled by ``few_purchases / (few_purchases + purchases)``: a new product
     competes by its text, a known one by what people did with it. A component of weight zero is
     not fitted at all.
-
-    Parameters: ``weights`` by component, ``few_purchases``, and one mapping of parameters for
-    each component by its name.
     """
 
     model_type: ClassVar[str] = "hybrid"
 
-    def __init__(self, parameters: Mapping[str, Any], seed: int = 0) -> None:
-        self._weights = _parse_weights(parameters.get("weights", {}))
-        self._few_purchases = _parse_few_purchases(parameters.get("few_purchases"))
-        self._seed = seed
+    def __init__(self, parameters: HybridParameters | None = None, seed: int = 0) -> None:
+        chosen = parameters or HybridParameters()
+        self._weights: dict[str, float] = chosen.weights.model_dump()
+        self._few_purchases = chosen.few_purchases
         self._components: dict[str, Model] = {
-            name: family.create(parameters.get(name, {}), seed)
-            for name, family in COMPONENTS.items()
+            ItemKnn.model_type: ItemKnn(chosen.item_knn, seed),
+            Als.model_type: Als(chosen.als, seed),
+            RecentPopularity.model_type: RecentPopularity(chosen.recent_popularity, seed),
         }
         self._content: Float32Array | None = None
         self._novelty: Float32Array = np.zeros(0, dtype=np.float32)
 
     @classmethod
     def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
-        unknown = sorted(set(parameters) - set(COMPONENTS) - {"weights", "few_purchases"})
-        if unknown:
-            raise InputError(
-                f"hybrid: unknown parameters {unknown}; expected weights, few_purchases or one "
-                f"of {sorted(COMPONENTS)}"
-            )
-        return cls(parameters, seed)
+        return cls(parse_parameters(cls.model_type, HybridParameters, parameters), seed)
 
     @classmethod
     def of_fitted(
         cls,
         components: Mapping[str, Model],
         weights: Mapping[str, float],
-        few_purchases: float = DEFAULT_FEW_PURCHASES,
+        few_purchases: float = HybridParameters().few_purchases,
     ) -> Self:
         """A blend of components that are fitted already, for choosing weights."""
-        model = cls({"weights": weights, "few_purchases": few_purchases})
+        model = cls.create({"weights": weights, "few_purchases": few_purchases})
         model._components = dict(components)
         return model
 
@@ -205,26 +222,3 @@ def normalised(scores: Float32Array, histories: Histories) -> Float32Array:
     positive /= np.maximum(positive.max(axis=1, keepdims=True), np.float32(1e-12))
     positive[seen] = np.minimum(of_seen, 1)
     return positive
-
-
-def _parse_weights(values: Any) -> dict[str, float]:
-    weights = dict(DEFAULT_WEIGHTS)
-    if not isinstance(values, Mapping):
-        raise InputError("hybrid: weights: expected a mapping of components to numbers")
-    for name, value in values.items():
-        if name not in weights:
-            raise InputError(f"hybrid: weights: unknown {name!r}; expected one of {list(weights)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise InputError(f"hybrid: weights: {name}: expected a number from 0, got {value!r}")
-        weights[name] = float(value)
-    if not any(weights[name] > 0 for name in COMPONENTS):
-        raise InputError(f"hybrid: weights: one of {list(COMPONENTS)} must be above 0")
-    return weights
-
-
-def _parse_few_purchases(value: Any) -> float:
-    if value is None:
-        return DEFAULT_FEW_PURCHASES
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise InputError(f"hybrid: few_purchases: expected a number above 0, got {value!r}")
-    return float(value)

@@ -1,16 +1,13 @@
 """The two baselines: what everybody bought, ever and lately."""
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Self
 
 import numpy as np
+from pydantic import Field
 
 from recsys.arrays import Float32Array, Float64Array, Int32Array, Int64Array
-from recsys.models.base import Histories, Progress
-from recsys.models.parameters import parse_parameters
+from recsys.models.base import Histories, Parameters, ParametrisedModel, Progress
 from recsys.models.storage import (
     ArtifactError,
     read_array,
@@ -23,27 +20,14 @@ DAY = 86_400
 _LARGEST_EXPONENT = 900.0
 
 
-@dataclass(frozen=True)
-class NoParameters:
-    """A family that has nothing to choose."""
-
-
-class Popularity:
+class Popularity(ParametrisedModel[Parameters]):
     """Number of interactions over all time: the documented baseline."""
 
-    model_type: ClassVar[str] = "popularity"
+    model_type = "popularity"
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: Parameters | None = None, seed: int = 0) -> None:
+        super().__init__(parameters, seed)
         self._counts: Float32Array = np.zeros(0, dtype=np.float32)
-
-    @classmethod
-    def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
-        parse_parameters(cls.model_type, NoParameters, parameters)
-        return cls()
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        return {}
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
         self._counts = np.bincount(histories.items, minlength=items).astype(np.float32)
@@ -65,31 +49,23 @@ class Popularity:
         return model
 
 
-@dataclass(frozen=True)
-class RecentPopularityParameters:
-    half_life_days: float = 30.0
+class RecentPopularityParameters(Parameters):
+    half_life_days: float = Field(default=30.0, gt=0)
 
 
-class RecentPopularity:
+class RecentPopularity(ParametrisedModel[RecentPopularityParameters]):
     """Weights of all interactions before the asking time, halved every 30 days.
 
     The weight of an entry is its copy weight: one review on ten sibling pages does not count
     ten times.
     """
 
-    model_type: ClassVar[str] = "recent_popularity"
+    model_type = "recent_popularity"
+    parameters_type = RecentPopularityParameters
 
-    def __init__(self, parameters: RecentPopularityParameters | None = None) -> None:
-        self._parameters = parameters or RecentPopularityParameters()
+    def __init__(self, parameters: RecentPopularityParameters | None = None, seed: int = 0) -> None:
+        super().__init__(parameters, seed)
         self._set(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.float32), 0)
-
-    @classmethod
-    def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
-        return cls(parse_parameters(cls.model_type, RecentPopularityParameters, parameters))
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        return dataclasses.asdict(self._parameters)
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
         order = np.argsort(histories.times, kind="stable")

@@ -7,11 +7,11 @@ from pydantic import Field, field_validator
 from recsys.config import ConfigModel
 from recsys.data.config import Engine
 from recsys.evaluation import RankingMetric
-from recsys.models.families import FAMILIES, family_of
+from recsys.models.model_types import MODEL_TYPES, model_class
 
 
 class TuningConfig(ConfigModel):
-    """How long parameters of a family are searched for: whichever ends first."""
+    """How long parameters of a model type are searched for: whichever ends first."""
 
     seconds: float = Field(default=30, ge=0)
     trials: int = Field(default=25, ge=1)
@@ -36,21 +36,20 @@ class TrainingConfig(ConfigModel):
     engine: Engine = Engine.PANDAS
     seed: int = 42
     selection_metric: RankingMetric = "recall_at_10"
-    sample_users: int = Field(default=10, ge=1)
     tuning: TuningConfig = TuningConfig()
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("model_types")
     @classmethod
     def _types_exist(cls, value: list[str]) -> list[str]:
-        unknown = sorted(set(value) - set(FAMILIES))
+        unknown = sorted(set(value) - set(MODEL_TYPES))
         if unknown:
-            raise ValueError(f"unknown types {unknown}; expected some of {sorted(FAMILIES)}")
+            raise ValueError(f"unknown types {unknown}; expected some of {sorted(MODEL_TYPES)}")
         return value
 
     @field_validator("parameters")
     @classmethod
-    def _families_take_them(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for name, parameters in value.items():
-            family_of(name).create(parameters)
+    def _parameters_exist(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for model_type, parameters in value.items():
+            model_class(model_type).create(parameters)
         return value

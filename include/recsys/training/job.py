@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,20 @@ from recsys.evaluation.report import Report, report_on
 from recsys.logs import fields
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Model
-from recsys.models.families import family_of
+from recsys.models.hybrid import Hybrid
+from recsys.models.model_types import model_class
 from recsys.models.popularity import RecentPopularity
 from recsys.registry import Registry
 from recsys.schedule import load_zone
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.als import als_trainer
 from recsys.training.config import TrainingConfig
-from recsys.training.curves import learning_curves
-from recsys.training.log import training_log
-from recsys.training.runs import recorded_run
-from recsys.training.subjects import Subject, choose_parameters
+from recsys.training.runs import learning_curves, recorded_run, training_log
+from recsys.training.subject import Subject, content_vectors
+from recsys.training.tuning import choose_parameters
+
+SAMPLE_USERS = 10
+"""Known users whose recommendations a deployment checks, stored with the model."""
 
 
 def plan_training(
@@ -42,7 +46,7 @@ def plan_training(
     config = load_config(settings, TrainingConfig)
     chosen = list(dict.fromkeys(model_types or config.model_types))
     for model_type in chosen:
-        family_of(model_type)
+        model_class(model_type)
     version_id = current_version(settings).version_id
     return [{"model_type": model_type, "version_id": version_id} for model_type in chosen]
 
@@ -59,7 +63,7 @@ def train_model(
     nothing is registered.
     """
     config = load_config(settings, TrainingConfig)
-    family_of(model_type)
+    model_class(model_type)
     version = open_version(settings, version_id)
     with recorded_run(settings, model_type, version.version_id) as run:
         with (
@@ -68,13 +72,23 @@ def train_model(
         ):
             start = time.monotonic()
             data = read_leave_one_out(version)
-            subject = Subject(settings, config, version.version_id, model_type, data, trainer)
-            tuned = choose_parameters(subject)
+            subject = Subject(
+                training=data.training,
+                validation=data.validation,
+                items=len(data.item_ids),
+                seed=config.seed,
+                content=content_vectors(settings, data.item_ids)
+                if model_type == Hybrid.model_type
+                else None,
+                trainer=trainer,
+            )
+            tuned = choose_parameters(settings, config, version.version_id, model_type, subject)
             log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))
             run.hyperparameters = tuned.parameters
-            report = report_on(lambda histories: subject.fit(tuned.parameters, histories), data)
+            fit = partial(subject.fit, model_type, tuned.parameters)
+            report = report_on(fit, data)
             log.info("evaluated%s", fields(**headline(report.metrics), **report.comparison))
-            model = subject.fit(tuned.parameters, data.everything, log.progress)
+            model = fit(data.everything, log.progress)
             seconds = round(time.monotonic() - start, 2)
             training_info = {
                 "duration_seconds": seconds,
@@ -92,7 +106,7 @@ def train_model(
                 "evaluation.json": _json_bytes({**report.as_json(), "training": training_info}),
                 "learning_curve.png": learning_curves(model_type, log.curves, tuned.history),
             }
-            model_id = _save(settings, config, version, data, model, report, attachments)
+            model_id = _save(settings, version, data, model, report, attachments)
         run.results = {
             **headline(report.metrics),
             "baseline_recall_at_10": report.comparison["baseline_recall_at_10"],
@@ -153,7 +167,6 @@ def git_commit() -> str | None:
 
 def _save(
     settings: Settings,
-    config: TrainingConfig,
     version: PublishedVersion,
     data: LeaveOneOut,
     model: Model,
@@ -164,7 +177,7 @@ def _save(
     recent = RecentPopularity().fit(data.everything, len(data.item_ids))
     # The test asked users who have a history: of these, a fixed handful.
     lengths = np.diff(data.everything.indptr)
-    known = np.argsort(-lengths, kind="stable")[: config.sample_users]
+    known = np.argsort(-lengths, kind="stable")[:SAMPLE_USERS]
     save_artifact(
         settings.artifacts / model.model_type / model_id,
         model=model,

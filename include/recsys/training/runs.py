@@ -1,16 +1,24 @@
-"""``logs/training_metrics.db``: every training of a model, however it ended."""
+"""What is written down of a training.
+
+Its row in ``logs/training_metrics.db``, however it ended; its lines in ``logs/cf/<type>.log``; and
+the picture that the artefact keeps.
+"""
 
 import contextlib
+import io
 import json
 import logging
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from recsys.database import connect, transaction
+from recsys.logs import fields, file_logger
 from recsys.registry import Registry
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -118,3 +126,58 @@ def _writing(settings: Settings) -> Iterator[sqlite3.Connection]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class TrainingLog:
+    """Lines of one training; `curves` holds what its iterations measured."""
+
+    def __init__(self, settings: Settings, model_type: str) -> None:
+        path = settings.logs / "cf" / f"{model_type}.log"
+        self._logger = file_logger(model_type, path, load_zone(settings))
+        self.info = self._logger.info
+        self.error = self._logger.error
+        self.curves: dict[str, list[float]] = {}
+
+    def progress(self, iteration: int, measured: Mapping[str, float]) -> None:
+        values = {name: f"{value:.6g}" for name, value in measured.items()}
+        self.info("iteration%s", fields(number=iteration, **values))
+        for name, value in measured.items():
+            self.curves.setdefault(name, []).append(value)
+
+
+@contextlib.contextmanager
+def training_log(settings: Settings, model_type: str, data_version: str) -> Iterator[TrainingLog]:
+    """The log of one training, with its start, and its end or error."""
+    log = TrainingLog(settings, model_type)
+    log.info("Training started%s", fields(data_version=data_version))
+    start = time.monotonic()
+    try:
+        yield log
+    except BaseException as error:
+        log.error("Training failed%s", fields(error=error))
+        raise
+    log.info("Training completed%s", fields(duration=f"{time.monotonic() - start:.1f}s"))
+
+
+def learning_curves(
+    title: str, curves: Mapping[str, Sequence[float]], search: Sequence[float]
+) -> bytes:
+    """A PNG with one panel for each of `curves`, and one for the best score of the search."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = {**curves, **({"validation objective, best so far": search} if search else {})}
+    figure = Figure(figsize=(5 * max(len(panels), 1), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    for number, (name, values) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        axes.plot(range(1, len(values) + 1), values, marker="." if len(values) < 50 else "")
+        axes.set_title(name)
+        axes.set_xlabel("trial" if values is search else "iteration")
+        axes.grid(alpha=0.3)
+    if not panels:
+        figure.text(0.5, 0.5, "this model type has no iterations", ha="center")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=90, metadata={"Software": None})
+    return picture.getvalue()

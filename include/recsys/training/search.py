@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -46,14 +47,27 @@ class Range:
 
 
 @dataclass
-class Search:
-    """What a search found. `history` holds the best score after each trial."""
+class Found:
+    """What a search found.
 
-    best: Point
+    Attributes
+    ----------
+    parameters
+        The best point; of a model that was tuned, all that it is created with.
+    exhausted
+        The time ran out before the trials did.
+    history
+        The best score after each trial.
+    reused
+        An earlier training found it, and nothing was searched.
+    """
+
+    parameters: dict[str, Any]
     score: float
     trials: int = 0
     exhausted: bool = False
     history: list[float] = field(default_factory=list)
+    reused: bool = False
 
 
 def search(
@@ -64,18 +78,17 @@ def search(
     seconds: float,
     trials: int,
     seed: int,
-) -> Search:
+) -> Found:
     """Maximise `objective` over `space`.
 
     All `starts` are tried first (as far as the time allows, but at least one); names in a start
     that are not in the space are kept as they are. A score that is not finite never wins.
 
-    `Search.exhausted` says whether the time ran out before the trials did. Raises the
-    `InputError` of `objective` if no point at all can be scored.
+    Raises the `InputError` of `objective` if no point at all can be scored.
     """
     generator = np.random.default_rng(seed)
     deadline = time.monotonic() + seconds
-    result = Search(best=dict(starts[0]), score=-math.inf)
+    result = Found(parameters=dict(starts[0]), score=-math.inf)
     step = _FIRST_STEP
     problem: InputError | None = None
     while result.trials < max(trials, 1):
@@ -85,7 +98,7 @@ def search(
         if result.trials < len(starts):
             point = dict(starts[result.trials])
         else:
-            point = _neighbour(result.best, space, step, generator)
+            point = _neighbour(result.parameters, space, step, generator)
         try:
             score = objective(point)
         except InputError as error:
@@ -93,7 +106,7 @@ def search(
             score, problem = -math.inf, error
         improved = math.isfinite(score) and score > result.score
         if improved:
-            result.best, result.score = point, score
+            result.parameters, result.score = point, score
         if result.trials >= len(starts):
             step = min(step * 1.5, _LARGEST_STEP) if improved else max(step * 0.9, _SMALLEST_STEP)
         result.trials += 1

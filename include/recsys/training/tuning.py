@@ -1,14 +1,18 @@
-"""Choosing the parameters of a family on validation, within a time budget."""
+"""Choosing the parameters of a model type on validation, within a time budget.
 
-import dataclasses
+What the last search found is kept in ``artifacts/cf/tuning/<type>.json``.
+"""
+
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recsys.arrays import Float32Array
+from recsys.errors import InputError
 from recsys.evaluation.metrics import metrics_per_user
 from recsys.evaluation.ranking import (
     HeldOut,
@@ -16,17 +20,23 @@ from recsys.evaluation.ranking import (
     rank_targets,
     take_questions,
 )
-from recsys.models.als import Als, Trainer
-from recsys.models.base import Histories, Model
+from recsys.models.als import Als
+from recsys.models.base import Model
 from recsys.models.bpr import Bpr
-from recsys.models.families import create_model, family_of
-from recsys.models.hybrid import COMPONENTS, CONTENT, DEFAULT_WEIGHTS, Hybrid
+from recsys.models.hybrid import COMPONENTS, CONTENT, Hybrid, HybridParameters
 from recsys.models.item_knn import ItemKnn
+from recsys.models.model_types import model_class
+from recsys.publishing import write_json
+from recsys.settings import Settings
 from recsys.training.blend_trials import BlendTrials
-from recsys.training.search import Point, Range, Search, search
+from recsys.training.config import TrainingConfig
+from recsys.training.search import Found, Point, Range, search
+from recsys.training.subject import Subject
 
 _SAMPLE = 25_000
-_OPERATIONS_A_SECOND = 15e9
+# What a second of the budget is taken for when factors are bounded. It is not measured, so that a
+# seed gives the same figures on every machine.
+_WORK_A_SECOND = 15e9
 _HYBRID_SHARE = {"item_knn": 0.3, "als": 0.4, "recent_popularity": 0.0}
 
 SPACES: dict[str, dict[str, Range]] = {
@@ -59,7 +69,7 @@ SPACES: dict[str, dict[str, Range]] = {
         "history_decay": Range(0.2, 1),
     },
 }
-"""Families without an entry have nothing to tune: the half-life of recent popularity is part of
+"""Model types without an entry have nothing to tune: the half-life of recent popularity is part of
 the definition of the baseline."""
 
 STARTS: dict[str, list[Point]] = {
@@ -84,74 +94,113 @@ STARTS: dict[str, list[Point]] = {
 _SEARCHED_WITH: dict[str, dict[str, float]] = {Als.model_type: {"starts": 1}}
 """What a search sets to be quick. What it finds gets back what was asked for."""
 
-_SCORE_TIME = {
-    Als.model_type: ("fold_in_weight", "fold_in_decay"),
-    Bpr.model_type: ("bias", "fold_in_weight", "fold_in_decay"),
-    ItemKnn.model_type: ("history_decay",),
-}
-"""Parameters that training does not read: a fitted model is asked again with others."""
+
+def choose_parameters(
+    settings: Settings,
+    config: TrainingConfig,
+    version_id: str,
+    model_type: str,
+    subject: Subject,
+) -> Found:
+    """Tune on validation, from the last result or else the configured parameters.
+
+    A result that was found on the same data with the same settings is taken as it is, so a
+    training that is repeated gives the same model.
+    """
+    key = _key(config, version_id, model_type, subject)
+    last_key, last = _read_last(settings, model_type)
+    if last is not None and last_key == key:
+        return last
+    found = tune(
+        model_type,
+        subject,
+        last.parameters if last is not None else config.parameters.get(model_type, {}),
+        seconds=config.tuning.seconds,
+        trials=config.tuning.trials,
+        tuned_components=_tuned_components(settings, config, version_id, model_type, subject),
+    )
+    content = {
+        "parameters": found.parameters,
+        "key": key,
+        "score": found.score,
+        "trials": found.trials,
+    }
+    write_json(_file(settings, model_type), content)
+    return found
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What parameters are chosen for: a fit on `training` that answers `validation`."""
-
-    training: Histories
-    validation: HeldOut
-    items: int
-    seed: int
-    content: Float32Array | None = None
-    trainer: Trainer | None = None
-
-    def fit(self, model_type: str, parameters: Mapping[str, Any]) -> Model:
-        """A new model with `parameters`, fitted on `training`."""
-        model = create_model(model_type, parameters, self.seed, self.trainer)
-        return model.fit(self.training, self.items)
+def _key(
+    config: TrainingConfig, version_id: str, model_type: str, subject: Subject
+) -> dict[str, Any]:
+    """What a search depends on: with an equal key there is nothing new to find."""
+    reads_texts = model_type == Hybrid.model_type and subject.content is not None
+    return {
+        "data_version": version_id,
+        "embeddings": subject.content.set_id if subject.content and reads_texts else None,
+        "seed": config.seed,
+        "engine": config.engine,
+        "tuning": config.tuning.model_dump(),
+        "parameters": config.parameters.get(model_type, {}),
+    }
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """`parameters` for `Model.create`, and how they were found."""
+def _tuned_components(
+    settings: Settings,
+    config: TrainingConfig,
+    version_id: str,
+    model_type: str,
+    subject: Subject,
+) -> dict[str, dict[str, Any]]:
+    """Parameters of a hybrid's components that were tuned by themselves on the same data."""
+    result = {}
+    if model_type == Hybrid.model_type:
+        for name in set(COMPONENTS) & set(SPACES):
+            key, last = _read_last(settings, name)
+            if last is not None and key == _key(config, version_id, name, subject):
+                result[name] = last.parameters
+    return result
 
-    parameters: dict[str, Any]
-    score: float
-    trials: int
-    seconds: float
-    exhausted: bool
-    history: list[float]
+
+def _file(settings: Settings, model_type: str) -> Path:
+    return settings.artifacts / "tuning" / f"{model_type}.json"
+
+
+def _read_last(settings: Settings, model_type: str) -> tuple[Any, Found | None]:
+    """The key of the last search and what it found.
+
+    Nothing when there was none, or when it cannot be used with the model types as they are.
+    """
+    try:
+        stored = json.loads(_file(settings, model_type).read_text(encoding="utf-8"))
+        key = stored.pop("key")
+        found = Found(**stored, reused=True)
+        model_class(model_type).create(found.parameters)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError):
+        return None, None
+    return key, found
 
 
 def tune(
     model_type: str,
-    problem: Problem,
+    subject: Subject,
     start: Mapping[str, Any],
     *,
     seconds: float,
     trials: int,
     tuned_components: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Tuned:
+) -> Found:
     """Search from `start`, for at most `seconds` (a trial is never cut off) and `trials`.
 
     The objective is the mean of recall@10 and NDCG@10 on at most 25,000 validation users. Of a
     hybrid, the components in `tuned_components` are taken as they are.
     """
-    begun = time.monotonic()
     if model_type == Hybrid.model_type:
-        parameters, found = _tune_hybrid(problem, start, tuned_components or {}, seconds, trials)
-    elif model_type in SPACES:
-        parameters, found, _ = _tune_family(model_type, problem, start, seconds, trials)
-    else:
-        model = problem.fit(model_type, start)
-        score = objective(model, _sample(problem))
-        parameters, found = model.hyperparameters, Search({}, score, trials=1, history=[score])
-    return Tuned(
-        parameters=parameters,
-        score=found.score,
-        trials=found.trials,
-        seconds=round(time.monotonic() - begun, 2),
-        exhausted=found.exhausted,
-        history=found.history,
-    )
+        return _tune_hybrid(subject, start, tuned_components or {}, seconds, trials)
+    if model_type in SPACES:
+        return _tune_alone(model_type, subject, start, seconds, trials)[0]
+    model = subject.fit(model_type, start)
+    score = objective(model, _sample(subject))
+    return Found(model.hyperparameters, score, trials=1, history=[score])
 
 
 def objective(model: Any, questions: HeldOut) -> float:
@@ -164,23 +213,23 @@ def _mean_metric(ranks: Ranks) -> float:
     return float((per_user["recall_at_10"].mean() + per_user["ndcg_at_10"].mean()) / 2)
 
 
-def _tune_family(
-    model_type: str, problem: Problem, start: Mapping[str, Any], seconds: float, trials: int
-) -> tuple[dict[str, Any], Search, Model]:
-    """The parameters, the search and the model that was fitted with them."""
-    family, questions = family_of(model_type), _sample(problem)
-    fits = _LastFits(family, problem)
+def _tune_alone(
+    model_type: str, subject: Subject, start: Mapping[str, Any], seconds: float, trials: int
+) -> tuple[Found, Model]:
+    """What the search found, and the model that was fitted with it."""
+    questions = _sample(subject)
+    fits = _LastFits(model_type, subject)
 
     def score(point: Point) -> float:
         return objective(fits.of(point), questions)
 
-    base = family.create(start, problem.seed).hyperparameters
+    base = model_class(model_type).create(start).hyperparameters
     space = dict(SPACES[model_type])
     quick = _SEARCHED_WITH.get(model_type, {})
     starts = [{**base, **other, **quick} for other in ({}, *STARTS[model_type])]
     if "factors" in space:
         fits_a_model = int(base.get("starts", 1))
-        space["factors"] = _affordable_factors(space["factors"], problem, seconds / fits_a_model)
+        space["factors"] = _affordable_factors(space["factors"], subject, seconds / fits_a_model)
         most = int(space["factors"].high)
         starts = [{**point, "factors": min(point["factors"], most)} for point in starts]
     found = search(
@@ -189,24 +238,23 @@ def _tune_family(
         starts,
         seconds=seconds,
         trials=trials,
-        seed=problem.seed,
+        seed=subject.seed,
     )
-    model = fits.of({**found.best, **{name: base[name] for name in quick}})
+    model = fits.of({**found.parameters, **{name: base[name] for name in quick}})
     if quick:
         found.score = objective(model, questions)
-    return model.hyperparameters, found, model
+    return replace(found, parameters=model.hyperparameters), model
 
 
-def _affordable_factors(bounds: Range, problem: Problem, seconds: float) -> Range:
+def _affordable_factors(bounds: Range, subject: Subject, seconds: float) -> Range:
     """`bounds` up to what can be fitted about six times in `seconds`, and to the products.
 
     Six is what the evaluation of the chosen parameters takes as well. An ALS fit is some
-    ``100 * (users + items) * factors ** 2`` operations, of users with two purchases and more; the
-    rate is one of two slow cores.
+    ``100 * (users + items) * factors ** 2`` operations, of users with two purchases and more.
     """
-    users = int((np.diff(problem.training.indptr) > 1).sum())
-    affordable = (seconds / 6 * _OPERATIONS_A_SECOND / (100 * (users + problem.items))) ** 0.5
-    most = min(bounds.high, max(affordable, 2 * bounds.low), max(problem.items, 2 * bounds.low))
+    users = int((np.diff(subject.training.indptr) > 1).sum())
+    affordable = (seconds / 6 * _WORK_A_SECOND / (100 * (users + subject.items))) ** 0.5
+    most = min(bounds.high, max(affordable, 2 * bounds.low), max(subject.items, 2 * bounds.low))
     return replace(bounds, high=float(int(most)))
 
 
@@ -215,37 +263,29 @@ class _LastFits:
 
     _KEPT = 3
 
-    def __init__(self, family: type[Model], problem: Problem) -> None:
-        self._family, self._problem = family, problem
-        self._fitted: dict[tuple[tuple[str, float], ...], Model] = {}
+    def __init__(self, model_type: str, subject: Subject) -> None:
+        self._model_type, self._subject = model_type, subject
+        self._fitted: dict[tuple[tuple[str, float], ...], Any] = {}
 
-    def of(self, point: Point) -> Model:
-        late = _SCORE_TIME[self._family.model_type]
+    def of(self, point: Point) -> Any:
+        late = model_class(self._model_type).score_parameters  # type: ignore[attr-defined]
         key = tuple(sorted((name, value) for name, value in point.items() if name not in late))
         model = self._fitted.pop(key, None)
         if model is None:
-            model = self._problem.fit(self._family.model_type, point)
+            model = self._subject.fit(self._model_type, point)
         self._fitted[key] = model
         while len(self._fitted) > self._KEPT:
             self._fitted.pop(next(iter(self._fitted)))
-        return with_score_parameters(model, {name: point[name] for name in late})
-
-
-def with_score_parameters(model: Any, changes: Mapping[str, float]) -> Any:
-    """A copy of a fitted model that is asked with other score-time parameters."""
-    changed = object.__new__(type(model))
-    changed.__dict__.update(model.__dict__)
-    changed._parameters = dataclasses.replace(model._parameters, **changes)
-    return changed
+        return model.asked_with({name: point[name] for name in late})
 
 
 def _tune_hybrid(
-    problem: Problem,
+    subject: Subject,
     start: Mapping[str, Any],
     tuned: Mapping[str, Mapping[str, Any]],
     seconds: float,
     trials: int,
-) -> tuple[dict[str, Any], Search]:
+) -> Found:
     begun = time.monotonic()
     fitted: dict[str, Model] = {}
     exhausted = False
@@ -253,58 +293,59 @@ def _tune_hybrid(
         own = dict(tuned.get(name) or start.get(name, {}))
         if name in SPACES and name not in tuned:
             share = seconds * _HYBRID_SHARE[name]
-            _, found, fitted[name] = _tune_family(name, problem, own, share, trials)
+            found, fitted[name] = _tune_alone(name, subject, own, share, trials)
             exhausted |= found.exhausted
         else:
-            fitted[name] = problem.fit(name, own)
+            fitted[name] = subject.fit(name, own)
     left = max(seconds - (time.monotonic() - begun), 0.1 * seconds)
-    found = _tune_weights(problem, fitted, start, left, trials)
-    found.exhausted |= exhausted
-    best = dict(found.best)
-    few = best.pop("few_purchases")
-    parameters = {
-        "weights": best,
-        "few_purchases": few,
-        **{name: model.hyperparameters for name, model in fitted.items()},
-    }
-    return parameters, found
+    found = _tune_weights(subject, fitted, start, left, trials)
+    weights = dict(found.parameters)
+    few = weights.pop("few_purchases")
+    components = {name: model.hyperparameters for name, model in fitted.items()}
+    return replace(
+        found,
+        parameters={"weights": weights, "few_purchases": few, **components},
+        exhausted=found.exhausted or exhausted,
+    )
 
 
 def _tune_weights(
-    problem: Problem,
+    subject: Subject,
     fitted: Mapping[str, Model],
     start: Mapping[str, Any],
     seconds: float,
     trials: int,
-) -> Search:
-    components = [*COMPONENTS, *([CONTENT] if problem.content is not None else [])]
+) -> Found:
+    texts = subject.content.vectors if subject.content is not None else None
+    components = [*COMPONENTS, *([CONTENT] if texts is not None else [])]
     everything = Hybrid.of_fitted(fitted, dict.fromkeys(components, 1.0))
-    trial = BlendTrials(everything.use_content(problem.content), _sample(problem))
+    trial = BlendTrials(everything.use_content(texts), _sample(subject))
 
     def score(point: Point) -> float:
         weights = dict(point)
         few = weights.pop("few_purchases")
         blend = Hybrid.of_fitted(fitted, weights, few)
-        return _mean_metric(trial.ranks(blend.count_purchases(problem.training, problem.items)))
+        return _mean_metric(trial.ranks(blend.count_purchases(subject.training, subject.items)))
 
     # Only the ratios count, so the first component keeps its weight.
     space = {"als": Range(0, 2), "recent_popularity": Range(0, 5)}
-    if problem.content is not None:
+    if texts is not None:
         space |= {CONTENT: Range(0, 2), "few_purchases": Range(0.5, 200, log=True)}
+    defaults = HybridParameters()
     base = {
-        **DEFAULT_WEIGHTS,
+        **defaults.weights.model_dump(),
         **start.get("weights", {}),
-        "few_purchases": start.get("few_purchases", 5.0),
+        "few_purchases": start.get("few_purchases", defaults.few_purchases),
     }
     starts = [base, {**base, "recent_popularity": 0.0}, {**base, "als": 1.0}]
-    return search(score, space, starts, seconds=seconds, trials=trials, seed=problem.seed)
+    return search(score, space, starts, seconds=seconds, trials=trials, seed=subject.seed)
 
 
-def _sample(problem: Problem) -> HeldOut:
-    users = problem.validation.users
+def _sample(subject: Subject) -> HeldOut:
+    users = subject.validation.users
     if users <= _SAMPLE:
-        return problem.validation
-    generator = np.random.default_rng(problem.seed)
+        return subject.validation
+    generator = np.random.default_rng(subject.seed)
     return take_questions(
-        problem.validation, np.sort(generator.choice(users, _SAMPLE, replace=False))
+        subject.validation, np.sort(generator.choice(users, _SAMPLE, replace=False))
     )

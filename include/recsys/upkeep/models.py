@@ -14,7 +14,7 @@ from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceError, connect_service
 from recsys.deployment.history import read_history
 from recsys.errors import InputError
-from recsys.models.families import FAMILIES
+from recsys.models.model_types import MODEL_TYPES
 from recsys.registry import ARTIFACTS_KEY, Entry, Registry
 from recsys.settings import REGISTRY_KEY, Settings
 from recsys.storage import ABANDONED_AFTER, open_store
@@ -110,7 +110,7 @@ def _remove_unregistered(settings: Settings, known: set[str], removal: Removal) 
     for folder in folders:
         store.remove(folder.relative_to(settings.home).as_posix())
     before = datetime.now(UTC) - ABANDONED_AFTER
-    for model_type in FAMILIES:
+    for model_type in MODEL_TYPES:
         store.remove_unfinished(f"{ARTIFACTS_KEY}/{model_type}", before)
 
 

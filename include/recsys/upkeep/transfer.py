@@ -8,7 +8,7 @@ from recsys.content.embeddings import SETS_KEY
 from recsys.data.staging import RAW_KEY, STAGING_KEY, hand_in_files, hand_in_segments
 from recsys.data.versions import POINTER_KEY, VERSIONS_KEY
 from recsys.errors import InputError
-from recsys.models.families import FAMILIES
+from recsys.models.model_types import MODEL_TYPES
 from recsys.publishing import write_bytes
 from recsys.registry import ARTIFACTS_KEY
 from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
@@ -19,7 +19,7 @@ FOLDERS = (
     VERSIONS_KEY,
     SCORERS_KEY,
     SETS_KEY,
-    *(f"{ARTIFACTS_KEY}/{family}" for family in sorted(FAMILIES)),
+    *(f"{ARTIFACTS_KEY}/{family}" for family in sorted(MODEL_TYPES)),
 )
 POINTERS = {POINTER_KEY: VERSIONS_KEY, CURRENT_SET_KEY: SETS_KEY}
 FILES = (REGISTRY_KEY, HISTORY_KEY)

@@ -1,4 +1,4 @@
-"""The model families by name."""
+"""The model types by name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,19 +11,18 @@ from recsys.models.hybrid import Hybrid
 from recsys.models.item_knn import ItemKnn
 from recsys.models.popularity import Popularity, RecentPopularity
 
-FAMILIES: dict[str, type[Model]] = {
-    family.model_type: family
-    for family in (Als, Bpr, ItemKnn, RecentPopularity, Popularity, Hybrid)
+MODEL_TYPES: dict[str, type[Model]] = {
+    one.model_type: one for one in (Als, Bpr, ItemKnn, RecentPopularity, Popularity, Hybrid)
 }
 
 
-def family_of(model_type: str) -> type[Model]:
+def model_class(model_type: str) -> type[Model]:
     """The class of `model_type`. Raises `InputError` for a name that is none of ours."""
     try:
-        return FAMILIES[model_type]
+        return MODEL_TYPES[model_type]
     except KeyError:
         raise InputError(
-            f"unknown model type {model_type!r}; expected one of {', '.join(sorted(FAMILIES))}"
+            f"unknown model type {model_type!r}; expected one of {', '.join(sorted(MODEL_TYPES))}"
         ) from None
 
 
@@ -31,7 +30,7 @@ def create_model(
     model_type: str, parameters: Mapping[str, Any], seed: int, trainer: Trainer | None = None
 ) -> Model:
     """An unfitted model; its ALS, if it has one, is trained by `trainer` (None: `implicit`)."""
-    model = family_of(model_type).create(parameters, seed)
+    model = model_class(model_type).create(parameters, seed)
     if isinstance(model, Als | Hybrid):
         model.trained_by(trainer)
     return model

@@ -20,14 +20,14 @@ def run(objective=bowl, seconds=60.0, trials=150, seed=1):
 def test_it_comes_close_to_the_best_point():
     found = run()
     assert found.score > -0.05
-    assert found.best["kept"] == 7.0
-    assert isinstance(found.best["c"], int)
+    assert found.parameters["kept"] == 7.0
+    assert isinstance(found.parameters["c"], int)
     assert found.history == sorted(found.history)
 
 
 def test_the_same_seed_finds_the_same_point():
-    assert run().best == run().best
-    assert run(seed=2).best != run().best
+    assert run().parameters == run().parameters
+    assert run(seed=2).parameters != run().parameters
 
 
 def test_points_stay_in_their_ranges():
@@ -39,7 +39,7 @@ def test_points_stay_in_their_ranges():
 
 def test_without_time_only_the_start_is_tried():
     found = run(seconds=0)
-    assert (found.trials, found.exhausted, found.best) == (1, True, START)
+    assert (found.trials, found.exhausted, found.parameters) == (1, True, START)
 
 
 def test_a_point_that_breaks_training_or_is_nan_never_wins():
@@ -48,7 +48,7 @@ def test_a_point_that_breaks_training_or_is_nan_never_wins():
             raise InputError("NaN")
         return math.nan if point["c"] > 30 else bowl(point)
 
-    best = run(fragile).best
+    best = run(fragile).parameters
     assert best["b"] <= 0.5
     assert best["c"] <= 30
 
