@@ -9,10 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from recsys.arrays import Float32Array
-from recsys.models.base import Histories, Progress
+from recsys.models.base import Histories, Parameters, Progress
 from recsys.models.factor_model import (
     FactorModel,
-    FoldInParameters,
     interaction_matrix,
     users_of_several,
 )
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 
-class AlsParameters(FoldInParameters):
+class AlsParameters(Parameters):
     """What can be chosen.
 
     Attributes
@@ -45,6 +44,8 @@ class AlsParameters(FoldInParameters):
     iterations: int = 15
     regularization: float = 1.0
     alpha: float = 40.0
+    fold_in_weight: float = 40.0
+    fold_in_decay: float = 0.5
 
 
 Trainer = Callable[["sparse.csr_matrix", AlsParameters, int], Float32Array]

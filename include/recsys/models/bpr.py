@@ -7,17 +7,16 @@ import numpy as np
 from pydantic import Field
 
 from recsys.arrays import Float32Array, Int64Array
-from recsys.models.base import Histories, Progress
+from recsys.models.base import Histories, Parameters, Progress
 from recsys.models.factor_model import (
     FactorModel,
-    FoldInParameters,
     interaction_matrix,
     users_of_several,
 )
 from recsys.models.histories import keep_entries, strength
 
 
-class BprParameters(FoldInParameters):
+class BprParameters(Parameters):
     """What can be chosen.
 
     Attributes
@@ -36,6 +35,7 @@ class BprParameters(FoldInParameters):
     learning_rate: float = 0.05
     regularization: float = 0.01
     bias: float = 0.1
+    fold_in_weight: float = 40.0
     fold_in_decay: float = 0.8
     fold_in_regularization: float = 10.0
 

@@ -7,14 +7,14 @@ Users are the least-squares answer to their history, against fixed item vectors.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from recsys.arrays import Float32Array, Int32Array, Int64Array
 from recsys.errors import InputError
-from recsys.models.base import Histories, Parameters, ParametrisedModel
+from recsys.models.base import Histories, ParametersT, ParametrisedModel
 from recsys.models.histories import recent_part
 from recsys.models.storage import (
     ArtifactError,
@@ -32,17 +32,7 @@ _CELLS_AT_ONCE = 1 << 23
 """Largest number of cells of a temporary array: 32 MB."""
 
 
-class FoldInParameters(Parameters):
-    """What fold-in reads of a model type's parameters."""
-
-    fold_in_weight: float = 40.0
-    fold_in_decay: float = 0.5
-
-
-FoldInT = TypeVar("FoldInT", bound=FoldInParameters)
-
-
-class FactorModel(ParametrisedModel[FoldInT], ABC):
+class FactorModel(ParametrisedModel[ParametersT], ABC):
     """Item factors, in one or more blocks of columns that are folded in each by itself.
 
     A block of a user's vector is the least-squares solution for the user's history against the
@@ -54,7 +44,7 @@ class FactorModel(ParametrisedModel[FoldInT], ABC):
 
     score_parameters: ClassVar[tuple[str, ...]] = ("fold_in_weight", "fold_in_decay")
 
-    def __init__(self, parameters: FoldInT | None = None, seed: int = 0) -> None:
+    def __init__(self, parameters: ParametersT | None = None, seed: int = 0) -> None:
         super().__init__(parameters, seed)
         self._set(np.zeros((0, self._columns), dtype=np.float32))
 
