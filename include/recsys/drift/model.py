@@ -11,7 +11,7 @@ from scipy import stats
 
 from recsys import schema
 from recsys.arrays import BoolArray, Int64Array
-from recsys.data.events import microseconds
+from recsys.data.keys import microseconds
 from recsys.drift.checks import INSUFFICIENT, TESTED, Check
 from recsys.drift.config import DriftConfig
 from recsys.drift.weeks import Week

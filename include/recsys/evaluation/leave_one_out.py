@@ -19,7 +19,7 @@ import pandas as pd
 
 from recsys import schema
 from recsys.arrays import BoolArray, Int32Array, Int64Array
-from recsys.data.events import microseconds
+from recsys.data.keys import microseconds
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut
