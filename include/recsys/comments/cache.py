@@ -3,11 +3,15 @@
 A cache is a folder of immutable segments: each holds texts seen first by one run. Writers only
 ever add a segment under a new name, so any number of processes may read and write at once; two
 that score the same text write the same values twice, which does no harm. When there are many
-segments one writer replaces them by their union.
+segments one writer replaces them by their union. A segment that is damaged goes; what it held is
+computed again.
 """
 
-import contextlib
+import logging
+import shutil
 import uuid
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,30 +23,42 @@ from recsys.publishing import atomic_path
 _SEGMENTS = 16  # more than these are merged
 _HASH = "hash"
 
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError)
+_DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error)
+
 Columns = dict[str, AnyArray]
+
+logger = logging.getLogger(__name__)
 
 
 class TextCache:
-    """Columns of values by text hash in the folder `folder`."""
+    """Columns of values by text hash in the folder `folder`.
 
-    def __init__(self, folder: Path) -> None:
+    `columns`: for each column an array of its kind, of any length.
+    """
+
+    def __init__(self, folder: Path, columns: Columns) -> None:
         self._folder = folder
+        self._kinds = {name: (column.dtype, column.shape[1:]) for name, column in columns.items()}
 
     def look_up(self, wanted: UInt64Array) -> tuple[BoolArray, Columns]:
         """Which of the distinct hashes `wanted` are known, and the values of each.
 
-        The values of unknown hashes mean nothing. There are no columns if the cache is empty.
+        The values of unknown hashes mean nothing.
         """
         order = np.argsort(wanted)
         ascending = wanted[order]
         known = np.zeros(len(wanted), dtype=np.bool_)
-        values: Columns = {}
+        values: Columns = {
+            name: np.zeros((len(wanted), *shape), dtype)
+            for name, (dtype, shape) in self._kinds.items()
+        }
         read: set[Path] = set()
         while unread := [path for path in self._segments() if path not in read]:
             for path in unread:
-                # One that was merged away since it was listed: its union stands in the next list.
-                with contextlib.suppress(FileNotFoundError):
-                    _fill(known, values, _load(path), ascending, order)
+                segment = self._load(path)
+                if segment is not None:
+                    _fill(known, values, segment, ascending, order)
                 read.add(path)
         return known, values
 
@@ -67,13 +83,37 @@ class TextCache:
 
     def _merge(self, segments: list[Path]) -> None:
         """Write the union first, then remove what it replaces: dying between leaves copies."""
-        try:
-            union = _union([_load(path) for path in segments])
-        except FileNotFoundError:  # another process is merging
+        loaded = [segment for path in segments if (segment := self._load(path)) is not None]
+        if len(loaded) < len(segments):  # another process is merging, or one was damaged
             return
-        self._write(union)
+        self._write(_union(loaded))
         for path in segments:
             path.unlink(missing_ok=True)
+
+    def _load(self, path: Path) -> Columns | None:
+        """The columns of a segment; None if it is gone, or was damaged and is gone now.
+
+        One that was merged away since it was listed: its union stands in the next list.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                columns = {name: stored[name] for name in (_HASH, *self._kinds)}
+            self._check(columns)
+        except FileNotFoundError:
+            return None
+        except (*_DAMAGED, *_DAMAGED_ARCHIVE) as error:
+            logger.warning("%s: damaged, and removed; it is made again: %s", path, error)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            return None
+        return columns
+
+    def _check(self, columns: Columns) -> None:
+        """Raises `ValueError` if a column is not of its kind."""
+        kinds = {_HASH: (np.dtype(np.uint64), ()), **self._kinds}
+        for name, (dtype, shape) in kinds.items():
+            found = columns[name]
+            if found.dtype != dtype or found.shape != (len(columns[_HASH]), *shape):
+                raise ValueError(f"{name} is {found.dtype} {found.shape}")
 
 
 def _fill(
@@ -85,9 +125,6 @@ def _fill(
 ) -> None:
     """Put what `segment` says of the hashes ``ascending = wanted[order]`` at their places."""
     hashes = segment.pop(_HASH)
-    for name, column in segment.items():
-        if name not in values:
-            values[name] = np.zeros((len(order), *column.shape[1:]), dtype=column.dtype)
     if len(ascending) == 0:
         return
     # Both ascend, so that the search walks through memory in order.
@@ -97,11 +134,6 @@ def _fill(
     known[rows] = True
     for name, column in segment.items():
         values[name][rows] = column[found]
-
-
-def _load(path: Path) -> Columns:
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
 
 
 def _union(segments: list[Columns]) -> Columns:

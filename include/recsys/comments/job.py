@@ -16,6 +16,7 @@ from recsys.comments.features import (
     FEATURES_VERSION,
     MULTIPLIER,
     TextFeatures,
+    concatenate,
     describe,
 )
 from recsys.comments.pretrained import load_pretrained
@@ -111,13 +112,11 @@ def _scorer(
 
 
 def _cached_features(settings: Settings, texts: pd.Series, hashes: UInt64Array) -> TextFeatures:
-    cache = TextCache(_cache_folder(settings, FEATURES_VERSION))
+    cache = TextCache(_cache_folder(settings, FEATURES_VERSION), vars(concatenate([])))
     known, columns = cache.look_up(hashes)
     new = np.flatnonzero(~known)
     fresh = describe(texts.iloc[new])
     cache.add(hashes[new], vars(fresh))
-    if not columns:
-        return fresh
     for name, values in vars(fresh).items():
         columns[name][new] = values
     return TextFeatures(**columns)
@@ -125,7 +124,8 @@ def _cached_features(settings: Settings, texts: pd.Series, hashes: UInt64Array) 
 
 def _cached_similar(settings: Settings, texts: pd.Series, keys: UInt64Array) -> Similar:
     """Comparison of pairs of `texts` that remembers, by the pair of keys, what it found."""
-    cache = TextCache(_cache_folder(settings, f"{FEATURES_VERSION}-pairs"))
+    kinds = {"similar": np.zeros(0, np.bool_)}
+    cache = TextCache(_cache_folder(settings, f"{FEATURES_VERSION}-pairs"), kinds)
     compare = similar_among(texts)
 
     def similar(pairs: Int64Array) -> BoolArray:
@@ -134,8 +134,6 @@ def _cached_similar(settings: Settings, texts: pd.Series, keys: UInt64Array) -> 
         new = np.flatnonzero(~known)
         fresh = compare(pairs[new])
         cache.add(hashes[new], {"similar": fresh})
-        if not columns:
-            return fresh
         columns["similar"][new] = fresh
         return columns["similar"]
 
@@ -150,13 +148,12 @@ def _cached_sentiment(
     keys: UInt64Array,
 ) -> tuple[Float32Array, int]:
     """Sentiment of each text, and how many of them were scored now."""
-    cache = TextCache(_cache_folder(settings, scorer.version))
+    kinds = {"sentiment": np.zeros(0, np.float32)}
+    cache = TextCache(_cache_folder(settings, scorer.version), kinds)
     known, columns = cache.look_up(hashes)
     new = np.flatnonzero(~known)
     fresh = scorer.score(texts.iloc[new], keys[new])
     cache.add(hashes[new], {"sentiment": fresh})
-    if not columns:
-        return fresh, len(new)
     columns["sentiment"][new] = fresh
     return columns["sentiment"], len(new)
 

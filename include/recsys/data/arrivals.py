@@ -20,7 +20,7 @@ from recsys.data.sources import EPOCH, ISO, Source, TimestampFormat
 from recsys.errors import SourceError
 from recsys.data.staging import (
     EVENT_ID,
-    FILES_KEY,
+    STAGING_KEY,
     NEEDED,
     RAW_KEY,
     RECEIVED_AT,
@@ -58,8 +58,8 @@ class Arrivals:
     segments
         Names of the sealed segments that were read.
     files, bad_files
-        Dropped files that were read, and those that were not usable: name, size and time of
-        change, for telling whether a file is still the same when it is archived.
+        Dropped files that were read, and those that were not usable, segments among them: name,
+        size and time of change, for telling whether a file is still the same when it is archived.
     """
 
     parts: list[CleanRows] = field(default_factory=list)
@@ -76,13 +76,11 @@ def read_arrivals(
 ) -> Arrivals:
     """Read the staging area and the archive of `source`.
 
-    A dropped file that cannot be read, or of which more than ``max_invalid_fraction`` is bad, is
-    set aside as a whole: it must not stop the shop's refresh.
+    What cannot be read, and a dropped file of which more than ``max_invalid_fraction`` is bad, is set
+    aside as a whole: it must not stop the shop's refresh.
     """
     found = Arrivals()
-    segments = _segments(settings)
-    found.segments = [path.name for path in segments if path.parent == segments_to_read(settings)]
-    events, repeated = _once_each(_events(settings, source, segments))
+    events, repeated = _once_each(_read_events(settings, source, found))
     if events is not None:
         cleaned = clean_rows(events, EVENT_TIMES, limits)
         cleaned.repeated = repeated
@@ -151,7 +149,7 @@ def archived_files(settings: Settings, source: str) -> Path:
 
 def describe_file(settings: Settings, path: Path) -> dict[str, Any]:
     """Path in the state root (another machine may archive it), size and time of change."""
-    status = path.stat()
+    status = path.lstat()
     name = path.relative_to(settings.home).as_posix()
     return {"path": name, "size": status.st_size, "changed": status.st_mtime_ns}
 
@@ -159,10 +157,12 @@ def describe_file(settings: Settings, path: Path) -> dict[str, Any]:
 def _move(
     described: Iterable[dict[str, Any]], settings: Settings, folder: Path, version_id: str
 ) -> None:
-    waiting = files_to_read(settings)
+    waiting = (files_to_read(settings), segments_to_read(settings))
     for entry in described:
         path = settings.home / entry["path"]
-        if path.parent != waiting or not path.exists() or describe_file(settings, path) != entry:
+        if path.parent not in waiting or not path.exists():
+            continue
+        if describe_file(settings, path) != entry:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         moved = folder / f"{version_id}-{path.name}"
@@ -170,7 +170,7 @@ def _move(
         sync_folder(folder)
         store = open_store(settings)
         store.share(moved.relative_to(settings.home).as_posix())
-        store.discard(f"{FILES_KEY}/{path.name}")
+        store.discard(f"{STAGING_KEY}/{path.parent.name}/{path.name}")
 
 
 def _segments(settings: Settings) -> list[Path]:
@@ -185,12 +185,23 @@ def _archived(settings: Settings, source: Source) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.name[0] != ".")
 
 
-def _events(settings: Settings, source: Source, segments: list[Path]) -> list[RawRows]:
-    archive = sorted(archived_events(settings, source.name).glob("*.parquet"))
-    return [
-        *(read_rows(path, _COLUMNS, {}) for path in archive),
-        *(_parse_segment(path) for path in segments),
-    ]
+def _read_events(settings: Settings, source: Source, found: Arrivals) -> list[RawRows]:
+    """All events, archived or staged; notes in `found` which segments they came from."""
+    raws = []
+    for path in sorted(archived_events(settings, source.name).glob("*.parquet")):
+        try:
+            raws.append(read_rows(path, _COLUMNS, {}))
+        except SourceError as error:  # stays where it is: a backup may restore it
+            found.parts.append(reject_file(path, str(error)))
+    for path in _segments(settings):
+        staged = path.parent == segments_to_read(settings)
+        try:
+            raws.append(_parse_segment(path))
+            found.segments += [path.name] if staged else []
+        except OSError as error:
+            found.parts.append(reject_file(path, f"{path}: cannot be read: {error}"))
+            found.bad_files += [describe_file(settings, path)] if staged else []
+    return raws
 
 
 def _parse_segment(path: Path) -> RawRows:

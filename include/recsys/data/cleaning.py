@@ -28,8 +28,9 @@ REASON = "reason"
 RAW = "raw"
 MAX_ID_LENGTH = 128
 _MISSING = pa.array(["", "nan", "null", "none", "na", "n/a", "<na>", "nat"], pa.large_string())
-_ISO_SHAPE = r"^\d{4}-\d{2}-\d{2}(?:[Tt ]|$)"
-_WITH_OFFSET = r"\d(?:[Zz]|[+-]\d{2}:?\d{2})$"
+_ISO_LOCAL = r"^\d{4}-\d{2}-\d{2}(?:[Tt ][\d:.]*)?$"
+# PostgreSQL writes +07, others +0700, +07:00 or Z, with or without a blank before it.
+_ISO_OFFSET = r"^(\d{4}-\d{2}-\d{2}[Tt ][\d:.]+) ?(?:[Zz]|([+-]\d{2})(?::?(\d{2}))?)$"
 _MILLISECONDS_FROM = 1e11
 
 Fault = tuple[NDArray[np.bool_], str]
@@ -204,14 +205,22 @@ def _parse_one(texts: pd.Series, text_format: str, zone: ZoneInfo) -> pd.Series:
             "datetime64[us, UTC]"
         )
     if text_format != ISO:
+        if "%z" in text_format:  # rows of one file may have different offsets
+            return _utc(pd.to_datetime(texts, format=text_format, errors="coerce", utc=True))
         return _local(pd.to_datetime(texts, format=text_format, errors="coerce"), zone)
-    texts = texts.where(texts.str.match(_ISO_SHAPE))
-    aware = texts.str.contains(_WITH_OFFSET, regex=True, na=False) & (texts.str.len() > 10)
+    local = texts.where(texts.str.match(_ISO_LOCAL))
+    times = _local(pd.to_datetime(local, format="ISO8601", errors="coerce"), zone)
+    aware = local.isna() & texts.str.match(_ISO_OFFSET)
     if not aware.any():
-        return _local(pd.to_datetime(texts, format="ISO8601", errors="coerce"), zone)
-    local = _local(pd.to_datetime(texts.where(~aware), format="ISO8601", errors="coerce"), zone)
-    fixed = pd.to_datetime(texts.where(aware), format="ISO8601", errors="coerce", utc=True)
-    return local.where(~aware, fixed.astype("datetime64[us, UTC]"))
+        return times
+    parts = texts[aware].str.extract(_ISO_OFFSET)
+    one_form = parts[0] + parts[1].fillna("+00") + ":" + parts[2].fillna("00")
+    fixed = _utc(pd.to_datetime(one_form, format="ISO8601", errors="coerce", utc=True))
+    return times.where(~aware, fixed.reindex(times.index))
+
+
+def _utc(times: pd.Series) -> pd.Series:
+    return times.astype("datetime64[us, UTC]")
 
 
 def _local(times: pd.Series, zone: ZoneInfo) -> pd.Series:

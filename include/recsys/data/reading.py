@@ -40,6 +40,7 @@ ROW = "row"
 
 HEAD_BYTES = 1 << 20
 MAX_UNDECODABLE_SHARE = 0.2
+NOT_UTF8 = "is not valid UTF-8"
 _BLOCK_BYTES = 4 << 20
 _NEWLINE = 10
 
@@ -264,7 +265,7 @@ def _drop_undecodable(rows: RawRows) -> RawRows:
     for record in bad.to_pylist():
         number = record.pop(ROW)
         text = b",".join(record.values()).decode("utf-8", errors="replace")
-        rows.rejected.append((number, "is not valid UTF-8", text[:SHOWN_CHARACTERS]))
+        rows.rejected.append((number, NOT_UTF8, text[:SHOWN_CHARACTERS]))
     return _as_text(rows)
 
 
@@ -357,6 +358,10 @@ def parse_json_lines(
             continue
         if not line.strip():
             continue
+        if not _is_text(line):
+            shown = line[:SHOWN_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+            rejected.append((number, NOT_UTF8, shown))
+            continue
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -376,6 +381,17 @@ def parse_json_lines(
     if not records:
         arrays = {ours: pa.array([], pa.large_string()) for ours in needed}
     return RawRows(path, pa.table({**arrays, ROW: pa.array(numbers, pa.int64())}), rejected)
+
+
+def _is_text(line: str) -> bool:
+    """Whether all bytes of the line could be decoded."""
+    if line.isascii():
+        return True
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json_text(value: Any) -> str:

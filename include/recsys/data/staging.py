@@ -143,6 +143,8 @@ def hand_in_segments(settings: Settings) -> None:
     store = open_store(settings)
     if store.shared:
         for segment in sealed_segments(settings).glob(f"*{_SUFFIX}"):
+            if not segment.is_file():
+                continue  # somebody's folder: no segment
             # The service and a refresh on this machine may hand in the same one.
             with contextlib.suppress(FileNotFoundError):
                 store.share(f"{SEALED_KEY}/{segment.name}")
@@ -171,9 +173,12 @@ def collect_staging(settings: Settings) -> None:
 
 
 def segment_lines(segment: Path) -> list[str]:
-    """The complete lines of a segment; an unfinished last one was never acknowledged."""
+    """The complete lines of a segment; an unfinished last one was never acknowledged.
+
+    Bytes that cannot be decoded become surrogates. Raises `OSError` if it cannot be read.
+    """
     content = segment.read_bytes()
-    return content[: content.rfind(b"\n") + 1].decode("utf-8").splitlines()
+    return content[: content.rfind(b"\n") + 1].decode("utf-8", "surrogateescape").split("\n")[:-1]
 
 
 def _staging(settings: Settings) -> Path:

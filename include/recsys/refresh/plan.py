@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import logging
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,12 +23,14 @@ from recsys.data.cleaning import REASON
 from recsys.data.config import DataConfig, Engine
 from recsys.data.engine import View
 from recsys.data.sources import Source
-from recsys.data.versions import PublishedVersion, list_versions, open_version
+from recsys.data.versions import PublishedVersion, VersionError, list_versions, open_version
 from recsys.data.writing import ROW_KEYS_FILE
 from recsys.settings import Settings
 
 ASKED_FOR = "asked for"
 """Reason of a plan whose strategy was forced; it also passes the checks against what was before."""
+
+logger = logging.getLogger(__name__)
 
 _PACKAGE = Path(recsys.__file__).parent
 _IMPORT = re.compile(r"^\s*from (recsys[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
@@ -194,7 +197,11 @@ def make_plan(
 def previous_version(settings: Settings, source: str, as_of: datetime) -> PublishedVersion | None:
     """The kept version of `source` with the latest view up to `as_of`."""
     for version_id in reversed(list_versions(settings)):
-        version = open_version(settings, version_id)
+        try:
+            version = open_version(settings, version_id)
+        except VersionError as error:
+            logger.warning("version passed over: %s", error)
+            continue
         if version.manifest["source"]["name"] == source and version.as_of <= as_of:
             return version
     return None
