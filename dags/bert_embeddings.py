@@ -13,7 +13,7 @@ every data version shows as `content_based_embeddings`.
 **When it fails**: the current set stays. *No data version is published*: run `data_refresh`. *The
 model cannot be had* (`fallback: strict`): the message says why; fetch it into the cache or switch
 `download` on, or let it fall back. A fallback to `catalog-static` does not fail the run: it is a
-warning, the alert `embedding_fallback`, and in the set's `metadata.json`. Killed or timed out:
+warning, the alert `embedding_fallback`, and in the set's `manifest.json`. Killed or timed out:
 run it again. More: `docs/embeddings.md`.
 """
 

@@ -3,13 +3,14 @@
 
 **Does**, weekly: removes models that are old and that neither the registry's selection, the
 service nor the last deployments name; data versions beyond retention that nothing refers to;
-quarantine files, scratch folders and temporary files of dead runs; old reports, rotated logs, task
-logs; old rows of the request log and of the record of runs; old records of Airflow (`airflow db
-clean`). The summary says what went and how many bytes that freed. With `dry_run` nothing goes.
+quarantine files, scratch folders and temporary files of dead runs; old embedding sets and comment
+scorers; old reports, rotated logs, task logs; old rows of the request log and of the record of
+runs; old records of Airflow (`airflow db clean`). The summary says what went and how many bytes
+that freed. With `dry_run` nothing goes.
 
-**Reads** `config/maintenance.yaml` and the retention keys of `data.yaml`, `serving.yaml` and
-`health.yaml`. **Removes** only inside the state root; a linked folder that leads elsewhere fails
-its step before anything is removed.
+**Reads** `config/maintenance.yaml` and the retention keys of `data.yaml`, `content.yaml`,
+`comments.yaml` and `serving.yaml`. **Removes** only inside the state root; a linked folder that
+leads elsewhere fails its step before anything is removed.
 
 **When it fails** the other steps have done their work all the same; it is safe to run it again.
 `clean_models`: the registry or the deployment history is damaged (the message names the file), so

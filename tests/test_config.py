@@ -19,9 +19,9 @@ from recsys.health.service import service_metrics
 from recsys.schedule import SchedulerConfig
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.session import SparkConfig
-from recsys.storage.opening import StorageConfig
+from recsys.storage import StorageConfig
 from recsys.training.config import TrainingConfig
-from recsys.upkeep.config import MaintenanceConfig
+from recsys.upkeep import MaintenanceConfig
 from serving.config import ServingConfig
 
 MODELS = (

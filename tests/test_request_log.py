@@ -21,7 +21,7 @@ from recsys.request_log import (
     read_traffic,
     read_traffic_by_model,
     recent_users,
-    rows_before,
+    request_retention,
 )
 from recsys.settings import Settings
 
@@ -105,7 +105,7 @@ def test_rows_are_old_by_their_time(settings: Settings, write):
     write(
         answered("1", moment=moment.timestamp() - 0.001), answered("2", moment=moment.timestamp())
     )
-    condition, values = rows_before(moment)
+    condition, values = request_retention(settings).older(moment)
     with contextlib.closing(connect(settings.service_db)) as database:
         old = database.execute(f"SELECT user_id FROM {TABLE} WHERE {condition}", values).fetchall()
     assert [row["user_id"] for row in old] == [1]

@@ -1,19 +1,24 @@
 """Log files for people: one format, local time, rotation that is safe for several processes."""
 
 import logging
+import re
 import threading
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
+from recsys.retention import Retention
+from recsys.settings import Settings
+
 MAX_BYTES = 10_000_000
 BACKUPS = 5
 LINE = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 LINE_WITHOUT_NAME = "%(asctime)s | %(levelname)s | %(message)s"
 
+_ROTATED = re.compile(r".+\.log\.\d+(\.gz)?")
 _lock = threading.Lock()
 
 
@@ -54,3 +59,12 @@ def file_logger(
 def fields(**values: Any) -> str:
     """``" | key=value, key=value"``: the fields that end a log message."""
     return " | " + ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def log_retention(settings: Settings, keep_days: float) -> Retention:
+    """Rotated log files go by age; those that are written to stay."""
+
+    def rotated() -> list[Path]:
+        return [path for path in settings.logs.rglob("*") if _ROTATED.fullmatch(path.name)]
+
+    return Retention("rotated logs", settings.logs, rotated, timedelta(days=keep_days))

@@ -8,11 +8,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
 @contextlib.contextmanager
@@ -80,6 +83,16 @@ def point_link(link: Path, target: Path) -> None:
         sync_folder(link.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(root: Path) -> list[Path]:
+    """Temporary files and folders below `root`, of writers at work and of killed ones."""
+    found = (path for path in root.rglob(".*.tmp") if _TEMPORARY.fullmatch(path.name))
+    return [
+        path
+        for path in found
+        if not any(_TEMPORARY.fullmatch(parent.name) for parent in path.parents)
+    ]
 
 
 def sha256_of(path: Path) -> str:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,12 +21,11 @@ from recsys.models.artifacts import verify_artifact
 from recsys.models.storage import ArtifactError
 from recsys.schedule import load_zone
 from recsys.settings import REGISTRY_KEY, Settings
-from recsys.storage import open_store
+from recsys.storage import Document, open_store
 
 SELECTION_METRIC = "recall_at_10"
 ARTIFACTS_KEY = "artifacts/cf"
 _LAST_GOOD_KEY = f"{ARTIFACTS_KEY}/registry.last_good.json"
-_REVISION = "revision"
 
 Result = TypeVar("Result")
 
@@ -109,6 +108,16 @@ class Registry:
         self._audit = file_logger(
             "registry", settings.logs / "registry_audit.log", load_zone(settings)
         )
+        self._document = Document(
+            self._store,
+            REGISTRY_KEY,
+            parse=self._parse,
+            dump=lambda content: f"{content.model_dump_json(indent=2)}\n".encode(),
+            on_damage=lambda name, problem: self._audit.error(
+                "registry set aside%s", fields(file=name, problem=problem)
+            ),
+            last_good=_LAST_GOOD_KEY,
+        )
 
     # reading
     def current_best(self) -> Entry | None:
@@ -151,7 +160,7 @@ class Registry:
 
     def problem(self) -> str | None:
         """What is wrong with the file, None when it is sound or does not exist yet."""
-        return self._problem(self._store.read(REGISTRY_KEY))
+        return self._document.problem()
 
     # writing
     def register(
@@ -318,68 +327,27 @@ class Registry:
         return None
 
     # the file
-    def _parse(self, content: bytes) -> _Content:
+    def _parse(self, content: bytes | None) -> _Content:
+        if content is None:
+            return _Content()
         try:
             return _Content.parse(content.decode("utf-8", errors="replace"))
         except (ValueError, ValidationError, AttributeError, TypeError) as error:
             path = self._settings.registry
             raise RegistryError(f"{path}: is not a sound registry: {error}") from error
 
-    def _problem(self, content: bytes | None) -> str | None:
-        if content is None:
-            return None
-        try:
-            self._parse(content)
-        except RegistryError as error:
-            return str(error)
-        return None
-
     def _read(self) -> _Content:
-        content = self._store.read(REGISTRY_KEY)
-        if content is None:
-            return _Content()
-        if self._problem(content) is not None:
-            # Somebody edited it by hand; the next writer keeps it aside.
-            content = self._store.read(_LAST_GOOD_KEY) or content
-        return self._parse(content)
+        return self._document.read()
 
     def _change(self, apply: Callable[[_Content], Result]) -> Result:
         """Let `apply` change the content. It may run more than once: the last time counts."""
-        results: list[Result] = []
 
-        def change(before: bytes | None) -> bytes:
-            content = self._sound(before)
-            results.append(apply(content))
-            revision = int(content.metadata.get(_REVISION, 0)) + 1
-            content.metadata.update(
-                {_REVISION: revision}, updated_at=_now(), total_models=len(content.models)
-            )
-            return f"{content.model_dump_json(indent=2)}\n".encode()
+        def noted(content: _Content) -> Result:
+            result = apply(content)
+            content.metadata.update(updated_at=_now(), total_models=len(content.models))
+            return result
 
-        written = self._store.change(REGISTRY_KEY, change)
-        self._store.change(_LAST_GOOD_KEY, lambda kept: self._later(kept, written))
-        return results[-1]
-
-    def _sound(self, content: bytes | None) -> _Content:
-        """What to change: the content, or the last good one after keeping nonsense aside."""
-        problem = self._problem(content)
-        if problem is not None and content is not None:
-            self._keep_aside(content, problem)
-            content = self._store.read(_LAST_GOOD_KEY)
-        return _Content() if content is None else self._parse(content)
-
-    def _later(self, kept: bytes | None, written: bytes) -> bytes:
-        """Of two contents the one with the higher revision: writers may arrive in any order."""
-        if kept is None or self._problem(kept) is not None:
-            return written
-        revisions = [self._parse(content).metadata.get(_REVISION, 0) for content in (kept, written)]
-        return kept if revisions[0] > revisions[1] else written
-
-    def _keep_aside(self, content: bytes, problem: str) -> None:
-        stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S_%f")
-        aside = PurePosixPath(REGISTRY_KEY).with_name(f"registry.bad_{stamp}.json")
-        self._store.change(str(aside), lambda _: content)
-        self._audit.error("registry kept aside%s", fields(file=aside.name, problem=problem))
+        return self._document.change(noted)
 
     def _note(self, operation: str, model_id: str | None, **values: Any) -> None:
         self._audit.info("%s%s", operation, fields(model_id=model_id, **values))

@@ -2,9 +2,9 @@
 long it is kept.
 
 The service writes (`RequestLog`), and the same as lines into its log; the service, the health check
-and the canary read; upkeep removes old rows (`rows_before`). A request only appends to a queue, a
-thread writes in batches. The queue is bounded: when the database cannot be written for long, the
-newest rows are dropped and counted.
+and the canary read; upkeep removes old rows (`request_retention`). A request only appends to a
+queue, a thread writes in batches. The queue is bounded: when the database cannot be written for
+long, the newest rows are dropped and counted.
 
 An error in the figures is a failure of the service: what a caller did wrong (status 4xx) is none.
 Rows of an earlier version have no status; there every error counts.
@@ -28,6 +28,7 @@ from pydantic import Field
 from recsys.config import ConfigModel, read_document
 from recsys.database import connect, transaction
 from recsys.logs import LINE, file_logger
+from recsys.retention import RowRetention
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -80,9 +81,15 @@ def load_retention(settings: Settings) -> RequestLogConfig:
     return document.validate(RequestLogConfig, section, at=("request_log",))
 
 
-def rows_before(moment: datetime) -> tuple[str, tuple[str]]:
-    """A condition on rows of `TABLE` that are older than `moment`, and its values."""
-    return "timestamp < ?", (_text(moment.timestamp()),)
+def request_retention(settings: Settings) -> RowRetention:
+    """Requests go by age."""
+    return RowRetention(
+        "request log",
+        settings.service_db,
+        TABLE,
+        timedelta(days=load_retention(settings).retention_days),
+        older=lambda moment: ("timestamp < ?", [_text(moment.timestamp())]),
+    )
 
 
 class Answered(NamedTuple):

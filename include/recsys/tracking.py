@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from recsys.database import BUSY_TIMEOUT_SECONDS, connect, transaction
-from recsys.settings import load_settings
+from recsys.retention import RowRetention
+from recsys.settings import Settings, load_settings
 
 SCHEMA = """
 BEGIN IMMEDIATE;
@@ -47,6 +48,23 @@ _UPSERT: Final = (
 _UNLESS_ENDED_SINCE: Final = (
     " WHERE pipeline_runs.finished_at IS NULL OR pipeline_runs.finished_at < excluded.started_at"
 )
+
+_KEPT: Final = timedelta(days=365)
+"""A year, so that a job can be compared with itself in the same season."""
+
+
+def run_retention(settings: Settings) -> RowRetention:
+    """Records of ended runs go by age; those of running ones stay."""
+    return RowRetention(
+        "run records",
+        settings.pipeline_db,
+        "pipeline_runs",
+        _KEPT,
+        older=lambda moment: (
+            "status <> 'running' AND started_at < ?",
+            [moment.isoformat(timespec="microseconds")],
+        ),
+    )
 
 
 class RunStatus(StrEnum):

@@ -46,7 +46,7 @@ def test_the_first_run_embeds_every_product(
     assert summary["reason"] == "no previous set"
     assert summary["encoded"] == summary["products"] == 112
     assert summary["boilerplate_sentences"] == 1
-    assert found.metadata["text_fields"] == ["product_name", "brand", "category", "description"]
+    assert found.manifest["text_fields"] == ["product_name", "brand", "category", "description"]
     assert json.loads(json.dumps(summary)) == summary
 
 
@@ -98,7 +98,7 @@ def test_a_carried_on_set_equals_what_encoding_everything_gives(
     run(settings, config, shop)
     found = current_embeddings(settings)
     assert found is not None
-    assert found.metadata["encoded"] == 12
+    assert found.manifest["encoded"] == 12
     texts = shop["product_name"] + "\n" + shop["product_name"] + "\n" + shop["brand"] + "\n"
     texts += shop["description"].str.split(". ", regex=False).str[0]
     again = found._static_encoder.encode(texts.tolist())
@@ -160,10 +160,10 @@ def test_a_missing_file_is_named(
 ) -> None:
     run(settings, config, shop)
     (settings.embeddings / "current" / "vectors.npy").unlink()
-    with pytest.raises(EmbeddingError, match=r"vectors\.npy does not exist"):
+    with pytest.raises(EmbeddingError, match=r"vectors\.npy: .* does not exist"):
         current_embeddings(settings)
-    (settings.embeddings / "current" / "metadata.json").write_text("{")
-    with pytest.raises(EmbeddingError, match=r"metadata\.json: cannot be read"):
+    (settings.embeddings / "current" / "manifest.json").write_text("{")
+    with pytest.raises(EmbeddingError, match=r"manifest\.json: cannot be read"):
         current_embeddings(settings)
 
 
@@ -232,7 +232,7 @@ def test_a_model_that_cannot_be_had_falls_back_at_once_and_says_so(
     assert name in summary["fallback_reason"]
     found = current_embeddings(settings)
     assert found is not None
-    assert found.metadata["fallback_reason"] == summary["fallback_reason"]
+    assert found.manifest["fallback_reason"] == summary["fallback_reason"]
     again = run(settings, wanting(config, name=name), shop)
     assert (again["encoded"], again["fallback_reason"]) == (0, summary["fallback_reason"])
 

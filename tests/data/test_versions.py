@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from recsys.data.versions import (
-    SCHEMA_VERSION,
     VersionError,
     current_version,
     list_versions,
@@ -18,6 +17,7 @@ from recsys.data.versions import (
 )
 from recsys.errors import InputError
 from recsys.publishing import write_json
+from recsys.storage.bundle import LAYOUT
 from tests.data.shop import END, refresh, row, write_shop
 
 ROWS = [row(f"u{number % 5}", number % 7, time=f"2025-01-{1 + number:02}") for number in range(20)]
@@ -79,8 +79,8 @@ def test_a_changed_or_missing_file_is_noticed(shop):
 def test_a_version_of_a_newer_layout_is_refused_and_stops_a_refresh(shop):
     path = current_version(shop).path / "manifest.json"
     manifest = json.loads(path.read_text())
-    write_json(path, {**manifest, "schema_version": SCHEMA_VERSION + 1})
-    with pytest.raises(InputError, match=f"written in layout {SCHEMA_VERSION + 1}"):
+    write_json(path, {**manifest, "layout": LAYOUT + 1})
+    with pytest.raises(InputError, match=f"written in layout {LAYOUT + 1}"):
         current_version(shop)
     with pytest.raises(InputError, match="update the code"):
         refresh(shop, force_full=True)

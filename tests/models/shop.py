@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from recsys import schema
-from recsys.data.versions import SCHEMA_VERSION
 from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes
 from recsys.publishing import point_link, write_json
 from recsys.settings import Settings
+from recsys.storage.bundle import LAYOUT
 
 USERS, ITEMS, GROUPS, EVENTS = 240, 60, 6, 5
 START = 1_700_000_000
@@ -94,7 +94,7 @@ def publish_shop(
             "as_of": "2024-12-01T00:00:00+00:00",
             "files": {},
             "source": "shop",
-            "schema_version": SCHEMA_VERSION,
+            "layout": LAYOUT,
         },
     )
     point_link(settings.processed, folder)

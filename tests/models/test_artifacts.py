@@ -85,7 +85,7 @@ def test_a_missing_folder_is_an_artifact_error(tmp_path):
 
 def test_a_manifest_cannot_name_files_outside(saved):
     manifest = json.loads((saved / "manifest.json").read_text())
-    manifest["sha256"]["../other"] = "0"
+    manifest["files"]["../other"] = {"sha256": "0"}
     (saved / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match="outside"):
         load_artifact(saved)
@@ -114,13 +114,15 @@ def test_the_products_of_the_time_can_be_read(tmp_path):
 
 
 def test_an_artifact_from_before_the_shown_products_opens_as_it_is(saved):
-    """It has a table in their place."""
+    """It has a table in their place, and a manifest of the first layout."""
     expected = load_artifact(saved).shown_products()
     (saved / "shown_products.jsonl").unlink()
     pd.DataFrame(expected).to_parquet(saved / "products.parquet", index=False)
     manifest = json.loads((saved / "manifest.json").read_text())
-    del manifest["sha256"]["shown_products.jsonl"]
-    manifest["sha256"]["products.parquet"] = sha256_of(saved / "products.parquet")
+    hashes = {name: entry["sha256"] for name, entry in manifest.pop("files").items()}
+    del hashes["shown_products.jsonl"], manifest["layout"]
+    hashes["products.parquet"] = sha256_of(saved / "products.parquet")
+    manifest |= {"format": 1, "sha256": hashes}
     (saved / "manifest.json").write_text(json.dumps(manifest))
     assert load_artifact(saved).shown_products() == expected
 

@@ -230,7 +230,7 @@ def test_the_next_writer_keeps_the_nonsense_aside(settings, registry):
     select(settings)
     settings.registry.write_text("{nonsense")
     add(settings, "b")
-    kept = list(settings.artifacts.glob("registry.bad_*.json"))
+    kept = list(settings.artifacts.glob("registry.damaged_*.json"))
     assert [path.read_text() for path in kept] == ["{nonsense"]
     assert {entry.model_id for entry in registry.list()} == {"a", "b"}
     assert registry.current_best().model_id == "a"

@@ -43,7 +43,7 @@ from tests.storage.buckets import (
     s3_server,
 )
 from tests.upkeep.ageing import aged
-from tests.upkeep.backup.test_drill import recsys
+from tests.upkeep.test_backup import recsys
 
 pytestmark = pytest.mark.boots
 

@@ -1,8 +1,7 @@
 from pathlib import Path
 
 from recsys.config import load_config
-from recsys.upkeep import job
-from recsys.upkeep.config import MaintenanceConfig
+from recsys.upkeep import MaintenanceConfig, job
 
 
 def test_the_summary_adds_up_all_steps():

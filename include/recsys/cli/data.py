@@ -44,7 +44,7 @@ def backup(
     file: Annotated[Path, typer.Argument(help="Where to write it; must not exist.")],
 ) -> None:
     """Save data, models, registry, history, reports and configuration to one file."""
-    from recsys.upkeep.backup.writing import write_backup
+    from recsys.upkeep.backup import write_backup
 
     typer.echo(json.dumps(write_backup(load_settings(), file), indent=2))
 
@@ -53,7 +53,7 @@ def restore(
     file: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
 ) -> None:
     """Make an empty state root ($RECSYS_HOME) what it was when the backup was made."""
-    from recsys.upkeep.backup.reading import restore_backup
+    from recsys.upkeep.restore import restore_backup
 
     typer.echo(json.dumps(restore_backup(load_settings(), file), indent=2))
 

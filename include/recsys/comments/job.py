@@ -1,7 +1,6 @@
 """Scoring as a step of the refresh: configuration and stored state in, scores out."""
 
 import dataclasses
-import shutil
 import time
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from recsys.comments.features import (
     describe,
 )
 from recsys.comments.pretrained import load_pretrained
-from recsys.comments.scorers import due_scorer, prune_scorers
+from recsys.comments.scorers import CACHE_KEY, due_scorer, scorer_retentions
 from recsys.comments.scoring import (
     HEURISTICS,
     CommentConfig,
@@ -35,6 +34,7 @@ from recsys.comments.scoring import (
 )
 from recsys.comments.training import gather_units
 from recsys.data.keys import hash_texts
+from recsys.retention import Removal
 from recsys.schema import RATING, USER
 from recsys.settings import Settings
 
@@ -67,7 +67,9 @@ def score_view(
     else:
         sentiment, scored = _cached_sentiment(settings, scorer, texts, hashes, features.key)
         scores = combine(view, known, sentiment, scorer.version, config)
-        prune(settings, scorer.version)
+        in_use = [scorer.version]
+        kept = scorer_retentions(settings, lambda: in_use)
+        Removal(settings).execute(kept)
     summary = {
         **scores.summary,
         "scored_now": scored,
@@ -76,15 +78,6 @@ def score_view(
         "seconds": round(time.monotonic() - started, 2),
     }
     return dataclasses.replace(scores, summary=summary)
-
-
-def prune(settings: Settings, in_use: str) -> None:
-    """Remove old scorers with their cached scores, and features of an older kind."""
-    for name in prune_scorers(settings, in_use):
-        shutil.rmtree(_cache_folder(settings, name), ignore_errors=True)
-    for folder in _cache_folder(settings, "").glob("features-*"):
-        if not folder.name.startswith(FEATURES_VERSION):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _scorer(
@@ -159,4 +152,4 @@ def _cached_sentiment(
 
 
 def _cache_folder(settings: Settings, name: str) -> Path:
-    return settings.home / "data" / "comments" / "cache" / name
+    return settings.home / CACHE_KEY / name

@@ -17,12 +17,11 @@ from scipy.special import expit
 
 from recsys.arrays import AnyArray, BoolArray, Float32Array, Float64Array, Int64Array, UInt64Array
 from recsys.comments import ngrams
-from recsys.config import read_mapping
 from recsys.errors import InputError
-from recsys.publishing import atomic_folder, sha256_of, write_json
+from recsys.publishing import atomic_folder
+from recsys.storage.bundle import Bundle, write_manifest
 
 _MODEL_FILE = "model.npz"
-_MANIFEST_FILE = "manifest.json"
 _ARRAYS = {
     "columns": np.int32,  # n-grams with a weight, ascending
     "idf": np.float32,  # columns
@@ -118,53 +117,56 @@ def save_scorer(scorer: NgramScorer, folder: Path) -> None:
         return
     with atomic_folder(target) as temporary:
         np.savez_compressed(temporary / _MODEL_FILE, **cast(Any, scorer.arrays))
-        write_json(
-            temporary / _MANIFEST_FILE,
-            {
-                "version": scorer.version,
-                "kind": scorer.kind,
-                "as_of": scorer.as_of.isoformat(),
-                "sha256": sha256_of(temporary / _MODEL_FILE),
-                "metrics": scorer.metrics,
-            },
+        facts = {
+            "version": scorer.version,
+            "kind": scorer.kind,
+            "as_of": scorer.as_of.isoformat(),
+            "metrics": scorer.metrics,
+        }
+        write_manifest(temporary, facts)
+
+
+class ScorerFolder(Bundle):
+    """The folder of a published scorer, pinned."""
+
+    error = InputError
+
+    @property
+    def as_of(self) -> datetime:
+        """When it was trained. Raises `InputError` if the manifest does not say."""
+        try:
+            return datetime.fromisoformat(self.manifest["as_of"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.path}: its manifest has no as_of, or no time there") from error
+
+    def load(self) -> NgramScorer:
+        """The scorer. Raises `InputError` if a file is not what was published, or an array is
+        missing or of another type than it must be."""
+        try:
+            self.verify()
+        except InputError as error:
+            raise InputError(
+                f"{error}: changed since it was written; remove {self.path}, the next full refresh "
+                "trains a new scorer"
+            ) from error
+        with np.load(self.path / _MODEL_FILE, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in _ARRAYS if name in stored}
+        wrong = [
+            name
+            for name, kind in _ARRAYS.items()
+            if name not in arrays or arrays[name].dtype != kind
+        ]
+        if wrong:
+            raise InputError(f"{self.path}: arrays missing or of a wrong type: {', '.join(wrong)}")
+        return NgramScorer(
+            version=self.manifest["version"],
+            as_of=self.as_of,
+            metrics=self.manifest["metrics"],
+            arrays=arrays,
         )
-
-
-def read_as_of(folder: Path) -> datetime:
-    """When a published scorer was trained. Raises `InputError` if its manifest is unreadable."""
-    manifest = read_mapping(folder / _MANIFEST_FILE)
-    try:
-        return datetime.fromisoformat(manifest["as_of"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / _MANIFEST_FILE}: as_of is missing or no time") from error
 
 
 def load_scorer(folder: Path) -> NgramScorer:
-    """Read a published scorer.
-
-    Raises
-    ------
-    InputError
-        If the folder is incomplete, its content does not match its hash, or an array is missing
-        or of another type than it must be.
-    """
-    manifest = read_mapping(folder / _MANIFEST_FILE)
-    model = folder / _MODEL_FILE
-    if not model.is_file() or sha256_of(model) != manifest.get("sha256"):
-        raise InputError(
-            f"{model}: missing or changed since it was written; remove {folder}, the next full "
-            "refresh trains a new scorer"
-        )
-    with np.load(model, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in _ARRAYS if name in stored}
-    wrong = [
-        name for name, kind in _ARRAYS.items() if name not in arrays or arrays[name].dtype != kind
-    ]
-    if wrong:
-        raise InputError(f"{model}: arrays missing or of a wrong type: {', '.join(wrong)}")
-    return NgramScorer(
-        version=manifest["version"],
-        as_of=datetime.fromisoformat(manifest["as_of"]),
-        metrics=manifest["metrics"],
-        arrays=arrays,
-    )
+    """Read a published scorer. Raises like `ScorerFolder` and `ScorerFolder.load`."""
+    with ScorerFolder(folder) as opened:
+        return opened.load()

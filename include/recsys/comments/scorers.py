@@ -1,7 +1,7 @@
 """The sentiment scorers a shop has: which one is due, and when to train a new one."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,17 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from recsys.comments.linear import (
-    NgramScorer,
-    labelled,
-    load_scorer,
-    read_as_of,
-    save_scorer,
-)
+from recsys.comments.features import FEATURES_VERSION
+from recsys.comments.linear import NgramScorer, ScorerFolder, labelled, save_scorer
 from recsys.comments.training import MAX_TRAINING_TEXTS, Units, choose, train
 from recsys.errors import InputError
+from recsys.retention import Retention
 from recsys.settings import Settings
 from recsys.storage import open_store
+from recsys.storage.bundle import bundle_retention
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +30,8 @@ class Choice:
 
 
 SCORERS_KEY = "data/comments/scorers"
+CACHE_KEY = "data/comments/cache"
+_OURS = f"{NgramScorer.kind}-"
 
 MIN_TEXTS_PER_CLASS = 50
 """With fewer distinct happy (4 stars or more) or other texts there is no training."""
@@ -53,18 +52,18 @@ def newest_scorer(settings: Settings, as_of: datetime) -> NgramScorer | None:
     """The newest intact scorer that has seen nothing of `as_of` or later: a backfilled day is
     never scored by a model that knows its future."""
     store = open_store(settings)
-    dated = []
+    dated: list[tuple[datetime, str, ScorerFolder]] = []
     for name in _names(settings):
         try:
-            folder = store.fetch(f"{SCORERS_KEY}/{name}")
-            dated.append((read_as_of(folder), folder))
+            folder = ScorerFolder(store.fetch(f"{SCORERS_KEY}/{name}"))
+            dated.append((folder.as_of, name, folder))
         except (InputError, FileNotFoundError) as error:
             _log.warning("comment scorer ignored: %s", error)
-    for seen_until, folder in sorted(dated, reverse=True):
+    for seen_until, _, folder in sorted(dated, reverse=True):
         if seen_until > as_of:
             continue
         try:
-            return load_scorer(folder)
+            return folder.load()
         except InputError as error:
             _log.warning("comment scorer ignored: %s", error)
     return None
@@ -110,17 +109,31 @@ def changed_share(current: NgramScorer, units: Units) -> float:
     return len(np.setxor1d(before, now)) / max(len(before), len(now), 1)
 
 
-def prune_scorers(settings: Settings, in_use: str) -> list[str]:
-    """Remove all but the `KEPT` newest scorers and the one in use; the names removed."""
-    removed = [name for name in _names(settings)[:-KEPT] if name != in_use]
-    for name in removed:
-        open_store(settings).remove(f"{SCORERS_KEY}/{name}")
-    return removed
+def scorer_retentions(settings: Settings, in_use: Callable[[], Collection[str]]) -> list[Retention]:
+    """The newest `KEPT` scorers stay, and those `in_use`; of the caches, theirs and the newest
+    features'."""
+    store, folder = open_store(settings), scorers_folder(settings)
+
+    def kept(names: list[str]) -> set[str]:
+        ours = [name for name in names if name.startswith(_OURS)]
+        return {*names} - {*ours} | {*ours[-KEPT:]} | {*in_use()}
+
+    def kept_caches(paths: list[Path]) -> list[Path]:
+        scorers = {*_names(settings), *in_use()}
+        return [
+            path for path in paths if path.name in scorers or path.name.startswith(FEATURES_VERSION)
+        ]
+
+    caches = settings.home / CACHE_KEY
+    return [
+        bundle_retention("comment scorers", store, folder, SCORERS_KEY, kept),
+        Retention("comment caches", caches, lambda: caches.glob("*"), kept_by=kept_caches),
+    ]
 
 
 def _names(settings: Settings) -> list[str]:
     names = open_store(settings).names(SCORERS_KEY)
-    return [name for name in names if name.startswith("ngrams-")]
+    return [name for name in names if name.startswith(_OURS)]
 
 
 def _metrics(scorer: NgramScorer | None) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """Embedding sets: vectors of all products with the model that made them, swapped as one.
 
-``data/embeddings/<set_id>/`` never changes once it exists; ``data/embeddings/current`` is a link
-to one of them; both belong to the store (`recsys.storage`). A set of ``catalog-static`` is read,
-queried and searched with NumPy and ``tokenizers`` alone.
+``data/embeddings/<set_id>/`` is a bundle (`recsys.storage.bundle`), and ``data/embeddings/current``
+a link to one of them; both belong to the store. A set of ``catalog-static`` is read, queried and
+searched with NumPy and ``tokenizers`` alone.
 """
 
 import json
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from recsys.arrays import BoolArray, Float32Array
 from recsys.content import CATALOG_STATIC, ModelConfig
 from recsys.content.static_encoder import StaticEncoder
 from recsys.errors import InputError
-from recsys.publishing import sha256_of
+from recsys.retention import Retention
 from recsys.settings import Settings
-from recsys.storage import open_store
+from recsys.storage import DamagedError, open_store
+from recsys.storage.bundle import MANIFEST, Bundle, bundle_retention, open_current
 from recsys.text import normalise
 
 CURRENT = "current"
@@ -28,45 +28,58 @@ POINTER_KEY = f"{SETS_KEY}/{CURRENT}"
 IDS_FILE = "product_ids.json"
 HASHES_FILE = "text_hashes.json"
 VECTORS_FILE = "vectors.npy"
-METADATA_FILE = "metadata.json"
 MODEL_FOLDER = "model"
-LAYOUT = 1
 
-_ATTEMPTS = 20
-_NEEDED = {"files", "model", "model_settings", "recipe", "boilerplate", "since_fit", "revision"}
+_NEEDED = {"model", "model_settings", "recipe", "boilerplate", "since_fit", "revision"}
 
 
 class EmbeddingError(InputError):
     """An embedding set is damaged or of a layout this code does not know."""
 
 
-@dataclass(frozen=True)
-class EmbeddingSet:
-    """One immutable set.
+class EmbeddingSet(Bundle):
+    """One immutable set, checked against its own hashes and pinned.
+
+    Raises `EmbeddingError` if a file is not what the manifest describes, or the parts do not fit
+    each other, and `FileNotFoundError` if there is no such folder.
 
     Attributes
     ----------
-    set_id
-        Name of its folder.
     product_ids
         One id a row of `vectors`.
     vectors
         ``(products, d)`` float32 of length one, memory-mapped; zeros for a product without text.
-    metadata
+    manifest
         What made it: ``model``, ``requested_model``, ``fallback_reason``, ``text_fields`` and
         more, see ``docs/embeddings.md``.
     """
 
-    path: Path
-    set_id: str
-    product_ids: list[str]
-    vectors: Float32Array
-    metadata: dict[str, Any] = field(repr=False)
+    error = EmbeddingError
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        if missing := _NEEDED - self.manifest.keys():
+            raise EmbeddingError(f"{folder / MANIFEST}: lacks {', '.join(sorted(missing))}")
+        self.verify()
+        self.product_ids: list[str] = json.loads((folder / IDS_FILE).read_text(encoding="utf-8"))
+        vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
+        count = len(self.product_ids)
+        if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != count:
+            raise EmbeddingError(
+                f"{folder / VECTORS_FILE}: expected float32 vectors of {count} products, "
+                f"found {vectors.dtype} of shape {vectors.shape}"
+            )
+        self.vectors: Float32Array = vectors
+
+    @property
+    def set_id(self) -> str:
+        """Name of the set's folder."""
+        return self.path.name
 
     @property
     def is_static(self) -> bool:
         """Queries can be encoded without torch."""
-        return bool(self.metadata["model"] == CATALOG_STATIC)
+        return bool(self.manifest["model"] == CATALOG_STATIC)
 
     def text_hashes(self) -> list[str]:
         """Hash of the text behind each vector, ``""`` where a product had none."""
@@ -117,7 +130,7 @@ class EmbeddingSet:
     def _library_encoder(self) -> Any:
         from recsys.content.library_models import open_library_model
 
-        stored = self.metadata["model_settings"]  # older sets name settings that are gone
+        stored = self.manifest["model_settings"]  # older sets name settings that are gone
         model = ModelConfig(**{name: stored[name] for name in ModelConfig.model_fields})
         return open_library_model(model, self.path / MODEL_FOLDER)
 
@@ -130,24 +143,10 @@ def current_embeddings(settings: Settings) -> EmbeddingSet | None:
     EmbeddingError
         If the set is damaged.
     """
-    store = open_store(settings)
-    for _ in range(_ATTEMPTS):
-        set_id = current_set_id(settings)
-        if set_id is None:
-            return None
-        key = f"{SETS_KEY}/{set_id}"
-        try:
-            found = open_embeddings(store.fetch(key))
-        except FileNotFoundError as error:
-            # removed between reading the link and the files? then the link leads elsewhere now
-            if current_set_id(settings) == set_id:
-                missing = error.filename or settings.home / key
-                raise EmbeddingError(f"{settings.home / key}: {missing} does not exist") from error
-        else:
-            store.follow(POINTER_KEY, key)
-            return found
-    link = settings.embeddings / CURRENT
-    raise EmbeddingError(f"{link}: the embedding sets change faster than they can be read")
+    try:
+        return open_current(open_store(settings), POINTER_KEY, SETS_KEY, EmbeddingSet)
+    except DamagedError as error:
+        raise EmbeddingError(f"{settings.embeddings / CURRENT}: {error}") from error
 
 
 def current_set_id(settings: Settings) -> str | None:
@@ -155,37 +154,13 @@ def current_set_id(settings: Settings) -> str | None:
     return open_store(settings).leads_to(POINTER_KEY)
 
 
-def open_embeddings(folder: Path) -> EmbeddingSet:
-    """Read the set in `folder`.
+def set_retention(settings: Settings, keep: int) -> Retention:
+    """The newest `keep` sets stay, and the current one."""
 
-    Raises
-    ------
-    EmbeddingError
-        If a file is not what the metadata describe, or the parts do not fit each other.
-    FileNotFoundError
-        If a file is missing.
-    """
-    metadata = _read_metadata(folder / METADATA_FILE)
-    for name, digest in metadata["files"].items():
-        if sha256_of(folder / name) != digest:
-            raise EmbeddingError(f"{folder / name}: its content is not what metadata.json says")
-    product_ids = json.loads((folder / IDS_FILE).read_text(encoding="utf-8"))
-    vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
-    if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(product_ids):
-        raise EmbeddingError(
-            f"{folder / VECTORS_FILE}: expected float32 vectors of {len(product_ids)} products, "
-            f"found {vectors.dtype} of shape {vectors.shape}"
-        )
-    return EmbeddingSet(folder, folder.name, product_ids, vectors, metadata)
+    def kept(names: list[str]) -> list[str]:
+        current = current_set_id(settings)
+        return names[-keep:] + ([current] if current else [])
 
-
-def _read_metadata(file: Path) -> dict[str, Any]:
-    try:
-        metadata: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        layout = int(metadata["layout"])
-        complete = metadata.keys() >= _NEEDED
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EmbeddingError(f"{file}: cannot be read: {error!r}") from error
-    if layout > LAYOUT or not complete:
-        raise EmbeddingError(f"{file}: written in layout {layout}, this code knows {LAYOUT}")
-    return metadata
+    return bundle_retention(
+        "embedding sets", open_store(settings), settings.embeddings, SETS_KEY, kept
+    )

@@ -24,22 +24,22 @@ from recsys.content import CATALOG_STATIC, ContentConfig, ModelConfig
 from recsys.content.embeddings import (
     HASHES_FILE,
     IDS_FILE,
-    LAYOUT,
-    METADATA_FILE,
     MODEL_FOLDER,
     POINTER_KEY,
     SETS_KEY,
     VECTORS_FILE,
     EmbeddingSet,
     current_embeddings,
-    current_set_id,
+    set_retention,
 )
 from recsys.content.product_texts import TextWork, find_work, recipe_of, used_fields
 from recsys.content.static_encoder import StaticEncoder
 from recsys.errors import InputError
-from recsys.publishing import atomic_folder, sha256_of, write_json
+from recsys.publishing import atomic_folder, write_json
+from recsys.retention import ABANDONED_AFTER, Removal, Retention
 from recsys.settings import Settings
-from recsys.storage import ABANDONED_AFTER, open_store
+from recsys.storage import open_store
+from recsys.storage.bundle import write_manifest
 
 _ENCODED_AT_ONCE = 10_000  # texts; their strings and vectors are held twice for a moment
 FALLBACK_ALERT = "embedding_fallback"
@@ -176,7 +176,7 @@ def _choose(
     wanted = config.model.name
     if wanted == CATALOG_STATIC:
         return Choice(CATALOG_STATIC)
-    held = previous is not None and previous.metadata["recipe"] == recipe_of(config, fields, wanted)
+    held = previous is not None and previous.manifest["recipe"] == recipe_of(config, fields, wanted)
     if held and not force:
         return Choice(wanted)
     from recsys.content.library_models import ModelUnavailableError, open_library_model
@@ -243,16 +243,14 @@ def _write_set(
             "since_fit": work.since_fit,
         }
         details = {
-            "layout": LAYOUT,
             "created_at": now.isoformat(),
             "recipe": work.recipe,
             "revision": _revision(encoder, work, previous),
             "model_settings": used.model_dump(),
             "libraries": _libraries(),
             "boilerplate": work.boilerplate,
-            "files": _hashes(folder),
         }
-        write_json(folder / METADATA_FILE, summary | facts | details)
+        write_manifest(folder, summary | facts | details)
     store = open_store(settings)
     store.publish(f"{SETS_KEY}/{set_id}")
     store.point(POINTER_KEY, f"{SETS_KEY}/{set_id}", lambda _: True)
@@ -291,7 +289,7 @@ def _previous(settings: Settings) -> EmbeddingSet | None:
 
 def _revision(encoder: Encoder, work: TextWork, previous: EmbeddingSet | None) -> str | None:
     if work.reason is None and previous is not None:
-        kept: str | None = previous.metadata["revision"]
+        kept: str | None = previous.manifest["revision"]
         return kept
     return getattr(encoder, "revision", None)
 
@@ -301,22 +299,15 @@ def _libraries() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
-
-
 def _prune(settings: Settings, keep: int) -> None:
     """Remove all but the newest sets, and what killed runs left behind."""
-    store = open_store(settings)
-    current = current_set_id(settings)
-    for set_id in store.names(SETS_KEY)[:-keep]:
-        if set_id != current:
-            store.remove(f"{SETS_KEY}/{set_id}")
-    store.remove_unfinished(SETS_KEY, datetime.now(UTC) - ABANDONED_AFTER)
-    for leftover in settings.embeddings.glob(".*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
+    leftovers = Retention(
+        "leftovers",
+        settings.embeddings,
+        found=lambda: [path for path in settings.embeddings.glob(".*") if path.is_dir()],
+    )
+    Removal(settings).execute([set_retention(settings, keep), leftovers])
+    open_store(settings).remove_unfinished(SETS_KEY, datetime.now(UTC) - ABANDONED_AFTER)
 
 
 @contextmanager

@@ -149,14 +149,14 @@ def _carry_on(
     recipe: str,
     previous: EmbeddingSet,
 ) -> TextWork:
-    boilerplate = previous.metadata["boilerplate"]
+    boilerplate = previous.manifest["boilerplate"]
     texts, hashes = write(boilerplate)
     known = pd.Series(previous.text_hashes(), dtype="str").drop_duplicates()
     rows = pd.Index(known).get_indexer(pd.Index(hashes, dtype="str"))
     rows = np.where(rows >= 0, known.index.to_numpy()[rows], -1).astype(np.int64)
     ids = products[PRODUCT].astype("str").tolist()
     work = TextWork(None, ids, texts, hashes, rows, fields, boilerplate, recipe, 0)
-    since = int(previous.metadata["since_fit"]) + int(work.new.sum())
+    since = int(previous.manifest["since_fit"]) + int(work.new.sum())
     return TextWork(None, ids, texts, hashes, rows, fields, boilerplate, recipe, since)
 
 
@@ -165,7 +165,7 @@ def _reason(previous: EmbeddingSet | None, recipe: str, *, force: bool) -> str |
         return "forced"
     if previous is None:
         return "no previous set"
-    if previous.metadata["recipe"] != recipe:
+    if previous.manifest["recipe"] != recipe:
         return "the model or the texts' settings changed"
     return None
 

@@ -1,7 +1,6 @@
-"""Which versions stay: the latest ones, and those that something still refers to."""
+"""What the data area keeps: the latest versions, and those that something still refers to."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,15 +10,16 @@ from typing import Any
 from recsys.data.config import DataConfig
 from recsys.data.versions import (
     VERSIONS_KEY,
+    VersionError,
     list_versions,
     manifest_of,
     published_folder,
     publishing_lock,
-    remove_version,
 )
+from recsys.retention import ABANDONED_AFTER, Removal, Retention
 from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
-from recsys.storage import ABANDONED_AFTER, open_store
-from recsys.storage.local import DOOMED_PREFIX
+from recsys.storage import open_store
+from recsys.storage.bundle import bundle_retention
 
 KEEP_BACKFILLED_DAYS = 7
 """A backfilled day's version is older than all that are kept; it stays for so many days after it was
@@ -28,37 +28,72 @@ made, long enough for a week's backfill to be looked at."""
 _REFERENCE_KEYS = frozenset({"data_version", "version_id", "previous_version"})
 
 
-def prune(settings: Settings, config: DataConfig) -> list[str]:
-    """Remove versions that nobody needs any more; the ids of those that went.
+def data_retentions(settings: Settings, config: DataConfig) -> list[Retention]:
+    """Versions, quarantine files and scratch folders. Execute it under the `publishing_lock`.
 
-    Kept are the ``keep_versions`` latest views, what ``data/processed`` shows, fresh backfills,
-    what `referenced_versions` finds, and what a reader has open.
+    Of the versions the ``keep_versions`` latest views stay, what ``data/processed`` shows, fresh
+    backfills, what `referenced_versions` finds, and what a reader has open.
     """
+    return [
+        bundle_retention(
+            "versions",
+            open_store(settings),
+            settings.versions,
+            VERSIONS_KEY,
+            kept_by=partial(_kept_versions, settings, config),
+        ),
+        Retention(
+            "quarantine",
+            settings.quarantine,
+            found=lambda: settings.quarantine.glob("*.csv"),
+            age=timedelta(days=config.keep_quarantine_days),
+        ),
+        Retention(
+            "work folders",
+            settings.work,
+            found=lambda: settings.work.glob("*"),
+            age=ABANDONED_AFTER,
+        ),
+    ]
+
+
+def prune(settings: Settings, config: DataConfig, removal: Removal | None = None) -> list[str]:
+    """Remove what `data_retentions` lets go, and what dead runs left in the store.
+
+    Returns the ids of the versions that went.
+    """
+    before = set(list_versions(settings))
+    removal = removal or Removal(settings)
     with publishing_lock(settings):
-        doomed = prunable(settings, config)
-        removed = [name for name in sorted(doomed) if remove_version(settings, name)]
-        _remove_remains(settings, config, datetime.now(UTC))
-    return removed
+        removal.execute(data_retentions(settings, config))
+        if not removal.dry_run:
+            store, moment = open_store(settings), datetime.now(UTC) - ABANDONED_AFTER
+            store.remove_unfinished(VERSIONS_KEY, moment)
+            store.discard_older(settings.work.relative_to(settings.home).as_posix(), moment)
+    return sorted(before - set(list_versions(settings)))
 
 
-def prunable(settings: Settings, config: DataConfig) -> set[str]:
-    """Versions that `prune` would remove now, those that a reader has open included."""
-    now = datetime.now(UTC)
+def _kept_versions(settings: Settings, config: DataConfig, found: list[str]) -> set[str]:
     versions = list_versions(settings)
-    manifests = {version_id: manifest_of(settings, version_id) for version_id in versions}
-    ordinary = [version_id for version_id in versions if not manifests[version_id].get("backfill")]
-    kept = set(ordinary[-config.keep_versions :])
-    fresh = now - timedelta(days=KEEP_BACKFILLED_DAYS)
+    kept = set(found) - set(versions)  # something else than a version
+    manifests: dict[str, dict[str, Any]] = {}
+    for version_id in versions:
+        try:
+            manifests[version_id] = manifest_of(settings, version_id)
+        except VersionError:  # for a person to look at
+            kept.add(version_id)
+    ordinary = [name for name, manifest in manifests.items() if not manifest.get("backfill")]
+    kept.update(ordinary[-config.keep_versions :])
+    fresh = datetime.now(UTC) - timedelta(days=KEEP_BACKFILLED_DAYS)
     kept |= {
-        version_id
-        for version_id in set(versions) - set(ordinary)
-        if datetime.fromisoformat(manifests[version_id]["created_at"]) > fresh
+        name
+        for name, manifest in manifests.items()
+        if manifest.get("backfill") and datetime.fromisoformat(manifest["created_at"]) > fresh
     }
     published = published_folder(settings)
     if published is not None:
         kept.add(published.name)
-    doomed = set(versions) - kept
-    return doomed - referenced_versions(settings) if doomed else doomed
+    return kept if kept >= set(found) else kept | referenced_versions(settings)
 
 
 def referenced_versions(settings: Settings) -> set[str]:
@@ -101,24 +136,3 @@ def _references(content: Any) -> Iterator[str]:
     elif isinstance(content, list):
         for value in content:
             yield from _references(value)
-
-
-def _remove_remains(settings: Settings, config: DataConfig, now: datetime) -> None:
-    store = open_store(settings)
-    store.remove_unfinished(VERSIONS_KEY, now - ABANDONED_AFTER)
-    store.discard_older(settings.work.relative_to(settings.home).as_posix(), now - ABANDONED_AFTER)
-    for folder in settings.versions.glob(f"{DOOMED_PREFIX}*"):
-        shutil.rmtree(folder, ignore_errors=True)
-    for folder in settings.work.glob("data_refresh-*"):
-        if _older(folder, now - ABANDONED_AFTER):
-            shutil.rmtree(folder, ignore_errors=True)
-    for file in settings.quarantine.glob("*.csv"):
-        if _older(file, now - timedelta(days=config.keep_quarantine_days)):
-            file.unlink(missing_ok=True)
-
-
-def _older(path: Path, moment: datetime) -> bool:
-    try:
-        return path.stat().st_mtime < moment.timestamp()
-    except FileNotFoundError:
-        return False

@@ -1,8 +1,7 @@
 """Published data versions: what readers open, and how a new one comes into being.
 
-``data/versions/<version_id>/`` never changes once it exists; ``data/processed`` is a link to one
-of them. A reader resolves the link once and keeps a shared lock on that version's manifest for
-as long as its `PublishedVersion` lives, so that pruning cannot take files away under it.
+``data/versions/<version_id>/`` is a bundle (`recsys.storage.bundle`): it never changes once it
+exists, and pruning takes nothing away under a reader. ``data/processed`` is a link to one of them.
 
 Both belong to the store (`recsys.storage`). In a bucket, the pointer is an object there, and the
 state root holds copies of the versions that this machine has read.
@@ -13,7 +12,6 @@ version, takes what it shows of products (`PublishedVersion.shown_products`) and
 
 import contextlib
 import fcntl
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -27,46 +25,40 @@ from numpy.typing import NDArray
 from recsys import schema
 from recsys.data.shown import Columns, read_shown
 from recsys.errors import InputError
-from recsys.publishing import sha256_of
 from recsys.settings import Settings
 from recsys.storage import DamagedError, open_store
+from recsys.storage.bundle import Bundle, open_current
 
 if TYPE_CHECKING:
     import pandas as pd
     from scipy import sparse
 
-SCHEMA_VERSION = 1
-"""Raised whenever a reader of the old layout would misread the new one."""
-
 VERSIONS_KEY = "data/versions"
 POINTER_KEY = "data/processed"
-
-_ATTEMPTS = 20
 
 
 class VersionError(InputError):
     """A data version is missing, damaged, or of a layout this code does not know."""
 
 
-class PublishedVersion:
+class PublishedVersion(Bundle):
     """One immutable data version, pinned: nothing prunes it while this object lives.
 
     Attributes
     ----------
-    version_id
-        Name of the version's folder.
     path
         The resolved folder; later changes of ``data/processed`` do not move it.
     manifest
         ``version_id, as_of, created_at, files {name: {sha256, rows}}, sources, code_version,
-        schema_version, comment_scorer`` and more; see ``docs/data.md``.
+        layout, comment_scorer`` and more; see ``docs/data.md``.
     """
 
-    def __init__(self, path: Path, lease: io.BufferedReader) -> None:
-        self._lease = lease  # the shared lock ends when this file is closed
-        self.path = path
-        self.version_id = path.name
-        self.manifest = _read_manifest(path, lease)
+    error = VersionError
+
+    @property
+    def version_id(self) -> str:
+        """Name of the version's folder."""
+        return self.path.name
 
     @property
     def as_of(self) -> datetime:
@@ -128,33 +120,18 @@ class PublishedVersion:
         )
         return content
 
-    def verify(self) -> None:
-        """Compare every file with the manifest. Raises `VersionError` naming the first bad one."""
-        for name, entry in self.manifest["files"].items():
-            file = self.path / name
-            if not file.is_file():
-                raise VersionError(f"{file}: the manifest lists this file, but it does not exist")
-            if sha256_of(file) != entry["sha256"]:
-                raise VersionError(f"{file}: its content is not what the manifest describes")
-
-    def __repr__(self) -> str:
-        return f"PublishedVersion({self.version_id!r})"
-
 
 def current_version(settings: Settings) -> PublishedVersion:
     """The published version. Raises `VersionError` when nothing was published yet."""
-    for _ in range(_ATTEMPTS):
-        folder = published_folder(settings)
-        if folder is None:
-            raise VersionError(
-                f"{settings.processed}: no data version is published; run data_refresh first"
-            )
-        # Between reading the link and locking the folder both may change: look again.
-        with contextlib.suppress(FileNotFoundError):
-            version = _open(open_store(settings).fetch(_key(folder.name)))
-            open_store(settings).follow(POINTER_KEY, _key(folder.name))
-            return version
-    raise VersionError(f"{settings.processed}: points to a version that does not exist")
+    try:
+        found = open_current(open_store(settings), POINTER_KEY, VERSIONS_KEY, PublishedVersion)
+    except DamagedError as error:
+        raise VersionError(f"{settings.processed}: {error}") from error
+    if found is None:
+        raise VersionError(
+            f"{settings.processed}: no data version is published; run data_refresh first"
+        )
+    return found
 
 
 def open_version(settings: Settings, version_id: str) -> PublishedVersion:
@@ -163,7 +140,7 @@ def open_version(settings: Settings, version_id: str) -> PublishedVersion:
     if folder.parent != settings.versions or version_id.startswith("."):
         raise VersionError(f"{version_id!r} is not the name of a data version")
     try:
-        return _open(open_store(settings).fetch(_key(version_id)))
+        return PublishedVersion(open_store(settings).fetch(_key(version_id)))
     except FileNotFoundError:
         raise VersionError(f"{folder}: there is no data version of this name") from None
 
@@ -178,11 +155,19 @@ def list_versions(settings: Settings) -> list[str]:
 
 
 def manifest_of(settings: Settings, version_id: str) -> dict[str, Any]:
-    """The manifest of a kept version, without opening it. Raises `FileNotFoundError`."""
-    content: dict[str, Any] = json.loads(
-        open_store(settings).read_file(_key(version_id), schema.MANIFEST_FILE)
-    )
-    return content
+    """The manifest of a kept version, without opening it.
+
+    Raises `FileNotFoundError` if there is none, `VersionError` if it is damaged.
+    """
+    text = open_store(settings).read_file(_key(version_id), schema.MANIFEST_FILE)
+    try:
+        content = json.loads(text)
+        datetime.fromisoformat(content["as_of"])
+    except (ValueError, KeyError, TypeError) as error:
+        place = settings.versions / version_id / schema.MANIFEST_FILE
+        raise VersionError(f"{place}: cannot be read: {error!r}") from error
+    manifest: dict[str, Any] = content
+    return manifest
 
 
 def published_folder(settings: Settings) -> Path | None:
@@ -212,7 +197,7 @@ def publish(settings: Settings, version_id: str) -> bool:
             return True
         try:
             current = manifest_of(settings, current_id)
-        except FileNotFoundError:
+        except (FileNotFoundError, VersionError):
             return True
         same_source = current["source"]["name"] == target.manifest["source"]["name"]
         return not same_source or datetime.fromisoformat(current["as_of"]) <= target.as_of
@@ -228,14 +213,9 @@ def shows_later(settings: Settings, as_of: datetime) -> bool:
         return False
     try:
         current = manifest_of(settings, folder.name)
-    except FileNotFoundError:
+    except (FileNotFoundError, VersionError):
         return False
     return datetime.fromisoformat(current["as_of"]) > as_of
-
-
-def remove_version(settings: Settings, version_id: str) -> bool:
-    """Remove a version unless somebody reads it; call it under the `publishing_lock`."""
-    return open_store(settings).remove(_key(version_id))
 
 
 @contextlib.contextmanager
@@ -256,32 +236,3 @@ def publishing_lock(settings: Settings) -> Iterator[None]:
 
 def _key(version_id: str) -> str:
     return f"{VERSIONS_KEY}/{version_id}"
-
-
-def _open(folder: Path) -> PublishedVersion:
-    """Pin and open `folder`. Raises `FileNotFoundError` if it is gone or goes away meanwhile."""
-    manifest = folder / schema.MANIFEST_FILE
-    lease = manifest.open("rb")
-    try:
-        fcntl.flock(lease, fcntl.LOCK_SH)
-        if os.fstat(lease.fileno()).st_ino != manifest.stat().st_ino:
-            raise FileNotFoundError(manifest)
-        return PublishedVersion(folder.resolve(), lease)
-    except BaseException:
-        lease.close()
-        raise
-
-
-def _read_manifest(path: Path, lease: io.BufferedReader) -> dict[str, Any]:
-    try:
-        content = json.loads(lease.read())
-        schema_version = int(content["schema_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise VersionError(f"{path / schema.MANIFEST_FILE}: cannot be read: {error!r}") from error
-    if schema_version > SCHEMA_VERSION:
-        raise VersionError(
-            f"{path}: written in layout {schema_version}, but this code knows layouts up to "
-            f"{SCHEMA_VERSION}; update the code, or publish a version of its own"
-        )
-    result: dict[str, Any] = content
-    return result

@@ -2,13 +2,11 @@
 
 import json
 import logging
-from datetime import UTC, datetime
-from pathlib import PurePosixPath
 from typing import Any
 
 from recsys.errors import InputError
 from recsys.settings import HISTORY_KEY, Settings
-from recsys.storage import Store, open_store
+from recsys.storage import Document, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +19,7 @@ def read_history(settings: Settings) -> list[dict[str, Any]]:
 
     Raises `InputError` if the file is damaged.
     """
-    return _parse(settings, open_store(settings).read(HISTORY_KEY))
+    return _document(settings, []).read()
 
 
 def append_history(settings: Settings, entry: dict[str, Any]) -> str | None:
@@ -31,23 +29,13 @@ def append_history(settings: Settings, entry: dict[str, Any]) -> str | None:
     a record of what happens now matters more than one that nobody can read. Returns the name of
     the damaged one, None if there was none. Raises `OSError` if nothing can be written.
     """
-    store = open_store(settings)
-    aside: str | None = None
+    asides: list[str] = []
 
-    def append(content: bytes | None) -> bytes:
-        nonlocal aside
-        try:
-            deployments = _parse(settings, content)
-        except InputError as error:
-            aside = _set_aside(store, content or b"")
-            logger.error("The deployment history is damaged | set_aside=%s, %s", aside, error)
-            deployments = []
-        new = {"deployments": [*deployments, entry][-_KEPT:]}
-        text = json.dumps(new, ensure_ascii=False, indent=2, allow_nan=False)
-        return f"{text}\n".encode()
+    def append(deployments: list[dict[str, Any]]) -> None:
+        deployments[:] = [*deployments, entry][-_KEPT:]
 
-    store.change(HISTORY_KEY, append)
-    return aside
+    _document(settings, asides).change(append)
+    return asides[-1] if asides else None
 
 
 def model_before(settings: Settings, serving: str | None) -> str:
@@ -65,6 +53,27 @@ def model_before(settings: Settings, serving: str | None) -> str:
     )
 
 
+def _document(settings: Settings, asides: list[str]) -> Document[list[dict[str, Any]]]:
+    """The history; `asides` gets the names of damaged ones that were set aside."""
+
+    def on_damage(name: str, problem: str) -> None:
+        asides.append(name)
+        logger.error("The deployment history is damaged | set_aside=%s, %s", name, problem)
+
+    return Document(
+        open_store(settings),
+        HISTORY_KEY,
+        parse=lambda content: _parse(settings, content),
+        dump=_dump,
+        on_damage=on_damage,
+    )
+
+
+def _dump(deployments: list[dict[str, Any]]) -> bytes:
+    content = {"deployments": deployments}
+    return f"{json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)}\n".encode()
+
+
 def _parse(settings: Settings, content: bytes | None) -> list[dict[str, Any]]:
     if content is None:
         return []
@@ -76,11 +85,3 @@ def _parse(settings: Settings, content: bytes | None) -> list[dict[str, Any]]:
         path = settings.deployment_history
         raise InputError(f"{path}: is not a deployment history: {error!r}") from error
     return list(deployments)
-
-
-def _set_aside(store: Store, content: bytes) -> str:
-    stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S_%f")
-    path = PurePosixPath(HISTORY_KEY)
-    aside = path.with_name(f"{path.stem}.damaged_{stamp}{path.suffix}")
-    store.change(str(aside), lambda _: content)
-    return aside.name

@@ -25,7 +25,6 @@ class MetricsConfig(ConfigModel):
 
 
 class ReportsConfig(ConfigModel):
-    keep_days: float = Field(default=90, gt=0)
     overdue_hours: float = Field(default=2, gt=0)
 
 

@@ -12,9 +12,10 @@ from recsys.config import load_config
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
 from recsys.health.pipelines import report_silence
-from recsys.health.reports import remove_old_reports, write_report
+from recsys.health.reports import report_retention, write_report
 from recsys.health.service import judged, service_metrics
 from recsys.health.verdict import Finding, verdict, worst
+from recsys.retention import Removal
 from recsys.settings import Settings
 
 COMPONENTS: Final = ("service", "data", "model", "pipeline")
@@ -83,7 +84,7 @@ def evaluate(
     report["status"] = _overall(report)
     report["redelivered"] = manager.retry_undelivered()
     path = write_report(settings, report, now, full=component is None)
-    remove_old_reports(settings, now, load_config(settings, HealthConfig).reports.keep_days)
+    Removal(settings).execute([report_retention(settings)])
     if broken:
         raise BrokenCheckError(f"the {' and '.join(broken)} check broke; the report is {path.name}")
     return {

@@ -12,10 +12,13 @@ from recsys.config import load_config
 from recsys.health.config import HealthConfig
 from recsys.health.pipelines import WATCHER
 from recsys.publishing import write_json
+from recsys.retention import Retention
 from recsys.schedule import load_schedule, load_zone
 from recsys.settings import Settings
 
 LATEST: Final = "latest.json"
+_KEPT: Final = timedelta(days=90)
+"""Hourly reports of a quarter are 2,200 files."""
 ALERT = "health_report_overdue"
 
 
@@ -36,14 +39,10 @@ def latest_report(settings: Settings) -> Path | None:
     return path if path.is_file() else None
 
 
-def remove_old_reports(settings: Settings, now: datetime, keep_days: float) -> int:
-    """Remove reports written longer ago than `keep_days`; returns how many."""
-    limit = (now - timedelta(days=keep_days)).timestamp()
+def report_retention(settings: Settings) -> Retention:
+    """Reports go by age; the last full one stays."""
     folder = settings.reports / "health"
-    old = [path for path in folder.glob("health_*.json") if path.stat().st_mtime < limit]
-    for path in old:
-        path.unlink(missing_ok=True)
-    return len(old)
+    return Retention("reports", folder, lambda: folder.glob("health_*.json"), _KEPT)
 
 
 def report_is_overdue(settings: Settings, now: datetime, since: datetime | None = None) -> bool:

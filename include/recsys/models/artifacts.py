@@ -11,13 +11,13 @@
     shown_products.jsonl what a recommendation shows (`recsys.data.shown`), in column order
     evaluation.json      all figures; learning_curve.png, a picture of the training
 
-Arrays are NumPy files that are memory-mapped; nothing is pickled.
+The folder is a bundle (`recsys.storage.bundle`). Arrays are NumPy files that are memory-mapped;
+nothing is pickled.
 """
 
 import bisect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -30,13 +30,12 @@ from recsys.models.base import Histories, Model
 from recsys.models.histories import take_users
 from recsys.models.model_types import model_class
 from recsys.models.storage import ArtifactError, read_array, read_json, write_array
-from recsys.publishing import atomic_folder, sha256_of, write_json
+from recsys.publishing import atomic_folder
+from recsys.storage.bundle import MANIFEST, Bundle, write_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 _ITEM_IDS = "item_ids.json"
 _HISTORY_ARRAYS: dict[str, type[np.generic]] = {
     "indptr": np.int64,
@@ -77,8 +76,19 @@ class UserIds(Sequence[str]):
         return bytes(self._text[self._offsets[index] : self._offsets[index + 1]])
 
 
-@dataclass(frozen=True)
-class Artifact:
+class ArtifactFolder(Bundle):
+    """The folder of a model, pinned, without loading it."""
+
+    error = ArtifactError
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            super().__init__(folder)
+        except FileNotFoundError:
+            raise ArtifactError(f"{folder / MANIFEST}: the file is missing") from None
+
+
+class Artifact(ArtifactFolder):
     """A loaded model with everything that serving needs.
 
     Attributes
@@ -87,7 +97,7 @@ class Artifact:
         The folder.
     manifest
         ``model_id, model_type, data_version, created_at, hyperparameters, metrics,
-        sample_users, items, users, sha256``.
+        sample_users, items, users, files``.
     model
         The fitted model.
     item_ids
@@ -100,13 +110,22 @@ class Artifact:
         ``(items,)`` recent popularity, for users without a history.
     """
 
-    path: Path
-    manifest: Mapping[str, Any]
-    model: Model
-    item_ids: list[str]
-    user_ids: UserIds
-    histories: Histories
-    popularity: Float32Array
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.item_ids: list[str] = read_json(folder / _ITEM_IDS)
+        self.histories = Histories(
+            **{
+                name: read_array(folder / "histories", name, dtype, 1)
+                for name, dtype in _HISTORY_ARRAYS.items()
+            }
+        )
+        self.user_ids = UserIds(
+            read_array(folder / "users", "ids", np.uint8, 1),
+            read_array(folder / "users", "offsets", np.int64, 1),
+        )
+        self.popularity: Float32Array = read_array(folder, "popularity", np.float32, 1)
+        _check_sizes(self.item_ids, self.user_ids, self.histories, self.popularity)
+        self.model: Model = model_class(str(self.manifest["model_type"])).load(folder / "model")
 
     @property
     def model_id(self) -> str:
@@ -180,30 +199,22 @@ def save_artifact(
         write_shown(folder / schema.SHOWN_FILE, products)
         for name, content in (attachments or {}).items():
             (folder / name).write_bytes(content)
-        full = {
-            "format": FORMAT,
+        facts = {
             "model_type": model.model_type,
             "hyperparameters": model.hyperparameters,
             "items": len(item_ids),
             "users": len(user_ids),
             **manifest,
-            "sha256": {name: sha256_of(folder / name) for name in sorted(_files_below(folder))},
         }
-        write_json(folder / MANIFEST, full)
-        _read(folder)
+        write_manifest(folder, facts)
+        Artifact(folder).close()
     return path
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the artefact in `path`. Raises `ArtifactError` if there is no sound one."""
-    content = read_json(path / MANIFEST)
-    if not isinstance(content, dict) or not isinstance(content.get("sha256"), dict):
-        raise ArtifactError(f"{path / MANIFEST}: is not the manifest of a model")
-    if content.get("format") != FORMAT:
-        raise ArtifactError(
-            f"{path / MANIFEST}: format {content.get('format')!r}; this version reads {FORMAT}"
-        )
-    return content
+    with ArtifactFolder(path) as folder:
+        return folder.manifest
 
 
 def verify_artifact(path: Path) -> None:
@@ -211,53 +222,23 @@ def verify_artifact(path: Path) -> None:
 
     Raises `ArtifactError` that names the first file that is not.
     """
-    for name, expected in read_manifest(path)["sha256"].items():
-        file = path / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ArtifactError(f"{path / MANIFEST}: {name!r} lies outside the artefact")
-        if not file.is_file():
-            raise ArtifactError(f"{file}: the file is missing")
-        if sha256_of(file) != expected:
-            raise ArtifactError(f"{file}: its content is not what the manifest says")
+    with ArtifactFolder(path) as folder:
+        folder.verify()
 
 
 def load_artifact(path: Path) -> Artifact:
     """Verify and load the artefact in `path`; arrays are memory-mapped.
+
+    Nothing removes the folder as long as the object lives.
 
     Raises
     ------
     ArtifactError
         If a file is missing, changed, of another shape than expected, or holds NaN.
     """
-    verify_artifact(path)
-    return _read(path)
-
-
-def _read(path: Path) -> Artifact:
-    manifest = read_manifest(path)
-    item_ids = read_json(path / _ITEM_IDS)
-    histories = Histories(
-        **{
-            name: read_array(path / "histories", name, dtype, 1)
-            for name, dtype in _HISTORY_ARRAYS.items()
-        }
-    )
-    user_ids = UserIds(
-        read_array(path / "users", "ids", np.uint8, 1),
-        read_array(path / "users", "offsets", np.int64, 1),
-    )
-    popularity = read_array(path, "popularity", np.float32, 1)
-    _check_sizes(item_ids, user_ids, histories, popularity)
-    model = model_class(str(manifest["model_type"])).load(path / "model")
-    return Artifact(
-        path=path,
-        manifest=manifest,
-        model=model,
-        item_ids=item_ids,
-        user_ids=user_ids,
-        histories=histories,
-        popularity=popularity,
-    )
+    with ArtifactFolder(path) as folder:
+        folder.verify()
+        return Artifact(path)
 
 
 def _check_sizes(
@@ -296,7 +277,3 @@ def _write_user_ids(folder: Path, user_ids: Sequence[str]) -> None:
     np.cumsum([len(one) for one in encoded], out=offsets[1:])
     write_array(folder, "ids", np.frombuffer(b"".join(encoded), dtype=np.uint8))
     write_array(folder, "offsets", offsets)
-
-
-def _files_below(folder: Path) -> list[str]:
-    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]

@@ -27,7 +27,6 @@ from recsys.data.retention import prune
 from recsys.data.sources import resolve_source
 from recsys.data.staging import hand_in_files, hand_in_segments
 from recsys.data.versions import (
-    SCHEMA_VERSION,
     list_versions,
     open_version,
     shows_later,
@@ -42,6 +41,7 @@ from recsys.refresh.plan import ASKED_FOR, Plan, Strategy, make_plan
 from recsys.refresh.workspace import Workspace, workspace_of
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
+from recsys.storage.bundle import write_manifest
 
 REVIEW_COLUMNS = [schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT]
 
@@ -215,15 +215,13 @@ def _build(settings: Settings, config: DataConfig, work: Workspace, plan: Plan) 
     scores = json.loads(work.scores.read_text(encoding="utf-8"))
     manifest = {
         **plan.model_dump(mode="json"),
-        "schema_version": SCHEMA_VERSION,
         "created_at": datetime.now(UTC).isoformat(),
         "backfill": shows_later(settings, plan.end),
         "comment_scorer": scores["scorer"],
         "comments": scores,
         "rows": _all_rows(plan, dataset.stats["interactions"]),
-        "files": entries,
     }
-    write_json(work.version / schema.MANIFEST_FILE, manifest)
+    write_manifest(work.version, manifest, entries)
     settings.versions.mkdir(parents=True, exist_ok=True)
     sync_tree(work.version)
     work.version.rename(settings.versions / plan.version_id)

@@ -4,7 +4,67 @@ Paths below the state root are the keys, so that ``data/versions/<id>`` is the s
 disk and in a bucket. `open_store` gives the store that ``config/storage.yaml`` names.
 """
 
-from recsys.storage.opening import open_store
-from recsys.storage.store import ABANDONED_AFTER, DamagedError, StorageError, Store
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
 
-__all__ = ["ABANDONED_AFTER", "DamagedError", "StorageError", "Store", "open_store"]
+from pydantic import Field, field_validator
+
+from recsys.config import ConfigModel, load_config
+from recsys.settings import Settings
+from recsys.storage.local import LocalStore
+from recsys.storage.store import DamagedError, Document, StorageError, Store
+
+__all__ = [
+    "DamagedError",
+    "Document",
+    "StorageConfig",
+    "StorageError",
+    "Store",
+    "open_store",
+]
+
+
+class StorageConfig(ConfigModel):
+    """Where shared state lives."""
+
+    FILE = "storage.yaml"
+
+    url: str = "file://"
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    retry_seconds: float = Field(default=60, ge=1)
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url == "file://" or (parts.scheme == "s3" and parts.netloc):
+            return url.rstrip("/") if parts.scheme == "s3" else url
+        raise ValueError("expected file:// (the state root itself) or s3://bucket/prefix")
+
+    @property
+    def scheme(self) -> Literal["file", "s3"]:
+        return "s3" if self.url.startswith("s3:") else "file"
+
+
+@lru_cache(maxsize=64)
+def open_store(settings: Settings) -> Store:
+    """The store of `settings`; the configuration is read once in a process.
+
+    Raises `ConfigError` that names the key.
+    """
+    config = load_config(settings, StorageConfig)
+    if config.scheme == "file":
+        return LocalStore(settings.home)
+    return _open_bucket(settings.home, config)
+
+
+def _open_bucket(home: Path, config: StorageConfig) -> Store:
+    # One machine with one disk needs none of this.
+    from recsys.storage.bucket import Bucket
+    from recsys.storage.bucket_store import BucketStore
+
+    bucket = Bucket(config.url, config.endpoint, config.region, config.retry_seconds)
+    return BucketStore(home, bucket)

@@ -14,7 +14,6 @@ nobody reads and `BucketStore.remove_unfinished` takes away.
 import contextlib
 import fcntl
 import os
-import posixpath
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,34 +28,31 @@ from recsys.config import ConfigModel
 from recsys.errors import InputError
 from recsys.publishing import atomic_folder, atomic_path, point_link, sha256_of
 from recsys.storage.bucket import Bucket, ConflictError
-from recsys.storage.local import remove_folder
+from recsys.storage.bundle import (
+    LAYOUT,
+    FileEntry,
+    Listing,
+    is_inside,
+    leads_inside,
+    remove_folder,
+    remove_remains,
+)
 from recsys.storage.store import Change, DamagedError, StorageError
 
 INDEX_SUFFIX = ".index.json"
-_FORMAT = 1
 _TRANSFERS = 8
 _CONFLICT_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 0.5
 _ATTEMPTS = 5
 
 
-class FileEntry(ConfigModel):
-    """One file of a folder: hexadecimal SHA-256 and bytes."""
-
-    sha256: str
-    size: int
-
-
-class Index(ConfigModel):
+class Index(Listing):
     """What a folder consists of; `upload` is where its objects are.
 
-    `links` are symbolic links within the state root: relative, not followed.
+    Links stay within the state root.
     """
 
-    format: int
     upload: str
-    files: dict[str, FileEntry]
-    links: dict[str, str]
 
 
 class Pointer(ConfigModel):
@@ -106,7 +102,7 @@ class BucketStore:
             return
         place = f"{key}/{index.upload}"
         _at_once(lambda name: self._bucket.upload(folder / name, f"{place}/{name}"), index.files)
-        content = index.model_dump_json(indent=1).encode()
+        content = index.to_json()
         try:
             self._bucket.write(_index_key(key), content, expected=None)
         except ConflictError:
@@ -157,7 +153,7 @@ class BucketStore:
                 group = (parts[depth], parts[depth + 1])
                 groups.setdefault(group, []).append(path)
                 newest[group] = max(newest.get(group, written), written)
-        removed = []
+        removed = remove_remains(self._home / prefix)
         for (name, upload), paths in groups.items():
             if newest[name, upload] < before and self._upload_of(f"{prefix}/{name}") != upload:
                 self._bucket.delete(paths)
@@ -244,7 +240,7 @@ class BucketStore:
 
         written = self._bucket.below(prefix)
         for key in written:
-            if not _stays_inside(into, key.removeprefix(f"{prefix}/")):
+            if not is_inside(key.removeprefix(f"{prefix}/")):
                 raise DamagedError(f"{self._bucket.address(key)}: lies outside the state root")
         _at_once(bring, written)
 
@@ -277,10 +273,11 @@ class BucketStore:
 
     def _copy_all(self, key: str, index: Index, folder: Path) -> None:
         for name in (*index.files, *index.links):
-            if PurePosixPath(name).is_absolute() or not _stays_inside("", name):
+            if not is_inside(name):
                 raise self._bad_path(key, name)
-        for name, target in index.links.items():
-            if not _stays_inside(f"{key}/{name}/..", target):
+        links = {f"{key}/{name}": target for name, target in index.links.items()}
+        for path, target in links.items():
+            if not leads_inside(path, links):
                 raise self._bad_path(key, target)
         with atomic_folder(folder) as temporary:
             _at_once(lambda name: self._copy_file(key, index, name, temporary), index.files)
@@ -312,8 +309,10 @@ class BucketStore:
             index = Index.model_validate_json(found[0])
         except ValidationError as error:
             raise DamagedError(f"{address}: is not the index of a folder: {error}") from error
-        if index.format != _FORMAT:
-            raise DamagedError(f"{address}: has format {index.format}, this code knows {_FORMAT}")
+        if index.layout > LAYOUT:
+            raise DamagedError(
+                f"{address}: has layout {index.layout}, this code knows layouts up to {LAYOUT}"
+            )
         return index
 
     def _is_published(self, key: str, wanted: Index) -> bool:
@@ -387,7 +386,6 @@ def _describe(folder: Path) -> Index:
     entries = sorted(folder.rglob("*"))
     names = {path: path.relative_to(folder).as_posix() for path in entries}
     return Index(
-        format=_FORMAT,
         upload=uuid4().hex,
         files={
             names[path]: FileEntry(sha256=sha256_of(path), size=path.stat().st_size)
@@ -396,12 +394,6 @@ def _describe(folder: Path) -> Index:
         },
         links={names[path]: str(path.readlink()) for path in entries if path.is_symlink()},
     )
-
-
-def _stays_inside(start: str, path: str) -> bool:
-    """Whether the relative `path` from `start` does not lead out of the root of keys."""
-    led_to = posixpath.normpath(posixpath.join("/root", start, path))
-    return not path.startswith("/") and led_to.startswith("/root/")
 
 
 def _at_once(transfer: Callable[[str], None], names: Iterable[str]) -> None:

@@ -1,22 +1,16 @@
 """``file://``: the state root of one machine is the store."""
 
-import contextlib
-import fcntl
-import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from uuid import uuid4
 
 from filelock import FileLock
 
 from recsys.publishing import point_link, write_bytes
+from recsys.storage.bundle import remove_folder, remove_remains
 from recsys.storage.store import Change, DamagedError
 
 _LOCK_SECONDS = 60.0
-DOOMED_PREFIX = ".removed-"
-LEASED_FILE = "manifest.json"
-"""A reader's shared lock on this file keeps its folder on the disk."""
 
 
 class LocalStore:
@@ -61,8 +55,8 @@ class LocalStore:
         return remove_folder(self._home / key)
 
     def remove_unfinished(self, prefix: str, before: datetime) -> list[str]:
-        """Nothing: a folder gets its name when it is complete."""
-        return []
+        """What was half removed: a folder that is being made gets its name when it is complete."""
+        return remove_remains(self._home / prefix)
 
     def leads_to(self, pointer: str) -> str | None:
         link = self._home / pointer
@@ -116,21 +110,3 @@ class LocalStore:
     def _alone(self, path: Path) -> FileLock:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(f"{path}.lock", timeout=_LOCK_SECONDS)
-
-
-def remove_folder(folder: Path) -> bool:
-    """Remove a folder unless a process holds the shared lock on its manifest (reads it).
-
-    Its name goes first, so that a reader finds all of it or nothing.
-    """
-    doomed = folder.with_name(f"{DOOMED_PREFIX}{folder.name}-{uuid4().hex[:8]}")
-    with contextlib.ExitStack() as held, contextlib.suppress(FileNotFoundError):
-        if (folder / LEASED_FILE).is_file():
-            manifest = held.enter_context((folder / LEASED_FILE).open("rb"))
-            try:
-                fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-        folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-    return True

@@ -1,18 +1,17 @@
-"""What every store offers."""
+"""What every store offers, and the small JSON documents that jobs keep in one."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Protocol
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Generic, Protocol, TypeVar
 
 from recsys.errors import InputError
 
+Content = TypeVar("Content")
+Result = TypeVar("Result")
+
 Change = Callable[[bytes | None], bytes]
 """From the content of a file (None when there is none) to its new content; may run repeatedly."""
-
-
-ABANDONED_AFTER = timedelta(days=2)
-"""Scratch folders and half-made versions of runs that died are removed after this time."""
 
 
 class StorageError(OSError):
@@ -69,7 +68,10 @@ class Store(Protocol):
         """
 
     def remove_unfinished(self, prefix: str, before: datetime) -> list[str]:
-        """Remove what died in being published below `prefix` before that moment; what it was."""
+        """Remove what died below `prefix`, half published before that moment or half removed.
+
+        Returns what it was.
+        """
 
     # pointers
     def leads_to(self, pointer: str) -> str | None:
@@ -110,3 +112,102 @@ class Store(Protocol):
 
     def discard_older(self, prefix: str, before: datetime) -> None:
         """`discard` every file below `prefix` that was shared before that moment."""
+
+
+class Document(Generic[Content]):
+    """A small file that several jobs change. Nonsense in it stops nobody: it is set aside.
+
+    Parameters
+    ----------
+    store, key
+        Where it is.
+    parse
+        From bytes to content; raises `InputError` for nonsense. ``parse(None)`` is an empty one.
+    dump
+        The way back.
+    on_damage
+        Told the name of what was set aside, and why.
+    last_good
+        Key of a copy of the last sound content, which is used while the document is damaged or
+        gone; None to begin a new one then.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        key: str,
+        *,
+        parse: Callable[[bytes | None], Content],
+        dump: Callable[[Content], bytes],
+        on_damage: Callable[[str, str], None],
+        last_good: str | None = None,
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._parse = parse
+        self._dump = dump
+        self._on_damage = on_damage
+        self._last_good = last_good
+
+    def read(self) -> Content:
+        """The content, or the last good one. Raises `InputError` if there is neither."""
+        content = self._store.read(self._key)
+        if self._problem(content) is not None:
+            content = self._kept() or content
+        return self._parse(content)
+
+    def problem(self) -> str | None:
+        """What is wrong with it, None when it is sound or was never written."""
+        return self._problem(self._store.read(self._key))
+
+    def change(self, apply: Callable[[Content], Result]) -> Result:
+        """Let `apply` change the content; what it raises leaves the document as it was.
+
+        It may run more than once: the last time counts, and gives the result. Raises `OSError` if
+        nothing can be written.
+        """
+        results: list[Result] = []
+
+        def changed(before: bytes | None) -> bytes:
+            problem = self._problem(before)
+            if problem is not None:
+                self._set_aside(before, problem)
+                before = self._kept()
+            content = self._parse(before)
+            results.append(apply(content))
+            return self._dump(content)
+
+        self._store.change(self._key, changed)
+        if self._last_good is not None:
+            self._store.change(self._last_good, self._newest)
+        return results[-1]
+
+    def _newest(self, kept: bytes | None) -> bytes:
+        """The document as it is now, not as this writer left it: writers arrive in any order."""
+        now = self._store.read(self._key)
+        if now is None or self._problem(now) is not None:
+            return kept or self._dump(self._parse(None))
+        return now
+
+    def _problem(self, content: bytes | None) -> str | None:
+        if content is None:
+            gone = self._kept() is not None
+            return f"{self._key}: is gone; {self._last_good} has its content" if gone else None
+        try:
+            self._parse(content)
+        except InputError as error:
+            return str(error)
+        return None
+
+    def _kept(self) -> bytes | None:
+        return None if self._last_good is None else self._store.read(self._last_good)
+
+    def _set_aside(self, content: bytes | None, problem: str) -> None:
+        name = "nothing"
+        if content is not None:
+            path = PurePosixPath(self._key)
+            stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S_%f")
+            aside = path.with_name(f"{path.stem}.damaged_{stamp}{path.suffix}")
+            self._store.change(str(aside), lambda _: content)
+            name = aside.name
+        self._on_damage(name, problem)

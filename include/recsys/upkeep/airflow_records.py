@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 
 from recsys.errors import InputError
 from recsys.orchestration.environment import airflow_home, stack_environment
+from recsys.retention import Removal
 from recsys.settings import Settings
-from recsys.upkeep.config import AirflowRetention
-from recsys.upkeep.removal import Removal
+from recsys.upkeep import AirflowRetention
 
 ADDRESS = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 CLUSTER_ADDRESS = "RECSYS_AIRFLOW_DATABASE"

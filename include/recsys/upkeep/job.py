@@ -1,59 +1,83 @@
-"""The steps of the job `maintenance`; each returns ``{area: {count, freed_bytes, examples}}``."""
+"""The steps of the job `maintenance`; each returns ``{area: {count, freed_bytes, examples}}``.
 
-from collections.abc import Iterable, Mapping
+What may go is declared by the area that it belongs to; here all declarations come together.
+"""
+
+import contextlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from recsys import request_log
+from recsys.comments.scorers import scorer_retentions
 from recsys.config import load_config
+from recsys.content import ContentConfig
+from recsys.content.embeddings import set_retention
 from recsys.data.config import DataConfig
-from recsys.health.config import HealthConfig
+from recsys.data.retention import prune
+from recsys.data.versions import list_versions, manifest_of
+from recsys.errors import InputError
+from recsys.health.reports import report_retention
+from recsys.logs import log_retention
 from recsys.orchestration.environment import airflow_home
+from recsys.publishing import leftovers
+from recsys.request_log import request_retention
+from recsys.retention import ABANDONED_AFTER, Removal, Retention
 from recsys.settings import Settings
+from recsys.tracking import run_retention
+from recsys.upkeep import MaintenanceConfig
 from recsys.upkeep.airflow_records import clean_airflow_records
-from recsys.upkeep.config import MaintenanceConfig
-from recsys.upkeep.databases import remove_old_rows
-from recsys.upkeep.files import (
-    remove_leftovers,
-    remove_old_data,
-    remove_old_logs,
-    remove_old_reports,
-)
 from recsys.upkeep.models import remove_old_models
-from recsys.upkeep.removal import Removal
 
 
 def clean_models(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Remove models that nothing refers to. Raises `InputError` if that cannot be known."""
     removal = Removal(settings, dry_run=dry_run)
-    remove_old_models(settings, load_config(settings, MaintenanceConfig).models, removal)
-    return removal.summary()
+    return remove_old_models(settings, load_config(settings, MaintenanceConfig).models, removal)
 
 
 def clean_data(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
-    """Remove data versions beyond retention, old quarantine files, scratch and leftovers."""
+    """Remove data versions, embedding sets and scorers beyond retention, old quarantine files,
+    scratch and leftovers."""
     removal = Removal(settings, dry_run=dry_run)
-    remove_old_data(settings, load_config(settings, DataConfig), removal)
-    remove_leftovers(settings, removal)
-    return removal.summary()
+    prune(settings, load_config(settings, DataConfig), removal)
+    keep_sets = load_config(settings, ContentConfig).keep_sets
+    roots = (settings.home / "data", settings.home / "artifacts", settings.logs, settings.reports)
+    return removal.execute(
+        [
+            set_retention(settings, keep_sets),
+            *scorer_retentions(settings, lambda: _scorers_in_use(settings)),
+            *(_leftovers(root) for root in roots),
+        ]
+    )
 
 
 def clean_records(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Remove old reports, logs, requests and run records."""
     config = load_config(settings, MaintenanceConfig)
-    removal = Removal(settings, dry_run=dry_run)
-    health_days = load_config(settings, HealthConfig).reports.keep_days
-    remove_old_reports(settings, config, health_days, removal)
-    remove_old_logs(settings, airflow_home(settings) / "logs", config, removal)
-    request_days = request_log.load_retention(settings).retention_days
-    remove_old_rows(settings, request_days, config.keep_run_days, removal)
-    return removal.summary()
+    task_logs = airflow_home(settings) / "logs"
+    summary = Removal(settings, dry_run=dry_run).execute(
+        [
+            report_retention(settings),
+            *_other_reports(settings, timedelta(days=config.keep_report_days)),
+            log_retention(settings, config.keep_log_days),
+            _task_logs(task_logs, timedelta(days=config.airflow.keep_days)),
+            request_retention(settings),
+            run_retention(settings),
+        ]
+    )
+    if not dry_run:
+        _remove_empty_folders(task_logs, config.airflow.keep_days)
+    return summary
 
 
 def clean_airflow(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Remove Airflow's old records. Raises `CleaningError` while its database is busy."""
     removal = Removal(settings, dry_run=dry_run)
     clean_airflow_records(settings, load_config(settings, MaintenanceConfig).airflow, removal)
-    return removal.summary()
+    return removal.execute([])
 
 
 def summarise(parts: Iterable[Mapping[str, Any]], *, dry_run: bool) -> dict[str, Any]:
@@ -61,3 +85,63 @@ def summarise(parts: Iterable[Mapping[str, Any]], *, dry_run: bool) -> dict[str,
     removed = {area: entry for part in parts for area, entry in part.items()}
     freed = sum(entry["freed_bytes"] for entry in removed.values())
     return {"dry_run": dry_run, "freed_bytes": freed, "removed": removed}
+
+
+def _scorers_in_use(settings: Settings) -> set[str]:
+    """Those that scored the versions that are kept."""
+    found = set()
+    for version_id in list_versions(settings):
+        with contextlib.suppress(InputError, FileNotFoundError):
+            found.add(str(manifest_of(settings, version_id).get("comment_scorer")))
+    return found
+
+
+def _leftovers(root: Path) -> Retention:
+    return Retention("leftovers", root, lambda: leftovers(root), ABANDONED_AFTER)
+
+
+def _other_reports(settings: Settings, age: timedelta) -> Iterator[Retention]:
+    """Dated reports of every folder of reports; the newest of each kind stays."""
+    folders = sorted(settings.reports.iterdir()) if settings.reports.is_dir() else []
+    for folder in folders:
+        if folder.name != "health":
+            yield _dated_reports(folder, age)
+
+
+def _dated_reports(folder: Path, age: timedelta) -> Retention:
+    def found() -> list[Path]:
+        return [
+            path
+            for path in folder.glob("*")
+            if re.search(r"\d{8}", path.name) and path.suffix in {".json", ".html"}
+        ]
+
+    def newest(paths: list[Path]) -> list[Path]:
+        kinds: dict[str, list[Path]] = defaultdict(list)
+        for path in paths:
+            kinds[path.suffix].append(path)
+        return [
+            max(same, key=lambda path: (path.lstat().st_mtime, path.name))
+            for same in kinds.values()
+        ]
+
+    return Retention("reports", folder, found, age, newest)
+
+
+def _task_logs(root: Path, age: timedelta) -> Retention:
+    def found() -> list[Path]:
+        return [path for path in root.rglob("*") if path.is_file() or path.is_symlink()]
+
+    return Retention("task logs", root, found, age)
+
+
+def _remove_empty_folders(root: Path, days: float) -> None:
+    """Remove folders below `root` that hold nothing and have not changed for so many days.
+
+    A folder that has just lost its last file counts as changed: the next run removes it.
+    """
+    before = (datetime.now(UTC) - timedelta(days=days)).timestamp()
+    folders = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()]
+    for folder in sorted(folders, reverse=True):
+        if folder.lstat().st_mtime < before and not any(folder.iterdir()):
+            folder.rmdir()

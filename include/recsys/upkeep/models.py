@@ -2,10 +2,9 @@
 
 import contextlib
 import json
-import time
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,21 @@ from recsys.deployment.history import read_history
 from recsys.errors import InputError
 from recsys.models.model_types import MODEL_TYPES
 from recsys.registry import ARTIFACTS_KEY, Entry, Registry
+from recsys.retention import ABANDONED_AFTER, Removal, Retention, newest_change
 from recsys.settings import REGISTRY_KEY, Settings
-from recsys.storage import ABANDONED_AFTER, open_store
-from recsys.upkeep.config import ModelRetention
-from recsys.upkeep.removal import Removal, newest_change, older_than, size_of
+from recsys.storage import open_store
+from recsys.storage.bundle import MANIFEST
+from recsys.upkeep import ModelRetention
 
-DAY = 86_400.0
+_DEPLOYMENTS = 10
+"""So many of the last deployments name models that somebody may want to go back to."""
 
 
-def remove_old_models(settings: Settings, config: ModelRetention, removal: Removal) -> None:
-    """Remove models that nobody needs, and artefacts that were never registered.
+def remove_old_models(
+    settings: Settings, config: ModelRetention, removal: Removal
+) -> dict[str, Any]:
+    """Remove models that nobody needs, artefacts that were never registered, and the indexes that
+    the service built for them. Returns the summary of `removal`.
 
     Raises
     ------
@@ -35,38 +39,33 @@ def remove_old_models(settings: Settings, config: ModelRetention, removal: Remov
     BoundaryError
         If the models lie outside of the state root.
     """
-    removal.require_real_folder(settings.artifacts)
     registry = Registry(settings)
     if problem := registry.problem():
         raise InputError(f"no model was removed: {problem}")
-    entries = registry.list()
-    in_use = models_in_use(settings, config)
+    in_use = models_in_use(settings)
     best = registry.current_best()
     if best is not None:
         in_use.add(best.model_id)
-    doomed = doomed_models(settings, entries, in_use, config)
-    for entry in doomed:
-        folder = registry.place(entry)
-        removal.require_inside(folder)
-        size = size_of(folder)
-        if not removal.dry_run:
-            registry.delete(entry.model_id)
-        removal.count("models", entry.model_id, size)
-    if open_store(settings).read(REGISTRY_KEY) is not None:
-        known = {entry.model_id for entry in entries} | in_use
-        _remove_unregistered(settings, known, removal)
-        kept = known - {entry.model_id for entry in doomed}
-        removal.remove("search indexes", _unused_indexes(settings, kept))
+    entries = registry.list()
+    removal.execute([_models(settings, registry, entries, in_use, config)])
+    if open_store(settings).read(REGISTRY_KEY) is None:
+        return removal.execute([])
+    known = {entry.model_id for entry in entries} | in_use
+    kept = known - _old(settings, entries, in_use, config) if removal.dry_run else known
+    if not removal.dry_run:
+        kept = {entry.model_id for entry in registry.list()} | in_use
+        _remove_unfinished(settings)
+    return removal.execute([_unregistered(settings, known), _indexes(settings, kept)])
 
 
-def models_in_use(settings: Settings, config: ModelRetention) -> set[str]:
+def models_in_use(settings: Settings) -> set[str]:
     """Ids that the service, its note for the next start, or the last deployments name.
 
     Raises `InputError` if one of the files is damaged.
     """
     found = {
         str(entry[key])
-        for entry in read_history(settings)[-config.keep_deployments :]
+        for entry in read_history(settings)[-_DEPLOYMENTS:]
         for key in ("model_id", "previous_model_id")
         if entry.get(key)
     }
@@ -78,20 +77,43 @@ def models_in_use(settings: Settings, config: ModelRetention) -> set[str]:
     return found
 
 
-def doomed_models(
+def _models(
+    settings: Settings,
+    registry: Registry,
+    entries: list[Entry],
+    in_use: set[str],
+    config: ModelRetention,
+) -> Retention:
+    old = _old(settings, entries, in_use, config)
+    places = {registry.place(entry): entry.model_id for entry in entries}
+
+    def remove(path: Path) -> bool:
+        registry.delete(places[path])
+        return True
+
+    return Retention(
+        "models",
+        settings.artifacts,
+        found=lambda: places,
+        kept_by=lambda paths: [path for path in paths if places[path] not in old],
+        remove=remove,
+    )
+
+
+def _old(
     settings: Settings, entries: list[Entry], in_use: set[str], config: ModelRetention
-) -> list[Entry]:
-    """Those of `entries` (newest first) that may go."""
+) -> set[str]:
+    """Ids of those of `entries` (newest first) that may go."""
     by_type: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_type[entry.model_type].append(entry)
     surplus = [entry for same in by_type.values() for entry in same[config.keep_per_type :]]
-    limit = time.time() - config.keep_days * DAY
-    return [
-        entry
+    limit = (datetime.now(UTC) - timedelta(days=config.keep_days)).timestamp()
+    return {
+        entry.model_id
         for entry in surplus
         if entry.model_id not in in_use and _last_change(settings, entry) < limit
-    ]
+    }
 
 
 def _last_change(settings: Settings, entry: Entry) -> float:
@@ -101,31 +123,40 @@ def _last_change(settings: Settings, entry: Entry) -> float:
     return newest_change(settings.home / entry.path)
 
 
-def _remove_unregistered(settings: Settings, known: set[str], removal: Removal) -> None:
-    folders = _unregistered(settings, known)
-    removal.remove("unregistered artefacts", folders)
-    store = open_store(settings)
-    if not store.shared or removal.dry_run:
-        return
-    for folder in folders:
-        store.remove(folder.relative_to(settings.home).as_posix())
-    before = datetime.now(UTC) - ABANDONED_AFTER
-    for model_type in MODEL_TYPES:
-        store.remove_unfinished(f"{ARTIFACTS_KEY}/{model_type}", before)
-
-
-def _unregistered(settings: Settings, known: set[str]) -> list[Path]:
+def _unregistered(settings: Settings, known: set[str]) -> Retention:
     """Folders of models that no registry entry describes."""
-    folders = [path.parent for path in settings.artifacts.glob("*/*/manifest.json")]
-    limit = time.time() - ABANDONED_AFTER.total_seconds()
-    return older_than((path for path in folders if path.name not in known), limit)
+    store = open_store(settings)
+
+    def remove(folder: Path) -> bool:
+        return store.remove(folder.relative_to(settings.home).as_posix())
+
+    return Retention(
+        "unregistered artefacts",
+        settings.artifacts,
+        found=lambda: [path.parent for path in settings.artifacts.glob(f"*/*/{MANIFEST}")],
+        age=ABANDONED_AFTER,
+        kept_by=lambda paths: [path for path in paths if path.name in known],
+        remove=remove,
+    )
 
 
-def _unused_indexes(settings: Settings, kept: set[str]) -> list[Path]:
+def _indexes(settings: Settings, kept: set[str]) -> Retention:
     """Indexes that the service built for models that are gone."""
-    indexes = (settings.artifacts / "indexes").glob("*.faiss")
-    limit = time.time() - ABANDONED_AFTER.total_seconds()
-    return older_than((path for path in indexes if path.stem not in kept), limit)
+    root = settings.artifacts / "indexes"
+    return Retention(
+        "search indexes",
+        root,
+        found=lambda: root.glob("*.faiss"),
+        age=ABANDONED_AFTER,
+        kept_by=lambda paths: [path for path in paths if path.stem in kept],
+    )
+
+
+def _remove_unfinished(settings: Settings) -> None:
+    for model_type in MODEL_TYPES:
+        open_store(settings).remove_unfinished(
+            f"{ARTIFACTS_KEY}/{model_type}", datetime.now(UTC) - ABANDONED_AFTER
+        )
 
 
 def _noted(path: Path) -> Iterable[str]:

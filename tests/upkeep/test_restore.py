@@ -1,6 +1,7 @@
 """A backup that cannot be trusted changes nothing."""
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -8,9 +9,8 @@ import pytest
 
 from recsys.publishing import write_json, write_text
 from recsys.settings import Settings
-from recsys.upkeep.backup.contents import BackupError
-from recsys.upkeep.backup.reading import restore_backup
-from recsys.upkeep.backup.writing import write_backup
+from recsys.upkeep.backup import BackupError, write_backup
+from recsys.upkeep.restore import restore_backup
 from tests.upkeep.ageing import aged
 
 
@@ -19,7 +19,7 @@ def shop(settings: Settings) -> Settings:
     write_json(settings.deployment_history, {"deployments": []})
     write_text(settings.home / "data" / "raw" / "reviews.csv", "a,b\n")
     (settings.home / "data" / "processed").symlink_to("versions/v1")
-    write_json(settings.versions / "v1" / "manifest.json", {"schema_version": 1})
+    write_json(settings.versions / "v1" / "manifest.json", {"layout": 2, "files": {}})
     return settings
 
 
@@ -220,5 +220,34 @@ def test_no_file_is_written_through_a_link(backup, empty, tmp_path):
         yield member, content
 
     with pytest.raises(BackupError):
+        restore_backup(empty, rewritten(backup, change))
+    assert untouched(empty)
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        # The second one lies in the first one's folder only in name.
+        {"data/raw/up": "../..", "data/raw/up/out": "../../../victim"},
+        {"data/raw/a/b/c": "../../..", "data/raw/out": "a/b/c/../victim"},
+        {"data/raw/up": "..", "data/raw/next": "up/..", "data/raw/out": "next/../victim"},
+    ],
+)
+def test_links_that_lead_outwards_only_together_are_refused(backup, empty, tmp_path, links):
+    (tmp_path / "victim").mkdir()
+
+    def change(member, content):
+        if member.name == "manifest.json":
+            manifest = json.loads(content)
+            manifest["links"] |= links
+            for name, target in links.items():
+                link = tarfile.TarInfo(name)
+                link.type, link.linkname = tarfile.SYMTYPE, target
+                yield link, b""
+            content = json.dumps(manifest).encode()
+            member.size = len(content)
+        yield member, content
+
+    with pytest.raises(BackupError, match="outside of the state root"):
         restore_backup(empty, rewritten(backup, change))
     assert untouched(empty)

@@ -1,4 +1,8 @@
-"""``python -m recsys backup``: a tar file of the state root, made while everything runs."""
+"""``python -m recsys backup``: one file with everything of a state root that cannot be made again.
+
+It is a tar file, made while everything runs; its manifest comes last. `recsys.upkeep.restore` is
+the way back.
+"""
 
 import contextlib
 import hashlib
@@ -7,26 +11,55 @@ import os
 import sqlite3
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from recsys.data.versions import list_versions, open_version
+from recsys.errors import InputError
 from recsys.publishing import atomic_path
 from recsys.settings import Settings
-from recsys.upkeep.backup.contents import (
-    AREAS,
-    FORMAT,
+from recsys.storage.bundle import (
+    DOOMED_PREFIX,
+    LAYOUT,
     MANIFEST,
-    BackupError,
     FileEntry,
-    Manifest,
-    check_link,
-    check_path,
-    paths_of,
+    Listing,
+    is_inside,
+    leads_inside,
 )
 
+AREAS = ("data", "artifacts", "logs", "reports", "config")
+# Scratch of running jobs, and what belongs to open files of this machine.
+_LEFT_OUT = ("data/work",)
+_SUFFIXES_LEFT_OUT = ("-wal", "-shm", "-journal", ".lock", ".tmp")
 _SQLITE = b"SQLite format 3\0"
+
+
+class BackupError(InputError):
+    """A backup cannot be made or used; the text names file or path and what is wrong."""
+
+
+class Manifest(Listing):
+    """What is in a backup; paths are relative to the state root."""
+
+    created_at: str
+
+
+def check_path(path: str) -> None:
+    """Raises `BackupError` if `path` is not below one of the areas."""
+    parts = PurePosixPath(path).parts
+    if not is_inside(path) or len(parts) < 2 or parts[0] not in AREAS:
+        raise BackupError(f"{path!r} in the backup is not a path below {', '.join(AREAS)}")
+
+
+def check_links(links: dict[str, str]) -> None:
+    """Raises `BackupError` if one of the `links` {path: target} leads out of the state root."""
+    for path, target in links.items():
+        check_path(path)
+        if not leads_inside(path, links):
+            raise BackupError(f"{path}: the link leads to {target}, outside of the state root")
 
 
 def write_backup(settings: Settings, target: Path) -> dict[str, Any]:
@@ -85,12 +118,12 @@ def _require_good_target(settings: Settings, target: Path) -> None:
 
 def _waiting(settings: Settings) -> list[Path]:
     """Events that wait for the next refresh."""
-    return [path for path in paths_of(settings, "data") if path.is_relative_to(settings.staging)]
+    return [path for path in _paths_of(settings, "data") if path.is_relative_to(settings.staging)]
 
 
 def _changing(settings: Settings) -> list[Path]:
     """What is written anew from time to time: pointers, databases, logs, reports, raw files."""
-    found = (path for area in AREAS for path in paths_of(settings, area))
+    found = (path for area in AREAS for path in _paths_of(settings, area))
     return [
         path
         for path in found
@@ -100,7 +133,7 @@ def _changing(settings: Settings) -> list[Path]:
 
 def _immutable(settings: Settings) -> list[Path]:
     """What lies in published folders."""
-    found = (path for area in AREAS for path in paths_of(settings, area))
+    found = (path for area in AREAS for path in _paths_of(settings, area))
     return [path for path in found if _is_immutable(settings, path)]
 
 
@@ -119,6 +152,30 @@ def _require_published(settings: Settings, manifest: Manifest) -> None:
             raise BackupError(f"{folder}: was removed while the backup was made; make it again")
 
 
+def _paths_of(settings: Settings, area: str) -> Iterator[Path]:
+    """Files and links of an area, in a stable order; linked folders are not entered.
+
+    Raises `BackupError` for an area that is itself a link.
+    """
+    root = settings.home / area
+    if root.is_symlink():
+        raise BackupError(f"{root}: is a link; a backup holds only what lies in the state root")
+    for parent, folders, files in os.walk(root):
+        here = Path(parent)
+        linked = [name for name in folders if (here / name).is_symlink()]
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in linked
+            and (here / name).relative_to(settings.home).as_posix() not in _LEFT_OUT
+            and not name.startswith(DOOMED_PREFIX)
+            and not name.endswith(_SUFFIXES_LEFT_OUT)
+        )
+        for name in sorted([*files, *linked]):
+            if not name.endswith(_SUFFIXES_LEFT_OUT):
+                yield here / name
+
+
 class _Pins:
     """Keeps every data version that exists now from being pruned."""
 
@@ -126,7 +183,8 @@ class _Pins:
         self._versions = [open_version(settings, name) for name in list_versions(settings)]
 
     def close(self) -> None:
-        self._versions.clear()
+        for version in self._versions:
+            version.close()
 
 
 class _Writer:
@@ -154,7 +212,7 @@ class _Writer:
     def manifest(self) -> Manifest:
         """What was added so far."""
         return Manifest(
-            format=FORMAT,
+            layout=LAYOUT,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             files=self._files,
             links=self._links,
@@ -162,7 +220,7 @@ class _Writer:
 
     def _add_link(self, path: Path, name: str) -> None:
         target = str(path.readlink())
-        check_link(PurePosixPath(name), target)
+        check_links({name: target})
         entry = tarfile.TarInfo(name)
         entry.type, entry.linkname = tarfile.SYMTYPE, target
         self._tar.addfile(entry)
@@ -223,7 +281,7 @@ def _copy_database(path: Path, target: str) -> None:
 
 
 def _add_manifest(tar: tarfile.TarFile, manifest: Manifest) -> None:
-    content = manifest.model_dump_json(indent=1).encode()
+    content = manifest.to_json()
     entry = tarfile.TarInfo(MANIFEST)
     entry.size, entry.mode = len(content), 0o640
     tar.addfile(entry, io.BytesIO(content))

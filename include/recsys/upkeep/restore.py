@@ -14,16 +14,8 @@ from pydantic import ValidationError
 
 from recsys.publishing import sync_folder, sync_tree
 from recsys.settings import Settings
-from recsys.upkeep.backup.contents import (
-    AREAS,
-    FORMAT,
-    MANIFEST,
-    BackupError,
-    FileEntry,
-    Manifest,
-    check_link,
-    check_path,
-)
+from recsys.storage.bundle import LAYOUT, MANIFEST, FileEntry
+from recsys.upkeep.backup import AREAS, BackupError, Manifest, check_links, check_path
 
 CONFIG_ASIDE = "config.restored"
 _CHUNK = 1 << 20
@@ -97,7 +89,6 @@ def _unpack(tar: tarfile.TarFile, folder: Path) -> Manifest:
         if member.name == MANIFEST and member.isfile():
             manifest = _parse(_content(tar, member).read())
         elif member.issym():
-            check_link(check_path(member.name), member.linkname)
             links[member.name] = member.linkname
         elif member.isreg():
             found[member.name] = _unpack_file(tar, member, folder)
@@ -105,6 +96,7 @@ def _unpack(tar: tarfile.TarFile, folder: Path) -> Manifest:
             raise BackupError(f"{member.name}: a backup holds only files and links")
     if manifest is None:
         raise BackupError("the backup has no manifest: it was cut off, or is something else")
+    check_links(links)
     _compare(manifest, found, links)
     for name, target in links.items():
         path = folder / name
@@ -114,7 +106,8 @@ def _unpack(tar: tarfile.TarFile, folder: Path) -> Manifest:
 
 
 def _unpack_file(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> FileEntry:
-    path = folder / check_path(member.name)
+    check_path(member.name)
+    path = folder / member.name
     path.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
     content = _content(tar, member)
@@ -140,10 +133,10 @@ def _parse(text: bytes) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise BackupError(f"the manifest of the backup is damaged: {error}") from error
-    if manifest.format != FORMAT:
+    if manifest.layout > LAYOUT:
         raise BackupError(
-            f"the backup has format {manifest.format}, this code knows {FORMAT}; "
-            "restore it with the code that made it"
+            f"the backup has layout {manifest.layout}, this code knows layouts up to {LAYOUT}; "
+            "restore it with newer code"
         )
     return manifest
 

@@ -1,0 +1,286 @@
+"""Bundles: folders that never change, with a manifest that says what is in them.
+
+A reader holds a shared lock on the manifest, its lease, for as long as its `Bundle` lives, and
+`remove_folder` takes away no folder that somebody reads. Data versions, embedding sets, models
+and scorers are bundles; what travels through a bucket or a backup is described by a `Listing`.
+"""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, Self, TypeVar
+from uuid import uuid4
+
+from pydantic import AliasChoices, Field, TypeAdapter
+
+from recsys.config import ConfigModel
+from recsys.errors import InputError
+from recsys.publishing import sha256_of, write_json
+from recsys.retention import Retention
+from recsys.storage.store import DamagedError, Store
+
+MANIFEST = "manifest.json"
+LAYOUT = 2
+"""Raised whenever a reader of the old layout would misread the new one.
+
+Up to 1 each kind of folder had a manifest of its own, which `Bundle` still reads.
+"""
+DOOMED_PREFIX = ".removed-"
+
+_MANIFESTS = (MANIFEST, "metadata.json")  # the second one is that of embedding sets of layout 1
+_LAYOUT_NAMES = ("layout", "schema_version", "format")
+_SCORER_FILE = "model.npz"
+_ATTEMPTS = 20
+
+
+class FileEntry(ConfigModel):
+    """One file: hexadecimal SHA-256, and where it matters its bytes or rows."""
+
+    sha256: str
+    size: int | None = None
+    rows: int | None = None
+
+
+class Listing(ConfigModel):
+    """What a tree consists of. Paths are relative, with ``/``; links are not followed."""
+
+    layout: int = Field(default=LAYOUT, validation_alias=AliasChoices("layout", "format"))
+    files: dict[str, FileEntry]
+    links: dict[str, str]
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(indent=1, exclude_none=True).encode()
+
+
+_FILES: TypeAdapter[dict[str, FileEntry]] = TypeAdapter(dict[str, FileEntry])
+
+
+class Bundle:
+    """One immutable folder, pinned: nothing removes it while this object is open.
+
+    A context manager; an object that is simply dropped gives up its lease as well. Subclasses say
+    what they call a damaged one (`error`), and the newest layout that they know.
+
+    Attributes
+    ----------
+    path
+        The resolved folder; later changes of a pointer to it do not move it.
+    manifest
+        What its writer noted, and ``files {name: {sha256, rows}}``.
+    """
+
+    error: ClassVar[type[InputError]] = DamagedError
+    layout: ClassVar[int] = LAYOUT
+
+    def __init__(self, folder: Path) -> None:
+        """Pin `folder`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder is gone, or goes away meanwhile.
+        InputError
+            Of the type `error`, if its manifest cannot be read, or is of a newer layout.
+        """
+        note = _manifest_of(folder)
+        self._lease = _leased(note)
+        self.path = folder.resolve()
+        try:
+            self.manifest = _parse_manifest(self._lease.read())
+            self.files = _FILES.validate_python(self.manifest["files"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.close()
+            raise self.error(f"{note}: cannot be read: {error!r}") from error
+        layout = self.manifest["layout"]
+        if layout > self.layout:
+            self.close()
+            raise self.error(
+                f"{folder}: written in layout {layout}, but this code knows layouts up to "
+                f"{self.layout}; update the code"
+            )
+
+    def verify(self) -> None:
+        """Compare every file with the manifest. Raises `error` naming the first bad one."""
+        for name, entry in self.files.items():
+            file = self.path / name
+            if not is_inside(name):
+                raise self.error(f"{self.path}: its manifest lists {name!r}, outside of the folder")
+            if not file.is_file():
+                raise self.error(f"{file}: the manifest lists this file, but it does not exist")
+            if sha256_of(file) != entry.sha256:
+                raise self.error(f"{file}: its content is not what the manifest describes")
+
+    def close(self) -> None:
+        """Give up the lease. Arrays that are mapped already stay readable."""
+        self._lease.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path.name!r})"
+
+
+BundleT = TypeVar("BundleT", bound=Bundle)
+
+
+def write_manifest(
+    folder: Path,
+    facts: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    layout: int = LAYOUT,
+) -> dict[str, Any]:
+    """Finish a bundle: `facts`, the layout, and the hash of every file.
+
+    `files` are entries (SHA-256, rows) of a writer that hashed its files already; else they are
+    hashed here. Returns the manifest.
+    """
+    if files is None:
+        found = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): {"sha256": sha256_of(path)} for path in found}
+    manifest = {**facts, "layout": layout, "files": dict(files)}
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def open_current(
+    store: Store, pointer: str, prefix: str, kind: Callable[[Path], BundleT]
+) -> BundleT | None:
+    """The bundle below `prefix` that `pointer` leads to, None while it leads nowhere.
+
+    Between reading the pointer and pinning the folder both may change: then they are looked up
+    again. `kind` opens a folder.
+
+    Raises `DamagedError` if the pointer leads to nothing, and what `kind` raises.
+    """
+    for _ in range(_ATTEMPTS):
+        name = store.leads_to(pointer)
+        if name is None:
+            return None
+        key = f"{prefix}/{name}"
+        try:
+            found = kind(store.fetch(key))
+        except FileNotFoundError as error:
+            if store.leads_to(pointer) == name:
+                raise DamagedError(
+                    f"{pointer}: leads to {key}, which is not there: {error.filename or error}"
+                ) from error
+        else:
+            store.follow(pointer, key)
+            return found
+    raise DamagedError(f"{pointer}: leads elsewhere faster than it can be followed")
+
+
+def remove_folder(folder: Path) -> bool:
+    """Remove a folder unless a process reads it (holds its lease); whether it is gone.
+
+    Its name goes first, so that a reader finds all of it or nothing.
+    """
+    doomed = folder.with_name(f"{DOOMED_PREFIX}{folder.name}-{uuid4().hex[:8]}")
+    with contextlib.ExitStack() as held, contextlib.suppress(FileNotFoundError):
+        if _manifest_of(folder).is_file():
+            manifest = held.enter_context(_manifest_of(folder).open("rb"))
+            try:
+                fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+    return True
+
+
+def remove_remains(root: Path) -> list[str]:
+    """Remove what `remove_folder` was killed at below `root`; the names of what it was."""
+    remains = sorted(root.glob(f"{DOOMED_PREFIX}*"))
+    for folder in remains:
+        shutil.rmtree(folder, ignore_errors=True)
+    return [folder.name for folder in remains]
+
+
+def bundle_retention(
+    what: str,
+    store: Store,
+    root: Path,
+    prefix: str,
+    kept_by: Callable[[list[str]], Collection[str]],
+) -> Retention:
+    """What a pile of bundles keeps: of the names of all, oldest first, those that stay.
+
+    `root` is the folder of the state root that belongs to `prefix`. An open one is not removed.
+    """
+    return Retention(
+        what,
+        root,
+        found=lambda: [root / name for name in store.names(prefix)],
+        kept_by=lambda paths: [root / name for name in kept_by([path.name for path in paths])],
+        remove=lambda path: store.remove(f"{prefix}/{path.name}"),
+    )
+
+
+def is_inside(path: str) -> bool:
+    """Whether `path` is a plain relative path that does not lead out of its folder."""
+    parts = PurePosixPath(path)
+    plain = str(parts) == path and not parts.is_absolute() and path != "."
+    return plain and not {"..", ""} & set(parts.parts) and "\\" not in path and "\0" not in path
+
+
+def leads_inside(path: str, links: Mapping[str, str]) -> bool:
+    """Whether the link at `path`, one of the `links` {path: target} of a tree, stays in the tree.
+
+    A target goes up first and then down, and no link lies in a linked folder. So ``..`` never comes
+    after a link, and links that stay inside by themselves do so together, however they are chained.
+    """
+    folder, target = PurePosixPath(path).parent, PurePosixPath(links[path])
+    ups = 0
+    while target.parts[ups : ups + 1] == ("..",):
+        ups += 1
+    return (
+        is_inside(path)
+        and not target.is_absolute()
+        and ".." not in target.parts[ups:]
+        and ups <= len(folder.parts)
+        and not any(str(parent) in links for parent in PurePosixPath(path).parents)
+    )
+
+
+def _manifest_of(folder: Path) -> Path:
+    for name in _MANIFESTS:
+        if (folder / name).is_file():
+            return folder / name
+    return folder / MANIFEST
+
+
+def _leased(manifest: Path) -> io.BufferedReader:
+    lease = manifest.open("rb")
+    try:
+        fcntl.flock(lease, fcntl.LOCK_SH)
+        if os.fstat(lease.fileno()).st_ino != manifest.stat().st_ino:
+            raise FileNotFoundError(manifest)
+    except BaseException:
+        lease.close()
+        raise
+    return lease
+
+
+def _parse_manifest(text: bytes) -> dict[str, Any]:
+    """The manifest of any layout with the names of the newest one."""
+    content: dict[str, Any] = json.loads(text)
+    layouts = [content.pop(name) for name in _LAYOUT_NAMES if name in content]
+    content["layout"] = int(layouts[0]) if layouts else 1
+    hashes = content["files"] if "files" in content else content.pop("sha256")
+    if isinstance(hashes, str):  # a scorer
+        hashes = {_SCORER_FILE: hashes}
+    content["files"] = {
+        name: {"sha256": entry} if isinstance(entry, str) else entry
+        for name, entry in hashes.items()
+    }
+    return content

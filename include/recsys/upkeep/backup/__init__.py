@@ -1,1 +1,0 @@
-"""One file with everything of a state root that cannot be made again, and the way back."""
