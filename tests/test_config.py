@@ -40,6 +40,7 @@ MODELS = (
     StorageConfig,
     TrainingConfig,
 )
+SHIPPED_BEFORE = Path(__file__).parent / "old_state/config"
 # What only a shop can know, or is long: the file shows it, and there is no default.
 WITHOUT_DEFAULT = {
     AlertsConfig: {
@@ -240,6 +241,16 @@ def test_a_key_of_an_earlier_release_is_ignored_with_a_warning(
     for key in RETIRED[file].split():
         with pytest.raises(ValidationError):
             model.model_validate(nested(key.split("."), 3))
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in SHIPPED_BEFORE.iterdir()))
+def test_a_copy_of_the_file_that_an_earlier_release_shipped_is_still_read(
+    settings: Settings, file: str
+) -> None:
+    """Whoever overrides a file begins with a copy of it."""
+    (model,) = (model for model in MODELS if file == model.FILE)
+    write(settings, (SHIPPED_BEFORE / file).read_text(encoding="utf-8"), file)
+    load_any(settings, model)
 
 
 def nested(parts: list[str], value: Any) -> Any:

@@ -74,6 +74,7 @@ RETIRED: Final[Mapping[str, str]] = {
     " request_log.max_pending_rows inline_milliseconds index_min_items warmup_requests"
     " warmup_seconds reload_timeout_seconds",
     "spark.yaml": "piece_mb rows_per_range",
+    "training.yaml": "sample_users",
 }
 
 
