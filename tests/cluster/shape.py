@@ -70,6 +70,8 @@ class Shape:
             "AIRFLOW_HOME": str(home / ".airflow"),
             "HF_HUB_OFFLINE": "1",
             "AIRFLOW__API__PORT": str(self.ports["api-server"]),
+            # A lost worker's task is given up after half the time of production, to wait less.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
             # Containers have network stacks of their own; here each needs a port of its own.
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(find_free_port()),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(find_free_port()),

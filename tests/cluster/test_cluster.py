@@ -24,7 +24,7 @@ from tests.live_stack import wait_for
 
 pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
 
-# A lost worker's heartbeat times out after 60 s; ten seconds later its task is tried again.
+# A lost worker's heartbeat times out after 30 s; ten seconds later its task is tried again.
 END_SECONDS = 180
 SMALL_RUNS = {
     "model_deployment": {"dry_run": True},
