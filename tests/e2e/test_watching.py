@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -106,8 +107,12 @@ def week(live: LiveStack) -> dict[str, Any]:
     client = live.client
     script: dict[str, Any] = {"failed": [], "marked": [], "killed": []}
 
-    days = ["--from-date", "2024-01-01", "--to-date", "2024-01-08"]
-    script["backfill"] = live.recsys("backfill", "data_refresh", *days)
+    with ThreadPoolExecutor(1) as aside:
+        days = ("2024-01-01", "2024-01-08")
+        first = aside.submit(_backfill, live, *days)
+        wait_for(lambda: client.open_backfills("data_refresh"), 60, "the backfill")
+        script["second_backfill"], _ = _backfill(live, "2024-02-01", "2024-02-02")
+        script["backfill"], script["open_afterwards"] = first.result()
 
     # Twice at once: the second of each pair has to wait for the first.
     script["pairs"] = {
@@ -161,6 +166,18 @@ def test_at_least_sixty_runs_of_all_kinds_took_place(live, week):
     assert kinds["backfill"] == 8
     assert week["backfill"].returncode == 0, week["backfill"].stderr
     assert json.loads(week["backfill"].stdout)["runs"] == {"success": kinds["backfill"]}
+
+
+def test_a_backfill_runs_one_day_after_the_other_and_a_second_one_is_refused(live, week):
+    runs = [run for run in _all_runs(live.client) if run["run_type"] == "backfill"]
+    runs.sort(key=lambda run: run["data_interval_start"])
+    moments = [
+        datetime.fromisoformat(run[end]) for run in runs for end in ("start_date", "end_date")
+    ]
+    assert moments == sorted(moments)
+    assert week["open_afterwards"] == []
+    assert week["second_backfill"].returncode == 2
+    assert "a backfill of data_refresh is open already" in week["second_backfill"].stderr
 
 
 def test_a_second_run_of_a_job_waits_for_the_first(live, week):
@@ -310,6 +327,12 @@ def test_stop_leaves_no_process_and_no_port(live, week):
     assert status.returncode == 1
     states = {part["state"] for part in json.loads(status.stdout)["components"]}
     assert states == {"STOPPED"}
+
+
+def _backfill(live: LiveStack, first: str, last: str) -> tuple[Any, list[dict[str, Any]]]:
+    """The ended command, and the backfills that were open when it ended."""
+    done = live.recsys("backfill", "data_refresh", "--from-date", first, "--to-date", last)
+    return done, live.client.open_backfills("data_refresh")
 
 
 def _second_waits(client: AirflowClient, pairs: dict[str, list[str]]) -> bool:

@@ -1,18 +1,19 @@
-"""Commands that hand over to Airflow's own command line."""
+"""Commands that hand over to Airflow: its own command line, and backfills."""
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from datetime import datetime, timedelta
+from typing import Annotated, Any
 
+import requests
 import typer
 from rich.console import Console
 
 from recsys.cli.jobs import JobFailedError
+from recsys.errors import InputError
 from recsys.orchestration.client import ENDED, AirflowClient, AirflowError
 from recsys.orchestration.environment import connect, stack_environment
 from recsys.schedule import load_zone
@@ -20,7 +21,6 @@ from recsys.settings import load_settings
 
 ATTEMPTS = 5
 PAUSE_SECONDS = 3.0
-LOCKED = "database is locked"
 
 console = Console(stderr=True, highlight=False)
 
@@ -36,58 +36,68 @@ def backfill(
     from_date: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First day.")],
     to_date: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Last day.")],
 ) -> None:
-    """Run a job for every interval that begins on the days given, and follow the runs.
+    """Run a job for every interval that begins on the days given, one after the other.
 
-    Days are those of the schedule's time zone, the last one included.
-    Prints the runs by state as JSON; exits with 1 if one failed.
+    Days are those of the schedule's time zone, the last one included; days that have a run already
+    are left out. Prints the runs by state as JSON when Airflow has closed the backfill; exits with
+    1 if one failed, with 2 while another backfill of the job is open.
     """
     settings = load_settings()
     client = connect(settings)
-    asked = datetime.now(UTC)
     zone = load_zone(settings)
     first = from_date.replace(tzinfo=zone)
     last = to_date.replace(tzinfo=zone) + timedelta(days=1, seconds=-1)
-    _create(job, first, last, stack_environment(settings))
-    states = _follow(client, job, asked)
+    states = _follow(client, _create(client, job, first, last))
     typer.echo(json.dumps({"job": job, "runs": dict(states)}, indent=2))
     if states["failed"]:
         raise JobFailedError(f"{states['failed']} runs failed; see {client.url}/dags/{job}")
 
 
-def _create(job: str, start: datetime, end: datetime, env: dict[str, str]) -> None:
-    """Create the backfill.
+def _create(client: AirflowClient, job: str, first: datetime, last: datetime) -> dict[str, Any]:
+    """Create the backfill, unless one is open.
 
-    Airflow's command gives up at once when another process writes to its SQLite database in the
-    same moment, and takes back what it had created: asking again is safe.
+    Airflow gives up at once when another process writes to its SQLite database in the same moment,
+    and takes back what it had created: asking again is safe.
     """
-    command = ["backfill", "create", "--dag-id", job]
-    command += ["--from-date", start.isoformat(), "--to-date", end.isoformat()]
     for attempt in range(1, ATTEMPTS + 1):
-        result = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "airflow", *command],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
+        _refuse_second(client, job)
+        try:
+            return client.create_backfill(job, first, last)
+        except AirflowError as error:
+            if error.status == requests.codes.conflict:
+                continue
+            if error.status != requests.codes.service_unavailable or attempt == ATTEMPTS:
+                raise
+            console.print(f"Airflow's database is busy, trying again ({attempt} of {ATTEMPTS})")
+            time.sleep(PAUSE_SECONDS)
+    raise AirflowError(f"Airflow refuses a backfill of {job}: another one is open")
+
+
+def _refuse_second(client: AirflowClient, job: str) -> None:
+    """Raise `InputError` while a backfill of the job is open."""
+    for one in client.open_backfills(job):
+        ended = sum(run["state"] in ENDED for run in client.backfill_runs(one))
+        raise InputError(
+            f"a backfill of {job} is open already ({one['from_date'][:10]} to "
+            f"{one['to_date'][:10]}, {ended} runs have ended); wait until Airflow has closed it, "
+            f"or cancel it at {client.url}/dags/{job}/backfills"
         )
-        if result.returncode == 0:
-            return
-        if LOCKED not in result.stderr or attempt == ATTEMPTS:
-            last = (result.stderr.strip().splitlines() or ["no error text"])[-1]
-            raise AirflowError(f"airflow backfill create failed: {last}")
-        console.print(f"Airflow's database is busy, trying again ({attempt} of {ATTEMPTS})")
-        time.sleep(PAUSE_SECONDS)
 
 
-def _follow(client: AirflowClient, job: str, asked: datetime) -> Counter[str]:
+def _follow(client: AirflowClient, one: dict[str, Any]) -> Counter[str]:
+    """Wait until Airflow has closed the backfill: until then it takes no other of the job.
+
+    It does so within half a minute after the last run has ended.
+    """
+    job = one["dag_id"]
     with console.status(f"{job}: waiting for the first run") as status:
         while True:
-            runs = client.backfill_runs(job, asked)
-            states = Counter(run["state"] for run in runs)
+            closed = client.is_closed(one)
+            states = Counter(run["state"] for run in client.backfill_runs(one))
             ended = sum(states[state] for state in ENDED)
-            status.update(f"{job}: {ended} of {len(runs)} runs have ended")
-            if runs and ended == len(runs):
+            if closed:
                 return states
+            status.update(f"{job}: {ended} of {states.total()} runs have ended")
             time.sleep(1)
 
 

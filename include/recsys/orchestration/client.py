@@ -95,18 +95,39 @@ class AirflowClient:
             if run["queued_at"] and datetime.fromisoformat(run["queued_at"]) >= moment
         ]
 
-    def backfill_runs(self, dag_id: str, since: datetime) -> list[dict[str, Any]]:
-        """The runs of the backfills of a DAG that were created since the moment `since`."""
+    def create_backfill(self, dag_id: str, first: datetime, last: datetime) -> dict[str, Any]:
+        """Ask for a run of every interval between two moments, each after the one before.
+
+        A backfill counts its active runs by itself, whatever the DAG says, and by default runs ten
+        at once.
+        """
+        body = {
+            "dag_id": dag_id,
+            "from_date": first.isoformat(),
+            "to_date": last.isoformat(),
+            "max_active_runs": 1,
+        }
+        return self._call("POST", "/backfills", json=body)
+
+    def open_backfills(self, dag_id: str) -> list[dict[str, Any]]:
+        """The backfills of a DAG that Airflow has not closed; it allows one."""
         backfills = self._pages("/backfills", "backfills", {"dag_id": dag_id})
-        recent = [one for one in backfills if datetime.fromisoformat(one["created_at"]) >= since]
-        if not recent:
-            return []
-        first = min(datetime.fromisoformat(one["from_date"]) for one in recent)
+        return [one for one in backfills if one["completed_at"] is None]
+
+    def is_closed(self, backfill: Mapping[str, Any]) -> bool:
+        """Whether Airflow has closed the backfill."""
+        return self._call("GET", f"/backfills/{backfill['id']}")["completed_at"] is not None
+
+    def backfill_runs(self, backfill: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The runs of a backfill; days that had a run before have none."""
+        created = datetime.fromisoformat(backfill["created_at"])
+        first, last = (datetime.fromisoformat(backfill[f"{end}_date"]) for end in ("from", "to"))
         return [
             run
-            for run in self.runs_since(dag_id, first)
+            for run in self.runs_since(backfill["dag_id"], first)
             if run["run_type"] == "backfill"
-            and datetime.fromisoformat(run["queued_at"] or since.isoformat()) >= since
+            and first <= datetime.fromisoformat(run["logical_date"]) <= last
+            and datetime.fromisoformat(run["queued_at"] or backfill["created_at"]) >= created
         ]
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
