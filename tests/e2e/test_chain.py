@@ -165,7 +165,10 @@ def test_a_backfill_makes_the_versions_of_past_days_and_leaves_the_published_one
     assert json.loads(done.stdout)["runs"] == {"success": 3}
 
     assert current_version(live.settings).version_id == published.version_id
-    runs = live.tracker.get_recent_runs("data_refresh", limit=3)
+    runs = live.tracker.get_recent_runs("data_refresh", limit=3)[::-1]
+    ingested = [run["metadata"]["summary"]["ingest"] for run in runs]
+    # Each day finds the version of the day before.
+    assert [one["strategy"] for one in ingested] == ["full", "incremental", "incremental"]
     assert not any(run["metadata"]["summary"]["publish"]["published"] for run in runs)
     versions = [
         open_version(live.settings, version_id)
