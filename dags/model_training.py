@@ -32,7 +32,10 @@ with job_dag(
             type=["null", "array"],
             items={"type": "string"},
             description="Families to train, one a line; empty: those of config/training.yaml",
-        )
+        ),
+        "reason": Param(
+            None, type=["null", "string"], description="Why, for the record; drift gives its own"
+        ),
     },
 ):
 
@@ -46,11 +49,13 @@ with job_dag(
 
     @task(map_index_template="{{ model_type }}")
     @no_retry_on_bad_input
-    def train(model_type: str, version_id: str, dag_run: Any = None) -> dict[str, Any]:
+    def train(
+        model_type: str, version_id: str, params: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         from recsys.settings import load_settings
         from recsys.training.job import train_model
 
-        reason = (dag_run.conf or {}).get("reason") if dag_run else None
+        reason = (params or {}).get("reason")
         return train_model(load_settings(), model_type, version_id, reason=reason)
 
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)

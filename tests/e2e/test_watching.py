@@ -302,6 +302,34 @@ def test_a_locked_tracker_hurts_no_run(live, week):
     assert live.tracker.get_run(f"model_training__{broken}")["status"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        ({"conf": {"dryrun": True}}, "conf: 'dryrun' is no parameter of maintenance"),
+        ({"logical_date": "2999-01-01T00:00:00Z"}, "in the future, at 29"),
+    ],
+    ids=["unknown key", "future"],
+)
+def test_a_run_that_no_job_can_do_fails_at_once_and_blocks_nothing(live, week, request_, sentence):
+    asked = {"logical_date": None, **request_}
+    run = live.airflow("POST", "/dags/maintenance/dagRuns", asked)["dag_run_id"]
+    assert wait_for_end(live.client, "maintenance", run, 60) == "failed"
+    record = wait_for(lambda: live.tracker.get_run(f"maintenance__{run}"), 10, "the mirror")
+    wait_for(lambda: live.tracker.get_run(record["run_id"])["error_message"], 10, "the reason")
+    assert sentence in live.tracker.get_run(record["run_id"])["error_message"]
+    following = live.client.trigger("maintenance")
+    assert wait_for_end(live.client, "maintenance", following) == "success"
+
+
+def test_a_run_id_of_any_length_that_airflow_takes_does_its_work(live, week):
+    run_id = "a.b:c+d~e-" * 25
+    body = {"dag_run_id": run_id, "logical_date": None, "conf": {"rows": 3}}
+    live.airflow("POST", "/dags/maintenance/dagRuns", body)
+    assert wait_for_end(live.client, "maintenance", run_id) == "success"
+    assert live.client.returned_values("maintenance", run_id)["work"] == {"rows": 3}
+    wait_for(lambda: live.tracker.get_run(f"maintenance__{run_id}"), 10, "the mirror")
+
+
 def test_a_deleted_run_is_cancelled(live, week):
     client = live.client
     run_id = client.trigger("data_refresh", {"sleep": 1})

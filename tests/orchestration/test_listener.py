@@ -31,7 +31,7 @@ def run(state, dag_id="data_refresh", **changes):
     fields = dict(dag_id=dag_id, run_id="manual__1", run_type="manual", state=state,
         start_date=now, end_date=None if state == "running" else now, queued_at=now, run_after=now,
         triggering_user_name="lan", triggered_by="ui", data_interval_start=None,
-        data_interval_end=None, conf={"force_full": True})
+        data_interval_end=None, logical_date=None, conf={"force_full": True})
     return SimpleNamespace(**{**fields, **changes})
 
 def fail(task, error):
@@ -186,3 +186,30 @@ def test_the_tracker_can_be_elsewhere_through_a_connection(settings, tmp_path):
     )
     assert PipelineTracker(elsewhere).is_pipeline_running("data_refresh")
     assert not settings.pipeline_db.exists()
+
+
+def test_a_run_of_a_day_that_is_to_come_is_failed_at_once_and_told(settings):
+    result = in_airflow(
+        settings.home,
+        """
+from datetime import timedelta
+from airflow.models.dagrun import DagRun
+from airflow.utils.session import create_session
+day = datetime.now(UTC) + timedelta(days=1)
+with create_session() as session:
+    session.add(DagRun(dag_id="data_refresh", run_id="manual__1", run_type="manual",
+        logical_date=day, run_after=day, state="running"))
+listener.on_dag_run_running(run("running", logical_date=day), "started")
+drain()
+with create_session() as session:
+    [row] = session.query(DagRun).all()
+    print("\\n" + json.dumps({"state": row.state, "ended": row.end_date is not None}))
+""",
+    )
+    assert json.loads(result.stdout.splitlines()[-1]) == {"state": "failed", "ended": True}
+    run = mirrored(settings)
+    assert run["status"] == "failed"
+    assert "its logical date is in the future" in run["error_message"]
+    assert "data_refresh_failed triggered" in (settings.logs / "service" / "alerts.log").read_text(
+        encoding="utf-8"
+    )

@@ -87,7 +87,7 @@ def deadline_missed(context: Mapping[str, Any]) -> None:
 
 def _run_url(job: str, run_id: str) -> str:
     base = os.environ.get("AIRFLOW__API__BASE_URL", "http://127.0.0.1:8080").rstrip("/")
-    return f"{base}/dags/{quote(job)}/runs/{quote(run_id)}"
+    return f"{base}/dags/{quote(job)}/runs/{quote(run_id, safe='')}"
 
 
 def _text(value: Any) -> str:

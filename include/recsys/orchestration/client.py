@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import requests
 
@@ -77,7 +78,7 @@ class AirflowClient:
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """One run, as Airflow describes it."""
-        return self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
+        return self._call("GET", f"/dags/{dag_id}/dagRuns/{_segment(run_id)}")
 
     def runs_since(self, dag_id: str, since: datetime) -> Iterator[dict[str, Any]]:
         """The runs that were asked for since the moment `since`, oldest first."""
@@ -132,17 +133,18 @@ class AirflowClient:
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a run, as Airflow describes them."""
-        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        path = f"/dags/{dag_id}/dagRuns/{_segment(run_id)}/taskInstances"
         return list(self._pages(path, "task_instances"))
 
     def returned_values(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """What the tasks of a run returned, by task id; a list for a mapped task."""
-        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/~/xcomEntries"
-        entries = self._pages(path, "xcom_entries", {"xcom_key": "return_value"})
+        tasks = f"/dags/{dag_id}/dagRuns/{_segment(run_id)}/taskInstances"
+        returned = {"xcom_key": "return_value"}
+        entries = self._pages(f"{tasks}/~/xcomEntries", "xcom_entries", returned)
         values: dict[str, Any] = {}
         for entry in sorted(entries, key=lambda e: (e["task_id"], e["map_index"])):
             task, index = entry["task_id"], entry["map_index"]
-            where = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/return_value"
+            where = f"{tasks}/{task}/xcomEntries/return_value"
             value = self._call("GET", where, params={"map_index": index})["value"]
             if index < 0:
                 values[task] = value
@@ -191,7 +193,7 @@ class AirflowClient:
 
     def run_url(self, dag_id: str, run_id: str) -> str:
         """The page of a run in the web UI."""
-        return f"{self.url}/dags/{dag_id}/runs/{run_id}"
+        return f"{self.url}/dags/{dag_id}/runs/{_segment(run_id)}"
 
     def _pages(
         self, path: str, key: str, parameters: Mapping[str, Any] | None = None
@@ -239,6 +241,11 @@ class AirflowClient:
                 f"Airflow refuses user {self._credentials['username']!r}: {_reason(response)}"
             )
         self._session.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
+
+
+def _segment(run_id: str) -> str:
+    """A run id as one segment of a path, whatever characters it has."""
+    return quote(run_id, safe="")
 
 
 def _task_name(task: Mapping[str, Any]) -> str:

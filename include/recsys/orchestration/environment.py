@@ -21,6 +21,12 @@ PRIVATE = 0o600
 # SQLite takes one writer at a time; its default of 5 s is short when all jobs start at once.
 SQLITE_TIMEOUT_SECONDS = 20
 
+LOG_FILENAMES = (
+    "dag_id={{ ti.dag_id }}/run_id={{ ti.run_id[:200] }}/task_id={{ ti.task_id }}/"
+    "{% if ti.map_index >= 0 %}map_index={{ ti.map_index }}/{% endif %}"
+    "attempt={{ try_number|default(ti.try_number) }}.log"
+)
+
 
 def _token() -> str:
     return secrets.token_urlsafe(64)
@@ -123,6 +129,8 @@ def stack_environment(settings: Settings) -> dict[str, str]:
             f"sqlite:///{home / 'airflow.db'}?timeout={SQLITE_TIMEOUT_SECONDS}"
         ),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        # Airflow takes run ids of 250 characters, file systems take names of 255 bytes.
+        "AIRFLOW__LOGGING__LOG_FILENAME_TEMPLATE": LOG_FILENAMES,
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(
             _port(env, "AIRFLOW_WORKER_LOG_PORT", 8793)
         ),

@@ -1,11 +1,11 @@
 """What all jobs have in common as DAGs: schedule, pool, limits, callbacks, tags."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import ParamSpec, TypeVar, cast
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Param, get_current_context
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowFailException
@@ -14,6 +14,7 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 
 from recsys.errors import InputError
 from recsys.orchestration import callbacks
+from recsys.orchestration.mirror import future_of
 from recsys.schedule import load_schedule
 from recsys.settings import load_settings
 
@@ -76,13 +77,35 @@ def failure_of(dag_run: DagRunProtocol) -> str:
 
 
 def no_retry_on_bad_input(step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Fail a task at once on `InputError`: a second try would read the same input."""
+    """Fail a task at once on `InputError`: a second try would read the same input.
+
+    The request for the run is input as well, see `refuse_bad_request`.
+    """
 
     @functools.wraps(step)
     def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
+            context = get_current_context()
+            refuse_bad_request(context["dag_run"], context["dag"].params)
             return step(*args, **kwargs)
         except InputError as error:
             raise AirflowFailException(str(error)) from error
 
     return guarded
+
+
+def refuse_bad_request(dag_run: DagRunProtocol, params: Iterable[str]) -> None:
+    """Raise `InputError` for a run that was asked for with what no job can do.
+
+    Airflow takes every key of `conf`: with a slip such as ``dryrun`` for ``dry_run``, a run would
+    do what nobody wanted. An interval that is not over has no data yet.
+    """
+    known = sorted(params)
+    for key in dag_run.conf or {}:
+        if key not in known:
+            raise InputError(
+                f"conf: {key!r} is no parameter of {dag_run.dag_id}; "
+                f"it has {', '.join(known) or 'none'}"
+            )
+    if problem := future_of(dag_run):
+        raise InputError(problem)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.listeners import hookimpl
@@ -88,6 +89,37 @@ def _mirror_start(run: AirflowRun) -> None:
     mirror.log_start(run.job)
     # With several schedulers, another one may have ended the run and be faster in writing it.
     _tracker().record_start(mirror.to_record(run, {}))
+    if run.problem:
+        _refuse(run, run.problem)
+
+
+def _refuse(run: AirflowRun, problem: str) -> None:
+    """Fail a run that is not due yet.
+
+    Airflow starts it, never starts a task of it, and with one run at a time no other run of the
+    job begins until that day.
+    """
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    from recsys.alerting.runs import RunEvent, tell_of_run
+
+    now = datetime.now(UTC)
+    statement = (
+        update(DagRun)
+        .where(
+            DagRun.dag_id == run.job,
+            DagRun.run_id == run.run_id,
+            DagRun.state.in_(("queued", "running")),
+        )
+        .values(state="failed", end_date=now)
+    )
+    # One statement: it waits for the transaction in which the scheduler started the run.
+    with create_session(scoped=False) as session:
+        session.execute(statement)
+    _mirror_end(replace(run, state="failed", finished_at=now, reason=problem))
+    tell_of_run(RunEvent("run_failed", run.job, run.run_id, run.run_type, error=problem))
 
 
 def _mirror_end(run: AirflowRun) -> None:
@@ -115,6 +147,7 @@ def _copy(dag_run: Any, msg: str) -> AirflowRun:
         conf=dag_run.conf,
         reason=msg,
         marked_by_hand=mirror.MARKED_BY_HAND in msg,
+        problem=mirror.future_of(dag_run),
     )
 
 

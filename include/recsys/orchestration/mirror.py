@@ -47,6 +47,8 @@ class AirflowRun:
         Why the run failed, in Airflow's words: task_failure, timed_out, ...
     marked_by_hand
         Whether a person set the state in the UI or through the API.
+    problem
+        Why it cannot be made yet, see `future_of`.
     """
 
     job: str
@@ -63,11 +65,24 @@ class AirflowRun:
     failed_tasks: tuple[str, ...] = ()
     reason: str | None = None
     marked_by_hand: bool = False
+    problem: str | None = None
 
 
 def tracker_id(job: str, run_id: str) -> str:
     """The tracker's id of an Airflow run: the same whoever writes it, and however often."""
     return f"{job}__{run_id}"
+
+
+def future_of(dag_run: Any) -> str | None:
+    """The sentence why a run cannot be made yet: its interval or its logical date is to come."""
+    now = datetime.now(UTC)
+    for what, moment in (
+        ("data interval ends", dag_run.data_interval_end),
+        ("logical date is", dag_run.logical_date),
+    ):
+        if moment is not None and moment > now:
+            return f"{dag_run.run_id}: its {what} in the future, at {moment.isoformat()}"
+    return None
 
 
 def is_job(dag_id: str) -> bool:

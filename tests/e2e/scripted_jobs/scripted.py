@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from airflow.sdk import task
+from airflow.sdk import Param, task
 
 from recsys.errors import InputError
 from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
@@ -12,7 +12,8 @@ from recsys.settings import load_settings
 
 
 def fill(job: str) -> Any:
-    with job_dag(job, f"Stands in for {job}.") as dag:
+    params = {"sleep": Param(0), "rows": Param(1), "bad_input": Param(None)}
+    with job_dag(job, f"Stands in for {job}.", params) as dag:
 
         @task
         @no_retry_on_bad_input
