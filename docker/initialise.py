@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from recsys.orchestration.environment import write_pools
 from recsys.publishing import atomic_path
 from recsys.settings import load_settings
 
@@ -22,8 +23,9 @@ def main() -> None:
     with atomic_path(passwords) as temporary:
         temporary.touch(mode=PRIVATE)
         temporary.write_text(json.dumps(login), encoding="utf-8")
-    pools = str(settings.config_file("pools.json"))
-    for command in (("db", "migrate"), ("pools", "import", pools)):
+    pools = passwords.with_name("pools.json")
+    write_pools(settings, pools)
+    for command in (("db", "migrate"), ("pools", "import", str(pools))):
         subprocess.run([sys.executable, "-m", "airflow", *command], check=True)  # noqa: S603
 
 

@@ -5,13 +5,16 @@ import re
 from typing import Any, get_args, get_origin
 
 import pytest
+import yaml
 from pydantic_core import to_jsonable_python
 
 from recsys.config import RETIRED, ConfigModel
+from recsys.settings import REPOSITORY
 from tests.documented import pages, spans
 from tests.test_config import MODELS
 
 PAGE = "docs/configuration.md"
+MOST_KEYS = 120
 
 
 def leaves(model: type[ConfigModel], prefix: str = "") -> dict[str, str]:
@@ -59,3 +62,23 @@ def test_no_page_names_a_key_that_is_gone() -> None:
     gone = {key for keys in RETIRED.values() for key in keys.split() if "." in key} - known
     named = {(page, span) for page, text in pages().items() for span in spans(text)}
     assert {(page, span) for page, span in named if span in gone} == set()
+
+
+def keys_of(content: Any, prefix: str = "") -> set[str]:
+    """The keys that hold a value; a mapping with free names is one of them when it is empty."""
+    if not (isinstance(content, dict) and content):
+        return {prefix.rstrip(".")}
+    return set().union(*(keys_of(value, f"{prefix}{key}.") for key, value in content.items()))
+
+
+def test_there_are_no_more_keys_than_a_person_can_know() -> None:
+    """And none that a shipped file does not show, but those of entries that one makes oneself."""
+    shown_keys = 0
+    for model in MODELS:
+        path = REPOSITORY / "config" / model.FILE
+        if path.suffix == ".yaml":
+            found = keys_of(yaml.safe_load(path.read_text(encoding="utf-8")))
+            shown_keys += len(found)
+            own = {key for key in leaves(model) if "<" not in key and "[" not in key}
+            assert own <= found, path
+    assert shown_keys <= MOST_KEYS

@@ -69,7 +69,8 @@ RETIRED: Final[Mapping[str, str]] = {
     " embedding.min_events embedding.min_distance model.top_k model.min_users model.past_weeks"
     " severity.campaign severity.activity severity.new_users severity.comments"
     " severity.embedding severity.model",
-    "health.yaml": "service.timeout_seconds pipeline.silence_grace_minutes",
+    "health.yaml": "service.timeout_seconds pipeline.silence_grace_minutes reports.keep_days",
+    "maintenance.yaml": "models.keep_deployments keep_run_days",
     "serving.yaml": "max_batch_users max_events request_log.flush_seconds"
     " request_log.max_pending_rows inline_milliseconds index_min_items warmup_requests"
     " warmup_seconds reload_timeout_seconds",

@@ -25,10 +25,8 @@ def test_the_example_job_runs_through_airflow_and_is_mirrored(
     write_sample_shop(live.settings, reviews=3000)
     config = live.settings.home / "config"
     config.mkdir()
-    for name, added in (("scheduler_config.json", schedule), ("pools.json", pool)):
-        content = json.loads((REPOSITORY / "config" / name).read_text())
-        content.get("jobs", content).update(json.loads(added))
-        (config / name).write_text(json.dumps(content))
+    (config / "scheduler_config.json").write_text(json.dumps({"jobs": json.loads(schedule)}))
+    (config / "pools.json").write_text(pool)
     dags = tmp_path / "dags"
     dags.mkdir()
     (dags / "stock_report.py").write_text(dag)

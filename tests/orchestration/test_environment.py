@@ -1,5 +1,7 @@
 """Secrets and the environment of the stack."""
 
+import json
+
 import pytest
 from cryptography.fernet import Fernet
 
@@ -10,6 +12,7 @@ from recsys.orchestration.environment import (
     read_env,
     stack_environment,
     write_passwords,
+    write_pools,
 )
 
 
@@ -115,3 +118,12 @@ def test_an_unreadable_file_is_named(settings):
     (settings.home / ".env").write_bytes(b"SMTP_SERVER=\xff\xfe\n")
     with pytest.raises(ConfigError, match=r"\.env: cannot be read"):
         read_env(settings)
+
+
+def test_a_job_of_ones_own_adds_its_pool_to_the_shipped_ones(settings, tmp_path):
+    folder = settings.home / "config"
+    folder.mkdir(parents=True)
+    (folder / "pools.json").write_text('{"stock_report": {"slots": 1, "description": "x"}}')
+    write_pools(settings, tmp_path / "pools.json")
+    pools = json.loads((tmp_path / "pools.json").read_text())
+    assert {"stock_report", "data_refresh", "health_probes"} <= set(pools)

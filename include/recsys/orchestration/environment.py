@@ -11,9 +11,9 @@ from typing import Final
 
 from dotenv import dotenv_values
 
-from recsys.config import ConfigError
+from recsys.config import ConfigError, read_document
 from recsys.orchestration.client import AirflowClient
-from recsys.publishing import atomic_path
+from recsys.publishing import atomic_path, write_json
 from recsys.settings import REPOSITORY, Settings
 
 ENV_FILE = ".env"
@@ -156,6 +156,11 @@ def write_passwords(settings: Settings) -> None:
     env = read_env(settings)
     content = json.dumps({env["RECSYS_AIRFLOW_USER"]: env["RECSYS_AIRFLOW_PASSWORD"]})
     _write_private(airflow_home(settings) / "passwords.json", content)
+
+
+def write_pools(settings: Settings, path: Path) -> None:
+    """One file for ``airflow pools import``: the state root's pools over the shipped ones."""
+    write_json(path, read_document(settings, "pools.json").content)
 
 
 def _fill(line: str) -> str:

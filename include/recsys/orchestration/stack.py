@@ -212,7 +212,9 @@ class Stack:
         self._import_pools(env)
 
     def _import_pools(self, env: dict[str, str]) -> None:
-        _airflow(env, "pools", "import", str(self.settings.config_file("pools.json")))
+        path = self._run / "pools.json"
+        environment.write_pools(self.settings, path)
+        _airflow(env, "pools", "import", str(path))
 
     def _start_supervisor(self, env: dict[str, str]) -> None:
         env = {
