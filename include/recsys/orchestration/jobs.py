@@ -13,6 +13,7 @@ from airflow.sdk.types import DagRunProtocol
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from recsys.errors import InputError
+from recsys.locks import shared_with_tasks
 from recsys.orchestration import callbacks
 from recsys.orchestration.mirror import future_of
 from recsys.schedule import load_schedule
@@ -79,15 +80,18 @@ def failure_of(dag_run: DagRunProtocol) -> str:
 def no_retry_on_bad_input(step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Fail a task at once on `InputError`: a second try would read the same input.
 
-    The request for the run is input as well, see `refuse_bad_request`.
+    The request for the run is input as well, see `refuse_bad_request`. Meanwhile no script has the
+    job's `PipelineLock`.
     """
 
     @functools.wraps(step)
     def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
             context = get_current_context()
-            refuse_bad_request(context["dag_run"], context["dag"].params)
-            return step(*args, **kwargs)
+            run, dag = context["dag_run"], context["dag"]
+            refuse_bad_request(run, dag.params)
+            with shared_with_tasks(load_settings(), run.dag_id):
+                return step(*args, **kwargs)
         except InputError as error:
             raise AirflowFailException(str(error)) from error
 
