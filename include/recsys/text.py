@@ -9,6 +9,7 @@ invisible characters copied from web pages. `normalise` settles all that and kee
 pandas are imported by them only: a service folds the words of a query and must not carry either.
 """
 
+import html
 import re
 import unicodedata
 from collections.abc import Callable
@@ -31,6 +32,25 @@ EARLY_TONE = re.compile(
 )
 MOVED_TONE = r"\1\3\2\4\6\5"
 ACCENTS = re.compile("[\u0300-\u036f]+")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_TAGS = (
+    "a abbr address article aside audio b big blockquote body br button center code col colgroup dd"
+    " div dl dt em embed figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i"
+    " iframe img input ins label li link main meta nav object ol option p param picture pre s"
+    " section select small source span strike strong sub sup svg table tbody td textarea tfoot th"
+    " thead title tr tt u ul video"
+).replace(" ", "|")
+# Comments, scripts and styles, with their content; at the end of a text they may be cut off.
+_HIDDEN = re.compile(
+    r"<!--.*?(?:-->|$)|<(script|style)\b.*?(?:</\1\s*>|$)", re.DOTALL | re.IGNORECASE
+)
+# An opening tag has no attributes, or one with a value: "a<b and c>d" is none.
+_TAG = re.compile(
+    rf"</?(?:{_TAGS})\s*/?>|<(?:{_TAGS})\s[^<>]*=[^<>]*(?:>|$)|</?[a-z]\w*:\w+[^<>]*>",
+    re.IGNORECASE,
+)
+_INLINE_DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=\s]{16,}")
+_NESTED_ESCAPES = 3
 _D_VARIANTS = str.maketrans({"ð": "đ", "Ð": "Đ", "Ɖ": "Đ", "ɖ": "đ"})
 
 
@@ -47,6 +67,25 @@ def normalise(text: str) -> str:
     text = unicodedata.normalize("NFD", text.translate(_D_VARIANTS))
     text = EARLY_TONE.sub(MOVED_TONE, text)
     return unicodedata.normalize("NFC", text)
+
+
+def without_markup(text: str) -> str:
+    """`text` as a browser shows it: entities read, tags, styles and inline images gone.
+
+    What only looks like markup stays: ``<3``, ``R&D``, ``<Mới>``.
+
+    >>> without_markup("&lt;p&gt;D&agrave;nh cho <b>da khô</b>&lt;/p&gt;&nbsp;rau m&#225; <3")
+    'Dành cho da khô rau má <3'
+    """
+    for _ in range(_NESTED_ESCAPES):  # shops escape what is escaped already
+        read = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
+        if read == text:
+            break
+        text = read
+    shown = _HIDDEN.sub(" ", text)
+    shown = _TAG.sub(" ", shown)
+    shown = _INLINE_DATA.sub(" ", shown)
+    return _BLANK.sub(" ", shown).strip(" ")
 
 
 def fold(text: str) -> str:

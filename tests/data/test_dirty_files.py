@@ -275,9 +275,10 @@ def test_bad_products_are_quarantined_and_prices_read_leniently(settings):
         "8,,B,Son,1,x",
         "9,Kem,B,Kem,,x",
         "7,Son 2,B,Son,5,x",
+        *(f"{number},Kem {number},B,Kem,1,x" for number in range(10, 14)),
     ]
     write_shop(settings, GOOD, products)
-    assert refresh(settings)["products_quarantined"] == 1
+    assert refresh(settings)["products"]["quarantined"] == 1
     table = current_version(settings).products().set_index("product_id")
     assert table.loc["7", "product_name"] == "Son 2"
     assert pd.isna(table.loc["9", "price"])

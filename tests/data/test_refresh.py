@@ -10,7 +10,7 @@ from recsys.refresh import RefreshError, ingest, publish, score_comments, worksp
 from recsys.data.sources import select_source
 from recsys.errors import SourceError
 from recsys.data.versions import current_version, list_versions
-from tests.data.shop import END, interval, pairs, quarantined, refresh, row, write_shop
+from tests.data.shop import END, PRODUCTS, interval, pairs, quarantined, refresh, row, write_shop
 
 BASE = [
     row(f"u{number % 40}", number // 40, time=f"2025-01-{1 + number % 28:02}")
@@ -99,7 +99,7 @@ def test_a_late_row_is_picked_up_by_the_next_run(shop):
 
 
 def test_a_changed_catalogue_alone_makes_a_version(shop):
-    write_shop(shop, BASE, ["1,Son mới,B,Son,1,x"])
+    write_shop(shop, BASE, [*PRODUCTS, "1,Son mới,B,Son,1,x"])
     summary = refresh(shop)
     assert (summary["strategy"], summary["changes"]["new"]) == ("incremental", 0)
     products = current_version(shop).products().set_index("product_id")

@@ -21,14 +21,17 @@ def read_catalogue(source: Source) -> CleanRows:
     """
     files = source.config.products
     parts = [
-        clean_products(read_rows(path, files.needed, files.optional, files.encoding))
+        clean_products(
+            read_rows(path, files.needed, files.optional, files.encoding), files.price_format
+        )
         for path in source.product_files
     ]
     accepted = pd.concat([part.accepted for part in parts], ignore_index=True)
     rejected = pd.concat([part.rejected for part in parts], ignore_index=True)
     accepted = accepted.drop_duplicates(schema.PRODUCT, keep="last", ignore_index=True)
     columns = frozenset.intersection(*(part.columns for part in parts))
-    return CleanRows(accepted, rejected, 0, columns=columns)
+    unclear = sum(part.unclear_prices for part in parts)
+    return CleanRows(accepted, rejected, 0, columns=columns, unclear_prices=unclear)
 
 
 def all_products(catalogue: pd.DataFrame, bought: Iterable[str]) -> pd.Index:

@@ -19,9 +19,11 @@ from recsys import schema
 from recsys.arrays import UInt64Array
 from recsys.data.keys import add_keys, text_series
 from recsys.data.keys import hash_texts
+from recsys.data.prices import PriceFormat, parse_prices
 from recsys.data.reading import FILE, ROW, RawRows, contains_byte, read_rows
 from recsys.data.sources import EPOCH, ISO, ReviewFiles, TimestampFormat
 from recsys.publishing import atomic_path
+from recsys.text import without_markup
 from recsys.settings import Settings
 
 REASON = "reason"
@@ -76,6 +78,8 @@ class CleanRows:
         Number of rows that were left out because their event id had been seen.
     columns
         Our names of the columns that the file had.
+    unclear_prices
+        Number of products whose price cannot be told from what stands there.
     """
 
     accepted: pd.DataFrame
@@ -83,6 +87,7 @@ class CleanRows:
     later: int
     repeated: int = 0
     columns: frozenset[str] = frozenset()
+    unclear_prices: int = 0
 
     @property
     def rows_read(self) -> int:
@@ -135,20 +140,23 @@ def clean_rows(raw: RawRows, timestamp: TimestampFormat, limits: Limits) -> Clea
     return CleanRows(accepted, _rejected(raw, faults), later, columns=_columns(raw))
 
 
-def clean_products(raw: RawRows) -> CleanRows:
-    """Check every row of a catalogue: PRODUCT, its texts and PRICE; ids and names must be there."""
+def clean_products(raw: RawRows, price_format: PriceFormat = PriceFormat()) -> CleanRows:
+    """Check every row of a catalogue: PRODUCT, its texts and PRICE; ids and names must be there.
+
+    Texts are as a browser shows them, without markup.
+    """
     table = raw.table
     product, faults = _ids(table[schema.PRODUCT], "product")
-    name = pc.utf8_trim_whitespace(table[schema.PRODUCT_NAME])
-    faults.append((_is_missing(name), "there is no product name"))
-    accepted = pd.DataFrame(
-        {schema.PRODUCT: text_series(product), schema.PRODUCT_NAME: text_series(name)}
-    )
+    name = _shown_text(table, schema.PRODUCT_NAME)
+    faults.append((name.str.lower().isin(_MISSING.to_pylist()).to_numpy(), "there is no product name"))
+    accepted = pd.DataFrame({schema.PRODUCT: text_series(product), schema.PRODUCT_NAME: name})
     for text in (schema.BRAND, schema.CATEGORY, schema.DESCRIPTION):
-        accepted[text] = text_series(_text(table, text)).str.strip()
-    accepted[schema.PRICE] = _prices(text_series(_text(table, schema.PRICE)))
+        accepted[text] = _shown_text(table, text)
+    prices, unclear = parse_prices(text_series(_text(table, schema.PRICE)), price_format)
+    accepted[schema.PRICE] = prices
     accepted = accepted[_without(faults)].reset_index(drop=True)
-    return CleanRows(accepted, _rejected(raw, faults), 0, columns=_columns(raw))
+    columns = _columns(raw)
+    return CleanRows(accepted, _rejected(raw, faults), 0, columns=columns, unclear_prices=unclear)
 
 
 def concatenate(parts: list[CleanRows]) -> CleanRows:
@@ -309,13 +317,13 @@ def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
     return pc.replace_substring(column, "\0", "") if contains_byte(column, 0) else column
 
 
-def _prices(texts: pd.Series) -> pd.Series:
-    """Prices in dong; what is no number is read by its digits alone (``209.000 ₫``)."""
-    prices = pd.to_numeric(texts, errors="coerce")
-    odd = prices.isna() & (texts != "")
-    prices[odd] = pd.to_numeric(texts[odd].str.replace(r"\D", "", regex=True), errors="coerce")
-    finite: pd.Series = prices.astype("float64").where(lambda price: (price >= 0) & (price < 1e12))
-    return finite
+def _shown_text(table: pa.Table, name: str) -> pd.Series:
+    """A column of text without markup and blanks around it."""
+    column = pc.utf8_trim_whitespace(_text(table, name))
+    texts = text_series(column)
+    marked = pc.match_substring_regex(column, "[<&]|;base64,").to_numpy()
+    texts[marked] = texts[marked].map(without_markup)
+    return texts
 
 
 def reject_file(path: Path, reason: str) -> CleanRows:

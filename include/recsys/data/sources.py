@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from recsys import schema
 from recsys.config import ConfigModel, Document, load_config, read_mapping
 from recsys.data.config import DataConfig
+from recsys.data.prices import DONG, PriceFormat
 from recsys.errors import InputError, SourceError
 from recsys.publishing import write_json, write_text
 from recsys.schedule import TimeZone
@@ -92,12 +93,23 @@ class ReviewFiles(ConfigModel):
         return {schema.COMMENT: self.columns.comment} if self.columns.comment else {}
 
 
+Mark = Annotated[str, Field(min_length=1, max_length=1)]
+"""A single character, such as ``.`` or ``,``."""
+
+
 class ProductFiles(ConfigModel):
     """Where the products are."""
 
     path: str
     encoding: str = "utf-8"
     columns: ProductColumns
+    currency: str = DONG
+    decimal: Mark | None = None
+    thousands: Mark | None = None
+
+    @property
+    def price_format(self) -> PriceFormat:
+        return PriceFormat(self.currency.upper(), self.decimal, self.thousands)
 
     @property
     def needed(self) -> dict[str, tuple[str, ...]]:

@@ -47,7 +47,7 @@ REVIEW_COLUMNS = [schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, 
 
 _OUTLINE = {
     *("strategy", "reason", "dry_run", "as_of", "version_id", "previous_version"),
-    *("rows", "changes", "quarantined_by_reason", "products_quarantined"),
+    *("rows", "changes", "quarantined_by_reason", "products"),
 }
 
 Summary = dict[str, Any]
@@ -134,6 +134,7 @@ def ingest(
         if not dry_run and not _is_known_dirt(settings, plan):
             write_quarantine(settings, plan.version_id, view.rejected)
         _refuse_bad_input(plan, config)
+        _refuse_bad_catalogue(settings, plan, config)
         _refuse_lost_columns(settings, plan)
         summary = _outline(plan)
         if plan.makes_version:
@@ -251,6 +252,35 @@ def _refuse_bad_input(plan: Plan, config: DataConfig) -> None:
             f"{plan.invalid_fraction:.1%} of the source's rows are bad, more than "
             f"max_invalid_fraction {config.max_invalid_fraction:g} allows: "
             f"{plan.quarantined_by_reason}; see data/quarantine/{plan.version_id}.csv"
+        )
+
+
+def _refuse_bad_catalogue(settings: Settings, plan: Plan, config: DataConfig) -> None:
+    if plan.reason == ASKED_FOR:
+        return
+    valid, bad = plan.products.valid, plan.products.quarantined
+    if bad > config.max_invalid_fraction * (valid + bad):
+        raise RefreshError(
+            f"{bad} of the {valid + bad} products are bad, more than max_invalid_fraction "
+            f"{config.max_invalid_fraction:g} allows; see data/quarantine/{plan.version_id}.csv; "
+            "correct the export, or, if that is right, run with force_full"
+        )
+    if valid == 0:
+        raise RefreshError(
+            "the catalogue has no products: the export is empty; if that is right, run with "
+            "force_full"
+        )
+    if plan.previous_version is None:
+        return
+    previous = open_version(settings, plan.previous_version)
+    if previous.manifest["source"]["name"] != plan.source["name"]:
+        return
+    before = previous.stats()["products_available"]
+    if valid < (1 - config.max_shrink_fraction) * before:
+        raise RefreshError(
+            f"only {valid} products are left of the {before} of version {plan.previous_version}, "
+            f"less than max_shrink_fraction {config.max_shrink_fraction:g} allows: the export was "
+            "cut off or replaced; if that is right, run with force_full"
         )
 
 

@@ -78,6 +78,22 @@ class Changes(ConfigModel):
     merged_with: int
 
 
+class ProductCounts(ConfigModel):
+    """Products of the catalogue.
+
+    Attributes
+    ----------
+    valid
+        Distinct products that can be used.
+    unclear_prices
+        Those whose price cannot be told from what stands there; it is missing.
+    """
+
+    valid: int
+    quarantined: int
+    unclear_prices: int
+
+
 class Plan(ConfigModel):
     """What a run is going to do; the manifest of its version begins with it.
 
@@ -108,7 +124,7 @@ class Plan(ConfigModel):
     rows: RowCounts
     changes: Changes
     quarantined_by_reason: dict[str, int]
-    products_quarantined: int
+    products: ProductCounts
     invalid_fraction: float
     source: dict[str, Any]
     sources: list[dict[str, Any]]
@@ -182,7 +198,11 @@ def make_plan(
             merged_with=previous.manifest["rows"]["accepted"] if previous and merges else 0,
         ),
         quarantined_by_reason={str(text): int(count) for text, count in reasons.items()},
-        products_quarantined=len(view.products.rejected),
+        products=ProductCounts(
+            valid=len(view.products.accepted),
+            quarantined=len(view.products.rejected),
+            unclear_prices=view.products.unclear_prices,
+        ),
         invalid_fraction=view.invalid_fraction,
         source=source.description,
         sources=view.files,

@@ -1,0 +1,158 @@
+"""Prices as shops write them: ``189.000``, ``1,250,000.00 ₫``, ``từ 189k``, ``189.000 - 259.000``.
+
+Whether a dot or a comma groups thousands or begins decimals is decided by the whole column and by
+the currency, not by the single cell. What stays unclear is missing, and counted.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from recsys.arrays import Float64Array
+
+DONG = "VND"
+WITHOUT_DECIMALS = frozenset({DONG, "IDR", "JPY", "KHR", "KRW", "LAK", "MMK"})
+"""Currencies whose prices are whole numbers: three digits behind a separator are thousands."""
+
+HIGHEST = 1e12
+
+_NONE = frozenset({"", "-", "nan", "null", "none", "na", "n/a", "<na>", "\\n"})
+_SIGNS = {
+    **dict.fromkeys(("₫", "đ", "d", "vnd", "vnđ", "đồng", "dong"), DONG),
+    **{"$": "USD", "usd": "USD", "us$": "USD", "€": "EUR", "eur": "EUR", "£": "GBP", "gbp": "GBP"},
+    **{"¥": "JPY", "jpy": "JPY", "₩": "KRW", "krw": "KRW", "฿": "THB", "thb": "THB"},
+    **{"rp": "IDR", "idr": "IDR", "s$": "SGD", "sgd": "SGD", "rm": "MYR", "myr": "MYR"},
+}
+_UNITS = {"k": 1e3, "nghìn": 1e3, "ngàn": 1e3, "tr": 1e6, "triệu": 1e6}
+_WORDS = sorted((re.escape(word) for word in (*_SIGNS, *_UNITS)), key=len, reverse=True)
+_AFTER = rf"(?:{'|'.join(_WORDS)})(?!\w)"
+_BEFORE = rf"(?:{'|'.join(re.escape(sign) for sign in sorted(_SIGNS, key=len, reverse=True))})"
+_PRICE = re.compile(
+    rf"(?<![\w.,])(?P<before>{_BEFORE})?\s?(?P<minus>[-−])?(?P<number>\d+(?:[.,'’ \u00a0\u202f]\d+)*)"
+    rf"\s?(?P<after>{_AFTER}(?:\s?{_AFTER})?)?(?![\w%])",
+    re.IGNORECASE,
+)
+_SCIENTIFIC = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d{1,2}")
+_RANGE = re.compile(r"\s*(?:[-–—~]|đến|tới|to)\s*", re.IGNORECASE)  # noqa: RUF001
+_BLANKS = re.compile(r"[ \u00a0\u202f'’]")
+
+
+class PriceFormat(NamedTuple):
+    """How the prices of a column are written; None: found from the column."""
+
+    currency: str = DONG
+    decimal: str | None = None
+    thousands: str | None = None
+
+
+def parse_prices(texts: Iterable[str], style: PriceFormat = PriceFormat()) -> tuple[Float64Array, int]:
+    """The price of each text, NaN where there is none; and the number of those that are unclear.
+
+    Of a range the lower end counts. Negative prices and those of `HIGHEST` and more are unclear.
+    """
+    codes, distinct = pd.factorize(pd.Series(texts, dtype=object))
+    found = [_parts(text, style) for text in distinct]
+    decimal = _decimal_mark([number for numbers in found for number, _ in numbers], style)
+    prices = np.array([_price(numbers, decimal, style) for numbers in found] or [0.0])
+    given = np.array([str(text).strip(" \u00a0").lower() not in _NONE for text in distinct] or [False])
+    unclear = np.isnan(prices) & given
+    return prices[codes], int(unclear[codes].sum())
+
+
+def _parts(text: str, style: PriceFormat) -> list[tuple[str, float]]:
+    """The number of the price in `text`, or the two of a range, each with its unit; else nothing."""
+    text = str(text).strip()
+    if _SCIENTIFIC.fullmatch(text):
+        return [(f"{float(text.replace(',', '.')):.2f}".removesuffix(".00"), 1.0)]
+    matches = list(_PRICE.finditer(text))
+    signed = [match for match in matches if match["before"] or match["after"]]
+    if len(signed) == 1 and not _is_range(text, matches):
+        matches = signed
+    if not matches or len(matches) > 2 or (len(matches) == 2 and not _is_range(text, matches)):
+        return []
+    if any(match["minus"] for match in matches[:1]) or not _currency_fits(matches, style):
+        return []
+    unit = next((unit for match in reversed(matches) if (unit := _unit(match)) != 1.0), 1.0)
+    return [(_BLANKS.sub("", match["number"]), unit) for match in matches]
+
+
+def _is_range(text: str, matches: list[re.Match[str]]) -> bool:
+    if len(matches) != 2:
+        return False
+    between = text[matches[0].end() : matches[1].start("number")]
+    return _RANGE.fullmatch(between.replace(matches[1]["before"] or " ", " ")) is not None
+
+
+def _words(match: re.Match[str]) -> list[str]:
+    after = re.findall(_AFTER, match["after"] or "", re.IGNORECASE)
+    return [word.lower() for word in (match["before"], *after) if word]
+
+
+def _currency_fits(matches: list[re.Match[str]], style: PriceFormat) -> bool:
+    named = {_SIGNS[word] for match in matches for word in _words(match) if word in _SIGNS}
+    return named <= {style.currency}
+
+
+def _unit(match: re.Match[str]) -> float:
+    return next((_UNITS[word] for word in _words(match) if word in _UNITS), 1.0)
+
+
+def _decimal_mark(numbers: list[str], style: PriceFormat) -> str | None:
+    """What begins decimals in this column: a mark, "" for none, None where it cannot be told."""
+    if style.decimal is not None:
+        return style.decimal
+    if style.thousands is not None:
+        return {".": ",", ",": "."}.get(style.thousands, "")
+    votes = {mark for number in numbers if (mark := _shown_decimal(number)) is not None}
+    if len(votes) == 1:
+        return votes.pop()
+    return None
+
+
+def _shown_decimal(number: str) -> str | None:
+    """The decimal mark that this number proves, None if it proves none."""
+    marks = re.findall(r"[.,]", number)
+    if len(set(marks)) == 2:  # 1.250.000,00
+        return marks[-1] if marks.count(marks[-1]) == 1 else None
+    if len(marks) > 1:  # 1.250.000
+        return "," if marks[0] == "." else "."
+    if len(marks) == 1 and len(re.split(r"[.,]", number)[1]) != 3:  # 189000.0, 12,5
+        return marks[0]
+    return None
+
+
+def _price(numbers: list[tuple[str, float]], decimal: str | None, style: PriceFormat) -> float:
+    values = [_value(number, unit, decimal, style) for number, unit in numbers]
+    price = min(values, default=float("nan"))
+    return price if 0 <= price < HIGHEST else float("nan")
+
+
+def _value(number: str, unit: float, decimal: str | None, style: PriceFormat) -> float:
+    marks = set(re.findall(r"[.,]", number))
+    if not marks:
+        return float(number) * unit
+    if unit != 1.0 and len(marks) == 1 and re.fullmatch(r"\d+[.,]\d{1,2}", number):  # 1,5 triệu
+        return float(number.replace(",", ".")) * unit
+    own = _shown_decimal(number)
+    mark = own if own is not None else _settled(number, decimal, style)
+    if mark is None:
+        return float("nan")
+    whole, _, rest = number.partition(mark) if mark else (number, "", "")
+    grouped = re.fullmatch(r"\d{1,3}(?:[.,]\d{3})+|\d+", whole)
+    if not grouped or re.search(r"[.,]", rest):
+        return float("nan")
+    return float(f"{re.sub(r'[.,]', '', whole)}.{rest or 0}") * unit
+
+
+def _settled(number: str, decimal: str | None, style: PriceFormat) -> str | None:
+    """The decimal mark of a number such as ``189.000``, which says nothing by itself."""
+    mark = "." if "." in number else ","
+    given = style.decimal is not None or style.thousands is not None
+    if given and decimal is not None:
+        return decimal
+    if style.currency in WITHOUT_DECIMALS:
+        return "," if mark == "." else "."
+    return decimal
