@@ -19,6 +19,9 @@ LINE = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 LINE_WITHOUT_NAME = "%(asctime)s | %(levelname)s | %(message)s"
 
 _ROTATED = re.compile(r".+\.log\.\d+(\.gz)?")
+# Control characters, separators of lines, and what turns the direction of writing.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
 _lock = threading.Lock()
 
 
@@ -28,6 +31,11 @@ class LocalTimeFormatter(logging.Formatter):
     def __init__(self, line: str, timezone: ZoneInfo) -> None:
         super().__init__(line)
         self._timezone = timezone
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line; nothing from outside makes a line or a colour of its own in it."""
+        line = super().formatMessage(record).encode("utf-8", "backslashreplace").decode()
+        return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], line)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         local = datetime.fromtimestamp(record.created, self._timezone)

@@ -103,6 +103,42 @@ def test_an_unknown_metric_does_not_resolve_anything(manager, mails):
     assert len(mails.mails) == 1
 
 
+def test_a_pipeline_that_fails_again_after_a_success_is_news(manager, settings, mails, slack):
+    manager.send_pipeline_alert("embeddings", "failed", "KeyError")
+    assert manager.send_pipeline_alert("embeddings", "success", "done")["log"] == "sent"
+    assert manager.send_pipeline_alert("embeddings", "failed", "KeyError again") == {
+        "log": "sent",
+        "email": "sent",
+        "slack": "sent",
+    }
+    assert [mail["Subject"] for mail in mails.mails] == [
+        "[CRITICAL] Alert: embeddings_failed",
+        "[RESOLVED] Resolved: embeddings_failed",
+        "[CRITICAL] Alert: embeddings_failed",
+    ]
+
+
+def test_a_success_clears_its_own_pipeline_only(manager, mails):
+    manager.send_pipeline_alert("embeddings_weekly", "failed", "KeyError")
+    manager.send_pipeline_alert("embeddings", "completed", "done")
+    assert manager.send_pipeline_alert("embeddings_weekly", "failed", "x")["email"] == "held back"
+
+
+@pytest.mark.parametrize("tell", ["pipeline", "alert"])
+def test_what_is_held_back_is_a_line_in_the_log(manager, settings, tell):
+    for number in (1, 2, 3):
+        if tell == "pipeline":
+            manager.send_pipeline_alert("p", "failed", f"error {number}")
+        else:
+            manager.send_alert("p_failed", f"error {number}", "critical")
+    assert [line for line in log_lines(settings) if "p_failed " in line] == [
+        "CRITICAL | alerting | p_failed triggered: error 1"
+        + (" | job=p, status=failed" if tell == "pipeline" else ""),
+        "INFO | alerting | p_failed held back: error 2",
+        "INFO | alerting | p_failed held back: error 3",
+    ]
+
+
 def test_nothing_is_resolved_that_was_not_active(manager, mails, settings):
     assert manager.resolve("high_latency", "all is well") == {}
     assert log_lines(settings) == []

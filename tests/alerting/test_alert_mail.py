@@ -1,12 +1,20 @@
+import base64
+import contextlib
+import quopri
+import random
+import re
 import socket
 import ssl
 import subprocess
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 
-from recsys.alerting import AlertManager
+from recsys.alerting import Alert, AlertManager, Severity
+from recsys.alerting.mail import compose
+from recsys.alerting.message import Texts
 from tests.sinks import log_lines, mail_sink
 
 
@@ -121,6 +129,118 @@ def test_a_server_that_does_not_answer_costs_no_more_than_the_timeout(
         assert AlertManager(settings).send_alert("a", "look")["email"] == "failed"
         assert time.monotonic() - begin < 4
     assert "timed out" in log_lines(settings)[-1]
+
+
+class Scripted:
+    """A mail server that says what it is told to; keeps the commands that it was sent."""
+
+    def __init__(self, *, drip: float | None = None, **answers: bytes) -> None:
+        self.answers = {"EHLO": b"250 x\r\n", "MAIL": b"250 ok\r\n", "RCPT": b"250 ok\r\n",
+                        "DATA": b"354 go on\r\n", "QUIT": b"221 bye\r\n"} | answers  # fmt: skip
+        self.mails = 0
+        self.commands: list[bytes] = []
+        self._drip = drip
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._socket.accept()
+            with contextlib.suppress(OSError), connection:
+                self._converse(connection)
+
+    def _converse(self, connection: socket.socket) -> None:
+        while self._drip is not None:
+            connection.sendall(b"2")
+            time.sleep(self._drip)
+        stream = connection.makefile("rb")
+        connection.sendall(b"220 hello\r\n")
+        for line in stream:
+            self.commands.append(line)
+            answer = self.answers[line[:4].decode().upper()]
+            if not answer:
+                return
+            connection.sendall(answer)
+            if answer.startswith(b"354"):
+                while next(stream) != b".\r\n":
+                    pass
+                self.mails += 1
+                connection.sendall(b"250 accepted\r\n")
+
+
+@pytest.mark.parametrize("farewell", [b"", b"421 too busy for goodbyes\r\n", b"\xff\xfe"])
+def test_an_accepted_mail_is_sent_however_the_farewell_goes(
+    settings, configure, monkeypatch, farewell
+):
+    monkeypatch.setattr("recsys.alerting.mail.WAIT_SECONDS", 1.0)
+    server = Scripted(QUIT=farewell)
+    configure(port=server.port)
+    manager = AlertManager(settings)
+    assert manager.send_alert("a", "look")["email"] == "sent"
+    assert manager.retry_undelivered() == 0
+    assert server.mails == 1
+
+
+def test_a_server_that_sends_byte_after_byte_is_left_in_time(settings, configure, monkeypatch):
+    monkeypatch.setattr("recsys.alerting.mail.DEADLINE_SECONDS", 1.5)
+    configure(port=Scripted(drip=0.1).port)
+    begin = time.monotonic()
+    assert AlertManager(settings).send_alert("a", "look")["email"] == "failed"
+    assert time.monotonic() - begin < 6
+    assert "127.0.0.1 took longer than 1.5 s" in log_lines(settings)[-1]
+
+
+def test_a_password_beyond_ascii_travels_in_utf_8(settings, configure):
+    server = Scripted(EHLO=b"250-x\r\n250 AUTH LOGIN PLAIN\r\n", AUTH=b"235 ok\r\n")
+    configure(port=server.port, password="mật-khẩu-đẹp-2025")
+    assert AlertManager(settings).send_alert("a", "look")["email"] == "sent"
+    (line,) = [line for line in server.commands if line.startswith(b"AUTH")]
+    assert base64.b64decode(line.split()[-1]).decode() == (
+        "\0alerts@example.com\0mật-khẩu-đẹp-2025"
+    )
+
+
+def test_a_server_that_cannot_take_such_a_password_is_a_sentence(settings, configure):
+    server = Scripted(EHLO=b"250-x\r\n250 AUTH LOGIN\r\n")
+    configure(port=server.port, password="mật-khẩu-đẹp-2025")
+    assert AlertManager(settings).send_alert("a", "look")["email"] == "failed"
+    assert "only AUTH PLAIN can carry" in log_lines(settings)[-1]
+    assert "mật" not in "".join(log_lines(settings))
+
+
+def read_back(header: str) -> str:
+    """What a header says by the rules of RFC 2047: blanks between two words do not count."""
+
+    def word(found: re.Match[str]) -> str:
+        if found[1] == "b":
+            return base64.b64decode(found[2]).decode()
+        return quopri.decodestring(found[2].replace("_", " ")).decode()
+
+    joined = re.sub(r"(\?=) (=\?)", r"\1\2", header)
+    return re.sub(r"=\?utf-8\?([bq])\?([^?]*)\?=", word, joined)
+
+
+@pytest.mark.parametrize("language", ["vi", "en"])
+def test_what_arrives_in_a_header_is_what_was_written(language):
+    texts, rng = Texts(language), random.Random(0)
+    said = ("failed", "deadline", "silent", "unhealthy", "report_overdue", "alert_resolved")
+    blanks = {"job": "model_training", "component": "service", "name": "high_fallback_rate"}
+    words = " ".join(texts.say(name, **blanks) for name in said).split()
+    headlines = [" ".join(rng.choices(words, k=rng.randint(1, 40))) for _ in range(400)]
+    sender = "Giám sát hệ thống gợi ý mỹ phẩm của cửa hàng ở thành phố <alerts@example.com>"
+    for headline in ("Pipeline model_training thất bại", *headlines):
+        alert = Alert("a", "m", Severity.CRITICAL, headline=headline)
+        mail = compose(alert, datetime.now(UTC), texts)
+        mail["From"], mail["To"] = sender, f"team@example.com, {sender}"
+        head = mail.as_bytes(policy=mail.policy.clone(linesep="\r\n")).split(b"\r\n\r\n")[0]
+        assert b"?==?" not in head
+        unfolded = head.decode().replace("\r\n ", " ").split("\r\n")
+        lines = dict(line.split(": ", 1) for line in unfolded)
+        severity = texts.severity(Severity.CRITICAL, resolved=False)
+        assert read_back(lines["Subject"]) == f"[{severity}] {headline}"
+        assert read_back(lines["From"]) == sender
+        assert read_back(lines["To"]) == f"team@example.com, {sender}"
 
 
 def test_an_error_text_with_the_password_is_masked(settings, configure):

@@ -1,7 +1,9 @@
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -39,6 +41,42 @@ def test_long_texts_are_cut_to_what_slack_takes(manager, slack):
     assert len(section["text"]["text"]) == 3000
     assert len(facts["fields"]) == 10
     assert max(len(field["text"]) for field in facts["fields"]) == 2000
+
+
+@pytest.mark.parametrize("message", ["", "   ", "\x00\x01", "\n"])
+def test_a_text_of_nothing_is_a_dash(manager, slack, mails, message):
+    manager.send_alert("stock_low", message, "critical", context={"reason": "", "where": " "})
+    texts = [
+        text
+        for block in slack.posts[0]["blocks"]
+        for text in [block.get("text"), *block.get("fields", []), *block.get("elements", [])]
+        if text
+    ]
+    assert all(text["text"].strip() for text in texts)
+    assert slack.posts[0]["blocks"][1]["text"]["text"] == "-"
+    assert "\n-\n" in mails.mails[0].get_body(("plain",)).get_content().replace("\r\n", "\n")
+
+
+def test_a_webhook_that_sends_byte_after_byte_is_left_in_time(settings, configure, monkeypatch):
+    monkeypatch.setattr("recsys.alerting.slack.DEADLINE_SECONDS", 1.5)
+
+    def drip(server):
+        connection, _ = server.accept()
+        with contextlib.suppress(OSError), connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/token12"
+        monkeypatch.setenv("SLACK_WEBHOOK_URL", url)
+        configure()
+        begin = time.monotonic()
+        assert AlertManager(settings).send_alert("a", "x", channels=["slack"])["slack"] == "failed"
+        assert time.monotonic() - begin < 4
+    assert "took longer than 1.5 s" in log_lines(settings)[-1]
 
 
 @pytest.mark.parametrize("status", [500, 404, 302])

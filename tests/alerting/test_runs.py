@@ -62,6 +62,22 @@ def test_a_deadline_miss_mail_says_what_the_sla_mail_said(settings, mails, slack
         assert fact in text
 
 
+@pytest.mark.parametrize(
+    ("state", "run_type"),
+    [
+        ("failed", "scheduled"),
+        ("success", "manual"),
+        ("running", "backfill"),
+        ("queued", "backfill"),
+    ],
+)
+def test_a_deadline_speaks_of_open_runs_only_and_of_no_backfill(settings, mails, state, run_type):
+    tell_of_run(RunEvent("task_failed", **RUN, task="ingest", error="KeyError"), settings)
+    miss = RunEvent("deadline", **RUN | {"run_type": run_type}, state=state)
+    assert tell_of_run(miss, settings) == {}
+    assert len(mails.mails) == 1
+
+
 def test_a_miss_and_a_failure_of_one_run_are_two_alerts(settings, mails):
     tell_of_run(RunEvent("deadline", **RUN, state="running"), settings)
     tell_of_run(RunEvent("run_timed_out", **RUN, reason="timed_out"), settings)

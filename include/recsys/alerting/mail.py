@@ -1,14 +1,22 @@
 """The mail channel: plain text and HTML in one message, over SMTP."""
 
+import base64
+import contextlib
 import ipaddress
 import smtplib
+import socket
 import ssl
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from email.header import Header
+from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import format_datetime, make_msgid, parseaddr
+from email.policy import EmailPolicy
+from email.utils import format_datetime, formataddr, make_msgid, parseaddr
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jinja2
 
@@ -18,6 +26,8 @@ from recsys.alerting.message import Alert, DeliveryError, NotSetUpError, Texts
 TLS_PORT: Final = 465
 WAIT_SECONDS = 10.0
 """Longest wait for the server in one step."""
+DEADLINE_SECONDS = 30.0
+"""Longest wait for it in all: a server can send a byte in every step, for ever."""
 COLOURS: Final = {"info": "#2563eb", "warning": "#b45309", "critical": "#b91c1c"}
 RESOLVED_COLOUR: Final = "#15803d"
 
@@ -43,11 +53,14 @@ class MailSender:
     def send(self, alert: Alert, at: datetime) -> str:
         server, sender = self._ready()
         message = compose(alert, at, self._texts)
-        message["From"] = sender
+        message["From"] = formataddr(parseaddr(sender))
         message["To"] = ", ".join(self._config.recipients)
         message["Message-ID"] = make_msgid("alert", domain=parseaddr(sender)[1].partition("@")[2])
         with self._connection(server) as smtp:
             refused = smtp.send_message(message)
+            # The mail is accepted: how the farewell goes changes nothing about that.
+            with contextlib.suppress(OSError, smtplib.SMTPException):
+                smtp.docmd("QUIT")
         accepted = [one for one in self._config.recipients if one not in refused]
         line = f"Email sent to {', '.join(accepted)}"
         if refused:
@@ -64,24 +77,25 @@ class MailSender:
             raise NotSetUpError("email.smtp_server, email.sender and email.recipients are needed")
         return config.smtp_server, config.sender
 
-    def _connection(self, server: str) -> smtplib.SMTP:
-        config = self._config
+    @contextlib.contextmanager
+    def _connection(self, server: str) -> Iterator[smtplib.SMTP]:
+        """A conversation that may begin with the mail. It is cut when its time is over."""
+        port = self._config.smtp_port
+        due = time.monotonic() + DEADLINE_SECONDS
         smtp: smtplib.SMTP
-        if config.smtp_port == TLS_PORT:
-            smtp = smtplib.SMTP_SSL(
-                server,
-                config.smtp_port,
-                timeout=WAIT_SECONDS,
-                context=ssl.create_default_context(),
-            )
-        else:
-            smtp = smtplib.SMTP(server, config.smtp_port, timeout=WAIT_SECONDS)
         try:
-            self._secure_and_login(smtp, server)
-        except BaseException:
-            smtp.close()
-            raise
-        return smtp
+            if port == TLS_PORT:
+                context = ssl.create_default_context()
+                smtp = _PunctualTls(due, server, port, timeout=WAIT_SECONDS, context=context)
+            else:
+                smtp = _Punctual(due, server, port, timeout=WAIT_SECONDS)
+            with contextlib.closing(smtp):
+                self._secure_and_login(smtp, server)
+                yield smtp
+        except (OSError, smtplib.SMTPException) as error:
+            if time.monotonic() < due:
+                raise
+            raise DeliveryError(f"{server} took longer than {DEADLINE_SECONDS:g} s") from error
 
     def _secure_and_login(self, smtp: smtplib.SMTP, server: str) -> None:
         smtp.ehlo_or_helo_if_needed()
@@ -98,7 +112,82 @@ class MailSender:
                 f"{server} offers no STARTTLS; the password is not sent unencrypted"
             )
         if smtp.has_extn("auth"):
-            smtp.login(self._config.user, password.get_secret_value())
+            _log_in(smtp, self._config.user, password.get_secret_value())
+
+
+class _Punctual(smtplib.SMTP):
+    """A conversation that is cut at the moment `due` of the monotonic clock.
+
+    A socket's own timeout begins anew with every byte that comes.
+    """
+
+    def __init__(self, due: float, *args: Any, **options: Any) -> None:
+        self._due = due
+        super().__init__(*args, **options)
+
+    def getreply(self) -> tuple[int, bytes]:
+        late = threading.Timer(max(0.0, self._due - time.monotonic()), self._cut)
+        late.start()
+        try:
+            return super().getreply()
+        finally:
+            late.cancel()
+
+    def _cut(self) -> None:
+        # The plain socket's way, also under TLS: a reader in another thread is waiting on it.
+        if self.sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+
+class _PunctualTls(_Punctual, smtplib.SMTP_SSL):
+    """The same, with TLS from the start."""
+
+
+class _Folding(EmailPolicy):
+    """Folds a text with accents into encoded words that lose no blank between them.
+
+    The standard policy's words run into each other; some servers refuse such a header.
+    """
+
+    def fold(self, name: str, value: Any) -> str:
+        if str(value).isascii() or name not in ("Subject", "From", "To"):
+            return super().fold(name, value)
+        if name == "Subject":
+            text = _encoded(str(value))
+        else:
+            text = ",\n ".join(_address(one) for one in value.addresses)
+        return f"{name}: {text}\n".replace("\n", self.linesep)
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        return self.fold(name, value).encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
+
+
+def _encoded(text: str) -> str:
+    """`text` as RFC 2047's words, one a line, behind a header's name."""
+    return Header(text, "utf-8", header_name="Subject").encode()
+
+
+def _address(address: Address) -> str:
+    if str(address).isascii():
+        return str(address)
+    return f"{_encoded(address.display_name)}\n <{address.addr_spec}>"
+
+
+def _log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
+    """Log in; characters beyond ASCII travel in UTF-8, as RFC 4616 says."""
+    if f"{user}{password}".isascii():
+        smtp.login(user, password)
+        return
+    if "PLAIN" not in smtp.esmtp_features.get("auth", "").upper().split():
+        raise DeliveryError(
+            "the password has characters beyond ASCII, which only AUTH PLAIN can carry, and the"
+            " server does not offer that"
+        )
+    login = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+    code, answer = smtp.docmd("AUTH", f"PLAIN {login}")
+    if code != 235:
+        raise smtplib.SMTPAuthenticationError(code, answer)
 
 
 def compose(alert: Alert, at: datetime, texts: Texts) -> EmailMessage:
@@ -109,14 +198,14 @@ def compose(alert: Alert, at: datetime, texts: Texts) -> EmailMessage:
         "language": texts.language,
         "headline": headline,
         "severity": severity,
-        "text": alert.text or alert.message,
+        "text": alert.body,
         "facts": [(texts.label(name), value) for name, value in alert.facts.items()],
         "link": alert.link,
         "open_link": texts.say("open_link"),
         "footer": texts.say("footer", time=at.strftime("%Y-%m-%d %H:%M:%S %Z")),
         "colour": RESOLVED_COLOUR if alert.resolved else COLOURS[alert.severity],
     }
-    message = EmailMessage()
+    message = EmailMessage(_Folding())
     message["Subject"] = " ".join(f"[{severity}] {headline}".split())
     message["Date"] = format_datetime(at)
     message["Auto-Submitted"] = "auto-generated"

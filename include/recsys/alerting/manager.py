@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from recsys.alerting import state as outcome
 from recsys.alerting.config import Rule, load_alerts_config
@@ -38,6 +38,7 @@ LEVELS: Final = {
     Severity.WARNING: logging.WARNING,
     Severity.CRITICAL: logging.CRITICAL,
 }
+_SUCCESSES: Final = ("success", "completed")
 _STATUS_SEVERITY: Final = {
     "failed": Severity.CRITICAL,
     "success": Severity.INFO,
@@ -47,6 +48,8 @@ _STATUS_SEVERITY: Final = {
 }
 
 logger = logging.getLogger(__name__)
+
+Parsed = TypeVar("Parsed")
 
 
 class AlertManager:
@@ -126,12 +129,10 @@ class AlertManager:
             If severity or channel is unknown. The message is in the alert log all the same.
         """
         facts = facts_of(context)
-        try:
-            checked = parse_severity(severity)
-            chosen = None if channels is None else parse_channels(channels)
-        except InputError as error:
-            self._write(logging.ERROR, f"{alert_name} refused: {error} | message={message}")
-            raise
+        checked = self._checked(parse_severity, severity, alert_name, message)
+        chosen = None
+        if channels is not None:
+            chosen = self._checked(parse_channels, channels, alert_name, message)
         link = facts.pop("url", None)
         return self.deliver(Alert(alert_name, message, checked, facts=facts, link=link), chosen)
 
@@ -142,15 +143,21 @@ class AlertManager:
 
         Without a severity, a status of ``failed`` is critical, ``success``, ``completed``,
         ``started`` and ``running`` are information, and anything else is a warning.
+        ``success`` and ``completed`` clear what was wrong before: the next failure is news.
         Returns and raises as `send_alert`.
         """
-        chosen = severity or _STATUS_SEVERITY.get(status, Severity.WARNING)
-        return self.send_alert(
-            f"{pipeline_name}_{status}",
+        name = f"{pipeline_name}_{status}"
+        checked = self._checked(
+            parse_severity,
+            severity or _STATUS_SEVERITY.get(status, Severity.WARNING),
+            name,
             message,
-            chosen,
-            context={"job": pipeline_name, "status": status},
         )
+        if status in _SUCCESSES:
+            self._clear_pipeline(pipeline_name, message)
+        facts = facts_of({"job": pipeline_name, "status": status})
+        key = _pipeline_key(pipeline_name) + status
+        return self.deliver(Alert(name, message, checked, facts=facts, key=key))
 
     def check_alert_conditions(self, metrics: Mapping[str, float | None]) -> list[dict[str, Any]]:
         """Hold `metrics` against the rules: alert for those broken, resolve those kept.
@@ -190,15 +197,16 @@ class AlertManager:
         ]
 
     def resolve(
-        self, alert_name: str, message: str, *, text: str = "", headline: str = ""
+        self, alert_name: str, message: str, *, key: str = "", text: str = "", headline: str = ""
     ) -> dict[str, str]:
         """Say that a condition has cleared, on the channels that were told of it.
 
-        `alert_name` is the name (or key) of the alert. A condition that is not active is no
-        news: nothing is sent and the result is empty.
+        `key` is what repeats of the alert are recognised by, if that is not its name. A condition
+        that is not active is no news: nothing is sent and the result is empty.
         """
+        key = key or alert_name
         try:
-            cleared = self._state.resolve(alert_name, self._clock())
+            cleared = self._state.resolve(key, self._clock())
         except (sqlite3.Error, OSError) as error:
             self._state_is_out_of_order(error)
             return {}
@@ -210,7 +218,7 @@ class AlertManager:
             Severity.INFO,
             text=text,
             headline=headline or self.texts.say("alert_resolved", name=alert_name),
-            key=f"{alert_name}#resolved#{cleared.alert_id}",
+            key=f"{key}#resolved#{cleared.alert_id}",
             until_resolved=True,
             resolved=True,
         )
@@ -226,6 +234,8 @@ class AlertManager:
             self._state_is_out_of_order(error)
             claim = None
         results = dict.fromkeys(map(str, wanted), HELD_BACK)
+        if claim is not None and not claim.channels:
+            self._write(logging.INFO, f"{clean.name} held back: {clean.message}")
         # In the order of `Channel`: the log first, then who was told.
         for channel in sorted(claim.channels if claim else wanted, key=list(Channel).index):
             results[channel] = self._deliver_to(channel, clean, claim)
@@ -287,6 +297,28 @@ class AlertManager:
     def local_time(self, moment: datetime) -> str:
         """`moment` as people write it here: ``2025-01-15 15:35:00 +07``."""
         return moment.astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S %Z")
+
+    def _checked(
+        self, parse: Callable[[Any], Parsed], value: object, name: str, message: str
+    ) -> Parsed:
+        """`value` parsed. What is refused is in the alert log all the same."""
+        try:
+            return parse(value)
+        except InputError as error:
+            self._write(logging.ERROR, f"{name} refused: {error} | message={message}")
+            raise
+
+    def _clear_pipeline(self, pipeline: str, message: str) -> None:
+        prefix = _pipeline_key(pipeline)
+        try:
+            active = self._state.active(prefix)
+        except (sqlite3.Error, OSError) as error:
+            self._state_is_out_of_order(error)
+            return
+        for key in active:
+            status = key.removeprefix(prefix)
+            if _STATUS_SEVERITY.get(status) is not Severity.INFO:
+                self.resolve(f"{pipeline}_{status}", message, key=key)
 
     def _fire_rule(self, name: str, rule: Rule, value: float, *, only_log: bool) -> dict[str, Any]:
         sign = ">" if rule.comparison == "above" else "<"
@@ -368,6 +400,11 @@ class AlertManager:
         except OSError as error:
             logger.log(level, text)
             logger.error("Alert log unusable | path=%s, error=%s", self._log_path, error)
+
+
+def _pipeline_key(pipeline: str) -> str:
+    """Before the status, in the keys of what `AlertManager.send_pipeline_alert` sends."""
+    return f"pipeline:{pipeline}:"
 
 
 def _number(metrics: Mapping[str, float | None], metric: str) -> float | None:

@@ -105,6 +105,12 @@ class Alert:
         return self.key or self.name
 
     @property
+    def body(self) -> str:
+        """What mail and Slack say below the headline; never empty, which Slack refuses."""
+        said = (_CONTROL.sub(" ", one).strip() for one in (self.text, self.message))
+        return next(filter(None, said), "-")
+
+    @property
     def line(self) -> str:
         """The alert as one line of the log."""
         verb = "resolved" if self.resolved else "triggered"

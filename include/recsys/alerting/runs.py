@@ -28,6 +28,8 @@ from recsys.settings import Settings, load_settings
 
 LITTLE_SPACE_BYTES: Final = 100 * 2**20
 
+_OPEN: Final = ("queued", "running")
+
 logger = logging.getLogger(__name__)
 
 
@@ -103,10 +105,17 @@ def send_pipeline_alert(
 def tell_of_run(event: RunEvent, settings: Settings | None = None) -> dict[str, str]:
     """Send the alert for `event`, each failure and each missed deadline once.
 
-    Returns what became of it on each channel; nothing if it could not be sent, for example
-    because the configuration is bad: it is then in the alert log with the reason.
+    A deadline speaks only of a run that is still open: one that failed has been told by its
+    failure, and Airflow calls for it all the same. A backfill has none: it makes up for days
+    whose deadlines are long past.
+
+    Returns what became of it on each channel; nothing if there was nothing to tell, or if it
+    could not be sent, for example because the configuration is bad: it is then in the alert log
+    with the reason.
     """
     if event.what == "deadline":
+        if event.state not in _OPEN or event.run_type == "backfill":
+            return {}
         line = f"{event.job}_deadline_missed triggered: run_id={event.run_id}, due={event.due}"
         return _send(lambda manager: _tell_deadline(event, manager), line, settings)
     line = f"{event.job}_failed triggered: {event.message} | "

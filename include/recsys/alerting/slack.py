@@ -2,6 +2,9 @@
 
 import logging
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,6 +18,9 @@ _LONGEST_FIELD: Final = 2000
 _MOST_FIELDS: Final = 10
 _LONGEST_URL: Final = 3000
 WAIT_SECONDS = 10.0
+"""Longest wait for the server in one step."""
+DEADLINE_SECONDS = 30.0
+"""Longest wait for it in all: a server can send a byte in every step, for ever."""
 _ICONS: Final = {"info": "ℹ️", "warning": "⚠️", "critical": "🚨"}
 
 # The client logs URLs, and the URL of a webhook is its password: nobody listens here.
@@ -43,7 +49,7 @@ class SlackSender:
         if config.channel:
             body["channel"] = config.channel
         client = _client(config.webhook_url.get_secret_value())
-        response = client.send_dict(body)
+        response = _in_time(lambda: client.send_dict(body))
         if response.status_code != 200:
             raise DeliveryError(f"HTTP {response.status_code}: {response.body[:200]}")
         return "Slack notification sent"
@@ -57,7 +63,7 @@ def compose(alert: Alert, at: datetime, texts: Texts) -> dict[str, Any]:
     header = f"{icon} [{severity}] {headline}"
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": _cut(header, _LONGEST_HEADER)}},
-        {"type": "section", "text": _markdown(alert.text or alert.message, _LONGEST_TEXT)},
+        {"type": "section", "text": _markdown(alert.body, _LONGEST_TEXT)},
     ]
     facts = [
         _markdown(value or "-", _LONGEST_FIELD, f"*{_escaped(texts.label(name))}*\n")
@@ -104,6 +110,23 @@ def _client(url: str) -> Any:
 
     mask_secret(url)
     return ConfiguredHook(slack_webhook_conn_id="recsys_alerts", **options).client
+
+
+def _in_time(post: Callable[[], Any]) -> Any:
+    """What `post` returns or raises; after the deadline it is left to itself, as its socket is out
+    of reach."""
+    answer: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(post())
+        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="slack webhook", daemon=True).start()
+    if not wait([answer], DEADLINE_SECONDS).done:
+        raise DeliveryError(f"the webhook took longer than {DEADLINE_SECONDS:g} s")
+    return answer.result()
 
 
 def _markdown(text: str, longest: int, prefix: str = "") -> dict[str, str]:

@@ -148,6 +148,16 @@ class AlertState:
             tuple(channel for channel in Channel if channel in told),
         )
 
+    def active(self, key_prefix: str) -> list[str]:
+        """The keys that begin with `key_prefix`, of conditions that are active."""
+        with contextlib.closing(self._open()) as database:
+            rows = database.execute(
+                "SELECT DISTINCT alert_key FROM alerts WHERE resolved_at IS NULL"
+                " AND substr(alert_key, 1, length(?1)) = ?1 ORDER BY alert_key",
+                (key_prefix,),
+            )
+            return [str(row["alert_key"]) for row in rows]
+
     def take_undelivered(self, now: datetime, max_age: timedelta) -> list[tuple[Alert, Claim]]:
         """Take over what a channel refused, or a sender left when it died, not longer ago.
 
