@@ -47,6 +47,38 @@ def test_before_the_first_start_a_command_says_so(recsys, words: tuple[str, ...]
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("words", [("stats",), ("registry", "list"), ("alerts", "recent")])
+def test_what_only_looks_says_so_too_and_prints_its_json(
+    settings: Settings, recsys, words: tuple[str, ...]
+) -> None:
+    code, out, errors = recsys(*words)
+    assert code == 0
+    assert not json.loads(out) or json.loads(out)["stats_by_pipeline"] == {}
+    assert "nothing is set up here yet; run `make up` first" in errors
+    (settings.home / ".env").write_text("")
+    assert recsys(*words)[2] == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("stats", "--days", "99999999999"), "Invalid value for '--days'"),
+        (("alerts", "recent", "--limit", "0"), "Invalid value for '--limit'"),
+        (
+            ("backfill", "x", "--from-date", "2025-02-01", "--to-date", "2025-01-01"),
+            "--to-date 2025-01-01 is before --from-date 2025-02-01",
+        ),
+        (("drift-detection", "--reference-days", "0"), "Invalid value for '--reference-days'"),
+        (("nothing",), "No such command 'nothing'"),
+    ],
+)
+def test_a_bad_option_ends_with_a_sentence(recsys, words: tuple[str, ...], error: str) -> None:
+    code, _, errors = recsys(*words)
+    assert code == 2
+    assert error in errors
+    assert "Traceback" not in errors
+
+
 def test_the_status_tells_of_a_job_that_cannot_run(settings: Settings, recsys) -> None:
     folder = settings.home / "config"
     folder.mkdir()

@@ -10,7 +10,11 @@ import typer
 
 from recsys.cli import airflow, data, jobs, registry, stack, watching
 from recsys.errors import InputError
+from recsys.orchestration.environment import NOT_SET_UP, is_set_up
+from recsys.settings import load_settings
 from recsys.storage import StorageError
+
+LOOKING = ("alerts", "registry", "scheduler", "stats", "tracker")
 
 app = typer.Typer(
     name="recsys",
@@ -19,6 +23,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def before(context: typer.Context) -> None:
+    """Say that there is nothing to look at yet; commands that need the stack fail by themselves."""
+    settings = load_settings()
+    if context.invoked_subcommand in LOOKING and not is_set_up(settings):
+        typer.secho(f"{settings.home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
+
+
 for commands in (jobs, airflow, watching, registry, stack, data):
     commands.add_commands(app)
 

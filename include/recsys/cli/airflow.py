@@ -19,6 +19,8 @@ from recsys.orchestration.environment import connect, stack_environment
 from recsys.schedule import load_zone
 from recsys.settings import load_settings
 
+# What Airflow answers when there is no such job, or it cannot be backfilled so.
+NOT_TAKEN = (400, 404, 422)
 ATTEMPTS = 5
 PAUSE_SECONDS = 3.0
 
@@ -42,6 +44,8 @@ def backfill(
     are left out. Prints the runs by state as JSON when Airflow has closed the backfill; exits with
     1 if one failed, with 2 while another backfill of the job is open.
     """
+    if to_date < from_date:
+        raise InputError(f"--to-date {to_date:%Y-%m-%d} is before --from-date {from_date:%Y-%m-%d}")
     settings = load_settings()
     client = connect(settings)
     zone = load_zone(settings)
@@ -66,6 +70,8 @@ def _create(client: AirflowClient, job: str, first: datetime, last: datetime) ->
         except AirflowError as error:
             if error.status == requests.codes.conflict:
                 continue
+            if error.status in NOT_TAKEN:
+                raise InputError(str(error)) from error
             if error.status != requests.codes.service_unavailable or attempt == ATTEMPTS:
                 raise
             console.print(f"Airflow's database is busy, trying again ({attempt} of {ATTEMPTS})")

@@ -11,6 +11,7 @@ from recsys.errors import InputError
 from recsys.settings import load_settings
 from recsys.tracking import PipelineTracker
 
+MOST_DAYS = 36_500
 LONGEST_HOURS = 24 * 365
 
 alerts_app = typer.Typer(no_args_is_help=True, help="Try out and look back at alerts.")
@@ -36,7 +37,7 @@ def try_out(
 
 
 @alerts_app.command()
-def recent(limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20) -> None:
+def recent(limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 20) -> None:
     """Print the last alerts as JSON, newest first, with what became of each."""
     rows = [
         {
@@ -53,14 +54,16 @@ def recent(limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20) ->
     typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
-def stats(days: Annotated[int, typer.Option(min=1, help="Days to look back.")] = 7) -> None:
+def stats(
+    days: Annotated[int, typer.Option(min=1, max=MOST_DAYS, help="Days to look back.")] = 7,
+) -> None:
     """Print pipeline statistics as JSON."""
     typer.echo(json.dumps(PipelineTracker(load_settings().pipeline_db).get_stats(days), indent=2))
 
 
 @tracker_app.command()
 def reconcile(
-    days: Annotated[int, typer.Option(min=1, help="Days of runs to compare.")] = 7,
+    days: Annotated[int, typer.Option(min=1, max=MOST_DAYS, help="Days of runs to compare.")] = 7,
 ) -> None:
     """Make the record agree with what Airflow knows of its runs."""
     from recsys.orchestration.environment import connect

@@ -3,8 +3,10 @@
 import logging
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from recsys.alerting import AlertManager, Severity
+from recsys.alerting.message import Alert
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient, ServiceError
 from recsys.deployment.gate import Plan
@@ -18,9 +20,6 @@ from recsys.deployment.verification import (
 )
 from recsys.errors import InputError
 from recsys.settings import Settings
-
-if TYPE_CHECKING:
-    from recsys.alerting.message import Alert
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +45,8 @@ def deploy(
     while somebody schedules the next step. A model that serves already is only verified.
     `failure` is what Airflow's own alerts of the same run go by (`raise_alarm`).
 
-    Returns the run's summary.
-
-    Raises
-    ------
-    DeploymentFailedError
-        After the previous model was restored (or could not be), the history was written and the
-        alert was sent.
+    Returns the run's summary. Raises `DeploymentFailedError` after the previous model was restored
+    (or could not be), the history was written and the alert was sent.
     """
     started = time.monotonic()
     unchanged = plan.serving == plan.model_id
@@ -79,10 +73,7 @@ def deploy(
 
 
 def record_refusal(
-    settings: Settings,
-    plan: Plan,
-    problem: str,
-    failure: str | None = None,
+    settings: Settings, plan: Plan, problem: str, failure: str | None = None
 ) -> None:
     """Write a deployment that never began into the history, and raise the alarm."""
     _write_down(settings, _entry(plan, "failed", NOT_VERIFIED, False, problem))
@@ -98,9 +89,6 @@ def raise_alarm(
     its one alert then, and what Airflow's callbacks report of it afterwards is held back. Without
     it every failure is an event of its own.
     """
-    from recsys.alerting import Severity
-    from recsys.alerting.message import Alert
-
     _tell(
         settings,
         Alert(
@@ -118,9 +106,6 @@ def tell_of_question(
     settings: Settings, config: DeploymentConfig, plan: Plan, link: str, question_id: str
 ) -> None:
     """Send the notice that a deployment waits for an approval; `link` is where it is given."""
-    from recsys.alerting import Severity
-    from recsys.alerting.message import Alert
-
     _tell(
         settings,
         Alert(
@@ -141,9 +126,6 @@ def _write_down(settings: Settings, entry: dict[str, Any]) -> None:
 
     What serves is right or wrong with or without a record of it, so the run goes on.
     """
-    from recsys.alerting import Severity
-    from recsys.alerting.message import Alert
-
     try:
         aside = append_history(settings, entry)
     except OSError as error:
@@ -163,9 +145,7 @@ def _write_down(settings: Settings, entry: dict[str, Any]) -> None:
     )
 
 
-def _tell(settings: Settings, alert: "Alert") -> None:
-    from recsys.alerting import AlertManager
-
+def _tell(settings: Settings, alert: Alert) -> None:
     try:
         AlertManager(settings).deliver(alert)
     except Exception:

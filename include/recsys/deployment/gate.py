@@ -47,13 +47,9 @@ def plan_deployment(
     replaced by the serving one. `force` lets a model pass that is worse or cannot be compared,
     and nothing else.
 
-    Raises
-    ------
-    GateError, InputError
-        If there is no such model, it is archived or damaged, worse than the serving one, or not
-        to be compared with it.
-    ServiceError
-        If the service does not answer.
+    Raises `GateError` or `InputError` if there is no such model, it is archived or damaged, worse
+    than the serving one, or not to be compared with it; `ServiceError` if the service does not
+    answer.
     """
     if rollback and model_id:
         raise InputError("model_id and rollback exclude each other: give one of them")

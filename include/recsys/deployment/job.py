@@ -24,13 +24,9 @@ def check_gate(
 ) -> dict[str, Any]:
     """Choose and check the model; `options` are the DAG's params.
 
-    Returns ``{"model_id", "serving", "reason"}``. A refusal is written down and raises an alert,
-    except in a dry run.
-
-    Raises
-    ------
-    DeploymentFailedError
-        If there is no model that may be deployed, or no service to deploy to.
+    Returns ``{"model_id", "serving", "reason"}``. Raises `DeploymentFailedError` if there is no
+    model that may be deployed, or no service to deploy to; but for a dry run, that is written down
+    and raises an alert.
     """
     config = load_config(settings, DeploymentConfig)
     client = connect_service(config)

@@ -5,7 +5,7 @@ On trial, the request log tells how it does; in service, what it answers.
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from recsys.deployment import CanaryConfig, VerifyConfig
@@ -41,14 +41,10 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        return self.health_check and self.model_id_match and self.recommendations_work
+        return all(self.checks().values())
 
     def checks(self) -> dict[str, bool]:
-        return {
-            "health_check": self.health_check,
-            "model_id_match": self.model_id_match,
-            "recommendations_work": self.recommendations_work,
-        }
+        return {name: value for name, value in asdict(self).items() if name != "problems"}
 
 
 NOT_VERIFIED = Verification(False, False, False, ())
@@ -126,12 +122,8 @@ def _problem(answer: dict[str, Any], model_id: str, config: VerifyConfig) -> str
 def try_on_some_users(client: ServiceClient, config: CanaryConfig, plan: Plan) -> str | None:
     """Run the trial. Returns why the model must not go on, None if it may.
 
-    Whatever happens, nobody is left with a model that failed: the canary is ended then.
-
-    Raises
-    ------
-    ServiceError
-        If the service does not answer.
+    Whatever happens, nobody is left with a model that failed: the canary is ended then. Raises
+    `ServiceError` if the service does not answer.
     """
     client.start_canary(plan.model_id, config.share)
     passed = False

@@ -17,6 +17,7 @@ from recsys.publishing import atomic_path, write_json
 from recsys.settings import REPOSITORY, Settings
 
 ENV_FILE = ".env"
+NOT_SET_UP = "nothing is set up here yet; run `make up` first"
 PRIVATE = 0o600
 # SQLite takes one writer at a time; its default of 5 s is short when all jobs start at once.
 SQLITE_TIMEOUT_SECONDS = 20
@@ -69,6 +70,11 @@ def read_env(settings: Settings) -> dict[str, str]:
     return {name: value for name, value in merged.items() if value}
 
 
+def is_set_up(settings: Settings) -> bool:
+    """Whether there was a first start; in a cluster the environment says it all."""
+    return "RECSYS_AIRFLOW_URL" in os.environ or (settings.home / ENV_FILE).exists()
+
+
 def ensure_env(settings: Settings) -> dict[str, str]:
     """Create ``.env`` from ``.env.example`` if it is missing, generate absent secrets into it,
     and return what `read_env` does."""
@@ -88,8 +94,8 @@ def stack_environment(settings: Settings) -> dict[str, str]:
     """The whole environment of a stack process: the caller's, ``.env``, and Airflow's settings."""
     env = read_env(settings)
     missing = sorted(name for name in GENERATED if name not in env)
-    if missing and not (settings.home / ENV_FILE).exists():
-        raise ConfigError(f"{settings.home}: nothing is set up here yet; run `make up` first")
+    if missing and not is_set_up(settings):
+        raise ConfigError(f"{settings.home}: {NOT_SET_UP}")
     if missing:
         raise ConfigError(f"{settings.home / ENV_FILE}: no value for {', '.join(missing)}")
     home = airflow_home(settings)
