@@ -89,7 +89,7 @@ def raise_alarm(
     its one alert then, and what Airflow's callbacks report of it afterwards is held back. Without
     it every failure is an event of its own.
     """
-    _tell(
+    tell(
         settings,
         Alert(
             ALERT,
@@ -98,25 +98,6 @@ def raise_alarm(
             facts={"model_id": model_id},
             key=failure or f"{ALERT}:{datetime.now(UTC).isoformat()}",
             until_resolved=failure is not None,
-        ),
-    )
-
-
-def tell_of_question(
-    settings: Settings, config: DeploymentConfig, plan: Plan, link: str, question_id: str
-) -> None:
-    """Send the notice that a deployment waits for an approval; `link` is where it is given."""
-    _tell(
-        settings,
-        Alert(
-            f"{JOB}_waits",
-            f"{plan.model_id} waits for your approval to replace {plan.serving}; without one "
-            f"within {config.approval_hours:g} hours it is not deployed",
-            Severity.WARNING,
-            facts={"model_id": plan.model_id},
-            link=link,
-            key=f"{JOB}_waits:{question_id}",
-            until_resolved=True,
         ),
     )
 
@@ -139,13 +120,14 @@ def _write_down(settings: Settings, entry: dict[str, Any]) -> None:
             "begins, and a rollback knows nothing of what was before"
         )
     name = f"{JOB}_history"
-    _tell(
+    tell(
         settings,
         Alert(name, problem, Severity.WARNING, key=f"{name}:{problem}", until_resolved=True),
     )
 
 
-def _tell(settings: Settings, alert: Alert) -> None:
+def tell(settings: Settings, alert: Alert) -> None:
+    """Send an alert; that it cannot be sent is logged."""
     try:
         AlertManager(settings).deliver(alert)
     except Exception:

@@ -5,15 +5,12 @@
 
 from typing import Any
 
+from recsys.alerting import Severity
+from recsys.alerting.message import Alert
 from recsys.config import load_config
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceError, connect_service
-from recsys.deployment.deploy import (
-    DeploymentFailedError,
-    deploy,
-    record_refusal,
-    tell_of_question,
-)
+from recsys.deployment.deploy import JOB, DeploymentFailedError, deploy, record_refusal, tell
 from recsys.deployment.gate import Plan, plan_deployment
 from recsys.errors import InputError
 from recsys.settings import Settings
@@ -49,8 +46,22 @@ def check_gate(
 
 def ask_for_approval(settings: Settings, plan: dict[str, Any], link: str, question_id: str) -> None:
     """Tell that a deployment waits for a person, and where to answer; once for each question."""
-    tell_of_question(
-        settings, load_config(settings, DeploymentConfig), Plan(**plan), link, question_id
+    name, hours = f"{JOB}_waits", load_config(settings, DeploymentConfig).approval_hours
+    message = (
+        f"{plan['model_id']} waits for your approval to replace {plan['serving']}; without one "
+        f"within {hours:g} hours it is not deployed"
+    )
+    tell(
+        settings,
+        Alert(
+            name,
+            message,
+            Severity.WARNING,
+            facts={"model_id": plan["model_id"]},
+            link=link,
+            key=f"{name}:{question_id}",
+            until_resolved=True,
+        ),
     )
 
 
