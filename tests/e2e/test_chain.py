@@ -234,8 +234,11 @@ def test_a_command_prints_its_summary_as_json_and_a_failed_one_exits_with_1(live
     assert json.loads(fine.stdout)["state"] == "success"
     broken = live.recsys("model-training", "--model-types", "crystal-ball")
     assert broken.returncode == 1
-    assert "model_training failed in plan" in broken.stderr
-    assert broken.stdout == ""
+    assert "model_training failed in plan: " in broken.stderr
+    assert "crystal-ball" in broken.stderr
+    result = json.loads(broken.stdout)
+    assert (result["state"], result["failed_tasks"]) == ("failed", ["plan"])
+    assert "crystal-ball" in result["error"]
 
 
 def test_health_check_finds_the_system_healthy(live):

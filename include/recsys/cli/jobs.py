@@ -14,8 +14,11 @@ from rich.markup import escape
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient, AirflowError, RunProgress
 from recsys.orchestration.environment import connect
+from recsys.orchestration.mirror import tracker_id
 from recsys.settings import load_settings
+from recsys.tracking import PipelineTracker
 
+RECORD_SECONDS = 10.0
 MARKS = {
     "success": "[green]done[/]",
     "failed": "[red]failed[/]",
@@ -26,7 +29,14 @@ MARKS = {
 
 
 class JobFailedError(RuntimeError):
-    """A job's run ended as a failure; the text names tasks and page."""
+    """A job's run ended as a failure; the text names tasks, reasons and page.
+
+    `result` is what is known of the run, as for one that succeeded.
+    """
+
+    def __init__(self, text: str, result: Mapping[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.result = result
 
 
 class RunDisplay:
@@ -92,17 +102,7 @@ def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
     """Follow a run to its end and return its summary. Raises `JobFailedError` when it fails."""
     with RunDisplay(job) as display:
         run = client.follow(job, run_id, display.show)
-    if run["state"] != "success":
-        failed = [
-            task["task_id"]
-            for task in client.task_instances(job, run_id)
-            if task["state"] == "failed"
-        ]
-        raise JobFailedError(
-            f"{job} failed in {', '.join(failed) or 'no task: it was ended from outside'}; "
-            f"see {client.run_url(job, run_id)}"
-        )
-    return {
+    result = {
         "job": job,
         "run_id": run_id,
         "state": run["state"],
@@ -110,12 +110,38 @@ def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
         "url": client.run_url(job, run_id),
         "summary": client.returned_values(job, run_id),
     }
+    if run["state"] == "success":
+        return result
+    tasks = client.task_instances(job, run_id)
+    failed = list(dict.fromkeys(one["task_id"] for one in tasks if one["state"] == "failed"))
+    error = _recorded_error(job, run_id)
+    text = f"{job} failed in {', '.join(failed) or 'no task'}: {error}; see {result['url']}"
+    raise JobFailedError(text, result | {"failed_tasks": failed, "error": error})
+
+
+def _recorded_error(job: str, run_id: str) -> str:
+    """What the record of runs says; the mirror writes it a moment after the run has ended."""
+    tracker = PipelineTracker(load_settings().pipeline_db)
+    deadline = time.monotonic() + RECORD_SECONDS
+    while time.monotonic() < deadline:
+        record = tracker.get_run(tracker_id(job, run_id)) or {}
+        if error := record.get("error_message"):
+            return str(error)
+        time.sleep(0.5)
+    return "the record of runs does not say why"
 
 
 def _run_and_print(job: str, conf: Mapping[str, Any]) -> None:
     given = {name: value for name, value in conf.items() if value not in (None, False)}
-    summary = run_job(connect(load_settings()), job, given)
-    typer.echo(json.dumps(summary, ensure_ascii=False, indent=2))
+    try:
+        _print(run_job(connect(load_settings()), job, given))
+    except JobFailedError as error:
+        _print(error.result)
+        raise
+
+
+def _print(result: Mapping[str, Any] | None) -> None:
+    typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
 
 
 def data_refresh(
