@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from recsys.cli import app as command_line
 from recsys.settings import REPOSITORY, Settings
+from recsys.tracking import PipelineTracker
 from serving.app import create_app
 from serving.config import ServiceEnvironment
 from tests.documented import code, pages, spans, table
@@ -87,7 +88,7 @@ def test_every_command_and_option_stands_in_the_docs_and_no_other() -> None:
 def test_every_command_line_in_the_docs_can_be_given() -> None:
     known = commands()
     for line in code():
-        for given in re.findall(r"-m recsys ([^#|>]*)", line):
+        for given in re.findall(r"(?:-m |^)recsys ([^#|>]*)", line):
             words = given.split()
             if not words or words[0] in ("airflow", "--help", "<job>", "..."):
                 continue
@@ -177,3 +178,28 @@ def test_every_table_stands_in_the_docs_and_no_other() -> None:
         for name in spans(words)
     }
     assert named == tables
+
+
+COMING = "docs/coming-from-scripts.md"
+
+
+def test_what_replaces_an_old_import_can_be_imported() -> None:
+    lines = [spans(row[1])[0] for row in table(COMING, "cũ / old") if row[1].startswith("`from ")]
+    assert len(lines) > 5
+    for line in lines:
+        exec(line, {})
+
+
+def test_the_script_of_the_page_does_its_work_and_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_HOME", str(tmp_path))
+    [script] = re.findall(r"```python\n(.*?)```", pages()[COMING], re.DOTALL)
+    exec(script, {"__name__": "script"})
+    [run] = PipelineTracker(tmp_path / "logs" / "pipeline_metrics.db").get_recent_runs()
+    assert (run["status"], run["metadata"]) == ("success", {"version": "1.0", "records": 1000})
+    broken = script.replace('return {"records": 1000}', 'raise OSError("no file")')
+    with pytest.raises(OSError, match="no file"):
+        exec(broken, {"__name__": "script"})
+    told = (tmp_path / "logs" / "service" / "alerts.log").read_text(encoding="utf-8")
+    assert "CRITICAL | alerting | my_pipeline_failed triggered: no file" in told
