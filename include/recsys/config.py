@@ -192,6 +192,16 @@ def read_document(settings: Settings, name: str) -> Document:
     return Document(found or ((settings.home / "config" / name, {}),))
 
 
+def unknown_files(settings: Settings) -> list[str]:
+    """A sentence for each file of the state root's ``config/`` that nobody reads."""
+    shipped = {path.name for path in (REPOSITORY / "config").iterdir()}
+    return [
+        f"{path}: no settings have this name: expected one of {', '.join(sorted(shipped))}"
+        for path in sorted((settings.home / "config").glob("*.*"))
+        if path.suffix in (".yaml", ".yml", ".json") and path.name not in shipped
+    ]
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping in one YAML or JSON file. Raises `ConfigError` naming the file otherwise."""
     content = _read(path)

@@ -83,12 +83,17 @@ def test_the_status_tells_of_a_job_that_cannot_run(settings: Settings, recsys) -
     folder = settings.home / "config"
     folder.mkdir()
     (folder / "scheduler_config.json").write_text('{"jobs": {"data_refresh": {"cron": "never"}}}')
+    for name in ("trainning.yaml", "data.yml", "README.md"):
+        (folder / name).write_text("")
     code, out, errors = recsys("scheduler", "status")
     assert code == 1
     assert "STOPPED" in out
     assert "jobs.data_refresh.cron: expected a cron expression" in " ".join(errors.split())
     _, out, _ = recsys("scheduler", "status", "--json")
-    assert len(json.loads(out)["problems"]) == 1
+    problems = json.loads(out)["problems"]
+    assert [problem.split(": ")[0].rpartition("/")[2] for problem in problems] == [
+        "scheduler_config.json", "data.yml", "trainning.yaml",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("hours", ["nan", "inf", "-1", "1e12"])

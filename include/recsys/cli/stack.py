@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from recsys.config import unknown_files
 from recsys.orchestration.stack import Stack
 from recsys.schedule import load_schedule, load_zone
 from recsys.settings import load_settings
@@ -60,12 +61,13 @@ def describe(
     stack: Stack,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
     """The components, each with its last heartbeat, the DAGs, each with its next run, and a
-    sentence for each job that cannot run."""
+    sentence for each job that cannot run and each file of settings that nobody reads."""
     from recsys.orchestration.client import AirflowError
     from recsys.orchestration.environment import connect
 
     components = stack.components()
     problems = list(load_schedule(stack.settings).problems.values())
+    problems += unknown_files(stack.settings)
     if not stack.is_running():
         return components, [], problems
     client = connect(stack.settings)
