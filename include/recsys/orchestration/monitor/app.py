@@ -12,7 +12,6 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recsys.orchestration.mirror import tracker_id
-from recsys.orchestration.monitor import PREFIX
 from recsys.orchestration.monitor.overview import (
     find_page,
     find_run,
@@ -43,7 +42,7 @@ may_watch = requires_access_view(AccessView.CLUSTER_ACTIVITY)
 
 
 def create_app(settings: Settings, paused_jobs: Callable[[], set[str]] | None = None) -> FastAPI:
-    """The application for the state of `settings`, to be mounted at `PREFIX` in the API server.
+    """The application for the state of `settings`, to be mounted one level below the API server.
 
     `paused_jobs` gives the paused DAGs; by default Airflow's database is asked.
     """
@@ -133,12 +132,12 @@ def _root(request: Request) -> str:
 
 
 def _airflow_path(request: Request, job: str, run_id: str) -> str:
-    airflow = _root(request).removesuffix(PREFIX)
+    airflow = _root(request).rpartition("/")[0]
     return f"{airflow}/dags/{quote(job, safe='')}/runs/{quote(run_id, safe='')}"
 
 
 def _login_url(request: Request) -> str:
-    airflow = _root(request).removesuffix(PREFIX)
+    airflow = _root(request).rpartition("/")[0]
     # As it was asked for: a run id may hold characters that mean something else in a URL.
     path = request.scope["raw_path"].decode("latin-1")
     return f"{airflow}/api/v2/auth/login?next={quote(path, safe='')}"
