@@ -174,12 +174,13 @@ def test_an_error_names_the_file_that_says_it(settings: Settings) -> None:
         ("labels: " + "[" * 30 + "]" * 30, "FILE: expected at most 20 levels of nesting"),
         ("width: " + "9" * 400, "FILE: cannot be read: expected numbers up to 1e+15"),
         ("width: .inf", "FILE: cannot be read: expected numbers up to 1e+15"),
+        ("keep_days: no", "FILE: keep_days: expected a number, not yes or no (got False)"),
         ("keep_days: 99999", "FILE: keep_days: expected at most a hundred years, which are 36500"
          " (got 99999)"),
         ("width: 2001-02-31", "FILE: cannot be read: day is out of range for month"),
         ("width: !!python/name:os.system x", "FILE: line 1: could not determine a constructor"
          " for the tag 'tag:yaml.org,2002:python/name:os.system'"),
-        ("# " + "x" * 1_000_001, "FILE: expected at most 1000000 bytes"),
+        ("# " + "x" * 256_001, "FILE: expected at most 256000 bytes"),
         ("- a", "FILE: expected a mapping of keys to values"),
         ("3: a", "FILE: 3: Keys should be strings"),
     ],

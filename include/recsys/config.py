@@ -34,7 +34,7 @@ from recsys.settings import REPOSITORY, Settings
 logger = logging.getLogger(__name__)
 
 # What a person writes is far below these; what is above them is an accident or an attack.
-_MAX_BYTES: Final = 1_000_000
+_MAX_BYTES: Final = 256_000
 _MAX_DEPTH: Final = 20
 _MAX_NUMBER: Final = 10**15
 
@@ -104,6 +104,14 @@ class ConfigModel(BaseModel):
         given = {k: v for k, v in content.items() if v is not None or not cls._is_section(k)}
         return merged(cls.ENTRIES, given)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_and_no_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and {int, float} & {kind, *get_args(kind)}:
+            raise ValueError("expected a number, not yes or no")
+        return value
+
     @field_validator("*")
     @classmethod
     def _reaches_no_further_than_dates_do(cls, value: Any, info: ValidationInfo) -> Any:
@@ -161,7 +169,8 @@ class Document:
     ) -> str:
         inner = problem["loc"]
         key = (*at, *inner)
-        where = f"{self.path(key)}: {'.'.join(str(part) for part in key) or '(file)'}"
+        name = ".".join(str(part) for part in key)
+        where = f"{self.path(key)}: {name[:200] or '(file)'}"
         if problem["type"] == "extra_forbidden":
             # The value under a mistyped name can be a secret.
             siblings = _type_at(model, inner[:-1])
