@@ -37,6 +37,11 @@ def test_a_selection_that_comes_to_nothing_is_taken_back(settings, tmp_path):
             assert resolve_source(settings).review_files != chosen
             raise KeyboardInterrupt
         assert resolve_source(settings).review_files == chosen
+    damaged = settings.home / "data" / "source.json"
+    damaged.write_bytes(b"\xff")
+    with pytest.raises(KeyboardInterrupt), selection_kept_on_failure(settings):
+        raise KeyboardInterrupt
+    assert damaged.read_bytes() == b"\xff"
 
 
 def test_an_unknown_source_lists_the_known_ones(settings):

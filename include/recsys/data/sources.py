@@ -16,7 +16,7 @@ from recsys.config import ConfigModel, Document, load_config, read_mapping
 from recsys.data.config import DataConfig
 from recsys.data.prices import DONG, PriceFormat
 from recsys.errors import InputError, SourceError
-from recsys.publishing import write_json, write_text
+from recsys.publishing import atomic_path, write_json
 from recsys.schedule import TimeZone
 from recsys.settings import REPOSITORY, Settings
 
@@ -217,14 +217,15 @@ def select_source(
 def selection_kept_on_failure(settings: Settings) -> Iterator[None]:
     """Put the selection of before back when the block fails: the nightly refresh reads it."""
     path = settings.home / "data" / SELECTION_NAME
-    before = path.read_text(encoding="utf-8") if path.exists() else None
+    before = path.read_bytes() if path.exists() else None
     try:
         yield
     except BaseException:
         if before is None:
             path.unlink(missing_ok=True)
         else:
-            write_text(path, before)
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(before)
         raise
 
 
