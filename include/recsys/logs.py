@@ -33,7 +33,12 @@ class LocalTimeFormatter(logging.Formatter):
         self._timezone = timezone
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """The line; nothing from outside makes a line or a colour of its own in it."""
+        """The line; nothing from outside makes a line or a colour of its own in it.
+
+        A record with the attribute ``lines`` holds several, made by somebody who knows that.
+        """
+        if hasattr(record, "lines"):
+            return super().formatMessage(record)
         line = super().formatMessage(record).encode("utf-8", "backslashreplace").decode()
         return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], line)
 

@@ -213,6 +213,7 @@ class RequestLog:
             None,
         )
         record.created = first.time
+        record.lines = len(lines)
         self._lines.handle(record)
 
 
