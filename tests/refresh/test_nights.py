@@ -1,10 +1,12 @@
 """One bad thing does not stop every night: it is told of, and the rest goes on."""
 
+import json
 import re
 
 import pytest
 
 from recsys.data.staging import append_events, sealed_segments
+from recsys.data.versions import current_version, list_versions
 from recsys.settings import REPOSITORY
 from tests.data.shop import pairs, published_rows, quarantined, refresh, row, write_shop
 
@@ -111,3 +113,26 @@ def test_a_damaged_archive_of_events_does_not_stop_the_night(shop):
     summary = refresh(shop)
     assert (summary["strategy"], summary["changes"]["vanished"]) == ("full", 1)
     assert archive.name in "".join(quarantined(shop)["file"])
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema_version": 1}', b"\xff"])
+@pytest.mark.parametrize("options", [{}, {"force_full": True}])
+def test_a_damaged_manifest_does_not_stop_the_night(shop, content, options):
+    damaged = current_version(shop).path
+    (damaged / "manifest.json").write_bytes(content)
+    summary = refresh(shop, **options)
+    assert (summary["strategy"], summary["published"]) == ("full", True)
+    assert current_version(shop).version_id == summary["version_id"] != damaged.name
+    write_shop(shop, [*BASE, row("later")])
+    assert refresh(shop)["strategy"] == "incremental"
+    assert summary["version_id"] in list_versions(shop)
+
+
+def test_a_damaged_manifest_of_an_older_version_is_passed_over(shop):
+    older = current_version(shop).path
+    write_shop(shop, [*BASE, row("later")])
+    refresh(shop)
+    (older / "manifest.json").write_bytes(b"")
+    write_shop(shop, [*BASE, row("later"), row("last")])
+    assert refresh(shop)["strategy"] == "incremental"
+    assert json.loads((current_version(shop).path / "manifest.json").read_text())
