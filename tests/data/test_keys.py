@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from recsys import schema
 from recsys.data.keys import (
+    ARRIVAL,
     EVENT_KEY,
     KEY,
     USER_KEY,
@@ -77,13 +78,14 @@ def test_rows_are_those_that_sorting_all_of_them_leaves():
         )
     )
     pairs = [schema.USER, schema.PRODUCT]
-    by_age = rows.sort_values([*pairs, schema.TIMESTAMP, schema.RATING, KEY])
+    rows[ARRIVAL] = rng.integers(3, size=len(rows)).astype("int32")
+    by_age = rows.sort_values([*pairs, schema.TIMESTAMP, ARRIVAL, schema.RATING, KEY])
     expected = by_age.drop_duplicates(pairs, keep="last").sort_values(
         [USER_KEY, schema.TIMESTAMP, EVENT_KEY, schema.PRODUCT], ignore_index=True
     )
     latest = latest_rows(rows)
     pd.testing.assert_frame_equal(
-        latest.drop(columns=USER_NUMBER), expected.drop(columns=[USER_KEY, KEY])
+        latest.drop(columns=USER_NUMBER), expected.drop(columns=[USER_KEY, KEY, ARRIVAL])
     )
     assert (latest[USER_NUMBER] == pd.factorize(expected[schema.USER])[0]).all()
 

@@ -1,13 +1,16 @@
 """One bad thing does not stop every night: it is told of, and the rest goes on."""
 
+import csv
 import json
+import os
 import re
 
 import pytest
 
 from recsys.data.staging import append_events, sealed_segments
 from recsys.data.versions import current_version, list_versions
-from recsys.settings import REPOSITORY
+from recsys.errors import SourceError
+from recsys.settings import REPOSITORY, Settings
 from tests.data.shop import pairs, published_rows, quarantined, refresh, row, write_shop
 
 BASE = [row(f"u{number}", number % 9) for number in range(12)]
@@ -136,3 +139,106 @@ def test_a_damaged_manifest_of_an_older_version_is_passed_over(shop):
     write_shop(shop, [*BASE, row("later"), row("last")])
     assert refresh(shop)["strategy"] == "incremental"
     assert json.loads((current_version(shop).path / "manifest.json").read_text())
+
+
+HEADER = "user_id,product_id,rating,cmt_date,comment"
+MONDAY = [row("f1", 1, 5, "2025-01-20 10:00:00", "giao nhanh"), row("f2", 2, 5)]
+TUESDAY = [row("f1", 1, 1, "2025-01-20 10:00:00", "dị ứng nên sửa lại"), row("f2", 2, 5)]
+
+
+def drop(settings: Settings, name: str, rows: list[str]) -> None:
+    folder = settings.staging / "files"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("\n".join([HEADER, *rows]) + "\n", encoding="utf-8")
+
+
+def stars(settings: Settings, user: str) -> list[float]:
+    rows = published_rows(settings)
+    return rows.loc[rows["user_id"] == user, "rating"].tolist()
+
+
+@pytest.mark.parametrize("names", [("monday.csv", "tuesday.csv"), ("z.csv", "a.csv")])
+@pytest.mark.parametrize("together", [True, False])
+def test_a_corrected_review_of_the_same_time_wins_by_arrival(shop, names, together):
+    for number, (name, rows) in enumerate(zip(names, (MONDAY, TUESDAY), strict=True)):
+        drop(shop, name, rows)
+        os.utime(shop.staging / "files" / name, (1e9 + number, 1e9 + number))
+        if not together:
+            refresh(shop)
+    refresh(shop)
+    assert stars(shop, "f1") == [1]
+    assert stars(shop, "f2") == [5]
+    for path in (shop.raw / "dropped" / "viecomrec").iterdir():
+        os.utime(path, (2e9, 2e9))  # a copy of the archive has other times
+    refresh(shop, force_full=True)
+    assert stars(shop, "f1") == [1]
+
+
+def describe(settings: Settings, **changes: str) -> None:
+    """The shipped description of the source with some lines changed."""
+    text = (REPOSITORY / "config" / "sources" / "viecomrec.yaml").read_text()
+    for key, value in changes.items():
+        text = re.sub(rf"(?m)^(\s*){key}: .*$", rf"\g<1>{key}: {value}", text, count=1)
+    folder = settings.home / "config" / "sources"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "viecomrec.yaml").write_text(text)
+
+
+def test_days_without_midnight_and_hours_that_come_twice_lose_no_rows(settings):
+    describe(settings, timezone="America/Sao_Paulo")
+    skipped = [row("s1", time="2018-11-04"), row("s2", time="2018-11-04 00:30:00")]
+    twice = [row("s3", time="2018-02-17 23:30:00")]
+    write_shop(settings, [*BASE, *skipped, *twice])
+    assert refresh(settings)["rows"]["quarantined"] == 0
+    times = published_rows(settings).set_index("user_id")["timestamp"]
+    assert [str(times[user]) for user in ("s1", "s2", "s3")] == [
+        "2018-11-04 03:00:00+00:00",
+        "2018-11-04 03:00:00+00:00",
+        "2018-02-18 01:30:00+00:00",
+    ]
+
+
+def daily(settings: Settings, **days: bytes) -> None:
+    describe(settings, path="data/raw/viecomrec/reviews-*.csv")
+    for day, content in days.items():
+        (settings.raw / "viecomrec" / f"reviews-{day}.csv").write_bytes(content)
+
+
+@pytest.mark.parametrize("empty", [b"", b"\n", b"\xef\xbb\xbf\r\n", f"{HEADER}\n".encode()])
+def test_an_empty_file_among_daily_ones_is_said_and_passed_over(settings, empty):
+    write_shop(settings, BASE)
+    daily(settings, day1="\n".join([HEADER, *BASE]).encode(), day2=empty)
+    summary = refresh(settings)
+    assert summary["rows"]["accepted"] == len(BASE)
+    said = ["reviews-day2.csv"] if len(empty) < 10 else []
+    assert [path.rsplit("/", 1)[-1] for path in summary["passed_over"]] == said
+    assert ("reviews-day2.csv" in summary["note"]) == bool(said)
+
+
+def test_daily_files_that_are_all_empty_are_an_error(settings):
+    write_shop(settings, BASE)
+    daily(settings, day1=b"", day2=b"")
+    with pytest.raises(SourceError, match=r"reviews-day1\.csv: the file is empty"):
+        refresh(settings)
+
+
+def test_the_quarantine_opens_in_a_spreadsheet(settings):
+    users = ['"=HYPERLINK(""http://x"")"', "+84901", "@SUM(1)", "-2+3", "tiếng"]
+    write_shop(settings, [*BASE, *BASE, *(row(user, rating=9) for user in users)])
+    refresh(settings)
+    (path,) = settings.quarantine.glob("*.csv")
+    content = path.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert not [cell for cell in cells if cell[:1] in tuple("=+-@")]
+    assert [cell[0] for cell in cells if "HYPERLINK" in cell] == ["'"]
+    assert any(cell.startswith("tiếng") for cell in cells)
+
+
+@pytest.mark.parametrize("folder", ["a[bc]d", "x*y?", "{a,b}"])
+def test_patterns_in_folder_names_are_names(tmp_path, folder):
+    settings = Settings(tmp_path / folder)
+    write_shop(settings, BASE)
+    daily(settings, day1="\n".join([HEADER, *BASE]).encode())
+    assert refresh(settings)["rows"]["accepted"] == len(BASE)

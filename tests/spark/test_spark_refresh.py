@@ -28,7 +28,7 @@ def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Sett
     """Two empty state roots: without Spark, and with it in many small pieces and ranges."""
     monkeypatch.setattr(spark_refresh, "PIECE_BYTES", 50_000)
     monkeypatch.setattr(spark_refresh, "ROWS_PER_RANGE", 700)
-    plain, spark = Settings(tmp_path / "plain"), Settings(tmp_path / "spark")
+    plain, spark = Settings(tmp_path / "plain"), Settings(tmp_path / "spark[a]{b}")  # not a pattern
     use_spark(spark)
     yield plain, spark
     assert not list(spark.work.glob("*-spark"))

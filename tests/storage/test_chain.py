@@ -389,7 +389,7 @@ def test_what_one_machine_read_from_the_inbox_another_may_archive(jobs, front, b
     again = refresh(front, datetime.now(UTC) + timedelta(minutes=2), force_full=True)
     assert again["rows"]["accepted"] == 22
     assert [entry["path"] for entry in current_version(jobs).manifest["staged"]["files"]] == [
-        f"data/raw/dropped/viecomrec/{summary['version_id']}-drop.csv"
+        f"data/raw/dropped/viecomrec/{summary['version_id']}-00001-drop.csv"
     ]
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from recsys import schema
 from recsys.data.cleaning import CleanRows, Limits, clean_rows, read_reviews, reject_file
 from recsys.data.config import DataConfig
+from recsys.data.keys import ARRIVAL
 from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
 from recsys.data.sources import EPOCH, ISO, Source, TimestampFormat
 from recsys.errors import SourceError
@@ -87,10 +88,11 @@ def read_arrivals(
         found.parts.append(cleaned)
 
     files = source.config.reviews
-    for path in [*_archived(settings, source), *dropped_files(files_to_read(settings))]:
+    for number, path in enumerate(_dropped(settings, source), start=1):
         described = describe_file(settings, path)
         try:
             cleaned = read_reviews(path, files, limits)
+            cleaned.accepted[ARRIVAL] = np.int32(number)
         except SourceError as error:
             cleaned = reject_file(path, str(error))
         if len(cleaned.rejected) > config.max_invalid_fraction * max(cleaned.rows_read, 1):
@@ -158,14 +160,15 @@ def _move(
     described: Iterable[dict[str, Any]], settings: Settings, folder: Path, version_id: str
 ) -> None:
     waiting = (files_to_read(settings), segments_to_read(settings))
-    for entry in described:
+    for number, entry in enumerate(described, start=1):
         path = settings.home / entry["path"]
         if path.parent not in waiting or not path.exists():
             continue
         if describe_file(settings, path) != entry:
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        moved = folder / f"{version_id}-{path.name}"
+        # Names in the order of arrival, which the times of copies would not keep.
+        moved = folder / f"{version_id}-{number:05}-{path.name}"
         shutil.move(path, moved)
         sync_folder(folder)
         store = open_store(settings)
@@ -180,9 +183,12 @@ def _segments(settings: Settings) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.glob("*.jsonl"))]
 
 
-def _archived(settings: Settings, source: Source) -> list[Path]:
+def _dropped(settings: Settings, source: Source) -> list[Path]:
+    """All files that were ever dropped, in the order in which they arrived."""
     folder = archived_files(settings, source.name)
-    return sorted(path for path in folder.glob("*") if path.name[0] != ".")
+    archived = sorted(path for path in folder.glob("*") if path.name[0] != ".")
+    waiting = dropped_files(files_to_read(settings))
+    return [*archived, *sorted(waiting, key=lambda path: (path.stat().st_mtime_ns, path.name))]
 
 
 def _read_events(settings: Settings, source: Source, found: Arrivals) -> list[RawRows]:

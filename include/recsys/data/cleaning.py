@@ -1,5 +1,6 @@
 """From columns of text to valid reviews; everything else is rejected with a reason."""
 
+import codecs
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,7 @@ _MISSING = pa.array(["", "nan", "null", "none", "na", "n/a", "<na>", "nat"], pa.
 _ISO_LOCAL = r"^\d{4}-\d{2}-\d{2}(?:[Tt ][\d:.]*)?$"
 # PostgreSQL writes +07, others +0700, +07:00 or Z, with or without a blank before it.
 _ISO_OFFSET = r"^(\d{4}-\d{2}-\d{2}[Tt ][\d:.]+) ?(?:[Zz]|([+-]\d{2})(?::?(\d{2}))?)$"
+_FORMULA = r"^(\s*[=+\-@\t\r])"
 _MILLISECONDS_FROM = 1e11
 
 Fault = tuple[NDArray[np.bool_], str]
@@ -173,11 +175,22 @@ def concatenate(parts: list[CleanRows]) -> CleanRows:
 
 
 def write_quarantine(settings: Settings, version_id: str, rejected: pd.DataFrame) -> None:
-    """Write ``data/quarantine/<version_id>.csv`` (file, row, reason, raw), if there are rows."""
+    """Write ``data/quarantine/<version_id>.csv`` (file, row, reason, raw), if there are rows.
+
+    For a spreadsheet: with a mark that says UTF-8, and an apostrophe before what it would run.
+    """
     if rejected.empty:
         return
-    with atomic_path(settings.quarantine / f"{version_id}.csv") as temporary:
-        pacsv.write_csv(pa.Table.from_pandas(rejected, preserve_index=False), temporary)
+    texts: pd.DataFrame = rejected.select_dtypes("str").apply(
+        lambda column: column.str.replace(_FORMULA, r"'\1", regex=True)
+    )
+    table = pa.Table.from_pandas(rejected.assign(**dict(texts.items())), preserve_index=False)
+    with (
+        atomic_path(settings.quarantine / f"{version_id}.csv") as temporary,
+        temporary.open("wb") as file,
+    ):
+        file.write(codecs.BOM_UTF8)
+        pacsv.write_csv(table, file)
 
 
 def parse_times(texts: pd.Series, formats: tuple[str, ...], zone: ZoneInfo) -> pd.Series:
@@ -233,7 +246,10 @@ def _utc(times: pd.Series) -> pd.Series:
 
 def _local(times: pd.Series, zone: ZoneInfo) -> pd.Series:
     if times.dt.tz is None:
-        times = times.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
+        # Where clocks go forward, a time that was skipped is the first one after it (some days have
+        # no midnight); where they go back, of two times of one name the earlier one is meant.
+        earlier = np.ones(len(times), dtype=np.bool_)
+        times = times.dt.tz_localize(zone, ambiguous=earlier, nonexistent="shift_forward")
     return times.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
 
 

@@ -33,6 +33,9 @@ EVENT_KEY = "event_key"
 USER_KEY = "user_key"
 """uint64: hash of the user's id. Users are ordered by it: sorting texts would cost far more."""
 
+ARRIVAL = "arrival"
+"""int32: of rows with one time that of the greatest number counts. Dropped files have 1, 2, ..."""
+
 USER_NUMBER = "user_number"
 """int32: position of the user among all users of the view, ordered by `USER_KEY`."""
 
@@ -44,7 +47,7 @@ _BLOCK_BYTES = 1 << 15  # what is computed for a block stays in the processor's 
 
 
 def add_keys(rows: pd.DataFrame, user: UInt64Array, product: UInt64Array, comment: UInt64Array) -> None:
-    """Add `USER_KEY`, `EVENT_KEY` and `KEY` to rows with RATING and TIMESTAMP.
+    """Add `USER_KEY`, `EVENT_KEY`, `KEY` and `ARRIVAL` 0 to rows with RATING and TIMESTAMP.
 
     The others are hashes of the rows' texts.
     """
@@ -54,14 +57,15 @@ def add_keys(rows: pd.DataFrame, user: UInt64Array, product: UInt64Array, commen
     rows[USER_KEY] = user
     rows[EVENT_KEY] = event
     rows[KEY] = mix(event, product, rating)
+    rows[ARRIVAL] = np.zeros(len(rows), dtype=np.int32)
 
 
 def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The latest row of each user and product, ordered by user, time, event and product.
 
-    Has `USER_NUMBER` instead of `USER_KEY` and `KEY`. Of rows with one time the better rating
-    stays, then the larger key: the answer is a function of the set of rows, so neither the order
-    nor the batches in which they arrive matter.
+    Has `USER_NUMBER` instead of `USER_KEY`, `KEY` and `ARRIVAL`. Of rows with one time the one that
+    arrived last stays, then the better rating, then the larger key: a function of the set of rows,
+    so their order and the batches in which they are read do not matter.
     """
     user, event = rows[USER_KEY].to_numpy(), rows[EVENT_KEY].to_numpy()
     time = microseconds(rows[schema.TIMESTAMP])
@@ -70,13 +74,15 @@ def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
     several = order[_tied(user[order])]
     product = np.zeros(len(rows), dtype=np.int32)
     product[several] = ordered_codes(rows[schema.PRODUCT].take(several))
-    rating, key = rows[schema.RATING].to_numpy(), rows[KEY].to_numpy()
+    arrival, rating, key = (rows[name].to_numpy() for name in (ARRIVAL, schema.RATING, KEY))
     pair = mix(user[several], product[several].astype(np.uint64))
-    old = _all_but_last(pair, time[several], rating[several], key[several])
+    old = _all_but_last(
+        pair, time[several], arrival[several], rating[several], key[several]
+    )
     superseded = np.zeros(len(rows), dtype=np.bool_)
     superseded[several[old]] = True
     kept = _settle_ties(order[~superseded[order]], user, time, event, product)
-    latest = _take(rows.drop(columns=[USER_KEY, KEY]), kept)
+    latest = _take(rows.drop(columns=[USER_KEY, KEY, ARRIVAL]), kept)
     changes = np.zeros(len(kept), dtype=np.int32)
     changes[run_starts(user[kept])[1:]] = 1
     latest[USER_NUMBER] = np.cumsum(changes, dtype=np.int32)

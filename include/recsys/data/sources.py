@@ -1,6 +1,9 @@
 """Which files hold the shop's reviews and products, and what their columns are called."""
 
+import gzip
 import json
+import logging
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +22,10 @@ from recsys.errors import InputError, SourceError
 from recsys.publishing import atomic_path, write_json
 from recsys.schedule import TimeZone
 from recsys.settings import REPOSITORY, Settings
+
+logger = logging.getLogger(__name__)
+
+_EMPTY_BYTES = 1024
 
 SELECTION_NAME = "source.json"
 ISO = "iso"
@@ -141,6 +148,8 @@ class Source:
     config: SourceConfig
     review_files: tuple[Path, ...]
     product_files: tuple[Path, ...]
+    passed_over: tuple[Path, ...] = ()
+    """Empty files among those that a pattern names."""
 
     @property
     def description(self) -> dict[str, Any]:
@@ -244,25 +253,40 @@ def _read_selection(settings: Settings) -> dict[str, Any]:
 
 def _locate(settings: Settings, name: str, reviews: str | None, products: str | None) -> Source:
     config = load_source(settings, name)
-    return Source(
-        name,
-        config,
-        _files(settings, reviews or config.reviews.path, f"{name}: reviews"),
-        _files(settings, products or config.products.path, f"{name}: products"),
+    filled, empty = _files(settings, reviews or config.reviews.path, f"{name}: reviews")
+    products_filled, products_empty = _files(
+        settings, products or config.products.path, f"{name}: products"
     )
+    return Source(name, config, filled, products_filled, (*empty, *products_empty))
 
 
-def _files(settings: Settings, pattern: str, what: str) -> tuple[Path, ...]:
+def _files(
+    settings: Settings, pattern: str, what: str
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The files with content, and the empty ones among them that are passed over."""
     full = str(settings.home / pattern)
-    found = [Path(full)] if Path(full).exists() else list(Path(full).parent.glob(Path(full).name))
+    # Only the name may be a pattern: what looks like one in a folder's name is its name.
+    found = [Path(full)] if Path(full).exists() else sorted(Path(full).parent.glob(Path(full).name))
     if not found:
         raise SourceError(f"source {what}: {full}: the file does not exist")
+    filled = []
     for path in found:
         try:
             if not path.is_file():
                 raise SourceError(f"source {what}: {path}: expected a file")
-            if path.stat().st_size == 0:
-                raise SourceError(f"source {what}: {path}: the file is empty")
-        except OSError as error:
+            if not is_empty(path):
+                filled.append(path)
+        except (OSError, EOFError, zlib.error) as error:
             raise SourceError(f"source {what}: {path}: cannot be read: {error}") from error
-    return tuple(sorted(found))
+    if not filled:
+        raise SourceError(f"source {what}: {found[0]}: the file is empty")
+    empty = tuple(path for path in found if path not in filled)
+    for path in empty:  # a day without reviews among daily files
+        logger.warning("source %s: %s: the file is empty, and passed over", what, path)
+    return tuple(filled), empty
+
+
+def is_empty(path: Path) -> bool:
+    """Whether nothing but blanks and a byte order mark stands in the beginning of the file."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        return not file.read(_EMPTY_BYTES).strip(b"\r\n\t \xef\xbb\xbf")

@@ -47,7 +47,7 @@ REVIEW_COLUMNS = [schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, 
 
 _OUTLINE = {
     *("strategy", "reason", "dry_run", "as_of", "version_id", "previous_version"),
-    *("rows", "changes", "quarantined_by_reason", "products"),
+    *("rows", "changes", "quarantined_by_reason", "products", "passed_over"),
 }
 
 Summary = dict[str, Any]

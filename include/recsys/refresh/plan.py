@@ -101,6 +101,8 @@ class Plan(ConfigModel):
     ----------
     sources
         Path, SHA-256 and rows of each of the source's files.
+    passed_over
+        Empty files among the source's.
     staged
         What of the staging area was read, see `recsys.data.arrivals.Arrivals`.
     columns
@@ -128,6 +130,7 @@ class Plan(ConfigModel):
     invalid_fraction: float
     source: dict[str, Any]
     sources: list[dict[str, Any]]
+    passed_over: list[str]
     staged: dict[str, Any]
     columns: dict[str, list[str]]
     inputs: str
@@ -149,8 +152,13 @@ class Plan(ConfigModel):
         return (
             f"{prefix}Strategy {self.strategy.value}: {self.reason}. "
             f"{self.changes.new:,} new interactions; {self.rows.valid:,} of {self.rows.read:,} "
-            f"rows are valid, {self.rows.quarantined:,} in quarantine."
+            f"rows are valid, {self.rows.quarantined:,} in quarantine.{self._empty}"
         )
+
+    @property
+    def _empty(self) -> str:
+        names = ", ".join(Path(path).name for path in self.passed_over[:3])
+        return f" {len(self.passed_over)} empty files passed over: {names}." if names else ""
 
 
 def make_plan(
@@ -206,6 +214,7 @@ def make_plan(
         invalid_fraction=view.invalid_fraction,
         source=source.description,
         sources=view.files,
+        passed_over=[str(path) for path in source.passed_over],
         staged=view.arrivals.to_json(),
         columns=view.columns,
         inputs=inputs,

@@ -17,7 +17,7 @@ from recsys.config import load_config
 from recsys.data.config import Engine
 from recsys.models.als import AlsParameters, Trainer
 from recsys.settings import Settings
-from recsys.spark.session import SparkConfig, spark_session
+from recsys.spark.session import SparkConfig, as_literal, spark_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -90,7 +90,7 @@ def _item_factors(
         numItemBlocks=_BLOCKS_PER_CORE * spark.executors * spark.cores,
         finalStorageLevel="MEMORY_AND_DISK",
     )
-    found = als.fit(session.read.parquet(str(entries))).itemFactors.toArrow()
+    found = als.fit(session.read.parquet(as_literal(entries))).itemFactors.toArrow()
     factors = np.zeros((matrix.shape[1], parameters.factors), dtype=np.float32)
     vectors = found["features"].combine_chunks().flatten().to_numpy()
     factors[found["id"].to_numpy()] = vectors.reshape(len(found), parameters.factors)

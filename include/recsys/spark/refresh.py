@@ -41,7 +41,7 @@ from recsys.publishing import atomic_path
 from recsys.settings import Settings
 from recsys.spark.parts import read_entries, write_entries
 from recsys.spark.pieces import Piece, cut
-from recsys.spark.session import SparkConfig, session_folder, spark_session
+from recsys.spark.session import SparkConfig, as_literal, session_folder, spark_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -112,7 +112,7 @@ class SparkEngine:
         ranges.mkdir()
         count = len(view.reviews.accepted)
         bits = max(1, (count // ROWS_PER_RANGE).bit_length())
-        stored = self.session.read.parquet(str(read))
+        stored = self.session.read.parquet(as_literal(read))
         # The highest bits of the key: ranges in order hold the users in order.
         dealt = stored.selectExpr("*", f"shiftrightunsigned({USER_KEY}, {_KEY_BITS - bits}) r")
 

@@ -78,6 +78,11 @@ def session_folder(work: Path) -> Path:
     return work.with_name(f"{work.name}-spark")
 
 
+def as_literal(path: Path) -> str:
+    """`path` for Spark, which takes brackets and stars in a name for a pattern."""
+    return re.sub(r"([\\{}\[\]*?])", r"\\\1", str(path))
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without PySpark's warning about pandas 3: only its Arrow interface is used here."""
