@@ -6,8 +6,8 @@ the model that the serving one replaced) and refuses it if it is archived, damag
 the configured margin worse than the serving model (`force` lets it pass). `deploy` reloads the
 service, makes three checks (`health_check`, `model_id_match`, `recommendations_work`) and on any
 failure restores the previous model. `dry_run` stops before anything changes. If the model serves
-already, it is only verified. With `require_approval` in the configuration, `approve` waits for a
-person before that.
+already, or the current best is held after a rollback, what serves is only verified. With
+`require_approval` in the configuration, `approve` waits for a person before that.
 
 **Reads** `artifacts/cf/registry.json`, the service at `RECSYS_SERVICE_URL`. **Writes**
 `logs/deployment_history.json`. **Options**: `config/deployment.yaml`.

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from recsys.tracking import PipelineTracker, RunRecord, RunStatus, TrackingError
+from recsys.tracking import (
+    PipelineTracker,
+    RunRecord,
+    RunStatus,
+    TrackingError,
+    note_database,
+    tracker_database,
+)
 
 
 @pytest.fixture
@@ -125,6 +132,48 @@ def test_stale_runs_are_cancelled_and_fresh_ones_left(tracker):
     assert "more than 24 h" in stale["error_message"]
     assert tracker.get_run("fresh")["status"] == "running"
     assert tracker.cleanup_stale_runs() == 0
+
+
+def test_the_late_end_of_a_run_that_the_cleanup_closed_counts(tracker):
+    for run_id in ("well", "badly", "stopped"):
+        started(tracker, "data_refresh", 25, run_id)
+    assert tracker.cleanup_stale_runs() == 3
+    tracker.complete_run("well", {"rows": 7})
+    tracker.fail_run("badly", "KeyError")
+    well, badly = tracker.get_run("well"), tracker.get_run("badly")
+    assert (well["status"], well["error_message"]) == ("success", None)
+    assert well["metadata"] == {"rows": 7}
+    assert (badly["status"], badly["error_message"]) == ("failed", "KeyError")
+    with pytest.raises(TrackingError, match="ended as success"):
+        tracker.fail_run("well", "again")
+    # One that a person stopped stays stopped.
+    started(tracker, "data_refresh", 1, "cancelled")
+    tracker.cancel_run("cancelled")
+    with pytest.raises(TrackingError, match="ended as cancelled"):
+        tracker.complete_run("cancelled")
+
+
+@pytest.mark.parametrize(
+    "connection",
+    ['{"conn_type": "recsys_tracker", "host": "/srv/Runs of us.db"}',
+     "recsys-tracker://%2Fsrv%2FRuns%20of%20us.db",
+     "recsys-tracker://user:secret@%2Fsrv%2FRuns%20of%20us.db:1/x"],
+)  # fmt: skip
+def test_the_connection_in_the_environment_names_the_database(settings, monkeypatch, connection):
+    assert tracker_database(settings) == settings.pipeline_db
+    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_TRACKER", connection)
+    assert tracker_database(settings) == Path("/srv/Runs of us.db")
+    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_TRACKER", "recsys-tracker://")
+    assert tracker_database(settings) == settings.pipeline_db
+
+
+def test_what_the_hook_noted_is_the_database_until_it_notes_another(settings, tmp_path):
+    note_database(settings, settings.pipeline_db)
+    assert not settings.logs.exists()
+    note_database(settings, tmp_path / "elsewhere.db")
+    assert tracker_database(settings) == tmp_path / "elsewhere.db"
+    note_database(settings, settings.pipeline_db)
+    assert tracker_database(settings) == settings.pipeline_db
 
 
 def test_recording_a_run_again_updates_it_and_merges_metadata(tracker):

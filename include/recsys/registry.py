@@ -51,7 +51,8 @@ class Entry(_Record):
     metrics: dict[str, float | None]
     baseline_comparison: dict[str, Any]
     training_info: dict[str, Any]
-    status: Literal["active", "archived"] = "active"
+    status: Literal["active", "archived", "held"] = "active"
+    """``held``: was taken out of service; only a person brings it back (`Registry.release`)."""
 
 
 class CurrentBest(_Record):
@@ -247,6 +248,26 @@ class Registry:
         self._change(archive)
         self._note("archive", model_id)
 
+    def hold(self, model_id: str) -> None:
+        """Keep a model that was taken out of service from being selected or deployed by itself.
+
+        An archived model stays archived. Raises `RegistryError` for an unknown model.
+        """
+        self._set_status(model_id, "held", unless="archived")
+
+    def release(self, model_id: str) -> None:
+        """Let a model that is held be selected and deployed again.
+
+        Raises `RegistryError` if it is not held.
+        """
+        if self.get(model_id).status != "held":
+            raise RegistryError(f"{model_id}: is not held")
+        self._set_status(model_id, "active", unless="archived")
+
+    def repair(self) -> str | None:
+        """Write the registry from its last good copy if it is damaged or gone; what it was."""
+        return self._document.repair()
+
     def delete(self, model_id: str, *, serving: str | None = None) -> None:
         """Remove the entry and the artefact.
 
@@ -264,6 +285,17 @@ class Registry:
 
         self._store.remove(self._change(delete))
         self._note("delete", model_id)
+
+    def _set_status(self, model_id: str, status: Literal["active", "held"], unless: str) -> None:
+        def change(content: _Content) -> bool:
+            entry = _entry(content, model_id)
+            changed = entry.status not in (status, unless)
+            if changed:
+                entry.status = status
+            return changed
+
+        if self._change(change):
+            self._note("hold" if status == "held" else "release", model_id)
 
     def _select_best(
         self, content: _Content, data_version: str, metric: str, selected_by: str
@@ -303,7 +335,7 @@ class Registry:
         refused: dict[str, str] = {}
         standing: list[tuple[float, str, Entry]] = []
         for entry in content.models.values():
-            if entry.data_version != data_version or entry.status != "active":
+            if entry.data_version != data_version or entry.status == "archived":
                 continue
             problem = self._refusal(entry, metric)
             if problem is None:
@@ -315,6 +347,8 @@ class Registry:
 
     def _refusal(self, entry: Entry, metric: str) -> str | None:
         """Why `entry` must not be selected, None when it may."""
+        if entry.status == "held":
+            return "it was taken out of service, and nobody has released it"
         for name in (metric, f"{metric}_low"):
             if entry.metrics.get(name) is None:
                 return f"{name} is not a finite number"

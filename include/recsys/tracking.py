@@ -14,8 +14,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypedDict
+from urllib.parse import unquote, urlsplit
 
 from recsys.database import BUSY_TIMEOUT_SECONDS, connect, transaction
+from recsys.publishing import write_json
 from recsys.retention import RowRetention
 from recsys.settings import Settings, load_settings
 
@@ -49,6 +51,9 @@ _UNLESS_ENDED_SINCE: Final = (
     " WHERE pipeline_runs.finished_at IS NULL OR pipeline_runs.finished_at < excluded.started_at"
 )
 
+_CONNECTION: Final = "AIRFLOW_CONN_RECSYS_TRACKER"
+_NOTE: Final = "tracker_database.json"
+_ABANDONED: Final = "abandoned:"  # begins the error of a run that the cleanup closed
 _KEPT: Final = timedelta(days=365)
 """A year, so that a job can be compared with itself in the same season."""
 
@@ -106,13 +111,52 @@ class RunRecord:
     metadata: Mapping[str, Any]
 
 
+def tracker_database(settings: Settings) -> Path:
+    """The file that Airflow's connection ``recsys_tracker`` names, else that of the state root.
+
+    A connection in the environment is read here; of one in Airflow's own database its hook leaves
+    a note (`note_database`), so that health and statistics need no Airflow to find the records.
+    """
+    given = os.environ.get(_CONNECTION)
+    if given is not None:
+        host = _host_of(given)
+        return Path(host) if host else settings.pipeline_db
+    return _noted_database(settings)
+
+
+def note_database(settings: Settings, database: Path) -> None:
+    """Remember what the connection ``recsys_tracker`` names. Raises `OSError`."""
+    if database == _noted_database(settings):
+        return
+    if database == settings.pipeline_db:
+        (settings.logs / _NOTE).unlink()
+    else:
+        write_json(settings.logs / _NOTE, {"database": str(database)})
+
+
+def _noted_database(settings: Settings) -> Path:
+    try:
+        return Path(json.loads((settings.logs / _NOTE).read_text(encoding="utf-8"))["database"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return settings.pipeline_db
+
+
+def _host_of(connection: str) -> str | None:
+    """The host of a connection as Airflow takes it from the environment, JSON or a URI."""
+    if connection.lstrip().startswith("{"):
+        host = json.loads(connection).get("host")
+        return str(host) if host else None
+    place = urlsplit(connection).netloc.rpartition("@")[2]
+    return unquote(place.partition(":")[0]) or None
+
+
 class PipelineTracker:
     """Reads and writes the record of runs; safe to share between threads and processes.
 
     Parameters
     ----------
     db_path
-        The database; by default ``logs/pipeline_metrics.db`` of the state root.
+        The database; by default that of `tracker_database`.
     timeout
         Seconds to wait for another writer before `sqlite3.OperationalError`.
 
@@ -126,7 +170,7 @@ class PipelineTracker:
     def __init__(
         self, db_path: str | Path | None = None, *, timeout: float = BUSY_TIMEOUT_SECONDS
     ) -> None:
-        self.db_path = Path(db_path) if db_path is not None else load_settings().pipeline_db
+        self.db_path = Path(db_path or tracker_database(load_settings()))
         self._timeout = timeout
         self._local = threading.local()
 
@@ -145,6 +189,7 @@ class PipelineTracker:
     def complete_run(self, run_id: str, metadata: Mapping[str, Any] | None = None) -> None:
         """End a running run as a success; `metadata` is merged into what it has.
 
+        A run that `cleanup_stale_runs` closed was not dead after all: its late end counts.
         Raises `TrackingError` if the run is unknown or has ended otherwise.
         """
         self._end(run_id, RunStatus.SUCCESS, metadata=metadata)
@@ -210,7 +255,7 @@ class PipelineTracker:
                 "UPDATE pipeline_runs SET status = 'cancelled', finished_at = ?1,"
                 " duration_seconds = (julianday(?1) - julianday(started_at)) * 86400,"
                 " error_message = ?2 WHERE status = 'running' AND started_at < ?3",
-                (_text(now), f"abandoned: running for more than {max_running_hours:g} h", limit),
+                (_text(now), f"{_ABANDONED} running for more than {max_running_hours:g} h", limit),
             )
         return cursor.rowcount
 
@@ -273,11 +318,13 @@ class PipelineTracker:
         now = datetime.now(UTC)
         with transaction(self._connection) as connection:
             row = connection.execute(
-                "SELECT status, started_at FROM pipeline_runs WHERE run_id = ?", (run_id,)
+                "SELECT status, started_at, error_message FROM pipeline_runs WHERE run_id = ?",
+                (run_id,),
             ).fetchone()
             if row is None:
                 raise TrackingError(f"run {run_id!r} is unknown in {self.db_path}")
-            if row["status"] != RunStatus.RUNNING:
+            closed = (row["error_message"] or "").startswith(_ABANDONED)
+            if row["status"] != RunStatus.RUNNING and not closed:
                 ended = row["status"]
                 raise TrackingError(f"run {run_id!r} ended as {ended}, it cannot become {status}")
             connection.execute(

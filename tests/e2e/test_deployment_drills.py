@@ -247,7 +247,7 @@ def test_a_corrupt_artefact_is_refused_by_the_gate(shop):
     with watched(shop) as outcome:
         assert shop.end(shop.start(model_id=model)) == "failed"
     assert shop.serving() == before
-    assert only_row(outcome) == row(model, None, "failed")
+    assert only_row(outcome) == row(model, before, "failed")
     outcome.is_told_once(model, "item_factors.npy")
 
 

@@ -197,6 +197,17 @@ def test_a_registry_that_does_not_parse_is_critical(shop, text):
     assert check_model_health()["severity"] == "critical"
 
 
+def test_a_registry_that_is_gone_is_critical_and_repaired(shop):
+    add_model(shop, "als_1")
+    shop.registry.unlink()
+    result = check_model_health()
+    assert result["severity"] == "critical"
+    assert "is gone; it was written again" in result["error"].replace(
+        "; artifacts/cf/registry.last_good.json has its content", ""
+    )
+    assert check_model_health()["healthy"] is True
+
+
 def test_a_selected_model_may_wait_for_its_deployment_but_not_for_ever(shop, serve):
     add_model(shop, "als_1")
     serve()
@@ -208,6 +219,19 @@ def test_a_selected_model_may_wait_for_its_deployment_but_not_for_ever(shop, ser
     result = check_model_health()
     assert result["severity"] == "warning"
     assert "the service serves als_1, although als_2 was selected" in result["error"]
+
+
+def test_runs_are_judged_in_the_database_that_the_connection_names(shop, tmp_path, monkeypatch):
+    elsewhere = PipelineTracker(tmp_path / "elsewhere.db")
+    for _ in range(3):
+        elsewhere.fail_run(elsewhere.start_run("data_refresh"), "KeyError")
+    assert check_pipeline_health()["healthy"] is True
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_RECSYS_TRACKER",
+        f"recsys-tracker://{str(elsewhere.db_path).replace('/', '%2F')}",
+    )
+    assert check_pipeline_health()["healthy"] is False
+    assert not shop.pipeline_db.exists() or not PipelineTracker(shop.pipeline_db).get_recent_runs()
 
 
 def runs(settings, pipeline, successes, failures):

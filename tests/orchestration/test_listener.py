@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from recsys.settings import REPOSITORY, Settings
-from recsys.tracking import PipelineTracker
+from recsys.tracking import PipelineTracker, tracker_database
 
 pytestmark = pytest.mark.boots
 
@@ -186,6 +186,8 @@ def test_the_tracker_can_be_elsewhere_through_a_connection(settings, tmp_path):
     )
     assert PipelineTracker(elsewhere).is_pipeline_running("data_refresh")
     assert not settings.pipeline_db.exists()
+    # Health and statistics, which may run without Airflow, find it.
+    assert tracker_database(settings) == elsewhere
 
 
 def test_a_run_of_a_day_that_is_to_come_is_failed_at_once_and_told(settings):

@@ -46,6 +46,14 @@ def test_archive_and_delete(settings, command):
     assert Registry(settings).list() == []
 
 
+def test_a_held_model_shows_and_can_be_released(settings, command):
+    add(settings, "a")
+    Registry(settings).hold("a")
+    assert command("list")[0]["status"] == "held"
+    assert command("release", "a") == {"released": "a"}
+    assert command("list")[0]["status"] == "active"
+
+
 def test_without_a_service_the_last_deployed_model_is_not_deleted(settings, command):
     add(settings, "a")
     settings.deployment_history.parent.mkdir(parents=True, exist_ok=True)

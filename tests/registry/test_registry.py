@@ -237,6 +237,48 @@ def test_the_next_writer_keeps_the_nonsense_aside(settings, registry):
     assert registry.problem() is None
 
 
+def test_a_registry_that_is_gone_is_read_from_its_last_good_copy_and_repaired(settings, registry):
+    add(settings, "a")
+    select(settings)
+    before = settings.registry.read_bytes()
+    settings.registry.unlink()
+    assert "is gone" in registry.problem()
+    assert registry.current_best().model_id == "a"
+    assert "is gone" in registry.repair()
+    assert settings.registry.read_bytes() != b""
+    assert json.loads(settings.registry.read_text())["models"] == json.loads(before)["models"]
+    assert registry.problem() is None
+    assert registry.repair() is None
+
+
+def test_nonsense_without_a_good_copy_is_left_for_somebody_to_save(settings, registry):
+    settings.registry.parent.mkdir(parents=True)
+    settings.registry.write_text("{nonsense")
+    assert registry.repair() is not None
+    assert settings.registry.read_text() == "{nonsense"
+
+
+def test_a_held_model_is_selected_again_when_it_is_released(settings, registry):
+    add(settings, "a", low=0.2)
+    add(settings, "b", low=0.1)
+    registry.hold("a")
+    registry.hold("a")
+    selection = select(settings)
+    assert selection.model_id == "b"
+    assert "nobody has released it" in selection.refused["a"]
+    registry.release("a")
+    assert select(settings).model_id == "a"
+    lines = (settings.logs / "registry_audit.log").read_text().splitlines()
+    assert [line.split(" | ")[3] for line in lines][2:] == [
+        "hold", "select_best", "release", "select_best",
+    ]  # fmt: skip
+    with pytest.raises(RegistryError, match="is not held"):
+        registry.release("b")
+    registry.archive("b")
+    registry.hold("b")
+    assert registry.get("b").status == "archived"
+
+
 def test_every_operation_is_a_line_in_the_audit_log(settings, registry):
     add(settings, "a")
     select(settings)

@@ -66,6 +66,13 @@ def archive(model_id: ModelId) -> None:
 
 
 @registry_app.command()
+def release(model_id: ModelId) -> None:
+    """Let a model that a rollback took out of service be selected and deployed again."""
+    Registry(load_settings()).release(model_id)
+    _print({"released": model_id})
+
+
+@registry_app.command()
 def delete(model_id: ModelId) -> None:
     """Remove a model and its files, unless it is the current best or in service."""
     settings = load_settings()

@@ -9,7 +9,7 @@ import typer
 from recsys.alerting import AlertManager, Severity
 from recsys.errors import InputError
 from recsys.settings import load_settings
-from recsys.tracking import PipelineTracker
+from recsys.tracking import PipelineTracker, tracker_database
 
 MOST_DAYS = 36_500
 LONGEST_HOURS = 24 * 365
@@ -58,7 +58,7 @@ def stats(
     days: Annotated[int, typer.Option(min=1, max=MOST_DAYS, help="Days to look back.")] = 7,
 ) -> None:
     """Print pipeline statistics as JSON."""
-    typer.echo(json.dumps(PipelineTracker(load_settings().pipeline_db).get_stats(days), indent=2))
+    typer.echo(json.dumps(PipelineTracker().get_stats(days), indent=2))
 
 
 @tracker_app.command()
@@ -70,7 +70,7 @@ def reconcile(
     from recsys.orchestration.mirror import reconcile_runs
 
     settings = load_settings()
-    summary = reconcile_runs(connect(settings), PipelineTracker(settings.pipeline_db), days)
+    summary = reconcile_runs(connect(settings), PipelineTracker(tracker_database(settings)), days)
     typer.echo(json.dumps(summary, indent=2))
 
 
@@ -81,7 +81,7 @@ def cleanup(
     """Close runs that are recorded as running and whose process is long gone."""
     if not 0 <= hours <= LONGEST_HOURS:
         raise InputError(f"--hours: expected 0 to {LONGEST_HOURS}, got {hours}")
-    closed = PipelineTracker(load_settings().pipeline_db).cleanup_stale_runs(hours)
+    closed = PipelineTracker().cleanup_stale_runs(hours)
     typer.echo(json.dumps({"closed": closed}))
 
 

@@ -19,6 +19,7 @@ from recsys.deployment.verification import (
     verify,
 )
 from recsys.errors import InputError
+from recsys.registry import Registry
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def deploy(
     if not (unchanged and problem is None):
         entry = _entry(plan, status, verification, rolled_back, problem)
         _write_down(settings, entry)
+        _hold_or_release(settings, plan, status)
     if problem is not None:
         raise_alarm(settings, plan.model_id, problem, failure)
         raise DeploymentFailedError(f"{plan.model_id} was not deployed: {problem}")
@@ -124,6 +126,23 @@ def _write_down(settings: Settings, entry: dict[str, Any]) -> None:
         settings,
         Alert(name, problem, Severity.WARNING, key=f"{name}:{problem}", until_resolved=True),
     )
+
+
+def _hold_or_release(settings: Settings, plan: Plan, status: str) -> None:
+    """What was taken out of service is not brought back by the next night; what a person brought
+    back is free again. What serves is right without the note, so that it fails is only logged."""
+    registry = Registry(settings)
+    held = plan.serving if plan.rollback else None
+    try:
+        if status == "rolled_back":
+            registry.hold(plan.model_id)
+        elif status == "success":
+            if registry.get(plan.model_id).status == "held":
+                registry.release(plan.model_id)
+            if held is not None:
+                registry.hold(held)
+    except (InputError, OSError):
+        logger.exception("The registry does not know what is held | model_id=%s", plan.model_id)
 
 
 def tell(settings: Settings, alert: Alert) -> None:

@@ -13,23 +13,29 @@ from recsys.registry import Entry, Registry, RegistryError
 from recsys.settings import Settings
 
 
-class GateError(InputError):
-    """The model must not be deployed; the text says why."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """What a run is going to do.
 
     `serving` is what the service answers with now; None: no model, or nothing is known of it.
+    After a `rollback` the serving model is held (`Registry.hold`).
     """
 
     model_id: str
     serving: str | None
     reason: str
+    rollback: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "rollback" or value}
+
+
+class GateError(InputError):
+    """The model must not be deployed; the text says why. `plan` is what was wanted, if known."""
+
+    def __init__(self, text: str, plan: Plan | None = None) -> None:
+        super().__init__(text)
+        self.plan = plan
 
 
 def plan_deployment(
@@ -45,44 +51,66 @@ def plan_deployment(
 
     Without `model_id` it is the registry's current best; with `rollback` the model that was
     replaced by the serving one. `force` lets a model pass that is worse or cannot be compared,
-    and nothing else.
+    and nothing else. A current best that is held is not deployed: what serves stays.
 
     Raises `GateError` or `InputError` if there is no such model, it is archived or damaged, worse
-    than the serving one, or not to be compared with it; `ServiceError` if the service does not
-    answer.
+    than the serving one, or not to be compared with it (a `GateError` knows the models that it is
+    about); `ServiceError` if the service does not answer.
     """
     if rollback and model_id:
         raise InputError("model_id and rollback exclude each other: give one of them")
     serving = client.wait_for_serving_model()
-    if rollback:
-        wanted, reason = model_before(settings, serving), "rollback was asked for"
-    elif model_id:
-        wanted, reason = model_id, "the model was named"
-    else:
-        wanted, reason = _current_best(settings), "it is the registry's current best"
-    entry = check_sound(settings, wanted)
-    if not (rollback or force or wanted == serving):
-        _check_not_worse(settings, entry, serving, config)
-    return Plan(wanted, serving, reason)
+    about = Plan(
+        f"the model before {serving}" if rollback else model_id or "current best", serving, ""
+    )
+    try:
+        if rollback:
+            reason = f"rollback was asked for; {serving} is held until it is released"
+            about = Plan(model_before(settings, serving), serving, reason, rollback=True)
+        elif model_id:
+            about = Plan(model_id, serving, "the model was named")
+        else:
+            about = _plan_best(settings, serving)
+        entry = check_sound(settings, about.model_id)
+        if not (rollback or force or about.model_id == serving):
+            _check_not_worse(settings, entry, serving, config)
+    except InputError as error:
+        known = error.plan if isinstance(error, GateError) else None
+        raise GateError(str(error), known or about) from error
+    return about
 
 
 def check_sound(settings: Settings, model_id: str) -> Entry:
-    """The entry of a model that is registered, active and undamaged; else raises `InputError`."""
+    """The entry of a model that is registered, not archived, and undamaged.
+
+    Raises `InputError` otherwise.
+    """
     registry = Registry(settings)
     entry = registry.get(model_id)
-    if entry.status != "active":
-        raise GateError(f"{model_id}: is {entry.status}; only active models are deployed")
+    if entry.status == "archived":
+        raise GateError(f"{model_id}: is archived; archived models are not deployed")
     verify_artifact(registry.folder(entry))
     return entry
 
 
-def _current_best(settings: Settings) -> str:
+def _plan_best(settings: Settings, serving: str | None) -> Plan:
     best = Registry(settings).current_best()
     if best is None:
         raise GateError(
             f"{settings.registry}: no model is selected; run model_training, or name a model"
         )
-    return best.model_id
+    if best.status != "held" or best.model_id == serving:
+        return Plan(best.model_id, serving, "it is the registry's current best")
+    held = (
+        f"the current best {best.model_id} was taken out of service and is held until a newer "
+        f"training selects another, or a person names it or runs `registry release "
+        f"{best.model_id}`"
+    )
+    if serving is None:
+        raise GateError(
+            f"{held}; the service has no model: name one", Plan(best.model_id, None, "")
+        )
+    return Plan(serving, serving, held)
 
 
 def _check_not_worse(

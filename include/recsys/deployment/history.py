@@ -4,7 +4,9 @@ import json
 import logging
 from typing import Any
 
+from recsys.data.versions import manifest_of
 from recsys.errors import InputError
+from recsys.registry import Registry
 from recsys.settings import HISTORY_KEY, Settings
 from recsys.storage import Document, open_store
 
@@ -41,16 +43,36 @@ def append_history(settings: Settings, entry: dict[str, Any]) -> str | None:
 def model_before(settings: Settings, serving: str | None) -> str:
     """The model to go back to from `serving`: the one that the last deployment of it replaced.
 
+    One that was trained on another source (the sample, before the shop's own data came) knows
+    nothing of these customers, and is passed over.
+
     Raises `InputError` if the history knows none.
     """
+    source = _source_of(settings, serving)
+    others = []
     for entry in reversed(read_history(settings)):
         previous = entry.get("previous_model_id")
         if entry.get("status") == "success" and entry["model_id"] == serving and previous:
-            return str(previous)
+            if source in (None, theirs := _source_of(settings, previous)) or theirs is None:
+                return str(previous)
+            others.append(f"{previous} was trained on source {theirs}, {serving} on {source}")
+    if others:
+        raise InputError(
+            f"{others[0]}: a rollback does not change the source; name the model with model_id"
+        )
     raise InputError(
         f"{settings.deployment_history}: no deployment of {serving} that replaced another model "
         "is on record, so there is nothing to roll back to; name the model with model_id"
     )
+
+
+def _source_of(settings: Settings, model_id: str | None) -> str | None:
+    """The source that a model was trained on, None where nobody knows."""
+    try:
+        version_id = Registry(settings).get(str(model_id)).data_version
+        return str(manifest_of(settings, version_id)["source"]["name"])
+    except (InputError, FileNotFoundError, KeyError, TypeError):
+        return None
 
 
 def _document(settings: Settings, asides: list[str]) -> Document[list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ from recsys.config import load_config
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceError, connect_service
 from recsys.deployment.deploy import JOB, DeploymentFailedError, deploy, record_refusal, tell
-from recsys.deployment.gate import Plan, plan_deployment
+from recsys.deployment.gate import GateError, Plan, plan_deployment
 from recsys.errors import InputError
 from recsys.settings import Settings
 
@@ -38,8 +38,10 @@ def check_gate(
         )
     except (InputError, ServiceError) as error:
         if not options.get("dry_run"):
-            unplanned = Plan(options.get("model_id") or "current best", None, "")
-            record_refusal(settings, unplanned, str(error), failure)
+            known = error.plan if isinstance(error, GateError) else None
+            wanted = "model before" if options.get("rollback") else "current best"
+            refused = known or Plan(options.get("model_id") or wanted, None, "")
+            record_refusal(settings, refused, str(error), failure)
         raise DeploymentFailedError(str(error)) from error
     return plan.as_dict()
 

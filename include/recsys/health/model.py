@@ -28,9 +28,12 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
     """
     settings = settings or load_settings()
     registry = Registry(settings)
-    damage = registry.problem()
+    damage = registry.repair()
     if damage is not None:
-        return verdict([Finding(Severity.CRITICAL, damage)])
+        outcome = (
+            "is still so" if registry.problem() else "was written again from its last good copy"
+        )
+        return verdict([Finding(Severity.CRITICAL, f"{damage}; it {outcome}")])
     selection = registry.selection()
     if selection is None:
         problem = "no model is selected yet; run model_training"
@@ -43,7 +46,8 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
     served = serving_model()
     grace = timedelta(hours=load_config(settings, HealthConfig).model.deployment_grace_hours)
     waiting = datetime.now(UTC) - datetime.fromisoformat(selection.selected_at)
-    if served is not None and served != selection.model_id and waiting > grace:
+    held = registry.get(selection.model_id).status == "held"  # a person wanted another one
+    if served is not None and served != selection.model_id and waiting > grace and not held:
         problem = (
             f"the service serves {served}, although {selection.model_id} was selected"
             f" {waiting.total_seconds() / 3600:.0f} hours ago"

@@ -21,7 +21,7 @@ from recsys.health.verdict import Finding, verdict
 from recsys.publishing import write_json
 from recsys.schedule import JobSchedule, Schedule, load_schedule
 from recsys.settings import Settings, load_settings
-from recsys.tracking import PipelineTracker, RunStatus
+from recsys.tracking import PipelineTracker, RunStatus, tracker_database
 
 WATCHER: Final = "health_check"
 """The job that runs this check; the service watches over it (see `recsys.health.reports`)."""
@@ -72,7 +72,7 @@ def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
     """
     settings = settings or load_settings()
     config = load_config(settings, HealthConfig).pipeline
-    tracker = PipelineTracker(settings.pipeline_db)
+    tracker = PipelineTracker(tracker_database(settings))
     closed = tracker.cleanup_stale_runs(config.max_running_hours)
     stats = tracker.get_stats(config.window_days)
     problems = [
@@ -104,7 +104,7 @@ def overdue_jobs(settings: Settings, manager: AlertManager, now: datetime) -> li
     first_seen = Memory(settings).first_seen(
         {job: timing.cron for job, timing in watched.items()}, now
     )
-    tracker = PipelineTracker(settings.pipeline_db)
+    tracker = PipelineTracker(tracker_database(settings))
     found = []
     for job, timing in watched.items():
         since = _last_expected(timing, schedule, now - timing.deadline - _GRACE)

@@ -15,7 +15,7 @@ from recsys.errors import InputError
 from recsys.logs import fields, file_logger
 from recsys.schedule import load_schedule, load_zone
 from recsys.settings import Settings, load_settings
-from recsys.tracking import PipelineTracker, RunRecord, RunStatus
+from recsys.tracking import PipelineTracker, RunRecord, RunStatus, tracker_database
 
 if TYPE_CHECKING:  # every Airflow process loads this module, and only `reconcile` asks the API
     from recsys.orchestration.client import AirflowClient
@@ -202,7 +202,7 @@ def reconcile(settings: Settings) -> dict[str, Any]:
     from recsys.orchestration.environment import connect
 
     try:
-        return dict(reconcile_runs(connect(settings), PipelineTracker(settings.pipeline_db)))
+        return dict(reconcile_runs(connect(settings), PipelineTracker(tracker_database(settings))))
     except Exception as error:
         logger.exception("The record of runs could not be compared with Airflow")
         return {"error": f"{type(error).__name__}: {error}"}

@@ -1,5 +1,6 @@
 """The run tracker as an Airflow hook, for our listener and for other DAGs of the shop."""
 
+import contextlib
 from pathlib import Path
 
 from airflow.sdk import BaseHook
@@ -7,7 +8,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 
 from recsys.database import BUSY_TIMEOUT_SECONDS
 from recsys.settings import load_settings
-from recsys.tracking import PipelineTracker
+from recsys.tracking import PipelineTracker, note_database
 
 CONNECTION_ID = "recsys_tracker"
 
@@ -45,7 +46,12 @@ class PipelineTrackerHook(BaseHook):
             if not _is_missing(error):
                 raise
             host = None
-        return Path(host) if host else load_settings().pipeline_db
+        settings = load_settings()
+        database = Path(host) if host else settings.pipeline_db
+        if self.tracker_conn_id == CONNECTION_ID:
+            with contextlib.suppress(OSError):  # on a full disk the next run notes it
+                note_database(settings, database)
+        return database
 
 
 def _is_missing(error: Exception) -> bool:

@@ -160,6 +160,16 @@ class Document(Generic[Content]):
         """What is wrong with it, None when it is sound or was never written."""
         return self._problem(self._store.read(self._key))
 
+    def repair(self) -> str | None:
+        """Write the last good content again if it is damaged or gone; what was wrong, else None.
+
+        Without a last good copy nothing is changed: somebody may still save what is there.
+        """
+        problem = self.problem()
+        if problem is not None and self._kept() is not None:
+            self.change(lambda content: None)
+        return problem
+
     def change(self, apply: Callable[[Content], Result]) -> Result:
         """Let `apply` change the content; what it raises leaves the document as it was.
 

@@ -24,7 +24,7 @@ from recsys.health.reports import latest_report, report_is_overdue
 from recsys.registry import CurrentBest, Entry, Registry
 from recsys.schedule import JobSchedule, load_schedule
 from recsys.settings import Settings
-from recsys.tracking import PipelineTracker, RunStatus
+from recsys.tracking import PipelineTracker, RunStatus, tracker_database
 
 ALERTS: Final = 20
 DEPLOYMENTS: Final = 5
@@ -128,7 +128,7 @@ class Overview:
 
 def run_tracker(settings: Settings) -> PipelineTracker:
     """The tracker to read from: one for all requests, so that each thread opens one connection."""
-    return PipelineTracker(settings.pipeline_db, timeout=DATABASE_SECONDS)
+    return PipelineTracker(tracker_database(settings), timeout=DATABASE_SECONDS)
 
 
 def gather(
