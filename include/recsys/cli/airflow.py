@@ -24,15 +24,22 @@ NOT_TAKEN = (400, 404, 422)
 ATTEMPTS = 5
 PAUSE_SECONDS = 3.0
 
+app = typer.Typer()
 console = Console(stderr=True, highlight=False)
 
 
+@app.command(
+    rich_help_panel="Stack",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
 def airflow(context: typer.Context) -> None:
     """Run any Airflow command in the stack's environment, such as `airflow dags list`."""
     env = stack_environment(load_settings())
     os.execve(sys.executable, [sys.executable, "-m", "airflow", *context.args], env)  # noqa: S606
 
 
+@app.command(rich_help_panel="Jobs")
 def backfill(
     job: Annotated[str, typer.Argument(help="The job, such as data_refresh.")],
     from_date: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First day.")],
@@ -105,13 +112,3 @@ def _follow(client: AirflowClient, one: dict[str, Any]) -> Counter[str]:
                 return states
             status.update(f"{job}: {ended} of {states.total()} runs have ended")
             time.sleep(1)
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command(rich_help_panel="Jobs")(backfill)
-    app.command(
-        rich_help_panel="Stack",
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-        add_help_option=False,
-    )(airflow)

@@ -9,9 +9,12 @@ import typer
 
 from recsys.settings import load_settings
 
+app = typer.Typer()
 storage_app = typer.Typer(no_args_is_help=True, help="State that several machines share.")
+app.add_typer(storage_app, name="storage", rich_help_panel="Data")
 
 
+@app.command(rich_help_panel="Data")
 def sample_data(
     reviews: Annotated[int | None, typer.Option(help="Number of reviews.")] = None,
     users: Annotated[int | None, typer.Option(help="Number of customers.")] = None,
@@ -40,6 +43,7 @@ def sample_data(
     typer.echo(f"{shop.products_path}: {shop.products} products")
 
 
+@app.command(rich_help_panel="Data")
 def backup(
     file: Annotated[Path, typer.Argument(help="Where to write it; must not exist.")],
 ) -> None:
@@ -49,6 +53,7 @@ def backup(
     typer.echo(json.dumps(write_backup(load_settings(), file), indent=2))
 
 
+@app.command(rich_help_panel="Data")
 def restore(
     file: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
 ) -> None:
@@ -82,10 +87,3 @@ def pull() -> None:
     from recsys.upkeep.transfer import pull_state
 
     typer.echo(json.dumps(pull_state(load_settings()), indent=2))
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (sample_data, backup, restore):
-        app.command(rich_help_panel="Data")(command)
-    app.add_typer(storage_app, name="storage", rich_help_panel="Data")

@@ -3,13 +3,13 @@
 import json
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import requests
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient, AirflowError, RunProgress
@@ -27,6 +27,9 @@ MARKS = {
     "up_for_retry": "[yellow]failed, will be tried again[/]",
 }
 
+app = typer.Typer()
+console = Console(stderr=True, highlight=False)
+
 
 class JobFailedError(RuntimeError):
     """A job's run ended as a failure; the text names tasks, reasons and page.
@@ -40,45 +43,26 @@ class JobFailedError(RuntimeError):
 
 
 class RunDisplay:
-    """Shows a run's tasks as they end, and a spinner with what is under way meanwhile."""
+    """Shows a run's tasks as they end, and in `status` what is under way meanwhile."""
 
-    def __init__(self, job: str) -> None:
+    def __init__(self, job: str, status: Status) -> None:
         self._job = job
-        self._console = Console(stderr=True, highlight=False)
-        self._status = self._console.status(f"{job}: waiting for the scheduler")
+        self._status = status
         self._shown: dict[str, str] = {}
         self._started = time.monotonic()
 
-    def __enter__(self) -> Self:
-        self._status.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._status.stop()
-
     def show(self, progress: RunProgress) -> None:
         """Print what has changed since the last call."""
+        seconds = time.monotonic() - self._started
         for task, state in progress.tasks.items():
             if state in MARKS and self._shown.get(task) != state:
                 name = f"{self._job}.{escape(task)}"
-                self._console.print(f"  {name}: {MARKS[state]} ({self._elapsed})")
+                console.print(f"  {name}: {MARKS[state]} ({seconds:.0f} s)")
             self._shown[task] = state
-        under_way = {t: state for t, state in progress.tasks.items() if state not in MARKS}
-        active = [f"{escape(task)} {state}" for task, state in under_way.items()]
-        ended = len(progress.tasks) - len(active)
-        self._status.update(
-            f"{self._job}: {progress.state}, {ended}/{len(progress.tasks)} tasks"
-            + (f", {', '.join(active[:3])}" if active else "")
-        )
-
-    @property
-    def _elapsed(self) -> str:
-        return f"{time.monotonic() - self._started:.0f} s"
+        under_way = [f"{escape(t)} {s}" for t, s in progress.tasks.items() if s not in MARKS]
+        ended = len(progress.tasks) - len(under_way)
+        words = [f"{progress.state}, {ended}/{len(progress.tasks)} tasks", *under_way[:3]]
+        self._status.update(f"{self._job}: {', '.join(words)}")
 
 
 def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,8 +84,8 @@ def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[st
 
 def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
     """Follow a run to its end and return its summary. Raises `JobFailedError` when it fails."""
-    with RunDisplay(job) as display:
-        run = client.follow(job, run_id, display.show)
+    with console.status(f"{job}: waiting for the scheduler") as status:
+        run = client.follow(job, run_id, RunDisplay(job, status).show)
     result = {
         "job": job,
         "run_id": run_id,
@@ -144,6 +128,7 @@ def _print(result: Mapping[str, Any] | None) -> None:
     typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
 
 
+@app.command(rich_help_panel="Jobs")
 def data_refresh(
     force_full: Annotated[bool, typer.Option(help="Rebuild from every raw row.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Show the plan, change nothing.")] = False,
@@ -152,6 +137,7 @@ def data_refresh(
     _run_and_print("data_refresh", {"force_full": force_full, "dry_run": dry_run})
 
 
+@app.command(rich_help_panel="Jobs")
 def bert_embeddings(
     force: Annotated[bool, typer.Option(help="Encode every product again.")] = False,
 ) -> None:
@@ -159,6 +145,7 @@ def bert_embeddings(
     _run_and_print("bert_embeddings", {"force": force})
 
 
+@app.command(rich_help_panel="Jobs")
 def drift_detection(
     reference_days: Annotated[
         int | None, typer.Option(min=1, help="Days before the week to compare it with.")
@@ -168,6 +155,7 @@ def drift_detection(
     _run_and_print("drift_detection", {"reference_days": reference_days})
 
 
+@app.command(rich_help_panel="Jobs")
 def model_training(
     model_types: Annotated[
         list[str] | None, typer.Option(help="Families to train; repeat it, or name several.")
@@ -179,6 +167,7 @@ def model_training(
     _run_and_print("model_training", {"model_types": types or None})
 
 
+@app.command(rich_help_panel="Jobs")
 def model_deployment(
     model_id: Annotated[str | None, typer.Option(help="Deploy this model.")] = None,
     rollback: Annotated[bool, typer.Option(help="Go back to the model before.")] = False,
@@ -190,6 +179,7 @@ def model_deployment(
     _run_and_print("model_deployment", conf)
 
 
+@app.command(rich_help_panel="Jobs")
 def health_check(
     component: Annotated[
         str | None, typer.Option(help="Only this one: service, data, model or pipeline.")
@@ -199,22 +189,9 @@ def health_check(
     _run_and_print("health_check", {"component": component})
 
 
+@app.command(rich_help_panel="Jobs")
 def maintenance(
     dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
 ) -> None:
     """Remove what nobody needs any more: old models, versions, reports, logs, records."""
     _run_and_print("maintenance", {"dry_run": dry_run})
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add a command for every job to the command line."""
-    for command in (
-        data_refresh,
-        bert_embeddings,
-        drift_detection,
-        model_training,
-        model_deployment,
-        health_check,
-        maintenance,
-    ):
-        app.command(rich_help_panel="Jobs")(command)

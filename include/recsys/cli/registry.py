@@ -12,7 +12,9 @@ from recsys.deployment.history import read_history
 from recsys.registry import Entry, Registry
 from recsys.settings import Settings, load_settings
 
+app = typer.Typer()
 registry_app = typer.Typer(no_args_is_help=True, help="Look at the models and tidy them up.")
+app.add_typer(registry_app, name="registry", rich_help_panel="Models")
 
 ModelId = Annotated[str, typer.Argument(help="For example als_20250115_100000.")]
 _COMPARED = ("recall_at_10", "ndcg_at_10", "mrr_at_10", "coverage_at_10", "novelty_at_10")
@@ -109,8 +111,3 @@ def _differences(one: Entry, two: Entry) -> dict[str, Any]:
 
 def _print(content: Any) -> None:
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the registry's commands to the command line."""
-    app.add_typer(registry_app, name="registry", rich_help_panel="Models")

@@ -14,7 +14,9 @@ from recsys.orchestration.stack import Stack
 from recsys.schedule import load_schedule, load_zone
 from recsys.settings import load_settings
 
+app = typer.Typer()
 scheduler_app = typer.Typer(no_args_is_help=True, help="Start, stop and watch the stack.")
+app.add_typer(scheduler_app, name="scheduler", rich_help_panel="Stack")
 console = Console(stderr=True, highlight=False)
 
 
@@ -113,11 +115,3 @@ def _print_tables(
             text = f"{moment:%Y-%m-%d %H:%M %Z}" if moment else "none"
             runs.add_row(dag["dag"], text, "yes" if dag["paused"] else "no")
         out.print(runs)
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the stack's commands to the command line."""
-    from recsys.cli import up
-
-    app.add_typer(scheduler_app, name="scheduler", rich_help_panel="Stack")
-    app.command(rich_help_panel="Stack")(up.up)

@@ -22,9 +22,11 @@ DAG_TIMEOUT_SECONDS = 90.0
 FIRST_RUN_SECONDS = 20.0
 UNKNOWN_CUSTOMER = "new-customer"
 
+app = typer.Typer()
 console = Console(stderr=True, highlight=False)
 
 
+@app.command(rich_help_panel="Stack")
 def up(
     source: Annotated[
         str | None, typer.Option(help="A source in config/sources/, such as hasaki.")

@@ -14,8 +14,11 @@ from recsys.tracking import PipelineTracker, tracker_database
 MOST_DAYS = 36_500
 LONGEST_HOURS = 24 * 365
 
+app = typer.Typer()
 alerts_app = typer.Typer(no_args_is_help=True, help="Try out and look back at alerts.")
 tracker_app = typer.Typer(no_args_is_help=True, help="Repair the record of runs.")
+app.add_typer(tracker_app, name="tracker", rich_help_panel="Watching")
+app.add_typer(alerts_app, name="alerts", rich_help_panel="Watching")
 
 
 @alerts_app.command("test")
@@ -54,6 +57,7 @@ def recent(limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.
     typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
+@app.command(rich_help_panel="Watching")
 def stats(
     days: Annotated[int, typer.Option(min=1, max=MOST_DAYS, help="Days to look back.")] = 7,
 ) -> None:
@@ -83,10 +87,3 @@ def cleanup(
         raise InputError(f"--hours: expected 0 to {LONGEST_HOURS}, got {hours}")
     closed = PipelineTracker().cleanup_stale_runs(hours)
     typer.echo(json.dumps({"closed": closed}))
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command(rich_help_panel="Watching")(stats)
-    app.add_typer(tracker_app, name="tracker", rich_help_panel="Watching")
-    app.add_typer(alerts_app, name="alerts", rich_help_panel="Watching")

@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -29,24 +30,12 @@ LOG_FILENAMES = (
 )
 
 
-def _token() -> str:
-    return secrets.token_urlsafe(64)
-
-
-def _fernet_key() -> str:
-    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-
-
-def _password() -> str:
-    return secrets.token_urlsafe(12)
-
-
 GENERATED: dict[str, Callable[[], str]] = {
-    "RECSYS_AIRFLOW_PASSWORD": _password,
-    "RECSYS_ADMIN_TOKEN": _token,
-    "AIRFLOW__API_AUTH__JWT_SECRET": _token,
-    "AIRFLOW__API__SECRET_KEY": _token,
-    "AIRFLOW__CORE__FERNET_KEY": _fernet_key,
+    "RECSYS_AIRFLOW_PASSWORD": partial(secrets.token_urlsafe, 12),
+    "RECSYS_ADMIN_TOKEN": partial(secrets.token_urlsafe, 64),
+    "AIRFLOW__API_AUTH__JWT_SECRET": partial(secrets.token_urlsafe, 64),
+    "AIRFLOW__API__SECRET_KEY": partial(secrets.token_urlsafe, 64),
+    "AIRFLOW__CORE__FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
 }
 DEFAULTS: Final[Mapping[str, str | None]] = {"RECSYS_AIRFLOW_USER": "admin"}
 

@@ -123,12 +123,9 @@ def _refuse(run: AirflowRun, problem: str) -> None:
 
 
 def _mirror_end(run: AirflowRun) -> None:
-    run = replace(run, summary=_returned_values(run), failed_tasks=_failed_tasks(run))
+    run = _with_outcome(run)
     tracker = _tracker()
-    known = tracker.get_run(mirror.tracker_id(run.job, run.run_id))
-    record = mirror.to_record(run, known["metadata"].get("task_errors", {}) if known else {})
-    tracker.record_run(record)
-    mirror.log_end(record)
+    mirror.log_end(mirror.mirror(run, tracker))
     _leave_note(run)
 
 
@@ -157,28 +154,32 @@ def _tracker(timeout: float = BUSY_TIMEOUT_SECONDS) -> PipelineTracker:
     return PipelineTrackerHook().get_conn(timeout)
 
 
-def _returned_values(run: AirflowRun) -> dict[str, Any]:
+def _with_outcome(run: AirflowRun) -> AirflowRun:
+    """The run with what its tasks returned, and which failed, the first one first."""
+    from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    query = (
+    returned = (
         select(XComModel.task_id, XComModel.map_index, XComModel.value)
-        .where(
-            XComModel.dag_id == run.job,
-            XComModel.run_id == run.run_id,
-            XComModel.key == "return_value",
-        )
+        .filter_by(dag_id=run.job, run_id=run.run_id, key="return_value")
         .order_by(XComModel.task_id, XComModel.map_index)
+    )
+    failed = (
+        select(TaskInstance.task_id)
+        .filter_by(dag_id=run.job, run_id=run.run_id, state="failed")
+        .order_by(TaskInstance.end_date)
     )
     values: dict[str, Any] = {}
     with create_session(scoped=False) as session:
-        for task_id, map_index, value in session.execute(query):
+        for task_id, map_index, value in session.execute(returned):
             if map_index < 0:
                 values[task_id] = value
             else:
                 values.setdefault(task_id, []).append(value)
-    return values
+        tasks = tuple(dict.fromkeys(session.scalars(failed)))
+    return replace(run, summary=values, failed_tasks=tasks)
 
 
 def _leave_note(run: AirflowRun) -> None:
@@ -196,24 +197,6 @@ def _leave_note(run: AirflowRun) -> None:
         dag_run = session.scalar(this_run)
         if dag_run is not None and dag_run.dag_run_note is None:
             dag_run.dag_run_note = DagRunNote(content=str(notes[0])[:1000])
-
-
-def _failed_tasks(run: AirflowRun) -> tuple[str, ...]:
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    query = (
-        select(TaskInstance.task_id)
-        .where(
-            TaskInstance.dag_id == run.job,
-            TaskInstance.run_id == run.run_id,
-            TaskInstance.state == "failed",
-        )
-        .order_by(TaskInstance.end_date)
-    )
-    with create_session(scoped=False) as session:
-        return tuple(dict.fromkeys(session.scalars(query)))
 
 
 def _record_task_error(dag_id: str, run_id: str, task_instance: Any, error: Any) -> None:

@@ -90,11 +90,12 @@ def is_job(dag_id: str) -> bool:
     return dag_id in load_schedule(load_settings()).names
 
 
-def mirror(run: AirflowRun, tracker: PipelineTracker) -> None:
-    """Write the run as it is now into the tracker; any number of times."""
+def mirror(run: AirflowRun, tracker: PipelineTracker) -> RunRecord:
+    """Write the run as it is now into the tracker, any number of times; returns its record."""
     known = tracker.get_run(tracker_id(run.job, run.run_id))
-    errors = known["metadata"].get("task_errors", {}) if known else {}
-    tracker.record_run(to_record(run, errors))
+    record = to_record(run, known["metadata"].get("task_errors", {}) if known else {})
+    tracker.record_run(record)
+    return record
 
 
 def to_record(run: AirflowRun, task_errors: Mapping[str, str]) -> RunRecord:
