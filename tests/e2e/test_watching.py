@@ -110,7 +110,8 @@ def week(live: LiveStack) -> dict[str, Any]:
     with ThreadPoolExecutor(1) as aside:
         days = ("2024-01-01", "2024-01-08")
         first = aside.submit(_backfill, live, *days)
-        wait_for(lambda: client.open_backfills("data_refresh"), 60, "the backfill")
+        # With its runs: while the database is busy, Airflow takes back what it began to create.
+        wait_for(lambda: _backfill_has_runs(client), 120, "the backfill")
         script["second_backfill"], _ = _backfill(live, "2024-02-01", "2024-02-02")
         script["backfill"], script["open_afterwards"] = first.result()
 
@@ -361,6 +362,10 @@ def _backfill(live: LiveStack, first: str, last: str) -> tuple[Any, list[dict[st
     """The ended command, and the backfills that were open when it ended."""
     done = live.recsys("backfill", "data_refresh", "--from-date", first, "--to-date", last)
     return done, live.client.open_backfills("data_refresh")
+
+
+def _backfill_has_runs(client: AirflowClient) -> bool:
+    return any(client.backfill_runs(one) for one in client.open_backfills("data_refresh"))
 
 
 def _second_waits(client: AirflowClient, pairs: dict[str, list[str]]) -> bool:
