@@ -18,7 +18,17 @@ import pytest
 from recsys.errors import SourceError
 from recsys.data.versions import current_version, list_versions
 from recsys.errors import InputError
-from tests.data.shop import HEADER, quarantined, refresh, row, select_source, write_shop
+from recsys.data.staging import append_events
+from recsys.settings import REPOSITORY
+from tests.data.shop import (
+    HEADER,
+    published_rows,
+    quarantined,
+    refresh,
+    row,
+    select_source,
+    write_shop,
+)
 
 GOOD = [row(f"u{number}", number % 5, time=f"2025-01-0{1 + number % 9}") for number in range(10)]
 
@@ -92,6 +102,12 @@ CASES: dict[str, tuple[str, Callable[[], bytes], Rows | Error]] = {
     ),
     "13-digit ids": (TEXT, lambda: csv(row(1234567890123, 9876543210987)), Rows(11)),
     "ids with a decimal point": (TEXT, lambda: csv(row("443.0", "7.0")), Rows(11)),
+    "ids in scientific notation": (TEXT, lambda: csv(row("4.43E+02", "7E+00")), Rows(11)),
+    "ids as floats in parquet": (
+        "reviews.parquet",
+        lambda: parquet(frame().assign(user_id=[1e15 + n for n in range(9)] + [None])),
+        Rows(9, 1, "there is no user"),
+    ),
     "ids with letters": (TEXT, lambda: csv(row("SKU-12/ă", "mã 7")), Rows(11)),
     "mixed date formats": (
         TEXT,
@@ -132,6 +148,10 @@ CASES: dict[str, tuple[str, Callable[[], bytes], Rows | Error]] = {
     "31 February": (TEXT, lambda: csv(row(time="31/02/2025")), Rows(10, 1, "cannot be read")),
     "before the shop": (TEXT, lambda: csv(row(time="1970-01-01")), Rows(10, 1, "before 2000")),
     "in the future": (TEXT, lambda: csv(row(time="2999-01-01")), Rows(10, 1, "in the future")),
+    "an id cut short": (TEXT, lambda: csv(row("4.22E+08")), Rows(10, 1, "cut short")),
+    "undefined": (TEXT, lambda: csv(row("undefined")), Rows(10, 1, "there is no user")),
+    "a masked name": (TEXT, lambda: csv(row("n*****a")), Rows(10, 1, "stands for many")),
+    "guests": (TEXT, lambda: csv(row("0")), Rows(10, 1, "stands for many")),
     "null bytes in an id": (TEXT, lambda: csv(row("a\0b")), Rows(10, 1, "not an id")),
     "newline in an id": (TEXT, lambda: csv(row('"a\nb"')), Rows(10, 1, "not an id")),
     "an endless id": (TEXT, lambda: csv(row("9" * 500)), Rows(10, 1, "not an id")),
@@ -283,3 +303,56 @@ def test_bad_products_are_quarantined_and_prices_read_leniently(settings):
     assert table.loc["7", "product_name"] == "Son 2"
     assert pd.isna(table.loc["9", "price"])
     assert not table.loc["0", "available"]
+
+
+def test_guests_are_no_reason_to_refuse_a_file(settings):
+    """Even where most orders are theirs."""
+    guests = [row(name, number % 5) for number in range(10) for name in ("0", "guest", "n*****a")]
+    write_shop(settings, GOOD + guests)
+    summary = refresh(settings)
+    assert (summary["rows"]["accepted"], summary["rows"]["quarantined"]) == (10, 30)
+    assert set(published_rows(settings)["user_id"]) == {f"u{number}" for number in range(10)}
+
+
+def test_one_customer_is_one_however_the_id_was_written(settings):
+    written = ["443", "443.0", " 443 ", "4.43E+02"]
+    rows = [row(user, product) for product, user in enumerate(written)]
+    spelled = [row("An Nguye\u0302\u0303n", 1), row("An Nguyễn", 2), row("00443", 3)]
+    write_shop(settings, GOOD + rows + spelled)
+    refresh(settings)
+    counts = published_rows(settings)["user_id"].value_counts()
+    assert (counts["443"], counts["An Nguyễn"], counts["00443"]) == (4, 2, 1)
+
+
+def test_a_renumbered_product_keeps_its_history(settings):
+    """On every path: reviews, catalogue, a dropped file and an event of the service."""
+    description = (REPOSITORY / "config/sources/viecomrec.yaml").read_text()
+    own = settings.home / "config/sources/viecomrec.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(description + "  aliases: {3: 103, 103: 203}\n")
+    products = ["203,Tên mới,B,Kem,5,x", "3,Tên cũ,B,Kem,4,x", "1,Son,B,Son,5,x"]
+    write_shop(settings, [*GOOD, row("x", 3), row("y", 103), row("z", 203)], products)
+    append_events(
+        settings,
+        [
+            {
+                "event_id": "e1",
+                "user_id": "w",
+                "product_id": "3",
+                "rating": "5",
+                "timestamp": "2025-01-05T10:00:00+00:00",
+                "comment": "",
+                "received_at": "2025-01-05T10:00:00+00:00",
+            }
+        ],
+    )
+    dropped = settings.staging / "files" / "more.csv"
+    dropped.parent.mkdir(parents=True, exist_ok=True)
+    dropped.write_text(f"{HEADER}\n{row('v', '3.0')}\n")
+    refresh(settings)
+    rows = published_rows(settings)
+    bought = set(rows.loc[rows["product_id"] == "203", "user_id"])
+    assert bought >= {"x", "y", "z", "w", "v"}
+    table = current_version(settings).products().set_index("product_id")
+    assert table.loc["203", "product_name"] == "Tên mới"
+    assert not {"3", "103"} & set(table.index)

@@ -95,7 +95,7 @@ def read_arrivals(
             cleaned.accepted[ARRIVAL] = np.int32(number)
         except SourceError as error:
             cleaned = reject_file(path, str(error))
-        if len(cleaned.rejected) > config.max_invalid_fraction * max(cleaned.rows_read, 1):
+        if cleaned.bad_rows > config.max_invalid_fraction * max(cleaned.rows_read, 1):
             reasons = cleaned.rejected["reason"].value_counts().index[0]
             cleaned = reject_file(path, f"the file is set aside as a whole: {reasons}")
             found.bad_files.append(described)

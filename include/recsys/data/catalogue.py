@@ -20,9 +20,12 @@ def read_catalogue(source: Source) -> CleanRows:
     Raises `SourceError` as `read_rows` does.
     """
     files = source.config.products
+    rules = source.config.id_rules
     parts = [
         clean_products(
-            read_rows(path, files.needed, files.optional, files.encoding), files.price_format
+            read_rows(path, files.needed, files.optional, files.encoding),
+            rules,
+            files.price_format,
         )
         for path in source.product_files
     ]

@@ -21,16 +21,17 @@ from recsys.arrays import UInt64Array
 from recsys.data.keys import add_keys, text_series
 from recsys.data.keys import hash_texts
 from recsys.data.prices import PriceFormat, parse_prices
-from recsys.data.reading import FILE, ROW, RawRows, contains_byte, read_rows
+from recsys.data.reading import FILE, ROW, RawRows, read_rows
 from recsys.data.sources import EPOCH, ISO, ReviewFiles, TimestampFormat
+from recsys.ids import MISSING, STANDS_FOR_MANY, IdRules, id_faults, normalise_ids, rename_ids
 from recsys.publishing import atomic_path
 from recsys.text import without_markup
 from recsys.settings import Settings
+from recsys.text import contains_byte
 
 REASON = "reason"
 RAW = "raw"
-MAX_ID_LENGTH = 128
-_MISSING = pa.array(["", "nan", "null", "none", "na", "n/a", "<na>", "nat"], pa.large_string())
+_MISSING = pa.array(MISSING, pa.large_string())
 _ISO_LOCAL = r"^\d{4}-\d{2}-\d{2}(?:[Tt ][\d:.]*)?$"
 # PostgreSQL writes +07, others +0700, +07:00 or Z, with or without a blank before it.
 _ISO_OFFSET = r"^(\d{4}-\d{2}-\d{2}[Tt ][\d:.]+) ?(?:[Zz]|([+-]\d{2})(?::?(\d{2}))?)$"
@@ -55,12 +56,15 @@ class Limits:
         End (exclusive) of the view; valid rows at or after it are counted, no more.
     now
         Times after it are in the future, and rejected.
+    ids
+        Which customers are none, and which products got another id.
     """
 
     zone: ZoneInfo
     earliest: datetime
     as_of: datetime
     now: datetime
+    ids: IdRules = IdRules()
 
 
 @dataclass
@@ -95,6 +99,11 @@ class CleanRows:
     def rows_read(self) -> int:
         return len(self.accepted) + len(self.rejected) + self.later + self.repeated
 
+    @property
+    def bad_rows(self) -> int:
+        """Rejected rows that say something about the file: guests are no fault of it."""
+        return int((self.rejected[REASON] != STANDS_FOR_MANY).sum())
+
 
 def read_reviews(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
     """Read and check a file of reviews. Raises `SourceError` as `read_rows` does."""
@@ -110,8 +119,8 @@ def clean_rows(raw: RawRows, timestamp: TimestampFormat, limits: Limits) -> Clea
         # The longest first: no thread then ends long after the others.
         hashing = pool.submit(hash_texts, comment)
         times = pool.submit(_times, table, timestamp, limits.zone)
-        users = pool.submit(_hashed_ids, table[schema.USER], "user")
-        products = pool.submit(_hashed_ids, table[schema.PRODUCT], "product")
+        users = pool.submit(_users, table[schema.USER], limits.ids)
+        products = pool.submit(_products, table[schema.PRODUCT], limits.ids)
         rating, rating_faults = _ratings(table[schema.RATING])
     user, user_hash, user_faults = users.result()
     product, product_hash, product_faults = products.result()
@@ -142,21 +151,31 @@ def clean_rows(raw: RawRows, timestamp: TimestampFormat, limits: Limits) -> Clea
     return CleanRows(accepted, _rejected(raw, faults), later, columns=_columns(raw))
 
 
-def clean_products(raw: RawRows, price_format: PriceFormat = PriceFormat()) -> CleanRows:
+def clean_products(
+    raw: RawRows, rules: IdRules = IdRules(), price_format: PriceFormat = PriceFormat()
+) -> CleanRows:
     """Check every row of a catalogue: PRODUCT, its texts and PRICE; ids and names must be there.
 
-    Texts are as a browser shows them, without markup.
+    Texts are as a browser shows them, without markup. Rows under an id of before come first, so
+    that those under today's count.
     """
     table = raw.table
-    product, faults = _ids(table[schema.PRODUCT], "product")
+    before = product = normalise_ids(table[schema.PRODUCT])
+    faults = id_faults(product, "product")
+    if rules.aliases:
+        product = rename_ids(product, rules.aliases)
     name = _shown_text(table, schema.PRODUCT_NAME)
-    faults.append((name.str.lower().isin(_MISSING.to_pylist()).to_numpy(), "there is no product name"))
+    faults.append((name.str.lower().isin(MISSING).to_numpy(), "there is no product name"))
     accepted = pd.DataFrame({schema.PRODUCT: text_series(product), schema.PRODUCT_NAME: name})
     for text in (schema.BRAND, schema.CATEGORY, schema.DESCRIPTION):
         accepted[text] = _shown_text(table, text)
     prices, unclear = parse_prices(text_series(_text(table, schema.PRICE)), price_format)
     accepted[schema.PRICE] = prices
-    accepted = accepted[_without(faults)].reset_index(drop=True)
+    accepted = accepted[_without(faults)]
+    if rules.aliases:
+        renamed = _numpy(pc.not_equal(before, product))[accepted.index]
+        accepted = accepted.iloc[np.argsort(~renamed, kind="stable")]
+    accepted = accepted.reset_index(drop=True)
     columns = _columns(raw)
     return CleanRows(accepted, _rejected(raw, faults), 0, columns=columns, unclear_prices=unclear)
 
@@ -268,23 +287,18 @@ def _is_missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     return _numpy(pc.is_in(pc.ascii_lower(column), value_set=_MISSING))
 
 
-def _ids(column: pa.ChunkedArray, what: str) -> tuple[pa.ChunkedArray, list[Fault]]:
-    ids = pc.utf8_trim_whitespace(column)
-    if pc.any(pc.ends_with(ids, ".0")).as_py():
-        # What was a number in somebody's spreadsheet.
-        ids = pc.replace_substring_regex(ids, r"^(\d+)\.0$", r"\1")
-    ascii_only = pc.all(pc.string_is_ascii(ids)).as_py()
-    printable = pc.ascii_is_printable(ids) if ascii_only else pc.utf8_is_printable(ids)
-    odd = pc.or_(pc.invert(printable), pc.greater(pc.utf8_length(ids), MAX_ID_LENGTH))
-    return ids, [
-        (_is_missing(ids), f"there is no {what}"),
-        (_numpy(odd), f"the {what} is not an id"),
-    ]
-
-
-def _hashed_ids(column: pa.ChunkedArray, what: str) -> tuple[pd.Series, UInt64Array, list[Fault]]:
-    ids, faults = _ids(column, what)
+def _users(column: pa.ChunkedArray, rules: IdRules) -> tuple[pd.Series, UInt64Array, list[Fault]]:
+    ids = normalise_ids(column)
     texts = text_series(ids)
+    return texts, hash_texts(texts), id_faults(ids, "user", rules)
+
+
+def _products(
+    column: pa.ChunkedArray, rules: IdRules
+) -> tuple[pd.Series, UInt64Array, list[Fault]]:
+    ids = normalise_ids(column)
+    faults = id_faults(ids, "product")
+    texts = text_series(rename_ids(ids, rules.aliases) if rules.aliases else ids)
     return texts, hash_texts(texts), faults
 
 

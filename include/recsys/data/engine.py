@@ -145,7 +145,7 @@ def read_view(
         ]
     for part, description in zip(parts, described, strict=False):
         description["rows"] = part.rows_read
-    bad, read = sum(len(part.rejected) for part in parts), sum(part.rows_read for part in parts)
+    bad, read = sum(part.bad_rows for part in parts), sum(part.rows_read for part in parts)
     return View(
         reviews=concatenate([*parts, *arrivals.parts]),
         products=products,

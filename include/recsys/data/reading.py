@@ -33,6 +33,7 @@ from recsys.data.repair import (
 )
 from recsys.schema import RATING
 from recsys.errors import SourceError
+from recsys.text import contains_byte
 
 FILE = "file"
 ROW = "row"
@@ -43,6 +44,7 @@ MAX_UNDECODABLE_SHARE = 0.2
 NOT_UTF8 = "is not valid UTF-8"
 _BLOCK_BYTES = 4 << 20
 _NEWLINE = 10
+_EXACT = 2.0**53
 
 Columns = Mapping[str, tuple[str, ...]]
 
@@ -325,17 +327,6 @@ def _swallows_rows(
     return any(looks(fields_of(line)) for line in lines if "," in line)
 
 
-def contains_byte(column: pa.ChunkedArray, byte: int) -> bool:
-    """Whether a byte stands anywhere in a column of text; much faster than looking row by row."""
-    for chunk in column.chunks:
-        if len(chunk) and (buffer := chunk.buffers()[2]) is not None:
-            first, last = chunk.offset, chunk.offset + len(chunk)
-            ends = np.frombuffer(chunk.buffers()[1], dtype=np.int64)
-            if (np.frombuffer(buffer, dtype=np.uint8)[ends[first] : ends[last]] == byte).any():
-                return True
-    return False
-
-
 # JSON lines and Parquet
 
 
@@ -415,4 +406,16 @@ def _text_column(path: Path, column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = column.cast(column.type.value_type)
     if pa.types.is_nested(column.type):
         raise SourceError(f"{path}: a column is a {column.type}; expected text, numbers or times")
+    if pa.types.is_floating(column.type):
+        column = _whole_numbers(column)
     return pc.fill_null(column.cast(pa.large_string()), "")
+
+
+def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Ids that became floats because one of them was missing; as text they lose digits."""
+    column = column.cast(pa.float64())
+    column = pc.if_else(pc.is_nan(column), None, column)
+    exact = pc.less(pc.abs(column), _EXACT)
+    if pc.all(pc.and_(exact, pc.equal(pc.round(column), column))).as_py() is False:
+        return column
+    return column.cast(pa.int64())

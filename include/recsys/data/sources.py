@@ -19,6 +19,7 @@ from recsys.config import ConfigModel, Document, load_config, read_mapping
 from recsys.data.config import DataConfig
 from recsys.data.prices import DONG, PriceFormat
 from recsys.errors import InputError, SourceError
+from recsys.ids import PLACEHOLDERS, IdRules
 from recsys.publishing import atomic_path, write_json
 from recsys.schedule import TimeZone
 from recsys.settings import REPOSITORY, Settings
@@ -76,12 +77,13 @@ class TimestampFormat(ConfigModel):
 
 
 class ReviewFiles(ConfigModel):
-    """Where the reviews are."""
+    """Where the reviews are, and which of their customers stand for many people."""
 
     path: str
     encoding: str = "utf-8"
     columns: ReviewColumns
     timestamp: TimestampFormat
+    placeholders: tuple[str | int, ...] = PLACEHOLDERS
 
     @property
     def needed(self) -> dict[str, tuple[str, ...]]:
@@ -105,7 +107,7 @@ Mark = Annotated[str, Field(min_length=1, max_length=1)]
 
 
 class ProductFiles(ConfigModel):
-    """Where the products are."""
+    """Where the products are, and which of them got another id (old -> new)."""
 
     path: str
     encoding: str = "utf-8"
@@ -113,6 +115,13 @@ class ProductFiles(ConfigModel):
     currency: str = DONG
     decimal: Mark | None = None
     thousands: Mark | None = None
+    aliases: dict[str | int, str | int] = Field(default_factory=dict)
+
+    @field_validator("aliases")
+    @classmethod
+    def _aliases_end(cls, aliases: dict[str | int, str | int]) -> dict[str | int, str | int]:
+        IdRules.of((), aliases)
+        return aliases
 
     @property
     def price_format(self) -> PriceFormat:
@@ -138,6 +147,10 @@ class SourceConfig(ConfigModel):
     timezone: TimeZone = "Asia/Ho_Chi_Minh"
     reviews: ReviewFiles
     products: ProductFiles
+
+    @property
+    def id_rules(self) -> IdRules:
+        return IdRules.of(self.reviews.placeholders, self.products.aliases)
 
 
 @dataclass(frozen=True)
@@ -167,6 +180,14 @@ def load_source(settings: Settings, name: str) -> SourceConfig:
     return Document(((path, read_mapping(path)),)).validate(SourceConfig)
 
 
+def id_rules(settings: Settings) -> IdRules:
+    """What the ids mean in the source that refreshes read.
+
+    Raises `SourceError` or `ConfigError` if there is none, or its description cannot be used.
+    """
+    return load_source(settings, _selected_name(settings, _read_selection(settings))).id_rules
+
+
 def known_sources(settings: Settings) -> list[str]:
     """Names of all source descriptions."""
     folders = (settings.home / "config" / "sources", REPOSITORY / "config" / "sources")
@@ -179,7 +200,7 @@ def resolve_source(settings: Settings) -> Source:
     Raises `SourceError` if it is unknown, or one of its files is missing or empty.
     """
     selection = _read_selection(settings)
-    name = selection.get("source") or load_config(settings, DataConfig).source
+    name = _selected_name(settings, selection)
     return _locate(settings, name, selection.get("reviews"), selection.get("products"))
 
 
@@ -236,6 +257,10 @@ def selection_kept_on_failure(settings: Settings) -> Iterator[None]:
             with atomic_path(path) as temporary:
                 temporary.write_bytes(before)
         raise
+
+
+def _selected_name(settings: Settings, selection: dict[str, Any]) -> str:
+    return str(selection.get("source") or load_config(settings, DataConfig).source)
 
 
 def _read_selection(settings: Settings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pandas as pd
 from recsys import schema
 from recsys.data.config import DataConfig
 from recsys.data.versions import PublishedVersion
+from recsys.ids import STANDS_FOR_MANY
 
 LENGTH_EDGES = (0, 1, 10, 20, 40, 80, 160, 320, 640, 1280, float("inf"))  # characters
 QUALITY_EDGES = tuple(round(0.1 * step, 1) for step in range(11))
@@ -58,7 +59,8 @@ def measure(version: PublishedVersion, previous: PublishedVersion | None) -> dic
 def limits(figures: dict[str, Any], config: DataConfig) -> list[dict[str, Any]]:
     """The rules that fail a run, and how near this version came to each."""
     counts, before = figures["counts"], figures["counts_before"]
-    invalid = counts["quarantined"] / max(counts["read"], 1)
+    bad = counts["quarantined"] - figures["rejected_by_rule"].get(STANDS_FOR_MANY, 0)
+    invalid = bad / max(counts["read"], 1)
     checks = [_limit("rows refused", invalid, config.max_invalid_fraction)]
     if before is not None:
         shrunk = max(0.0, 1 - counts["accepted"] / max(before["accepted"], 1))

@@ -119,7 +119,9 @@ def ingest(
     zone = ZoneInfo(source.config.timezone)
     work.empty()
     with open_engine(settings, config, work) as engine:
-        view = engine.read(source, Limits(zone, config.earliest_time, interval.end, now))
+        view = engine.read(
+            source, Limits(zone, config.earliest_time, interval.end, now, source.config.id_rules)
+        )
         plan = make_plan(
             settings,
             config,
