@@ -1,5 +1,6 @@
 """One holder of a pipeline, whoever asks: scripts, and Airflow's runs of the job."""
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -19,10 +20,12 @@ JOB = "data_refresh"
 ROUNDS, PROCESSES = 25, 8
 
 
-def record(settings: Settings, started: datetime, status=RunStatus.RUNNING, **metadata) -> None:
+def record(
+    settings: Settings, started: datetime, status=RunStatus.RUNNING, database=None, **metadata
+) -> None:
     ended = None if status is RunStatus.RUNNING else datetime.now(UTC)
     run = RunRecord(f"{JOB}__1", JOB, status, started, ended, None, metadata)
-    PipelineTracker(settings.pipeline_db).record_run(run)
+    PipelineTracker(database or settings.pipeline_db).record_run(run)
 
 
 def is_free(settings: Settings) -> bool:
@@ -128,6 +131,13 @@ def test_a_run_of_the_job_in_airflow_is_seen(settings):
     assert not is_free(settings)
     record(settings, datetime.now(UTC), RunStatus.SUCCESS, airflow_run_id="manual__1")
     assert is_free(settings)
+
+
+def test_a_run_is_seen_where_the_record_of_runs_is_kept(settings, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere.db"
+    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_TRACKER", json.dumps({"host": str(elsewhere)}))
+    record(settings, datetime.now(UTC), database=elsewhere, airflow_run_id="manual__1")
+    assert not is_free(settings)
 
 
 def test_a_lost_run_and_the_scripts_own_record_keep_nobody_out(settings):

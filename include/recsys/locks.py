@@ -16,7 +16,7 @@ from portalocker import LockFlags
 
 from recsys.errors import InputError
 from recsys.settings import Settings, load_settings
-from recsys.tracking import PipelineTracker, RunStatus
+from recsys.tracking import PipelineTracker, RunStatus, tracker_database
 
 STALE_AFTER: Final = timedelta(hours=24)
 POLL_SECONDS: Final = 0.5
@@ -118,11 +118,10 @@ def _lock(path: Path, kind: LockFlags) -> IO[bytes] | None:
 
 def _airflow_runs(settings: Settings, job: str) -> bool:
     """Whether a run of the job is recorded as running; an old one was lost."""
-    if not settings.pipeline_db.exists():
+    database = tracker_database(settings)
+    if not database.exists():
         return False
-    running = PipelineTracker(settings.pipeline_db).get_recent_runs(
-        job, limit=1000, status=RunStatus.RUNNING
-    )
+    running = PipelineTracker(database).get_recent_runs(job, limit=1000, status=RunStatus.RUNNING)
     since = datetime.now(UTC) - STALE_AFTER
     return any(
         "airflow_run_id" in run["metadata"] and datetime.fromisoformat(run["started_at"]) > since

@@ -23,6 +23,7 @@ from recsys.settings import load_settings
 NOT_TAKEN = (400, 404, 422)
 ATTEMPTS = 5
 PAUSE_SECONDS = 3.0
+BUSY = (requests.codes.conflict, requests.codes.service_unavailable)
 
 app = typer.Typer()
 console = Console(stderr=True, highlight=False)
@@ -65,36 +66,28 @@ def backfill(
 
 
 def _create(client: AirflowClient, job: str, first: datetime, last: datetime) -> dict[str, Any]:
-    """Create the backfill, unless one is open.
+    """Create the backfill. Raises `InputError` while another one of the job is open.
 
     Airflow gives up at once when another process writes to its SQLite database in the same moment,
     and takes back what it had created: asking again is safe.
     """
     for attempt in range(1, ATTEMPTS + 1):
-        _refuse_second(client, job)
+        for one in client.open_backfills(job):
+            ended = sum(run["state"] in ENDED for run in client.backfill_runs(one))
+            raise InputError(
+                f"a backfill of {job} is open already ({one['from_date'][:10]} to "
+                f"{one['to_date'][:10]}, {ended} runs have ended); wait until Airflow has closed "
+                f"it, or cancel it at {client.url}/dags/{job}/backfills"
+            )
         try:
             return client.create_backfill(job, first, last)
         except AirflowError as error:
-            if error.status == requests.codes.conflict:
-                continue
-            if error.status in NOT_TAKEN:
-                raise InputError(str(error)) from error
-            if error.status != requests.codes.service_unavailable or attempt == ATTEMPTS:
+            # A conflict: one was opened in between, and will be named.
+            if error.status not in BUSY or attempt == ATTEMPTS:
                 raise
-            console.print(f"Airflow's database is busy, trying again ({attempt} of {ATTEMPTS})")
+            console.print(f"Airflow is busy, trying again ({attempt} of {ATTEMPTS})")
             time.sleep(PAUSE_SECONDS)
-    raise AirflowError(f"Airflow refuses a backfill of {job}: another one is open")
-
-
-def _refuse_second(client: AirflowClient, job: str) -> None:
-    """Raise `InputError` while a backfill of the job is open."""
-    for one in client.open_backfills(job):
-        ended = sum(run["state"] in ENDED for run in client.backfill_runs(one))
-        raise InputError(
-            f"a backfill of {job} is open already ({one['from_date'][:10]} to "
-            f"{one['to_date'][:10]}, {ended} runs have ended); wait until Airflow has closed it, "
-            f"or cancel it at {client.url}/dags/{job}/backfills"
-        )
+    raise AssertionError("unreachable")
 
 
 def _follow(client: AirflowClient, one: dict[str, Any]) -> Counter[str]:
@@ -107,8 +100,8 @@ def _follow(client: AirflowClient, one: dict[str, Any]) -> Counter[str]:
         while True:
             closed = client.is_closed(one)
             states = Counter(run["state"] for run in client.backfill_runs(one))
-            ended = sum(states[state] for state in ENDED)
             if closed:
                 return states
+            ended = sum(states[state] for state in ENDED)
             status.update(f"{job}: {ended} of {states.total()} runs have ended")
             time.sleep(1)

@@ -16,7 +16,7 @@ from recsys.orchestration.client import AirflowClient, AirflowError, RunProgress
 from recsys.orchestration.environment import connect
 from recsys.orchestration.mirror import tracker_id
 from recsys.settings import load_settings
-from recsys.tracking import PipelineTracker
+from recsys.tracking import PipelineTracker, tracker_database
 
 RECORD_SECONDS = 10.0
 MARKS = {
@@ -105,7 +105,7 @@ def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
 
 def _recorded_error(job: str, run_id: str) -> str:
     """What the record of runs says; the mirror writes it a moment after the run has ended."""
-    tracker = PipelineTracker(load_settings().pipeline_db)
+    tracker = PipelineTracker(tracker_database(load_settings()))
     deadline = time.monotonic() + RECORD_SECONDS
     while time.monotonic() < deadline:
         record = tracker.get_run(tracker_id(job, run_id)) or {}

@@ -15,7 +15,7 @@ from recsys.cli.jobs import follow_run, run_job
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient
 from recsys.orchestration.environment import airflow_home, connect, stack_environment
-from recsys.orchestration.stack import Stack, StackError, require_python
+from recsys.orchestration.stack import Stack, StackError
 from recsys.settings import REPOSITORY, Settings, load_settings
 
 DAG_TIMEOUT_SECONDS = 90.0
@@ -41,7 +41,6 @@ def up(
     """
     from recsys.data.sources import selection_kept_on_failure
 
-    require_python()
     settings = load_settings()
     stack = Stack(settings)
     with stack.exclusive():

@@ -108,11 +108,8 @@ def _refuse(run: AirflowRun, problem: str) -> None:
     now = datetime.now(UTC)
     statement = (
         update(DagRun)
-        .where(
-            DagRun.dag_id == run.job,
-            DagRun.run_id == run.run_id,
-            DagRun.state.in_(("queued", "running")),
-        )
+        .filter_by(dag_id=run.job, run_id=run.run_id)
+        .where(DagRun.state.in_(("queued", "running")))
         .values(state="failed", end_date=now)
     )
     # One statement: it waits for the transaction in which the scheduler started the run.
@@ -124,8 +121,7 @@ def _refuse(run: AirflowRun, problem: str) -> None:
 
 def _mirror_end(run: AirflowRun) -> None:
     run = _with_outcome(run)
-    tracker = _tracker()
-    mirror.log_end(mirror.mirror(run, tracker))
+    mirror.log_end(mirror.mirror(run, _tracker()))
     _leave_note(run)
 
 
@@ -192,7 +188,7 @@ def _leave_note(run: AirflowRun) -> None:
     notes = [value["note"] for value in values if isinstance(value, dict) and value.get("note")]
     if not notes:
         return
-    this_run = select(DagRun).where(DagRun.dag_id == run.job, DagRun.run_id == run.run_id)
+    this_run = select(DagRun).filter_by(dag_id=run.job, run_id=run.run_id)
     with create_session(scoped=False) as session:
         dag_run = session.scalar(this_run)
         if dag_run is not None and dag_run.dag_run_note is None:

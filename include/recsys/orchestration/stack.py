@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,10 @@ COMMANDS = {
 }
 GRACE_SECONDS = 5.0
 START_TIMEOUT_SECONDS = 120.0
+SUPERVISOR = REPOSITORY / "config" / "supervisord.conf"
 POLL_SECONDS = 0.5
 PRIVATE_FOLDER = 0o750
 PRIVATE_DATABASE = 0o640
-PYTHON_VERSIONS = ((3, 11), (3, 12))
 PORT_NAMES = {
     "AIRFLOW__API__PORT": "AIRFLOW_PORT",
     "RECSYS_EXECUTION_PORT": "AIRFLOW_EXECUTION_PORT",
@@ -224,7 +224,7 @@ class Stack:
             "RECSYS_PYTHON": sys.executable,
         }
         subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(_supervisor_config())],
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(SUPERVISOR)],
             env=env,
             cwd=self.settings.home,
             check=True,
@@ -241,15 +241,6 @@ class Stack:
         self._session_file.write_text(str(self._supervisor.supervisor.getPID()))
 
 
-def require_python() -> None:
-    """Raise `InputError` on an interpreter that the pinned packages do not support."""
-    if sys.version_info[:2] not in PYTHON_VERSIONS:
-        raise InputError(
-            f"Python {sys.version_info.major}.{sys.version_info.minor} is not supported; "
-            "use 3.11 or 3.12"
-        )
-
-
 def _airflow(env: dict[str, str], *arguments: str) -> None:
     result = subprocess.run(  # noqa: S603
         [sys.executable, "-m", "airflow", *arguments],
@@ -264,10 +255,6 @@ def _airflow(env: dict[str, str], *arguments: str) -> None:
     if result.returncode != 0:
         tail = (result.stdout + result.stderr).strip().splitlines()[-15:]
         raise StackError(f"airflow {' '.join(arguments)} failed:\n" + "\n".join(tail))
-
-
-def _supervisor_config() -> Path:
-    return REPOSITORY / "config" / "supervisord.conf"
 
 
 def session_processes(session: int, group: int | None = None) -> list[psutil.Process]:
@@ -287,12 +274,11 @@ def session_processes(session: int, group: int | None = None) -> list[psutil.Pro
 
 def end_processes(processes: list[psutil.Process]) -> None:
     """Ask processes to end, and kill those that have not after a grace period."""
-    for process in processes:
-        _signal(process, psutil.Process.terminate)
-    _, stubborn = psutil.wait_procs(processes, timeout=GRACE_SECONDS)
-    for process in stubborn:
-        _signal(process, psutil.Process.kill)
-    psutil.wait_procs(stubborn, timeout=GRACE_SECONDS)
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                end(process)
+        _, processes = psutil.wait_procs(processes, timeout=GRACE_SECONDS)
 
 
 def become(component: str) -> None:
@@ -309,11 +295,6 @@ def become(component: str) -> None:
     if component == "execution-api":
         os.environ["AIRFLOW__API__PORT"] = os.environ["RECSYS_EXECUTION_PORT"]
     os.execv(sys.executable, [sys.executable, *COMMANDS[component]])  # noqa: S606
-
-
-def _signal(process: psutil.Process, action: Callable[[psutil.Process], None]) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        action(process)
 
 
 if __name__ == "__main__":
