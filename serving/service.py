@@ -96,12 +96,15 @@ class Note:
     topk: int | None
     made: Recommended | None = None
     model_id: str | None = None
+    known: bool | None = None
     latency_ms: float = 0.0
     _started: float = 0.0
 
     def of(self, snapshot: Snapshot) -> Snapshot:
-        """Remember which model answers."""
+        """Remember which model answers, and whether it knows the customer."""
         self.model_id = snapshot.model_id
+        if self.user_id is not None:
+            self.known = snapshot.position(str(self.user_id)) is not None
         return snapshot
 
     def __enter__(self) -> Self:
@@ -127,6 +130,7 @@ class Note:
                 error,
                 self.model_id,
                 status,
+                self.known,
             )
         )
 

@@ -88,6 +88,8 @@ def test_who_reads_what_the_caller_did_wrong_finds_no_error(settings: Settings, 
         "requests": 1,
         "avg_latency_ms": 2.5,
         "p95_latency_ms": 2.5,
+        "known_requests": 0,
+        "known_fallback_rate": None,
         "fallback_rate": 0,
         "error_rate": 0,
     }

@@ -57,13 +57,14 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
   id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TIMESTAMP, user_id INTEGER, topk INTEGER,
   latency_ms REAL, fallback BOOLEAN, error TEXT, model_id TEXT,
-  endpoint TEXT, fallback_method TEXT, status INTEGER, user_text TEXT);
+  endpoint TEXT, fallback_method TEXT, status INTEGER, user_text TEXT, known BOOLEAN);
 CREATE INDEX IF NOT EXISTS requests_timestamp ON requests (timestamp);
 """
-_ADDED_COLUMNS = {"status": "INTEGER", "user_text": "TEXT"}
+_ADDED_COLUMNS = {"status": "INTEGER", "user_text": "TEXT", "known": "BOOLEAN"}
 _INSERT = (
     "INSERT INTO requests (timestamp, user_id, topk, latency_ms, fallback, error, model_id, "
-    "endpoint, fallback_method, status, user_text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "endpoint, fallback_method, status, user_text, known) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _FAILED = "coalesce(status >= 500, error IS NOT NULL)"
 
@@ -97,7 +98,8 @@ class Answered(NamedTuple):
 
     `fallback` is None where the word means nothing (a search, an error), `latency_ms` where
     nothing was measured (a request that was not valid). `status` tells whose
-    error it was: 4xx the caller's, 5xx the service's.
+    error it was: 4xx the caller's, 5xx the service's. `known` tells whether the model that answered
+    knows the customer, None without a customer.
     """
 
     time: float
@@ -110,6 +112,7 @@ class Answered(NamedTuple):
     error: str | None
     model_id: str | None
     status: int
+    known: bool | None = None
 
 
 class RequestLog:
@@ -283,7 +286,9 @@ def read_traffic(
     database: Path, since: datetime, until: datetime, without_user: str
 ) -> dict[str, Any] | None:
     """Requests between two moments but those of one user: ``requests, avg_latency_ms,
-    p95_latency_ms`` (nearest rank)``, error_rate, fallback_rate``, None where nothing has one.
+    p95_latency_ms`` (nearest rank)``, error_rate, fallback_rate``, None where nothing has one, and
+    ``known_requests, known_fallback_rate`` of customers whom the model knows (of all, where the
+    table does not tell).
 
     None if the service never wrote a request. Times may be written in any ISO form, since others
     can write this table as well. Raises `sqlite3.Error`.
@@ -307,10 +312,12 @@ def read_traffic(
         if not columns:
             return None
         failed = _FAILED if "status" in columns else "error IS NOT NULL AND error <> ''"
+        known = "CASE WHEN known THEN fallback END" if "known" in columns else "fallback"
         row = connection.execute(
             "SELECT count(*) AS requests, avg(latency_ms) AS avg_latency_ms,"
             " count(latency_ms) AS timed, avg(fallback) AS fallback_rate,"
-            f" avg({failed}) AS error_rate" + chosen,
+            f" avg({failed}) AS error_rate, count({known}) AS known_requests,"
+            f" avg({known}) AS known_fallback_rate" + chosen,
             window,
         ).fetchone()
         p95 = connection.execute(
@@ -364,7 +371,9 @@ def _traffic(connection: sqlite3.Connection, minutes: int) -> dict[str, Any]:
 
 
 def _row(answered: Answered) -> tuple[object, ...]:
-    moment, endpoint, user_id, topk, latency, fallback, method, error, model_id, status = answered
+    moment, endpoint, user_id, topk, latency, fallback, method, error, model_id, status, known = (
+        answered
+    )
     return (
         _text(moment),
         user_id,
@@ -377,6 +386,7 @@ def _row(answered: Answered) -> tuple[object, ...]:
         method,
         status,
         user_id if user_id is not None and _is_another_as_number(user_id) else None,
+        known,
     )
 
 
@@ -389,7 +399,7 @@ def _is_another_as_number(text: str) -> bool:
 
 
 def _message(answered: Answered) -> str:
-    _, endpoint, user_id, topk, latency, fallback, method, error, model_id, status = answered
+    _, endpoint, user_id, topk, latency, fallback, method, error, model_id, status, _ = answered
     # Ids and names of fields come from strangers: repr keeps line breaks and control characters
     # out of the log.
     user = None if user_id is None else repr(user_id)[1:-1]

@@ -34,7 +34,7 @@ def publish(settings: Settings, frame: pd.DataFrame, days_after: int = 0) -> Non
     ].to_csv(folder / "data_reviews_purchase.csv", index=False)
     products = pd.DataFrame({"product_id": frame["product_id"].unique()})
     products.assign(
-        product_name="Kem <b>dưỡng</b> " + products["product_id"],
+        product_name="Kem dưỡng <3 & hơn " + products["product_id"],
         brand="B",
         type="Kem",
         price=1000,
@@ -124,8 +124,7 @@ def test_the_page_stands_alone_and_shows_names_as_text(shop: Settings) -> None:
     page = (shop.home / summary["page"]).read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 3
     assert "http" not in page.replace("data:image", "")
-    assert "<b>dưỡng</b>" not in page
-    assert "&lt;b&gt;dưỡng" in page
+    assert "dưỡng &lt;3 &amp; hơn" in page
 
 
 def test_the_length_of_the_reference_can_be_chosen(shop: Settings) -> None:
@@ -181,3 +180,18 @@ def test_training_because_of_drift_can_be_switched_off(shop: Settings, tmp_path:
         text.replace("retrain_on_drift: true", "retrain_on_drift: false"), encoding="utf-8"
     )
     assert reason_to_retrain(settings, summary, MONDAY) is None
+
+
+def test_a_week_that_nothing_could_be_judged_of_is_not_quiet(shop: Settings) -> None:
+    alert_on_drift(shop, detect_drift(shop, interval()))
+    summary = detect_drift(shop, interval(2 * 365))
+    assert summary["overall_severity"] == "not judged"
+    assert summary["events"] == 0
+    assert not any("no action is needed" in one for one in summary["recommendations"])
+    assert any("look whether they still arrive" in one for one in summary["recommendations"])
+    page = (shop.home / str(summary["page"])).read_text(encoding="utf-8")
+    assert '<span class="badge not-judged">not judged</span>' in page
+    # Nobody is told that the drift of before is over.
+    assert alert_on_drift(shop, summary) == {"alert": None, "channels": {}}
+    log = (shop.logs / "service" / "alerts.log").read_text(encoding="utf-8")
+    assert str(summary["report_date"]) not in log

@@ -5,6 +5,7 @@ import pytest
 from recsys.database import connect
 from recsys.health.config import MetricsConfig
 from recsys.health.service import judged, service_metrics
+from recsys.request_log import prepare
 
 NOW = datetime(2025, 1, 15, 0, 20, tzinfo=UTC)
 TABLE = """CREATE TABLE requests (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TIMESTAMP,
@@ -39,6 +40,8 @@ def test_the_last_hour_is_summed_up(settings, database):
         "p95_latency_ms": 95,
         "error_rate": 0.1,
         "fallback_rate": 0.25,
+        "known_fallback_rate": 0.25,
+        "known_requests": 100,
     }
 
 
@@ -89,6 +92,21 @@ def test_rates_of_a_handful_of_requests_are_not_judged(settings, database):
     assert judged(metrics, min_requests=5)["fallback_rate"] is None
     assert judged(metrics, min_requests=5)["requests"] == 4
     assert judged(metrics, min_requests=4)["fallback_rate"] == 1
+
+
+def test_visitors_whom_nobody_knows_are_no_failure(settings, database):
+    prepare(database)
+    for number in range(100):
+        add(database, user=number, fallback=number < 45)
+    database.execute("UPDATE requests SET known = user_id >= 45")
+    metrics = service_metrics(settings, MetricsConfig(), NOW)
+    assert (metrics["fallback_rate"], metrics["known_fallback_rate"]) == (0.45, 0)
+    assert judged(metrics, min_requests=5)["fallback_rate"] == 0
+    database.execute("UPDATE requests SET fallback = 1")
+    metrics = service_metrics(settings, MetricsConfig(), NOW)
+    assert judged(metrics, min_requests=5)["fallback_rate"] == 1
+    # Too few known customers say nothing, however many others came.
+    assert judged(metrics, min_requests=56)["fallback_rate"] is None
 
 
 def test_what_the_caller_did_wrong_is_no_error_of_the_service(settings, database):

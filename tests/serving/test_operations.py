@@ -167,16 +167,15 @@ def test_every_request_is_a_row_and_a_line(settings: Settings):
         client.post("/recommend", json={"user_id": "nobody\nforged | line", "topk": 4})
         client.post("/recommend", json={"user_id": 7, "topk": 200})
         client.post("/recommend", json={"user_id": 7, "forged\nline | ": 1})
+    columns = "user_id, topk, fallback, error IS NULL, model_id, status, known"
     rows = (
-        sqlite3.connect(settings.service_db)
-        .execute("SELECT user_id, topk, fallback, error IS NULL, model_id, status FROM requests")
-        .fetchall()
+        sqlite3.connect(settings.service_db).execute(f"SELECT {columns} FROM requests").fetchall()
     )
     assert rows == [
-        (7, 3, 0, 1, "als_1", 200),
-        ("nobody\nforged | line", 4, 1, 1, "als_1", 200),
-        (7, 200, None, 0, None, 422),
-        (None, None, None, 0, None, 422),
+        (7, 3, 0, 1, "als_1", 200, 1),
+        ("nobody\nforged | line", 4, 1, 1, "als_1", 200, 0),
+        (7, 200, None, 0, None, 422, None),
+        (None, None, None, 0, None, 422, None),
     ]
     lines = (settings.logs / "service" / "recommender.log").read_text().splitlines()
     assert len(lines) == 4

@@ -143,6 +143,11 @@ def overall(verdicts: Sequence[Verdict]) -> Severity:
     return max((verdict.severity for verdict in verdicts), key=_ORDER.__getitem__, default="low")
 
 
+def is_unjudged(verdicts: Sequence[Verdict]) -> bool:
+    """Whether no check had enough data: then the week is not quiet, it is unknown."""
+    return all(verdict.check.status == INSUFFICIENT for verdict in verdicts)
+
+
 def recommendations(verdicts: Sequence[Verdict]) -> list[str]:
     """Sentences for people: what was raised first, then what would be if it lasts."""
     raised = [verdict for verdict in verdicts if verdict.raised]
@@ -151,6 +156,11 @@ def recommendations(verdicts: Sequence[Verdict]) -> list[str]:
     sentences = [verdict.check.advice for verdict in raised]
     sentences += [f"Seen for the first time, watch it: {v.check.advice}" for v in watched]
     missing = [v.check.name for v in verdicts if v.check.status == INSUFFICIENT]
+    if is_unjudged(verdicts):
+        return [
+            "There were not enough reviews to judge the week by anything: look whether they still "
+            "arrive (data_refresh, the shop's export)."
+        ]
     if missing:
         sentences.append(f"Not enough data to judge: {', '.join(missing)}.")
     if not raised and not watched:

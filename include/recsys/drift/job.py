@@ -24,7 +24,7 @@ from recsys.drift.checks import GAP_WEEKS, HISTORY_WEEKS
 from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.drift.examination import Material, examine, material_of
 from recsys.drift.model import PastModel, Prediction, model_before
-from recsys.drift.report import build_report, render_page
+from recsys.drift.report import NOT_JUDGED, build_report, render_page
 from recsys.drift.weeks import Events, Week, events_of, product_names
 from recsys.errors import InputError
 from recsys.publishing import write_json, write_text
@@ -118,13 +118,16 @@ def detect_drift(
 def alert_on_drift(settings: Settings, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Send the alert that the report of `summary` (see `detect_drift`) asks for.
 
-    High severity is critical, medium a warning; low sends nothing and clears an earlier alert.
-    Returns ``alert`` (its severity, None without one) and ``channels``.
+    High severity is critical, medium a warning; low sends nothing and clears an earlier alert. A
+    week that was not judged does neither. Returns ``alert`` (its severity, None without one) and
+    ``channels``.
     """
     manager = AlertManager(settings)
     severity = _ALERT_SEVERITY.get(str(summary["overall_severity"]))
     week = f"drift report {summary['report_date']}"
     if severity is None:
+        if summary["overall_severity"] == NOT_JUDGED:
+            return {"alert": None, "channels": {}}
         manager.resolve(ALERT_NAME, f"Nothing is raised any more in the {week}.")
         return {"alert": None, "channels": {}}
     raised = ", ".join(summary["raised"])

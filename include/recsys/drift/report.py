@@ -16,9 +16,18 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 
 from recsys.drift.config import HolidayCalendar
-from recsys.drift.examination import Examination, Verdict, overall, recommendations
+from recsys.drift.examination import (
+    Examination,
+    Verdict,
+    is_unjudged,
+    overall,
+    recommendations,
+)
 from recsys.drift.volume import MIN_HISTORY_WEEKS, expect
 from recsys.drift.weeks import Events, Week
+
+NOT_JUDGED = "not judged"
+"""In place of the severity of a week that no check had enough data for."""
 
 _MOVERS = 10
 _SERIES_WEEKS = 26
@@ -79,7 +88,7 @@ def build_report(
         "comment_drift": _comment_section(verdicts),
         "embedding_drift": _section(by_name["embedding"], "drift_detected"),
         "model_drift": _section(by_name["model"], "drift_detected"),
-        "overall_severity": overall(verdicts),
+        "overall_severity": NOT_JUDGED if is_unjudged(verdicts) else overall(verdicts),
         "raised": [verdict.check.name for verdict in verdicts if verdict.raised],
         "recommendations": _warnings(data) + recommendations(verdicts),
         "windows": {

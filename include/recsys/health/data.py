@@ -35,8 +35,9 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
     -------
     dict
         ``healthy``, ``files`` (name -> whether it exists), and if there is a version
-        ``version_id``, ``as_of``, ``age_days``, ``interactions``, ``users``, ``items``; when
-        unhealthy ``error`` and ``severity``.
+        ``version_id``, ``as_of``, ``newest_event`` and ``age_days`` (how long ago that was; None
+        without any), ``interactions``, ``users``, ``items``; when unhealthy ``error`` and
+        ``severity``.
     """
     settings = settings or load_settings()
     try:
@@ -47,12 +48,14 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
     except (InputError, StorageError) as error:
         return verdict([Finding(Severity.CRITICAL, str(error))], files=_there(settings))
     files = _there(settings)
-    age_days = (datetime.now(UTC) - version.as_of).total_seconds() / 86_400
+    newest = _newest_event(version.path / schema.INTERACTIONS_FILE)
+    age = None if newest is None else (datetime.now(UTC) - newest).total_seconds() / 86_400
     details: dict[str, Any] = {
         "files": files,
         "version_id": version.version_id,
         "as_of": version.as_of.isoformat(),
-        "age_days": round(age_days, 2),
+        "newest_event": newest.isoformat() if newest else None,
+        "age_days": None if age is None else round(age, 2),
     }
     problems = [
         Finding(Severity.CRITICAL, f"{settings.processed / name}: the file does not exist")
@@ -63,10 +66,27 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
         problems, sizes = _examine(version)
         details |= sizes
     limit = load_config(settings, HealthConfig).data.max_age_days
-    if age_days > limit:
-        problem = f"the data is {age_days:.1f} days old (at most {limit:g} are expected)"
+    if age is not None and age > limit:
+        problem = (
+            f"the newest review or purchase is {age:.1f} days old (at most {limit:g} are expected)"
+        )
         problems.append(Finding(Severity.WARNING, problem))
     return verdict(problems, **details)
+
+
+def _newest_event(path: Path) -> datetime | None:
+    """When the last interaction of the file was; None without any, or if that cannot be read."""
+    # Here, because the service imports this package for its watch and must not carry Arrow.
+    from pyarrow import ArrowException, compute
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            times = file.read([schema.TIMESTAMP]).column(0)
+    except (OSError, ArrowException):
+        return None  # `_examine` says what is wrong with the file
+    newest: datetime | None = compute.max(times).as_py()
+    return newest and newest.astimezone(UTC)
 
 
 def _there(settings: Settings) -> dict[str, bool]:

@@ -1,6 +1,7 @@
 """Is the recommendation service there, does it recommend, and what did it do lately?"""
 
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -76,29 +77,35 @@ def service_metrics(settings: Settings, config: MetricsConfig, now: datetime) ->
     dict
         ``window_minutes``, ``requests`` and ``requests_per_minute`` (None if the service never
         wrote a request); ``avg_latency_ms``, ``p95_latency_ms`` (nearest rank), ``error_rate``
-        (the service's own failures: a caller's bad request is none) and ``fallback_rate`` (of
-        the requests that can have one), each None without requests.
+        (the service's own failures: a caller's bad request is none), ``fallback_rate`` (of the
+        requests that can have one) and ``known_fallback_rate`` (of those of customers whom the
+        model knows: ``known_requests``), each None without requests.
     """
     minutes = config.window_minutes
     since = now - timedelta(minutes=minutes)
-    found = read_traffic(settings.service_db, since, now, TRIAL_USER)
-    if found is None:
-        return {"window_minutes": minutes} | dict.fromkeys(
-            ("requests", "requests_per_minute", *RATES)
-        )
+    found = read_traffic(settings.service_db, since, now, TRIAL_USER) or {}
+    requests_made = found.get("requests")
     return {
         "window_minutes": minutes,
-        "requests": found["requests"],
-        "requests_per_minute": round(found["requests"] / minutes, 3),
-        **{name: _rounded(found[name]) for name in RATES},
+        "requests": requests_made,
+        "requests_per_minute": None if requests_made is None else round(requests_made / minutes, 3),
+        **{name: _rounded(found.get(name)) for name in (*RATES, "known_fallback_rate")},
+        "known_requests": found.get("known_requests"),
     }
 
 
-def judged(metrics: dict[str, Any], min_requests: int) -> dict[str, float | None]:
-    """The metrics that rules may be held against: rates of too few requests are unknown."""
-    known = {name: value for name, value in metrics.items() if name != "window_minutes"}
+def judged(metrics: Mapping[str, Any], min_requests: int) -> dict[str, float | None]:
+    """The metrics that rules may be held against: rates of too few requests are unknown.
+
+    ``fallback_rate`` is that of customers whom the model knows: visitors whom nobody knows get
+    what is popular, and however many come on a day, that is no failure.
+    """
+    known = {name: metrics[name] for name in ("requests", "requests_per_minute", *RATES)}
+    known["fallback_rate"] = metrics["known_fallback_rate"]
     if (metrics["requests"] or 0) < min_requests:
         known |= dict.fromkeys(RATES)
+    if (metrics["known_requests"] or 0) < min_requests:
+        known["fallback_rate"] = None
     return known
 
 
