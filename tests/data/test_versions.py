@@ -3,7 +3,8 @@
 import json
 import multiprocessing
 import os
-from datetime import timedelta
+import shutil
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from recsys.data.versions import (
     publish,
 )
 from recsys.errors import InputError
-from recsys.publishing import write_json
+from recsys.health.data import check_data_health
+from recsys.publishing import point_link, write_json
 from recsys.storage.bundle import LAYOUT
 from tests.data.shop import END, refresh, row, write_shop
 
@@ -173,3 +175,55 @@ def test_reading_publishing_and_pruning_at_the_same_time(shop):
     refresh(shop, END + timedelta(days=day + 1), force_full=True)
     assert len(list_versions(shop)) == 1
     assert os.listdir(shop.versions) == list_versions(shop)  # noqa: PTH208  (hidden ones too)
+
+
+def made_under_a_wrong_clock(settings) -> str:
+    """The published version, as a machine whose clock is decades ahead would have made it."""
+    folder = current_version(settings).path
+    ahead = folder.with_name(f"20990101T000000Z-{folder.name[-15:]}")
+    shutil.copytree(folder, ahead, symlinks=True)
+    manifest = json.loads((ahead / "manifest.json").read_text())
+    as_of = "2099-01-01T00:00:00+00:00"
+    write_json(ahead / "manifest.json", {**manifest, "version_id": ahead.name, "as_of": as_of})
+    point_link(settings.processed, ahead)
+    return ahead.name
+
+
+def test_a_view_that_ends_in_the_future_is_refused(shop):
+    before = current_version(shop).version_id
+    with pytest.raises(InputError, match=r"would end at .*by the clock of this machine"):
+        refresh(shop, datetime.now(UTC) + timedelta(hours=1))
+    assert list_versions(shop) == [before]
+
+
+def test_the_next_refresh_leaves_a_version_of_the_future_behind(shop):
+    keep(shop, 1)
+    ahead = made_under_a_wrong_clock(shop)
+    result = check_data_health(shop)
+    assert (result["healthy"], result["severity"]) == (False, "critical")
+    assert "in the future" in result["error"]
+    summary = refresh(shop, END + timedelta(days=1), force_full=True)
+    assert (summary["published"], current_version(shop).version_id) == (
+        True,
+        summary["version_id"],
+    )
+    assert current_version(shop).manifest["backfill"] is False
+    assert ahead not in list_versions(shop)
+    assert "in the future" not in check_data_health(shop)["error"]
+
+
+def test_with_nothing_new_the_version_before_the_wrong_clock_is_published_again(shop):
+    before = current_version(shop).version_id
+    made_under_a_wrong_clock(shop)
+    summary = refresh(shop)
+    assert (summary["new_version"], summary["published"]) == (False, True)
+    assert current_version(shop).version_id == before
+
+
+def test_a_version_with_a_damaged_manifest_stops_neither_publishing_nor_pruning(shop):
+    keep(shop, 1)
+    damaged = current_version(shop).version_id
+    (shop.versions / damaged / "manifest.json").write_text("")
+    summary = refresh(shop, END + timedelta(days=1), force_full=True)
+    assert summary["published"]
+    assert damaged in list_versions(shop)

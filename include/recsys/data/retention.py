@@ -11,6 +11,7 @@ from recsys.data.config import DataConfig
 from recsys.data.versions import (
     VERSIONS_KEY,
     VersionError,
+    is_of_the_future,
     list_versions,
     manifest_of,
     published_folder,
@@ -82,7 +83,12 @@ def _kept_versions(settings: Settings, config: DataConfig, found: list[str]) -> 
             manifests[version_id] = manifest_of(settings, version_id)
         except VersionError:  # for a person to look at
             kept.add(version_id)
-    ordinary = [name for name, manifest in manifests.items() if not manifest.get("backfill")]
+    ordinary = [
+        name
+        for name, manifest in manifests.items()
+        if not manifest.get("backfill")
+        and not is_of_the_future(datetime.fromisoformat(manifest["as_of"]))
+    ]
     kept.update(ordinary[-config.keep_versions :])
     fresh = datetime.now(UTC) - timedelta(days=KEEP_BACKFILLED_DAYS)
     kept |= {

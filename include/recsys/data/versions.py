@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,16 @@ VERSIONS_KEY = "data/versions"
 POINTER_KEY = "data/processed"
 
 
+CLOCK_SLACK = timedelta(minutes=5)
+"""Clocks of machines that share a bucket differ by less; what ends later is of the future."""
+
+
 class VersionError(InputError):
     """A data version is missing, damaged, or of a layout this code does not know."""
+
+
+class NewerVersionError(InputError):
+    """A data version of newer code. It is not damaged: older code must not go on beside it."""
 
 
 class PublishedVersion(Bundle):
@@ -54,6 +62,7 @@ class PublishedVersion(Bundle):
     """
 
     error = VersionError
+    error_of_newer = NewerVersionError
 
     @property
     def version_id(self) -> str:
@@ -199,6 +208,8 @@ def publish(settings: Settings, version_id: str) -> bool:
             current = manifest_of(settings, current_id)
         except (FileNotFoundError, VersionError):
             return True
+        if is_of_the_future(datetime.fromisoformat(current["as_of"])):
+            return True
         same_source = current["source"]["name"] == target.manifest["source"]["name"]
         return not same_source or datetime.fromisoformat(current["as_of"]) <= target.as_of
 
@@ -207,7 +218,10 @@ def publish(settings: Settings, version_id: str) -> bool:
 
 
 def shows_later(settings: Settings, as_of: datetime) -> bool:
-    """Whether ``data/processed`` shows a later view than one that ends at `as_of`."""
+    """Whether ``data/processed`` shows a later view than one that ends at `as_of`.
+
+    One of the future does not count: see `is_of_the_future`.
+    """
     folder = published_folder(settings)
     if folder is None:
         return False
@@ -215,7 +229,17 @@ def shows_later(settings: Settings, as_of: datetime) -> bool:
         current = manifest_of(settings, folder.name)
     except (FileNotFoundError, VersionError):
         return False
-    return datetime.fromisoformat(current["as_of"]) > as_of
+    shown = datetime.fromisoformat(current["as_of"])
+    return shown > as_of and not is_of_the_future(shown)
+
+
+def is_of_the_future(as_of: datetime) -> bool:
+    """Whether a view that ends at `as_of` was made under a wrong clock.
+
+    Were it taken for the latest one, every later refresh would count as a backfill, and the
+    published data would stand still until that day comes.
+    """
+    return as_of > datetime.now(UTC) + CLOCK_SLACK
 
 
 @contextlib.contextmanager

@@ -11,7 +11,12 @@ import numpy as np
 from recsys import schema
 from recsys.alerting import Severity
 from recsys.config import load_config
-from recsys.data.versions import PublishedVersion, current_version, published_folder
+from recsys.data.versions import (
+    PublishedVersion,
+    current_version,
+    is_of_the_future,
+    published_folder,
+)
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
 from recsys.health.verdict import Finding, verdict
@@ -65,6 +70,12 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
     if not problems:
         problems, sizes = _examine(version)
         details |= sizes
+    if is_of_the_future(version.as_of):
+        problem = (
+            f"{version.version_id} ends at {version.as_of.isoformat()}, in the future: it was made "
+            "under a wrong clock; the next data_refresh leaves it behind"
+        )
+        problems.append(Finding(Severity.CRITICAL, problem))
     limit = load_config(settings, HealthConfig).data.max_age_days
     if age is not None and age > limit:
         problem = (

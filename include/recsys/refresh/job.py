@@ -27,6 +27,7 @@ from recsys.data.retention import prune
 from recsys.data.sources import resolve_source
 from recsys.data.staging import hand_in_files, hand_in_segments
 from recsys.data.versions import (
+    is_of_the_future,
     list_versions,
     open_version,
     shows_later,
@@ -106,10 +107,17 @@ def ingest(
     SourceError
         If a file is missing, unreadable or lacks a column.
     RefreshError
-        If more than ``max_invalid_fraction`` of the rows is bad (they are in the quarantine then),
+        If the interval ends in the future, more than ``max_invalid_fraction`` of the rows is bad
+        (they are in the quarantine then),
         a column that the previous version had is gone, or far fewer rows are left than it has.
     """
     started = time.monotonic()
+    if is_of_the_future(interval.end):
+        raise RefreshError(
+            f"the view would end at {interval.end.isoformat()}, and it is "
+            f"{datetime.now(UTC).isoformat(timespec='seconds')} by the clock of this machine: wait "
+            "until then, or set the clock right"
+        )
     if not dry_run:
         hand_in_segments(settings)
         hand_in_files(settings)

@@ -64,7 +64,8 @@ class Bundle:
     """One immutable folder, pinned: nothing removes it while this object is open.
 
     A context manager; an object that is simply dropped gives up its lease as well. Subclasses say
-    what they call a damaged one (`error`), and the newest layout that they know.
+    what they call a damaged one (`error`) and one of newer code (`error_of_newer`, if that is
+    something else), and the newest layout that they know.
 
     Attributes
     ----------
@@ -75,6 +76,7 @@ class Bundle:
     """
 
     error: ClassVar[type[InputError]] = DamagedError
+    error_of_newer: ClassVar[type[InputError] | None] = None
     layout: ClassVar[int] = LAYOUT
 
     def __init__(self, folder: Path) -> None:
@@ -99,7 +101,7 @@ class Bundle:
         layout = self.manifest["layout"]
         if layout > self.layout:
             self.close()
-            raise self.error(
+            raise (self.error_of_newer or self.error)(
                 f"{folder}: written in layout {layout}, but this code knows layouts up to "
                 f"{self.layout}; update the code"
             )
