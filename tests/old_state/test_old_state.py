@@ -36,6 +36,7 @@ from recsys.training.job import train_model
 from recsys.upkeep import job as upkeep
 from tests.ports import find_free_port
 from tests.serving.service_process import running_service
+from tests.storage.buckets import CREDENTIALS, machine, new_bucket, put_object, s3_server
 
 END = datetime(2025, 6, 1, tzinfo=UTC)
 """End of the view of the one version that is there."""
@@ -220,6 +221,32 @@ def test_its_backup_restores(old, unpacked, tmp_path):
     assert Registry(restored).current_best() == Registry(old).current_best()
     assert read_history(restored) == read_history(old)
     assert build_embeddings(restored)["encoded"] == 0
+
+
+@pytest.mark.boots
+def test_another_machine_reads_the_bucket_that_the_old_code_filled(
+    old, unpacked, tmp_path, monkeypatch
+):
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    objects = unpacked / "bucket"
+    with s3_server(tmp_path / "s3.log") as address:
+        url = new_bucket(address)
+        for file in sorted(path for path in objects.rglob("*") if path.is_file()):
+            put_object(address, url, file.relative_to(objects).as_posix(), file.read_bytes())
+        settings = machine(tmp_path / "machine", url, address)
+        version = current_version(settings)
+        version.verify()
+        assert version.version_id == current_version(old).version_id
+        registry = Registry(settings)
+        assert registry.current_best() == Registry(old).current_best()
+        for entry in registry.list():
+            load_artifact(registry.folder(entry))
+        assert read_history(settings) == read_history(old)
+        assert build_embeddings(settings)["encoded"] == 0
+        summary = refresh(settings, END + timedelta(days=1))
+        assert summary["changes"]["new"] == 5
+        assert list_versions(settings) == [version.version_id, summary["version_id"]]
 
 
 def test_a_dry_run_of_maintenance_changes_nothing(old):
