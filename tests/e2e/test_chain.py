@@ -33,6 +33,12 @@ TOPK = 10
 
 
 @pytest.fixture(scope="module")
+def home_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a Vietnamese shop would name it."""
+    return tmp_path_factory.mktemp("stack") / "cửa hàng mỹ phẩm"
+
+
+@pytest.fixture(scope="module")
 def held_out(home_folder: Path) -> pd.DataFrame:
     """The sample shop as raw data, without the last good purchase of every regular customer."""
     shop = write_sample_shop(home_folder / "data" / "raw" / "viecomrec", reviews=12_000)
@@ -52,6 +58,10 @@ def held_out(home_folder: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def live(held_out: pd.DataFrame, stopped_afterwards: Path) -> LiveStack:
     stack = make_home(stopped_afterwards)
+    # A password as a person might choose it, and a locale that knows no accents.
+    with (stopped_afterwards / ".env").open("a", encoding="utf-8") as file:
+        file.write("ALERT_EMAIL_PASSWORD='a${HOME}b c%d'\n")
+    stack = LiveStack(stack.settings, {**stack.env, "LC_ALL": "C"})
     up = stack.recsys("up", timeout=420)
     assert up.returncode == 0, up.stderr
     assert "Recommendations" in up.stdout
