@@ -21,6 +21,7 @@ import requests
 import yaml
 from compose_spec import PyCompose
 
+from recsys.orchestration.environment import LOG_FILENAMES
 from recsys.settings import REPOSITORY
 from tests.ports import find_free_port
 
@@ -226,6 +227,12 @@ def test_all_components_of_airflow_share_their_settings(services):
             assert any(key.endswith(shared) for key in environment), (name, shared)
     replicas = services["worker"]["environment"]["RECSYS_SERVICE_REPLICAS"].split(",")
     assert replicas == ["http://service-1:8000", "http://service-2:8000"]
+
+
+def test_task_logs_are_named_like_those_of_the_stack_on_one_machine(services):
+    name = "AIRFLOW__LOGGING__LOG_FILENAME_TEMPLATE"
+    templates = {services[one]["environment"].get(name) for one in OURS}
+    assert templates == {LOG_FILENAMES}
 
 
 def test_a_running_task_is_not_handed_out_a_second_time(services):
