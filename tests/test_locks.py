@@ -166,3 +166,12 @@ def test_a_task_waits_until_a_script_is_done(settings):
         assert not begun.wait(1)
     assert begun.wait(10)
     thread.join()
+
+
+def test_where_there_can_be_no_lock_a_script_fails_and_a_task_goes_on(settings):
+    settings.logs.mkdir(parents=True)
+    (settings.logs / "locks").write_text("no folder")
+    with pytest.raises(OSError, match="locks"), PipelineLock(JOB, settings):
+        pass
+    with shared_with_tasks(settings, JOB):
+        pass

@@ -75,16 +75,21 @@ class PipelineLock:
 def shared_with_tasks(settings: Settings, job: str) -> Iterator[None]:
     """Keep scripts out of `job` for the block, together with its other tasks.
 
-    Waits while a script has the lock; the run's timeout ends the wait.
+    Waits while a script has the lock; the run's timeout ends the wait. Where there can be no lock,
+    as on a full disk, the run matters more.
     """
     path = _path(settings, job)
-    file = _lock(path, LockFlags.SHARED)
-    if file is None:
-        logger.warning("Waiting for the script that holds %s", path)
-    while file is None:
-        time.sleep(POLL_SECONDS)
+    try:
         file = _lock(path, LockFlags.SHARED)
-    with file:
+        if file is None:
+            logger.warning("Waiting for the script that holds %s", path)
+        while file is None:
+            time.sleep(POLL_SECONDS)
+            file = _lock(path, LockFlags.SHARED)
+    except (OSError, portalocker.LockException):
+        logger.exception("%s: no lock can be had, scripts are not kept out", path)
+        file = None
+    with file or contextlib.nullcontext():
         yield
 
 
@@ -109,7 +114,7 @@ def _lock(path: Path, kind: LockFlags) -> IO[bytes] | None:
         file = path.open("ab")
         try:
             portalocker.lock(file, kind | LockFlags.NON_BLOCKING)
-        except portalocker.LockException:
+        except portalocker.AlreadyLocked:
             file.close()
             return None
         os.utime(path)
