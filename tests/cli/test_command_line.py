@@ -69,6 +69,7 @@ def test_what_only_looks_says_so_too_and_prints_its_json(
             "--to-date 2025-01-01 is before --from-date 2025-02-01",
         ),
         (("drift-detection", "--reference-days", "0"), "Invalid value for '--reference-days'"),
+        (("model-training", "--model-types", "asl"), "unknown model type 'asl'; expected one of"),
         (("nothing",), "No such command 'nothing'"),
     ],
 )

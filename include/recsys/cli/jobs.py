@@ -77,7 +77,8 @@ def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[st
         run_id = client.trigger(job, conf)
     except AirflowError as error:
         if error.status in (requests.codes.bad_request, requests.codes.unprocessable):
-            raise InputError(str(error)) from error
+            # What follows the first line is the schema that it was held against.
+            raise InputError(str(error).splitlines()[0]) from error
         raise
     return follow_run(client, job, run_id)
 
@@ -163,7 +164,11 @@ def model_training(
     more_types: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
     """Train, evaluate and register models, and select the best."""
+    from recsys.models.model_types import model_class
+
     types = [*(model_types or []), *(more_types or [])]
+    for name in types:
+        model_class(name)  # raises InputError for a name that is none
     _run_and_print("model_training", {"model_types": types or None})
 
 

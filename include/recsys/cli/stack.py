@@ -54,7 +54,7 @@ def status(
     else:
         _print_tables(components, dags, load_zone(stack.settings))
         for problem in problems:
-            console.print(problem, style="red", markup=False)
+            console.print(problem, style="red", markup=False, soft_wrap=True)
     if problems or any(component["state"] != "RUNNING" for component in components):
         raise typer.Exit(1)
 
