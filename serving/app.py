@@ -5,20 +5,23 @@ import contextlib
 import logging
 import mmap
 from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from threadpoolctl import threadpool_limits
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from recsys.config import load_config
+from recsys.config import ConfigError, load_config
+from recsys.data.config import DataConfig
 from recsys.request_log import RequestLog
 from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 from serving import problems, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
 from serving.engine import Engine, LocalCoordinator, start_with_any
-from serving.guard import Guard
+from serving.guard import MAX_CLIENT_BYTES_MINUTE, Guard
 from serving.housekeeping import Housekeeping
 from serving.interactions import Intake, LiveEvents
 from serving.routes import administration, demo, interactions, lists, operations
@@ -72,12 +75,16 @@ def create_app(
         version="1",
         description="Product recommendations for the shop.",
         lifespan=lifespan,
+        # FastAPI's pages load programs from elsewhere; ours is in `routes.demo`.
+        docs_url=None,
+        redoc_url=None,
     )
     app.include_router(lists.users)
     app.include_router(lists.products)
     for module in (interactions, operations, administration, demo):
         app.include_router(module.router)
     problems.install(app)
+    describe(app, config, environment)
     if config.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -85,14 +92,36 @@ def create_app(
             allow_methods=["GET", "POST"],
             allow_headers=["Content-Type"],
         )
-    limit = shared.ClientLimit(memory, config.requests_per_client_minute)
-    counters = shared.Counters(memory, slot)
-    app.add_middleware(Guard, config=config, limit=limit, counters=counters)
+    app.add_middleware(
+        Guard,
+        config=config,
+        requests=shared.ClientLimit(memory, config.requests_per_client_minute),
+        received=shared.ClientLimit(memory, MAX_CLIENT_BYTES_MINUTE, of_bytes=True),
+        counters=shared.Counters(memory, slot),
+    )
     if environment.trusted_proxies:
         # Around the guard: the client it counts is the nearest one that is no trusted proxy.
         trusted = list(environment.trusted_proxies)
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)
     return app
+
+
+def describe(app: FastAPI, config: ServingConfig, environment: ServiceEnvironment) -> None:
+    """Say in the OpenAPI document what is configured: how many recommendations may be asked for,
+    and whether interactions need a token."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = make()
+        for schema in document["components"]["schemas"].values():
+            topk = schema.get("properties", {}).get("topk")
+            if topk is not None and "maximum" in topk:
+                topk["maximum"] = config.max_topk
+        if not environment.write_tokens:
+            document["paths"]["/interactions"]["post"].pop("security", None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def open_service(
@@ -118,10 +147,21 @@ def open_service(
         slot=slot,
         counters=shared.Counters(memory, slot),
         live=live,
-        intake=Intake(settings, live),
+        intake=Intake(settings, config, live),
+        earliest=_earliest(settings),
         requests=RequestLog(
             settings.service_db,
             settings.logs / "service" / "recommender.log",
             load_zone(settings),
         ),
     )
+
+
+def _earliest(settings: Settings) -> datetime:
+    """From when on the refresh takes interactions. A mistake in its configuration must not stop the
+    service."""
+    try:
+        return load_config(settings, DataConfig).earliest_time
+    except ConfigError as error:
+        logger.error("data.yaml cannot be read, the defaults count | reason=%s", error)
+        return DataConfig().earliest_time

@@ -26,6 +26,8 @@ class ServingConfig(ConfigModel):
     personal_lists_seconds: float = Field(default=20, ge=0)
     catalogue_check_seconds: float = Field(default=30, gt=0)
     live_interaction_days: float = Field(default=30, gt=0)
+    max_events_of_user_per_day: int = Field(default=200, ge=0)
+    max_events_of_product_per_day: int = Field(default=2000, ge=0)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class ServiceEnvironment:
         Where to listen.
     admin_token
         Who has it administers the service; None: nobody may.
+    write_tokens
+        Names of senders by their token: who has one may send interactions. The ids of events are
+        those of their sender. Without any, everybody may if only this machine reaches the service,
+        nobody otherwise.
     trusted_proxies
         Addresses and networks of proxies that say, in X-Forwarded-For, whom they ask for.
     """
@@ -46,6 +52,17 @@ class ServiceEnvironment:
     port: int = 8000
     admin_token: str | None = field(default=None, repr=False)
     trusted_proxies: tuple[str, ...] = ()
+    write_tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
 
 def read_environment(variables: Mapping[str, str] | None = None) -> ServiceEnvironment:
@@ -54,8 +71,9 @@ def read_environment(variables: Mapping[str, str] | None = None) -> ServiceEnvir
     Raises
     ------
     ConfigError
-        If ``RECSYS_SERVICE_PORT`` is no port, or ``RECSYS_SERVICE_TRUSTED_PROXIES`` are not
-        addresses and networks with commas between them.
+        If ``RECSYS_SERVICE_PORT`` is no port, ``RECSYS_WRITE_TOKEN`` has a name or a token twice,
+        or ``RECSYS_SERVICE_TRUSTED_PROXIES`` are not addresses and networks with commas between
+        them.
     """
     variables = os.environ if variables is None else variables
     text = variables.get("RECSYS_SERVICE_PORT") or "8000"
@@ -65,6 +83,7 @@ def read_environment(variables: Mapping[str, str] | None = None) -> ServiceEnvir
         host=variables.get("RECSYS_SERVICE_HOST") or "127.0.0.1",
         port=int(text),
         admin_token=variables.get("RECSYS_ADMIN_TOKEN", "").strip() or None,
+        write_tokens=_senders(variables.get("RECSYS_WRITE_TOKEN", "")),
         trusted_proxies=_networks(variables.get("RECSYS_SERVICE_TRUSTED_PROXIES", "")),
     )
 
@@ -78,3 +97,21 @@ def _networks(text: str) -> tuple[str, ...]:
             "RECSYS_SERVICE_TRUSTED_PROXIES: expected addresses and networks with commas between "
             f"them, such as 10.0.0.5,172.16.0.0/12: {error}"
         ) from error
+
+
+def _senders(text: str) -> dict[str, str]:
+    """Senders by token: ``token`` is that of the shop, whose ids stay as they are, and
+    ``name:token, name:token`` those of several."""
+    tokens: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, separator, token = part.partition(":")
+        name, token = (name.strip(), token.strip()) if separator else ("", part)
+        if not token or token in tokens or name in tokens.values():
+            raise ConfigError(
+                "RECSYS_WRITE_TOKEN: expected one token, or name:token with commas between them, "
+                "each name and each token once"
+            )
+        tokens[token] = name
+    if len(tokens) > 1 and "" in tokens.values():
+        raise ConfigError("RECSYS_WRITE_TOKEN: expected name:token for each of several tokens")
+    return tokens

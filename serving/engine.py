@@ -74,8 +74,9 @@ class Engine:
         snapshot = self.snapshot
         return None if snapshot is None else snapshot.model_id
 
-    def prepare(self, model_id: str) -> None:
-        """Load and check the registered model `model_id`, beside the one in service.
+    def prepare(self, model_id: str, *, starting: bool = False) -> None:
+        """Load and check the registered model `model_id`, beside the one in service; with the last
+        good catalogue if the service is only `starting`.
 
         Raises
         ------
@@ -84,7 +85,9 @@ class Engine:
         """
         with self._preparing:
             folder = Registry(self._settings).folder(find_entry(self._settings, model_id))
-            loaded = load_snapshot(self._settings, folder, model_id, self._config)
+            loaded = load_snapshot(
+                self._settings, folder, model_id, self._config, starting=starting
+            )
             users = recent_users(self._settings.service_db, _WARMUP_REQUESTS)
             replay(loaded, users, _WARMUP_SECONDS)
             settle_memory()
@@ -203,7 +206,7 @@ def start_with_any(settings: Settings, engine: Engine) -> None:
         logger.info("The registry offers no model | reason=%s", error)
     for model_id in dict.fromkeys(model_id for model_id in wanted if model_id):
         try:
-            engine.prepare(model_id)
+            engine.prepare(model_id, starting=True)
         except Exception:
             # Any model is better than none: try the next one, whatever is wrong with this.
             logger.exception("Cannot start with this model | model_id=%s", model_id)

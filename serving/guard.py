@@ -8,11 +8,20 @@ import time
 from collections.abc import Iterable
 
 from fastapi.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.config import ServingConfig
 from serving.problems import problem_response
 from serving.shared import ClientLimit, Counters
+
+MAX_CLIENT_BYTES_MINUTE = 100_000_000
+"""Bytes of bodies that a client may send in a minute, over all workers: 60 of the largest batches
+of interactions a second would be a shop with a million orders an hour."""
+
+OPERATIONS = frozenset({"/health", "/metrics", "/stats", "/model_info", "/reload_model", "/canary"})
+"""Paths with an allowance of their own: shop traffic at its limit must not make a load balancer or
+a deployment believe that the service is gone."""
 
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -25,19 +34,23 @@ _HEADERS = [
     ),
     (b"cache-control", b"no-store"),
 ]
-_DOCS_PATHS = ("/docs", "/redoc")
-_DOCS_HEADERS = [header for header in _HEADERS if header[0] != b"content-security-policy"]
 
 
 class Guard:
     """Wraps the application `app`."""
 
     def __init__(
-        self, app: ASGIApp, config: ServingConfig, limit: ClientLimit, counters: Counters
+        self,
+        app: ASGIApp,
+        config: ServingConfig,
+        requests: ClientLimit,
+        received: ClientLimit,
+        counters: Counters,
     ) -> None:
         self._app = app
         self._config = config
-        self._limit = limit
+        self._requests = requests
+        self._received = received
         self._counters = counters
         self._too_large = f"The body is larger than {config.max_body_bytes} bytes."
 
@@ -47,64 +60,99 @@ class Guard:
             return
         started = time.perf_counter()
         path = scope["path"]
-        headers = _DOCS_HEADERS if path in _DOCS_PATHS else _HEADERS
         status = 0
+        body_is_there = False
+        head_only = scope["method"] == "HEAD"
+        if head_only:
+            # Load balancers ask with HEAD; every GET route answers, without the body.
+            scope = {**scope, "method": "GET"}
+
+        async def receive_all() -> Message:
+            nonlocal body_is_there
+            message = await receive()
+            body_is_there = not message.get("more_body", False)
+            return message
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"].extend(headers)
+                message["headers"].extend(_HEADERS)
+            elif head_only:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
             async with asyncio.timeout(self._config.request_timeout_seconds):
-                await self._answer(scope, receive, send_with_headers)
+                await self._answer(scope, receive_all, send_with_headers)
         except TimeoutError:
             if status:
                 raise
-            late = problem_response(
-                503, "The request took too long and was given up.", headers={"Retry-After": "5"}
-            )
+            late = _too_late(body_is_there or not _has_body(scope["headers"]))
             await late(scope, receive, send_with_headers)
         finally:
             elapsed = (time.perf_counter() - started) * 1000
             self._counters.count(path, status or 500, elapsed)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = scope.get("client")
-        if not self._limit.allows(client[0] if client else ""):
-            refused = problem_response(
-                429,
+        address = scope.get("client")
+        client = address[0] if address else ""
+        if not self._requests.allows(f"watch {client}" if scope["path"] in OPERATIONS else client):
+            await _refused(
                 f"At most {self._config.requests_per_client_minute} requests a minute are "
-                "answered for one client.",
-                headers={"Retry-After": "10"},
-            )
-            await refused(scope, receive, send)
+                "answered for one client."
+            )(scope, receive, send)
             return
         length = _content_length(scope["headers"])
         if length is None:
-            receive = self._counted(receive)
+            receive = self._counted(receive, client)
         elif length > self._config.max_body_bytes:
             refused = problem_response(413, self._too_large, headers={"Connection": "close"})
             await refused(scope, receive, send)
             return
+        elif length and not self._received.allows(client, length):
+            await _refused(_TOO_MANY_BYTES, {"Connection": "close"})(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
-    def _counted(self, receive: Receive) -> Receive:
+    def _counted(self, receive: Receive, client: str) -> Receive:
         """`receive` for a body that does not say how long it is."""
         received = 0
 
         async def counted() -> Message:
             nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            # The one kind of error that FastAPI lets through while it reads a body.
             if received > self._config.max_body_bytes:
-                # The one kind of error that FastAPI lets through while it reads a body.
                 raise HTTPException(413, self._too_large, {"Connection": "close"})
+            if size and not self._received.allows(client, size):
+                raise HTTPException(429, _TOO_MANY_BYTES, {"Connection": "close"})
             return message
 
         return counted
+
+
+_TOO_MANY_BYTES = f"At most {MAX_CLIENT_BYTES_MINUTE} bytes a minute are taken from one client."
+
+
+def _refused(detail: str, headers: dict[str, str] | None = None) -> Response:
+    return problem_response(429, detail, headers={"Retry-After": "10", **(headers or {})})
+
+
+def _too_late(body_is_there: bool) -> Response:
+    if body_is_there:
+        detail = "The request took too long and was given up."
+        return problem_response(503, detail, headers={"Retry-After": "5"})
+    # Whose fault it is: the caller has not sent all of the body that it announced.
+    detail = "The body of the request did not arrive in time."
+    return problem_response(408, detail, headers={"Connection": "close"})
+
+
+def _has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    names = dict(headers)
+    return b"transfer-encoding" in names or names.get(b"content-length", b"0") != b"0"
 
 
 def _content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from recsys.data.staging import hand_in_segments
+from recsys.publishing import DAMAGED
 from recsys.request_log import RequestLog
 from recsys.settings import Settings
 from recsys.storage import open_store
@@ -21,6 +22,9 @@ _LOG_WATCH_SECONDS = 5.0
 # A database that somebody locks for a moment is no news.
 _LOG_PATIENCE_SECONDS = 10.0
 LOG_ALERT = "request_log_failing"
+IMPLAUSIBLE_ALERT = "implausible_interactions"
+DAMAGE_ALERT = "file_set_aside"
+_STARTING_SECONDS = 300.0
 _EVERYBODY = ("log", "email", "slack")
 
 
@@ -30,7 +34,8 @@ class Housekeeping:
     def __init__(self, service: Service) -> None:
         config = service.config
         duties: list[tuple[float, Callable[[], object]]] = [
-            (config.catalogue_check_seconds, service.engine.follow_catalogue)
+            (config.catalogue_check_seconds, service.engine.follow_catalogue),
+            (_LOG_WATCH_SECONDS, ImplausibleWatch(service).look),
         ]
         if service.slot == 0:
             # One process watches for all.
@@ -41,6 +46,7 @@ class Housekeeping:
                 (_WATCH_SECONDS, lambda: watch_health_reports(service.settings, since)),
                 (_PRUNE_SECONDS, service.live.prune),
                 (_LOG_WATCH_SECONDS, RequestLogWatch(service.settings, service.requests).look),
+                (_LOG_WATCH_SECONDS, DamageWatch(service.settings, since).look),
             ]
         self._duties = duties
         self._stop = threading.Event()
@@ -98,6 +104,57 @@ class RequestLogWatch:
             "critical",
             context={"pending": self._requests.pending, "dropped": self._requests.dropped},
         )
+
+
+class ImplausibleWatch:
+    """Tells that interactions went to quarantine because there were more than is plausible."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._told = 0
+
+    def look(self) -> None:
+        from recsys.alerting import AlertManager
+
+        count = self._service.intake.implausible
+        if count == self._told:
+            return
+        folder = self._service.settings.quarantine / "interactions"
+        AlertManager(self._service.settings).send_alert(
+            IMPLAUSIBLE_ALERT,
+            f"{count - self._told} interactions of one customer, or of one product, were more than "
+            f"is plausible in a day and lie in {folder}",
+        )
+        self._told = count
+
+
+class DamageWatch:
+    """Tells of files that were no databases or logs of ours and were set aside, by any process."""
+
+    def __init__(self, settings: Settings, since: datetime) -> None:
+        self._settings = settings
+        self._since = since.timestamp() - _STARTING_SECONDS
+        self._told: set[str] = set()
+
+    def look(self) -> None:
+        from recsys.alerting import AlertManager
+
+        found = []
+        logs = self._settings.logs
+        for folder in (logs, logs / "service", self._settings.home / "data"):
+            for aside in folder.glob(f"*{DAMAGED}*"):
+                if aside.name in self._told or aside.name.endswith(("-wal", "-shm")):
+                    continue
+                self._told.add(aside.name)
+                # Setting it aside changed its name, and with that the time of its last change.
+                if aside.stat().st_ctime >= self._since:
+                    found.append(str(aside))
+        if found:
+            AlertManager(self._settings).send_alert(
+                DAMAGE_ALERT,
+                "what lay in place of a database or log of ours was set aside, and the file made "
+                f"again: {', '.join(sorted(found))}",
+            )
 
 
 def watch_health_reports(settings: Settings, since: datetime) -> bool:

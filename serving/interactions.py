@@ -2,36 +2,64 @@
 
 The staging area is their durable home, and the next data refresh takes them from there. The
 service's own view of them is a SQLite database, so that they count at once in every worker process
-and after a restart.
+and after a restart, and so that an event that is sent again, or another one under its id, is known.
+It may be lost: without it events are stored all the same.
 """
 
 import asyncio
+import hashlib
+import json
 import logging
+import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recsys.data.staging import append_events
-from recsys.database import connect, transaction
+from recsys.data.staging import append_events, quarantine_events
+from recsys.database import HelperDatabase, transaction
 from recsys.settings import Settings
+from serving.config import ServingConfig
 from serving.shared import ChangeSign
 
 logger = logging.getLogger(__name__)
 
 Event = dict[str, Any]
-"""``event_id, user_id, product_id, rating, timestamp`` (aware), ``comment``."""
+"""``event_id, user_id, product_id, rating, timestamp`` (aware), ``comment``, and ``digest``: of
+what the sender wrote."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
   number INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
-  product_id TEXT NOT NULL, rating REAL NOT NULL, time INTEGER NOT NULL, received REAL NOT NULL);
+  product_id TEXT NOT NULL, rating REAL NOT NULL, time INTEGER NOT NULL, received REAL NOT NULL,
+  digest TEXT);
 CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, number);
+CREATE TABLE IF NOT EXISTS daily (
+  day INTEGER, kind TEXT, id TEXT, events INTEGER NOT NULL, PRIMARY KEY (day, kind, id)
+) WITHOUT ROWID;
 """
-_OF_USER = "SELECT product_id, rating, time FROM events WHERE user_id = ? ORDER BY number"
+_INSERT = (
+    "INSERT INTO events (event_id, user_id, product_id, rating, time, received, digest) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
+)
+_COUNT = (
+    "INSERT INTO daily (day, kind, id, events) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (day, kind, id) DO UPDATE SET events = events + excluded.events"
+)
+# The newest of them, in the order they came. A customer of a busy year has some hundred; a list
+# from more would only take longer.
+_EVENTS_OF_USER = 500
+_OF_USER = (
+    "SELECT product_id, rating, time FROM "
+    "(SELECT * FROM events WHERE user_id = ? ORDER BY number DESC LIMIT ?) ORDER BY number"
+)
 DAY = 86_400
 _LOOK_SECONDS = 0.1
+_READ_SECONDS = 1.0
+_ASKED_AT_ONCE = 500  # values of one statement
+USER, PRODUCT = "user", "product"
 
 
 class LiveEvent(NamedTuple):
@@ -58,111 +86,239 @@ class LiveEvents:
         self._next_look = 0.0
         self._last_number = 0
         self._users: set[str] = set()
-        self._writing, self._reading = threading.Lock(), threading.Lock()
-        self._writer = connect(path, shared=True)
-        self._writer.executescript(_SCHEMA)
-        # A connection of its own: reading never waits for a commit.
-        self._reader = connect(path, shared=True)
-        self._reader.row_factory = None
+        self._looking = threading.Lock()
+        self._failed = False
+        # Reading never waits for a commit.
+        self._written = HelperDatabase(path, _prepare)
+        self._read = HelperDatabase(path, _prepare, timeout=_READ_SECONDS)
+        self.has("")  # opens it now, and not beside the first requests
 
-    def add(self, events: Iterable[tuple[str, str, str, float, int]]) -> None:
-        """Store ``(event_id, user_id, product_id, rating, time)``; known event ids are ignored."""
-        received = time.time()
-        with self._writing, transaction(self._writer) as connection:
-            connection.executemany(
-                "INSERT INTO events (event_id, user_id, product_id, rating, time, received) "
-                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING",
-                [(*event, received) for event in events],
-            )
-        # After the commit: whoever sees the sign finds the events.
-        self._changes.make()
+    def known(self, event_ids: Sequence[str]) -> dict[str, str | None]:
+        """What the known ones of `event_ids` were sent with; None of events of an earlier version.
 
-    def of(self, user_id: str) -> tuple[LiveEvent, ...]:
-        """The events of a user, in the order they came."""
-        sign, moment = self._changes.current(), time.monotonic()
-        if sign != self._seen_sign or (moment > self._next_look and self._others_wrote()):
-            self._read_new_users()
-            self._seen_sign = sign
-        if moment > self._next_look:
-            self._next_look = moment + _LOOK_SECONDS
-        if user_id not in self._users:
-            return ()
-        with self._reading:
-            rows = self._reader.execute(_OF_USER, (user_id,)).fetchall()
-        return tuple(LiveEvent(*row) for row in rows)
+        Raises `sqlite3.Error` or `OSError`.
+        """
+        found: dict[str, str | None] = {}
+        with self._written.use() as database:
+            for start in range(0, len(event_ids), _ASKED_AT_ONCE):
+                asked = event_ids[start : start + _ASKED_AT_ONCE]
+                places = ", ".join("?" * len(asked))
+                query = f"SELECT event_id, digest FROM events WHERE event_id IN ({places})"  # noqa: S608
+                found.update(tuple(row) for row in database.execute(query, asked))
+        return found
 
-    def _others_wrote(self) -> bool:
-        """Whether any other connection has written since the last call."""
-        with self._reading:
-            [version] = self._reader.execute("PRAGMA data_version").fetchone()
-            seen, self._seen_version = self._seen_version, version
-        return bool(version != seen)
+    def today(self, kind: str, ids: Sequence[str]) -> Counter[str]:
+        """Events since midnight (UTC) of the users, or products (`kind`), of `ids`.
 
-    def _read_new_users(self) -> None:
-        with self._reading:
-            rows = self._reader.execute(
-                "SELECT user_id, max(number) FROM events WHERE number > ? GROUP BY user_id",
-                (self._last_number,),
-            ).fetchall()
-        self._users.update(user_id for user_id, _ in rows)
-        self._last_number = max((number for _, number in rows), default=self._last_number)
+        Raises `sqlite3.Error` or `OSError`.
+        """
+        found: Counter[str] = Counter()
+        day = int(time.time() // DAY)
+        with self._written.use() as database:
+            for start in range(0, len(ids), _ASKED_AT_ONCE):
+                asked = ids[start : start + _ASKED_AT_ONCE]
+                places = ", ".join("?" * len(asked))
+                chosen = f"WHERE day = ? AND kind = ? AND id IN ({places})"
+                query = f"SELECT id, events FROM daily {chosen}"  # noqa: S608
+                found.update(dict(map(tuple, database.execute(query, (day, kind, *asked)))))
+        return found
 
-    def prune(self) -> None:
-        """Forget what is older than the configured days."""
-        with self._writing, transaction(self._writer) as connection:
-            connection.execute("DELETE FROM events WHERE received < ?", (time.time() - self._keep,))
-
-    def close(self) -> None:
-        with self._writing, self._reading:
-            self._writer.close()
-            self._reader.close()
-
-
-class Intake:
-    """Stores events durably. One write to the disk serves all requests that wait for it."""
-
-    def __init__(self, settings: Settings, live: LiveEvents) -> None:
-        self._settings = settings
-        self._live = live
-        self._waiting: list[tuple[list[Event], asyncio.Future[None]]] = []
-        self._writer: asyncio.Task[None] | None = None
-
-    async def store(self, events: list[Event]) -> None:
-        """Returns when the events survive a power cut. Raises `OSError` if they may not."""
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((events, stored))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_all())
-        await stored
-
-    async def _write_all(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting, []
-            events = [event for some, _ in group for event in some]
-            failure: Exception | None = None
-            try:
-                await asyncio.to_thread(self._write, events)
-            except Exception as error:
-                # Whoever waits gets it: nothing of the group is acknowledged.
-                logger.exception("Interactions could not be stored | events=%d", len(events))
-                failure = error
-            for _, stored in group:
-                if stored.done():
-                    continue
-                if failure is None:
-                    stored.set_result(None)
-                else:
-                    stored.set_exception(failure)
-
-    def _write(self, events: list[Event]) -> None:
-        append_events(self._settings, events)
-        self._live.add(
+    def add(self, events: Iterable[Event]) -> None:
+        """Take the events in; known event ids are ignored. Raises `sqlite3.Error` or `OSError`."""
+        received, day = time.time(), int(time.time() // DAY)
+        rows = [
             (
                 event["event_id"],
                 event["user_id"],
                 event["product_id"],
                 event["rating"],
                 int(event["timestamp"].timestamp()),
+                received,
+                event.get("digest"),
             )
             for event in events
-        )
+        ]
+        counted = Counter((USER, row[1]) for row in rows)
+        counted.update((PRODUCT, row[2]) for row in rows)
+        with self._written.use() as database, transaction(database):
+            database.executemany(_INSERT, rows)
+            database.executemany(_COUNT, [(day, *key, count) for key, count in counted.items()])
+        # After the commit: whoever sees the sign finds the events.
+        self._changes.make()
+
+    def has(self, user_id: str) -> bool:
+        """Whether there are events of the user."""
+        sign, moment = self._changes.current(), time.monotonic()
+        if sign != self._seen_sign or moment > self._next_look:
+            self._look(sign, moment)
+        return user_id in self._users
+
+    def of(self, user_id: str) -> tuple[LiveEvent, ...]:
+        """The newest events of a user, in the order they came; none if they cannot be read."""
+        if not self.has(user_id):
+            return ()
+        try:
+            with self._read.use() as database:
+                rows = database.execute(_OF_USER, (user_id, _EVENTS_OF_USER)).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            self._fail(error)
+            return ()
+        return tuple(LiveEvent(*row) for row in rows)
+
+    def _look(self, sign: int, moment: float) -> None:
+        """Notice users with new events, this service's and others'."""
+        with self._looking:
+            self._next_look = moment + _LOOK_SECONDS
+            try:
+                with self._read.use() as database:
+                    [version] = database.execute("PRAGMA data_version").fetchone()
+                    if sign == self._seen_sign and version == self._seen_version:
+                        return
+                    [last] = database.execute("SELECT max(number) FROM events").fetchone()
+                    if (last or 0) < self._last_number:
+                        # The database was made again.
+                        self._users, self._last_number = set(), 0
+                    rows = database.execute(
+                        "SELECT user_id, max(number) FROM events WHERE number > ? GROUP BY user_id",
+                        (self._last_number,),
+                    ).fetchall()
+            except (sqlite3.Error, OSError) as error:
+                self._fail(error)
+                return
+            self._users.update(user_id for user_id, _ in rows)
+            self._last_number = max((number for _, number in rows), default=self._last_number)
+            self._seen_sign, self._seen_version, self._failed = sign, version, False
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failed:
+            logger.error("Interactions cannot be read, lists do without | error=%s", error)
+        self._failed = True
+
+    def prune(self) -> None:
+        """Forget what is older than the configured days. Raises `sqlite3.Error` or `OSError`."""
+        now = time.time()
+        with self._written.use() as database, transaction(database):
+            database.execute("DELETE FROM events WHERE received < ?", (now - self._keep,))
+            database.execute("DELETE FROM daily WHERE day < ?", (int(now // DAY) - 1,))
+
+    def close(self) -> None:
+        self._written.close()
+        self._read.close()
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.executescript(_SCHEMA)
+    columns = {row["name"] for row in connection.execute("PRAGMA table_info(events)")}
+    if "digest" not in columns:
+        with transaction(connection):
+            columns = {row["name"] for row in connection.execute("PRAGMA table_info(events)")}
+            if "digest" not in columns:
+                connection.execute("ALTER TABLE events ADD COLUMN digest TEXT")
+    # Are they our tables?
+    connection.execute(f"EXPLAIN {_INSERT}", [None] * 7)
+    connection.execute(f"EXPLAIN {_COUNT}", [None] * 4)
+
+
+def digest_of(content: Any) -> str:
+    """Tells apart what was sent under one id."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class Intake:
+    """Stores events durably. One write to the disk serves all requests that wait for it."""
+
+    def __init__(self, settings: Settings, config: ServingConfig, live: LiveEvents) -> None:
+        self._settings = settings
+        self._limits = {
+            USER: config.max_events_of_user_per_day,
+            PRODUCT: config.max_events_of_product_per_day,
+        }
+        self._live = live
+        self._waiting: list[tuple[list[Event], asyncio.Future[list[str | None]]]] = []
+        self._writer: asyncio.Task[None] | None = None
+        self.implausible = 0
+        """Events that went to quarantine, in this process."""
+
+    async def store(self, events: list[Event]) -> list[str | None]:
+        """For each event None, or why it is not taken. Those that are taken survive a power cut.
+
+        Raises `OSError` if they may not; nothing is promised of any then.
+        """
+        stored: asyncio.Future[list[str | None]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((events, stored))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_all())
+        return await stored
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            events = [event for some, _ in group for event in some]
+            try:
+                reasons = iter(await asyncio.to_thread(self._write, events))
+            except Exception as error:
+                # Whoever waits gets it: nothing of the group is acknowledged.
+                logger.exception("Interactions could not be stored | events=%d", len(events))
+                for _, stored in group:
+                    if not stored.done():
+                        stored.set_exception(error)
+                continue
+            for some, stored in group:
+                mine = [next(reasons) for _ in some]
+                if not stored.done():
+                    stored.set_result(mine)
+
+    def _write(self, events: list[Event]) -> list[str | None]:
+        known, counted = self._seen_before(events)
+        fresh: list[Event] = []
+        implausible: list[Event] = []
+        reasons: list[str | None] = []
+        for event in events:
+            reason = None
+            if event["event_id"] in known:
+                if known[event["event_id"]] not in (None, event["digest"]):
+                    reason = "event_id: another event was sent under this id"
+            elif reason := self._excess(event, counted):
+                implausible.append(event)
+            else:
+                fresh.append(event)
+                known[event["event_id"]] = event["digest"]
+                for kind in counted:
+                    counted[kind][event[f"{kind}_id"]] += 1
+            reasons.append(reason)
+        append_events(self._settings, fresh)
+        if implausible:
+            self.implausible += len(implausible)
+            quarantine_events(self._settings, implausible)
+        if fresh:
+            try:
+                self._live.add(fresh)
+            except (sqlite3.Error, OSError) as error:
+                # They are on the disk: they count from the next refresh on.
+                logger.error("Interactions do not count at once | error=%s", error)
+        return reasons
+
+    def _seen_before(
+        self, events: list[Event]
+    ) -> tuple[dict[str, str | None], dict[str, Counter[str]]]:
+        try:
+            known = self._live.known([event["event_id"] for event in events])
+            counted = {
+                kind: self._live.today(kind, list({event[f"{kind}_id"] for event in events}))
+                for kind in self._limits
+            }
+        except (sqlite3.Error, OSError) as error:
+            # The refresh counts each id once, whatever is known here.
+            logger.error("It is not known which interactions were sent before | error=%s", error)
+            return {}, {kind: Counter() for kind in self._limits}
+        return known, counted
+
+    def _excess(self, event: Event, counted: dict[str, Counter[str]]) -> str | None:
+        for kind, limit in self._limits.items():
+            if limit and counted[kind][event[f"{kind}_id"]] >= limit:
+                return (
+                    f"{kind}_id: more than {limit} events of one {kind} in a day are not "
+                    "plausible; it is kept in quarantine"
+                )
+        return None

@@ -12,7 +12,12 @@ import numpy as np
 from recsys import schema
 from recsys.content.embeddings import current_embeddings, current_set_id
 from recsys.data.shown import Columns, ShownError
-from recsys.data.versions import current_version, published_folder
+from recsys.data.versions import (
+    current_version,
+    list_versions,
+    open_version,
+    published_folder,
+)
 from recsys.errors import InputError
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.base import InnerProductModel
@@ -42,8 +47,18 @@ _TRIAL_CELLS = 100_000
 _TRIAL_QUERY = "kem chống nắng"
 
 
-def load_snapshot(settings: Settings, path: Path, model_id: str, config: ServingConfig) -> Snapshot:
+def load_snapshot(
+    settings: Settings,
+    path: Path,
+    model_id: str,
+    config: ServingConfig,
+    *,
+    starting: bool = False,
+) -> Snapshot:
     """Load, check and try out the model in the artefact folder `path`.
+
+    A service that is `starting` serves nothing yet: instead of a published catalogue that is
+    damaged, or has none of the model's products, it takes the last one that is good.
 
     Raises
     ------
@@ -62,7 +77,8 @@ def load_snapshot(settings: Settings, path: Path, model_id: str, config: Serving
         index_file.parent.mkdir(parents=True, exist_ok=True)
         nearest = NearestItems(artifact.model, index_file)
     seen = sources(settings, artifact)
-    catalogue = read_catalogue(settings, artifact)
+    reading = last_good_catalogue if starting else read_catalogue
+    catalogue = reading(settings, artifact)
     loaded = Snapshot(
         model_id=artifact.model_id,
         model_type=artifact.model_type,
@@ -163,6 +179,32 @@ def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
         logger.warning("The published catalogue shares no product with the model | %s", source)
     own = artifact.shown_products()
     return build_catalogue(item_ids, own, artifact.model_id)
+
+
+def last_good_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
+    """The catalogue of `read_catalogue`, or the newest one before it in which the model has
+    products that can be recommended, or the model's own."""
+    try:
+        catalogue = read_catalogue(settings, artifact)
+        if catalogue.available.any():
+            return catalogue
+        reason = "none of the model's products is available in it"
+    except (InputError, OSError) as error:
+        reason = str(error)
+    logger.error("The published catalogue cannot be served, looking for another | %s", reason)
+    for version_id in reversed(list_versions(settings)):
+        try:
+            products = open_version(settings, version_id).shown_products()
+        except (InputError, OSError) as error:
+            logger.warning("No catalogue to start with | %s", str(error))
+            continue
+        catalogue = build_catalogue(artifact.item_ids, products, version_id)
+        if catalogue.available.any():
+            break
+    else:
+        catalogue = build_catalogue(artifact.item_ids, artifact.shown_products(), artifact.model_id)
+    logger.warning("Starting with an older catalogue | source=%s", catalogue.source)
+    return catalogue
 
 
 def _published_catalogue(settings: Settings) -> tuple[Columns, str] | None:

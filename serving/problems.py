@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from recsys.request_log import LOGGED_ENDPOINTS, Answered
 
@@ -62,11 +63,18 @@ _SENTENCES = {
 class ProblemError(Exception):
     """Raised by a route to answer with a problem document."""
 
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        headers: dict[str, str] | None = None,
+        errors: list[FieldProblem] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.headers = headers
+        self.errors = errors
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -117,7 +125,7 @@ def install(app: FastAPI) -> None:
 
 async def _on_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)
-    return problem_response(error.status, error.detail, headers=error.headers)
+    return problem_response(error.status, error.detail, headers=error.headers, errors=error.errors)
 
 
 async def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
@@ -142,9 +150,21 @@ async def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     detail = _SENTENCES.get(str(error.detail), str(error.detail))
-    return problem_response(error.status_code, detail, headers=dict(error.headers or {}) or None)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods_of(request)))
+    return problem_response(error.status_code, detail, headers=headers or None)
 
 
 async def _on_fault(request: Request, error: Exception) -> JSONResponse:
     logger.error("A request failed | path=%s", request.url.path, exc_info=error)
     return problem_response(500, "The service failed on this request; its log says more.")
+
+
+def _methods_of(request: Request) -> set[str]:
+    """All methods that the path of `request` answers to: each is a route of its own."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return methods | ({"HEAD"} if "GET" in methods else set())

@@ -5,6 +5,7 @@ holds one reference to it and a request takes that reference once, so an answer 
 models, and a swap is one assignment.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,8 @@ from serving.ranking import PersonalLists, Ranked, Wanted, top_items
 MODEL: Final = None
 CONTENT = "content"
 POPULARITY = "popularity"
+AGAIN = "again"
+"""Everything was seen: the same products once more."""
 
 NEUTRAL_QUALITY = 0.5
 """Comment quality of an interaction that no refresh has scored yet."""
@@ -124,8 +127,17 @@ def history_of(
 def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) -> Recommended:
     """The best products for one history: by the model, else by content, else by popularity.
 
-    The model is passed over when the history is empty or tells it nothing.
+    The model is passed over when the history is empty or tells it nothing. Who has had everything
+    that may stand in the list gets what may be bought again.
     """
+    made = _recommend(snapshot, history, wanted, now)
+    if made.ranked.items or not wanted.exclude_seen or not len(history.items):
+        return made
+    again = _recommend(snapshot, history, dataclasses.replace(wanted, exclude_seen=False), now)
+    return Recommended(again.ranked, AGAIN)
+
+
+def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) -> Recommended:
     excluded = wanted.excluded
     if len(history.items):
         if snapshot.nearest is not None:

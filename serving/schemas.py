@@ -1,14 +1,47 @@
 """What requests and answers look like; the OpenAPI document is made from these."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StringConstraints,
+    Tag,
+)
+from pydantic_core import PydanticCustomError
 
 IdText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 """An id as text."""
 
+
+def _number(value: Any) -> Any:
+    """pydantic takes "5" and true for numbers; 5.0 is a whole one, as JSON has it."""
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("number", "Input should be a number")
+    return value
+
+
+def _text(value: Any) -> Any:
+    """pydantic takes numbers for times."""
+    if value is not None and not isinstance(value, str | datetime):
+        raise PydanticCustomError("time", "Input should be a time as text")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
+Time = Annotated[AwareDatetime, BeforeValidator(_text)]
+
 Id = Annotated[
-    Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | IdText,
+    # The document has such bounds as floating point, where 2**63 - 1 does not exist.
+    Annotated[Whole, Field(ge=-(2**62), le=2**62)] | IdText,
     Field(description="An id as the shop writes it: a whole number or text."),
 ]
 
@@ -39,8 +72,8 @@ class Filters(_Request):
     categories: list[IdText] | None = Field(
         default=None, max_length=100, description="Any of these categories."
     )
-    min_price: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="Dong.")
-    max_price: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="Dong.")
+    min_price: Price | None = Field(default=None, description="Dong.")
+    max_price: Price | None = Field(default=None, description="Dong.")
 
     @property
     def has_filters(self) -> bool:
@@ -65,8 +98,8 @@ class RecommendRequest(Filters):
     )
 
     user_id: Id
-    topk: int = Field(default=10, ge=1, le=1000)
-    exclude_seen: bool = Field(
+    topk: Whole = Field(default=10, ge=1, le=1000)
+    exclude_seen: StrictBool = Field(
         default=True,
         description="Leave out what the user has had, and its other sizes and shades.",
     )
@@ -99,7 +132,9 @@ class RecommendResponse(_Answer):
     count: int
     fallback: bool = Field(description="The model had nothing to go by.")
     fallback_method: str | None = Field(
-        description="What made the list instead: content or popularity.", examples=[None]
+        description="What made the list instead: content or popularity; again: everything that "
+        "fits has been seen, so it may be bought again.",
+        examples=[None],
     )
     model_id: str
     latency_ms: float
@@ -113,8 +148,8 @@ class BatchRequest(Filters):
     )
 
     user_ids: list[Id] = Field(min_length=1, max_length=MAX_BATCH_USERS)
-    topk: int = Field(default=10, ge=1, le=1000)
-    exclude_seen: bool = True
+    topk: Whole = Field(default=10, ge=1, le=1000)
+    exclude_seen: StrictBool = True
     exclude: list[Id] = Field(default_factory=list, max_length=1000)
 
 
@@ -135,7 +170,7 @@ class SimilarRequest(Filters):
     )
 
     product_id: Id
-    topk: int = Field(default=10, ge=1, le=1000)
+    topk: Whole = Field(default=10, ge=1, le=1000)
     exclude: list[Id] = Field(default_factory=list, max_length=1000)
 
 
@@ -160,9 +195,9 @@ class SearchRequest(Filters):
     )
 
     query: Annotated[
-        str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)
+        str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"\S")
     ] = Field(description="Vietnamese or English, with or without accents.")
-    topk: int = Field(default=10, ge=1, le=1000)
+    topk: Whole = Field(default=10, ge=1, le=1000)
 
 
 class SearchResponse(_Answer):
@@ -181,15 +216,16 @@ class Interaction(_Request):
     event_id: IdText
     user_id: Id
     product_id: Id
-    rating: float = Field(ge=1, le=5, allow_inf_nan=False, description="Stars.")
-    timestamp: AwareDatetime | None = Field(
+    rating: Number = Field(ge=1, le=5, allow_inf_nan=False, description="Stars.")
+    timestamp: Time | None = Field(
         default=None, description="When it happened, with a time zone; default: now."
     )
     comment: str = Field(default="", max_length=10_000)
 
 
 class InteractionsRequest(_Request):
-    """One or many interactions."""
+    """Many interactions. Each is judged by itself: those that are no `Interaction` are rejected
+    without the others."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -208,13 +244,35 @@ class InteractionsRequest(_Request):
         }
     )
 
-    events: list[Interaction] = Field(min_length=1, max_length=MAX_EVENTS)
+    events: list[Any] = Field(
+        min_length=1, max_length=MAX_EVENTS, description="Each of them an `Interaction`."
+    )
+
+
+def _form(body: Any) -> str:
+    return "events" if isinstance(body, dict) and "events" in body else "event"
+
+
+InteractionsBody = Annotated[
+    Annotated[InteractionsRequest, Tag("events")] | Annotated[Interaction, Tag("event")],
+    Discriminator(_form),
+]
+"""One interaction, or many as `events`."""
+
+
+class Rejected(_Answer):
+    """An event that is not stored, and must not be sent again as it is."""
+
+    index: int = Field(description="Its place in `events`, from 0.")
+    event_id: str | None = Field(description="As it was sent, null if that was no text.")
+    reason: str = Field(examples=["rating: Input should be less than or equal to 5"])
 
 
 class InteractionsResponse(_Answer):
-    """The interactions are on the disk; the next data refresh has them, each once."""
+    """The accepted ones are on the disk; the next data refresh has them, each once."""
 
     accepted: int
+    rejected: list[Rejected]
 
 
 class Traffic(_Answer):
@@ -263,7 +321,7 @@ class CanaryRequest(_Request):
     )
 
     model_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
-    share: float = Field(gt=0, le=1, description="Share of the users.")
+    share: Number = Field(gt=0, le=1, description="Share of the users.")
 
 
 class ModelTraffic(_Answer):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
 
@@ -27,7 +28,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class Service:
-    """The parts of a running worker."""
+    """The parts of a running worker; interactions before `earliest` are nobody's."""
 
     settings: Settings
     config: ServingConfig
@@ -39,6 +40,7 @@ class Service:
     live: LiveEvents
     intake: Intake
     requests: RequestLog
+    earliest: datetime
     started_at: float = field(default_factory=time.time)
     slow: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="scoring")

@@ -4,6 +4,7 @@ A limit or a counter that every process keeps for itself would allow, or show, o
 """
 
 import hashlib
+import ipaddress
 import mmap
 import os
 import tempfile
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 _CLIENT_SLOTS = 16_384  # a power of two
-_CLIENT_FIELDS = 4  # fingerprint, minute, requests in it, requests in the minute before
+_CLIENT_FIELDS = 4  # fingerprint, minute, what was counted in it and in the minute before
 _PROBES = 4
 _MINUTE = 60.0
 
@@ -38,7 +39,10 @@ _WORKER_FIELDS = len(ENDPOINTS) * _FIELDS
 
 _CLIENT_BYTES = _CLIENT_SLOTS * _CLIENT_FIELDS * 8
 _COUNTER_BYTES = MAX_WORKERS * _WORKER_FIELDS * 8
-SIZE = _CLIENT_BYTES + _COUNTER_BYTES + 8
+# Requests of clients, bytes of clients, counters, the sign of changes.
+_COUNTERS_AT = 2 * _CLIENT_BYTES
+_SIGN_AT = _COUNTERS_AT + _COUNTER_BYTES
+SIZE = _SIGN_AT + 8
 
 
 def create() -> int:
@@ -61,20 +65,21 @@ def attach(descriptor: int | None) -> mmap.mmap:
 
 
 class ClientLimit:
-    """Requests of each client address in the last minute, over all workers.
+    """What each client has had in the last minute, over all workers.
 
     A sliding window from two counters a client. Workers count without locks: a request in a
     million may go uncounted, which a limit can bear. Of very many clients at once the ones seen
     least lately are forgotten.
     """
 
-    def __init__(self, memory: mmap.mmap, requests_per_minute: int) -> None:
-        self._limit = requests_per_minute
-        self._cells = memoryview(memory)[:_CLIENT_BYTES].cast("q")
+    def __init__(self, memory: mmap.mmap, per_minute: int, *, of_bytes: bool = False) -> None:
+        self._limit = per_minute
+        start = _CLIENT_BYTES if of_bytes else 0
+        self._cells = memoryview(memory)[start : start + _CLIENT_BYTES].cast("q")
         self._places: dict[str, tuple[int, int]] = {}
 
-    def allows(self, client: str) -> bool:
-        """Count one request of `client`; False if it has had its share."""
+    def allows(self, client: str, amount: int = 1) -> bool:
+        """Count `amount` for `client`; False if it has had its share."""
         if not self._limit:
             return True
         now = time.time() / _MINUTE
@@ -87,13 +92,13 @@ class ClientLimit:
             cells[place + 1] = minute
         if cells[place + 2] + cells[place + 3] * (1 - (now - minute)) >= self._limit:
             return False
-        cells[place + 2] += 1
+        cells[place + 2] += amount
         return True
 
     def _place_of(self, client: str, minute: int) -> int:
         known = self._places.get(client)
         if known is None:
-            digest = hashlib.blake2b(client.encode(), digest_size=16).digest()
+            digest = hashlib.blake2b(_counted_as(client).encode(), digest_size=16).digest()
             fingerprint = int.from_bytes(digest[:8], "little", signed=True) or 1
             known = (fingerprint, int.from_bytes(digest[8:], "little"))
             if len(self._places) >= _CLIENT_SLOTS:
@@ -117,7 +122,7 @@ class Counters:
     """Requests by endpoint and outcome. Each worker writes its own row; reading adds them up."""
 
     def __init__(self, memory: mmap.mmap, slot: int) -> None:
-        self._cells = memoryview(memory)[_CLIENT_BYTES : _CLIENT_BYTES + _COUNTER_BYTES].cast("d")
+        self._cells = memoryview(memory)[_COUNTERS_AT:_SIGN_AT].cast("d")
         self._base = slot * _WORKER_FIELDS
         self._offsets = {path: number * _FIELDS for number, path in enumerate(ENDPOINTS)}
 
@@ -152,7 +157,7 @@ class ChangeSign:
     """Tells all workers that something which they keep a copy of has changed."""
 
     def __init__(self, memory: mmap.mmap) -> None:
-        self._cell = memoryview(memory)[_CLIENT_BYTES + _COUNTER_BYTES :].cast("q")
+        self._cell = memoryview(memory)[_SIGN_AT:].cast("q")
 
     def current(self) -> int:
         """A number that is another one after every change."""
@@ -160,3 +165,17 @@ class ChangeSign:
 
     def make(self) -> None:
         self._cell[0] = time.time_ns()
+
+
+def _counted_as(client: str) -> str:
+    """`client`, of an IPv6 address the network: a customer has 2**64 addresses of one."""
+    kind, _, address = client.rpartition(" ")
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return client
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return client
+    if parsed.ipv4_mapped is not None:
+        return f"{kind} {parsed.ipv4_mapped}".strip()
+    return f"{kind} {ipaddress.ip_network((int(parsed) >> 64 << 64, 64))}"

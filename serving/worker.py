@@ -20,6 +20,7 @@ from recsys.settings import Settings, load_settings
 from serving import coordination
 from serving.app import create_app
 from serving.config import read_environment
+from serving.connections import LimitedProtocol
 from serving.coordination import Channel, Message, Reloaded, ReloadError
 from serving.engine import Engine, find_entry, start_with_any
 from serving.service import Service, WorkerPlace
@@ -100,7 +101,7 @@ class ParentLink:
         if message["model_id"] is None:
             return None
         try:
-            self._engine.prepare(message["model_id"])
+            self._engine.prepare(message["model_id"], starting=True)
         except (InputError, OSError) as error:
             if message["choose"]:
                 # Nobody serves: any model is better than none.
@@ -166,6 +167,7 @@ def main(arguments: list[str]) -> int:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=LimitedProtocol,
             access_log=False,
             log_config=None,
             server_header=False,

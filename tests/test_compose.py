@@ -306,6 +306,18 @@ def test_the_proxy_spreads_requests_survives_a_replica_and_keeps_administration_
             assert named.json()["forwarded"] == "1.2.3.4, 127.0.0.1"
             for path in ("/reload_model", "/canary", "/canary?minutes=1"):
                 assert requests.post(f"{url}{path}", timeout=5).status_code == 403
+            for path in (
+                "/interactions",
+                "//interactions",
+                "/interactions?x=1",
+                "/x/../interactions",
+            ):
+                session = requests.Session()
+                asked = requests.Request("POST", url, json={}).prepare()
+                asked.url = f"{url}{path}"
+                assert session.send(asked, timeout=5).status_code == 401, path
+                asked.headers["Authorization"] = "Bearer of some token"
+                assert session.send(asked, timeout=5).status_code == 200, path
             first.close()
             for _ in range(20):
                 answer = requests.post(f"{url}/recommend", json={"user_id": "1"}, timeout=5)

@@ -1,10 +1,13 @@
 import contextlib
+import sqlite3
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from recsys.database import connect, transaction
+import pytest
+
+from recsys.database import HelperDatabase, connect, transaction
 
 PROCESSES = 6
 
@@ -30,3 +33,96 @@ def test_many_processes_create_one_database_at_the_same_moment(tmp_path):
 def test_a_database_that_can_have_no_wal_is_opened_as_it_is():
     with contextlib.closing(connect(Path(":memory:"))) as database:
         assert database.execute("PRAGMA journal_mode").fetchone()[0] == "memory"
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS notes (text TEXT)")
+    connection.execute("EXPLAIN INSERT INTO notes (text) VALUES (NULL)")
+
+
+def write_note(helper: HelperDatabase, text: str) -> None:
+    with helper.use() as database, transaction(database):
+        database.execute("INSERT INTO notes VALUES (?)", (text,))
+
+
+def notes(helper: HelperDatabase) -> list[str]:
+    with helper.use() as database:
+        return [row["text"] for row in database.execute("SELECT text FROM notes")]
+
+
+def junk(path: Path) -> None:
+    path.write_bytes(b"this is no database, whatever its name says" * 200)
+
+
+def foreign(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE notes (colour TEXT)")
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+    (path / "something").touch()
+
+
+@pytest.mark.parametrize("damage", [junk, foreign, folder])
+def test_what_is_no_database_of_ours_is_set_aside_and_made_again(tmp_path: Path, damage):
+    path = tmp_path / "helper.db"
+    damage(path)
+    helper = HelperDatabase(path, prepare)
+    write_note(helper, "after")
+    assert notes(helper) == ["after"]
+    [aside] = tmp_path.glob("helper.db.damaged-*")
+    helper.close()
+    assert aside.is_dir() == (damage is folder)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000])
+def test_a_database_that_is_truncated_or_overwritten_in_use_is_made_again(
+    tmp_path: Path, keep: int
+):
+    path = tmp_path / "helper.db"
+    one, other = HelperDatabase(path, prepare), HelperDatabase(path, prepare)
+    for number in range(200):
+        write_note(one, f"{number}" * 100)
+    with one.use() as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    one.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:keep])
+    helper = HelperDatabase(path, prepare)
+    for _ in range(3):
+        with contextlib.suppress(sqlite3.Error):
+            write_note(helper, "after")
+            break
+    assert notes(helper)[-1:] == ["after"]
+    write_note(other, "from the other")
+    assert notes(helper)[-2:] == ["after", "from the other"]
+
+
+def test_all_users_of_a_damaged_database_go_on_with_one_new_one(tmp_path: Path):
+    path = tmp_path / "helper.db"
+    helpers = [HelperDatabase(path, prepare) for _ in range(8)]
+    write_note(helpers[0], "before")
+    for helper in helpers:
+        notes(helper)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    junk(path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda helper: write_note(helper, "after"), helpers))
+    assert notes(helpers[0]) == ["after"] * 8
+    assert len([p for p in tmp_path.glob("helper.db.damaged-*") if p.suffix != ".lock"]) == 1
+
+
+def test_a_lock_is_no_damage(tmp_path: Path):
+    path = tmp_path / "helper.db"
+    helper = HelperDatabase(path, prepare, timeout=0.05)
+    write_note(helper, "before")
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            write_note(helper, "refused")
+        other.rollback()
+    write_note(helper, "after")
+    assert notes(helper) == ["before", "after"]
+    assert not list(tmp_path.glob("*.damaged-*"))

@@ -1,10 +1,19 @@
-"""The one way a SQLite database is opened."""
+"""The one way a SQLite database is opened, and what becomes of one that is damaged."""
 
 import contextlib
+import logging
+import os
 import sqlite3
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import filelock
+
+from recsys.publishing import set_aside
+
+logger = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_SECONDS = 30.0
 
@@ -63,3 +72,117 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+class HelperDatabase:
+    """A database whose loss costs little: what cannot be used as one is set aside and made again.
+
+    It is opened when it is first used. Junk, a truncated file, tables of somebody else or a folder
+    in its place are moved to ``NAME.damaged-<time>`` beside it; a disk that cannot be read or
+    written is the caller's problem, and the next use tries again. Uses take turns.
+
+    `prepare` makes the tables, and raises `sqlite3.Error` if those that are there are others.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        prepare: Callable[[sqlite3.Connection], None],
+        *,
+        timeout: float = BUSY_TIMEOUT_SECONDS,
+    ) -> None:
+        self._path, self._prepare, self._timeout = path, prepare, timeout
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        self._process = 0
+        self._suspect = False
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[sqlite3.Connection]:
+        """The open database. Raises `sqlite3.Error` or `OSError` if there is none to be had."""
+        with self._lock:
+            connection = self._opened()
+            try:
+                yield connection
+            except sqlite3.Error as error:
+                if _is_damage(self._path, error):
+                    self._suspect = True
+                    self._drop()
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._process != os.getpid():
+            # SQLite's connections do not survive a fork: that of the parent is left alone.
+            self._connection, self._process = None, os.getpid()
+        if self._connection is not None and self._replaced():
+            self._drop()
+        if self._connection is None:
+            try:
+                self._connection = self._open()
+            except sqlite3.Error as error:
+                if not _is_damage(self._path, error):
+                    raise
+                self._connection = self._renewed()
+            self._suspect = False
+            self._inode = self._path.stat().st_ino
+        return self._connection
+
+    def _replaced(self) -> bool:
+        """Whether another process has set the file aside."""
+        try:
+            return self._path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def _open(self) -> sqlite3.Connection:
+        connection = connect(self._path, timeout=self._timeout, shared=True)
+        try:
+            self._prepare(connection)
+            if self._suspect:
+                [said] = connection.execute("PRAGMA quick_check(1)").fetchone()
+                if said != "ok":
+                    raise sqlite3.DatabaseError(f"{self._path}: {said}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _renewed(self) -> sqlite3.Connection:
+        # One process sets aside, the others find what it made.
+        with filelock.FileLock(f"{self._path}.lock", timeout=self._timeout):
+            try:
+                return self._open()
+            except sqlite3.Error as error:
+                if not _is_damage(self._path, error):
+                    raise
+                aside = set_aside(self._path, "-wal", "-shm")
+                logger.error(
+                    "No database of ours, made again | file=%s, set_aside=%s, reason=%s",
+                    self._path,
+                    aside.name,
+                    error,
+                )
+                return self._open()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _is_damage(path: Path, error: sqlite3.Error) -> bool:
+    """Whether `error` says that what lies at `path` is no database of ours, and not that the disk,
+    or somebody's lock, is in the way."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return type(error) is sqlite3.DatabaseError
+    return path.is_dir() or code & 0xFF in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,  # a statement of ours that fits no table there
+    )

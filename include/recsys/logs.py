@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
+from recsys.publishing import set_aside
 from recsys.retention import Retention
 from recsys.settings import Settings
 
@@ -58,6 +59,8 @@ def file_logger(
     with _lock:
         if not logger.handlers:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                set_aside(path)
             handler = ConcurrentRotatingFileHandler(
                 str(path), maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8"
             )

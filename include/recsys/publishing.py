@@ -12,10 +12,13 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+DAMAGED = ".damaged-"
+"""What the name of something that was set aside has after its own."""
 
 
 @contextlib.contextmanager
@@ -121,3 +124,19 @@ def _sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def set_aside(path: Path, *companions: str) -> Path:
+    """Move the file or folder `path` out of the way, because it is not what it should be.
+
+    It stays beside its place, as ``NAME.damaged-<time>``, which is returned; so do the files that
+    are named like it with one of `companions` at the end. Raises `OSError` if it cannot be moved.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    aside = path.with_name(f"{path.name}{DAMAGED}{stamp}-{uuid.uuid4().hex[:6]}")
+    path.rename(aside)
+    for suffix in companions:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    sync_folder(path.parent)
+    return aside

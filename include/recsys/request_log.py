@@ -26,7 +26,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field
 
 from recsys.config import ConfigModel, read_document
-from recsys.database import connect, transaction
+from recsys.database import HelperDatabase, connect, transaction
 from recsys.logs import LINE, file_logger
 from recsys.retention import RowRetention
 from recsys.settings import Settings
@@ -121,15 +121,20 @@ class RequestLog:
     def __init__(self, database: Path, log_file: Path, timezone: ZoneInfo) -> None:
         self._database = database
         self._timezone = timezone
-        self._lines = file_logger(LOGGER_NAME, log_file, timezone)
+        self._log_file = log_file
+        self._lines_fail = False
         self._queue: deque[Answered] = deque()
         self._dropped = 0
         self._failing_since: float | None = None
         self._problem = ""
         self._wake, self._stop = threading.Event(), threading.Event()
         self._writing = threading.Lock()
-        self._connection = connect(database, timeout=_WRITE_TIMEOUT_SECONDS, shared=True)
-        prepare(self._connection)
+        self._table = HelperDatabase(database, prepare, timeout=_WRITE_TIMEOUT_SECONDS)
+        try:
+            with self._table.use():
+                pass  # readers find a table from now on
+        except (sqlite3.Error, OSError) as error:
+            logger.error("There is no table of requests yet | error=%s", error)
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
         self._thread.start()
 
@@ -172,8 +177,7 @@ class RequestLog:
         self._wake.set()
         self._thread.join(timeout=2 * _WRITE_TIMEOUT_SECONDS)
         self.flush()
-        with self._writing:
-            self._connection.close()
+        self._table.close()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -183,8 +187,8 @@ class RequestLog:
 
     def _write(self, batch: list[Answered]) -> bool:
         try:
-            with transaction(self._connection) as connection:
-                connection.executemany(_INSERT, map(_row, batch))
+            with self._table.use() as table, transaction(table):
+                table.executemany(_INSERT, map(_row, batch))
         except Exception as error:
             self._problem = str(error)
             if self._failing_since is None:
@@ -199,6 +203,14 @@ class RequestLog:
 
     def _write_lines(self, batch: list[Answered]) -> None:
         """All lines of a batch in one go: taking the file's lock for each would cost too much."""
+        try:
+            logger_of_lines = file_logger(LOGGER_NAME, self._log_file, self._timezone)
+        except OSError as error:
+            if not self._lines_fail:
+                logger.error("Requests are no lines of the log | error=%s", error)
+            self._lines_fail = True
+            return
+        self._lines_fail = False
         first = batch[0]
         zone = self._timezone
         lines = [_message(first)]
@@ -206,8 +218,8 @@ class RequestLog:
             _head(int(answered.time), zone, _level_name(answered)) + _message(answered)
             for answered in batch[1:]
         ]
-        record = self._lines.makeRecord(
-            self._lines.name,
+        record = logger_of_lines.makeRecord(
+            logger_of_lines.name,
             logging.getLevelNamesMapping()[_level_name(first)],
             __file__,
             0,
@@ -217,17 +229,22 @@ class RequestLog:
         )
         record.created = first.time
         record.lines = len(lines)
-        self._lines.handle(record)
+        logger_of_lines.handle(record)
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Create the table; one of an earlier version gets the columns that it lacks."""
+    """Create the table; one of an earlier version gets the columns that it lacks.
+
+    Raises `sqlite3.Error` if there is a table of another kind.
+    """
     connection.executescript(_SCHEMA)
-    with transaction(connection):
-        known = _columns(connection)
-        for name, kind in _ADDED_COLUMNS.items():
-            if name not in known:
+    missing = _ADDED_COLUMNS.keys() - _columns(connection)
+    if missing:
+        with transaction(connection):
+            for name in sorted(_ADDED_COLUMNS.keys() - _columns(connection)):
+                kind = _ADDED_COLUMNS[name]
                 connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
+    connection.execute(f"EXPLAIN {_INSERT}", [None] * 11)  # is it our table?
 
 
 def recent_users(database: Path, count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The shop page: a person asks, and sees what customers would see."""
+"""Pages for people: what customers would see, and how to ask for it."""
 
 from pathlib import Path
 
@@ -11,11 +11,13 @@ from serving.problems import documented
 from serving.recommending import Snapshot
 from serving.service import Running, serving_snapshot
 
-router = APIRouter(prefix="/demo", tags=["demo"])
+router = APIRouter(tags=["demo"])
 
 _EXAMPLES = 4
 _FOLDER = Path(__file__).parents[1] / "demo"
 # Read once: no part of a request ever becomes a path.
+_DOCS = (_FOLDER / "docs.html").read_bytes()
+_DOCS_SCRIPT = (_FOLDER / "docs.js").read_bytes()
 _PAGE = (_FOLDER / "index.html").read_bytes()
 _SCRIPT = (_FOLDER / "demo.js").read_bytes()
 _STYLE = (_FOLDER / "demo.css").read_bytes()
@@ -35,22 +37,34 @@ class Examples(BaseModel):
     product: list[Example]
 
 
-@router.get("", include_in_schema=False)
+@router.get("/demo", include_in_schema=False)
 async def page() -> Response:
     return Response(_PAGE, media_type="text/html; charset=utf-8")
 
 
-@router.get("/demo.js", include_in_schema=False)
+@router.get("/demo/demo.js", include_in_schema=False)
 async def script() -> Response:
     return Response(_SCRIPT, media_type="text/javascript; charset=utf-8")
 
 
-@router.get("/demo.css", include_in_schema=False)
+@router.get("/demo/demo.css", include_in_schema=False)
 async def style() -> Response:
     return Response(_STYLE, media_type="text/css; charset=utf-8")
 
 
-@router.get("/examples", responses=documented(429, 503), summary="What to try on the demo page")
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    return Response(_DOCS, media_type="text/html; charset=utf-8")
+
+
+@router.get("/docs/docs.js", include_in_schema=False)
+async def docs_script() -> Response:
+    return Response(_DOCS_SCRIPT, media_type="text/javascript; charset=utf-8")
+
+
+@router.get(
+    "/demo/examples", responses=documented(429, 503), summary="What to try on the demo page"
+)
 async def examples(service: Running) -> Examples:
     """A few known customers, a stranger, and the most popular products."""
     snapshot: Snapshot = serving_snapshot(service)

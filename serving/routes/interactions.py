@@ -1,60 +1,161 @@
 """What customers did, sent by the shop."""
 
+import hmac
 import sqlite3
+import unicodedata
 from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import ValidationError
 
 from recsys.errors import InputError
-from serving.interactions import Event
-from serving.problems import ProblemError, documented
-from serving.schemas import Interaction, InteractionsRequest, InteractionsResponse
+from serving.interactions import Event, digest_of
+from serving.problems import FieldProblem, ProblemError, documented
+from serving.schemas import (
+    Interaction,
+    InteractionsBody,
+    InteractionsRequest,
+    InteractionsResponse,
+    Rejected,
+)
 from serving.service import Running, noted
 
 router = APIRouter(tags=["interactions"])
 
 _CLOCK_DIFFERENCE = timedelta(minutes=5)
-_FIRST_DAY = datetime(1970, 1, 2, tzinfo=UTC)
+_SHOWN_ERRORS = 10
+_bearer = HTTPBearer(
+    scheme_name="Write token",
+    auto_error=False,
+    description="A token in RECSYS_WRITE_TOKEN of the service.",
+)
+
+
+async def require_sender(
+    service: Running,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> str:
+    """The dependency of every route that writes: the name of the sender whose token was given."""
+    environment = service.environment
+    if not environment.write_tokens:
+        if environment.is_local:
+            return ""
+        raise ProblemError(
+            403,
+            "Interactions are switched off: the service is reached from other machines and was "
+            "started without RECSYS_WRITE_TOKEN.",
+        )
+    offered = (credentials.credentials if credentials else "").encode()
+    senders = [
+        name
+        for token, name in environment.write_tokens.items()
+        if hmac.compare_digest(offered, token.encode())
+    ]
+    if not senders:
+        raise ProblemError(
+            401,
+            "This needs a write token as a bearer token.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return senders[0]
+
+
+Sender = Annotated[str, Depends(require_sender)]
 
 
 @router.post(
     "/interactions",
     response_model=InteractionsResponse,
-    responses=documented(400, 413, 422, 429, 503),
+    responses=documented(400, 401, 403, 408, 413, 422, 429, 503),
     summary="Purchases and reviews",
 )
 async def interactions(
-    body: InteractionsRequest | Interaction, service: Running
+    body: InteractionsBody, service: Running, sender: Sender
 ) -> InteractionsResponse:
-    """Takes one interaction, or many as `events`. 200 means that they are on the disk: the next
-    data refresh counts each event id once, however often it was sent. They count in the user's
-    recommendations at once.
+    """Takes one interaction, or many as `events`. 200 means that the accepted ones are on the
+    disk: the next data refresh counts each event id of a sender once, however often it was sent.
+    They count in the user's recommendations at once.
 
-    After any other answer nothing is promised: send the same events again.
+    What is rejected must not be sent again as it is: the answer names each with the reason, and is
+    a 422 when none was accepted. After any other answer nothing is promised: send the same events
+    again.
     """
     events = body.events if isinstance(body, InteractionsRequest) else [body]
     with noted(service, "interactions"):
         now = datetime.now(UTC)
-        checked = [_event(number, event, now) for number, event in enumerate(events)]
+        checked = [_checked(event, now, service.earliest) for event in events]
+        good = [(index, event) for index, event in enumerate(checked) if not isinstance(event, str)]
+        for _, event in good:
+            event["event_id"] = f"{sender}/{event['event_id']}" if sender else event["event_id"]
         try:
-            await service.intake.store(checked)
+            reasons = await service.intake.store([event for _, event in good]) if good else []
         except (OSError, sqlite3.Error, InputError) as error:
             raise ProblemError(
                 503, "The interactions could not be stored; send them again.", {"Retry-After": "5"}
             ) from error
-    return InteractionsResponse(accepted=len(events))
+        refused = {index: said for index, said in enumerate(checked) if isinstance(said, str)}
+        refused |= {
+            index: said for (index, _), said in zip(good, reasons, strict=True) if said is not None
+        }
+        rejected = [
+            Rejected(index=index, event_id=_id_of(events[index]), reason=refused[index])
+            for index in sorted(refused)
+        ]
+        if len(rejected) == len(events):
+            raise _none_accepted(rejected, single=events[0] is body)
+    return InteractionsResponse(accepted=len(events) - len(rejected), rejected=rejected)
 
 
-def _event(number: int, event: Interaction, now: datetime) -> Event:
-    when = now if event.timestamp is None else event.timestamp
-    if not _FIRST_DAY < when <= now + _CLOCK_DIFFERENCE:
-        raise ProblemError(422, f"events.{number}.timestamp: expected a time in the past.")
+def _checked(sent: Any, now: datetime, earliest: datetime) -> Event | str:
+    """The event as it is stored, or why the data refresh would not take it."""
+    try:
+        event = sent if isinstance(sent, Interaction) else Interaction.model_validate(sent)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"][:1])
+        return f"{where}: {first['msg']}" if where else f"an event is an object: {first['msg']}"
+    for name in ("event_id", "user_id", "product_id"):
+        if problem := _fault_of_id(str(getattr(event, name))):
+            return f"{name}: {problem}"
+    when = now if event.timestamp is None else event.timestamp.astimezone(UTC)
+    if when > now + _CLOCK_DIFFERENCE:
+        return "timestamp: expected a time in the past"
+    if when < earliest:
+        return f"timestamp: expected a time after {earliest.date()}"
     return {
         "event_id": event.event_id,
         "user_id": str(event.user_id),
         "product_id": str(event.product_id),
         "rating": event.rating,
         # A clock that is a little ahead must not make the refresh drop the event.
-        "timestamp": min(when.astimezone(UTC), now),
+        "timestamp": min(when, now),
         "comment": event.comment,
+        "digest": digest_of(event.model_dump(mode="json")),
     }
+
+
+def _fault_of_id(text: str) -> str | None:
+    """Why `text` cannot be the id of somebody or something, None if it can."""
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in text):
+        return "an id has no control characters"
+    if not text.strip():
+        return "an id is not blank"
+    return None
+
+
+def _id_of(event: Any) -> str | None:
+    sent = event.event_id if isinstance(event, Interaction) else None
+    if isinstance(event, dict):
+        sent = event.get("event_id")
+    return sent[:128] if isinstance(sent, str) else None
+
+
+def _none_accepted(rejected: list[Rejected], *, single: bool) -> ProblemError:
+    errors = [
+        FieldProblem(field="event" if single else f"events.{one.index}", message=one.reason)
+        for one in rejected[:_SHOWN_ERRORS]
+    ]
+    detail = f"No event was accepted. {errors[0].field}: {errors[0].message}."
+    return ProblemError(422, detail, errors=errors)

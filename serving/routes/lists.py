@@ -234,8 +234,10 @@ def _made_in_advance(
 async def recommend_beside(
     service: Service, snapshot: Snapshot, body: RecommendRequest
 ) -> Recommended:
-    """The same on the event loop for a quick model, in a thread beside it for a slow one."""
-    return await service.compute(snapshot.inline, recommend_now, service, snapshot, body)
+    """The same on the event loop for a quick model, in a thread beside it for a slow one and for a
+    user whose interactions have to be read first."""
+    inline = snapshot.inline and not service.live.has(str(body.user_id))
+    return await service.compute(inline, recommend_now, service, snapshot, body)
 
 
 def listed(snapshot: Snapshot, ranked: Ranked) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ def start_service(
     token: str | None = "tok",
     workers: int = 1,
     python_path: Path = REPOSITORY,
+    write_token: str | None = None,
     **config: object,
 ) -> tuple[subprocess.Popen[bytes], Path]:
     """Start it; returns the parent process and the file with its output."""
@@ -39,6 +40,8 @@ def start_service(
     }
     if token:
         environment["RECSYS_ADMIN_TOKEN"] = token
+    if write_token:
+        environment["RECSYS_WRITE_TOKEN"] = write_token
     with output.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving"],
@@ -70,10 +73,13 @@ def running_service(
     token: str | None = "tok",
     workers: int = 1,
     python_path: Path = REPOSITORY,
+    write_token: str | None = None,
     **config: object,
 ) -> Iterator[Path]:
     """A healthy service for the block; it must end cleanly afterwards."""
-    process, output = start_service(settings, port, token, workers, python_path, **config)
+    process, output = start_service(
+        settings, port, token, workers, python_path, write_token, **config
+    )
     try:
         wait_for(port)
         yield output

@@ -203,7 +203,85 @@ def test_a_client_has_its_share_of_requests(settings: Settings):
     with with_config(settings, "requests_per_client_minute: 5\n") as client:
         found = [client.get("/model_info").status_code for _ in range(8)]
         assert found == [200] * 5 + [429] * 3
-        assert "5 requests a minute" in client.get("/health").json()["detail"]
+        assert "5 requests a minute" in client.get("/model_info").json()["detail"]
+
+
+def test_who_watches_and_deploys_has_an_allowance_beside_that_of_the_shop(settings: Settings):
+    add_model(settings, "als_1")
+    with with_config(settings, "requests_per_client_minute: 5\n") as client:
+        asked = [client.post("/recommend", json={"user_id": 1}).status_code for _ in range(6)]
+        assert asked == [200] * 5 + [429]
+        assert client.get("/health").status_code == 200
+        assert client.head("/health").status_code == 200
+        assert client.get("/metrics").status_code == 200
+        assert client.post("/reload_model").status_code == 403
+        # An allowance, not freedom.
+        assert [client.get("/health").status_code for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("::ffff:203.0.113.9", "203.0.113.9", True),
+        ("203.0.113.9", "203.0.113.10", False),
+    ],
+)
+def test_a_customer_with_a_network_of_addresses_is_one_client(
+    settings: Settings, one: str, other: str, together: bool
+):
+    (settings.home / "config").mkdir(parents=True)
+    (settings.home / "config" / "serving.yaml").write_text("requests_per_client_minute: 1\n")
+    app = create_app(settings, ServiceEnvironment())
+    with TestClient(app, client=(one, 1)) as client:
+        assert client.get("/demo").status_code == 200
+    found = TestClient(app, client=(other, 1)).get("/demo").status_code
+    assert found == (429 if together else 200)
+
+
+def test_a_client_may_send_so_many_bytes_a_minute(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("serving.app.MAX_CLIENT_BYTES_MINUTE", 10_000)
+    body = {"user_id": 1, "exclude": ["x" * 100] * 40}
+    with with_config(settings, "") as client:
+        found = [client.post("/search", json=body).status_code for _ in range(4)]
+        chunks = [b" " * 4000]
+        chunked = client.post("/search", content=iter(chunks), headers={"Content-Type": "text/x"})
+    assert found == [422, 422, 422, 429]
+    assert chunked.status_code == 429
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/demo", "/model_info", "/nowhere"])
+def test_head_is_answered_like_get_without_the_body(shared_client: TestClient, path: str):
+    got, head = shared_client.get(path), shared_client.head(path)
+    assert head.status_code == got.status_code
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert head.content == b""
+
+
+def test_a_path_names_all_methods_that_it_answers_to(shared_client: TestClient):
+    for path, method, allowed in (
+        ("/recommend", "GET", "POST"),
+        ("/recommend", "HEAD", "POST"),
+        ("/canary", "PUT", "DELETE, GET, HEAD, POST"),
+        ("/health", "POST", "GET, HEAD"),
+    ):
+        answer = shared_client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+def test_pages_for_people_load_nothing_from_elsewhere(shared_client: TestClient):
+    for page, others in (("/docs", ["/docs/docs.js", "/demo/demo.css"]), ("/demo", [])):
+        answer = shared_client.get(page)
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        named = re.findall(r'(?:src|href)="([^"]*)"', answer.text)
+        assert all(name[0] == "/" or name == "data:," for name in named)
+        assert set(others) <= set(named)
+        for name in named:
+            assert name == "data:," or shared_client.get(name).status_code == 200
+    assert shared_client.get("/redoc").status_code == 404
 
 
 PROXY, OUTER_PROXY, SHOPPER, OTHER = "10.0.0.5", "10.0.0.6", "203.0.113.9", "2001:db8::7"
@@ -234,12 +312,12 @@ def test_a_client_is_the_nearest_address_that_is_no_trusted_proxy(
     app = create_app(settings, environment)
     with TestClient(app, client=(client, 1)) as itself:
         for _ in range(2):
-            itself.get("/health")
+            itself.get("/demo")
         forwarded = [("X-Forwarded-For", value) for value in headers]
         through = TestClient(app, client=(connection, 1))
-        assert through.get("/health", headers=forwarded).status_code == 429
+        assert through.get("/demo", headers=forwarded).status_code == 429
         unknown = TestClient(app, client=("198.51.100.1", 1))
-        assert unknown.get("/health", headers=forwarded).status_code != 429
+        assert unknown.get("/demo", headers=forwarded).status_code != 429
 
 
 def test_nobody_is_trusted_to_name_clients_unless_configured(settings: Settings):

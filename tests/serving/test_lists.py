@@ -1,3 +1,6 @@
+import time
+from datetime import UTC, datetime
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -182,3 +185,44 @@ def test_a_body_that_is_not_said_to_be_json_is_refused(shared_client: TestClient
     for headers in ({}, {"Content-Type": "text/plain"}):
         answer = shared_client.post("/recommend", content=b'{"user_id": 7}', headers=headers)
         assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("user", ["0", "new"])
+def test_who_has_had_everything_gets_what_may_be_bought_again(client: TestClient, user: str):
+    """A robot, a test account, or a customer for whom somebody sent everything."""
+    events = [
+        {"event_id": f"e{item}", "user_id": user, "product_id": product_id(item), "rating": 5}
+        for item in range(40)
+    ]
+    assert client.post("/interactions", json={"events": events}).json()["accepted"] == 40
+    answer = client.post("/recommend", json={"user_id": user, "topk": 5, "exclude": ["p1"]}).json()
+    assert len(ids(answer)) == 5
+    assert "p1" not in ids(answer)
+    assert (answer["fallback"], answer["fallback_method"]) == (True, "again")
+    [batch] = client.post("/batch_recommend", json={"user_ids": [user]}).json()["results"]
+    assert batch["fallback_method"] == "again"
+    nothing = client.post("/recommend", json={"user_id": user, "brands": ["No such"]}).json()
+    assert ids(nothing) == []
+
+
+def test_one_user_with_very_many_interactions_keeps_nobody_waiting(client: TestClient):
+    live = client.app.state.service.live
+    for start in range(0, 300_000, 100_000):
+        now = datetime.now(UTC)
+        live.add(
+            {
+                "event_id": f"e{number}",
+                "user_id": "robot",
+                "product_id": f"p{number % 40}",
+                "rating": 5.0,
+                "timestamp": now,
+            }
+            for number in range(start, start + 100_000)
+        )
+    assert len(live.of("robot")) == 500
+    assert live.of("robot")[-1].product_id == "p39"
+    started = time.perf_counter()
+    answer = client.post("/recommend", json={"user_id": "robot"})
+    assert answer.status_code == 200
+    # Reading them all took a second.
+    assert time.perf_counter() - started < 0.3

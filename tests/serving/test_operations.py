@@ -1,5 +1,6 @@
 import contextlib
 import gc
+import json
 import sqlite3
 import weakref
 from pathlib import Path
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from recsys.data.shown import write_shown
 from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
 from serving.coordination import last_served
-from tests.serving.shops import add_model
+from tests.serving.shops import ITEMS, add_model, products
 
 
 def service(settings: Settings, token: str | None = None) -> TestClient:
@@ -228,3 +230,39 @@ def test_the_documented_queries_over_the_last_minute_count(settings: Settings):
     )
     assert count == 1
     assert np.isfinite(Path(settings.service_db).stat().st_size)
+
+
+def publish(settings: Settings, version_id: str, unavailable: range) -> Path:
+    """A data version of which only the manifest and the catalogue matter here."""
+    folder = settings.versions / version_id
+    folder.mkdir(parents=True)
+    write_shown(folder / "shown_products.jsonl", products(unavailable=tuple(unavailable)))
+    (folder / "manifest.json").write_text(json.dumps({"schema_version": 1, "files": {}}))
+    settings.processed.unlink(missing_ok=True)
+    settings.processed.symlink_to(f"versions/{version_id}")
+    return folder
+
+
+@pytest.mark.parametrize("good", [True, False])
+@pytest.mark.parametrize("damage", ["empty", "two", "torn", "header"])
+def test_a_service_restarts_with_the_last_good_catalogue(
+    settings: Settings, damage: str, good: bool
+):
+    add_model(settings, "als_1")
+    if good:
+        publish(settings, "v1", range(10))
+    folder = publish(settings, "v2", range(2 if damage == "two" else 0, ITEMS))
+    path = folder / "shown_products.jsonl"
+    if damage == "torn":
+        path.write_bytes(path.read_bytes()[:200])
+    if damage == "header":
+        write_shown(path, products().iloc[:0])
+    with service(settings) as client:
+        assert client.get("/health").json()["status"] == "healthy"
+        expected = {"two": "v2", "header": "als_1"}.get(damage, "v1" if good else "als_1")
+        assert client.get("/model_info").json()["catalogue_version"] == expected
+        for user in (0, "nobody"):
+            assert client.post("/recommend", json={"user_id": user}).json()["recommendations"]
+        publish(settings, "v3", range(1))
+        assert client.app.state.service.engine.follow_catalogue() is True
+        assert client.get("/model_info").json()["catalogue_version"] == "v3"

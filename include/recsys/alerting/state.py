@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from recsys.alerting.message import Alert, Channel, Severity
-from recsys.database import connect, transaction
+from recsys.database import HelperDatabase, transaction
 
 # Rows of `alerts` are events that were told; `repeats` counts what was held back since.
 # Times are seconds since 1970: they are compared with spans, never shown.
@@ -85,6 +85,7 @@ class AlertState:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._database = HelperDatabase(path, _prepare, timeout=_BUSY_SECONDS)
 
     def claim(
         self, alert: Alert, channels: Sequence[Channel], now: datetime, cooldown: timedelta
@@ -150,7 +151,7 @@ class AlertState:
 
     def active(self, key_prefix: str) -> list[str]:
         """The keys that begin with `key_prefix`, of conditions that are active."""
-        with contextlib.closing(self._open()) as database:
+        with self._database.use() as database:
             rows = database.execute(
                 "SELECT DISTINCT alert_key FROM alerts WHERE resolved_at IS NULL"
                 " AND substr(alert_key, 1, length(?1)) = ?1 ORDER BY alert_key",
@@ -196,7 +197,7 @@ class AlertState:
 
     def was_told_since(self, key_prefix: str, since: datetime) -> bool:
         """Whether any alert whose key begins with `key_prefix` was sent since then."""
-        with contextlib.closing(self._open()) as database:
+        with self._database.use() as database:
             row = database.execute(
                 "SELECT 1 FROM alerts WHERE substr(alert_key, 1, length(?1)) = ?1"
                 " AND created_at >= ?2 LIMIT 1",
@@ -206,7 +207,7 @@ class AlertState:
 
     def recent(self, limit: int) -> list[Told]:
         """The last `limit` alerts, newest first."""
-        with contextlib.closing(self._open()) as database:
+        with self._database.use() as database:
             rows = database.execute(
                 "SELECT content, created_at, repeats,"
                 " (SELECT json_group_object(channel, status) FROM deliveries"
@@ -226,14 +227,16 @@ class AlertState:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(self._open()) as database, transaction(database):
+        with self._database.use() as database, transaction(database):
             yield database
 
-    def _open(self) -> sqlite3.Connection:
-        database = connect(self.path, timeout=_BUSY_SECONDS)
-        if database.execute("PRAGMA user_version").fetchone()[0] == 0:
-            database.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = 1; COMMIT;")
-        return database
+
+def _prepare(database: sqlite3.Connection) -> None:
+    if database.execute("PRAGMA user_version").fetchone()[0] == 0:
+        database.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = 1; COMMIT;")
+    # Are they our tables?
+    database.execute("EXPLAIN SELECT alert_key, resolved_at, repeats, content FROM alerts")
+    database.execute("EXPLAIN SELECT channel, status, attempts, error FROM deliveries")
 
 
 def _is_repeat(alert: Alert, told: sqlite3.Row, now: datetime, cooldown: timedelta) -> bool:

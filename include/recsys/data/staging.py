@@ -114,6 +114,14 @@ def append_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> in
     return len(lines)
 
 
+def quarantine_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> None:
+    """Keep events that are not plausible where people can read them, in
+    ``data/quarantine/interactions/``. No refresh reads them. Raises like `append_events`."""
+    received = datetime.now(UTC).isoformat()
+    lines = [_line(event, received) for event in events]
+    _writer(settings.quarantine / "interactions").append("".join(lines).encode("utf-8"))
+
+
 def seal_segments(settings: Settings) -> None:
     """Take all open segments away from their writers, who begin new ones with the next event."""
     folder, target = open_segments(settings), sealed_segments(settings)

@@ -3,16 +3,19 @@
 import json
 import sqlite3
 import time
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from recsys.config import ConfigError
 from recsys.data.shown import ShownError, write_shown
 from recsys.data.staging import open_segments, segment_lines
 from recsys.settings import Settings
 from serving.app import create_app
-from serving.config import ServiceEnvironment
+from serving.config import ServiceEnvironment, read_environment
+from serving.housekeeping import ImplausibleWatch
 from serving.schemas import BatchResponse
 from tests.serving.shops import LIPSTICKS, add_model, product_id, products
 
@@ -26,7 +29,7 @@ def staged(settings: Settings) -> list[dict]:
     return [json.loads(line) for segment in segments for line in segment_lines(segment)]
 
 
-def event(number: int, user: object = "0", product: str = "p1", **more: object) -> dict:
+def event(number: object, user: object = "0", product: str = "p1", **more: object) -> dict:
     return {"event_id": f"e{number}", "user_id": user, "product_id": product, "rating": 5, **more}
 
 
@@ -95,7 +98,7 @@ def test_an_interaction_is_staged_and_counts_at_once(settings: Settings, client:
     assert before["fallback_method"] == "popularity"
     events = [event(number, "new", f"p{number}") for number in (21, 22, 23)]
     answer = client.post("/interactions", json={"events": events})
-    assert answer.json() == {"accepted": 3}
+    assert answer.json() == {"accepted": 3, "rejected": []}
     after = client.post("/recommend", json={"user_id": "new", "topk": 5}).json()
     assert after["fallback"] is False
     assert not set(ids(after)) & {"p21", "p22", "p23"}
@@ -124,24 +127,150 @@ def test_interactions_of_unknown_products_are_accepted(settings: Settings, clien
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "said"),
     [
-        {"events": []},
-        event(1, rating=0),
-        event(1, rating=6),
-        event(1, timestamp="2999-01-01T00:00:00Z"),
-        event(1, timestamp="2020-01-01T00:00:00"),
-        event(1, timestamp="yesterday"),
-        {"event_id": "e", "user_id": 1, "product_id": "p"},
-        {"events": [event(1), {"event_id": "e"}]},
+        ({"events": []}, "events"),
+        (event(1, rating=0), "rating"),
+        (event(1, rating=9), "rating"),
+        (event(1, timestamp="2999-01-01T00:00:00Z"), "timestamp: expected a time in the past"),
+        (event(1, timestamp="1995-01-01T00:00:00Z"), "timestamp: expected a time after 2000-01-01"),
+        (event(1, timestamp="2020-01-01T00:00:00"), "timestamp"),
+        (event(1, timestamp="yesterday"), "timestamp"),
+        ({"event_id": "e", "user_id": 1, "product_id": "p"}, "rating"),
+        ({"events": [event(1, rating=7), {"event_id": "e"}, 5]}, "events.0: rating"),
+        (event(1, user=" \t"), "user_id"),
+        (event(1, user="a\u0007b"), "user_id: an id has no control characters"),
+        (event(1, user="\u200b123"), "user_id: an id has no control characters"),
+        (event(1, product="\n"), "product_id"),
     ],
 )
-def test_bad_interactions_are_refused_as_a_whole(
-    settings: Settings, client: TestClient, body: dict
+def test_what_no_refresh_would_take_is_refused_with_its_field(
+    settings: Settings, client: TestClient, body: dict, said: str
 ):
     answer = client.post("/interactions", json=body)
     assert answer.status_code == 422
+    assert said in answer.json()["detail"]
     assert staged(settings) == []
+
+
+def test_bad_events_of_a_batch_do_not_take_the_good_ones_along(
+    settings: Settings, client: TestClient
+):
+    ahead = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
+    events = [
+        event(1),
+        event(2, timestamp=ahead),
+        {"event_id": 3},
+        event(4, rating=9),
+        "x",
+        event(5),
+    ]
+    for _ in range(2):
+        answer = client.post("/interactions", json={"events": events})
+        assert answer.status_code == 200
+        assert answer.json()["accepted"] == 2
+        rejected = answer.json()["rejected"]
+        assert [(one["index"], one["event_id"]) for one in rejected] == [
+            (1, "e2"),
+            (2, None),
+            (3, "e4"),
+            (4, None),
+        ]
+        assert rejected[0]["reason"] == "timestamp: expected a time in the past"
+    assert [row["event_id"] for row in staged(settings)] == ["e1", "e5"]
+
+
+def test_another_event_under_a_known_id_is_an_error_and_the_first_one_stays(
+    settings: Settings, client: TestClient
+):
+    assert client.post("/interactions", json=event(1)).status_code == 200
+    assert client.post("/interactions", json=event(1)).status_code == 200
+    for other in (event(1, rating=4), event(1, user="9"), event(1, product="p2")):
+        answer = client.post("/interactions", json=other)
+        assert answer.status_code == 422
+        assert "another event was sent under this id" in answer.json()["detail"]
+    both = client.post("/interactions", json={"events": [event(2), event(2, product="p9")]})
+    assert (both.json()["accepted"], both.json()["rejected"][0]["index"]) == (1, 1)
+    assert [row["product_id"] for row in staged(settings)] == ["p1", "p1"]
+
+
+def test_an_event_that_is_sent_again_does_not_reach_the_disk(
+    settings: Settings, client: TestClient
+):
+    for _ in range(50):
+        assert client.post("/interactions", json=event(1)).status_code == 200
+    assert len(staged(settings)) == 1
+
+
+WEB, APP = {"Authorization": "Bearer web-token"}, {"Authorization": "Bearer app-token"}
+
+
+def test_who_has_no_write_token_sends_nothing(settings: Settings):
+    add_model(settings, "als_1")
+    environment = read_environment({"RECSYS_WRITE_TOKEN": "web-token", "RECSYS_ADMIN_TOKEN": "adm"})
+    with TestClient(create_app(settings, environment)) as client:
+        for headers in (
+            {},
+            {"Authorization": "Bearer adm"},
+            {"Authorization": "Bearer đỏ".encode()},
+        ):
+            answer = client.post("/interactions", json=event(1), headers=headers)
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+        assert client.post("/interactions", json=event(1), headers=WEB).status_code == 200
+    assert [row["event_id"] for row in staged(settings)] == ["e1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1", 200), ("localhost", 200), ("::1", 200), ("0.0.0.0", 403), ("10.1.2.3", 403)],
+)
+def test_without_a_token_only_this_machine_may_send(settings: Settings, host: str, status: int):
+    environment = read_environment({"RECSYS_SERVICE_HOST": host})
+    with TestClient(create_app(settings, environment)) as client:
+        assert client.post("/interactions", json=event(1)).status_code == status
+
+
+def test_ids_that_another_sender_took_in_advance_take_nothing_away(settings: Settings):
+    tokens = "web:web-token, app:app-token"
+    environment = read_environment({"RECSYS_WRITE_TOKEN": tokens})
+    with TestClient(create_app(settings, environment)) as client:
+        taken = event(1, "thief", "p9")
+        assert client.post("/interactions", json=taken, headers=APP).status_code == 200
+        assert client.post("/interactions", json=event(1), headers=WEB).status_code == 200
+        assert client.post("/interactions", json=event(1), headers=WEB).status_code == 200
+    assert [row["event_id"] for row in staged(settings)] == ["app/e1", "web/e1"]
+
+
+@pytest.mark.parametrize("tokens", ["a:x,b:x", "a:x,a:y", "a:", "x,y", "x,b:y"])
+def test_tokens_that_do_not_tell_senders_apart_are_a_mistake(tokens: str):
+    with pytest.raises(ConfigError, match="RECSYS_WRITE_TOKEN") as caught:
+        read_environment({"RECSYS_WRITE_TOKEN": tokens})
+    assert tokens not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["user", "product"])
+def test_more_events_than_are_plausible_go_to_quarantine_and_an_alert_says_so(
+    settings: Settings, kind: str
+):
+    (settings.home / "config").mkdir(parents=True)
+    (settings.home / "config" / "serving.yaml").write_text(f"max_events_of_{kind}_per_day: 5\n")
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+        for number in range(0, 8, 2):
+            events = [
+                event(one, "u" if kind == "user" else one, one if kind == "user" else "p", rating=4)
+                for one in (f"{number}", f"{number + 1}")
+            ]
+            answer = client.post("/interactions", json={"events": events})
+        assert answer.status_code == 422
+        assert f"more than 5 events of one {kind}" in answer.json()["detail"]
+        service = client.app.state.service
+        ImplausibleWatch(service).look()
+    assert len(staged(settings)) == 5
+    kept = list((settings.quarantine / "interactions").glob("*.jsonl"))
+    assert len([line for path in kept for line in segment_lines(path)]) == 3
+    alerts = (settings.logs / "service" / "alerts.log").read_text(encoding="utf-8")
+    assert "implausible_interactions" in alerts
 
 
 def test_interactions_that_cannot_be_stored_are_not_acknowledged(
