@@ -1,7 +1,7 @@
 """Health: four checks, the service's traffic, jobs that fell silent, and a report."""
 
 from recsys.health.data import check_data_health
-from recsys.health.examination import evaluate
+from recsys.health.examination import evaluate, examine
 from recsys.health.model import check_model_health
 from recsys.health.pipelines import check_pipeline_health
 from recsys.health.reports import report_is_overdue, watch_reports
@@ -13,6 +13,7 @@ __all__ = [
     "check_pipeline_health",
     "check_service_health",
     "evaluate",
+    "examine",
     "report_is_overdue",
     "watch_reports",
 ]

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -11,9 +11,11 @@ from recsys.alerting.message import facts_of
 from recsys.config import load_config
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
-from recsys.health.pipelines import report_silence
+from recsys.health.data import check_data_health
+from recsys.health.model import check_model_health
+from recsys.health.pipelines import check_pipeline_health, report_silence
 from recsys.health.reports import report_retention, write_report
-from recsys.health.service import judged, service_metrics
+from recsys.health.service import check_service_health, judged, service_metrics
 from recsys.health.verdict import Finding, verdict, worst
 from recsys.retention import Removal
 from recsys.settings import Settings
@@ -58,12 +60,8 @@ def evaluate(
     BrokenCheckError
         After everything else is done, if a check broke.
     """
-    if component is not None and component not in COMPONENTS:
-        raise InputError(
-            f"component {component!r} is unknown; expected one of {', '.join(COMPONENTS)}"
-        )
     now = now or datetime.now(UTC)
-    chosen = COMPONENTS if component is None else (component,)
+    chosen = _chosen(component)
     broken = [name for name in chosen if results.get(name) is None]
     checks = {name: dict(results.get(name) or _broken(name)) for name in chosen}
     manager = AlertManager(settings)
@@ -95,6 +93,35 @@ def evaluate(
         "redelivered": report["redelivered"],
         "report": str(path.relative_to(settings.home)),
     }
+
+
+def examine(settings: Settings, component: str | None = None) -> dict[str, Any]:
+    """Check and evaluate here, without Airflow. Returns and raises as `evaluate`."""
+    checks: dict[str, Callable[[Settings], dict[str, Any]]] = {
+        "service": check_service_health,
+        "data": check_data_health,
+        "model": check_model_health,
+        "pipeline": check_pipeline_health,
+    }
+    results: dict[str, dict[str, Any] | None] = {}
+    for name in _chosen(component):
+        try:
+            results[name] = checks[name](settings)
+        except InputError:
+            raise
+        except Exception:
+            logger.exception("A health check broke | component=%s", name)
+            results[name] = None
+    return evaluate(settings, results, component)
+
+
+def _chosen(component: str | None) -> tuple[str, ...]:
+    if component is None:
+        return COMPONENTS
+    if component not in COMPONENTS:
+        known = ", ".join(COMPONENTS)
+        raise InputError(f"component {component!r} is unknown; expected one of {known}")
+    return (component,)
 
 
 @contextlib.contextmanager
