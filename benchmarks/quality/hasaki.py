@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,14 @@ def _baselines(settings: Settings) -> dict[str, Any]:
         flush=True,
     )
     return {
-        name: report_on(
-            lambda histories, name=name: (
-                model_class(name).create({}).fit(histories, len(data.item_ids))
-            ),
-            data,
-        ).as_json()
+        name: asdict(
+            report_on(
+                lambda histories, name=name: (
+                    model_class(name).create({}).fit(histories, len(data.item_ids))
+                ),
+                data,
+            )
+        )
         for name in BASELINES
     }
 

@@ -20,6 +20,7 @@ import psutil
 
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories, Model
+from recsys.models.histories import take_users
 from recsys.registry import Registry
 from recsys.settings import REPOSITORY, Settings
 
@@ -69,12 +70,13 @@ def add_model(
 ) -> Path:
     """Write the fitted `model` as an artefact, register and select it."""
     products = make_products(items)
+    by_id = np.array(sorted(range(histories.users), key=str))
     path = save_artifact(
         settings.artifacts / model.model_type / model_id,
         model=model,
         item_ids=products["product_id"].tolist(),
-        user_ids=[str(user) for user in range(histories.users)],
-        histories=histories,
+        user_ids=[str(user) for user in by_id],
+        histories=take_users(histories, by_id),
         popularity=np.bincount(histories.items, minlength=items).astype(np.float32),
         products=products,
         manifest={"model_id": model_id, "data_version": "bench", "sample_users": ["0", "1", "2"]},

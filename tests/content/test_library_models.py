@@ -111,7 +111,7 @@ def test_a_set_with_settings_of_before_is_read(
     embed_products(settings, with_model(config, transformer), shop, "v1")
     found = current_embeddings(settings)
     assert found is not None
-    file = found.path / "metadata.json"
+    file = found.path / "manifest.json"
     metadata = json.loads(file.read_text())
     metadata["model_settings"] |= {"device": None, "batch_size": 64}
     file.write_text(json.dumps(metadata))

@@ -8,7 +8,7 @@ import pytest
 
 from recsys.content.product_texts import product_texts
 from recsys.content.static_encoder import StaticEncoder
-from recsys.content.static_fit import fit_static, save_static
+from recsys.content.static_fit import fit_static
 from recsys.errors import InputError
 from recsys.text import fold, normalise
 
@@ -83,7 +83,7 @@ def test_the_library_opens_the_saved_model_and_agrees(
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
-    save_static(encoder, tmp_path / "model")
+    encoder.save(tmp_path / "model")
     model = SentenceTransformer(str(tmp_path / "model"), device="cpu", local_files_only=True)
     given = texts + [normalise(query) for query in QUERIES]
     theirs = model.encode(given, show_progress_bar=False)
@@ -96,7 +96,7 @@ def test_the_library_opens_the_saved_model_and_agrees(
 def test_files_that_are_no_model_are_refused(encoder: StaticEncoder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as a static model"):
         StaticEncoder.load(tmp_path)
-    save_static(encoder, tmp_path / "model")
+    encoder.save(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(InputError, match="cannot be read as a static model"):
         StaticEncoder.load(tmp_path / "model")
@@ -105,7 +105,7 @@ def test_files_that_are_no_model_are_refused(encoder: StaticEncoder, tmp_path: P
 def test_encoding_a_query_imports_neither_torch_nor_the_library(
     encoder: StaticEncoder, tmp_path: Path
 ) -> None:
-    save_static(encoder, tmp_path / "model")
+    encoder.save(tmp_path / "model")
     program = f"""
 import sys
 from pathlib import Path

@@ -1,3 +1,6 @@
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -164,8 +167,7 @@ def test_a_metric_that_is_nan_or_not_above_popularity_does_not_pass(data, ours):
 
 
 def test_a_report_can_be_written_as_json(data):
-    import json
 
     report = report_on(lambda histories: ItemKnn().fit(histories, ITEMS), data)
     assert report.comparison["passes"] is True
-    json.dumps(report.as_json(), allow_nan=False)
+    json.dumps(asdict(report), allow_nan=False)

@@ -14,7 +14,7 @@ from recsys.publishing import sha256_of
 from tests.models.shop import ITEMS, START, USERS, taste_histories
 
 ITEM_IDS = [f"p{item}" for item in range(ITEMS)]
-USER_IDS = [f"khách {user}" for user in range(USERS)]
+USER_IDS = [f"khách {user:03}" for user in range(USERS)]
 
 
 def save(path: Path, **changes) -> Path:
@@ -105,6 +105,13 @@ def test_sizes_that_disagree_are_refused(tmp_path):
         save(tmp_path / "als_1", popularity=np.ones(3, dtype=np.float32))
     with pytest.raises(ArtifactError, match="histories"):
         save(tmp_path / "als_1", user_ids=USER_IDS[:-1])
+
+
+@pytest.mark.parametrize("ids", [USER_IDS[::-1], [USER_IDS[0], *USER_IDS[:-1]]])
+def test_user_ids_out_of_order_or_twice_are_refused(tmp_path, ids):
+    """They are looked up by bisection."""
+    with pytest.raises(ArtifactError, match="not in order"):
+        save(tmp_path / "als_1", user_ids=ids)
 
 
 def test_the_products_of_the_time_can_be_read(tmp_path):

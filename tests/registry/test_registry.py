@@ -29,7 +29,7 @@ def artifact(settings: Settings, model_id: str) -> Path:
         settings.artifacts / "popularity" / model_id,
         model=model,
         item_ids=ITEM_IDS,
-        user_ids=[str(user) for user in range(USERS)],
+        user_ids=[f"{user:09}" for user in range(USERS)],
         histories=histories,
         popularity=model.score(histories, 0)[0],
         products=pd.DataFrame({"product_id": ITEM_IDS}),

@@ -6,11 +6,13 @@ import pandas as pd
 from recsys.models.als import Als, AlsParameters
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories, Model
+from recsys.models.histories import take_users
 from recsys.registry import Registry
 from recsys.settings import Settings
 
 ITEMS = 40
 USERS = 60
+BY_ID = np.array(sorted(range(USERS), key=str))
 DATA_VERSION = "v20250115_020000"
 LIPSTICKS = range(ITEMS // 2)
 SHAMPOOS = range(ITEMS // 2, ITEMS)
@@ -78,8 +80,8 @@ def add_model(
         settings.artifacts / fitted.model_type / model_id,
         model=fitted,
         item_ids=[product_id(item) for item in range(ITEMS)],
-        user_ids=[str(user) for user in range(USERS)],
-        histories=done,
+        user_ids=[str(user) for user in BY_ID],
+        histories=take_users(done, BY_ID),
         popularity=np.bincount(done.items, minlength=ITEMS).astype(np.float32),
         products=products() if shop_products is None else shop_products,
         manifest={

@@ -141,7 +141,7 @@ def test_the_number_of_products_decides_whether_a_loaded_model_has_an_index(
         settings.artifacts / "als" / "als_1",
         model=model,
         item_ids=ids,
-        user_ids=[str(user) for user in range(USERS)],
+        user_ids=[f"{user:09}" for user in range(USERS)],
         histories=histories,
         popularity=np.ones(ITEMS, dtype=np.float32),
         products=pd.DataFrame({"product_id": ids}),

@@ -138,10 +138,7 @@ class EmbeddingSet(Bundle):
 def current_embeddings(settings: Settings) -> EmbeddingSet | None:
     """The current set, checked against its own hashes; None before the first run.
 
-    Raises
-    ------
-    EmbeddingError
-        If the set is damaged.
+    Raises `EmbeddingError` if the set is damaged.
     """
     try:
         return open_current(open_store(settings), POINTER_KEY, SETS_KEY, EmbeddingSet)

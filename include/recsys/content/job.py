@@ -76,11 +76,9 @@ def build_embeddings(settings: Settings, *, force: bool = False) -> dict[str, An
         ``set_id``, ``model``, ``requested_model``, ``fallback_reason``, ``reason`` (why everything
         was done afresh, or None), counts, ``seconds`` of each step.
 
-    Raises
-    ------
-    InputError
-        If no version is published, it has no products or none of the configured columns, or the
-        wanted model cannot be had and ``fallback`` is ``strict``. The current set stays.
+    Raises `InputError` if no version is published, it has no products or none of the configured
+    columns, or the wanted model cannot be had and ``fallback`` is ``strict``. The current set
+    stays.
     """
     from recsys.data.versions import current_version
 
@@ -147,25 +145,6 @@ def alert_on_fallback(settings: Settings, summary: dict[str, Any]) -> dict[str, 
     return AlertManager(settings).send_alert(FALLBACK_ALERT, message, "warning")
 
 
-@dataclass(frozen=True)
-class _Static:
-    """`StaticEncoder` as an `Encoder`."""
-
-    encoder: StaticEncoder
-
-    @property
-    def dimensions(self) -> int:
-        return self.encoder.dimensions
-
-    def encode_products(self, texts: Sequence[str]) -> Float32Array:
-        return self.encoder.encode(texts)
-
-    def save(self, folder: Path) -> None:
-        from recsys.content.static_fit import save_static
-
-        save_static(self.encoder, folder)
-
-
 def _choose(
     config: ContentConfig, fields: list[str], previous: EmbeddingSet | None, *, force: bool
 ) -> Choice:
@@ -198,7 +177,7 @@ def _encoder(
     if work.reason is None and previous is not None:
         folder = previous.path / MODEL_FOLDER
         if choice.model == CATALOG_STATIC:
-            return _Static(StaticEncoder.load(folder))
+            return StaticEncoder.load(folder)
         from recsys.content.library_models import open_library_model
 
         return open_library_model(config.model, folder)
@@ -206,7 +185,7 @@ def _encoder(
 
     # The import takes longer than the fit, most of which runs outside the interpreter.
     threading.Thread(target=importlib.import_module, args=("sentence_transformers",)).start()
-    return _Static(fit_static(work.texts))
+    return fit_static(work.texts)
 
 
 def _write_set(

@@ -77,11 +77,9 @@ class LibraryEncoder:
 def open_library_model(config: ModelConfig, folder: Path | None = None) -> LibraryEncoder:
     """The model that `config` names, or the copy of it in `folder`.
 
-    Raises
-    ------
-    ModelUnavailableError
-        If it is neither a folder nor cached (nor, with ``download``, on a hub that answers within
-        three seconds), if it cannot be loaded, or if the word segmenter is not installed.
+    Raises `ModelUnavailableError` if it is neither a folder nor cached (nor, with ``download``,
+    on a hub that answers within three seconds), if it cannot be loaded, or if the word
+    segmenter is not installed.
     """
     segment = _open_segmenter(config.word_segmenter) if config.word_segmenter else None
     source = str(folder) if folder else str(Path(config.name).expanduser())

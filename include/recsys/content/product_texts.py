@@ -237,10 +237,7 @@ def product_texts(
     -------
     Series of str on the index of `products`; ``""`` for a product without any text.
 
-    Raises
-    ------
-    InputError
-        If none of `fields` is a column of `products`.
+    Raises `InputError` if none of `fields` is a column of `products`.
     """
     used = used_fields(products, fields)
     parts = pd.DataFrame(index=products.index)

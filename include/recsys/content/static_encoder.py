@@ -74,6 +74,20 @@ class StaticEncoder:
             sums = list(threads.map(self._sums, blocks))
         return normalised(np.concatenate([np.zeros((0, self.dimensions), np.float32), *sums]))
 
+    encode_products = encode
+
+    def save(self, folder: Path) -> None:
+        """Write a stock sentence-transformers model."""
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.base.modules import Normalize
+        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+        tokens = StaticEmbedding(self.tokenizer, embedding_weights=self.weights)
+        model = SentenceTransformer(
+            modules=[tokens, Normalize()], device="cpu", similarity_fn_name="cosine"
+        )
+        model.save(str(folder), create_model_card=False)
+
     def _sums(self, texts: Sequence[str]) -> Float32Array:
         from scipy import sparse  # not needed for queries
 

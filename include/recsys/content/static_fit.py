@@ -6,7 +6,6 @@ the same vector, so that queries typed without accents find what they mean.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -43,10 +42,7 @@ def fit_static(
     Deterministic, and independent of the order of `texts`. At most `most` of them are used.
     `with_folded` false leaves out the accent-folded copy, to measure what it gives.
 
-    Raises
-    ------
-    InputError
-        If no text has a letter or digit.
+    Raises `InputError` if no text has a letter or digit.
     """
     sample = _sample(texts, most)
     bilingual = (sample + "\n" + fold_series(sample) if with_folded else sample).tolist()
@@ -62,19 +58,6 @@ def fit_static(
     weights = np.zeros((len(rarity), DIMENSIONS), dtype=np.float32)
     weights[:, : components.shape[1]] = rarity[:, None] * components
     return StaticEncoder(tokenizer, weights)
-
-
-def save_static(encoder: StaticEncoder, folder: Path) -> None:
-    """Write `encoder` as a stock sentence-transformers model."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Normalize
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
-    tokens = StaticEmbedding(encoder.tokenizer, embedding_weights=encoder.weights)
-    model = SentenceTransformer(
-        modules=[tokens, Normalize()], device="cpu", similarity_fn_name="cosine"
-    )
-    model.save(str(folder), create_model_card=False)
 
 
 def _sample(texts: Sequence[str] | pd.Series, most: int) -> pd.Series:

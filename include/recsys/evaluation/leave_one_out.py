@@ -24,16 +24,11 @@ from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut
 from recsys.models.base import Histories
-from recsys.models.histories import entry_order, histories_in_order, keep_entries, take_users
+from recsys.models.histories import histories_from_codes, keep_entries, take_users
 
 COLUMNS = [
-    schema.USER,
-    schema.PRODUCT,
-    schema.RATING,
-    schema.TIMESTAMP,
-    schema.CONFIDENCE,
-    schema.WEIGHT,
-    schema.SPLIT,
+    *(schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP),
+    *(schema.CONFIDENCE, schema.WEIGHT, schema.SPLIT),
 ]
 MIN_USERS = 20
 WINDOWS = 4
@@ -82,8 +77,9 @@ def number_interactions(interactions: pd.DataFrame, item_ids: Sequence[str]) -> 
     items = pd.Index(item_ids).get_indexer(pd.Index(interactions[schema.PRODUCT]))
     times = microseconds(interactions[schema.TIMESTAMP])
     rows = np.flatnonzero(items >= 0)
-    rows = rows[entry_order(users[rows], items[rows], times[rows] // _SECOND)]
-    histories = histories_in_order(
+    # As histories have them, so that what is told of an entry lies beside it.
+    rows = rows[np.lexsort((items[rows], times[rows] // _SECOND, users[rows]))]
+    histories = histories_from_codes(
         users[rows],
         items[rows],
         times[rows] // _SECOND,

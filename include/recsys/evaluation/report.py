@@ -5,7 +5,6 @@ Segments are groups of users and products that a model can serve well or badly.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -38,13 +37,6 @@ class Report:
     metrics: dict[str, float]
     comparison: Comparison
     segments: dict[str, dict[str, float]]
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "metrics": self.metrics,
-            "comparison": self.comparison,
-            "segments": self.segments,
-        }
 
 
 def report_on(fit: Fit, data: LeaveOneOut) -> Report:

@@ -18,6 +18,7 @@ nothing is pickled.
 import bisect
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -168,30 +169,22 @@ def save_artifact(
 ) -> Path:
     """Write the folder `path`, all or nothing.
 
-    `histories` belong to `user_ids`, in any order. `manifest` must hold ``model_id`` and
+    `histories` belong to `user_ids`, which are sorted. `manifest` must hold ``model_id`` and
     ``data_version``; what `Artifact.manifest` lists besides is added.
     `attachments` are further files by name, for people to look at.
 
-    Raises
-    ------
-    ArtifactError
-        If something holds NaN or infinities, or the sizes do not agree.
-    FileExistsError
-        If `path` exists.
+    Raises `ArtifactError` if something holds NaN or infinities, or the sizes do not agree, and
+    `FileExistsError` if `path` exists.
     """
     _check_sizes(item_ids, user_ids, histories, popularity)
     _check_products(list(products[schema.PRODUCT]), item_ids)
-    order = np.array(
-        sorted(range(len(user_ids)), key=lambda place: user_ids[place].encode()), dtype=np.int64
-    )
     with atomic_folder(path) as folder:
         for name in ("model", "users", "histories"):
             (folder / name).mkdir()
         model.save(folder / "model")
-        _write_user_ids(folder / "users", [user_ids[place] for place in order])
-        stored = take_users(histories, order)
+        _write_user_ids(folder / "users", user_ids)
         for name in _HISTORY_ARRAYS:
-            write_array(folder / "histories", name, getattr(stored, name))
+            write_array(folder / "histories", name, getattr(histories, name))
         write_array(folder, "popularity", np.asarray(popularity, dtype=np.float32))
         (folder / _ITEM_IDS).write_text(
             json.dumps(list(item_ids), ensure_ascii=False), encoding="utf-8"
@@ -231,10 +224,8 @@ def load_artifact(path: Path) -> Artifact:
 
     Nothing removes the folder as long as the object lives.
 
-    Raises
-    ------
-    ArtifactError
-        If a file is missing, changed, of another shape than expected, or holds NaN.
+    Raises `ArtifactError` if a file is missing, changed, of another shape than expected, or
+    holds NaN.
     """
     with ArtifactFolder(path) as folder:
         folder.verify()
@@ -273,6 +264,8 @@ def _check_products(product_ids: Sequence[str], item_ids: Sequence[str]) -> None
 
 def _write_user_ids(folder: Path, user_ids: Sequence[str]) -> None:
     encoded = [user_id.encode("utf-8") for user_id in user_ids]
+    if any(one >= after for one, after in pairwise(encoded)):
+        raise ArtifactError("the user ids are not in order, or one of them stands twice")
     offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
     np.cumsum([len(one) for one in encoded], out=offsets[1:])
     write_array(folder, "ids", np.frombuffer(b"".join(encoded), dtype=np.uint8))

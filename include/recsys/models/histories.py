@@ -21,35 +21,10 @@ def histories_from_codes(
     """Histories of `count` users from parallel arrays with one entry an interaction.
 
     `users` holds user numbers below `count`, `times` seconds since 1970; confidence is five
-    stars and the weight one where they are not given. The result does not depend on the order of
-    the rows.
+    stars and the weight one where they are not given. Entries of one user and time are ordered
+    by item, so that the result does not depend on the order of the rows.
     """
-    order = entry_order(users, items, times)
-    return histories_in_order(
-        users[order],
-        items[order],
-        times[order],
-        count=count,
-        confidence=None if confidence is None else confidence[order],
-        weight=None if weight is None else weight[order],
-    )
-
-
-def entry_order(users: IntegerArray, items: IntegerArray, times: Int64Array) -> Int64Array:
-    """The rows in the order that histories have: by user, then time, then item."""
-    return np.lexsort((items, times, users))
-
-
-def histories_in_order(
-    users: IntegerArray,
-    items: IntegerArray,
-    times: Int64Array,
-    *,
-    count: int,
-    confidence: Float32Array | None = None,
-    weight: Float32Array | None = None,
-) -> Histories:
-    """`histories_from_codes` for rows that are in `entry_order` already."""
+    order = np.lexsort((items, times, users))
     indptr = np.zeros(count + 1, dtype=np.int64)
     np.cumsum(np.bincount(users, minlength=count), out=indptr[1:])
     if confidence is None:
@@ -58,10 +33,10 @@ def histories_in_order(
         weight = np.ones(len(users), dtype=np.float32)
     return Histories(
         indptr=indptr,
-        items=np.ascontiguousarray(items, dtype=np.int32),
-        confidence=np.ascontiguousarray(confidence, dtype=np.float32),
-        weight=np.ascontiguousarray(weight, dtype=np.float32),
-        times=np.ascontiguousarray(times, dtype=np.int64),
+        items=np.asarray(items[order], dtype=np.int32),
+        confidence=np.asarray(confidence[order], dtype=np.float32),
+        weight=np.asarray(weight[order], dtype=np.float32),
+        times=np.asarray(times[order], dtype=np.int64),
     )
 
 

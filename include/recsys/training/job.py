@@ -4,12 +4,12 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from recsys import schema
 from recsys.config import load_config
@@ -103,7 +103,7 @@ def train_model(
                 "segments": report.segments,
             }
             attachments = {
-                "evaluation.json": _json_bytes({**report.as_json(), "training": training_info}),
+                "evaluation.json": _json_bytes({**asdict(report), "training": training_info}),
                 "learning_curve.png": learning_curves(model_type, log.curves, tuned.history),
             }
             model_id = _save(settings, version, data, model, report, attachments)
@@ -185,7 +185,7 @@ def _save(
         user_ids=data.user_ids,
         histories=data.everything,
         popularity=recent.at(int(version.as_of.timestamp())),
-        products=_products(version),
+        products=version.products()[list(schema.SHOWN_OF_PRODUCTS)],
         manifest={
             "model_id": model_id,
             "data_version": version.version_id,
@@ -196,10 +196,6 @@ def _save(
         attachments=attachments,
     )
     return model_id
-
-
-def _products(version: PublishedVersion) -> pd.DataFrame:
-    return version.products()[list(schema.SHOWN_OF_PRODUCTS)]
 
 
 def _free_model_id(settings: Settings, model_type: str) -> str:

@@ -107,58 +107,35 @@ def choose_parameters(
     A result that was found on the same data with the same settings is taken as it is, so a
     training that is repeated gives the same model.
     """
-    key = _key(config, version_id, model_type, subject)
-    last_key, last = _read_last(settings, model_type)
-    if last is not None and last_key == key:
-        return last
-    found = tune(
+
+    def key_of(name: str) -> dict[str, Any]:
+        """What a search depends on: with an equal key there is nothing new to find."""
+        texts = subject.content if name == Hybrid.model_type else None
+        return {
+            "data_version": version_id,
+            "embeddings": texts.set_id if texts else None,
+            "seed": config.seed,
+            "engine": config.engine,
+            "tuning": config.tuning.model_dump(),
+            "parameters": config.parameters.get(name, {}),
+        }
+
+    found = {name: _read_last(settings, name) for name in {model_type, *COMPONENTS}}
+    same = {name: last for name, (key, last) in found.items() if last and key == key_of(name)}
+    if model_type in same:
+        return same[model_type]
+    _, last = found[model_type]
+    best = tune(
         model_type,
         subject,
-        last.parameters if last is not None else config.parameters.get(model_type, {}),
+        last.parameters if last else config.parameters.get(model_type, {}),
         seconds=config.tuning.seconds,
         trials=config.tuning.trials,
-        tuned_components=_tuned_components(settings, config, version_id, model_type, subject),
+        tuned_components={name: same[name].parameters for name in same if name in SPACES},
     )
-    content = {
-        "parameters": found.parameters,
-        "key": key,
-        "score": found.score,
-        "trials": found.trials,
-    }
-    write_json(_file(settings, model_type), content)
-    return found
-
-
-def _key(
-    config: TrainingConfig, version_id: str, model_type: str, subject: Subject
-) -> dict[str, Any]:
-    """What a search depends on: with an equal key there is nothing new to find."""
-    reads_texts = model_type == Hybrid.model_type and subject.content is not None
-    return {
-        "data_version": version_id,
-        "embeddings": subject.content.set_id if subject.content and reads_texts else None,
-        "seed": config.seed,
-        "engine": config.engine,
-        "tuning": config.tuning.model_dump(),
-        "parameters": config.parameters.get(model_type, {}),
-    }
-
-
-def _tuned_components(
-    settings: Settings,
-    config: TrainingConfig,
-    version_id: str,
-    model_type: str,
-    subject: Subject,
-) -> dict[str, dict[str, Any]]:
-    """Parameters of a hybrid's components that were tuned by themselves on the same data."""
-    result = {}
-    if model_type == Hybrid.model_type:
-        for name in set(COMPONENTS) & set(SPACES):
-            key, last = _read_last(settings, name)
-            if last is not None and key == _key(config, version_id, name, subject):
-                result[name] = last.parameters
-    return result
+    content = {"parameters": best.parameters, "score": best.score, "trials": best.trials}
+    write_json(_file(settings, model_type), {**content, "key": key_of(model_type)})
+    return best
 
 
 def _file(settings: Settings, model_type: str) -> Path:
