@@ -1,11 +1,15 @@
 """What only a bucket has to promise: machines that die, disagree, or find nonsense."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import pytest
 
 from recsys.config import ConfigError
 from recsys.errors import InputError
+from recsys.publishing import write_bytes
 from recsys.settings import REPOSITORY, Settings
 from recsys.storage import DamagedError, StorageError, open_store
 from tests.storage.buckets import (
@@ -172,6 +177,51 @@ def test_a_store_that_does_not_answer_is_named_in_time(tmp_path, bucket, free_po
     with pytest.raises(StorageError, match=rf"{bucket}/{FILE}: .*PUT|GET"):
         open_store(settings).read(FILE)
     assert time.monotonic() - started < 15
+
+
+@pytest.fixture
+def silent_server(request) -> Iterator[str]:
+    """Accepts every connection; sends nothing, or the beginning of an answer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        held = []
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    held.append(connection)
+                    connection.sendall(request.param)
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        for connection in held:
+            connection.close()
+
+
+HEAD = b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: 9999\r\n\r\nbegin'
+
+
+@pytest.mark.parametrize("silent_server", [b"", HEAD], indirect=True, ids=["nothing", "some"])
+@pytest.mark.parametrize("request_of", ["read", "change", "names", "fetch", "share"])
+def test_a_store_that_accepts_and_never_answers_is_named_in_time(
+    tmp_path, bucket, silent_server, request_of
+):
+    settings = machine(tmp_path / "alone", bucket, silent_server)
+    (settings.home / "config" / "storage.yaml").write_text(
+        f"url: {bucket}\nendpoint: {silent_server}\nretry_seconds: 1\n"
+    )
+    write_bytes(settings.home / FILE, b"x" * 100)
+    store = open_store(settings)
+    started = time.monotonic()
+    with pytest.raises(StorageError, match=bucket):
+        {
+            "read": lambda: store.read(FILE),
+            "change": lambda: store.change(FILE, lambda _: b"x"),
+            "names": lambda: store.names("data/versions"),
+            "fetch": lambda: store.fetch("data/versions/v1"),
+            "share": lambda: store.share(FILE),
+        }[request_of]()
+    assert time.monotonic() - started < 20
 
 
 def test_a_bucket_that_does_not_exist_is_named(tmp_path, bucket, s3_address):

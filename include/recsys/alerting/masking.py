@@ -11,16 +11,35 @@ _SHORTEST_SECRET: Final = 4
 # Of variables that are only presumed to hold secrets: "admin" must stay readable.
 _SHORTEST_UNASKED: Final = 8
 _SECRET_NAME: Final = re.compile(
-    r"^AIRFLOW_CONN_|(PASSWORD|PASSWD|SECRET|TOKEN|WEBHOOK_URL|_KEY|_CONN|_DSN)$"
+    r"^AIRFLOW_CONN_|(PASSWORD|PASSWD|SECRET|TOKEN|WEBHOOK_URL|_KEY|_KEY_ID|_CONN|_DSN)$"
 )
 # Secrets that are known by their shape, wherever they come from.
 _SHAPES: Final = (
-    (re.compile(r"(?<=://)[^\s/@]+@"), f"{MASK}@"),  # user:password@ in a URL
+    # A private key, also one that was cut off.
+    (
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*-----|\Z)", re.DOTALL),
+        MASK,
+    ),
+    # user:password@ in a URL. A password may hold any of / ? # @; a port is none. Bounded, so that
+    # a text made of beginnings of URLs costs no more than its length.
+    (
+        re.compile(r"(?<=://)([^\s/?#@\"'<>]{0,99}:(?!\d{1,5}[/?#])[^\s\"'<>]{0,200}|[^\s/@]+)@"),
+        f"{MASK}@",
+    ),
+    (re.compile(r"\beyJ[\w-]{5,}(\.[\w-]{2,}){1,2}"), MASK),  # a JSON web token
+    (re.compile(r"\bA(KIA|SIA|GPA|IDA|ROA|NPA|NVA|BIA|CCA)[A-Z0-9]{16}\b"), MASK),  # an AWS key id
     (re.compile(r"(https?://hooks\.slack\.com/)[^\s\"'<>|)]+", re.IGNORECASE), rf"\1{MASK}"),
-    (re.compile(r"\b(bearer|authorization: basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
+    (
+        re.compile(r"\b(authorization[\"']?\s*[:=]\s*[\"']?[\w-]+)\s+[^\s\"',;]+", re.IGNORECASE),
+        rf"\1 {MASK}",
+    ),
+    (re.compile(r"\b(bearer)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
+    # "the token is unknown" is prose.
+    (re.compile(r"\b(token)\s+(?=\S*\d)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
     (
         re.compile(
-            r"\b([\w-]*(?:password|passwd|pwd|secret|token|api[_-]?key))([\"']?\s*[=:]\s*)"
+            r"\b([\w-]*(?:password|passwd|pwd|passphrase|secret|token|signature"
+            r"|(?:api|access|private|secret)[_-]?key(?:[_-]?id)?))([\"']?\s*[=:]\s*)"
             r"(?!\*\*\*)(\"[^\"]*\"|'[^']*'|[^\s,;&]+)",
             re.IGNORECASE,
         ),

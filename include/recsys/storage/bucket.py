@@ -22,7 +22,8 @@ from recsys.storage.store import StorageError
 
 _BLOCK = 8 << 20
 _CONNECT_TIMEOUT = timedelta(seconds=5)
-_REQUEST_TIMEOUT = timedelta(minutes=10)
+_LONGEST_TRANSFER = timedelta(minutes=10)  # of one request: a part of a file, or a whole one down
+_LONGEST_ANSWER_SECONDS = 20.0
 _MAX_RETRIES = 10
 
 
@@ -40,7 +41,8 @@ class Bucket:
     endpoint
         Address of the service, None for Amazon's.
     retry_seconds
-        How long a request without an answer is repeated.
+        How long a request without an answer is repeated. A server that accepts a request and
+        says nothing is given as long, and for what is no file at most 20 seconds a time.
     """
 
     def __init__(self, url: str, endpoint: str | None, region: str, retry_seconds: float) -> None:
@@ -48,18 +50,22 @@ class Bucket:
         self.url = url
         self._root = f"{parts.netloc}{parts.path}".rstrip("/")
         config: Any = {"region": region} | ({} if endpoint is None else {"endpoint": endpoint})
-        client: Any = {
-            "allow_http": (endpoint or "").startswith("http://"),
-            "connect_timeout": _CONNECT_TIMEOUT,
-            "timeout": _REQUEST_TIMEOUT,
-        }
-        retry: Any = {
-            "max_retries": _MAX_RETRIES,
-            "retry_timeout": timedelta(seconds=retry_seconds),
-        }
-        options = {"config": config, "client_options": client, "retry_config": retry}
-        self._files = FsspecStore("s3", **options)
-        self._objects = from_url(url, **options)
+        patience = timedelta(seconds=retry_seconds)
+        retry: Any = {"max_retries": _MAX_RETRIES, "retry_timeout": patience}
+        answer = min(patience, timedelta(seconds=_LONGEST_ANSWER_SECONDS))
+
+        def options(**timeouts: timedelta) -> Any:
+            client = {
+                "allow_http": (endpoint or "").startswith("http://"),
+                "connect_timeout": _CONNECT_TIMEOUT,
+                **timeouts,
+            }
+            return {"config": config, "client_options": client, "retry_config": retry}
+
+        transfers = options(read_timeout=patience, timeout=_LONGEST_TRANSFER)
+        self._files = FsspecStore("s3", **transfers)
+        self._contents = from_url(url, **transfers)
+        self._objects = from_url(url, **options(timeout=answer))
         self._process = os.getpid()
 
     def read(self, key: str) -> tuple[bytes, str] | None:
@@ -99,7 +105,7 @@ class Bucket:
         """
         digest = hashlib.sha256()
         with self._explained(key), file.open("wb") as target:
-            for block in obstore.get(self._objects, key).stream(min_chunk_size=_BLOCK):
+            for block in obstore.get(self._contents, key).stream(min_chunk_size=_BLOCK):
                 target.write(block)
                 digest.update(block)
         return digest.hexdigest()
@@ -108,11 +114,11 @@ class Bucket:
         """Names of the objects right below `prefix`."""
         with self._explained(prefix):
             try:
-                found = self._files.ls(self._path(prefix), detail=True)
+                found = obstore.list_with_delimiter(self._objects, f"{prefix}/")["objects"]
             except FileNotFoundError as error:
                 self._require_bucket(error)
                 return []
-        return [Path(entry["name"]).name for entry in found if entry["type"] == "file"]
+        return [Path(entry["path"]).name for entry in found]
 
     def below(self, prefix: str) -> dict[str, datetime]:
         """Every object below `prefix` with the time of its writing."""
