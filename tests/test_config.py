@@ -15,7 +15,7 @@ from recsys.data.config import DataConfig
 from recsys.deployment import DeploymentConfig
 from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.health.config import HealthConfig, MetricsConfig
-from recsys.health.service import service_metrics
+from recsys.health.service import judged, service_metrics
 from recsys.schedule import SchedulerConfig
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.session import SparkConfig
@@ -217,8 +217,9 @@ def test_a_name_that_does_not_exist_is_an_error(
 
 
 def test_rules_know_what_the_health_check_measures(settings: Settings) -> None:
-    measured = service_metrics(settings, MetricsConfig(), datetime.now(UTC))
-    assert set(measured) - {"window_minutes"} == set(get_args(Metric))
+    config = MetricsConfig()
+    measured = judged(service_metrics(settings, config, datetime.now(UTC)), config.min_requests)
+    assert set(measured) == set(get_args(Metric))
 
 
 @pytest.mark.parametrize("file", RETIRED)
