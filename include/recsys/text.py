@@ -72,20 +72,18 @@ def normalise(text: str) -> str:
 def without_markup(text: str) -> str:
     """`text` as a browser shows it: entities read, tags, styles and inline images gone.
 
-    What only looks like markup stays: ``<3``, ``R&D``, ``<Mới>``.
+    What only looks like markup stays: ``<3``, ``R&D``, ``<Mới>``. A text without any is returned as
+    it is, with its line breaks: sentences are told apart by them.
 
     >>> without_markup("&lt;p&gt;D&agrave;nh cho <b>da khô</b>&lt;/p&gt;&nbsp;rau m&#225; <3")
     'Dành cho da khô rau má <3'
     """
+    shown = text
     for _ in range(_NESTED_ESCAPES):  # shops escape what is escaped already
-        read = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
-        if read == text:
-            break
-        text = read
-    shown = _HIDDEN.sub(" ", text)
-    shown = _TAG.sub(" ", shown)
-    shown = _INLINE_DATA.sub(" ", shown)
-    return _BLANK.sub(" ", shown).strip(" ")
+        shown = _ENTITY.sub(lambda found: html.unescape(found[0]), shown)
+    for markup in (_HIDDEN, _TAG, _INLINE_DATA):
+        shown = markup.sub(" ", shown)
+    return text if shown == text else _BLANK.sub(" ", shown).strip(" ")
 
 
 def fold(text: str) -> str:

@@ -89,6 +89,14 @@ def test_what_only_looks_like_markup_stays(settings):
     assert [table.loc[str(30 + at), "product_name"] for at in range(len(names))] == names
 
 
+def test_a_text_without_markup_keeps_its_lines(settings):
+    text = "Dùng sáng & tối.\n\nTránh vùng mắt  (<3 tuổi)"
+    write_shop(settings, ROWS, [*FULL, f'30,Son,Cocoon,Son,1,"{text}"'])
+    refresh(settings)
+    table = current_version(settings).products().set_index("product_id")
+    assert table.loc["30", "description"] == text
+
+
 def test_unclear_prices_are_counted(settings):
     write_shop(settings, ROWS, [*FULL, "30,Son,Cocoon,Son,liên hệ,x", "31,Son 2,Cocoon,Son,,x"])
     assert refresh(settings)["products"]["unclear_prices"] == 1
