@@ -242,13 +242,13 @@ def test_a_command_prints_its_summary_as_json_and_a_failed_one_exits_with_1(live
     fine = live.recsys("data-refresh")
     assert fine.returncode == 0, fine.stderr
     assert json.loads(fine.stdout)["state"] == "success"
-    broken = live.recsys("model-training", "--model-types", "crystal-ball")
+    broken = live.recsys("model-deployment", "--model-id", "als_of_nobody")
     assert broken.returncode == 1
-    assert "model_training failed in plan: " in broken.stderr
-    assert "crystal-ball" in broken.stderr
+    assert "model_deployment failed in check_gate: " in broken.stderr
+    assert "als_of_nobody" in broken.stderr
     result = json.loads(broken.stdout)
-    assert (result["state"], result["failed_tasks"]) == ("failed", ["plan"])
-    assert "crystal-ball" in result["error"]
+    assert (result["state"], result["failed_tasks"]) == ("failed", ["check_gate"])
+    assert "als_of_nobody" in result["error"]
 
 
 def test_health_check_finds_the_system_healthy(live):
