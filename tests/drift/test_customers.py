@@ -1,11 +1,9 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from recsys.drift import detect_interaction_drift
-from recsys.drift.customers import interaction_stats
 from recsys.errors import InputError
 
 USUAL = {"interactions": 4000, "users": 3500, "new_users": 2800, "days": 28}
@@ -98,19 +96,6 @@ def test_impossible_statistics_are_an_error(stats: dict[str, float], message: st
 def test_a_length_of_only_one_period_is_an_error() -> None:
     with pytest.raises(InputError, match="new_stats: 'days' is missing"):
         detect_interaction_drift(USUAL, {"interactions": 5, "users": 2})
-
-
-def test_statistics_are_counted_from_a_frame() -> None:
-    frame = pd.DataFrame({"user_id": ["a", "a", "b", None]})
-    assert interaction_stats(frame, days=7, known_users={"b"}) == {
-        "interactions": 3,
-        "users": 2,
-        "days": 7.0,
-        "new_users": 1,
-    }
-    assert "new_users" not in interaction_stats(frame, days=7)
-    with pytest.raises(InputError, match="user_id"):
-        interaction_stats(pd.DataFrame(), days=7)
 
 
 def test_unchanged_shops_are_quiet() -> None:

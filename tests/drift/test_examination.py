@@ -75,9 +75,7 @@ def test_a_campaign_is_one_and_no_change_of_taste(config) -> None:
     # 450 reviews of their own, 1,500 with one sentence and one star more.
     campaign = OTHERS + ["mua ngay kẻo lỡ mọi người ơi"] * 1_500
     examination = examined(
-        config,
-        [USUAL] * (WEEKS - 1) + [1_950],
-        comments=[[]] * (WEEKS - 1) + [campaign],
+        config, [USUAL] * (WEEKS - 1) + [1_950], comments=[[]] * (WEEKS - 1) + [campaign]
     )
     assert raised(examination) == {"volume", "campaign"}
     assert overall(examination.verdicts) == "medium"

@@ -1,9 +1,9 @@
 from dataclasses import replace
 
-from recsys.drift.checks import INSUFFICIENT, TESTED, Check
+from recsys.drift.checks import Check
 from recsys.drift.examination import judge, overall, recommendations
 
-QUIET = Check("rating", TESTED, p_value=0.6, effect=0.01, advice="Stars moved.")
+QUIET = Check("rating", p_value=0.6, effect=0.01, advice="Stars moved.")
 DRIFT = replace(QUIET, p_value=1e-6, effect=0.2, large=True, direction=-5, severity="high")
 
 
@@ -46,7 +46,7 @@ def test_the_overall_severity_is_the_highest_raised() -> None:
 
 
 def test_recommendations_say_what_is_raised_watched_and_unknown() -> None:
-    unknown = Check("model", INSUFFICIENT)
+    unknown = Check("model")
     watched = recommendations(judge([DRIFT, unknown], [], 0.05))
     assert watched == [
         "Seen for the first time, watch it: Stars moved.",

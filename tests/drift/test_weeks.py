@@ -30,10 +30,7 @@ def test_copies_of_one_review_count_once() -> None:
 def test_weeks_begin_on_monday_in_local_time() -> None:
     # Sunday 23:30 and Monday 00:30 in Vietnam are both Sunday in UTC.
     events = events_of(
-        frame(
-            ("u", "A", 5, "2024-06-02 16:30", "e1"),
-            ("u", "B", 5, "2024-06-02 17:30", "e2"),
-        ),
+        frame(("u", "A", 5, "2024-06-02 16:30", "e1"), ("u", "B", 5, "2024-06-02 17:30", "e2")),
         ZONE,
     )
     assert events.weeks[1] == events.weeks[0] + 1
@@ -42,10 +39,7 @@ def test_weeks_begin_on_monday_in_local_time() -> None:
 
 def test_a_user_is_new_in_the_week_of_the_first_event() -> None:
     events = events_of(
-        frame(
-            ("u", "A", 5, "2024-06-12 10:00", "e1"),
-            ("u", "B", 5, "2024-06-04 10:00", "e2"),
-        ),
+        frame(("u", "A", 5, "2024-06-12 10:00", "e1"), ("u", "B", 5, "2024-06-04 10:00", "e2")),
         ZONE,
     )
     assert events.first_weeks[events.users].tolist() == [events.weeks.min()] * 2

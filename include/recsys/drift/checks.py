@@ -54,7 +54,6 @@ class Check:
     """
 
     name: str
-    status: str
     p_value: float | None = None
     effect: float | None = None
     large: bool = False
@@ -64,24 +63,17 @@ class Check:
     advice: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Campaigns:
-    """What was found in a span of weeks.
-
-    `copied` marks the events whose sentence is part of a campaign in their week. `sentences`
-    lists those of the last week: text, users, events, rows.
-    """
-
-    copied: BoolArray
-    sentences: list[dict[str, Any]]
+    @property
+    def status(self) -> str:
+        return INSUFFICIENT if self.p_value is None else TESTED
 
 
 @dataclass(frozen=True)
 class Span:
     """An examined week, its reference and the longer history of its volume, campaign-free.
 
-    Weeks are numbers of `recsys.drift.weeks.Week`; bounds are half-open.
+    Weeks are numbers of `recsys.drift.weeks.Week`; bounds are half-open. `sentences` are those of
+    the week's campaigns: text, users, events, rows.
     """
 
     week: Week
@@ -91,7 +83,7 @@ class Span:
     window: Events
     reference: Events
     history: Events
-    campaigns: Campaigns
+    sentences: list[dict[str, Any]]
 
 
 def span_of(
@@ -112,19 +104,17 @@ def span_of(
     earliest = int(events.weeks[0]) if len(events) else week.number
     reference = (max(stop - config.reference_weeks, earliest), max(stop, earliest))
     history_stop = week.number - GAP_WEEKS
-    history = (
-        max(history_stop - HISTORY_WEEKS, earliest),
-        max(history_stop, earliest),
-    )
+    history = (max(history_stop - HISTORY_WEEKS, earliest), max(history_stop, earliest))
     first = min(reference[0], history[0])
     low, high = np.searchsorted(events.weeks, [first, week.number + 1])
     part = events.between(first, week.number + 1)
-    campaigns = Campaigns(np.zeros(len(part), dtype=bool), [])
+    copied = np.zeros(len(part), dtype=bool)
+    sentences: list[dict[str, Any]] = []
     if keys is not None:
-        campaigns = find_campaigns(part, keys[low:high])
+        copied, sentences = find_campaigns(part, keys[low:high])
         if len(part) and int(part.weeks[-1]) != week.number:
-            campaigns = Campaigns(campaigns.copied, [])
-    clean = part.where(~campaigns.copied)
+            sentences = []
+    clean = part.where(~copied)
     return Span(
         week=week,
         reference_bounds=reference,
@@ -133,7 +123,7 @@ def span_of(
         window=clean.between(week.number, week.number + 1),
         reference=clean.between(*reference),
         history=clean.between(*history),
-        campaigns=campaigns,
+        sentences=sentences,
     )
 
 
@@ -149,20 +139,23 @@ def sentence_keys(comments: pd.Series) -> Int64Array:
     return np.where(long_enough.to_numpy(zero_copy_only=False), keys, -1)
 
 
-def find_campaigns(events: Events, keys: Int64Array) -> Campaigns:
+def find_campaigns(events: Events, keys: Int64Array) -> tuple[BoolArray, list[dict[str, Any]]]:
     """Sentences that at least `CAMPAIGN_USERS` users wrote in one week, and far more than usual.
+
+    Which events are copies of such a sentence, and the sentences of the last week (text, users,
+    events, rows).
 
     `keys` are the `sentence_keys` of `events`. A phrase that customers use every week ("giao
     hàng nhanh") is measured against its own median rate over the weeks.
     """
     copied = np.zeros(len(events), dtype=bool)
     if len(events) == 0:
-        return Campaigns(copied, [])
+        return copied, []
     pairs = pd.DataFrame({"week": events.weeks, "key": keys, "user": events.users})[keys >= 0]
     users = pairs.drop_duplicates().groupby(["week", "key"]).size()
     frequent = users[users >= CAMPAIGN_USERS]
     if frequent.empty:
-        return Campaigns(copied, [])
+        return copied, []
     names = frequent.index.get_level_values("key").unique()
     first, last = int(events.weeks[0]), int(events.weeks[-1])
     table = (
@@ -176,14 +169,11 @@ def find_campaigns(events: Events, keys: Int64Array) -> Campaigns:
     flagged = (counts >= CAMPAIGN_USERS) & (counts > usual + _SPREAD * np.sqrt(usual + 1))
     column = table.columns.get_indexer(pd.Index(keys))
     copied = (column >= 0) & flagged[events.weeks - first, column]
-    return Campaigns(copied, _sentences(events, copied & (events.weeks == last), column, counts))
+    return copied, _sentences(events, copied & (events.weeks == last), column, counts[-1])
 
 
 def _sentences(
-    events: Events,
-    chosen: BoolArray,
-    column: Int64Array,
-    counts: Float64Array,
+    events: Events, chosen: BoolArray, column: Int64Array, users: Float64Array
 ) -> list[dict[str, Any]]:
     if not chosen.any() or events.comments is None:
         return []
@@ -197,14 +187,7 @@ def _sentences(
     groups = found.groupby("column").agg(
         text=("text", "first"), events=("rows", "size"), rows=("rows", "sum")
     )
-    groups["users"] = counts[-1, groups.index]
+    groups.insert(1, "users", users[groups.index].astype(np.int64))
+    groups["text"] = groups["text"].astype(str).str[:200]
     top = groups.sort_values(["users", "rows"], ascending=False).head(_LISTED)
-    return [
-        {
-            "text": str(row["text"])[:200],
-            "users": int(row["users"]),
-            "events": int(row["events"]),
-            "rows": int(row["rows"]),
-        }
-        for row in top.to_dict("records")
-    ]
+    return [{str(name): value for name, value in row.items()} for row in top.to_dict("records")]

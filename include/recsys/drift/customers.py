@@ -15,7 +15,6 @@ from recsys.drift.config import Severity
 from recsys.drift.statistics import mean_shift
 from recsys.drift.weeks import Events
 from recsys.errors import InputError
-from recsys.schema import USER
 
 MIN_INTERACTIONS = 50
 MIN_CHANGE_PCT = 20.0
@@ -100,31 +99,6 @@ _OF_COMMENTS = (
 )
 
 
-def interaction_stats(
-    interactions: pd.DataFrame, days: float, known_users: set[str] | pd.Index | None = None
-) -> dict[str, float]:
-    """What `detect_interaction_drift` compares, counted from a frame of interactions.
-
-    Needs the column USER. `days` is the length of the period, `known_users` whoever had
-    interacted before it: without them the share of new users stays unknown.
-
-    >>> frame = pd.DataFrame({"user_id": ["u1", "u1", "u2"]})
-    >>> interaction_stats(frame, days=7, known_users={"u1"})
-    {'interactions': 3, 'users': 2, 'days': 7.0, 'new_users': 1}
-    """
-    if USER not in interactions.columns:
-        raise InputError(f"interactions: the column {USER!r} is missing")
-    users = interactions[USER].dropna()
-    counted: dict[str, float] = {
-        "interactions": len(users),
-        "users": int(users.nunique()),
-        "days": float(days),
-    }
-    if known_users is not None:
-        counted["new_users"] = len(set(users.unique()) - set(known_users))
-    return counted
-
-
 def detect_interaction_drift(
     historical_stats: Mapping[str, float], new_stats: Mapping[str, float]
 ) -> dict[str, Any]:
@@ -140,7 +114,7 @@ def detect_interaction_drift(
     historical_stats, new_stats
         ``interactions`` and ``users``, counts of the period; ``days``, its length (without it
         in either, the periods count as equally long); ``new_users``, users never seen before
-        the period (optional). `interaction_stats` makes them from a frame.
+        the period (optional).
 
     Returns
     -------
@@ -151,13 +125,8 @@ def detect_interaction_drift(
         ``severity``, ``status``, ``volume_interval_95_pct``, ``p_value`` (volume),
         ``user_activity_p_value``, ``sample_sizes``.
 
-    Raises
-    ------
-    InputError
-        If a count is missing, negative, NaN, or contradicts another one.
+    Raises `InputError` if a count is missing, negative, NaN, or contradicts another one.
 
-    Examples
-    --------
     >>> old = {"interactions": 4000, "users": 3500, "days": 28}
     >>> new = {"interactions": 700, "users": 610, "new_users": 450, "days": 7}
     >>> result = detect_interaction_drift(old, new)
@@ -254,14 +223,13 @@ def _check(
             now, then[measure.column].to_numpy(np.float64), then["week"].to_numpy(np.int64)
         )
     if shift is None:
-        return Check(measure.name, INSUFFICIENT, details=details)
+        return Check(measure.name, details=details)
     effect = shift.difference
     if measure.relative:
         effect = shift.difference / shift.old if shift.old else 0.0
     rising = effect > 0
     return Check(
         measure.name,
-        TESTED,
         p_value=max(shift.p_value, NEGLIGIBLE_P),
         effect=effect,
         large=abs(effect) >= measure.minimum,

@@ -129,11 +129,7 @@ def judge(this: Sequence[Check], before: Sequence[Check], rate: float) -> list[V
 
 def with_evidence(checks: Sequence[Check], rate: float) -> set[str]:
     """Names of the checks whose change is both large and a discovery at `rate`."""
-    tested = {
-        check.name: check.p_value
-        for check in checks
-        if check.status != INSUFFICIENT and check.p_value is not None
-    }
+    tested = {check.name: check.p_value for check in checks if check.p_value is not None}
     found = false_discoveries(tested, rate)
     return {check.name for check in checks if check.large and check.name in found}
 

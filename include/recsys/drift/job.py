@@ -1,12 +1,11 @@
 """The weekly job: examine the last full week, write the report, and what follows from it."""
 
+import dataclasses
 import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,19 +38,6 @@ _ALERT_SEVERITY = {"medium": "warning", "high": "critical"}
 _LAST_RETRAIN = "last_retrain.json"
 
 
-@dataclass(frozen=True)
-class ReportFiles:
-    """Where the report of a week lies."""
-
-    json: Path
-    html: Path
-
-    @classmethod
-    def of(cls, settings: Settings, week: Week) -> "ReportFiles":
-        folder, name = settings.reports / REPORTS_FOLDER, f"drift_report_{week.end:%Y%m%d}"
-        return cls(folder / f"{name}.json", folder / f"{name}.html")
-
-
 def detect_drift(
     settings: Settings, interval: DataInterval, reference_days: int | None = None
 ) -> dict[str, Any]:
@@ -61,17 +47,10 @@ def detect_drift(
     the week. The same data give the same report, whatever was reported before: the evidence of
     the previous week is computed anew. `reference_days` overrides the length of the reference.
 
-    Returns
-    -------
-    dict
-        ``report_date``, ``report`` and ``page`` (paths below the state root),
-        ``overall_severity``, ``raised``, ``recommendations``, ``data_version``, ``events``,
-        ``rows``, ``duration_seconds``.
-
-    Raises
-    ------
-    InputError
-        If nothing is published, or the configuration or `reference_days` is wrong.
+    Returns ``report_date``, ``report`` and ``page`` (paths below the state root),
+    ``overall_severity``, ``raised``, ``recommendations``, ``data_version``, ``events``, ``rows``,
+    ``duration_seconds``. Raises `InputError` if nothing is published, or the configuration or
+    `reference_days` is wrong.
     """
     began = time.monotonic()
     zone = load_zone(settings)
@@ -96,16 +75,15 @@ def detect_drift(
         calendar=calendar,
         events=recent,
     )
-    files = ReportFiles.of(settings, week)
-    write_text(files.html, render_page(report))
-    write_json(files.json, report)
+    path = settings.reports / REPORTS_FOLDER / f"drift_report_{week.end:%Y%m%d}.json"
+    page = path.with_suffix(".html")
+    write_text(page, render_page(report))
+    write_json(path, report)
+    told = ("report_date", "overall_severity", "raised", "recommendations")
     summary = {
-        "report_date": report["report_date"],
-        "report": str(files.json.relative_to(settings.home)),
-        "page": str(files.html.relative_to(settings.home)),
-        "overall_severity": report["overall_severity"],
-        "raised": report["raised"],
-        "recommendations": report["recommendations"],
+        **{key: report[key] for key in told},
+        "report": str(path.relative_to(settings.home)),
+        "page": str(page.relative_to(settings.home)),
         "data_version": version.version_id,
         "events": report["windows"]["new"]["events"],
         "rows": report["windows"]["new"]["rows"],
@@ -161,14 +139,9 @@ def reason_to_retrain(settings: Settings, summary: Mapping[str, Any], now: datet
         f"({', '.join(summary['raised'])}); see {summary['report']}"
     )
     if last is None or last["report_date"] != summary["report_date"]:
-        write_json(
-            state,
-            {
-                "report_date": summary["report_date"],
-                "decided_at": now.isoformat(timespec="seconds"),
-                "reason": reason,
-            },
-        )
+        decided_at = now.isoformat(timespec="seconds")
+        decision = {"report_date": summary["report_date"], "decided_at": decided_at}
+        write_json(state, decision | {"reason": reason})
     return reason
 
 
@@ -200,17 +173,13 @@ def _read(
     if stop is not None:
         weeks_back = max(weeks_back, week.number - stop + config.reference_weeks)
     events = events_of(rows, week.zone, week.number - 2 * weeks_back)
-    material = material_of(events, weeks_back, week)
-    return (
-        Material(
-            events=material.events,
-            keys=material.keys,
-            vectors=_vectors(settings, events.product_ids),
-            prediction=Prediction(past, rows) if past else None,
-            reference_stop=stop,
-        ),
-        events,
+    material = dataclasses.replace(
+        material_of(events, weeks_back, week),
+        vectors=_vectors(settings, events.product_ids),
+        prediction=Prediction(past, rows) if past else None,
+        reference_stop=stop,
     )
+    return material, events
 
 
 def _reference_stop(week: Week, config: DriftConfig, past: PastModel | None) -> int | None:

@@ -12,7 +12,7 @@ from scipy import stats
 from recsys import schema
 from recsys.arrays import BoolArray, Int64Array
 from recsys.data.keys import microseconds
-from recsys.drift.checks import INSUFFICIENT, TESTED, Check
+from recsys.drift.checks import Check
 from recsys.drift.config import DriftConfig
 from recsys.drift.weeks import Week
 from recsys.errors import InputError
@@ -32,13 +32,7 @@ _PAST_WEEKS = 4  # before the examined one, that the model's hit rate is compare
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = (
-    schema.USER,
-    schema.PRODUCT,
-    schema.TIMESTAMP,
-    schema.CONFIDENCE,
-    schema.WEIGHT,
-)
+COLUMNS = (schema.USER, schema.PRODUCT, schema.TIMESTAMP, schema.CONFIDENCE, schema.WEIGHT)
 
 
 @dataclass(frozen=True)
@@ -180,21 +174,19 @@ def check_model(prediction: Prediction | None, week: Week, config: DriftConfig) 
     }
     if prediction is None or prediction.past.trained_until >= week.start:
         reason = "no registered model was trained on nothing later than the week before"
-        return Check("model", INSUFFICIENT, details=details | {"reason": reason})
+        return Check("model", details=details | {"reason": reason})
     past = prediction.past
     now = prediction.hits(week)
     weeks = [week.before(count) for count in range(1, _PAST_WEEKS + 1)]
     earlier = [prediction.hits(one) for one in weeks if one.start > past.trained_until]
-    before = (
-        np.concatenate([hits.model for hits in earlier]) if earlier else np.zeros(0, dtype=bool)
-    )
+    before = np.concatenate([np.zeros(0, dtype=bool), *(hits.model for hits in earlier)])
     details |= {
         "model_id": past.artifact.model_id,
         "trained_until": past.trained_until.isoformat(),
         "sample_sizes": {"historical": len(before), "new": len(now.model)},
     }
     if len(now.model) < MIN_USERS:
-        return Check("model", INSUFFICIENT, details=details)
+        return Check("model", details=details)
     rate, popularity = float(now.model.mean()), float(now.popularity.mean())
     own_past = float(before.mean()) if len(before) >= MIN_USERS else None
     details |= {"hit_rate": rate, "popularity_hit_rate": popularity, "past_hit_rate": own_past}
@@ -206,7 +198,6 @@ def check_model(prediction: Prediction | None, week: Week, config: DriftConfig) 
     against = "before" if own_past is not None else "for popularity"
     return Check(
         "model",
-        TESTED,
         p_value=p_value,
         effect=drop,
         large=drop >= config.model.min_drop,
@@ -225,10 +216,7 @@ def _trained_until(registry: Registry, entry: Entry) -> datetime | None:
 
 
 def _drop_p_value(now: BoolArray, before: BoolArray) -> float:
-    table = [
-        [int(now.sum()), int((~now).sum())],
-        [int(before.sum()), int((~before).sum())],
-    ]
+    table = [[int(hits.sum()), int((~hits).sum())] for hits in (now, before)]
     return float(stats.fisher_exact(table, alternative="less").pvalue)
 
 

@@ -6,7 +6,6 @@ counts is how much less they agree than two samples of *these* sizes would. The 
 distribution gives every sale its period anew by lot, thousands of times.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,15 @@ _CELLS = 4_000_000  # random numbers held at a time
 _MAX_CELLS = 20_000_000  # in all: a catalogue of 100,000 products gets fewer draws
 _RBO_PERSISTENCE = 0.98
 _RBO_DRAWS = 49
+_TEST_KEYS = (
+    "expected_jaccard",
+    "interval_99",
+    "shortfall",
+    "p_value",
+    "rank_biased_overlap",
+    "expected_rank_biased_overlap",
+    "gini",
+)
 _LISTED = 100
 _UNIT = "shortfall of the Jaccard similarity"
 _MIN_DISTANCE = 0.02  # of the mean vectors, squared, over the vectors' variance
@@ -65,14 +73,9 @@ def detect_popularity_drift(
         change, ``shortfall`` (1 - Jaccard / expected), ``p_value``, ``rank_biased_overlap``
         and its expectation, ``gini`` of both at equal sample size, ``sample_sizes``, ``top_k``.
 
-    Raises
-    ------
-    InputError
-        If an argument is no series, ids repeat, or a count is negative, infinite or a fraction
-        (without counts the sample size is unknown, and with it what chance explains).
+    Raises `InputError` if an argument is no series, ids repeat, or a count is negative, infinite or
+    a fraction (without counts the sample size is unknown, and with it what chance explains).
 
-    Examples
-    --------
     >>> old = pd.Series({"A": 400, "B": 300, "C": 10, "D": 10})
     >>> new = pd.Series({"A": 10, "B": 10, "C": 400, "D": 300})
     >>> result = detect_popularity_drift(old, new, top_k=2)
@@ -81,10 +84,8 @@ def detect_popularity_drift(
     """
     if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
         raise InputError(f"top_k: expected a whole number of at least 1, got {top_k!r}")
-    old, new = (
-        _counts_of(old_popularity, "old_popularity"),
-        _counts_of(new_popularity, "new_popularity"),
-    )
+    old = _counts_of(old_popularity, "old_popularity")
+    new = _counts_of(new_popularity, "new_popularity")
     products = old.index.union(new.index, sort=False)
     products = products[np.argsort(products.astype(str), kind="stable")]
     result = compare_popularity(
@@ -99,30 +100,17 @@ def detect_popularity_drift(
     }
 
 
-@dataclass(frozen=True)
-class Relabelled:
-    """Product counts of two periods after every interaction drew its period by lot.
-
-    `old` and `new` are ``(draws, products)``.
-    """
-
-    old: Int64Array
-    new: Int64Array
-
-
 def relabel(
     old: Int64Array, new: Int64Array, draws: int, rng: np.random.Generator
-) -> list[Relabelled]:
-    """`draws` random divisions of all interactions into two periods, in portions of rows."""
+) -> list[tuple[Int64Array, Int64Array]]:
+    """`draws` random divisions of all interactions into two periods, as ``(rows, products)`` counts
+    of both, in portions of rows."""
     pooled = old + new
     share = new.sum() / pooled.sum()
     portion = max(1, _CELLS // len(pooled))
-    portions = []
-    for start in range(0, draws, portion):
-        size = (min(portion, draws - start), len(pooled))
-        drawn = rng.binomial(pooled, share, size=size)
-        portions.append(Relabelled(pooled - drawn, drawn))
-    return portions
+    sizes = [min(portion, draws - start) for start in range(0, draws, portion)]
+    drawn = [rng.binomial(pooled, share, size=(rows, len(pooled))) for rows in sizes]
+    return [(pooled - one, one) for one in drawn]
 
 
 def possible_draws(products: int, wanted: int = DRAWS) -> int:
@@ -164,21 +152,9 @@ def compare_popularity(
         "test": "Jaccard similarity against random re-assignment of all interactions",
     }
     if not enough:
-        return result | dict.fromkeys(
-            (
-                "expected_jaccard",
-                "interval_99",
-                "shortfall",
-                "p_value",
-                "rank_biased_overlap",
-                "expected_rank_biased_overlap",
-                "gini",
-            )
-        )
+        return result | dict.fromkeys(_TEST_KEYS)
     draws = relabel(a, b, possible_draws(len(a)), rng)
-    null = np.concatenate(
-        [jaccard(top_members(d.old, top_k), top_members(d.new, top_k)) for d in draws]
-    )
+    null = np.concatenate([_agreement(*drawn, top_k) for drawn in draws])
     observed = float(jaccard(first, second))
     expected = float(null.mean())
     shortfall = 1 - observed / expected if expected else 0.0
@@ -194,7 +170,7 @@ def compare_popularity(
         "shortfall": shortfall,
         "p_value": p_value,
         "rank_biased_overlap": rank_biased_overlap(a, b, top_k),
-        "expected_rank_biased_overlap": _expected_overlap(draws[0], top_k),
+        "expected_rank_biased_overlap": _expected_overlap(*draws[0], top_k),
         "gini": _equal_size_gini(a, b, rng),
     }
 
@@ -213,22 +189,18 @@ def check_popularity(span: Span, config: DriftConfig) -> Check:
         if len(past) >= 4:  # a spread needs a few weeks
             own_bound = float(np.median(past) + 3.5 * robust_scale(past))
     result = compare_popularity(
-        old,
-        new,
-        top_k=top_k,
-        rng=rng,
-        min_shortfall=REPORT_SHORTFALL,
-        own_bound=own_bound,
+        old, new, top_k=top_k, rng=rng, min_shortfall=REPORT_SHORTFALL, own_bound=own_bound
     )
     ids = span.reference.product_ids
     result |= {key: [str(ids[i]) for i in result[key]] for key in ("new_trending", "dropped_out")}
-    result["new_products"] = _new_products(span, old, new)
+    fresh = np.flatnonzero((new > 0) & (old == 0))
+    best = fresh[np.argsort(-new[fresh], kind="stable")][:_LISTED]
+    result["new_products"] = [str(ids[place]) for place in best]
     if result["status"] == INSUFFICIENT:
-        return Check("popularity", INSUFFICIENT, details=result | {"unit": _UNIT})
+        return Check("popularity", details=result | {"unit": _UNIT})
     shortfall = result["shortfall"]
     return Check(
         "popularity",
-        TESTED,
         p_value=result["p_value"],
         effect=shortfall,
         large=shortfall >= max(REPORT_SHORTFALL, own_bound or 0.0),
@@ -238,13 +210,6 @@ def check_popularity(span: Span, config: DriftConfig) -> Check:
         f"{top_k}. Retrain, and renew lists that were made by hand.",
         details=result | {"unit": _UNIT},
     )
-
-
-def _new_products(span: Span, old: Int64Array, new: Int64Array) -> list[str]:
-    """Products of the window that the reference does not know, best first."""
-    fresh = np.flatnonzero((new > 0) & (old == 0))
-    best = fresh[np.argsort(-new[fresh], kind="stable")][:_LISTED]
-    return [str(span.reference.product_ids[place]) for place in best]
 
 
 def check_embedding(span: Span, vectors: Float32Array | None) -> Check:
@@ -260,25 +225,24 @@ def check_embedding(span: Span, vectors: Float32Array | None) -> Check:
     }
     if vectors is None:
         reason = "there are no embeddings that can be read: run bert_embeddings"
-        return Check("embedding", INSUFFICIENT, details=details | {"reason": reason})
+        return Check("embedding", details=details | {"reason": reason})
     old, new = span.reference.product_counts(), span.window.product_counts()
     usable = ((old + new) > 0) & ~np.isnan(vectors).any(axis=1)
     old, new, vectors = old[usable], new[usable], vectors[usable]
     details["sample_sizes"] = {"historical": int(old.sum()), "new": int(new.sum())}
     if min(old.sum(), new.sum()) < MIN_INTERACTIONS:
-        return Check("embedding", INSUFFICIENT, details=details)
+        return Check("embedding", details=details)
     pooled = (old + new) / (old + new).sum()
     variance = float(pooled @ (vectors**2).sum(axis=1) - ((pooled @ vectors) ** 2).sum())
     if variance <= 0:
-        return Check("embedding", INSUFFICIENT, details=details)
+        return Check("embedding", details=details)
     observed = float(_distances(old[None], new[None], vectors)[0])
     rng = np.random.default_rng([11, span.week.number])
     draws = relabel(old, new, possible_draws(len(old), _EMBEDDING_DRAWS), rng)
-    null = np.concatenate([_distances(drawn.old, drawn.new, vectors) for drawn in draws])
+    null = np.concatenate([_distances(*drawn, vectors) for drawn in draws])
     effect = (observed - float(null.mean())) / variance
     return Check(
         "embedding",
-        TESTED,
         p_value=float((1 + np.sum(null >= observed)) / (1 + len(null))),
         effect=effect,
         large=effect >= _MIN_DISTANCE,
@@ -301,14 +265,9 @@ def weekly_shortfalls(
         old = total - week
         if min(week.sum(), old.sum()) < MIN_INTERACTIONS:
             continue
-        seen = jaccard(top_members(old[None], top_k), top_members(week[None], top_k))[0]
-        null = np.concatenate(
-            [
-                jaccard(top_members(d.old, top_k), top_members(d.new, top_k))
-                for d in relabel(old, week, draws, rng)
-            ]
-        )
-        found.append(1 - seen / null.mean())
+        seen = _agreement(old[None], week[None], top_k)[0]
+        null = [_agreement(*drawn, top_k) for drawn in relabel(old, week, draws, rng)]
+        found.append(1 - seen / np.concatenate(null).mean())
     return np.asarray(found, dtype=np.float64)
 
 
@@ -333,6 +292,11 @@ def jaccard(first: BoolArray, second: BoolArray) -> Float64Array:
     shared = (first & second).sum(axis=-1)
     either = (first | second).sum(axis=-1)
     return np.asarray(shared / np.maximum(either, 1), dtype=np.float64)
+
+
+def _agreement(old: Int64Array, new: Int64Array, top_k: int) -> Float64Array:
+    """Jaccard similarity of the best sellers in each row of two ``(rows, products)`` counts."""
+    return jaccard(top_members(old, top_k), top_members(new, top_k))
 
 
 def rank_biased_overlap(old: Int64Array, new: Int64Array, top_k: int) -> float:
@@ -369,9 +333,9 @@ def _equal_size_gini(
     return {"old": float(thinned[0]), "new": float(thinned[1]), "at_interactions": int(size)}
 
 
-def _expected_overlap(drawn: Relabelled, top_k: int) -> float:
-    pairs = zip(drawn.old[:_RBO_DRAWS], drawn.new[:_RBO_DRAWS], strict=True)
-    return float(np.mean([rank_biased_overlap(old, new, top_k) for old, new in pairs]))
+def _expected_overlap(old: Int64Array, new: Int64Array, top_k: int) -> float:
+    pairs = zip(old[:_RBO_DRAWS], new[:_RBO_DRAWS], strict=True)
+    return float(np.mean([rank_biased_overlap(*pair, top_k) for pair in pairs]))
 
 
 def _ranks(counts: Int64Array) -> Int64Array:

@@ -11,12 +11,7 @@ from scipy.spatial.distance import jensenshannon
 from recsys.arrays import Int64Array
 from recsys.drift.checks import INSUFFICIENT, TESTED, Check, Span
 from recsys.drift.config import DriftConfig
-from recsys.drift.statistics import (
-    dispersion_of,
-    g_test,
-    population_stability_index,
-    shares,
-)
+from recsys.drift.statistics import dispersion_of, g_test, population_stability_index, shares
 from recsys.errors import InputError
 from recsys.schema import RATING
 
@@ -35,16 +30,11 @@ def detect_rating_drift(
 ) -> dict[str, Any]:
     """Compare the star shares of two frames of reviews.
 
-    Drift needs both: a star's share moved by at least `threshold` (0.1 = ten points), and by
-    more than chance explains at these sample sizes. Below 300 rated rows on either side the
+    Drift needs both: a star's share moved by at least `threshold` (in (0, 1], 0.1 = ten points),
+    and by more than chance explains at these sample sizes. Below 300 rated rows on either side the
     answer is ``insufficient_data``. Rows without a rating are left out and counted.
 
-    Parameters
-    ----------
-    historical_data, new_data
-        Frames with the column ``rating``, stars in [1, 5]; halves are rounded up.
-    threshold
-        Smallest change of a share that matters, in (0, 1].
+    The frames have the column ``rating``, stars in [1, 5]; halves are rounded up.
 
     Returns
     -------
@@ -55,20 +45,16 @@ def detect_rating_drift(
         ``null_bound``, ``g_statistic``, ``p_value``, ``psi``, ``jensen_shannon``,
         ``sample_sizes``, ``missing_ratings``.
 
-    Raises
-    ------
-    InputError
-        If the column is missing or holds something that is not a rating in [1, 5].
+    Raises `InputError` if the column is missing or holds something that is no rating in [1, 5].
 
-    Examples
-    --------
     >>> old = pd.DataFrame({"rating": [5] * 900 + [1] * 100})
     >>> new = pd.DataFrame({"rating": [5] * 700 + [1] * 300})
     >>> result = detect_rating_drift(old, new)
     >>> result["drift_detected"], result["severity"], round(result["max_difference"], 3)
     (True, 'high', 0.2)
     """
-    check_threshold(threshold)
+    if not 0 < threshold <= 1:
+        raise InputError(f"threshold: expected a share in (0, 1], got {threshold!r}")
     old, old_missing = _stars_of(historical_data, "historical_data")
     new, new_missing = _stars_of(new_data, "new_data")
     result = compare_stars(old, new, threshold=threshold, high=2 * threshold)
@@ -77,12 +63,7 @@ def detect_rating_drift(
 
 
 def compare_stars(
-    old: Int64Array,
-    new: Int64Array,
-    *,
-    threshold: float,
-    high: float,
-    dispersion: float = 1.0,
+    old: Int64Array, new: Int64Array, *, threshold: float, high: float, dispersion: float = 1.0
 ) -> dict[str, Any]:
     """`detect_rating_drift` on ``(5,)`` counts of stars 1 to 5.
 
@@ -120,11 +101,11 @@ def compare_stars(
     change = float(abs(difference[worst]))
     drifted = change >= threshold - 1e-12 and change > bound and p_value < ALPHA
     severity = "high" if change >= high - 1e-12 else "medium"
-    error = np.sqrt(
-        dispersion
-        * (_variance(old_shares[worst]) / old.sum() + _variance(new_shares[worst]) / new.sum())
+    variance = sum(
+        p[worst] * (1 - p[worst]) / n
+        for p, n in zip((old_shares, new_shares), sizes.values(), strict=True)
     )
-    reach = 1.96 * float(error)
+    reach = 1.96 * float(np.sqrt(dispersion * variance))
     return result | {
         "drift_detected": drifted,
         "severity": severity if drifted else "low",
@@ -154,13 +135,12 @@ def check_rating(span: Span, config: DriftConfig) -> Check:
         dispersion=dispersion_of(weekly),
     )
     if result["status"] == INSUFFICIENT:
-        return Check("rating", INSUFFICIENT, details=result | {"unit": _UNIT})
+        return Check("rating", details=result | {"unit": _UNIT})
     change = result["max_difference"]
     star = result["star"]
     difference = result["rating_comparison"][str(star)]["difference"]
     return Check(
         "rating",
-        TESTED,
         p_value=result["p_value"],
         effect=change,
         large=change >= threshold and change > result["null_bound"],
@@ -176,12 +156,6 @@ def count_stars(ratings: NDArray[np.floating]) -> Int64Array:
     """``(5,)`` how many of the `ratings` (no NaN, in [1, 5]) are 1, 2, ... 5 stars."""
     rounded = np.floor(ratings + 0.5).astype(np.int64)
     return np.bincount(rounded, minlength=6)[1:6].astype(np.int64)
-
-
-def check_threshold(threshold: float) -> None:
-    """Raise `InputError` unless `threshold` is in (0, 1]."""
-    if not 0 < threshold <= 1:
-        raise InputError(f"threshold: expected a share in (0, 1], got {threshold!r}")
 
 
 def _stars_of(frame: pd.DataFrame, name: str) -> tuple[Int64Array, int]:
@@ -204,10 +178,6 @@ def _stars_of(frame: pd.DataFrame, name: str) -> tuple[Int64Array, int]:
             f"{name}: {RATING} of row {row} is {ratings[row]:g}; expected stars from 1 to 5"
         )
     return count_stars(ratings[present]), int((~present).sum())
-
-
-def _variance(share: float) -> float:
-    return float(share * (1 - share))
 
 
 def _null_bound(old: Int64Array, new: Int64Array, dispersion: float) -> float:

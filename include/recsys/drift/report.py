@@ -61,14 +61,9 @@ def build_report(
 ) -> dict[str, Any]:
     """The report of one week as plain JSON values.
 
-    Parameters
-    ----------
-    data
-        Which data version was read: ``version_id``, ``as_of``, ``covers_window``.
-    names
-        Product names by id.
-    events
-        Those of the examined week and the weeks before it, for the series of the volume.
+    `data` tells which data version was read (``version_id``, ``as_of``, ``covers_window``), `names`
+    are product names by id, `events` those of the examined week and the weeks before it, for the
+    series of the volume.
     """
     span, verdicts = examination.span, examination.verdicts
     by_name = {verdict.check.name: verdict for verdict in verdicts}
@@ -226,16 +221,9 @@ def _series(
         if len(known) >= MIN_HISTORY_WEEKS:
             widen = max((h.widen for h in calendar.touching(week.first_day)), default=1.0)
             band = expect(known.sum(axis=1), known, int(daily[place].sum()), ahead=2, widen=widen)
-        series.append(
-            {
-                "week": week.first_day.isoformat(),
-                "events": int(daily[place].sum()),
-                "rows": int(rows[place]),
-                "expected": band.expected if band else None,
-                "low": band.low if band else None,
-                "high": band.high if band else None,
-            }
-        )
+        counted = {"events": int(daily[place].sum()), "rows": int(rows[place])}
+        bounds = {name: getattr(band, name, None) for name in ("expected", "low", "high")}
+        series.append({"week": week.first_day.isoformat()} | counted | bounds)
     return series
 
 
@@ -262,23 +250,18 @@ def render_page(report: Mapping[str, Any]) -> str:
 
 
 def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    interactions = report["interaction_drift"]
     sections = {
         "rating": report["rating_drift"],
         "popularity": report["popularity_drift"],
-        **{name: interactions[name] for name in ("volume", "activity", "new_users")},
         "campaign": report["campaign"],
-        **{
-            name: section
-            for name, section in report["comment_drift"].items()
-            if name.startswith("comment_")
-        },
         "embedding": report["embedding_drift"],
         "model": report["model_drift"],
+        **report["interaction_drift"],
+        **report["comment_drift"],
     }
     return [
         {
-            "title": _CHECKS[name],
+            "title": title,
             "state": _state(section),
             "severity": section["severity"],
             "effect": section["effect_size"],
@@ -287,7 +270,8 @@ def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             "test": section.get("test", ""),
             "raised": name in report["raised"],
         }
-        for name, section in sections.items()
+        for name, title in _CHECKS.items()
+        if (section := sections.get(name))
     ]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from recsys.arrays import Float64Array, Int64Array
-from recsys.drift.checks import INSUFFICIENT, NEGLIGIBLE_P, TESTED, Check, Span
+from recsys.drift.checks import NEGLIGIBLE_P, Check, Span
 from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.drift.statistics import robust_scale, shares
 
@@ -62,16 +62,9 @@ def expect(
 ) -> Expectation:
     """The expectation for a week and how likely its `observed` count is.
 
-    Parameters
-    ----------
-    history
-        ``(weeks,)`` counts of consecutive weeks, oldest first, at least 4.
-    daily_history
-        ``(weeks, 7)`` the same by weekday.
-    ahead
-        How many weeks after the last of `history` the week is, at least 1.
-    widen
-        Factor on the width of the band, for holidays.
+    `history` are ``(weeks,)`` counts of consecutive weeks, oldest first, at least 4;
+    `daily_history` ``(weeks, 7)`` the same by weekday. The week is `ahead` weeks (at least 1) after
+    the last of them. `widen` is a factor on the width of the band, for holidays.
     """
     roots = np.sqrt(history.astype(np.float64))
     weeks = np.arange(len(roots), dtype=np.float64)
@@ -119,7 +112,7 @@ def check_volume(span: Span, config: DriftConfig, calendar: HolidayCalendar) -> 
         "campaign_events": observed - len(span.window),
     }
     if stop - first < MIN_HISTORY_WEEKS:
-        return Check("volume", INSUFFICIENT, details=details)
+        return Check("volume", details=details)
     holidays = calendar.touching(span.week.first_day)
     widen = max((holiday.widen for holiday in holidays), default=1.0)
     history = span.history.daily(first, stop)
@@ -135,7 +128,7 @@ def check_volume(span: Span, config: DriftConfig, calendar: HolidayCalendar) -> 
         "test": "square-root scale, Theil-Sen trend, t band",
     }
     if expectation.expected < _MIN_EXPECTED:
-        return Check("volume", INSUFFICIENT, details=details)
+        return Check("volume", details=details)
     change = expectation.change
     outside = observed < expectation.low or observed > expectation.high
     collapse = change <= -_COLLAPSE and observed < expectation.low
@@ -146,7 +139,6 @@ def check_volume(span: Span, config: DriftConfig, calendar: HolidayCalendar) -> 
     details["top_product"] = _top_product(span)
     return Check(
         "volume",
-        TESTED,
         p_value=max(expectation.p_value, NEGLIGIBLE_P),
         effect=change,
         large=abs(change) >= config.volume.min_change * widen and outside,
@@ -165,18 +157,17 @@ def check_campaign(span: Span, config: DriftConfig) -> Check:
     details: dict[str, Any] = {
         "unit": "share of events",
         "copied_events": copied,
-        "sentences": span.campaigns.sentences,
+        "sentences": span.sentences,
         "test": "users of one sentence in a week against its usual rate",
     }
     weeks = span.history_bounds[1] - span.history_bounds[0]
     if span.all_window.comments is None or weeks < MIN_HISTORY_WEEKS:
-        return Check("campaign", INSUFFICIENT, details=details)
+        return Check("campaign", details=details)
     share = copied / observed if observed else 0.0
     raised = share >= config.campaign.min_share
-    text = span.campaigns.sentences[0]["text"] if span.campaigns.sentences else ""
+    text = span.sentences[0]["text"] if span.sentences else ""
     return Check(
         "campaign",
-        TESTED,
         p_value=NEGLIGIBLE_P if raised else 1.0,
         effect=share,
         large=raised,

@@ -6,8 +6,9 @@ zone of the schedule; weeks are numbered from the Monday before 1970.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -54,6 +55,9 @@ class Week:
         return Week(self.number - weeks, self.zone)
 
 
+_OF_EVENTS = ("weeks", "weekdays", "users", "products", "ratings", "copies", "comments", "quality")
+
+
 @dataclass(frozen=True)
 class Events:
     """Parallel arrays with one entry for each event, oldest week first.
@@ -87,18 +91,11 @@ class Events:
         return self._take(kept)
 
     def _take(self, part: "slice | BoolArray") -> "Events":
-        return Events(
-            weeks=self.weeks[part],
-            weekdays=self.weekdays[part],
-            users=self.users[part],
-            products=self.products[part],
-            ratings=self.ratings[part],
-            copies=self.copies[part],
-            comments=None if self.comments is None else self.comments[part],
-            quality=None if self.quality is None else self.quality[part],
-            product_ids=self.product_ids,
-            first_weeks=self.first_weeks,
-        )
+        cut: dict[str, Any] = {
+            name: None if (whole := getattr(self, name)) is None else whole[part]
+            for name in _OF_EVENTS
+        }
+        return replace(self, **cut)
 
     def daily(self, first: int, stop: int) -> Int64Array:
         """``(weeks, 7)`` number of events by week and weekday."""
@@ -118,10 +115,7 @@ def events_of(interactions: pd.DataFrame, zone: ZoneInfo, first_week: int = 0) -
     COMMENT and COMMENT_QUALITY. Of an event's rows the first one counts. Earlier rows only tell
     which customers are not new.
 
-    Raises
-    ------
-    InputError
-        If a needed column is missing or time stamps have no time zone.
+    Raises `InputError` if a needed column is missing or time stamps have no time zone.
     """
     missing = [name for name in NEEDED if name not in interactions.columns]
     if missing:
