@@ -15,6 +15,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from recsys.config import ConfigError, load_config
 from recsys.data.config import DataConfig
+from recsys.data.sources import id_rules
+from recsys.errors import InputError
+from recsys.ids import IdRules
 from recsys.request_log import RequestLog
 from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
@@ -149,6 +152,7 @@ def open_service(
         live=live,
         intake=Intake(settings, config, live),
         earliest=_earliest(settings),
+        ids=_id_rules(settings),
         requests=RequestLog(
             settings.service_db,
             settings.logs / "service" / "recommender.log",
@@ -159,9 +163,18 @@ def open_service(
 
 def _earliest(settings: Settings) -> datetime:
     """From when on the refresh takes interactions. A mistake in its configuration must not stop the
-    service."""
+    service, here and below."""
     try:
         return load_config(settings, DataConfig).earliest_time
     except ConfigError as error:
         logger.error("data.yaml cannot be read, the defaults count | reason=%s", error)
         return DataConfig().earliest_time
+
+
+def _id_rules(settings: Settings) -> IdRules:
+    """What the refresh takes for ids."""
+    try:
+        return id_rules(settings)
+    except InputError as error:
+        logger.error("The source cannot be read, the default ids count | reason=%s", error)
+        return IdRules()

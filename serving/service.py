@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from fastapi import Depends, Request
 
+from recsys.ids import IdRules
 from recsys.request_log import Answered, RequestLog
 from recsys.settings import Settings
 from serving.config import ServiceEnvironment, ServingConfig
@@ -41,6 +42,7 @@ class Service:
     intake: Intake
     requests: RequestLog
     earliest: datetime
+    ids: IdRules
     started_at: float = field(default_factory=time.time)
     slow: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="scoring")

@@ -244,7 +244,7 @@ def prepare(connection: sqlite3.Connection) -> None:
             for name in sorted(_ADDED_COLUMNS.keys() - _columns(connection)):
                 kind = _ADDED_COLUMNS[name]
                 connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
-    connection.execute(f"EXPLAIN {_INSERT}", [None] * 11)  # is it our table?
+    connection.execute(f"EXPLAIN {_INSERT}", [None] * _INSERT.count("?"))  # is it our table?
 
 
 def recent_users(database: Path, count: int) -> list[str]:

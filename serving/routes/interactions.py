@@ -2,7 +2,6 @@
 
 import hmac
 import sqlite3
-import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import ValidationError
 
 from recsys.errors import InputError
+from recsys.ids import IdRules, id_fault, normalise_id
 from serving.interactions import Event, digest_of
 from serving.problems import FieldProblem, ProblemError, documented
 from serving.schemas import (
@@ -85,7 +85,7 @@ async def interactions(
     events = body.events if isinstance(body, InteractionsRequest) else [body]
     with noted(service, "interactions"):
         now = datetime.now(UTC)
-        checked = [_checked(event, now, service.earliest) for event in events]
+        checked = [_checked(event, now, service.earliest, service.ids) for event in events]
         good = [(index, event) for index, event in enumerate(checked) if not isinstance(event, str)]
         for _, event in good:
             event["event_id"] = f"{sender}/{event['event_id']}" if sender else event["event_id"]
@@ -108,7 +108,7 @@ async def interactions(
     return InteractionsResponse(accepted=len(events) - len(rejected), rejected=rejected)
 
 
-def _checked(sent: Any, now: datetime, earliest: datetime) -> Event | str:
+def _checked(sent: Any, now: datetime, earliest: datetime, ids: IdRules) -> Event | str:
     """The event as it is stored, or why the data refresh would not take it."""
     try:
         event = sent if isinstance(sent, Interaction) else Interaction.model_validate(sent)
@@ -116,9 +116,16 @@ def _checked(sent: Any, now: datetime, earliest: datetime) -> Event | str:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"][:1])
         return f"{where}: {first['msg']}" if where else f"an event is an object: {first['msg']}"
-    for name in ("event_id", "user_id", "product_id"):
-        if problem := _fault_of_id(str(getattr(event, name))):
-            return f"{name}: {problem}"
+    user = normalise_id(event.user_id)
+    product = ids.product(normalise_id(event.product_id))
+    faults = {
+        "event_id": id_fault(event.event_id.strip() or "null", "event"),
+        "user_id": ids.user_fault(user),
+        "product_id": id_fault(product, "product"),
+    }
+    for name, fault in faults.items():
+        if fault:
+            return f"{name}: {fault}"
     when = now if event.timestamp is None else event.timestamp.astimezone(UTC)
     if when > now + _CLOCK_DIFFERENCE:
         return "timestamp: expected a time in the past"
@@ -126,23 +133,14 @@ def _checked(sent: Any, now: datetime, earliest: datetime) -> Event | str:
         return f"timestamp: expected a time after {earliest.date()}"
     return {
         "event_id": event.event_id,
-        "user_id": str(event.user_id),
-        "product_id": str(event.product_id),
+        "user_id": user,
+        "product_id": product,
         "rating": event.rating,
         # A clock that is a little ahead must not make the refresh drop the event.
         "timestamp": min(when, now),
         "comment": event.comment,
         "digest": digest_of(event.model_dump(mode="json")),
     }
-
-
-def _fault_of_id(text: str) -> str | None:
-    """Why `text` cannot be the id of somebody or something, None if it can."""
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in text):
-        return "an id has no control characters"
-    if not text.strip():
-        return "an id is not blank"
-    return None
 
 
 def _id_of(event: Any) -> str | None:

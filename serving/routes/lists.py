@@ -1,7 +1,7 @@
 """Lists of products: for a user, for many users, for a product, for words."""
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 
 from recsys.arrays import Int32Array
+from recsys.ids import normalise_id
 from serving.catalogue import filter_products
 from serving.problems import ProblemError, documented
 from serving.ranking import Ranked, Wanted
@@ -127,7 +128,8 @@ async def similar_items(body: SimilarRequest, service: Running) -> SimilarRespon
     with noted(service, "similar_items", topk=body.topk) as note:
         check_topk(service, body.topk)
         snapshot = note.of(serving_snapshot(service))
-        item = snapshot.catalogue.index.get(str(body.product_id))
+        index = snapshot.catalogue.index
+        item = index.get(known_id(body.product_id, index))
         if item is None:
             raise ProblemError(404, "The model knows no product of this id.")
         wanted = wanted_by(snapshot, body, body.topk, False, body.exclude)
@@ -193,25 +195,31 @@ def wanted_by(
     return Wanted(topk, exclude_seen, allowed, columns_of(snapshot, exclude))
 
 
+def known_id(product_id: int | str, index: Mapping[str, int]) -> str:
+    """The id of a product in the one spelling, or as it is where a model knows it so."""
+    text = str(product_id)
+    return text if text in index else normalise_id(text)
+
+
 def columns_of(snapshot: Snapshot, product_ids: list[Any]) -> Int32Array:
     """Column numbers of the products that the model knows."""
     if not product_ids:
         return _NOTHING
     index = snapshot.catalogue.index
-    known = [index[str(product)] for product in product_ids if str(product) in index]
+    known = [index[name] for product in product_ids if (name := known_id(product, index)) in index]
     return np.array(known, dtype=np.int32)
 
 
 def recommend_now(service: Service, snapshot: Snapshot, body: RecommendRequest) -> Recommended:
     """One user's list."""
-    user_id = str(body.user_id)
+    user_id = normalise_id(body.user_id)
     live = service.live.of(user_id)
     if not live:
         made = _made_in_advance(snapshot, user_id, body)
         if made is not None:
             return made
     now = int(time.time())
-    viewed = [str(product) for product in body.history]
+    viewed = [known_id(product, snapshot.catalogue.index) for product in body.history]
     history = history_of(snapshot, user_id, live, viewed, now)
     wanted = wanted_by(snapshot, body, body.topk, body.exclude_seen, body.exclude)
     return recommend(snapshot, history, wanted, now)
@@ -236,7 +244,7 @@ async def recommend_beside(
 ) -> Recommended:
     """The same on the event loop for a quick model, in a thread beside it for a slow one and for a
     user whose interactions have to be read first."""
-    inline = snapshot.inline and not service.live.has(str(body.user_id))
+    inline = snapshot.inline and not service.live.has(normalise_id(body.user_id))
     return await service.compute(inline, recommend_now, service, snapshot, body)
 
 

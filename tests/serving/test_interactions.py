@@ -29,7 +29,7 @@ def staged(settings: Settings) -> list[dict]:
     return [json.loads(line) for segment in segments for line in segment_lines(segment)]
 
 
-def event(number: object, user: object = "0", product: str = "p1", **more: object) -> dict:
+def event(number: object, user: object = "2", product: str = "p1", **more: object) -> dict:
     return {"event_id": f"e{number}", "user_id": user, "product_id": product, "rating": 5, **more}
 
 
@@ -107,10 +107,10 @@ def test_an_interaction_is_staged_and_counts_at_once(settings: Settings, client:
 
 
 def test_a_known_user_is_not_shown_again_what_was_bought_a_moment_ago(client: TestClient):
-    first = ids(client.post("/recommend", json={"user_id": 0, "topk": 5}).json())
-    answer = client.post("/interactions", json=event(1, 0, first[0]))
+    first = ids(client.post("/recommend", json={"user_id": 2, "topk": 5}).json())
+    answer = client.post("/interactions", json=event(1, 2, first[0]))
     assert answer.status_code == 200
-    assert first[0] not in ids(client.post("/recommend", json={"user_id": 0, "topk": 5}).json())
+    assert first[0] not in ids(client.post("/recommend", json={"user_id": 2, "topk": 5}).json())
 
 
 def test_an_event_that_is_sent_twice_counts_once_for_the_user(client: TestClient):
@@ -139,9 +139,14 @@ def test_interactions_of_unknown_products_are_accepted(settings: Settings, clien
         ({"event_id": "e", "user_id": 1, "product_id": "p"}, "rating"),
         ({"events": [event(1, rating=7), {"event_id": "e"}, 5]}, "events.0: rating"),
         (event(1, user=" \t"), "user_id"),
-        (event(1, user="a\u0007b"), "user_id: an id has no control characters"),
-        (event(1, user="\u200b123"), "user_id: an id has no control characters"),
-        (event(1, product="\n"), "product_id"),
+        (event(1, user="a\u0007b"), "user_id: the user is not an id"),
+        (event(1, user="\u200b123"), "user_id: the user is not an id"),
+        (event(1, product="\n"), "product_id: there is no product"),
+        (event(1, user="null"), "user_id: there is no user"),
+        (event(1, user="NA"), "user_id: there is no user"),
+        (event(1, user="0"), "user_id: the user is a placeholder"),
+        (event(1, user="n*****a"), "user_id: the user is a placeholder"),
+        (event(1, product="1.2E+12"), "product_id: "),
     ],
 )
 def test_what_no_refresh_would_take_is_refused_with_its_field(
@@ -178,6 +183,17 @@ def test_bad_events_of_a_batch_do_not_take_the_good_ones_along(
         ]
         assert rejected[0]["reason"] == "timestamp: expected a time in the past"
     assert [row["event_id"] for row in staged(settings)] == ["e1", "e5"]
+
+
+def test_ids_have_one_spelling_for_the_service_and_the_refresh(
+    settings: Settings, client: TestClient
+):
+    events = [event(1, "443.0"), event(2, " 443", "p2"), event(3, 443, "p3"), event(4, "0443")]
+    assert client.post("/interactions", json={"events": events}).json()["accepted"] == 4
+    assert [row["user_id"] for row in staged(settings)] == ["443", "443", "443", "0443"]
+    for user in (443, "443", "443.0"):
+        assert client.post("/recommend", json={"user_id": user}).json()["fallback"] is False
+    assert len(client.app.state.service.live.of("443")) == 3
 
 
 def test_another_event_under_a_known_id_is_an_error_and_the_first_one_stays(
@@ -259,7 +275,7 @@ def test_more_events_than_are_plausible_go_to_quarantine_and_an_alert_says_so(
         for number in range(0, 8, 2):
             events = [
                 event(one, "u" if kind == "user" else one, one if kind == "user" else "p", rating=4)
-                for one in (f"{number}", f"{number + 1}")
+                for one in (f"u{number}", f"u{number + 1}")
             ]
             answer = client.post("/interactions", json={"events": events})
         assert answer.status_code == 422
@@ -348,7 +364,7 @@ def test_old_events_are_removed(settings: Settings):
     with TestClient(create_app(settings, ServiceEnvironment())) as client:
         service = client.app.state.service
         service.live.prune()
-        assert service.live.of("0") == ()
+        assert service.live.of("2") == ()
 
 
 def test_scores_are_finite_and_descend(shared_client: TestClient):

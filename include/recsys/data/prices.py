@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from recsys.arrays import Float64Array
 
@@ -53,6 +52,8 @@ def parse_prices(texts: Iterable[str], style: PriceFormat = PriceFormat()) -> tu
 
     Of a range the lower end counts. Negative prices and those of `HIGHEST` and more are unclear.
     """
+    import pandas as pd  # the service reads the description of sources and carries no pandas
+
     codes, distinct = pd.factorize(pd.Series(texts, dtype=object))
     found = [_parts(text, style) for text in distinct]
     decimal = _decimal_mark([number for numbers in found for number, _ in numbers], style)
