@@ -6,7 +6,6 @@ Every change is a line in ``logs/registry_audit.log``.
 """
 
 import contextlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from recsys.models.storage import ArtifactError
 from recsys.schedule import load_zone
 from recsys.settings import REGISTRY_KEY, Settings
 from recsys.storage import Document, open_store
+from recsys.storage.store import parse_json
 
 SELECTION_METRIC = "recall_at_10"
 ARTIFACTS_KEY = "artifacts/cf"
@@ -75,7 +75,7 @@ class _Content(_Record):
 
     @classmethod
     def parse(cls, text: str) -> "_Content":
-        raw = json.loads(text)
+        raw = parse_json(text)
         if not isinstance(raw, dict):
             raise ValueError("expected a mapping")
         for model_id, entry in dict(raw.get("models") or {}).items():

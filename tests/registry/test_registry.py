@@ -210,6 +210,8 @@ NONSENSE = [
     '{"models": {"a": {}}}',
     '{"models": {"a": null}}',
     "\x00",
+    '{"models": {}, "models": {}}',
+    pytest.param("[" * 100_000, id="deep"),
 ]
 
 

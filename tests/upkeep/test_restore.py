@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -250,4 +252,93 @@ def test_links_that_lead_outwards_only_together_are_refused(backup, empty, tmp_p
 
     with pytest.raises(BackupError, match="outside of the state root"):
         restore_backup(empty, rewritten(backup, change))
+    assert untouched(empty)
+
+
+def with_headers(backup: Path, headers: dict[str, str]) -> Path:
+    """`backup` with a further file, and with these extended headers of it."""
+    target = backup.with_name("changed.tar")
+    with tarfile.open(backup) as old, tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as new:
+        for member in old:
+            file = old.extractfile(member) if member.isreg() else None
+            if member.name == "manifest.json":
+                evil = tarfile.TarInfo("data/raw/evil")
+                evil.pax_headers = headers
+                new.addfile(evil)
+            member.pax_headers = {}
+            new.addfile(member, file)
+    return target
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.size": str(10**12),
+         "GNU.sparse.map": f"{10**12},0", "GNU.sparse.name": "data/raw/evil"},
+        {"size": str(10**12)},
+        {"size": "-5"},
+        {"size": "9" * 5000},
+        {"mtime": "nan"},
+        {"mtime": "1e400"},
+        {"mtime": str(10**30)},
+    ],
+    ids=["sparse", "beyond-the-end", "negative", "huge", "no-time", "endless", "far-away"],
+)  # fmt: skip
+def test_headers_that_lie_end_as_a_sentence(backup, empty, headers):
+    changed = with_headers(backup, headers)
+    with pytest.raises(BackupError, match=r"evil|changed\.tar: cannot be read"):
+        restore_backup(empty, changed)
+    assert untouched(empty)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"layout": 2, "layout": 2}', "stands there twice"),
+        ('{"layout": ' + "9" * 5000 + "}", "digits"),
+        ('{"secret": "hunter2"}', "required"),
+    ],
+)
+def test_a_manifest_of_nonsense_ends_as_a_sentence(backup, empty, manifest, said):
+    def change(member, content):
+        yield member, manifest.encode() if member.name == "manifest.json" else content
+
+    with pytest.raises(BackupError, match=said) as refused:
+        restore_backup(empty, rewritten(backup, change))
+    assert "hunter2" not in str(refused.value)
+    assert untouched(empty)
+
+
+def run_with_little_space(settings, program: str) -> str:
+    """The error of `program` in a process whose files may have 2,000 bytes at most."""
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))"
+    home = f"settings = Settings(Path({str(settings.home)!r})); "
+    imports = "from pathlib import Path; from recsys.settings import Settings; "
+    done = subprocess.run(
+        [sys.executable, "-c", imports + home + program.replace("START", limit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr.splitlines()[-1]
+
+
+def test_no_space_is_said_with_the_file(shop, empty, tmp_path):
+    write_text(shop.home / "data" / "raw" / "large.csv", "x" * 5000)
+    target = tmp_path / "full.tar"
+    program = "from recsys.upkeep.backup import write_backup; START; "
+    program += f"write_backup(settings, Path({str(target)!r}))"
+    said = run_with_little_space(shop, program)
+    assert "BackupError" in said
+    assert "full.tar" in said
+    assert "the backup cannot be made: File too large" in said
+    assert list(tmp_path.glob("*.tar*")) == list(tmp_path.glob(".*.tmp")) == []
+    write_backup(shop, target)
+    program = "from recsys.upkeep.restore import restore_backup; START; "
+    program += f"restore_backup(settings, Path({str(target)!r}))"
+    said = run_with_little_space(empty, program)
+    assert "BackupError" in said
+    assert f"what {target} holds cannot be written: File too large" in said
     assert untouched(empty)

@@ -28,6 +28,7 @@ from recsys.errors import InputError
 from recsys.settings import Settings
 from recsys.storage import DamagedError, open_store
 from recsys.storage.bundle import Bundle, open_current
+from recsys.storage.store import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,7 +171,7 @@ def manifest_of(settings: Settings, version_id: str) -> dict[str, Any]:
     """
     text = open_store(settings).read_file(_key(version_id), schema.MANIFEST_FILE)
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         datetime.fromisoformat(content["as_of"])
     except (ValueError, KeyError, TypeError) as error:
         place = settings.versions / version_id / schema.MANIFEST_FILE

@@ -9,6 +9,7 @@ from recsys.errors import InputError
 from recsys.registry import Registry
 from recsys.settings import HISTORY_KEY, Settings
 from recsys.storage import Document, open_store
+from recsys.storage.store import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def _parse(settings: Settings, content: bytes | None) -> list[dict[str, Any]]:
     if content is None:
         return []
     try:
-        deployments = json.loads(content)["deployments"]
+        deployments = parse_json(content)["deployments"]
         if not all(isinstance(entry["model_id"], str) for entry in deployments):
             raise TypeError("an entry has no model_id")
     except (ValueError, KeyError, TypeError) as error:

@@ -8,7 +8,6 @@ and scorers are bundles; what travels through a bucket or a backup is described 
 import contextlib
 import fcntl
 import io
-import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -22,7 +21,7 @@ from recsys.config import ConfigModel
 from recsys.errors import InputError
 from recsys.publishing import sha256_of, write_json
 from recsys.retention import Retention
-from recsys.storage.store import DamagedError, Store
+from recsys.storage.store import DamagedError, Store, parse_json
 
 MANIFEST = "manifest.json"
 LAYOUT = 2
@@ -275,7 +274,7 @@ def _leased(manifest: Path) -> io.BufferedReader:
 
 def _parse_manifest(text: bytes) -> dict[str, Any]:
     """The manifest of any layout with the names of the newest one."""
-    content: dict[str, Any] = json.loads(text)
+    content: dict[str, Any] = parse_json(text)
     layouts = [content.pop(name) for name in _LAYOUT_NAMES if name in content]
     content["layout"] = int(layouts[0]) if layouts else 1
     hashes = content["files"] if "files" in content else content.pop("sha256")

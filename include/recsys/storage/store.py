@@ -1,9 +1,10 @@
 """What every store offers, and the small JSON documents that jobs keep in one."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from recsys.errors import InputError
 
@@ -20,6 +21,26 @@ class StorageError(OSError):
 
 class DamagedError(InputError):
     """What the store holds is not what was put there; the text names the object."""
+
+
+def parse_json(text: bytes | str) -> Any:
+    """The content of a JSON text that somebody else may have written.
+
+    Raises `ValueError` for what is no JSON, names a key twice, or is nested beyond reason.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"the key {twice[:80]!r} stands there twice")
+        return content
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 class Store(Protocol):

@@ -74,15 +74,21 @@ def write_backup(settings: Settings, target: Path) -> dict[str, Any]:
     Raises
     ------
     BackupError
-        If `target` exists or lies in what is backed up, a link leads out of the state root, or a
-        file vanishes while it is copied.
+        If `target` exists or lies in what is backed up, a link leads out of the state root, a
+        file vanishes while it is copied or cannot be read, or there is no space.
     """
     target = target.absolute()
     _require_good_target(settings, target)
-    with atomic_path(target) as temporary:
-        temporary.touch(mode=0o600)
-        with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
-            manifest = _write(settings, tar, target.parent)
+    try:
+        with atomic_path(target) as temporary:
+            temporary.touch(mode=0o600)
+            with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
+                manifest = _write(settings, tar, target.parent)
+    except OSError as error:
+        place = error.filename or target
+        raise BackupError(
+            f"{place}: the backup cannot be made: {error.strerror or error}"
+        ) from error
     return {
         "file": str(target),
         "bytes": target.stat().st_size,

@@ -1,6 +1,7 @@
 """``python -m recsys restore``: a state root from a backup; all of it, or nothing."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -15,10 +16,13 @@ from pydantic import ValidationError
 from recsys.publishing import sync_folder, sync_tree
 from recsys.settings import Settings
 from recsys.storage.bundle import LAYOUT, MANIFEST, FileEntry
+from recsys.storage.store import parse_json
 from recsys.upkeep.backup import AREAS, BackupError, Manifest, check_links, check_path
 
 CONFIG_ASIDE = "config.restored"
 _CHUNK = 1 << 20
+_LARGEST_MANIFEST = 256 << 20  # bytes: of a million files
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
 
 
 def restore_backup(settings: Settings, source: Path) -> dict[str, Any]:
@@ -33,23 +37,28 @@ def restore_backup(settings: Settings, source: Path) -> dict[str, Any]:
     Raises
     ------
     BackupError
-        If the state root holds anything, or the file is no sound backup. Nothing is changed then.
+        If the state root holds anything, cannot be written or has no space, or the file is no
+        sound backup. Nothing is changed then.
     """
     _require_empty(settings)
-    settings.home.mkdir(parents=True, exist_ok=True)
     unpacked = settings.home / f".restore-{uuid.uuid4().hex}"
-    unpacked.mkdir(mode=0o700)
     try:
+        unpacked.mkdir(mode=0o700, parents=True)
         with _opened(source) as tar:
-            manifest = _unpack(tar, unpacked)
+            manifest = _unpack(tar, source.stat().st_size, unpacked)
         sync_tree(unpacked)
         config = _put_in_place(settings, unpacked)
+    except OSError as error:
+        raise BackupError(
+            f"{error.filename or settings.home}: what {source} holds cannot be written: "
+            f"{error.strerror or error}"
+        ) from error
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     return {
         "home": str(settings.home),
         "files": len(manifest.files),
-        "bytes": sum(entry.size for entry in manifest.files.values()),
+        "bytes": sum(entry.size or 0 for entry in manifest.files.values()),
         "created_at": manifest.created_at,
         "config": config,
     }
@@ -71,23 +80,35 @@ def _opened(source: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(source, "r:") as tar:
             yield tar
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except BackupError:
+        raise
+    except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError) as error:
+        if isinstance(error, OSError) and error.errno in _NO_PLACE and _is_there(source):
+            raise
         raise BackupError(f"{source}: cannot be read as a backup: {error}") from error
 
 
-def _unpack(tar: tarfile.TarFile, folder: Path) -> Manifest:
+def _is_there(source: Path) -> bool:
+    return source.is_file() and os.access(source, os.R_OK)
+
+
+def _unpack(tar: tarfile.TarFile, whole: int, folder: Path) -> Manifest:
     """Unpack every member into `folder` and compare it with the manifest, which comes last.
 
-    Links are made at the end, so that no file is ever written through one.
+    `whole` is the size of the backup in bytes. Links are made at the end, so that no file is ever
+    written through one.
     """
     found: dict[str, FileEntry] = {}
     links: dict[str, str] = {}
     manifest: Manifest | None = None
     for member in tar:
+        # A header can promise more than there is, and a disk be filled with the zeros of holes.
+        if member.issparse() or not 0 <= member.size <= whole:
+            raise BackupError(f"{member.name}: has holes or a size of {member.size}; no backup has")
         if manifest is not None or member.name in found or member.name in links:
             raise BackupError(f"{member.name}: this backup holds it twice, or after its end")
         if member.name == MANIFEST and member.isfile():
-            manifest = _parse(_content(tar, member).read())
+            manifest = _parse(_content(tar, member).read(_LARGEST_MANIFEST))
         elif member.issym():
             links[member.name] = member.linkname
         elif member.isreg():
@@ -130,9 +151,10 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 def _parse(text: bytes) -> Manifest:
     try:
-        manifest = Manifest.model_validate_json(text)
-    except ValidationError as error:
-        raise BackupError(f"the manifest of the backup is damaged: {error}") from error
+        manifest = Manifest.model_validate(parse_json(text))
+    except ValueError as error:  # a `ValidationError` is one; its text would quote the manifest
+        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise BackupError(f"the manifest of the backup is damaged: {problem}") from error
     if manifest.layout > LAYOUT:
         raise BackupError(
             f"the backup has layout {manifest.layout}, this code knows layouts up to {LAYOUT}; "
