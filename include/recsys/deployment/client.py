@@ -86,23 +86,11 @@ class ServiceClient:
 
     def reload(self, model_id: str) -> None:
         """Serve `model_id` in every worker, or fail and serve what was served."""
-        self._ask(
-            "POST",
-            "/reload_model",
-            {"model_id": model_id},
-            headers=self._admin(),
-            timeout=self._config.reload_timeout_seconds,
-        )
+        self._load("/reload_model", {"model_id": model_id})
 
     def start_canary(self, model_id: str, share: float) -> None:
         """Serve `model_id` to a share of the users, beside the model in service."""
-        self._ask(
-            "POST",
-            "/canary",
-            {"model_id": model_id, "share": share},
-            headers=self._admin(),
-            timeout=self._config.reload_timeout_seconds,
-        )
+        self._load("/canary", {"model_id": model_id, "share": share})
 
     def end_canary(self) -> None:
         """Serve everybody with the model in service again."""
@@ -118,6 +106,10 @@ class ServiceClient:
     def recommend(self, user_id: str, topk: int) -> dict[str, Any]:
         """The answer of ``/recommend``."""
         return self._ask("POST", "/recommend", {"user_id": user_id, "topk": topk})
+
+    def _load(self, path: str, body: Any) -> None:
+        seconds = self._config.reload_timeout_seconds
+        self._ask("POST", path, body, headers=self._admin(), timeout=seconds)
 
     def _admin(self) -> dict[str, str]:
         token = self._address.token

@@ -89,17 +89,13 @@ def _check_recommendations(
     if not users:
         return "the model's metadata names no sample users"
     personal = 0
-    for user in users:
+    strangers = [COLD_USER.format(number) for number in range(_COLD_USERS)]
+    for user in [*users, *strangers]:
         answer = client.recommend(user, _TOPK)
         wrong = _problem(answer, model_id, config)
         if wrong:
-            return f"user {user}: {wrong}"
-        personal += answer.get("fallback") is False
-    for number in range(_COLD_USERS):
-        stranger = COLD_USER.format(number)
-        wrong = _problem(client.recommend(stranger, _TOPK), model_id, config)
-        if wrong:
-            return f"unknown user {stranger}: {wrong}"
+            return f"{'unknown user' if user in strangers else 'user'} {user}: {wrong}"
+        personal += user not in strangers and answer.get("fallback") is False
     if personal < _MIN_PERSONAL_SHARE * len(users):
         return f"only {personal} of {len(users)} sample users were answered by the model itself"
     return None
