@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_LENGTH = 128
 
 MISSING = (
+    r"\n",  # \N, as MySQL writes it
     *("", "nan", "null", "none", "nil", "na", "n/a", "#n/a", "<na>", "nat"),
     *("undefined", "[object object]"),
 )

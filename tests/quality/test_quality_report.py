@@ -93,3 +93,24 @@ def test_the_summary_of_a_run_names_its_report(settings):
 def test_a_version_that_is_not_kept_is_an_error_that_names_it(settings):
     with pytest.raises(VersionError, match="nosuch"):
         write_report(settings, "nosuch")
+
+
+def twice(text: str) -> str:
+    """UTF-8 that somebody read as Windows-1252."""
+    return "".join(
+        part.encode().decode("cp1252", "ignore") if not part.isascii() else part for part in text
+    )
+
+
+def test_texts_that_are_encoded_twice_are_told_of(settings):
+    texts = ["Kem dưỡng ẩm tuyệt vời", "giao hàng nhanh", "đẹp lắm sẽ mua lại"]
+    garbled = [row(user=f"g{n}", comment=twice(text)) for n, text in enumerate(texts)]
+    names = [twice("Kem dưỡng"), *["Kem dưỡng"] * 8]
+    products = [f"{n},{name} {n},B,K,1,x" for n, name in enumerate(names)]
+    write_shop(settings, [*reviews(30), row("fine", comment="ÁO ĐẸP ƯNG Ý Ã")], products)
+    figures, page = report(settings, refresh(settings))
+    assert figures["mojibake"] == {"comments": 0, "products": 1}
+    write_shop(settings, reviews(30) + garbled, products)
+    figures, page = report(settings, refresh(settings))
+    assert figures["mojibake"] == {"comments": 3, "products": 1}
+    assert "look doubly encoded" in page

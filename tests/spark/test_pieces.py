@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.data.sources import ReviewFiles
 from recsys.spark.pieces import cut
+
+UTF8 = ReviewFiles.model_validate(
+    {
+        "path": "reviews.csv",
+        "columns": {"user_id": "user", "product_id": "product", "rating": "rating"},
+        "timestamp": {"columns": "time"},
+    }
+)
 
 HEADER = ["user", "product", "rating", "time", "comment"]
 TEXT = st.text(alphabet='ab", \n\r', max_size=12)
@@ -35,7 +44,7 @@ def test_no_record_is_torn_lost_or_doubled(tmp_path_factory, comments, piece_byt
     path = folder / "reviews.csv"
     rows = [[f"u{number}", "1", "5", "2025", text] for number, text in enumerate(comments)]
     path.write_bytes(written(rows, line_end))
-    pieces = [read(piece.path) for piece in cut(path, folder / "cut", piece_bytes, "utf-8")]
+    pieces = [read(piece.path) for piece in cut(path, folder / "cut", piece_bytes, UTF8)]
     assert all(piece[0] == HEADER for piece in pieces)
     assert [record for piece in pieces for record in piece[1:]] == read(path)[1:]
 
@@ -45,7 +54,7 @@ def test_a_quote_that_never_closes_does_not_make_the_rest_one_piece(tmp_path):
     lines = [f'u{number},1,5,2025,"fine"' for number in range(20_000)]
     lines[10] = 'u10,1,5,2025,"never closed'
     path.write_text("\n".join([",".join(HEADER), *lines]) + "\n")
-    pieces = cut(path, tmp_path / "cut", 40_000, "utf-8")
+    pieces = cut(path, tmp_path / "cut", 40_000, UTF8)
     assert max(piece.path.stat().st_size for piece in pieces) < 120_000
     together = [line for piece in pieces for line in piece.path.read_text().splitlines()[1:]]
     assert together == lines
@@ -55,7 +64,7 @@ def test_a_line_without_end_is_copied_in_parts(tmp_path):
     path = tmp_path / "reviews.csv"
     long = "u1,1,5,2025," + "x" * 3_000_000
     path.write_text("\n".join([",".join(HEADER), "u0,1,5,2025,a", long, "u2,1,5,2025,b"]))
-    pieces = cut(path, tmp_path / "cut", 10, "utf-8")
+    pieces = cut(path, tmp_path / "cut", 10, UTF8)
     assert max(len(piece.path.read_bytes()) for piece in pieces) > 3_000_000
     assert sum(len(read_lines(piece.path)) - 1 for piece in pieces) == 3
 
@@ -68,11 +77,14 @@ def read_lines(path: Path) -> list[str]:
 def test_a_file_whose_encoding_hides_line_ends_is_not_cut(tmp_path, encoding):
     path = tmp_path / "reviews.csv"
     path.write_text("user,product\n" * 100, encoding=encoding)
-    assert [piece.path for piece in cut(path, tmp_path / "cut", 50, encoding)] == [path]
+    assert [
+        piece.path
+        for piece in cut(path, tmp_path / "cut", 50, UTF8.model_copy(update={"encoding": encoding}))
+    ] == [path]
 
 
 def test_a_small_file_stays_where_it_is(tmp_path):
     path = tmp_path / "reviews.csv"
     path.write_text("user,product\n1,2\n")
-    assert [piece.path for piece in cut(path, tmp_path / "cut", 1_000, "utf-8")] == [path]
+    assert [piece.path for piece in cut(path, tmp_path / "cut", 1_000, UTF8)] == [path]
     assert not (tmp_path / "cut").exists()

@@ -23,7 +23,7 @@ def read_catalogue(source: Source) -> CleanRows:
     rules = source.config.id_rules
     parts = [
         clean_products(
-            read_rows(path, files.needed, files.optional, files.encoding),
+            read_rows(path, files.needed, files.optional, files),
             rules,
             files.price_format,
         )

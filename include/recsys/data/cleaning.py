@@ -21,7 +21,7 @@ from recsys.arrays import UInt64Array
 from recsys.data.keys import add_keys, text_series
 from recsys.data.keys import hash_texts
 from recsys.data.prices import PriceFormat, parse_prices
-from recsys.data.reading import FILE, ROW, RawRows, read_rows
+from recsys.data.reading import FILE, ROW, RawRows, is_csv, read_head, read_rows
 from recsys.data.sources import EPOCH, ISO, ReviewFiles, TimestampFormat
 from recsys.ids import MISSING, STANDS_FOR_MANY, IdRules, id_faults, normalise_ids, rename_ids
 from recsys.publishing import atomic_path
@@ -31,12 +31,21 @@ from recsys.text import contains_byte
 
 REASON = "reason"
 RAW = "raw"
+_NULL = r"\N"  # as MySQL writes it
 _MISSING = pa.array(MISSING, pa.large_string())
 _ISO_LOCAL = r"^\d{4}-\d{2}-\d{2}(?:[Tt ][\d:.]*)?$"
 # PostgreSQL writes +07, others +0700, +07:00 or Z, with or without a blank before it.
 _ISO_OFFSET = r"^(\d{4}-\d{2}-\d{2}[Tt ][\d:.]+) ?(?:[Zz]|([+-]\d{2})(?::?(\d{2}))?)$"
 _FORMULA = r"^(\s*[=+\-@\t\r])"
+_BACKSLASH = 92
 _MILLISECONDS_FROM = 1e11
+_CLOCKS = ("", " %H:%M", " %H:%M:%S")
+_CLEAR_FORMATS = tuple(
+    tuple(date.replace("/", mark) + clock for mark in "/-." for clock in _CLOCKS)
+    for date in ("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d")
+)
+_CLEAR_SHARE = 0.8
+"""So many of a file's times must fit: the others are bad rows, as a run allows a fifth of them."""
 
 Fault = tuple[NDArray[np.bool_], str]
 """Which rows are bad, and the reason; of several the first is named."""
@@ -107,8 +116,39 @@ class CleanRows:
 
 def read_reviews(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
     """Read and check a file of reviews. Raises `SourceError` as `read_rows` does."""
-    raw = read_rows(path, files.needed, files.optional, files.encoding)
+    return read_settled(path, settle_reviews(path, files, limits), limits)
+
+
+def read_settled(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
+    """The same for files of which `settle_reviews` has left nothing open."""
+    raw = read_rows(path, files.needed, files.optional, files)
     return clean_rows(raw, files.timestamp, limits)
+
+
+def settle_reviews(path: Path, files: ReviewFiles, limits: Limits) -> ReviewFiles:
+    """`files` with the dialect of the file at `path`, and with its formats of time if they are clear.
+
+    Formats are looked for only where none of the description's fits the beginning of a CSV file; they
+    are clear if either days or months come first in nearly all of it, and not both might. Raises
+    `SourceError` as `read_rows` does.
+    """
+    if not is_csv(path):
+        return files
+    head, dialect = read_head(path, files.needed, files)
+    files = files.model_copy(
+        update=dialect.model_dump(include={"delimiter", "escape", "skip_lines"})
+    )
+    texts = _time_texts(head, files.timestamp)
+    if parse_times(texts, files.timestamp.formats, limits.zone).notna().any():
+        return files
+    read = {
+        formats: parse_times(texts, formats, limits.zone).notna().mean() for formats in _CLEAR_FORMATS
+    }
+    best, second = sorted(read, key=lambda formats: read[formats], reverse=True)[:2]
+    if not read[best] >= _CLEAR_SHARE or read[second] == read[best]:
+        return files
+    timestamp = files.timestamp.model_copy(update={"formats": best})
+    return files.model_copy(update={"timestamp": timestamp})
 
 
 def clean_rows(raw: RawRows, timestamp: TimestampFormat, limits: Limits) -> CleanRows:
@@ -307,7 +347,8 @@ def _ratings(column: pa.ChunkedArray) -> tuple[NDArray[np.float32], list[Fault]]
     try:
         number = text.cast(pa.float64()).to_numpy()
     except pa.ArrowInvalid:
-        number = pd.to_numeric(text_series(text), errors="coerce").to_numpy(np.float64)
+        points = pc.replace_substring_regex(text, r"^(\d),(\d+)$", r"\1.\2")
+        number = pd.to_numeric(text_series(points), errors="coerce").to_numpy(np.float64)
     with np.errstate(invalid="ignore"):
         outside = ~((number >= 1) & (number <= 5))
     with np.errstate(over="ignore"):
@@ -322,8 +363,7 @@ def _ratings(column: pa.ChunkedArray) -> tuple[NDArray[np.float32], list[Fault]]
 def _times(
     table: pa.Table, timestamp: TimestampFormat, zone: ZoneInfo
 ) -> tuple[pd.Series, list[Fault]]:
-    names = [f"{schema.TIMESTAMP} {name}" for name in timestamp.columns]
-    parts = [pc.utf8_trim_whitespace(table[name]) for name in names]
+    parts = _time_parts(table, timestamp)
     text = parts[0] if len(parts) == 1 else _joined(parts)
     missing = [_is_missing(part) for part in parts]
     times = _parse_uniform(text, zone) if timestamp.formats[0] == ISO else None
@@ -335,6 +375,16 @@ def _times(
     ]
 
 
+def _time_parts(table: pa.Table, timestamp: TimestampFormat) -> list[pa.ChunkedArray]:
+    names = [f"{schema.TIMESTAMP} {name}" for name in timestamp.columns]
+    return [pc.utf8_trim_whitespace(table[name]) for name in names]
+
+
+def _time_texts(table: pa.Table, timestamp: TimestampFormat) -> pd.Series:
+    parts = _time_parts(table, timestamp)
+    return text_series(parts[0] if len(parts) == 1 else _joined(parts))
+
+
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(*parts, pa.scalar(" ", pa.large_string()))
 
@@ -344,6 +394,8 @@ def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in table.column_names:
         return pa.chunked_array([pa.array([""] * table.num_rows, pa.large_string())])
     column = table[name]
+    if contains_byte(column, _BACKSLASH):
+        column = pc.if_else(pc.equal(column, _NULL), "", column)
     return pc.replace_substring(column, "\0", "") if contains_byte(column, 0) else column
 
 

@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from recsys.data.dialects import Dialect, Unescaped, plain_lines
 from recsys.data.repair import (
     OVERLONG,
     SHOWN_CHARACTERS,
     Rejection,
-    fields_of,
     repair_records,
     short_lines,
 )
@@ -42,6 +42,7 @@ ROW = "row"
 HEAD_BYTES = 1 << 20
 MAX_UNDECODABLE_SHARE = 0.2
 NOT_UTF8 = "is not valid UTF-8"
+_HEAD_LINES = 2_000
 _BLOCK_BYTES = 4 << 20
 _NEWLINE = 10
 _EXACT = 2.0**53
@@ -71,7 +72,9 @@ class RawRows:
         return self.table.num_rows + len(self.rejected)
 
 
-def read_rows(path: Path, needed: Columns, optional: Columns, encoding: str = "utf-8") -> RawRows:
+def read_rows(
+    path: Path, needed: Columns, optional: Columns, dialect: Dialect = Dialect()
+) -> RawRows:
     """Read the `needed` columns, and those of the `optional` ones that the file has.
 
     Both map our column name to the names it may have in the file, in order of preference.
@@ -85,28 +88,67 @@ def read_rows(path: Path, needed: Columns, optional: Columns, encoding: str = "u
         if _suffix(path) == ".parquet":
             return _read_parquet(path, needed, optional)
         if _suffix(path) == ".jsonl":
-            return _read_json_lines(path, needed, optional, encoding)
-        return _read_csv(path, needed, optional, encoding)
+            return _read_json_lines(path, needed, optional, dialect.encoding)
+        return _read_csv(path, needed, optional, settle(path, needed, dialect))
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from error
     except UnicodeError as error:
-        raise SourceError(f"{path}: {_wrong_encoding(encoding, error)}") from error
+        raise SourceError(f"{path}: {_wrong_encoding(dialect.encoding, error)}") from error
 
 
-def check_file(path: Path, needed: Columns, encoding: str = "utf-8") -> None:
+def read_head(path: Path, needed: Columns, dialect: Dialect) -> tuple[pa.Table, Dialect]:
+    """The `needed` columns of the beginning of a CSV file, without bad rows; and its dialect.
+
+    Raises `SourceError` as `read_rows` does.
+    """
+    try:
+        return _read_head(path, needed, settle(path, needed, dialect))
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from error
+    except UnicodeError as error:
+        raise SourceError(f"{path}: {_wrong_encoding(dialect.encoding, error)}") from error
+
+
+def _read_head(path: Path, needed: Columns, settled: Dialect) -> tuple[pa.Table, Dialect]:
+    names = _csv_header(path, settled)
+    chosen = _choose(path, names, needed, {})
+    text = _decoded(_check_encoding(path, settled.encoding), settled.encoding)
+    lines = plain_lines(text.splitlines(keepends=True)[: _HEAD_LINES], settled)
+    fields = (settled.fields_of(line) for line in lines if line is not None)
+    rows = [row for row in fields if len(row) == len(names)][1:]
+    at = {ours: names.index(theirs) for ours, theirs in chosen.items()}
+    columns = {
+        ours: pa.array([row[place] for row in rows], pa.large_string()) for ours, place in at.items()
+    }
+    return pa.table(columns), settled
+
+
+def settle(path: Path, needed: Columns, dialect: Dialect) -> Dialect:
+    """The dialect of a file with nothing left open. Raises what opening the file raises."""
+    if not is_csv(path):
+        return dialect
+    head = _check_encoding(path, dialect.encoding)
+    return dialect.settled(_decoded(head, dialect.encoding), needed)
+
+
+def is_csv(path: Path) -> bool:
+    return _suffix(path) not in (".parquet", ".jsonl")
+
+
+def check_file(path: Path, needed: Columns, dialect: Dialect) -> None:
     """Look at the beginning of a file. Raises `SourceError` as `read_rows` would."""
     try:
         if _suffix(path) == ".parquet":
             names = pq.ParquetFile(path).schema_arrow.names
             _choose(path, names, needed, {})
         elif _suffix(path) == ".jsonl":
-            _check_encoding(path, encoding)
+            _check_encoding(path, dialect.encoding)
         else:
-            _choose(path, _csv_header(path, encoding), needed, {})
+            _choose(path, _csv_header(path, settle(path, needed, dialect)), needed, {})
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from error
     except UnicodeError as error:
-        raise SourceError(f"{path}: {_wrong_encoding(encoding, error)}") from error
+        raise SourceError(f"{path}: {_wrong_encoding(dialect.encoding, error)}") from error
 
 
 def _suffix(path: Path) -> str:
@@ -175,37 +217,40 @@ def _choose(path: Path, names: list[str], needed: Columns, optional: Columns) ->
 # CSV
 
 
-def _csv_header(path: Path, encoding: str) -> list[str]:
-    head = _check_encoding(path, encoding)
-    decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)(
-        errors="replace"
-    )
-    lines = io.StringIO(decoder.decode(head))
+def _decoded(head: bytes, encoding: str) -> str:
+    name = "utf-8-sig" if encoding == "utf-8" else encoding
+    return codecs.getincrementaldecoder(name)(errors="replace").decode(head)
+
+
+def _csv_header(path: Path, dialect: Dialect) -> list[str]:
+    text = _decoded(_check_encoding(path, dialect.encoding), dialect.encoding)
+    lines = text.splitlines(keepends=True)[dialect.skip_lines or 0 :]
     try:
-        return [name.strip() for name in next(csv.reader(lines))]
+        header = next(csv.reader(lines, delimiter=dialect.separator, quotechar=dialect.quote))
     except (StopIteration, csv.Error) as error:
         raise SourceError(f"{path}: the header cannot be read: {error}") from error
+    return [name.strip() for name in header]
 
 
-def _read_csv(path: Path, needed: Columns, optional: Columns, encoding: str) -> RawRows:
-    names = _csv_header(path, encoding)
+def _read_csv(path: Path, needed: Columns, optional: Columns, dialect: Dialect) -> RawRows:
+    names = _csv_header(path, dialect)
     chosen = _choose(path, names, needed, optional)
     try:
         try:
-            table, rejected = _parse_csv(path, names, chosen, encoding, pa.large_string())
+            table, rejected = _parse_csv(path, names, chosen, dialect, pa.large_string())
         except pa.ArrowInvalid:  # a text that is not UTF-8
-            table, rejected = _parse_csv(path, names, chosen, encoding, pa.large_binary())
-        broken = _swallows_rows(table, rejected, _looks_like_a_row(names, chosen))
+            table, rejected = _parse_csv(path, names, chosen, dialect, pa.large_binary())
+        broken = _swallows_rows(table, rejected, _looks_like_a_row(names, chosen), dialect)
     except pa.ArrowInvalid:
         broken = True  # a record larger than a block
     if broken:
-        return _drop_undecodable(_repair_csv(path, names, chosen, encoding))
+        return _drop_undecodable(_repair_csv(path, names, chosen, dialect))
     shown = [(number, reason, text[:SHOWN_CHARACTERS]) for number, reason, text in rejected]
     return _drop_undecodable(RawRows(path, table, shown))
 
 
 def _parse_csv(
-    path: Path, names: list[str], chosen: dict[str, str], encoding: str, text: pa.DataType
+    path: Path, names: list[str], chosen: dict[str, str], dialect: Dialect, text: pa.DataType
 ) -> tuple[pa.Table, list[Rejection]]:
     """Parse with all cores; once more with one if rows are bad, as only that numbers them."""
     bad: list[pacsv.InvalidRow] = []
@@ -217,15 +262,21 @@ def _parse_csv(
     def parse(threads: bool) -> pa.Table:
         bad.clear()
         return pacsv.read_csv(
-            path,
+            _input(path, dialect),
             pacsv.ReadOptions(
                 use_threads=threads,
                 block_size=_BLOCK_BYTES,
-                encoding="utf8" if encoding == "utf-8" else encoding,
+                encoding="utf8" if dialect.encoding == "utf-8" else dialect.encoding,
                 column_names=[f"{index}" for index in range(len(names))],
+                skip_rows=dialect.skip_lines or 0,
                 skip_rows_after_names=1,
             ),
-            pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+            pacsv.ParseOptions(
+                delimiter=dialect.separator,
+                quote_char=dialect.quote,
+                newlines_in_values=True,
+                invalid_row_handler=skip,
+            ),
             pacsv.ConvertOptions(
                 include_columns=[f"{names.index(theirs)}" for theirs in chosen.values()],
                 column_types={f"{index}": text for index in range(len(names))},
@@ -248,6 +299,13 @@ def _parse_csv(
     kept = numbers.drop([number for number, _, _ in rejected])
     table = table.rename_columns(list(chosen)).append_column(ROW, pa.array(kept, pa.int64()))
     return table, rejected
+
+
+def _input(path: Path, dialect: Dialect) -> Any:
+    """What Arrow reads the file from."""
+    if dialect.escape is None:
+        return path
+    return pa.TransformInputStream(pa.input_stream(str(path)), Unescaped(dialect))
 
 
 def _drop_undecodable(rows: RawRows) -> RawRows:
@@ -282,11 +340,14 @@ def _as_text(rows: RawRows) -> RawRows:
     return rows
 
 
-def _repair_csv(path: Path, names: list[str], chosen: dict[str, str], encoding: str) -> RawRows:
+def _repair_csv(
+    path: Path, names: list[str], chosen: dict[str, str], dialect: Dialect
+) -> RawRows:
     positions = [names.index(theirs) for theirs in chosen.values()]
     with _open(path) as file:
+        lines = plain_lines(short_lines(file, dialect.encoding), dialect)
         numbers, records, rejected = repair_records(
-            short_lines(file, encoding), len(names), _looks_like_a_row(names, chosen)
+            lines, len(names), _looks_like_a_row(names, chosen), dialect
         )
     columns = [[record[position] for record in records] for position in positions]
     arrays = {
@@ -305,13 +366,16 @@ def _looks_like_a_row(names: list[str], chosen: dict[str, str]) -> Callable[[lis
     def looks(fields: list[str]) -> bool:
         if len(fields) != len(names) or rating is None:
             return False
-        return re.fullmatch(r"\s*[0-5](\.\d+)?\s*", fields[rating]) is not None
+        return re.fullmatch(r"\s*[0-5]([.,]\d+)?\s*", fields[rating]) is not None
 
     return looks
 
 
 def _swallows_rows(
-    table: pa.Table, rejected: list[Rejection], looks: Callable[[list[str]], bool]
+    table: pa.Table,
+    rejected: list[Rejection],
+    looks: Callable[[list[str]], bool],
+    dialect: Dialect,
 ) -> bool:
     """Whether a quote that never closed made one value of several rows."""
     texts = [text for _, _, text in rejected if "\n" in text]
@@ -324,7 +388,7 @@ def _swallows_rows(
         for text in texts
         for line in (text if isinstance(text, str) else text.decode("utf-8", "replace")).split("\n")
     )
-    return any(looks(fields_of(line)) for line in lines if "," in line)
+    return any(looks(dialect.fields_of(line)) for line in lines if dialect.separator in line)
 
 
 # JSON lines and Parquet

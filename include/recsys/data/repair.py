@@ -8,6 +8,8 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO
 
+from recsys.data.dialects import Dialect
+
 Rejection = tuple[int, str, str]
 """Number of the record, reason, the beginning of its text."""
 
@@ -39,7 +41,10 @@ def short_lines(file: IO[bytes], encoding: str) -> Iterator[str | None]:
 
 
 def repair_records(
-    lines: Iterable[str | None], columns: int, looks_like_a_row: Callable[[list[str]], bool]
+    lines: Iterable[str | None],
+    columns: int,
+    looks_like_a_row: Callable[[list[str]], bool],
+    dialect: Dialect,
 ) -> tuple[list[int], list[list[str]], list[Rejection]]:
     """Split the lines of a file with a header into records of so many `columns`.
 
@@ -52,14 +57,15 @@ def repair_records(
     """
     lines_read = _Lines(lines)
     found = _Found()
-    for fields in _records(csv.reader(lines_read)):
+    reader = csv.reader(lines_read, delimiter=dialect.separator, quotechar=dialect.quote)
+    for fields in _records(reader):
         taken, overlong = lines_read.take()
         for _ in range(overlong):
             found.reject(OVERLONG, "")
-        if _has_swallowed(taken, looks_like_a_row):
+        if any(looks_like_a_row(dialect.fields_of(line)) for line in taken[1:]):
             found.reject("begins a quote that never closes", taken[0])
             for line in taken[1:]:
-                alone = fields_of(line)
+                alone = dialect.fields_of(line)
                 if looks_like_a_row(alone):
                     found.accept(alone)
                 else:
@@ -116,18 +122,6 @@ class _Found:
 
     def reject(self, reason: str, text: str) -> None:
         self.rejected.append((self._next, reason, text[:SHOWN_CHARACTERS]))
-
-
-def _has_swallowed(lines: list[str], looks_like_a_row: Callable[[list[str]], bool]) -> bool:
-    return any(looks_like_a_row(fields_of(line)) for line in lines[1:])
-
-
-def fields_of(line: str) -> list[str]:
-    """The fields of a line on its own; none if it cannot be split."""
-    try:
-        return next(csv.reader([line]), [])
-    except csv.Error:
-        return []
 
 
 def _records(reader: Iterator[list[str]]) -> Iterator[list[str] | csv.Error]:

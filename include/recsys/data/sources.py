@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from recsys import schema
 from recsys.config import ConfigModel, Document, load_config, read_mapping
 from recsys.data.config import DataConfig
+from recsys.data.dialects import Dialect, Mark
 from recsys.data.prices import DONG, PriceFormat
 from recsys.errors import InputError, SourceError
 from recsys.ids import PLACEHOLDERS, IdRules
@@ -76,11 +77,10 @@ class TimestampFormat(ConfigModel):
         return formats
 
 
-class ReviewFiles(ConfigModel):
+class ReviewFiles(Dialect):
     """Where the reviews are, and which of their customers stand for many people."""
 
     path: str
-    encoding: str = "utf-8"
     columns: ReviewColumns
     timestamp: TimestampFormat
     placeholders: tuple[str | int, ...] = PLACEHOLDERS
@@ -102,15 +102,10 @@ class ReviewFiles(ConfigModel):
         return {schema.COMMENT: self.columns.comment} if self.columns.comment else {}
 
 
-Mark = Annotated[str, Field(min_length=1, max_length=1)]
-"""A single character, such as ``.`` or ``,``."""
-
-
-class ProductFiles(ConfigModel):
+class ProductFiles(Dialect):
     """Where the products are, and which of them got another id (old -> new)."""
 
     path: str
-    encoding: str = "utf-8"
     columns: ProductColumns
     currency: str = DONG
     decimal: Mark | None = None
@@ -233,9 +228,9 @@ def select_source(
     }
     found = _locate(settings, source, chosen["reviews"], chosen["products"])
     for path in found.review_files:
-        check_file(path, found.config.reviews.needed, found.config.reviews.encoding)
+        check_file(path, found.config.reviews.needed, found.config.reviews)
     for path in found.product_files:
-        check_file(path, found.config.products.needed, found.config.products.encoding)
+        check_file(path, found.config.products.needed, found.config.products)
     write_json(
         settings.home / "data" / SELECTION_NAME,
         {**chosen, "selected_at": datetime.now(UTC).isoformat()},

@@ -24,6 +24,9 @@ _COLUMNS = [
     schema.WEIGHT,
 ]
 
+# What the letters of Vietnamese become: ạ..ỹ "áº¡", ư "Æ°", đ "Ä‘", à "Ã ", and quotes "â€œ".
+_MOJIBAKE = "á[º»][\u0080-\u00bf\u0152-\u2122]|[ÆÄ][\u0080-\u00bf\u0152-\u2122]|Ã[\u0080-\u00bf]|â€"
+
 Array = npt.NDArray[Any]
 
 
@@ -51,6 +54,10 @@ def measure(version: PublishedVersion, previous: PublishedVersion | None) -> dic
         "distributions": _distributions(rows),
         "distributions_before": None if before is None else _distributions(before),
         "comments": manifest.get("comments", {}),
+        "mojibake": {
+            "comments": _garbled(rows[schema.COMMENT]),
+            "products": _garbled(version.products()[schema.PRODUCT_NAME]),
+        },
         "spam_share": _spam_share(manifest),
         "comment_scorer": manifest["comment_scorer"],
     }
@@ -70,6 +77,11 @@ def limits(figures: dict[str, Any], config: DataConfig) -> list[dict[str, Any]]:
 
 def _limit(name: str, share: float, limit: float) -> dict[str, Any]:
     return {"rule": name, "share": round(share, 4), "limit": limit, "kept": share <= limit}
+
+
+def _garbled(texts: pd.Series) -> int:
+    """How many texts look like UTF-8 that somebody read as Windows-1252 and wrote again."""
+    return int(texts.str.contains(_MOJIBAKE, regex=True).sum())
 
 
 def _counts(rows: pd.DataFrame) -> dict[str, int]:

@@ -15,9 +15,10 @@ from typing import IO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.data.repair import MAX_LINE_CHARACTERS, fields_of
+from recsys.data.repair import MAX_LINE_CHARACTERS
+from recsys.data.sources import ReviewFiles
 
-_QUOTE, _LINE_END = b'"', b"\n"
+_LINE_END = b"\n"
 # After so many lines without a place outside quotes, a quote is taken for one that never closes.
 _LINES_TO_LOOK_AT = 2_000
 _BATCH_ROWS = 65_536
@@ -33,6 +34,8 @@ class Piece:
         Where it lies; the whole file itself if that was not cut.
     original
         The file it was cut from.
+    files
+        How it is written, with nothing left open.
     rows_before
         Rows of the original before this piece; None if that is the number of those that are read
         from the pieces before it.
@@ -40,44 +43,49 @@ class Piece:
 
     path: Path
     original: Path
+    files: ReviewFiles
     rows_before: int | None = 0
 
 
-def cut(path: Path, folder: Path, piece_bytes: int, encoding: str) -> list[Piece]:
+def cut(path: Path, folder: Path, piece_bytes: int, files: ReviewFiles) -> list[Piece]:
     """Cut `path` into pieces of about `piece_bytes` in the new `folder`.
 
-    A file that is smaller stays where it is, and so does one whose encoding hides line ends.
+    A file that is smaller stays where it is, and so does one whose encoding hides line ends or
+    that escapes its quotes.
     Raises what opening and reading the file raises.
     """
     packed = path.suffix == ".gz"
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    plain = "\n".encode(encoding) == _LINE_END
-    if not packed and (path.stat().st_size <= piece_bytes or not plain):
-        return [Piece(path, path)]
+    plain = "\n".encode(files.encoding) == _LINE_END and files.escape is None
+    if not plain or (not packed and path.stat().st_size <= piece_bytes):
+        return [Piece(path, path, files)]
     folder.mkdir(parents=True)
     if suffix == ".parquet":
-        return list(_cut_parquet(path, folder, piece_bytes))
+        return list(_cut_parquet(path, folder, piece_bytes, files))
     with cast("IO[bytes]", gzip.open(path) if packed else path.open("rb")) as file:
         if suffix == ".jsonl":
-            return list(_cut_lines(path, file, folder, piece_bytes))
-        return list(_cut_csv(path, file, folder, piece_bytes, encoding)) or [Piece(path, path)]
+            return list(_cut_lines(path, file, folder, piece_bytes, files))
+        pieces = list(_cut_csv(path, file, folder, piece_bytes, files))
+        return pieces or [Piece(path, path, files)]
 
 
-def _cut_parquet(path: Path, folder: Path, piece_bytes: int) -> Iterator[Piece]:
+def _cut_parquet(path: Path, folder: Path, piece_bytes: int, files: ReviewFiles) -> Iterator[Piece]:
     source = pq.ParquetFile(path)
     rows_at_once = max(1, piece_bytes * source.metadata.num_rows // path.stat().st_size)
     rows = 0
     for batch in source.iter_batches(batch_size=rows_at_once):
-        piece = Piece(folder / f"{rows:012}.parquet", path, rows)
+        piece = Piece(folder / f"{rows:012}.parquet", path, files, rows)
         pq.write_table(pa.Table.from_batches([batch]), piece.path)
         rows += len(batch)
         yield piece
 
 
-def _cut_lines(path: Path, file: IO[bytes], folder: Path, piece_bytes: int) -> Iterator[Piece]:
+def _cut_lines(
+    path: Path, file: IO[bytes], folder: Path, piece_bytes: int, files: ReviewFiles
+) -> Iterator[Piece]:
     lines = 0
     while block := file.read(piece_bytes):
-        piece = Piece(folder / f"{lines:012}.jsonl", path, lines)
+        piece = Piece(folder / f"{lines:012}.jsonl", path, files, lines)
         with piece.path.open("wb") as target:
             target.write(block)
             if not block.endswith(_LINE_END):
@@ -88,49 +96,53 @@ def _cut_lines(path: Path, file: IO[bytes], folder: Path, piece_bytes: int) -> I
 
 
 def _cut_csv(
-    path: Path, file: IO[bytes], folder: Path, piece_bytes: int, encoding: str
+    path: Path, file: IO[bytes], folder: Path, piece_bytes: int, files: ReviewFiles
 ) -> Iterator[Piece]:
+    quote = files.quote.encode()
+    for _ in range(files.skip_lines or 0):
+        file.readline(MAX_LINE_CHARACTERS)
     header = file.readline(MAX_LINE_CHARACTERS)
-    if header.count(_QUOTE) % 2 or not header.endswith(_LINE_END):
+    if header.count(quote) % 2 or not header.endswith(_LINE_END):
         return  # nothing to go by
-    columns = len(fields_of(header.decode(encoding, "replace")))
+    columns = len(files.fields_of(header.decode(files.encoding, "replace")))
+    own = files.model_copy(update={"skip_lines": 0})  # titles are not copied
     number, first = 0, b""
     while block := first + file.read(piece_bytes):
-        piece = Piece(folder / f"{number:05}.csv", path, None)
+        piece = Piece(folder / f"{number:05}.csv", path, own, None)
         with piece.path.open("wb") as target:
             target.write(header)
             target.write(block)
-            quotes = block.count(_QUOTE)
+            quotes = block.count(quote)
             if not block.endswith(_LINE_END):
-                quotes += _copy_line(file, target)
-            first = _copy_to_next_record(file, target, quotes, columns, encoding)
+                quotes += _copy_line(file, target, quote)
+            first = _copy_to_next_record(file, target, quotes, columns, files)
         number += 1
         yield piece
 
 
 def _copy_to_next_record(
-    file: IO[bytes], target: IO[bytes], quotes: int, columns: int, encoding: str
+    file: IO[bytes], target: IO[bytes], quotes: int, columns: int, files: ReviewFiles
 ) -> bytes:
     """Copy the lines before the next record; its first line, or nothing at the end of the file."""
-    looked_at = 0
+    looked_at, quote = 0, files.quote.encode()
     while line := file.readline(MAX_LINE_CHARACTERS):
-        whole = len(fields_of(line.decode(encoding, "replace"))) == columns
+        whole = len(files.fields_of(line.decode(files.encoding, "replace"))) == columns
         if whole and (quotes % 2 == 0 or looked_at >= _LINES_TO_LOOK_AT):
             return line
         target.write(line)
-        quotes += line.count(_QUOTE)
+        quotes += line.count(quote)
         if not line.endswith(_LINE_END):
-            quotes += _copy_line(file, target)
+            quotes += _copy_line(file, target, quote)
         looked_at += 1
     return b""
 
 
-def _copy_line(file: IO[bytes], target: IO[bytes]) -> int:
+def _copy_line(file: IO[bytes], target: IO[bytes], quote: bytes = b'"') -> int:
     """Copy to the end of the line, however far that is; the number of its quotes."""
     quotes = 0
     while part := file.readline(MAX_LINE_CHARACTERS):
         target.write(part)
-        quotes += part.count(_QUOTE)
+        quotes += part.count(quote)
         if part.endswith(_LINE_END):
             break
     return quotes

@@ -28,7 +28,7 @@ from pyarrow import feather
 from recsys import schema
 from recsys.arrays import UInt64Array
 from recsys.config import load_config
-from recsys.data.cleaning import CleanRows, Limits, read_reviews
+from recsys.data.cleaning import CleanRows, Limits, read_settled, settle_reviews
 from recsys.data.config import DataConfig
 from recsys.data.dataset import Dataset, build_part, join_parts
 from recsys.data.engine import View, read_view
@@ -89,10 +89,10 @@ class SparkEngine:
         for name in (ROWS_FOLDER, REJECTED_FOLDER):
             (self.work / name).mkdir(parents=True)
         files = source.config.reviews
-        reading = _Reading(files, limits, self.work)
+        reading = _Reading(limits, self.work)
 
         def read_files(paths: Sequence[Path]) -> list[CleanRows]:
-            pieces = _cut_all(paths, self.work / PIECES_FOLDER, files.encoding)
+            pieces = _cut_all(paths, self.work / PIECES_FOLDER, files, limits)
             task = functools.partial(_read_pieces, reading=reading, pieces=pieces)
             found = self.session.range(0, len(pieces), 1, len(pieces)).mapInArrow(task, _FOUND)
             summaries = sorted((row.asDict() for row in found.collect()), key=_piece_number)
@@ -158,7 +158,6 @@ class SparkEngine:
 class _Reading:
     """What a worker needs to know to read a piece."""
 
-    files: ReviewFiles
     limits: Limits
     work: Path
 
@@ -166,12 +165,15 @@ class _Reading:
 _FOUND = "piece long, accepted long, rejected long, later long, columns string, error string"
 
 
-def _cut_all(paths: Sequence[Path], folder: Path, encoding: str) -> list[Piece]:
+def _cut_all(
+    paths: Sequence[Path], folder: Path, files: ReviewFiles, limits: Limits
+) -> list[Piece]:
     shutil.rmtree(folder, ignore_errors=True)
     pieces = []
     for number, path in enumerate(paths):
         try:
-            pieces += cut(path, folder / f"{number:05}", PIECE_BYTES, encoding)
+            settled = settle_reviews(path, files, limits)
+            pieces += cut(path, folder / f"{number:05}", PIECE_BYTES, settled)
         except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
             raise SourceError(f"{path}: cannot be read: {error}") from error
     return pieces
@@ -187,9 +189,8 @@ def _read_pieces(
 
 
 def _read_piece(number: int, piece: Piece, reading: _Reading) -> dict[str, Any]:
-    files = reading.files
     try:
-        cleaned = read_reviews(piece.path, files, reading.limits)
+        cleaned = read_settled(piece.path, piece.files, reading.limits)
     except SourceError as error:
         text = str(error).replace(str(piece.path), str(piece.original))
         return {"accepted": 0, "rejected": 0, "later": 0, "columns": "[]", "error": text}

@@ -1,0 +1,120 @@
+"""CSV as spreadsheets and databases write it."""
+
+import pytest
+
+from recsys.data.dialects import Dialect, Unescaped
+from recsys.data.versions import current_version
+from recsys.errors import SourceError
+from recsys.refresh import RefreshError
+from tests.data.shop import quarantined, refresh, write_shop
+from tests.refresh.test_nights import describe
+
+HEADER = ["user_id", "product_id", "rating", "cmt_date", "comment"]
+TIMES = [f"2025-01-{day:02} 10:00:00" for day in range(1, 15)]
+
+
+def write(settings, text: str, encoding: str = "utf-8") -> None:
+    write_shop(settings, [])
+    path = settings.raw / "viecomrec" / "data_reviews_purchase.csv"
+    path.write_bytes(text.encode(encoding))
+
+
+def table(delimiter: str, times: list[str] = TIMES, rating: str = "5") -> str:
+    rows = [[f"u{n}", str(n % 9), rating, time, f"ổn {n}"] for n, time in enumerate(times)]
+    return "".join(delimiter.join(fields) + "\n" for fields in [HEADER, *rows])
+
+
+def comments(settings) -> dict[str, str]:
+    rows = current_version(settings).interactions(["user_id", "comment"])
+    return dict(zip(rows["user_id"], rows["comment"], strict=True))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_is_found(settings, delimiter):
+    write(settings, "\ufeff" + table(delimiter).replace("\n", "\r\n"))
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
+    assert comments(settings)["u3"] == "ổn 3"
+
+
+def test_lines_of_titles_before_the_header_are_passed_over(settings):
+    write(settings, "Báo cáo đánh giá tháng 1;;;;\n\n" + table(","))
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
+
+
+def test_ratings_may_have_decimal_commas(settings):
+    write(settings, table(";", rating="4,5"))
+    refresh(settings)
+    assert set(current_version(settings).interactions(["rating"])["rating"]) == {4.5}
+
+
+@pytest.mark.parametrize("form", ["{2}-{1}-{0} 07:01", "{2}.{1}.{0}", "{0}/{1}/{2} 07:01:05"])
+def test_dates_that_are_clear_are_read(settings, form):
+    times = [form.format("2025", "01", f"{day:02}") for day in range(1, 15)]
+    write(settings, table(",", times))
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
+    days = current_version(settings).interactions(["timestamp"])["timestamp"]
+    assert sorted(days.dt.tz_convert("Asia/Ho_Chi_Minh").dt.day) == list(range(1, 15))
+
+
+def test_months_that_come_first_are_read(settings):
+    describe(settings, formats="[iso]")
+    write(settings, table(",", [f"01/{day:02}/2025 07:01" for day in range(1, 15)]))
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
+    days = current_version(settings).interactions(["timestamp"])["timestamp"]
+    assert set(days.dt.month) == {1}
+
+
+def test_dates_that_might_be_either_are_refused_in_a_sentence(settings):
+    describe(settings, formats="[iso]")
+    write(settings, table(",", [f"{day:02}/{day + 1:02}/2025" for day in range(1, 10)]))
+    with pytest.raises(RefreshError, match="the time cannot be read"):
+        refresh(settings)
+
+
+ESCAPED = """m1,1,5,2025-01-20 10:00:00,"Kem \\"tốt\\" lắm, sẽ mua lại"
+m2,2,4,2025-01-21 10:00:00,"Giao \\"nhanh\\""
+m3,3,5,2025-01-22 10:00:00,"đường dẫn C:\\\\"
+m4,4,5,2025-01-23 10:00:00,\\N
+"""
+
+
+@pytest.mark.parametrize("last", ["", 'm5,5,5,2025-01-24 10:00:00,"hết\\"\n'])
+@pytest.mark.parametrize("between", [True, False])
+def test_backslash_quotes_are_read_and_cost_no_neighbour(settings, last, between):
+    rows = ESCAPED + last
+    header, good = table(",").split("\n", 1)
+    text = f"{header}\n{rows}{good}" if between else f"{header}\n{good}{rows}"
+    write(settings, text)
+    refresh(settings)
+    found = comments(settings)
+    assert found["m1"] == 'Kem "tốt" lắm, sẽ mua lại'
+    assert found["m2"] == 'Giao "nhanh"'
+    assert found["m3"] == "đường dẫn C:\\"
+    assert found["m4"] == ""
+    assert {f"u{number}" for number in range(len(TIMES))} <= set(found)
+    assert len(quarantined(settings)) + ("m5" in found) == bool(last)
+
+
+def test_a_backslash_alone_is_a_letter(settings):
+    rows = 'p1,1,5,2025-01-20 10:00:00,"C:\\"\np2,2,5,2025-01-20 10:00:00,"a\\b ""c"""\n'
+    write(settings, table(",") + rows)
+    refresh(settings)
+    assert comments(settings)["p1"] == "C:\\"
+    assert comments(settings)["p2"] == 'a\\b "c"'
+
+
+def test_the_description_goes_before_what_is_found(settings):
+    describe(settings, path="data/raw/viecomrec/data_reviews_purchase.csv\n  delimiter: ';'")
+    write(settings, table(","))
+    with pytest.raises(SourceError, match="there is no column 'user_id'"):
+        refresh(settings)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_pieces_of_a_file_are_unescaped_like_the_whole(size):
+    dialect = Dialect(escape="\\")
+    text = 'a,"b \\"c\\" \\\\",\\N,"\\\\\\"x"\n'.encode()
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    transform = Unescaped(dialect)
+    found = b"".join([*(transform(piece) for piece in pieces), transform(b"")])
+    assert found.decode() == dialect.doubled(text.decode())
