@@ -8,6 +8,7 @@ import pytest
 
 from recsys.alerting import AlertManager
 from recsys.alerting.message import Alert, Severity
+from recsys.database import connect
 from recsys.settings import REPOSITORY
 from tests.sinks import log_lines
 
@@ -155,10 +156,33 @@ def test_told_until_resolved_outlives_any_cooldown(manager, clock, mails):
     assert len(mails.mails) == 3
 
 
+@pytest.mark.parametrize("damage", ["junk", "cut off", "somebody else's", "a folder"])
+def test_a_damaged_state_is_set_aside_and_made_again(settings, configure, mails, damage):
+    configure()
+    path = settings.logs / "service" / "alert_state.db"
+    path.parent.mkdir(parents=True)
+    if damage == "a folder":
+        path.mkdir()
+    elif damage == "somebody else's":
+        with connect(path) as database:
+            database.execute("CREATE TABLE alerts (what TEXT)")
+    else:
+        path.write_bytes(
+            b"this is no database" * 100 if damage == "junk" else b"SQLite format 3\0x"
+        )
+    manager = AlertManager(settings)
+    assert manager.send_alert("a", "look")["email"] == "sent"
+    assert manager.send_alert("a", "look")["email"] == "held back"
+    assert len(mails.mails) == 1
+    assert len(list(path.parent.glob("alert_state.db.damaged-*-??????"))) == 1
+    assert [one["alert"].name for one in manager.recent()] == ["a"]
+
+
 def test_a_state_that_cannot_be_used_lets_alerts_through(manager, settings, mails):
     path = settings.logs / "service" / "alert_state.db"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"this is no database" * 100)
+    path.with_name("alert_state.db.lock").mkdir()  # nobody can set it aside
     for _ in range(2):
         assert manager.send_alert("a", "look")["email"] == "sent"
     assert len(mails.mails) == 2

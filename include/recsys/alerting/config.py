@@ -173,12 +173,9 @@ class AlertingSetup:
 def load_alerts_config(settings: Settings, environment: Mapping[str, str]) -> AlertingSetup:
     """Read ``alerts_config.yaml``, with ``${VAR}`` replaced from `environment`.
 
-    Raises
-    ------
-    ConfigError
-        If the file is missing or unreadable, or a key is unknown or has a bad value: one line
-        each, with the file and the key. A variable that is not set (or empty) is an error
-        outside the sections ``email`` and ``slack``.
+    Raises `ConfigError` if the file is missing or unreadable, or a key is unknown or has a bad
+    value: one line each, with the file and the key. A variable that is not set (or empty) is an
+    error outside the sections ``email`` and ``slack``.
     """
     document = read_document(settings, AlertsConfig.FILE)
     content = document.content

@@ -62,10 +62,7 @@ class AlertManager:
     clock
         The current time, with a time zone.
 
-    Raises
-    ------
-    ConfigError
-        If the configuration is bad; the text names file and key.
+    Raises `ConfigError` if the configuration is bad; the text names file and key.
 
     Examples
     --------

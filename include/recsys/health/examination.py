@@ -53,12 +53,8 @@ def evaluate(
         ``alerts`` (names of broken rules), ``overdue_jobs``, ``redelivered``, ``report`` (its
         path below the state root).
 
-    Raises
-    ------
-    InputError
-        If the component is unknown.
-    BrokenCheckError
-        After everything else is done, if a check broke.
+    Raises `InputError` if the component is unknown, and `BrokenCheckError` after everything else is
+    done, if a check broke.
     """
     now = now or datetime.now(UTC)
     chosen = _chosen(component)
