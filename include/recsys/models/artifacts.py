@@ -3,7 +3,7 @@
 ``artifacts/cf/<type>/<model_id>/``::
 
     manifest.json        model id and type, data version, metrics, sha256 of every other file
-    model/               the family's own arrays and parameters
+    model/               the model type's own arrays and parameters
     item_ids.json        product ids in column order
     users/               ids.npy + offsets.npy: user ids in order of their bytes
     histories/           what those users did (`recsys.models.base.Histories`)
@@ -254,12 +254,8 @@ def _check_sizes(
 
 
 def _check_products(product_ids: Sequence[str], item_ids: Sequence[str]) -> None:
-    if len(product_ids) != len(item_ids):
-        raise ArtifactError(
-            f"{len(item_ids)} product ids and {len(product_ids)} product rows: these must agree"
-        )
     if list(product_ids) != list(item_ids):
-        raise ArtifactError("the product rows are not in the order of the product ids")
+        raise ArtifactError("the product rows are not those of the product ids, in their order")
 
 
 def _write_user_ids(folder: Path, user_ids: Sequence[str]) -> None:
