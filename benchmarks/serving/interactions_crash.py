@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=200)
     options = parser.parse_args()
-    settings = fresh_home("interactions_crash", "workers: 1\n")
+    settings = fresh_home("interactions_crash", "max_events_of_product_per_day: 0\n")
     write_sample_shop(settings, reviews=600)
     valid_before = refresh(settings)
     stream = Stream()
