@@ -255,7 +255,7 @@ def _check_sizes(
 
 def _check_products(product_ids: Sequence[str], item_ids: Sequence[str]) -> None:
     if list(product_ids) != list(item_ids):
-        raise ArtifactError("the product rows are not those of the product ids, in their order")
+        raise ArtifactError("the product rows are not in the order of the product ids")
 
 
 def _write_user_ids(folder: Path, user_ids: Sequence[str]) -> None:
