@@ -254,6 +254,10 @@ def _check_sizes(
 
 
 def _check_products(product_ids: Sequence[str], item_ids: Sequence[str]) -> None:
+    if len(product_ids) != len(item_ids):
+        raise ArtifactError(
+            f"{len(item_ids)} product ids and {len(product_ids)} product rows: these must agree"
+        )
     if list(product_ids) != list(item_ids):
         raise ArtifactError("the product rows are not in the order of the product ids")
 
