@@ -5,7 +5,6 @@ import pytest
 from recsys.database import connect
 from recsys.health.config import MetricsConfig
 from recsys.health.service import judged, service_metrics
-from recsys.request_log import prepare
 
 NOW = datetime(2025, 1, 15, 0, 20, tzinfo=UTC)
 TABLE = """CREATE TABLE requests (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TIMESTAMP,
@@ -95,7 +94,7 @@ def test_rates_of_a_handful_of_requests_are_not_judged(settings, database):
 
 
 def test_visitors_whom_nobody_knows_are_no_failure(settings, database):
-    prepare(database)
+    database.execute("ALTER TABLE requests ADD COLUMN known BOOLEAN")
     for number in range(100):
         add(database, user=number, fallback=number < 45)
     database.execute("UPDATE requests SET known = user_id >= 45")

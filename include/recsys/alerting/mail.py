@@ -51,6 +51,10 @@ class MailSender:
         self._texts = texts
 
     def send(self, alert: Alert, at: datetime) -> str:
+        """Deliver `alert`; returns the line for the log.
+
+        Raises `NotSetUpError` if the channel cannot be tried, anything else if it failed.
+        """
         server, sender = self._ready()
         message = compose(alert, at, self._texts)
         message["From"] = formataddr(parseaddr(sender))

@@ -17,7 +17,6 @@ from recsys.alerting.message import (
     Alert,
     Channel,
     NotSetUpError,
-    Sender,
     Severity,
     Texts,
     facts_of,
@@ -86,7 +85,7 @@ class AlertManager:
         self._log_path = settings.home / self._config.logging.path
         self._state = AlertState(settings.logs / "service" / "alert_state.db")
         self.texts = Texts(self._config.language)
-        self._senders: dict[Channel, Sender] = {
+        self._senders: dict[Channel, MailSender | SlackSender] = {
             Channel.EMAIL: MailSender(self._config.email, setup.unset.get("email", ()), self.texts),
             Channel.SLACK: SlackSender(
                 self._config.slack, setup.unset.get("slack", ()), self.texts
@@ -115,15 +114,10 @@ class AlertManager:
         context
             Details by name, shown below the message; ``url`` becomes the link.
 
-        Returns
-        -------
-        dict
-            Channel -> ``sent``, ``failed``, ``not set up`` or ``held back``.
+        Returns Channel -> ``sent``, ``failed``, ``not set up`` or ``held back``.
 
-        Raises
-        ------
-        InputError
-            If severity or channel is unknown. The message is in the alert log all the same.
+        Raises `InputError` if severity or channel is unknown. The message is in the alert log all
+        the same.
         """
         facts = facts_of(context)
         checked = self._checked(parse_severity, severity, alert_name, message)
@@ -163,16 +157,10 @@ class AlertManager:
         Of several rules broken by one metric all are returned and logged, and only the most
         severe goes further.
 
-        Returns
-        -------
-        list of dict
-            One for each broken rule: ``alert_name``, ``metric``, ``value``, ``threshold``,
-            ``comparison``, ``severity``, ``message``, ``channels`` (what became of each).
+        Returns one for each broken rule: ``alert_name``, ``metric``, ``value``, ``threshold``,
+        ``comparison``, ``severity``, ``message``, ``channels`` (what became of each).
 
-        Raises
-        ------
-        InputError
-            If the value of a rule's metric is not a number.
+        Raises `InputError` if the value of a rule's metric is not a number.
         """
         broken: dict[str, tuple[Rule, float]] = {}
         kept: dict[str, tuple[Rule, float]] = {}

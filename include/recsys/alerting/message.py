@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from recsys.alerting.masking import SecretMasker
 from recsys.errors import InputError
@@ -168,19 +168,6 @@ class NotSetUpError(Exception):
 
 class DeliveryError(Exception):
     """The channel was tried and did not take the alert."""
-
-
-class Sender(Protocol):
-    """A channel that leaves this machine."""
-
-    name: str
-
-    def send(self, alert: Alert, at: datetime) -> str:
-        """Deliver `alert`; returns the line for the log.
-
-        Raises `NotSetUpError` if the channel cannot be tried, anything else if it failed.
-        """
-        ...
 
 
 @functools.cache

@@ -38,6 +38,10 @@ class SlackSender:
         self._texts = texts
 
     def send(self, alert: Alert, at: datetime) -> str:
+        """Deliver `alert`; returns the line for the log.
+
+        Raises `NotSetUpError` if the channel cannot be tried, anything else if it failed.
+        """
         config = self._config
         if not config.enabled:
             raise NotSetUpError("switched off by slack.enabled")

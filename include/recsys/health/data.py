@@ -36,13 +36,9 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
 
     ``user_metadata.pkl`` is compared with its hash and not opened: nothing here unpickles.
 
-    Returns
-    -------
-    dict
-        ``healthy``, ``files`` (name -> whether it exists), and if there is a version
-        ``version_id``, ``as_of``, ``newest_event`` and ``age_days`` (how long ago that was; None
-        without any), ``interactions``, ``users``, ``items``; when unhealthy ``error`` and
-        ``severity``.
+    Returns ``healthy``, ``files`` (name -> whether it exists), and if there is a version
+    ``version_id``, ``as_of``, ``newest_event`` and ``age_days`` (how long ago that was; None
+    without any), ``interactions``, ``users``, ``items``; when unhealthy ``error`` and ``severity``.
     """
     settings = settings or load_settings()
     try:

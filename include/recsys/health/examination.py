@@ -46,12 +46,9 @@ def evaluate(
         The only component that was checked; None for all. The report is then partial and does
         not become ``latest.json``.
 
-    Returns
-    -------
-    dict
-        ``status`` (``healthy``, ``warning`` or ``critical``), ``unhealthy`` (components),
-        ``alerts`` (names of broken rules), ``overdue_jobs``, ``redelivered``, ``report`` (its
-        path below the state root).
+    Returns ``status`` (``healthy``, ``warning`` or ``critical``), ``unhealthy`` (components),
+    ``alerts`` (names of broken rules), ``overdue_jobs``, ``redelivered``, ``report`` (its path
+    below the state root).
 
     Raises `InputError` if the component is unknown, and `BrokenCheckError` after everything else is
     done, if a check broke.

@@ -19,12 +19,9 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
 
     A service that does not answer is the service check's business and no problem here.
 
-    Returns
-    -------
-    dict
-        ``healthy``, and if a model is selected ``model_id``, ``selected_at`` and
-        ``serving_model_id`` (None if the service does not say); when unhealthy ``error`` and
-        ``severity``.
+    Returns ``healthy``, and if a model is selected ``model_id``, ``selected_at`` and
+    ``serving_model_id`` (None if the service does not say); when unhealthy ``error`` and
+    ``severity``.
     """
     settings = settings or load_settings()
     registry = Registry(settings)

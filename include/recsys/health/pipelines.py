@@ -64,11 +64,8 @@ def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
     Runs that were abandoned (see ``pipeline.max_running_hours``) are closed first, so that a
     pipeline is not taken for running for ever.
 
-    Returns
-    -------
-    dict
-        ``healthy``, ``closed_runs``, ``period_days``, ``stats_by_pipeline`` (as
-        `PipelineTracker.get_stats`); when unhealthy ``error`` and ``severity``.
+    Returns ``healthy``, ``closed_runs``, ``period_days``, ``stats_by_pipeline`` (as
+    `PipelineTracker.get_stats`); when unhealthy ``error`` and ``severity``.
     """
     settings = settings or load_settings()
     config = load_config(settings, HealthConfig).pipeline

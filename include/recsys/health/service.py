@@ -30,12 +30,9 @@ _NO_MODEL: Final = "no_model"
 def check_service_health(settings: Settings | None = None) -> dict[str, Any]:
     """Ask ``GET /health``, then for a recommendation: a service whose lists are empty is ill.
 
-    Returns
-    -------
-    dict
-        ``healthy``; when the service answered ``latency_ms`` and ``response`` (of ``/health``)
-        and ``recommendations`` (how many the trial gave, None if it failed); when unhealthy
-        ``error`` and ``severity``.
+    Returns ``healthy``; when the service answered ``latency_ms`` and ``response`` (of ``/health``)
+    and ``recommendations`` (how many the trial gave, None if it failed); when unhealthy ``error``
+    and ``severity``.
     """
     settings = settings or load_settings()
     url = read_address().url
@@ -72,14 +69,11 @@ def serving_model() -> str | None:
 def service_metrics(settings: Settings, config: MetricsConfig, now: datetime) -> dict[str, Any]:
     """Requests of the last ``metrics.window_minutes`` before `now`, without the health check's.
 
-    Returns
-    -------
-    dict
-        ``window_minutes``, ``requests`` and ``requests_per_minute`` (None if the service never
-        wrote a request); ``avg_latency_ms``, ``p95_latency_ms`` (nearest rank), ``error_rate``
-        (the service's own failures: a caller's bad request is none), ``fallback_rate`` (of the
-        requests that can have one) and ``known_fallback_rate`` (of those of customers whom the
-        model knows: ``known_requests``), each None without requests.
+    Returns ``window_minutes``, ``requests`` and ``requests_per_minute`` (None if the service never
+    wrote a request); ``avg_latency_ms``, ``p95_latency_ms`` (nearest rank), ``error_rate`` (the
+    service's own failures: a caller's bad request is none), ``fallback_rate`` (of the requests that
+    can have one) and ``known_fallback_rate`` (of those of customers whom the model knows:
+    ``known_requests``), each None without requests.
     """
     minutes = config.window_minutes
     since = now - timedelta(minutes=minutes)
