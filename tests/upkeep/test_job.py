@@ -1,14 +1,22 @@
 """What is old goes, what is not stays, and nothing outside of the state root is touched."""
 
+import contextlib
 import os
+import sqlite3
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from recsys.config import load_config
 from recsys.data.versions import current_version, list_versions
+from recsys.database import connect, transaction
+from recsys.publishing import point_link, write_json
+from recsys.request_log import prepare
 from recsys.retention import BoundaryError
-from recsys.upkeep import job
+from recsys.tracking import PipelineTracker, RunRecord, RunStatus
+from recsys.upkeep import MaintenanceConfig, job
 from tests.data.shop import END, refresh, row, write_shop
 from tests.upkeep.ageing import aged, write
 
@@ -144,3 +152,101 @@ def test_a_link_among_the_doomed_goes_and_what_it_leads_to_stays(settings, tmp_p
     job.clean_data(settings, dry_run=False)
     assert not any(settings.work.iterdir())
     assert outside.exists()
+
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def requests_of_two_months(settings):
+    with contextlib.closing(connect(settings.service_db)) as connection:
+        prepare(connection)
+        times = [NOW - timedelta(minutes=10 * number) for number in range(60 * 144)]
+        rows = [(moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],) for moment in times]
+        with transaction(connection):
+            connection.executemany("INSERT INTO requests (timestamp) VALUES (?)", rows)
+    return settings
+
+
+def count(path, table):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def test_requests_beyond_the_retention_of_the_service_go(requests_of_two_months):
+    settings = requests_of_two_months
+    plan = job.clean_records(settings, dry_run=True)["request log"]
+    assert count(settings.service_db, "requests") == 60 * 144
+    size = settings.service_db.stat().st_size
+    done = job.clean_records(settings, dry_run=False)["request log"]
+    assert done["count"] == plan["count"]
+    assert count(settings.service_db, "requests") == pytest.approx(30 * 144, abs=2)
+    assert done["freed_bytes"] == size - settings.service_db.stat().st_size
+    assert done["freed_bytes"] > size / 4
+
+
+def test_a_database_in_use_is_cleaned_as_well(requests_of_two_months):
+    settings = requests_of_two_months
+    with contextlib.closing(connect(settings.service_db)) as service:
+        service.execute("SELECT count(*) FROM requests").fetchone()
+        job.clean_records(settings, dry_run=False)
+        with transaction(service):
+            service.execute("INSERT INTO requests (timestamp) VALUES ('2030-01-01')")
+
+
+def test_run_records_of_more_than_a_year_go_but_not_running_ones(settings):
+    tracker = PipelineTracker(settings.pipeline_db)
+    for name, days, status in (
+        ("old", 400, RunStatus.SUCCESS),
+        ("stuck", 400, RunStatus.RUNNING),
+        ("new", 300, RunStatus.FAILED),
+    ):
+        start = NOW - timedelta(days=days)
+        end = None if status == RunStatus.RUNNING else start
+        tracker.record_run(RunRecord(name, "data_refresh", status, start, end, None, {}))
+    summary = job.clean_records(settings, dry_run=False)
+    assert summary["run records"]["count"] == 1
+    assert {run["run_id"] for run in tracker.get_recent_runs()} == {"stuck", "new"}
+
+
+def test_without_databases_none_is_made(settings):
+    assert job.clean_records(settings, dry_run=False) == {}
+    assert not settings.service_db.exists()
+
+
+def test_the_summary_adds_up_all_steps():
+    models = {"models": {"count": 1, "freed_bytes": 10, "examples": ["a"]}}
+    logs = {"task logs": {"count": 3, "freed_bytes": 5, "examples": ["b"]}}
+    assert job.summarise([models, {}, logs], dry_run=True) == {
+        "dry_run": True,
+        "freed_bytes": 15,
+        "removed": models | logs,
+    }
+
+
+def test_the_file_states_every_default(settings):
+    assert load_config(settings, MaintenanceConfig) == MaintenanceConfig()
+    text = Path(settings.config_file("maintenance.yaml")).read_text()
+    for name in MaintenanceConfig.model_fields:
+        assert f"\n{name}:" in text
+
+
+def test_old_embedding_sets_scorers_and_their_caches_go(settings):
+    names = [f"emb_2025010{day}_000000_000000" for day in range(1, 7)]
+    for name in names:
+        write(settings.embeddings / name / "manifest.json")
+    point_link(settings.embeddings / "current", settings.embeddings / names[0])
+    comments = settings.home / "data" / "comments"
+    scorers = [f"ngrams-2025010{day}-abc" for day in range(1, 9)]
+    for name in scorers:
+        write(comments / "scorers" / name / "manifest.json")
+        write(comments / "cache" / name / "part.npz")
+    in_use = {"as_of": "2025-01-01T00:00:00+00:00", "comment_scorer": scorers[0], "files": {}}
+    write_json(settings.versions / "v1" / "manifest.json", in_use)
+    plan = job.clean_data(settings, dry_run=True)
+    summary = job.clean_data(settings, dry_run=False)
+    assert plan["embedding sets"] == summary["embedding sets"]
+    left = {path.name for path in settings.embeddings.iterdir()}
+    assert left == {"current", names[0], *names[-3:]}
+    for folder in ("scorers", "cache"):
+        assert {path.name for path in (comments / folder).iterdir()} == {scorers[0], *scorers[-5:]}
