@@ -294,7 +294,13 @@ def become(component: str) -> None:
     record.write_text(str(os.getpgrp()))
     if component == "execution-api":
         os.environ["AIRFLOW__API__PORT"] = os.environ["RECSYS_EXECUTION_PORT"]
-    os.execv(sys.executable, [sys.executable, *COMMANDS[component]])  # noqa: S606
+    # What strangers reach has no need of Airflow's keys and password.
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if component != "service" or not name.startswith(("AIRFLOW", "RECSYS_AIRFLOW"))
+    }
+    os.execve(sys.executable, [sys.executable, *COMMANDS[component]], kept)  # noqa: S606
 
 
 if __name__ == "__main__":
