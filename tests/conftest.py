@@ -99,21 +99,18 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 # Fixtures that start a server or an engine.
 BOOTING = {"s3_address", "serve", "service", "spark"}
-# Whole stacks: one at a time.
+# Whole stacks.
 STACKS = ("e2e", "cluster")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what boots, and deal the tests out to the processes that run side by side.
+    """Mark what boots, and let whole stacks begin: they take longest.
 
-    A module stays together, so that what it boots is booted once. Whole stacks follow each other
-    in one process, and begin first: they take longest.
+    A file's tests stay in one process (`--dist loadfile`), so that what it boots is booted once.
     """
     for item in items:
         if BOOTING.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("boots")
-        group = "stacks" if _is_stack(item) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group.replace("@", "_")))
     items.sort(key=lambda item: (not _is_stack(item), item.get_closest_marker("boots") is None))
 
 

@@ -162,6 +162,8 @@ def _start(config: SparkConfig, folder: Path) -> "SparkSession":
         builder = builder.config(name, value)
     session: SparkSession = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
+    # ALS cuts its lineage there every ten iterations: one of thirty is too deep to be sent.
+    session.sparkContext.setCheckpointDir(str(folder / "checkpoints"))
     return session
 
 
