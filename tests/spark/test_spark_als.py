@@ -87,8 +87,9 @@ def test_training_with_the_engine_registers_a_model_like_any_other(settings):
     text = (
         own.read_text()
         .replace("trials: 25", "trials: 1")
-        .replace("    factors: 16", "    starts: 1\n    iterations: 3\n    factors: 8")
+        .replace("parameters: {}", "parameters: {als: {starts: 1, iterations: 3, factors: 8}}")
     )
+    assert "starts: 1" in text
     own.write_text(text)
     version_id = publish_shop(settings, taste_interactions())
     summary = train_model(settings, "als", version_id)
