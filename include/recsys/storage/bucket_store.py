@@ -61,6 +61,9 @@ class Pointer(ConfigModel):
     name: str
 
 
+_SAME_SECOND = 2.0  # seconds, with what clocks may differ
+
+
 class BucketStore:
     """See `recsys.storage.Store`.
 
@@ -236,7 +239,10 @@ class BucketStore:
             # Removed since it was listed: then there is nothing to bring.
             with contextlib.suppress(FileNotFoundError), atomic_path(file) as temporary:
                 self._bucket.download(key, temporary)
-                os.utime(temporary, (moment, moment))
+                # Times in a bucket are whole seconds: what was written in this one may be written
+                # again in it, so the next look brings it once more.
+                known = moment - 1 if time.time() - moment < _SAME_SECOND else moment
+                os.utime(temporary, (known, known))
 
         written = self._bucket.below(prefix)
         for key in written:
