@@ -201,8 +201,15 @@ def silent_server(request) -> Iterator[str]:
 HEAD = b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: 9999\r\n\r\nbegin'
 
 
-@pytest.mark.parametrize("silent_server", [b"", HEAD], indirect=True, ids=["nothing", "some"])
-@pytest.mark.parametrize("request_of", ["read", "change", "names", "fetch", "share"])
+READING = ("read", "change", "names", "fetch")
+
+
+# What is shared has arrived as soon as the headers of the answer say so.
+@pytest.mark.parametrize(
+    ("silent_server", "request_of"),
+    [*((b"", one) for one in (*READING, "share")), *((HEAD, one) for one in READING)],
+    indirect=["silent_server"],
+)
 def test_a_store_that_accepts_and_never_answers_is_named_in_time(
     tmp_path, bucket, silent_server, request_of
 ):
