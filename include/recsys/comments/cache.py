@@ -23,6 +23,8 @@ from recsys.publishing import atomic_path
 _SEGMENTS = 16  # more than these are merged
 _HASH = "hash"
 
+# What NumPy raises for junk: a folder, a torn header, one that asks for more than there is memory.
+# What is only out of reach for a moment is removed as well: it is a cache, and made again.
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError)
 _DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error)
 
