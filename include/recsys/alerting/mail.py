@@ -18,10 +18,9 @@ from email.utils import format_datetime, formataddr, make_msgid, parseaddr
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
-
 from recsys.alerting.config import EmailConfig
 from recsys.alerting.message import Alert, DeliveryError, NotSetUpError, Texts
+from recsys.pages import templates
 
 TLS_PORT: Final = 465
 WAIT_SECONDS = 10.0
@@ -31,13 +30,7 @@ DEADLINE_SECONDS = 30.0
 COLOURS: Final = {"info": "#2563eb", "warning": "#b45309", "critical": "#b91c1c"}
 RESOLVED_COLOUR: Final = "#15803d"
 
-_TEMPLATES: Final = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=jinja2.select_autoescape(["html"]),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATES: Final = templates(Path(__file__).parent / "templates")
 
 
 class MailSender:

@@ -7,10 +7,10 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
@@ -25,6 +25,7 @@ from recsys.drift.examination import (
 )
 from recsys.drift.volume import MIN_HISTORY_WEEKS, expect
 from recsys.drift.weeks import Events, Week
+from recsys.pages import templates
 
 NOT_JUDGED = "not judged"
 """In place of the severity of a week that no check had enough data for."""
@@ -233,19 +234,16 @@ def _percent(share: float | None) -> float | None:
 
 def render_page(report: Mapping[str, Any]) -> str:
     """The HTML page of a report made by `build_report`."""
-    environment = Environment(
-        loader=PackageLoader("recsys.drift", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html").render(
-        report=report,
-        checks=_rows(report),
-        star_plot=_inline(_star_plot(report)),
-        volume_plot=_inline(_volume_plot(report)),
-        mover_plot=_inline(_mover_plot(report)),
+    return (
+        templates(Path(__file__).parent / "templates")
+        .get_template("report.html")
+        .render(
+            report=report,
+            checks=_rows(report),
+            star_plot=_inline(_star_plot(report)),
+            volume_plot=_inline(_volume_plot(report)),
+            mover_plot=_inline(_mover_plot(report)),
+        )
     )
 
 

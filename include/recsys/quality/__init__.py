@@ -7,11 +7,10 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from recsys.config import load_config
 from recsys.data.config import DataConfig
 from recsys.data.versions import PublishedVersion, VersionError, open_version
+from recsys.pages import templates
 from recsys.publishing import write_json, write_text
 from recsys.quality.measures import limits, measure
 from recsys.quality.plots import plots
@@ -55,11 +54,8 @@ def _previous(settings: Settings, version: PublishedVersion) -> PublishedVersion
 
 
 def _page(figures: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("recsys.quality", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return (
+        templates(Path(__file__).parent)
+        .get_template("page.html.jinja")
+        .render(figures=figures, plots=plots(figures))
     )
-    return environment.get_template("page.html.jinja").render(figures=figures, plots=plots(figures))

@@ -3,10 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recsys.config import ConfigError
 from recsys.orchestration.monitor.overview import (
@@ -16,6 +15,7 @@ from recsys.orchestration.monitor.overview import (
     ReportPage,
     summary_of,
 )
+from recsys.pages import templates
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 
@@ -28,13 +28,7 @@ class Renderer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._environment = Environment(
-            loader=PackageLoader("recsys.orchestration.monitor", "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        self._environment = templates(Path(__file__).parent / "templates")
         self._environment.filters |= {
             "duration": duration,
             "percent": percent,
