@@ -210,9 +210,10 @@ def columns_of(snapshot: Snapshot, product_ids: list[Any]) -> Int32Array:
     return np.array(known, dtype=np.int32)
 
 
-def recommend_now(service: Service, snapshot: Snapshot, body: RecommendRequest) -> Recommended:
-    """One user's list."""
-    user_id = normalise_id(body.user_id)
+def recommend_now(
+    service: Service, snapshot: Snapshot, body: RecommendRequest, user_id: str
+) -> Recommended:
+    """The list of the user `user_id` (in the one spelling)."""
     live = service.live.of(user_id)
     if not live:
         made = _made_in_advance(snapshot, user_id, body)
@@ -244,8 +245,9 @@ async def recommend_beside(
 ) -> Recommended:
     """The same on the event loop for a quick model, in a thread beside it for a slow one and for a
     user whose interactions have to be read first."""
-    inline = snapshot.inline and not service.live.has(normalise_id(body.user_id))
-    return await service.compute(inline, recommend_now, service, snapshot, body)
+    user_id = normalise_id(body.user_id)
+    inline = snapshot.inline and not service.live.has(user_id)
+    return await service.compute(inline, recommend_now, service, snapshot, body, user_id)
 
 
 def listed(snapshot: Snapshot, ranked: Ranked) -> list[dict[str, Any]]:
@@ -273,7 +275,8 @@ def _all_answers(service: Service, snapshot: Snapshot, body: BatchRequest) -> li
         # Each list is a row of the request log, as if it had been asked for alone.
         with noted(service, "batch_recommend.user", user_id=user_id, topk=body.topk) as note:
             asked = RecommendRequest.model_construct(user_id=user_id, history=[], **shared)
-            note.made = made = recommend_now(service, note.of(snapshot), asked)
+            note.of(snapshot)
+            note.made = made = recommend_now(service, snapshot, asked, normalise_id(user_id))
             answer = _answer(snapshot, user_id, made)
         answer["latency_ms"] = note.latency_ms
         answers.append(answer)

@@ -161,24 +161,22 @@ def _patient_reload(port: int) -> requests.Response:
             time.sleep(0.1)
 
 
+def send_purchases(port: int, user: str) -> None:
+    """Three products that the user bought."""
+    events = [
+        {"event_id": f"{user}-{item}", "user_id": user, "product_id": product_id(item), "rating": 5}
+        for item in (1, 2, 3)
+    ]
+    url = f"http://127.0.0.1:{port}/interactions"
+    assert requests.post(url, json={"events": events}, timeout=20).status_code == 200
+
+
 def test_interactions_count_at_once_in_every_worker(settings: Settings, free_port: int):
     add_model(settings, "als_1")
     with running_service(settings, free_port, workers=2):
-        for number, user in enumerate(["new-1", "new-2", "new-3"]):
+        for user in ("new-1", "new-2", "new-3"):
             models_of_all_workers(free_port, 4)
-            events = [
-                {
-                    "event_id": f"e{number}-{item}",
-                    "user_id": user,
-                    "product_id": product_id(item),
-                    "rating": 5,
-                }
-                for item in (1, 2, 3)
-            ]
-            sent = requests.post(
-                f"http://127.0.0.1:{free_port}/interactions", json={"events": events}, timeout=20
-            )
-            assert sent.status_code == 200
+            send_purchases(free_port, user)
             assert {ask(free_port, user)["fallback"] for _ in range(20)} == {False}
 
 
@@ -193,19 +191,7 @@ def test_interactions_count_in_every_replica_on_the_same_state(
     with running_service(settings, free_port):
         for user in ("new-1", "new-2"):
             assert fallback(user)
-            events = [
-                {
-                    "event_id": f"{user}-{item}",
-                    "user_id": user,
-                    "product_id": product_id(item),
-                    "rating": 5,
-                }
-                for item in (1, 2, 3)
-            ]
-            sent = requests.post(
-                f"http://127.0.0.1:{free_port}/interactions", json={"events": events}, timeout=20
-            )
-            assert sent.status_code == 200
+            send_purchases(free_port, user)
             time.sleep(0.15)
             assert not fallback(user)
 
