@@ -118,3 +118,10 @@ def test_a_renumbered_product_is_followed_to_its_last_id():
 def test_an_alias_that_leads_back_to_itself_is_an_error():
     with pytest.raises(InputError, match="'1' leads back to itself"):
         IdRules.of([], {"1": "2", "2": "1"})
+
+
+def test_a_number_of_absurd_length_is_no_id_and_stops_nothing() -> None:
+    absurd = "1E+" + "9" * 5000
+    assert normalise_id(absurd) == absurd
+    assert id_fault(absurd, "user")
+    assert normalise_ids(pa.chunked_array([[absurd]], pa.large_string())).to_pylist() == [absurd]

@@ -207,7 +207,7 @@ def rename_ids(ids: "pa.ChunkedArray", aliases: Mapping[str, str]) -> "pa.Chunke
 def _written_out(text: str) -> str:
     """The number that scientific notation stands for, if it says all of its digits."""
     found = _POWER.match(text)
-    if found is None:
+    if found is None or len(text) > MAX_LENGTH:  # the latter is no id at all
         return text
     first, decimals, power = found[1], found[2] or "", int(found[3])
     digits, rest = first + decimals[:power], decimals[power:]

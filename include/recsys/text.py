@@ -46,7 +46,7 @@ _HIDDEN = re.compile(
 )
 # An opening tag has no attributes, or one with a value: "a<b and c>d" is none.
 _TAG = re.compile(
-    rf"</?(?:{_TAGS})\s*/?>|<(?:{_TAGS})\s[^<>]*=[^<>]*(?:>|$)|</?[a-z]\w*:\w+[^<>]*>",
+    rf"</?(?:{_TAGS})\s*/?>|<(?:{_TAGS})\s[^<>=]*=[^<>]*(?:>|$)|</?[a-z]\w*:\w[^<>]*>",
     re.IGNORECASE,
 )
 _INLINE_DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=\s]{16,}")

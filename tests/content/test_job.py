@@ -167,15 +167,15 @@ def test_a_missing_file_is_named(
         current_embeddings(settings)
 
 
-def test_old_sets_and_leftovers_of_killed_runs_are_removed(
+def test_old_sets_are_removed_and_what_is_just_being_fetched_is_not(
     settings: Settings, config: ContentConfig, shop: pd.DataFrame
 ) -> None:
     run(settings, config, shop)
-    leftover = settings.embeddings / ".emb_20200101.tmp"
-    leftover.mkdir()
+    fetched = settings.embeddings / ".emb_20200101.tmp"  # by the service, from a bucket
+    fetched.mkdir()
     names = [run(settings, config, shop, force=True)["set_id"] for _ in range(4)]
     kept = sorted(entry.name for entry in settings.embeddings.iterdir())
-    assert kept == ["current", *names[1:]]
+    assert kept == [fetched.name, "current", *names[1:]]
 
 
 def test_runs_at_the_same_time_wait_for_each_other(

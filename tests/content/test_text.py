@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.text import fold, fold_series, normalise, normalise_series
+from recsys.text import fold, fold_series, normalise, normalise_series, without_markup
 
 VIETNAMESE = "aàảãáạăằẳẵắặâầẩẫấậeẻẽéẹêềểễếệoòỏõóọôồổỗốộơờởỡớợuùủũúụưừửữứựyỳỷỹýỵđĐðÐ"
 texts = st.text(
@@ -99,3 +99,14 @@ def test_a_column_with_broken_escapes_is_cleaned() -> None:
 
 def test_an_empty_column_stays_empty() -> None:
     assert normalise_series(pd.Series([], dtype=object)).empty
+
+
+def test_a_hostile_text_is_looked_at_once() -> None:
+    """With a pattern that looks again from every sign, these took minutes."""
+    for hostile in (
+        "<p " + "=" * 200_000 + "<",
+        "<p " * 50_000,
+        "<!--" * 50_000,
+        "<a:" + "a" * 200_000,
+    ):
+        without_markup(hostile)

@@ -84,3 +84,15 @@ def test_the_description_decides_before_the_column():
 
 def test_an_empty_column_is_one():
     assert prices() == []
+
+
+def test_a_page_in_the_place_of_a_price_is_unclear_at_once():
+    found, unclear = parse_prices(["1 " * 200_000, "189.000"])
+    assert math.isnan(found[0])
+    assert (found[1], unclear) == (189_000, 1)
+
+
+def test_what_stands_for_nothing_is_no_unclear_price():
+    found, unclear = parse_prices(["#N/A", "undefined", r"\N", "-", ""])
+    assert all(map(math.isnan, found))
+    assert unclear == 0

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+from datetime import timedelta
 
 import pytest
 
@@ -11,7 +12,7 @@ from recsys.data.staging import append_events, sealed_segments
 from recsys.data.versions import current_version, list_versions
 from recsys.errors import SourceError
 from recsys.settings import REPOSITORY, Settings
-from tests.data.shop import pairs, published_rows, quarantined, refresh, row, write_shop
+from tests.data.shop import END, pairs, published_rows, quarantined, refresh, row, write_shop
 
 BASE = [row(f"u{number}", number % 9) for number in range(12)]
 
@@ -170,6 +171,15 @@ def test_a_corrected_review_of_the_same_time_wins_by_arrival(shop, names, togeth
     assert stars(shop, "f2") == [5]
     for path in (shop.raw / "dropped" / "viecomrec").iterdir():
         os.utime(path, (2e9, 2e9))  # a copy of the archive has other times
+    refresh(shop, force_full=True)
+    assert stars(shop, "f1") == [1]
+
+
+def test_what_a_backfill_archives_has_still_arrived_last(shop):
+    drop(shop, "monday.csv", MONDAY)
+    refresh(shop)
+    drop(shop, "tuesday.csv", TUESDAY)
+    refresh(shop, END - timedelta(days=1))
     refresh(shop, force_full=True)
     assert stars(shop, "f1") == [1]
 

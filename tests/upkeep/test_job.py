@@ -49,11 +49,13 @@ def test_old_quarantine_scratch_and_temporary_files_go(settings):
     hidden = f".registry.json.{uuid.uuid4().hex}.tmp"
     old = [
         write(settings.quarantine / "old.csv", days=91),
+        write(settings.quarantine / "interactions" / "old.jsonl", days=91),
+        write(settings.quarantine / "files" / "old.csv", days=91),
         write(settings.work / "data_refresh-x" / "part.parquet", days=3).parent,
         write(settings.artifacts / hidden, days=3),
         write(settings.home / "data" / "embeddings" / hidden / "vectors.npy", days=3).parent,
     ]
-    for folder in (old[1], old[3]):
+    for folder in (old[3], old[5]):
         aged(folder, 3)
     kept = [
         write(settings.quarantine / "new.csv", days=89),
@@ -67,11 +69,11 @@ def test_old_quarantine_scratch_and_temporary_files_go(settings):
     assert not [path for path in old if path.exists()]
     assert not [path for path in kept if not path.exists()]
     assert {area: entry["count"] for area, entry in summary.items()} == {
-        "quarantine": 1,
+        "quarantine": 3,
         "work folders": 1,
         "leftovers": 2,
     }
-    assert sum(entry["freed_bytes"] for entry in summary.values()) == 4000
+    assert sum(entry["freed_bytes"] for entry in summary.values()) == 6000
 
 
 def test_old_reports_go_and_the_newest_of_each_kind_stays(settings):

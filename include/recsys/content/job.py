@@ -36,7 +36,7 @@ from recsys.content.product_texts import TextWork, find_work, recipe_of, used_fi
 from recsys.content.static_encoder import StaticEncoder
 from recsys.errors import InputError
 from recsys.publishing import atomic_folder, write_json
-from recsys.retention import ABANDONED_AFTER, Removal, Retention
+from recsys.retention import ABANDONED_AFTER, Removal
 from recsys.settings import Settings
 from recsys.storage import open_store
 from recsys.storage.bundle import write_manifest
@@ -279,13 +279,8 @@ def _libraries() -> dict[str, str]:
 
 
 def _prune(settings: Settings, keep: int) -> None:
-    """Remove all but the newest sets, and what killed runs left behind."""
-    leftovers = Retention(
-        "leftovers",
-        settings.embeddings,
-        found=lambda: [path for path in settings.embeddings.glob(".*") if path.is_dir()],
-    )
-    Removal(settings).execute([set_retention(settings, keep), leftovers])
+    """Remove all but the newest sets."""
+    Removal(settings).execute([set_retention(settings, keep)])
     open_store(settings).remove_unfinished(SETS_KEY, datetime.now(UTC) - ABANDONED_AFTER)
 
 

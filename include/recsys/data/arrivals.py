@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,7 @@ def _move(
     described: Iterable[dict[str, Any]], settings: Settings, folder: Path, version_id: str
 ) -> None:
     waiting = (files_to_read(settings), segments_to_read(settings))
+    archived_at = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
     for number, entry in enumerate(described, start=1):
         path = settings.home / entry["path"]
         if path.parent not in waiting or not path.exists():
@@ -167,8 +169,9 @@ def _move(
         if describe_file(settings, path) != entry:
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        # Names in the order of arrival, which the times of copies would not keep.
-        moved = folder / f"{version_id}-{number:05}-{path.name}"
+        # Names in the order of arrival, which neither the times of copies nor the versions would
+        # keep: a backfill archives what is dropped today into the version of a day long past.
+        moved = folder / f"{archived_at}-{version_id}-{number:05}-{path.name}"
         shutil.move(path, moved)
         sync_folder(folder)
         store = open_store(settings)

@@ -11,14 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from recsys.arrays import Float64Array
+from recsys.ids import MISSING
 
 DONG = "VND"
 WITHOUT_DECIMALS = frozenset({DONG, "IDR", "JPY", "KHR", "KRW", "LAK", "MMK"})
 """Currencies whose prices are whole numbers: three digits behind a separator are thousands."""
 
 HIGHEST = 1e12
+LONGEST = 300
+"""Characters of a price with all that may stand around it; a longer text is none."""
 
-_NONE = frozenset({"", "-", "nan", "null", "none", "na", "n/a", "<na>", "\\n"})
+_NONE = frozenset({*MISSING, "-"})
 _SIGNS = {
     **dict.fromkeys(("₫", "đ", "d", "vnd", "vnđ", "đồng", "dong"), DONG),
     **{"$": "USD", "usd": "USD", "us$": "USD", "€": "EUR", "eur": "EUR", "£": "GBP", "gbp": "GBP"},
@@ -66,6 +69,8 @@ def parse_prices(texts: Iterable[str], style: PriceFormat = PriceFormat()) -> tu
 def _parts(text: str, style: PriceFormat) -> list[tuple[str, float]]:
     """The number of the price in `text`, or the two of a range, each with its unit; else nothing."""
     text = str(text).strip()
+    if len(text) > LONGEST:
+        return []
     if _SCIENTIFIC.fullmatch(text):
         return [(f"{float(text.replace(',', '.')):.2f}".removesuffix(".00"), 1.0)]
     matches = list(_PRICE.finditer(text))

@@ -46,7 +46,7 @@ def data_retentions(settings: Settings, config: DataConfig) -> list[Retention]:
         Retention(
             "quarantine",
             settings.quarantine,
-            found=lambda: settings.quarantine.glob("*.csv"),
+            found=lambda: (path for path in settings.quarantine.rglob("*") if path.is_file()),
             age=timedelta(days=config.keep_quarantine_days),
         ),
         Retention(
@@ -71,6 +71,8 @@ def prune(settings: Settings, config: DataConfig, removal: Removal | None = None
             store, moment = open_store(settings), datetime.now(UTC) - ABANDONED_AFTER
             store.remove_unfinished(VERSIONS_KEY, moment)
             store.discard_older(settings.work.relative_to(settings.home).as_posix(), moment)
+            moment = datetime.now(UTC) - timedelta(days=config.keep_quarantine_days)
+            store.discard_older(settings.quarantine.relative_to(settings.home).as_posix(), moment)
     return sorted(before - set(list_versions(settings)))
 
 

@@ -29,7 +29,7 @@ from uuid import uuid4
 
 from recsys import schema
 from recsys.errors import InputError
-from recsys.publishing import sync_folder
+from recsys.publishing import sha256_of, sync_folder
 from recsys.settings import Settings
 from recsys.storage import open_store
 
@@ -164,8 +164,13 @@ def hand_in_files(settings: Settings) -> None:
     store = open_store(settings)
     if store.shared:
         for file in dropped_files(settings.staging / "files"):
-            store.share(f"{FILES_KEY}/{file.name}")
-            file.unlink()
+            # The same name is dropped again tomorrow, or on another machine.
+            mark = f"{sha256_of(file)[:12]}-"
+            own = file if file.name.startswith(mark) else file.rename(file.with_name(mark + file.name))
+            size = own.stat().st_size
+            store.share(f"{FILES_KEY}/{own.name}")
+            if own.stat().st_size == size:  # else somebody was still writing it
+                own.unlink()
 
 
 def collect_staging(settings: Settings) -> None:

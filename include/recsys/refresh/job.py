@@ -244,7 +244,11 @@ def _is_known_dirt(settings: Settings, plan: Plan) -> bool:
     if plan.strategy is not Strategy.NOTHING_NEW or plan.previous_version is None:
         return False
     before = open_version(settings, plan.previous_version).manifest
-    return bool(before["quarantined_by_reason"] == plan.quarantined_by_reason)
+    products = before.get("products", {}).get("quarantined", 0)
+    return bool(
+        before["quarantined_by_reason"] == plan.quarantined_by_reason
+        and products == plan.products.quarantined
+    )
 
 
 def _read_plan(work: Workspace) -> Plan:
