@@ -64,6 +64,8 @@ class Engine:
         self._settings = settings
         self._config = config
         self._preparing = threading.Lock()
+        # Held for assignments only: workers swap on the event loop, which waits for no loading.
+        self._swapping = threading.Lock()
         self._prepared: Snapshot | None = None
         self.snapshot: Snapshot | None = None
         self.canary: Canary | None = None
@@ -91,7 +93,8 @@ class Engine:
             users = recent_users(self._settings.service_db, _WARMUP_REQUESTS)
             replay(loaded, users, _WARMUP_SECONDS)
             settle_memory()
-            self._prepared = loaded
+            with self._swapping:
+                self._prepared = loaded
 
     def for_user(self, user_id: str) -> Snapshot | None:
         """The snapshot that answers this user: the canary's for its share of users."""
@@ -105,19 +108,19 @@ class Engine:
 
         Raises `RuntimeError` if `model_id` is not the prepared one.
         """
-        with self._preparing:
+        with self._swapping:
             self.snapshot, self.canary = self._take_prepared(model_id), None
         logger.info("Model in service | model_id=%s", model_id)
 
     def commit_canary(self, model_id: str, share: float) -> None:
         """Serve the prepared model to a share of the users, the same ones all the time."""
-        with self._preparing:
+        with self._swapping:
             self.canary = Canary(self._take_prepared(model_id), share)
         logger.info("Canary in service | model_id=%s, share=%s", model_id, share)
 
     def end_canary(self) -> None:
         """Everybody gets the model in service again."""
-        with self._preparing:
+        with self._swapping:
             self.canary = None
 
     def _take_prepared(self, model_id: str) -> Snapshot:
@@ -140,13 +143,16 @@ class Engine:
                 logger.error("The new catalogue has none of the model's products; not taken over")
                 return False
             settle_memory()
-            self.snapshot = fresh
+            with self._swapping:
+                if self.snapshot is not snapshot:
+                    return False  # another model came in meanwhile; the next look is for it
+                self.snapshot = fresh
         logger.info("New catalogue in service | source=%s", fresh.catalogue.source)
         return True
 
     def abort(self) -> None:
         """Forget the prepared model."""
-        with self._preparing:
+        with self._swapping:
             self._prepared = None
 
 

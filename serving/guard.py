@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.config import ServingConfig
+from serving.coordination import RELOAD_SECONDS
 from serving.problems import problem_response
 from serving.shared import ClientLimit, Counters
 
@@ -22,6 +23,10 @@ of interactions a second would be a shop with a million orders an hour."""
 OPERATIONS = frozenset({"/health", "/metrics", "/stats", "/model_info", "/reload_model", "/canary"})
 """Paths with an allowance of their own: shop traffic at its limit must not make a load balancer or
 a deployment believe that the service is gone."""
+
+LOADING_PATHS = frozenset({"/reload_model", "/canary"})
+_LOADING = RELOAD_SECONDS + 20
+"""Seconds: loading has a limit of its own, and whoever asked for it must hear how it ended."""
 
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -83,7 +88,8 @@ class Guard:
             await send(message)
 
         try:
-            async with asyncio.timeout(self._config.request_timeout_seconds):
+            limit = _LOADING if path in LOADING_PATHS else self._config.request_timeout_seconds
+            async with asyncio.timeout(limit):
                 await self._answer(scope, receive_all, send_with_headers)
         except TimeoutError:
             if status:

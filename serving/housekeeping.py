@@ -115,17 +115,19 @@ class ImplausibleWatch:
 
     def look(self) -> None:
         from recsys.alerting import AlertManager
+        from recsys.alerting.manager import HELD_BACK
 
         count = self._service.intake.implausible
         if count == self._told:
             return
         folder = self._service.settings.quarantine / "interactions"
-        AlertManager(self._service.settings).send_alert(
+        sent = AlertManager(self._service.settings).send_alert(
             IMPLAUSIBLE_ALERT,
             f"{count - self._told} interactions of one customer, or of one product, were more than "
             f"is plausible in a day and lie in {folder}",
         )
-        self._told = count
+        if set(sent.values()) != {HELD_BACK}:  # else they are in the next one
+            self._told = count
 
 
 class DamageWatch:
@@ -137,7 +139,8 @@ class DamageWatch:
         self._told: set[str] = set()
 
     def look(self) -> None:
-        from recsys.alerting import AlertManager
+        from recsys.alerting import AlertManager, Severity
+        from recsys.alerting.message import Alert
 
         found = []
         logs = self._settings.logs
@@ -150,10 +153,16 @@ class DamageWatch:
                 if aside.stat().st_ctime >= self._since:
                     found.append(str(aside))
         if found:
-            AlertManager(self._settings).send_alert(
-                DAMAGE_ALERT,
-                "what lay in place of a database or log of ours was set aside, and the file made "
-                f"again: {', '.join(sorted(found))}",
+            names = ", ".join(sorted(found))
+            AlertManager(self._settings).deliver(
+                Alert(
+                    DAMAGE_ALERT,
+                    "what lay in place of a database or log of ours was set aside, and the file "
+                    f"made again: {names}",
+                    Severity.WARNING,
+                    key=f"{DAMAGE_ALERT}/{names}",  # what is damaged next is another matter
+                    until_resolved=True,
+                )
             )
 
 

@@ -58,8 +58,11 @@ _OF_USER = (
 DAY = 86_400
 _LOOK_SECONDS = 0.1
 _READ_SECONDS = 1.0
+_AFTER_FAILURE_SECONDS = 5.0  # a locked database must not cost each request its second
 _ASKED_AT_ONCE = 500  # values of one statement
 USER, PRODUCT = "user", "product"
+MOST_WAITING = 50_000
+"""Interactions that may wait in a worker while the disk hangs, some 50 MB; more are refused."""
 
 
 class LiveEvent(NamedTuple):
@@ -149,7 +152,7 @@ class LiveEvents:
     def has(self, user_id: str) -> bool:
         """Whether there are events of the user."""
         sign, moment = self._changes.current(), time.monotonic()
-        if sign != self._seen_sign or moment > self._next_look:
+        if moment > self._next_look or (sign != self._seen_sign and not self._failed):
             self._look(sign, moment)
         return user_id in self._users
 
@@ -168,7 +171,7 @@ class LiveEvents:
     def _look(self, sign: int, moment: float) -> None:
         """Notice users with new events, this service's and others'."""
         with self._looking:
-            self._next_look = moment + _LOOK_SECONDS
+            self._next_look = moment + (_AFTER_FAILURE_SECONDS if self._failed else _LOOK_SECONDS)
             try:
                 with self._read.use() as database:
                     [version] = database.execute("PRAGMA data_version").fetchone()
@@ -245,6 +248,8 @@ class Intake:
 
         Raises `OSError` if they may not; nothing is promised of any then.
         """
+        if sum(len(some) for some, _ in self._waiting) > MOST_WAITING:
+            raise OSError(f"more than {MOST_WAITING} interactions wait for the disk")
         stored: asyncio.Future[list[str | None]] = asyncio.get_running_loop().create_future()
         self._waiting.append((events, stored))
         if self._writer is None or self._writer.done():

@@ -98,7 +98,12 @@ class Parent:
         pause = 0.0
         while not self._stopping.is_set():
             began = time.monotonic()
-            worker = await self._start(slot, listening)
+            try:
+                worker = await self._start(slot, listening)
+            except OSError as error:  # no process or memory to be had at the moment
+                logger.error("A worker cannot be started, trying again | error=%s", error)
+                await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
+                continue
             with contextlib.suppress(ConnectionError):
                 await self._listen_to(worker)
             status = await worker.process.wait()
@@ -111,7 +116,8 @@ class Parent:
 
     async def _start(self, slot: int, listening: socket.socket) -> Worker:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, contextlib.ExitStack() as unless_started:
+            unless_started.callback(ours.close)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -122,6 +128,7 @@ class Parent:
                 str(self._memory),
                 pass_fds=(listening.fileno(), theirs.fileno(), self._memory),
             )
+            unless_started.pop_all()
         worker = Worker(slot, process, await Channel.over(ours))
         self._workers[slot] = worker
         self._spawn(self._let_join(worker))

@@ -119,6 +119,13 @@ def test_a_pipeline_that_fails_again_after_a_success_is_news(manager, settings, 
     ]
 
 
+def test_further_successes_are_no_news(manager, mails, slack):
+    manager.send_pipeline_alert("embeddings", "failed", "KeyError")
+    for _ in range(4):
+        manager.send_pipeline_alert("embeddings", "success", "done")
+    assert len(mails.mails) == len(slack.posts) == 2
+
+
 def test_a_success_clears_its_own_pipeline_only(manager, mails):
     manager.send_pipeline_alert("embeddings_weekly", "failed", "KeyError")
     manager.send_pipeline_alert("embeddings", "completed", "done")

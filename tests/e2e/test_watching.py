@@ -345,6 +345,14 @@ def test_a_deleted_run_is_cancelled(live, week):
     assert tracker.get_run(f"data_refresh__{run_id}")["status"] == "cancelled"
 
 
+def test_a_running_backfill_of_a_day_long_past_is_not_taken_for_deleted(live, week):
+    recent = live.tracker.get_recent_runs("data_refresh", limit=1000)
+    record = next(run for run in recent if run["metadata"]["run_type"] == "backfill")
+    _set_running(live.tracker, record)
+    live.recsys("tracker", "reconcile")
+    assert live.tracker.get_run(record["run_id"])["status"] == "running"
+
+
 def test_stop_leaves_no_process_and_no_port(live, week):
     before = [process for process in psutil.process_iter() if _works_in(process, live)]
     assert before

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.alerting import AlertManager
+from recsys.publishing import set_aside
 from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
@@ -109,6 +110,19 @@ def test_a_folder_in_the_place_of_a_log_is_set_aside(settings: Settings, name: s
         DamageWatch(settings, datetime.now(UTC)).look()
     assert list(path.parent.glob(f"{path.name}.damaged-*"))
     assert path.is_file()
+
+
+def test_what_is_damaged_next_is_told_as_well(settings: Settings):
+    folder = settings.logs / "service"
+    folder.mkdir(parents=True)
+    watch = DamageWatch(settings, datetime.now(UTC))
+    for name in ("first.log", "second.log"):
+        (folder / name).mkdir()
+        set_aside(folder / name)
+        watch.look()
+    told = (folder / "alerts.log").read_text(encoding="utf-8")
+    assert "first.log" in told
+    assert "second.log" in told
 
 
 @pytest.mark.parametrize("name", ["logs", "logs/service", "data/live_events.db-wal"])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -20,11 +21,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from recsys.publishing import write_text
 from recsys.settings import REPOSITORY, Settings
+from serving import engine
 from serving.app import create_app
 from serving.config import ServiceEnvironment, read_environment
 from serving.routes import administration
 from serving.routes.administration import require_admin
+from tests.serving.conftest import TOKEN
 from tests.serving.service_process import running_service
 from tests.serving.shops import add_model
 
@@ -336,6 +340,26 @@ def test_a_slow_answer_is_given_up(settings: Settings, monkeypatch: pytest.Monke
         assert answer.status_code == 503
         assert "too long" in answer.json()["detail"]
         assert service.engine.model_id == "als_1"
+
+
+def test_loading_a_model_may_take_longer_than_a_request(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, admin: dict[str, str]
+):
+    add_model(settings, "als_1")
+    add_model(settings, "als_2")
+    environment = ServiceEnvironment(admin_token=TOKEN)
+    write_text(settings.home / "config" / "serving.yaml", "request_timeout_seconds: 0.2\n")
+    with TestClient(create_app(settings, environment)) as client:
+        load = engine.load_snapshot
+
+        def slowly(*arguments: Any, **options: Any) -> Any:
+            time.sleep(0.6)
+            return load(*arguments, **options)
+
+        monkeypatch.setattr(engine, "load_snapshot", slowly)
+        answer = client.post("/reload_model", json={"model_id": "als_2"}, headers=admin)
+        assert answer.status_code == 200
+        assert client.get("/health").json()["model_id"] == "als_2"
 
 
 def test_cors_is_off_by_default_and_limited_to_configured_origins(settings: Settings):

@@ -2,8 +2,11 @@
 
 import json
 import sqlite3
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from recsys.config import ConfigError
 from recsys.data.shown import ShownError, write_shown
 from recsys.data.staging import open_segments, segment_lines
 from recsys.settings import Settings
+from serving import interactions
 from serving.app import create_app
 from serving.config import ServiceEnvironment, read_environment
 from serving.housekeeping import ImplausibleWatch
@@ -287,6 +291,31 @@ def test_more_events_than_are_plausible_go_to_quarantine_and_an_alert_says_so(
     assert len([line for path in kept for line in segment_lines(path)]) == 3
     alerts = (settings.logs / "service" / "alerts.log").read_text(encoding="utf-8")
     assert "implausible_interactions" in alerts
+
+
+def test_interactions_do_not_pile_up_before_a_disk_that_hangs(
+    settings: Settings, client: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    hangs, go_on = threading.Event(), threading.Event()
+    write = interactions.append_events
+
+    def hanging(*arguments: Any) -> None:
+        hangs.set()
+        go_on.wait(20)
+        write(*arguments)
+
+    monkeypatch.setattr(interactions, "append_events", hanging)
+    monkeypatch.setattr(interactions, "MOST_WAITING", 2)
+    with ThreadPoolExecutor(5) as threads:
+        send = lambda number: threads.submit(client.post, "/interactions", json=event(number))  # noqa: E731
+        sent = [send(0)]
+        assert hangs.wait(10)
+        sent += [send(number) for number in range(1, 5)]
+        time.sleep(1)
+        go_on.set()
+        answers = [one.result(timeout=20).status_code for one in sent]
+    assert answers[0] == 200
+    assert sorted(answers) == [200, 200, 200, 200, 503]
 
 
 def test_interactions_that_cannot_be_stored_are_not_acknowledged(

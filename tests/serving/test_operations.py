@@ -2,8 +2,11 @@ import contextlib
 import gc
 import json
 import sqlite3
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from recsys.data.shown import write_shown
 from recsys.settings import Settings
+from serving import engine
 from serving.app import create_app
 from serving.config import ServiceEnvironment
 from serving.coordination import last_served
@@ -266,3 +270,31 @@ def test_a_service_restarts_with_the_last_good_catalogue(
         publish(settings, "v3", range(1))
         assert client.app.state.service.engine.follow_catalogue() is True
         assert client.get("/model_info").json()["catalogue_version"] == "v3"
+
+
+def test_a_swap_does_not_wait_for_a_catalogue_that_is_being_taken_over(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    add_model(settings, "als_1")
+    add_model(settings, "als_2")
+    publish(settings, "v1", range(5))
+    with service(settings) as client:
+        running = client.app.state.service.engine
+        running.prepare("als_2")
+        began, go_on = threading.Event(), threading.Event()
+        taken_over = engine.with_current_catalogue
+
+        def slowly(*arguments: Any) -> Any:
+            began.set()
+            go_on.wait(20)
+            return taken_over(*arguments)
+
+        monkeypatch.setattr(engine, "with_current_catalogue", slowly)
+        publish(settings, "v2", range(3))
+        with ThreadPoolExecutor(2) as threads:
+            following = threads.submit(running.follow_catalogue)
+            assert began.wait(10)
+            threads.submit(running.commit, "als_2").result(timeout=5)
+            go_on.set()
+            assert following.result(timeout=10) is False
+        assert client.get("/health").json()["model_id"] == "als_2"

@@ -203,7 +203,8 @@ class AlertManager:
             Severity.INFO,
             text=text,
             headline=headline or self.texts.say("alert_resolved", name=alert_name),
-            key=f"{key}#resolved#{cleared.alert_id}",
+            # Not below the key of what was wrong: what is found under that is cleared.
+            key=f"resolved#{cleared.alert_id}#{key}",
             until_resolved=True,
             resolved=True,
         )

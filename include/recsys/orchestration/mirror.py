@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from recsys.errors import InputError
@@ -237,7 +238,7 @@ def reconcile_runs(
     return {
         "compared": compared,
         "repaired": repaired,
-        "cancelled": _cancel_deleted(tracker, present, since),
+        "cancelled": _cancel_deleted(client, tracker, present, since),
     }
 
 
@@ -293,7 +294,9 @@ def _was_marked(client: "AirflowClient", job: str, run_id: str) -> bool:
     return any("failed" in (entry.get("extra") or "") for entry in entries)
 
 
-def _cancel_deleted(tracker: PipelineTracker, present: set[str], since: datetime) -> int:
+def _cancel_deleted(
+    client: "AirflowClient", tracker: PipelineTracker, present: set[str], since: datetime
+) -> int:
     running = tracker.get_recent_runs(limit=10_000, status=RunStatus.RUNNING)
     deleted = [
         run["run_id"]
@@ -301,10 +304,24 @@ def _cancel_deleted(tracker: PipelineTracker, present: set[str], since: datetime
         if "airflow_run_id" in run["metadata"]
         and run["run_id"] not in present
         and datetime.fromisoformat(run["started_at"]) >= since
+        and _is_gone(client, run["pipeline_name"], run["metadata"]["airflow_run_id"])
     ]
     for run_id in deleted:
         tracker.cancel_run(run_id)
     return len(deleted)
+
+
+def _is_gone(client: "AirflowClient", job: str, run_id: str) -> bool:
+    """Whether Airflow denies the run: one for a day long past is in no list of the last days."""
+    from recsys.orchestration.client import AirflowError
+
+    try:
+        client.run(job, run_id)
+    except AirflowError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return True
+    return False
 
 
 def _moment(text: str | None) -> datetime | None:
