@@ -134,7 +134,7 @@ def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) 
     if made.ranked.items or not wanted.exclude_seen or not len(history.items):
         return made
     again = _recommend(snapshot, history, dataclasses.replace(wanted, exclude_seen=False), now)
-    return Recommended(again.ranked, AGAIN)
+    return Recommended(again.ranked, AGAIN) if again.ranked.items else made
 
 
 def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) -> Recommended:

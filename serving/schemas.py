@@ -1,9 +1,11 @@
 """What requests and answers look like; the OpenAPI document is made from these."""
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -13,11 +15,15 @@ from pydantic import (
     StrictBool,
     StringConstraints,
     Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic_core import PydanticCustomError
 
 IdText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 """An id as text."""
+_SECONDS = re.compile(r"[+-]?[0-9.]+")  # pydantic takes them for seconds since 1970
 
 
 def _number(value: Any) -> Any:
@@ -29,19 +35,40 @@ def _number(value: Any) -> Any:
 
 def _text(value: Any) -> Any:
     """pydantic takes numbers for times."""
-    if value is not None and not isinstance(value, str | datetime):
-        raise PydanticCustomError("time", "Input should be a time as text")
+    seconds = isinstance(value, str) and _SECONDS.fullmatch(value.strip())
+    if seconds or (value is not None and not isinstance(value, str | datetime)):
+        raise PydanticCustomError("time", "Input should be a time as text, with its time zone")
     return value
+
+
+def _in_the_calendar(value: datetime) -> datetime:
+    """An offset can lead out of the years that there are."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("time", "Input should be a time in the years 1 to 9999") from None
+
+
+def _id(value: Any, validate: ValidatorFunctionWrapHandler) -> int | str:
+    """One sentence for what is neither: of two kinds pydantic tells of both, in its own words."""
+    try:
+        found: int | str = validate(value)
+    except ValidationError:
+        raise PydanticCustomError(
+            "id", "Input should be a whole number up to 2^62, or text of 1 to 128 characters"
+        ) from None
+    return found
 
 
 Whole = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
-Time = Annotated[AwareDatetime, BeforeValidator(_text)]
+Time = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_in_the_calendar)]
 
 Id = Annotated[
     # The document has such bounds as floating point, where 2**63 - 1 does not exist.
     Annotated[Whole, Field(ge=-(2**62), le=2**62)] | IdText,
+    WrapValidator(_id),
     Field(description="An id as the shop writes it: a whole number or text."),
 ]
 

@@ -1,4 +1,5 @@
 import contextlib
+import os
 import sqlite3
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -97,6 +98,19 @@ def test_a_database_that_is_truncated_or_overwritten_in_use_is_made_again(
     assert notes(helper)[-1:] == ["after"]
     write_note(other, "from the other")
     assert notes(helper)[-2:] == ["after", "from the other"]
+
+
+def test_a_database_that_is_emptied_under_all_who_use_it_is_made_again(tmp_path: Path):
+    path = tmp_path / "helper.db"
+    helpers = [HelperDatabase(path, prepare, timeout=1) for _ in range(3)]
+    for helper in helpers:
+        write_note(helper, "before")
+    os.truncate(path, 0)
+    for number, helper in enumerate(helpers):
+        write_note(helper, f"{number}")
+    assert all(notes(helper) == ["0", "1", "2"] for helper in helpers)
+    [aside] = [one for one in tmp_path.glob("*.damaged-*") if not one.name.endswith(("wal", "shm"))]
+    assert aside.stat().st_size == 0
 
 
 def test_all_users_of_a_damaged_database_go_on_with_one_new_one(tmp_path: Path):

@@ -133,11 +133,29 @@ class HelperDatabase:
         return self._connection
 
     def _replaced(self) -> bool:
-        """Whether another process has set the file aside."""
+        """Whether another process has set the file aside, or it was emptied and has to be.
+
+        The connections of an empty file lock each other out, and write where nobody reads.
+        """
+        if not self._is_empty():
+            return self._inode_there() != self._inode
+        self._drop()
+        with filelock.FileLock(f"{self._path}.lock", timeout=self._timeout):
+            if self._is_empty():
+                self._set_aside("it was emptied")
+        return True
+
+    def _is_empty(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            status = self._path.stat()
+            return status.st_ino == self._inode and status.st_size == 0
+        return False
+
+    def _inode_there(self) -> int:
         try:
-            return self._path.stat().st_ino != self._inode
+            return self._path.stat().st_ino
         except FileNotFoundError:
-            return True
+            return 0
 
     def _open(self) -> sqlite3.Connection:
         connection = connect(self._path, timeout=self._timeout, shared=True)
@@ -160,14 +178,13 @@ class HelperDatabase:
             except sqlite3.Error as error:
                 if not _is_damage(self._path, error):
                     raise
-                aside = set_aside(self._path, "-wal", "-shm")
-                logger.error(
-                    "No database of ours, made again | file=%s, set_aside=%s, reason=%s",
-                    self._path,
-                    aside.name,
-                    error,
-                )
+                self._set_aside(error)
                 return self._open()
+
+    def _set_aside(self, reason: object) -> None:
+        aside = set_aside(self._path, "-wal", "-shm")
+        text = "No database of ours, made again | file=%s, set_aside=%s, reason=%s"
+        logger.error(text, self._path, aside.name, reason)
 
     def _drop(self) -> None:
         if self._connection is not None:

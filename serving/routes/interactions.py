@@ -126,7 +126,7 @@ def _checked(sent: Any, now: datetime, earliest: datetime, ids: IdRules) -> Even
     for name, fault in faults.items():
         if fault:
             return f"{name}: {fault}"
-    when = now if event.timestamp is None else event.timestamp.astimezone(UTC)
+    when = event.timestamp or now
     if when > now + _CLOCK_DIFFERENCE:
         return "timestamp: expected a time in the past"
     if when < earliest:

@@ -470,3 +470,12 @@ def test_the_request_table_survives_hostile_ids(settings: Settings, client: Test
     client.app.state.service.requests.flush()
     count = sqlite3.connect(settings.service_db).execute("SELECT count(*) FROM requests")
     assert count.fetchone()[0] == len(INJECTIONS)
+
+
+@pytest.mark.parametrize("user_id", [None, True, {}, 1.5, "", "x" * 129, 2**62 + 1])
+def test_what_is_no_id_is_refused_in_a_sentence(client: TestClient, user_id: Any):
+    answer = client.post("/recommend", json={"user_id": user_id})
+    assert answer.status_code == 422
+    [error] = answer.json()["errors"]
+    assert error["field"] == "body.user_id"
+    assert error["message"].startswith("Input should be a whole number up to 2^62, or text")

@@ -205,6 +205,12 @@ def test_who_has_had_everything_gets_what_may_be_bought_again(client: TestClient
     assert ids(nothing) == []
 
 
+def test_a_filter_that_nothing_passes_is_no_buying_again(client: TestClient):
+    answer = client.post("/recommend", json={"user_id": 0, "brands": ["no such brand"]}).json()
+    assert answer["recommendations"] == []
+    assert answer["fallback_method"] != "again"
+
+
 def test_one_user_with_very_many_interactions_keeps_nobody_waiting(client: TestClient):
     live = client.app.state.service.live
     for start in range(0, 300_000, 100_000):
