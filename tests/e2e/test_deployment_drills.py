@@ -61,6 +61,7 @@ class Shop:
     mails: MailSink
     slack: WebhookSink
     numbers: Iterator[int]
+    failures: Iterator[int]
 
     def configure(self, **options: Any) -> None:
         """Write ``config/deployment.yaml``; the next task reads it."""
@@ -83,7 +84,16 @@ class Shop:
         return self.live.client.trigger(JOB, options)
 
     def end(self, run_id: str) -> str:
-        return wait_for_end(self.live.client, JOB, run_id)
+        """The state at the end; of a failed run, when Airflow's callback has spoken too."""
+        state = wait_for_end(self.live.client, JOB, run_id)
+        if state == "failed":
+            told = next(self.failures)
+            wait_for(lambda: self.run_failures() >= told, 60, "the callback of the failed run")
+        return state
+
+    def run_failures(self) -> int:
+        lines = log_lines(self.live.settings)
+        return sum(line.endswith(f"{JOB}_failed held back: run failed") for line in lines)
 
     def tasks(self) -> set[str]:
         found = self.live.airflow("GET", f"/dags/{JOB}/tasks")["tasks"]
@@ -172,7 +182,7 @@ def shop(stopped_afterwards: Path) -> Iterator[Shop]:
             "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
         }
         live = LiveStack(live.settings, {**live.env, **environment})
-        shop = Shop(live, mails, slack, itertools.count(1))
+        shop = Shop(live, mails, slack, itertools.count(1), itertools.count(1))
         write_alerts_config(live.settings, ALERTS.format(port=mails.port))
         (home / "config" / "serving.yaml").write_text("requests_per_client_minute: 0\n")
         schedule = json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())
