@@ -10,7 +10,7 @@ def daily(weekly: np.ndarray) -> np.ndarray:
 
 def expectation(weekly: list[int], observed: int, **options: float):
     history = np.array(weekly)
-    return expect(history, daily(history), observed, **options)
+    return expect(daily(history), observed, **options)
 
 
 def test_a_steady_shop_expects_what_it_had() -> None:

@@ -1,13 +1,12 @@
 """What every check sees of a week, and what it says about it.
 
-A check does not raise an alarm. It says how large a change is, how surprising, and whether it is
-large enough to matter; `recsys.drift.examination` decides over all checks of two weeks. Reviews
-that were written to order, one sentence from many customers within a week, are found first: the
-checks of taste leave them out.
+A check says how large a change is, how surprising, and whether it matters;
+`recsys.drift.examination` decides over all checks of two weeks. Reviews that were written to order,
+one sentence from many customers within a week, are found first: the checks of taste leave them out.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -37,29 +36,19 @@ _LISTED = 5
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check for one week.
-
-    Attributes
-    ----------
-    effect
-        Size of the change in the check's own unit, named by ``details["unit"]``.
-    large
-        Whether the change is large enough to matter; alone it is no evidence.
-    direction
-        Sign of the change: two weeks in a row must agree on it.
-    severity
-        Of the alarm, if there is one.
-    immediate
-        Whether one week is enough for an alarm.
-    """
+    """The outcome of one check for one week."""
 
     name: str
     p_value: float | None = None
     effect: float | None = None
+    """Size of the change in the check's own unit, named by ``details["unit"]``."""
     large: bool = False
+    """Whether the change is large enough to matter; alone it is no evidence."""
     direction: int = 0
-    severity: Severity = "low"
+    """Sign of the change: two weeks in a row must agree on it."""
+    severity: Severity = "low"  # of the alarm, if there is one
     immediate: bool = False
+    """Whether one week is enough for an alarm."""
     advice: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -91,20 +80,21 @@ def span_of(
     keys: Int64Array | None,
     week: Week,
     config: DriftConfig,
-    *,
-    reference_stop: int | None = None,
+    reference_stop: int | None,
 ) -> Span:
     """Cut the weeks that the checks of `week` need out of `events`.
 
     `keys` are the sentence keys of `events` (None without comments). The reference ends with
-    week `reference_stop` (exclusive), by default `GAP_WEEKS` before the examined one. Only
+    week `reference_stop` (exclusive), without one `GAP_WEEKS` before the examined one. Only
     events up to the week are looked at, so a later report says the same about it.
     """
-    stop = week.number - GAP_WEEKS if reference_stop is None else reference_stop
     earliest = int(events.weeks[0]) if len(events) else week.number
+    recent = week.number - GAP_WEEKS
+    stop = recent
+    if reference_stop is not None and reference_stop <= week.number:
+        stop = reference_stop
     reference = (max(stop - config.reference_weeks, earliest), max(stop, earliest))
-    history_stop = week.number - GAP_WEEKS
-    history = (max(history_stop - HISTORY_WEEKS, earliest), max(history_stop, earliest))
+    history = (max(recent - HISTORY_WEEKS, earliest), max(recent, earliest))
     first = min(reference[0], history[0])
     low, high = np.searchsorted(events.weeks, [first, week.number + 1])
     part = events.between(first, week.number + 1)
@@ -140,10 +130,8 @@ def sentence_keys(comments: pd.Series) -> Int64Array:
 
 
 def find_campaigns(events: Events, keys: Int64Array) -> tuple[BoolArray, list[dict[str, Any]]]:
-    """Sentences that at least `CAMPAIGN_USERS` users wrote in one week, and far more than usual.
-
-    Which events are copies of such a sentence, and the sentences of the last week (text, users,
-    events, rows).
+    """Which events are copies of a sentence that at least `CAMPAIGN_USERS` users wrote in one week,
+    far more than usual; and such sentences of the last week (text, users, events, rows).
 
     `keys` are the `sentence_keys` of `events`. A phrase that customers use every week ("giao
     hàng nhanh") is measured against its own median rate over the weeks.
@@ -177,17 +165,13 @@ def _sentences(
 ) -> list[dict[str, Any]]:
     if not chosen.any() or events.comments is None:
         return []
-    found = pd.DataFrame(
-        {
-            "column": column[chosen],
-            "text": events.comments.to_numpy()[chosen],
-            "rows": events.copies[chosen],
-        }
-    )
-    groups = found.groupby("column").agg(
-        text=("text", "first"), events=("rows", "size"), rows=("rows", "sum")
+    texts = events.comments.to_numpy()[chosen]
+    groups = (
+        pd.DataFrame({"text": texts, "rows": events.copies[chosen]})
+        .groupby(column[chosen])
+        .agg(text=("text", "first"), events=("rows", "size"), rows=("rows", "sum"))
     )
     groups.insert(1, "users", users[groups.index].astype(np.int64))
     groups["text"] = groups["text"].astype(str).str[:200]
     top = groups.sort_values(["users", "rows"], ascending=False).head(_LISTED)
-    return [{str(name): value for name, value in row.items()} for row in top.to_dict("records")]
+    return cast("list[dict[str, Any]]", top.to_dict("records"))

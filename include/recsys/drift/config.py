@@ -1,6 +1,6 @@
 """Settings of the drift job: ``config/drift.yaml`` and ``config/holidays.yaml``."""
 
-from datetime import date, timedelta
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -69,16 +69,12 @@ class Holiday(ConfigModel):
             _in_year(text, 2023)
         return value
 
-    def touches(self, first_day: date, days: int = 7) -> bool:
-        """Whether the holiday's span shares a day with the `days` from `first_day`."""
+    def touches(self, first_day: date) -> bool:
+        """Whether the holiday's span shares a day with the week from `first_day`."""
         years = (first_day.year - 1, first_day.year, first_day.year + 1)
         centres = [*self.dates, *(_in_year(text, y) for text in self.every_year for y in years)]
-        last_day = first_day + timedelta(days=days - 1)
-        return any(
-            centre - timedelta(days=self.days_before) <= last_day
-            and first_day <= centre + timedelta(days=self.days_after)
-            for centre in centres
-        )
+        distances = [(centre - first_day).days for centre in centres]
+        return any(-self.days_after <= days <= 6 + self.days_before for days in distances)
 
 
 class HolidayCalendar(ConfigModel):
@@ -89,6 +85,10 @@ class HolidayCalendar(ConfigModel):
     def touching(self, first_day: date) -> list[Holiday]:
         """The holidays of the week that starts on `first_day`."""
         return [holiday for holiday in self.holidays if holiday.touches(first_day)]
+
+    def widening(self, first_day: date) -> float:
+        """The factor on the width of that week's band."""
+        return max((holiday.widen for holiday in self.touching(first_day)), default=1.0)
 
 
 def _in_year(month_and_day: str, year: int) -> date:

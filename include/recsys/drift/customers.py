@@ -21,14 +21,9 @@ MIN_CHANGE_PCT = 20.0
 HIGH_CHANGE_PCT = 50.0
 ALPHA = 0.001
 
-# What matters in the weekly report, and below how many users or comments it says nothing.
+# Below how many users or comments the weekly report says nothing.
 _MIN_USERS = 50
-_MIN_ACTIVITY_CHANGE = 0.2
-_MIN_NEW_USERS_CHANGE = 0.1
 _MIN_COMMENTS = 200
-_MIN_LENGTH_CHANGE = 0.25  # of the mean length (geometric)
-_MIN_SHARE_CHANGE = 0.1  # of the share without a comment, or not in Vietnamese
-_MIN_QUALITY_CHANGE = 0.08  # comment quality is in [0, 1]
 
 # Letters that only Vietnamese has; a text of some length without any was typed without accents
 # or in another language.
@@ -41,58 +36,56 @@ _TELLING_LENGTH = 15  # characters from which a Vietnamese text nearly always ha
 
 @dataclass(frozen=True)
 class _Measure:
-    """One number of a review or customer whose weekly mean is watched."""
+    """One number of a review or customer, a column by its name, whose weekly mean is watched.
+
+    `minimum` is the change that matters.
+    """
 
     name: str
-    column: str
     minimum: float
     unit: str
     advice: str
     relative: bool = False
 
 
-_ACTIVITY = _Measure(
-    "activity",
-    "events",
-    _MIN_ACTIVITY_CHANGE,
-    "relative change of events a user",
-    "Customers write {more} reviews each than before ({old:.2f} -> {new:.2f}).",
-    relative=True,
-)
-_NEW_USERS = _Measure(
-    "new_users",
-    "new",
-    _MIN_NEW_USERS_CHANGE,
-    "change of the share of users",
-    "There are {more} new customers than before ({old:.0%} -> {new:.0%}): look at "
-    "what unknown customers are recommended.",
+_OF_USERS = (
+    _Measure(
+        "activity",
+        0.2,
+        "relative change of events a user",
+        "Customers write {more} reviews each than before ({old:.2f} -> {new:.2f}).",
+        relative=True,
+    ),
+    _Measure(
+        "new_users",
+        0.1,
+        "change of the share of users",
+        "There are {more} new customers than before ({old:.0%} -> {new:.0%}): look at "
+        "what unknown customers are recommended.",
+    ),
 )
 _OF_COMMENTS = (
     _Measure(
         "comment_length",
-        "length",
-        float(np.log1p(_MIN_LENGTH_CHANGE)),
+        float(np.log1p(0.25)),
         "change of the mean logarithm of the length",
         "Comments became {longer} (mean log length {old:.2f} -> {new:.2f}).",
     ),
     _Measure(
         "comment_missing",
-        "missing",
-        _MIN_SHARE_CHANGE,
+        0.1,
         "change of the share of reviews",
         "There are {more} reviews without a comment ({old:.0%} -> {new:.0%}).",
     ),
     _Measure(
         "comment_language",
-        "vietnamese",
-        _MIN_SHARE_CHANGE,
+        0.1,
         "change of the share of comments",
         "There are {more} comments in accented Vietnamese ({old:.0%} -> {new:.0%}).",
     ),
     _Measure(
         "comment_quality",
-        "quality",
-        _MIN_QUALITY_CHANGE,
+        0.08,  # quality is in [0, 1]
         "change of the mean",
         "The mean quality of comments changed ({old:.2f} -> {new:.2f}).",
     ),
@@ -109,23 +102,14 @@ def detect_interaction_drift(
     answer is ``insufficient_data``. The weekly report compares with the season instead, see
     `recsys.drift.volume`.
 
-    Parameters
-    ----------
-    historical_stats, new_stats
-        ``interactions`` and ``users``, counts of the period; ``days``, its length (without it
-        in either, the periods count as equally long); ``new_users``, users never seen before
-        the period (optional).
+    A period has ``interactions`` and ``users``, counts; optionally ``days``, its length (without
+    it in either, they count as equally long), and ``new_users``, never seen before it.
 
-    Returns
-    -------
-    dict
-        ``drift_detected``, ``volume_change_pct`` and ``user_activity_change_pct`` (change of
-        interactions a user; both None when the old value is 0 or unknown), ``new_users_pct``
-        (share of new users in the new period, in percent; None if not given), and
-        ``severity``, ``status``, ``volume_interval_95_pct``, ``p_value`` (volume),
-        ``user_activity_p_value``, ``sample_sizes``.
-
-    Raises `InputError` if a count is missing, negative, NaN, or contradicts another one.
+    Returns ``drift_detected``, ``volume_change_pct``, ``user_activity_change_pct`` (interactions a
+    user; both None when the old value is 0), ``new_users_pct`` (of the new period's users; None if
+    not given), ``severity``, ``status``, ``volume_interval_95_pct``, ``p_value`` (volume),
+    ``user_activity_p_value``, ``sample_sizes``. Raises `InputError` if a count is missing,
+    negative, NaN, or contradicts another one.
 
     >>> old = {"interactions": 4000, "users": 3500, "days": 28}
     >>> new = {"interactions": 700, "users": 610, "new_users": 450, "days": 7}
@@ -161,22 +145,16 @@ def detect_interaction_drift(
     total = sizes["historical"] + sizes["new"]
     share = span_new / (span_old + span_new)
     test = stats.binomtest(sizes["new"], total, share)
-    interval = test.proportion_ci(0.95)
     p_activity = _activity_p_value(old, new)
-    sure = [
-        abs(change)
-        for change, p_value in ((volume, test.pvalue), (activity, p_activity))
-        if change is not None and p_value < ALPHA
-    ]
+    found = ((volume, test.pvalue), (activity, p_activity))
+    sure = [abs(change) for change, p_value in found if change is not None and p_value < ALPHA]
     change = max(sure, default=0.0)
     drifted = change >= MIN_CHANGE_PCT
     severity = "high" if change >= HIGH_CHANGE_PCT else "medium"
     return result | {
         "drift_detected": drifted,
         "severity": severity if drifted else "low",
-        "volume_interval_95_pct": [
-            _odds_pct(edge, share) for edge in (interval.low, interval.high)
-        ],
+        "volume_interval_95_pct": [_odds_pct(edge, share) for edge in test.proportion_ci(0.95)],
         "p_value": float(test.pvalue),
         "user_activity_p_value": p_activity,
     }
@@ -185,10 +163,7 @@ def detect_interaction_drift(
 def check_customers(span: Span) -> list[Check]:
     """Events a user, and the share of users who had never been seen before."""
     window, reference = _user_weeks(span.window), _user_weeks(span.reference)
-    return [
-        _check(measure, window, reference, _MIN_USERS, "medium")
-        for measure in (_ACTIVITY, _NEW_USERS)
-    ]
+    return [_check(one, window, reference, _MIN_USERS, "medium") for one in _OF_USERS]
 
 
 def check_comments(span: Span) -> list[Check]:
@@ -199,7 +174,7 @@ def check_comments(span: Span) -> list[Check]:
     return [
         _check(measure, window, reference, _MIN_COMMENTS, "low")
         for measure in _OF_COMMENTS
-        if measure.column in window
+        if measure.name in window
     ]
 
 
@@ -210,23 +185,20 @@ def _check(
     minimum: int,
     severity: Severity,
 ) -> Check:
-    now = window[measure.column].dropna().to_numpy(np.float64)
-    then = reference[["week", measure.column]].dropna()
+    now = window[measure.name].dropna().to_numpy(np.float64)
+    then = reference[["week", measure.name]].dropna()
     details = {
         "unit": measure.unit,
         "sample_sizes": {"historical": len(then), "new": len(now)},
         "test": "t, with the spread between the reference's weeks",
     }
-    shift = None
-    if len(now) >= minimum:
-        shift = mean_shift(
-            now, then[measure.column].to_numpy(np.float64), then["week"].to_numpy(np.int64)
-        )
+    usual, weeks = then[measure.name].to_numpy(np.float64), then["week"].to_numpy(np.int64)
+    shift = mean_shift(now, usual, weeks) if len(now) >= minimum else None
     if shift is None:
         return Check(measure.name, details=details)
-    effect = shift.difference
+    effect = shift.new - shift.old
     if measure.relative:
-        effect = shift.difference / shift.old if shift.old else 0.0
+        effect = effect / shift.old if shift.old else 0.0
     rising = effect > 0
     return Check(
         measure.name,
@@ -249,9 +221,9 @@ def _check(
 def _user_weeks(events: Events) -> pd.DataFrame:
     """One row for each user and week: number of events, whether it is the user's first week."""
     users = pd.DataFrame({"week": events.weeks, "user": events.users})
-    counted = users.groupby(["week", "user"], sort=False).size().rename("events").reset_index()
+    counted = users.groupby(["week", "user"], sort=False).size().rename("activity").reset_index()
     first = events.first_weeks[counted["user"].to_numpy()]
-    return counted.assign(new=(first == counted["week"]).astype(np.float64))
+    return counted.assign(new_users=(first == counted["week"]).astype(np.float64))
 
 
 def _comment_features(events: Events) -> pd.DataFrame:
@@ -267,13 +239,13 @@ def _comment_features(events: Events) -> pd.DataFrame:
     features = pd.DataFrame(
         {
             "week": events.weeks,
-            "length": np.where(length > 0, np.log(np.maximum(length, 1)), np.nan),
-            "missing": (length == 0).astype(np.float64),
-            "vietnamese": np.where(length >= _TELLING_LENGTH, accented, np.nan),
+            "comment_length": np.where(length > 0, np.log(np.maximum(length, 1)), np.nan),
+            "comment_missing": (length == 0).astype(np.float64),
+            "comment_language": np.where(length >= _TELLING_LENGTH, accented, np.nan),
         }
     )
     if events.quality is not None:
-        features["quality"] = np.where(length > 0, events.quality, np.nan)
+        features["comment_quality"] = np.where(length > 0, events.quality, np.nan)
     return features
 
 
@@ -287,19 +259,17 @@ def _checked(counted: Mapping[str, float], name: str) -> dict[str, float]:
             f"{name}: {', '.join(missing)} missing; expected interactions and users, and "
             f"optionally new_users and days; got {sorted(map(str, counted))}"
         )
-    values = {}
-    for key in known:
-        if counted.get(key) is None:
-            continue
-        values[key] = _number(counted[key], f"{name}: {key}")
-    if values.get("days", 1.0) <= 0:
-        raise InputError(f"{name}: days is {values['days']:g}; expected more than 0")
-    if values["users"] > values["interactions"]:
-        raise InputError(f"{name}: more users than interactions")
-    if (values["users"] == 0) != (values["interactions"] == 0):
-        raise InputError(f"{name}: interactions without users")
-    if values.get("new_users", 0.0) > values["users"]:
-        raise InputError(f"{name}: more new users than users")
+    given = [key for key in known if counted.get(key) is not None]
+    values = {key: _number(counted[key], f"{name}: {key}") for key in given}
+    interactions, users, days = values["interactions"], values["users"], values.get("days", 1.0)
+    for wrong, what in (
+        (days <= 0, f"days is {days:g}; expected more than 0"),
+        (users > interactions, "more users than interactions"),
+        ((users == 0) != (interactions == 0), "interactions without users"),
+        (values.get("new_users", 0.0) > users, "more new users than users"),
+    ):
+        if wrong:
+            raise InputError(f"{name}: {what}")
     return values
 
 

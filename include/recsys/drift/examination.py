@@ -1,13 +1,14 @@
 """All checks of a week, from prepared data, and what they mean: the pure core of the drift job.
 
-A test for each of a dozen questions every week would be wrong about one of them every few
-weeks. Benjamini-Hochberg keeps the false share of each week's evidence down, the change has to
-be large enough to matter, and it has to be there in two weeks in a row, in the same direction.
-One quiet week clears. A collapse of the volume, a burst and a campaign do not wait.
+A dozen tests every week would be wrong about one of them every few weeks. Benjamini-Hochberg keeps
+the false share of a week's evidence down; the change has to be large enough to matter, and there in
+two weeks in a row, in the same direction. A collapse of the volume, a burst and a campaign do not
+wait.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from recsys.arrays import Float32Array, Int64Array
 from recsys.drift.checks import INSUFFICIENT, Check, Span, sentence_keys, span_of
@@ -25,28 +26,17 @@ _ORDER: dict[Severity, int] = {"low": 0, "medium": 1, "high": 2}
 
 @dataclass(frozen=True)
 class Material:
-    """What the checks look at.
-
-    Attributes
-    ----------
-    events
-        Everything the shop's customers did, see `recsys.drift.weeks.events_of`.
-    keys
-        `sentence_keys` of the events, None without comments.
-    vectors
-        ``(products, d)`` embeddings in the order of ``events.product_ids``, NaN rows for
-        unknown products; None without embeddings.
-    prediction
-        What a model that is older than the week predicts; None without one.
-    reference_stop
-        First week number that is no longer reference; None for a moving reference.
-    """
+    """What the checks look at, see `recsys.drift.weeks.events_of`; None for what there is not."""
 
     events: Events
     keys: Int64Array | None = None
+    """`sentence_keys` of the events."""
     vectors: Float32Array | None = None
+    """``(products, d)`` in the order of ``events.product_ids``, NaN rows for unknown products."""
     prediction: Prediction | None = None
+    """What a model that is older than the week predicts."""
     reference_stop: int | None = None
+    """First week number that is no longer reference; None for a moving reference."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +56,7 @@ class Verdict:
         return self.check.severity if self.raised else "low"
 
 
-@dataclass(frozen=True)
-class Examination:
+class Examination(NamedTuple):
     """A week as the checks saw it, and what they found in the light of the week before."""
 
     span: Span
@@ -80,9 +69,7 @@ def material_of(events: Events, weeks_back: int, week: Week) -> Material:
     Texts of earlier weeks are not even looked at: reading them is most of the work.
     """
     recent = events.between(week.number - weeks_back, week.number + 1)
-    if recent.comments is None:
-        return Material(recent)
-    return Material(recent, sentence_keys(recent.comments))
+    return Material(recent, None if recent.comments is None else sentence_keys(recent.comments))
 
 
 def examine(
@@ -98,10 +85,7 @@ def check_week(
     material: Material, week: Week, config: DriftConfig, calendar: HolidayCalendar
 ) -> tuple[Span, Sequence[Check]]:
     """Every check of one week by itself."""
-    stop = material.reference_stop
-    if stop is not None and stop > week.number:
-        stop = None
-    span = span_of(material.events, material.keys, week, config, reference_stop=stop)
+    span = span_of(material.events, material.keys, week, config, material.reference_stop)
     return span, [
         check_rating(span, config),
         check_popularity(span, config),
@@ -117,13 +101,12 @@ def check_week(
 def judge(this: Sequence[Check], before: Sequence[Check], rate: float) -> list[Verdict]:
     """One verdict for each check of `this` week; `rate` is the false-discovery rate."""
     now, earlier = with_evidence(this, rate), with_evidence(before, rate)
-    directions = {check.name: check.direction for check in before}
+    repeated = {(check.name, check.direction) for check in before if check.name in earlier}
     verdicts = []
     for check in this:
+        lasting = check.immediate or (check.name, check.direction) in repeated
         evidence = check.name in now
-        repeated = check.name in earlier and directions[check.name] == check.direction
-        raised = evidence and (check.immediate or repeated)
-        verdicts.append(Verdict(check, evidence, check.name in earlier, raised))
+        verdicts.append(Verdict(check, evidence, check.name in earlier, evidence and lasting))
     return verdicts
 
 
@@ -146,19 +129,19 @@ def is_unjudged(verdicts: Sequence[Verdict]) -> bool:
 
 def recommendations(verdicts: Sequence[Verdict]) -> list[str]:
     """Sentences for people: what was raised first, then what would be if it lasts."""
-    raised = [verdict for verdict in verdicts if verdict.raised]
-    raised.sort(key=lambda verdict: -_ORDER[verdict.severity])
-    watched = [verdict for verdict in verdicts if verdict.evidence and not verdict.raised]
-    sentences = [verdict.check.advice for verdict in raised]
-    sentences += [f"Seen for the first time, watch it: {v.check.advice}" for v in watched]
-    missing = [v.check.name for v in verdicts if v.check.status == INSUFFICIENT]
     if is_unjudged(verdicts):
         return [
             "There were not enough reviews to judge the week by anything: look whether they still "
             "arrive (data_refresh, the shop's export)."
         ]
+    found = sorted((v for v in verdicts if v.evidence), key=lambda v: -_ORDER[v.severity])
+    sentences = [v.check.advice for v in found if v.raised]
+    sentences += [
+        f"Seen for the first time, watch it: {v.check.advice}" for v in found if not v.raised
+    ]
+    missing = [v.check.name for v in verdicts if v.check.status == INSUFFICIENT]
     if missing:
         sentences.append(f"Not enough data to judge: {', '.join(missing)}.")
-    if not raised and not watched:
+    if not found:
         sentences.append("Nothing that was judged has changed: no action is needed.")
     return sentences

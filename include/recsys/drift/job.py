@@ -22,7 +22,7 @@ from recsys.drift import weeks
 from recsys.drift.checks import GAP_WEEKS, HISTORY_WEEKS
 from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.drift.examination import Material, examine, material_of
-from recsys.drift.model import PastModel, Prediction, model_before
+from recsys.drift.model import Prediction, model_before
 from recsys.drift.report import NOT_JUDGED, build_report, render_page
 from recsys.drift.weeks import Events, Week, events_of, product_names
 from recsys.errors import InputError
@@ -44,8 +44,8 @@ def detect_drift(
     """Examine the last week that is over at the end of `interval` and write its report.
 
     Writes ``reports/drift/drift_report_YYYYMMDD.json`` and ``.html``, dated by the Monday after
-    the week. The same data give the same report, whatever was reported before: the evidence of
-    the previous week is computed anew. `reference_days` overrides the length of the reference.
+    the week. The same data give the same report, whatever was reported before. `reference_days`
+    overrides the length of the reference.
 
     Returns ``report_date``, ``report`` and ``page`` (paths below the state root),
     ``overall_severity``, ``raised``, ``recommendations``, ``data_version``, ``events``, ``rows``,
@@ -58,8 +58,7 @@ def detect_drift(
     calendar = load_config(settings, HolidayCalendar)
     week = Week.last_full(interval.end, zone)
     version = current_version(settings)
-    past = model_before(settings, week.before(1).start)
-    material, recent = _read(settings, version, week, config, past)
+    material, recent = _read(settings, version, week, config)
     examination = examine(material, week, config, calendar)
     report = build_report(
         examination,
@@ -80,13 +79,13 @@ def detect_drift(
     write_text(page, render_page(report))
     write_json(path, report)
     told = ("report_date", "overall_severity", "raised", "recommendations")
+    window = report["windows"]["new"]
     summary = {
         **{key: report[key] for key in told},
         "report": str(path.relative_to(settings.home)),
         "page": str(page.relative_to(settings.home)),
         "data_version": version.version_id,
-        "events": report["windows"]["new"]["events"],
-        "rows": report["windows"]["new"]["rows"],
+        **{key: window[key] for key in ("events", "rows")},
         "duration_seconds": round(time.monotonic() - began, 2),
     }
     logger.info("Drift report written | %s", summary)
@@ -104,9 +103,8 @@ def alert_on_drift(settings: Settings, summary: Mapping[str, Any]) -> dict[str, 
     severity = _ALERT_SEVERITY.get(str(summary["overall_severity"]))
     week = f"drift report {summary['report_date']}"
     if severity is None:
-        if summary["overall_severity"] == NOT_JUDGED:
-            return {"alert": None, "channels": {}}
-        manager.resolve(ALERT_NAME, f"Nothing is raised any more in the {week}.")
+        if summary["overall_severity"] != NOT_JUDGED:
+            manager.resolve(ALERT_NAME, f"Nothing is raised any more in the {week}.")
         return {"alert": None, "channels": {}}
     raised = ", ".join(summary["raised"])
     told = " ".join(summary["recommendations"][: len(summary["raised"])])
@@ -128,20 +126,16 @@ def reason_to_retrain(settings: Settings, summary: Mapping[str, Any], now: datet
     actions = load_config(settings, DriftConfig).actions
     if summary["overall_severity"] != "high" or not actions.retrain_on_drift:
         return None
-    state = settings.reports / REPORTS_FOLDER / _LAST_RETRAIN
+    state, date = settings.reports / REPORTS_FOLDER / _LAST_RETRAIN, summary["report_date"]
     last = json.loads(state.read_text(encoding="utf-8")) if state.exists() else None
-    if last is not None and last["report_date"] != summary["report_date"]:
-        age = now - datetime.fromisoformat(last["decided_at"])
-        if age < timedelta(days=actions.retrain_cooldown_days):
+    raised = ", ".join(summary["raised"])
+    reason = f"drift report {date} is of high severity ({raised}); see {summary['report']}"
+    if last is None or last["report_date"] != date:
+        cooldown = timedelta(days=actions.retrain_cooldown_days)
+        if last is not None and now - datetime.fromisoformat(last["decided_at"]) < cooldown:
             return None
-    reason = (
-        f"drift report {summary['report_date']} is of high severity "
-        f"({', '.join(summary['raised'])}); see {summary['report']}"
-    )
-    if last is None or last["report_date"] != summary["report_date"]:
         decided_at = now.isoformat(timespec="seconds")
-        decision = {"report_date": summary["report_date"], "decided_at": decided_at}
-        write_json(state, decision | {"reason": reason})
+        write_json(state, {"report_date": date, "decided_at": decided_at, "reason": reason})
     return reason
 
 
@@ -158,17 +152,17 @@ def with_reference_days(config: DriftConfig, reference_days: int | None) -> Drif
 
 
 def _read(
-    settings: Settings,
-    version: PublishedVersion,
-    week: Week,
-    config: DriftConfig,
-    past: PastModel | None,
+    settings: Settings, version: PublishedVersion, week: Week, config: DriftConfig
 ) -> tuple[Material, Events]:
     """The material of the checks, and the recent events for the plots."""
+    past = model_before(settings, week.before(1).start)
     columns = dict.fromkeys([*weeks.COLUMNS, *(drift_model.COLUMNS if past else ())])
     rows = version.interactions(list(columns))
     rows = rows[rows[schema.TIMESTAMP] < pd.Timestamp(week.end)]
-    stop = _reference_stop(week, config, past)
+    stop = None
+    if past and config.reference == "model":  # ends with the model's last full week of training
+        trained = Week.last_full(past.trained_until + timedelta(days=1), week.zone).number + 1
+        stop = min(trained, week.number - GAP_WEEKS)
     weeks_back = 1 + GAP_WEEKS + max(config.reference_weeks, HISTORY_WEEKS)
     if stop is not None:
         weeks_back = max(weeks_back, week.number - stop + config.reference_weeks)
@@ -180,14 +174,6 @@ def _read(
         reference_stop=stop,
     )
     return material, events
-
-
-def _reference_stop(week: Week, config: DriftConfig, past: PastModel | None) -> int | None:
-    """The week after the model's last full week of training data, None for a moving reference."""
-    if config.reference == "moving" or past is None:
-        return None
-    trained = Week.last_full(past.trained_until + timedelta(days=1), week.zone).number + 1
-    return min(trained, week.number - GAP_WEEKS)
 
 
 def _vectors(settings: Settings, product_ids: pd.Index) -> Float32Array | None:

@@ -1,16 +1,15 @@
 """How well did a model that could not know the week predict what customers chose in it?"""
 
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from recsys import schema
-from recsys.arrays import BoolArray, Int64Array
+from recsys.arrays import BoolArray
 from recsys.data.keys import microseconds
 from recsys.drift.checks import Check
 from recsys.drift.config import DriftConfig
@@ -35,60 +34,43 @@ logger = logging.getLogger(__name__)
 COLUMNS = (schema.USER, schema.PRODUCT, schema.TIMESTAMP, schema.CONFIDENCE, schema.WEIGHT)
 
 
-@dataclass(frozen=True)
-class PastModel:
+class PastModel(NamedTuple):
     """A registered model, and until when it knew what customers did."""
 
     artifact: Artifact
     trained_until: datetime
 
 
-@dataclass(frozen=True)
-class Hits:
+class Hits(NamedTuple):
     """Per user of a week: was something they chose among the first K recommendations?"""
 
     model: BoolArray
     popularity: BoolArray
 
 
-@dataclass(frozen=True)
-class Purchases:
-    """All interactions with a model's products, oldest first, as parallel arrays.
+class Prediction:
+    """What a past model and recent popularity would have recommended, week by week.
 
-    `entries` holds one long history of everybody; `users` tells whose each entry is.
+    `interactions` need the `COLUMNS`; rows of products that the model does not know are left out.
     """
 
-    users: Int64Array
-    entries: Histories
-
-    @classmethod
-    def of(cls, interactions: pd.DataFrame, item_ids: list[str]) -> "Purchases":
-        """Needs the `COLUMNS`. Rows of products that the model does not know are left out."""
+    def __init__(self, past: PastModel, interactions: pd.DataFrame) -> None:
+        item_ids = past.artifact.item_ids
         items = pd.Index(item_ids).get_indexer(pd.Index(interactions[schema.PRODUCT]))
         times = microseconds(interactions[schema.TIMESTAMP]) // 1_000_000
         rows = np.flatnonzero(items >= 0)
         rows = rows[np.argsort(times[rows], kind="stable")]
-        users = pd.factorize(interactions[schema.USER])[0]
-        return cls(
-            users=users[rows].astype(np.int64),
-            entries=Histories(
-                indptr=np.array([0, len(rows)], dtype=np.int64),
-                items=items[rows].astype(np.int32),
-                confidence=interactions[schema.CONFIDENCE].to_numpy(np.float32)[rows],
-                weight=interactions[schema.WEIGHT].to_numpy(np.float32)[rows],
-                times=times[rows],
-            ),
-        )
-
-
-class Prediction:
-    """What a past model and recent popularity would have recommended, week by week."""
-
-    def __init__(self, past: PastModel, interactions: pd.DataFrame) -> None:
         self.past = past
-        self._items = len(past.artifact.item_ids)
-        self._purchases = Purchases.of(interactions, past.artifact.item_ids)
-        self._popularity = RecentPopularity().fit(self._purchases.entries, self._items)
+        self._items = len(item_ids)
+        self._users = pd.factorize(interactions[schema.USER])[0][rows].astype(np.int64)
+        self._entries = Histories(  # one long history of everybody, oldest first
+            indptr=np.array([0, len(rows)], dtype=np.int64),
+            items=items[rows].astype(np.int32),
+            confidence=interactions[schema.CONFIDENCE].to_numpy(np.float32)[rows],
+            weight=interactions[schema.WEIGHT].to_numpy(np.float32)[rows],
+            times=times[rows],
+        )
+        self._popularity = RecentPopularity().fit(self._entries, self._items)
         self._hits: dict[int, Hits] = {}
 
     def hits(self, week: Week) -> Hits:
@@ -98,31 +80,23 @@ class Prediction:
         model.
         """
         if week.number not in self._hits:
-            self._hits[week.number] = self._count(week)
+            held_out = self._held_out(week)
+            found = [
+                np.minimum.reduceat(rank_targets(scorer, held_out).ranks, held_out.indptr[:-1])
+                if held_out
+                else np.zeros(0)
+                for scorer in (self.past.artifact.model, self._popularity)
+            ]
+            self._hits[week.number] = Hits(*(best <= _TOP_K for best in found))
         return self._hits[week.number]
 
-    def _count(self, week: Week) -> Hits:
-        held_out = self._held_out(week)
-        if held_out is None:
-            return Hits(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
-        first = held_out.indptr[:-1]
-        best = [
-            np.minimum.reduceat(rank_targets(scorer, held_out).ranks, first)
-            for scorer in (self.past.artifact.model, self._popularity)
-        ]
-        return Hits(best[0] <= _TOP_K, best[1] <= _TOP_K)
-
     def _held_out(self, week: Week) -> HeldOut | None:
-        users, entries = self._purchases.users, self._purchases.entries
+        users, entries = self._users, self._entries
         start, end = int(week.start.timestamp()), int(week.end.timestamp())
         low, high = np.searchsorted(entries.times, [start, end])
         pairs = users * self._items + entries.items
-        active = np.zeros(int(users.max(initial=0)) + 1, dtype=bool)
-        active[users[low:high]] = True
-        known = np.flatnonzero(active[users[:low]])
-        with_history = np.zeros_like(active)
-        with_history[users[known]] = True
-        chosen = np.unique(pairs[low:high][with_history[users[low:high]]])
+        known = np.flatnonzero(np.isin(users[:low], users[low:high]))
+        chosen = np.unique(pairs[low:high][np.isin(users[low:high], users[known])])
         chosen = chosen[~np.isin(chosen, pairs[known])]
         asked, counts = np.unique(chosen // self._items, return_counts=True)
         if len(asked) == 0:
@@ -191,11 +165,10 @@ def check_model(prediction: Prediction | None, week: Week, config: DriftConfig) 
     own_past = float(before.mean()) if len(before) >= MIN_USERS else None
     details |= {"hit_rate": rate, "popularity_hit_rate": popularity, "past_hit_rate": own_past}
     if own_past is not None:
-        expected, p_value = own_past, _drop_p_value(now.model, before)
+        against, expected, p_value = "before", own_past, _drop_p_value(now.model, before)
     else:
-        expected, p_value = popularity, _worse_p_value(now)
+        against, expected, p_value = "for popularity", popularity, _worse_p_value(now)
     drop = 1 - rate / expected if expected else 0.0
-    against = "before" if own_past is not None else "for popularity"
     return Check(
         "model",
         p_value=p_value,
@@ -224,7 +197,7 @@ def _worse_p_value(hits: Hits) -> float:
     """Among users where only one of the two hits: is it the model too rarely?"""
     only_model = int((hits.model & ~hits.popularity).sum())
     only_popularity = int((~hits.model & hits.popularity).sum())
-    if only_model + only_popularity == 0:
+    either = only_model + only_popularity
+    if not either:
         return 1.0
-    test = stats.binomtest(only_model, only_model + only_popularity, 0.5, alternative="less")
-    return float(test.pvalue)
+    return float(stats.binomtest(only_model, either, 0.5, alternative="less").pvalue)

@@ -2,8 +2,8 @@
 
 Two samples of one unchanged shop never agree on their best sellers: of 1,000 products with
 Zipf-like demand, two samples of 2,000 sales share little more than half of their top 50. What
-counts is how much less they agree than two samples of *these* sizes would. The null
-distribution gives every sale its period anew by lot, thousands of times.
+counts is how much less they agree than samples of *these* sizes would whose sales get their period
+by lot.
 """
 
 from typing import Any
@@ -31,13 +31,8 @@ _MAX_CELLS = 20_000_000  # in all: a catalogue of 100,000 products gets fewer dr
 _RBO_PERSISTENCE = 0.98
 _RBO_DRAWS = 49
 _TEST_KEYS = (
-    "expected_jaccard",
-    "interval_99",
-    "shortfall",
-    "p_value",
-    "rank_biased_overlap",
-    "expected_rank_biased_overlap",
-    "gini",
+    *("expected_jaccard", "interval_99", "shortfall", "p_value"),
+    *("rank_biased_overlap", "expected_rank_biased_overlap", "gini"),
 )
 _LISTED = 100
 _UNIT = "shortfall of the Jaccard similarity"
@@ -52,26 +47,17 @@ def detect_popularity_drift(
 
     A shift needs both: the Jaccard similarity of the two top-K sets is at least 10 % below what
     an unchanged shop would show at these sample sizes, and chance explains that in fewer than
-    1 in 1,000 cases. Below 300 interactions in either period the answer is
-    ``insufficient_data``.
+    1 in 1,000 cases. Below 300 interactions in either period the answer is ``insufficient_data``.
 
-    Parameters
-    ----------
-    old_popularity, new_popularity
-        Number of interactions (whole, not negative) by product id. A product that one of them
-        lacks counts 0 there. Missing values count 0.
-    top_k
-        Size of the sets, at least 1. With fewer products sold, all of them; equally popular
-        products are taken in the order of their ids.
+    `old_popularity` and `new_popularity` are whole numbers of interactions by product id; a product
+    that is missing counts 0. `top_k` is the size of the sets, at least 1; equally popular products
+    are taken in the order of their ids.
 
-    Returns
-    -------
-    dict
-        ``shift_detected``, ``jaccard_similarity`` (None when a period is empty),
-        ``new_trending`` and ``dropped_out`` (product ids, best first), and ``severity``,
-        ``status``, ``expected_jaccard``, ``interval_99`` of the Jaccard similarity without
-        change, ``shortfall`` (1 - Jaccard / expected), ``p_value``, ``rank_biased_overlap``
-        and its expectation, ``gini`` of both at equal sample size, ``sample_sizes``, ``top_k``.
+    Returns ``shift_detected``, ``jaccard_similarity`` (None when a period is empty),
+    ``new_trending`` and ``dropped_out`` (product ids, best first), ``severity``, ``status``,
+    ``expected_jaccard``, ``interval_99`` of the Jaccard similarity without change, ``shortfall``
+    (1 - Jaccard / expected), ``p_value``, ``rank_biased_overlap`` and its expectation, ``gini`` of
+    both at equal sample size, ``sample_sizes``, ``top_k``.
 
     Raises `InputError` if an argument is no series, ids repeat, or a count is negative, infinite or
     a fraction (without counts the sample size is unknown, and with it what chance explains).
@@ -88,16 +74,9 @@ def detect_popularity_drift(
     new = _counts_of(new_popularity, "new_popularity")
     products = old.index.union(new.index, sort=False)
     products = products[np.argsort(products.astype(str), kind="stable")]
-    result = compare_popularity(
-        old.reindex(products, fill_value=0).to_numpy(np.int64),
-        new.reindex(products, fill_value=0).to_numpy(np.int64),
-        top_k=int(top_k),
-        rng=np.random.default_rng(0),
-    )
-    ids = products.to_numpy()
-    return result | {
-        key: [ids[index] for index in result[key]] for key in ("new_trending", "dropped_out")
-    }
+    counts = [one.reindex(products, fill_value=0).to_numpy(np.int64) for one in (old, new)]
+    result = compare_popularity(*counts, top_k=int(top_k), rng=np.random.default_rng(0))
+    return _named(result, list(products))
 
 
 def relabel(
@@ -154,6 +133,7 @@ def compare_popularity(
     if not enough:
         return result | dict.fromkeys(_TEST_KEYS)
     draws = relabel(a, b, possible_draws(len(a)), rng)
+    pairs = zip(*(rows[:_RBO_DRAWS] for rows in draws[0]), strict=True)
     null = np.concatenate([_agreement(*drawn, top_k) for drawn in draws])
     observed = float(jaccard(first, second))
     expected = float(null.mean())
@@ -170,7 +150,9 @@ def compare_popularity(
         "shortfall": shortfall,
         "p_value": p_value,
         "rank_biased_overlap": rank_biased_overlap(a, b, top_k),
-        "expected_rank_biased_overlap": _expected_overlap(*draws[0], top_k),
+        "expected_rank_biased_overlap": float(
+            np.mean([rank_biased_overlap(*pair, top_k) for pair in pairs])
+        ),
         "gini": _equal_size_gini(a, b, rng),
     }
 
@@ -191,13 +173,10 @@ def check_popularity(span: Span, config: DriftConfig) -> Check:
     result = compare_popularity(
         old, new, top_k=top_k, rng=rng, min_shortfall=REPORT_SHORTFALL, own_bound=own_bound
     )
-    ids = span.reference.product_ids
-    result |= {key: [str(ids[i]) for i in result[key]] for key in ("new_trending", "dropped_out")}
-    fresh = np.flatnonzero((new > 0) & (old == 0))
-    best = fresh[np.argsort(-new[fresh], kind="stable")][:_LISTED]
-    result["new_products"] = [str(ids[place]) for place in best]
+    result["new_products"] = _best(np.arange(len(new)), new, (new > 0) & (old == 0))
+    result = _named(result, list(map(str, span.reference.product_ids))) | {"unit": _UNIT}
     if result["status"] == INSUFFICIENT:
-        return Check("popularity", details=result | {"unit": _UNIT})
+        return Check("popularity", details=result)
     shortfall = result["shortfall"]
     return Check(
         "popularity",
@@ -208,7 +187,7 @@ def check_popularity(span: Span, config: DriftConfig) -> Check:
         severity="high" if shortfall >= HIGH_SHORTFALL else "medium",
         advice=f"The best sellers changed: {len(result['new_trending'])} products entered the top "
         f"{top_k}. Retrain, and renew lists that were made by hand.",
-        details=result | {"unit": _UNIT},
+        details=result,
     )
 
 
@@ -289,8 +268,7 @@ def top_members(counts: Int64Array, top_k: int) -> BoolArray:
 
 def jaccard(first: BoolArray, second: BoolArray) -> Float64Array:
     """Shared members over all members, along the last axis; 0 when there are none."""
-    shared = (first & second).sum(axis=-1)
-    either = (first | second).sum(axis=-1)
+    shared, either = (first & second).sum(axis=-1), (first | second).sum(axis=-1)
     return np.asarray(shared / np.maximum(either, 1), dtype=np.float64)
 
 
@@ -323,19 +301,20 @@ def _equal_size_gini(
     old: Int64Array, new: Int64Array, rng: np.random.Generator
 ) -> dict[str, float]:
     """Gini of both periods after thinning the larger one: the coefficient falls with size."""
-    size = min(old.sum(), new.sum())
-    thinned = [
-        np.mean([gini(row) for row in rng.binomial(counts, size / counts.sum(), (20, len(counts)))])
-        if counts.sum() > size
-        else gini(counts)
-        for counts in (old, new)
-    ]
-    return {"old": float(thinned[0]), "new": float(thinned[1]), "at_interactions": int(size)}
+    size = int(min(old.sum(), new.sum()))
+    found: dict[str, float] = {"at_interactions": size}
+    for name, counts in (("old", old), ("new", new)):
+        thinned = [counts]
+        if counts.sum() > size:
+            thinned = list(rng.binomial(counts, size / counts.sum(), (20, len(counts))))
+        found[name] = float(np.mean([gini(row) for row in thinned]))
+    return found
 
 
-def _expected_overlap(old: Int64Array, new: Int64Array, top_k: int) -> float:
-    pairs = zip(old[:_RBO_DRAWS], new[:_RBO_DRAWS], strict=True)
-    return float(np.mean([rank_biased_overlap(*pair, top_k) for pair in pairs]))
+def _named(result: dict[str, Any], ids: list[Any]) -> dict[str, Any]:
+    """`result` with the ids of products in place of their positions."""
+    lists = ("new_trending", "dropped_out", "new_products")
+    return result | {key: [ids[place] for place in result[key]] for key in lists if key in result}
 
 
 def _ranks(counts: Int64Array) -> Int64Array:
@@ -371,10 +350,10 @@ def _counts_of(series: pd.Series, name: str) -> pd.Series:
 
 
 def _distances(old: Int64Array, new: Int64Array, vectors: Float32Array) -> Float64Array:
-    difference = _means(new, vectors) - _means(old, vectors)
-    return np.asarray((difference**2).sum(axis=1), dtype=np.float64)
-
-
-def _means(counts: Int64Array, vectors: Float32Array) -> Float64Array:
-    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return np.asarray(counts.astype(np.float32) @ vectors / totals, dtype=np.float64)
+    """Squared distance of the mean vectors of each row of two ``(rows, products)`` counts."""
+    first, second = (
+        np.asarray(rows.astype(np.float32) @ vectors, dtype=np.float64)
+        / np.maximum(rows.sum(axis=1, keepdims=True), 1)
+        for rows in (old, new)
+    )
+    return np.asarray(((second - first) ** 2).sum(axis=1), dtype=np.float64)

@@ -36,16 +36,12 @@ def detect_rating_drift(
 
     The frames have the column ``rating``, stars in [1, 5]; halves are rounded up.
 
-    Returns
-    -------
-    dict
-        ``drift_detected``, ``severity`` (``low``; ``medium`` from the threshold, ``high`` from
-        twice the threshold), ``max_difference``, ``rating_comparison`` (star -> historical and
-        new share, difference), and ``status``, ``star``, ``interval_95`` of that star's change,
-        ``null_bound``, ``g_statistic``, ``p_value``, ``psi``, ``jensen_shannon``,
-        ``sample_sizes``, ``missing_ratings``.
-
-    Raises `InputError` if the column is missing or holds something that is no rating in [1, 5].
+    Returns ``drift_detected``, ``severity`` (``medium`` from the threshold, ``high`` from twice the
+    threshold), ``max_difference``, ``rating_comparison`` (star -> historical and new share,
+    difference), ``status``, ``star``, ``interval_95`` of that star's change, ``null_bound``,
+    ``g_statistic``, ``p_value``, ``psi``, ``jensen_shannon``, ``sample_sizes`` and
+    ``missing_ratings``. Raises `InputError` if the column is missing or holds something that is no
+    rating in [1, 5].
 
     >>> old = pd.DataFrame({"rating": [5] * 900 + [1] * 100})
     >>> new = pd.DataFrame({"rating": [5] * 700 + [1] * 300})
@@ -79,12 +75,10 @@ def compare_stars(
         "severity": "low",
         "max_difference": float(abs(difference[worst])) if min(sizes.values()) else None,
         "rating_comparison": {
-            str(star): {
-                "historical": float(old_shares[index]),
-                "new": float(new_shares[index]),
-                "difference": float(difference[index]),
-            }
-            for index, star in enumerate(STARS)
+            str(star): {"historical": float(then), "new": float(now), "difference": float(change)}
+            for star, then, now, change in zip(
+                STARS, old_shares, new_shares, difference, strict=True
+            )
         },
         "status": TESTED if enough else INSUFFICIENT,
         "star": int(STARS[worst]) if min(sizes.values()) else None,
@@ -101,15 +95,14 @@ def compare_stars(
     change = float(abs(difference[worst]))
     drifted = change >= threshold - 1e-12 and change > bound and p_value < ALPHA
     severity = "high" if change >= high - 1e-12 else "medium"
-    variance = sum(
-        p[worst] * (1 - p[worst]) / n
-        for p, n in zip((old_shares, new_shares), sizes.values(), strict=True)
-    )
+    p, q = old_shares[worst], new_shares[worst]
+    variance = p * (1 - p) / sizes["historical"] + q * (1 - q) / sizes["new"]
     reach = 1.96 * float(np.sqrt(dispersion * variance))
+    middle = float(difference[worst])
     return result | {
         "drift_detected": drifted,
         "severity": severity if drifted else "low",
-        "interval_95": [float(difference[worst]) - reach, float(difference[worst]) + reach],
+        "interval_95": [middle - reach, middle + reach],
         "null_bound": bound,
         "g_statistic": statistic,
         "p_value": p_value,
@@ -121,23 +114,18 @@ def compare_stars(
 def check_rating(span: Span, config: DriftConfig) -> Check:
     """Star shares of the window against the reference, copies and campaigns left out."""
     threshold = config.rating.threshold
-    first, stop = span.reference_bounds
-    reference = span.reference.ratings
-    weekly = np.vstack(
-        [count_stars(reference[span.reference.weeks == week]) for week in range(first, stop)]
-        or [np.zeros(5, dtype=np.int64)]
-    )
-    result = compare_stars(
+    weeks = span.reference.weeks
+    by_week = [count_stars(span.reference.ratings[weeks == week]) for week in np.unique(weeks)]
+    weekly = np.vstack([np.zeros(5, dtype=np.int64), *by_week])
+    old, new, dispersion = (
         weekly.sum(axis=0),
         count_stars(span.window.ratings),
-        threshold=threshold,
-        high=HIGH,
-        dispersion=dispersion_of(weekly),
+        dispersion_of(weekly),
     )
+    result = compare_stars(old, new, threshold=threshold, high=HIGH, dispersion=dispersion)
     if result["status"] == INSUFFICIENT:
         return Check("rating", details=result | {"unit": _UNIT})
-    change = result["max_difference"]
-    star = result["star"]
+    change, star = result["max_difference"], result["star"]
     difference = result["rating_comparison"][str(star)]["difference"]
     return Check(
         "rating",

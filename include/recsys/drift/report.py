@@ -16,13 +16,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 
 from recsys.drift.config import HolidayCalendar
-from recsys.drift.examination import (
-    Examination,
-    Verdict,
-    is_unjudged,
-    overall,
-    recommendations,
-)
+from recsys.drift.examination import Examination, Verdict, is_unjudged, overall, recommendations
 from recsys.drift.volume import MIN_HISTORY_WEEKS, expect
 from recsys.drift.weeks import Events, Week
 from recsys.pages import templates
@@ -63,35 +57,41 @@ def build_report(
     """The report of one week as plain JSON values.
 
     `data` tells which data version was read (``version_id``, ``as_of``, ``covers_window``), `names`
-    are product names by id, `events` those of the examined week and the weeks before it, for the
-    series of the volume.
+    are product names by id, `events` those of the week and before it, for the volume's series.
     """
     span, verdicts = examination.span, examination.verdicts
     by_name = {verdict.check.name: verdict for verdict in verdicts}
     week = span.week
+    comments = [name for name in by_name if name.startswith("comment_")]
     report = {
         "report_date": week.end.strftime("%Y%m%d"),
         "generated_at": generated_at,
-        "rating_drift": _section(by_name["rating"], "drift_detected"),
+        "rating_drift": _section(by_name["rating"]),
         "popularity_drift": _section(by_name["popularity"], "shift_detected")
         | {
             "top_movers": _top_movers(examination, names),
             "names": _names_of(by_name["popularity"], names),
         },
-        "interaction_drift": _interaction_section(by_name)
-        | {"series": _series(examination, events, calendar)},
-        "campaign": _section(by_name["campaign"], "drift_detected"),
-        "comment_drift": _comment_section(verdicts),
-        "embedding_drift": _section(by_name["embedding"], "drift_detected"),
-        "model_drift": _section(by_name["model"], "drift_detected"),
+        "interaction_drift": _joint(by_name, ["volume", "activity", "new_users"])
+        | {
+            "status": by_name["volume"].check.status,
+            "volume_change_pct": _percent(by_name["volume"].check.effect),
+            "user_activity_change_pct": _percent(by_name["activity"].check.effect),
+            "new_users_pct": _percent(by_name["new_users"].check.details.get("new")),
+            "series": _series(examination, events, calendar),
+        },
+        "campaign": _section(by_name["campaign"]),
+        "comment_drift": _joint(by_name, comments),
+        "embedding_drift": _section(by_name["embedding"]),
+        "model_drift": _section(by_name["model"]),
         "overall_severity": NOT_JUDGED if is_unjudged(verdicts) else overall(verdicts),
         "raised": [verdict.check.name for verdict in verdicts if verdict.raised],
         "recommendations": _warnings(data) + recommendations(verdicts),
         "windows": {
-            "new": _window(week, week, span.all_window),
-            "reference": _bounds(week, span.reference_bounds, span.reference)
+            "new": _window(week, (week.number, week.number + 1), span.all_window),
+            "reference": _window(week, span.reference_bounds, span.reference)
             | {"kind": reference_kind},
-            "volume_history": _bounds(week, span.history_bounds, span.history),
+            "volume_history": _window(week, span.history_bounds, span.history),
         },
         "false_discovery_rate": false_discovery_rate,
         "data": dict(data),
@@ -115,9 +115,9 @@ def as_plain(value: Any) -> Any:
     return value
 
 
-def _section(verdict: Verdict, detected: str) -> dict[str, Any]:
+def _section(verdict: Verdict, detected: str = "drift_detected") -> dict[str, Any]:
     check = verdict.check
-    return dict(check.details) | {
+    return check.details | {
         detected: verdict.raised,
         "severity": verdict.severity,
         "status": check.status,
@@ -128,26 +128,13 @@ def _section(verdict: Verdict, detected: str) -> dict[str, Any]:
     }
 
 
-def _interaction_section(by_name: Mapping[str, Verdict]) -> dict[str, Any]:
-    parts = {name: by_name[name] for name in ("volume", "activity", "new_users")}
-    new_users = by_name["new_users"].check.details.get("new")
+def _joint(by_name: Mapping[str, Verdict], names: Sequence[str]) -> dict[str, Any]:
+    """The sections of several checks, and what they say together."""
+    verdicts = [by_name[name] for name in names]
     return {
-        "drift_detected": any(verdict.raised for verdict in parts.values()),
-        "severity": overall(list(parts.values())),
-        "status": by_name["volume"].check.status,
-        "volume_change_pct": _percent(by_name["volume"].check.effect),
-        "user_activity_change_pct": _percent(by_name["activity"].check.effect),
-        "new_users_pct": _percent(new_users),
-        **{name: _section(verdict, "drift_detected") for name, verdict in parts.items()},
-    }
-
-
-def _comment_section(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    parts = {v.check.name: v for v in verdicts if v.check.name.startswith("comment_")}
-    return {
-        "drift_detected": any(verdict.raised for verdict in parts.values()),
-        "severity": overall(list(parts.values())),
-        **{name: _section(verdict, "drift_detected") for name, verdict in parts.items()},
+        "drift_detected": any(verdict.raised for verdict in verdicts),
+        "severity": overall(verdicts),
+        **{verdict.check.name: _section(verdict) for verdict in verdicts},
     }
 
 
@@ -160,31 +147,26 @@ def _warnings(data: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _window(first: Week, last: Week, events: Events) -> dict[str, Any]:
+def _window(week: Week, bounds: tuple[int, int], events: Events) -> dict[str, Any]:
+    first, stop = bounds
+    if first == stop:
+        return {"start": None, "end": None, "events": 0, "rows": 0}
     return {
-        "start": first.start.isoformat(),
-        "end": last.end.isoformat(),
+        "start": Week(first, week.zone).start.isoformat(),
+        "end": Week(stop, week.zone).start.isoformat(),
         "events": len(events),
         "rows": int(events.copies.sum()),
     }
 
 
-def _bounds(week: Week, bounds: tuple[int, int], events: Events) -> dict[str, Any]:
-    first, stop = bounds
-    if first == stop:
-        return {"start": None, "end": None, "events": 0, "rows": 0}
-    return _window(Week(first, week.zone), Week(stop - 1, week.zone), events)
-
-
 def _top_movers(examination: Examination, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Products whose share of the events changed most."""
-    old, new = (
-        part.product_counts() for part in (examination.span.reference, examination.span.window)
-    )
+    span = examination.span
+    old, new = span.reference.product_counts(), span.window.product_counts()
     if not old.any() or not new.any():
         return []
     change = new / new.sum() - old / old.sum()
-    ids = examination.span.window.product_ids
+    ids = span.window.product_ids
     return [
         {
             "product_id": str(ids[place]),
@@ -220,8 +202,8 @@ def _series(
         known = daily[max(0, place - 1 - _SERIES_WEEKS) : max(0, place - 1)]
         band = None
         if len(known) >= MIN_HISTORY_WEEKS:
-            widen = max((h.widen for h in calendar.touching(week.first_day)), default=1.0)
-            band = expect(known.sum(axis=1), known, int(daily[place].sum()), ahead=2, widen=widen)
+            widen = calendar.widening(week.first_day)
+            band = expect(known, int(daily[place].sum()), ahead=2, widen=widen)
         counted = {"events": int(daily[place].sum()), "rows": int(rows[place])}
         bounds = {name: getattr(band, name, None) for name in ("expected", "low", "high")}
         series.append({"week": week.first_day.isoformat()} | counted | bounds)
@@ -234,15 +216,14 @@ def _percent(share: float | None) -> float | None:
 
 def render_page(report: Mapping[str, Any]) -> str:
     """The HTML page of a report made by `build_report`."""
+    plots = {"star_plot": _star_plot, "volume_plot": _volume_plot, "mover_plot": _mover_plot}
     return (
         templates(Path(__file__).parent / "templates")
         .get_template("report.html")
         .render(
             report=report,
             checks=_rows(report),
-            star_plot=_inline(_star_plot(report)),
-            volume_plot=_inline(_volume_plot(report)),
-            mover_plot=_inline(_mover_plot(report)),
+            **{name: _inline(plot(report)) for name, plot in plots.items()},
         )
     )
 
@@ -261,12 +242,9 @@ def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "title": title,
             "state": _state(section),
-            "severity": section["severity"],
-            "effect": section["effect_size"],
-            "unit": section.get("unit", ""),
-            "p_value": section["p_value"],
-            "test": section.get("test", ""),
             "raised": name in report["raised"],
+            "effect": section["effect_size"],
+            **{key: section.get(key, "") for key in ("severity", "unit", "p_value", "test")},
         }
         for name, title in _CHECKS.items()
         if (section := sections.get(name))
@@ -285,13 +263,11 @@ def _star_plot(report: Mapping[str, Any]) -> Figure:
     figure, axes = _figure("Share of stars")
     comparison = report["rating_drift"]["rating_comparison"]
     places = range(len(comparison))
-    for offset, key, colour, label in (
-        (-0.2, "historical", _OLD, "reference"),
-        (0.2, "new", _NEW, "this week"),
-    ):
+    kinds = ((-0.2, "historical", _OLD, "reference"), (0.2, "new", _NEW, "this week"))
+    for offset, key, colour, label in kinds:
         heights = [100 * shares[key] for shares in comparison.values()]
-        bars = axes.bar([place + offset for place in places], heights, 0.38, color=colour)
-        bars.set_label(label)
+        beside = [place + offset for place in places]
+        bars = axes.bar(beside, heights, 0.38, color=colour, label=label)
         axes.bar_label(bars, fmt="%.0f", fontsize=8)
     axes.set_xticks(list(places), [f"{star}★" for star in comparison])
     axes.set_ylabel("percent of reviews")
@@ -304,23 +280,16 @@ def _volume_plot(report: Mapping[str, Any]) -> Figure:
     figure, axes = _figure("Reviews a week")
     series = report["interaction_drift"]["series"]
     days = [date2num(date.fromisoformat(point["week"])) for point in series]
-    known = [(day, point) for day, point in zip(days, series, strict=True) if point["expected"]]
+    known = [
+        (day, point["low"], point["high"], point["expected"])
+        for day, point in zip(days, series, strict=True)
+        if point["expected"]
+    ]
     if known:
-        axes.fill_between(
-            [day for day, _ in known],
-            [point["low"] for _, point in known],
-            [point["high"] for _, point in known],
-            color=_OLD,
-            alpha=0.3,
-            linewidth=0,
-            label="99 % band",
-        )
-        axes.plot(
-            [day for day, _ in known],
-            [point["expected"] for _, point in known],
-            color=_OLD,
-            label="expected",
-        )
+        at, low, high, expected = zip(*known, strict=True)
+        band = {"color": _OLD, "alpha": 0.3, "linewidth": 0, "label": "99 % band"}
+        axes.fill_between(at, low, high, **band)
+        axes.plot(at, expected, color=_OLD, label="expected")
     axes.plot(days, [point["events"] for point in series], "o-", color=_NEW, ms=3, label="reviews")
     if "volume" in report["raised"]:
         axes.plot(days[-1:], [series[-1]["events"]], "o", color=_ALARM, ms=9, label="alarm")
@@ -338,8 +307,9 @@ def _mover_plot(report: Mapping[str, Any]) -> Figure:
     movers = list(reversed(report["popularity_drift"]["top_movers"]))
     changes = [100 * (one["new_share"] - one["historical_share"]) for one in movers]
     axes.barh(range(len(movers)), changes, color=[_NEW if c > 0 else _OLD for c in changes])
-    labels = [_shortened(one["product_name"] or one["product_id"]) for one in movers]
-    axes.set_yticks(range(len(movers)), labels, fontsize=8)
+    labels = [one["product_name"] or one["product_id"] for one in movers]
+    shortened = [text if len(text) <= 44 else f"{text[:43]}…" for text in labels]
+    axes.set_yticks(range(len(movers)), shortened, fontsize=8)
     axes.axvline(0, color="black", linewidth=0.6)
     return figure
 
@@ -358,7 +328,3 @@ def _inline(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _shortened(text: str, length: int = 44) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,8 +1,7 @@
 """The tests behind the report, on counts and arrays only.
 
-A shop's weeks differ by more than chance of single reviews: promotions, deliveries, one customer
-with ten reviews. The tests for shares and means therefore measure how much the reference's own
-weeks differ among each other and widen by that much.
+A shop's weeks differ by more than chance of single reviews (promotions, deliveries): the tests for
+shares and means measure how much the reference's own weeks differ, and widen by that much.
 """
 
 from collections.abc import Mapping
@@ -30,9 +29,8 @@ def g_test(old: Int64Array, new: Int64Array, dispersion: float = 1.0) -> tuple[f
     `dispersion_of`; G is divided by it.
     """
     statistic, freedom = _independence(np.vstack([old, new]), "log-likelihood")
-    if not freedom:
-        return 0.0, 1.0
-    return statistic / dispersion, float(stats.chi2.sf(statistic / dispersion, freedom))
+    deflated = statistic / dispersion
+    return deflated, float(stats.chi2.sf(deflated, freedom)) if freedom else 1.0
 
 
 def dispersion_of(weekly: Int64Array) -> float:
@@ -85,10 +83,6 @@ class MeanShift:
     low: float
     high: float
     p_value: float
-
-    @property
-    def difference(self) -> float:
-        return self.new - self.old
 
 
 MIN_WEEKS = 4

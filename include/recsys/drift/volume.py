@@ -1,10 +1,8 @@
 """How many reviews a week should bring and did, and how many were written to order.
 
-The expectation knows trend, weekdays and holidays, and has a band around it.
-
-Counts are taken to the square-root scale, where chance alone has the same spread at every level.
-A Theil-Sen line through the reference's weeks is not moved by a few wild ones; the spread of the
-weeks around it widens the band beyond pure chance, and a holiday widens it further.
+On the square-root scale chance alone has the same spread at every level. A Theil-Sen line through
+the reference's weeks is not moved by a few wild ones; the spread of the weeks around it widens the
+band beyond pure chance, and a holiday widens it further.
 """
 
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ _COLLAPSE = 0.7  # a drop that raises at once, with high severity
 _BURST = 2.0  # times the expectation, and above the band: raises at once
 _CONCENTRATED = 0.25  # share of one product that makes a burst that product's
 _MEANINGS = {
+    None: "the volume changed.",
     "campaign": "a campaign; see its sentences.",
     "product burst": "a burst around one product; see whether a promotion explains it.",
     "burst": "a burst over many products; see whether a sale explains it.",
@@ -38,10 +37,8 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a week was expected to bring.
-
-    `low` and `high` hold 99 % of unchanged weeks; `daily` sums to `expected`.
-    """
+    """What a week was expected to bring: `low` and `high` hold 99 % of unchanged weeks, `daily`
+    sums to `expected`, `change` is observed over expected, minus 1."""
 
     expected: float
     low: float
@@ -49,23 +46,18 @@ class Expectation:
     daily: Float64Array
     p_value: float
     change: float
-    """Observed over expected, minus 1."""
 
 
 def expect(
-    history: Int64Array,
-    daily_history: Int64Array,
-    observed: int,
-    *,
-    ahead: int = 1,
-    widen: float = 1.0,
+    daily_history: Int64Array, observed: int, *, ahead: int = 1, widen: float = 1.0
 ) -> Expectation:
     """The expectation for a week and how likely its `observed` count is.
 
-    `history` are ``(weeks,)`` counts of consecutive weeks, oldest first, at least 4;
-    `daily_history` ``(weeks, 7)`` the same by weekday. The week is `ahead` weeks (at least 1) after
-    the last of them. `widen` is a factor on the width of the band, for holidays.
+    `daily_history` are ``(weeks, 7)`` counts of consecutive weeks, oldest first, at least 4. The
+    week is `ahead` weeks (at least 1) after the last of them. `widen` is a factor on the width of
+    the band, for holidays.
     """
+    history = daily_history.sum(axis=1)
     roots = np.sqrt(history.astype(np.float64))
     weeks = np.arange(len(roots), dtype=np.float64)
     # The median slope of all pairs, then the median intercept.
@@ -113,17 +105,14 @@ def check_volume(span: Span, config: DriftConfig, calendar: HolidayCalendar) -> 
     }
     if stop - first < MIN_HISTORY_WEEKS:
         return Check("volume", details=details)
-    holidays = calendar.touching(span.week.first_day)
-    widen = max((holiday.widen for holiday in holidays), default=1.0)
+    widen = calendar.widening(span.week.first_day)
     history = span.history.daily(first, stop)
-    expectation = expect(
-        history.sum(axis=1), history, observed, ahead=span.week.number - stop + 1, widen=widen
-    )
+    expectation = expect(history, observed, ahead=span.week.number - stop + 1, widen=widen)
     details |= {
         "expected": expectation.expected,
         "band_99": [expectation.low, expectation.high],
         "daily_expected": [float(count) for count in expectation.daily],
-        "holidays": [holiday.name for holiday in holidays],
+        "holidays": [holiday.name for holiday in calendar.touching(span.week.first_day)],
         "pattern": None,
         "test": "square-root scale, Theil-Sen trend, t band",
     }
@@ -135,8 +124,11 @@ def check_volume(span: Span, config: DriftConfig, calendar: HolidayCalendar) -> 
     burst = observed > expectation.high and observed >= _BURST * expectation.expected
     dropped = change <= -_HIGH_DROP
     pattern = _pattern(span, config, expectation) if outside else None
-    details |= {"pattern": pattern, "busy_days": busy_days(daily, expectation)}
-    details["top_product"] = _top_product(span)
+    details |= {
+        "pattern": pattern,
+        "busy_days": busy_days(daily, expectation),
+        "top_product": _top_product(span),
+    }
     return Check(
         "volume",
         p_value=max(expectation.p_value, NEGLIGIBLE_P),
@@ -145,7 +137,8 @@ def check_volume(span: Span, config: DriftConfig, calendar: HolidayCalendar) -> 
         direction=int(np.sign(change)),
         severity="high" if collapse or dropped else "medium",
         immediate=collapse or burst,
-        advice=_volume_advice(observed, expectation, pattern),
+        advice=f"{observed} reviews where {expectation.expected:.0f} were expected "
+        f"({expectation.low:.0f} to {expectation.high:.0f}): {_MEANINGS[pattern]}",
         details=details,
     )
 
@@ -190,14 +183,6 @@ def _pattern(span: Span, config: DriftConfig, expectation: Expectation) -> str:
         return "campaign"
     most = int(span.all_window.product_counts().max())
     return "product burst" if most >= _CONCENTRATED * observed else "burst"
-
-
-def _volume_advice(observed: int, expectation: Expectation, pattern: str | None) -> str:
-    amount = (
-        f"{observed} reviews where {expectation.expected:.0f} were expected "
-        f"({expectation.low:.0f} to {expectation.high:.0f})"
-    )
-    return f"{amount}: {_MEANINGS.get(pattern or '', 'the volume changed.')}"
 
 
 def _top_product(span: Span) -> dict[str, Any] | None:

@@ -22,7 +22,8 @@ NEEDED = (schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP)
 COLUMNS = (*NEEDED, schema.COMMENT, schema.COMMENT_QUALITY, schema.EVENT)
 
 _FIRST_MONDAY = date(1969, 12, 29)
-_MONDAY_OFFSET = 3  # days from that Monday to 1970-01-01
+_MONDAY_OFFSET = 3  # days until 1970-01-01
+_OF_EVENTS = ("weeks", "weekdays", "users", "products", "ratings", "copies", "comments", "quality")
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,15 @@ class Week:
 
     @property
     def start(self) -> datetime:
-        return _midnight(self.first_day, self.zone)
+        return datetime.combine(self.first_day, datetime.min.time(), self.zone)
 
     @property
     def end(self) -> datetime:
         """Exclusive."""
-        return _midnight(self.first_day + timedelta(days=7), self.zone)
+        return self.before(-1).start
 
     def before(self, weeks: int) -> "Week":
         return Week(self.number - weeks, self.zone)
-
-
-_OF_EVENTS = ("weeks", "weekdays", "users", "products", "ratings", "copies", "comments", "quality")
 
 
 @dataclass(frozen=True)
@@ -84,13 +82,10 @@ class Events:
     def between(self, first: int, stop: int) -> "Events":
         """The events of the weeks numbered ``first <= week < stop``."""
         low, high = np.searchsorted(self.weeks, [first, stop])
-        return self._take(slice(int(low), int(high)))
+        return self.where(slice(int(low), int(high)))
 
-    def where(self, kept: BoolArray) -> "Events":
-        """The events for which `kept` holds."""
-        return self._take(kept)
-
-    def _take(self, part: "slice | BoolArray") -> "Events":
+    def where(self, part: "slice | BoolArray") -> "Events":
+        """The events of `part`."""
         cut: dict[str, Any] = {
             name: None if (whole := getattr(self, name)) is None else whole[part]
             for name in _OF_EVENTS
@@ -132,7 +127,8 @@ def events_of(interactions: pd.DataFrame, zone: ZoneInfo, first_week: int = 0) -
     rows, copies = _first_rows(interactions, np.flatnonzero(days // 7 >= first_week))
     order = np.argsort(days[rows], kind="stable")
     rows, copies = rows[order], copies[order]
-    frame = interactions.iloc[rows]
+    frame = interactions.iloc[rows].reset_index(drop=True)
+    quality = frame.get(schema.COMMENT_QUALITY)
     products, product_ids = pd.factorize(frame[schema.PRODUCT], sort=True)
     return Events(
         weeks=days[rows] // 7,
@@ -141,12 +137,8 @@ def events_of(interactions: pd.DataFrame, zone: ZoneInfo, first_week: int = 0) -
         products=products.astype(np.int64),
         ratings=frame[schema.RATING].to_numpy(np.float64),
         copies=copies,
-        comments=frame[schema.COMMENT].reset_index(drop=True)
-        if schema.COMMENT in frame.columns
-        else None,
-        quality=frame[schema.COMMENT_QUALITY].to_numpy(np.float64)
-        if schema.COMMENT_QUALITY in frame.columns
-        else None,
+        comments=frame.get(schema.COMMENT),
+        quality=None if quality is None else quality.to_numpy(np.float64),
         product_ids=pd.Index(product_ids),
         first_weeks=first_weeks,
     )
@@ -168,7 +160,3 @@ def product_names(products: pd.DataFrame) -> Mapping[str, str]:
         return {}
     named = products.set_index(schema.PRODUCT)[schema.PRODUCT_NAME].fillna("")
     return dict(named[named != ""])
-
-
-def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=zone)
