@@ -125,14 +125,13 @@ def detect_interaction_drift(
     volume = _change_pct(old["interactions"] / span_old, new["interactions"] / span_new)
     activity = _change_pct(_per_user(old), _per_user(new))
     sizes = {"historical": int(old["interactions"]), "new": int(new["interactions"])}
+    known = "new_users" in new and new["users"]
     result: dict[str, Any] = {
         "drift_detected": False,
         "severity": "low",
         "volume_change_pct": volume,
         "user_activity_change_pct": activity,
-        "new_users_pct": 100.0 * new["new_users"] / new["users"]
-        if "new_users" in new and new["users"]
-        else None,
+        "new_users_pct": 100.0 * new["new_users"] / new["users"] if known else None,
         "status": TESTED,
         "sample_sizes": sizes,
         "test": "exact binomial for the volume, Poisson ratio for the activity",
@@ -179,15 +178,11 @@ def check_comments(span: Span) -> list[Check]:
 
 
 def _check(
-    measure: _Measure,
-    window: pd.DataFrame,
-    reference: pd.DataFrame,
-    minimum: int,
-    severity: Severity,
+    measure: _Measure, new: pd.DataFrame, old: pd.DataFrame, minimum: int, severity: Severity
 ) -> Check:
-    now = window[measure.name].dropna().to_numpy(np.float64)
-    then = reference[["week", measure.name]].dropna()
-    details = {
+    now = new[measure.name].dropna().to_numpy(np.float64)
+    then = old[["week", measure.name]].dropna()
+    details: dict[str, Any] = {
         "unit": measure.unit,
         "sample_sizes": {"historical": len(then), "new": len(now)},
         "test": "t, with the spread between the reference's weeks",
@@ -200,6 +195,8 @@ def _check(
     if measure.relative:
         effect = effect / shift.old if shift.old else 0.0
     rising = effect > 0
+    more, longer = ("more", "longer") if rising else ("fewer", "shorter")
+    details |= {"historical": shift.old, "new": shift.new, "band_95": [shift.low, shift.high]}
     return Check(
         measure.name,
         p_value=max(shift.p_value, NEGLIGIBLE_P),
@@ -207,14 +204,8 @@ def _check(
         large=abs(effect) >= measure.minimum,
         direction=int(np.sign(effect)),
         severity=severity,
-        advice=measure.advice.format(
-            more="more" if rising else "fewer",
-            longer="longer" if rising else "shorter",
-            old=shift.old,
-            new=shift.new,
-        ),
-        details=details
-        | {"historical": shift.old, "new": shift.new, "band_95": [shift.low, shift.high]},
+        advice=measure.advice.format(more=more, longer=longer, old=shift.old, new=shift.new),
+        details=details,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from recsys.arrays import Float32Array, Int64Array
-from recsys.drift.checks import INSUFFICIENT, Check, Span, sentence_keys, span_of
+from recsys.drift.checks import INSUFFICIENT, Check, Span, span_of
 from recsys.drift.config import DriftConfig, HolidayCalendar, Severity
 from recsys.drift.customers import check_comments, check_customers
 from recsys.drift.model import Prediction, check_model
@@ -61,15 +61,6 @@ class Examination(NamedTuple):
 
     span: Span
     verdicts: list[Verdict]
-
-
-def material_of(events: Events, weeks_back: int, week: Week) -> Material:
-    """The events of `week` and `weeks_back` weeks before it, with their sentence keys.
-
-    Texts of earlier weeks are not even looked at: reading them is most of the work.
-    """
-    recent = events.between(week.number - weeks_back, week.number + 1)
-    return Material(recent, None if recent.comments is None else sentence_keys(recent.comments))
 
 
 def examine(

@@ -1,6 +1,5 @@
 """The weekly job: examine the last full week, write the report, and what follows from it."""
 
-import dataclasses
 import json
 import logging
 import time
@@ -19,9 +18,9 @@ from recsys.content.embeddings import current_embeddings
 from recsys.data.versions import PublishedVersion, current_version
 from recsys.drift import model as drift_model
 from recsys.drift import weeks
-from recsys.drift.checks import GAP_WEEKS, HISTORY_WEEKS
+from recsys.drift.checks import GAP_WEEKS, HISTORY_WEEKS, sentence_keys
 from recsys.drift.config import DriftConfig, HolidayCalendar
-from recsys.drift.examination import Material, examine, material_of
+from recsys.drift.examination import Material, examine
 from recsys.drift.model import Prediction, model_before
 from recsys.drift.report import NOT_JUDGED, build_report, render_page
 from recsys.drift.weeks import Events, Week, events_of, product_names
@@ -167,8 +166,11 @@ def _read(
     if stop is not None:
         weeks_back = max(weeks_back, week.number - stop + config.reference_weeks)
     events = events_of(rows, week.zone, week.number - 2 * weeks_back)
-    material = dataclasses.replace(
-        material_of(events, weeks_back, week),
+    # Texts of earlier weeks are not even looked at: reading them is most of the work.
+    recent = events.between(week.number - weeks_back, week.number + 1)
+    material = Material(
+        recent,
+        keys=None if recent.comments is None else sentence_keys(recent.comments),
         vectors=_vectors(settings, events.product_ids),
         prediction=Prediction(past, rows) if past else None,
         reference_stop=stop,

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from recsys.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from recsys.drift.checks import INSUFFICIENT, TESTED, Check, Span
 from recsys.drift.config import DriftConfig
-from recsys.drift.statistics import robust_scale
+from recsys.drift.statistics import numbers_of, robust_scale
 from recsys.errors import InputError
 
 MIN_INTERACTIONS = 300
@@ -29,7 +30,7 @@ DRAWS = 999
 _CELLS = 4_000_000  # random numbers held at a time
 _MAX_CELLS = 20_000_000  # in all: a catalogue of 100,000 products gets fewer draws
 _RBO_PERSISTENCE = 0.98
-_RBO_DRAWS = 49
+_FEW_DRAWS = 49  # where only a mean is wanted
 _TEST_KEYS = (
     *("expected_jaccard", "interval_99", "shortfall", "p_value"),
     *("rank_biased_overlap", "expected_rank_biased_overlap", "gini"),
@@ -79,22 +80,18 @@ def detect_popularity_drift(
     return _named(result, list(products))
 
 
-def relabel(
-    old: Int64Array, new: Int64Array, draws: int, rng: np.random.Generator
+def _relabel(
+    old: Int64Array, new: Int64Array, wanted: int, rng: np.random.Generator
 ) -> list[tuple[Int64Array, Int64Array]]:
-    """`draws` random divisions of all interactions into two periods, as ``(rows, products)`` counts
-    of both, in portions of rows."""
+    """`wanted` random divisions of all interactions into two periods, down to 199 for a large
+    catalogue: ``(rows, products)`` counts of both, in portions of rows."""
     pooled = old + new
     share = new.sum() / pooled.sum()
+    draws = min(wanted, max(199, _MAX_CELLS // len(pooled)))
     portion = max(1, _CELLS // len(pooled))
     sizes = [min(portion, draws - start) for start in range(0, draws, portion)]
     drawn = [rng.binomial(pooled, share, size=(rows, len(pooled))) for rows in sizes]
     return [(pooled - one, one) for one in drawn]
-
-
-def possible_draws(products: int, wanted: int = DRAWS) -> int:
-    """How many draws a catalogue of this size can afford, at least 199."""
-    return max(199, min(wanted, _MAX_CELLS // max(products, 1)))
 
 
 def compare_popularity(
@@ -132,10 +129,10 @@ def compare_popularity(
     }
     if not enough:
         return result | dict.fromkeys(_TEST_KEYS)
-    draws = relabel(a, b, possible_draws(len(a)), rng)
-    pairs = zip(*(rows[:_RBO_DRAWS] for rows in draws[0]), strict=True)
+    draws = _relabel(a, b, DRAWS, rng)
+    some = [rows[:_FEW_DRAWS] for rows in draws[0]]
     null = np.concatenate([_agreement(*drawn, top_k) for drawn in draws])
-    observed = float(jaccard(first, second))
+    observed = result["jaccard_similarity"]
     expected = float(null.mean())
     shortfall = 1 - observed / expected if expected else 0.0
     p_value = float((1 + np.sum(null <= observed)) / (1 + len(null)))
@@ -151,7 +148,7 @@ def compare_popularity(
         "p_value": p_value,
         "rank_biased_overlap": rank_biased_overlap(a, b, top_k),
         "expected_rank_biased_overlap": float(
-            np.mean([rank_biased_overlap(*pair, top_k) for pair in pairs])
+            np.mean([rank_biased_overlap(c, d, top_k) for c, d in zip(*some, strict=True)])
         ),
         "gini": _equal_size_gini(a, b, rng),
     }
@@ -167,7 +164,7 @@ def check_popularity(span: Span, config: DriftConfig) -> Check:
     if len(span.window) >= MIN_INTERACTIONS:
         place = (span.reference.weeks - first) * len(old) + span.reference.products
         weekly = np.bincount(place, minlength=(stop - first) * len(old)).reshape(-1, len(old))
-        past = weekly_shortfalls(weekly, top_k, rng)
+        past = _weekly_shortfalls(weekly, top_k, rng)
         if len(past) >= 4:  # a spread needs a few weeks
             own_bound = float(np.median(past) + 3.5 * robust_scale(past))
     result = compare_popularity(
@@ -203,8 +200,8 @@ def check_embedding(span: Span, vectors: Float32Array | None) -> Check:
         "test": "random re-assignment of all interactions",
     }
     if vectors is None:
-        reason = "there are no embeddings that can be read: run bert_embeddings"
-        return Check("embedding", details=details | {"reason": reason})
+        details["reason"] = "there are no embeddings that can be read: run bert_embeddings"
+        return Check("embedding", details=details)
     old, new = span.reference.product_counts(), span.window.product_counts()
     usable = ((old + new) > 0) & ~np.isnan(vectors).any(axis=1)
     old, new, vectors = old[usable], new[usable], vectors[usable]
@@ -217,9 +214,11 @@ def check_embedding(span: Span, vectors: Float32Array | None) -> Check:
         return Check("embedding", details=details)
     observed = float(_distances(old[None], new[None], vectors)[0])
     rng = np.random.default_rng([11, span.week.number])
-    draws = relabel(old, new, possible_draws(len(old), _EMBEDDING_DRAWS), rng)
+    draws = _relabel(old, new, _EMBEDDING_DRAWS, rng)
     null = np.concatenate([_distances(*drawn, vectors) for drawn in draws])
-    effect = (observed - float(null.mean())) / variance
+    expected = float(null.mean())
+    effect = (observed - expected) / variance
+    details |= {"distance": observed / variance, "expected_by_chance": expected / variance}
     return Check(
         "embedding",
         p_value=float((1 + np.sum(null >= observed)) / (1 + len(null))),
@@ -229,14 +228,11 @@ def check_embedding(span: Span, vectors: Float32Array | None) -> Check:
         severity="medium",
         advice="Customers buy another kind of product than before: retrain, and look at the "
         "categories that gained.",
-        details=details
-        | {"distance": observed / variance, "expected_by_chance": float(null.mean()) / variance},
+        details=details,
     )
 
 
-def weekly_shortfalls(
-    weekly: Int64Array, top_k: int, rng: np.random.Generator, draws: int = 49
-) -> Float64Array:
+def _weekly_shortfalls(weekly: Int64Array, top_k: int, rng: np.random.Generator) -> Float64Array:
     """Shortfall of each row of ``(weeks, products)`` counts against all other rows together."""
     total = weekly.sum(axis=0)
     found = []
@@ -245,7 +241,7 @@ def weekly_shortfalls(
         if min(week.sum(), old.sum()) < MIN_INTERACTIONS:
             continue
         seen = _agreement(old[None], week[None], top_k)[0]
-        null = [_agreement(*drawn, top_k) for drawn in relabel(old, week, draws, rng)]
+        null = [_agreement(*drawn, top_k) for drawn in _relabel(old, week, _FEW_DRAWS, rng)]
         found.append(1 - seen / np.concatenate(null).mean())
     return np.asarray(found, dtype=np.float64)
 
@@ -262,8 +258,7 @@ def top_members(counts: Int64Array, top_k: int) -> BoolArray:
     early = 1 - np.arange(1, products + 1) / (products + 1)
     ranked = counts + early
     edge = np.partition(ranked, products - top_k, axis=1)[:, products - top_k, None]
-    members: BoolArray = (ranked >= edge) & positive
-    return members
+    return np.asarray((ranked >= edge) & positive)
 
 
 def jaccard(first: BoolArray, second: BoolArray) -> Float64Array:
@@ -280,8 +275,8 @@ def _agreement(old: Int64Array, new: Int64Array, top_k: int) -> Float64Array:
 def rank_biased_overlap(old: Int64Array, new: Int64Array, top_k: int) -> float:
     """Rank-biased overlap (p = 0.98) of the two rankings down to `top_k`, scaled to [0, 1]."""
     depth = min(top_k, len(old))
-    rank_old, rank_new = _ranks(old), _ranks(new)
-    deeper = np.maximum(rank_old, rank_new)
+    ranks = stats.rankdata([-old, -new], method="ordinal", axis=1).astype(np.int64) - 1
+    deeper = ranks.max(axis=0)
     shared = np.cumsum(np.bincount(deeper[deeper < depth], minlength=depth))
     weights = _RBO_PERSISTENCE ** np.arange(depth)
     return float((weights * shared / np.arange(1, depth + 1)).sum() / weights.sum())
@@ -317,12 +312,6 @@ def _named(result: dict[str, Any], ids: list[Any]) -> dict[str, Any]:
     return result | {key: [ids[place] for place in result[key]] for key in lists if key in result}
 
 
-def _ranks(counts: Int64Array) -> Int64Array:
-    ranks = np.empty(len(counts), dtype=np.int64)
-    ranks[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
-    return ranks
-
-
 def _best(places: Int64Array, counts: Int64Array, members: BoolArray) -> list[int]:
     chosen = np.flatnonzero(members)
     order = np.argsort(-counts[chosen], kind="stable")[:_LISTED]
@@ -335,10 +324,7 @@ def _counts_of(series: pd.Series, name: str) -> pd.Series:
     if series.index.has_duplicates:
         double = series.index[series.index.duplicated()][0]
         raise InputError(f"{name}: product {double!r} appears more than once")
-    try:
-        values = pd.to_numeric(series).astype(np.float64).fillna(0.0)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{name}: a count is no number: {error}") from None
+    values = numbers_of(series, f"{name}: a count").fillna(0.0)
     wrong = ~np.isfinite(values.to_numpy()) | (values < 0) | (values != np.floor(values))
     if wrong.any():
         product = series.index[int(np.argmax(wrong))]

@@ -11,7 +11,13 @@ from scipy.spatial.distance import jensenshannon
 from recsys.arrays import Int64Array
 from recsys.drift.checks import INSUFFICIENT, TESTED, Check, Span
 from recsys.drift.config import DriftConfig
-from recsys.drift.statistics import dispersion_of, g_test, population_stability_index, shares
+from recsys.drift.statistics import (
+    dispersion_of,
+    g_test,
+    numbers_of,
+    population_stability_index,
+    shares,
+)
 from recsys.errors import InputError
 from recsys.schema import RATING
 
@@ -22,7 +28,6 @@ ALPHA = 0.001
 HIGH = 0.15
 """Change of a star's share that is of high severity in the weekly report."""
 _TEST_KEYS = ("interval_95", "null_bound", "g_statistic", "p_value", "psi", "jensen_shannon")
-_UNIT = "change of a star's share"
 
 
 def detect_rating_drift(
@@ -91,7 +96,10 @@ def compare_stars(
     if not enough:
         return result | dict.fromkeys(_TEST_KEYS)
     statistic, p_value = g_test(old, new, dispersion)
-    bound = _null_bound(old, new, dispersion)
+    # What the largest of the five changes exceeds with probability ALPHA if nothing changed.
+    pooled = shares(old + new)
+    error = np.sqrt(dispersion * pooled * (1 - pooled) * (1 / old.sum() + 1 / new.sum()))
+    bound = float(stats.norm.isf(ALPHA / (2 * len(STARS))) * error.max())
     change = float(abs(difference[worst]))
     drifted = change >= threshold - 1e-12 and change > bound and p_value < ALPHA
     severity = "high" if change >= high - 1e-12 else "medium"
@@ -117,14 +125,12 @@ def check_rating(span: Span, config: DriftConfig) -> Check:
     weeks = span.reference.weeks
     by_week = [count_stars(span.reference.ratings[weeks == week]) for week in np.unique(weeks)]
     weekly = np.vstack([np.zeros(5, dtype=np.int64), *by_week])
-    old, new, dispersion = (
-        weekly.sum(axis=0),
-        count_stars(span.window.ratings),
-        dispersion_of(weekly),
-    )
-    result = compare_stars(old, new, threshold=threshold, high=HIGH, dispersion=dispersion)
+    old, new = weekly.sum(axis=0), count_stars(span.window.ratings)
+    varied = dispersion_of(weekly)
+    result = compare_stars(old, new, threshold=threshold, high=HIGH, dispersion=varied)
+    result["unit"] = "change of a star's share"
     if result["status"] == INSUFFICIENT:
-        return Check("rating", details=result | {"unit": _UNIT})
+        return Check("rating", details=result)
     change, star = result["max_difference"], result["star"]
     difference = result["rating_comparison"][str(star)]["difference"]
     return Check(
@@ -136,7 +142,7 @@ def check_rating(span: Span, config: DriftConfig) -> Check:
         severity="high" if change >= HIGH else "medium",
         advice=f"The share of {star}-star reviews moved by {100 * difference:+.1f} points: look "
         "at what customers complain about, then retrain.",
-        details=result | {"unit": _UNIT},
+        details=result,
     )
 
 
@@ -153,11 +159,7 @@ def _stars_of(frame: pd.DataFrame, name: str) -> tuple[Int64Array, int]:
         raise InputError(
             f"{name}: the column {RATING!r} is missing; there are {list(map(str, frame.columns))}"
         )
-    given = frame[RATING]
-    try:
-        ratings = pd.to_numeric(given).to_numpy(dtype=np.float64, na_value=np.nan)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{name}: {RATING} holds something that is no number: {error}") from None
+    ratings = numbers_of(frame[RATING], f"{name}: something in {RATING}").to_numpy()
     present = ~np.isnan(ratings)
     outside = present & ~((ratings >= 1) & (ratings <= 5))
     if outside.any():
@@ -166,10 +168,3 @@ def _stars_of(frame: pd.DataFrame, name: str) -> tuple[Int64Array, int]:
             f"{name}: {RATING} of row {row} is {ratings[row]:g}; expected stars from 1 to 5"
         )
     return count_stars(ratings[present]), int((~present).sum())
-
-
-def _null_bound(old: Int64Array, new: Int64Array, dispersion: float) -> float:
-    """What the largest of the five changes exceeds with probability `ALPHA` if nothing changed."""
-    pooled = shares(old + new)
-    error = np.sqrt(dispersion * pooled * (1 - pooled) * (1 / old.sum() + 1 / new.sum()))
-    return float(stats.norm.isf(ALPHA / (2 * len(STARS))) * error.max())

@@ -5,15 +5,18 @@ The page is one static HTML file: every plot inline, nothing loaded from elsewhe
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
+from pydantic_core import to_json
 
 from recsys.drift.config import HolidayCalendar
 from recsys.drift.examination import Examination, Verdict, is_unjudged, overall, recommendations
@@ -63,6 +66,10 @@ def build_report(
     by_name = {verdict.check.name: verdict for verdict in verdicts}
     week = span.week
     comments = [name for name in by_name if name.startswith("comment_")]
+    stale = [
+        f"The published data ({data['version_id']}) ends on {data['as_of']}, before the week does. "
+        "Either nothing arrived since, or data_refresh failed: look at its runs."
+    ]
     report = {
         "report_date": week.end.strftime("%Y%m%d"),
         "generated_at": generated_at,
@@ -86,7 +93,7 @@ def build_report(
         "model_drift": _section(by_name["model"]),
         "overall_severity": NOT_JUDGED if is_unjudged(verdicts) else overall(verdicts),
         "raised": [verdict.check.name for verdict in verdicts if verdict.raised],
-        "recommendations": _warnings(data) + recommendations(verdicts),
+        "recommendations": (stale if not data["covers_window"] else []) + recommendations(verdicts),
         "windows": {
             "new": _window(week, (week.number, week.number + 1), span.all_window),
             "reference": _window(week, span.reference_bounds, span.reference)
@@ -96,23 +103,9 @@ def build_report(
         "false_discovery_rate": false_discovery_rate,
         "data": dict(data),
     }
-    plain: dict[str, Any] = as_plain(report)
-    return plain
-
-
-def as_plain(value: Any) -> Any:
-    """`value` with NumPy scalars and arrays as Python's own, and None for NaN and infinities."""
-    if isinstance(value, Mapping):
-        return {str(key): as_plain(one) for key, one in value.items()}
-    if isinstance(value, np.ndarray):
-        return as_plain(value.tolist())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [as_plain(one) for one in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
+    # NaN and infinities have no place in JSON: null.
+    plain = to_json(report, inf_nan_mode="null", fallback=lambda value: value.tolist())
+    return cast(dict[str, Any], json.loads(plain))
 
 
 def _section(verdict: Verdict, detected: str = "drift_detected") -> dict[str, Any]:
@@ -136,15 +129,6 @@ def _joint(by_name: Mapping[str, Verdict], names: Sequence[str]) -> dict[str, An
         "severity": overall(verdicts),
         **{verdict.check.name: _section(verdict) for verdict in verdicts},
     }
-
-
-def _warnings(data: Mapping[str, Any]) -> list[str]:
-    if data["covers_window"]:
-        return []
-    return [
-        f"The published data ({data['version_id']}) ends on {data['as_of']}, before the week "
-        "does. Either nothing arrived since, or data_refresh failed: look at its runs."
-    ]
 
 
 def _window(week: Week, bounds: tuple[int, int], events: Events) -> dict[str, Any]:
@@ -216,14 +200,15 @@ def _percent(share: float | None) -> float | None:
 
 def render_page(report: Mapping[str, Any]) -> str:
     """The HTML page of a report made by `build_report`."""
-    plots = {"star_plot": _star_plot, "volume_plot": _volume_plot, "mover_plot": _mover_plot}
     return (
         templates(Path(__file__).parent / "templates")
         .get_template("report.html")
         .render(
             report=report,
             checks=_rows(report),
-            **{name: _inline(plot(report)) for name, plot in plots.items()},
+            star_plot=_plot("Share of stars", _draw_stars, report),
+            volume_plot=_plot("Reviews a week", _draw_volume, report),
+            mover_plot=_plot("Change of share, percentage points", _draw_movers, report, left=0.36),
         )
     )
 
@@ -259,8 +244,7 @@ def _state(section: Mapping[str, Any]) -> str:
     return "seen once" if section["evidence_this_week"] else "quiet"
 
 
-def _star_plot(report: Mapping[str, Any]) -> Figure:
-    figure, axes = _figure("Share of stars")
+def _draw_stars(axes: Axes, report: Mapping[str, Any]) -> None:
     comparison = report["rating_drift"]["rating_comparison"]
     places = range(len(comparison))
     kinds = ((-0.2, "historical", _OLD, "reference"), (0.2, "new", _NEW, "this week"))
@@ -273,11 +257,9 @@ def _star_plot(report: Mapping[str, Any]) -> Figure:
     axes.set_ylabel("percent of reviews")
     axes.set_ylim(0, 110)
     axes.legend(frameon=False, loc="upper left")
-    return figure
 
 
-def _volume_plot(report: Mapping[str, Any]) -> Figure:
-    figure, axes = _figure("Reviews a week")
+def _draw_volume(axes: Axes, report: Mapping[str, Any]) -> None:
     series = report["interaction_drift"]["series"]
     days = [date2num(date.fromisoformat(point["week"])) for point in series]
     known = [
@@ -287,7 +269,7 @@ def _volume_plot(report: Mapping[str, Any]) -> Figure:
     ]
     if known:
         at, low, high, expected = zip(*known, strict=True)
-        band = {"color": _OLD, "alpha": 0.3, "linewidth": 0, "label": "99 % band"}
+        band: dict[str, Any] = {"color": _OLD, "alpha": 0.3, "linewidth": 0, "label": "99 % band"}
         axes.fill_between(at, low, high, **band)
         axes.plot(at, expected, color=_OLD, label="expected")
     axes.plot(days, [point["events"] for point in series], "o-", color=_NEW, ms=3, label="reviews")
@@ -299,11 +281,9 @@ def _volume_plot(report: Mapping[str, Any]) -> Figure:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("reviews, each counted once")
     axes.legend(frameon=False, loc="upper left")
-    return figure
 
 
-def _mover_plot(report: Mapping[str, Any]) -> Figure:
-    figure, axes = _figure("Change of share, percentage points", left=0.36)
+def _draw_movers(axes: Axes, report: Mapping[str, Any]) -> None:
     movers = list(reversed(report["popularity_drift"]["top_movers"]))
     changes = [100 * (one["new_share"] - one["historical_share"]) for one in movers]
     axes.barh(range(len(movers)), changes, color=[_NEW if c > 0 else _OLD for c in changes])
@@ -311,20 +291,24 @@ def _mover_plot(report: Mapping[str, Any]) -> Figure:
     shortened = [text if len(text) <= 44 else f"{text[:43]}…" for text in labels]
     axes.set_yticks(range(len(movers)), shortened, fontsize=8)
     axes.axvline(0, color="black", linewidth=0.6)
-    return figure
 
 
-def _figure(title: str, left: float = 0.08) -> tuple[Figure, Any]:
-    """A figure of its own canvas: pyplot's global state is not safe in long-lived workers."""
+def _plot(
+    title: str,
+    draw: Callable[[Axes, Mapping[str, Any]], None],
+    report: Mapping[str, Any],
+    left: float = 0.08,
+) -> str:
+    """A plot as the address of an image in the page itself.
+
+    Its figure has its own canvas: pyplot's global state is not safe in long-lived workers.
+    """
     figure = Figure(figsize=(8.4, 3.2))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((left, 0.13, 0.98 - left, 0.76))
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _inline(figure: Figure) -> str:
+    draw(axes, report)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

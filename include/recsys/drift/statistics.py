@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
 from recsys.arrays import Float64Array, Int64Array, IntegerArray
+from recsys.errors import InputError
 
 _MAD_TO_SD = 1.4826
 
@@ -20,6 +22,14 @@ def shares(counts: NDArray[np.number]) -> Float64Array:
     """`counts` divided by their sum; zeros when the sum is zero."""
     total = counts.sum()
     return counts / total if total else np.zeros(len(counts), dtype=np.float64)
+
+
+def numbers_of(given: pd.Series, name: str) -> pd.Series:
+    """`given` as floats, NaN where missing. Raises `InputError` for what is no number."""
+    try:
+        return pd.to_numeric(given).astype("Float64").astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name} is no number: {error}") from None
 
 
 def g_test(old: Int64Array, new: Int64Array, dispersion: float = 1.0) -> tuple[float, float]:
