@@ -1,5 +1,6 @@
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,14 @@ def test_no_comment_adds_nothing_and_length_adds_more_and_more(make_view):
     assert scores[:2] == [0.0, 0.0]
     assert scores[1:] == sorted(scores[1:])
     assert scores[-1] == 1.0
+
+
+def test_texts_of_more_than_two_gigabytes_fit_one_column():
+    plain = plain_words(pd.Series(["Kem tốt", "ổn"], dtype="str"))
+    assert plain.type == pa.large_string()  # the offsets of pa.string() end at 2 GB
+    assert describe(pd.Series(["Kem tốt", "kem tot!"], dtype="str")).key.tolist() == [
+        *describe(pd.Series(["kem tot", "kem tot"], dtype="str")).key
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from recsys.comments import ngrams
 from recsys.comments.features import describe
-from recsys.comments.linear import load_scorer, save_scorer, weigh
+from recsys.comments.linear import ScorerFolder, save_scorer, weigh
 from recsys.comments.training import (
     auc_with_interval,
     calibration_error,
@@ -115,7 +115,7 @@ def test_a_limit_keeps_the_rarer_class(make_shop):
 def test_saved_and_loaded_it_gives_the_same_scores(scorer, tmp_path):
     save_scorer(scorer, tmp_path)
     save_scorer(scorer, tmp_path)
-    loaded = load_scorer(tmp_path / scorer.version)
+    loaded = ScorerFolder(tmp_path / scorer.version).load()
     texts = ("kem tốt", "kem tệ", "")
     assert np.array_equal(score(loaded, *texts), score(scorer, *texts))
     assert loaded.metrics == scorer.metrics
@@ -126,7 +126,7 @@ def test_a_changed_file_is_refused(scorer, tmp_path):
     model = tmp_path / scorer.version / "model.npz"
     model.write_bytes(model.read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match=r"changed since it was written"):
-        load_scorer(tmp_path / scorer.version)
+        ScorerFolder(tmp_path / scorer.version).load()
 
 
 def test_the_area_under_the_curve_is_that_of_its_definition():

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from recsys.comments import HEURISTICS, CommentConfig, score_comments, score_view, scorers
 from recsys.comments.linear import save_scorer
-from recsys.comments.scorers import newest_scorer, scorers_folder
+from recsys.comments.scorers import newest_scorer, scorer_retentions, scorers_folder
 from recsys.config import ConfigError, load_config
+from recsys.retention import Removal
 from recsys.settings import Settings
 
 AS_OF = datetime(2025, 1, 1, tzinfo=UTC)
@@ -128,14 +129,19 @@ def test_a_damaged_scorer_is_passed_over_and_replaced(settings, make_shop):
     assert again.summary["scorer_decision"]["trained"]
 
 
-def test_scorers_beyond_the_kept_number_go_with_their_scores(settings, make_shop):
+def test_only_upkeep_removes_scorers_beyond_the_kept_number_and_their_scores(settings, make_shop):
     days = scorers.KEPT + 2
-    for day in range(days):
-        run(settings, make_shop(500, seed=day), as_of=AS_OF + timedelta(days=day))
-    kept = sorted(path.name[:15] for path in scorers_folder(settings).iterdir())
-    assert kept == [f"ngrams-2025010{day + 1}" for day in range(2, days)]
-    caches = (settings.home / "data" / "comments" / "cache").glob("ngrams-*")
-    assert sorted(path.name[:15] for path in caches) == kept
+    names = [
+        run(settings, make_shop(500, seed=day), as_of=AS_OF + timedelta(days=day)).scorer
+        for day in range(days)
+    ]
+    folders = (scorers_folder(settings), settings.home / scorers.CACHE_KEY)
+    for folder in folders:
+        assert {path.name for path in folder.glob("ngrams-*")} == set(names)
+    # The first one scored a data version that upkeep protects.
+    Removal(settings).execute(scorer_retentions(settings, lambda: names[:1]))
+    for folder in folders:
+        assert {path.name for path in folder.glob("ngrams-*")} == {names[0], *names[2:]}
 
 
 def test_stars_that_contradict_the_text_cost_credit(settings, make_shop, make_view):

@@ -12,6 +12,7 @@ import shutil
 import uuid
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,14 +35,26 @@ logger = logging.getLogger(__name__)
 
 
 class TextCache:
-    """Columns of values by text hash in the folder `folder`.
-
-    `columns`: for each column an array of its kind, of any length.
-    """
+    """Columns of values by text hash in `folder`; `columns` holds an array of each one's kind."""
 
     def __init__(self, folder: Path, columns: Columns) -> None:
         self._folder = folder
         self._kinds = {name: (column.dtype, column.shape[1:]) for name, column in columns.items()}
+
+    def complete(
+        self, wanted: UInt64Array, compute: Callable[[Int64Array], Columns]
+    ) -> tuple[Columns, int]:
+        """The values of the distinct hashes `wanted`, and how many of them were not known.
+
+        `compute` gives the values of those, by their positions; they are stored.
+        """
+        known, values = self.look_up(wanted)
+        new = np.flatnonzero(~known)
+        computed = compute(new)
+        self.add(wanted[new], computed)
+        for name, column in computed.items():
+            values[name][new] = column
+        return values, len(new)
 
     def look_up(self, wanted: UInt64Array) -> tuple[BoolArray, Columns]:
         """Which of the distinct hashes `wanted` are known, and the values of each.
@@ -59,8 +72,15 @@ class TextCache:
         while unread := [path for path in self._segments() if path not in read]:
             for path in unread:
                 segment = self._load(path)
-                if segment is not None:
-                    _fill(known, values, segment, ascending, order)
+                if segment is not None and len(wanted):
+                    hashes = segment.pop(_HASH)
+                    # Both ascend, so that the search walks through memory in order.
+                    at = np.minimum(np.searchsorted(ascending, hashes), len(ascending) - 1)
+                    found = ascending[at] == hashes
+                    rows = order[at[found]]
+                    known[rows] = True
+                    for name, column in segment.items():
+                        values[name][rows] = column[found]
                 read.add(path)
         return known, values
 
@@ -68,7 +88,7 @@ class TextCache:
         """Store values for `hashes`, one entry each in every column."""
         if len(hashes) == 0:
             return
-        self._write(_union([{_HASH: hashes, **columns}]))
+        self._write([{_HASH: hashes, **columns}])
         segments = self._segments()
         if len(segments) > _SEGMENTS:
             self._merge(segments)
@@ -76,19 +96,22 @@ class TextCache:
     def _segments(self) -> list[Path]:
         return sorted(self._folder.glob("segment-*.npz"))
 
-    def _write(self, columns: Columns) -> None:
+    def _write(self, segments: list[Columns]) -> None:
+        """One segment with all entries of `segments`, each hash once, ascending."""
+        joined = {name: np.concatenate([each[name] for each in segments]) for name in segments[0]}
+        _, first = np.unique(joined[_HASH], return_index=True)
         with (
             atomic_path(self._folder / f"segment-{uuid.uuid4().hex}.npz") as temporary,
             temporary.open("wb") as file,
         ):
-            np.savez(file, **cast(Any, columns))
+            np.savez(file, **cast(Any, {name: column[first] for name, column in joined.items()}))
 
     def _merge(self, segments: list[Path]) -> None:
         """Write the union first, then remove what it replaces: dying between leaves copies."""
         loaded = [segment for path in segments if (segment := self._load(path)) is not None]
         if len(loaded) < len(segments):  # another process is merging, or one was damaged
             return
-        self._write(_union(loaded))
+        self._write(loaded)
         for path in segments:
             path.unlink(missing_ok=True)
 
@@ -97,10 +120,14 @@ class TextCache:
 
         One that was merged away since it was listed: its union stands in the next list.
         """
+        kinds = {_HASH: (np.dtype(np.uint64), ()), **self._kinds}
         try:
             with np.load(path, allow_pickle=False) as stored:
-                columns = {name: stored[name] for name in (_HASH, *self._kinds)}
-            self._check(columns)
+                columns = {name: stored[name] for name in kinds}
+            for name, (dtype, shape) in kinds.items():
+                found = columns[name]
+                if found.dtype != dtype or found.shape != (len(columns[_HASH]), *shape):
+                    raise ValueError(f"{name} is {found.dtype} {found.shape}")
         except FileNotFoundError:
             return None
         except (*_DAMAGED, *_DAMAGED_ARCHIVE) as error:
@@ -108,41 +135,3 @@ class TextCache:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             return None
         return columns
-
-    def _check(self, columns: Columns) -> None:
-        """Raises `ValueError` if a column is not of its kind."""
-        kinds = {_HASH: (np.dtype(np.uint64), ()), **self._kinds}
-        for name, (dtype, shape) in kinds.items():
-            found = columns[name]
-            if found.dtype != dtype or found.shape != (len(columns[_HASH]), *shape):
-                raise ValueError(f"{name} is {found.dtype} {found.shape}")
-
-
-def _fill(
-    known: BoolArray,
-    values: Columns,
-    segment: Columns,
-    ascending: UInt64Array,
-    order: Int64Array,
-) -> None:
-    """Put what `segment` says of the hashes ``ascending = wanted[order]`` at their places."""
-    hashes = segment.pop(_HASH)
-    if len(ascending) == 0:
-        return
-    # Both ascend, so that the search walks through memory in order.
-    at = np.minimum(np.searchsorted(ascending, hashes), len(ascending) - 1)
-    found = ascending[at] == hashes
-    rows = order[at[found]]
-    known[rows] = True
-    for name, column in segment.items():
-        values[name][rows] = column[found]
-
-
-def _union(segments: list[Columns]) -> Columns:
-    """All entries of one or more segments, each hash once, ascending."""
-    _, first = np.unique(
-        np.concatenate([segment[_HASH] for segment in segments]), return_index=True
-    )
-    return {
-        name: np.concatenate([segment[name] for segment in segments])[first] for name in segments[0]
-    }

@@ -25,23 +25,11 @@ from recsys.arrays import (
     Float64Array,
     Int32Array,
     Int64Array,
-    UInt8Array,
     UInt64Array,
 )
-from recsys.data.keys import run_starts
+from recsys.data.keys import MULTIPLIER, bytes_of, one_chunk, run_starts
 from recsys.settings import CORES
 from recsys.text import fold_series
-
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-
-
-def bytes_of(texts: pa.Array) -> tuple[Int64Array, UInt8Array]:
-    """The UTF-8 bytes of all texts one after the other, and where each begins (n + 1 offsets)."""
-    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int32)
-    offsets = offsets[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
-    content = texts.buffers()[2]
-    data = np.frombuffer(content, dtype=np.uint8) if content is not None else np.zeros(0, np.uint8)
-    return offsets - offsets[0], data[offsets[0] : offsets[-1]]
 
 
 def windows(texts: pa.Array, sizes: tuple[int, ...]) -> tuple[Int64Array, UInt64Array]:
@@ -97,22 +85,12 @@ def group_near_duplicates(
     searched: BoolArray,
     similar: Callable[[Int64Array], BoolArray],
 ) -> Int64Array:
-    """Number of the group of each text; texts of equal key always share it.
+    """Number of the group of each text, given its `key` and bands; equal keys always share it.
 
     A group is one text and the near copies of that text. Copies of copies are not followed:
-    chains of short praise would tie half a shop together.
-
-    Parameters
-    ----------
-    key, band
-        The texts' keys and bands.
-    rows
-        How often each text stands in the view: the more frequent text is the original.
-    searched
-        True for the texts whose near copies are wanted; the others join their equals only.
-        Equal keys must have equal values.
-    similar
-        Says for pairs of texts (n x 2 positions) which of them are near copies.
+    chains of short praise would tie half a shop together. Of copies, the one that stands in more
+    `rows` is the original. Texts that are not `searched` (equal keys, equal values) join their
+    equals only; `similar` says for pairs (n x 2 positions) which of them are near copies.
     """
     by_key = np.argsort(key)
     starts = run_starts(key[by_key])
@@ -207,26 +185,14 @@ _LONG_RUN = 4  # "đẹpppp": so many equal characters in a row are filler
 class TextFeatures:
     """One entry a text.
 
-    Attributes
-    ----------
-    key
-        Hash of the folded words: equal for texts that differ in case, accents, punctuation.
-        0 for a text without words.
-    words
-        Number of words.
-    variety
-        Share of the text that is no repetition, in [0, 1].
-    bands
-        For finding near copies, n x `BANDS`.
+    `key` hashes the folded words: it is equal for texts that differ in case, accents, punctuation,
+    and 0 for one without words. `variety` is the share that is no repetition, in [0, 1].
     """
 
     key: UInt64Array
     words: Int32Array
     variety: Float32Array
-    bands: UInt64Array
-
-    def __len__(self) -> int:
-        return len(self.key)
+    bands: UInt64Array  # n x BANDS
 
 
 def describe(texts: pd.Series) -> TextFeatures:
@@ -239,12 +205,14 @@ def describe(texts: pd.Series) -> TextFeatures:
 
 def concatenate(parts: Sequence[TextFeatures]) -> TextFeatures:
     """The texts of all `parts`, in order."""
-    return TextFeatures(
-        key=np.concatenate([np.zeros(0, np.uint64), *(part.key for part in parts)]),
-        words=np.concatenate([np.zeros(0, np.int32), *(part.words for part in parts)]),
-        variety=np.concatenate([np.zeros(0, np.float32), *(part.variety for part in parts)]),
-        bands=np.concatenate([np.zeros((0, BANDS), np.uint64), *(part.bands for part in parts)]),
+    none = TextFeatures(
+        np.zeros(0, np.uint64),
+        np.zeros(0, np.int32),
+        np.zeros(0, np.float32),
+        np.zeros((0, BANDS), np.uint64),
     )
+    columns = zip(*(vars(part).values() for part in (none, *parts)), strict=True)
+    return TextFeatures(*(np.concatenate(column) for column in columns))
 
 
 def plain_words(texts: pd.Series) -> pa.Array:
@@ -253,7 +221,7 @@ def plain_words(texts: pd.Series) -> pa.Array:
     >>> plain_words(pd.Series(["Rất  THÍCH!!!"])).to_pylist()
     ['rat thich']
     """
-    folded = pa.array(fold_series(texts), type=pa.string())
+    folded = one_chunk(fold_series(texts))
     return pc.utf8_trim(pc.replace_substring_regex(folded, r"[^\p{L}\p{N}]+", " "), " ")
 
 
@@ -274,8 +242,7 @@ def _tokens(plain: pa.Array) -> tuple[Int64Array, Int64Array]:
     owner = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
     encoded = pc.list_flatten(lists).dictionary_encode()
     tokens = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    blank = pc.index(encoded.dictionary, "").as_py()
-    tokens[tokens == blank] = -1
+    tokens[tokens == pc.index(encoded.dictionary, "").as_py()] = -1
     return owner.astype(np.int64), tokens
 
 

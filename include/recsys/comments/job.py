@@ -3,23 +3,16 @@
 import dataclasses
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from recsys.arrays import BoolArray, Float32Array, Int64Array, UInt64Array
-from recsys.comments.cache import TextCache
-from recsys.comments.features import (
-    FEATURES_VERSION,
-    MULTIPLIER,
-    TextFeatures,
-    concatenate,
-    describe,
-)
+from recsys.comments.cache import Columns, TextCache
+from recsys.comments.features import FEATURES_VERSION, TextFeatures, concatenate, describe
 from recsys.comments.pretrained import load_pretrained
-from recsys.comments.scorers import CACHE_KEY, due_scorer, scorer_retentions
+from recsys.comments.scorers import CACHE_KEY, due_scorer
 from recsys.comments.scoring import (
     HEURISTICS,
     CommentConfig,
@@ -32,9 +25,8 @@ from recsys.comments.scoring import (
     group_texts,
     similar_among,
 )
-from recsys.comments.training import gather_units
-from recsys.data.keys import hash_texts
-from recsys.retention import Removal
+from recsys.comments.training import Units, gather_units
+from recsys.data.keys import MULTIPLIER, hash_texts
 from recsys.schema import RATING, USER
 from recsys.settings import Settings
 
@@ -49,31 +41,27 @@ def score_view(
 ) -> CommentScores:
     """Score every row of `view`; see the package's docstring for the contract.
 
-    Raises
-    ------
-    InputError
-        If `config` names a model that cannot be loaded.
+    Raises `InputError` if `config` names a model that cannot be loaded.
     """
     started = time.monotonic()
     texts, codes = distinct_texts(view)
     hashes = hash_texts(texts)
-    features = _cached_features(settings, texts, hashes)
+    cache = _cache(settings, FEATURES_VERSION, **vars(concatenate([])))
+    columns, _ = cache.complete(hashes, lambda new: vars(describe(texts.iloc[new])))
+    features = TextFeatures(**columns)
     group = group_texts(codes, features, config, _cached_similar(settings, texts, features.key))
     known = Texts(texts, codes, features, group)
     scorer, decision = _scorer(settings, config, view, known, as_of, may_train)
     if scorer is None:
-        scores = combine(view, known, None, HEURISTICS, config)
-        scored = 0
+        scores, scored, from_cache = combine(view, known, None, HEURISTICS, config), 0, 0
     else:
         sentiment, scored = _cached_sentiment(settings, scorer, texts, hashes, features.key)
         scores = combine(view, known, sentiment, scorer.version, config)
-        in_use = [scorer.version]
-        kept = scorer_retentions(settings, lambda: in_use)
-        Removal(settings).execute(kept)
+        from_cache = len(texts) - scored
     summary = {
         **scores.summary,
         "scored_now": scored,
-        "from_cache": len(texts) - scored if scorer is not None else 0,
+        "from_cache": from_cache,
         "scorer_decision": decision,
         "seconds": round(time.monotonic() - started, 2),
     }
@@ -92,42 +80,25 @@ def _scorer(
         return None, {"trained": False, "why": "config/comments.yaml says scorer: none"}
     if config.scorer == "pretrained":
         return load_pretrained(config.pretrained), {"trained": False, "why": "pretrained model"}
-    rows = pd.DataFrame(
-        {"text": known.codes, "user": view[USER].to_numpy(), "rating": view[RATING].to_numpy()}
-    )
-    group = np.where(known.features.key == 0, -1, known.group)
 
-    def training_data() -> Any:
-        return gather_units(known.texts, known.features.key, group, rows)
+    def training_data() -> Units:
+        rows = pd.DataFrame(
+            {"text": known.codes, "user": view[USER].to_numpy(), "rating": view[RATING].to_numpy()}
+        )
+        key = known.features.key
+        return gather_units(known.texts, key, np.where(key == 0, -1, known.group), rows)
 
-    choice = due_scorer(settings, as_of, training_data if may_train else None)
-    return choice.scorer, choice.decision
-
-
-def _cached_features(settings: Settings, texts: pd.Series, hashes: UInt64Array) -> TextFeatures:
-    cache = TextCache(_cache_folder(settings, FEATURES_VERSION), vars(concatenate([])))
-    known, columns = cache.look_up(hashes)
-    new = np.flatnonzero(~known)
-    fresh = describe(texts.iloc[new])
-    cache.add(hashes[new], vars(fresh))
-    for name, values in vars(fresh).items():
-        columns[name][new] = values
-    return TextFeatures(**columns)
+    return due_scorer(settings, as_of, training_data if may_train else None)
 
 
 def _cached_similar(settings: Settings, texts: pd.Series, keys: UInt64Array) -> Similar:
     """Comparison of pairs of `texts` that remembers, by the pair of keys, what it found."""
-    kinds = {"similar": np.zeros(0, np.bool_)}
-    cache = TextCache(_cache_folder(settings, f"{FEATURES_VERSION}-pairs"), kinds)
+    cache = _cache(settings, f"{FEATURES_VERSION}-pairs", similar=np.zeros(0, np.bool_))
     compare = similar_among(texts)
 
     def similar(pairs: Int64Array) -> BoolArray:
         hashes = keys[pairs[:, 0]] * MULTIPLIER + keys[pairs[:, 1]]
-        known, columns = cache.look_up(hashes)
-        new = np.flatnonzero(~known)
-        fresh = compare(pairs[new])
-        cache.add(hashes[new], {"similar": fresh})
-        columns["similar"][new] = fresh
+        columns, _ = cache.complete(hashes, lambda new: {"similar": compare(pairs[new])})
         return columns["similar"]
 
     return similar
@@ -141,15 +112,14 @@ def _cached_sentiment(
     keys: UInt64Array,
 ) -> tuple[Float32Array, int]:
     """Sentiment of each text, and how many of them were scored now."""
-    kinds = {"sentiment": np.zeros(0, np.float32)}
-    cache = TextCache(_cache_folder(settings, scorer.version), kinds)
-    known, columns = cache.look_up(hashes)
-    new = np.flatnonzero(~known)
-    fresh = scorer.score(texts.iloc[new], keys[new])
-    cache.add(hashes[new], {"sentiment": fresh})
-    columns["sentiment"][new] = fresh
-    return columns["sentiment"], len(new)
+
+    def score(new: Int64Array) -> Columns:
+        return {"sentiment": scorer.score(texts.iloc[new], keys[new])}
+
+    cache = _cache(settings, scorer.version, sentiment=np.zeros(0, np.float32))
+    columns, scored = cache.complete(hashes, score)
+    return columns["sentiment"], scored
 
 
-def _cache_folder(settings: Settings, name: str) -> Path:
-    return settings.home / CACHE_KEY / name
+def _cache(settings: Settings, name: str, **kinds: Any) -> TextCache:
+    return TextCache(settings.home / CACHE_KEY / name, kinds)

@@ -38,14 +38,8 @@ _ARRAYS = {
 class NgramScorer:
     """Scores texts by the shop's own stars: the probability that the author gave 4 or more.
 
-    Attributes
-    ----------
-    version
-        Names the scorer in manifests and in the cache; equal versions give equal scores.
-    as_of
-        The scorer has seen nothing written at this time or later.
-    metrics
-        How good it was on texts it had not seen, JSON-able.
+    Equal versions give equal scores. It has seen nothing written at `as_of` or later. `metrics`,
+    JSON-able, say how good it was on texts it had not seen; `arrays` are those of `_ARRAYS`.
     """
 
     kind: ClassVar[str] = "ngrams"
@@ -64,10 +58,6 @@ class NgramScorer:
             decisions = weigh(counts, idf) @ weights + self.arrays["intercepts"]
             scores[rows] = self._calibrated(decisions, fold[rows])
         return scores
-
-    def training_data(self) -> UInt64Array:
-        """One number for each (text, label) the scorer was trained on, ascending."""
-        return labelled(self.arrays["keys"], self.arrays["positive"])
 
     def _dense(self, name: str) -> Float32Array:
         values = self.arrays[name]
@@ -117,13 +107,8 @@ def save_scorer(scorer: NgramScorer, folder: Path) -> None:
         return
     with atomic_folder(target) as temporary:
         np.savez_compressed(temporary / _MODEL_FILE, **cast(Any, scorer.arrays))
-        facts = {
-            "version": scorer.version,
-            "kind": scorer.kind,
-            "as_of": scorer.as_of.isoformat(),
-            "metrics": scorer.metrics,
-        }
-        write_manifest(temporary, facts)
+        facts = {"version": scorer.version, "kind": scorer.kind, "metrics": scorer.metrics}
+        write_manifest(temporary, {**facts, "as_of": scorer.as_of.isoformat()})
 
 
 class ScorerFolder(Bundle):
@@ -151,22 +136,8 @@ class ScorerFolder(Bundle):
             ) from error
         with np.load(self.path / _MODEL_FILE, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in _ARRAYS if name in stored}
-        wrong = [
-            name
-            for name, kind in _ARRAYS.items()
-            if name not in arrays or arrays[name].dtype != kind
-        ]
-        if wrong:
+        kinds = {name: array.dtype for name, array in arrays.items()}
+        if wrong := [name for name, kind in _ARRAYS.items() if kinds.get(name) != kind]:
             raise InputError(f"{self.path}: arrays missing or of a wrong type: {', '.join(wrong)}")
-        return NgramScorer(
-            version=self.manifest["version"],
-            as_of=self.as_of,
-            metrics=self.manifest["metrics"],
-            arrays=arrays,
-        )
-
-
-def load_scorer(folder: Path) -> NgramScorer:
-    """Read a published scorer. Raises like `ScorerFolder` and `ScorerFolder.load`."""
-    with ScorerFolder(folder) as opened:
-        return opened.load()
+        version, metrics = self.manifest["version"], self.manifest["metrics"]
+        return NgramScorer(version, self.as_of, metrics, arrays)

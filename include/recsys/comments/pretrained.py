@@ -65,10 +65,7 @@ class PretrainedScorer:
 def load_pretrained(config: PretrainedConfig) -> PretrainedScorer:
     """Load the model that `config` names.
 
-    Raises
-    ------
-    InputError
-        If there is no such model, or it has a label whose sentiment is not known.
+    Raises `InputError` if there is no such model, or it has a label whose sentiment is not known.
     """
     if not config.model:
         raise ConfigError(f"{_KEY}.model: scorer is 'pretrained' but no model is named")

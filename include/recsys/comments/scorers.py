@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,6 @@ from recsys.storage import open_store
 from recsys.storage.bundle import bundle_retention
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The scorer to use (None: heuristics only) and, for the summary, how it came to be."""
-
-    scorer: NgramScorer | None
-    decision: dict[str, Any]
 
 
 SCORERS_KEY = "data/comments/scorers"
@@ -70,42 +61,39 @@ def newest_scorer(settings: Settings, as_of: datetime) -> NgramScorer | None:
 
 
 def due_scorer(
-    settings: Settings,
-    as_of: datetime,
-    training_data: Callable[[], Units] | None,
-) -> Choice:
-    """The scorer for a run; trained now if `training_data` is given and differs enough.
+    settings: Settings, as_of: datetime, training_data: Callable[[], Units] | None
+) -> tuple[NgramScorer | None, dict[str, Any]]:
+    """The scorer for a run (None: heuristics only) and, for the summary, how it came to be.
 
-    `training_data` is called at most once, only when needed; None forbids training.
+    It is trained now if `training_data` is given and differs enough; None forbids training.
     """
     current = newest_scorer(settings, as_of)
     if training_data is None:
-        return Choice(current, {"trained": False, "why": "only the full strategy trains"})
+        return current, {"trained": False, "why": "only the full strategy trains"}
     units = training_data()
     smaller = int(min(units.positive.sum(), (~units.positive).sum()))
     if smaller < MIN_TEXTS_PER_CLASS:
         why = f"{smaller} distinct texts in the smaller class, {MIN_TEXTS_PER_CLASS} needed"
-        return Choice(current, {"trained": False, "why": why})
+        return current, {"trained": False, "why": why}
     changed = 1.0 if current is None else changed_share(current, units)
-    if changed <= RETRAIN_CHANGED_SHARE:
-        why = f"{changed:.1%} of the training data changed"
-        return Choice(current, {"trained": False, "why": why, **_metrics(current)})
+    why = f"{changed:.1%} of the training data changed"
+    if current is not None and changed <= RETRAIN_CHANGED_SHARE:
+        return current, {"trained": False, "why": why, "metrics": current.metrics}
     fresh = train(units, as_of)
     auc = fresh.metrics["auc"]
     if auc is None or auc < MIN_AUC:
-        why = f"AUC {auc} on unseen texts, {MIN_AUC} needed"
-        return Choice(current, {"trained": False, "why": why})
+        return current, {"trained": False, "why": f"AUC {auc} on unseen texts, {MIN_AUC} needed"}
     save_scorer(fresh, scorers_folder(settings))
     open_store(settings).publish(f"{SCORERS_KEY}/{fresh.version}")
-    why = "first scorer" if current is None else f"{changed:.1%} of the training data changed"
-    return Choice(fresh, {"trained": True, "why": why, **_metrics(fresh)})
+    why = "first scorer" if current is None else why
+    return fresh, {"trained": True, "why": why, "metrics": fresh.metrics}
 
 
 def changed_share(current: NgramScorer, units: Units) -> float:
     """Texts that are new, gone or of another label, as a share of the larger training set."""
     chosen = units.take(choose(units, MAX_TRAINING_TEXTS))
     now = labelled(chosen.member_keys, chosen.positive[chosen.member_units])
-    before = current.training_data()
+    before = labelled(current.arrays["keys"], current.arrays["positive"])
     return len(np.setxor1d(before, now)) / max(len(before), len(now), 1)
 
 
@@ -120,9 +108,7 @@ def scorer_retentions(settings: Settings, in_use: Callable[[], Collection[str]])
 
     def kept_caches(paths: list[Path]) -> list[Path]:
         scorers = {*_names(settings), *in_use()}
-        return [
-            path for path in paths if path.name in scorers or path.name.startswith(FEATURES_VERSION)
-        ]
+        return [at for at in paths if at.name in scorers or at.name.startswith(FEATURES_VERSION)]
 
     caches = settings.home / CACHE_KEY
     return [
@@ -134,7 +120,3 @@ def scorer_retentions(settings: Settings, in_use: Callable[[], Collection[str]])
 def _names(settings: Settings) -> list[str]:
     names = open_store(settings).names(SCORERS_KEY)
     return [name for name in names if name.startswith(_OURS)]
-
-
-def _metrics(scorer: NgramScorer | None) -> dict[str, Any]:
-    return {} if scorer is None else {"metrics": scorer.metrics}

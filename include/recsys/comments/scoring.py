@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from recsys.arrays import (
-    AnyArray,
     BoolArray,
     Float32Array,
     Float64Array,
@@ -71,23 +70,12 @@ _EPOCH = pd.Timestamp(0, tz="UTC")
 def campaign_users(
     group: Int64Array, user: pd.Series, timestamp: pd.Series, config: CampaignConfig
 ) -> Int32Array:
-    """For each row, how many users wrote its text in the span of time around it.
+    """For each row, how many distinct users wrote its text in the span of time around it.
 
-    Parameters
-    ----------
-    group
-        Number of the row's text; texts that count as the same share it, rows whose text can be
-        no campaign have -1.
-    user
-        Ids of the rows' users.
-    timestamp
-        Times of the rows, UTC.
-
-    Returns
-    -------
-    Distinct users: the larger of the row's two overlapping spans; 0 where fewer than
-    ``config.min_users`` users (or group -1). Spans are counted from 1970, so the answer for a
-    row depends on which rows there are and never on their order.
+    `group` numbers the rows' texts; those that count as the same share it, and those that can be
+    no campaign have -1. It is the larger of the row's two overlapping spans; 0 for fewer than
+    ``config.min_users`` users. Spans are counted from 1970, so the answer for a row depends on
+    which rows there are and never on their order.
     """
     users = np.zeros(len(group), dtype=np.int32)
     copies = np.bincount(group[group >= 0], minlength=1)
@@ -99,18 +87,11 @@ def campaign_users(
     halves = half_spans.to_numpy(dtype=np.int64)
     for shift in (0, 1):
         spans: Int64Array = np.floor_divide(halves + shift, 2, dtype=np.int64)
-        counted = _distinct_users(group[repeated], spans, author)
+        rows = pd.DataFrame({"group": group[repeated], "span": spans, "user": author})
+        counted = rows.groupby(["group", "span"], sort=False)["user"].transform("nunique")
         users[repeated] = np.maximum(users[repeated], counted)
     users[users < config.min_users] = 0
     return users
-
-
-def _distinct_users(group: Int64Array, span: Int64Array, user: Int64Array) -> Int32Array:
-    """For each row, the number of distinct users of its (group, span)."""
-    rows = pd.DataFrame({"group": group, "span": span, "user": user})
-    cell = rows.groupby(["group", "span"], sort=False).ngroup().to_numpy()
-    distinct = rows.assign(cell=cell).drop_duplicates(["cell", "user"])["cell"].to_numpy()
-    return np.bincount(distinct, minlength=len(rows))[cell].astype(np.int32)
 
 
 HEURISTICS = "heuristics"  # the scorer's name in a manifest when no sentiment is involved
@@ -135,21 +116,11 @@ class SentimentScorer(Protocol):
 
 @dataclass(frozen=True)
 class CommentScores:
-    """What scoring gives for a view.
+    """What scoring gives for a view, on its index.
 
-    Attributes
-    ----------
-    quality
-        float32 in [0, 1], index of the view; 0 where there is no comment.
-    sentiment
-        float32 in [0, 1], index of the view: what the scorer read from the text, before any
-        adjustment; NaN where there is no comment or no scorer.
-    campaign_users
-        int32, index of the view: users behind the campaign a row belongs to, 0 when none.
-    scorer
-        ``"heuristics"`` or the version of the sentiment scorer.
-    summary
-        Counts for the run's summary, JSON-able.
+    `quality`: float32 in [0, 1], 0 without a comment. `sentiment`: float32 in [0, 1], what was read
+    from the text alone, NaN without a comment or scorer. `campaign_users`: int32, the users behind
+    the row's campaign, 0 if it is in none. `scorer`: `HEURISTICS` or the scorer's version.
     """
 
     quality: pd.Series
@@ -161,24 +132,12 @@ class CommentScores:
 
 @dataclass(frozen=True)
 class Texts:
-    """The distinct comments of a view.
-
-    Attributes
-    ----------
-    texts
-        str, in order of first appearance.
-    codes
-        For each row of the view, the position of its text.
-    features
-        Of each text.
-    group
-        Number of the group of near-equal texts that each text belongs to.
-    """
+    """The distinct comments of a view, in order of first appearance."""
 
     texts: pd.Series
-    codes: Int64Array
+    codes: Int64Array  # for each row of the view, the position of its text
     features: TextFeatures
-    group: Int64Array
+    group: Int64Array  # number of the group of near-equal texts that each text belongs to
 
 
 def distinct_texts(view: pd.DataFrame) -> tuple[pd.Series, Int64Array]:
@@ -196,7 +155,7 @@ def group_texts(
     `similar`: says for pairs of texts (n x 2 positions) which of them are near copies.
     """
     searched = features.words >= config.campaign.min_words
-    rows = np.bincount(codes, minlength=len(features))
+    rows = np.bincount(codes, minlength=len(features.key))
     return group_near_duplicates(features.key, features.bands, rows, searched, similar)
 
 
@@ -247,20 +206,18 @@ def combine(
         quality = (share * sentiment + (1 - share) * informative)[codes]
         quality *= agreement(sentiment[codes], view[RATING].to_numpy(dtype=np.float64))
     quality = np.where(blank[codes], 0.0, quality * campaign_factor(users, config))
-    return CommentScores(
-        quality=_column(np.clip(quality, 0.0, 1.0).astype(np.float32), view, COMMENT_QUALITY),
-        sentiment=_column(read[codes], view, "sentiment"),
-        campaign_users=_column(users, view, "campaign_users"),
-        scorer=scorer,
-        summary={
-            "scorer": scorer,
-            "rows": len(view),
-            "without_comment": int(blank[codes].sum()),
-            "distinct_texts": len(known.texts),
-            "campaign_rows": int((users > 0).sum()),
-            "campaigns": _largest_campaigns(view, known, users),
-        },
-    )
+    quality = np.clip(quality, 0.0, 1.0).astype(np.float32)
+    columns = {COMMENT_QUALITY: quality, "sentiment": read[codes], "campaign_users": users}
+    summary = {
+        "scorer": scorer,
+        "rows": len(view),
+        "without_comment": int(blank[codes].sum()),
+        "distinct_texts": len(known.texts),
+        "campaign_rows": int((users > 0).sum()),
+        "campaigns": _largest_campaigns(view, known, users),
+    }
+    series = (pd.Series(values, view.index, name=name) for name, values in columns.items())
+    return CommentScores(*series, scorer=scorer, summary=summary)
 
 
 def is_blank(texts: pd.Series) -> BoolArray:
@@ -309,12 +266,9 @@ def _largest_campaigns(view: pd.DataFrame, known: Texts, users: Int32Array) -> l
     )
     if rows.empty:
         return []
-    found = rows.groupby("group").agg(
-        rows=("text", "size"),
-        users=("user", "nunique"),
-        first=("time", "min"),
-        last=("time", "max"),
-    )
+    wanted = {"rows": ("text", "size"), "users": ("user", "nunique")}
+    times = {"first": ("time", "min"), "last": ("time", "max")}
+    found = rows.groupby("group").agg(**wanted, **times)
     largest = found.sort_values(["users", "rows", "first"], ascending=False).head(_EXAMPLES)
     shown = rows[rows["group"].isin(largest.index)]
     counts = shown.groupby(["group", "text"]).size().sort_values(ascending=False, kind="stable")
@@ -330,7 +284,3 @@ def _largest_campaigns(view: pd.DataFrame, known: Texts, users: Int32Array) -> l
         }
         for campaign in largest.to_dict("records")
     ]
-
-
-def _column(values: AnyArray, view: pd.DataFrame, name: str) -> pd.Series:
-    return pd.Series(values, index=view.index, name=name)

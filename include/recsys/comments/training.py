@@ -27,18 +27,15 @@ _BINS = 10
 def auc_with_interval(positive: BoolArray, scores: Float64Array) -> dict[str, float | int | None]:
     """ROC-AUC with its 95 % interval (DeLong); None where a class has fewer than two members."""
     good, bad = scores[positive], scores[~positive]
-    counts: dict[str, float | int | None] = {"positive": len(good), "negative": len(bad)}
-    if min(len(good), len(bad)) < 2:
+    counts = {"positive": len(good), "negative": len(bad)}
+    if min(counts.values()) < 2:
         return {"auc": None, "interval": None, **counts}
     ranks = rankdata(np.concatenate([good, bad]))
     above = (ranks[: len(good)] - rankdata(good)) / len(bad)
     below = 1 - (ranks[len(good) :] - rankdata(bad)) / len(good)
     error = np.sqrt(above.var(ddof=1) / len(good) + below.var(ddof=1) / len(bad))
-    return {
-        "auc": round(float(above.mean()), 4),
-        "interval": round(float(1.96 * error), 4),
-        **counts,
-    }
+    interval = round(float(1.96 * error), 4)
+    return {"auc": round(float(above.mean()), 4), "interval": interval, **counts}
 
 
 def calibration_error(
@@ -65,12 +62,11 @@ def measure(
     clear = (ratings >= POSITIVE_RATING) | (ratings <= NEGATIVE_RATING)
     happy = ratings >= POSITIVE_RATING
     probability = expit(calibration[0] * decisions + calibration[1])
+    folded = auc_with_interval(happy[clear], decisions_without_accents[clear])
     return {
         "texts": len(ratings),
         **auc_with_interval(happy[clear], decisions[clear]),
-        "auc_without_accents": auc_with_interval(happy[clear], decisions_without_accents[clear])[
-            "auc"
-        ],
+        "auc_without_accents": folded["auc"],
         "calibration_error": round(calibration_error(happy, probability, sample_weight), 4),
     }
 
@@ -86,28 +82,14 @@ _MIN_TEXTS = 2  # an n-gram of a single text says nothing about another
 
 @dataclass(frozen=True)
 class Units:
-    """The training data: one entry for each group of texts that count as one.
+    """The training data: one entry for each group of texts that count as one."""
 
-    Attributes
-    ----------
-    texts
-        One text of the group.
-    key
-        Its `TextFeatures.key`.
-    rating
-        Mean stars over the group's distinct (user, text) pairs.
-    fold
-        Number of its fold: texts of one user share it, and so do all copies of one text.
-    member_keys, member_units
-        Every key of every group and the position of its group.
-    """
-
-    texts: pd.Series
-    key: UInt64Array
-    rating: Float64Array
-    fold: Int8Array
-    member_keys: UInt64Array
-    member_units: Int64Array
+    texts: pd.Series  # one of the group
+    key: UInt64Array  # its `TextFeatures.key`
+    rating: Float64Array  # mean stars over the group's distinct (user, text) pairs
+    fold: Int8Array  # texts of one user share it, and so do all copies of one text
+    member_keys: UInt64Array  # every key of every group
+    member_units: Int64Array  # the position of its group
 
     @property
     def positive(self) -> BoolArray:
@@ -133,13 +115,9 @@ def gather_units(
 ) -> Units:
     """Turn a view into training data.
 
-    Parameters
-    ----------
-    texts, key, group
-        The distinct texts, their keys and the number of the group of near-equal texts that
-        each belongs to (-1: a text without words, left out).
-    rows
-        One row for each (text, user, rating) of the view: ``text`` is a position in `texts`.
+    `group` is the number of the group of near-equal texts that each of the distinct `texts` belongs
+    to (-1: one without words, left out). `rows` has one row for each (text, user, rating) of the
+    view: ``text`` is a position in `texts`.
     """
     rows = rows.assign(group=group[rows["text"]])
     rows = rows[rows["group"] >= 0].drop_duplicates(["group", "user", "rating"])
@@ -201,13 +179,8 @@ def train(units: Units, as_of: datetime) -> NgramScorer:
         "folds": chosen.fold[owners],
         "positive": chosen.positive[owners],
     }
-    metrics = measure(
-        ratings=chosen.rating,
-        decisions=decisions,
-        decisions_without_accents=_unseen(plain, weights, intercepts, chosen.fold),
-        calibration=calibration,
-        sample_weight=sample_weight,
-    )
+    folded = _unseen(plain, weights, intercepts, chosen.fold)
+    metrics = measure(chosen.rating, decisions, folded, calibration, sample_weight)
     return NgramScorer(version_of(as_of, arrays), as_of, metrics, arrays)
 
 

@@ -40,7 +40,7 @@ USER_NUMBER = "user_number"
 """int32: position of the user among all users of the view, ordered by `USER_KEY`."""
 
 _HEX_DIGITS = 16
-_MULTIPLIER = 0x9E3779B97F4A7C15
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = 0x100000001B3
 _INVERSE = pow(_PRIME, -1, 1 << 64)
 _BLOCK_BYTES = 1 << 15  # what is computed for a block stays in the processor's cache
@@ -203,7 +203,7 @@ def hash_texts(column: pd.Series) -> UInt64Array:
 
 def mix(*columns: UInt64Array) -> UInt64Array:
     """One hash of several columns; the order of the columns matters."""
-    result = np.full(len(columns[0]), _MULTIPLIER, dtype=np.uint64)
+    result = np.full(len(columns[0]), MULTIPLIER, dtype=np.uint64)
     for column in columns:
         result ^= column
         result *= np.uint64(0xFF51AFD7ED558CCD)
