@@ -26,3 +26,16 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 ObjectArray: TypeAlias = NDArray[np.object_]
 """Python's strings."""
 AnyArray: TypeAlias = NDArray[Any]
+
+
+def unit_rows(vectors: Float32Array) -> Float32Array:
+    """`vectors` with rows of length one; a row of zeros stays."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)), dtype=np.float32)
+
+
+def entries_of(starts: Int64Array, lengths: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Positions of runs of entries one after another, and where each run begins and ends there."""
+    bounds = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=bounds[1:])
+    return np.repeat(starts - bounds[:-1], lengths) + np.arange(bounds[-1]), bounds

@@ -8,7 +8,7 @@ searched with NumPy and ``tokenizers`` alone.
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from recsys.settings import Settings
 from recsys.storage import DamagedError, open_store
 from recsys.storage.bundle import MANIFEST, Bundle, bundle_retention, open_current
 from recsys.text import normalise
+
+if TYPE_CHECKING:
+    from recsys.content.library_models import LibraryEncoder
 
 CURRENT = "current"
 SETS_KEY = "data/embeddings"
@@ -40,18 +43,10 @@ class EmbeddingError(InputError):
 class EmbeddingSet(Bundle):
     """One immutable set, checked against its own hashes and pinned.
 
-    Raises `EmbeddingError` if a file is not what the manifest describes, or the parts do not fit
-    each other, and `FileNotFoundError` if there is no such folder.
-
-    Attributes
-    ----------
-    product_ids
-        One id a row of `vectors`.
-    vectors
-        ``(products, d)`` float32 of length one, memory-mapped; zeros for a product without text.
-    manifest
-        What made it: ``model``, ``requested_model``, ``fallback_reason``, ``text_fields`` and
-        more, see ``docs/embeddings.md``.
+    `vectors` are ``(products, d)`` float32 of length one, memory-mapped, in the order of
+    `product_ids`; zeros for a product without text. The `manifest` says what made them, see
+    ``docs/embeddings.md``. Raises `EmbeddingError` if a file is not what it describes, or the parts
+    do not fit each other, and `FileNotFoundError` if there is no such folder.
     """
 
     error = EmbeddingError
@@ -83,8 +78,7 @@ class EmbeddingSet(Bundle):
 
     def text_hashes(self) -> list[str]:
         """Hash of the text behind each vector, ``""`` where a product had none."""
-        hashes: list[str] = json.loads((self.path / HASHES_FILE).read_text(encoding="utf-8"))
-        return hashes
+        return list(json.loads((self.path / HASHES_FILE).read_text(encoding="utf-8")))
 
     def encode_query(self, text: str) -> Float32Array:
         """``(d,)`` unit vector of a query in the space of `vectors`; zeros if nothing is known.
@@ -113,10 +107,8 @@ class EmbeddingSet(Bundle):
         rows = np.argpartition(-every, k - 1)[:k]
         scores = every[rows]
         order = np.lexsort((rows, -scores))
-        return [
-            (self.product_ids[row], float(score))
-            for row, score in zip(rows[order], scores[order], strict=True)
-        ]
+        ids = (self.product_ids[row] for row in rows[order])
+        return list(zip(ids, scores[order].tolist(), strict=True))
 
     @cached_property
     def _has_text(self) -> BoolArray:
@@ -127,7 +119,7 @@ class EmbeddingSet(Bundle):
         return StaticEncoder.load(self.path / MODEL_FOLDER)
 
     @cached_property
-    def _library_encoder(self) -> Any:
+    def _library_encoder(self) -> "LibraryEncoder":
         from recsys.content.library_models import open_library_model
 
         stored = self.manifest["model_settings"]  # older sets name settings that are gone

@@ -8,12 +8,10 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,9 +30,11 @@ from recsys.content.embeddings import (
     current_embeddings,
     set_retention,
 )
+from recsys.content.library_models import LibraryEncoder, ModelUnavailableError, open_library_model
 from recsys.content.product_texts import TextWork, find_work, recipe_of, used_fields
 from recsys.content.static_encoder import StaticEncoder
 from recsys.errors import InputError
+from recsys.logs import fields
 from recsys.publishing import atomic_folder, write_json
 from recsys.retention import ABANDONED_AFTER, Removal
 from recsys.settings import Settings
@@ -42,39 +42,27 @@ from recsys.storage import open_store
 from recsys.storage.bundle import write_manifest
 
 _ENCODED_AT_ONCE = 10_000  # texts; their strings and vectors are held twice for a moment
+_LIBRARIES = ("sentence-transformers", "tokenizers", "torch", "transformers")
 FALLBACK_ALERT = "embedding_fallback"
 
 logger = logging.getLogger(__name__)
 
-
-class Encoder(Protocol):
-    """What encodes product texts and can be kept beside the vectors."""
-
-    @property
-    def dimensions(self) -> int: ...
-
-    def encode_products(self, texts: Sequence[str]) -> Float32Array: ...
-
-    def save(self, folder: Path) -> None: ...
+Encoder = StaticEncoder | LibraryEncoder
 
 
-@dataclass(frozen=True)
-class Choice:
+class _Choice(NamedTuple):
     """Which model runs. `opened` is set when the wanted model had to be tried."""
 
     model: str
     fallback_reason: str | None = None
-    opened: Encoder | None = None
+    opened: LibraryEncoder | None = None
 
 
 def build_embeddings(settings: Settings, *, force: bool = False) -> dict[str, Any]:
     """Embed the products of the published version that are new or changed, all with `force`.
 
-    Returns
-    -------
-    dict
-        ``set_id``, ``model``, ``requested_model``, ``fallback_reason``, ``reason`` (why everything
-        was done afresh, or None), counts, ``seconds`` of each step.
+    Returns ``set_id``, ``model``, ``requested_model``, ``fallback_reason``, ``reason`` (why
+    everything was done afresh, or None), counts and ``seconds``.
 
     Raises `InputError` if no version is published, it has no products or none of the configured
     columns, or the wanted model cannot be had and ``fallback`` is ``strict``. The current set
@@ -103,7 +91,7 @@ def embed_products(
         previous = _previous(settings)
         choice = _choose(config, used_fields(products, config.text_fields), previous, force=force)
         work = find_work(products, config, choice.model, previous, force=force)
-        summary = {
+        summary: dict[str, Any] = {
             "data_version": data_version,
             "model": choice.model,
             "requested_model": config.model.name,
@@ -113,19 +101,16 @@ def embed_products(
             "without_text": work.without_text,
             "encoded": 0,
         }
-        if previous is not None and work.is_done(previous):
-            logger.info("No product text changed | set=%s", previous.set_id)
-            return summary | {"set_id": previous.set_id, "seconds": _seconds(started)}
-        written = _write_set(settings, config, work, choice, previous, summary)
-        _prune(settings, config.keep_sets)
-        logger.info(
-            "Embeddings published | set=%s, model=%s, encoded=%s, products=%s",
-            written["set_id"],
-            choice.model,
-            written["encoded"],
-            len(work.product_ids),
-        )
-    return summary | written | {"seconds": _seconds(started)}
+        if work.base is not None and work.is_done:
+            summary["set_id"] = work.base.set_id
+            logger.info("No product text changed%s", fields(set=work.base.set_id))
+        else:
+            summary |= _write_set(settings, config, work, choice, summary)
+            Removal(settings).execute([set_retention(settings, config.keep_sets)])
+            open_store(settings).remove_unfinished(SETS_KEY, datetime.now(UTC) - ABANDONED_AFTER)
+            told = {name: summary[name] for name in ("model", "encoded", "products")}
+            logger.info("Embeddings published%s", fields(set=summary["set_id"], **told))
+    return summary | {"seconds": round(time.monotonic() - started, 2)}
 
 
 def alert_on_fallback(settings: Settings, summary: dict[str, Any]) -> dict[str, str]:
@@ -147,40 +132,33 @@ def alert_on_fallback(settings: Settings, summary: dict[str, Any]) -> dict[str, 
 
 def _choose(
     config: ContentConfig, fields: list[str], previous: EmbeddingSet | None, *, force: bool
-) -> Choice:
+) -> _Choice:
     """The wanted model, or the static one if it cannot be had and a fallback is allowed.
 
     The wanted model is not opened when the previous set holds it.
     """
     wanted = config.model.name
     if wanted == CATALOG_STATIC:
-        return Choice(CATALOG_STATIC)
+        return _Choice(CATALOG_STATIC)
     held = previous is not None and previous.manifest["recipe"] == recipe_of(config, fields, wanted)
     if held and not force:
-        return Choice(wanted)
-    from recsys.content.library_models import ModelUnavailableError, open_library_model
-
+        return _Choice(wanted)
     try:
-        return Choice(wanted, opened=open_library_model(config.model))
+        return _Choice(wanted, opened=open_library_model(config.model))
     except ModelUnavailableError as error:
         if config.model.fallback == "strict":
             raise
         logger.warning("Falling back to %s | reason=%s", CATALOG_STATIC, error)
-        return Choice(CATALOG_STATIC, fallback_reason=str(error))
+        return _Choice(CATALOG_STATIC, fallback_reason=str(error))
 
 
-def _encoder(
-    config: ContentConfig, work: TextWork, choice: Choice, previous: EmbeddingSet | None
-) -> Encoder:
+def _encoder(config: ContentConfig, work: TextWork, choice: _Choice) -> Encoder:
     if choice.opened is not None:
         return choice.opened
-    if work.reason is None and previous is not None:
-        folder = previous.path / MODEL_FOLDER
-        if choice.model == CATALOG_STATIC:
-            return StaticEncoder.load(folder)
-        from recsys.content.library_models import open_library_model
-
-        return open_library_model(config.model, folder)
+    if work.base is not None:
+        folder = work.base.path / MODEL_FOLDER
+        static = choice.model == CATALOG_STATIC
+        return StaticEncoder.load(folder) if static else open_library_model(config.model, folder)
     from recsys.content.static_fit import fit_static
 
     # The import takes longer than the fit, most of which runs outside the interpreter.
@@ -192,23 +170,22 @@ def _write_set(
     settings: Settings,
     config: ContentConfig,
     work: TextWork,
-    choice: Choice,
-    previous: EmbeddingSet | None,
+    choice: _Choice,
     summary: dict[str, Any],
 ) -> dict[str, Any]:
     now = datetime.now(UTC)
     set_id = f"emb_{now:%Y%m%d_%H%M%S_%f}"
-    encoder = _encoder(config, work, choice, previous)
-    vectors, encoded = _vectors(work, encoder, previous)
-    target = settings.embeddings / set_id
-    with atomic_folder(target) as folder:
-        if work.reason is None and previous is not None:
-            # the files never change, so that another name for them is as good as a copy
-            shutil.copytree(
-                previous.path / MODEL_FOLDER, folder / MODEL_FOLDER, copy_function=os.link
-            )
+    encoder = _encoder(config, work, choice)
+    vectors, encoded = _vectors(work, encoder)
+    with atomic_folder(settings.embeddings / set_id) as folder:
+        if work.base is not None:
+            # The files never change, so that another name for them is as good as a copy.
+            kept = work.base.path / MODEL_FOLDER
+            shutil.copytree(kept, folder / MODEL_FOLDER, copy_function=os.link)
+            revision = work.base.manifest["revision"]
         else:
             encoder.save(folder / MODEL_FOLDER)
+            revision = getattr(encoder, "revision", None)
         np.save(folder / VECTORS_FILE, vectors)
         write_json(folder / IDS_FILE, work.product_ids)
         write_json(folder / HASHES_FILE, work.hashes)
@@ -224,9 +201,9 @@ def _write_set(
         details = {
             "created_at": now.isoformat(),
             "recipe": work.recipe,
-            "revision": _revision(encoder, work, previous),
+            "revision": revision,
             "model_settings": used.model_dump(),
-            "libraries": _libraries(),
+            "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
             "boilerplate": work.boilerplate,
         }
         write_manifest(folder, summary | facts | details)
@@ -236,14 +213,12 @@ def _write_set(
     return facts
 
 
-def _vectors(
-    work: TextWork, encoder: Encoder, previous: EmbeddingSet | None
-) -> tuple[Float32Array, int]:
+def _vectors(work: TextWork, encoder: Encoder) -> tuple[Float32Array, int]:
     """Vectors of all products, and how many texts were encoded for it: equal ones only once."""
     vectors = np.zeros((len(work.hashes), encoder.dimensions), dtype=np.float32)
     kept = np.flatnonzero(work.previous_rows >= 0)
-    if previous is not None and len(kept):
-        vectors[kept] = previous.vectors[work.previous_rows[kept]]
+    if work.base is not None:
+        vectors[kept] = work.base.vectors[work.previous_rows[kept]]
     new = np.flatnonzero(work.new)
     if not len(new):
         return vectors, 0
@@ -266,24 +241,6 @@ def _previous(settings: Settings) -> EmbeddingSet | None:
         return None
 
 
-def _revision(encoder: Encoder, work: TextWork, previous: EmbeddingSet | None) -> str | None:
-    if work.reason is None and previous is not None:
-        kept: str | None = previous.manifest["revision"]
-        return kept
-    return getattr(encoder, "revision", None)
-
-
-def _libraries() -> dict[str, str]:
-    names = ("sentence-transformers", "tokenizers", "torch", "transformers")
-    return {name: importlib.metadata.version(name) for name in names}
-
-
-def _prune(settings: Settings, keep: int) -> None:
-    """Remove all but the newest sets."""
-    Removal(settings).execute([set_retention(settings, keep)])
-    open_store(settings).remove_unfinished(SETS_KEY, datetime.now(UTC) - ABANDONED_AFTER)
-
-
 @contextmanager
 def _only_run(settings: Settings) -> Iterator[None]:
     """Wait for another run to end; the lock ends with the process."""
@@ -294,7 +251,3 @@ def _only_run(settings: Settings) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _seconds(started: float) -> float:
-    return round(time.monotonic() - started, 2)

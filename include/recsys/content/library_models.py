@@ -8,14 +8,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import requests
 
-from recsys.arrays import Float32Array
+from recsys.arrays import Float32Array, unit_rows
 from recsys.content import ModelConfig
-from recsys.content.static_encoder import normalised
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,18 +29,12 @@ class ModelUnavailableError(InputError):
 
 @dataclass(frozen=True)
 class LibraryEncoder:
-    """A loaded model with its settings.
-
-    Attributes
-    ----------
-    revision
-        The commit of a hub model, None for a folder.
-    """
+    """A loaded model with its settings."""
 
     model: "SentenceTransformer"
     config: ModelConfig
     segment: Callable[[str], str] | None
-    revision: str | None
+    revision: str | None  # the commit of a hub model, None for a folder
 
     @property
     def dimensions(self) -> int:
@@ -53,8 +46,7 @@ class LibraryEncoder:
 
     def encode_query(self, text: str) -> Float32Array:
         """``(d,)`` unit vector of a query."""
-        vector: Float32Array = self._encode([text], self.config.query_prompt)[0]
-        return vector
+        return np.asarray(self._encode([text], self.config.query_prompt)[0])
 
     def save(self, folder: Path) -> None:
         """Write the model into `folder`, from which `open_library_model` opens it again."""
@@ -63,15 +55,12 @@ class LibraryEncoder:
     def _encode(self, texts: Sequence[str], prompt: str) -> Float32Array:
         segmented = [self.segment(text) for text in texts] if self.segment else list(texts)
         vectors = self.model.encode(
-            segmented,
-            prompt=prompt,
-            show_progress_bar=False,
-            convert_to_numpy=True,
+            segmented, prompt=prompt, show_progress_bar=False, convert_to_numpy=True
         )
         found = np.asarray(vectors, dtype=np.float32)
         if not np.isfinite(found).all():
             raise ModelUnavailableError(f"{self.config.name}: the model gives vectors with NaN")
-        return normalised(found)
+        return unit_rows(found)
 
 
 def open_library_model(config: ModelConfig, folder: Path | None = None) -> LibraryEncoder:
@@ -86,29 +75,26 @@ def open_library_model(config: ModelConfig, folder: Path | None = None) -> Libra
     is_folder = Path(source).is_dir()
     if not is_folder and (source.startswith(("/", ".", "~")) or source.count("/") > 1):
         raise ModelUnavailableError(f"{config.name}: there is no folder of this name")
+    local = is_folder or not config.download
+    if not local:
+        _require_hub(config.name)
     try:
-        model = _load(source, config, local=is_folder or not config.download)
-    except ModelUnavailableError:
-        raise
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(
+            source,
+            revision=None if is_folder else config.revision,
+            local_files_only=local,
+            trust_remote_code=False,
+        )
     except Exception as error:  # the library lets errors of all its parts through
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelUnavailableError(f"{config.name}: cannot be loaded: {reason[0]}") from error
     if config.max_length is not None:
         model.max_seq_length = config.max_length
-    return LibraryEncoder(model, config, segment, None if is_folder else _commit(model))
-
-
-def _load(source: str, config: ModelConfig, *, local: bool) -> "SentenceTransformer":
-    if not local:
-        _require_hub(config.name)
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(
-        source,
-        revision=None if Path(source).is_dir() else config.revision,
-        local_files_only=local,
-        trust_remote_code=False,
-    )
+    inner = getattr(getattr(model[0], "auto_model", None), "config", None)
+    commit = None if is_folder else getattr(inner, "_commit_hash", None)
+    return LibraryEncoder(model, config, segment, commit)
 
 
 def _require_hub(name: str) -> None:
@@ -120,12 +106,6 @@ def _require_hub(name: str) -> None:
         raise ModelUnavailableError(
             f"{name}: the hub {hub} does not answer: {type(error).__name__}"
         ) from error
-
-
-def _commit(model: Any) -> str | None:
-    """The hub commit that `model` was loaded from, as far as the library tells."""
-    inner = getattr(model[0], "auto_model", None)
-    return getattr(getattr(inner, "config", None), "_commit_hash", None)
 
 
 def _open_segmenter(path: str) -> Callable[[str], str]:

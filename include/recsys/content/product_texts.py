@@ -6,9 +6,8 @@ any model is touched.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -46,29 +45,20 @@ _SENTENCE_END = r"[.!?…]*\s*[\r\n]+\s*|[.!?…]+(?:\s+|$)"
 
 @dataclass(frozen=True)
 class TextWork:
-    """Texts of all products, and which of them are new.
+    """Texts of all products, and which of them are new."""
 
-    Attributes
-    ----------
-    reason
-        Why everything is done afresh, None if the previous set is carried on.
-    texts, hashes
-        One a product.
-    previous_rows
-        ``(products,)`` row of the previous set with the same text, -1 where there is none.
-    since_fit
-        Products that were encoded since model and boilerplate were learned, this run's included.
-    """
-
-    reason: str | None
+    reason: str | None  # why everything is done afresh, None if the previous set is carried on
     product_ids: list[str]
     texts: pd.Series
     hashes: list[str]
-    previous_rows: Int64Array
+    previous_rows: Int64Array  # row of the previous set with the same text, -1 where there is none
     fields: list[str]
     boilerplate: list[str]
     recipe: str
-    since_fit: int
+    since_fit: int = 0
+    """Products that were encoded since model and boilerplate were learned, this run's included."""
+    base: EmbeddingSet | None = None
+    """The previous set, if it is carried on."""
 
     @property
     def without_text(self) -> int:
@@ -79,14 +69,12 @@ class TextWork:
         """``(products,)`` whose text has to be encoded."""
         return (self.previous_rows < 0) & (np.array(self.hashes, dtype=object) != "")
 
-    def is_done(self, previous: EmbeddingSet | None) -> bool:
+    @property
+    def is_done(self) -> bool:
         """The previous set is the answer already."""
-        return (
-            self.reason is None
-            and previous is not None
-            and previous.product_ids == self.product_ids
-            and previous.text_hashes() == self.hashes
-        )
+        if self.base is None or self.base.product_ids != self.product_ids:
+            return False
+        return self.base.text_hashes() == self.hashes
 
 
 def recipe_of(config: ContentConfig, fields: Sequence[str], model: str) -> str:
@@ -122,42 +110,40 @@ def find_work(
     """What `model` has to encode of `products`, given the previous set."""
     fields = used_fields(products, config.text_fields)
     recipe = recipe_of(config, fields, model)
-    reason = _reason(previous, recipe, force=force)
     blocks = [products.iloc[at : at + _BLOCK] for at in range(0, max(len(products), 1), _BLOCK)]
-    sentences = None
-    if DESCRIPTION in fields:
-        sentences = [split_sentences(block[DESCRIPTION]) for block in blocks]
-    write = partial(_texts, blocks, config, fields, model, sentences)
+    told = DESCRIPTION in fields
+    sentences = [split_sentences(block[DESCRIPTION]) if told else None for block in blocks]
+    repeats = NAME_REPEATS if model == CATALOG_STATIC else 1
+
+    def write(boilerplate: list[str], reason: str | None) -> TextWork:
+        texts = pd.concat(
+            product_texts(
+                block,
+                fields,
+                boilerplate,
+                max_characters=MAX_CHARACTERS,
+                name_repeats=repeats,
+                sentences=found,
+            )
+            for block, found in zip(blocks, sentences, strict=True)
+        )
+        ids = products[PRODUCT].astype("str").tolist()
+        nothing = np.full(len(products), -1, dtype=np.int64)
+        return TextWork(reason, ids, texts, hash_texts(texts), nothing, fields, boilerplate, recipe)
+
+    reason = _reason(previous, recipe, force=force)
     if reason is None and previous is not None:
-        work = _carry_on(products, write, fields, recipe, previous)
-        if work.since_fit <= REFIT_SHARE * len(products):
-            return work
-        reason = f"{work.since_fit} of {len(products)} products are new since the last fit"
-    boilerplate: list[str] = []
-    if sentences is not None:
-        boilerplate = find_boilerplate(pa.chunked_array(sentences), BOILERPLATE_SHARE)
-    texts, hashes = write(boilerplate)
-    ids = products[PRODUCT].astype("str").tolist()
-    nothing = np.full(len(products), -1, dtype=np.int64)
-    return TextWork(reason, ids, texts, hashes, nothing, fields, boilerplate, recipe, 0)
-
-
-def _carry_on(
-    products: pd.DataFrame,
-    write: Callable[[list[str]], tuple[pd.Series, list[str]]],
-    fields: list[str],
-    recipe: str,
-    previous: EmbeddingSet,
-) -> TextWork:
-    boilerplate = previous.manifest["boilerplate"]
-    texts, hashes = write(boilerplate)
-    known = pd.Series(previous.text_hashes(), dtype="str").drop_duplicates()
-    rows = pd.Index(known).get_indexer(pd.Index(hashes, dtype="str"))
-    rows = np.where(rows >= 0, known.index.to_numpy()[rows], -1).astype(np.int64)
-    ids = products[PRODUCT].astype("str").tolist()
-    work = TextWork(None, ids, texts, hashes, rows, fields, boilerplate, recipe, 0)
-    since = int(previous.manifest["since_fit"]) + int(work.new.sum())
-    return TextWork(None, ids, texts, hashes, rows, fields, boilerplate, recipe, since)
+        work = write(previous.manifest["boilerplate"], None)
+        known = pd.Series(previous.text_hashes(), dtype="str").drop_duplicates()
+        rows = pd.Index(known).get_indexer(pd.Index(work.hashes, dtype="str"))
+        rows = np.where(rows >= 0, known.index.to_numpy()[rows], -1).astype(np.int64)
+        work = replace(work, previous_rows=rows)
+        since = int(previous.manifest["since_fit"]) + int(work.new.sum())
+        if since <= REFIT_SHARE * len(products):
+            return replace(work, since_fit=since, base=previous)
+        reason = f"{since} of {len(products)} products are new since the last fit"
+    boilerplate = find_boilerplate(pa.concat_arrays(sentences), BOILERPLATE_SHARE) if told else []
+    return write(boilerplate, reason)
 
 
 def _reason(previous: EmbeddingSet | None, recipe: str, *, force: bool) -> str | None:
@@ -165,41 +151,16 @@ def _reason(previous: EmbeddingSet | None, recipe: str, *, force: bool) -> str |
         return "forced"
     if previous is None:
         return "no previous set"
-    if previous.manifest["recipe"] != recipe:
-        return "the model or the texts' settings changed"
-    return None
+    changed = previous.manifest["recipe"] != recipe
+    return "the model or the texts' settings changed" if changed else None
 
 
-def _texts(
-    blocks: Sequence[pd.DataFrame],
-    config: ContentConfig,
-    fields: list[str],
-    model: str,
-    sentences: Sequence[pa.ListArray] | None,
-    boilerplate: list[str],
-) -> tuple[pd.Series, list[str]]:
-    texts = pd.concat(
-        product_texts(
-            block,
-            fields,
-            boilerplate,
-            max_characters=MAX_CHARACTERS,
-            name_repeats=NAME_REPEATS if model == CATALOG_STATIC else 1,
-            sentences=None if sentences is None else sentences[number],
-        )
-        for number, block in enumerate(blocks)
-    )
-    return texts, hash_texts(texts)
-
-
-def find_boilerplate(sentences: pa.ListArray | pa.ChunkedArray, share: float) -> list[str]:
+def find_boilerplate(sentences: pa.ListArray, share: float) -> list[str]:
     """Lines and sentences that stand in more than `share` of all non-empty descriptions.
 
     `sentences` are those of `split_sentences`. The answer is sorted; what is in it stands in
     `MIN_BOILERPLATE_PRODUCTS` descriptions at least.
     """
-    if isinstance(sentences, pa.ChunkedArray):
-        sentences = sentences.combine_chunks()
     product = pc.list_parent_indices(sentences).to_numpy(zero_copy_only=False)
     encoded = sentences.flatten().dictionary_encode()
     distinct = max(len(encoded.dictionary), 1)
@@ -218,26 +179,12 @@ def product_texts(
     name_repeats: int = 1,
     sentences: pa.ListArray | None = None,
 ) -> pd.Series:
-    """One text a product: its `fields`, one below the other, in normal form.
+    """One text a product: its `fields`, one below the other, in normal form, on their index.
 
-    Parameters
-    ----------
-    products
-        One row a product; of `fields` those are used that are among its columns.
-    boilerplate
-        Sentences to cut from the description, as `find_boilerplate` gives them.
-    max_characters
-        Longer texts are cut off.
-    name_repeats
-        How many times the name is told.
-    sentences
-        `split_sentences` of the descriptions, if they are at hand.
-
-    Returns
-    -------
-    Series of str on the index of `products`; ``""`` for a product without any text.
-
-    Raises `InputError` if none of `fields` is a column of `products`.
+    Fields that are no columns of `products` are left out, and `boilerplate` is cut from the
+    description, whose `split_sentences` can be given. The name is told `name_repeats` times; longer
+    texts are cut off. ``""`` for a product without any text. Raises `InputError` if `products` has
+    none of `fields`.
     """
     used = used_fields(products, fields)
     parts = pd.DataFrame(index=products.index)

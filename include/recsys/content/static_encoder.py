@@ -7,14 +7,17 @@ vectors agree with the library's. A service that only embeds queries needs no to
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from recsys.arrays import Float32Array, Int32Array
+from recsys.arrays import Float32Array, Int32Array, unit_rows
 from recsys.errors import InputError
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 DIMENSIONS = 384
 """Length of a vector that `recsys.content.static_fit` fits."""
@@ -26,19 +29,13 @@ FIT_PRODUCTS = 10_000
 _TOKENIZER_FILE = "tokenizer.json"
 _WEIGHTS_FILE = "model.safetensors"
 _WEIGHTS_NAME = "embedding.weight"
-_SMALLEST_NORM = 1e-12  # torch's
 BLOCK = 1_000  # texts that are worked on at once, so that memory stays small
 
 
 class StaticEncoder:
     """The mean of the tokens' vectors, normalised.
 
-    Parameters
-    ----------
-    tokenizer
-        What splits a text.
-    weights
-        ``(tokens, d)`` float32, one row for each id of `tokenizer`.
+    `weights` are ``(tokens, d)`` float32, one row for each id of `tokenizer`.
     """
 
     def __init__(self, tokenizer: Tokenizer, weights: Float32Array) -> None:
@@ -68,11 +65,11 @@ class StaticEncoder:
         """``(texts, d)`` unit vectors; zeros for a text without any known token."""
         if len(texts) == 1:
             tokens, _ = tokenize(self.tokenizer, texts)
-            return normalised(self.weights[tokens].sum(axis=0, keepdims=True))
+            return unit_rows(self.weights[tokens].sum(axis=0, keepdims=True))
         blocks = [texts[start : start + BLOCK] for start in range(0, len(texts), BLOCK)]
         with ThreadPoolExecutor() as threads:  # both steps give up the interpreter's lock
             sums = list(threads.map(self._sums, blocks))
-        return normalised(np.concatenate([np.zeros((0, self.dimensions), np.float32), *sums]))
+        return unit_rows(np.concatenate([np.zeros((0, self.dimensions), np.float32), *sums]))
 
     encode_products = encode
 
@@ -89,16 +86,19 @@ class StaticEncoder:
         model.save(str(folder), create_model_card=False)
 
     def _sums(self, texts: Sequence[str]) -> Float32Array:
-        from scipy import sparse  # not needed for queries
-
-        tokens, bounds = tokenize(self.tokenizer, texts)
-        counts = sparse.csr_array(
-            (np.ones(len(tokens), dtype=np.float32), tokens, bounds),
-            shape=(len(texts), len(self.weights)),
-        )
-        counts.sum_duplicates()
-        sums: Float32Array = counts @ self.weights
+        sums: Float32Array = count_tokens(self.tokenizer, texts, len(self.weights)) @ self.weights
         return sums
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], tokens: int) -> "sparse.csr_array":
+    """``(texts, tokens)`` float32."""
+    from scipy import sparse  # not needed for queries
+
+    found, bounds = tokenize(tokenizer, texts)
+    ones = np.ones(len(found), dtype=np.float32)
+    counts = sparse.csr_array((ones, found, bounds), shape=(len(texts), tokens))
+    counts.sum_duplicates()
+    return counts
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Int32Array, Int32Array]:
@@ -112,10 +112,3 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Int32Array, In
     bounds = np.zeros(len(ids) + 1, dtype=np.int32)
     np.cumsum([len(each) for each in ids], out=bounds[1:])
     return np.concatenate([np.zeros(0, np.int32), *ids]), bounds
-
-
-def normalised(vectors: Float32Array) -> Float32Array:
-    """Rows of length one; rows of zeros stay."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    result: Float32Array = vectors / np.maximum(norms, _SMALLEST_NORM)
-    return result

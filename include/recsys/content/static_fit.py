@@ -21,7 +21,7 @@ from recsys.content.static_encoder import (
     FIT_PRODUCTS,
     VOCABULARY,
     StaticEncoder,
-    tokenize,
+    count_tokens,
 )
 from recsys.errors import InputError
 from recsys.text import fold_series
@@ -46,15 +46,15 @@ def fit_static(
     """
     sample = _sample(texts, most)
     bilingual = (sample + "\n" + fold_series(sample) if with_folded else sample).tolist()
-    tokenizer = _train_tokenizer(bilingual, VOCABULARY)
-    counts = _count_tokens(tokenizer, bilingual)
+    tokenizer = _train_tokenizer(bilingual)
+    counts = count_tokens(tokenizer, bilingual, tokenizer.get_vocab_size())
     speaks = _says_something(tokenizer)
     if not speaks.any() or not counts[:, speaks].nnz:
         raise InputError("catalog-static cannot be fitted: no product has a text")
     frequency = np.bincount(counts.indices, minlength=counts.shape[1])
     rarity = np.log((1 + counts.shape[0]) / (1 + frequency)) + 1
     rarity[~speaks | (frequency == 0)] = 0
-    components = _components(counts, rarity, DIMENSIONS)
+    components = _components(counts, rarity)
     weights = np.zeros((len(rarity), DIMENSIONS), dtype=np.float32)
     weights[:, : components.shape[1]] = rarity[:, None] * components
     return StaticEncoder(tokenizer, weights)
@@ -72,7 +72,7 @@ def _sample(texts: Sequence[str] | pd.Series, most: int) -> pd.Series:
     return distinct.iloc[order[:most]].reset_index(drop=True)
 
 
-def _train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
+def _train_tokenizer(texts: Sequence[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Lowercase(), normalizers.Strip()]
@@ -81,24 +81,13 @@ def _train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
         [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=VOCABULARY,
         min_frequency=_MIN_FREQUENCY,
         special_tokens=[_UNKNOWN],
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
-
-
-def _count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> sparse.csr_array:
-    """``(texts, tokens)`` float32."""
-    tokens, bounds = tokenize(tokenizer, texts)
-    counts = sparse.csr_array(
-        (np.ones(len(tokens), dtype=np.float32), tokens, bounds),
-        shape=(len(texts), tokenizer.get_vocab_size()),
-    )
-    counts.sum_duplicates()
-    return counts
 
 
 def _says_something(tokenizer: Tokenizer) -> BoolArray:
@@ -109,8 +98,8 @@ def _says_something(tokenizer: Tokenizer) -> BoolArray:
     return says.to_numpy(dtype=bool)
 
 
-def _components(counts: sparse.csr_array, rarity: Float64Array, dimensions: int) -> Float32Array:
-    """``(tokens, at most dimensions)``: right singular vectors of the weighted, unit rows."""
+def _components(counts: sparse.csr_array, rarity: Float64Array) -> Float32Array:
+    """``(tokens, at most DIMENSIONS)``: right singular vectors of the weighted, unit rows."""
     weighted = counts.copy()
     weighted.data = (1 + np.log(weighted.data)) * rarity[weighted.indices].astype(np.float32)
     norms = np.sqrt(weighted.multiply(weighted).sum(axis=1))
@@ -119,7 +108,7 @@ def _components(counts: sparse.csr_array, rarity: Float64Array, dimensions: int)
     with threadpool_limits(1, user_api="blas"):
         _, values, components = randomized_svd(
             weighted.astype(np.float32),
-            min(dimensions, *weighted.shape),
+            min(DIMENSIONS, *weighted.shape),
             n_iter=_SVD_STEPS,
             random_state=_SEED,
         )

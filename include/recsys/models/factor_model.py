@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from recsys.arrays import Float32Array, Int32Array, Int64Array
+from recsys.arrays import Float32Array, Int32Array, Int64Array, unit_rows
 from recsys.errors import InputError
 from recsys.models.base import Histories, ParametersT, ParametrisedModel
 from recsys.models.histories import recent_part
@@ -210,9 +210,3 @@ def _length_groups(lengths: Int64Array) -> list[tuple[Int64Array, int]]:
         users = np.flatnonzero((exponent == size) & (lengths > 0))
         groups.append((users, int(lengths[users].max())))
     return groups
-
-
-def unit_rows(vectors: Float32Array) -> Float32Array:
-    """`vectors` with rows of length one; a row of zeros stays."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)), dtype=np.float32)
