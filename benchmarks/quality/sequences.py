@@ -25,8 +25,7 @@ from recsys.models.base import Histories, Model
 from recsys.models.histories import histories_from_codes, take_users
 from recsys.models.model_types import model_class
 from recsys.training.search import Found
-from recsys.training.subject import Subject
-from recsys.training.tuning import tune
+from recsys.training.tuning import Subject, tune
 
 DAY = 86_400
 TUNED = ("item_knn", "als", "bpr")

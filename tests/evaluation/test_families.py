@@ -3,10 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.versions import current_version
-from recsys.evaluation.families import rank_families
 from recsys.evaluation.leave_one_out import read_leave_one_out
 from recsys.evaluation.metrics import metrics_per_user
-from recsys.evaluation.ranking import rank_targets
+from recsys.evaluation.ranking import rank_families, rank_targets
 from recsys.evaluation.report import report_on
 from recsys.models.item_knn import ItemKnn
 from tests.evaluation.test_ranking import Table, questions

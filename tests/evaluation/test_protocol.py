@@ -7,7 +7,6 @@ import pytest
 
 from recsys import schema
 from recsys.data.versions import current_version
-from recsys.evaluation.gates import compare_on_leave_one_out, compare_on_windows, judge
 from recsys.evaluation.leave_one_out import (
     number_interactions,
     read_leave_one_out,
@@ -15,7 +14,14 @@ from recsys.evaluation.leave_one_out import (
 )
 from recsys.evaluation.metrics import list_metrics, metrics_per_user
 from recsys.evaluation.ranking import rank_targets
-from recsys.evaluation.report import report_on, segments_of, summarise_segments
+from recsys.evaluation.report import (
+    compare_on_leave_one_out,
+    compare_on_windows,
+    judge,
+    report_on,
+    segments_of,
+    summarise_segments,
+)
 from recsys.models.histories import user_rows
 from recsys.models.item_knn import ItemKnn
 from recsys.models.popularity import Popularity, RecentPopularity

@@ -207,7 +207,8 @@ def combine(
         quality *= agreement(sentiment[codes], view[RATING].to_numpy(dtype=np.float64))
     quality = np.where(blank[codes], 0.0, quality * campaign_factor(users, config))
     quality = np.clip(quality, 0.0, 1.0).astype(np.float32)
-    columns = {COMMENT_QUALITY: quality, "sentiment": read[codes], "campaign_users": users}
+    told = {COMMENT_QUALITY: quality, "sentiment": read[codes], "campaign_users": users}
+    columns = {name: pd.Series(values, view.index, name=name) for name, values in told.items()}
     summary = {
         "scorer": scorer,
         "rows": len(view),
@@ -216,8 +217,7 @@ def combine(
         "campaign_rows": int((users > 0).sum()),
         "campaigns": _largest_campaigns(view, known, users),
     }
-    series = (pd.Series(values, view.index, name=name) for name, values in columns.items())
-    return CommentScores(*series, scorer=scorer, summary=summary)
+    return CommentScores(columns.pop(COMMENT_QUALITY), **columns, scorer=scorer, summary=summary)
 
 
 def is_blank(texts: pd.Series) -> BoolArray:

@@ -40,28 +40,14 @@ _DAY = 86_400 * _SECOND
 
 @dataclass(frozen=True)
 class Numbered:
-    """All interactions with users and products as numbers.
+    """All interactions with users and products as numbers."""
 
-    Attributes
-    ----------
-    user_ids, item_ids
-        All users with an interaction, sorted; all products.
-    histories
-        Everything that the users did with these products.
-    times
-        ``(entries,)`` exact times of the entries of `histories`, in microseconds since 1970.
-    rows
-        ``(entries,)`` which row of the table each entry is.
-    end
-        The time of the latest interaction.
-    """
-
-    user_ids: list[str]
-    item_ids: Sequence[str]
-    histories: Histories
-    times: Int64Array
-    rows: Int64Array
-    end: int
+    user_ids: list[str]  # all users with an interaction, sorted
+    item_ids: Sequence[str]  # all products
+    histories: Histories  # everything that the users did with these products
+    times: Int64Array  # (entries,) exact times of the entries, in microseconds since 1970
+    rows: Int64Array  # (entries,) which row of the table each entry is
+    end: int  # the time of the latest interaction
 
     def part(self, kept: BoolArray) -> Histories:
         """The histories with only the entries where `kept` ``(entries,)`` holds."""
@@ -103,35 +89,17 @@ class Window:
 
 @dataclass(frozen=True)
 class LeaveOneOut:
-    """What is fitted on, and the questions.
+    """What is fitted on, and the questions to the users who have a history before the event."""
 
-    Attributes
-    ----------
-    user_ids, item_ids
-        All users with an accepted interaction, trainable or not; all products.
-    families
-        ``(items,)`` int32 number of each product's family, from 0 without gaps.
-    training
-        Histories of the training rows: for tuning on `validation`.
-    training_and_validation
-        The same with the validation rows: for the one evaluation on `test`.
-    everything
-        All rows: what the served model is fitted on, and what serving knows of users.
-    validation, test
-        Questions to the users who have a history before the held-out event.
-    windows
-        The last rolling time windows, see `rolling_windows`.
-    """
-
-    user_ids: list[str]
-    item_ids: list[str]
-    families: Int32Array
-    training: Histories
-    training_and_validation: Histories
-    everything: Histories
+    user_ids: list[str]  # all users with an accepted interaction, trainable or not
+    item_ids: list[str]  # all products
+    families: Int32Array  # (items,) number of each product's family, from 0 without gaps
+    training: Histories  # of the training rows: for tuning on `validation`
+    training_and_validation: Histories  # for the one evaluation on `test`
+    everything: Histories  # what the served model is fitted on, and what serving knows of users
     validation: HeldOut
     test: HeldOut
-    windows: list[Window]
+    windows: list[Window]  # the last ones, see `rolling_windows`
 
 
 def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
@@ -192,19 +160,14 @@ def questions_to(known: Histories, answers: Histories, now: int | None = None) -
     asked = np.flatnonzero((np.diff(known.indptr) > 0) & (np.diff(answers.indptr) > 0))
     chosen = take_users(answers, asked)
     first = chosen.times[chosen.indptr[:-1]]
-    return HeldOut(
-        histories=take_users(known, asked),
-        now=first if now is None else np.full(len(asked), now, dtype=np.int64),
-        indptr=chosen.indptr,
-        targets=chosen.items,
-    )
+    when = first if now is None else np.full(len(asked), now, dtype=np.int64)
+    return HeldOut(take_users(known, asked), when, chosen.indptr, chosen.items)
 
 
 def _check(version: PublishedVersion, interactions: pd.DataFrame, item_ids: Sequence[str]) -> None:
-    if len(item_ids) < 2:
-        raise InputError(
-            f"{version.path}: {len(item_ids)} product; a recommender needs at least two"
-        )
+    count = len(item_ids)
+    if count < 2:
+        raise InputError(f"{version.path}: {count} product; a recommender needs at least two")
     if interactions.empty:
         raise InputError(f"{version.path}: the version has no interactions")
     ratings = interactions[schema.RATING].unique()

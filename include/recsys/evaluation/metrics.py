@@ -56,16 +56,12 @@ def summarise(per_user: PerUser, seed: int = 0) -> dict[str, float]:
     The interval comes from resampling users, so it says how much the figure depends on who
     happened to be in the test.
     """
-    names = list(per_user)
-    values = np.stack([per_user[name] for name in names], axis=1)
-    means = resampled_means(values, seed)
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    values = np.stack(list(per_user.values()), axis=1)
+    bounds = np.quantile(resampled_means(values, seed), [0.025, 0.975], axis=0)
     summary: dict[str, float] = {}
-    for column, name in enumerate(names):
-        summary[name] = round(float(values[:, column].mean()), 6)
-        summary[f"{name}_low"] = round(float(low[column]), 6)
-        summary[f"{name}_high"] = round(float(high[column]), 6)
-    return summary
+    for name, column, (low, high) in zip(per_user, values.T, bounds.T, strict=True):
+        summary |= {name: column.mean(), f"{name}_low": low, f"{name}_high": high}
+    return {name: round(float(value), 6) for name, value in summary.items()}
 
 
 def resampled_means(values: Float64Array, seed: int = 0) -> Float64Array:
@@ -77,11 +73,11 @@ def resampled_means(values: Float64Array, seed: int = 0) -> Float64Array:
     generator = np.random.default_rng(seed)
     kinds, counts = np.unique(values, axis=0, return_counts=True)
     users = len(values)
-    parts = []
-    for _ in range(RESAMPLES // _RESAMPLES_AT_ONCE):
-        draws = generator.multinomial(users, counts / users, size=_RESAMPLES_AT_ONCE)
-        parts.append(draws @ kinds / users)
-    return np.concatenate(parts)
+    draws = (
+        generator.multinomial(users, counts / users, size=_RESAMPLES_AT_ONCE)
+        for _ in range(RESAMPLES // _RESAMPLES_AT_ONCE)
+    )
+    return np.concatenate([draw @ kinds / users for draw in draws])
 
 
 def list_metrics(

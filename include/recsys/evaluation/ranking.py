@@ -1,11 +1,11 @@
 """Where a model ranks what users really chose, counted in blocks of users."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, IntegerArray
+from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, IntegerArray, entries_of
 from recsys.errors import InputError
 from recsys.models.base import Histories
 from recsys.models.histories import take_users, user_range, user_rows
@@ -21,22 +21,12 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Questions with known answers: what did each user choose at `now`?
+    """Questions with known answers: what did each user choose at `now`?"""
 
-    Attributes
-    ----------
-    histories
-        What each user had done before; these items are not candidates.
-    now
-        ``(users,)`` int64, seconds since 1970: when each question is asked.
-    indptr, targets
-        Items chosen by user ``u``: ``targets[indptr[u]:indptr[u + 1]]``, at least one.
-    """
-
-    histories: Histories
-    now: Int64Array
+    histories: Histories  # what each user had done before; these items are not candidates
+    now: Int64Array  # (users,) seconds since 1970: when each question is asked
     indptr: Int64Array
-    targets: Int32Array
+    targets: Int32Array  # items chosen by user u: targets[indptr[u]:indptr[u + 1]], at least one
 
     @property
     def users(self) -> int:
@@ -45,16 +35,9 @@ class HeldOut:
 
 def take_questions(held_out: HeldOut, users: IntegerArray) -> HeldOut:
     """The questions to `users`, in that order."""
-    sizes = np.diff(held_out.indptr)[users]
-    indptr = np.concatenate([[0], np.cumsum(sizes)])
-    starts = held_out.indptr[:-1][users]
-    entries = np.repeat(starts - indptr[:-1], sizes) + np.arange(indptr[-1])
-    return HeldOut(
-        histories=take_users(held_out.histories, users),
-        now=held_out.now[users],
-        indptr=indptr,
-        targets=held_out.targets[entries],
-    )
+    entries, indptr = entries_of(held_out.indptr[:-1][users], np.diff(held_out.indptr)[users])
+    histories = take_users(held_out.histories, users)
+    return HeldOut(histories, held_out.now[users], indptr, held_out.targets[entries])
 
 
 @dataclass(frozen=True)
@@ -126,3 +109,41 @@ def rank_among(scores: Float32Array, rows: Int64Array, targets: Int32Array) -> I
 def _count_true(mask: BoolArray) -> Int64Array:
     """True cells of each row; by bits, because NumPy counts along an axis half as fast."""
     return np.bitwise_count(np.packbits(mask, axis=1)).sum(axis=1, dtype=np.int64)
+
+
+class FamilyRanks(NamedTuple):
+    """Ranks of families that were chosen, for those who chose a family they did not have."""
+
+    users: Int64Array  # numbers of these users among the questions
+    ranks: Ranks
+
+
+def rank_families(model: Scorer, questions: HeldOut, families: Int32Array) -> FamilyRanks:
+    """Rank the families of the answers by their best listing, among families that are new.
+
+    Listings of one product (sizes, shades) share a family, see `recsys.data.families`. A customer
+    who bought the 200 ml gains nothing from the 100 ml beside it, and a model gains nothing here by
+    naming it: the families that a user had are no candidates and no answers.
+
+    `families` is the ``(items,)`` number of each product's family, from 0 without gaps.
+    """
+    # Pairs of a user and a family that was chosen and not had, in order of users.
+    count = int(families.max()) + 1
+    chosen = user_of_target(questions) * count + families[questions.targets]
+    had = user_rows(questions.histories) * count + families[questions.histories.items]
+    owner, targets = np.divmod(np.setdiff1d(chosen, had), count)
+    users, sizes = np.unique(owner, return_counts=True)
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    asked = take_questions(questions, users)
+    rows = np.repeat(np.arange(len(users)), sizes)
+    by_family = np.argsort(families, kind="stable")
+    firsts = np.flatnonzero(np.diff(families[by_family], prepend=-1))
+    ranks = np.zeros(len(targets), dtype=np.int64)
+    for start in range(0, len(users), BLOCK):
+        stop = min(start + BLOCK, len(users))
+        histories, scores = finite_scores(model, asked, start, stop)
+        best = np.maximum.reduceat(scores[:, by_family], firsts, axis=1)
+        best[user_rows(histories), families[histories.items]] = -np.inf
+        part = slice(indptr[start], indptr[stop])
+        ranks[part] = rank_among(best, rows[part] - start, targets[part])
+    return FamilyRanks(users, Ranks(indptr, ranks))

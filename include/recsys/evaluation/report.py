@@ -3,35 +3,39 @@
 Segments are groups of users and products that a model can serve well or badly.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from recsys.arrays import BoolArray, Int64Array
-from recsys.evaluation.families import rank_families
-from recsys.evaluation.gates import (
-    Comparison,
-    compare_on_leave_one_out,
-    compare_on_windows,
-    judge,
+from recsys.arrays import BoolArray, Float64Array, Int64Array
+from recsys.evaluation.leave_one_out import LeaveOneOut, Window
+from recsys.evaluation.metrics import (
+    PerUser,
+    evaluate,
+    list_metrics,
+    metrics_per_user,
+    resampled_means,
+    summarise,
 )
-from recsys.evaluation.leave_one_out import LeaveOneOut
-from recsys.evaluation.metrics import PerUser, list_metrics, metrics_per_user, summarise
-from recsys.evaluation.ranking import HeldOut, Scorer, rank_targets, user_of_target
+from recsys.evaluation.ranking import HeldOut, Scorer, rank_families, rank_targets, user_of_target
 from recsys.models.base import Histories, Model
+from recsys.models.popularity import Popularity, RecentPopularity
 
+HEADLINE = ("recall_at_10", "ndcg_at_10")
+
+Comparison = dict[str, Any]
 Fit = Callable[[Histories], Model]
 
 FEW_PURCHASES = 5
-_HEADLINE = ("recall_at_10", "ndcg_at_10")
 
 
 @dataclass(frozen=True)
 class Report:
     """`metrics` on test with intervals, `comparison` with the gates, figures by segment.
 
-    The segment ``another_family`` is ranked in its own way, see `recsys.evaluation.families`.
+    The segment ``another_family`` is ranked in its own way, see `rank_families`.
     """
 
     metrics: dict[str, float]
@@ -53,18 +57,12 @@ def report_on(fit: Fit, data: LeaveOneOut) -> Report:
     comparison = compare_on_leave_one_out(metrics, known, data.test, items)
     comparison |= compare_on_windows(fit, data.windows, items)
     segments = summarise_segments(per_user, segments_of(data.test, purchases))
-    return Report(
-        metrics=metrics,
-        comparison=judge(comparison, metrics["recall_at_10"]),
-        segments=segments | {"another_family": _another_family(model, data)},
-    )
-
-
-def _another_family(model: Scorer, data: LeaveOneOut) -> dict[str, float]:
     asked = rank_families(model, data.test, data.families)
-    if not len(asked.users):
-        return {"users": 0}
-    return headline_of(metrics_per_user(asked.ranks))
+    if len(asked.users):
+        segments["another_family"] = headline_of(metrics_per_user(asked.ranks))
+    else:
+        segments["another_family"] = {"users": 0}
+    return Report(metrics, judge(comparison, metrics["recall_at_10"]), segments)
 
 
 def segments_of(questions: HeldOut, purchases: Int64Array) -> dict[str, BoolArray]:
@@ -93,7 +91,7 @@ def summarise_segments(
     A segment without users has only their number.
     """
     return {
-        name: headline_of({key: per_user[key][chosen] for key in _HEADLINE})
+        name: headline_of({key: per_user[key][chosen] for key in HEADLINE})
         if chosen.any()
         else {"users": 0}
         for name, chosen in segments.items()
@@ -102,5 +100,84 @@ def summarise_segments(
 
 def headline_of(per_user: PerUser) -> dict[str, float]:
     """Recall and NDCG at 10 with intervals, and the number of users."""
-    users = len(per_user[_HEADLINE[0]])
-    return {"users": users} | summarise({key: per_user[key] for key in _HEADLINE})
+    users = len(per_user[HEADLINE[0]])
+    return {"users": users} | summarise({key: per_user[key] for key in HEADLINE})
+
+
+def compare_on_leave_one_out(
+    metrics: Mapping[str, float], known: Histories, questions: HeldOut, items: int
+) -> Comparison:
+    """`metrics` of a model on `questions` beside those of both popularity baselines.
+
+    The gate ``beats_popularity``: a higher recall@10 than popularity over all time.
+    """
+    always = evaluate(Popularity().fit(known, items), questions)
+    recent = evaluate(RecentPopularity().fit(known, items), questions)
+    ours, baseline = metrics["recall_at_10"], always["recall_at_10"]
+    return {
+        "baseline": "popularity",
+        "baseline_recall_at_10": baseline,
+        "baseline_ndcg_at_10": always["ndcg_at_10"],
+        "recent_popularity_recall_at_10": recent["recall_at_10"],
+        "recent_popularity_ndcg_at_10": recent["ndcg_at_10"],
+        "improvement_pct": round(100 * (ours / baseline - 1), 2) if baseline else None,
+        "beats_popularity": bool(np.isfinite(ours)) and ours > baseline,
+    }
+
+
+def compare_on_windows(
+    fitted: Callable[[Histories], Model], windows: Sequence[Window], items: int
+) -> Comparison:
+    """A model that `fitted` trains for each window, beside recent popularity.
+
+    The gate ``holds_in_time``: the model's recall@10 is not below that of recent popularity. The
+    95 % interval of the difference, user by user, says how sure that is. Without windows the gate
+    is open, and ``window_users`` is 0.
+    """
+    ours: list[Float64Array] = []
+    recent: list[Float64Array] = []
+    for window in windows:
+        ours.append(_headline(fitted(window.training), window.questions))
+        baseline = RecentPopularity().fit(window.training, items)
+        recent.append(_headline(baseline, window.questions))
+    if not windows:
+        return {"windows": 0, "window_users": 0, "holds_in_time": True}
+    model, baseline_values = np.concatenate(ours), np.concatenate(recent)
+    difference = resampled_means(model - baseline_values)
+    low, high = np.quantile(difference[:, 0], [0.025, 0.975])
+    return {
+        "windows": len(windows),
+        "window_users": len(model),
+        "window_recall_at_10": _rounded(model[:, 0].mean()),
+        "window_ndcg_at_10": _rounded(model[:, 1].mean()),
+        "window_recent_popularity_recall_at_10": _rounded(baseline_values[:, 0].mean()),
+        "window_recent_popularity_ndcg_at_10": _rounded(baseline_values[:, 1].mean()),
+        "window_difference_low": _rounded(low),
+        "window_difference_high": _rounded(high),
+        "holds_in_time": bool((model - baseline_values)[:, 0].mean() >= 0),
+    }
+
+
+def judge(comparison: Comparison, ours: float) -> Comparison:
+    """`comparison` with ``passes`` and a ``reason`` in words; `ours` is the model's recall@10."""
+    baseline = comparison["baseline_recall_at_10"]
+    verb = "beats" if comparison["beats_popularity"] else "does not beat"
+    reason = f"{verb} popularity ({ours:.4f} against {baseline:.4f} recall@10)"
+    if comparison["window_users"]:
+        verb = "does not lose" if comparison["holds_in_time"] else "loses"
+        reason += (
+            f"; {verb} to recent popularity in time windows "
+            f"({comparison['window_recall_at_10']:.4f} against "
+            f"{comparison['window_recent_popularity_recall_at_10']:.4f})"
+        )
+    passes = comparison["beats_popularity"] and comparison["holds_in_time"]
+    return {**comparison, "passes": passes, "reason": reason}
+
+
+def _headline(model: Scorer, questions: HeldOut) -> Float64Array:
+    per_user = metrics_per_user(rank_targets(model, questions))
+    return np.stack([per_user[name] for name in HEADLINE], axis=1)
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 6)

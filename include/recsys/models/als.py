@@ -10,11 +10,7 @@ from pydantic import Field
 
 from recsys.arrays import Float32Array
 from recsys.models.base import Histories, Parameters, Progress
-from recsys.models.factor_model import (
-    FactorModel,
-    interaction_matrix,
-    users_of_several,
-)
+from recsys.models.factor_model import FactorModel, interaction_matrix, users_of_several
 from recsys.models.histories import strength
 
 if TYPE_CHECKING:
@@ -22,30 +18,19 @@ if TYPE_CHECKING:
 
 
 class AlsParameters(Parameters):
-    """What can be chosen.
+    """What can be chosen: what `implicit` calls so, and how a user is folded in.
 
-    Attributes
-    ----------
-    factors, iterations, regularization
-        As in `implicit`.
-    starts
-        How many factorisations are trained from random starts of their own. Their scores are
-        added up, which takes out much of what is chance in each.
-    alpha
-        Confidence of a plain five-star interaction in training.
-    fold_in_weight
-        The same when a user is scored, for the newest moment of the history.
-    fold_in_decay
-        Each moment further back counts this much of the one after it.
+    The scores of `starts` factorisations from random starts of their own are added up, which takes
+    out much of what is chance in each.
     """
 
     factors: int = Field(default=32, ge=1)
     starts: int = Field(default=4, ge=1)
     iterations: int = 15
     regularization: float = 1.0
-    alpha: float = 40.0
-    fold_in_weight: float = 40.0
-    fold_in_decay: float = 0.5
+    alpha: float = 40.0  # confidence of a plain five-star interaction in training
+    fold_in_weight: float = 40.0  # the same when a user is scored, for the newest moment
+    fold_in_decay: float = 0.5  # each moment further back counts this much of the one after it
 
 
 Trainer = Callable[["sparse.csr_matrix", AlsParameters, int], Float32Array]
@@ -68,7 +53,6 @@ class Als(FactorModel[AlsParameters]):
         chosen = self._parameters
         matrix = interaction_matrix(histories, items, chosen.alpha * strength(histories))
         matrix = users_of_several(matrix)
-
         train = self._trainer or partial(self.train_here, progress=progress)
         starts = range(chosen.starts)
         self._set(np.hstack([train(matrix, chosen, self._seed + start) for start in starts]))
@@ -108,10 +92,6 @@ class Als(FactorModel[AlsParameters]):
     @property
     def _columns(self) -> int:
         return self._parameters.starts * self._parameters.factors
-
-    @property
-    def _held_back(self) -> float:
-        return self._parameters.regularization
 
     def _blocks(self, items: Float32Array) -> list[Float32Array]:
         return np.split(items, self._parameters.starts, axis=1)

@@ -17,10 +17,10 @@ nothing is pickled.
 
 import bisect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,7 +47,7 @@ _HISTORY_ARRAYS: dict[str, type[np.generic]] = {
 }
 
 
-class UserIds(Sequence[str]):
+class UserIds:
     """User ids in order, in two memory-mapped arrays: `ids[7]`, `ids.position("443")`."""
 
     def __init__(self, text: UInt8Array, offsets: Int64Array) -> None:
@@ -56,13 +56,10 @@ class UserIds(Sequence[str]):
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+    def __iter__(self) -> Iterator[str]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> str:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         return self._bytes(index % len(self)).decode("utf-8")
@@ -92,38 +89,20 @@ class ArtifactFolder(Bundle):
 class Artifact(ArtifactFolder):
     """A loaded model with everything that serving needs.
 
-    Attributes
-    ----------
-    path
-        The folder.
-    manifest
-        ``model_id, model_type, data_version, created_at, hyperparameters, metrics,
-        sample_users, items, users, files``.
-    model
-        The fitted model.
-    item_ids
-        Product ids in column order.
-    user_ids
-        Known users, in the order of `histories`.
-    histories
-        Full histories of the known users.
-    popularity
-        ``(items,)`` recent popularity, for users without a history.
+    `item_ids` are product ids in column order, `user_ids` the known users in the order of their
+    full `histories`, `popularity` ``(items,)`` is for users without one. The `manifest` has
+    ``model_id, model_type, data_version, created_at, hyperparameters, metrics, sample_users, items,
+    users, files``.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.item_ids: list[str] = read_json(folder / _ITEM_IDS)
-        self.histories = Histories(
-            **{
-                name: read_array(folder / "histories", name, dtype, 1)
-                for name, dtype in _HISTORY_ARRAYS.items()
-            }
-        )
-        self.user_ids = UserIds(
-            read_array(folder / "users", "ids", np.uint8, 1),
-            read_array(folder / "users", "offsets", np.int64, 1),
-        )
+        types = _HISTORY_ARRAYS.items()
+        arrays = {name: read_array(folder / "histories", name, dtype, 1) for name, dtype in types}
+        self.histories = Histories(**arrays)
+        text = read_array(folder / "users", "ids", np.uint8, 1)
+        self.user_ids = UserIds(text, read_array(folder / "users", "offsets", np.int64, 1))
         self.popularity: Float32Array = read_array(folder, "popularity", np.float32, 1)
         _check_sizes(self.item_ids, self.user_ids, self.histories, self.popularity)
         self.model: Model = model_class(str(self.manifest["model_type"])).load(folder / "model")
@@ -147,8 +126,7 @@ class Artifact(ArtifactFolder):
 
         Read when asked for: who serves the shop's newer catalogue never needs them.
 
-        Raises like `recsys.data.shown.read_shown`, and `ArtifactError` if the rows are not in the
-        order of `item_ids`.
+        Raises like `read_shown`, and `ArtifactError` if the rows are not in that order.
         """
         columns = read_shown(self.path)
         _check_products(columns.get(schema.PRODUCT, []), self.item_ids)
@@ -186,20 +164,14 @@ def save_artifact(
         for name in _HISTORY_ARRAYS:
             write_array(folder / "histories", name, getattr(histories, name))
         write_array(folder, "popularity", np.asarray(popularity, dtype=np.float32))
-        (folder / _ITEM_IDS).write_text(
-            json.dumps(list(item_ids), ensure_ascii=False), encoding="utf-8"
-        )
+        text = json.dumps(list(item_ids), ensure_ascii=False)
+        (folder / _ITEM_IDS).write_text(text, encoding="utf-8")
         write_shown(folder / schema.SHOWN_FILE, products)
         for name, content in (attachments or {}).items():
             (folder / name).write_bytes(content)
-        facts = {
-            "model_type": model.model_type,
-            "hyperparameters": model.hyperparameters,
-            "items": len(item_ids),
-            "users": len(user_ids),
-            **manifest,
-        }
-        write_manifest(folder, facts)
+        facts = {"model_type": model.model_type, "hyperparameters": model.hyperparameters}
+        sizes = {"items": len(item_ids), "users": len(user_ids)}
+        write_manifest(folder, {**facts, **sizes, **manifest})
         Artifact(folder).close()
     return path
 
@@ -211,18 +183,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def verify_artifact(path: Path) -> None:
-    """Check that every file of the artefact is there and unchanged.
-
-    Raises `ArtifactError` that names the first file that is not.
-    """
+    """Check every file of the artefact. Raises `ArtifactError` that names the first bad one."""
     with ArtifactFolder(path) as folder:
         folder.verify()
 
 
 def load_artifact(path: Path) -> Artifact:
-    """Verify and load the artefact in `path`; arrays are memory-mapped.
-
-    Nothing removes the folder as long as the object lives.
+    """Verify and load the artefact in `path`, which stays as long as the object lives.
 
     Raises `ArtifactError` if a file is missing, changed, of another shape than expected, or
     holds NaN.
@@ -233,18 +200,16 @@ def load_artifact(path: Path) -> Artifact:
 
 
 def _check_sizes(
-    item_ids: Sequence[str],
-    user_ids: Sequence[str],
+    item_ids: Sized,
+    user_ids: Sized,
     histories: Histories,
     popularity: Float32Array,
 ) -> None:
-    items = len(item_ids)
+    items, scores = len(item_ids), len(popularity)
     if not items:
         raise ArtifactError("the model has no products")
-    if len(popularity) != items:
-        raise ArtifactError(
-            f"{items} product ids and {len(popularity)} popularity scores: these must agree"
-        )
+    if scores != items:
+        raise ArtifactError(f"{items} product ids and {scores} popularity scores: these must agree")
     if len(user_ids) != histories.users:
         raise ArtifactError(f"{len(user_ids)} user ids for {histories.users} histories")
     if not np.isfinite(popularity).all():
@@ -254,10 +219,9 @@ def _check_sizes(
 
 
 def _check_products(product_ids: Sequence[str], item_ids: Sequence[str]) -> None:
-    if len(product_ids) != len(item_ids):
-        raise ArtifactError(
-            f"{len(item_ids)} product ids and {len(product_ids)} product rows: these must agree"
-        )
+    ids, rows = len(item_ids), len(product_ids)
+    if rows != ids:
+        raise ArtifactError(f"{ids} product ids and {rows} product rows: these must agree")
     if list(product_ids) != list(item_ids):
         raise ArtifactError("the product rows are not in the order of the product ids")
 

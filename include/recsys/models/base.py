@@ -64,27 +64,13 @@ def _sentence(kind: type[BaseModel], problem: Any) -> str:
 
 @dataclass(frozen=True)
 class Histories:
-    """What users did, oldest first, one run of entries a user (CSR layout).
+    """What users did, oldest first, one run of entries a user (CSR layout)."""
 
-    Attributes
-    ----------
-    indptr
-        ``(users + 1,)`` int64: entries of user ``u`` are ``indptr[u]:indptr[u + 1]``.
-    items
-        ``(entries,)`` int32 column numbers of the products.
-    confidence
-        ``(entries,)`` float32 in [1, 6], see `recsys.schema.CONFIDENCE`.
-    weight
-        ``(entries,)`` float32 in (0, 1], see `recsys.schema.WEIGHT`.
-    times
-        ``(entries,)`` int64, seconds since 1970 UTC.
-    """
-
-    indptr: Int64Array
-    items: Int32Array
-    confidence: Float32Array
-    weight: Float32Array
-    times: Int64Array
+    indptr: Int64Array  # (users + 1,): entries of user u are indptr[u]:indptr[u + 1]
+    items: Int32Array  # (entries,) column numbers of the products
+    confidence: Float32Array  # (entries,) in [1, 6], see `recsys.schema.CONFIDENCE`
+    weight: Float32Array  # (entries,) in (0, 1], see `recsys.schema.WEIGHT`
+    times: Int64Array  # (entries,) seconds since 1970 UTC
 
     @property
     def users(self) -> int:

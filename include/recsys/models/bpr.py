@@ -8,36 +8,21 @@ from pydantic import Field
 
 from recsys.arrays import Float32Array, Int64Array
 from recsys.models.base import Histories, Parameters, Progress
-from recsys.models.factor_model import (
-    FactorModel,
-    interaction_matrix,
-    users_of_several,
-)
+from recsys.models.factor_model import FactorModel, interaction_matrix, users_of_several
 from recsys.models.histories import keep_entries, strength
 
 
 class BprParameters(Parameters):
-    """What can be chosen.
-
-    Attributes
-    ----------
-    factors, iterations, learning_rate, regularization
-        As in `implicit`.
-    bias
-        How much an item's own popularity, which training finds as its bias, adds to a score.
-    fold_in_weight, fold_in_decay, fold_in_regularization
-        Confidence of the newest moment of a history when a user is scored; what each moment
-        further back counts of the one after it; how much a user is held back.
-    """
+    """What can be chosen: what `implicit` calls so, and how a user is folded in."""
 
     factors: int = Field(default=32, ge=1)
     iterations: int = 60
     learning_rate: float = 0.05
     regularization: float = 0.01
-    bias: float = 0.1
-    fold_in_weight: float = 40.0
-    fold_in_decay: float = 0.8
-    fold_in_regularization: float = 10.0
+    bias: float = 0.1  # how much an item's own popularity, as trained, adds to a score
+    fold_in_weight: float = 40.0  # confidence of the newest moment of a history
+    fold_in_decay: float = 0.8  # each moment further back counts this much of the one after it
+    fold_in_regularization: float = 10.0  # how much a user is held back
 
 
 class Bpr(FactorModel[BprParameters]):
@@ -51,6 +36,7 @@ class Bpr(FactorModel[BprParameters]):
     model_type = "bpr"
     score_parameters = ("bias", "fold_in_weight", "fold_in_decay")
     parameters_type = BprParameters
+    _held_back = "fold_in_regularization"
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
         from implicit.cpu.bpr import BayesianPersonalizedRanking
@@ -86,10 +72,6 @@ class Bpr(FactorModel[BprParameters]):
     @property
     def _columns(self) -> int:
         return self._parameters.factors + 1
-
-    @property
-    def _held_back(self) -> float:
-        return self._parameters.fold_in_regularization
 
     def _blocks(self, items: Float32Array) -> list[Float32Array]:
         return [items[:, :-1]]

@@ -14,15 +14,9 @@ from threadpoolctl import threadpool_limits
 
 from recsys.arrays import Float32Array, Int32Array, Int64Array, unit_rows
 from recsys.errors import InputError
+from recsys.models import storage
 from recsys.models.base import Histories, ParametersT, ParametrisedModel
 from recsys.models.histories import recent_part
-from recsys.models.storage import (
-    ArtifactError,
-    read_array,
-    read_parameters,
-    write_array,
-    write_parameters,
-)
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -38,11 +32,12 @@ class FactorModel(ParametrisedModel[ParametersT], ABC):
     A block of a user's vector is the least-squares solution for the user's history against the
     fixed item factors, so a purchase of a minute ago counts, and the latest counts most.
 
-    A model type says which columns it has (`_columns`), which of them are blocks (`_blocks`), how
-    much a user is held back (`_held_back`), and how it is fitted.
+    A model type says which columns it has (`_columns`), which of them are blocks (`_blocks`), which
+    parameter holds a user back (`_held_back`), and how it is fitted.
     """
 
     score_parameters: ClassVar[tuple[str, ...]] = ("fold_in_weight", "fold_in_decay")
+    _held_back: ClassVar[str] = "regularization"
 
     def __init__(self, parameters: ParametersT | None = None, seed: int = 0) -> None:
         super().__init__(parameters, seed)
@@ -64,15 +59,15 @@ class FactorModel(ParametrisedModel[ParametersT], ABC):
         return self._unit @ self._unit[item]
 
     def save(self, folder: Path) -> None:
-        write_array(folder, "item_factors", self._items)
-        write_parameters(folder, self.hyperparameters)
+        storage.write_array(folder, "item_factors", self._items)
+        storage.write_parameters(folder, self.hyperparameters)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         model = cls.create(cls._stored_parameters(folder))
-        factors = read_array(folder, "item_factors", np.float32, 2)
+        factors = storage.read_array(folder, "item_factors", np.float32, 2)
         if factors.shape[1] != model._columns:
-            raise ArtifactError(
+            raise storage.ArtifactError(
                 f"{folder}: item_factors.npy has {factors.shape[1]} columns, "
                 f"the parameters say {model._columns}"
             )
@@ -81,17 +76,12 @@ class FactorModel(ParametrisedModel[ParametersT], ABC):
 
     @classmethod
     def _stored_parameters(cls, folder: Path) -> dict[str, Any]:
-        return read_parameters(folder)
+        return storage.read_parameters(folder)
 
     @property
     @abstractmethod
     def _columns(self) -> int:
         """Columns of ``item_factors.npy``."""
-
-    @property
-    @abstractmethod
-    def _held_back(self) -> float:
-        """Regularization when users are folded in."""
 
     @abstractmethod
     def _blocks(self, items: Float32Array) -> list[Float32Array]:
@@ -101,7 +91,8 @@ class FactorModel(ParametrisedModel[ParametersT], ABC):
         self._items = items
         blocks = [np.ascontiguousarray(block) for block in self._blocks(items)]
         self._unit = unit_rows(np.hstack(blocks) if len(blocks) > 1 else blocks[0])
-        self._fold_ins = [FoldIn(block, self._held_back) for block in blocks]
+        held_back = getattr(self._parameters, self._held_back)
+        self._fold_ins = [FoldIn(block, held_back) for block in blocks]
 
     def _train(
         self, make: Callable[[], Any], matrix: "sparse.csr_matrix", report: Callable[..., None]
@@ -118,9 +109,8 @@ class FactorModel(ParametrisedModel[ParametersT], ABC):
             try:
                 trainer.fit(matrix, show_progress=False, callback=report)
             except ModelFitError as error:
-                raise InputError(
-                    f"{self.model_type}: {error} with parameters {self.hyperparameters}"
-                ) from error
+                asked = f"with parameters {self.hyperparameters}"
+                raise InputError(f"{self.model_type}: {error} {asked}") from error
         return np.asarray(trainer.item_factors, dtype=np.float32)
 
 
@@ -131,9 +121,8 @@ def interaction_matrix(
     from scipy import sparse
 
     data = np.ones(len(histories.items), dtype=np.float32) if values is None else values
-    matrix = sparse.csr_matrix(
-        (data, histories.items, histories.indptr), shape=(histories.users, items), copy=True
-    )
+    cells = (data, histories.items, histories.indptr)
+    matrix = sparse.csr_matrix(cells, shape=(histories.users, items), copy=True)
     matrix.sum_duplicates()
     return matrix
 
@@ -204,9 +193,6 @@ class FoldIn:
 
 def _length_groups(lengths: Int64Array) -> list[tuple[Int64Array, int]]:
     """Users grouped by the power of two that their history fits in, and the longest of each."""
-    groups = []
-    exponent = np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
-    for size in np.unique(exponent[lengths > 0]):
-        users = np.flatnonzero((exponent == size) & (lengths > 0))
-        groups.append((users, int(lengths[users].max())))
-    return groups
+    exponent = np.where(lengths > 0, np.ceil(np.log2(np.maximum(lengths, 1))), -1).astype(int)
+    groups = (np.flatnonzero(exponent == size) for size in np.unique(exponent[lengths > 0]))
+    return [(users, int(lengths[users].max())) for users in groups]

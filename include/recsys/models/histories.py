@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, IntegerArray
+from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, IntegerArray, entries_of
 from recsys.models.base import Histories
 
 FIVE_STARS = 5.0
@@ -48,24 +48,13 @@ def user_rows(histories: Histories) -> Int64Array:
 def take_users(histories: Histories, users: IntegerArray) -> Histories:
     """The histories of `users`, in that order."""
     lengths = np.diff(histories.indptr)[users]
-    indptr = np.zeros(len(users) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=indptr[1:])
-    starts = histories.indptr[:-1][users]
-    return _take(
-        histories, np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1]), indptr
-    )
+    return _take(histories, *entries_of(histories.indptr[:-1][users], lengths))
 
 
 def user_range(histories: Histories, start: int, stop: int) -> Histories:
     """The histories of users ``start:stop``, without copying."""
     first, last = histories.indptr[start], histories.indptr[stop]
-    return Histories(
-        indptr=histories.indptr[start : stop + 1] - first,
-        items=histories.items[first:last],
-        confidence=histories.confidence[first:last],
-        weight=histories.weight[first:last],
-        times=histories.times[first:last],
-    )
+    return _take(histories, slice(first, last), histories.indptr[start : stop + 1] - first)
 
 
 def keep_entries(histories: Histories, kept: BoolArray) -> Histories:
@@ -122,7 +111,7 @@ def moments(histories: Histories) -> Int32Array:
     return np.asarray(running - np.repeat(base, np.diff(histories.indptr)), dtype=np.int32)
 
 
-def _take(histories: Histories, entries: IntegerArray, indptr: Int64Array) -> Histories:
+def _take(histories: Histories, entries: IntegerArray | slice, indptr: Int64Array) -> Histories:
     return Histories(
         indptr=indptr,
         items=histories.items[entries],

@@ -10,18 +10,12 @@ from pydantic import Field, model_validator
 from recsys.arrays import Float32Array, Int32Array, Int64Array
 from recsys.config import ConfigModel
 from recsys.errors import InputError
+from recsys.models import storage
 from recsys.models.als import Als, AlsParameters, Trainer
 from recsys.models.base import Histories, Model, Parameters, Progress, parse_parameters
 from recsys.models.histories import steps_from_end, strength, user_rows
 from recsys.models.item_knn import ItemKnn, ItemKnnParameters
 from recsys.models.popularity import RecentPopularity, RecentPopularityParameters
-from recsys.models.storage import (
-    ArtifactError,
-    read_array,
-    read_parameters,
-    write_array,
-    write_parameters,
-)
 
 COMPONENTS: dict[str, type[Model]] = {
     one.model_type: one for one in (ItemKnn, Als, RecentPopularity)
@@ -71,9 +65,8 @@ class Hybrid:
         self._weights: dict[str, float] = chosen.weights.model_dump()
         self._few_purchases = chosen.few_purchases
         self._components: dict[str, Model] = {
-            ItemKnn.model_type: ItemKnn(chosen.item_knn, seed),
-            Als.model_type: Als(chosen.als, seed),
-            RecentPopularity.model_type: RecentPopularity(chosen.recent_popularity, seed),
+            name: kind.create(getattr(chosen, name).model_dump(), seed)
+            for name, kind in COMPONENTS.items()
         }
         self._content: Float32Array | None = None
         self._novelty: Float32Array = np.zeros(0, dtype=np.float32)
@@ -177,21 +170,25 @@ class Hybrid:
         for name in self._used():
             (folder / name).mkdir()
             self._components[name].save(folder / name)
-        write_array(folder, "novelty", self._novelty)
+        storage.write_array(folder, "novelty", self._novelty)
         if self._content is not None:
-            write_array(folder, "content", self._content)
-        write_parameters(folder, {**self.hyperparameters, "has_content": self._content is not None})
+            storage.write_array(folder, "content", self._content)
+        storage.write_parameters(
+            folder, {**self.hyperparameters, "has_content": self._content is not None}
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        stored = read_parameters(folder)
+        stored = storage.read_parameters(folder)
         has_content = stored.pop("has_content", False)
         model = cls.create(stored)
-        model._novelty = read_array(folder, "novelty", np.float32, 1)
+        model._novelty = storage.read_array(folder, "novelty", np.float32, 1)
         if has_content:
-            model._content = read_array(folder, "content", np.float32, 2)
+            model._content = storage.read_array(folder, "content", np.float32, 2)
             if len(model._content) != len(model._novelty):
-                raise ArtifactError(f"{folder}: content.npy does not fit the number of products")
+                raise storage.ArtifactError(
+                    f"{folder}: content.npy does not fit the number of products"
+                )
         for name in model._used():
             model._components[name] = COMPONENTS[name].load(folder / name)
         return model
@@ -211,9 +208,8 @@ class Hybrid:
 def normalised(scores: Float32Array, histories: Histories) -> Float32Array:
     """`scores` ``(users, items)`` cut off at zero and divided by the largest of each row.
 
-    The largest among the products that the user does not know: those of the history would
-    set the scale and are not recommended. They count as one at most. A row without positive
-    scores is zero.
+    The largest among the products that the user does not know: those of the history would set the
+    scale, are not recommended, and count as one at most. A row without positive scores is zero.
     """
     positive = np.maximum(scores, np.float32(0))
     seen = (user_rows(histories), histories.items)

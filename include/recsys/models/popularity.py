@@ -7,14 +7,8 @@ import numpy as np
 from pydantic import Field
 
 from recsys.arrays import Float32Array, Float64Array, Int32Array, Int64Array
+from recsys.models import storage
 from recsys.models.base import Histories, Parameters, ParametrisedModel, Progress
-from recsys.models.storage import (
-    ArtifactError,
-    read_array,
-    read_parameters,
-    write_array,
-    write_parameters,
-)
 
 DAY = 86_400
 _LARGEST_EXPONENT = 900.0
@@ -40,12 +34,12 @@ class Popularity(ParametrisedModel[Parameters]):
         return self._counts.copy()
 
     def save(self, folder: Path) -> None:
-        write_array(folder, "counts", self._counts)
+        storage.write_array(folder, "counts", self._counts)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         model = cls()
-        model._counts = read_array(folder, "counts", np.float32, 1)
+        model._counts = storage.read_array(folder, "counts", np.float32, 1)
         return model
 
 
@@ -94,21 +88,21 @@ class RecentPopularity(ParametrisedModel[RecentPopularityParameters]):
         return self.at(last).copy()
 
     def save(self, folder: Path) -> None:
-        write_array(folder, "items", self._items)
-        write_array(folder, "times", self._times)
-        write_array(folder, "weight", self._weight)
-        write_parameters(folder, {**self.hyperparameters, "items": self._count})
+        storage.write_array(folder, "items", self._items)
+        storage.write_array(folder, "times", self._times)
+        storage.write_array(folder, "weight", self._weight)
+        storage.write_parameters(folder, {**self.hyperparameters, "items": self._count})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        stored = read_parameters(folder)
+        stored = storage.read_parameters(folder)
         count = stored.pop("items", None)
-        items = read_array(folder, "items", np.int32, 1)
+        items = storage.read_array(folder, "items", np.int32, 1)
         if not isinstance(count, int) or (len(items) and int(items.max()) >= count):
-            raise ArtifactError(f"{folder}: items.npy does not fit the number of products")
+            raise storage.ArtifactError(f"{folder}: items.npy does not fit the number of products")
         model = cls.create(stored)
-        times = read_array(folder, "times", np.int64, 1)
-        model._set(items, times, read_array(folder, "weight", np.float32, 1), count)
+        times = storage.read_array(folder, "times", np.int64, 1)
+        model._set(items, times, storage.read_array(folder, "weight", np.float32, 1), count)
         return model
 
     def _set(self, items: Int32Array, times: Int64Array, weight: Float32Array, count: int) -> None:

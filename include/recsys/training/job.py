@@ -28,9 +28,8 @@ from recsys.schedule import load_zone
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.als import als_trainer
 from recsys.training.config import TrainingConfig
-from recsys.training.runs import learning_curves, recorded_run, training_log
-from recsys.training.subject import Subject, content_vectors
-from recsys.training.tuning import choose_parameters
+from recsys.training.runs import COMPARED, HEADLINE, learning_curves, recorded_run
+from recsys.training.tuning import Subject, choose_parameters, content_vectors
 
 SAMPLE_USERS = 10
 """Known users whose recommendations a deployment checks, stored with the model."""
@@ -66,53 +65,42 @@ def train_model(
     model_class(model_type)
     version = open_version(settings, version_id)
     with recorded_run(settings, model_type, version.version_id) as run:
-        with (
-            training_log(settings, model_type, version.version_id) as log,
-            als_trainer(config.engine, settings) as trainer,
-        ):
-            start = time.monotonic()
+        start = time.monotonic()
+        with als_trainer(config.engine, settings) as trainer:
             data = read_leave_one_out(version)
-            subject = Subject(
-                training=data.training,
-                validation=data.validation,
-                items=len(data.item_ids),
-                seed=config.seed,
-                content=content_vectors(settings, data.item_ids)
-                if model_type == Hybrid.model_type
-                else None,
-                trainer=trainer,
-            )
+            hybrid = model_type == Hybrid.model_type
+            texts = content_vectors(settings, data.item_ids) if hybrid else None
+            known = (data.training, data.validation, len(data.item_ids))
+            subject = Subject(*known, config.seed, texts, trainer)
             tuned = choose_parameters(settings, config, version.version_id, model_type, subject)
-            log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))
+            run.log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))
             run.hyperparameters = tuned.parameters
             fit = partial(subject.fit, model_type, tuned.parameters)
             report = report_on(fit, data)
-            log.info("evaluated%s", fields(**headline(report.metrics), **report.comparison))
-            model = fit(data.everything, log.progress)
-            seconds = round(time.monotonic() - start, 2)
-            training_info = {
-                "duration_seconds": seconds,
-                "seed": config.seed,
-                "engine": config.engine.value,
-                "users": len(data.user_ids),
-                "items": len(data.item_ids),
-                "interactions": len(data.everything.items),
-                "test_users": data.test.users,
-                "reason": reason,
-                "tuning": {"score": tuned.score, "trials": tuned.trials, "reused": tuned.reused},
-                "segments": report.segments,
-            }
-            attachments = {
-                "evaluation.json": _json_bytes({**asdict(report), "training": training_info}),
-                "learning_curve.png": learning_curves(model_type, log.curves, tuned.history),
-            }
-            model_id = _save(settings, version, data, model, report, attachments)
-        run.results = {
-            **headline(report.metrics),
-            "baseline_recall_at_10": report.comparison["baseline_recall_at_10"],
-            "improvement_pct": report.comparison["improvement_pct"],
-            "model_id": model_id,
+            headline = {name: report.metrics[name] for name in HEADLINE}
+            run.log.info("evaluated%s", fields(**headline, **report.comparison))
+            model = fit(data.everything, run.progress)
+        seconds = round(time.monotonic() - start, 2)
+        training_info = {
+            "duration_seconds": seconds,
+            "seed": config.seed,
+            "engine": config.engine.value,
+            "users": len(data.user_ids),
+            "items": len(data.item_ids),
+            "interactions": len(data.everything.items),
+            "test_users": data.test.users,
+            "reason": reason,
+            "tuning": {"score": tuned.score, "trials": tuned.trials, "reused": tuned.reused},
+            "segments": report.segments,
         }
+        written = {**asdict(report), "training": training_info}
+        attachments = {
+            "evaluation.json": json.dumps(written, ensure_ascii=False, indent=2).encode() + b"\n",
+            "learning_curve.png": learning_curves(model_type, run.curves, tuned.history),
+        }
+        model_id = _save(settings, version, data, model, report, attachments)
+        compared = {name: report.comparison[name] for name in COMPARED}
+        run.results = {**headline, **compared, "model_id": model_id}
         run.write_down()
         # Nothing that can fail may follow: what is registered is there for the next selection.
         Registry(settings).register(
@@ -151,18 +139,11 @@ def select_best(settings: Settings, trained: Sequence[Mapping[str, Any]]) -> dic
 
 def git_commit() -> str | None:
     """The commit that the code is at, None outside a repository."""
+    git = partial(subprocess.run, cwd=REPOSITORY, capture_output=True, text=True, timeout=10)
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        return str(git(["git", "rev-parse", "HEAD"], check=True).stdout).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def _save(
@@ -206,12 +187,3 @@ def _free_model_id(settings: Settings, model_type: str) -> str:
         if not (settings.artifacts / model_type / model_id).exists():
             return model_id
         time.sleep(0.1)
-
-
-def headline(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Recall and NDCG at 10."""
-    return {name: metrics[name] for name in ("recall_at_10", "ndcg_at_10")}
-
-
-def _json_bytes(content: Any) -> bytes:
-    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode("utf-8")

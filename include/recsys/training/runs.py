@@ -30,41 +30,52 @@ CREATE TABLE IF NOT EXISTS training_runs (
   baseline_recall_at_10 REAL, improvement_pct REAL, model_id TEXT,
   data_version TEXT, error_message TEXT)
 """
-RESULT_COLUMNS = (
-    "recall_at_10",
-    "ndcg_at_10",
-    "baseline_recall_at_10",
-    "improvement_pct",
-    "model_id",
-)
+HEADLINE = ("recall_at_10", "ndcg_at_10")
+COMPARED = ("baseline_recall_at_10", "improvement_pct")
+RESULT_COLUMNS = (*HEADLINE, *COMPARED, "model_id")
 
 
 class TrainingRun:
-    """One row that is being written."""
+    """The row and the log of one training; `curves` holds what its iterations measured."""
 
     def __init__(self, settings: Settings, model_type: str) -> None:
         self._settings = settings
         self.run_id = f"{model_type}_{uuid.uuid4().hex}"
         self.hyperparameters: Mapping[str, Any] = {}
         self.results: dict[str, Any] = {}
+        self.curves: dict[str, list[float]] = {}
+        path = settings.logs / "cf" / f"{model_type}.log"
+        self.log = file_logger(model_type, path, load_zone(settings))
+
+    def progress(self, iteration: int, measured: Mapping[str, float]) -> None:
+        """A line for an iteration."""
+        values = {name: f"{value:.6g}" for name, value in measured.items()}
+        self.log.info("iteration%s", fields(number=iteration, **values))
+        for name, value in measured.items():
+            self.curves.setdefault(name, []).append(value)
 
     def write_down(
         self, status: str = "running", error: str | None = None, completed_at: str | None = None
     ) -> None:
-        """What is known by now."""
-        columns = ", ".join(f"{name} = ?" for name in RESULT_COLUMNS)
+        """What is known by now, into the row."""
+        said = {"completed_at": completed_at, "status": status, "error_message": error}
+        said["hyperparameters"] = json.dumps(dict(self.hyperparameters))
+        said |= {name: self.results.get(name) for name in RESULT_COLUMNS}
+        columns = ", ".join(f"{name} = :{name}" for name in said)
         with _writing(self._settings) as connection:
             connection.execute(
-                "UPDATE training_runs SET completed_at = ?, status = ?, error_message = ?, "  # noqa: S608
-                f"hyperparameters = ?, {columns} WHERE run_id = ?",
-                (
-                    completed_at,
-                    status,
-                    error,
-                    json.dumps(dict(self.hyperparameters)),
-                    *(self.results.get(name) for name in RESULT_COLUMNS),
-                    self.run_id,
-                ),
+                f"UPDATE training_runs SET {columns} WHERE run_id = :run_id",  # noqa: S608
+                {**said, "run_id": self.run_id},
+            )
+
+    def end(self, status: str, error: str | None = None) -> None:
+        """The last of the row."""
+        try:
+            self.write_down(status, error, _now())
+        except (OSError, sqlite3.Error):
+            # The model, or the error of the training, counts for more than this row.
+            logger.exception(
+                "The end of a training cannot be written down | run_id=%s", self.run_id
             )
 
 
@@ -76,44 +87,41 @@ def recorded_run(settings: Settings, model_type: str, data_version: str) -> Iter
     until the next training of the same type begins, which closes it: they never run side by side.
     """
     run = TrainingRun(settings, model_type)
-    registered = [entry.model_id for entry in Registry(settings).list()]
+    _begin(run, settings, model_type, data_version)
+    run.log.info("Training started%s", fields(data_version=data_version))
+    start = time.monotonic()
+    try:
+        yield run
+    except BaseException as error:
+        run.log.error("Training failed%s", fields(error=error))
+        run.end("failed", f"{type(error).__name__}: {error}")
+        raise
+    run.log.info("Training completed%s", fields(duration=f"{time.monotonic() - start:.1f}s"))
+    run.end("success")
+
+
+def _begin(run: TrainingRun, settings: Settings, model_type: str, data_version: str) -> None:
+    """The row, and the end of those of killed trainings of the type.
+
+    One whose model is registered was a success, whatever kept it from saying so.
+    """
+    registered = json.dumps([entry.model_id for entry in Registry(settings).list()])
     with _writing(settings) as connection:
-        _close_abandoned(connection, model_type, registered)
+        connection.execute(
+            "UPDATE training_runs SET completed_at = ?1, status = 'success' WHERE model_type = ?2 "
+            "AND status = 'running' AND model_id IN (SELECT value FROM json_each(?3))",
+            (_now(), model_type, registered),
+        )
+        connection.execute(
+            "UPDATE training_runs SET completed_at = ?, status = 'failed', error_message = ? "
+            "WHERE model_type = ? AND status = 'running'",
+            (_now(), "ended without a result: killed, or the disk was full", model_type),
+        )
         connection.execute(
             "INSERT INTO training_runs (run_id, model_type, started_at, status, data_version) "
             "VALUES (?, ?, ?, 'running', ?)",
             (run.run_id, model_type, _now(), data_version),
         )
-    try:
-        yield run
-    except BaseException as error:
-        _end(run, "failed", f"{type(error).__name__}: {error}")
-        raise
-    _end(run, "success", None)
-
-
-def _close_abandoned(
-    connection: sqlite3.Connection, model_type: str, registered: Sequence[str]
-) -> None:
-    """A training whose model is registered was one, whatever kept it from saying so."""
-    connection.execute(
-        "UPDATE training_runs SET completed_at = ?1, status = 'success' WHERE model_type = ?2 "
-        "AND status = 'running' AND model_id IN (SELECT value FROM json_each(?3))",
-        (_now(), model_type, json.dumps(registered)),
-    )
-    connection.execute(
-        "UPDATE training_runs SET completed_at = ?, status = 'failed', error_message = ? "
-        "WHERE model_type = ? AND status = 'running'",
-        (_now(), "ended without a result: killed, or the disk was full", model_type),
-    )
-
-
-def _end(run: TrainingRun, status: str, error: str | None) -> None:
-    try:
-        run.write_down(status, error, _now())
-    except (OSError, sqlite3.Error):
-        # The model, or the error of the block, counts for more than this row.
-        logger.exception("The end of a training cannot be written down | run_id=%s", run.run_id)
 
 
 @contextlib.contextmanager
@@ -126,37 +134,6 @@ def _writing(settings: Settings) -> Iterator[sqlite3.Connection]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-class TrainingLog:
-    """Lines of one training; `curves` holds what its iterations measured."""
-
-    def __init__(self, settings: Settings, model_type: str) -> None:
-        path = settings.logs / "cf" / f"{model_type}.log"
-        self._logger = file_logger(model_type, path, load_zone(settings))
-        self.info = self._logger.info
-        self.error = self._logger.error
-        self.curves: dict[str, list[float]] = {}
-
-    def progress(self, iteration: int, measured: Mapping[str, float]) -> None:
-        values = {name: f"{value:.6g}" for name, value in measured.items()}
-        self.info("iteration%s", fields(number=iteration, **values))
-        for name, value in measured.items():
-            self.curves.setdefault(name, []).append(value)
-
-
-@contextlib.contextmanager
-def training_log(settings: Settings, model_type: str, data_version: str) -> Iterator[TrainingLog]:
-    """The log of one training, with its start, and its end or error."""
-    log = TrainingLog(settings, model_type)
-    log.info("Training started%s", fields(data_version=data_version))
-    start = time.monotonic()
-    try:
-        yield log
-    except BaseException as error:
-        log.error("Training failed%s", fields(error=error))
-        raise
-    log.info("Training completed%s", fields(duration=f"{time.monotonic() - start:.1f}s"))
 
 
 def learning_curves(

@@ -48,26 +48,14 @@ class Range:
 
 @dataclass
 class Found:
-    """What a search found.
+    """What a search found."""
 
-    Attributes
-    ----------
-    parameters
-        The best point; of a model that was tuned, all that it is created with.
-    exhausted
-        The time ran out before the trials did.
-    history
-        The best score after each trial.
-    reused
-        An earlier training found it, and nothing was searched.
-    """
-
-    parameters: dict[str, Any]
+    parameters: dict[str, Any]  # the best point; of a tuned model, all that it is created with
     score: float
     trials: int = 0
-    exhausted: bool = False
-    history: list[float] = field(default_factory=list)
-    reused: bool = False
+    exhausted: bool = False  # the time ran out before the trials did
+    history: list[float] = field(default_factory=list)  # the best score after each trial
+    reused: bool = False  # an earlier training found it, and nothing was searched
 
 
 def search(

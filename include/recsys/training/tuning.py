@@ -3,36 +3,44 @@
 What the last search found is kept in ``artifacts/cf/tuning/<type>.json``.
 """
 
+import functools
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from recsys.arrays import BoolArray, Float32Array, Int32Array
+from recsys.content.embeddings import current_embeddings
 from recsys.errors import InputError
 from recsys.evaluation.metrics import metrics_per_user
 from recsys.evaluation.ranking import (
+    BLOCK,
     HeldOut,
     Ranks,
+    rank_among,
     rank_targets,
     take_questions,
+    user_of_target,
 )
-from recsys.models.als import Als
-from recsys.models.base import Model
+from recsys.models.als import Als, Trainer
+from recsys.models.base import Histories, Model, Progress
 from recsys.models.bpr import Bpr
+from recsys.models.histories import user_range, user_rows
 from recsys.models.hybrid import COMPONENTS, CONTENT, Hybrid, HybridParameters
 from recsys.models.item_knn import ItemKnn
-from recsys.models.model_types import model_class
+from recsys.models.model_types import create_model, model_class
 from recsys.publishing import write_json
 from recsys.settings import Settings
-from recsys.training.blend_trials import BlendTrials
 from recsys.training.config import TrainingConfig
 from recsys.training.search import Found, Point, Range, search
-from recsys.training.subject import Subject
 
+_BEST = 100
+_FITS_KEPT = 3
 _SAMPLE = 25_000
 # What a second of the budget is taken for when factors are bounded. It is not measured, so that a
 # seed gives the same figures on every machine.
@@ -75,24 +83,64 @@ the definition of the baseline."""
 STARTS: dict[str, list[Point]] = {
     Als.model_type: [
         {"factors": 16, "regularization": 10.0, "alpha": 40.0, "fold_in_weight": 40.0},
-        {
-            "factors": 128,
-            "regularization": 0.01,
-            "alpha": 40.0,
-            "fold_in_weight": 15.0,
-            "fold_in_decay": 0.45,
-        },
+        {"factors": 128, "regularization": 0.01, "alpha": 40.0}
+        | {"fold_in_weight": 15.0, "fold_in_decay": 0.45},
     ],
     Bpr.model_type: [{}],
-    ItemKnn.model_type: [
-        {"reverse": 0.1},
-        {"reverse": 1.0, "user_norm": 0.5, "together": 1.0},
-    ],
+    ItemKnn.model_type: [{"reverse": 0.1}, {"reverse": 1.0, "user_norm": 0.5, "together": 1.0}],
 }
 """Where searches begin besides the last result: shops differ most in these."""
 
 _SEARCHED_WITH: dict[str, dict[str, float]] = {Als.model_type: {"starts": 1}}
 """What a search sets to be quick. What it finds gets back what was asked for."""
+
+
+class ContentVectors(NamedTuple):
+    """``(items, dimensions)`` vectors, zeros for a product without, and the set they are of."""
+
+    set_id: str
+    vectors: Float32Array
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A shop as trainings see it."""
+
+    training: Histories  # parameters are chosen by fits on these
+    validation: HeldOut  # that answer these
+    items: int  # number of products
+    seed: int
+    content: ContentVectors | None = None  # for the model type that uses them
+    trainer: Trainer | None = None  # what trains ALS; None is `implicit`
+
+    def fit(
+        self,
+        model_type: str,
+        parameters: Mapping[str, Any],
+        histories: Histories | None = None,
+        progress: Progress | None = None,
+    ) -> Model:
+        """A new model with `parameters`, fitted on `histories`, or else on `training`."""
+        model = create_model(model_type, parameters, self.seed, self.trainer)
+        if isinstance(model, Hybrid) and self.content is not None:
+            model.use_content(self.content.vectors)
+        return model.fit(histories or self.training, self.items, progress)
+
+
+def content_vectors(settings: Settings, item_ids: Sequence[str]) -> ContentVectors | None:
+    """The current embeddings of `item_ids`, in their order.
+
+    None when there are no embeddings yet, or when they are of other products altogether.
+    """
+    embeddings = current_embeddings(settings)
+    if embeddings is None:
+        return None
+    found = pd.Index(embeddings.product_ids).get_indexer(pd.Index(item_ids))
+    if not (found >= 0).any():
+        return None
+    vectors = np.zeros((len(item_ids), embeddings.vectors.shape[1]), dtype=np.float32)
+    vectors[found >= 0] = embeddings.vectors[found[found >= 0]]
+    return ContentVectors(embeddings.set_id, vectors)
 
 
 def choose_parameters(
@@ -195,10 +243,10 @@ def _tune_alone(
 ) -> tuple[Found, Model]:
     """What the search found, and the model that was fitted with it."""
     questions = _sample(subject)
-    fits = _LastFits(model_type, subject)
+    fit = _last_fits(model_type, subject)
 
     def score(point: Point) -> float:
-        return objective(fits.of(point), questions)
+        return objective(fit(point), questions)
 
     base = model_class(model_type).create(start).hyperparameters
     space = dict(SPACES[model_type])
@@ -209,15 +257,8 @@ def _tune_alone(
         space["factors"] = _affordable_factors(space["factors"], subject, seconds / fits_a_model)
         most = int(space["factors"].high)
         starts = [{**point, "factors": min(point["factors"], most)} for point in starts]
-    found = search(
-        score,
-        space,
-        starts,
-        seconds=seconds,
-        trials=trials,
-        seed=subject.seed,
-    )
-    model = fits.of({**found.parameters, **{name: base[name] for name in quick}})
+    found = search(score, space, starts, seconds=seconds, trials=trials, seed=subject.seed)
+    model = fit({**found.parameters, **{name: base[name] for name in quick}})
     if quick:
         found.score = objective(model, questions)
     return replace(found, parameters=model.hyperparameters), model
@@ -235,25 +276,19 @@ def _affordable_factors(bounds: Range, subject: Subject, seconds: float) -> Rang
     return replace(bounds, high=float(int(most)))
 
 
-class _LastFits:
-    """Fitted models by what training reads, the latest few."""
+def _last_fits(model_type: str, subject: Subject) -> Callable[[Point], Any]:
+    """Fits `model_type` with a point; the latest few are kept by what training reads of it."""
+    late = model_class(model_type).score_parameters  # type: ignore[attr-defined]
 
-    _KEPT = 3
+    @functools.lru_cache(_FITS_KEPT)
+    def fitted(read: tuple[tuple[str, float], ...]) -> Any:
+        return subject.fit(model_type, dict(read))
 
-    def __init__(self, model_type: str, subject: Subject) -> None:
-        self._model_type, self._subject = model_type, subject
-        self._fitted: dict[tuple[tuple[str, float], ...], Any] = {}
+    def fit(point: Point) -> Any:
+        read = tuple(sorted(item for item in point.items() if item[0] not in late))
+        return fitted(read).asked_with({name: point[name] for name in late})
 
-    def of(self, point: Point) -> Any:
-        late = model_class(self._model_type).score_parameters  # type: ignore[attr-defined]
-        key = tuple(sorted((name, value) for name, value in point.items() if name not in late))
-        model = self._fitted.pop(key, None)
-        if model is None:
-            model = self._subject.fit(self._model_type, point)
-        self._fitted[key] = model
-        while len(self._fitted) > self._KEPT:
-            self._fitted.pop(next(iter(self._fitted)))
-        return model.asked_with({name: point[name] for name in late})
+    return fit
 
 
 def _tune_hybrid(
@@ -322,7 +357,76 @@ def _sample(subject: Subject) -> HeldOut:
     users = subject.validation.users
     if users <= _SAMPLE:
         return subject.validation
-    generator = np.random.default_rng(subject.seed)
-    return take_questions(
-        subject.validation, np.sort(generator.choice(users, _SAMPLE, replace=False))
-    )
+    chosen = np.random.default_rng(subject.seed).choice(users, _SAMPLE, replace=False)
+    return take_questions(subject.validation, np.sort(chosen))
+
+
+class BlendTrials:
+    """Blends of component scores of `questions`, which `model` gives once for all weights.
+
+    A product that stands high for no component stands high for no blend, so the best hundred of
+    each component and the answers themselves stand for the whole shop.
+
+    A model without a weight for a component leaves it out.
+    """
+
+    def __init__(self, model: Hybrid, questions: HeldOut) -> None:
+        self._questions = questions
+        # A user's targets are the first candidates, in their order.
+        first = np.repeat(questions.indptr[:-1], np.diff(questions.indptr))
+        self._columns = (np.arange(len(questions.targets)) - first).astype(np.int32)
+        blocks = [
+            self._read(model, start, min(start + BLOCK, questions.users))
+            for start in range(0, questions.users, BLOCK)
+        ]
+        self._items = np.concatenate([items for items, _, _ in blocks])
+        self._barred = np.concatenate([barred for _, barred, _ in blocks])
+        self._parts = {
+            name: np.concatenate([parts[name] for _, _, parts in blocks]) for name in blocks[0][2]
+        }
+
+    def ranks(self, blend: Hybrid) -> Ranks:
+        """Ranks of the answers by the weights of `blend`."""
+        scores = blend.blend(self._parts, self._items)
+        scores[self._barred] = -np.inf
+        ranks = rank_among(scores, user_of_target(self._questions), self._columns)
+        return Ranks(self._questions.indptr, ranks)
+
+    def _read(
+        self, model: Hybrid, start: int, stop: int
+    ) -> tuple[Int32Array, BoolArray, dict[str, Float32Array]]:
+        """Candidates of the users, which of them do not count, and their scores."""
+        histories = user_range(self._questions.histories, start, stop)
+        parts = model.component_scores(histories, self._questions.now[start:stop])
+        seen = (user_rows(histories), histories.items)
+        candidates = [_padded_targets(self._questions, start, stop)]
+        for scores in parts.values():
+            scores[seen] = -1
+            best = min(_BEST, scores.shape[1] - 1)
+            candidates.append(np.argpartition(-scores, best, axis=1)[:, :best].astype(np.int32))
+        items = np.concatenate(candidates, axis=1)
+        chosen: Mapping[str, Float32Array] = {
+            name: np.take_along_axis(scores, items, axis=1) for name, scores in parts.items()
+        }
+        known = next(iter(chosen.values())) < 0
+        kept = {name: np.maximum(scores, 0) for name, scores in chosen.items()}
+        return items, known | _repeated(items), kept
+
+
+def _padded_targets(questions: HeldOut, start: int, stop: int) -> Int32Array:
+    """``(users, most)`` targets, each row filled up with its first."""
+    sizes = np.diff(questions.indptr)
+    place = np.arange(int(sizes.max()))
+    entry = np.where(place < sizes[start:stop, None], place, 0)
+    return questions.targets[questions.indptr[start:stop, None] + entry]
+
+
+def _repeated(items: Int32Array) -> BoolArray:
+    """Cells whose item stands further left in the row already."""
+    order = np.argsort(items, axis=1, kind="stable")
+    ordered = np.take_along_axis(items, order, axis=1)
+    again = np.zeros(items.shape, dtype=bool)
+    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    repeated = np.empty_like(again)
+    np.put_along_axis(repeated, order, again, axis=1)
+    return repeated
