@@ -45,9 +45,7 @@ class TextCache:
         self, wanted: UInt64Array, compute: Callable[[Int64Array], Columns]
     ) -> tuple[Columns, int]:
         """The values of the distinct hashes `wanted`, and how many of them were not known.
-
-        `compute` gives the values of those, by their positions; they are stored.
-        """
+        `compute` gives the values of those, by their positions; they are stored."""
         known, values = self.look_up(wanted)
         new = np.flatnonzero(~known)
         computed = compute(new)
@@ -57,10 +55,8 @@ class TextCache:
         return values, len(new)
 
     def look_up(self, wanted: UInt64Array) -> tuple[BoolArray, Columns]:
-        """Which of the distinct hashes `wanted` are known, and the values of each.
-
-        The values of unknown hashes mean nothing.
-        """
+        """Which of the distinct hashes `wanted` are known, and the values of each. The values of
+        unknown hashes mean nothing."""
         order = np.argsort(wanted)
         ascending = wanted[order]
         known = np.zeros(len(wanted), dtype=np.bool_)
@@ -116,10 +112,8 @@ class TextCache:
             path.unlink(missing_ok=True)
 
     def _load(self, path: Path) -> Columns | None:
-        """The columns of a segment; None if it is gone, or was damaged and is gone now.
-
-        One that was merged away since it was listed: its union stands in the next list.
-        """
+        """The columns of a segment; None if it is gone, or was damaged and is gone now. One that
+        was merged away since it was listed: its union stands in the next list."""
         kinds = {_HASH: (np.dtype(np.uint64), ()), **self._kinds}
         try:
             with np.load(path, allow_pickle=False) as stored:

@@ -1,8 +1,5 @@
 """What can be said of a comment from its text alone, and which texts are nearly the same.
 
-The functions take the distinct texts of a view and work on columns; `describe` needs memory for two
-times `CHUNK` texts, whatever the size of the view.
-
 Near copies are found in linear time. Every text gets the minima of 32 hash functions over its
 5-character shingles (MinHash), packed into 8 bands of 4. Texts that agree in a band are compared
 exactly, each with the most frequent of them, and count as copies from a Jaccard similarity of
@@ -33,10 +30,8 @@ from recsys.text import fold_series
 
 
 def windows(texts: pa.Array, sizes: tuple[int, ...]) -> tuple[Int64Array, UInt64Array]:
-    """Text index and hash of every window of each size (in bytes, ascending, at least 2).
-
-    Windows of one size come in the order of the texts; no window crosses from one into the next.
-    """
+    """Text index and hash of every window of each size (in bytes, ascending, at least 2). Windows
+    of one size come in the order of the texts; no window crosses from one into the next."""
     offsets, data = bytes_of(texts)
     owner = np.repeat(np.arange(len(texts)), np.diff(offsets))
     owners, hashes = [], []
@@ -144,9 +139,7 @@ def are_similar(plain: pa.Array, pairs: Int64Array) -> BoolArray:
 
 def _candidates(band: UInt64Array) -> Int64Array:
     """Pairs of texts to compare: in each band, the first text of a value with each of the rest.
-
-    Texts come by rank, so that the first is the most frequent: pairs are (better, worse).
-    """
+    Texts come by rank, so that the first is the most frequent: pairs are (better, worse)."""
     found = []
     width = max(len(band), 1)
     for column in band.T:
@@ -196,7 +189,7 @@ class TextFeatures:
 
 
 def describe(texts: pd.Series) -> TextFeatures:
-    """The features of each text. `texts`: str, none missing."""
+    """The features of each text (str, none missing), in memory for two times `CHUNK` texts."""
     starts = range(0, len(texts), CHUNK)
     with ThreadPoolExecutor(CORES) as pool:
         parts = list(pool.map(lambda at: _describe(texts.iloc[at : at + CHUNK]), starts))

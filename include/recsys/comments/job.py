@@ -9,22 +9,12 @@ import numpy as np
 import pandas as pd
 
 from recsys.arrays import BoolArray, Float32Array, Int64Array, UInt64Array
+from recsys.comments import scoring
 from recsys.comments.cache import Columns, TextCache
 from recsys.comments.features import FEATURES_VERSION, TextFeatures, concatenate, describe
 from recsys.comments.pretrained import load_pretrained
 from recsys.comments.scorers import CACHE_KEY, due_scorer
-from recsys.comments.scoring import (
-    HEURISTICS,
-    CommentConfig,
-    CommentScores,
-    SentimentScorer,
-    Similar,
-    Texts,
-    combine,
-    distinct_texts,
-    group_texts,
-    similar_among,
-)
+from recsys.comments.scoring import CommentConfig, CommentScores, SentimentScorer, Similar, Texts
 from recsys.comments.training import Units, gather_units
 from recsys.data.keys import MULTIPLIER, hash_texts
 from recsys.schema import RATING, USER
@@ -39,24 +29,28 @@ def score_view(
     as_of: datetime,
     may_train: bool,
 ) -> CommentScores:
-    """Score every row of `view`; see the package's docstring for the contract.
-
-    Raises `InputError` if `config` names a model that cannot be loaded.
-    """
+    """Score every row of `view`; see the package's docstring for the contract. Raises `InputError`
+    if `config` names a model that cannot be loaded."""
     started = time.monotonic()
-    texts, codes = distinct_texts(view)
+    texts, codes = scoring.distinct_texts(view)
     hashes = hash_texts(texts)
     cache = _cache(settings, FEATURES_VERSION, **vars(concatenate([])))
     columns, _ = cache.complete(hashes, lambda new: vars(describe(texts.iloc[new])))
     features = TextFeatures(**columns)
-    group = group_texts(codes, features, config, _cached_similar(settings, texts, features.key))
+    group = scoring.group_texts(
+        codes, features, config, _cached_similar(settings, texts, features.key)
+    )
     known = Texts(texts, codes, features, group)
     scorer, decision = _scorer(settings, config, view, known, as_of, may_train)
     if scorer is None:
-        scores, scored, from_cache = combine(view, known, None, HEURISTICS, config), 0, 0
+        scores, scored, from_cache = (
+            scoring.combine(view, known, None, scoring.HEURISTICS, config),
+            0,
+            0,
+        )
     else:
         sentiment, scored = _cached_sentiment(settings, scorer, texts, hashes, features.key)
-        scores = combine(view, known, sentiment, scorer.version, config)
+        scores = scoring.combine(view, known, sentiment, scorer.version, config)
         from_cache = len(texts) - scored
     summary = {
         **scores.summary,
@@ -94,7 +88,7 @@ def _scorer(
 def _cached_similar(settings: Settings, texts: pd.Series, keys: UInt64Array) -> Similar:
     """Comparison of pairs of `texts` that remembers, by the pair of keys, what it found."""
     cache = _cache(settings, f"{FEATURES_VERSION}-pairs", similar=np.zeros(0, np.bool_))
-    compare = similar_among(texts)
+    compare = scoring.similar_among(texts)
 
     def similar(pairs: Int64Array) -> BoolArray:
         hashes = keys[pairs[:, 0]] * MULTIPLIER + keys[pairs[:, 1]]

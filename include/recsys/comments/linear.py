@@ -130,10 +130,8 @@ class ScorerFolder(Bundle):
         try:
             self.verify()
         except InputError as error:
-            raise InputError(
-                f"{error}: changed since it was written; remove {self.path}, the next full refresh "
-                "trains a new scorer"
-            ) from error
+            advice = f"remove {self.path}, the next full refresh trains a new scorer"
+            raise InputError(f"{error}: changed since it was written; {advice}") from error
         with np.load(self.path / _MODEL_FILE, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in _ARRAYS if name in stored}
         kinds = {name: array.dtype for name, array in arrays.items()}

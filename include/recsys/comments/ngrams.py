@@ -56,10 +56,8 @@ _SHIFT = np.uint64(64 - 18)
 
 
 def in_chunks(texts: pd.Series) -> Iterator[tuple[slice, sparse.csr_matrix]]:
-    """Count `texts` piece by piece, on two threads: pairs of (rows, counts of those rows).
-
-    At most a few pieces exist at a time, so memory does not grow with the number of texts.
-    """
+    """Count `texts` piece by piece, on two threads: pairs of (rows, counts of those rows). At most
+    a few pieces exist at a time, so memory does not grow with the number of texts."""
     slices = [slice(at, min(at + _CHUNK, len(texts))) for at in range(0, len(texts), _CHUNK)]
     with ThreadPoolExecutor(CORES) as pool:
         for at in range(0, len(slices), CORES):

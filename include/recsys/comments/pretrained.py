@@ -20,11 +20,8 @@ BATCH_SIZE = 32  # comments
 MAX_TOKENS = 256  # after which a comment is cut off; models such as PhoBERT take no more
 
 _KEY = "config/comments.yaml: pretrained"
-_KNOWN_LABELS = {
-    **dict.fromkeys(("positive", "pos"), 1.0),
-    **dict.fromkeys(("neutral", "neu"), 0.5),
-    **dict.fromkeys(("negative", "neg"), 0.0),
-}
+_KNOWN_LABELS = {"positive": 1.0, "pos": 1.0, "neutral": 0.5, "neu": 0.5}
+_KNOWN_LABELS |= {"negative": 0.0, "neg": 0.0}
 _STARS = re.compile(r"([1-5]) stars?")
 
 
@@ -63,10 +60,8 @@ class PretrainedScorer:
 
 
 def load_pretrained(config: PretrainedConfig) -> PretrainedScorer:
-    """Load the model that `config` names.
-
-    Raises `InputError` if there is no such model, or it has a label whose sentiment is not known.
-    """
+    """Load the model that `config` names. Raises `InputError` if there is no such model, or it has
+    a label whose sentiment is not known."""
     if not config.model:
         raise ConfigError(f"{_KEY}.model: scorer is 'pretrained' but no model is named")
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -91,16 +86,13 @@ def _value(label: str, config: PretrainedConfig) -> float:
         return (int(stars[1]) - 1) / 4
     if label.lower() in _KNOWN_LABELS:
         return _KNOWN_LABELS[label.lower()]
-    raise ConfigError(
-        f"{_KEY}.label_values: the model has the label {label!r}; say which sentiment it stands "
-        "for, from 0 (bad) to 1 (good)"
-    )
+    wanted = "say which sentiment it stands for, from 0 (bad) to 1 (good)"
+    raise ConfigError(f"{_KEY}.label_values: the model has the label {label!r}; {wanted}")
 
 
 def _weights_identity(name: str, model: Any) -> str:
     """What changes when the model's files change: their hashes, or the hub's commit."""
-    folder = Path(name)
-    if not folder.is_dir():
+    if not Path(name).is_dir():
         return f"{name} {model.config._commit_hash}"
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = sorted(path for path in Path(name).iterdir() if path.is_file())
     return " ".join(f"{path.name}={sha256_of(path)}" for path in files)

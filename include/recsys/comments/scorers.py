@@ -63,10 +63,8 @@ def newest_scorer(settings: Settings, as_of: datetime) -> NgramScorer | None:
 def due_scorer(
     settings: Settings, as_of: datetime, training_data: Callable[[], Units] | None
 ) -> tuple[NgramScorer | None, dict[str, Any]]:
-    """The scorer for a run (None: heuristics only) and, for the summary, how it came to be.
-
-    It is trained now if `training_data` is given and differs enough; None forbids training.
-    """
+    """The scorer for a run (None: heuristics only) and, for the summary, how it came to be. It is
+    trained now if `training_data` is given and differs enough; None forbids training."""
     current = newest_scorer(settings, as_of)
     if training_data is None:
         return current, {"trained": False, "why": "only the full strategy trains"}

@@ -149,11 +149,8 @@ def distinct_texts(view: pd.DataFrame) -> tuple[pd.Series, Int64Array]:
 def group_texts(
     codes: Int64Array, features: TextFeatures, config: CommentConfig, similar: Similar
 ) -> Int64Array:
-    """Number of the group of near-equal texts that each text belongs to.
-
-    `codes`: for each row of the view, the position of its text.
-    `similar`: says for pairs of texts (n x 2 positions) which of them are near copies.
-    """
+    """Number of the group of near-equal texts that each text belongs to. `codes` are the positions
+    of the rows' texts; `similar` is as for `group_near_duplicates`."""
     searched = features.words >= config.campaign.min_words
     rows = np.bincount(codes, minlength=len(features.key))
     return group_near_duplicates(features.key, features.bands, rows, searched, similar)
@@ -172,10 +169,8 @@ def similar_among(texts: pd.Series) -> Similar:
 def score_comments(
     view: pd.DataFrame, config: CommentConfig, scorer: SentimentScorer | None = None
 ) -> CommentScores:
-    """Score every row of `view` (USER, RATING, TIMESTAMP, COMMENT), without cache or files.
-
-    A pure function of the set of rows: order and index play no part.
-    """
+    """Score every row of `view` (USER, RATING, TIMESTAMP, COMMENT), without cache or files. A pure
+    function of the set of rows: order and index play no part."""
     texts, codes = distinct_texts(view)
     features = describe(texts)
     group = group_texts(codes, features, config, similar_among(texts))
@@ -241,9 +236,7 @@ def agreement(sentiment: Float32Array, rating: Float64Array) -> Float64Array:
 
 def campaign_factor(users: Int32Array, config: CommentConfig) -> Float64Array:
     """What a campaign of so many users leaves of a score: half at the threshold, then ever less.
-
-    The users of a campaign share what half of `min_users` believed reviews would count.
-    """
+    The users of a campaign share what half of `min_users` believed reviews would count."""
     return np.where(users > 0, 0.5 * config.campaign.min_users / np.maximum(users, 1), 1.0)
 
 

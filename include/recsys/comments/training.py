@@ -100,14 +100,8 @@ class Units:
         position = np.full(len(self.key), -1)
         position[chosen] = np.arange(len(chosen))
         kept = position[self.member_units] >= 0
-        return Units(
-            self.texts.iloc[chosen],
-            self.key[chosen],
-            self.rating[chosen],
-            self.fold[chosen],
-            self.member_keys[kept],
-            position[self.member_units[kept]],
-        )
+        own = (self.texts.iloc[chosen], self.key[chosen], self.rating[chosen], self.fold[chosen])
+        return Units(*own, self.member_keys[kept], position[self.member_units[kept]])
 
 
 def gather_units(
@@ -130,14 +124,8 @@ def gather_units(
     shared = (table["user"] != table["last"]).to_numpy()
     fold = np.where(shared, key[first], own) % np.uint64(FOLDS)
     position = pd.Index(table.index).get_indexer(pd.Index(group[order]))
-    return Units(
-        texts.iloc[first],
-        key[first],
-        table["rating"].to_numpy(dtype=np.float64),
-        fold.astype(np.int8),
-        key[order],
-        position,
-    )
+    rating = table["rating"].to_numpy(dtype=np.float64)
+    return Units(texts.iloc[first], key[first], rating, fold.astype(np.int8), key[order], position)
 
 
 def choose(units: Units, limit: int) -> Int64Array:
@@ -211,11 +199,8 @@ def _unseen(
 
 def _sampling_weights(units: Units, chosen: Units) -> Float64Array:
     """How many of all units each chosen one stands for."""
-    share = [
-        (units.positive == side).sum() / max((chosen.positive == side).sum(), 1)
-        for side in (False, True)
-    ]
-    return np.where(chosen.positive, share[1], share[0])
+    every, few = (np.bincount(one.positive, minlength=2) for one in (units, chosen))
+    return (every / np.maximum(few, 1))[chosen.positive.astype(np.int64)]
 
 
 def _calibrate(

@@ -60,10 +60,9 @@ class EmbeddingSet(Bundle):
         vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
         count = len(self.product_ids)
         if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != count:
-            raise EmbeddingError(
-                f"{folder / VECTORS_FILE}: expected float32 vectors of {count} products, "
-                f"found {vectors.dtype} of shape {vectors.shape}"
-            )
+            wanted = f"expected float32 vectors of {count} products"
+            found = f"found {vectors.dtype} of shape {vectors.shape}"
+            raise EmbeddingError(f"{folder / VECTORS_FILE}: {wanted}, {found}")
         self.vectors: Float32Array = vectors
 
     @property
@@ -81,10 +80,8 @@ class EmbeddingSet(Bundle):
         return list(json.loads((self.path / HASHES_FILE).read_text(encoding="utf-8")))
 
     def encode_query(self, text: str) -> Float32Array:
-        """``(d,)`` unit vector of a query in the space of `vectors`; zeros if nothing is known.
-
-        Of other models than catalog-static this loads torch and the model, once.
-        """
+        """``(d,)`` unit vector of a query in the space of `vectors`; zeros if nothing is known. Of
+        other models than catalog-static this loads torch and the model, once."""
         query = normalise(text)
         if self.is_static:
             vector: Float32Array = self._static_encoder.encode([query])[0]
@@ -96,10 +93,8 @@ class EmbeddingSet(Bundle):
         return self.nearest(self.encode_query(text), k)
 
     def nearest(self, vector: Float32Array, k: int) -> list[tuple[str, float]]:
-        """The `k` products nearest to a vector, best first, as (product id, cosine).
-
-        Products without text are left out, and a vector of zeros has no neighbours.
-        """
+        """The `k` products nearest to a vector, best first, as (product id, cosine). Products
+        without text are left out, and a vector of zeros has no neighbours."""
         k = min(k, int(self._has_text.sum()))
         if k < 1 or not vector.any():
             return []
@@ -128,10 +123,8 @@ class EmbeddingSet(Bundle):
 
 
 def current_embeddings(settings: Settings) -> EmbeddingSet | None:
-    """The current set, checked against its own hashes; None before the first run.
-
-    Raises `EmbeddingError` if the set is damaged.
-    """
+    """The current set, checked against its own hashes; None before the first run. Raises
+    `EmbeddingError` if the set is damaged."""
     try:
         return open_current(open_store(settings), POINTER_KEY, SETS_KEY, EmbeddingSet)
     except DamagedError as error:
@@ -150,6 +143,5 @@ def set_retention(settings: Settings, keep: int) -> Retention:
         current = current_set_id(settings)
         return names[-keep:] + ([current] if current else [])
 
-    return bundle_retention(
-        "embedding sets", open_store(settings), settings.embeddings, SETS_KEY, kept
-    )
+    store = open_store(settings)
+    return bundle_retention("embedding sets", store, settings.embeddings, SETS_KEY, kept)

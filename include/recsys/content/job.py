@@ -18,18 +18,8 @@ import pandas as pd
 
 from recsys.arrays import Float32Array
 from recsys.config import load_config
-from recsys.content import CATALOG_STATIC, ContentConfig, ModelConfig
-from recsys.content.embeddings import (
-    HASHES_FILE,
-    IDS_FILE,
-    MODEL_FOLDER,
-    POINTER_KEY,
-    SETS_KEY,
-    VECTORS_FILE,
-    EmbeddingSet,
-    current_embeddings,
-    set_retention,
-)
+from recsys.content import CATALOG_STATIC, ContentConfig, ModelConfig, embeddings
+from recsys.content.embeddings import EmbeddingSet, current_embeddings, set_retention
 from recsys.content.library_models import LibraryEncoder, ModelUnavailableError, open_library_model
 from recsys.content.product_texts import TextWork, find_work, recipe_of, used_fields
 from recsys.content.static_encoder import StaticEncoder
@@ -107,17 +97,17 @@ def embed_products(
         else:
             summary |= _write_set(settings, config, work, choice, summary)
             Removal(settings).execute([set_retention(settings, config.keep_sets)])
-            open_store(settings).remove_unfinished(SETS_KEY, datetime.now(UTC) - ABANDONED_AFTER)
+            open_store(settings).remove_unfinished(
+                embeddings.SETS_KEY, datetime.now(UTC) - ABANDONED_AFTER
+            )
             told = {name: summary[name] for name in ("model", "encoded", "products")}
             logger.info("Embeddings published%s", fields(set=summary["set_id"], **told))
     return summary | {"seconds": round(time.monotonic() - started, 2)}
 
 
 def alert_on_fallback(settings: Settings, summary: dict[str, Any]) -> dict[str, str]:
-    """Warn that another model ran than the wanted one; all clear when it is back.
-
-    Returns what became of the message on each channel; nothing if there was none to send.
-    """
+    """Warn that another model ran than the wanted one; all clear when it is back. Returns what
+    became of the message on each channel; nothing if there was none to send."""
     from recsys.alerting import AlertManager
 
     if summary["fallback_reason"] is None:
@@ -133,10 +123,8 @@ def alert_on_fallback(settings: Settings, summary: dict[str, Any]) -> dict[str, 
 def _choose(
     config: ContentConfig, fields: list[str], previous: EmbeddingSet | None, *, force: bool
 ) -> _Choice:
-    """The wanted model, or the static one if it cannot be had and a fallback is allowed.
-
-    The wanted model is not opened when the previous set holds it.
-    """
+    """The wanted model, or the static one if it cannot be had and a fallback is allowed. The wanted
+    model is not opened when the previous set holds it."""
     wanted = config.model.name
     if wanted == CATALOG_STATIC:
         return _Choice(CATALOG_STATIC)
@@ -156,7 +144,7 @@ def _encoder(config: ContentConfig, work: TextWork, choice: _Choice) -> Encoder:
     if choice.opened is not None:
         return choice.opened
     if work.base is not None:
-        folder = work.base.path / MODEL_FOLDER
+        folder = work.base.path / embeddings.MODEL_FOLDER
         static = choice.model == CATALOG_STATIC
         return StaticEncoder.load(folder) if static else open_library_model(config.model, folder)
     from recsys.content.static_fit import fit_static
@@ -180,15 +168,15 @@ def _write_set(
     with atomic_folder(settings.embeddings / set_id) as folder:
         if work.base is not None:
             # The files never change, so that another name for them is as good as a copy.
-            kept = work.base.path / MODEL_FOLDER
-            shutil.copytree(kept, folder / MODEL_FOLDER, copy_function=os.link)
+            kept = work.base.path / embeddings.MODEL_FOLDER
+            shutil.copytree(kept, folder / embeddings.MODEL_FOLDER, copy_function=os.link)
             revision = work.base.manifest["revision"]
         else:
-            encoder.save(folder / MODEL_FOLDER)
+            encoder.save(folder / embeddings.MODEL_FOLDER)
             revision = getattr(encoder, "revision", None)
-        np.save(folder / VECTORS_FILE, vectors)
-        write_json(folder / IDS_FILE, work.product_ids)
-        write_json(folder / HASHES_FILE, work.hashes)
+        np.save(folder / embeddings.VECTORS_FILE, vectors)
+        write_json(folder / embeddings.IDS_FILE, work.product_ids)
+        write_json(folder / embeddings.HASHES_FILE, work.hashes)
         used = ModelConfig() if choice.model == CATALOG_STATIC else config.model
         facts = {
             "set_id": set_id,
@@ -208,8 +196,8 @@ def _write_set(
         }
         write_manifest(folder, summary | facts | details)
     store = open_store(settings)
-    store.publish(f"{SETS_KEY}/{set_id}")
-    store.point(POINTER_KEY, f"{SETS_KEY}/{set_id}", lambda _: True)
+    store.publish(f"{embeddings.SETS_KEY}/{set_id}")
+    store.point(embeddings.POINTER_KEY, f"{embeddings.SETS_KEY}/{set_id}", lambda _: True)
     return facts
 
 

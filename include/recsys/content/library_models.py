@@ -103,9 +103,8 @@ def _require_hub(name: str) -> None:
     try:
         requests.head(hub, timeout=_HUB_TIMEOUT_SECONDS)
     except requests.RequestException as error:
-        raise ModelUnavailableError(
-            f"{name}: the hub {hub} does not answer: {type(error).__name__}"
-        ) from error
+        problem = f"the hub {hub} does not answer: {type(error).__name__}"
+        raise ModelUnavailableError(f"{name}: {problem}") from error
 
 
 def _open_segmenter(path: str) -> Callable[[str], str]:
@@ -113,9 +112,8 @@ def _open_segmenter(path: str) -> Callable[[str], str]:
     try:
         split = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ModelUnavailableError(
-            f"content.yaml: model.word_segmenter: {path} cannot be imported: {error}"
-        ) from error
+        problem = f"{path} cannot be imported: {error}"
+        raise ModelUnavailableError(f"content.yaml: model.word_segmenter: {problem}") from error
 
     def segment(text: str) -> str:
         found = split(text)

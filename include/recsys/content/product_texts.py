@@ -79,16 +79,10 @@ class TextWork:
 
 def recipe_of(config: ContentConfig, fields: Sequence[str], model: str) -> str:
     """A digest of all that shapes texts and vectors; other digest, other space."""
+    made_by = config.model.model_dump(exclude={"download", "fallback"})
     if model == CATALOG_STATIC:
-        made_by: dict[str, object] = {
-            "name": model,
-            "dimensions": DIMENSIONS,
-            "vocabulary": VOCABULARY,
-            "fit_products": FIT_PRODUCTS,
-            "name_repeats": NAME_REPEATS,
-        }
-    else:
-        made_by = config.model.model_dump(exclude={"download", "fallback"})
+        made_by = {"name": model, "dimensions": DIMENSIONS, "vocabulary": VOCABULARY}
+        made_by |= {"fit_products": FIT_PRODUCTS, "name_repeats": NAME_REPEATS}
     content = {
         "version": _RECIPE_VERSION,
         "fields": list(fields),
@@ -206,10 +200,8 @@ def used_fields(products: pd.DataFrame, fields: Sequence[str]) -> list[str]:
     """Those of `fields` that `products` has. Raises `InputError` if there are none."""
     used = [field for field in fields if field in products]
     if not used:
-        raise InputError(
-            f"content.yaml: text_fields: the products have none of {list(fields)}, "
-            f"only {list(products.columns)}"
-        )
+        found = f"the products have none of {list(fields)}, only {list(products.columns)}"
+        raise InputError(f"content.yaml: text_fields: {found}")
     return used
 
 

@@ -33,10 +33,8 @@ BLOCK = 1_000  # texts that are worked on at once, so that memory stays small
 
 
 class StaticEncoder:
-    """The mean of the tokens' vectors, normalised.
-
-    `weights` are ``(tokens, d)`` float32, one row for each id of `tokenizer`.
-    """
+    """The mean of the tokens' vectors, normalised. `weights` are ``(tokens, d)`` float32, one row
+    for each id of `tokenizer`."""
 
     def __init__(self, tokenizer: Tokenizer, weights: Float32Array) -> None:
         self.tokenizer = tokenizer

@@ -15,14 +15,8 @@ from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from recsys.arrays import BoolArray, Float32Array, Float64Array
-from recsys.content.static_encoder import (
-    BLOCK,
-    DIMENSIONS,
-    FIT_PRODUCTS,
-    VOCABULARY,
-    StaticEncoder,
-    count_tokens,
-)
+from recsys.content import static_encoder
+from recsys.content.static_encoder import DIMENSIONS, FIT_PRODUCTS, StaticEncoder, count_tokens
 from recsys.errors import InputError
 from recsys.text import fold_series
 
@@ -65,8 +59,8 @@ def _sample(texts: Sequence[str] | pd.Series, most: int) -> pd.Series:
     distinct = pd.Series(pd.unique(pd.Series(texts, dtype="str")), dtype="str")
     distinct = distinct[distinct != ""]
     hashes = [
-        pd.util.hash_array(distinct.iloc[at : at + BLOCK].to_numpy(dtype=object))
-        for at in range(0, len(distinct), BLOCK)
+        pd.util.hash_array(distinct.iloc[at : at + static_encoder.BLOCK].to_numpy(dtype=object))
+        for at in range(0, len(distinct), static_encoder.BLOCK)
     ]
     order = np.argsort(np.concatenate([np.zeros(0, np.uint64), *hashes]), kind="stable")
     return distinct.iloc[order[:most]].reset_index(drop=True)
@@ -81,7 +75,7 @@ def _train_tokenizer(texts: Sequence[str]) -> Tokenizer:
         [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=static_encoder.VOCABULARY,
         min_frequency=_MIN_FREQUENCY,
         special_tokens=[_UNKNOWN],
         show_progress=False,

@@ -3,12 +3,8 @@
 The refresh has marked each trainable user's latest positive event as test and the one before as
 validation. Copies of one review are one event, so a held-out event has no copy in training.
 
-In a time window everything before a moment is known and what follows is asked. Unlike with
-leave-one-out, nobody's future is in training, and all questions of a window are asked at its
-start: this is what a shop that trains on Sunday lives through.
-
-Users and products are numbered once; every side of every question is cut from the same histories
-by a mask.
+In a time window everything before a moment is known and what follows is asked, all at its start.
+Unlike with leave-one-out nobody's future is in training: a shop that trains on Sunday lives so.
 """
 
 from collections.abc import Sequence
@@ -55,10 +51,8 @@ class Numbered:
 
 
 def number_interactions(interactions: pd.DataFrame, item_ids: Sequence[str]) -> Numbered:
-    """Needs the columns USER, PRODUCT, TIMESTAMP, CONFIDENCE and WEIGHT of `recsys.schema`.
-
-    Rows of products that are not among `item_ids` are left out.
-    """
+    """Needs the columns USER, PRODUCT, TIMESTAMP, CONFIDENCE and WEIGHT of `recsys.schema`. Rows of
+    products that are not among `item_ids` are left out."""
     users, user_ids = pd.factorize(interactions[schema.USER], sort=True)
     items = pd.Index(item_ids).get_indexer(pd.Index(interactions[schema.PRODUCT]))
     times = microseconds(interactions[schema.TIMESTAMP])
@@ -103,10 +97,8 @@ class LeaveOneOut:
 
 
 def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
-    """The protocol on `version`.
-
-    Raises `InputError` if there is nothing to learn from or too little to evaluate on.
-    """
+    """The protocol on `version`. Raises `InputError` if there is nothing to learn from or too
+    little to evaluate on."""
     interactions = version.interactions(COLUMNS)
     _, item_ids = version.mappings()
     _check(version, interactions, item_ids)
@@ -153,10 +145,8 @@ def rolling_windows(
 
 
 def questions_to(known: Histories, answers: Histories, now: int | None = None) -> HeldOut:
-    """Questions to all users who have a history and an answer.
-
-    They are asked at `now`, or else when the first answer was given.
-    """
+    """Questions to all users who have a history and an answer. They are asked at `now`, or else
+    when the first answer was given."""
     asked = np.flatnonzero((np.diff(known.indptr) > 0) & (np.diff(answers.indptr) > 0))
     chosen = take_users(answers, asked)
     first = chosen.times[chosen.indptr[:-1]]
@@ -188,8 +178,6 @@ def _families(version: PublishedVersion, item_ids: list[str]) -> Int32Array:
 def _held_out(known: Histories, answers: Histories, split: str) -> HeldOut:
     questions = questions_to(known, answers)
     if questions.users < MIN_USERS:
-        raise InputError(
-            f"only {questions.users} users have a history and a {split} event; "
-            f"evaluation needs at least {MIN_USERS}"
-        )
+        found = f"only {questions.users} users have a history and a {split} event"
+        raise InputError(f"{found}; evaluation needs at least {MIN_USERS}")
     return questions

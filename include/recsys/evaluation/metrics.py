@@ -3,16 +3,8 @@
 import numpy as np
 
 from recsys.arrays import Float64Array, Int64Array
-from recsys.evaluation import CUTOFFS
-from recsys.evaluation.ranking import (
-    BLOCK,
-    HeldOut,
-    Ranks,
-    Scorer,
-    rank_targets,
-    take_questions,
-    unseen_scores,
-)
+from recsys.evaluation import CUTOFFS, ranking
+from recsys.evaluation.ranking import BLOCK, HeldOut, Ranks, Scorer
 
 RESAMPLES = 1000
 _RESAMPLES_AT_ONCE = 100
@@ -24,10 +16,8 @@ PerUser = dict[str, Float64Array]
 
 
 def metrics_per_user(ranks: Ranks) -> PerUser:
-    """``{"recall_at_5": (users,), ...}`` for recall, ndcg and mrr at 5, 10 and 20.
-
-    Recall is the share of a user's targets in the list; MRR the inverse rank of the first one.
-    """
+    """``{"recall_at_5": (users,), ...}`` for recall, ndcg and mrr at 5, 10 and 20. Recall is the
+    share of a user's targets in the list; MRR the inverse rank of the first one."""
     users = len(ranks.indptr) - 1
     sizes = np.diff(ranks.indptr)
     rows = np.repeat(np.arange(users), sizes)
@@ -47,7 +37,7 @@ def metrics_per_user(ranks: Ranks) -> PerUser:
 
 def evaluate(model: Scorer, questions: HeldOut) -> dict[str, float]:
     """Recall, NDCG and MRR with their intervals."""
-    return summarise(metrics_per_user(rank_targets(model, questions)))
+    return summarise(metrics_per_user(ranking.rank_targets(model, questions)))
 
 
 def summarise(per_user: PerUser, seed: int = 0) -> dict[str, float]:
@@ -91,11 +81,11 @@ def list_metrics(
     """
     if questions.users > _LIST_USERS:
         chosen = np.random.default_rng(seed).choice(questions.users, _LIST_USERS, replace=False)
-        questions = take_questions(questions, np.sort(chosen))
+        questions = ranking.take_questions(questions, np.sort(chosen))
     items = len(purchases)
     listed = np.zeros(items, dtype=np.int64)
     for start in range(0, questions.users, BLOCK):
-        scores = unseen_scores(model, questions, start, min(start + BLOCK, questions.users))
+        scores = ranking.unseen_scores(model, questions, start, min(start + BLOCK, questions.users))
         length = min(_LENGTH, items - 1)
         top = np.argpartition(-scores, length - 1, axis=1)[:, :length]
         valid = np.take_along_axis(scores, top, axis=1) > -np.inf

@@ -75,10 +75,8 @@ def unseen_scores(model: Scorer, held_out: HeldOut, start: int, stop: int) -> Fl
 def finite_scores(
     model: Scorer, held_out: HeldOut, start: int, stop: int
 ) -> tuple[Histories, Float32Array]:
-    """Histories of the users ``start:stop`` and their ``(stop - start, items)`` scores.
-
-    Raises `InputError` if the model gives NaN scores.
-    """
+    """Histories of the users ``start:stop`` and their ``(stop - start, items)`` scores. Raises
+    `InputError` if the model gives NaN scores."""
     histories = user_range(held_out.histories, start, stop)
     scores = model.score(histories, held_out.now[start:stop])
     if np.isnan(scores.min()):  # NaN comes through, and unlike isnan this needs no second array
@@ -92,10 +90,8 @@ def user_of_target(held_out: HeldOut) -> Int64Array:
 
 
 def rank_among(scores: Float32Array, rows: Int64Array, targets: Int32Array) -> Int64Array:
-    """How many scores of a target's row reach the target's own, itself included: its rank.
-
-    `scores` is ``(users, candidates)``; a target is the cell of a row and a column.
-    """
+    """How many scores of a target's row reach the target's own, itself included: its rank. `scores`
+    is ``(users, candidates)``; a target is the cell of a row and a column."""
     least = scores[rows, targets]
     if len(rows) == len(scores):
         return _count_true(scores >= least[:, None])

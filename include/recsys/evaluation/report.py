@@ -33,10 +33,8 @@ FEW_PURCHASES = 5
 
 @dataclass(frozen=True)
 class Report:
-    """`metrics` on test with intervals, `comparison` with the gates, figures by segment.
-
-    The segment ``another_family`` is ranked in its own way, see `rank_families`.
-    """
+    """`metrics` on test with intervals, `comparison` with the gates, figures by segment. The
+    segment ``another_family`` is ranked in its own way, see `rank_families`."""
 
     metrics: dict[str, float]
     comparison: Comparison
@@ -44,10 +42,8 @@ class Report:
 
 
 def report_on(fit: Fit, data: LeaveOneOut) -> Report:
-    """Fit on training and validation, answer the test once; then every time window.
-
-    `fit` trains the model type with its chosen parameters on the histories that it is given.
-    """
+    """Fit on training and validation, answer the test once; then every time window. `fit` trains
+    the model type with its chosen parameters on the histories that it is given."""
     items = len(data.item_ids)
     known = data.training_and_validation
     purchases = np.bincount(known.items, minlength=items)
@@ -58,10 +54,7 @@ def report_on(fit: Fit, data: LeaveOneOut) -> Report:
     comparison |= compare_on_windows(fit, data.windows, items)
     segments = summarise_segments(per_user, segments_of(data.test, purchases))
     asked = rank_families(model, data.test, data.families)
-    if len(asked.users):
-        segments["another_family"] = headline_of(metrics_per_user(asked.ranks))
-    else:
-        segments["another_family"] = {"users": 0}
+    segments["another_family"] = headline_of(metrics_per_user(asked.ranks))
     return Report(metrics, judge(comparison, metrics["recall_at_10"]), segments)
 
 
@@ -86,31 +79,25 @@ def segments_of(questions: HeldOut, purchases: Int64Array) -> dict[str, BoolArra
 def summarise_segments(
     per_user: PerUser, segments: dict[str, BoolArray]
 ) -> dict[str, dict[str, float]]:
-    """Recall and NDCG at 10 with intervals, and the number of users, for each segment.
-
-    A segment without users has only their number.
-    """
+    """`headline_of` each segment."""
     return {
         name: headline_of({key: per_user[key][chosen] for key in HEADLINE})
-        if chosen.any()
-        else {"users": 0}
         for name, chosen in segments.items()
     }
 
 
 def headline_of(per_user: PerUser) -> dict[str, float]:
-    """Recall and NDCG at 10 with intervals, and the number of users."""
+    """Recall and NDCG at 10 with intervals, if there are users, and the number of users."""
     users = len(per_user[HEADLINE[0]])
-    return {"users": users} | summarise({key: per_user[key] for key in HEADLINE})
+    figures = summarise({key: per_user[key] for key in HEADLINE}) if users else {}
+    return {"users": users} | figures
 
 
 def compare_on_leave_one_out(
     metrics: Mapping[str, float], known: Histories, questions: HeldOut, items: int
 ) -> Comparison:
-    """`metrics` of a model on `questions` beside those of both popularity baselines.
-
-    The gate ``beats_popularity``: a higher recall@10 than popularity over all time.
-    """
+    """`metrics` of a model on `questions` beside those of both popularity baselines. The gate
+    ``beats_popularity``: a higher recall@10 than popularity over all time."""
     always = evaluate(Popularity().fit(known, items), questions)
     recent = evaluate(RecentPopularity().fit(known, items), questions)
     ours, baseline = metrics["recall_at_10"], always["recall_at_10"]
@@ -125,10 +112,8 @@ def compare_on_leave_one_out(
     }
 
 
-def compare_on_windows(
-    fitted: Callable[[Histories], Model], windows: Sequence[Window], items: int
-) -> Comparison:
-    """A model that `fitted` trains for each window, beside recent popularity.
+def compare_on_windows(fit: Fit, windows: Sequence[Window], items: int) -> Comparison:
+    """A model that `fit` trains for each window, beside recent popularity.
 
     The gate ``holds_in_time``: the model's recall@10 is not below that of recent popularity. The
     95 % interval of the difference, user by user, says how sure that is. Without windows the gate
@@ -137,7 +122,7 @@ def compare_on_windows(
     ours: list[Float64Array] = []
     recent: list[Float64Array] = []
     for window in windows:
-        ours.append(_headline(fitted(window.training), window.questions))
+        ours.append(_headline(fit(window.training), window.questions))
         baseline = RecentPopularity().fit(window.training, items)
         recent.append(_headline(baseline, window.questions))
     if not windows:
@@ -145,15 +130,18 @@ def compare_on_windows(
     model, baseline_values = np.concatenate(ours), np.concatenate(recent)
     difference = resampled_means(model - baseline_values)
     low, high = np.quantile(difference[:, 0], [0.025, 0.975])
+    figures = {
+        "window_recall_at_10": model[:, 0].mean(),
+        "window_ndcg_at_10": model[:, 1].mean(),
+        "window_recent_popularity_recall_at_10": baseline_values[:, 0].mean(),
+        "window_recent_popularity_ndcg_at_10": baseline_values[:, 1].mean(),
+        "window_difference_low": low,
+        "window_difference_high": high,
+    }
     return {
         "windows": len(windows),
         "window_users": len(model),
-        "window_recall_at_10": _rounded(model[:, 0].mean()),
-        "window_ndcg_at_10": _rounded(model[:, 1].mean()),
-        "window_recent_popularity_recall_at_10": _rounded(baseline_values[:, 0].mean()),
-        "window_recent_popularity_ndcg_at_10": _rounded(baseline_values[:, 1].mean()),
-        "window_difference_low": _rounded(low),
-        "window_difference_high": _rounded(high),
+        **{name: round(float(value), 6) for name, value in figures.items()},
         "holds_in_time": bool((model - baseline_values)[:, 0].mean() >= 0),
     }
 
@@ -177,7 +165,3 @@ def judge(comparison: Comparison, ours: float) -> Comparison:
 def _headline(model: Scorer, questions: HeldOut) -> Float64Array:
     per_user = metrics_per_user(rank_targets(model, questions))
     return np.stack([per_user[name] for name in HEADLINE], axis=1)
-
-
-def _rounded(value: Any) -> float:
-    return round(float(value), 6)

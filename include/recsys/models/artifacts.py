@@ -189,11 +189,8 @@ def verify_artifact(path: Path) -> None:
 
 
 def load_artifact(path: Path) -> Artifact:
-    """Verify and load the artefact in `path`, which stays as long as the object lives.
-
-    Raises `ArtifactError` if a file is missing, changed, of another shape than expected, or
-    holds NaN.
-    """
+    """Verify and load the artefact in `path`, which stays as long as the object lives. Raises
+    `ArtifactError` if a file is missing, changed, of another shape than expected, or holds NaN."""
     with ArtifactFolder(path) as folder:
         folder.verify()
         return Artifact(path)

@@ -37,10 +37,8 @@ KindT = TypeVar("KindT", bound=ConfigModel)
 
 
 def parse_parameters(model_type: str, kind: type[KindT], values: Mapping[str, Any]) -> KindT:
-    """`values` as a `kind`, as a file or a search says them.
-
-    Raises `InputError` that names an unknown parameter, or one with a bad value.
-    """
+    """`values` as a `kind`, as a file or a search says them. Raises `InputError` that names an
+    unknown parameter, or one with a bad value."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -84,10 +82,8 @@ class Model(Protocol):
 
     @classmethod
     def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
-        """An unfitted model; parameters that are not named keep their defaults.
-
-        Raises `recsys.errors.InputError` for a name that the model type does not have.
-        """
+        """An unfitted model; parameters that are not named keep their defaults. Raises
+        `recsys.errors.InputError` for a name that the model type does not have."""
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

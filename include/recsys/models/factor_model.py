@@ -29,9 +29,6 @@ _CELLS_AT_ONCE = 1 << 23
 class FactorModel(ParametrisedModel[ParametersT], ABC):
     """Item factors, in one or more blocks of columns that are folded in each by itself.
 
-    A block of a user's vector is the least-squares solution for the user's history against the
-    fixed item factors, so a purchase of a minute ago counts, and the latest counts most.
-
     A model type says which columns it has (`_columns`), which of them are blocks (`_blocks`), which
     parameter holds a user back (`_held_back`), and how it is fitted.
     """
@@ -67,10 +64,8 @@ class FactorModel(ParametrisedModel[ParametersT], ABC):
         model = cls.create(cls._stored_parameters(folder))
         factors = storage.read_array(folder, "item_factors", np.float32, 2)
         if factors.shape[1] != model._columns:
-            raise storage.ArtifactError(
-                f"{folder}: item_factors.npy has {factors.shape[1]} columns, "
-                f"the parameters say {model._columns}"
-            )
+            problem = f"{factors.shape[1]} columns, the parameters say {model._columns}"
+            raise storage.ArtifactError(f"{folder}: item_factors.npy has {problem}")
         model._set(factors)
         return model
 
@@ -98,9 +93,7 @@ class FactorModel(ParametrisedModel[ParametersT], ABC):
         self, make: Callable[[], Any], matrix: "sparse.csr_matrix", report: Callable[..., None]
     ) -> Float32Array:
         """The item factors that the model of `implicit` that `make` makes learns from `matrix`.
-
-        Raises `InputError` with the parameters if they are not finite.
-        """
+        Raises `InputError` with the parameters if they are not finite."""
         from implicit.recommender_base import ModelFitError
 
         # implicit threads by itself; BLAS threads below it only get in its way.
@@ -171,11 +164,8 @@ class FoldIn:
         return queries
 
     def _solve_short(self, items: Int32Array, weight: Float32Array) -> Float32Array:
-        """``(users, factors)`` for ``(users, width)`` items.
-
-        By the Woodbury identity the system is as small as the history, not as large as the
-        number of factors.
-        """
+        """``(users, factors)`` for ``(users, width)`` items. By the Woodbury identity the system is
+        as small as the history, not as large as the number of factors."""
         responses = self._response[items]
         kernel = np.matmul(responses, self._items[items].transpose(0, 2, 1))
         system = np.eye(items.shape[1], dtype=np.float32) + weight[:, :, None] * kernel

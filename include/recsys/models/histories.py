@@ -71,9 +71,7 @@ def strength(histories: Histories) -> Float32Array:
 
 def steps_from_end(histories: Histories) -> Int32Array:
     """``(entries,)`` how many distinct moments of the user lie after each entry; the last has 0.
-
-    Copies of one review carry the same time and so are one moment.
-    """
+    Copies of one review carry the same time and so are one moment."""
     steps, ends = _moments(histories)
     return np.asarray(np.repeat(ends, np.diff(histories.indptr)) - steps, dtype=np.int32)
 

@@ -139,10 +139,8 @@ class Hybrid:
     def blend(
         self, parts: Mapping[str, Float32Array], items: Int32Array | None = None
     ) -> Float32Array:
-        """The weighted sum of `component_scores`.
-
-        `items` says which products the columns of each row are, if they are not all in order.
-        """
+        """The weighted sum of `component_scores`. `items` says which products the columns of each
+        row are, if they are not all in order."""
         novelty = self._novelty if items is None else self._novelty[items]
         total: Float32Array | None = None
         for name, scores in parts.items():

@@ -24,10 +24,8 @@ _CELLS_AT_ONCE = 1 << 18
 
 @dataclass(frozen=True)
 class SparseRows:
-    """A square sparse matrix that gives weighted sums of its rows, by NumPy alone.
-
-    SciPy takes 11 MB of a process and, for the short history of one user, twice the time.
-    """
+    """A square sparse matrix that gives weighted sums of its rows, by NumPy alone. SciPy takes 11
+    MB of a process and, for the short history of one user, twice the time."""
 
     starts: Int64Array  # (rows + 1,): cells of row r are starts[r]:starts[r + 1]
     columns: Int32Array  # (cells,)
@@ -83,11 +81,8 @@ class SparseRows:
 
 
 class ItemKnnParameters(Parameters):
-    """What can be chosen.
-
-    A transition i -> j is divided by ``n_i ** from_norm * n_j ** to_norm + shrinkage``, with n the
-    number of purchases.
-    """
+    """What can be chosen. A transition i -> j is divided by ``n_i ** from_norm * n_j ** to_norm +
+    shrinkage``, with n the number of purchases."""
 
     window: int = 20  # how many moments apart two purchases may lie to be a transition
     gap_decay: float = 0.9  # each moment further apart counts this much of the one before
@@ -166,9 +161,7 @@ def count_transitions(
     histories: Histories, items: int, chosen: ItemKnnParameters
 ) -> tuple["sparse.csr_matrix", "sparse.csr_matrix"]:
     """``(items, items)`` decayed counts: of j bought later than i, and of both at one moment.
-
-    Entries that lie up to `_LONGEST_OFFSET` places apart in one history are paired.
-    """
+    Entries that lie up to `_LONGEST_OFFSET` places apart in one history are paired."""
     from scipy import sparse
 
     moment = moments(histories)

@@ -48,11 +48,8 @@ class RecentPopularityParameters(Parameters):
 
 
 class RecentPopularity(ParametrisedModel[RecentPopularityParameters]):
-    """Weights of all interactions before the asking time, halved every 30 days.
-
-    The weight of an entry is its copy weight: one review on ten sibling pages does not count
-    ten times.
-    """
+    """Weights of all interactions before the asking time, halved every 30 days. The weight of an
+    entry is its copy weight: one review on ten sibling pages does not count ten times."""
 
     model_type = "recent_popularity"
     parameters_type = RecentPopularityParameters
@@ -67,9 +64,8 @@ class RecentPopularity(ParametrisedModel[RecentPopularityParameters]):
         return self
 
     def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:
-        users = histories.users
-        if isinstance(now, int) or np.ndim(now) == 0:
-            return np.tile(self.at(int(now)), (users, 1))
+        if np.ndim(now) == 0:
+            return np.tile(self.at(int(now)), (histories.users, 1))
         return self._at_each(np.asarray(now, dtype=np.int64))
 
     def at(self, now: int) -> Float32Array:

@@ -27,10 +27,8 @@ def write_array(folder: Path, name: str, array: AnyArray) -> None:
 
 
 def read_array(folder: Path, name: str, dtype: type[np.generic], dimensions: int) -> AnyArray:
-    """Memory-map ``<folder>/<name>.npy``.
-
-    Raises `ArtifactError` if it is missing, unreadable, or of another type or shape.
-    """
+    """Memory-map ``<folder>/<name>.npy``. Raises `ArtifactError` if it is missing, unreadable, or
+    of another type or shape."""
     path = folder / f"{name}.npy"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -39,10 +37,8 @@ def read_array(folder: Path, name: str, dtype: type[np.generic], dimensions: int
     except (OSError, ValueError, EOFError) as error:
         raise ArtifactError(f"{path}: is not a readable array: {error}") from error
     if array.dtype != np.dtype(dtype) or array.ndim != dimensions:
-        raise ArtifactError(
-            f"{path}: expected {np.dtype(dtype)} with {dimensions} dimensions, "
-            f"found {array.dtype} with {array.ndim}"
-        )
+        wanted = f"{np.dtype(dtype)} with {dimensions} dimensions"
+        raise ArtifactError(f"{path}: expected {wanted}, found {array.dtype} with {array.ndim}")
     return np.asarray(array)
 
 

@@ -39,9 +39,7 @@ def plan_training(
     settings: Settings, model_types: Sequence[str] | None = None
 ) -> list[dict[str, str]]:
     """What a run has to train: ``[{"model_type", "version_id"}, ...]`` on the published version.
-
-    Raises `InputError` for an unknown type, a bad configuration or when there is no data.
-    """
+    Raises `InputError` for an unknown type, a bad configuration or when there is no data."""
     config = load_config(settings, TrainingConfig)
     chosen = list(dict.fromkeys(model_types or config.model_types))
     for model_type in chosen:
@@ -123,17 +121,14 @@ def train_model(
 
 
 def select_best(settings: Settings, trained: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Select among the models of the data version that was trained on; the run's summary.
-
-    `trained` are the summaries of the models of this run, of which there must be one.
-    """
+    """Select among the models of the data version that was trained on; the run's summary. `trained`
+    are the summaries of the models of this run, of which there must be one."""
     if not trained:
         raise InputError("no model was trained in this run; there is nothing to select from")
-    config = load_config(settings, TrainingConfig)
+    metric = load_config(settings, TrainingConfig).selection_metric
     version_id = trained[0]["data_version"]
-    selection = Registry(settings).select_best(
-        version_id, metric=config.selection_metric, selected_by="model_training"
-    )
+    registry = Registry(settings)
+    selection = registry.select_best(version_id, metric=metric, selected_by="model_training")
     return {"data_version": version_id, "trained": list(trained), **selection.model_dump()}
 
 

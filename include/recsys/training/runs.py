@@ -101,10 +101,8 @@ def recorded_run(settings: Settings, model_type: str, data_version: str) -> Iter
 
 
 def _begin(run: TrainingRun, settings: Settings, model_type: str, data_version: str) -> None:
-    """The row, and the end of those of killed trainings of the type.
-
-    One whose model is registered was a success, whatever kept it from saying so.
-    """
+    """The row, and the end of those of killed trainings of the type. One whose model is registered
+    was a success, whatever kept it from saying so."""
     registered = json.dumps([entry.model_id for entry in Registry(settings).list()])
     with _writing(settings) as connection:
         connection.execute(

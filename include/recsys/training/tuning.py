@@ -17,16 +17,9 @@ import pandas as pd
 from recsys.arrays import BoolArray, Float32Array, Int32Array
 from recsys.content.embeddings import current_embeddings
 from recsys.errors import InputError
+from recsys.evaluation import ranking
 from recsys.evaluation.metrics import metrics_per_user
-from recsys.evaluation.ranking import (
-    BLOCK,
-    HeldOut,
-    Ranks,
-    rank_among,
-    rank_targets,
-    take_questions,
-    user_of_target,
-)
+from recsys.evaluation.ranking import BLOCK, HeldOut, Ranks
 from recsys.models.als import Als, Trainer
 from recsys.models.base import Histories, Model, Progress
 from recsys.models.bpr import Bpr
@@ -128,10 +121,8 @@ class Subject:
 
 
 def content_vectors(settings: Settings, item_ids: Sequence[str]) -> ContentVectors | None:
-    """The current embeddings of `item_ids`, in their order.
-
-    None when there are no embeddings yet, or when they are of other products altogether.
-    """
+    """The current embeddings of `item_ids`, in their order. None when there are no embeddings yet,
+    or when they are of other products altogether."""
     embeddings = current_embeddings(settings)
     if embeddings is None:
         return None
@@ -144,11 +135,7 @@ def content_vectors(settings: Settings, item_ids: Sequence[str]) -> ContentVecto
 
 
 def choose_parameters(
-    settings: Settings,
-    config: TrainingConfig,
-    version_id: str,
-    model_type: str,
-    subject: Subject,
+    settings: Settings, config: TrainingConfig, version_id: str, model_type: str, subject: Subject
 ) -> Found:
     """Tune on validation, from the last result or else the configured parameters.
 
@@ -191,10 +178,8 @@ def _file(settings: Settings, model_type: str) -> Path:
 
 
 def _read_last(settings: Settings, model_type: str) -> tuple[Any, Found | None]:
-    """The key of the last search and what it found.
-
-    Nothing when there was none, or when it cannot be used with the model types as they are.
-    """
+    """The key of the last search and what it found. Nothing when there was none, or when it cannot
+    be used with the model types as they are."""
     try:
         stored = json.loads(_file(settings, model_type).read_text(encoding="utf-8"))
         key = stored.pop("key")
@@ -230,7 +215,7 @@ def tune(
 
 def objective(model: Any, questions: HeldOut) -> float:
     """Mean of recall@10 and NDCG@10."""
-    return _mean_metric(rank_targets(model, questions))
+    return _mean_metric(ranking.rank_targets(model, questions))
 
 
 def _mean_metric(ranks: Ranks) -> float:
@@ -300,13 +285,11 @@ def _tune_hybrid(
 ) -> Found:
     begun = time.monotonic()
     fitted: dict[str, Model] = {}
-    exhausted = False
     for name in COMPONENTS:
         own = dict(tuned.get(name) or start.get(name, {}))
         if name in SPACES and name not in tuned:
             share = seconds * _HYBRID_SHARE[name]
-            found, fitted[name] = _tune_alone(name, subject, own, share, trials)
-            exhausted |= found.exhausted
+            _, fitted[name] = _tune_alone(name, subject, own, share, trials)
         else:
             fitted[name] = subject.fit(name, own)
     left = max(seconds - (time.monotonic() - begun), 0.1 * seconds)
@@ -314,11 +297,7 @@ def _tune_hybrid(
     weights = dict(found.parameters)
     few = weights.pop("few_purchases")
     components = {name: model.hyperparameters for name, model in fitted.items()}
-    return replace(
-        found,
-        parameters={"weights": weights, "few_purchases": few, **components},
-        exhausted=found.exhausted or exhausted,
-    )
+    return replace(found, parameters={"weights": weights, "few_purchases": few, **components})
 
 
 def _tune_weights(
@@ -358,16 +337,15 @@ def _sample(subject: Subject) -> HeldOut:
     if users <= _SAMPLE:
         return subject.validation
     chosen = np.random.default_rng(subject.seed).choice(users, _SAMPLE, replace=False)
-    return take_questions(subject.validation, np.sort(chosen))
+    return ranking.take_questions(subject.validation, np.sort(chosen))
 
 
 class BlendTrials:
     """Blends of component scores of `questions`, which `model` gives once for all weights.
 
     A product that stands high for no component stands high for no blend, so the best hundred of
-    each component and the answers themselves stand for the whole shop.
-
-    A model without a weight for a component leaves it out.
+    each component and the answers themselves stand for the whole shop. A component without a weight
+    is left out.
     """
 
     def __init__(self, model: Hybrid, questions: HeldOut) -> None:
@@ -375,21 +353,17 @@ class BlendTrials:
         # A user's targets are the first candidates, in their order.
         first = np.repeat(questions.indptr[:-1], np.diff(questions.indptr))
         self._columns = (np.arange(len(questions.targets)) - first).astype(np.int32)
-        blocks = [
-            self._read(model, start, min(start + BLOCK, questions.users))
-            for start in range(0, questions.users, BLOCK)
-        ]
-        self._items = np.concatenate([items for items, _, _ in blocks])
-        self._barred = np.concatenate([barred for _, barred, _ in blocks])
-        self._parts = {
-            name: np.concatenate([parts[name] for _, _, parts in blocks]) for name in blocks[0][2]
-        }
+        starts = range(0, questions.users, BLOCK)
+        blocks = [self._read(model, at, min(at + BLOCK, questions.users)) for at in starts]
+        items, barred, parts = zip(*blocks, strict=True)
+        self._items, self._barred = np.concatenate(items), np.concatenate(barred)
+        self._parts = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def ranks(self, blend: Hybrid) -> Ranks:
         """Ranks of the answers by the weights of `blend`."""
         scores = blend.blend(self._parts, self._items)
         scores[self._barred] = -np.inf
-        ranks = rank_among(scores, user_of_target(self._questions), self._columns)
+        ranks = ranking.rank_among(scores, ranking.user_of_target(self._questions), self._columns)
         return Ranks(self._questions.indptr, ranks)
 
     def _read(
@@ -405,9 +379,7 @@ class BlendTrials:
             best = min(_BEST, scores.shape[1] - 1)
             candidates.append(np.argpartition(-scores, best, axis=1)[:, :best].astype(np.int32))
         items = np.concatenate(candidates, axis=1)
-        chosen: Mapping[str, Float32Array] = {
-            name: np.take_along_axis(scores, items, axis=1) for name, scores in parts.items()
-        }
+        chosen = {name: np.take_along_axis(every, items, axis=1) for name, every in parts.items()}
         known = next(iter(chosen.values())) < 0
         kept = {name: np.maximum(scores, 0) for name, scores in chosen.items()}
         return items, known | _repeated(items), kept
