@@ -102,3 +102,20 @@ def test_a_nonsensical_age_is_refused_with_a_sentence(recsys, hours: str) -> Non
     code, _, errors = recsys("tracker", "cleanup", "--hours", hours)
     assert code == 2
     assert "--hours: expected 0 to 8760" in errors
+
+
+def test_a_mistyped_key_is_named_before_a_job_reads_it(settings: Settings, recsys) -> None:
+    (settings.home / "config").mkdir()
+    (settings.home / "config" / "data.yaml").write_text("max_shrink_fractoin: 0.1\n")
+    for words, expected in ((("scheduler", "status"), 1), (("up",), 2)):
+        code, _, errors = recsys(*words)
+        assert code == expected
+        assert "data.yaml" in errors
+        assert "max_shrink_fractoin" in errors
+    assert not (settings.home / ".airflow").exists()
+
+
+def test_an_unknown_model_is_not_deployed(recsys) -> None:
+    code, _, errors = recsys("model-deployment", "--model-id", "../../etc")
+    assert code == 2
+    assert "../../etc" in errors

@@ -174,6 +174,10 @@ def test_a_backfill_makes_the_versions_of_past_days_and_leaves_the_published_one
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runs"] == {"success": 3}
 
+    again = live.recsys("backfill", "data_refresh", *days)
+    assert (again.returncode, json.loads(again.stdout)["runs"]) == (0, {})
+    assert "Nothing was to be done: data_refresh has a run for every one of these" in again.stderr
+
     assert current_version(live.settings).version_id == published.version_id
     runs = live.tracker.get_recent_runs("data_refresh", limit=3)[::-1]
     ingested = [run["metadata"]["summary"]["ingest"] for run in runs]
@@ -242,13 +246,27 @@ def test_a_command_prints_its_summary_as_json_and_a_failed_one_exits_with_1(live
     fine = live.recsys("data-refresh")
     assert fine.returncode == 0, fine.stderr
     assert json.loads(fine.stdout)["state"] == "success"
-    broken = live.recsys("model-deployment", "--model-id", "als_of_nobody")
+    best = Registry(live.settings).current_best()
+    artefact = live.settings.home / Registry(live.settings).get(best.model_id).path
+    artefact.rename(artefact.with_name("elsewhere"))
+    broken = live.recsys("model-deployment", "--model-id", best.model_id, "--force")
+    artefact.with_name("elsewhere").rename(artefact)
     assert broken.returncode == 1
     assert "model_deployment failed in check_gate: " in broken.stderr
-    assert "als_of_nobody" in broken.stderr
     result = json.loads(broken.stdout)
     assert (result["state"], result["failed_tasks"]) == ("failed", ["check_gate"])
-    assert "als_of_nobody" in result["error"]
+    assert best.model_id in result["error"]
+
+
+def test_what_is_no_job_no_model_and_no_component_starts_nothing(live):
+    days = ("--from-date", "2025-01-01", "--to-date", "2025-01-01")
+    for words, said in (
+        (("backfill", "nojob", *days), "'nojob' is no job; there are bert_embeddings, "),
+        (("model-deployment", "--model-id", "../../etc"), "../../etc"),
+        (("health-check", "--component", "foo"), "'foo' is none of service, data, "),
+    ):
+        answer = live.recsys(*words)
+        assert (answer.returncode, said in answer.stderr) == (2, True), answer.stderr
 
 
 def test_health_check_finds_the_system_healthy(live):

@@ -1,6 +1,5 @@
 """Commands that hand over to Airflow: its own command line, and backfills."""
 
-import json
 import os
 import sys
 import time
@@ -10,23 +9,20 @@ from typing import Annotated, Any
 
 import requests
 import typer
-from rich.console import Console
 
 from recsys.cli.jobs import JobFailedError
+from recsys.cli.output import console, print_json
 from recsys.errors import InputError
 from recsys.orchestration.client import ENDED, AirflowClient, AirflowError
 from recsys.orchestration.environment import connect, stack_environment
 from recsys.schedule import load_zone
 from recsys.settings import load_settings
 
-# What Airflow answers when there is no such job, or it cannot be backfilled so.
-NOT_TAKEN = (400, 404, 422)
 ATTEMPTS = 5
 PAUSE_SECONDS = 3.0
 BUSY = (requests.codes.conflict, requests.codes.service_unavailable)
 
 app = typer.Typer()
-console = Console(stderr=True, highlight=False)
 
 
 @app.command(
@@ -56,11 +52,18 @@ def backfill(
         raise InputError(f"--to-date {to_date:%Y-%m-%d} is before --from-date {from_date:%Y-%m-%d}")
     settings = load_settings()
     client = connect(settings)
+    if job not in (jobs := client.dags()):
+        raise InputError(f"{job!r} is no job; there are {', '.join(sorted(jobs))}")
     zone = load_zone(settings)
     first = from_date.replace(tzinfo=zone)
     last = to_date.replace(tzinfo=zone) + timedelta(days=1, seconds=-1)
     states = _follow(client, _create(client, job, first, last))
-    typer.echo(json.dumps({"job": job, "runs": dict(states)}, indent=2))
+    print_json({"job": job, "runs": dict(states)})
+    if not states:
+        console.print(
+            f"Nothing was to be done: {job} has a run for every one of these days already; clear "
+            f"those that shall run again, at {client.url}/dags/{job}"
+        )
     if states["failed"]:
         raise JobFailedError(f"{states['failed']} runs failed; see {client.url}/dags/{job}")
 

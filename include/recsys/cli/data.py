@@ -1,12 +1,12 @@
 """Commands about files: the synthetic shop, backups, and state that machines share."""
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from recsys.cli.output import print_json
 from recsys.settings import load_settings
 
 app = typer.Typer()
@@ -44,23 +44,19 @@ def sample_data(
 
 
 @app.command(rich_help_panel="Data")
-def backup(
-    file: Annotated[Path, typer.Argument(help="Where to write it; must not exist.")],
-) -> None:
+def backup(file: Annotated[Path, typer.Argument(help="Where to write; must not exist.")]) -> None:
     """Save data, models, registry, history, reports and configuration to one file."""
     from recsys.upkeep.backup import write_backup
 
-    typer.echo(json.dumps(write_backup(load_settings(), file), indent=2))
+    print_json(write_backup(load_settings(), file))
 
 
 @app.command(rich_help_panel="Data")
-def restore(
-    file: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
-) -> None:
+def restore(file: Annotated[Path, typer.Argument(help="What `backup` wrote.")]) -> None:
     """Make an empty state root ($RECSYS_HOME) what it was when the backup was made."""
     from recsys.upkeep.restore import restore_backup
 
-    typer.echo(json.dumps(restore_backup(load_settings(), file), indent=2))
+    print_json(restore_backup(load_settings(), file))
 
 
 @storage_app.command()
@@ -70,7 +66,7 @@ def check() -> None:
 
     store = open_store(load_settings())
     store.check()
-    typer.echo(json.dumps({"shared": store.shared, "sound": True}))
+    print_json({"shared": store.shared, "sound": True})
 
 
 @storage_app.command()
@@ -78,7 +74,7 @@ def push() -> None:
     """Copy this machine's state into the empty bucket that config/storage.yaml names."""
     from recsys.upkeep.transfer import push_state
 
-    typer.echo(json.dumps(push_state(load_settings()), indent=2))
+    print_json(push_state(load_settings()))
 
 
 @storage_app.command()
@@ -86,4 +82,4 @@ def pull() -> None:
     """Copy all shared state into this state root, for a backup or to go back to file://."""
     from recsys.upkeep.transfer import pull_state
 
-    typer.echo(json.dumps(pull_state(load_settings()), indent=2))
+    print_json(pull_state(load_settings()))

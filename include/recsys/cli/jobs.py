@@ -1,20 +1,18 @@
 """One command a job: run it through Airflow, follow it, print its summary."""
 
-import json
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import requests
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from recsys.cli.output import console, print_json, use_stack_variables
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient, AirflowError, RunProgress
-from recsys.orchestration.environment import connect, read_env
+from recsys.orchestration.environment import connect
 from recsys.orchestration.mirror import tracker_id
 from recsys.settings import Settings, load_settings
 from recsys.tracking import PipelineTracker, tracker_database
@@ -29,7 +27,6 @@ MARKS = {
 }
 
 app = typer.Typer()
-console = Console(stderr=True, highlight=False)
 
 
 class JobFailedError(RuntimeError):
@@ -43,27 +40,23 @@ class JobFailedError(RuntimeError):
         self.result = result
 
 
-class RunDisplay:
-    """Shows a run's tasks as they end, and in `status` what is under way meanwhile."""
+def _shown(job: str, status: Status) -> Callable[[RunProgress], None]:
+    """Prints a run's tasks as they end, and shows in `status` what is under way meanwhile."""
+    known: dict[str, str] = {}
+    started = time.monotonic()
 
-    def __init__(self, job: str, status: Status) -> None:
-        self._job = job
-        self._status = status
-        self._shown: dict[str, str] = {}
-        self._started = time.monotonic()
-
-    def show(self, progress: RunProgress) -> None:
-        """Print what has changed since the last call."""
-        seconds = time.monotonic() - self._started
+    def show(progress: RunProgress) -> None:
+        seconds = time.monotonic() - started
         for task, state in progress.tasks.items():
-            if state in MARKS and self._shown.get(task) != state:
-                name = f"{self._job}.{escape(task)}"
-                console.print(f"  {name}: {MARKS[state]} ({seconds:.0f} s)")
-            self._shown[task] = state
+            if state in MARKS and known.get(task) != state:
+                console.print(f"  {job}.{escape(task)}: {MARKS[state]} ({seconds:.0f} s)")
+            known[task] = state
         under_way = [f"{escape(t)} {s}" for t, s in progress.tasks.items() if s not in MARKS]
         ended = len(progress.tasks) - len(under_way)
         words = [f"{progress.state}, {ended}/{len(progress.tasks)} tasks", *under_way[:3]]
-        self._status.update(f"{self._job}: {', '.join(words)}")
+        status.update(f"{job}: {', '.join(words)}")
+
+    return show
 
 
 def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +80,7 @@ def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[st
 def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
     """Follow a run to its end and return its summary. Raises `JobFailedError` when it fails."""
     with console.status(f"{job}: waiting for the scheduler") as status:
-        run = client.follow(job, run_id, RunDisplay(job, status).show)
+        run = client.follow(job, run_id, _shown(job, status))
     result = {
         "job": job,
         "run_id": run_id,
@@ -120,14 +113,10 @@ def _recorded_error(job: str, run_id: str) -> str:
 def _run_and_print(job: str, conf: Mapping[str, Any]) -> None:
     given = {name: value for name, value in conf.items() if value not in (None, False)}
     try:
-        _print(run_job(connect(load_settings()), job, given))
+        print_json(run_job(connect(load_settings()), job, given))
     except JobFailedError as error:
-        _print(error.result)
+        print_json(error.result)
         raise
-
-
-def _print(result: Mapping[str, Any] | None) -> None:
-    typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
 
 
 @app.command(rich_help_panel="Jobs")
@@ -181,6 +170,10 @@ def model_deployment(
     force: Annotated[bool, typer.Option(help="Deploy even if the gate says no.")] = False,
 ) -> None:
     """Deploy the best model, or the one given, to the service."""
+    from recsys.registry import Registry
+
+    if model_id:
+        Registry(load_settings()).get(model_id)  # raises RegistryError for one that is none
     conf = {"model_id": model_id, "rollback": rollback, "dry_run": dry_run, "force": force}
     _run_and_print("model_deployment", conf)
 
@@ -199,7 +192,11 @@ def health_check(
     Exits with 0 when all is healthy, 1 when something is not, 2 when what was given cannot be
     used, 3 when it could not be checked.
     """
+    from recsys.health.examination import COMPONENTS
+
     settings = load_settings()
+    if component not in (None, *COMPONENTS):
+        raise InputError(f"--component: {component!r} is none of {', '.join(COMPONENTS)}")
     try:
         if local or not _is_scheduled(settings):
             result = _check_here(settings, component)
@@ -210,10 +207,10 @@ def health_check(
         raise
     except Exception as error:
         if isinstance(error, JobFailedError):
-            _print(error.result)
+            print_json(error.result)
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         raise typer.Exit(3) from error
-    _print(result)
+    print_json(result)
     if result["summary"]["evaluate"]["status"] != "healthy":
         raise typer.Exit(1)
 
@@ -235,7 +232,7 @@ def _is_scheduled(settings: Settings) -> bool:
 def _check_here(settings: Settings, component: str | None) -> dict[str, Any]:
     from recsys.health import examine
 
-    os.environ.update(read_env(settings))  # the channels' variables, as the stack has them
+    use_stack_variables(settings)
     began = time.monotonic()
     evaluation = examine(settings, component)
     return {

@@ -1,15 +1,15 @@
 """Commands that look at the registered models and tidy them up."""
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from recsys.cli.output import print_json, use_stack_variables
 from recsys.config import load_config
 from recsys.deployment import DeploymentConfig
-from recsys.deployment.client import ServiceClient, ServiceError, read_address
+from recsys.deployment.client import ServiceError, connect_service
 from recsys.deployment.history import read_history
-from recsys.registry import Entry, Registry
+from recsys.registry import Registry
 from recsys.settings import Settings, load_settings
 
 app = typer.Typer()
@@ -17,6 +17,7 @@ registry_app = typer.Typer(no_args_is_help=True, help="Look at the models and ti
 app.add_typer(registry_app, name="registry", rich_help_panel="Models")
 
 ModelId = Annotated[str, typer.Argument(help="For example als_20250115_100000.")]
+_LISTED = ("recall_at_10", "recall_at_10_low", "ndcg_at_10")
 _COMPARED = ("recall_at_10", "ndcg_at_10", "mrr_at_10", "coverage_at_10", "novelty_at_10")
 
 
@@ -31,15 +32,13 @@ def list_models() -> None:
             "status": entry.status,
             "current_best": best is not None and entry.model_id == best.model_id,
             "passes": entry.baseline_comparison.get("passes"),
-            "recall_at_10": entry.metrics.get("recall_at_10"),
-            "recall_at_10_low": entry.metrics.get("recall_at_10_low"),
-            "ndcg_at_10": entry.metrics.get("ndcg_at_10"),
+            **{name: entry.metrics.get(name) for name in _LISTED},
             "data_version": entry.data_version,
             "created_at": entry.created_at,
         }
         for entry in registry.list()
     ]
-    _print(rows)
+    print_json(rows)
 
 
 @registry_app.command()
@@ -47,15 +46,24 @@ def compare(first: ModelId, second: ModelId) -> None:
     """Print the figures of two models side by side, and what tells them apart."""
     registry = Registry(load_settings())
     one, two = registry.get(first), registry.get(second)
-    _print(
+    metrics: dict[str, dict[str, float | None]] = {}
+    for name in _COMPARED:
+        before, after = one.metrics.get(name), two.metrics.get(name)
+        change = None if before is None or after is None else round(after - before, 6)
+        metrics[name] = {first: before, second: after, "difference": change}
+    chosen: list[dict[str, Any]] = [one.hyperparameters, two.hyperparameters]
+    print_json(
         {
             "same_data": one.data_version == two.data_version,
-            "metrics": {name: _beside(one, two, name) for name in _COMPARED},
+            "metrics": metrics,
             "baseline_comparison": {
-                first: one.baseline_comparison.get("reason"),
-                second: two.baseline_comparison.get("reason"),
+                entry.model_id: entry.baseline_comparison.get("reason") for entry in (one, two)
             },
-            "different_hyperparameters": _differences(one, two),
+            "different_hyperparameters": {
+                name: dict(zip((first, second), values, strict=True))
+                for name in sorted({*chosen[0], *chosen[1]})
+                if (values := [given.get(name) for given in chosen]) and values[0] != values[1]
+            },
         }
     )
 
@@ -64,50 +72,31 @@ def compare(first: ModelId, second: ModelId) -> None:
 def archive(model_id: ModelId) -> None:
     """Take a model out of every later selection; its files stay."""
     Registry(load_settings()).archive(model_id)
-    _print({"archived": model_id})
+    print_json({"archived": model_id})
 
 
 @registry_app.command()
 def release(model_id: ModelId) -> None:
     """Let a model that a rollback took out of service be selected and deployed again."""
     Registry(load_settings()).release(model_id)
-    _print({"released": model_id})
+    print_json({"released": model_id})
 
 
 @registry_app.command()
 def delete(model_id: ModelId) -> None:
     """Remove a model and its files, unless it is the current best or in service."""
     settings = load_settings()
-    Registry(settings).delete(model_id, serving=_serving(settings))
-    _print({"deleted": model_id})
+    served = model_id in _serving(settings)
+    Registry(settings).delete(model_id, serving=model_id if served else None)
+    print_json({"deleted": model_id})
 
 
-def _serving(settings: Settings) -> str | None:
-    """What the service serves; when it does not answer, what was deployed last."""
+def _serving(settings: Settings) -> set[str]:
+    """What any replica serves or has on trial; without an answer, what was deployed last."""
+    use_stack_variables(settings)
     try:
-        return ServiceClient(
-            read_address(), load_config(settings, DeploymentConfig)
-        ).serving_model()
+        return connect_service(load_config(settings, DeploymentConfig)).models_in_use()
     except ServiceError:
-        deployed = [one for one in read_history(settings) if one.get("status") == "success"]
-        return deployed[-1]["model_id"] if deployed else None
-
-
-def _beside(one: Entry, two: Entry, name: str) -> dict[str, Any]:
-    values = {entry.model_id: entry.metrics.get(name) for entry in (one, two)}
-    first, second = values[one.model_id], values[two.model_id]
-    known = first is not None and second is not None
-    return {**values, "difference": round(second - first, 6) if known else None}  # type: ignore[operator]
-
-
-def _differences(one: Entry, two: Entry) -> dict[str, Any]:
-    names = sorted({*one.hyperparameters, *two.hyperparameters})
-    return {
-        name: {entry.model_id: entry.hyperparameters.get(name) for entry in (one, two)}
-        for name in names
-        if one.hyperparameters.get(name) != two.hyperparameters.get(name)
-    }
-
-
-def _print(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        history = read_history(settings)
+        deployed = [one["model_id"] for one in history if one.get("status") == "success"]
+        return set(deployed[-1:])

@@ -1,6 +1,5 @@
 """Commands that start, stop and describe the stack."""
 
-import json
 from datetime import datetime
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -9,15 +8,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recsys.config import unknown_files
+from recsys.cli.output import console, print_json
+from recsys.config import ConfigError, ConfigModel, load_config, unknown_files
 from recsys.orchestration.stack import Stack
 from recsys.schedule import load_schedule, load_zone
-from recsys.settings import load_settings
+from recsys.settings import Settings, load_settings
 
 app = typer.Typer()
 scheduler_app = typer.Typer(no_args_is_help=True, help="Start, stop and watch the stack.")
 app.add_typer(scheduler_app, name="scheduler", rich_help_panel="Stack")
-console = Console(stderr=True, highlight=False)
 
 
 @scheduler_app.command()
@@ -49,8 +48,7 @@ def status(
     stack = Stack(load_settings())
     components, dags, problems = describe(stack)
     if as_json:
-        content = {"components": components, "dags": dags, "problems": problems}
-        typer.echo(json.dumps(content, indent=2))
+        print_json({"components": components, "dags": dags, "problems": problems})
     else:
         _print_tables(components, dags, load_zone(stack.settings))
         for problem in problems:
@@ -59,17 +57,41 @@ def status(
         raise typer.Exit(1)
 
 
-def describe(
-    stack: Stack,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+def settings_problems(settings: Settings) -> list[str]:
+    """A sentence for each file of settings that cannot be used, or that nobody reads."""
+    from recsys.comments.scoring import CommentConfig
+    from recsys.content import ContentConfig
+    from recsys.data.config import DataConfig
+    from recsys.deployment import DeploymentConfig
+    from recsys.drift.config import DriftConfig, HolidayCalendar
+    from recsys.health.config import HealthConfig
+    from recsys.spark.session import SparkConfig
+    from recsys.storage import StorageConfig
+    from recsys.training.config import TrainingConfig
+    from recsys.upkeep import MaintenanceConfig
+
+    problems = unknown_files(settings)
+    models: tuple[type[ConfigModel], ...] = (
+        *(DataConfig, CommentConfig, ContentConfig, StorageConfig, TrainingConfig, SparkConfig),
+        *(DeploymentConfig, DriftConfig, HolidayCalendar, HealthConfig, MaintenanceConfig),
+    )
+    for model in models:
+        try:
+            load_config(settings, model)
+        except ConfigError as error:
+            problems.append(str(error))
+    return problems
+
+
+def describe(stack: Stack) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
     """The components, each with its last heartbeat, the DAGs, each with its next run, and a
-    sentence for each job that cannot run and each file of settings that nobody reads."""
+    sentence for each job that cannot run and each file of settings that cannot be used."""
     from recsys.orchestration.client import AirflowError
     from recsys.orchestration.environment import connect
 
     components = stack.components()
     problems = list(load_schedule(stack.settings).problems.values())
-    problems += unknown_files(stack.settings)
+    problems += settings_problems(stack.settings)
     if not stack.is_running():
         return components, [], problems
     client = connect(stack.settings)

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys.cli.jobs import follow_run, run_job
+from recsys.cli.output import console
+from recsys.cli.stack import settings_problems
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient
 from recsys.orchestration.environment import airflow_home, connect, stack_environment
@@ -23,7 +25,6 @@ FIRST_RUN_SECONDS = 20.0
 UNKNOWN_CUSTOMER = "new-customer"
 
 app = typer.Typer()
-console = Console(stderr=True, highlight=False)
 
 
 @app.command(rich_help_panel="Stack")
@@ -42,6 +43,8 @@ def up(
     from recsys.data.sources import selection_kept_on_failure
 
     settings = load_settings()
+    if problems := settings_problems(settings):
+        raise InputError("; ".join(problems))
     stack = Stack(settings)
     with stack.exclusive():
         with selection_kept_on_failure(settings):

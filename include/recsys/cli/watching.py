@@ -1,12 +1,11 @@
 """Commands that look back at runs and alerts, and repair the record of runs."""
 
-import json
-import os
 from typing import Annotated
 
 import typer
 
 from recsys.alerting import AlertManager, Severity
+from recsys.cli.output import print_json, use_stack_variables
 from recsys.errors import InputError
 from recsys.settings import load_settings
 from recsys.tracking import PipelineTracker, tracker_database
@@ -28,13 +27,11 @@ def try_out(
     ] = Severity.CRITICAL,
 ) -> None:
     """Send a test alert and print what became of it on each channel; 1 if any did not get it."""
-    from recsys.orchestration.environment import read_env
-
     settings = load_settings()
-    os.environ.update(read_env(settings))  # the channels' variables, as the stack has them
+    use_stack_variables(settings)
     manager = AlertManager(settings)
     results = manager.deliver(manager.test_alert(severity))
-    typer.echo(json.dumps(results, indent=2))
+    print_json(results)
     if set(results.values()) != {"sent"}:
         raise typer.Exit(1)
 
@@ -54,7 +51,7 @@ def recent(limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.
         }
         for row in AlertManager(load_settings()).recent(limit)
     ]
-    typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    print_json(rows)
 
 
 @app.command(rich_help_panel="Watching")
@@ -62,7 +59,7 @@ def stats(
     days: Annotated[int, typer.Option(min=1, max=MOST_DAYS, help="Days to look back.")] = 7,
 ) -> None:
     """Print pipeline statistics as JSON."""
-    typer.echo(json.dumps(PipelineTracker().get_stats(days), indent=2))
+    print_json(PipelineTracker().get_stats(days))
 
 
 @tracker_app.command()
@@ -75,7 +72,7 @@ def reconcile(
 
     settings = load_settings()
     summary = reconcile_runs(connect(settings), PipelineTracker(tracker_database(settings)), days)
-    typer.echo(json.dumps(summary, indent=2))
+    print_json(summary)
 
 
 @tracker_app.command()
@@ -86,4 +83,4 @@ def cleanup(
     if not 0 <= hours <= LONGEST_HOURS:
         raise InputError(f"--hours: expected 0 to {LONGEST_HOURS}, got {hours}")
     closed = PipelineTracker().cleanup_stale_runs(hours)
-    typer.echo(json.dumps({"closed": closed}))
+    print_json({"closed": closed})

@@ -22,10 +22,7 @@ __all__ = ["report_after_publishing", "write_report"]
 def write_report(settings: Settings, version_id: str) -> Path:
     """Write ``reports/data_quality/<version_id>.json`` and ``.html``; the path of the page.
 
-    Raises
-    ------
-    VersionError
-        If the version is not kept (any more).
+    Raises `VersionError` if the version is not kept (any more).
     """
     version = open_version(settings, version_id)
     figures = measure(version, _previous(settings, version))

@@ -37,12 +37,8 @@ class CleaningError(RuntimeError):
 def clean_airflow_records(settings: Settings, config: AirflowRetention, removal: Removal) -> None:
     """Remove records of runs that ended long ago, with what belongs to them.
 
-    Raises
-    ------
-    CleaningError
-        If the command fails, such as while the database is locked: trying again helps.
-    InputError
-        If the address of Airflow's database is not known.
+    Raises `CleaningError` if the command fails, such as while the database is locked: trying again
+    helps; `InputError` if the address of Airflow's database is not known.
     """
     if not config.clean_metadata:
         return

@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -71,11 +72,8 @@ def write_backup(settings: Settings, target: Path) -> dict[str, Any]:
 
     Returns ``{file, bytes, files, created_at}``.
 
-    Raises
-    ------
-    BackupError
-        If `target` exists or lies in what is backed up, a link leads out of the state root, a
-        file vanishes while it is copied or cannot be read, or there is no space.
+    Raises `BackupError` if `target` exists or lies in what is backed up, a link leads out of the
+    state root, a file vanishes while it is copied or cannot be read, or there is no space.
     """
     target = target.absolute()
     _require_good_target(settings, target)
@@ -99,14 +97,18 @@ def write_backup(settings: Settings, target: Path) -> dict[str, Any]:
 
 def _write(settings: Settings, tar: tarfile.TarFile, scratch: Path) -> Manifest:
     writer = _Writer(settings, tar, scratch)
-    # Events that a refresh takes meanwhile are then in both places, and count once by their ids.
-    # What a pointer leads to exists when the pointer is read, and never changes.
-    for part in (_waiting, _changing, _immutable):
-        with contextlib.closing(_Pins(settings)):
-            writer.add(part(settings))
+    for kind in _Kind:
+        found = (path for area in AREAS for path in _paths_of(settings, area))
+        with contextlib.ExitStack() as pins:  # every version that exists now stays meanwhile
+            for name in list_versions(settings):
+                pins.callback(open_version(settings, name).close)
+            writer.add([path for path in found if _kind(settings, path) is kind])
     manifest = writer.manifest()
     _require_published(settings, manifest)
-    _add_manifest(tar, manifest)
+    content = manifest.to_json()
+    entry = tarfile.TarInfo(MANIFEST)
+    entry.size, entry.mode = len(content), 0o640
+    tar.addfile(entry, io.BytesIO(content))
     return manifest
 
 
@@ -122,25 +124,22 @@ def _require_good_target(settings: Settings, target: Path) -> None:
             )
 
 
-def _waiting(settings: Settings) -> list[Path]:
-    """Events that wait for the next refresh."""
-    return [path for path in _paths_of(settings, "data") if path.is_relative_to(settings.staging)]
+class _Kind(Enum):
+    """In the order in which they are saved.
+
+    Events that a refresh takes meanwhile are then in two places, and count once by their ids. What
+    a pointer leads to exists when the pointer is read, and never changes.
+    """
+
+    WAITING = "events that wait for the next refresh"
+    CHANGING = "written anew from time to time: pointers, databases, logs, reports, raw files"
+    IMMUTABLE = "what lies in published folders"
 
 
-def _changing(settings: Settings) -> list[Path]:
-    """What is written anew from time to time: pointers, databases, logs, reports, raw files."""
-    found = (path for area in AREAS for path in _paths_of(settings, area))
-    return [
-        path
-        for path in found
-        if not _is_immutable(settings, path) and not path.is_relative_to(settings.staging)
-    ]
-
-
-def _immutable(settings: Settings) -> list[Path]:
-    """What lies in published folders."""
-    found = (path for area in AREAS for path in _paths_of(settings, area))
-    return [path for path in found if _is_immutable(settings, path)]
+def _kind(settings: Settings, path: Path) -> _Kind:
+    if path.is_relative_to(settings.staging):
+        return _Kind.WAITING
+    return _Kind.IMMUTABLE if _is_immutable(settings, path) else _Kind.CHANGING
 
 
 def _is_immutable(settings: Settings, path: Path) -> bool:
@@ -180,17 +179,6 @@ def _paths_of(settings: Settings, area: str) -> Iterator[Path]:
         for name in sorted([*files, *linked]):
             if not name.endswith(_SUFFIXES_LEFT_OUT):
                 yield here / name
-
-
-class _Pins:
-    """Keeps every data version that exists now from being pruned."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._versions = [open_version(settings, name) for name in list_versions(settings)]
-
-    def close(self) -> None:
-        for version in self._versions:
-            version.close()
 
 
 class _Writer:
@@ -284,10 +272,3 @@ def _copy_database(path: Path, target: str) -> None:
         source.backup(copy)
         # The copy is one file: no log beside it that a restore would have to know of.
         copy.execute("PRAGMA journal_mode = DELETE")
-
-
-def _add_manifest(tar: tarfile.TarFile, manifest: Manifest) -> None:
-    content = manifest.to_json()
-    entry = tarfile.TarInfo(MANIFEST)
-    entry.size, entry.mode = len(content), 0o640
-    tar.addfile(entry, io.BytesIO(content))

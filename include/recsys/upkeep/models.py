@@ -31,13 +31,9 @@ def remove_old_models(
     """Remove models that nobody needs, artefacts that were never registered, and the indexes that
     the service built for them. Returns the summary of `removal`.
 
-    Raises
-    ------
-    InputError
-        If the registry, the deployment history or the note of the served model cannot be read:
-        then nobody knows what is in use, and nothing is removed.
-    BoundaryError
-        If the models lie outside of the state root.
+    Raises `InputError` if the registry, the deployment history or the note of the served model
+    cannot be read: then nobody knows what is in use, and nothing is removed; `BoundaryError` if the
+    models lie outside of the state root.
     """
     registry = Registry(settings)
     if problem := registry.problem():

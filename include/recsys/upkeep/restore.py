@@ -34,11 +34,8 @@ def restore_backup(settings: Settings, source: Path) -> dict[str, Any]:
 
     Returns ``{home, files, bytes, created_at, config}``.
 
-    Raises
-    ------
-    BackupError
-        If the state root holds anything, cannot be written or has no space, or the file is no
-        sound backup. Nothing is changed then.
+    Raises `BackupError` if the state root holds anything, cannot be written or has no space, or the
+    file is no sound backup. Nothing is changed then.
     """
     _require_empty(settings)
     unpacked = settings.home / f".restore-{uuid.uuid4().hex}"
