@@ -237,7 +237,7 @@ def test_what_arrives_in_a_header_is_what_was_written(language):
         assert b"?==?" not in head
         unfolded = head.decode().replace("\r\n ", " ").split("\r\n")
         lines = dict(line.split(": ", 1) for line in unfolded)
-        severity = texts.severity(Severity.CRITICAL, resolved=False)
+        severity = texts.say(Severity.CRITICAL)
         assert read_back(lines["Subject"]) == f"[{severity}] {headline}"
         assert read_back(lines["From"]) == sender
         assert read_back(lines["To"]) == f"team@example.com, {sender}"

@@ -5,11 +5,10 @@ never that of a key which can hold a secret.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -19,9 +18,6 @@ from recsys.config import ConfigError, ConfigModel, read_document
 from recsys.settings import Settings
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-# Sections that work without their variables: the channel is then not set up.
-_OPTIONAL_SECTIONS: Final = ("email", "slack")
-
 
 Metric = Literal[
     "requests",
@@ -39,7 +35,7 @@ class Rule(ConfigModel):
 
     enabled: bool = True
     metric: Metric
-    threshold: float = Field(allow_inf_nan=False)
+    threshold: float
     comparison: Literal["above", "below"] = "above"
     severity: Severity
     channels: tuple[Channel, ...]
@@ -68,6 +64,8 @@ class Rule(ConfigModel):
 class EmailConfig(ConfigModel):
     """The mail channel."""
 
+    NEEDED: ClassVar = ("smtp_server", "sender", "recipients")
+
     enabled: bool = True
     smtp_server: str | None = None
     smtp_port: int = Field(default=587, ge=1, le=65535)
@@ -81,24 +79,21 @@ class EmailConfig(ConfigModel):
         """The account to log in as."""
         return self.username or parseaddr(self.sender or "")[1]
 
-    @field_validator("sender")
+    @field_validator("sender", "recipients")
     @classmethod
-    def _sender_is_an_address(cls, value: str | None) -> str | None:
-        if value is not None and not _is_address(value):
-            raise ValueError("expected an e-mail address")
-        return value
-
-    @field_validator("recipients")
-    @classmethod
-    def _recipients_are_addresses(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        for value in values:
-            if not _is_address(value):
-                raise ValueError("expected a list of e-mail addresses")
-        return values
+    def _holds_addresses(cls, value: Any) -> Any:
+        """An address is ``a@b``, or ``Name <a@b>``."""
+        addresses = value if isinstance(value, tuple) else [value or "a@b"]
+        if all(re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", parseaddr(one)[1]) for one in addresses):
+            return value
+        expected = "a list of e-mail addresses" if addresses is value else "an e-mail address"
+        raise ValueError(f"expected {expected}")
 
 
 class SlackConfig(ConfigModel):
     """The Slack channel: an incoming webhook."""
+
+    NEEDED: ClassVar = ("webhook_url",)
 
     enabled: bool = True
     webhook_url: SecretStr | None = None
@@ -162,12 +157,21 @@ class AlertsConfig(ConfigModel):
         return secrets
 
 
-@dataclass(frozen=True)
-class AlertingSetup:
+class AlertingSetup(NamedTuple):
     """The configuration, and the variables that a channel lacks (by its section's name)."""
 
     config: AlertsConfig
     unset: Mapping[str, tuple[str, ...]]
+
+    def lacks(self, channel: Channel) -> str | None:
+        """Why `channel` cannot be tried, None if it can."""
+        section: EmailConfig | SlackConfig = getattr(self.config, channel)
+        if not section.enabled:
+            return f"switched off by {channel}.enabled"
+        if channel in self.unset:
+            return f"{', '.join(self.unset[channel])} not set"
+        lacking = [f"{channel}.{key}" for key in section.NEEDED if not getattr(section, key)]
+        return f"needs {', '.join(lacking)}" if lacking else None
 
 
 def load_alerts_config(settings: Settings, environment: Mapping[str, str]) -> AlertingSetup:
@@ -175,51 +179,34 @@ def load_alerts_config(settings: Settings, environment: Mapping[str, str]) -> Al
 
     Raises `ConfigError` if the file is missing or unreadable, or a key is unknown or has a bad
     value: one line each, with the file and the key. A variable that is not set (or empty) is an
-    error outside the sections ``email`` and ``slack``.
+    error outside the sections ``email`` and ``slack``, whose channel is then not set up.
     """
     document = read_document(settings, AlertsConfig.FILE)
-    content = document.content
-    missing = [(key, name) for key, name in _variables(content) if not environment.get(name)]
+    missing: list[tuple[tuple[Any, ...], str]] = []
+
+    def expand(value: Any, *key: Any) -> Any:
+        if isinstance(value, str):
+            names = _VARIABLE.findall(value)
+            missing.extend((key, name) for name in names if not environment.get(name))
+            return _VARIABLE.sub(lambda match: environment.get(match[1], ""), value)
+        if isinstance(value, dict):
+            return {name: expand(item, *key, name) for name, item in value.items()}
+        if isinstance(value, list):
+            return [expand(item, *key, position) for position, item in enumerate(value)]
+        return value
+
+    expanded = expand(document.content)
     fatal = [
         f"{document.path(key)}: {'.'.join(map(str, key))}: the environment variable {name} is "
         "not set"
         for key, name in missing
-        if key[0] not in _OPTIONAL_SECTIONS
+        if key[0] not in ("email", "slack")
     ]
     if fatal:
         raise ConfigError("\n".join(fatal))
-    expanded = _expand(content, environment)
     unset: dict[str, tuple[str, ...]] = {}
     for (section, *keys), name in missing:
         if keys:
             expanded[section].pop(keys[0], None)
         unset[section] = tuple(dict.fromkeys((*unset.get(section, ()), name)))
     return AlertingSetup(document.validate(AlertsConfig, expanded), unset)
-
-
-def _is_address(value: str) -> bool:
-    """Whether `value` is ``a@b``, or ``Name <a@b>``."""
-    return re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", parseaddr(value)[1]) is not None
-
-
-def _expand(value: Any, environment: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: environment.get(match[1], ""), value)
-    if isinstance(value, dict):
-        return {key: _expand(item, environment) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, environment) for item in value]
-    return value
-
-
-def _variables(value: Any, key: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """Every ``${VAR}`` in `value`: where it stands and its name."""
-    if isinstance(value, str):
-        for match in _VARIABLE.finditer(value):
-            yield key, match[1]
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _variables(item, (*key, name))
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            yield from _variables(item, (*key, position))

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from email.header import Header
 from email.headerregistry import Address
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recsys.alerting.config import EmailConfig
-from recsys.alerting.message import Alert, DeliveryError, NotSetUpError, Texts
+from recsys.alerting.message import Alert, DeliveryError, Texts
 from recsys.pages import templates
 
 TLS_PORT: Final = 465
@@ -27,9 +27,12 @@ WAIT_SECONDS = 10.0
 """Longest wait for the server in one step."""
 DEADLINE_SECONDS = 30.0
 """Longest wait for it in all: a server can send a byte in every step, for ever."""
-COLOURS: Final = {"info": "#2563eb", "warning": "#b45309", "critical": "#b91c1c"}
-RESOLVED_COLOUR: Final = "#15803d"
-
+COLOURS: Final = {
+    "info": "#2563eb",
+    "warning": "#b45309",
+    "critical": "#b91c1c",
+    "resolved": "#15803d",
+}
 _TEMPLATES: Final = templates(Path(__file__).parent / "templates")
 
 
@@ -38,41 +41,29 @@ class MailSender:
 
     name = "Email"
 
-    def __init__(self, config: EmailConfig, unset: tuple[str, ...], texts: Texts) -> None:
-        self._config = config
-        self._unset = unset
-        self._texts = texts
+    def __init__(self, config: EmailConfig, texts: Texts) -> None:
+        self._config, self._texts = config, texts
 
     def send(self, alert: Alert, at: datetime) -> str:
-        """Deliver `alert`; returns the line for the log.
-
-        Raises `NotSetUpError` if the channel cannot be tried, anything else if it failed.
-        """
-        server, sender = self._ready()
+        """Deliver `alert`, returning the line for the log, or raise whatever went wrong."""
+        sender = parseaddr(self._config.sender or "")
         message = compose(alert, at, self._texts)
-        message["From"] = formataddr(parseaddr(sender))
+        message["From"] = formataddr(sender)
         message["To"] = ", ".join(self._config.recipients)
-        message["Message-ID"] = make_msgid("alert", domain=parseaddr(sender)[1].partition("@")[2])
-        with self._connection(server) as smtp:
+        message["Message-ID"] = make_msgid("alert", domain=sender[1].partition("@")[2])
+        with self._connection(self._config.smtp_server or "") as smtp:
             refused = smtp.send_message(message)
             # The mail is accepted: how the farewell goes changes nothing about that.
             with contextlib.suppress(OSError, smtplib.SMTPException):
                 smtp.docmd("QUIT")
         accepted = [one for one in self._config.recipients if one not in refused]
-        line = f"Email sent to {', '.join(accepted)}"
-        if refused:
-            line += f"; refused for {_reasons(refused)}"
-        return line
-
-    def _ready(self) -> tuple[str, str]:
-        config = self._config
-        if not config.enabled:
-            raise NotSetUpError("switched off by email.enabled")
-        if self._unset:
-            raise NotSetUpError(f"{', '.join(self._unset)} not set")
-        if not config.smtp_server or not config.sender or not config.recipients:
-            raise NotSetUpError("email.smtp_server, email.sender and email.recipients are needed")
-        return config.smtp_server, config.sender
+        reasons = ", ".join(
+            f"{recipient} ({code} {reason.decode(errors='replace')})"
+            for recipient, (code, reason) in refused.items()
+        )
+        return f"Email sent to {', '.join(accepted)}" + (
+            f"; refused for {reasons}" if reasons else ""
+        )
 
     @contextlib.contextmanager
     def _connection(self, server: str) -> Iterator[smtplib.SMTP]:
@@ -189,33 +180,21 @@ def _log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
 
 def compose(alert: Alert, at: datetime, texts: Texts) -> EmailMessage:
     """The mail for `alert`, without sender and recipients; `at` is local time."""
-    headline = alert.headline or texts.say("alert", name=alert.name)
-    severity = texts.severity(alert.severity, resolved=alert.resolved)
-    content = {
+    around = texts.around(alert, at)
+    content = around | {
         "language": texts.language,
-        "headline": headline,
-        "severity": severity,
         "text": alert.body,
-        "facts": [(texts.label(name), value) for name, value in alert.facts.items()],
+        "facts": texts.facts(alert),
         "link": alert.link,
-        "open_link": texts.say("open_link"),
-        "footer": texts.say("footer", time=at.strftime("%Y-%m-%d %H:%M:%S %Z")),
-        "colour": RESOLVED_COLOUR if alert.resolved else COLOURS[alert.severity],
+        "colour": COLOURS["resolved" if alert.resolved else alert.severity],
     }
     message = EmailMessage(_Folding())
-    message["Subject"] = " ".join(f"[{severity}] {headline}".split())
+    message["Subject"] = " ".join(f"[{around['severity']}] {around['headline']}".split())
     message["Date"] = format_datetime(at)
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(_TEMPLATES.get_template("mail.txt").render(content))
     message.add_alternative(_TEMPLATES.get_template("mail.html").render(content), subtype="html")
     return message
-
-
-def _reasons(refused: Mapping[str, tuple[int, bytes]]) -> str:
-    return ", ".join(
-        f"{recipient} ({code} {reason.decode(errors='replace')})"
-        for recipient, (code, reason) in refused.items()
-    )
 
 
 def _is_this_machine(server: str) -> bool:

@@ -1,10 +1,11 @@
 """`AlertManager`: who is told of what, once."""
 
+import contextlib
 import logging
 import math
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -16,7 +17,6 @@ from recsys.alerting.message import (
     DEFAULT_CHANNELS,
     Alert,
     Channel,
-    NotSetUpError,
     Severity,
     Texts,
     facts_of,
@@ -40,28 +40,21 @@ LEVELS: Final = {
 _SUCCESSES: Final = ("success", "completed")
 _STATUS_SEVERITY: Final = {
     "failed": Severity.CRITICAL,
-    "success": Severity.INFO,
-    "completed": Severity.INFO,
-    "started": Severity.INFO,
-    "running": Severity.INFO,
+    **dict.fromkeys((*_SUCCESSES, "started", "running"), Severity.INFO),
 }
 
 logger = logging.getLogger(__name__)
 
-Parsed = TypeVar("Parsed")
+Result = TypeVar("Result")
+Other = TypeVar("Other")
 
 
 class AlertManager:
     """Sends alerts to the log, by mail and to Slack, as ``config/alerts_config.yaml`` says.
 
-    Parameters
-    ----------
-    settings
-        Where state and configuration are; by default ``$RECSYS_HOME`` or the repository.
-    clock
-        The current time, with a time zone.
-
-    Raises `ConfigError` if the configuration is bad; the text names file and key.
+    State and configuration are those of `settings`, by default ``$RECSYS_HOME`` or the repository;
+    `clock` gives the current time, with a time zone. Raises `ConfigError` if the configuration is
+    bad; the text names file and key.
 
     Examples
     --------
@@ -77,8 +70,8 @@ class AlertManager:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         settings = settings or load_settings()
-        setup = load_alerts_config(settings, os.environ)
-        self._config = setup.config
+        self._setup = load_alerts_config(settings, os.environ)
+        self._config = self._setup.config
         self._zone = load_zone(settings)
         self._clock = clock
         self._masker = masker_for(os.environ, self._config.secrets)
@@ -86,10 +79,8 @@ class AlertManager:
         self._state = AlertState(settings.logs / "service" / "alert_state.db")
         self.texts = Texts(self._config.language)
         self._senders: dict[Channel, MailSender | SlackSender] = {
-            Channel.EMAIL: MailSender(self._config.email, setup.unset.get("email", ()), self.texts),
-            Channel.SLACK: SlackSender(
-                self._config.slack, setup.unset.get("slack", ()), self.texts
-            ),
+            Channel.EMAIL: MailSender(self._config.email, self.texts),
+            Channel.SLACK: SlackSender(self._config.slack, self.texts),
         }
 
     def send_alert(
@@ -103,27 +94,19 @@ class AlertManager:
     ) -> dict[str, str]:
         """Tell everybody concerned, unless they were told within the cool-down.
 
-        Parameters
-        ----------
-        alert_name
-            What repeats are recognised by: use one name for one condition.
-        severity
-            ``info``, ``warning`` or ``critical``.
-        channels
-            Any of ``log``, ``email``, ``slack``; by default those of the severity.
-        context
-            Details by name, shown below the message; ``url`` becomes the link.
+        Repeats are recognised by `alert_name`: use one name for one condition. `severity` is
+        ``info``, ``warning`` or ``critical``; `channels` any of ``log``, ``email``, ``slack``, by
+        default those of the severity; `context` holds details by name, shown below the message,
+        of which ``url`` becomes the link.
 
-        Returns Channel -> ``sent``, ``failed``, ``not set up`` or ``held back``.
-
-        Raises `InputError` if severity or channel is unknown. The message is in the alert log all
-        the same.
+        Returns Channel -> ``sent``, ``failed``, ``not set up`` or ``held back``. Raises
+        `InputError` if severity or channel is unknown. The message is in the alert log all the
+        same.
         """
         facts = facts_of(context)
-        checked = self._checked(parse_severity, severity, alert_name, message)
-        chosen = None
-        if channels is not None:
-            chosen = self._checked(parse_channels, channels, alert_name, message)
+        with self._logging_refusals(alert_name, message):
+            checked = parse_severity(severity)
+            chosen = None if channels is None else parse_channels(channels)
         link = facts.pop("url", None)
         return self.deliver(Alert(alert_name, message, checked, facts=facts, link=link), chosen)
 
@@ -137,18 +120,16 @@ class AlertManager:
         ``success`` and ``completed`` clear what was wrong before: the next failure is news.
         Returns and raises as `send_alert`.
         """
-        name = f"{pipeline_name}_{status}"
-        checked = self._checked(
-            parse_severity,
-            severity or _STATUS_SEVERITY.get(status, Severity.WARNING),
-            name,
-            message,
-        )
+        name, prefix = f"{pipeline_name}_{status}", f"pipeline:{pipeline_name}:"
+        with self._logging_refusals(name, message):
+            checked = parse_severity(severity or _STATUS_SEVERITY.get(status, Severity.WARNING))
         if status in _SUCCESSES:
-            self._clear_pipeline(pipeline_name, message)
+            for key in self._remembered(lambda: self._state.active(prefix), otherwise=[]):
+                before = key.removeprefix(prefix)
+                if _STATUS_SEVERITY.get(before) is not Severity.INFO:
+                    self.resolve(f"{pipeline_name}_{before}", message, key=key)
         facts = facts_of({"job": pipeline_name, "status": status})
-        key = _pipeline_key(pipeline_name) + status
-        return self.deliver(Alert(name, message, checked, facts=facts, key=key))
+        return self.deliver(Alert(name, message, checked, facts=facts, key=prefix + status))
 
     def check_alert_conditions(self, metrics: Mapping[str, float | None]) -> list[dict[str, Any]]:
         """Hold `metrics` against the rules: alert for those broken, resolve those kept.
@@ -163,19 +144,16 @@ class AlertManager:
         Raises `InputError` if the value of a rule's metric is not a number.
         """
         broken: dict[str, tuple[Rule, float]] = {}
-        kept: dict[str, tuple[Rule, float]] = {}
+        worst: dict[str, int] = {}
         for name, rule in self._config.alerts.items():
             value = _number(metrics, rule.metric)
-            if value is not None and rule.enabled:
-                (broken if rule.is_broken_by(value) else kept)[name] = rule, value
-        for name, (rule, value) in kept.items():
-            self._clear_rule(name, rule, value)
-        worst = {
-            rule.metric: max(
-                other.severity.rank for other, _ in broken.values() if other.metric == rule.metric
-            )
-            for rule, _ in broken.values()
-        }
+            if value is None or not rule.enabled:
+                continue
+            if rule.is_broken_by(value):
+                broken[name] = rule, value
+                worst[rule.metric] = max(worst.get(rule.metric, 0), rule.severity.rank)
+            else:
+                self._clear_rule(name, rule, value)
         return [
             self._fire_rule(name, rule, value, only_log=rule.severity.rank < worst[rule.metric])
             for name, (rule, value) in broken.items()
@@ -190,11 +168,7 @@ class AlertManager:
         that is not active is no news: nothing is sent and the result is empty.
         """
         key = key or alert_name
-        try:
-            cleared = self._state.resolve(key, self._clock())
-        except (sqlite3.Error, OSError) as error:
-            self._state_is_out_of_order(error)
-            return {}
+        cleared = self._remembered(lambda: self._state.resolve(key, self._clock()), otherwise=None)
         if cleared is None:
             return {}
         notice = Alert(
@@ -213,12 +187,10 @@ class AlertManager:
     def deliver(self, alert: Alert, channels: Sequence[Channel] | None = None) -> dict[str, str]:
         """Send `alert` to `channels` (by default those of its severity); as `send_alert`."""
         wanted = tuple(channels or DEFAULT_CHANNELS[alert.severity])
-        clean = alert.cleaned(self._masker)
-        try:
-            claim = self._state.claim(clean, wanted, self._clock(), self._cooldown(clean))
-        except (sqlite3.Error, OSError) as error:
-            self._state_is_out_of_order(error)
-            claim = None
+        clean, now = alert.cleaned(self._masker), self._clock()
+        claim = self._remembered(
+            lambda: self._state.claim(clean, wanted, now, self._cooldown(clean)), otherwise=None
+        )
         results = dict.fromkeys(map(str, wanted), HELD_BACK)
         if claim is not None and not claim.channels:
             self._write(logging.INFO, f"{clean.name} held back: {clean.message}")
@@ -233,11 +205,9 @@ class AlertManager:
         A channel that refuses again is left alone for this time: its queue must not use up the
         time of the job that calls.
         """
-        try:
-            pending = self._state.take_undelivered(self._clock(), max_age)
-        except (sqlite3.Error, OSError) as error:
-            self._state_is_out_of_order(error)
-            return 0
+        pending = self._remembered(
+            lambda: self._state.take_undelivered(self._clock(), max_age), otherwise=[]
+        )
         arrived, down = 0, set[Channel]()
         for alert, claim in pending:
             for channel in claim.channels:
@@ -251,21 +221,15 @@ class AlertManager:
 
     def was_told_of_runs(self, job: str, since: datetime) -> bool:
         """Whether a failure or a missed deadline of `job` was told since then."""
-        try:
-            return self._state.was_told_since(f"{job}/", since)
-        except (sqlite3.Error, OSError) as error:
-            self._state_is_out_of_order(error)
-            return False
+        return self._remembered(
+            lambda: self._state.was_told_since(f"{job}/", since), otherwise=False
+        )
 
     def recent(self, limit: int = 20) -> list[dict[str, Any]]:
-        """The last alerts, newest first: what was told when, and what became of it."""
+        """The last alerts, newest first: the ``alert``, told ``at`` which local time, its
+        ``repeats`` and ``deliveries``."""
         return [
-            {
-                "at": datetime.fromtimestamp(row.created_at, self._zone),
-                "alert": row.alert,
-                "repeats": row.repeats,
-                "deliveries": row.deliveries,
-            }
+            row | {"at": datetime.fromtimestamp(row["at"], self._zone)}
             for row in self._state.recent(limit)
         ]
 
@@ -284,32 +248,25 @@ class AlertManager:
         """`moment` as people write it here: ``2025-01-15 15:35:00 +07``."""
         return moment.astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S %Z")
 
-    def _checked(
-        self, parse: Callable[[Any], Parsed], value: object, name: str, message: str
-    ) -> Parsed:
-        """`value` parsed. What is refused is in the alert log all the same."""
+    @contextlib.contextmanager
+    def _logging_refusals(self, name: str, message: str) -> Iterator[None]:
         try:
-            return parse(value)
+            yield
         except InputError as error:
             self._write(logging.ERROR, f"{name} refused: {error} | message={message}")
             raise
 
-    def _clear_pipeline(self, pipeline: str, message: str) -> None:
-        prefix = _pipeline_key(pipeline)
+    def _remembered(self, ask: Callable[[], Result], *, otherwise: Other) -> Result | Other:
+        """What the memory of alerts answers; `otherwise`, and a line in the log, without it."""
         try:
-            active = self._state.active(prefix)
+            return ask()
         except (sqlite3.Error, OSError) as error:
-            self._state_is_out_of_order(error)
-            return
-        for key in active:
-            status = key.removeprefix(prefix)
-            if _STATUS_SEVERITY.get(status) is not Severity.INFO:
-                self.resolve(f"{pipeline}_{status}", message, key=key)
+            self._write(logging.ERROR, f"Alert state unusable, nothing is held back: {error}")
+            return otherwise
 
     def _fire_rule(self, name: str, rule: Rule, value: float, *, only_log: bool) -> dict[str, Any]:
-        sign = ">" if rule.comparison == "above" else "<"
         shown, threshold = _rounded(value), _rounded(rule.threshold)
-        message = f"{rule.metric}={shown} {sign} {threshold}"
+        message = f"{rule.metric}={shown} {'>' if rule.comparison == 'above' else '<'} {threshold}"
         text = self.texts.say(
             f"rule_{rule.comparison}", metric=rule.metric, value=shown, threshold=threshold
         )
@@ -328,13 +285,8 @@ class AlertManager:
     def _clear_rule(self, name: str, rule: Rule, value: float) -> None:
         shown, threshold = _rounded(value), _rounded(rule.threshold)
         sign = "<=" if rule.comparison == "above" else ">="
-        self.resolve(
-            name,
-            f"{rule.metric}={shown} {sign} {threshold}",
-            text=self.texts.say(
-                "rule_cleared", metric=rule.metric, value=shown, threshold=threshold
-            ),
-        )
+        text = self.texts.say("rule_cleared", metric=rule.metric, value=shown, threshold=threshold)
+        self.resolve(name, f"{rule.metric}={shown} {sign} {threshold}", text=text)
 
     def _cooldown(self, alert: Alert) -> timedelta:
         rule = self._config.alerts.get(alert.name)
@@ -348,32 +300,26 @@ class AlertManager:
         return status
 
     def _record(self, claim: Claim, channel: Channel, status: str, error: str | None) -> None:
-        try:
-            self._state.finish(claim.alert_id, channel, status, self._clock(), error)
-        except (sqlite3.Error, OSError) as problem:
-            self._state_is_out_of_order(problem)
+        done = claim.alert_id, channel, status, self._clock(), error
+        self._remembered(lambda: self._state.finish(*done), otherwise=None)
 
     def _attempt(self, channel: Channel, alert: Alert) -> tuple[str, str | None]:
         """Try one channel; whatever happens there stays there, as a line in the log."""
         if channel is Channel.LOG:
             self._write(LEVELS[alert.severity], alert.line)
             return outcome.SENT, None
-        sender = self._senders[channel]
-        about = fields(alert=alert.name)
+        sender, about = self._senders[channel], fields(alert=alert.name)
+        if lacking := self._setup.lacks(channel):
+            self._write(logging.WARNING, f"{sender.name} not set up: {lacking}{about}")
+            return outcome.NOT_SET_UP, lacking
         try:
             line = sender.send(alert, self._clock().astimezone(self._zone))
-        except NotSetUpError as error:
-            self._write(logging.WARNING, f"{sender.name} not set up: {error}{about}")
-            return outcome.NOT_SET_UP, str(error)
         except Exception as error:  # noqa: BLE001 - no channel may stop the others or the job
             reason = self._masker.mask(f"{type(error).__name__}: {error}")
             self._write(logging.ERROR, f"{sender.name} failed: {reason}{about}")
             return outcome.FAILED, reason
         self._write(logging.INFO, line)
         return outcome.SENT, None
-
-    def _state_is_out_of_order(self, error: Exception) -> None:
-        self._write(logging.ERROR, f"Alert state unusable, nothing is held back: {error}")
 
     def _write(self, level: int, line: str) -> None:
         """One line in the alert log; in the process's own log if that cannot be."""
@@ -386,11 +332,6 @@ class AlertManager:
         except OSError as error:
             logger.log(level, text)
             logger.error("Alert log unusable | path=%s, error=%s", self._log_path, error)
-
-
-def _pipeline_key(pipeline: str) -> str:
-    """Before the status, in the keys of what `AlertManager.send_pipeline_alert` sends."""
-    return f"pipeline:{pipeline}:"
 
 
 def _number(metrics: Mapping[str, float | None], metric: str) -> float | None:

@@ -1,6 +1,5 @@
 """What an alert says and in which words, before any channel gives it a form."""
 
-import functools
 import json
 import re
 from collections.abc import Mapping
@@ -47,48 +46,30 @@ DEFAULT_CHANNELS: Final[dict[Severity, tuple[Channel, ...]]] = {
 
 def parse_severity(value: str) -> Severity:
     """`value` as a severity. Raises `InputError` with the known ones."""
-    try:
-        return Severity(value)
-    except ValueError:
-        raise InputError(
-            f"severity {value!r} is unknown; expected one of {', '.join(Severity)}"
-        ) from None
+    if value not in list(Severity):
+        raise InputError(f"severity {value!r} is unknown; expected one of {', '.join(Severity)}")
+    return Severity(value)
 
 
 def parse_channels(values: object) -> tuple[Channel, ...]:
     """A list of channel names, without repeats. Raises `InputError` with the known ones."""
-    if not isinstance(values, list | tuple) or not values:
+    known = list(Channel)
+    if not isinstance(values, list | tuple) or not values or any(v not in known for v in values):
         raise InputError(
-            f"channels {values!r}: expected a list of at least one of {', '.join(Channel)}"
+            f"channels {values!r}: expected a list of at least one of {', '.join(known)}"
         )
-    try:
-        return tuple(dict.fromkeys(Channel(value) for value in values))
-    except ValueError:
-        raise InputError(f"channels {list(values)!r}: expected only {', '.join(Channel)}") from None
+    return tuple(dict.fromkeys(map(Channel, values)))
 
 
 @dataclass(frozen=True)
 class Alert:
     """One thing that somebody has to know.
 
-    Attributes
-    ----------
-    message
-        English, for the log: ``avg_latency_ms=215.3 > 200``.
-    text
-        The same in the configured language, for mail and Slack; empty means `message`.
-    headline
-        Subject of the mail, in the configured language; empty means the alert's name.
-    facts
-        Details by name (``job``, ``run_id``, ...), in the order to show them.
-    link
-        Where to look: the page of the run.
-    key
-        What repeats are recognised by; empty means the name.
-    until_resolved
-        Tell it once, until `AlertManager.resolve`, in place of the cool-down.
-    resolved
-        This is the notice that the condition has cleared.
+    `message` is English, for the log (``avg_latency_ms=215.3 > 200``); `text`, for mail and Slack,
+    says the same in the configured language, as does `headline`, their subject (empty: the
+    message, the name). `facts` are details by name, in the order to show them; `link` is where to
+    look. Repeats are recognised by `key` (empty: the name). `until_resolved` tells it once until
+    `AlertManager.resolve`, in place of the cool-down; `resolved` is the notice that it is over.
     """
 
     name: str
@@ -122,20 +103,13 @@ class Alert:
         """The alert without secrets and control characters, and with values of sane length."""
 
         def clean(text: str) -> str:
-            masked = _CONTROL.sub(" ", masker.mask(storable(text)))
-            if len(masked) > _LONGEST_VALUE:
-                return masked[: _LONGEST_VALUE - 1] + "…"
-            return masked
+            return cut(_CONTROL.sub(" ", masker.mask(storable(text))), _LONGEST_VALUE)
 
-        return replace(
-            self,
-            name=clean(self.name),
-            message=clean(self.message),
-            text=clean(self.text),
-            headline=clean(self.headline),
-            facts={clean(key): clean(value) for key, value in self.facts.items()},
-            link=clean(self.link) if self.link else None,
-        )
+        texts: dict[str, Any] = {
+            name: clean(getattr(self, name)) for name in ("name", "message", "text", "headline")
+        }
+        facts = {clean(key): clean(value) for key, value in self.facts.items()}
+        return replace(self, **texts, facts=facts, link=clean(self.link) if self.link else None)
 
     def to_json(self) -> str:
         return json.dumps(self.__dict__ | {"facts": dict(self.facts)}, ensure_ascii=False)
@@ -144,6 +118,11 @@ class Alert:
     def from_json(cls, text: str) -> "Alert":
         content: dict[str, Any] = json.loads(text)
         return cls(**content | {"severity": Severity(content["severity"])})
+
+
+def cut(text: str, longest: int) -> str:
+    """`text` with at most `longest` characters."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def storable(text: object) -> str:
@@ -162,19 +141,8 @@ def facts_of(context: Mapping[str, Any] | None) -> dict[str, str]:
     }
 
 
-class NotSetUpError(Exception):
-    """The channel lacks something or is switched off; the text says what."""
-
-
 class DeliveryError(Exception):
     """The channel was tried and did not take the alert."""
-
-
-@functools.cache
-def _texts() -> dict[str, dict[str, str]]:
-    path = Path(__file__).parent / "templates" / "texts.json"
-    content: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 class Texts:
@@ -182,15 +150,23 @@ class Texts:
 
     def __init__(self, language: Language) -> None:
         self.language = language
-        self._texts: Mapping[str, str] = _texts()[language]
+        path = Path(__file__).parent / "templates" / "texts.json"
+        self._texts: Mapping[str, str] = json.loads(path.read_text(encoding="utf-8"))[language]
 
     def say(self, text: str, **values: object) -> str:
         """The text called `text`, with its blanks filled in."""
         return self._texts[text].format(**values)
 
-    def label(self, fact: str) -> str:
-        """How a fact is called; facts without a translation go by their own name."""
-        return self._texts.get(fact, fact)
+    def around(self, alert: Alert, at: datetime) -> dict[str, str]:
+        """``headline``, ``severity`` and ``footer`` of `alert`, and what to call its link; `at` is
+        local time."""
+        return {
+            "headline": alert.headline or self.say("alert", name=alert.name),
+            "severity": self.say("resolved" if alert.resolved else alert.severity),
+            "footer": self.say("footer", time=at.strftime("%Y-%m-%d %H:%M:%S %Z")),
+            "open_link": self.say("open_link"),
+        }
 
-    def severity(self, severity: Severity, *, resolved: bool) -> str:
-        return self._texts["resolved" if resolved else severity.value]
+    def facts(self, alert: Alert) -> list[tuple[str, str]]:
+        """The alert's facts; those without a translation go by their own name."""
+        return [(self._texts.get(name, name), value) for name, value in alert.facts.items()]

@@ -8,6 +8,7 @@ back; a run that times out or whose worker was killed has only the run to tell. 
 cleared and fails again has failed anew.
 """
 
+import contextlib
 import logging
 import os
 import shutil
@@ -37,21 +38,10 @@ logger = logging.getLogger(__name__)
 class RunEvent:
     """What went wrong with one run of a job.
 
-    Attributes
-    ----------
-    what
-        ``task_failed`` (for good, after its last try), ``run_failed``, ``run_timed_out``, or
-        ``deadline`` (not done when it was due).
-    state
-        Of the run, now.
-    attempt
-        How often the run was cleared before.
-    error, log
-        The last error line of `task`, and where its log is.
-    due
-        When the run should have been done.
-    link
-        The run's page.
+    `what` is ``task_failed`` (for good, after its last try), ``run_failed``, ``run_timed_out``, or
+    ``deadline``: not done when it was `due`. `state` is the run's, now; `attempt` counts how often
+    it was cleared before; `error` is the last error line of `task`, `log` the place of its log;
+    `link` is the run's page.
     """
 
     what: Literal["task_failed", "run_failed", "run_timed_out", "deadline"]
@@ -131,42 +121,40 @@ def failure_key(job: str, run_id: str, attempt: int = 0) -> str:
 def _tell_failure(
     event: RunEvent, manager: AlertManager, settings: Settings | None
 ) -> dict[str, str]:
-    shown = ("job", "run_id", "run_type", "state", "reason", "task", "error", "log")
-    facts = {name: getattr(event, name) for name in shown}
-    return manager.deliver(
-        Alert(
-            f"{event.job}_failed",
-            event.message,
-            Severity.CRITICAL,
-            text=manager.texts.say(event.what, job=event.job, task=event.task),
-            headline=manager.texts.say("failed", job=event.job),
-            facts=facts_of(facts | {"disk_free": _scarce_space(settings)}),
-            link=event.link,
-            key=failure_key(event.job, event.run_id, event.attempt),
-            until_resolved=True,
-        )
+    alert = Alert(
+        f"{event.job}_failed",
+        event.message,
+        Severity.CRITICAL,
+        text=manager.texts.say(event.what, job=event.job, task=event.task),
+        headline=manager.texts.say("failed", job=event.job),
+        facts=facts_of(_facts(event) | {"disk_free": _scarce_space(settings)}),
+        link=event.link,
+        key=failure_key(event.job, event.run_id, event.attempt),
+        until_resolved=True,
     )
+    return manager.deliver(alert)
 
 
 def _tell_deadline(event: RunEvent, manager: AlertManager) -> dict[str, str]:
     """The SLA-miss mail, which goes to every channel."""
     due = manager.local_time(event.due) if event.due else "?"
-    shown = ("job", "run_id", "state", "run_type")
-    facts = {name: getattr(event, name) for name in shown}
-    return manager.deliver(
-        Alert(
-            f"{event.job}_deadline_missed",
-            f"not done when due at {due}",
-            Severity.WARNING,
-            text=manager.texts.say("deadline_text", job=event.job, due=due),
-            headline=manager.texts.say("deadline", job=event.job),
-            facts=facts_of(facts | {"due": due}),
-            link=event.link,
-            key=f"{event.job}/{event.run_id}/deadline/{event.attempt}",
-            until_resolved=True,
-        ),
-        tuple(Channel),
+    alert = Alert(
+        f"{event.job}_deadline_missed",
+        f"not done when due at {due}",
+        Severity.WARNING,
+        text=manager.texts.say("deadline_text", job=event.job, due=due),
+        headline=manager.texts.say("deadline", job=event.job),
+        facts=facts_of(_facts(event) | {"due": due}),
+        link=event.link,
+        key=f"{event.job}/{event.run_id}/deadline/{event.attempt}",
+        until_resolved=True,
     )
+    return manager.deliver(alert, tuple(Channel))
+
+
+def _facts(event: RunEvent) -> dict[str, object]:
+    shown = ("job", "run_id", "run_type", "state", "reason", "task", "error", "log")
+    return {name: getattr(event, name) for name in shown}
 
 
 def _scarce_space(settings: Settings | None) -> str | None:
@@ -190,20 +178,13 @@ def _send(
     try:
         return send(AlertManager(settings))
     except Exception as error:  # noqa: BLE001 - never make a failure worse
-        _last_resort(line, error, settings)
-        return {}
-
-
-def _last_resort(line: str, error: Exception, settings: Settings | None) -> None:
-    mask = masker_for(os.environ).mask
-    text = " ".join(mask(f"{line} | not sent: {error}").split())
-    try:
-        home = settings or load_settings()
-        path = home.home / LoggingConfig().path
+        text = " ".join(masker_for(os.environ).mask(f"{line} | not sent: {error}").split())
         try:
-            zone = load_zone(home)
-        except InputError:
+            home = settings or load_settings()
             zone = ZoneInfo("UTC")
-        file_logger("alerting", path, zone).critical(text)
-    except Exception:  # noqa: BLE001
-        logger.critical(text)
+            with contextlib.suppress(InputError):
+                zone = load_zone(home)
+            file_logger("alerting", home.home / LoggingConfig().path, zone).critical(text)
+        except Exception:  # noqa: BLE001
+            logger.critical(text)
+        return {}

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from recsys.alerting.config import SlackConfig
-from recsys.alerting.message import Alert, DeliveryError, NotSetUpError, Texts
+from recsys.alerting.message import Alert, DeliveryError, Texts, cut
 
 # Slack refuses a whole message in which one part is longer.
 _LONGEST_HEADER: Final = 150
@@ -32,27 +32,16 @@ class SlackSender:
 
     name = "Slack"
 
-    def __init__(self, config: SlackConfig, unset: tuple[str, ...], texts: Texts) -> None:
-        self._config = config
-        self._unset = unset
-        self._texts = texts
+    def __init__(self, config: SlackConfig, texts: Texts) -> None:
+        self._config, self._texts = config, texts
 
     def send(self, alert: Alert, at: datetime) -> str:
-        """Deliver `alert`; returns the line for the log.
-
-        Raises `NotSetUpError` if the channel cannot be tried, anything else if it failed.
-        """
-        config = self._config
-        if not config.enabled:
-            raise NotSetUpError("switched off by slack.enabled")
-        if self._unset:
-            raise NotSetUpError(f"{', '.join(self._unset)} not set")
-        if config.webhook_url is None:
-            raise NotSetUpError("slack.webhook_url is needed")
+        """Deliver `alert`, returning the line for the log, or raise whatever went wrong."""
+        assert self._config.webhook_url is not None
         body = compose(alert, at, self._texts)
-        if config.channel:
-            body["channel"] = config.channel
-        client = _client(config.webhook_url.get_secret_value())
+        if self._config.channel:
+            body["channel"] = self._config.channel
+        client = _client(self._config.webhook_url.get_secret_value())
         response = _in_time(lambda: client.send_dict(body))
         if response.status_code != 200:
             raise DeliveryError(f"HTTP {response.status_code}: {response.body[:200]}")
@@ -61,31 +50,26 @@ class SlackSender:
 
 def compose(alert: Alert, at: datetime, texts: Texts) -> dict[str, Any]:
     """The webhook's JSON for `alert`: blocks, and a text for notifications; `at` is local."""
-    headline = alert.headline or texts.say("alert", name=alert.name)
-    severity = texts.severity(alert.severity, resolved=alert.resolved)
+    around = texts.around(alert, at)
     icon = "✅" if alert.resolved else _ICONS[alert.severity]
-    header = f"{icon} [{severity}] {headline}"
+    header = f"{icon} [{around['severity']}] {around['headline']}"
     blocks: list[dict[str, Any]] = [
-        {"type": "header", "text": {"type": "plain_text", "text": _cut(header, _LONGEST_HEADER)}},
+        {"type": "header", "text": {"type": "plain_text", "text": cut(header, _LONGEST_HEADER)}},
         {"type": "section", "text": _markdown(alert.body, _LONGEST_TEXT)},
     ]
     facts = [
-        _markdown(value or "-", _LONGEST_FIELD, f"*{_escaped(texts.label(name))}*\n")
-        for name, value in alert.facts.items()
+        _markdown(value or "-", _LONGEST_FIELD, f"*{_escaped(label)}*\n")
+        for label, value in texts.facts(alert)
     ]
     if facts:
         blocks.append({"type": "section", "fields": facts[:_MOST_FIELDS]})
     if alert.link and len(alert.link) <= _LONGEST_URL:
-        button = {"type": "plain_text", "text": texts.say("open_link")}
-        blocks.append(
-            {
-                "type": "actions",
-                "elements": [{"type": "button", "text": button, "url": alert.link}],
-            }
-        )
-    footer = texts.say("footer", time=at.strftime("%Y-%m-%d %H:%M:%S %Z"))
-    blocks.append({"type": "context", "elements": [_markdown(footer, _LONGEST_TEXT)]})
-    return {"text": _cut(_escaped(header), _LONGEST_TEXT), "blocks": blocks}
+        text = {"type": "plain_text", "text": around["open_link"]}
+        button = {"type": "button", "text": text, "url": alert.link}
+        blocks.append({"type": "actions", "elements": [button]})
+    footer = _markdown(around["footer"], _LONGEST_TEXT)
+    blocks.append({"type": "context", "elements": [footer]})
+    return {"text": cut(_escaped(header), _LONGEST_TEXT), "blocks": blocks}
 
 
 def _client(url: str) -> Any:
@@ -134,12 +118,8 @@ def _in_time(post: Callable[[], Any]) -> Any:
 
 
 def _markdown(text: str, longest: int, prefix: str = "") -> dict[str, str]:
-    return {"type": "mrkdwn", "text": prefix + _cut(_escaped(text), longest - len(prefix))}
+    return {"type": "mrkdwn", "text": prefix + cut(_escaped(text), longest - len(prefix))}
 
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"

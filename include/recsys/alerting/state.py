@@ -7,11 +7,10 @@ processes that see the same thing at the same time one sends and the others hold
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from recsys.alerting.message import Alert, Channel, Severity
 from recsys.database import HelperDatabase, transaction
@@ -52,32 +51,19 @@ LEASE: Final = timedelta(minutes=5)
 _BUSY_SECONDS: Final = 10.0
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """The channels that the caller, and nobody else, now has to deliver the alert to."""
 
     alert_id: int
     channels: tuple[Channel, ...]
 
 
-@dataclass(frozen=True)
-class Cleared:
+class Cleared(NamedTuple):
     """A condition that was active until now: its severity, and the channels that were told."""
 
     alert_id: int
     severity: Severity
     channels: tuple[Channel, ...]
-
-
-@dataclass(frozen=True)
-class Told:
-    """An alert that was sent: when (seconds since 1970), how many repeats were held back, and
-    the state of the delivery to each channel."""
-
-    alert: Alert
-    created_at: float
-    repeats: int
-    deliveries: Mapping[str, str]
 
 
 class AlertState:
@@ -114,7 +100,11 @@ class AlertState:
                     )
             else:
                 alert_id, wanted = _insert(database, alert, now), tuple(channels)
-            _take(database, alert_id, wanted, now)
+            database.executemany(
+                "INSERT INTO deliveries (alert_id, channel, status, updated_at)"
+                " VALUES (?, ?, ?, ?)",
+                [(alert_id, channel, SENDING, now.timestamp()) for channel in wanted],
+            )
         return Claim(alert_id, wanted)
 
     def finish(
@@ -165,6 +155,7 @@ class AlertState:
         Alerts whose condition has cleared meanwhile, or that were told again since, are left
         alone.
         """
+        oldest = (now - max_age).timestamp()
         with self._writing() as database:
             rows = database.execute(
                 "SELECT alert_id, content, channel FROM deliveries JOIN alerts USING (alert_id)"
@@ -173,57 +164,48 @@ class AlertState:
                 " AND alert_id = (SELECT MAX(alert_id) FROM alerts AS newer"
                 "                 WHERE newer.alert_key = alerts.alert_key)"
                 " ORDER BY alert_id, channel",
-                (
-                    FAILED,
-                    SENDING,
-                    (now - LEASE).timestamp(),
-                    MOST_ATTEMPTS,
-                    (now - max_age).timestamp(),
-                ),
+                (FAILED, SENDING, (now - LEASE).timestamp(), MOST_ATTEMPTS, oldest),
             ).fetchall()
-            for row in rows:
-                database.execute(
-                    "UPDATE deliveries SET status = ?, updated_at = ?, attempts = attempts + 1"
-                    " WHERE alert_id = ? AND channel = ?",
-                    (SENDING, now.timestamp(), row["alert_id"], row["channel"]),
-                )
-        return [
-            (
-                Alert.from_json(row["content"]),
-                Claim(int(row["alert_id"]), (Channel(row["channel"]),)),
+            database.executemany(
+                "UPDATE deliveries SET status = ?, updated_at = ?, attempts = attempts + 1"
+                " WHERE alert_id = ? AND channel = ?",
+                [(SENDING, now.timestamp(), row["alert_id"], row["channel"]) for row in rows],
             )
-            for row in rows
+        return [
+            (Alert.from_json(content), Claim(int(alert_id), (Channel(channel),)))
+            for alert_id, content, channel in rows
         ]
 
     def was_told_since(self, key_prefix: str, since: datetime) -> bool:
         """Whether any alert whose key begins with `key_prefix` was sent since then."""
         with self._database.use() as database:
-            row = database.execute(
+            rows = database.execute(
                 "SELECT 1 FROM alerts WHERE substr(alert_key, 1, length(?1)) = ?1"
                 " AND created_at >= ?2 LIMIT 1",
                 (key_prefix, since.timestamp()),
-            ).fetchone()
-        return row is not None
+            )
+            return rows.fetchone() is not None
 
-    def recent(self, limit: int) -> list[Told]:
-        """The last `limit` alerts, newest first."""
+    def recent(self, limit: int) -> list[dict[str, Any]]:
+        """The last `limit` alerts, newest first: ``alert``, ``at`` (seconds since 1970), how many
+        ``repeats`` were held back, and the state of the ``deliveries`` by channel."""
         with self._database.use() as database:
             rows = database.execute(
-                "SELECT content, created_at, repeats,"
+                "SELECT content, created_at AS at, repeats,"
                 " (SELECT json_group_object(channel, status) FROM deliveries"
                 "  WHERE alert_id = alerts.alert_id) AS deliveries"
                 " FROM alerts ORDER BY alert_id DESC LIMIT ?",
                 (limit,),
-            )
-            return [
-                Told(
-                    Alert.from_json(row["content"]),
-                    row["created_at"],
-                    row["repeats"],
-                    json.loads(row["deliveries"]),
-                )
-                for row in rows
-            ]
+            ).fetchall()
+        return [
+            {
+                "at": row["at"],
+                "alert": Alert.from_json(row["content"]),
+                "repeats": row["repeats"],
+                "deliveries": json.loads(row["deliveries"]),
+            }
+            for row in rows
+        ]
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -255,12 +237,3 @@ def _insert(database: sqlite3.Connection, alert: Alert, now: datetime) -> int:
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid
-
-
-def _take(
-    database: sqlite3.Connection, alert_id: int, channels: Sequence[Channel], now: datetime
-) -> None:
-    database.executemany(
-        "INSERT INTO deliveries (alert_id, channel, status, updated_at) VALUES (?, ?, ?, ?)",
-        [(alert_id, channel, SENDING, now.timestamp()) for channel in channels],
-    )
