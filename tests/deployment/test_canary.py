@@ -8,13 +8,13 @@ import requests
 from recsys.deployment import CanaryConfig, DeploymentConfig
 from recsys.deployment.client import ServiceClient
 from recsys.deployment.deploy import DeploymentFailedError, deploy
-from recsys.deployment.gate import Plan, plan_deployment
+from recsys.deployment.gate import Swap, plan_deployment
 from recsys.deployment.history import read_history
 from recsys.deployment.verification import judge
 from recsys.settings import Settings
 from tests.serving.shops import add_model
 
-PLAN = Plan("new", "old", "")
+PLAN = Swap("new", "old", "")
 
 
 def row(**values: float) -> dict:

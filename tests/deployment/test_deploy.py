@@ -5,7 +5,7 @@ import pytest
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient
 from recsys.deployment.deploy import DeploymentFailedError, deploy
-from recsys.deployment.gate import Plan, plan_deployment
+from recsys.deployment.gate import Swap, plan_deployment
 from recsys.deployment.history import read_history
 from recsys.settings import Settings
 from tests.deployment.conftest import client_of, running_service
@@ -27,7 +27,7 @@ def test_a_good_model_comes_into_service(
     with service():
         add_model(settings, "als_2", recall=0.2, seed=1)
         plan = plan_deployment(settings, client, config)
-        assert plan == Plan("als_2", "als_1", "it is the registry's current best")
+        assert plan == Swap("als_2", "als_1", "it is the registry's current best")
         summary = deploy(settings, client, config, plan)
         assert client.serving_model() == "als_2"
     assert summary["status"] == "success"

@@ -7,9 +7,9 @@ talks to each: ``RECSYS_SERVICE_REPLICAS`` lists their addresses.
 import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 
@@ -19,6 +19,9 @@ REPLICAS_VARIABLE = "RECSYS_SERVICE_REPLICAS"
 # Any answer but that to a reload takes milliseconds; a service that needs seconds is out of order.
 _ANSWER_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
+_ADMINISTRATION = ("/canary", "/reload_model")
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,20 @@ class ServiceAddress:
     token: str | None = field(default=None, repr=False)
 
 
-def read_address(variables: Mapping[str, str] | None = None) -> ServiceAddress:
+def read_address(variables: Mapping[str, str] = os.environ) -> ServiceAddress:
     """The service's address and token from the environment."""
-    variables = os.environ if variables is None else variables
     return ServiceAddress(
-        url=(variables.get("RECSYS_SERVICE_URL") or "http://127.0.0.1:8000").rstrip("/"),
-        token=variables.get("RECSYS_ADMIN_TOKEN", "").strip() or None,
+        (variables.get("RECSYS_SERVICE_URL") or ServiceAddress.url).rstrip("/"),
+        variables.get("RECSYS_ADMIN_TOKEN", "").strip() or None,
     )
 
 
 class ServiceError(Exception):
     """The service did not answer, or answered with an error; the text says which."""
+
+
+class DividedServiceError(ServiceError):
+    """Some replicas serve another model than others, or failed where others did not."""
 
 
 class ServiceClient:
@@ -51,9 +57,7 @@ class ServiceClient:
         config: DeploymentConfig,
         answer_seconds: float = _ANSWER_SECONDS,
     ) -> None:
-        self._address = address
-        self._config = config
-        self._answer_seconds = answer_seconds
+        self._address, self._config, self._answer_seconds = address, config, answer_seconds
 
     def health(self) -> dict[str, Any]:
         """The content of ``/health``. An unhealthy service is an error."""
@@ -61,17 +65,8 @@ class ServiceClient:
 
     def serving_model(self) -> str | None:
         """The id of the model in service, None when there is none."""
-        status, content = self._exchange("GET", "/health")
-        if "model_id" not in content:
-            raise ServiceError(f"GET /health answered {status}: {_sentence(content)}")
-        model_id = content["model_id"]
+        model_id = self._ask("GET", "/health", needed="model_id")["model_id"]
         return None if model_id is None else str(model_id)
-
-    def models_in_use(self) -> set[str]:
-        """Ids of the model in service and of the one on trial, if there are any."""
-        report = self._ask("GET", "/canary?minutes=1", headers=self._admin())
-        found = (report.get("model_id"), report.get("canary_model_id"))
-        return {str(model_id) for model_id in found if model_id}
 
     def wait_for_serving_model(self) -> str | None:
         """The same, waiting for a service that is not there yet, for the configured patience."""
@@ -79,65 +74,52 @@ class ServiceClient:
         while True:
             try:
                 return self.serving_model()
-            except ServiceError:
-                if time.monotonic() >= until:
+            except ServiceError as error:
+                if isinstance(error, DividedServiceError) or time.monotonic() >= until:
                     raise
             time.sleep(_PAUSE_SECONDS)
 
+    def models_in_use(self) -> set[str]:
+        """Ids of the model in service and of the one on trial, if there are any."""
+        report = self._ask("GET", "/canary?minutes=1")
+        found = (report.get("model_id"), report.get("canary_model_id"))
+        return {str(model_id) for model_id in found if model_id}
+
     def reload(self, model_id: str) -> None:
         """Serve `model_id` in every worker, or fail and serve what was served."""
-        self._load("/reload_model", {"model_id": model_id})
+        self._ask("POST", "/reload_model", {"model_id": model_id})
 
     def start_canary(self, model_id: str, share: float) -> None:
         """Serve `model_id` to a share of the users, beside the model in service."""
-        self._load("/canary", {"model_id": model_id, "share": share})
+        self._ask("POST", "/canary", {"model_id": model_id, "share": share})
 
     def end_canary(self) -> None:
         """Serve everybody with the model in service again."""
-        status, content = self._exchange("DELETE", "/canary", headers=self._admin())
-        if status != 204:
-            raise ServiceError(f"DELETE /canary answered {status}: {_sentence(content)}")
+        self._ask("DELETE", "/canary")
 
     def traffic_by_model(self, minutes: float) -> dict[str, dict[str, Any]]:
         """Requests, error_rate, fallback_rate, avg_latency_ms of each model that answered."""
-        report = self._ask("GET", f"/canary?minutes={minutes:g}", headers=self._admin())
+        report = self._ask("GET", f"/canary?minutes={minutes:g}")
         return {row["model_id"]: row for row in report["models"]}
 
     def recommend(self, user_id: str, topk: int) -> dict[str, Any]:
         """The answer of ``/recommend``."""
         return self._ask("POST", "/recommend", {"user_id": user_id, "topk": topk})
 
-    def _load(self, path: str, body: Any) -> None:
-        seconds = self._config.reload_timeout_seconds
-        self._ask("POST", path, body, headers=self._admin(), timeout=seconds)
-
-    def _admin(self) -> dict[str, str]:
-        token = self._address.token
-        return {"Authorization": f"Bearer {token}"} if token else {}
-
-    def _ask(self, method: str, path: str, body: Any = None, **options: Any) -> dict[str, Any]:
-        status, content = self._exchange(method, path, body, **options)
-        if status != 200:
-            raise ServiceError(f"{method} {path} answered {status}: {_sentence(content)}")
-        return content
-
-    def _exchange(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        headers: dict[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> tuple[int, dict[str, Any]]:
-        url = self._address.url + path
+    def _ask(
+        self, method: str, path: str, body: Any = None, needed: str | None = None
+    ) -> dict[str, Any]:
+        """The JSON of an answer that is no error, or, whatever its status, has the key `needed`."""
+        url, token = self._address.url + path, self._address.token
+        administers = path.startswith(_ADMINISTRATION)
+        loads = administers and body is not None
         try:
             answer = requests.request(
                 method,
                 url,
                 json=body,
-                headers=headers,
-                timeout=timeout or self._answer_seconds,
+                headers={"Authorization": f"Bearer {token}"} if administers and token else None,
+                timeout=self._config.reload_timeout_seconds if loads else self._answer_seconds,
                 allow_redirects=False,
             )
             content = answer.json() if answer.content else {}
@@ -147,11 +129,18 @@ class ServiceClient:
             raise ServiceError(f"{method} {url} failed: {type(error).__name__}") from error
         if not isinstance(content, dict):
             raise ServiceError(f"{method} {url} did not answer with a JSON object")
-        return answer.status_code, content
+        if not (needed in content if needed else answer.status_code in (200, 204)):
+            sentence = str(content.get("detail") or content)[:500]
+            raise ServiceError(f"{method} {path} answered {answer.status_code}: {sentence}")
+        return content
 
 
 class ReplicatedService(ServiceClient):
-    """All replicas as one service: what is asked of it, each of them has to do."""
+    """All replicas as one service: what is asked of it, each of them has to do.
+
+    Each is asked, even if another failed. Raises `ServiceError` if all failed, and
+    `DividedServiceError` if some did, with what each of them said.
+    """
 
     def __init__(self, addresses: Sequence[ServiceAddress], config: DeploymentConfig) -> None:
         super().__init__(addresses[0], config)
@@ -160,45 +149,49 @@ class ReplicatedService(ServiceClient):
 
     def health(self) -> dict[str, Any]:
         """The answer of the first one; an error if one is unhealthy or serves another model."""
-        answers = [replica.health() for replica in self._replicas]
-        served = sorted({str(answer.get("model_id")) for answer in answers})
-        if len(served) > 1:
-            raise ServiceError(f"the replicas serve different models: {', '.join(served)}")
+        answers = self._each(ServiceClient.health)
+        _require_one_model([answer.get("model_id") for answer in answers])
         return answers[0]
 
+    def serving_model(self) -> str | None:
+        """The model that all of them serve."""
+        served = self._each(ServiceClient.serving_model)
+        _require_one_model(served)
+        return served[0]
+
+    def models_in_use(self) -> set[str]:
+        return set().union(*self._each(ServiceClient.models_in_use))
+
     def reload(self, model_id: str) -> None:
-        """Serve `model_id` in every replica; those that can do so even if another cannot."""
-        problems = []
-        for number, replica in enumerate(self._replicas, start=1):
-            try:
-                replica.reload(model_id)
-            except ServiceError as error:
-                problems.append(f"replica {number}: {error}")
-        if problems:
-            raise ServiceError("; ".join(problems))
+        self._each(lambda replica: replica.reload(model_id))
 
     def start_canary(self, model_id: str, share: float) -> None:
         """Start it in every replica: a user gets the same model from each."""
-        for replica in self._replicas:
-            replica.start_canary(model_id, share)
+        self._each(lambda replica: replica.start_canary(model_id, share))
 
     def end_canary(self) -> None:
-        for replica in self._replicas:
-            replica.end_canary()
-
-    def models_in_use(self) -> set[str]:
-        return set().union(*(replica.models_in_use() for replica in self._replicas))
+        self._each(ServiceClient.end_canary)
 
     def recommend(self, user_id: str, topk: int) -> dict[str, Any]:
         """The answer of the replica whose turn it is."""
         return next(self._turn).recommend(user_id, topk)
 
+    def _each(self, ask: Callable[[ServiceClient], Result]) -> list[Result]:
+        answers, problems = [], []
+        for number, replica in enumerate(self._replicas, start=1):
+            try:
+                answers.append(ask(replica))
+            except ServiceError as error:
+                problems.append(f"replica {number}: {error}")
+        if problems:
+            raise (DividedServiceError if answers else ServiceError)("; ".join(problems))
+        return answers
+
 
 def connect_service(
-    config: DeploymentConfig, variables: Mapping[str, str] | None = None
+    config: DeploymentConfig, variables: Mapping[str, str] = os.environ
 ) -> ServiceClient:
     """A client of the service, or of all its replicas if the environment lists them."""
-    variables = os.environ if variables is None else variables
     address = read_address(variables)
     urls = [url.strip().rstrip("/") for url in variables.get(REPLICAS_VARIABLE, "").split(",")]
     addresses = [replace(address, url=url) for url in urls if url]
@@ -207,5 +200,7 @@ def connect_service(
     return ServiceClient(addresses[0] if addresses else address, config)
 
 
-def _sentence(content: dict[str, Any]) -> str:
-    return str(content.get("detail") or content)[:500]
+def _require_one_model(served: Sequence[str | None]) -> None:
+    if len(set(served)) > 1:
+        models = ", ".join(map(str, served))
+        raise DividedServiceError(f"the replicas serve different models: {models}, in their order")

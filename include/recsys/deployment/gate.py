@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient
@@ -14,11 +14,11 @@ from recsys.settings import Settings
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run is going to do.
+class Swap:
+    """What a run is going to do: bring `model_id` into service in place of what serves.
 
-    `serving` is what the service answers with now; None: no model, or nothing is known of it.
-    After a `rollback` the serving model is held (`Registry.hold`).
+    `serving` is None for no model, or when nothing is known of it. After a `rollback` the model
+    that served is held (`Registry.hold`).
     """
 
     model_id: str
@@ -31,11 +31,11 @@ class Plan:
 
 
 class GateError(InputError):
-    """The model must not be deployed; the text says why. `plan` is what was wanted, if known."""
+    """The model must not be deployed; the text says why. `swap` is what was wanted, if known."""
 
-    def __init__(self, text: str, plan: Plan | None = None) -> None:
+    def __init__(self, text: str, swap: Swap | None = None) -> None:
         super().__init__(text)
-        self.plan = plan
+        self.swap = swap
 
 
 def plan_deployment(
@@ -46,7 +46,7 @@ def plan_deployment(
     model_id: str | None = None,
     rollback: bool = False,
     force: bool = False,
-) -> Plan:
+) -> Swap:
     """Choose the model and check that it may be deployed.
 
     Without `model_id` it is the registry's current best; with `rollback` the model that was
@@ -60,73 +60,57 @@ def plan_deployment(
     if rollback and model_id:
         raise InputError("model_id and rollback exclude each other: give one of them")
     serving = client.wait_for_serving_model()
-    about = Plan(
-        f"the model before {serving}" if rollback else model_id or "current best", serving, ""
-    )
+    wanted = f"the model before {serving}" if rollback else model_id or "current best"
+    swap = Swap(wanted, serving, "the model was named" if model_id else "")
+    registry = Registry(settings)
     try:
         if rollback:
             reason = f"rollback was asked for; {serving} is held until it is released"
-            about = Plan(model_before(settings, serving), serving, reason, rollback=True)
-        elif model_id:
-            about = Plan(model_id, serving, "the model was named")
-        else:
-            about = _plan_best(settings, serving)
-        entry = check_sound(settings, about.model_id)
-        if not (rollback or force or about.model_id == serving):
-            _check_not_worse(settings, entry, serving, config)
+            swap = Swap(model_before(settings, serving), serving, reason, rollback=True)
+        elif not model_id:
+            swap = _plan_best(settings, registry, serving)
+        entry = registry.get(swap.model_id)
+        if entry.status == "archived":
+            raise GateError(f"{entry.model_id}: is archived; archived models are not deployed")
+        verify_artifact(registry.folder(entry))
+        if not (rollback or force or serving in (None, swap.model_id)):
+            _check_not_worse(registry, entry, str(serving), config)
     except InputError as error:
-        known = error.plan if isinstance(error, GateError) else None
-        raise GateError(str(error), known or about) from error
-    return about
+        known = error.swap if isinstance(error, GateError) else None
+        raise GateError(str(error), known or swap) from error
+    return swap
 
 
-def check_sound(settings: Settings, model_id: str) -> Entry:
-    """The entry of a model that is registered, not archived, and undamaged.
-
-    Raises `InputError` otherwise.
-    """
-    registry = Registry(settings)
-    entry = registry.get(model_id)
-    if entry.status == "archived":
-        raise GateError(f"{model_id}: is archived; archived models are not deployed")
-    verify_artifact(registry.folder(entry))
-    return entry
-
-
-def _plan_best(settings: Settings, serving: str | None) -> Plan:
-    best = Registry(settings).current_best()
+def _plan_best(settings: Settings, registry: Registry, serving: str | None) -> Swap:
+    best = registry.current_best()
     if best is None:
         raise GateError(
             f"{settings.registry}: no model is selected; run model_training, or name a model"
         )
     if best.status != "held" or best.model_id == serving:
-        return Plan(best.model_id, serving, "it is the registry's current best")
+        return Swap(best.model_id, serving, "it is the registry's current best")
     held = (
         f"the current best {best.model_id} was taken out of service and is held until a newer "
         f"training selects another, or a person names it or runs `registry release "
         f"{best.model_id}`"
     )
     if serving is None:
-        raise GateError(
-            f"{held}; the service has no model: name one", Plan(best.model_id, None, "")
-        )
-    return Plan(serving, serving, held)
+        wanted = Swap(best.model_id, None, "")
+        raise GateError(f"{held}; the service has no model: name one", wanted)
+    return Swap(serving, serving, held)
 
 
 def _check_not_worse(
-    settings: Settings, entry: Entry, serving: str | None, config: DeploymentConfig
+    registry: Registry, entry: Entry, serving: str, config: DeploymentConfig
 ) -> None:
-    if serving is None:
-        return
     try:
-        current = Registry(settings).get(serving)
+        current = registry.get(serving)
     except RegistryError:
         return  # what serves is not in the registry any more: there is nothing to compare with
     metric = config.gate.metric
     same_data = entry.data_version == current.data_version
     what = metric if same_data else f"{metric} against its baseline"
-    value = _quality(entry, metric, same_data)
-    reference = _quality(current, metric, same_data)
+    value, reference = (_quality(one, metric, same_data) for one in (entry, current))
     if value is None or reference is None:
         lacking = entry.model_id if value is None else serving
         raise GateError(
@@ -147,10 +131,7 @@ def _quality(entry: Entry, metric: str, same_data: bool) -> float | None:
     set, because values of different test sets say nothing about each other. None: not known."""
     value = entry.metrics.get(metric)
     baseline = 1.0 if same_data else entry.baseline_comparison.get(f"baseline_{metric}")
-    if not (_is_number(value) and _is_number(baseline) and baseline):
+    if not isinstance(value, int | float) or not isinstance(baseline, int | float) or not baseline:
         return None
-    return float(value) / float(baseline)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
+    quality = value / baseline
+    return quality if math.isfinite(quality) else None

@@ -13,15 +13,11 @@ from recsys.storage.store import parse_json
 
 logger = logging.getLogger(__name__)
 
-# Entries that stay: about three years of daily deployments.
-_KEPT = 1000
+_KEPT = 1000  # about three years of daily deployments
 
 
 def read_history(settings: Settings) -> list[dict[str, Any]]:
-    """All deployments, oldest first; empty when there were none.
-
-    Raises `InputError` if the file is damaged.
-    """
+    """All deployments, oldest first. Raises `InputError` if the file is damaged."""
     return _document(settings, []).read()
 
 
@@ -57,14 +53,13 @@ def model_before(settings: Settings, serving: str | None) -> str:
             if source in (None, theirs := _source_of(settings, previous)) or theirs is None:
                 return str(previous)
             others.append(f"{previous} was trained on source {theirs}, {serving} on {source}")
-    if others:
-        raise InputError(
-            f"{others[0]}: a rollback does not change the source; name the model with model_id"
-        )
-    raise InputError(
-        f"{settings.deployment_history}: no deployment of {serving} that replaced another model "
-        "is on record, so there is nothing to roll back to; name the model with model_id"
+    problem = (
+        f"{others[0]}: a rollback does not change the source"
+        if others
+        else f"{settings.deployment_history}: no deployment of {serving} that replaced another "
+        "model is on record, so there is nothing to roll back to"
     )
+    raise InputError(f"{problem}; name the model with model_id")
 
 
 def _source_of(settings: Settings, model_id: str | None) -> str | None:
@@ -83,28 +78,18 @@ def _document(settings: Settings, asides: list[str]) -> Document[list[dict[str, 
         asides.append(name)
         logger.error("The deployment history is damaged | set_aside=%s, %s", name, problem)
 
-    return Document(
-        open_store(settings),
-        HISTORY_KEY,
-        parse=lambda content: _parse(settings, content),
-        dump=_dump,
-        on_damage=on_damage,
-    )
+    def parse(content: bytes | None) -> list[dict[str, Any]]:
+        try:
+            deployments = [] if content is None else list(parse_json(content)["deployments"])
+            if not all(isinstance(entry["model_id"], str) for entry in deployments):
+                raise TypeError("an entry has no model_id")
+        except (ValueError, KeyError, TypeError) as error:
+            path = settings.deployment_history
+            raise InputError(f"{path}: is not a deployment history: {error!r}") from error
+        return deployments
 
+    def dump(deployments: list[dict[str, Any]]) -> bytes:
+        content = {"deployments": deployments}
+        return f"{json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)}\n".encode()
 
-def _dump(deployments: list[dict[str, Any]]) -> bytes:
-    content = {"deployments": deployments}
-    return f"{json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)}\n".encode()
-
-
-def _parse(settings: Settings, content: bytes | None) -> list[dict[str, Any]]:
-    if content is None:
-        return []
-    try:
-        deployments = parse_json(content)["deployments"]
-        if not all(isinstance(entry["model_id"], str) for entry in deployments):
-            raise TypeError("an entry has no model_id")
-    except (ValueError, KeyError, TypeError) as error:
-        path = settings.deployment_history
-        raise InputError(f"{path}: is not a deployment history: {error!r}") from error
-    return list(deployments)
+    return Document(open_store(settings), HISTORY_KEY, parse=parse, dump=dump, on_damage=on_damage)

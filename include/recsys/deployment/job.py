@@ -11,7 +11,7 @@ from recsys.config import load_config
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceError, connect_service
 from recsys.deployment.deploy import JOB, DeploymentFailedError, deploy, record_refusal, tell
-from recsys.deployment.gate import GateError, Plan, plan_deployment
+from recsys.deployment.gate import GateError, Swap, plan_deployment
 from recsys.errors import InputError
 from recsys.settings import Settings
 
@@ -27,51 +27,31 @@ def check_gate(
     """
     config = load_config(settings, DeploymentConfig)
     client = connect_service(config)
+    model_id, rollback = options.get("model_id") or None, bool(options.get("rollback"))
+    force = bool(options.get("force"))
     try:
-        plan = plan_deployment(
-            settings,
-            client,
-            config,
-            model_id=options.get("model_id") or None,
-            rollback=bool(options.get("rollback")),
-            force=bool(options.get("force")),
+        swap = plan_deployment(
+            settings, client, config, model_id=model_id, rollback=rollback, force=force
         )
     except (InputError, ServiceError) as error:
         if not options.get("dry_run"):
-            known = error.plan if isinstance(error, GateError) else None
-            wanted = "model before" if options.get("rollback") else "current best"
-            refused = known or Plan(options.get("model_id") or wanted, None, "")
-            record_refusal(settings, refused, str(error), failure)
+            known = error.swap if isinstance(error, GateError) else None
+            wanted = model_id or ("model before" if rollback else "current best")
+            record_refusal(settings, known or Swap(wanted, None, ""), str(error), failure)
         raise DeploymentFailedError(str(error)) from error
-    return plan.as_dict()
+    return swap.as_dict()
 
 
 def ask_for_approval(settings: Settings, plan: dict[str, Any], link: str, question_id: str) -> None:
     """Tell that a deployment waits for a person, and where to answer; once for each question."""
-    name, hours = f"{JOB}_waits", load_config(settings, DeploymentConfig).approval_hours
+    name = f"{JOB}_waits"
+    hours = load_config(settings, DeploymentConfig).approval_hours
     message = (
         f"{plan['model_id']} waits for your approval to replace {plan['serving']}; without one "
         f"within {hours:g} hours it is not deployed"
     )
-    tell(
-        settings,
-        Alert(
-            name,
-            message,
-            Severity.WARNING,
-            facts={"model_id": plan["model_id"]},
-            link=link,
-            key=f"{name}:{question_id}",
-            until_resolved=True,
-        ),
-    )
-
-
-def record_no_approval(
-    settings: Settings, plan: dict[str, Any], reason: str, failure: str | None = None
-) -> None:
-    """Write down that a planned deployment was not approved, and raise the alarm."""
-    record_refusal(settings, Plan(**plan), reason, failure)
+    facts, key = {"model_id": plan["model_id"]}, f"{name}:{question_id}"
+    tell(settings, Alert(name, message, Severity.WARNING, facts=facts, link=link, key=key))
 
 
 def bring_into_service(
@@ -84,4 +64,4 @@ def bring_into_service(
     if options.get("dry_run"):
         return {"dry_run": True, "status": "planned", **plan}
     config = load_config(settings, DeploymentConfig)
-    return deploy(settings, connect_service(config), config, Plan(**plan), failure)
+    return deploy(settings, connect_service(config), config, Swap(**plan), failure)

@@ -1,16 +1,13 @@
-"""Does a model hold: on trial for a share of the users, and once it is in service?
-
-On trial, the request log tells how it does; in service, what it answers.
-"""
+"""Does a model hold: on trial by what the request log says, in service by what it answers?"""
 
 import logging
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from recsys.deployment import CanaryConfig, VerifyConfig
 from recsys.deployment.client import ServiceClient, ServiceError
-from recsys.deployment.gate import Plan
+from recsys.deployment.gate import Swap
 from recsys.models.artifacts import read_manifest
 from recsys.registry import Registry
 from recsys.settings import Settings
@@ -30,24 +27,16 @@ _MAX_FALLBACK_INCREASE = 0.1
 _MINUTE = 60.0
 
 
-@dataclass(frozen=True)
-class Verification:
-    """The three checks, and a sentence for each one that failed."""
+class Verification(NamedTuple):
+    """Which of the three checks held, and a sentence for each one that failed."""
 
-    health_check: bool
-    model_id_match: bool
-    recommendations_work: bool
+    checks: Mapping[str, bool]
     problems: tuple[str, ...]
 
-    @property
-    def passed(self) -> bool:
-        return all(self.checks().values())
 
-    def checks(self) -> dict[str, bool]:
-        return {name: value for name, value in asdict(self).items() if name != "problems"}
-
-
-NOT_VERIFIED = Verification(False, False, False, ())
+NOT_VERIFIED = Verification(
+    dict.fromkeys(("health_check", "model_id_match", "recommendations_work"), False), ()
+)
 
 
 def sample_users(settings: Settings, model_id: str) -> list[str]:
@@ -61,25 +50,26 @@ def verify(
     client: ServiceClient, model_id: str, users: list[str], config: VerifyConfig
 ) -> Verification:
     """Make the three checks. A check that cannot be made has failed."""
-    problems: list[str] = []
-    healthy = matches = False
+    checks, problems = dict(NOT_VERIFIED.checks), []
+
+    def check(name: str, wrong: str | None) -> None:
+        checks[name] = wrong is None
+        if wrong is not None:
+            problems.append(f"{name}: {wrong}")
+
     try:
         health = client.health()
-        healthy = health.get("status") == "healthy"
-        if not healthy:
-            problems.append(f"health_check: the service is {health.get('status')}")
-        matches = health.get("model_id") == model_id
-        if not matches:
-            problems.append(f"model_id_match: the service serves {health.get('model_id')}")
+        status, served = health.get("status"), health.get("model_id")
+        check("health_check", None if status == "healthy" else f"the service is {status}")
+        check("model_id_match", None if served == model_id else f"the service serves {served}")
     except ServiceError as error:
-        problems.append(f"health_check: {error}")
+        check("health_check", str(error))
     try:
         wrong = _check_recommendations(client, model_id, users[: config.sample_users], config)
     except ServiceError as error:
         wrong = str(error)
-    if wrong:
-        problems.append(f"recommendations_work: {wrong}")
-    return Verification(healthy, matches, wrong is None, tuple(problems))
+    check("recommendations_work", wrong)
+    return Verification(checks, tuple(problems))
 
 
 def _check_recommendations(
@@ -92,8 +82,7 @@ def _check_recommendations(
     strangers = [COLD_USER.format(number) for number in range(_COLD_USERS)]
     for user in [*users, *strangers]:
         answer = client.recommend(user, _TOPK)
-        wrong = _problem(answer, model_id, config)
-        if wrong:
+        if wrong := _problem(answer, model_id, config):
             return f"{'unknown user' if user in strangers else 'user'} {user}: {wrong}"
         personal += user not in strangers and answer.get("fallback") is False
     if personal < _MIN_PERSONAL_SHARE * len(users):
@@ -115,51 +104,42 @@ def _problem(answer: dict[str, Any], model_id: str, config: VerifyConfig) -> str
     return None
 
 
-def try_on_some_users(client: ServiceClient, config: CanaryConfig, plan: Plan) -> str | None:
+def try_on_some_users(client: ServiceClient, config: CanaryConfig, swap: Swap) -> str | None:
     """Run the trial. Returns why the model must not go on, None if it may.
 
-    Whatever happens, nobody is left with a model that failed: the canary is ended then. Raises
-    `ServiceError` if the service does not answer.
+    Whatever happens, nobody is left with a model that failed: the canary is ended then, also
+    where it had only begun. Raises `ServiceError` if the service does not answer.
     """
-    client.start_canary(plan.model_id, config.share)
     passed = False
     try:
+        client.start_canary(swap.model_id, config.share)
         time.sleep(config.minutes * _MINUTE)
-        problem = judge(client.traffic_by_model(config.minutes), config, plan)
+        problem = judge(client.traffic_by_model(config.minutes), config, swap)
         passed = problem is None
         return problem
     finally:
         if not passed:
-            _end(client)
+            try:
+                client.end_canary()
+            except ServiceError:
+                logger.exception("The canary could not be ended")
 
 
-def judge(traffic: dict[str, dict[str, Any]], config: CanaryConfig, plan: Plan) -> str | None:
+def judge(traffic: dict[str, dict[str, Any]], config: CanaryConfig, swap: Swap) -> str | None:
     """What speaks against the model on trial, None if nothing does."""
-    ours = traffic.get(plan.model_id)
+    ours = traffic.get(swap.model_id)
     if ours is None or ours["requests"] < config.min_requests:
         logger.warning("Too few requests to judge the canary by | traffic=%s", ours)
         return None
     if ours["error_rate"] > _MAX_ERROR_RATE:
         return f"error_rate={ours['error_rate']:.3f}, more than {_MAX_ERROR_RATE:g}"
-    theirs = traffic.get(plan.serving or "")
+    theirs = traffic.get(swap.serving or "")
     if theirs is None or theirs["requests"] < config.min_requests:
         return None
-    increase = (ours["fallback_rate"] or 0) - (theirs["fallback_rate"] or 0)
-    if increase > _MAX_FALLBACK_INCREASE:
-        return (
-            f"fallback_rate={ours['fallback_rate']:.3f}, "
-            f"{plan.serving} has {theirs['fallback_rate'] or 0:.3f}"
-        )
-    if ours["avg_latency_ms"] > config.max_latency_ratio * theirs["avg_latency_ms"]:
-        return (
-            f"avg_latency_ms={ours['avg_latency_ms']:.2f}, "
-            f"{plan.serving} has {theirs['avg_latency_ms']:.2f}"
-        )
+    fallbacks, before = ours["fallback_rate"] or 0, theirs["fallback_rate"] or 0
+    if fallbacks > before + _MAX_FALLBACK_INCREASE:
+        return f"fallback_rate={fallbacks:.3f}, {swap.serving} has {before:.3f}"
+    latency, before = ours["avg_latency_ms"], theirs["avg_latency_ms"]
+    if latency > config.max_latency_ratio * before:
+        return f"avg_latency_ms={latency:.2f}, {swap.serving} has {before:.2f}"
     return None
-
-
-def _end(client: ServiceClient) -> None:
-    try:
-        client.end_canary()
-    except ServiceError:
-        logger.exception("The canary could not be ended")

@@ -46,7 +46,8 @@ class DeploymentApproval(ApprovalOperator):
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        from recsys.deployment import job
+        from recsys.deployment.deploy import record_refusal
+        from recsys.deployment.gate import Swap
 
         try:
             return super().execute_complete(context, event)
@@ -55,7 +56,7 @@ class DeploymentApproval(ApprovalOperator):
         except HITLTimeoutError:
             reason = "nobody answered in time whether it may be deployed"
         failure = failure_of(context["dag_run"])
-        job.record_no_approval(load_settings(), _plan(context), reason, failure)
+        record_refusal(load_settings(), Swap(**_plan(context)), reason, failure)
         raise AirflowFailException(reason)
 
 
