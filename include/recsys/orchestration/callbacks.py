@@ -12,56 +12,27 @@ from urllib.parse import quote
 
 from airflow.sdk import Context
 
-from recsys.orchestration.mirror import error_line
-
-TIMED_OUT = "timed_out"
+from recsys.orchestration.mirror import TIMED_OUT, error_line, text_of
 
 
 def task_failed(context: Context) -> None:
     """A task failed for good: called in the worker after its last try."""
-    from recsys.alerting.runs import RunEvent, tell_of_run
-
     instance = context["ti"]
-    run = context["dag_run"]
-    tell_of_run(
-        RunEvent(
-            "task_failed",
-            job=instance.dag_id,
-            run_id=instance.run_id,
-            run_type=_text(run.run_type),
-            attempt=getattr(run, "clear_number", None) or 0,
-            task=instance.task_id,
-            error=error_line(context.get("exception")) or "?",
-            log=getattr(instance, "log_url", None),
-            link=_run_url(instance.dag_id, instance.run_id),
-        )
-    )
+    error = error_line(context.get("exception")) or "?"
+    _tell("task_failed", instance.dag_id, instance.run_id, context, error=error)
 
 
 def run_failed(context: Context) -> None:
-    """A run failed or timed out: called by the dag-processor.
+    """A run failed: called by the dag-processor. One that timed out is told by our listener.
 
-    The context of a timed-out run holds the DAG, the run id and the reason, and nothing else.
+    The context of a timed-out run holds the DAG, the run id and the reason, and nothing else: not
+    how often the run was cleared before.
     """
-    from recsys.alerting.runs import RunEvent, tell_of_run
-
-    run = context.get("dag_run")
-    instance = context.get("ti")
-    job, run_id, reason = context["dag"].dag_id, context["run_id"], _text(context.get("reason"))
-    tell_of_run(
-        RunEvent(
-            "run_timed_out" if reason == TIMED_OUT else "run_failed",
-            job=job,
-            run_id=run_id,
-            run_type=_text(run.run_type) if run else run_id.split("__", 1)[0],
-            attempt=getattr(run, "clear_number", None) or 0,
-            reason=reason,
-            task=instance.task_id if instance else None,
-            error=error_line(context.get("exception")),
-            log=getattr(instance, "log_url", None),
-            link=_run_url(job, run_id),
-        )
-    )
+    reason = text_of(context.get("reason"))
+    if reason != TIMED_OUT:
+        error = error_line(context.get("exception"))
+        job, run_id = context["dag"].dag_id, context["run_id"]
+        _tell("run_failed", job, run_id, context, error=error, reason=reason)
 
 
 def deadline_missed(context: Mapping[str, Any]) -> None:
@@ -76,20 +47,35 @@ def deadline_missed(context: Mapping[str, Any]) -> None:
             "deadline",
             job=run["dag_id"],
             run_id=run["dag_run_id"],
-            run_type=_text(run.get("run_type")),
-            state=_text(run.get("state")),
+            run_type=text_of(run.get("run_type")),
+            state=text_of(run.get("state")),
             attempt=run.get("clear_number") or 0,
             due=datetime.fromisoformat(due) if isinstance(due, str) else due,
-            link=_run_url(run["dag_id"], run["dag_run_id"]),
+            link=run_url(run["dag_id"], run["dag_run_id"]),
         )
     )
 
 
-def _run_url(job: str, run_id: str) -> str:
+def run_url(job: str, run_id: str) -> str:
+    """The run's page in Airflow's UI."""
     base = os.environ.get("AIRFLOW__API__BASE_URL", "http://127.0.0.1:8080").rstrip("/")
     return f"{base}/dags/{quote(job)}/runs/{quote(run_id, safe='')}"
 
 
-def _text(value: Any) -> str:
-    """The plain text of what may be an enumeration's member."""
-    return str(getattr(value, "value", value)) if value is not None else "unknown"
+def _tell(what: Any, job: str, run_id: str, context: Context, **details: Any) -> None:
+    from recsys.alerting.runs import RunEvent, tell_of_run
+
+    run, instance = context.get("dag_run"), context.get("ti")
+    tell_of_run(
+        RunEvent(
+            what,
+            job=job,
+            run_id=run_id,
+            run_type=text_of(run.run_type) if run else run_id.split("__", 1)[0],
+            attempt=getattr(run, "clear_number", None) or 0,
+            task=instance.task_id if instance else None,
+            log=getattr(instance, "log_url", None),
+            link=run_url(job, run_id),
+            **details,
+        )
+    )

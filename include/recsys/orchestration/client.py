@@ -1,9 +1,11 @@
 """What our commands ask of Airflow, over its public REST API."""
 
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -64,17 +66,17 @@ class AirflowClient:
         """
         run_id = f"manual__{datetime.now(UTC).isoformat()}"
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})}
-        for attempt in range(TRIGGER_ATTEMPTS):
+        for attempt in itertools.count(1):
             try:
                 self._call("POST", f"/dags/{dag_id}/dagRuns", json=body)
             except AirflowError as error:
-                if error.status == requests.codes.conflict and attempt > 0:
-                    return run_id
-                if error.status in REFUSALS or attempt == TRIGGER_ATTEMPTS - 1:
+                if error.status == requests.codes.conflict and attempt > 1:
+                    break
+                if error.status in REFUSALS or attempt == TRIGGER_ATTEMPTS:
                     raise
             else:
-                return run_id
-        raise AssertionError("unreachable")
+                break
+        return run_id
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """One run, as Airflow describes it."""
@@ -90,11 +92,8 @@ class AirflowClient:
         """The last runs that were put into the queue since `moment`, whatever day they are for."""
         parameters = {"order_by": "-id", "limit": PAGE}
         page = self._call("GET", f"/dags/{dag_id}/dagRuns", params=parameters)
-        return [
-            run
-            for run in page["dag_runs"]
-            if run["queued_at"] and datetime.fromisoformat(run["queued_at"]) >= moment
-        ]
+        queued = (run for run in page["dag_runs"] if run["queued_at"])
+        return [run for run in queued if datetime.fromisoformat(run["queued_at"]) >= moment]
 
     def create_backfill(self, dag_id: str, first: datetime, last: datetime) -> dict[str, Any]:
         """Ask for a run of every interval between two moments, each after the one before.
@@ -102,12 +101,8 @@ class AirflowClient:
         A backfill counts its active runs by itself, whatever the DAG says, and by default runs ten
         at once.
         """
-        body = {
-            "dag_id": dag_id,
-            "from_date": first.isoformat(),
-            "to_date": last.isoformat(),
-            "max_active_runs": 1,
-        }
+        span = {"from_date": first.isoformat(), "to_date": last.isoformat()}
+        body = {"dag_id": dag_id, **span, "max_active_runs": 1}
         return self._call("POST", "/backfills", json=body)
 
     def open_backfills(self, dag_id: str) -> list[dict[str, Any]]:
@@ -140,17 +135,13 @@ class AirflowClient:
         """What the tasks of a run returned, by task id; a list for a mapped task."""
         tasks = f"/dags/{dag_id}/dagRuns/{_segment(run_id)}/taskInstances"
         returned = {"xcom_key": "return_value"}
-        entries = self._pages(f"{tasks}/~/xcomEntries", "xcom_entries", returned)
-        values: dict[str, Any] = {}
-        for entry in sorted(entries, key=lambda e: (e["task_id"], e["map_index"])):
+        values = []
+        for entry in self._pages(f"{tasks}/~/xcomEntries", "xcom_entries", returned):
             task, index = entry["task_id"], entry["map_index"]
             where = f"{tasks}/{task}/xcomEntries/return_value"
-            value = self._call("GET", where, params={"map_index": index})["value"]
-            if index < 0:
-                values[task] = value
-            else:
-                values.setdefault(task, []).append(value)
-        return values
+            answer = self._call("GET", where, params={"map_index": index})
+            values.append((task, index, answer["value"]))
+        return by_task(values)
 
     def event_logs(self, dag_id: str, run_id: str, event: str) -> list[dict[str, Any]]:
         """Entries of Airflow's audit log about a run."""
@@ -172,18 +163,15 @@ class AirflowClient:
         patience = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                run = self.run(dag_id, run_id)
-                tasks = {
-                    _task_name(task): task["state"] or "waiting"
-                    for task in self.task_instances(dag_id, run_id)
-                }
+                run, tasks = self.run(dag_id, run_id), self.task_instances(dag_id, run_id)
             except AirflowError as error:
                 if error.status in REFUSALS or time.monotonic() > patience:
                     raise
                 time.sleep(POLL_SECONDS)
                 continue
             patience = time.monotonic() + PATIENCE_SECONDS
-            progress = RunProgress(run["state"], tasks)
+            states = {_task_name(task): task["state"] or "waiting" for task in tasks}
+            progress = RunProgress(run["state"], states)
             if progress != last:
                 show(progress)
                 last = progress
@@ -198,38 +186,30 @@ class AirflowClient:
     def _pages(
         self, path: str, key: str, parameters: Mapping[str, Any] | None = None
     ) -> Iterator[dict[str, Any]]:
-        offset = 0
-        while True:
-            page = self._call(
-                "GET", path, params={**(parameters or {}), "limit": PAGE, "offset": offset}
-            )
+        for offset in itertools.count(0, PAGE):
+            limits = {**(parameters or {}), "limit": PAGE, "offset": offset}
+            page = self._call("GET", path, params=limits)
             yield from page[key]
-            offset += PAGE
-            if offset >= page["total_entries"]:
+            if offset + PAGE >= page["total_entries"]:
                 return
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        ask = partial(self._session.request, method, f"{self.url}/api/v2{path}", **arguments)
         try:
             if "Authorization" not in self._session.headers:
                 self._log_in()
-            response = self._session.request(
-                method, f"{self.url}/api/v2{path}", timeout=TIMEOUT_SECONDS, **arguments
-            )
+            response = ask(timeout=TIMEOUT_SECONDS)
             if response.status_code == requests.codes.unauthorized:
                 self._log_in()
-                response = self._session.request(
-                    method, f"{self.url}/api/v2{path}", timeout=TIMEOUT_SECONDS, **arguments
-                )
+                response = ask(timeout=TIMEOUT_SECONDS)
         except requests.RequestException as error:
             raise AirflowError(
                 f"Airflow does not answer at {self.url} ({type(error).__name__}); "
                 "is the stack up? `make status` tells"
             ) from error
         if not response.ok:
-            raise AirflowError(
-                f"{method} {path}: {response.status_code} {_reason(response)}",
-                response.status_code,
-            )
+            status = response.status_code
+            raise AirflowError(f"{method} {path}: {status} {_reason(response)}", status)
         return dict(response.json()) if response.content else {}
 
     def _log_in(self) -> None:
@@ -241,6 +221,17 @@ class AirflowClient:
                 f"Airflow refuses user {self._credentials['username']!r}: {_reason(response)}"
             )
         self._session.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
+
+
+def by_task(values: Iterable[tuple[str, int, Any]]) -> dict[str, Any]:
+    """Results of tasks (id, map index, value) by task id; a list for a mapped task."""
+    found: dict[str, Any] = {}
+    for task, index, value in sorted(values, key=lambda one: one[:2]):
+        if index < 0:
+            found[task] = value
+        else:
+            found.setdefault(task, []).append(value)
+    return found
 
 
 def _segment(run_id: str) -> str:

@@ -37,6 +37,13 @@ GENERATED: dict[str, Callable[[], str]] = {
     "AIRFLOW__API__SECRET_KEY": partial(secrets.token_urlsafe, 64),
     "AIRFLOW__CORE__FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
 }
+PORTS = {
+    "AIRFLOW_PORT": 8080,
+    "RECSYS_SERVICE_PORT": 8000,
+    "AIRFLOW_EXECUTION_PORT": 8081,
+    "AIRFLOW_WORKER_LOG_PORT": 8793,
+    "AIRFLOW_TRIGGERER_LOG_PORT": 8794,
+}
 DEFAULTS: Final[Mapping[str, str | None]] = {"RECSYS_AIRFLOW_USER": "admin"}
 
 
@@ -82,26 +89,23 @@ def ensure_env(settings: Settings) -> dict[str, str]:
 def stack_environment(settings: Settings) -> dict[str, str]:
     """The whole environment of a stack process: the caller's, ``.env``, and Airflow's settings."""
     env = read_env(settings)
-    missing = sorted(name for name in GENERATED if name not in env)
-    if missing and not is_set_up(settings):
-        raise ConfigError(f"{settings.home}: {NOT_SET_UP}")
-    if missing:
+    if missing := sorted(GENERATED.keys() - env.keys()):
+        if not is_set_up(settings):
+            raise ConfigError(f"{settings.home}: {NOT_SET_UP}")
         raise ConfigError(f"{settings.home / ENV_FILE}: no value for {', '.join(missing)}")
     home = airflow_home(settings)
-    port = _port(env, "AIRFLOW_PORT", 8080)
-    service_port = _port(env, "RECSYS_SERVICE_PORT", 8000)
+    port, service_port, execution_port, log_port, trigger_log_port = (
+        _port(env, name, default) for name, default in PORTS.items()
+    )
     base_url = f"http://127.0.0.1:{port}"
-    execution_port = _port(env, "AIRFLOW_EXECUTION_PORT", 8081)
-    paths = [str(REPOSITORY / "include"), str(REPOSITORY)]
-    if inherited := os.environ.get("PYTHONPATH"):
-        paths.append(inherited)
+    paths = [str(REPOSITORY / "include"), str(REPOSITORY), os.environ.get("PYTHONPATH")]
     computed = {
         "RECSYS_HOME": str(settings.home),
         "RECSYS_SERVICE_HOST": "127.0.0.1",
-        "RECSYS_SERVICE_PORT": str(service_port),
+        "RECSYS_SERVICE_PORT": service_port,
         "RECSYS_SERVICE_URL": f"http://127.0.0.1:{service_port}",
         "RECSYS_AIRFLOW_URL": base_url,
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
@@ -110,14 +114,12 @@ def stack_environment(settings: Settings) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__DEFAULT_TIMEZONE": "Asia/Ho_Chi_Minh",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": (
-            f"http://127.0.0.1:{execution_port}/execution/"
-        ),
-        "RECSYS_EXECUTION_PORT": str(execution_port),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{execution_port}/execution/",
+        "RECSYS_EXECUTION_PORT": execution_port,
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{env['RECSYS_AIRFLOW_USER']}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "AIRFLOW__API__HOST": "127.0.0.1",
-        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__PORT": port,
         "AIRFLOW__API__BASE_URL": base_url,
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
@@ -126,12 +128,8 @@ def stack_environment(settings: Settings) -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         # Airflow takes run ids of 250 characters, file systems take names of 255 bytes.
         "AIRFLOW__LOGGING__LOG_FILENAME_TEMPLATE": LOG_FILENAMES,
-        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(
-            _port(env, "AIRFLOW_WORKER_LOG_PORT", 8793)
-        ),
-        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(
-            _port(env, "AIRFLOW_TRIGGERER_LOG_PORT", 8794)
-        ),
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": log_port,
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": trigger_log_port,
         "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
         # A restarted scheduler looks after its predecessor's tasks only this often, in seconds.
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
@@ -165,11 +163,11 @@ def _fill(line: str) -> str:
     return line
 
 
-def _port(env: dict[str, str], name: str, default: int) -> int:
+def _port(env: dict[str, str], name: str, default: int) -> str:
     text = env.get(name, str(default))
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise ConfigError(f"{name}={text!r}: expected a port between 1 and 65535")
-    return int(text)
+    return str(int(text))
 
 
 def _write_private(path: Path, content: str) -> None:

@@ -31,12 +31,8 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
 
     Schedule, timeout, deadline and queue come from ``config/scheduler_config.json``; a job that is
     switched off there keeps its DAG, without a schedule. Tasks run in the job's own single-slot
-    pool, and one run at a time.
-
-    Raises
-    ------
-    ConfigError
-        If the configuration is bad or lacks the job. Airflow shows it as an import error.
+    pool, and one run at a time. Raises `ConfigError` if the configuration is bad or lacks the job;
+    Airflow shows it as an import error.
     """
     schedule = load_schedule(load_settings())
     timing = schedule.job(job)
@@ -107,9 +103,7 @@ def refuse_bad_request(dag_run: DagRunProtocol, params: Iterable[str]) -> None:
     known = sorted(params)
     for key in dag_run.conf or {}:
         if key not in known:
-            raise InputError(
-                f"conf: {key!r} is no parameter of {dag_run.dag_id}; "
-                f"it has {', '.join(known) or 'none'}"
-            )
+            has = ", ".join(known) or "none"
+            raise InputError(f"conf: {key!r} is no parameter of {dag_run.dag_id}; it has {has}")
     if problem := future_of(dag_run):
         raise InputError(problem)

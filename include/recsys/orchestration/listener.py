@@ -2,9 +2,8 @@
 changes of runs, in the workers the errors of tasks.
 
 A run's state change happens inside a transaction of the scheduler. So the hook only copies the
-run's fields; reading results and writing to the tracker is the work of one background thread,
-with database sessions of its own. Whatever goes wrong there is a line in the log, and
-`recsys.orchestration.mirror` repairs it within the hour.
+run's fields; the rest is the work of one background thread, with database sessions of its own.
+What goes wrong there is a line in the log, and `recsys.orchestration.mirror` repairs it.
 """
 
 import logging
@@ -20,6 +19,7 @@ from airflow.listeners import hookimpl
 
 from recsys.database import BUSY_TIMEOUT_SECONDS
 from recsys.orchestration import mirror
+from recsys.orchestration.callbacks import run_url
 from recsys.orchestration.mirror import AirflowRun, error_line
 from recsys.tracking import PipelineTracker
 
@@ -46,11 +46,17 @@ class RunMirrorListener:
     @hookimpl
     def on_dag_run_failed(self, dag_run: Any, msg: str) -> None:
         _in_background(_mirror_end, dag_run, msg)
+        if msg == mirror.TIMED_OUT:
+            _in_background(_tell_timeout, dag_run, msg)
 
     @hookimpl
     def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
         try:
-            _record_task_error(task_instance.dag_id, task_instance.run_id, task_instance, error)
+            job = task_instance.dag_id
+            if mirror.is_job(job):
+                errors = {"task_errors": {task_instance.task_id: error_line(error)}}
+                run_id = mirror.tracker_id(job, task_instance.run_id)
+                _tracker(WORKER_TIMEOUT_SECONDS).merge_metadata(run_id, errors)
         except Exception:
             logger.exception("The run mirror missed a task's error")
 
@@ -94,11 +100,8 @@ def _mirror_start(run: AirflowRun) -> None:
 
 
 def _refuse(run: AirflowRun, problem: str) -> None:
-    """Fail a run that is not due yet.
-
-    Airflow starts it, never starts a task of it, and with one run at a time no other run of the
-    job begins until that day.
-    """
+    """Fail a run that is not due yet: Airflow would start no task of it, and, with one run at a
+    time, no other run of the job until that day."""
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import update
@@ -119,6 +122,24 @@ def _refuse(run: AirflowRun, problem: str) -> None:
     tell_of_run(RunEvent("run_failed", run.job, run.run_id, run.run_type, error=problem))
 
 
+def _tell_timeout(run: AirflowRun) -> None:
+    """The alert: Airflow's callback does not know how often the run was cleared, so that it would
+    hold back the second timeout of a run."""
+    from recsys.alerting.runs import RunEvent, tell_of_run
+
+    tell_of_run(
+        RunEvent(
+            "run_timed_out",
+            job=run.job,
+            run_id=run.run_id,
+            run_type=run.run_type,
+            attempt=run.attempt,
+            reason=run.reason,
+            link=run_url(run.job, run.run_id),
+        )
+    )
+
+
 def _mirror_end(run: AirflowRun) -> None:
     run = _with_outcome(run)
     mirror.log_end(mirror.mirror(run, _tracker()))
@@ -130,17 +151,18 @@ def _copy(dag_run: Any, msg: str) -> AirflowRun:
     return AirflowRun(
         job=dag_run.dag_id,
         run_id=dag_run.run_id,
-        run_type=str(getattr(dag_run.run_type, "value", dag_run.run_type)),
-        state=str(getattr(dag_run.state, "value", dag_run.state)),
+        run_type=mirror.text_of(dag_run.run_type),
+        state=mirror.text_of(dag_run.state),
         started_at=dag_run.start_date or dag_run.queued_at or dag_run.run_after,
         finished_at=dag_run.end_date,
-        triggered_by=str(getattr(triggered_by, "value", triggered_by)),
+        triggered_by=mirror.text_of(triggered_by),
         data_interval_start=dag_run.data_interval_start,
         data_interval_end=dag_run.data_interval_end,
         conf=dag_run.conf,
         reason=msg,
         marked_by_hand=mirror.MARKED_BY_HAND in msg,
         problem=mirror.future_of(dag_run),
+        attempt=getattr(dag_run, "clear_number", None) or 0,
     )
 
 
@@ -157,25 +179,16 @@ def _with_outcome(run: AirflowRun) -> AirflowRun:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    returned = (
-        select(XComModel.task_id, XComModel.map_index, XComModel.value)
-        .filter_by(dag_id=run.job, run_id=run.run_id, key="return_value")
-        .order_by(XComModel.task_id, XComModel.map_index)
-    )
-    failed = (
-        select(TaskInstance.task_id)
-        .filter_by(dag_id=run.job, run_id=run.run_id, state="failed")
-        .order_by(TaskInstance.end_date)
-    )
-    values: dict[str, Any] = {}
+    from recsys.orchestration.client import by_task
+
+    this_run = {"dag_id": run.job, "run_id": run.run_id}
+    returned = select(XComModel.task_id, XComModel.map_index, XComModel.value)
+    returned = returned.filter_by(**this_run, key="return_value")
+    failed = select(TaskInstance.task_id).filter_by(**this_run, state="failed")
     with create_session(scoped=False) as session:
-        for task_id, map_index, value in session.execute(returned):
-            if map_index < 0:
-                values[task_id] = value
-            else:
-                values.setdefault(task_id, []).append(value)
-        tasks = tuple(dict.fromkeys(session.scalars(failed)))
-    return replace(run, summary=values, failed_tasks=tasks)
+        summary = by_task(session.execute(returned).all())
+        tasks = tuple(dict.fromkeys(session.scalars(failed.order_by(TaskInstance.end_date))))
+    return replace(run, summary=summary, failed_tasks=tasks)
 
 
 def _leave_note(run: AirflowRun) -> None:
@@ -193,11 +206,3 @@ def _leave_note(run: AirflowRun) -> None:
         dag_run = session.scalar(this_run)
         if dag_run is not None and dag_run.dag_run_note is None:
             dag_run.dag_run_note = DagRunNote(content=str(notes[0])[:1000])
-
-
-def _record_task_error(dag_id: str, run_id: str, task_instance: Any, error: Any) -> None:
-    if not mirror.is_job(dag_id):
-        return
-    tracker = _tracker(timeout=WORKER_TIMEOUT_SECONDS)
-    errors = {"task_errors": {task_instance.task_id: error_line(error)}}
-    tracker.merge_metadata(mirror.tracker_id(dag_id, run_id), errors)

@@ -1,7 +1,6 @@
 """Every Airflow run of our jobs as a row in the run tracker and two lines in the scheduler log.
 
-The listener tells what Airflow's processes see; `reconcile` repairs from Airflow's own record what
-the listener may miss.
+The listener tells what Airflow's processes see; `reconcile` repairs what it may have missed.
 """
 
 import logging
@@ -22,12 +21,9 @@ if TYPE_CHECKING:  # every Airflow process loads this module, and only `reconcil
     from recsys.orchestration.client import AirflowClient
 
 MARKED_BY_HAND = "manually set"
+TIMED_OUT = "timed_out"
 LONGEST_ERROR = 1000
-STATES = {
-    "running": RunStatus.RUNNING,
-    "success": RunStatus.SUCCESS,
-    "failed": RunStatus.FAILED,
-}
+_MIRRORED = ("running", "success", "failed")
 
 logger = logging.getLogger(__name__)
 
@@ -36,20 +32,11 @@ logger = logging.getLogger(__name__)
 class AirflowRun:
     """What the mirror keeps of a run that Airflow knows.
 
-    Attributes
-    ----------
-    state
-        Airflow's: running, success or failed; a queued run is not mirrored.
-    summary
-        What each task returned, by task id.
-    failed_tasks
-        Task ids in the order in which they failed.
-    reason
-        Why the run failed, in Airflow's words: task_failure, timed_out, ...
-    marked_by_hand
-        Whether a person set the state in the UI or through the API.
-    problem
-        Why it cannot be made yet, see `future_of`.
+    `state` is Airflow's running, success or failed: a queued run is not mirrored. `summary` is what
+    each task returned, by task id; `failed_tasks` are in the order in which they failed; `reason`
+    says in Airflow's words why the run did (task_failure, timed_out, ...). `marked_by_hand`: a
+    person set the state. `problem` is why it cannot be made yet, see `future_of`. `attempt` counts
+    how often it was cleared.
     """
 
     job: str
@@ -67,6 +54,7 @@ class AirflowRun:
     reason: str | None = None
     marked_by_hand: bool = False
     problem: str | None = None
+    attempt: int = 0
 
 
 def tracker_id(job: str, run_id: str) -> str:
@@ -84,6 +72,11 @@ def future_of(dag_run: Any) -> str | None:
         if moment is not None and moment > now:
             return f"{dag_run.run_id}: its {what} in the future, at {moment.isoformat()}"
     return None
+
+
+def text_of(value: Any) -> str:
+    """The plain text of what may be an enumeration's member."""
+    return "unknown" if value is None else str(getattr(value, "value", value))
 
 
 def is_job(dag_id: str) -> bool:
@@ -105,17 +98,15 @@ def to_record(run: AirflowRun, task_errors: Mapping[str, str]) -> RunRecord:
     `task_errors` holds the last error line of tasks by id. A run that a person marked as failed
     was cancelled, not broken.
     """
-    status = STATES[run.state]
-    if status is RunStatus.FAILED and run.marked_by_hand:
-        status = RunStatus.CANCELLED
-    failing = run.failed_tasks[0] if run.failed_tasks else None
+    failed = run.state == "failed"
+    status = RunStatus.CANCELLED if failed and run.marked_by_hand else RunStatus(run.state)
     return RunRecord(
         run_id=tracker_id(run.job, run.run_id),
         pipeline_name=run.job,
         status=status,
         started_at=run.started_at,
         finished_at=run.finished_at or (None if status is RunStatus.RUNNING else datetime.now(UTC)),
-        error_message=_error_message(run, task_errors) if run.state == "failed" else None,
+        error_message=_error_message(run, task_errors) if failed else None,
         metadata={
             "airflow_run_id": run.run_id,
             "run_type": run.run_type,
@@ -124,9 +115,9 @@ def to_record(run: AirflowRun, task_errors: Mapping[str, str]) -> RunRecord:
             "data_interval_end": _iso(run.data_interval_end),
             "conf": dict(run.conf) if run.conf else None,
             "summary": dict(run.summary) if run.summary else None,
-            "failing_task": failing,
-            "reason": run.reason if run.state == "failed" else None,
-            "marked_by_hand": True if run.marked_by_hand else None,
+            "failing_task": run.failed_tasks[0] if run.failed_tasks else None,
+            "reason": run.reason if failed else None,
+            "marked_by_hand": run.marked_by_hand or None,
         },
     )
 
@@ -140,13 +131,15 @@ def log_end(record: RunRecord) -> None:
     """The second line, with duration and status."""
     assert record.finished_at is not None
     seconds = max(0, round((record.finished_at - record.started_at).total_seconds()))
-    line = f"Job completed: {record.pipeline_name}" + " | duration=%ss | status=%s"
-    if record.status is RunStatus.SUCCESS:
-        _scheduler_log().info(line, seconds, record.status)
-    else:
-        _scheduler_log().error(
-            line + "%s", seconds, record.status, fields(error=record.error_message)
-        )
+    succeeded = record.status is RunStatus.SUCCESS
+    _scheduler_log().log(
+        logging.INFO if succeeded else logging.ERROR,
+        "Job completed: %s | duration=%ss | status=%s%s",
+        record.pipeline_name,
+        seconds,
+        record.status,
+        "" if succeeded else fields(error=record.error_message),
+    )
 
 
 def _scheduler_log() -> Any:
@@ -162,7 +155,7 @@ def _error_message(run: AirflowRun, task_errors: Mapping[str, str]) -> str:
         f"{task}: {task_errors.get(task, 'ended without an error line (killed or lost)')}"
         for task in run.failed_tasks
     ]
-    if run.reason == "timed_out":
+    if run.reason == TIMED_OUT:
         causes.insert(0, "timed out")
     return "; ".join(causes) or (run.reason or "failed")
 
@@ -177,22 +170,16 @@ def error_line(error: object) -> str | None:
     Bad input speaks for itself: its sentence comes without a type, also when it is the cause of
     the exception that keeps Airflow from trying again.
     """
-    if error is None:
-        return None
-    if isinstance(error, BaseException):
-        cause = error.__cause__
-        shown = cause if isinstance(cause, InputError) else error
-        text = str(shown) if isinstance(shown, InputError) else f"{type(shown).__name__}: {shown}"
-    else:
-        text = str(error)
-    line = next((line for line in text.splitlines() if line.strip()), "no error text")
-    return _masked(line)[:LONGEST_ERROR]
-
-
-def _masked(text: str) -> str:
     from recsys.alerting.masking import masker_for
 
-    return masker_for(os.environ).mask(text)
+    if error is None:
+        return None
+    cause = getattr(error, "__cause__", None)
+    shown = cause if isinstance(cause, InputError) else error
+    named = isinstance(shown, BaseException) and not isinstance(shown, InputError)
+    text = f"{type(shown).__name__}: {shown}" if named else str(shown)
+    line = next((line for line in text.splitlines() if line.strip()), "no error text")
+    return masker_for(os.environ).mask(line)[:LONGEST_ERROR]
 
 
 def reconcile(settings: Settings) -> dict[str, Any]:
@@ -216,46 +203,30 @@ def reconcile_runs(
     """Compare the runs of the last `days` days and rewrite each record that disagrees.
 
     A run that is recorded as running and that Airflow no longer has was deleted: it is
-    cancelled.
-
-    Returns
-    -------
-    ``{"compared", "repaired", "cancelled"}``: numbers of runs.
+    cancelled. Returns ``{"compared", "repaired", "cancelled"}``: numbers of runs.
     """
     since = datetime.now(UTC) - timedelta(days=days)
     compared = repaired = 0
     present: set[str] = set()
     known_dags = client.dags()
     for job in load_schedule(load_settings()).names:
-        if job not in known_dags:
-            continue
-        for run in client.runs_since(job, since):
-            present.add(tracker_id(job, run["dag_run_id"]))
-            if run["state"] not in STATES:
-                continue
-            compared += 1
-            repaired += _repair(client, tracker, run)
-    return {
-        "compared": compared,
-        "repaired": repaired,
-        "cancelled": _cancel_deleted(client, tracker, present, since),
-    }
+        for run in client.runs_since(job, since) if job in known_dags else ():
+            own_id = tracker_id(job, run["dag_run_id"])
+            present.add(own_id)
+            if run["state"] in _MIRRORED:
+                compared += 1
+                if not _agrees(tracker.get_run(own_id), run["state"]):
+                    mirror(_describe(client, run), tracker)
+                    repaired += 1
+    cancelled = _cancel_deleted(client, tracker, present, since)
+    return {"compared": compared, "repaired": repaired, "cancelled": cancelled}
 
 
-def _repair(client: "AirflowClient", tracker: PipelineTracker, run: Mapping[str, Any]) -> int:
-    """Rewrite the record of one run if it is missing or disagrees; returns 1 if it did."""
-    job, run_id = run["dag_id"], run["dag_run_id"]
-    known = tracker.get_run(tracker_id(job, run_id))
-    if known is not None and _agrees(known, run):
-        return 0
-    mirror(_describe(client, run), tracker)
-    return 1
-
-
-def _agrees(known: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
-    status = STATES[run["state"]]
-    return known["status"] == status or (
-        status is RunStatus.FAILED
+def _agrees(known: Mapping[str, Any] | None, state: str) -> bool:
+    if known is None:
+        return False
+    return known["status"] == state or (
+        state == "failed"
         and known["status"] == RunStatus.CANCELLED
         and bool(known["metadata"].get("marked_by_hand"))
     )
@@ -263,12 +234,14 @@ def _agrees(known: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
 
 def _describe(client: "AirflowClient", run: Mapping[str, Any]) -> AirflowRun:
     job, run_id, state = run["dag_id"], run["dag_run_id"], run["state"]
-    ended = state in ("success", "failed")
-    tasks = client.task_instances(job, run_id) if state == "failed" else []
-    failed = sorted(
-        (task for task in tasks if task["state"] == "failed"),
-        key=lambda task: task["end_date"] or "",
-    )
+    ended = state != "running"
+    failed, marked = [], False
+    if state == "failed":
+        tasks = client.task_instances(job, run_id)
+        failed = [task for task in tasks if task["state"] == "failed"]
+        entries = client.event_logs(job, run_id, "patch_dag_run")
+        marked = any("failed" in (entry.get("extra") or "") for entry in entries)
+    failed.sort(key=lambda task: task["end_date"] or "")
     started = run["start_date"] or run["queued_at"] or run["run_after"]
     return AirflowRun(
         job=job,
@@ -283,15 +256,9 @@ def _describe(client: "AirflowClient", run: Mapping[str, Any]) -> AirflowRun:
         conf=run.get("conf"),
         summary=client.returned_values(job, run_id) if ended else None,
         failed_tasks=tuple(dict.fromkeys(task["task_id"] for task in failed)),
-        reason=None if not failed else "task_failure",
-        marked_by_hand=state == "failed" and _was_marked(client, job, run_id),
+        reason="task_failure" if failed else None,
+        marked_by_hand=marked,
     )
-
-
-def _was_marked(client: "AirflowClient", job: str, run_id: str) -> bool:
-    """Whether the audit log holds a person's "mark as failed" for the run."""
-    entries = client.event_logs(job, run_id, "patch_dag_run")
-    return any("failed" in (entry.get("extra") or "") for entry in entries)
 
 
 def _cancel_deleted(

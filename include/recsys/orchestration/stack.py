@@ -48,6 +48,7 @@ PORT_NAMES = {
     "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": "AIRFLOW_WORKER_LOG_PORT",
     "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": "AIRFLOW_TRIGGERER_LOG_PORT",
 }
+HEALTHY_PARTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 
 
 class StackError(RuntimeError):
@@ -69,10 +70,8 @@ class Stack:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise InputError(
-                f"another `make up` or `make down` is at work in {self.settings.home}; "
-                "wait for it to end"
-            ) from None
+            at_work = f"another `make up` or `make down` is at work in {self.settings.home}"
+            raise InputError(f"{at_work}; wait for it to end") from None
         with lock:
             yield
 
@@ -84,16 +83,15 @@ class Stack:
         """
         environment.ensure_env(self.settings)
         env = environment.stack_environment(self.settings)
-        if self.is_running():
-            self.wait_until_healthy(env)
-            # A job that was added since needs its pool.
-            self._import_pools(env)
-            return False
-        self._require_free_ports(env)
-        self._prepare_airflow(env)
-        self._start_supervisor(env)
+        was_running = self.is_running()
+        if not was_running:
+            self._require_free_ports(env)
+            self._prepare_airflow(env)
+            self._start_supervisor(env)
         self.wait_until_healthy(env)
-        return True
+        if was_running:  # a job that was added since needs its pool
+            self._import_pools(env)
+        return not was_running
 
     def stop(self) -> bool:
         """Stop everything that belongs to this stack; returns whether anything was running."""
@@ -119,10 +117,8 @@ class Stack:
     def components(self) -> list[dict[str, Any]]:
         """Name, state, pid (0 when not running) and uptime in seconds of every component."""
         if not self.is_running():
-            return [
-                {"name": name, "state": "STOPPED", "pid": 0, "uptime_seconds": 0}
-                for name in COMMANDS
-            ]
+            stopped = {"state": "STOPPED", "pid": 0, "uptime_seconds": 0}
+            return [{"name": name, **stopped} for name in COMMANDS]
         return [
             {
                 "name": process["name"],
@@ -136,22 +132,16 @@ class Stack:
     def wait_until_healthy(self, env: dict[str, str]) -> None:
         """Wait for Airflow's health page to report a live scheduler and dag-processor."""
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        problem = "no answer yet"
+        url, problem = f"{env['RECSYS_AIRFLOW_URL']}/api/v2/monitor/health", "no answer yet"
         while time.monotonic() < deadline:
             try:
-                health = requests.get(
-                    f"{env['RECSYS_AIRFLOW_URL']}/api/v2/monitor/health", timeout=5
-                ).json()
-            except (requests.RequestException, ValueError) as error:
-                problem = type(error).__name__
-            else:
+                health = requests.get(url, timeout=5).json()
                 states = {name: (part or {}).get("status") for name, part in health.items()}
-                if all(
-                    states.get(name) == "healthy"
-                    for name in ("metadatabase", "scheduler", "dag_processor", "triggerer")
-                ):
+                if all(states.get(name) == "healthy" for name in HEALTHY_PARTS):
                     return
                 problem = str(states)
+            except (requests.RequestException, ValueError) as error:
+                problem = type(error).__name__
             time.sleep(POLL_SECONDS)
         raise StackError(
             f"Airflow did not come up within {START_TIMEOUT_SECONDS:g} s ({problem}); "
@@ -167,12 +157,8 @@ class Stack:
         """Processes of the supervisor's session that work in this state root."""
         if not self._session_file.exists():
             return []
-        found = []
-        for process in session_processes(int(self._session_file.read_text())):
-            with contextlib.suppress(psutil.Error):
-                if Path(process.cwd()) == self.settings.home:
-                    found.append(process)
-        return found
+        session = int(self._session_file.read_text())
+        return session_processes(session, folder=self.settings.home)
 
     @property
     def _socket(self) -> Path:
@@ -217,15 +203,10 @@ class Stack:
         _airflow(env, "pools", "import", str(path))
 
     def _start_supervisor(self, env: dict[str, str]) -> None:
-        env = {
-            **env,
-            "RECSYS_RUN": str(self._run),
-            "RECSYS_SOCKET": str(self._socket),
-            "RECSYS_PYTHON": sys.executable,
-        }
+        own = {"RECSYS_RUN": str(self._run), "RECSYS_SOCKET": str(self._socket)}
         subprocess.run(  # noqa: S603
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(SUPERVISOR)],
-            env=env,
+            env={**env, **own, "RECSYS_PYTHON": sys.executable},
             cwd=self.settings.home,
             check=True,
             stdin=subprocess.DEVNULL,
@@ -233,10 +214,8 @@ class Stack:
         deadline = time.monotonic() + 15
         while not self.is_running():
             if time.monotonic() > deadline:
-                raise StackError(
-                    "the process supervisor does not answer; see "
-                    f"{self.settings.logs / 'scheduler' / 'supervisord.log'}"
-                )
+                log = self.settings.logs / "scheduler" / "supervisord.log"
+                raise StackError(f"the process supervisor does not answer; see {log}")
             time.sleep(0.1)
         self._session_file.write_text(str(self._supervisor.supervisor.getPID()))
 
@@ -257,8 +236,11 @@ def _airflow(env: dict[str, str], *arguments: str) -> None:
         raise StackError(f"airflow {' '.join(arguments)} failed:\n" + "\n".join(tail))
 
 
-def session_processes(session: int, group: int | None = None) -> list[psutil.Process]:
-    """The living processes of a session (and process group), without the caller."""
+def session_processes(
+    session: int, group: int | None = None, folder: Path | None = None
+) -> list[psutil.Process]:
+    """The living processes of a session (and process group, and working folder), without the
+    caller."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(OSError, psutil.Error):
@@ -266,6 +248,7 @@ def session_processes(session: int, group: int | None = None) -> list[psutil.Pro
                 process.pid != os.getpid()
                 and os.getsid(process.pid) == session
                 and group in (None, os.getpgid(process.pid))
+                and (folder is None or Path(process.cwd()) == folder)
                 and process.status() != psutil.STATUS_ZOMBIE
             ):
                 found.append(process)

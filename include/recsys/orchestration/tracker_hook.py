@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowRuntimeError
+from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError
 
 from recsys.database import BUSY_TIMEOUT_SECONDS
 from recsys.settings import load_settings
@@ -40,22 +40,17 @@ class PipelineTrackerHook(BaseHook):
 
     def database(self) -> Path:
         """The file that the connection names, or the default."""
+        host = None
         try:
             host = self.get_connection(self.tracker_conn_id).host
-        except Exception as error:
-            if not _is_missing(error):
+        except AirflowNotFoundException:
+            pass
+        except AirflowRuntimeError as error:
+            if error.error.error.name != "CONNECTION_NOT_FOUND":
                 raise
-            host = None
         settings = load_settings()
         database = Path(host) if host else settings.pipeline_db
         if self.tracker_conn_id == CONNECTION_ID:
             with contextlib.suppress(OSError):  # on a full disk the next run notes it
                 note_database(settings, database)
         return database
-
-
-def _is_missing(error: Exception) -> bool:
-    """Whether the lookup failed because there is no such connection."""
-    return (
-        isinstance(error, AirflowRuntimeError) and error.error.error.name == "CONNECTION_NOT_FOUND"
-    ) or type(error).__name__ == "AirflowNotFoundException"

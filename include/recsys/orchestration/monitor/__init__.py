@@ -4,15 +4,10 @@ Importing this package costs nothing: every Airflow process loads the plugin tha
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 PREFIX: Final = "/recsys"
 """Where the API server mounts the monitor."""
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class BuiltOnFirstRequest:
@@ -21,7 +16,7 @@ class BuiltOnFirstRequest:
     def __init__(self) -> None:
         self._app: Any = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request. Building takes a second, in which others are answered."""
         if self._app is None:
             self._app = await asyncio.to_thread(_build)

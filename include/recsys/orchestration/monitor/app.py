@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from recsys.orchestration.mirror import tracker_id
 from recsys.orchestration.monitor.overview import (
     find_page,
-    find_run,
     gather,
     pages_of_run,
     run_tracker,
@@ -46,17 +45,11 @@ def create_app(settings: Settings, paused_jobs: Callable[[], set[str]] | None = 
 
     `paused_jobs` gives the paused DAGs; by default Airflow's database is asked.
     """
-    app = FastAPI(
-        title="Recsys monitor",
-        dependencies=[Depends(may_watch)],
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-    )
+    app = FastAPI(title="Recsys monitor", dependencies=[Depends(may_watch)], openapi_url=None)
     renderer, tracker = Renderer(settings), run_tracker(settings)
     paused = paused_jobs or paused_dags
 
-    _add_headers(app)
+    app.middleware("http")(_add_headers)
     _add_error_pages(app, renderer)
 
     @app.get("/")
@@ -67,18 +60,15 @@ def create_app(settings: Settings, paused_jobs: Callable[[], set[str]] | None = 
 
     @app.get("/runs/{job}/{run_id:path}")
     def run(request: Request, job: str, run_id: str) -> HTMLResponse:
-        found = find_run(tracker, tracker_id(job, run_id))
+        found = tracker.get_run(tracker_id(job, run_id)) if tracker.db_path.exists() else None
         if found is None:
-            raise HTTPException(
-                404, f"Chưa ghi nhận lần chạy {run_id} của {job}. (Not on record yet.)"
-            )
-        page = renderer.run(
-            _root(request),
-            found,
-            pages_of_run(settings, summary_of(found)),
-            airflow_path=None if _is_embedded(request) else _airflow_path(request, job, run_id),
-        )
-        return HTMLResponse(page)
+            sentence = f"Chưa ghi nhận lần chạy {run_id} của {job}. (Not on record yet.)"
+            raise HTTPException(404, sentence)
+        # Airflow's UI shows the page in its frame, whose sandbox lets no link out.
+        embedded = request.headers.get("sec-fetch-dest") == "iframe"
+        path = f"{_airflow(request)}/dags/{_segment(job)}/runs/{_segment(run_id)}"
+        pages = pages_of_run(settings, summary_of(found))
+        return HTMLResponse(renderer.run(_root(request), found, pages, None if embedded else path))
 
     @app.get("/reports/{kind}/{name}")
     def report(kind: str, name: str) -> HTMLResponse:
@@ -94,15 +84,13 @@ def create_app(settings: Settings, paused_jobs: Callable[[], set[str]] | None = 
     return app
 
 
-def _add_headers(app: FastAPI) -> None:
-    @app.middleware("http")
-    async def add_headers(
-        request: Request, answer: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        response = await answer(request)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
+async def _add_headers(
+    request: Request, answer: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    response = await answer(request)
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
 
 
 def _add_error_pages(app: FastAPI, renderer: Renderer) -> None:
@@ -111,7 +99,10 @@ def _add_error_pages(app: FastAPI, renderer: Renderer) -> None:
         if "text/html" not in request.headers.get("accept", ""):
             return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
         if error.status_code == 401:
-            return RedirectResponse(_login_url(request), 303)
+            # As it was asked for: a run id may hold characters that mean something else in a URL.
+            asked = request.scope["raw_path"].decode("latin-1")
+            login = f"{_airflow(request)}/api/v2/auth/login?next={_segment(asked)}"
+            return RedirectResponse(login, 303)
         page = renderer.problem(_root(request), error.status_code, str(error.detail))
         return HTMLResponse(page, error.status_code)
 
@@ -131,18 +122,9 @@ def _root(request: Request) -> str:
     return str(request.scope.get("root_path", ""))
 
 
-def _airflow_path(request: Request, job: str, run_id: str) -> str:
-    airflow = _root(request).rpartition("/")[0]
-    return f"{airflow}/dags/{quote(job, safe='')}/runs/{quote(run_id, safe='')}"
+def _airflow(request: Request) -> str:
+    return _root(request).rpartition("/")[0]
 
 
-def _login_url(request: Request) -> str:
-    airflow = _root(request).rpartition("/")[0]
-    # As it was asked for: a run id may hold characters that mean something else in a URL.
-    path = request.scope["raw_path"].decode("latin-1")
-    return f"{airflow}/api/v2/auth/login?next={quote(path, safe='')}"
-
-
-def _is_embedded(request: Request) -> bool:
-    """Whether Airflow's UI shows the page in its frame, whose sandbox lets no link out."""
-    return request.headers.get("sec-fetch-dest") == "iframe"
+def _segment(text: str) -> str:
+    return quote(text, safe="")

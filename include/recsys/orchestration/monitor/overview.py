@@ -132,15 +132,9 @@ def run_tracker(settings: Settings) -> PipelineTracker:
 
 
 def gather(
-    settings: Settings,
-    now: datetime,
-    tracker: PipelineTracker,
-    paused_jobs: Callable[[], set[str]],
+    settings: Settings, now: datetime, tracker: PipelineTracker, paused_jobs: Callable[[], set[str]]
 ) -> Overview:
-    """Everything that the page shows at `now`.
-
-    `paused_jobs` gives the DAGs that are paused in Airflow.
-    """
+    """Everything that the page shows at `now`; `paused_jobs` gives the DAGs paused in Airflow."""
     pages = {kind: _section(partial(list_pages, settings, kind)) for kind in KINDS}
     shown = (pages["drift"].content or [])[:PAGES]
     return Overview(
@@ -152,11 +146,6 @@ def gather(
         drift_severity={page.name: drift_severity(page) for page in shown},
         alerts=_section(lambda: AlertManager(settings).recent(ALERTS)),
     )
-
-
-def find_run(tracker: PipelineTracker, tracker_id: str) -> dict[str, Any] | None:
-    """A run as the tracker knows it, None for an unknown one."""
-    return tracker.get_run(tracker_id) if tracker.db_path.exists() else None
 
 
 def _section(read: Callable[[], Content | None]) -> Section[Content]:
@@ -190,37 +179,31 @@ def _health(settings: Settings, now: datetime) -> Health | None:
 
 
 def _jobs(
-    settings: Settings,
-    now: datetime,
-    tracker: PipelineTracker,
-    paused_jobs: Callable[[], set[str]],
+    settings: Settings, now: datetime, tracker: PipelineTracker, paused_jobs: Callable[[], set[str]]
 ) -> list[JobRow]:
-    schedule = load_schedule(settings)
-    paused = paused_jobs()
+    schedule, paused = load_schedule(settings), paused_jobs()
     known = tracker.db_path.exists()
     stats = tracker.get_stats(STATS_DAYS)["stats_by_pipeline"] if known else {}
-    rows = []
-    for name in schedule.names:
-        timing = schedule.jobs.get(name)
+
+    def row(name: str) -> JobRow:
+        timing, next_run = schedule.jobs.get(name), None
         runs = tracker.get_recent_runs(name, limit=1) if known else []
         last_run = runs[0] if runs else None
-        moment = None
         if timing is not None and timing.enabled and name not in paused:
             local = croniter(timing.cron, now.astimezone(schedule.zone)).get_next(datetime)
-            moment = local.astimezone(UTC)
-        rows.append(
-            JobRow(
-                name=name,
-                timing=timing,
-                problem=schedule.problems.get(name),
-                last_run=last_run,
-                pages=tuple(pages_of_run(settings, summary_of(last_run))),
-                stats=stats.get(name),
-                paused=name in paused,
-                next_run=moment,
-            )
+            next_run = local.astimezone(UTC)
+        return JobRow(
+            name=name,
+            timing=timing,
+            problem=schedule.problems.get(name),
+            last_run=last_run,
+            pages=tuple(pages_of_run(settings, summary_of(last_run))),
+            stats=stats.get(name),
+            paused=name in paused,
+            next_run=next_run,
         )
-    return rows
+
+    return [row(name) for name in schedule.names]
 
 
 def summary_of(run: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -244,16 +227,12 @@ def _models(settings: Settings) -> Models:
 
 def list_pages(settings: Settings, kind: str) -> list[ReportPage]:
     """The pages of `kind`, newest first; none for an unknown kind or a missing folder."""
-    pattern = KINDS.get(kind)
-    if pattern is None:
-        return []
-    found = []
-    for path in (settings.reports / kind).glob(pattern):
-        if path.is_symlink() or not path.is_file() or path.name.startswith("."):
-            continue
-        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        found.append(ReportPage(kind, path, written))
-    return sorted(found, key=lambda page: page.name, reverse=True)
+    paths = (settings.reports / kind).glob(KINDS[kind]) if kind in KINDS else ()
+    return [
+        ReportPage(kind, path, datetime.fromtimestamp(path.stat().st_mtime, UTC))
+        for path in sorted(paths, reverse=True)
+        if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
+    ]
 
 
 def find_page(settings: Settings, kind: str, name: str) -> ReportPage | None:

@@ -46,19 +46,12 @@ class Renderer:
         root: str,
         run: Mapping[str, Any],
         pages: Sequence[ReportPage],
-        airflow_path: str | None,
+        airflow: str | None,
     ) -> str:
-        """One run of the tracker with the reports it made; `airflow_path` is the run in Airflow's
+        """One run of the tracker with the reports it made; `airflow` is the run's path in Airflow's
         UI, None where a link there leads nowhere."""
-        return self._render(
-            "run.html",
-            root,
-            run=run,
-            summary=summary_of(run),
-            pages=pages,
-            airflow_path=airflow_path,
-            now=datetime.now(UTC),
-        )
+        shown = {"run": run, "summary": summary_of(run), "pages": pages}
+        return self._render("run.html", root, **shown, airflow_path=airflow, now=datetime.now(UTC))
 
     def problem(self, root: str, status: int, sentence: str) -> str:
         """What is wrong with a request, in one sentence."""
@@ -94,8 +87,7 @@ def percent(share: float | None) -> str:
 
 def ago(moment: datetime | str | None, now: datetime) -> str:
     """How long before (or after) `now` a moment is, in its largest unit, in Vietnamese."""
-    known = _moment(moment)
-    if known is None:
+    if (known := _moment(moment)) is None:
         return DASH
     seconds = (now - known).total_seconds()
     for size, name in _UNITS:
