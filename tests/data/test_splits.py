@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recsys import schema
-from recsys.data.splits import split_rows
+from recsys.data.dataset import split_rows
 
 
 def sides(*rows: tuple[int, int, int, int]) -> list[str]:

@@ -19,21 +19,21 @@ from recsys.data.config import DataConfig
 from recsys.data.keys import ARRIVAL
 from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
 from recsys.data.sources import EPOCH, ISO, Source, TimestampFormat
-from recsys.errors import SourceError
 from recsys.data.staging import (
     EVENT_ID,
-    STAGING_KEY,
     NEEDED,
     RAW_KEY,
     RECEIVED_AT,
     SEALED_KEY,
+    STAGING_KEY,
+    collect_staging,
     dropped_files,
     files_to_read,
-    collect_staging,
     open_segments,
     segment_lines,
     segments_to_read,
 )
+from recsys.errors import SourceError
 from recsys.publishing import atomic_path, sync_folder
 from recsys.settings import Settings
 from recsys.storage import open_store
@@ -41,6 +41,7 @@ from recsys.storage import open_store
 EVENT_TIMES = TimestampFormat(columns=(schema.TIMESTAMP,), formats=(ISO, EPOCH))
 
 _TIME_COLUMN = f"{schema.TIMESTAMP} {schema.TIMESTAMP}"
+_ARCHIVED = {_TIME_COLUMN: schema.TIMESTAMP}
 _COLUMNS = {
     **{name: (name,) for name in NEEDED},
     _TIME_COLUMN: (schema.TIMESTAMP,),
@@ -51,17 +52,12 @@ _COLUMNS = {
 
 @dataclass
 class Arrivals:
-    """Events and dropped files of all times, and which of them are in the staging area still.
+    """Events and dropped files of all times, archived ones included, as `parts`.
 
-    Attributes
-    ----------
-    parts
-        The rows, archived ones included.
-    segments
-        Names of the sealed segments that were read.
-    files, bad_files
-        Dropped files that were read, and those that were not usable, segments among them: name,
-        size and time of change, for telling whether a file is still the same when it is archived.
+    And which of them are in the staging area still: the names of the sealed `segments` that were
+    read, the dropped `files`, and the `bad_files` that were not usable, segments among them. Of files
+    there are the path, the size and the time of change, for telling whether one is still the same
+    when it is archived.
     """
 
     parts: list[CleanRows] = field(default_factory=list)
@@ -90,7 +86,7 @@ def read_arrivals(
 
     files = source.config.reviews
     for number, path in enumerate(_dropped(settings, source), start=1):
-        described = describe_file(settings, path)
+        described = _describe(settings, path)
         try:
             cleaned = read_reviews(path, files, limits)
             cleaned.accepted[ARRIVAL] = np.int32(number)
@@ -123,34 +119,33 @@ def archive_arrivals(
     collect_arrivals(settings)
     store = open_store(settings)
     segments = [segments_to_read(settings) / name for name in staged["segments"]]
-    target = archived_events(settings, source) / f"{version_id}.parquet"
-    if segments and not target.exists():
+    target = _archived_events(settings, source) / f"{version_id}.parquet"
+    if not target.exists():
         # Segments go away only after the archive stands, so here all of them are still there.
         raws = [_parse_segment(path) for path in segments if path.exists()]
-        tables = [_with_all_columns(raw.table) for raw in raws]
-        if tables:
+        if raws:
+            table = pa.concat_tables([_with_all_columns(raw.table) for raw in raws]).drop([ROW])
+            names = [_ARCHIVED.get(name, name) for name in table.column_names]
             with atomic_path(target) as temporary:
-                pq.write_table(pa.concat_tables(tables).drop([ROW]), temporary)
+                pq.write_table(table.rename_columns(names), temporary)
     if target.exists():
         store.share(f"{RAW_KEY}/events/{source}/{target.name}")
     for path in segments:
         path.unlink(missing_ok=True)
         store.discard(f"{SEALED_KEY}/{path.name}")
-    _move(staged["files"], settings, archived_files(settings, source), version_id)
+    _move(staged["files"], settings, _archived_files(settings, source), version_id)
     _move(staged["bad_files"], settings, settings.quarantine / "files", version_id)
 
 
-def archived_events(settings: Settings, source: str) -> Path:
-    """Folder of the events that some version contains."""
+def _archived_events(settings: Settings, source: str) -> Path:
     return settings.raw / "events" / source
 
 
-def archived_files(settings: Settings, source: str) -> Path:
-    """Folder of the dropped files that some version contains."""
+def _archived_files(settings: Settings, source: str) -> Path:
     return settings.raw / "dropped" / source
 
 
-def describe_file(settings: Settings, path: Path) -> dict[str, Any]:
+def _describe(settings: Settings, path: Path) -> dict[str, Any]:
     """Path in the state root (another machine may archive it), size and time of change."""
     status = path.lstat()
     name = path.relative_to(settings.home).as_posix()
@@ -164,9 +159,7 @@ def _move(
     archived_at = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
     for number, entry in enumerate(described, start=1):
         path = settings.home / entry["path"]
-        if path.parent not in waiting or not path.exists():
-            continue
-        if describe_file(settings, path) != entry:
+        if path.parent not in waiting or not path.exists() or _describe(settings, path) != entry:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         # Names in the order of arrival, which neither the times of copies nor the versions would
@@ -188,16 +181,15 @@ def _segments(settings: Settings) -> list[Path]:
 
 def _dropped(settings: Settings, source: Source) -> list[Path]:
     """All files that were ever dropped, in the order in which they arrived."""
-    folder = archived_files(settings, source.name)
-    archived = sorted(path for path in folder.glob("*") if path.name[0] != ".")
+    archived = _archived_files(settings, source.name).glob("[!.]*")
     waiting = dropped_files(files_to_read(settings))
-    return [*archived, *sorted(waiting, key=lambda path: (path.stat().st_mtime_ns, path.name))]
+    return [*sorted(archived), *sorted(waiting, key=lambda at: (at.stat().st_mtime_ns, at.name))]
 
 
 def _read_events(settings: Settings, source: Source, found: Arrivals) -> list[RawRows]:
     """All events, archived or staged; notes in `found` which segments they came from."""
     raws = []
-    for path in sorted(archived_events(settings, source.name).glob("*.parquet")):
+    for path in sorted(_archived_events(settings, source.name).glob("*.parquet")):
         try:
             raws.append(read_rows(path, _COLUMNS, {}))
         except SourceError as error:  # stays where it is: a backup may restore it
@@ -209,7 +201,7 @@ def _read_events(settings: Settings, source: Source, found: Arrivals) -> list[Ra
             found.segments += [path.name] if staged else []
         except OSError as error:
             found.parts.append(reject_file(path, f"{path}: cannot be read: {error}"))
-            found.bad_files += [describe_file(settings, path)] if staged else []
+            found.bad_files += [_describe(settings, path)] if staged else []
     return raws
 
 
@@ -220,31 +212,22 @@ def _parse_segment(path: Path) -> RawRows:
 def _with_all_columns(table: pa.Table) -> pa.Table:
     empty = pa.array([""] * table.num_rows, pa.large_string())
     columns = {name: table[name] if name in table.column_names else empty for name in _COLUMNS}
-    names = {_TIME_COLUMN: schema.TIMESTAMP}
-    return pa.table({**{names.get(n, n): c for n, c in columns.items()}, ROW: table[ROW]})
+    return pa.table({**columns, ROW: table[ROW]})
 
 
 def _once_each(raws: list[RawRows]) -> tuple[RawRows | None, int]:
     """All events in one table, the first arrival of each id; and how many that leaves out."""
     if not raws:
         return None, 0
-    tables = []
-    rejected = []
+    tables, rejected = [], []
     for raw in raws:
         table = _with_all_columns(raw.table)
         name = pa.array([str(raw.path)] * len(table), pa.large_string())
         tables.append(table.append_column(FILE, name))
-        rejected += [
-            (row, f"{reason} ({raw.path.name})", text) for row, reason, text in raw.rejected
-        ]
+        rejected += [(at, f"{reason} ({raw.path.name})", text) for at, reason, text in raw.rejected]
     table = pa.concat_tables(tables)
-    table = table.rename_columns(
-        [_TIME_COLUMN if name == schema.TIMESTAMP else name for name in table.column_names]
-    )
-    order = pc.sort_indices(
-        table,
-        sort_keys=[(name, "ascending") for name in (EVENT_ID, RECEIVED_AT, *_COLUMNS)],
-    ).to_numpy()
+    keys = [(name, "ascending") for name in (EVENT_ID, RECEIVED_AT, *_COLUMNS)]
+    order = pc.sort_indices(table, sort_keys=keys).to_numpy()
     ids = pd.Series(table[EVENT_ID].to_pandas(), dtype="str").take(order)
     kept = np.sort(order[~ids.duplicated().to_numpy()])
     once = table.take(pa.array(kept)).drop([EVENT_ID, RECEIVED_AT])

@@ -20,15 +20,8 @@ def read_catalogue(source: Source) -> CleanRows:
     Raises `SourceError` as `read_rows` does.
     """
     files = source.config.products
-    rules = source.config.id_rules
-    parts = [
-        clean_products(
-            read_rows(path, files.needed, files.optional, files),
-            rules,
-            files.price_format,
-        )
-        for path in source.product_files
-    ]
+    raws = (read_rows(path, files.needed, files.optional, files) for path in source.product_files)
+    parts = [clean_products(raw, source.config.id_rules, files.price_format) for raw in raws]
     accepted = pd.concat([part.accepted for part in parts], ignore_index=True)
     rejected = pd.concat([part.rejected for part in parts], ignore_index=True)
     accepted = accepted.drop_duplicates(schema.PRODUCT, keep="last", ignore_index=True)
@@ -54,8 +47,7 @@ def build_products(catalogue: pd.DataFrame, ids: pd.Index, shared: SharedEvents)
     for name in TEXTS:
         products[name] = products[name].fillna("").astype("str")
     products[schema.AVAILABLE] = products.index.isin(known.index)
-    products = products.rename_axis(schema.PRODUCT).reset_index()
-    products[schema.PRODUCT] = products[schema.PRODUCT].astype("str")
+    products = products.rename_axis(schema.PRODUCT).reset_index().astype({schema.PRODUCT: "str"})
     products[schema.FAMILY] = assign_families(products, shared).to_numpy()
     columns = [schema.PRODUCT, *TEXTS[:3], schema.PRICE, TEXTS[3], schema.FAMILY]
     return products[[*columns, schema.AVAILABLE]]

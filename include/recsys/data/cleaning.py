@@ -15,19 +15,16 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from recsys.settings import CORES
 from recsys import schema
 from recsys.arrays import UInt64Array
-from recsys.data.keys import add_keys, text_series
-from recsys.data.keys import hash_texts
+from recsys.data.keys import add_keys, hash_texts, text_series
 from recsys.data.prices import PriceFormat, parse_prices
 from recsys.data.reading import FILE, ROW, RawRows, is_csv, read_head, read_rows
 from recsys.data.sources import EPOCH, ISO, ReviewFiles, TimestampFormat
 from recsys.ids import MISSING, STANDS_FOR_MANY, IdRules, id_faults, normalise_ids, rename_ids
 from recsys.publishing import atomic_path
-from recsys.text import without_markup
-from recsys.settings import Settings
-from recsys.text import contains_byte
+from recsys.settings import CORES, Settings
+from recsys.text import contains_byte, without_markup
 
 REASON = "reason"
 RAW = "raw"
@@ -53,20 +50,11 @@ Fault = tuple[NDArray[np.bool_], str]
 
 @dataclass(frozen=True)
 class Limits:
-    """Which times a run takes for valid.
+    """Which rows a run takes for valid.
 
-    Attributes
-    ----------
-    zone
-        Where times without an offset are local times.
-    earliest
-        Times before it are rejected.
-    as_of
-        End (exclusive) of the view; valid rows at or after it are counted, no more.
-    now
-        Times after it are in the future, and rejected.
-    ids
-        Which customers are none, and which products got another id.
+    Times without an offset are local times of `zone`. Those before `earliest` or after `now` are
+    rejected; valid rows at or after `as_of`, the exclusive end of the view, are counted, no more.
+    `ids` says which customers are none, and which products got another id.
     """
 
     zone: ZoneInfo
@@ -80,21 +68,11 @@ class Limits:
 class CleanRows:
     """The valid rows of a view, and what became of the others.
 
-    Attributes
-    ----------
-    accepted
-        Of reviews: USER, PRODUCT, RATING, TIMESTAMP, COMMENT and the keys of
-        `recsys.data.keys`; in the order of the file.
-    rejected
-        FILE, ROW, REASON, RAW.
-    later
-        Number of valid rows that the view does not reach yet.
-    repeated
-        Number of rows that were left out because their event id had been seen.
-    columns
-        Our names of the columns that the file had.
-    unclear_prices
-        Number of products whose price cannot be told from what stands there.
+    `accepted` has, of reviews, USER, PRODUCT, RATING, TIMESTAMP, COMMENT and the keys of
+    `recsys.data.keys`, in the order of the file; `rejected` has FILE, ROW, REASON, RAW. `later` is
+    the number of valid rows that the view does not reach yet, `repeated` that of rows whose event id
+    had been seen, `unclear_prices` that of products whose price cannot be told from what stands
+    there. `columns` are our names of the columns that the file had.
     """
 
     accepted: pd.DataFrame
@@ -121,8 +99,7 @@ def read_reviews(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
 
 def read_settled(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
     """The same for files of which `settle_reviews` has left nothing open."""
-    raw = read_rows(path, files.needed, files.optional, files)
-    return clean_rows(raw, files.timestamp, limits)
+    return clean_rows(read_rows(path, files.needed, files.optional, files), files.timestamp, limits)
 
 
 def settle_reviews(path: Path, files: ReviewFiles, limits: Limits) -> ReviewFiles:
@@ -138,11 +115,12 @@ def settle_reviews(path: Path, files: ReviewFiles, limits: Limits) -> ReviewFile
     files = files.model_copy(
         update=dialect.model_dump(include={"delimiter", "escape", "skip_lines"})
     )
-    texts = _time_texts(head, files.timestamp)
+    texts = text_series(_joined(_time_parts(head, files.timestamp)))
     if parse_times(texts, files.timestamp.formats, limits.zone).notna().any():
         return files
     read = {
-        formats: parse_times(texts, formats, limits.zone).notna().mean() for formats in _CLEAR_FORMATS
+        formats: parse_times(texts, formats, limits.zone).notna().mean()
+        for formats in _CLEAR_FORMATS
     }
     best, second = sorted(read, key=lambda formats: read[formats], reverse=True)[:2]
     if not read[best] >= _CLEAR_SHARE or read[second] == read[best]:
@@ -213,7 +191,7 @@ def clean_products(
     accepted[schema.PRICE] = prices
     accepted = accepted[_without(faults)]
     if rules.aliases:
-        renamed = _numpy(pc.not_equal(before, product))[accepted.index]
+        renamed = pc.not_equal(before, product).to_numpy()[accepted.index]
         accepted = accepted.iloc[np.argsort(~renamed, kind="stable")]
     accepted = accepted.reset_index(drop=True)
     columns = _columns(raw)
@@ -244,10 +222,7 @@ def write_quarantine(settings: Settings, version_id: str, rejected: pd.DataFrame
         lambda column: column.str.replace(_FORMULA, r"'\1", regex=True)
     )
     table = pa.Table.from_pandas(rejected.assign(**dict(texts.items())), preserve_index=False)
-    with (
-        atomic_path(settings.quarantine / f"{version_id}.csv") as temporary,
-        temporary.open("wb") as file,
-    ):
+    with atomic_path(settings.quarantine / f"{version_id}.csv") as path, path.open("wb") as file:
         file.write(codecs.BOM_UTF8)
         pacsv.write_csv(table, file)
 
@@ -267,23 +242,12 @@ def parse_times(texts: pd.Series, formats: tuple[str, ...], zone: ZoneInfo) -> p
     return result
 
 
-def _parse_uniform(texts: pa.ChunkedArray, zone: ZoneInfo) -> pd.Series | None:
-    """The times of texts that are all ISO 8601 without an offset, None if one of them is not."""
-    try:
-        times = texts.cast(pa.timestamp("us"))
-    except pa.ArrowInvalid:
-        return None
-    return _local(times.to_pandas(), zone)
-
-
 def _parse_one(texts: pd.Series, text_format: str, zone: ZoneInfo) -> pd.Series:
     if text_format == EPOCH:
         number = pd.to_numeric(texts, errors="coerce").astype("float64")
         number = number.where(number.abs() < _MILLISECONDS_FROM, number / 1000)
         number = number.where(number.abs() < _MILLISECONDS_FROM)
-        return pd.to_datetime(number, unit="s", utc=True, errors="coerce").astype(
-            "datetime64[us, UTC]"
-        )
+        return _utc(pd.to_datetime(number, unit="s", utc=True, errors="coerce"))
     if text_format != ISO:
         if "%z" in text_format:  # rows of one file may have different offsets
             return _utc(pd.to_datetime(texts, format=text_format, errors="coerce", utc=True))
@@ -309,7 +273,7 @@ def _local(times: pd.Series, zone: ZoneInfo) -> pd.Series:
         # no midnight); where they go back, of two times of one name the earlier one is meant.
         earlier = np.ones(len(times), dtype=np.bool_)
         times = times.dt.tz_localize(zone, ambiguous=earlier, nonexistent="shift_forward")
-    return times.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
+    return _utc(times.dt.tz_convert("UTC"))
 
 
 def _without(faults: list[Fault]) -> NDArray[np.bool_]:
@@ -318,13 +282,9 @@ def _without(faults: list[Fault]) -> NDArray[np.bool_]:
     return good
 
 
-def _numpy(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    values: NDArray[np.bool_] = column.to_numpy()
-    return values
-
-
 def _is_missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    return _numpy(pc.is_in(pc.ascii_lower(column), value_set=_MISSING))
+    missing: NDArray[np.bool_] = pc.is_in(pc.ascii_lower(column), value_set=_MISSING).to_numpy()
+    return missing
 
 
 def _users(column: pa.ChunkedArray, rules: IdRules) -> tuple[pd.Series, UInt64Array, list[Fault]]:
@@ -364,13 +324,19 @@ def _times(
     table: pa.Table, timestamp: TimestampFormat, zone: ZoneInfo
 ) -> tuple[pd.Series, list[Fault]]:
     parts = _time_parts(table, timestamp)
-    text = parts[0] if len(parts) == 1 else _joined(parts)
-    missing = [_is_missing(part) for part in parts]
-    times = _parse_uniform(text, zone) if timestamp.formats[0] == ISO else None
+    text = _joined(parts)
+    try:  # all ISO 8601 without an offset is read at once
+        times = (
+            _local(text.cast(pa.timestamp("us")).to_pandas(), zone)
+            if timestamp.formats[0] == ISO
+            else None
+        )
+    except pa.ArrowInvalid:
+        times = None
     if times is None:
         times = parse_times(text_series(text), timestamp.formats, zone)
     return times, [
-        (np.logical_or.reduce(missing), "there is no time"),
+        (np.logical_or.reduce([_is_missing(part) for part in parts]), "there is no time"),
         (times.isna().to_numpy(), "the time cannot be read"),
     ]
 
@@ -380,12 +346,9 @@ def _time_parts(table: pa.Table, timestamp: TimestampFormat) -> list[pa.ChunkedA
     return [pc.utf8_trim_whitespace(table[name]) for name in names]
 
 
-def _time_texts(table: pa.Table, timestamp: TimestampFormat) -> pd.Series:
-    parts = _time_parts(table, timestamp)
-    return text_series(parts[0] if len(parts) == 1 else _joined(parts))
-
-
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    if len(parts) == 1:
+        return parts[0]
     return pc.binary_join_element_wise(*parts, pa.scalar(" ", pa.large_string()))
 
 
@@ -410,22 +373,12 @@ def _shown_text(table: pa.Table, name: str) -> pd.Series:
 
 def reject_file(path: Path, reason: str) -> CleanRows:
     """A file of which no row can be used: one rejected row, number 0, stands for it."""
-    return CleanRows(_no_reviews(), _rejections([str(path)], [0], [reason], [""]), 0)
-
-
-def _no_reviews() -> pd.DataFrame:
-    rows = pd.DataFrame(
-        {
-            schema.USER: pd.Series([], dtype="str"),
-            schema.PRODUCT: pd.Series([], dtype="str"),
-            schema.RATING: pd.Series([], dtype="float32"),
-            schema.TIMESTAMP: pd.Series([], dtype="datetime64[us, UTC]"),
-            schema.COMMENT: pd.Series([], dtype="str"),
-        }
-    )
-    none = np.zeros(0, dtype=np.uint64)
-    add_keys(rows, none, none, none)
-    return rows
+    none = pd.Series([], dtype=object)
+    types = {schema.USER: "str", schema.PRODUCT: "str", schema.RATING: "float32"}
+    types |= {schema.TIMESTAMP: "datetime64[us, UTC]", schema.COMMENT: "str"}
+    rows = pd.DataFrame({name: none.astype(kind) for name, kind in types.items()})
+    add_keys(rows, *np.zeros((3, 0), dtype=np.uint64))
+    return CleanRows(rows, _rejections([str(path)], [0], [reason], [""]), 0)
 
 
 def _rejections(files: Any, rows: Any, reasons: Any, raw: Any) -> pd.DataFrame:

@@ -7,8 +7,8 @@ each with all rows of some users, and is the same for any number of parts.
 import functools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys import schema
+from recsys.arrays import UInt64Array
 from recsys.data.catalogue import all_products, build_products
+from recsys.data.families import SharedEvents, shared_events
 from recsys.data.keys import (
     EVENT_KEY,
     USER_NUMBER,
@@ -30,27 +32,16 @@ from recsys.data.keys import (
     run_starts,
     text_series,
 )
-from recsys.data.families import SharedEvents, shared_events
-from recsys.data.splits import Split, split_rows
 
 SEGMENT = "segment"
-TRAINABLE = "trainable"
-ONE_EVENT = "one_event"
-NO_POSITIVE = "no_positive"
-SEGMENTS = (TRAINABLE, ONE_EVENT, NO_POSITIVE)
+SEGMENTS = ("trainable", "one_event", "no_positive")
 
-INTERACTION_COLUMNS = (
-    schema.USER,
-    schema.PRODUCT,
-    schema.RATING,
-    schema.TIMESTAMP,
-    schema.COMMENT,
-    schema.COMMENT_QUALITY,
-    schema.CONFIDENCE,
-    schema.EVENT,
-    schema.WEIGHT,
-    schema.SPLIT,
-)
+Ints = NDArray[np.int64]
+
+INTERACTION_COLUMNS = [
+    *(schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT),
+    *(schema.COMMENT_QUALITY, schema.CONFIDENCE, schema.EVENT, schema.WEIGHT, schema.SPLIT),
+]
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts and sums over rows; those of several sets of users add up."""
+    """Counts and sums over rows; those of several sets of users add up.
+
+    `stars` and `sides` count by star and by position in `recsys.schema.SPLITS`; `first` and `last`
+    are NaT without rows.
+    """
 
     rows: int
     copies: int
@@ -82,35 +77,74 @@ class Tally:
     last: pd.Timestamp
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
-            self.rows + other.rows,
-            self.copies + other.copies,
-            self.without_comment + other.without_comment,
-            self.ratings + other.ratings,
-            self.qualities + other.qualities,
-            self.stars + other.stars,
-            self.sides + other.sides,
-            _either(min, self.first, other.first),
-            _either(max, self.last, other.last),
-        )
+        *own, first, last = (getattr(self, field.name) for field in fields(self))
+        *its, other_first, other_last = (getattr(other, field.name) for field in fields(self))
+        sums = (one + two for one, two in zip(own, its, strict=True))
+        times = pd.Series([first, other_first]).min(), pd.Series([last, other_last]).max()
+        return Tally(*sums, *times)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The split of rows that are ordered by user, time and event.
+
+    Has, of ``(rows,)``, the `side`: positions in `recsys.schema.SPLITS`; of ``(users,)`` the numbers
+    of `events` and `positive_events` of each, and whether it is `trainable`.
+    """
+
+    side: NDArray[np.int8]
+    events: Ints
+    positive_events: Ints
+    trainable: NDArray[np.bool_]
+
+
+def split_rows(
+    user: NDArray[np.int32], time: Ints, event: UInt64Array, rating: NDArray[np.float32]
+) -> Split:
+    """The event-aware leave-one-out split of rows ordered by `user`, `time` and `event`.
+
+    `user` has numbers 0, 1, ... without gaps. A trainable user has at least two events and at least one
+    positive one. The latest positive event is the test, the positive one before it the validation.
+    What is later than the first held-out event is on no side, and all rows of an event are always on
+    the same one.
+    """
+    row_starts = run_starts(user, event)
+    copies = np.diff(row_starts, append=len(user))
+    event_user = user[row_starts]
+    event_time = time[row_starts]
+    positive = (
+        np.maximum.reduceat(rating, row_starts) >= schema.POSITIVE_RATING
+        if len(row_starts)
+        else np.zeros(0, dtype=bool)
+    )
+    users = int(user[-1]) + 1 if len(user) else 0
+    events = np.bincount(event_user, minlength=users)
+    positives = np.bincount(event_user[positive], minlength=users)
+    trainable = (events >= 2) & (positives >= 1)
+
+    candidates = np.flatnonzero(positive & trainable[event_user])
+    owners = event_user[candidates]
+    last = np.flatnonzero(np.diff(owners, append=-1) != 0)
+    before = last[last > 0] - 1
+    before = before[owners[before] == owners[before + 1]]
+
+    side = np.full(len(row_starts), schema.SPLITS.index(schema.TRAIN), dtype=np.int8)
+    held_out_from = np.full(users, np.iinfo(np.int64).max)
+    for chosen in (candidates[last], candidates[before]):
+        held_out_from[event_user[chosen]] = event_time[chosen]
+    side[event_time > held_out_from[event_user]] = schema.SPLITS.index(schema.EXCLUDED)
+    side[candidates[last]] = schema.SPLITS.index(schema.TEST)
+    side[candidates[before]] = schema.SPLITS.index(schema.VALIDATION)
+    return Split(np.repeat(side, copies), events, positives, trainable)
 
 
 @dataclass(frozen=True)
 class Entries:
     """What the rows of some users add to what is made of all.
 
-    Attributes
-    ----------
-    products
-        Ids of the products that they bought, each once; numbers of products are positions here.
-    users
-        Number of the users.
-    user, product, confidence
-        ``(entries,)`` of the matrix: the number of the user among these users, ...
-    trained
-        ``(products,)`` number of training rows.
-    shared
-        Events of the products.
+    `products` are the ids of those that they bought, each once; numbers of products are positions
+    here. `user` (the number among these `users`), `product` and `confidence` are the ``(entries,)``
+    of the matrix; `trained` is the ``(products,)`` number of training rows.
     """
 
     products: pd.Series
@@ -123,10 +157,8 @@ class Entries:
     tally: Tally
 
 
-@dataclass(frozen=True)
-class Part:
-    """What follows from all rows of some users: their rows and themselves as published, and
-    what they add to the rest."""
+class Part(NamedTuple):
+    """Rows and users as published, of some users or of all, and what they add to the rest."""
 
     interactions: pd.DataFrame
     users: pd.DataFrame
@@ -134,7 +166,7 @@ class Part:
 
 
 def build_part(rows: pd.DataFrame) -> Part:
-    """Build what the rows of some users, or of all, make: see `split_interactions`."""
+    """What the `rows` that `split_interactions` takes make."""
     interactions, split = split_interactions(rows)
     return Part(interactions, *count_part(rows, interactions, split))
 
@@ -190,7 +222,7 @@ def join_parts(
     products = build_products(catalogue, ids, _add_shared(parts, positions, len(ids)))
 
     user_ids = users[schema.USER]
-    trainable = np.flatnonzero((users[SEGMENT] == TRAINABLE).to_numpy())
+    trainable = np.flatnonzero((users[SEGMENT] == SEGMENTS[0]).to_numpy())
     # Bytes of UTF-8 are in the order of the characters.
     trainable = trainable[pc.sort_indices(one_chunk(user_ids.iloc[trainable])).to_numpy()]
     position = np.full(len(user_ids), -1, dtype=np.int64)
@@ -240,7 +272,7 @@ def _interactions(rows: pd.DataFrame, event: NDArray[np.uint64], split: Split) -
     interactions[schema.EVENT] = event_ids(event)
     interactions[schema.WEIGHT] = event_weights(event)
     interactions[schema.SPLIT] = _named(split.side, schema.SPLITS)
-    return interactions[list(INTERACTION_COLUMNS)]
+    return interactions[INTERACTION_COLUMNS]
 
 
 def _user_metadata(
@@ -291,6 +323,7 @@ def _statistics(
     users: pd.DataFrame,
     matrix: sparse.csr_matrix,
 ) -> dict[str, Any]:
+    """The content of ``data_stats.json``."""
     segments = users[SEGMENT].value_counts()
     cells = max(matrix.shape[0] * matrix.shape[1], 1)
     return {
@@ -307,9 +340,7 @@ def _statistics(
         "mean_rating": _mean(tally.ratings, tally.rows),
         "mean_comment_quality": _mean(tally.qualities, tally.rows),
         "without_comment": tally.without_comment,
-        "rows_by_split": {
-            name: int(tally.sides[number]) for number, name in enumerate(schema.SPLITS)
-        },
+        "rows_by_split": dict(zip(schema.SPLITS, tally.sides.tolist(), strict=True)),
         "matrix": {
             "users": matrix.shape[0],
             "items": matrix.shape[1],
@@ -328,8 +359,3 @@ def _named(codes: NDArray[np.int8], names: tuple[str, ...]) -> pd.Series:
 
 def _mean(total: float, count: int) -> float | None:
     return round(total / count, 6) if count else None
-
-
-def _either(choose: Any, one: pd.Timestamp, other: pd.Timestamp) -> pd.Timestamp:
-    """`choose` (min, max) of two times; NaT stands for none."""
-    return other if pd.isna(one) else one if pd.isna(other) else choose(one, other)

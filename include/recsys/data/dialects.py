@@ -1,9 +1,14 @@
-"""How CSV files are written: what the source's description says, else what the file itself shows."""
+"""How CSV files are written: what the source's description says, else what the file itself shows.
+
+And how one is read record by record that a fast parser gives up on or misreads (lines without end,
+quotes that never close), so that one bad record costs itself and not its neighbours.
+"""
 
 import csv
+import io
 import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import IO, Annotated
 
 from pydantic import Field
 
@@ -15,6 +20,15 @@ Mark = Annotated[str, Field(min_length=1, max_length=1)]
 DELIMITERS = (",", ";", "\t", "|")
 _TITLE_LINES = 10
 """Lines of titles before the header in which it is looked for."""
+
+Rejection = tuple[int, str, str]
+"""Number of the record, reason, the beginning of its text."""
+
+MAX_LINE_CHARACTERS = 1 << 20
+"""A longer line is damage, not data."""
+
+OVERLONG = f"is longer than {MAX_LINE_CHARACTERS} characters"
+SHOWN_CHARACTERS = 300
 
 
 class Dialect(ConfigModel):
@@ -73,7 +87,7 @@ class Dialect(ConfigModel):
 
     def _with_escape(self, head: str) -> "Dialect":
         """A quote behind a backslash that does not end its value is an escaped one."""
-        inside = rf'\\{re.escape(self.quote)}(?=[^{re.escape(self.quote + self.separator)}\r\n])'
+        inside = rf"\\{re.escape(self.quote)}(?=[^{re.escape(self.quote + self.separator)}\r\n])"
         escapes = self.escape is None and re.search(inside, head) is not None
         return self.model_copy(update={"escape": "\\"}) if escapes else self
 
@@ -99,3 +113,95 @@ def plain_lines(lines: Iterable[str | None], dialect: Dialect) -> Iterable[str |
     for number, line in enumerate(lines):
         if number >= (dialect.skip_lines or 0):
             yield None if line is None else dialect.doubled(line)
+
+
+def short_lines(file: IO[bytes], encoding: str) -> Iterator[str | None]:
+    """Lines of the file as text, None for each that is longer than `MAX_LINE_CHARACTERS`.
+
+    No more than that is in memory at a time. Bytes that cannot be decoded become surrogates.
+    """
+    named = "utf-8-sig" if encoding == "utf-8" else encoding
+    text = io.TextIOWrapper(file, named, errors="surrogateescape", newline="")
+    while line := text.readline(MAX_LINE_CHARACTERS):
+        if len(line) < MAX_LINE_CHARACTERS or line.endswith("\n"):
+            yield line
+            continue
+        while (rest := text.readline(MAX_LINE_CHARACTERS)) and not rest.endswith("\n"):
+            pass
+        yield None
+
+
+def repair_records(
+    lines: Iterable[str | None],
+    columns: int,
+    looks_like_a_row: Callable[[list[str]], bool],
+    dialect: Dialect,
+) -> tuple[list[int], list[list[str]], list[Rejection]]:
+    """Split the lines of a file with a header into records of so many `columns`.
+
+    A record of several lines of which a later one looks like a row by itself began with a quote
+    that never closes: it is rejected, and its lines are read one by one. Returns the numbers of the
+    good records (the header is 1), their fields, and what was rejected.
+    """
+    numbers: list[int] = []
+    records: list[list[str]] = []
+    rejected: list[Rejection] = []
+
+    def add(fields: list[str] | None, fault: str, text: str) -> None:
+        number = len(numbers) + len(rejected) + 1
+        if fields is None:
+            rejected.append((number, fault, text[:SHOWN_CHARACTERS]))
+        else:
+            numbers.append(number)
+            records.append(fields)
+
+    for fields, fault, taken in _records(lines, dialect):
+        if any(looks_like_a_row(dialect.fields_of(line)) for line in taken[1:]):
+            add(None, "begins a quote that never closes", taken[0])
+            for line in taken[1:]:
+                alone = dialect.fields_of(line)
+                left_over = None if not looks_like_a_row(alone) else alone
+                add(left_over, "is left over from a quote that never closes", line)
+        elif fields is not None and len(fields) != columns:
+            reason = f"has {len(fields)} columns instead of {columns}"
+            add(None, reason, "".join(taken))
+        else:
+            add(fields, fault, "".join(taken))
+    return numbers[1:], records[1:], rejected  # the first one is the header
+
+
+def _records(
+    lines: Iterable[str | None], dialect: Dialect
+) -> Iterator[tuple[list[str] | None, str, list[str]]]:
+    """Each record's fields, or None and the reason why there are none, and its lines.
+
+    Overlong lines, which have no text, come before the record before or among whose lines they stand.
+    """
+    taken: list[str] = []
+    overlong = 0
+
+    def noted() -> Iterator[str]:
+        nonlocal overlong
+        for line in lines:
+            if line is None:
+                overlong += 1
+            else:
+                taken.append(line)
+                yield line
+
+    reader = csv.reader(noted(), delimiter=dialect.separator, quotechar=dialect.quote)
+    more = True
+    while more:
+        fields, fault = None, ""
+        try:
+            fields = next(reader, None)
+            more = fields is not None
+        except csv.Error as error:
+            fault = f"cannot be split into columns: {error}"
+        if more and not fields and not fault:
+            continue  # an empty line
+        yield from [(None, OVERLONG, [])] * overlong
+        if more:
+            yield fields, fault, taken.copy()
+        taken.clear()
+        overlong = 0

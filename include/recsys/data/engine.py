@@ -5,7 +5,7 @@ event or a split is stays defined here, and all engines give the same version.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +29,12 @@ from recsys.publishing import sha256_of
 from recsys.settings import CORES, Settings
 
 
-ReadFiles = Callable[[Sequence[Path]], list[CleanRows]]
-
-
 @dataclass
 class View:
     """Every raw row up to the end of a run's interval, checked, and the catalogue.
 
-    Attributes
-    ----------
-    columns
-        Our names of the columns that all files of reviews, and of products, have.
-    invalid_fraction
-        Bad rows among those of the source's files; what arrived beside them cannot stop a run.
+    `columns` are our names of those that all files of reviews, and of products, have. The
+    `invalid_fraction` is that of the source's files: what arrived beside them cannot stop a run.
     """
 
     reviews: CleanRows
@@ -95,8 +88,9 @@ class PandasEngine:
     config: DataConfig
 
     def read(self, source: Source, limits: Limits) -> View:
-        def read_files(paths: Sequence[Path]) -> list[CleanRows]:
-            return [read_reviews(path, source.config.reviews, limits) for path in paths]
+        def read_files() -> list[CleanRows]:
+            files = source.config.reviews
+            return [read_reviews(path, files, limits) for path in source.review_files]
 
         return read_view(self.settings, self.config, source, limits, read_files)
 
@@ -128,20 +122,19 @@ def read_view(
     config: DataConfig,
     source: Source,
     limits: Limits,
-    read_files: ReadFiles,
+    read_files: Callable[[], list[CleanRows]],
 ) -> View:
     """Everything there is up to the limits; `read_files` reads the source's review files."""
+    paths = (*source.review_files, *source.product_files)
     with ThreadPoolExecutor(CORES) as pool:
-        digests = pool.map(sha256_of, (*source.review_files, *source.product_files))
+        digests = pool.map(sha256_of, paths)
         catalogue = pool.submit(read_catalogue, source)
-        parts = read_files(source.review_files)
+        parts = read_files()
         arrivals = read_arrivals(settings, source, config, limits)
         products = catalogue.result()
         described: list[dict[str, Any]] = [
             {"path": str(path), "sha256": digest}
-            for path, digest in zip(
-                (*source.review_files, *source.product_files), digests, strict=True
-            )
+            for path, digest in zip(paths, digests, strict=True)
         ]
     for part, description in zip(parts, described, strict=False):
         description["rows"] = part.rows_read

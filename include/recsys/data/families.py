@@ -1,11 +1,8 @@
 """Which listings are one product: sizes, counts, bundles and shades share a ``family_id``.
 
-Two kinds of evidence, joined transitively:
-
-* **names**: two listings whose names say the same once size, count, bundle, packing and shade are
-  left out, in whatever word order;
-* **shared review events**: a shop that shows one review on the pages of all variants of a product
-  tells us which listings belong together.
+Two kinds of evidence are joined transitively: **names** that say the same, in whatever word order,
+once size, count, bundle, packing and shade are left out; and **shared review events**, as a shop that
+shows one review on the pages of all variants of a product tells us which listings belong together.
 """
 
 import re
@@ -17,9 +14,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from recsys.text import fold_series, normalise_series
 from recsys.data.keys import run_starts
 from recsys.schema import BRAND, COMMENT, EVENT, FAMILY, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
+from recsys.text import fold_series, normalise_series
 
 # (2, pairs) product numbers.
 Pairs = NDArray[np.integer]
@@ -43,16 +40,12 @@ _SIZE = rf"(?:\d+ ?x ?)?{_NUMBER}(?: ?[+-] ?{_NUMBER})? ?{_UNIT}(?: ?x ?\d+)?(?:
 _COUNT = rf"\d+(?: ?[+-] ?\d+)? ?{_PIECE}(?: ?/ ?{_PIECE})?"
 # All of these read folded names.
 _VARIANT = re.compile(
-    "|".join(
-        (
-            r"\[[^\]]*\]|\([^)]*\)",  # [Mini], (Mới), (Tím), (15x20cm)
-            r"^ *(?:combo|bo|set|pack|loc|kit|hop|tui)\b(?: \d+\b)?",
-            rf"\b{_SIZE}\b|\b{_COUNT}\b|\bx ?\d+\b(?! \w+ )",
-            r"\bspf ?\d+\+*|\bpa\+*(?!\w)",
-            r"\b(?:no|so)[. ]{1,2}\d+\b|\b(?:tone|tong|shade) ?\d+\b",
-            r"\b(?:big size|phien ban moi|ban moi|mini)\b(?: \d{4})?",
-        )
-    )
+    r"\[[^\]]*\]|\([^)]*\)"  # [Mini], (Mới), (Tím), (15x20cm)
+    r"|^ *(?:combo|bo|set|pack|loc|kit|hop|tui)\b(?: \d+\b)?"
+    rf"|\b{_SIZE}\b|\b{_COUNT}\b|\bx ?\d+\b(?! \w+ )"
+    r"|\bspf ?\d+\+*|\bpa\+*(?!\w)"
+    r"|\b(?:no|so)[. ]{1,2}\d+\b|\b(?:tone|tong|shade) ?\d+\b"
+    r"|\b(?:big size|phien ban moi|ban moi|mini)\b(?: \d{4})?"
 )
 # "đều màu da" is an effect, not a shade.
 _COLOUR = re.compile(r"\bmau (?!da\b)[^,&+]{1,25}$")
@@ -70,15 +63,8 @@ _FILLERS = (
 
 @dataclass(frozen=True)
 class SharedEvents:
-    """How many review events stand at the pages of products.
-
-    Attributes
-    ----------
-    counts
-        ``(products,)`` events of each.
-    pairs
-        ``(products, products)`` events that two of them share, above the diagonal.
-    """
+    """How many review events stand at the pages of products: ``(products,)`` `counts` of each, and
+    in `pairs`, ``(products, products)``, those that two of them share, above the diagonal."""
 
     counts: NDArray[np.int64]
     pairs: sparse.csr_array
@@ -89,21 +75,11 @@ def assign_families(
 ) -> pd.Series:
     """The family of each listing, named after its first listing (shortest, then smallest id).
 
-    The answer depends neither on the order of the rows nor on their index.
-
-    Parameters
-    ----------
-    products
-        Columns ``product_id``, ``product_name`` and, if there is one, ``brand``.
-    interactions
-        Columns ``product_id`` and ``event_id``, or else ``user_id``, ``timestamp`` and
-        ``comment``, which together make the event. Rows of unknown products are left out.
-        Or what `shared_events` says of them, with one number for each row of `products`.
-        None: names only.
-
-    Returns
-    -------
-    Series of str, named ``family_id``, on the index of `products`.
+    A str Series named ``family_id`` on the index of `products`, which has ``product_id``,
+    ``product_name`` and, if there is one, ``brand``; the order of the rows does not matter.
+    `interactions` has ``product_id`` and ``event_id``, or else ``user_id``, ``timestamp`` and
+    ``comment``, which together make the event; rows of unknown products are left out. Or it is what
+    `shared_events` says of them, by the rows of `products`. None: names only.
     """
     nodes, ids = pd.factorize(products[PRODUCT].astype("str"))
     words = _name_words(products, nodes, len(ids))
@@ -118,9 +94,10 @@ def assign_families(
     first, second = np.concatenate(links, axis=1)
     graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(len(ids), len(ids)))
     _, component = connected_components(graph, directed=False)
-    return pd.Series(
-        _first_ids(pd.Index(ids), component)[nodes], index=products.index, name=FAMILY, dtype="str"
-    )
+    listings = pd.DataFrame({"id": ids, "length": pd.Index(ids).str.len(), "of": component})
+    ordered = listings.sort_values(["length", "id"])
+    family = ordered.groupby("of")["id"].transform("first").sort_index().to_numpy(dtype=object)
+    return pd.Series(family[nodes], index=products.index, name=FAMILY, dtype="str")
 
 
 def base_names(names: pd.Series) -> pd.Series:
@@ -129,8 +106,7 @@ def base_names(names: pd.Series) -> pd.Series:
     >>> base_names(pd.Series(["Combo 2 Nước Tẩy Trang L'Oreal Căng Mịn Da 400ml"])).item()
     "nuoc tay trang l'oreal cang min da"
     """
-    base = fold_series(names)
-    base = base.str.replace(_VARIANT, " ", regex=True).str.strip()
+    base = fold_series(names).str.replace(_VARIANT, " ", regex=True).str.strip()
     base = base.str.replace(_COLOUR, " ", regex=True)
     make_up = base.str.contains(_MAKE_UP, regex=True)
     base = base.where(~make_up, base.str.replace(_SHADE, " ", regex=True))
@@ -140,15 +116,7 @@ def base_names(names: pd.Series) -> pd.Series:
 
 @dataclass(frozen=True)
 class _NameWords:
-    """Which words stand in whose name and brand.
-
-    Attributes
-    ----------
-    has
-        ``(products, words)`` 0/1.
-    hashes
-        ``(words,)`` uint64 of each word.
-    """
+    """Which words stand in whose name and brand: ``(products, words)`` 0/1; a hash of each word."""
 
     has: sparse.csr_array
     hashes: NDArray[np.uint64]
@@ -177,9 +145,8 @@ def _name_words(products: pd.DataFrame, nodes: NDArray[np.int64], count: int) ->
     listed = texts.str.split().explode().dropna()
     listed = listed[~listed.isin(_FILLERS)]
     columns, words = pd.factorize(listed)
-    has = sparse.csr_array(
-        (np.ones(len(listed)), (listed.index, columns)), shape=(count, len(words))
-    )
+    shape = (count, len(words))
+    has = sparse.csr_array((np.ones(len(listed)), (listed.index, columns)), shape=shape)
     has.data[:] = 1  # said twice is said
     return _NameWords(has, pd.util.hash_array(words.to_numpy(dtype=object)))
 
@@ -204,14 +171,9 @@ def shared_events(
     spread = np.bincount(number)[number]
     copied = (spread > 1) & (spread <= MAX_EVENT_PRODUCTS)
     number, _ = pd.factorize(number[copied])
-    stands_on = sparse.csr_array(
-        (np.ones(len(number)), (number, node[copied])),
-        shape=(number.max(initial=-1) + 1, products),
-    )
-    return SharedEvents(
-        counts=counts,
-        pairs=sparse.triu(stands_on.T @ stands_on, k=1).tocsr(),
-    )
+    shape = (number.max(initial=-1) + 1, products)
+    stands_on = sparse.csr_array((np.ones(len(number)), (number, node[copied])), shape=shape)
+    return SharedEvents(counts, sparse.triu(stands_on.T @ stands_on, k=1).tocsr())
 
 
 def _siblings(shared: SharedEvents, words: _NameWords) -> Pairs:
@@ -229,16 +191,4 @@ def _events(interactions: pd.DataFrame) -> NDArray[np.integer]:
     if EVENT in interactions:
         return pd.factorize(interactions[EVENT])[0]
     said = normalise_series(interactions[COMMENT])
-    return (
-        interactions.groupby([interactions[USER], interactions[TIMESTAMP], said], sort=False)
-        .ngroup()
-        .to_numpy()
-    )
-
-
-def _first_ids(ids: pd.Index, component: NDArray[np.int32]) -> NDArray[np.object_]:
-    """For each product, the id of the first in its component."""
-    frame = pd.DataFrame({"id": ids, "length": ids.str.len(), "component": component})
-    ordered = frame.sort_values(["length", "id"])
-    first = ordered.groupby("component")["id"].transform("first")
-    return first.sort_index().to_numpy(dtype=object)
+    return interactions.groupby([USER, TIMESTAMP, said], sort=False).ngroup().to_numpy()

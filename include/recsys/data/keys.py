@@ -1,12 +1,12 @@
 """Keys of rows: what one customer did once, its copies, and the latest rows.
 
-Shops show one review on the pages of sibling products. Rows of one user with one time and one
-text are therefore one *event*, however many products they stand at.
+Rows of one user with one time and one text are one *event*, however many products they stand at:
+shops show one review on the pages of sibling products.
 
-Keys are made of 64-bit hashes of whole columns of text, without a Python object for any of them. A
-text's hash is a polynomial of its bytes modulo 2^64, mixed with its length: equal texts have equal
-hashes on every machine, and two different ones share a hash about once in 2^64 pairs. It does not
-withstand an attacker, who could only make rows of his own look alike.
+Keys are 64-bit hashes of whole columns of text, without a Python object for any of them: a
+polynomial of a text's bytes modulo 2^64, mixed with its length. Equal texts have equal hashes on
+every machine, and two different ones share a hash about once in 2^64 pairs. An attacker could
+only make rows of his own look alike.
 """
 
 import binascii
@@ -46,7 +46,9 @@ _INVERSE = pow(_PRIME, -1, 1 << 64)
 _BLOCK_BYTES = 1 << 15  # what is computed for a block stays in the processor's cache
 
 
-def add_keys(rows: pd.DataFrame, user: UInt64Array, product: UInt64Array, comment: UInt64Array) -> None:
+def add_keys(
+    rows: pd.DataFrame, user: UInt64Array, product: UInt64Array, comment: UInt64Array
+) -> None:
     """Add `USER_KEY`, `EVENT_KEY`, `KEY` and `ARRIVAL` 0 to rows with RATING and TIMESTAMP.
 
     The others are hashes of the rows' texts.
@@ -76,23 +78,16 @@ def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
     product[several] = ordered_codes(rows[schema.PRODUCT].take(several))
     arrival, rating, key = (rows[name].to_numpy() for name in (ARRIVAL, schema.RATING, KEY))
     pair = mix(user[several], product[several].astype(np.uint64))
-    old = _all_but_last(
-        pair, time[several], arrival[several], rating[several], key[several]
-    )
+    ordered = ordered_by(pair, *(values[several] for values in (time, arrival, rating, key)))
+    earlier = ordered[:-1][pair[ordered[:-1]] == pair[ordered[1:]]]
     superseded = np.zeros(len(rows), dtype=np.bool_)
-    superseded[several[old]] = True
+    superseded[several[earlier]] = True
     kept = _settle_ties(order[~superseded[order]], user, time, event, product)
     latest = _take(rows.drop(columns=[USER_KEY, KEY, ARRIVAL]), kept)
     changes = np.zeros(len(kept), dtype=np.int32)
     changes[run_starts(user[kept])[1:]] = 1
     latest[USER_NUMBER] = np.cumsum(changes, dtype=np.int32)
     return latest
-
-
-def _all_but_last(pair: UInt64Array, *others: NDArray) -> NDArray[np.int64]:
-    """Positions of the rows of which there is a later one, by `others` in turn, of that pair."""
-    order = ordered_by(pair, *others)
-    return order[:-1][pair[order[:-1]] == pair[order[1:]]]
 
 
 def _take(rows: pd.DataFrame, positions: NDArray[np.int64]) -> pd.DataFrame:
@@ -110,9 +105,7 @@ def ordered_by(first: NDArray, *others: NDArray) -> NDArray[np.int64]:
     return _settle_ties(np.argsort(first), first, *others)
 
 
-def _settle_ties(
-    order: NDArray[np.int64], first: NDArray, *others: NDArray
-) -> NDArray[np.int64]:
+def _settle_ties(order: NDArray[np.int64], first: NDArray, *others: NDArray) -> NDArray[np.int64]:
     """`order`, which is ascending in `first`, with equal ones ordered by the others, in turn."""
     ordered = first[order]
     tied = _tied(ordered)

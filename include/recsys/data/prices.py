@@ -38,7 +38,7 @@ _PRICE = re.compile(
     re.IGNORECASE,
 )
 _SCIENTIFIC = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d{1,2}")
-_RANGE = re.compile(r"\s*(?:[-–—~]|đến|tới|to)\s*", re.IGNORECASE)  # noqa: RUF001
+_RANGE = re.compile(r"\s*(?:[-–—~]|đến|tới|to)\s*", re.IGNORECASE)
 _BLANKS = re.compile(r"[ \u00a0\u202f'’]")
 
 
@@ -50,7 +50,9 @@ class PriceFormat(NamedTuple):
     thousands: str | None = None
 
 
-def parse_prices(texts: Iterable[str], style: PriceFormat = PriceFormat()) -> tuple[Float64Array, int]:
+def parse_prices(
+    texts: Iterable[str], style: PriceFormat = PriceFormat()
+) -> tuple[Float64Array, int]:
     """The price of each text, NaN where there is none; and the number of those that are unclear.
 
     Of a range the lower end counts. Negative prices and those of `HIGHEST` and more are unclear.
@@ -61,7 +63,9 @@ def parse_prices(texts: Iterable[str], style: PriceFormat = PriceFormat()) -> tu
     found = [_parts(text, style) for text in distinct]
     decimal = _decimal_mark([number for numbers in found for number, _ in numbers], style)
     prices = np.array([_price(numbers, decimal, style) for numbers in found] or [0.0])
-    given = np.array([str(text).strip(" \u00a0").lower() not in _NONE for text in distinct] or [False])
+    given = np.array(
+        [str(text).strip(" \u00a0").lower() not in _NONE for text in distinct] or [False]
+    )
     unclear = np.isnan(prices) & given
     return prices[codes], int(unclear[codes].sum())
 

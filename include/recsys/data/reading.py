@@ -5,34 +5,36 @@ with its number and a reason; a file that cannot be read at all is an error.
 """
 
 import codecs
+import contextlib
 import csv
 import gzip
-import io
+import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from recsys.data.dialects import Dialect, Unescaped, plain_lines
-from recsys.data.repair import (
+from recsys.data.dialects import (
     OVERLONG,
     SHOWN_CHARACTERS,
+    Dialect,
     Rejection,
+    Unescaped,
+    plain_lines,
     repair_records,
     short_lines,
 )
-from recsys.schema import RATING
 from recsys.errors import SourceError
+from recsys.schema import RATING
 from recsys.text import contains_byte
 
 FILE = "file"
@@ -54,22 +56,14 @@ Columns = Mapping[str, tuple[str, ...]]
 class RawRows:
     """Rows of one file, all columns text.
 
-    Attributes
-    ----------
-    table
-        Our names of the columns that were found, and `ROW` (int64). `FILE` too where the rows
-        come from several files; then `path` is one of these.
-    rejected
-        ``(row, reason, raw text)`` of what could not be split into columns.
+    `table` has our names of the columns that were found, and `ROW` (int64); `FILE` too where the
+    rows come from several files, and then `path` is one of these. `rejected` is what could not be
+    split into columns.
     """
 
     path: Path
     table: pa.Table
     rejected: list[Rejection] = field(default_factory=list)
-
-    @property
-    def rows_read(self) -> int:
-        return self.table.num_rows + len(self.rejected)
 
 
 def read_rows(
@@ -77,19 +71,22 @@ def read_rows(
 ) -> RawRows:
     """Read the `needed` columns, and those of the `optional` ones that the file has.
 
-    Both map our column name to the names it may have in the file, in order of preference.
-
-    Raises
-    ------
-    SourceError
-        If the file is missing, empty, truncated, wrongly encoded or lacks a needed column.
+    Both map our column name to the names it may have in the file, in order of preference. Raises
+    `SourceError` if the file is missing, empty, truncated, wrongly encoded or lacks a needed column.
     """
-    try:
+    with _as_source_error(path, dialect):
         if _suffix(path) == ".parquet":
             return _read_parquet(path, needed, optional)
         if _suffix(path) == ".jsonl":
             return _read_json_lines(path, needed, optional, dialect.encoding)
-        return _read_csv(path, needed, optional, settle(path, needed, dialect))
+        return _read_csv(path, needed, optional, _settled(path, needed, dialect))
+
+
+@contextlib.contextmanager
+def _as_source_error(path: Path, dialect: Dialect) -> Iterator[None]:
+    """Say what is wrong with the file at `path` that cannot be read."""
+    try:
+        yield
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from error
     except UnicodeError as error:
@@ -101,34 +98,23 @@ def read_head(path: Path, needed: Columns, dialect: Dialect) -> tuple[pa.Table, 
 
     Raises `SourceError` as `read_rows` does.
     """
-    try:
-        return _read_head(path, needed, settle(path, needed, dialect))
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from error
-    except UnicodeError as error:
-        raise SourceError(f"{path}: {_wrong_encoding(dialect.encoding, error)}") from error
-
-
-def _read_head(path: Path, needed: Columns, settled: Dialect) -> tuple[pa.Table, Dialect]:
-    names = _csv_header(path, settled)
-    chosen = _choose(path, names, needed, {})
-    text = _decoded(_check_encoding(path, settled.encoding), settled.encoding)
-    lines = plain_lines(text.splitlines(keepends=True)[: _HEAD_LINES], settled)
-    fields = (settled.fields_of(line) for line in lines if line is not None)
+    with _as_source_error(path, dialect):
+        settled = _settled(path, needed, dialect)
+        names = _csv_header(path, settled)
+        chosen = _choose(path, names, needed, {})
+        lines = _head_text(path, settled).splitlines(keepends=True)[:_HEAD_LINES]
+    fields = (settled.fields_of(line) for line in plain_lines(lines, settled) if line is not None)
     rows = [row for row in fields if len(row) == len(names)][1:]
-    at = {ours: names.index(theirs) for ours, theirs in chosen.items()}
     columns = {
-        ours: pa.array([row[place] for row in rows], pa.large_string()) for ours, place in at.items()
+        ours: pa.array([row[names.index(theirs)] for row in rows], pa.large_string())
+        for ours, theirs in chosen.items()
     }
     return pa.table(columns), settled
 
 
-def settle(path: Path, needed: Columns, dialect: Dialect) -> Dialect:
-    """The dialect of a file with nothing left open. Raises what opening the file raises."""
-    if not is_csv(path):
-        return dialect
-    head = _check_encoding(path, dialect.encoding)
-    return dialect.settled(_decoded(head, dialect.encoding), needed)
+def _settled(path: Path, needed: Columns, dialect: Dialect) -> Dialect:
+    """The dialect of a CSV file with nothing left open."""
+    return dialect.settled(_head_text(path, dialect), needed)
 
 
 def is_csv(path: Path) -> bool:
@@ -137,18 +123,13 @@ def is_csv(path: Path) -> bool:
 
 def check_file(path: Path, needed: Columns, dialect: Dialect) -> None:
     """Look at the beginning of a file. Raises `SourceError` as `read_rows` would."""
-    try:
-        if _suffix(path) == ".parquet":
-            names = pq.ParquetFile(path).schema_arrow.names
-            _choose(path, names, needed, {})
-        elif _suffix(path) == ".jsonl":
+    with _as_source_error(path, dialect):
+        if _suffix(path) == ".jsonl":
             _check_encoding(path, dialect.encoding)
+        elif _suffix(path) == ".parquet":
+            _choose(path, pq.ParquetFile(path).schema_arrow.names, needed, {})
         else:
-            _choose(path, _csv_header(path, settle(path, needed, dialect)), needed, {})
-    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from error
-    except UnicodeError as error:
-        raise SourceError(f"{path}: {_wrong_encoding(dialect.encoding, error)}") from error
+            _choose(path, _csv_header(path, _settled(path, needed, dialect)), needed, {})
 
 
 def _suffix(path: Path) -> str:
@@ -200,16 +181,15 @@ def _choose(path: Path, names: list[str], needed: Columns, optional: Columns) ->
     chosen = {}
     for ours, candidates in {**needed, **optional}.items():
         found = next((name for name in candidates if name in names), None)
-        if found is None and ours in needed:
-            raise SourceError(
-                f"{path}: there is no column {' or '.join(repr(name) for name in candidates)}; "
-                f"the file has: {', '.join(repr(name) for name in names[:30])}"
-            )
-        if found is not None and names.count(found) > 1:
-            raise SourceError(
-                f"{path}: the column {found!r} stands there {names.count(found)} times"
-            )
-        if found is not None:
+        if found is None:
+            if ours in needed:
+                raise SourceError(
+                    f"{path}: there is no column {' or '.join(map(repr, candidates))}; "
+                    f"the file has: {', '.join(map(repr, names[:30]))}"
+                )
+        elif (times := names.count(found)) > 1:
+            raise SourceError(f"{path}: the column {found!r} stands there {times} times")
+        else:
             chosen[ours] = found
     return chosen
 
@@ -217,14 +197,14 @@ def _choose(path: Path, names: list[str], needed: Columns, optional: Columns) ->
 # CSV
 
 
-def _decoded(head: bytes, encoding: str) -> str:
-    name = "utf-8-sig" if encoding == "utf-8" else encoding
+def _head_text(path: Path, dialect: Dialect) -> str:
+    name = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
+    head = _check_encoding(path, dialect.encoding)
     return codecs.getincrementaldecoder(name)(errors="replace").decode(head)
 
 
 def _csv_header(path: Path, dialect: Dialect) -> list[str]:
-    text = _decoded(_check_encoding(path, dialect.encoding), dialect.encoding)
-    lines = text.splitlines(keepends=True)[dialect.skip_lines or 0 :]
+    lines = _head_text(path, dialect).splitlines(keepends=True)[dialect.skip_lines or 0 :]
     try:
         header = next(csv.reader(lines, delimiter=dialect.separator, quotechar=dialect.quote))
     except (StopIteration, csv.Error) as error:
@@ -287,14 +267,8 @@ def _parse_csv(
     table = parse(threads=True)
     if bad:
         table = parse(threads=False)
-    rejected = [
-        (
-            row.number,
-            f"has {row.actual_columns} columns instead of {row.expected_columns}",
-            row.text,
-        )
-        for row in bad
-    ]
+    reason = "has {0.actual_columns} columns instead of {0.expected_columns}"
+    rejected = [(row.number, reason.format(row), row.text) for row in bad]
     numbers = pd.RangeIndex(2, 2 + table.num_rows + len(rejected))
     kept = numbers.drop([number for number, _, _ in rejected])
     table = table.rename_columns(list(chosen)).append_column(ROW, pa.array(kept, pa.int64()))
@@ -312,16 +286,14 @@ def _drop_undecodable(rows: RawRows) -> RawRows:
     """Turn bytes into text; rows that are not UTF-8 are rejected."""
     if not any(pa.types.is_large_binary(column) for column in rows.table.schema.types):
         return rows
-    columns = [name for name in rows.table.column_names if name != ROW]
     try:
         return _as_text(rows)
     except pa.ArrowInvalid:
         pass
-    undecodable = pd.Series(False, index=range(rows.table.num_rows))
-    for name in columns:
-        undecodable |= ~pd.Series(rows.table[name].to_pylist()).map(_decodes).astype(bool)
-    bad = rows.table.filter(pa.array(undecodable))
-    rows.table = rows.table.filter(pa.array(~undecodable))
+    texts = rows.table.drop([ROW]).to_pandas()
+    undecodable = pa.array(~texts.map(_decodes).all(axis=1).to_numpy(bool))
+    bad = rows.table.filter(undecodable)
+    rows.table = rows.table.filter(pc.invert(undecodable))
     for record in bad.to_pylist():
         number = record.pop(ROW)
         text = b",".join(record.values()).decode("utf-8", errors="replace")
@@ -330,32 +302,22 @@ def _drop_undecodable(rows: RawRows) -> RawRows:
 
 
 def _as_text(rows: RawRows) -> RawRows:
-    target = pa.schema(
-        [
-            (name, pa.int64() if name == ROW else pa.large_string())
-            for name in rows.table.column_names
-        ]
-    )
+    types = {True: pa.int64(), False: pa.large_string()}
+    target = pa.schema([(name, types[name == ROW]) for name in rows.table.column_names])
     rows.table = rows.table.cast(target)
     return rows
 
 
-def _repair_csv(
-    path: Path, names: list[str], chosen: dict[str, str], dialect: Dialect
-) -> RawRows:
-    positions = [names.index(theirs) for theirs in chosen.values()]
+def _repair_csv(path: Path, names: list[str], chosen: dict[str, str], dialect: Dialect) -> RawRows:
     with _open(path) as file:
         lines = plain_lines(short_lines(file, dialect.encoding), dialect)
-        numbers, records, rejected = repair_records(
-            lines, len(names), _looks_like_a_row(names, chosen), dialect
-        )
-    columns = [[record[position] for record in records] for position in positions]
-    arrays = {
-        ours: pa.array(
-            [value.encode("utf-8", "surrogateescape") for value in column], pa.large_binary()
-        )
-        for ours, column in zip(chosen, columns, strict=True)
-    }
+        looks = _looks_like_a_row(names, chosen)
+        numbers, records, rejected = repair_records(lines, len(names), looks, dialect)
+    arrays = {}
+    for ours, theirs in chosen.items():
+        at = names.index(theirs)
+        values = [record[at].encode("utf-8", "surrogateescape") for record in records]
+        arrays[ours] = pa.array(values, pa.large_binary())
     return RawRows(path, pa.table({**arrays, ROW: pa.array(numbers, pa.int64())}), rejected)
 
 
@@ -383,11 +345,8 @@ def _swallows_rows(
         column = table[name]
         if name != ROW and contains_byte(column, _NEWLINE):
             texts += column.filter(pc.match_substring(column, "\n")).to_pylist()
-    lines = (
-        line
-        for text in texts
-        for line in (text if isinstance(text, str) else text.decode("utf-8", "replace")).split("\n")
-    )
+    plain = (t if isinstance(t, str) else t.decode("utf-8", "replace") for t in texts)
+    lines = itertools.chain.from_iterable(text.split("\n") for text in plain)
     return any(looks(dialect.fields_of(line)) for line in lines if dialect.separator in line)
 
 
@@ -408,45 +367,35 @@ def parse_json_lines(
     numbers: list[int] = []
     rejected: list[Rejection] = []
     for number, line in enumerate(lines, start=1):
-        if line is None:
-            rejected.append((number, OVERLONG, ""))
-            continue
-        if not line.strip():
-            continue
-        if not _is_text(line):
-            shown = line[:SHOWN_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
-            rejected.append((number, NOT_UTF8, shown))
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            rejected.append((number, f"is not JSON: {error}", line[:SHOWN_CHARACTERS]))
-            continue
-        if not isinstance(record, dict):
-            rejected.append((number, "is not a JSON object", line[:SHOWN_CHARACTERS]))
-            continue
-        records.append(record)
-        numbers.append(number)
+        record, fault = _parse_line(line)
+        if record is not None:
+            records.append(record)
+            numbers.append(number)
+        elif fault:
+            shown = (line or "")[:SHOWN_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+            rejected.append((number, fault, shown))
     names = list(dict.fromkeys(name for record in records for name in record))
-    chosen = _choose(path, names, needed if records else {}, optional)
+    chosen = _choose(path, names, needed, optional) if records else dict.fromkeys(needed, "")
     arrays = {
         ours: pa.array([_json_text(record.get(theirs)) for record in records], pa.large_string())
         for ours, theirs in chosen.items()
     }
-    if not records:
-        arrays = {ours: pa.array([], pa.large_string()) for ours in needed}
     return RawRows(path, pa.table({**arrays, ROW: pa.array(numbers, pa.int64())}), rejected)
 
 
-def _is_text(line: str) -> bool:
-    """Whether all bytes of the line could be decoded."""
-    if line.isascii():
-        return True
+def _parse_line(line: str | None) -> tuple[dict[str, Any] | None, str]:
+    """The object of a line, or why there is none; a blank line is no fault."""
+    if line is None or not line.strip():
+        return None, OVERLONG if line is None else ""
     try:
-        line.encode("utf-8")
+        if not line.isascii():
+            line.encode("utf-8")
+        record = json.loads(line)
     except UnicodeEncodeError:
-        return False
-    return True
+        return None, NOT_UTF8
+    except (ValueError, RecursionError) as error:
+        return None, f"is not JSON: {error}"
+    return (record, "") if isinstance(record, dict) else (None, "is not a JSON object")
 
 
 def _json_text(value: Any) -> str:

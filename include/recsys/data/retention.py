@@ -1,10 +1,10 @@
 """What the data area keeps: the latest versions, and those that something still refers to."""
 
+import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from recsys.data.config import DataConfig
@@ -49,12 +49,7 @@ def data_retentions(settings: Settings, config: DataConfig) -> list[Retention]:
             found=lambda: (path for path in settings.quarantine.rglob("*") if path.is_file()),
             age=timedelta(days=config.keep_quarantine_days),
         ),
-        Retention(
-            "work folders",
-            settings.work,
-            found=lambda: settings.work.glob("*"),
-            age=ABANDONED_AFTER,
-        ),
+        Retention("work folders", settings.work, lambda: settings.work.glob("*"), ABANDONED_AFTER),
     ]
 
 
@@ -68,36 +63,34 @@ def prune(settings: Settings, config: DataConfig, removal: Removal | None = None
     with publishing_lock(settings):
         removal.execute(data_retentions(settings, config))
         if not removal.dry_run:
-            store, moment = open_store(settings), datetime.now(UTC) - ABANDONED_AFTER
-            store.remove_unfinished(VERSIONS_KEY, moment)
-            store.discard_older(settings.work.relative_to(settings.home).as_posix(), moment)
-            moment = datetime.now(UTC) - timedelta(days=config.keep_quarantine_days)
-            store.discard_older(settings.quarantine.relative_to(settings.home).as_posix(), moment)
+            store, now = open_store(settings), datetime.now(UTC)
+            store.remove_unfinished(VERSIONS_KEY, now - ABANDONED_AFTER)
+            quarantined = timedelta(days=config.keep_quarantine_days)
+            for folder, age in (
+                (settings.work, ABANDONED_AFTER),
+                (settings.quarantine, quarantined),
+            ):
+                store.discard_older(folder.relative_to(settings.home).as_posix(), now - age)
     return sorted(before - set(list_versions(settings)))
 
 
 def _kept_versions(settings: Settings, config: DataConfig, found: list[str]) -> set[str]:
     versions = list_versions(settings)
     kept = set(found) - set(versions)  # something else than a version
-    manifests: dict[str, dict[str, Any]] = {}
+    fresh = datetime.now(UTC) - timedelta(days=KEEP_BACKFILLED_DAYS)
+    ordinary: list[str] = []
     for version_id in versions:
         try:
-            manifests[version_id] = manifest_of(settings, version_id)
+            manifest = manifest_of(settings, version_id)
         except VersionError:  # for a person to look at
             kept.add(version_id)
-    ordinary = [
-        name
-        for name, manifest in manifests.items()
-        if not manifest.get("backfill")
-        and not is_of_the_future(datetime.fromisoformat(manifest["as_of"]))
-    ]
+            continue
+        if not manifest.get("backfill"):
+            future = is_of_the_future(datetime.fromisoformat(manifest["as_of"]))
+            ordinary += [] if future else [version_id]
+        elif datetime.fromisoformat(manifest["created_at"]) > fresh:
+            kept.add(version_id)
     kept.update(ordinary[-config.keep_versions :])
-    fresh = datetime.now(UTC) - timedelta(days=KEEP_BACKFILLED_DAYS)
-    kept |= {
-        name
-        for name, manifest in manifests.items()
-        if manifest.get("backfill") and datetime.fromisoformat(manifest["created_at"]) > fresh
-    }
     published = published_folder(settings)
     if published is not None:
         kept.add(published.name)
@@ -112,26 +105,16 @@ def referenced_versions(settings: Settings) -> set[str]:
     store = open_store(settings)
     drift_reports = sorted((settings.reports / "drift").glob("drift_report_*.json"))
     files = [*settings.artifacts.glob("*/*/manifest.json"), *drift_reports[-1:]]
-    readers: list[Callable[[], bytes | None]] = [
-        lambda: store.read(REGISTRY_KEY),
-        lambda: store.read(HISTORY_KEY),
-        *(partial(_content, file) for file in files),
-    ]
     found: set[str] = set()
-    for read in readers:
-        try:
-            content = read()
-            found.update(_references(json.loads(content or b"null")))
-        except (OSError, ValueError):
-            return set(list_versions(settings))
-    return found
-
-
-def _content(file: Path) -> bytes | None:
     try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        return None
+        for key in (REGISTRY_KEY, HISTORY_KEY):
+            found.update(_references(json.loads(store.read(key) or b"null")))
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                found.update(_references(json.loads(file.read_bytes() or b"null")))
+    except (OSError, ValueError):
+        return set(list_versions(settings))
+    return found
 
 
 def _references(content: Any) -> Iterator[str]:

@@ -4,11 +4,13 @@ Customers have tastes: most of what one buys comes from a small group of related
 that a recommender has something to learn that overall popularity does not know.
 """
 
+import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -43,70 +45,12 @@ PRODUCTS_IN_A_TASTE = 24
 _ZONE = ZoneInfo("Asia/Ho_Chi_Minh")
 _DAY_SECONDS = 86_400
 
-# category, (what the products are called, what they promise)
-_CATEGORIES: Final = (
-    ("Sữa rửa mặt", ("Sạch Sâu", "Dịu Nhẹ", "Kiềm Dầu", "Ngừa Mụn", "Tràm Trà", "Tạo Bọt")),
-    ("Nước tẩy trang", ("Tươi Mát", "Cho Da Nhạy Cảm", "Bí Đao", "Hoa Hồng", "Hai Lớp")),
-    ("Kem chống nắng", ("SPF50+ PA++++", "Kiểm Soát Dầu", "Nâng Tông", "Dưỡng Ẩm", "Vật Lý")),
-    ("Serum", ("Vitamin C 15%", "Niacinamide 10%", "Hyaluronic Acid", "Retinol 0.5%", "B5")),
-    ("Kem dưỡng ẩm", ("Phục Hồi Da", "Rau Má", "Ceramide", "Ban Đêm", "Dạng Gel")),
-    ("Nước hoa hồng", ("Không Mùi", "Rau Má", "Trà Xanh", "Cân Bằng", "BHA 2%")),
-    ("Mặt nạ", ("Đất Sét", "Ngủ Môi", "Cấp Ẩm", "Trà Xanh", "Collagen")),
-    ("Son môi", ("Đỏ Gạch", "Hồng Đất", "Cam Cháy", "Nude", "Đỏ Rượu")),
-    ("Phấn nước", ("Che Phủ Cao", "Kiềm Dầu", "Căng Bóng", "Tone Sáng", "Lâu Trôi")),
-    ("Dầu gội", ("Bưởi", "Ngừa Gàu", "Phục Hồi Hư Tổn", "Ngăn Rụng", "Hương Nước Hoa")),
-    ("Sữa tắm", ("Hương Hoa", "Trắng Da", "Muối Biển", "Dịu Nhẹ", "Yến Mạch")),
-    ("Tẩy tế bào chết", ("Cà Phê", "AHA 8%", "Muối Hồng", "Đường Nâu", "Cho Môi")),
-)  # fmt: skip
 
-_BRANDS: Final = (
-    "Cocoon", "Klairs", "Cosrx", "Bioderma", "La Roche-Posay", "CeraVe", "Simple", "Senka",
-    "Hada Labo", "Sunplay", "Anessa", "Innisfree", "Garnier", "L'Oreal", "Maybelline", "Vaseline",
-    "Cetaphil", "Thorakao", "Skin1004", "Some By Mi", "Vichy", "Nivea", "Bio-Oil", "Lemonade",
-)  # fmt: skip
-
-_SIZES: Final = ("50ml", "100ml", "150ml", "200ml", "400ml", "500ml")
-
-_SKINS: Final = ("Cho Da Dầu", "Cho Da Khô", "Cho Da Nhạy Cảm", "Cho Mọi Loại Da", "Cho Da Mụn")
-
-_DESCRIPTION: Final = (
-    "{category} {brand} {promise} {skin} giúp làm sạch, cấp ẩm và nuôi dưỡng. "
-    "Thành phần lành tính, không gây kích ứng, kết cấu mỏng nhẹ thấm nhanh. Thương hiệu {brand}."
-)
-
-_GOOD_OPENINGS: Final = (
-    "Sản phẩm rất tốt", "Mình rất thích em này", "Dùng ổn lắm", "Sp oke nha mn", "Hàng chính hãng",
-    "Xài thích cực", "Chất lượng tuyệt vời", "Đáng đồng tiền", "Mua lần thứ {n} rồi", "Tuyệt vời",
-    "Ok lắm shop ơi", "Da mình hợp em này", "Em này xịn", "Quá ưng luôn", "Sẽ ủng hộ shop dài dài",
-    "Tốt hơn mong đợi", "Dùng {n} ngày đã thấy khác", "Rất hài lòng 😍", "san pham tot", "Thơm",
-)  # fmt: skip
-_GOOD_DETAILS: Final = (
-    "da mịn hẳn", "giảm mụn rõ", "thấm nhanh không bết", "mùi nhẹ nhàng", "không kích ứng",
-    "dùng {n} tuần thấy sáng da", "lớp nền đẹp", "không bị khô da", "giao hàng nhanh",
-    "đóng gói cẩn thận", "giá tốt so với chất lượng", "da dầu nên thử", "hợp da nhạy cảm",
-    "đỡ đổ dầu", "mềm mượt", "rửa sạch mà ko khô", "hương thơm dễ chịu", "cấp ẩm tốt",
-    "chai to dùng lâu", "date mới", "tone lên da rất xinh", "nhân viên tư vấn nhiệt tình",
-    "mua {n} chai cho cả nhà", "được tặng quà nữa", "dùng sáng tối đều ổn",
-)  # fmt: skip
-_GOOD_CLOSINGS: Final = (
-    "", "sẽ mua lại", "cho shop 5 sao", "cảm ơn shop", "mn nên mua nha", "10 điểm", "❤️❤️",
-    "recommend cho bạn bè", "đợt sale mua thêm {n} hộp", "hy vọng dùng lâu vẫn tốt", "👍",
-    "giao trong {n} ngày", "chắc chắn quay lại", "quá rẻ", "iu shop",
-)  # fmt: skip
-_BAD_OPENINGS: Final = (
-    "Không hợp với mình", "Thất vọng", "Hàng ko giống mô tả", "Dùng bị kích ứng", "Quá tệ",
-    "Mình thấy bình thường", "Không như kỳ vọng", "Chất lượng kém", "Da nổi mụn sau {n} ngày",
-    "khong tot", "Giao sai hàng", "Không đáng tiền",
-)  # fmt: skip
-_BAD_DETAILS: Final = (
-    "da bị khô rát", "mùi khó chịu", "nổi mẩn đỏ", "chai bị chảy", "hộp móp", "giao chậm {n} ngày",
-    "bết dính", "rửa không sạch", "trôi nhanh", "vón cục", "không thấy hiệu quả", "cay mắt",
-)  # fmt: skip
-_BAD_CLOSINGS: Final = (
-    "", "không mua lại", "cần xem lại", "phí tiền", "😡", "đã đổi trả", "mong shop cải thiện",
-    "cho {n} sao thôi", "tiếc tiền", "buồn",
-)  # fmt: skip
-_CAMPAIGN: Final = "Sản phẩm tốt, đóng gói đẹp, giao hàng nhanh, shop phục vụ rất chuyên nghiệp"
+@functools.cache
+def _words() -> dict[str, Any]:
+    """What things are called and what customers say, as in ``sample_words.json``."""
+    words: dict[str, Any] = json.loads(Path(__file__).with_name("sample_words.json").read_bytes())
+    return words
 
 
 @dataclass(frozen=True)
@@ -131,20 +75,10 @@ def write_sample_shop(
 ) -> SampleShop:
     """Write ``data_reviews_purchase.csv`` and ``data_product.csv``; same arguments, same bytes.
 
-    Parameters
-    ----------
-    folder
-        Where to write; settings stand for ``data/raw/viecomrec``, where the source
-        ``viecomrec`` looks.
-    users, products
-        Numbers of each; by default in the proportion of the embedded shop.
-    until
-        The day before which the last review was written; today in Vietnam by default.
-
-    Raises
-    ------
-    InputError
-        If the numbers cannot be met: fewer reviews than users, or fewer than 24 products.
+    Settings for the `folder` stand for ``data/raw/viecomrec``, where the source ``viecomrec``
+    looks. `users` and `products` are in the proportion of the embedded shop by default, and `until`,
+    the day before which the last review was written, is today in Vietnam. Raises `InputError` for
+    fewer reviews than users, or fewer than 24 products.
     """
     users = users if users is not None else max(1, reviews * DEFAULT_USERS // DEFAULT_REVIEWS)
     products = products if products is not None else DEFAULT_PRODUCTS
@@ -170,42 +104,38 @@ def write_sample_shop(
 
 def _catalogue(products: int, rng: np.random.Generator) -> pd.DataFrame:
     """Families of one to three sizes each; siblings stand next to each other."""
-    sizes = rng.choice([1, 1, 1, 2, 2, 3], size=products)
-    family = np.repeat(np.arange(products), sizes)[:products]
+    words = _words()
+
+    def drawn(names: Sequence[str]) -> ObjectArray:
+        """One of the names for each product; siblings share it."""
+        chosen: ObjectArray = np.array(names, dtype=object)[rng.integers(len(names), size=families)]
+        return chosen[family]
+
+    family = np.repeat(np.arange(products), rng.choice([1, 1, 1, 2, 2, 3], size=products))
+    family = family[:products]
     size = _rank_in_run(family)
     families = int(family[-1]) + 1
-    category = rng.integers(len(_CATEGORIES), size=families)
-    names = np.array([name for name, _ in _CATEGORIES], dtype=object)
-    promises = np.array([list(p)[:5] for _, p in _CATEGORIES], dtype=object)
-    brand = np.array(_BRANDS, dtype=object)[rng.integers(len(_BRANDS), size=families)]
-    promise = promises[category, rng.integers(promises.shape[1], size=families)]
-    skin = np.array(_SKINS, dtype=object)[rng.integers(len(_SKINS), size=families)]
-    first_size = rng.integers(len(_SIZES) - 2, size=families)
-    price = rng.lognormal(12.2, 0.6, size=families)
-
-    volume = np.array(_SIZES, dtype=object)[first_size[family] + size]
-    name = names[category][family] + " " + brand[family] + " " + promise[family]
-    name = name + " " + skin[family] + " " + volume
-    text = _DESCRIPTION.split("{")
-    parts = {
-        "category": names[category][family],
-        "brand": brand[family],
-        "promise": promise[family],
-        "skin": skin[family],
-    }
-    description = np.full(products, text[0], dtype=object)
-    for piece in text[1:]:
-        key, rest = piece.split("}")
-        description = description + parts[key] + rest
+    category = rng.integers(len(words["products"]), size=families)
+    promises = np.array(list(words["products"].values()), dtype=object)
+    brand = drawn(words["brands"])
+    promise = promises[category, rng.integers(promises.shape[1], size=families)][family]
+    skin = drawn(words["skins"])
+    sizes = words["sizes"]
+    volume = np.array(sizes, dtype=object)[
+        rng.integers(len(sizes) - 2, size=families)[family] + size
+    ]
+    price = rng.lognormal(12.2, 0.6, size=families)[family]
+    kind = np.array(list(words["products"]), dtype=object)[category][family]
+    called = kind + " " + brand + " " + promise + " " + skin
     return pd.DataFrame(
         {
             "product_id": np.arange(products),
-            "product_name": name,
-            "brand": brand[family],
-            "type": names[category][family],
-            "price": (price[family] * (1 + 0.6 * size) // 1000 * 1000).astype(np.int64),
+            "product_name": called + " " + volume,
+            "brand": brand,
+            "type": kind,
+            "price": (price * (1 + 0.6 * size) // 1000 * 1000).astype(np.int64),
             "avg_star": np.round(rng.uniform(4.6, 5.0, size=products), 1),
-            "processed_description": description,
+            "processed_description": called + words["described"] + brand + ".",
             "family": family,
         }
     )
@@ -236,22 +166,17 @@ def _reviews(
     )
     original = before[copied]
     product[copied] = product[original] + sibling[product[original]]
-    seconds[copied], rating[copied], comment[copied] = (
-        seconds[original],
-        rating[original],
-        comment[original],
-    )
+    for values in (seconds, rating, comment):
+        values[copied] = values[original]
 
-    start = (
-        int(datetime(end.year, end.month, end.day, tzinfo=UTC).timestamp()) - DAYS * _DAY_SECONDS
-    )
+    start = np.datetime64(end - timedelta(DAYS), "s")
     order = np.lexsort((product, user, seconds))
     numbers = rng.permutation(users) + 1
     return pd.DataFrame(
         {
             "user_id": numbers[user][order],
             "product_id": product[order],
-            "cmt_date": (start + seconds[order]).astype("datetime64[s]"),
+            "cmt_date": start + seconds[order],
             "rating": rating[order],
             "comment": comment[order],
         }
@@ -291,7 +216,9 @@ def _purchases(
     return product, off_taste
 
 
-def _redraw_repeats(user: Int64Array, product: Int64Array, products: int, rng: np.random.Generator) -> None:
+def _redraw_repeats(
+    user: Int64Array, product: Int64Array, products: int, rng: np.random.Generator
+) -> None:
     """Replace most of what a user bought twice by something else, in place."""
     for _ in range(3):
         again = pd.Series(user * products + product).duplicated().to_numpy()
@@ -300,13 +227,13 @@ def _redraw_repeats(user: Int64Array, product: Int64Array, products: int, rng: n
 
 def _comments(rating: Int64Array, rng: np.random.Generator) -> ObjectArray:
     count = len(rating)
-    good = _sentences(
-        (_GOOD_OPENINGS, *(_GOOD_DETAILS,) * 2, _GOOD_CLOSINGS), count, rng
-    )
-    bad = _sentences((_BAD_OPENINGS, _BAD_DETAILS, _BAD_CLOSINGS), count, rng)
+    parts = {name: _words()[name].values() for name in ("good", "bad")}
+    openings, details, closings = parts["good"]
+    good = _sentences((openings, details, details, closings), count, rng)
+    bad = _sentences(tuple(parts["bad"]), count, rng)
     comment = np.where(rating >= 4, good, bad).astype(object)
     comment[rng.random(count) < WITHOUT_COMMENT_SHARE] = ""
-    comment[(rng.random(count) < CAMPAIGN_SHARE) & (rating == 5)] = _CAMPAIGN
+    comment[(rng.random(count) < CAMPAIGN_SHARE) & (rating == 5)] = _words()["campaign"]
     return comment
 
 

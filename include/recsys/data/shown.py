@@ -1,10 +1,8 @@
 """What the service shows of products, as a file that needs no Arrow: a line of JSON for each column.
 
-Arrow and pandas take 70 MB of a process, which never gets them back. A service reads one small
-table when it loads a model and answers from NumPy arrays ever after; so that table is written in
-this form as well, by whoever has it in memory: the refresh into a version, the training into an
-artefact. Folders from before that have ``products.parquet`` only: a process of its own reads it,
-and ends.
+Arrow and pandas take 70 MB of a process, which never gets them back. So whoever has the table in
+memory (the refresh, the training) writes it in this form as well. Folders from before that have
+``products.parquet`` only: a process of its own reads it, and ends.
 
     [name, [value, ...]]     values in the order of the rows, null where one is missing
 """
@@ -48,14 +46,9 @@ def write_shown(path: Path, products: "pd.DataFrame") -> None:
 def read_shown(folder: Path, sha256: str | None = None) -> Columns:
     """The shown columns of the products in `folder`, a version or an artefact.
 
-    `sha256` is what the manifest says of the file, None where it says nothing.
-
-    Raises
-    ------
-    OSError
-        If there is no file of products.
-    ShownError
-        If it is damaged, or an old one cannot be read in a minute.
+    `sha256` is what the manifest says of the file, None where it says nothing. Raises `OSError` if
+    there is no file of products, `ShownError` if it is damaged, or an old one cannot be read in a
+    minute.
     """
     path = folder / schema.SHOWN_FILE
     if not path.exists():

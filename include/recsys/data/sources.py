@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -19,9 +18,9 @@ from recsys.config import ConfigModel, Document, load_config, read_mapping
 from recsys.data.config import DataConfig
 from recsys.data.dialects import Dialect, Mark
 from recsys.data.prices import DONG, PriceFormat
-from recsys.errors import InputError, SourceError
+from recsys.errors import SourceError
 from recsys.ids import PLACEHOLDERS, IdRules
-from recsys.publishing import atomic_path, write_json
+from recsys.publishing import write_bytes, write_json
 from recsys.schedule import TimeZone
 from recsys.settings import REPOSITORY, Settings
 
@@ -34,11 +33,8 @@ ISO = "iso"
 EPOCH = "epoch"
 
 
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+_as_tuple = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+Names = Annotated[tuple[str, ...], _as_tuple, Field(min_length=1)]
 """Column names of a file, in order of preference."""
 
 
@@ -71,9 +67,8 @@ class TimestampFormat(ConfigModel):
     @field_validator("formats")
     @classmethod
     def _formats_are_known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        for text in formats:
-            if text not in (ISO, EPOCH) and "%" not in text:
-                raise ValueError(f"expected '{ISO}', '{EPOCH}' or a format such as '%d/%m/%Y'")
+        if any(text not in (ISO, EPOCH) and "%" not in text for text in formats):
+            raise ValueError(f"expected '{ISO}', '{EPOCH}' or a format such as '%d/%m/%Y'")
         return formats
 
 
@@ -90,12 +85,8 @@ class ReviewFiles(Dialect):
         """Columns that every file must have: ours -> candidates."""
         columns = self.columns
         times = {f"{schema.TIMESTAMP} {name}": (name,) for name in self.timestamp.columns}
-        return {
-            schema.USER: columns.user_id,
-            schema.PRODUCT: columns.product_id,
-            schema.RATING: columns.rating,
-            **times,
-        }
+        ids = {schema.USER: columns.user_id, schema.PRODUCT: columns.product_id}
+        return {**ids, schema.RATING: columns.rating, **times}
 
     @property
     def optional(self) -> dict[str, tuple[str, ...]]:
@@ -124,10 +115,8 @@ class ProductFiles(Dialect):
 
     @property
     def needed(self) -> dict[str, tuple[str, ...]]:
-        return {
-            schema.PRODUCT: self.columns.product_id,
-            schema.PRODUCT_NAME: self.columns.product_name,
-        }
+        columns = self.columns
+        return {schema.PRODUCT: columns.product_id, schema.PRODUCT_NAME: columns.product_name}
 
     @property
     def optional(self) -> dict[str, tuple[str, ...]]:
@@ -207,34 +196,24 @@ def select_source(
 ) -> Source:
     """Make `source` the one that refreshes read, after looking into its files.
 
-    Parameters
-    ----------
-    reviews, products
-        Files or globs to read instead of those that the description names; relative ones are
-        looked up from the current folder.
-
-    Raises
-    ------
-    SourceError
-        If the source is unknown, or a file is missing, empty, not in the expected encoding, or
-        lacks a column. Nothing is changed then.
+    `reviews` and `products` are files or globs to read instead of those that the description names;
+    relative ones are looked up from the current folder. Raises `SourceError`, and changes nothing, if
+    the source is unknown, or a file is missing, empty, not in the expected encoding, or lacks a column.
     """
     from recsys.data.reading import check_file
 
-    chosen = {
-        "source": source,
-        "reviews": None if reviews is None else str(Path(reviews).absolute()),
-        "products": None if products is None else str(Path(products).absolute()),
-    }
-    found = _locate(settings, source, chosen["reviews"], chosen["products"])
-    for path in found.review_files:
-        check_file(path, found.config.reviews.needed, found.config.reviews)
-    for path in found.product_files:
-        check_file(path, found.config.products.needed, found.config.products)
-    write_json(
-        settings.home / "data" / SELECTION_NAME,
-        {**chosen, "selected_at": datetime.now(UTC).isoformat()},
-    )
+    given = {"reviews": reviews, "products": products}
+    chosen = {key: None if at is None else str(Path(at).absolute()) for key, at in given.items()}
+    found = _locate(settings, source, **chosen)
+    config = found.config
+    for paths, files in (
+        (found.review_files, config.reviews),
+        (found.product_files, config.products),
+    ):
+        for path in paths:
+            check_file(path, files.needed, files)
+    selection = {"source": source, **chosen, "selected_at": datetime.now(UTC).isoformat()}
+    write_json(settings.home / "data" / SELECTION_NAME, selection)
     return found
 
 
@@ -249,8 +228,7 @@ def selection_kept_on_failure(settings: Settings) -> Iterator[None]:
         if before is None:
             path.unlink(missing_ok=True)
         else:
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(before)
+            write_bytes(path, before)
         raise
 
 
@@ -274,9 +252,8 @@ def _read_selection(settings: Settings) -> dict[str, Any]:
 def _locate(settings: Settings, name: str, reviews: str | None, products: str | None) -> Source:
     config = load_source(settings, name)
     filled, empty = _files(settings, reviews or config.reviews.path, f"{name}: reviews")
-    products_filled, products_empty = _files(
-        settings, products or config.products.path, f"{name}: products"
-    )
+    pattern = products or config.products.path
+    products_filled, products_empty = _files(settings, pattern, f"{name}: products")
     return Source(name, config, filled, products_filled, (*empty, *products_empty))
 
 
@@ -284,26 +261,24 @@ def _files(
     settings: Settings, pattern: str, what: str
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """The files with content, and the empty ones among them that are passed over."""
-    full = str(settings.home / pattern)
+    full = settings.home / pattern
     # Only the name may be a pattern: what looks like one in a folder's name is its name.
-    found = [Path(full)] if Path(full).exists() else sorted(Path(full).parent.glob(Path(full).name))
+    found = [full] if full.exists() else sorted(full.parent.glob(full.name))
     if not found:
         raise SourceError(f"source {what}: {full}: the file does not exist")
-    filled = []
+    files: dict[bool, list[Path]] = {True: [], False: []}
     for path in found:
         try:
             if not path.is_file():
                 raise SourceError(f"source {what}: {path}: expected a file")
-            if not is_empty(path):
-                filled.append(path)
+            files[is_empty(path)].append(path)
         except (OSError, EOFError, zlib.error) as error:
             raise SourceError(f"source {what}: {path}: cannot be read: {error}") from error
-    if not filled:
+    if not files[False]:
         raise SourceError(f"source {what}: {found[0]}: the file is empty")
-    empty = tuple(path for path in found if path not in filled)
-    for path in empty:  # a day without reviews among daily files
+    for path in files[True]:  # a day without reviews among daily files
         logger.warning("source %s: %s: the file is empty, and passed over", what, path)
-    return tuple(filled), empty
+    return tuple(files[False]), tuple(files[True])
 
 
 def is_empty(path: Path) -> bool:

@@ -4,11 +4,8 @@
 the segments (renames them, under the lock that writers hold while they append), reads them, and,
 once a version that contains them is published, moves their rows to ``data/raw/events/<source>/``.
 ``data/staging/files/`` holds review files in the layout of the source; they move to
-``data/raw/dropped/<source>/``.
-
-A refresh always reads everything: staging area, archive and the source's files. Rows that it meets twice
-count once, so whenever a process dies, nothing is lost and nothing counts double: moving only
-keeps the staging area small.
+``data/raw/dropped/<source>/``. A refresh always reads everything, and rows that it meets twice count
+once: whenever a process dies, nothing is lost; moving only keeps the staging area small.
 
 Where state is shared (`recsys.storage`), every machine hands in its segments, under names that
 nobody else uses, and its dropped files. A refresh copies what all handed in to
@@ -77,49 +74,34 @@ def dropped_files(folder: Path) -> list[Path]:
 
     Hidden files and those named like unfinished copies (``.tmp``, ``.part``) are left alone.
     """
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and path.name[0] != "." and path.suffix not in _IGNORED_SUFFIXES
-    )
+    found = sorted(folder.glob("[!.]*"))
+    return [path for path in found if path.is_file() and path.suffix not in _IGNORED_SUFFIXES]
 
 
 def append_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> int:
     """Store events for the next refresh; they are on the disk when this returns.
 
-    Parameters
-    ----------
-    events
-        Mappings with ``event_id``, ``user_id``, ``product_id`` and ``rating``, and, if known,
-        ``timestamp`` (aware `datetime` or ISO 8601; the present moment by default) and
-        ``comment``. An id stands for one event: sent again, with whatever content, it counts once.
-
-    Returns
-    -------
-    The number of events stored.
-
-    Raises
-    ------
-    InputError
-        If an event lacks one of the four; none of them is stored then.
-    OSError
-        If they cannot be written; some may then be stored, and it is safe to send them again.
+    They are mappings with ``event_id``, ``user_id``, ``product_id`` and ``rating``, and, if known,
+    ``timestamp`` (aware `datetime` or ISO 8601; the present moment by default) and ``comment``. An id
+    stands for one event: sent again, with whatever content, it counts once. Returns how many there
+    were. Raises `InputError` if an event lacks one of the four, and stores none then; `OSError` if
+    they cannot be written: some may then be stored, and it is safe to send them again.
     """
-    received = datetime.now(UTC).isoformat()
-    lines = [_line(event, received) for event in events]
-    if lines:
-        _writer(open_segments(settings)).append("".join(lines).encode("utf-8"))
-    return len(lines)
+    return _append(open_segments(settings), events)
 
 
 def quarantine_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> None:
     """Keep events that are not plausible where people can read them, in
     ``data/quarantine/interactions/``. No refresh reads them. Raises like `append_events`."""
+    _append(settings.quarantine / "interactions", events)
+
+
+def _append(folder: Path, events: Iterable[Mapping[str, Any]]) -> int:
     received = datetime.now(UTC).isoformat()
     lines = [_line(event, received) for event in events]
-    _writer(settings.quarantine / "interactions").append("".join(lines).encode("utf-8"))
+    if lines:
+        _writer(folder).append("".join(lines).encode("utf-8"))
+    return len(lines)
 
 
 def seal_segments(settings: Settings) -> None:
@@ -151,12 +133,11 @@ def hand_in_segments(settings: Settings) -> None:
     store = open_store(settings)
     if store.shared:
         for segment in sealed_segments(settings).glob(f"*{_SUFFIX}"):
-            if not segment.is_file():
-                continue  # somebody's folder: no segment
             # The service and a refresh on this machine may hand in the same one.
             with contextlib.suppress(FileNotFoundError):
-                store.share(f"{SEALED_KEY}/{segment.name}")
-                segment.unlink()
+                if segment.is_file():  # else it is somebody's folder
+                    store.share(f"{SEALED_KEY}/{segment.name}")
+                    segment.unlink()
 
 
 def hand_in_files(settings: Settings) -> None:
@@ -166,7 +147,11 @@ def hand_in_files(settings: Settings) -> None:
         for file in dropped_files(settings.staging / "files"):
             # The same name is dropped again tomorrow, or on another machine.
             mark = f"{sha256_of(file)[:12]}-"
-            own = file if file.name.startswith(mark) else file.rename(file.with_name(mark + file.name))
+            own = (
+                file
+                if file.name.startswith(mark)
+                else file.rename(file.with_name(mark + file.name))
+            )
             size = own.stat().st_size
             store.share(f"{FILES_KEY}/{own.name}")
             if own.stat().st_size == size:  # else somebody was still writing it
@@ -178,11 +163,9 @@ def collect_staging(settings: Settings) -> None:
     store = open_store(settings)
     if store.shared:
         shutil.rmtree(_staging(settings), ignore_errors=True)
-        for key, folder in {
-            SEALED_KEY: segments_to_read(settings),
-            FILES_KEY: files_to_read(settings),
-        }.items():
-            store.mirror(key, folder.relative_to(settings.home).as_posix())
+        collected = _staging(settings).relative_to(settings.home).as_posix()
+        for name in ("sealed", "files"):
+            store.mirror(f"{STAGING_KEY}/{name}", f"{collected}/{name}")
 
 
 def segment_lines(segment: Path) -> list[str]:
@@ -215,11 +198,8 @@ def _line(event: Mapping[str, Any], received: str) -> str:
 
 
 def _writer(folder: Path) -> "_SegmentWriter":
-    key = (folder, os.getpid())  # a forked child must not share its parent's segment
-    with _lock:
-        if key not in _writers:
-            _writers[key] = _SegmentWriter(folder)
-        return _writers[key]
+    with _lock:  # a forked child must not share its parent's segment
+        return _writers.setdefault((folder, os.getpid()), _SegmentWriter(folder))
 
 
 class _SegmentWriter:

@@ -2,12 +2,10 @@
 
 ``data/versions/<version_id>/`` is a bundle (`recsys.storage.bundle`): it never changes once it
 exists, and pruning takes nothing away under a reader. ``data/processed`` is a link to one of them.
-
-Both belong to the store (`recsys.storage`). In a bucket, the pointer is an object there, and the
+Both belong to the store (`recsys.storage`): in a bucket, the pointer is an object there, and the
 state root holds copies of the versions that this machine has read.
 
-pandas and SciPy are imported by the methods that return what is theirs: the service pins a
-version, takes what it shows of products (`PublishedVersion.shown_products`) and carries neither.
+pandas and SciPy are imported by the methods that return what is theirs: the service carries neither.
 """
 
 import contextlib
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 VERSIONS_KEY = "data/versions"
 POINTER_KEY = "data/processed"
 
-
 CLOCK_SLACK = timedelta(minutes=5)
 """Clocks of machines that share a bucket differ by less; what ends later is of the future."""
 
@@ -53,13 +50,9 @@ class NewerVersionError(InputError):
 class PublishedVersion(Bundle):
     """One immutable data version, pinned: nothing prunes it while this object lives.
 
-    Attributes
-    ----------
-    path
-        The resolved folder; later changes of ``data/processed`` do not move it.
-    manifest
-        ``version_id, as_of, created_at, files {name: {sha256, rows}}, sources, code_version,
-        layout, comment_scorer`` and more; see ``docs/data.md``.
+    `path` is the resolved folder; later changes of ``data/processed`` do not move it. `manifest` has
+    ``version_id, as_of, created_at, files {name: {sha256, rows}}, sources, code_version, layout,
+    comment_scorer`` and more; see ``docs/data.md``.
     """
 
     error = VersionError
@@ -80,10 +73,7 @@ class PublishedVersion(Bundle):
 
         Columns of `recsys.schema`; users who are not trainable are included.
         """
-        import pandas as pd
-
-        names = None if columns is None else list(columns)
-        return pd.read_parquet(self.path / schema.INTERACTIONS_FILE, columns=names)
+        return self._table(schema.INTERACTIONS_FILE, columns)
 
     def matrix(self) -> "sparse.csr_matrix":
         """Confidence of training rows, float32, trainable users x products."""
@@ -93,20 +83,16 @@ class PublishedVersion(Bundle):
 
     def mappings(self) -> tuple[list[str], list[str]]:
         """``(user_ids, item_ids)``: what the rows and the columns of `matrix` stand for."""
-        content = json.loads((self.path / schema.MAPPINGS_FILE).read_text(encoding="utf-8"))
+        content = json.loads((self.path / schema.MAPPINGS_FILE).read_bytes())
         return content["idx_to_user"], content["idx_to_item"]
 
     def user_metadata(self) -> "pd.DataFrame":
         """One row a user, trainable or not, in the order of `interactions`."""
-        import pandas as pd
-
-        return pd.read_parquet(self.path / schema.USER_METADATA_FILE)
+        return self._table(schema.USER_METADATA_FILE)
 
     def products(self) -> "pd.DataFrame":
         """One row a product, in the order of the columns of `matrix`."""
-        import pandas as pd
-
-        return pd.read_parquet(self.path / schema.PRODUCTS_FILE)
+        return self._table(schema.PRODUCTS_FILE)
 
     def shown_products(self) -> Columns:
         """The columns of `products` that the service shows, for a process without pandas.
@@ -118,17 +104,20 @@ class PublishedVersion(Bundle):
 
     def popularity(self) -> NDArray[np.float64]:
         """``(products,)`` number of training rows of each product."""
-        loaded: NDArray[np.float64] = np.load(
-            self.path / schema.POPULARITY_FILE, allow_pickle=False
-        )
+        file = self.path / schema.POPULARITY_FILE
+        loaded: NDArray[np.float64] = np.load(file, allow_pickle=False)
         return loaded
 
     def stats(self) -> dict[str, Any]:
         """The content of ``data_stats.json``."""
-        content: dict[str, Any] = json.loads(
-            (self.path / schema.STATS_FILE).read_text(encoding="utf-8")
-        )
+        content: dict[str, Any] = json.loads((self.path / schema.STATS_FILE).read_bytes())
         return content
+
+    def _table(self, name: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+        import pandas as pd
+
+        names = None if columns is None else list(columns)
+        return pd.read_parquet(self.path / name, columns=names)
 
 
 def current_version(settings: Settings) -> PublishedVersion:
@@ -203,13 +192,8 @@ def publish(settings: Settings, version_id: str) -> bool:
     store.publish(_key(version_id))
 
     def may_replace(current_id: str | None) -> bool:
-        if current_id is None or current_id == version_id:
-            return True
-        try:
-            current = manifest_of(settings, current_id)
-        except (FileNotFoundError, VersionError):
-            return True
-        if is_of_the_future(datetime.fromisoformat(current["as_of"])):
+        current = _shown(settings, current_id)
+        if current is None or current_id == version_id:
             return True
         same_source = current["source"]["name"] == target.manifest["source"]["name"]
         return not same_source or datetime.fromisoformat(current["as_of"]) <= target.as_of
@@ -224,14 +208,8 @@ def shows_later(settings: Settings, as_of: datetime) -> bool:
     One of the future does not count: see `is_of_the_future`.
     """
     folder = published_folder(settings)
-    if folder is None:
-        return False
-    try:
-        current = manifest_of(settings, folder.name)
-    except (FileNotFoundError, VersionError):
-        return False
-    shown = datetime.fromisoformat(current["as_of"])
-    return shown > as_of and not is_of_the_future(shown)
+    current = None if folder is None else _shown(settings, folder.name)
+    return current is not None and datetime.fromisoformat(current["as_of"]) > as_of
 
 
 def is_of_the_future(as_of: datetime) -> bool:
@@ -257,6 +235,18 @@ def publishing_lock(settings: Settings) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _shown(settings: Settings, version_id: str | None) -> dict[str, Any] | None:
+    """The manifest of what is published, None where it may be replaced by anything: it is gone,
+    damaged, or of the future."""
+    if version_id is None:
+        return None
+    try:
+        manifest = manifest_of(settings, version_id)
+    except (FileNotFoundError, VersionError):
+        return None
+    return None if is_of_the_future(datetime.fromisoformat(manifest["as_of"])) else manifest
 
 
 def _key(version_id: str) -> str:

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.settings import CORES
 from recsys import schema
 from recsys.data.dataset import SEGMENT, Dataset
 from recsys.data.shown import write_shown
 from recsys.publishing import sha256_of, write_bytes, write_json, write_text
+from recsys.settings import CORES
 
 ROW_KEYS_FILE = "row_keys.npy"
 """Sorted keys of all valid rows of the view, for telling what a later run finds new."""
@@ -45,92 +46,76 @@ class VersionFiles(AbstractContextManager["VersionFiles"]):
         self._pool.shutdown(cancel_futures=True)
 
     def add_row_keys(self, row_keys: NDArray[np.uint64]) -> None:
-        self._add(ROW_KEYS_FILE, len(row_keys), _array(row_keys))
+        self._add(ROW_KEYS_FILE, np.save, row_keys)
 
     def add_interactions(self, interactions: pd.DataFrame | pa.Table) -> None:
-        self._add(schema.INTERACTIONS_FILE, len(interactions), _parquet(interactions))
+        self._add(schema.INTERACTIONS_FILE, _write_parquet, interactions)
 
     def add_users(self, users: pd.DataFrame) -> None:
-        self._add(schema.USER_METADATA_PICKLE, len(users), _pickled(users))
-        self._add(schema.USER_METADATA_FILE, len(users), _parquet(users))
+        self._add(schema.USER_METADATA_PICKLE, _write_pickle, users)
+        self._add(schema.USER_METADATA_FILE, _write_parquet, users)
 
     def add_the_rest(self, dataset: Dataset) -> None:
         """All but the rows, their keys and the users."""
-        matrix, mappings = dataset.matrix, _mappings(dataset)
-        named = len(dataset.user_ids) + len(dataset.item_ids)
-        self._add(schema.MATRIX_FILE, matrix.shape[0], _matrix(matrix))
-        self._add(schema.MAPPINGS_FILE, named, _json(mappings))
-        products = dataset.products
-        self._add(schema.PRODUCTS_FILE, len(products), _parquet(products))
-        self._add(schema.SHOWN_FILE, len(products), lambda path: write_shown(path, products))
-        self._add(schema.POPULARITY_FILE, len(dataset.popularity), _array(dataset.popularity))
-        self._add(schema.STATS_FILE, 1, lambda path: write_json(path, dataset.stats))
+        users, items, matrix = dataset.user_ids, dataset.item_ids, dataset.matrix
+        mappings = {
+            "user_to_idx": {user: index for index, user in enumerate(users)},
+            "item_to_idx": {item: index for index, item in enumerate(items)},
+            "idx_to_user": users,
+            "idx_to_item": items,
+        }
+        save_matrix = partial(sparse.save_npz, compressed=False)
+        self._add(schema.MATRIX_FILE, save_matrix, matrix, matrix.shape[0])
+        self._add(schema.MAPPINGS_FILE, _write_compact, mappings, len(users) + len(items))
+        self._add(schema.PRODUCTS_FILE, _write_parquet, dataset.products)
+        self._add(schema.SHOWN_FILE, write_shown, dataset.products)
+        self._add(schema.POPULARITY_FILE, np.save, dataset.popularity)
+        self._add(schema.STATS_FILE, write_json, dataset.stats, 1)
         (self._folder / schema.EMBEDDINGS_FOLDER).symlink_to(_EMBEDDINGS_LINK)
 
     def entries(self) -> dict[str, dict[str, Any]]:
         """The manifest's entry of each file, once it is written: SHA-256, number of rows."""
         return {name: entry.result() for name, entry in self._entries.items()}
 
-    def _add(self, name: str, rows: int, writer: Callable[[Path], Any]) -> None:
-        def write() -> dict[str, Any]:
-            writer(self._folder / name)
-            return {"sha256": sha256_of(self._folder / name), "rows": rows}
+    def _add(
+        self, name: str, write: Callable[[Path, Any], Any], content: Any, rows: int | None = None
+    ) -> None:
+        """Let `write` make a file of `content`, which has so many rows."""
 
-        self._entries[name] = self._pool.submit(write)
+        def entry() -> dict[str, Any]:
+            write(self._folder / name, content)
+            counted = len(content) if rows is None else rows
+            return {"sha256": sha256_of(self._folder / name), "rows": counted}
+
+        self._entries[name] = self._pool.submit(entry)
 
 
-def _parquet(frame: pd.DataFrame | pa.Table) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        table = (
-            frame
-            if isinstance(frame, pa.Table)
-            else pa.Table.from_pandas(frame, preserve_index=False)
-        )
-        names = table.column_names
-        pq.write_table(
-            table,
-            path,
-            use_dictionary=[name for name in _REPETITIVE if name in names],
-            compression={name: "NONE" if name == schema.EVENT else "SNAPPY" for name in names},
-            # Least and greatest texts would cost a comparison of each comment with the others.
-            write_statistics=[name for name in names if not _is_text(table.schema.field(name))],
-        )
-
-    return write
+def _write_parquet(path: Path, frame: pd.DataFrame | pa.Table) -> None:
+    table = (
+        frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
+    )
+    names = table.column_names
+    pq.write_table(
+        table,
+        path,
+        use_dictionary=[name for name in _REPETITIVE if name in names],
+        compression={name: "NONE" if name == schema.EVENT else "SNAPPY" for name in names},
+        # Least and greatest texts would cost a comparison of each comment with the others.
+        write_statistics=[name for name in names if not _is_text(table.schema.field(name))],
+    )
 
 
 def _is_text(field: pa.Field) -> bool:
     return pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
 
 
-def _array(values: NDArray) -> Callable[[Path], None]:
-    return lambda path: np.save(path, values)
+def _write_compact(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, ensure_ascii=False))
 
 
-def _matrix(matrix: sparse.csr_matrix) -> Callable[[Path], None]:
-    return lambda path: sparse.save_npz(path, matrix, compressed=False)
-
-
-def _json(content: Any) -> Callable[[Path], Any]:
-    return lambda path: write_text(path, json.dumps(content, ensure_ascii=False))
-
-
-def _mappings(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "user_to_idx": {user: index for index, user in enumerate(dataset.user_ids)},
-        "item_to_idx": {item: index for index, item in enumerate(dataset.item_ids)},
-        "idx_to_user": dataset.user_ids,
-        "idx_to_item": dataset.item_ids,
-    }
-
-
-def _pickled(users: pd.DataFrame) -> Callable[[Path], None]:
+def _write_pickle(path: Path, users: pd.DataFrame) -> None:
     """Plain arrays by column name, so that no version of pandas is needed to read them."""
-
-    def write(path: Path) -> None:
-        local = {k: v.dt.tz_localize(None) if v.dtype.kind == "M" else v for k, v in users.items()}
-        text = {k: np.array(v, "U") for k, v in local.items() if v.dtype == "str"}
-        arrays = {str(k): text[k] if k in text else v.to_numpy() for k, v in local.items()}
-        write_bytes(path, pickle.dumps(arrays, protocol=5))
-
-    return write
+    local = {k: v.dt.tz_localize(None) if v.dtype.kind == "M" else v for k, v in users.items()}
+    text = {k: np.array(v, "U") for k, v in local.items() if v.dtype == "str"}
+    arrays = {str(k): text[k] if k in text else v.to_numpy() for k, v in local.items()}
+    write_bytes(path, pickle.dumps(arrays, protocol=5))

@@ -15,7 +15,7 @@ from typing import IO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.data.repair import MAX_LINE_CHARACTERS
+from recsys.data.dialects import MAX_LINE_CHARACTERS
 from recsys.data.sources import ReviewFiles
 
 _LINE_END = b"\n"
