@@ -69,10 +69,10 @@ class CleanRows:
     """The valid rows of a view, and what became of the others.
 
     `accepted` has, of reviews, USER, PRODUCT, RATING, TIMESTAMP, COMMENT and the keys of
-    `recsys.data.keys`, in the order of the file; `rejected` has FILE, ROW, REASON, RAW. `later` is
-    the number of valid rows that the view does not reach yet, `repeated` that of rows whose event id
-    had been seen, `unclear_prices` that of products whose price cannot be told from what stands
-    there. `columns` are our names of the columns that the file had.
+    `recsys.data.keys`, in the order of the file; `rejected` has FILE, ROW, REASON, RAW. `later`
+    counts valid rows that the view does not reach yet, `repeated` those whose event id had been seen,
+    `unclear_prices` products whose price cannot be told from what stands there. `columns` are our
+    names of the columns that the file had.
     """
 
     accepted: pd.DataFrame
@@ -103,9 +103,9 @@ def read_settled(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
 
 
 def settle_reviews(path: Path, files: ReviewFiles, limits: Limits) -> ReviewFiles:
-    """`files` with the dialect of the file at `path`, and with its formats of time if they are clear.
+    """`files` with the dialect of the file at `path`, and its formats of time if they are clear.
 
-    Formats are looked for only where none of the description's fits the beginning of a CSV file; they
+    Formats are looked for only where none of the description's fits the beginning of a CSV file. They
     are clear if either days or months come first in nearly all of it, and not both might. Raises
     `SourceError` as `read_rows` does.
     """
@@ -374,7 +374,7 @@ def _shown_text(table: pa.Table, name: str) -> pd.Series:
 def reject_file(path: Path, reason: str) -> CleanRows:
     """A file of which no row can be used: one rejected row, number 0, stands for it."""
     none = pd.Series([], dtype=object)
-    types = {schema.USER: "str", schema.PRODUCT: "str", schema.RATING: "float32"}
+    types: dict[str, Any] = {schema.USER: "str", schema.PRODUCT: "str", schema.RATING: "float32"}
     types |= {schema.TIMESTAMP: "datetime64[us, UTC]", schema.COMMENT: "str"}
     rows = pd.DataFrame({name: none.astype(kind) for name, kind in types.items()})
     add_keys(rows, *np.zeros((3, 0), dtype=np.uint64))

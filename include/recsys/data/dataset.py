@@ -77,11 +77,14 @@ class Tally:
     last: pd.Timestamp
 
     def __add__(self, other: "Tally") -> "Tally":
-        *own, first, last = (getattr(self, field.name) for field in fields(self))
-        *its, other_first, other_last = (getattr(other, field.name) for field in fields(self))
-        sums = (one + two for one, two in zip(own, its, strict=True))
-        times = pd.Series([first, other_first]).min(), pd.Series([last, other_last]).max()
-        return Tally(*sums, *times)
+        """The sums, the earlier first and the later last time."""
+        sums: dict[str, Any] = {
+            field.name: getattr(self, field.name) + getattr(other, field.name)
+            for field in fields(self)[:-2]
+        }
+        first = pd.Series([self.first, other.first]).min()
+        last = pd.Series([self.last, other.last]).max()
+        return Tally(**sums, first=first, last=last)
 
 
 @dataclass(frozen=True)

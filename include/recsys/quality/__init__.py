@@ -9,7 +9,7 @@ from typing import Any
 
 from recsys.config import load_config
 from recsys.data.config import DataConfig
-from recsys.data.versions import PublishedVersion, VersionError, open_version
+from recsys.data.versions import VersionError, open_version
 from recsys.pages import templates
 from recsys.publishing import write_json, write_text
 from recsys.quality.measures import limits, measure
@@ -25,12 +25,18 @@ def write_report(settings: Settings, version_id: str) -> Path:
     Raises `VersionError` if the version is not kept (any more).
     """
     version = open_version(settings, version_id)
-    figures = measure(version, _previous(settings, version))
+    before = version.manifest.get("previous_version")
+    try:
+        previous = None if before is None else open_version(settings, before)
+    except VersionError:  # pruned since
+        previous = None
+    figures = measure(version, previous)
     figures["limits"] = limits(figures, load_config(settings, DataConfig))
     folder = settings.reports / "data_quality"
     write_json(folder / f"{version_id}.json", figures)
     page = folder / f"{version_id}.html"
-    write_text(page, _page(figures))
+    template = templates(Path(__file__).parent).get_template("page.html.jinja")
+    write_text(page, template.render(figures=figures, plots=plots(figures)))
     return page
 
 
@@ -40,19 +46,3 @@ def report_after_publishing(settings: Settings, summary: dict[str, Any]) -> dict
         return summary
     page = write_report(settings, summary["version_id"])
     return {**summary, "quality_report": str(page.relative_to(settings.home))}
-
-
-def _previous(settings: Settings, version: PublishedVersion) -> PublishedVersion | None:
-    before = version.manifest.get("previous_version")
-    try:
-        return None if before is None else open_version(settings, before)
-    except VersionError:  # pruned since
-        return None
-
-
-def _page(figures: dict[str, Any]) -> str:
-    return (
-        templates(Path(__file__).parent)
-        .get_template("page.html.jinja")
-        .render(figures=figures, plots=plots(figures))
-    )

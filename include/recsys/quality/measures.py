@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from recsys import schema
@@ -15,19 +14,12 @@ LENGTH_EDGES = (0, 1, 10, 20, 40, 80, 160, 320, 640, 1280, float("inf"))  # char
 QUALITY_EDGES = tuple(round(0.1 * step, 1) for step in range(11))
 ROWS = ("read", "accepted", "superseded", "quarantined", "later")
 _COLUMNS = [
-    schema.USER,
-    schema.PRODUCT,
-    schema.RATING,
-    schema.TIMESTAMP,
-    schema.COMMENT,
-    schema.COMMENT_QUALITY,
-    schema.WEIGHT,
+    *(schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP),
+    *(schema.COMMENT, schema.COMMENT_QUALITY, schema.WEIGHT),
 ]
 
 # What the letters of Vietnamese become: ạ..ỹ "áº¡", ư "Æ°", đ "Ä‘", à "Ã ", and quotes "â€œ".
 _MOJIBAKE = "á[º»][\u0080-\u00bf\u0152-\u2122]|[ÆÄ][\u0080-\u00bf\u0152-\u2122]|Ã[\u0080-\u00bf]|â€"
-
-Array = npt.NDArray[Any]
 
 
 def measure(version: PublishedVersion, previous: PublishedVersion | None) -> dict[str, Any]:
@@ -35,9 +27,10 @@ def measure(version: PublishedVersion, previous: PublishedVersion | None) -> dic
 
     `previous` is None for the first version, or when the one before is no longer kept.
     """
-    rows = version.interactions(_COLUMNS)
+    rows, products = version.interactions(_COLUMNS), version.products()
     before = None if previous is None else previous.interactions(_COLUMNS)
     manifest = version.manifest
+    comments = manifest.get("comments", {})
     return {
         "version_id": version.version_id,
         "previous_version": manifest.get("previous_version"),
@@ -49,16 +42,16 @@ def measure(version: PublishedVersion, previous: PublishedVersion | None) -> dic
         "counts": {name: manifest["rows"][name] for name in ROWS} | _counts(rows),
         "counts_before": None if before is None else _counts(before),
         "rejected_by_rule": manifest["quarantined_by_reason"],
-        "missing": {"reviews": _missing(rows), "products": _missing(version.products())},
+        "missing": {"reviews": _missing(rows), "products": _missing(products)},
         "duplicates": _duplicates(rows, manifest["rows"]["superseded"]),
         "distributions": _distributions(rows),
         "distributions_before": None if before is None else _distributions(before),
-        "comments": manifest.get("comments", {}),
+        "comments": comments,
         "mojibake": {
             "comments": _garbled(rows[schema.COMMENT]),
-            "products": _garbled(version.products()[schema.PRODUCT_NAME]),
+            "products": _garbled(products[schema.PRODUCT_NAME]),
         },
-        "spam_share": _spam_share(manifest),
+        "spam_share": _spam_share(comments),
         "comment_scorer": manifest["comment_scorer"],
     }
 
@@ -68,15 +61,14 @@ def limits(figures: dict[str, Any], config: DataConfig) -> list[dict[str, Any]]:
     counts, before = figures["counts"], figures["counts_before"]
     bad = counts["quarantined"] - figures["rejected_by_rule"].get(STANDS_FOR_MANY, 0)
     invalid = bad / max(counts["read"], 1)
-    checks = [_limit("rows refused", invalid, config.max_invalid_fraction)]
+    checks = [("rows refused", invalid, config.max_invalid_fraction)]
     if before is not None:
         shrunk = max(0.0, 1 - counts["accepted"] / max(before["accepted"], 1))
-        checks.append(_limit("rows lost since before", shrunk, config.max_shrink_fraction))
-    return checks
-
-
-def _limit(name: str, share: float, limit: float) -> dict[str, Any]:
-    return {"rule": name, "share": round(share, 4), "limit": limit, "kept": share <= limit}
+        checks.append(("rows lost since before", shrunk, config.max_shrink_fraction))
+    return [
+        {"rule": rule, "share": round(share, 4), "limit": limit, "kept": share <= limit}
+        for rule, share, limit in checks
+    ]
 
 
 def _garbled(texts: pd.Series) -> int:
@@ -95,8 +87,7 @@ def _counts(rows: pd.DataFrame) -> dict[str, int]:
 def _missing(table: pd.DataFrame) -> dict[str, float]:
     """Share of rows without a value, for each column that has a meaning without one."""
     shares = {}
-    for name in table.columns:
-        column = table[name]
+    for name, column in table.items():
         absent = column.isna()
         if not pd.api.types.is_numeric_dtype(column.dtype):
             absent = absent | (column.astype("str").str.strip() == "")
@@ -116,24 +107,22 @@ def _duplicates(rows: pd.DataFrame, superseded: int) -> dict[str, Any]:
 def _distributions(rows: pd.DataFrame) -> dict[str, Any]:
     stars = rows[schema.RATING].round().astype("int64").value_counts()
     months = rows[schema.TIMESTAMP].dt.strftime("%Y-%m").value_counts().sort_index()
-    lengths = rows[schema.COMMENT].str.len().to_numpy(dtype=np.int64)
-    quality = rows[schema.COMMENT_QUALITY].to_numpy()
+    lengths = rows[schema.COMMENT].str.len()
     return {
         "rating": {str(star): int(stars.get(star, 0)) for star in range(1, 6)},
         "comment_length": _histogram(lengths, LENGTH_EDGES),
-        "comment_quality": _histogram(quality, QUALITY_EDGES),
+        "comment_quality": _histogram(rows[schema.COMMENT_QUALITY], QUALITY_EDGES),
         "rows_by_month": {str(month): int(count) for month, count in months.items()},
     }
 
 
-def _histogram(values: Array, edges: tuple[float, ...]) -> list[int]:
+def _histogram(values: pd.Series, edges: tuple[float, ...]) -> list[int]:
     """How many values lie in each ``[edge, next edge)``; the last interval has its end, too."""
-    return [int(count) for count in np.histogram(values, bins=np.array(edges))[0]]
+    counts: list[int] = np.histogram(values.to_numpy(), bins=np.array(edges))[0].tolist()
+    return counts
 
 
-def _spam_share(manifest: dict[str, Any]) -> float | None:
+def _spam_share(comments: dict[str, Any]) -> float | None:
     """Share of the accepted rows that belong to campaigns; None if that was not recorded."""
-    comments = manifest.get("comments", {})
-    if "campaign_rows" not in comments:
-        return None
-    return round(comments["campaign_rows"] / max(comments["rows"], 1), 4)
+    campaigns = comments.get("campaign_rows")
+    return None if campaigns is None else round(campaigns / max(comments["rows"], 1), 4)

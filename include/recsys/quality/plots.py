@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,59 +21,41 @@ _SIZE = (5.4, 2.9)  # inches
 def plots(figures: dict[str, Any]) -> list[dict[str, str]]:
     """Title and SVG of every plot, in the order of the page."""
     now, before = figures["distributions"], figures["distributions_before"] or {}
-    drawn = [
-        ("Rows: in and out", _flow(figures["counts"])),
-        ("Refused rows by rule", _refused(figures["rejected_by_rule"])),
-        (
-            "Stars",
-            _compared(list(now["rating"]), _stars(now), _stars(before)),
+    lengths = [f"{low:g}-{high - 1:g}" for low, high in itertools.pairwise(LENGTH_EDGES)]
+    lengths = ["none", *lengths[1:-1], f"{LENGTH_EDGES[-2]:g}+"]
+    qualities = [f"{edge:.1f}" for edge in QUALITY_EDGES[:-1]]
+    drawn = {
+        "Rows: in and out": _bars(
+            {name: figures["counts"][name] for name in reversed(ROWS)},
+            [_BEFORE, _REFUSED, _BEFORE, _NOW, _INK],
         ),
-        (
-            "Length of comments, characters",
-            _compared(_length_names(), now["comment_length"], before.get("comment_length")),
+        "Refused rows by rule": _bars(
+            dict(sorted(figures["rejected_by_rule"].items(), key=operator.itemgetter(1))), _REFUSED
         ),
-        (
-            "comment_quality",
-            _compared(
-                [f"{edge:.1f}" for edge in QUALITY_EDGES[:-1]],
-                now["comment_quality"],
-                before.get("comment_quality"),
-            ),
+        "Stars": _compared(list(now["rating"]), _stars(now), _stars(before)),
+        "Length of comments, characters": _compared(
+            lengths, now["comment_length"], before.get("comment_length")
         ),
-        ("Accepted rows by month", _by_month(now["rows_by_month"])),
-    ]
-    return [{"title": title, "svg": svg} for title, svg in drawn]
+        "comment_quality": _compared(
+            qualities, now["comment_quality"], before.get("comment_quality")
+        ),
+        "Accepted rows by month": _by_month(now["rows_by_month"]),
+    }
+    return [{"title": title, "svg": svg} for title, svg in drawn.items()]
 
 
 def _stars(distributions: dict[str, Any]) -> list[int] | None:
     return list(distributions["rating"].values()) if distributions else None
 
 
-def _length_names() -> list[str]:
-    names = [f"{low:g}-{high - 1:g}" for low, high in itertools.pairwise(LENGTH_EDGES)]
-    return ["none", *names[1:-1], f"{LENGTH_EDGES[-2]:g}+"]
-
-
-def _flow(counts: dict[str, int]) -> str:
+def _bars(values: dict[str, int], colours: str | list[str]) -> str:
     figure, axes = _axes()
-    names = list(ROWS)
-    values = [counts[name] for name in names]
-    colours = [_INK, _NOW, _BEFORE, _REFUSED, _BEFORE]
-    bars = axes.barh(names[::-1], values[::-1], color=colours[::-1])
-    axes.bar_label(bars, labels=[f"{value:,}" for value in values[::-1]], padding=3, color=_INK)
-    axes.margins(x=0.2)
-    return _svg(figure)
-
-
-def _refused(by_rule: dict[str, int]) -> str:
-    figure, axes = _axes()
-    if not by_rule:
+    if not values:
         axes.text(0.5, 0.5, "none", ha="center", va="center", color=_INK)
         axes.set_axis_off()
         return _svg(figure)
-    rules = sorted(by_rule, key=by_rule.__getitem__)
-    bars = axes.barh(rules, [by_rule[rule] for rule in rules], color=_REFUSED)
-    axes.bar_label(bars, labels=[f"{by_rule[rule]:,}" for rule in rules], padding=3, color=_INK)
+    bars = axes.barh(list(values), list(values.values()), color=colours)
+    axes.bar_label(bars, [f"{value:,}" for value in values.values()], padding=3, color=_INK)
     axes.margins(x=0.2)
     return _svg(figure)
 

@@ -26,15 +26,8 @@ from recsys.data.engine import PandasEngine, RefreshEngine, read_frame
 from recsys.data.retention import prune
 from recsys.data.sources import resolve_source
 from recsys.data.staging import hand_in_files, hand_in_segments
-from recsys.data.versions import (
-    is_of_the_future,
-    list_versions,
-    open_version,
-    shows_later,
-)
-from recsys.data.versions import (
-    publish as publish_version,
-)
+from recsys.data.versions import is_of_the_future, list_versions, open_version, shows_later
+from recsys.data.versions import publish as publish_version
 from recsys.data.writing import VersionFiles
 from recsys.errors import InputError
 from recsys.publishing import sync_folder, sync_tree, write_json
@@ -51,6 +44,8 @@ _OUTLINE = {
     *("rows", "changes", "quarantined_by_reason", "products", "passed_over"),
 }
 
+_IF_RIGHT = "if that is right, run with force_full"
+
 Summary = dict[str, Any]
 
 
@@ -59,11 +54,7 @@ class RefreshError(InputError):
 
 
 def run_refresh(
-    settings: Settings,
-    interval: DataInterval,
-    *,
-    force_full: bool = False,
-    dry_run: bool = False,
+    settings: Settings, interval: DataInterval, *, force_full: bool = False, dry_run: bool = False
 ) -> Summary:
     """Bring ``data/processed`` up to date with the raw files, up to the end of `interval`.
 
@@ -102,14 +93,10 @@ def ingest(
 ) -> Summary:
     """Read and check everything up to the interval's end, choose the strategy, keep latest rows.
 
-    Raises
-    ------
-    SourceError
-        If a file is missing, unreadable or lacks a column.
-    RefreshError
-        If the interval ends in the future, more than ``max_invalid_fraction`` of the rows is bad
-        (they are in the quarantine then),
-        a column that the previous version had is gone, or far fewer rows are left than it has.
+    Raises `SourceError` if a file is missing, unreadable or lacks a column, and `RefreshError` if the
+    interval ends in the future, more than ``max_invalid_fraction`` of the rows is bad (they are in
+    the quarantine then), a column that the previous version had is gone, or far fewer rows are left
+    than it has.
     """
     started = time.monotonic()
     if is_of_the_future(interval.end):
@@ -123,19 +110,13 @@ def ingest(
         hand_in_files(settings)
     collect_arrivals(settings)
     config, source = load_config(settings, DataConfig), resolve_source(settings)
-    now = datetime.now(UTC)
-    zone = ZoneInfo(source.config.timezone)
+    now, zone = datetime.now(UTC), ZoneInfo(source.config.timezone)
+    limits = Limits(zone, config.earliest_time, interval.end, now, source.config.id_rules)
     work.empty()
     with open_engine(settings, config, work) as engine:
-        view = engine.read(
-            source, Limits(zone, config.earliest_time, interval.end, now, source.config.id_rules)
-        )
+        view = engine.read(source, limits)
         plan = make_plan(
-            settings,
-            config,
-            load_config(settings, CommentConfig),
-            source,
-            view,
+            *(settings, config, load_config(settings, CommentConfig), source, view),
             as_of=interval.end,
             now=now,
             force_full=force_full,
@@ -144,12 +125,14 @@ def ingest(
         if not dry_run and not _is_known_dirt(settings, plan):
             write_quarantine(settings, plan.version_id, view.rejected)
         _refuse_bad_input(plan, config)
-        _refuse_bad_catalogue(settings, plan, config)
-        _refuse_lost_columns(settings, plan)
+        if plan.reason != ASKED_FOR:
+            _refuse_bad_catalogue(settings, plan, config)
+            _refuse_lost_columns(settings, plan)
         summary = _outline(plan)
         if plan.makes_version:
             accepted = engine.latest(view, work.rows)
-            _refuse_shrinking(settings, config, plan, accepted)
+            if plan.reason != ASKED_FOR:
+                _refuse_shrinking(settings, config, plan, accepted)
             view.products.accepted.to_feather(work.catalogue, compression="uncompressed")
             np.save(work.row_keys, view.row_keys)
             summary["rows"] = _all_rows(plan, accepted)
@@ -164,13 +147,8 @@ def score_comments(settings: Settings, work: Workspace) -> Summary:
     if not plan.makes_version:
         return {"skipped": plan.reason}
     view = read_frame(work.rows, REVIEW_COLUMNS)
-    scores = score_view(
-        settings,
-        load_config(settings, CommentConfig),
-        view,
-        as_of=plan.end,
-        may_train=plan.strategy is Strategy.FULL,
-    )
+    config, may_train = load_config(settings, CommentConfig), plan.strategy is Strategy.FULL
+    scores = score_view(settings, config, view, as_of=plan.end, may_train=may_train)
     np.save(work.quality, scores.quality.to_numpy(np.float32))
     write_json(work.scores, scores.summary)
     return {**scores.summary, "scorer": scores.scorer, "seconds": _since(started)}
@@ -189,7 +167,9 @@ def publish(settings: Settings, work: Workspace) -> Summary:
     if version_id is None:  # a day before the first review
         return {**_outline(plan), "new_version": False, "published": False}
     config = load_config(settings, DataConfig)
-    if plan.makes_version and not _is_built(settings, version_id):
+    # An earlier try may have got so far, on this machine or another one.
+    is_built = (settings.versions / version_id).is_dir() or version_id in list_versions(settings)
+    if plan.makes_version and not is_built:
         _build(settings, config, work, plan)
     moved = publish_version(settings, version_id)
     archive_arrivals(settings, plan.source["name"], plan.version_id, plan.staged)
@@ -207,11 +187,6 @@ def publish(settings: Settings, work: Workspace) -> Summary:
         "comment_scorer": version.manifest["comment_scorer"],
         "seconds": _since(started),
     }
-
-
-def _is_built(settings: Settings, version_id: str) -> bool:
-    """An earlier try got so far, on this machine or another one."""
-    return (settings.versions / version_id).is_dir() or version_id in list_versions(settings)
 
 
 def _build(settings: Settings, config: DataConfig, work: Workspace, plan: Plan) -> None:
@@ -270,20 +245,15 @@ def _refuse_bad_input(plan: Plan, config: DataConfig) -> None:
 
 
 def _refuse_bad_catalogue(settings: Settings, plan: Plan, config: DataConfig) -> None:
-    if plan.reason == ASKED_FOR:
-        return
     valid, bad = plan.products.valid, plan.products.quarantined
     if bad > config.max_invalid_fraction * (valid + bad):
         raise RefreshError(
             f"{bad} of the {valid + bad} products are bad, more than max_invalid_fraction "
             f"{config.max_invalid_fraction:g} allows; see data/quarantine/{plan.version_id}.csv; "
-            "correct the export, or, if that is right, run with force_full"
+            f"correct the export, or, {_IF_RIGHT}"
         )
     if valid == 0:
-        raise RefreshError(
-            "the catalogue has no products: the export is empty; if that is right, run with "
-            "force_full"
-        )
+        raise RefreshError(f"the catalogue has no products: the export is empty; {_IF_RIGHT}")
     if plan.previous_version is None:
         return
     previous = open_version(settings, plan.previous_version)
@@ -294,12 +264,12 @@ def _refuse_bad_catalogue(settings: Settings, plan: Plan, config: DataConfig) ->
         raise RefreshError(
             f"only {valid} products are left of the {before} of version {plan.previous_version}, "
             f"less than max_shrink_fraction {config.max_shrink_fraction:g} allows: the export was "
-            "cut off or replaced; if that is right, run with force_full"
+            f"cut off or replaced; {_IF_RIGHT}"
         )
 
 
 def _refuse_lost_columns(settings: Settings, plan: Plan) -> None:
-    if plan.previous_version is None or plan.reason == ASKED_FOR:
+    if plan.previous_version is None:
         return
     before = open_version(settings, plan.previous_version).manifest
     if before["source"] != plan.source:
@@ -308,21 +278,19 @@ def _refuse_lost_columns(settings: Settings, plan: Plan) -> None:
         if lost := sorted(set(columns) - set(plan.columns[table])):
             raise RefreshError(
                 f"the {table} had {', '.join(lost)} in version {plan.previous_version}, and have "
-                "not any more; restore the column, change the source's description, or, if that "
-                "is right, run with force_full"
+                f"not any more; restore the column, change the source's description, or, {_IF_RIGHT}"
             )
 
 
 def _refuse_shrinking(settings: Settings, config: DataConfig, plan: Plan, accepted: int) -> None:
-    if plan.previous_version is None or plan.reason == ASKED_FOR:
+    if plan.previous_version is None:
         return
     before = open_version(settings, plan.previous_version).manifest["rows"]["accepted"]
     allowed = config.max_shrink_fraction
     if accepted < (1 - allowed) * before:
         raise RefreshError(
             f"only {accepted} rows are left of the {before} of version {plan.previous_version}, "
-            f"less than max_shrink_fraction {allowed:g} allows; if that is right, run with "
-            "force_full"
+            f"less than max_shrink_fraction {allowed:g} allows; {_IF_RIGHT}"
         )
 
 
@@ -336,12 +304,8 @@ def _outline(plan: Plan) -> Summary:
     if not plan.makes_version:
         outline["version_id"] = plan.previous_version
     set_aside = [entry["path"] for entry in plan.staged["bad_files"]]
-    return {
-        **outline,
-        "source": plan.source["name"],
-        "files_set_aside": set_aside,
-        "note": plan.note,
-    }
+    source = plan.source["name"]
+    return {**outline, "source": source, "files_set_aside": set_aside, "note": plan.note}
 
 
 def _since(started: float) -> float:

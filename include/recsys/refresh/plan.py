@@ -11,7 +11,6 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 import recsys
 from recsys import schema
@@ -45,15 +44,8 @@ class Strategy(StrEnum):
 
 
 class RowCounts(ConfigModel):
-    """Rows of the view's reviews.
-
-    Attributes
-    ----------
-    later
-        Valid rows that the view does not reach yet.
-    repeated
-        Rows that were left out because their event id had been seen.
-    """
+    """Rows of the view's reviews: `later` are valid ones that the view does not reach yet, `repeated`
+    those whose event id had been seen."""
 
     read: int
     valid: int
@@ -63,15 +55,8 @@ class RowCounts(ConfigModel):
 
 
 class Changes(ConfigModel):
-    """The view's valid rows, compared with those of the previous version.
-
-    Attributes
-    ----------
-    new, vanished
-        Rows that the previous version did not have; rows that only it had.
-    merged_with
-        Rows of the previous version, if the strategy is incremental.
-    """
+    """The view's valid rows, compared with those of the previous version: `new` and `vanished` ones,
+    and how many it has if the strategy is incremental."""
 
     new: int
     vanished: int
@@ -79,15 +64,7 @@ class Changes(ConfigModel):
 
 
 class ProductCounts(ConfigModel):
-    """Products of the catalogue.
-
-    Attributes
-    ----------
-    valid
-        Distinct products that can be used.
-    unclear_prices
-        Those whose price cannot be told from what stands there; it is missing.
-    """
+    """Products of the catalogue: distinct `valid` ones; those with `unclear_prices` have none."""
 
     valid: int
     quarantined: int
@@ -97,22 +74,11 @@ class ProductCounts(ConfigModel):
 class Plan(ConfigModel):
     """What a run is going to do; the manifest of its version begins with it.
 
-    Attributes
-    ----------
-    sources
-        Path, SHA-256 and rows of each of the source's files.
-    passed_over
-        Empty files among the source's.
-    staged
-        What of the staging area was read, see `recsys.data.arrivals.Arrivals`.
-    columns
-        Our names of the columns that all files of reviews, and of products, have.
-    inputs
-        Fingerprint of everything but the rows that decides what a version contains.
-    catalogue
-        Fingerprint of the products.
-    invalid_fraction
-        Bad rows among those of the source's files; staged rows cannot stop a run.
+    `sources` are path, SHA-256 and rows of each of the source's files, `passed_over` the empty ones
+    among them; `staged` is what of the staging area was read, see `recsys.data.arrivals.Arrivals`;
+    `columns` are our names of those that all files of reviews, and of products, have. `inputs` is the
+    fingerprint of everything but the rows that decides what a version contains, `catalogue` that of
+    the products. The `invalid_fraction` is that of the source's files: staged rows cannot stop a run.
     """
 
     version_id: str
@@ -149,16 +115,13 @@ class Plan(ConfigModel):
     def note(self) -> str:
         """The plan in a sentence, for the run's note in Airflow's UI."""
         prefix = "Dry run, nothing changed. " if self.dry_run else ""
+        names = ", ".join(Path(path).name for path in self.passed_over[:3])
+        empty = f" {len(self.passed_over)} empty files passed over: {names}." if names else ""
         return (
             f"{prefix}Strategy {self.strategy.value}: {self.reason}. "
             f"{self.changes.new:,} new interactions; {self.rows.valid:,} of {self.rows.read:,} "
-            f"rows are valid, {self.rows.quarantined:,} in quarantine.{self._empty}"
+            f"rows are valid, {self.rows.quarantined:,} in quarantine.{empty}"
         )
-
-    @property
-    def _empty(self) -> str:
-        names = ", ".join(Path(path).name for path in self.passed_over[:3])
-        return f" {len(self.passed_over)} empty files passed over: {names}." if names else ""
 
 
 def make_plan(
@@ -178,12 +141,12 @@ def make_plan(
     catalogue = fingerprint(view.products.accepted)
     previous = previous_version(settings, source.name, as_of)
     new, vanished = _difference(view.row_keys, previous)
+    strategy, reason = Strategy.NOTHING_NEW, "no row is earlier than the interval's end"
     if len(view.row_keys):
         strategy, reason = _choose(config, previous, inputs, catalogue, new, vanished, force_full)
-    else:
-        strategy, reason = Strategy.NOTHING_NEW, "no row is earlier than the interval's end"
     merges = previous is not None and strategy is Strategy.INCREMENTAL
-    reasons = view.reviews.rejected[REASON].value_counts()
+    reviews, products = view.reviews, view.products
+    reasons = reviews.rejected[REASON].value_counts()
     return Plan(
         version_id=_version_id(as_of, now),
         previous_version=previous.version_id if previous else None,
@@ -194,11 +157,11 @@ def make_plan(
         dry_run=dry_run,
         engine=config.engine,
         rows=RowCounts(
-            read=view.reviews.rows_read,
-            valid=len(view.reviews.accepted),
-            later=view.reviews.later,
-            repeated=view.reviews.repeated,
-            quarantined=len(view.reviews.rejected),
+            read=reviews.rows_read,
+            valid=len(reviews.accepted),
+            later=reviews.later,
+            repeated=reviews.repeated,
+            quarantined=len(reviews.rejected),
         ),
         changes=Changes(
             new=new,
@@ -207,9 +170,9 @@ def make_plan(
         ),
         quarantined_by_reason={str(text): int(count) for text, count in reasons.items()},
         products=ProductCounts(
-            valid=len(view.products.accepted),
-            quarantined=len(view.products.rejected),
-            unclear_prices=view.products.unclear_prices,
+            valid=len(products.accepted),
+            quarantined=len(products.rejected),
+            unclear_prices=products.unclear_prices,
         ),
         invalid_fraction=view.invalid_fraction,
         source=source.description,
@@ -251,10 +214,8 @@ def inputs_fingerprint(config: DataConfig, comments: CommentConfig, source: Sour
 @functools.cache
 def code_version(package: Path = _PACKAGE) -> str:
     """Changes with the code that decides what a version contains: all that a refresh imports."""
-    digest = hashlib.sha256()
-    for file in shaping_files(package):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    content = b"".join(file.read_bytes() for file in shaping_files(package))
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def shaping_files(package: Path = _PACKAGE) -> list[Path]:
@@ -306,17 +267,11 @@ def _difference(keys: UInt64Array, previous: PublishedVersion | None) -> tuple[i
     if previous is None:
         return len(keys), 0
     known: UInt64Array = np.load(previous.path / ROW_KEYS_FILE, allow_pickle=False)
-    common = int(_among(keys, known).sum())
+    # Both are ascending, each key once.
+    at = np.searchsorted(known, keys)
+    found = at < len(known)
+    common = int((known[at[found]] == keys[found]).sum())
     return len(keys) - common, len(known) - common
-
-
-def _among(wanted: UInt64Array, known: UInt64Array) -> NDArray[np.bool_]:
-    """Which of the ascending `wanted` are in the ascending `known`."""
-    if not len(known):
-        return np.zeros(len(wanted), dtype=np.bool_)
-    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    found: NDArray[np.bool_] = known[at] == wanted
-    return found
 
 
 def _version_id(as_of: datetime, now: datetime) -> str:

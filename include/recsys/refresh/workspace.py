@@ -5,62 +5,31 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.settings import Settings
 from recsys.storage import open_store
 
 
-@dataclass(frozen=True)
 class Workspace:
-    """The files that the tasks of a run hand to each other.
+    """The files in `folder` that the tasks of a run hand to each other."""
 
-    Attributes
-    ----------
-    plan
-        The `recsys.refresh.plan.Plan`, JSON.
-    rows
-        The latest row of each user and product, feather.
-    row_keys
-        Sorted keys of all rows of the view, npy.
-    catalogue
-        The products as read, feather.
-    quality, scores
-        COMMENT_QUALITY of each row, npy; the scorer's summary, JSON.
-    version
-        Folder in which the new version is built.
-    """
-
-    folder: Path
-
-    @property
-    def plan(self) -> Path:
-        return self.folder / "plan.json"
-
-    @property
-    def rows(self) -> Path:
-        return self.folder / "rows.feather"
-
-    @property
-    def row_keys(self) -> Path:
-        return self.folder / "row_keys.npy"
-
-    @property
-    def catalogue(self) -> Path:
-        return self.folder / "catalogue.feather"
-
-    @property
-    def quality(self) -> Path:
-        return self.folder / "quality.npy"
-
-    @property
-    def scores(self) -> Path:
-        return self.folder / "scores.json"
-
-    @property
-    def version(self) -> Path:
-        return self.folder / "version"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plan = folder / "plan.json"
+        """The `recsys.refresh.plan.Plan`."""
+        self.rows = folder / "rows.feather"
+        """The latest row of each user and product."""
+        self.row_keys = folder / "row_keys.npy"
+        """Sorted keys of all rows of the view."""
+        self.catalogue = folder / "catalogue.feather"
+        """The products as read."""
+        self.quality = folder / "quality.npy"
+        """COMMENT_QUALITY of each row."""
+        self.scores = folder / "scores.json"
+        """The scorer's summary."""
+        self.version = folder / "version"
+        """Folder in which the new version is built."""
 
     def empty(self) -> None:
         """An empty folder, whatever an earlier try left in it."""
@@ -99,7 +68,13 @@ def open_workspace(settings: Settings, run_id: str) -> Iterator[Workspace]:
     work = workspace.folder
     key = work.relative_to(settings.home).as_posix()
     store.mirror(key, key)
-    _drop_all_but(work, store.files(key))
+    left = store.files(key)
+    for path in sorted(work.rglob("*"), reverse=True):  # what is in a folder before the folder
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+        elif path.relative_to(work).as_posix() not in left:
+            path.unlink()
     before = _states(work)
     yield workspace
     after = _states(work)
@@ -107,16 +82,6 @@ def open_workspace(settings: Settings, run_id: str) -> Iterator[Workspace]:
         store.share(f"{key}/{name}")
     for name in sorted(before.keys() - after.keys()):
         store.discard(f"{key}/{name}")
-
-
-def _drop_all_but(work: Path, names: set[str]) -> None:
-    """Remove other files, and the folders that are empty then."""
-    for path in sorted(work.rglob("*"), reverse=True):  # what is in a folder before the folder
-        if path.is_dir() and not path.is_symlink():
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        elif path.relative_to(work).as_posix() not in names:
-            path.unlink()
 
 
 def _states(work: Path) -> dict[str, tuple[int, int]]:

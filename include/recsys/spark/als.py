@@ -76,18 +76,22 @@ def _item_factors(
     """``(items, factors)``; zeros for an item without entries."""
     from pyspark.ml.recommendation import ALS
 
+    items = len(np.unique(matrix.indices))
+    blocks = _BLOCKS_PER_CORE * spark.executors * spark.cores
     als = ALS(
         rank=parameters.factors,
         maxIter=parameters.iterations,
-        regParam=_regularization(matrix, parameters.regularization),
+        # Spark multiplies it by the number of entries of each user and item, `implicit` does not: over
+        # the mean number of entries of an item, it holds back all items together as much.
+        regParam=parameters.regularization * max(items, 1) / max(matrix.nnz, 1),
         alpha=1.0,
         implicitPrefs=True,
         userCol="user",
         itemCol="item",
         ratingCol="rating",
         seed=seed,
-        numUserBlocks=_BLOCKS_PER_CORE * spark.executors * spark.cores,
-        numItemBlocks=_BLOCKS_PER_CORE * spark.executors * spark.cores,
+        numUserBlocks=blocks,
+        numItemBlocks=blocks,
         finalStorageLevel="MEMORY_AND_DISK",
     )
     found = als.fit(session.read.parquet(as_literal(entries))).itemFactors.toArrow()
@@ -95,12 +99,3 @@ def _item_factors(
     vectors = found["features"].combine_chunks().flatten().to_numpy()
     factors[found["id"].to_numpy()] = vectors.reshape(len(found), parameters.factors)
     return factors
-
-
-def _regularization(matrix: sparse.csr_matrix, wanted: float) -> float:
-    """Spark multiplies it by the number of entries of each user and item, `implicit` does not.
-
-    Divided by the mean number of entries of an item, it holds back all items together as much.
-    """
-    items = len(np.unique(matrix.indices))
-    return wanted * max(items, 1) / max(matrix.nnz, 1)

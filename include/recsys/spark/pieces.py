@@ -26,19 +26,10 @@ _BATCH_ROWS = 65_536
 
 @dataclass(frozen=True)
 class Piece:
-    """Part of a raw file.
+    """Part of the raw file `original` at `path`, which is that file itself if it was not cut.
 
-    Attributes
-    ----------
-    path
-        Where it lies; the whole file itself if that was not cut.
-    original
-        The file it was cut from.
-    files
-        How it is written, with nothing left open.
-    rows_before
-        Rows of the original before this piece; None if that is the number of those that are read
-        from the pieces before it.
+    `files` says how it is written, with nothing left open. `rows_before` is the number of rows of the
+    original before this piece; None if that is the number of those that the pieces before it have.
     """
 
     path: Path
@@ -50,9 +41,8 @@ class Piece:
 def cut(path: Path, folder: Path, piece_bytes: int, files: ReviewFiles) -> list[Piece]:
     """Cut `path` into pieces of about `piece_bytes` in the new `folder`.
 
-    A file that is smaller stays where it is, and so does one whose encoding hides line ends or
-    that escapes its quotes.
-    Raises what opening and reading the file raises.
+    A file that is smaller stays where it is, and so does one whose encoding hides line ends or that
+    escapes its quotes. Raises what opening and reading the file raises.
     """
     packed = path.suffix == ".gz"
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()

@@ -11,10 +11,12 @@ import contextlib
 import functools
 import itertools
 import json
+import pickle
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +39,8 @@ from recsys.data.reading import FILE, ROW
 from recsys.data.sources import ReviewFiles, Source
 from recsys.data.writing import VersionFiles
 from recsys.errors import SourceError
-from recsys.publishing import atomic_path
+from recsys.publishing import atomic_path, write_bytes
 from recsys.settings import Settings
-from recsys.spark.parts import read_entries, write_entries
 from recsys.spark.pieces import Piece, cut
 from recsys.spark.session import SparkConfig, as_literal, session_folder, spark_session
 
@@ -65,10 +66,8 @@ _KEY_BITS = 64
 def open_spark_engine(
     settings: Settings, config: DataConfig, work: Path
 ) -> Iterator["SparkEngine"]:
-    """A `recsys.data.engine.RefreshEngine` with a session that ends with the block.
-
-    `work` is the run's work folder. Raises `SparkError` if there is no Java or no PySpark.
-    """
+    """A `recsys.data.engine.RefreshEngine` with a session that ends with the block, for a run with the
+    work folder `work`. Raises `SparkError` if there is no Java or no PySpark."""
     spark = load_config(settings, SparkConfig)
     with spark_session(spark, session_folder(work)) as session:
         yield SparkEngine(settings, config, spark, session, work)
@@ -89,13 +88,13 @@ class SparkEngine:
         for name in (ROWS_FOLDER, REJECTED_FOLDER):
             (self.work / name).mkdir(parents=True)
         files = source.config.reviews
-        reading = _Reading(limits, self.work)
 
-        def read_files(paths: Sequence[Path]) -> list[CleanRows]:
+        def read_files() -> list[CleanRows]:
+            paths = source.review_files
             pieces = _cut_all(paths, self.work / PIECES_FOLDER, files, limits)
-            task = functools.partial(_read_pieces, reading=reading, pieces=pieces)
+            task = functools.partial(_read_pieces, limits=limits, work=self.work, pieces=pieces)
             found = self.session.range(0, len(pieces), 1, len(pieces)).mapInArrow(task, _FOUND)
-            summaries = sorted((row.asDict() for row in found.collect()), key=_piece_number)
+            summaries = sorted((row.asDict() for row in found.collect()), key=itemgetter("piece"))
             shutil.rmtree(self.work / PIECES_FOLDER, ignore_errors=True)
             return [_join_pieces(path, pieces, summaries, self.work) for path in paths]
 
@@ -141,25 +140,17 @@ class SparkEngine:
         )
         numbers = self.session.range(0, len(lengths), 1, len(lengths))
         numbers.mapInArrow(task, "part long").collect()
-        parts = [_Part(folder, number) for number in range(len(lengths))]
-        tables = (feather.read_table(part.rows, memory_map=True) for part in parts)
+        written = [_part_files(folder, number) for number in range(len(lengths))]
         dataset = join_parts(
-            pa.concat_tables(tables),
-            pd.concat([pd.read_feather(part.users) for part in parts], ignore_index=True),
-            [read_entries(part.entries) for part in parts],
+            pa.concat_tables(feather.read_table(at, memory_map=True) for at, _, _ in written),
+            pd.concat([pd.read_feather(at) for _, at, _ in written], ignore_index=True),
+            # Made by this run's own workers, in its work folder.
+            [pickle.loads(at.read_bytes()) for _, _, at in written],  # noqa: S301
             catalogue,
         )
         files.add_interactions(dataset.interactions)
         files.add_users(dataset.user_metadata)
         return dataset
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What a worker needs to know to read a piece."""
-
-    limits: Limits
-    work: Path
 
 
 _FOUND = "piece long, accepted long, rejected long, later long, columns string, error string"
@@ -180,22 +171,22 @@ def _cut_all(
 
 
 def _read_pieces(
-    batches: Iterator[pa.RecordBatch], *, reading: _Reading, pieces: Sequence[Piece]
+    batches: Iterator[pa.RecordBatch], *, limits: Limits, work: Path, pieces: Sequence[Piece]
 ) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for number in batch.column(0).to_pylist():
-            found = {"piece": number, **_read_piece(number, pieces[number], reading)}
+            found = {"piece": number, **_read_piece(number, pieces[number], limits, work)}
             yield pa.RecordBatch.from_pylist([found])
 
 
-def _read_piece(number: int, piece: Piece, reading: _Reading) -> dict[str, Any]:
+def _read_piece(number: int, piece: Piece, limits: Limits, work: Path) -> dict[str, Any]:
     try:
-        cleaned = read_settled(piece.path, piece.files, reading.limits)
+        cleaned = read_settled(piece.path, piece.files, limits)
     except SourceError as error:
         text = str(error).replace(str(piece.path), str(piece.original))
         return {"accepted": 0, "rejected": 0, "later": 0, "columns": "[]", "error": text}
-    _write_rows(cleaned.accepted, reading.work / ROWS_FOLDER / f"piece-{number:05}.parquet")
-    with atomic_path(_rejected_file(reading.work, number)) as temporary:
+    _write_rows(cleaned.accepted, work / ROWS_FOLDER / f"piece-{number:05}.parquet")
+    with atomic_path(_rejected_file(work, number)) as temporary:
         cleaned.rejected.to_feather(temporary)
     return {
         "accepted": len(cleaned.accepted),
@@ -218,10 +209,6 @@ def _rejected_file(work: Path, number: int) -> Path:
     return work / REJECTED_FOLDER / f"{number:05}.feather"
 
 
-def _piece_number(summary: dict[str, Any]) -> int:
-    return int(summary["piece"])
-
-
 def _join_pieces(
     path: Path, pieces: Sequence[Piece], summaries: Sequence[dict[str, Any]], work: Path
 ) -> CleanRows:
@@ -235,7 +222,8 @@ def _join_pieces(
             continue
         if summary["error"]:
             raise SourceError(summary["error"])
-        keys.append(_stored_keys(work / ROWS_FOLDER / f"piece-{number:05}.parquet"))
+        stored = pq.read_table(work / ROWS_FOLDER / f"piece-{number:05}.parquet", columns=[KEY])
+        keys.append(stored[KEY].to_numpy().view(np.uint64))
         bad = pd.read_feather(_rejected_file(work, number))
         bad[ROW] += before if piece.rows_before is None else piece.rows_before
         bad[FILE] = pd.Series(str(path), index=bad.index, dtype="str")
@@ -249,11 +237,6 @@ def _join_pieces(
         later,
         columns=frozenset(columns),
     )
-
-
-def _stored_keys(path: Path) -> UInt64Array:
-    keys: UInt64Array = pq.read_table(path, columns=[KEY])[KEY].to_numpy().view(np.uint64)
-    return keys
 
 
 def _write_range(table: pa.Table, folder: Path) -> pa.Table:
@@ -291,24 +274,11 @@ def _join_ranges(folder: Path, users: dict[int, int], view: Path) -> int:
     return rows
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Files of one range of users."""
-
-    folder: Path
-    number: int
-
-    @property
-    def rows(self) -> Path:
-        return self.folder / f"rows-{self.number:05}.feather"
-
-    @property
-    def users(self) -> Path:
-        return self.folder / f"users-{self.number:05}.feather"
-
-    @property
-    def entries(self) -> Path:
-        return self.folder / f"entries-{self.number:05}.npz"
+def _part_files(folder: Path, number: int) -> tuple[Path, Path, Path]:
+    """Of one range of users: rows and users, feather, and `recsys.data.dataset.Entries`, pickled."""
+    names = (f"rows-{number:05}.feather", f"users-{number:05}.feather", f"entries-{number:05}.pkl")
+    rows, users, entries = (folder / name for name in names)
+    return rows, users, entries
 
 
 def _write_parts(
@@ -326,10 +296,11 @@ def _write_parts(
             rows[USER_NUMBER] -= rows[USER_NUMBER].iloc[0]
             of_rows = np.load(quality, mmap_mode="r")[starts[number] : starts[number + 1]]
             rows[schema.COMMENT_QUALITY] = np.array(of_rows)
-            built, files = build_part(rows), _Part(folder, number)
-            for frame, path in ((built.interactions, files.rows), (built.users, files.users)):
+            interactions, users, entries = build_part(rows)
+            *tables, pickled = _part_files(folder, number)
+            for frame, path in zip((interactions, users), tables, strict=True):
                 with atomic_path(path) as temporary:
                     table = pa.Table.from_pandas(frame, preserve_index=False)
                     feather.write_feather(table, str(temporary), compression="uncompressed")
-            write_entries(built.entries, files.entries)
+            write_bytes(pickled, pickle.dumps(entries))
             yield pa.RecordBatch.from_pydict({"part": [number]})

@@ -49,11 +49,9 @@ _open: "list[SparkSession]" = []
 def spark_session(config: SparkConfig, folder: Path) -> "Iterator[SparkSession]":
     """A session whose executors are processes of their own; all of them end with the block.
 
-    Everything that Spark writes (spilled rows, logs, work folders) goes into `folder`, which is
-    emptied before and removed after. Within a block that has a session already, that one is
-    given and goes on.
-
-    Raises `SparkError` if there is no Java or no PySpark.
+    Everything that Spark writes goes into `folder`, which is emptied before and removed after. Within
+    a block that has a session already, that one is given and goes on. Raises `SparkError` if there is
+    no Java or no PySpark.
     """
     if _open:
         yield _open[0]
@@ -61,8 +59,14 @@ def spark_session(config: SparkConfig, folder: Path) -> "Iterator[SparkSession]"
     java, package = find_java(), _package()
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        home = _spark_home(package, folder / "home")
-        with _quiet():
+        # The package under another path: executors write into ``$SPARK_HOME/work``.
+        home = folder / "home"
+        home.mkdir(parents=True)
+        for name in ("bin", "jars"):
+            (home / name).symlink_to(package / name)
+        with warnings.catch_warnings():
+            # About pandas 3: only PySpark's Arrow interface is used here.
+            warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
             with _environment(_variables(home, java)):
                 _open.append(_start(config, folder))
             try:
@@ -81,14 +85,6 @@ def session_folder(work: Path) -> Path:
 def as_literal(path: Path) -> str:
     """`path` for Spark, which takes brackets and stars in a name for a pattern."""
     return re.sub(r"([\\{}\[\]*?])", r"\\\1", str(path))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without PySpark's warning about pandas 3: only its Arrow interface is used here."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
-        yield
 
 
 def find_java() -> Path:
@@ -117,14 +113,6 @@ def _package() -> Path:
     return Path(pyspark.__file__).parent
 
 
-def _spark_home(package: Path, folder: Path) -> Path:
-    """The package under another path: executors write into ``$SPARK_HOME/work``."""
-    folder.mkdir(parents=True)
-    for name in ("bin", "jars"):
-        (folder / name).symlink_to(package / name)
-    return folder
-
-
 def _variables(spark_home: Path, java: Path) -> dict[str, str]:
     return {
         "SPARK_HOME": str(spark_home),
@@ -139,27 +127,22 @@ def _variables(spark_home: Path, java: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
     """`variables` for the processes that are started in the block."""
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in variables:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _start(config: SparkConfig, folder: Path) -> "SparkSession":
     from pyspark.sql import SparkSession
 
+    master = f"local-cluster[{config.executors},{config.cores},{config.memory_mb}]"
     builder: Any = SparkSession.builder
-    builder = builder.master(
-        f"local-cluster[{config.executors},{config.cores},{config.memory_mb}]"
-    ).appName("recsys")
-    for name, value in _options(config, folder).items():
-        builder = builder.config(name, value)
+    builder = builder.master(master).appName("recsys").config(map=_options(config, folder))
     session: SparkSession = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     # ALS cuts its lineage there every ten iterations: one of thirty is too deep to be sent.
