@@ -1,12 +1,13 @@
 """The shop's products, as read and as published."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from recsys import schema
-from recsys.data.cleaning import CleanRows, clean_products
+from recsys.data.cleaning import CleanRows, clean_products, concatenate
 from recsys.data.families import SharedEvents, assign_families
 from recsys.data.reading import read_rows
 from recsys.data.sources import Source
@@ -22,12 +23,9 @@ def read_catalogue(source: Source) -> CleanRows:
     files = source.config.products
     raws = (read_rows(path, files.needed, files.optional, files) for path in source.product_files)
     parts = [clean_products(raw, source.config.id_rules, files.price_format) for raw in raws]
-    accepted = pd.concat([part.accepted for part in parts], ignore_index=True)
-    rejected = pd.concat([part.rejected for part in parts], ignore_index=True)
-    accepted = accepted.drop_duplicates(schema.PRODUCT, keep="last", ignore_index=True)
-    columns = frozenset.intersection(*(part.columns for part in parts))
-    unclear = sum(part.unclear_prices for part in parts)
-    return CleanRows(accepted, rejected, 0, columns=columns, unclear_prices=unclear)
+    read = concatenate(parts)
+    accepted = read.accepted.drop_duplicates(schema.PRODUCT, keep="last", ignore_index=True)
+    return replace(read, accepted=accepted)
 
 
 def all_products(catalogue: pd.DataFrame, bought: Iterable[str]) -> pd.Index:

@@ -208,6 +208,8 @@ def concatenate(parts: list[CleanRows]) -> CleanRows:
         pd.concat([part.rejected for part in parts], ignore_index=True),
         sum(part.later for part in parts),
         sum(part.repeated for part in parts),
+        frozenset.intersection(*(part.columns for part in parts)),
+        sum(part.unclear_prices for part in parts),
     )
 
 

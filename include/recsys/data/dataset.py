@@ -4,10 +4,8 @@ What concerns a user follows from the rows of that user alone. So a version can 
 each with all rows of some users, and is the same for any number of parts.
 """
 
-import functools
-import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,35 +54,6 @@ class Dataset:
     matrix: sparse.csr_matrix
     popularity: NDArray[np.float64]
     stats: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Counts and sums over rows; those of several sets of users add up.
-
-    `stars` and `sides` count by star and by position in `recsys.schema.SPLITS`; `first` and `last`
-    are NaT without rows.
-    """
-
-    rows: int
-    copies: int
-    without_comment: int
-    ratings: float
-    qualities: float
-    stars: NDArray[np.int64]
-    sides: NDArray[np.int64]
-    first: pd.Timestamp
-    last: pd.Timestamp
-
-    def __add__(self, other: "Tally") -> "Tally":
-        """The sums, the earlier first and the later last time."""
-        sums: dict[str, Any] = {
-            field.name: getattr(self, field.name) + getattr(other, field.name)
-            for field in fields(self)[:-2]
-        }
-        first = pd.Series([self.first, other.first]).min()
-        last = pd.Series([self.last, other.last]).max()
-        return Tally(**sums, first=first, last=last)
 
 
 @dataclass(frozen=True)
@@ -157,7 +126,6 @@ class Entries:
     confidence: NDArray[np.float32]
     trained: NDArray[np.int64]
     shared: SharedEvents
-    tally: Tally
 
 
 class Part(NamedTuple):
@@ -205,7 +173,6 @@ def count_part(
         confidence=interactions[schema.CONFIDENCE].to_numpy()[in_matrix],
         trained=np.bincount(product[training], minlength=len(products)),
         shared=shared_events(event, product, len(products)),
-        tally=_tally(interactions, split),
     )
 
 
@@ -242,7 +209,6 @@ def join_parts(
     trained = np.zeros(len(ids))
     for at, part in zip(positions, parts, strict=True):
         trained[at] += part.trained
-    tally = functools.reduce(operator.add, (part.tally for part in parts))
     return Dataset(
         interactions=interactions,
         products=products,
@@ -251,7 +217,7 @@ def join_parts(
         item_ids=ids.tolist(),
         matrix=matrix,
         popularity=trained,
-        stats=_statistics(tally, len(bought), products, users, matrix),
+        stats=_statistics(interactions, len(bought), products, users, matrix),
     )
 
 
@@ -302,63 +268,60 @@ def _user_metadata(
     )
 
 
-def _tally(interactions: pd.DataFrame, split: Split) -> Tally:
-    rating = interactions[schema.RATING].to_numpy()
-    time = interactions[schema.TIMESTAMP]
-    stars = np.round(rating).astype(np.int64)
-    return Tally(
-        rows=len(interactions),
-        copies=int((interactions[schema.WEIGHT].to_numpy() < 1).sum()),
-        without_comment=int((interactions[schema.COMMENT] == "").sum()),
-        ratings=float(rating.sum(dtype=np.float64)),
-        qualities=float(interactions[schema.COMMENT_QUALITY].to_numpy().sum(dtype=np.float64)),
-        stars=np.bincount(stars, minlength=6)[:6],
-        sides=np.bincount(split.side, minlength=len(schema.SPLITS)),
-        first=time.min(),
-        last=time.max(),
-    )
-
-
 def _statistics(
-    tally: Tally,
+    interactions: pd.DataFrame | pa.Table,
     bought: int,
     products: pd.DataFrame,
     users: pd.DataFrame,
     matrix: sparse.csr_matrix,
 ) -> dict[str, Any]:
     """The content of ``data_stats.json``."""
+    rows = interactions
+    if isinstance(rows, pd.DataFrame):
+        rows = pa.Table.from_pandas(rows[INTERACTION_COLUMNS[2:]], preserve_index=False)
     segments = users[SEGMENT].value_counts()
+    stars, sides = _counts(pc.round(rows[schema.RATING])), _counts(rows[schema.SPLIT])
+    times = pc.min_max(rows[schema.TIMESTAMP]).as_py()
     cells = max(matrix.shape[0] * matrix.shape[1], 1)
     return {
-        "interactions": tally.rows,
+        "interactions": len(rows),
         "events": int(users["events"].sum()),
-        "rows_of_copied_events": tally.copies,
+        "rows_of_copied_events": _true(pc.less(rows[schema.WEIGHT], 1)),
         "users": len(users),
         "users_by_segment": {name: int(segments.get(name, 0)) for name in SEGMENTS},
         "products": len(products),
         "products_available": int(products[schema.AVAILABLE].sum()),
         "products_with_interactions": bought,
         "families": int(products[schema.FAMILY].nunique()),
-        "ratings": {str(star): int(tally.stars[star]) for star in range(1, 6)},
-        "mean_rating": _mean(tally.ratings, tally.rows),
-        "mean_comment_quality": _mean(tally.qualities, tally.rows),
-        "without_comment": tally.without_comment,
-        "rows_by_split": dict(zip(schema.SPLITS, tally.sides.tolist(), strict=True)),
+        "ratings": {str(star): stars.get(star, 0) for star in range(1, 6)},
+        "mean_rating": _mean(rows[schema.RATING]),
+        "mean_comment_quality": _mean(rows[schema.COMMENT_QUALITY]),
+        "without_comment": _true(pc.equal(pc.binary_length(rows[schema.COMMENT]), 0)),
+        "rows_by_split": {name: sides.get(name, 0) for name in schema.SPLITS},
         "matrix": {
             "users": matrix.shape[0],
             "items": matrix.shape[1],
             "entries": int(matrix.nnz),
             "density": matrix.nnz / cells,
         },
-        "first_at": tally.first.isoformat() if tally.rows else None,
-        "last_at": tally.last.isoformat() if tally.rows else None,
+        "first_at": times["min"] and times["min"].isoformat(),
+        "last_at": times["max"] and times["max"].isoformat(),
     }
+
+
+def _counts(column: pa.ChunkedArray) -> dict[Any, int]:
+    return {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
+
+
+def _true(column: pa.ChunkedArray) -> int:
+    return pc.sum(column).as_py() or 0
+
+
+def _mean(column: pa.ChunkedArray) -> float | None:
+    mean = pc.mean(column).as_py()
+    return None if mean is None else round(mean, 6)
 
 
 def _named(codes: NDArray[np.int8], names: tuple[str, ...]) -> pd.Series:
     """The name of each code."""
     return text_series(pa.array(names, pa.large_string()).take(pa.array(codes)))
-
-
-def _mean(total: float, count: int) -> float | None:
-    return round(total / count, 6) if count else None

@@ -66,18 +66,14 @@ class RefreshEngine(Protocol):
         """
 
     def latest(self, view: View, rows: Path) -> int:
-        """Write the latest row of each user and product to the feather file `rows`; their number.
-
-        They are ordered as `recsys.data.keys.latest_rows` orders them.
-        """
+        """Write the latest row of each user and product to the feather file `rows`, in the order of
+        `recsys.data.keys.latest_rows`; their number."""
 
     def build(
         self, rows: Path, quality: Path, catalogue: pd.DataFrame, files: VersionFiles
     ) -> Dataset:
-        """What a version consists of; its rows and users are given to `files` on the way.
-
-        `quality` is the npy file of the COMMENT_QUALITY of each of the `rows`.
-        """
+        """What a version consists of; its rows and users are given to `files` on the way. `quality`
+        is the npy file of the COMMENT_QUALITY of each of the `rows`."""
 
 
 @dataclass(frozen=True)

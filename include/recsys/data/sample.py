@@ -121,9 +121,8 @@ def _catalogue(products: int, rng: np.random.Generator) -> pd.DataFrame:
     promise = promises[category, rng.integers(promises.shape[1], size=families)][family]
     skin = drawn(words["skins"])
     sizes = words["sizes"]
-    volume = np.array(sizes, dtype=object)[
-        rng.integers(len(sizes) - 2, size=families)[family] + size
-    ]
+    larger = rng.integers(len(sizes) - 2, size=families)[family] + size
+    volume = np.array(sizes, dtype=object)[larger]
     price = rng.lognormal(12.2, 0.6, size=families)[family]
     kind = np.array(list(words["products"]), dtype=object)[category][family]
     called = kind + " " + brand + " " + promise + " " + skin
@@ -146,7 +145,9 @@ def _reviews(
 ) -> pd.DataFrame:
     user = _reviewers(reviews, users, rng)
     product, off_taste = _purchases(user, users, len(family), rng)
-    _redraw_repeats(user, product, len(family), rng)
+    for _ in range(3):  # replace most of what a user bought twice by something else
+        again = pd.Series(user * len(family) + product).duplicated().to_numpy()
+        product[again] = rng.integers(len(family), size=int(again.sum()))
     seconds = rng.integers(DAYS * _DAY_SECONDS, size=reviews)
     rating = rng.choice(np.arange(1, 6), size=reviews, p=STAR_SHARES)
     disliked = off_taste & (rng.random(reviews) < 0.05)
@@ -214,15 +215,6 @@ def _purchases(
     off_taste = rng.random(len(user)) >= OWN_TASTE_SHARE
     product = np.where(off_taste, elsewhere, group[taste * PRODUCTS_IN_A_TASTE + place])
     return product, off_taste
-
-
-def _redraw_repeats(
-    user: Int64Array, product: Int64Array, products: int, rng: np.random.Generator
-) -> None:
-    """Replace most of what a user bought twice by something else, in place."""
-    for _ in range(3):
-        again = pd.Series(user * products + product).duplicated().to_numpy()
-        product[again] = rng.integers(products, size=int(again.sum()))
 
 
 def _comments(rating: Int64Array, rng: np.random.Generator) -> ObjectArray:
