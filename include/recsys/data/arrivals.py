@@ -55,9 +55,9 @@ class Arrivals:
     """Events and dropped files of all times, archived ones included, as `parts`.
 
     And which of them are in the staging area still: the names of the sealed `segments` that were
-    read, the dropped `files`, and the `bad_files` that were not usable, segments among them. Of files
-    there are the path, the size and the time of change, for telling whether one is still the same
-    when it is archived.
+    read, the dropped `files`, and the `bad_files` that were not usable, segments among them. Of
+    files there are the path, the size and the time of change, for telling whether one is still the
+    same when it is archived.
     """
 
     parts: list[CleanRows] = field(default_factory=list)
@@ -74,8 +74,8 @@ def read_arrivals(
 ) -> Arrivals:
     """Read the staging area and the archive of `source`.
 
-    What cannot be read, and a dropped file of which more than ``max_invalid_fraction`` is bad, is set
-    aside as a whole: it must not stop the shop's refresh.
+    What cannot be read, and a dropped file of which more than ``max_invalid_fraction`` is bad, is
+    set aside as a whole: it must not stop the shop's refresh.
     """
     found = Arrivals()
     events, repeated = _once_each(_read_events(settings, source, found))
@@ -113,8 +113,8 @@ def archive_arrivals(
 ) -> None:
     """Move what `version_id` contains out of the staging area. Can be repeated after a crash.
 
-    `staged` is what `Arrivals.to_json` gave. A dropped file that has changed since it was read stays
-    for the next run.
+    `staged` is what `Arrivals.to_json` gave. A dropped file that has changed since it was read
+    stays for the next run.
     """
     collect_arrivals(settings)
     store = open_store(settings)

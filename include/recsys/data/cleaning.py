@@ -70,9 +70,9 @@ class CleanRows:
 
     `accepted` has, of reviews, USER, PRODUCT, RATING, TIMESTAMP, COMMENT and the keys of
     `recsys.data.keys`, in the order of the file; `rejected` has FILE, ROW, REASON, RAW. `later`
-    counts valid rows that the view does not reach yet, `repeated` those whose event id had been seen,
-    `unclear_prices` products whose price cannot be told from what stands there. `columns` are our
-    names of the columns that the file had.
+    counts valid rows that the view does not reach yet, `repeated` those whose event id had been
+    seen, `unclear_prices` products whose price cannot be told from what stands there. `columns` are
+    our names of the columns that the file had.
     """
 
     accepted: pd.DataFrame
@@ -105,9 +105,9 @@ def read_settled(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
 def settle_reviews(path: Path, files: ReviewFiles, limits: Limits) -> ReviewFiles:
     """`files` with the dialect of the file at `path`, and its formats of time if they are clear.
 
-    Formats are looked for only where none of the description's fits the beginning of a CSV file. They
-    are clear if either days or months come first in nearly all of it, and not both might. Raises
-    `SourceError` as `read_rows` does.
+    Formats are looked for only where none of the description's fits the beginning of a CSV file.
+    They are clear if either days or months come first in nearly all of it, and not both might.
+    Raises `SourceError` as `read_rows` does.
     """
     if not is_csv(path):
         return files

@@ -60,8 +60,8 @@ class Dataset:
 class Split:
     """The split of rows that are ordered by user, time and event.
 
-    Has, of ``(rows,)``, the `side`: positions in `recsys.schema.SPLITS`; of ``(users,)`` the numbers
-    of `events` and `positive_events` of each, and whether it is `trainable`.
+    Has, of ``(rows,)``, the `side`: positions in `recsys.schema.SPLITS`; of ``(users,)`` the
+    numbers of `events` and `positive_events` of each, and whether it is `trainable`.
     """
 
     side: NDArray[np.int8]
@@ -75,10 +75,10 @@ def split_rows(
 ) -> Split:
     """The event-aware leave-one-out split of rows ordered by `user`, `time` and `event`.
 
-    `user` has numbers 0, 1, ... without gaps. A trainable user has at least two events and at least one
-    positive one. The latest positive event is the test, the positive one before it the validation.
-    What is later than the first held-out event is on no side, and all rows of an event are always on
-    the same one.
+    `user` has numbers 0, 1, ... without gaps. A trainable user has at least two events and at least
+    one positive one. The latest positive event is the test, the positive one before it the
+    validation. What is later than the first held-out event is on no side, and all rows of an event
+    are always on the same one.
     """
     row_starts = run_starts(user, event)
     copies = np.diff(row_starts, append=len(user))

@@ -34,8 +34,8 @@ SHOWN_CHARACTERS = 300
 class Dialect(ConfigModel):
     """How a text file is written; None: found from the file where it is clear.
 
-    `escape` is what stands before a quote inside a value, instead of a second quote; `skip_lines` is
-    the number of lines before the header.
+    `escape` is what stands before a quote inside a value, instead of a second quote; `skip_lines`
+    is the number of lines before the header.
     """
 
     encoding: str = "utf-8"
@@ -175,7 +175,8 @@ def _records(
 ) -> Iterator[tuple[list[str] | None, str, list[str]]]:
     """Each record's fields, or None and the reason why there are none, and its lines.
 
-    Overlong lines, which have no text, come before the record before or among whose lines they stand.
+    Overlong lines, which have no text, come before the record before or among whose lines they
+    stand.
     """
     taken: list[str] = []
     overlong = 0

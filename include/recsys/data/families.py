@@ -1,8 +1,9 @@
 """Which listings are one product: sizes, counts, bundles and shades share a ``family_id``.
 
 Two kinds of evidence are joined transitively: **names** that say the same, in whatever word order,
-once size, count, bundle, packing and shade are left out; and **shared review events**, as a shop that
-shows one review on the pages of all variants of a product tells us which listings belong together.
+once size, count, bundle, packing and shade are left out; and **shared review events**, as a shop
+that shows one review on the pages of all variants of a product tells us which listings belong
+together.
 """
 
 import re

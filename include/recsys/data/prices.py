@@ -71,7 +71,7 @@ def parse_prices(
 
 
 def _parts(text: str, style: PriceFormat) -> list[tuple[str, float]]:
-    """The number of the price in `text`, or the two of a range, each with its unit; else nothing."""
+    """The number of the price in `text`, or the two of a range, with their units; else nothing."""
     text = str(text).strip()
     if len(text) > LONGEST:
         return []

@@ -72,7 +72,8 @@ def read_rows(
     """Read the `needed` columns, and those of the `optional` ones that the file has.
 
     Both map our column name to the names it may have in the file, in order of preference. Raises
-    `SourceError` if the file is missing, empty, truncated, wrongly encoded or lacks a needed column.
+    `SourceError` if the file is missing, empty, truncated, wrongly encoded or lacks a needed
+    column.
     """
     with _as_source_error(path, dialect):
         if _suffix(path) == ".parquet":

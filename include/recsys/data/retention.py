@@ -23,8 +23,8 @@ from recsys.storage import open_store
 from recsys.storage.bundle import bundle_retention
 
 KEEP_BACKFILLED_DAYS = 7
-"""A backfilled day's version is older than all that are kept; it stays for so many days after it was
-made, long enough for a week's backfill to be looked at."""
+"""A backfilled day's version is older than all that are kept; it stays for so many days after it
+was made, long enough for a week's backfill to be looked at."""
 
 _REFERENCE_KEYS = frozenset({"data_version", "version_id", "previous_version"})
 

@@ -76,9 +76,9 @@ def write_sample_shop(
     """Write ``data_reviews_purchase.csv`` and ``data_product.csv``; same arguments, same bytes.
 
     Settings for the `folder` stand for ``data/raw/viecomrec``, where the source ``viecomrec``
-    looks. `users` and `products` are in the proportion of the embedded shop by default, and `until`,
-    the day before which the last review was written, is today in Vietnam. Raises `InputError` for
-    fewer reviews than users, or fewer than 24 products.
+    looks. `users` and `products` are in the proportion of the embedded shop by default, and
+    `until`, the day before which the last review was written, is today in Vietnam. Raises
+    `InputError` for fewer reviews than users, or fewer than 24 products.
     """
     users = users if users is not None else max(1, reviews * DEFAULT_USERS // DEFAULT_REVIEWS)
     products = products if products is not None else DEFAULT_PRODUCTS

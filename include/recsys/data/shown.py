@@ -1,4 +1,5 @@
-"""What the service shows of products, as a file that needs no Arrow: a line of JSON for each column.
+"""What the service shows of products, as a file that needs no Arrow: a line of JSON for each
+column.
 
 Arrow and pandas take 70 MB of a process, which never gets them back. So whoever has the table in
 memory (the refresh, the training) writes it in this form as well. Folders from before that have

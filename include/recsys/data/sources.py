@@ -197,8 +197,9 @@ def select_source(
     """Make `source` the one that refreshes read, after looking into its files.
 
     `reviews` and `products` are files or globs to read instead of those that the description names;
-    relative ones are looked up from the current folder. Raises `SourceError`, and changes nothing, if
-    the source is unknown, or a file is missing, empty, not in the expected encoding, or lacks a column.
+    relative ones are looked up from the current folder. Raises `SourceError`, and changes nothing,
+    if the source is unknown, or a file is missing, empty, not in the expected encoding, or lacks a
+    column.
     """
     from recsys.data.reading import check_file
 

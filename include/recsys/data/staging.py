@@ -1,11 +1,11 @@
 """The staging area: events that the service acknowledged, and files that the shop dropped.
 
-``data/staging/events/`` holds one open segment of JSON lines a writing process. A refresh seals
-the segments (renames them, under the lock that writers hold while they append), reads them, and,
-once a version that contains them is published, moves their rows to ``data/raw/events/<source>/``.
+``data/staging/events/`` holds one open segment of JSON lines a writing process. A refresh seals the
+segments (renames them, under the lock that writers hold while they append), reads them, and, once a
+version that contains them is published, moves their rows to ``data/raw/events/<source>/``.
 ``data/staging/files/`` holds review files in the layout of the source; they move to
-``data/raw/dropped/<source>/``. A refresh always reads everything, and rows that it meets twice count
-once: whenever a process dies, nothing is lost; moving only keeps the staging area small.
+``data/raw/dropped/<source>/``. A refresh always reads everything, and rows that it meets twice
+count once: whenever a process dies, nothing is lost; moving only keeps the staging area small.
 
 Where state is shared (`recsys.storage`), every machine hands in its segments, under names that
 nobody else uses, and its dropped files. A refresh copies what all handed in to
@@ -82,10 +82,10 @@ def append_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> in
     """Store events for the next refresh; they are on the disk when this returns.
 
     They are mappings with ``event_id``, ``user_id``, ``product_id`` and ``rating``, and, if known,
-    ``timestamp`` (aware `datetime` or ISO 8601; the present moment by default) and ``comment``. An id
-    stands for one event: sent again, with whatever content, it counts once. Returns how many there
-    were. Raises `InputError` if an event lacks one of the four, and stores none then; `OSError` if
-    they cannot be written: some may then be stored, and it is safe to send them again.
+    ``timestamp`` (aware `datetime` or ISO 8601; the present moment by default) and ``comment``. An
+    id stands for one event: sent again, with whatever content, it counts once. Returns how many
+    there were. Raises `InputError` if an event lacks one of the four, and stores none then;
+    `OSError` if they cannot be written: some may then be stored, and it is safe to send them again.
     """
     return _append(open_segments(settings), events)
 

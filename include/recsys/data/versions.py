@@ -5,7 +5,8 @@ exists, and pruning takes nothing away under a reader. ``data/processed`` is a l
 Both belong to the store (`recsys.storage`): in a bucket, the pointer is an object there, and the
 state root holds copies of the versions that this machine has read.
 
-pandas and SciPy are imported by the methods that return what is theirs: the service carries neither.
+pandas and SciPy are imported by the methods that return what is theirs: the service carries
+neither.
 """
 
 import contextlib
@@ -50,9 +51,9 @@ class NewerVersionError(InputError):
 class PublishedVersion(Bundle):
     """One immutable data version, pinned: nothing prunes it while this object lives.
 
-    `path` is the resolved folder; later changes of ``data/processed`` do not move it. `manifest` has
-    ``version_id, as_of, created_at, files {name: {sha256, rows}}, sources, code_version, layout,
-    comment_scorer`` and more; see ``docs/data.md``.
+    `path` is the resolved folder; later changes of ``data/processed`` do not move it. `manifest`
+    has ``version_id, as_of, created_at, files {name: {sha256, rows}}, sources, code_version,
+    layout, comment_scorer`` and more; see ``docs/data.md``.
     """
 
     error = VersionError

@@ -93,10 +93,10 @@ def ingest(
 ) -> Summary:
     """Read and check everything up to the interval's end, choose the strategy, keep latest rows.
 
-    Raises `SourceError` if a file is missing, unreadable or lacks a column, and `RefreshError` if the
-    interval ends in the future, more than ``max_invalid_fraction`` of the rows is bad (they are in
-    the quarantine then), a column that the previous version had is gone, or far fewer rows are left
-    than it has.
+    Raises `SourceError` if a file is missing, unreadable or lacks a column, and `RefreshError` if
+    the interval ends in the future, more than ``max_invalid_fraction`` of the rows is bad (they are
+    in the quarantine then), a column that the previous version had is gone, or far fewer rows are
+    left than it has.
     """
     started = time.monotonic()
     if is_of_the_future(interval.end):
@@ -278,7 +278,8 @@ def _refuse_lost_columns(settings: Settings, plan: Plan) -> None:
         if lost := sorted(set(columns) - set(plan.columns[table])):
             raise RefreshError(
                 f"the {table} had {', '.join(lost)} in version {plan.previous_version}, and have "
-                f"not any more; restore the column, change the source's description, or, {_IF_RIGHT}"
+                "not any more; restore the column, change the source's description, or, "
+                f"{_IF_RIGHT}"
             )
 
 

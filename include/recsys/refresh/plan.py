@@ -44,8 +44,8 @@ class Strategy(StrEnum):
 
 
 class RowCounts(ConfigModel):
-    """Rows of the view's reviews: `later` are valid ones that the view does not reach yet, `repeated`
-    those whose event id had been seen."""
+    """Rows of the view's reviews: `later` are valid ones that the view does not reach yet,
+    `repeated` those whose event id had been seen."""
 
     read: int
     valid: int
@@ -55,8 +55,8 @@ class RowCounts(ConfigModel):
 
 
 class Changes(ConfigModel):
-    """The view's valid rows, compared with those of the previous version: `new` and `vanished` ones,
-    and how many it has if the strategy is incremental."""
+    """The view's valid rows, compared with those of the previous version: `new` and `vanished`
+    ones, and how many it has if the strategy is incremental."""
 
     new: int
     vanished: int
@@ -76,9 +76,10 @@ class Plan(ConfigModel):
 
     `sources` are path, SHA-256 and rows of each of the source's files, `passed_over` the empty ones
     among them; `staged` is what of the staging area was read, see `recsys.data.arrivals.Arrivals`;
-    `columns` are our names of those that all files of reviews, and of products, have. `inputs` is the
-    fingerprint of everything but the rows that decides what a version contains, `catalogue` that of
-    the products. The `invalid_fraction` is that of the source's files: staged rows cannot stop a run.
+    `columns` are our names of those that all files of reviews, and of products, have. `inputs` is
+    the fingerprint of everything but the rows that decides what a version contains, `catalogue`
+    that of the products. The `invalid_fraction` is that of the source's files: staged rows cannot
+    stop a run.
     """
 
     version_id: str

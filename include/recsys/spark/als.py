@@ -81,8 +81,8 @@ def _item_factors(
     als = ALS(
         rank=parameters.factors,
         maxIter=parameters.iterations,
-        # Spark multiplies it by the number of entries of each user and item, `implicit` does not: over
-        # the mean number of entries of an item, it holds back all items together as much.
+        # Spark multiplies it by the number of entries of each user and item, `implicit` does not:
+        # over the mean number of entries of an item, it holds back all items together as much.
         regParam=parameters.regularization * max(items, 1) / max(matrix.nnz, 1),
         alpha=1.0,
         implicitPrefs=True,

@@ -28,8 +28,9 @@ _BATCH_ROWS = 65_536
 class Piece:
     """Part of the raw file `original` at `path`, which is that file itself if it was not cut.
 
-    `files` says how it is written, with nothing left open. `rows_before` is the number of rows of the
-    original before this piece; None if that is the number of those that the pieces before it have.
+    `files` says how it is written, with nothing left open. `rows_before` is the number of rows of
+    the original before this piece; None if that is the number of those that the pieces before it
+    have.
     """
 
     path: Path

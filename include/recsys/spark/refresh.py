@@ -66,8 +66,8 @@ _KEY_BITS = 64
 def open_spark_engine(
     settings: Settings, config: DataConfig, work: Path
 ) -> Iterator["SparkEngine"]:
-    """A `recsys.data.engine.RefreshEngine` with a session that ends with the block, for a run with the
-    work folder `work`. Raises `SparkError` if there is no Java or no PySpark."""
+    """A `recsys.data.engine.RefreshEngine` with a session that ends with the block, for a run with
+    the work folder `work`. Raises `SparkError` if there is no Java or no PySpark."""
     spark = load_config(settings, SparkConfig)
     with spark_session(spark, session_folder(work)) as session:
         yield SparkEngine(settings, config, spark, session, work)
@@ -275,7 +275,7 @@ def _join_ranges(folder: Path, users: dict[int, int], view: Path) -> int:
 
 
 def _part_files(folder: Path, number: int) -> tuple[Path, Path, Path]:
-    """Of one range of users: rows and users, feather, and `recsys.data.dataset.Entries`, pickled."""
+    """Of one range of users: rows and users, feather, and the `Entries`, pickled."""
     names = (f"rows-{number:05}.feather", f"users-{number:05}.feather", f"entries-{number:05}.pkl")
     rows, users, entries = (folder / name for name in names)
     return rows, users, entries

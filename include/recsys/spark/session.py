@@ -49,9 +49,9 @@ _open: "list[SparkSession]" = []
 def spark_session(config: SparkConfig, folder: Path) -> "Iterator[SparkSession]":
     """A session whose executors are processes of their own; all of them end with the block.
 
-    Everything that Spark writes goes into `folder`, which is emptied before and removed after. Within
-    a block that has a session already, that one is given and goes on. Raises `SparkError` if there is
-    no Java or no PySpark.
+    Everything that Spark writes goes into `folder`, which is emptied before and removed after.
+    Within a block that has a session already, that one is given and goes on. Raises `SparkError` if
+    there is no Java or no PySpark.
     """
     if _open:
         yield _open[0]
