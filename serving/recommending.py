@@ -15,6 +15,7 @@ import numpy as np
 from recsys.arrays import BoolArray, Float32Array, Int32Array
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories
+from recsys.models.histories import liking
 from serving.catalogue import Catalogue
 from serving.interactions import LiveEvent
 from serving.nearest import NearestItems
@@ -219,7 +220,8 @@ def _append(known: Histories, added: list[tuple[int, float, int]]) -> Histories:
     items = np.concatenate([known.items, np.array([e[0] for e in added], dtype=np.int32)])
     times = np.concatenate([known.times, np.array([e[2] for e in added], dtype=np.int64)])
     ratings = np.array([e[1] for e in added], dtype=np.float32)
-    confidence = np.concatenate([known.confidence, ratings + np.float32(NEUTRAL_QUALITY)])
+    confidence = liking(ratings, ratings + np.float32(NEUTRAL_QUALITY))
+    confidence = np.concatenate([known.confidence, confidence])
     weight = np.concatenate([known.weight, np.ones(len(added), dtype=np.float32)])
     order = np.argsort(times, kind="stable")
     # The last place of each product in time order is the one to keep.

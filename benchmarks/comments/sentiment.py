@@ -24,14 +24,13 @@ from sklearn.linear_model import LogisticRegression
 from recsys.comments.features import describe
 from recsys.comments.scoring import CommentConfig, group_texts, similar_among
 from recsys.comments.training import (
-    NEGATIVE_RATING,
     Units,
     auc_with_interval,
     calibration_error,
     gather_units,
     train,
 )
-from recsys.schema import POSITIVE_RATING
+from recsys.schema import NEGATIVE_RATING, POSITIVE_RATING
 from recsys.settings import REPOSITORY
 from recsys.text import fold_series
 

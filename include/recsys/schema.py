@@ -38,6 +38,7 @@ SHOWN_OF_PRODUCTS: Final = (PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, FAMIL
 """Columns of a product that a model keeps and the service answers with."""
 
 POSITIVE_RATING: Final = 4.0
+NEGATIVE_RATING: Final = 2.0
 
 # Files of a published version.
 INTERACTIONS_FILE: Final = "interactions.parquet"

@@ -36,6 +36,7 @@ def purchases(weeks: int = 20, users: int = 720, seed: int = 0, moved: int = 0) 
     frame = frame.drop_duplicates(["user_id", "product_id"])
     return frame.assign(
         timestamp=pd.to_datetime(frame["timestamp"], utc=True),
+        rating=np.float32(5),
         confidence_score=np.float32(5.5),
         weight=np.float32(1),
     )

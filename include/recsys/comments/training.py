@@ -16,11 +16,10 @@ from threadpoolctl import threadpool_limits
 from recsys.arrays import AnyArray, BoolArray, Float64Array, Int8Array, Int64Array, UInt64Array
 from recsys.comments import ngrams
 from recsys.comments.linear import NgramScorer, version_of, weigh
-from recsys.schema import POSITIVE_RATING
+from recsys.schema import NEGATIVE_RATING, POSITIVE_RATING
 from recsys.settings import CORES
 from recsys.text import fold_series
 
-NEGATIVE_RATING = 2.0
 _BINS = 10
 
 

@@ -18,7 +18,7 @@ from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut, rank_targets
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.base import Histories
-from recsys.models.histories import histories_from_codes
+from recsys.models.histories import histories_from_codes, liking
 from recsys.models.popularity import RecentPopularity
 from recsys.models.storage import read_array
 from recsys.registry import Entry, Registry
@@ -31,7 +31,14 @@ _PAST_WEEKS = 4  # before the examined one, that the model's hit rate is compare
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = (schema.USER, schema.PRODUCT, schema.TIMESTAMP, schema.CONFIDENCE, schema.WEIGHT)
+COLUMNS = (
+    schema.USER,
+    schema.PRODUCT,
+    schema.RATING,
+    schema.TIMESTAMP,
+    schema.CONFIDENCE,
+    schema.WEIGHT,
+)
 
 
 class PastModel(NamedTuple):
@@ -60,13 +67,15 @@ class Prediction:
         times = microseconds(interactions[schema.TIMESTAMP]) // 1_000_000
         rows = np.flatnonzero(items >= 0)
         rows = rows[np.argsort(times[rows], kind="stable")]
+        names = (schema.RATING, schema.CONFIDENCE)
+        confidence = liking(*(interactions[name].to_numpy(np.float32) for name in names))
         self.past = past
         self._items = len(item_ids)
         self._users = pd.factorize(interactions[schema.USER])[0][rows].astype(np.int64)
         self._entries = Histories(  # one long history of everybody, oldest first
             indptr=np.array([0, len(rows)], dtype=np.int64),
             items=items[rows].astype(np.int32),
-            confidence=interactions[schema.CONFIDENCE].to_numpy(np.float32)[rows],
+            confidence=confidence[rows],
             weight=interactions[schema.WEIGHT].to_numpy(np.float32)[rows],
             times=times[rows],
         )

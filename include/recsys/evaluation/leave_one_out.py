@@ -20,7 +20,7 @@ from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut
 from recsys.models.base import Histories
-from recsys.models.histories import histories_from_codes, keep_entries, take_users
+from recsys.models.histories import histories_from_codes, keep_entries, liking, take_users
 
 COLUMNS = [
     *(schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP),
@@ -56,6 +56,8 @@ def number_interactions(interactions: pd.DataFrame, item_ids: Sequence[str]) -> 
     users, user_ids = pd.factorize(interactions[schema.USER], sort=True)
     items = pd.Index(item_ids).get_indexer(pd.Index(interactions[schema.PRODUCT]))
     times = microseconds(interactions[schema.TIMESTAMP])
+    numbers = (schema.RATING, schema.CONFIDENCE, schema.WEIGHT)
+    columns = {name: interactions[name].to_numpy(dtype=np.float32) for name in numbers}
     rows = np.flatnonzero(items >= 0)
     # As histories have them, so that what is told of an entry lies beside it.
     rows = rows[np.lexsort((items[rows], times[rows] // _SECOND, users[rows]))]
@@ -64,8 +66,8 @@ def number_interactions(interactions: pd.DataFrame, item_ids: Sequence[str]) -> 
         items[rows],
         times[rows] // _SECOND,
         count=len(user_ids),
-        confidence=interactions[schema.CONFIDENCE].to_numpy(dtype=np.float32)[rows],
-        weight=interactions[schema.WEIGHT].to_numpy(dtype=np.float32)[rows],
+        confidence=liking(*(columns[name][rows] for name in (schema.RATING, schema.CONFIDENCE))),
+        weight=columns[schema.WEIGHT][rows],
     )
     end = int(times.max(initial=0))
     return Numbered(user_ids.tolist(), item_ids, histories, times[rows], rows, end)

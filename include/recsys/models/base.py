@@ -66,7 +66,7 @@ class Histories:
 
     indptr: Int64Array  # (users + 1,): entries of user u are indptr[u]:indptr[u + 1]
     items: Int32Array  # (entries,) column numbers of the products
-    confidence: Float32Array  # (entries,) in [1, 6], see `recsys.schema.CONFIDENCE`
+    confidence: Float32Array  # (entries,) in [1, 6]; 0 for what was seen and not liked
     weight: Float32Array  # (entries,) in (0, 1], see `recsys.schema.WEIGHT`
     times: Int64Array  # (entries,) seconds since 1970 UTC
 

@@ -110,13 +110,15 @@ class FactorModel(ParametrisedModel[ParametersT], ABC):
 def interaction_matrix(
     histories: Histories, items: int, values: Float32Array | None = None
 ) -> "sparse.csr_matrix":
-    """``(users, items)`` CSR matrix; repeated products are summed. Values default to one."""
+    """``(users, items)`` CSR matrix; repeated products are summed, zeros left out. Values default
+    to one."""
     from scipy import sparse
 
     data = np.ones(len(histories.items), dtype=np.float32) if values is None else values
     cells = (data, histories.items, histories.indptr)
     matrix = sparse.csr_matrix(cells, shape=(histories.users, items), copy=True)
     matrix.sum_duplicates()
+    matrix.eliminate_zeros()  # to `implicit` no confidence is not the same as no entry
     return matrix
 
 

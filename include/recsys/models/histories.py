@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from recsys import schema
 from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, IntegerArray, entries_of
 from recsys.models.base import Histories
 
@@ -38,6 +39,11 @@ def histories_from_codes(
         weight=np.asarray(weight[order], dtype=np.float32),
         times=np.asarray(times[order], dtype=np.int64),
     )
+
+
+def liking(ratings: Float32Array, confidence: Float32Array) -> Float32Array:
+    """`confidence`, but zero where a customer gave one or two stars: seen, and not liked."""
+    return np.where(ratings > schema.NEGATIVE_RATING, confidence, 0).astype(np.float32)
 
 
 def user_rows(histories: Histories) -> Int64Array:
