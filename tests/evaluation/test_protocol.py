@@ -7,6 +7,7 @@ import pytest
 
 from recsys import schema
 from recsys.data.versions import current_version
+from recsys.evaluation import leave_one_out
 from recsys.evaluation.leave_one_out import (
     number_interactions,
     read_leave_one_out,
@@ -38,9 +39,16 @@ def test_each_side_knows_only_what_came_before_it(data):
     for questions in (data.validation, data.test):
         owner = user_rows(questions.histories)
         assert (questions.histories.times < questions.now[owner]).all()
+    assert len(data.everything.items) == USERS * EVENTS
+
+
+def test_training_has_all_but_the_held_out_events(settings, monkeypatch):
+    monkeypatch.setattr(leave_one_out, "BURST_LEAST", USERS)  # which takes two rows out of it
+    publish_shop(settings, taste_interactions())
+    data = read_leave_one_out(current_version(settings))
     assert len(data.training.items) == USERS * (EVENTS - 2)
     assert len(data.training_and_validation.items) == USERS * (EVENTS - 1)
-    assert len(data.everything.items) == USERS * EVENTS
+    assert len(data.learnt.items) == USERS * EVENTS
 
 
 def test_targets_are_the_held_out_products(data):

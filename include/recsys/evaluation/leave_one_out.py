@@ -15,7 +15,7 @@ import pandas as pd
 
 from recsys import schema
 from recsys.arrays import BoolArray, Int32Array, Int64Array
-from recsys.data.keys import microseconds
+from recsys.data.keys import microseconds, run_starts
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut
@@ -29,6 +29,9 @@ COLUMNS = [
 MIN_USERS = 20
 WINDOWS = 4
 WINDOW_DAYS = 90
+YOUNG_DAYS, BURST_DAYS, BURST_LEAST = 28, 7, 3
+"""New customers give one product at most so many interactions in seven days as the third-strongest
+product gets of such customers, or three. A customer is new for 28 days (decision 123)."""
 
 _SECOND = 1_000_000
 _DAY = 86_400 * _SECOND
@@ -43,6 +46,7 @@ class Numbered:
     histories: Histories  # everything that the users did with these products
     times: Int64Array  # (entries,) exact times of the entries, in microseconds since 1970
     rows: Int64Array  # (entries,) which row of the table each entry is
+    learnt: BoolArray  # (entries,) False for the surplus of a burst of new customers
     end: int  # the time of the latest interaction
 
     def part(self, kept: BoolArray) -> Histories:
@@ -51,8 +55,8 @@ class Numbered:
 
 
 def number_interactions(interactions: pd.DataFrame, item_ids: Sequence[str]) -> Numbered:
-    """Needs the columns USER, PRODUCT, TIMESTAMP, CONFIDENCE and WEIGHT of `recsys.schema`. Rows of
-    products that are not among `item_ids` are left out."""
+    """Needs the columns USER, PRODUCT, RATING, TIMESTAMP, CONFIDENCE and WEIGHT of `recsys.schema`.
+    Rows of products that are not among `item_ids` are left out."""
     users, user_ids = pd.factorize(interactions[schema.USER], sort=True)
     items = pd.Index(item_ids).get_indexer(pd.Index(interactions[schema.PRODUCT]))
     times = microseconds(interactions[schema.TIMESTAMP])
@@ -70,7 +74,34 @@ def number_interactions(interactions: pd.DataFrame, item_ids: Sequence[str]) -> 
         weight=columns[schema.WEIGHT][rows],
     )
     end = int(times.max(initial=0))
-    return Numbered(user_ids.tolist(), item_ids, histories, times[rows], rows, end)
+    learnt = without_bursts(histories, times[rows], len(item_ids))
+    return Numbered(user_ids.tolist(), item_ids, histories, times[rows], rows, learnt, end)
+
+
+def without_bursts(histories: Histories, times: Int64Array, items: int) -> BoolArray:
+    """``(entries,)`` which entries of `histories`, at `times` in microseconds, a model learns from.
+
+    The surplus of new customers, latest first, is left out: see `YOUNG_DAYS`.
+    """
+    learnt = np.ones(len(times), dtype=np.bool_)
+    first = times[np.repeat(histories.indptr[:-1], np.diff(histories.indptr))]
+    young = np.flatnonzero(times - first < YOUNG_DAYS * _DAY)
+    young = young[np.argsort(times[young], kind="stable")]
+    # What came and what stayed of each product on the last seven days, at the day's number mod 7.
+    came, stayed = np.zeros((2, BURST_DAYS, items), dtype=np.int64)
+    day_of = np.full(BURST_DAYS, -BURST_DAYS)
+    for entries in np.split(young, run_starts(times[young] // _DAY)[1:]) if len(young) else []:
+        day = int(times[entries[0]] // _DAY)
+        old = day_of <= day - BURST_DAYS
+        came[old], stayed[old], day_of[day % BURST_DAYS] = 0, 0, day
+        products = histories.items[entries]
+        came[day % BURST_DAYS] = np.bincount(products, minlength=items)
+        third = np.partition(came.sum(axis=0), -min(3, items))[-min(3, items)]
+        room = np.maximum(third, BURST_LEAST) - stayed.sum(axis=0)
+        stays = pd.Series(products).groupby(products).cumcount().to_numpy() < room[products]
+        stayed[day % BURST_DAYS] = np.bincount(products[stays], minlength=items)
+        learnt[entries[~stays]] = False
+    return learnt
 
 
 @dataclass(frozen=True)
@@ -92,7 +123,8 @@ class LeaveOneOut:
     families: Int32Array  # (items,) number of each product's family, from 0 without gaps
     training: Histories  # of the training rows: for tuning on `validation`
     training_and_validation: Histories  # for the one evaluation on `test`
-    everything: Histories  # what the served model is fitted on, and what serving knows of users
+    learnt: Histories  # of all rows: what the served model is fitted on
+    everything: Histories  # what serving knows of users: the surplus of bursts as well
     validation: HeldOut
     test: HeldOut
     windows: list[Window]  # the last ones, see `rolling_windows`
@@ -110,18 +142,18 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
         (split == name).to_numpy(dtype=bool)[numbered.rows]
         for name in (schema.TRAIN, schema.VALIDATION, schema.TEST)
     )
-    training = numbered.part(in_training)
-    training_and_validation = numbered.part(in_training | in_validation)
+    known, learnt = in_training | in_validation, numbered.learnt
     positive = (interactions[schema.RATING] >= schema.POSITIVE_RATING).to_numpy(dtype=bool)
     return LeaveOneOut(
         user_ids=numbered.user_ids,
         item_ids=item_ids,
         families=_families(version, item_ids),
-        training=training,
-        training_and_validation=training_and_validation,
+        training=numbered.part(in_training & learnt),
+        training_and_validation=numbered.part(known & learnt),
+        learnt=numbered.part(learnt),
         everything=numbered.histories,
-        validation=_held_out(training, numbered.part(in_validation), "validation"),
-        test=_held_out(training_and_validation, numbered.part(in_test), "test"),
+        validation=_held_out(numbered, in_training, in_validation, "validation"),
+        test=_held_out(numbered, known, in_test, "test"),
         windows=rolling_windows(numbered, positive[numbered.rows]),
     )
 
@@ -139,9 +171,10 @@ def rolling_windows(
     for back in range(windows, 0, -1):
         start = end - back * WINDOW_DAYS * _DAY
         inside = (numbered.times >= start) & (numbered.times < start + WINDOW_DAYS * _DAY)
-        training = numbered.part(numbered.times < start)
-        questions = questions_to(training, numbered.part(inside & positive), now=start // _SECOND)
+        before, answers = numbered.times < start, numbered.part(inside & positive)
+        questions = questions_to(numbered.part(before), answers, now=start // _SECOND)
         if questions.users >= MIN_USERS:
+            training = numbered.part(before & numbered.learnt)
             result.append(Window(start // _SECOND, training, questions))
     return result
 
@@ -177,8 +210,8 @@ def _families(version: PublishedVersion, item_ids: list[str]) -> Int32Array:
     return pd.factorize(products.fillna(own))[0].astype(np.int32)
 
 
-def _held_out(known: Histories, answers: Histories, split: str) -> HeldOut:
-    questions = questions_to(known, answers)
+def _held_out(numbered: Numbered, known: BoolArray, answers: BoolArray, split: str) -> HeldOut:
+    questions = questions_to(numbered.part(known), numbered.part(answers))
     if questions.users < MIN_USERS:
         found = f"only {questions.users} users have a history and a {split} event"
         raise InputError(f"{found}; evaluation needs at least {MIN_USERS}")

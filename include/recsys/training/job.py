@@ -66,6 +66,8 @@ def train_model(
         start = time.monotonic()
         with als_trainer(config.engine, settings) as trainer:
             data = read_leave_one_out(version)
+            set_aside = len(data.everything.items) - len(data.learnt.items)
+            run.log.info("prepared%s", fields(data=version_id, set_aside=set_aside))
             hybrid = model_type == Hybrid.model_type
             texts = content_vectors(settings, data.item_ids) if hybrid else None
             known = (data.training, data.validation, len(data.item_ids))
@@ -77,7 +79,7 @@ def train_model(
             report = report_on(fit, data)
             headline = {name: report.metrics[name] for name in HEADLINE}
             run.log.info("evaluated%s", fields(**headline, **report.comparison))
-            model = fit(data.everything, run.progress)
+            model = fit(data.learnt, run.progress)
         seconds = round(time.monotonic() - start, 2)
         training_info = {
             "duration_seconds": seconds,
@@ -86,6 +88,7 @@ def train_model(
             "users": len(data.user_ids),
             "items": len(data.item_ids),
             "interactions": len(data.everything.items),
+            "set_aside": set_aside,
             "test_users": data.test.users,
             "reason": reason,
             "tuning": {"score": tuned.score, "trials": tuned.trials, "reused": tuned.reused},
@@ -115,6 +118,7 @@ def train_model(
         **run.results,
         "data_version": version.version_id,
         "duration_seconds": seconds,
+        "set_aside": set_aside,
         "passes": report.comparison["passes"],
         "reason": report.comparison["reason"],
     }
@@ -150,7 +154,7 @@ def _save(
     attachments: Mapping[str, bytes],
 ) -> str:
     model_id = _free_model_id(settings, model.model_type)
-    recent = RecentPopularity().fit(data.everything, len(data.item_ids))
+    recent = RecentPopularity().fit(data.learnt, len(data.item_ids))
     # The test asked users who have a history: of these, a fixed handful.
     lengths = np.diff(data.everything.indptr)
     known = np.argsort(-lengths, kind="stable")[:SAMPLE_USERS]
