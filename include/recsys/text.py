@@ -40,6 +40,12 @@ _TAGS = (
     " section select small source span strike strong sub sup svg table tbody td textarea tfoot th"
     " thead title tr tt u ul video"
 ).replace(" ", "|")
+# What a browser shows on lines of its own.
+_BLOCK = re.compile(
+    r"</?(?:address|article|aside|blockquote|br|dd|div|dl|dt|figcaption|figure|footer|form|h[1-6]"
+    r"|header|hr|li|main|nav|ol|p|pre|section|table|tr|ul)\b",
+    re.IGNORECASE,
+)
 # Comments, scripts and styles, with their content; at the end of a text they may be cut off.
 _HIDDEN = re.compile(
     r"<!--.*?(?:-->|$)|<(script|style)\b.*?(?:</\1\s*>|$)", re.DOTALL | re.IGNORECASE
@@ -72,18 +78,23 @@ def normalise(text: str) -> str:
 def without_markup(text: str) -> str:
     """`text` as a browser shows it: entities read, tags, styles and inline images gone.
 
+    Paragraphs, items and headings stand on lines of their own: sentences are told apart by them.
     What only looks like markup stays: ``<3``, ``R&D``, ``<Mới>``. A text without any is returned as
-    it is, with its line breaks: sentences are told apart by them.
+    it is.
 
     >>> without_markup("&lt;p&gt;D&agrave;nh cho <b>da khô</b>&lt;/p&gt;&nbsp;rau m&#225; <3")
-    'Dành cho da khô rau má <3'
+    'Dành cho da khô\\nrau má <3'
     """
     shown = text
     for _ in range(_NESTED_ESCAPES):  # shops escape what is escaped already
         shown = _ENTITY.sub(lambda found: html.unescape(found[0]), shown)
-    for markup in (_HIDDEN, _TAG, _INLINE_DATA):
-        shown = markup.sub(" ", shown)
-    return text if shown == text else _BLANK.sub(" ", shown).strip(" ")
+    shown = _HIDDEN.sub(" ", shown)
+    shown = _TAG.sub(lambda found: "\n" if _BLOCK.match(found[0]) else " ", shown)
+    shown = _INLINE_DATA.sub(" ", shown)
+    if shown == text:
+        return text
+    lines = (_BLANK.sub(" ", line).strip(" ") for line in re.split(r"[\r\n]+", shown))
+    return "\n".join(filter(None, lines))
 
 
 def fold(text: str) -> str:

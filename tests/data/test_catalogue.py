@@ -71,7 +71,7 @@ def test_markup_leaves_names_and_texts_before_anything_reads_them(settings):
     table = current_version(settings).products().set_index("product_id")
     first = table.loc["1"]
     assert first["product_name"] == "L'Oréal Kem dưỡng trắng da & ngừa nám 50ml"
-    assert (first["brand"], first["description"]) == ("L'Oréal", "Dành cho da khô rau má")
+    assert (first["brand"], first["description"]) == ("L'Oréal", "Dành cho da khô\nrau má")
     assert first["family_id"] == table.loc["2", "family_id"]
 
 
@@ -100,3 +100,15 @@ def test_a_text_without_markup_keeps_its_lines(settings):
 def test_unclear_prices_are_counted(settings):
     write_shop(settings, ROWS, [*FULL, "30,Son,Cocoon,Son,liên hệ,x", "31,Son 2,Cocoon,Son,,x"])
     assert refresh(settings)["products"]["unclear_prices"] == 1
+
+
+def test_paragraphs_and_items_keep_their_lines_and_names_have_one(settings):
+    text = (
+        "<h2>Công dụng</h2><p>Dưỡng <b>ẩm</b>.<br/>Sáng da</p><ul><li>50ml</li><li>100ml</li></ul>"
+    )
+    write_shop(settings, ROWS, [*FULL, f"30,Son<br>đỏ,Cocoon,Son,1,{text}"])
+    refresh(settings)
+    product = current_version(settings).products().set_index("product_id").loc["30"]
+    assert product["product_name"] == "Son đỏ"
+    lines = ["Công dụng", "Dưỡng ẩm .", "Sáng da", "50ml", "100ml"]
+    assert product["description"].splitlines() == lines

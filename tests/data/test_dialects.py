@@ -118,3 +118,26 @@ def test_pieces_of_a_file_are_unescaped_like_the_whole(size):
     transform = Unescaped(dialect)
     found = b"".join([*(transform(piece) for piece in pieces), transform(b"")])
     assert found.decode() == dialect.doubled(text.decode())
+
+
+@pytest.mark.parametrize(
+    "named", ["delimiter: ','", "skip_lines: 0", "delimiter: ','\n  skip_lines: 0"]
+)
+def test_escaped_quotes_are_found_whatever_else_is_named(settings, named):
+    describe(settings, path=f"data/raw/viecomrec/data_reviews_purchase.csv\n  {named}")
+    write(settings, table(",") + ESCAPED)
+    refresh(settings)
+    assert comments(settings)["m1"] == 'Kem "tốt" lắm, sẽ mua lại'
+
+
+def test_a_file_may_have_more_lines_of_titles_than_are_looked_through(settings):
+    path = "data/raw/viecomrec/data_reviews_purchase.csv\n  skip_lines: 12"
+    describe(settings, path=path)
+    write(settings, "Báo cáo\n" * 12 + table(","))
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
+
+
+def test_backslashes_are_letters_where_the_description_says_so():
+    text = 'user_id\n"C:\\"x\n'
+    assert Dialect().settled(text, {"user": ("user_id",)}).escape == "\\"
+    assert Dialect(escape="").settled(text, {"user": ("user_id",)}).escape == ""

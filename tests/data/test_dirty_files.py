@@ -247,7 +247,10 @@ def test_dirt_ends_as_documented(settings, tmp_path, case):
         assert not settings.processed.exists()
         return
     summary = run(settings, path, products)
-    assert (summary["rows"]["accepted"], summary["rows"]["quarantined"]) == (outcome.good, outcome.bad)
+    assert (summary["rows"]["accepted"], summary["rows"]["quarantined"]) == (
+        outcome.good,
+        outcome.bad,
+    )
     current_version(settings).verify()
     rejected = quarantined(settings)
     assert len(rejected) == outcome.bad
@@ -356,3 +359,15 @@ def test_a_renumbered_product_keeps_its_history(settings):
     table = current_version(settings).products().set_index("product_id")
     assert table.loc["203", "product_name"] == "Tên mới"
     assert not {"3", "103"} & set(table.index)
+
+
+def test_guests_are_not_the_reason_why_a_dropped_file_is_set_aside(settings):
+    write_shop(settings, GOOD)
+    dropped = settings.staging / "files" / "more.csv"
+    dropped.parent.mkdir(parents=True)
+    guests = [row("guest", number) for number in range(5)]
+    bad = [row(f"x{number}", 1, rating="tốt") for number in range(3)]
+    dropped.write_text("\n".join([HEADER, *guests, *bad, row("v", 1)]) + "\n")
+    refresh(settings)
+    (reason,) = quarantined(settings)["reason"]
+    assert reason == "the file is set aside as a whole: the rating is not a number"

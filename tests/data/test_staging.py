@@ -10,7 +10,14 @@ from datetime import timedelta
 
 import pytest
 
-from recsys.data.staging import append_events, open_segments, seal_segments, sealed_segments
+from recsys.data import staging
+from recsys.data.staging import (
+    append_events,
+    open_segments,
+    quarantine_events,
+    seal_segments,
+    sealed_segments,
+)
 from recsys.errors import InputError
 from tests.data.shop import END, HEADER, pairs, quarantined, refresh, row, write_shop
 
@@ -142,3 +149,23 @@ def test_an_unusable_dropped_file_is_set_aside_and_the_refresh_goes_on(shop):
     assert not list(inbox.iterdir())
     assert len(list((shop.quarantine / "files").iterdir())) == 2
     assert quarantined(shop)["row"].tolist() == [0, 0]
+
+
+def quarantined_lines(settings) -> list[list[str]]:
+    folder = settings.quarantine / "interactions"
+    return sorted(path.read_text().splitlines() for path in folder.iterdir())
+
+
+def test_an_implausible_event_that_is_sent_again_is_kept_once(settings):
+    quarantine_events(settings, [event(1), event(1), event(2)])
+    quarantine_events(settings, [event(1, timestamp="2025-01-06T00:00:00+00:00"), event(3)])
+    (lines,) = quarantined_lines(settings)
+    assert [json.loads(line)["event_id"] for line in lines] == ["e1", "e2", "e3"]
+
+
+@pytest.mark.parametrize("limit", ["QUARANTINE_BYTES", "QUARANTINE_SECONDS"])
+def test_a_segment_of_implausible_events_ends(settings, monkeypatch, limit):
+    quarantine_events(settings, [event(1)])
+    monkeypatch.setattr(staging, limit, 0)
+    quarantine_events(settings, [event(1)])
+    assert [len(lines) for lines in quarantined_lines(settings)] == [1, 1]

@@ -11,6 +11,10 @@ from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.quality import write_report
 from recsys.settings import REPOSITORY, Settings
+from recsys.training.job import select_best, train_model
+from serving.config import ServingConfig
+from serving.loading import NOTHING, load_snapshot
+from serving.recommending import Wanted, history_of, recommend
 from tests.data.shop import published_rows, quarantined, refresh
 
 CASES = REPOSITORY.parent / "shared" / "cases"
@@ -51,7 +55,7 @@ def entities(settings: Settings, case: Path) -> None:
     load(settings, case / "reviews.csv", case / "products.csv")
     table = current_version(settings).products().set_index("product_id")
     assert table.loc["1", "product_name"] == "L'Oréal Kem dưỡng trắng da & ngừa nám 50ml"
-    assert table.loc["1", "description"] == "Dành cho da khô thành phần rau má"
+    assert table.loc["1", "description"] == "Dành cho da khô\nthành phần rau má"
     assert table.loc["1", "family_id"] == table.loc["2", "family_id"]
 
 
@@ -69,6 +73,22 @@ def formulas(settings: Settings, case: Path) -> None:
     load(settings, case / "reviews.csv", case / "products.csv")
     assert len(quarantined(settings)) == 3
     assert not quarantined(settings)["raw"].str.match(r"[=+\-@]").any()
+
+
+def a_customer_who_had_everything(settings: Settings, case: Path) -> None:
+    version = load(settings, case / "reviews.csv", case / "products.csv")["version_id"]
+    (settings.home / "config").mkdir(exist_ok=True)
+    shutil.copy(case / "training.yaml", settings.home / "config")
+    trained = train_model(settings, "item_knn", version)
+    select_best(settings, [trained])
+    folder = settings.artifacts / "item_knn" / trained["model_id"]
+    snapshot = load_snapshot(settings, folder, trained["model_id"], ServingConfig())
+    wanted = Wanted(5, True, snapshot.catalogue.available, NOTHING)
+    for user in ("00-staff", "k00", "k01"):
+        history = history_of(snapshot, user, (), [], 0)
+        made = recommend(snapshot, history, wanted, 0)
+        assert made.ranked.items or user == "00-staff"
+        assert len(history.items) == 9 or user != "00-staff"
 
 
 def backslashes(settings: Settings, case: Path) -> None:
@@ -123,6 +143,7 @@ OUTCOMES: dict[str, Callable[[Settings, Path], None]] = {
     "06-html-entities": entities,
     "10-mixed-offsets": offsets,
     "15-formulas-in-quarantine": formulas,
+    "17-customer-who-had-everything": a_customer_who_had_everything,
     "24-backslash-quotes": backslashes,
     "26-empty-file-among-daily-ones": an_empty_day,
     "30-corrected-review": corrections,

@@ -35,11 +35,10 @@ REFIT_SHARE = 0.2
 """The model is fitted again when more of the products are new or changed since the last fit."""
 
 # Raised whenever the same configuration gives other texts or another static model than before.
-_RECIPE_VERSION = 1
+_RECIPE_VERSION = 2
 # Products whose texts are worked on at once: rewriting a text takes ten times its size.
 _BLOCK = 10_000
 
-_TAG = r"<[^<>]{1,200}>|&nbsp;"
 _SENTENCE_END = r"[.!?…]*\s*[\r\n]+\s*|[.!?…]+(?:\s+|$)"
 
 
@@ -215,7 +214,6 @@ def split_sentences(descriptions: pd.Series) -> pa.ListArray:
     texts = pa.array(descriptions.astype(object).fillna("").astype("str"), type=pa.string())
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
-    texts = pc.replace_substring_regex(texts, _TAG, "\n")
     split = pc.split_pattern_regex(texts, _SENTENCE_END)
     clean = normalise_series(pd.Series(split.flatten(), dtype="str"))
     return _keep(split, pa.array(clean, type=pa.string()), clean != "")

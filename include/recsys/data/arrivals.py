@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys import schema
-from recsys.data.cleaning import CleanRows, Limits, clean_rows, read_reviews, reject_file
+from recsys.data.cleaning import REASON, CleanRows, Limits, clean_rows, read_reviews, reject_file
 from recsys.data.config import DataConfig
 from recsys.data.keys import ARRIVAL
 from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
@@ -34,6 +34,7 @@ from recsys.data.staging import (
     segments_to_read,
 )
 from recsys.errors import SourceError
+from recsys.ids import STANDS_FOR_MANY
 from recsys.publishing import atomic_path, sync_folder
 from recsys.settings import Settings
 from recsys.storage import open_store
@@ -93,8 +94,8 @@ def read_arrivals(
         except SourceError as error:
             cleaned = reject_file(path, str(error))
         if cleaned.bad_rows > config.max_invalid_fraction * max(cleaned.rows_read, 1):
-            reasons = cleaned.rejected["reason"].value_counts().index[0]
-            cleaned = reject_file(path, f"the file is set aside as a whole: {reasons}")
+            reasons = cleaned.rejected[REASON].value_counts().drop(STANDS_FOR_MANY, errors="ignore")
+            cleaned = reject_file(path, f"the file is set aside as a whole: {reasons.index[0]}")
             found.bad_files.append(described)
         else:
             found.files.append(described)

@@ -369,7 +369,9 @@ def _shown_text(table: pa.Table, name: str) -> pd.Series:
     column = pc.utf8_trim_whitespace(_text(table, name))
     texts = text_series(column)
     marked = pc.match_substring_regex(column, "[<&]|;base64,").to_numpy()
-    texts[marked] = texts[marked].map(without_markup)
+    shown = texts[marked].map(without_markup)
+    # Only a description has lines.
+    texts[marked] = shown if name == schema.DESCRIPTION else shown.str.replace("\n", " ")
     return texts
 
 

@@ -34,14 +34,14 @@ SHOWN_CHARACTERS = 300
 class Dialect(ConfigModel):
     """How a text file is written; None: found from the file where it is clear.
 
-    `escape` is what stands before a quote inside a value, instead of a second quote; `skip_lines`
-    is the number of lines before the header.
+    `escape` is what stands before a quote inside a value, instead of a second quote, "" where that
+    is never so; `skip_lines` is the number of lines before the header.
     """
 
     encoding: str = "utf-8"
     delimiter: Mark | None = None
     quote: Mark = '"'
-    escape: Mark | None = None
+    escape: Annotated[str, Field(max_length=1)] | None = None
     skip_lines: Annotated[int, Field(ge=0)] | None = None
 
     @property
@@ -57,7 +57,7 @@ class Dialect(ConfigModel):
 
     def doubled(self, text: str) -> str:
         """`text` with quotes inside values doubled instead of escaped, as CSV is."""
-        if self.escape is None:
+        if not self.escape:
             return text
         special = re.compile(re.escape(self.escape) + f"([{re.escape(self.escape + self.quote)}])")
         return special.sub(lambda found: found[1] * (2 if found[1] == self.quote else 1), text)
@@ -68,12 +68,14 @@ class Dialect(ConfigModel):
         The header is the first line that has all `needed` columns (each of which may have several
         names); where there is none, it is the first line, between commas.
         """
-        if self.delimiter is not None and self.skip_lines is not None:
+        if None not in (self.delimiter, self.escape, self.skip_lines):
             return self
-        lines = head.splitlines()[:_TITLE_LINES]
-        skips = range(len(lines)) if self.skip_lines is None else (self.skip_lines,)
+        lines = head.splitlines()
+        skips = range(min(len(lines), _TITLE_LINES))
+        if self.skip_lines is not None:
+            skips = range(self.skip_lines, min(len(lines), self.skip_lines + 1))
         delimiters = DELIMITERS if self.delimiter is None else (self.delimiter,)
-        found = self._filled(delimiters[0], skips[0] if len(skips) else 0)
+        found = self._filled(delimiters[0], self.skip_lines or 0)
         for skip in skips:
             for delimiter in delimiters:
                 dialect = self._filled(delimiter, skip)
@@ -88,8 +90,9 @@ class Dialect(ConfigModel):
     def _with_escape(self, head: str) -> "Dialect":
         """A quote behind a backslash that does not end its value is an escaped one."""
         inside = rf"\\{re.escape(self.quote)}(?=[^{re.escape(self.quote + self.separator)}\r\n])"
-        escapes = self.escape is None and re.search(inside, head) is not None
-        return self.model_copy(update={"escape": "\\"}) if escapes else self
+        if self.escape is not None:
+            return self
+        return self.model_copy(update={"escape": "\\" if re.search(inside, head) else ""})
 
 
 class Unescaped:

@@ -278,7 +278,7 @@ def _parse_csv(
 
 def _input(path: Path, dialect: Dialect) -> Any:
     """What Arrow reads the file from."""
-    if dialect.escape is None:
+    if not dialect.escape:
         return path
     return pa.TransformInputStream(pa.input_stream(str(path)), Unescaped(dialect))
 

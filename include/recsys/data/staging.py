@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +39,9 @@ STAGING_KEY = "data/staging"
 SEALED_KEY = f"{STAGING_KEY}/sealed"
 FILES_KEY = f"{STAGING_KEY}/files"
 RAW_KEY = "data/raw"
+
+QUARANTINE_BYTES = 16 << 20
+QUARANTINE_SECONDS = 86_400.0
 
 _SUFFIX = ".jsonl"
 _IGNORED_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload")
@@ -87,21 +91,31 @@ def append_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> in
     there were. Raises `InputError` if an event lacks one of the four, and stores none then;
     `OSError` if they cannot be written: some may then be stored, and it is safe to send them again.
     """
-    return _append(open_segments(settings), events)
+    received = datetime.now(UTC).isoformat()
+    lines = [_line(event, received) for event in events]
+    if lines:
+        _writer(open_segments(settings)).append("".join(lines).encode("utf-8"))
+    return len(lines)
 
 
 def quarantine_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> None:
     """Keep events that are not plausible where people can read them, in
-    ``data/quarantine/interactions/``. No refresh reads them. Raises like `append_events`."""
-    _append(settings.quarantine / "interactions", events)
+    ``data/quarantine/interactions/``. No refresh reads them. Raises like `append_events`.
 
-
-def _append(folder: Path, events: Iterable[Mapping[str, Any]]) -> int:
+    What is sent again, at whatever time, is written once a segment; a segment ends after
+    `QUARANTINE_BYTES` or `QUARANTINE_SECONDS`, so that it can grow old and be removed.
+    """
+    writer = _writer(settings.quarantine / "interactions")
+    writer.roll(QUARANTINE_BYTES, QUARANTINE_SECONDS)
     received = datetime.now(UTC).isoformat()
-    lines = [_line(event, received) for event in events]
-    if lines:
-        _writer(folder).append("".join(lines).encode("utf-8"))
-    return len(lines)
+    said = (*NEEDED, schema.COMMENT)
+    lines = {
+        tuple(str(event.get(name)) for name in said): _line(event, received) for event in events
+    }
+    fresh = {key: line for key, line in lines.items() if key not in writer.written}
+    if fresh:
+        writer.append("".join(fresh.values()).encode("utf-8"))
+        writer.written.update(fresh)
 
 
 def seal_segments(settings: Settings) -> None:
@@ -210,6 +224,17 @@ class _SegmentWriter:
         self._thread_lock = threading.Lock()
         self._descriptor: int | None = None
         self._path = folder
+        self._opened = 0.0
+        self.written: set[tuple[str, ...]] = set()
+        """What the present segment has, for those who ask."""
+
+    def roll(self, most_bytes: int, most_seconds: float) -> None:
+        """Begin another segment if this one is large or old."""
+        with self._thread_lock:
+            if self._descriptor is not None:
+                large = os.fstat(self._descriptor).st_size >= most_bytes
+                if large or time.monotonic() - self._opened >= most_seconds:
+                    self._close()
 
     def append(self, content: bytes) -> None:
         with self._thread_lock:
@@ -242,9 +267,11 @@ class _SegmentWriter:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
             self._descriptor = os.open(self._path, flags, 0o640)
             sync_folder(self._folder)
+            self._opened = time.monotonic()
         return self._descriptor
 
     def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+            self.written.clear()

@@ -47,7 +47,7 @@ def cut(path: Path, folder: Path, piece_bytes: int, files: ReviewFiles) -> list[
     """
     packed = path.suffix == ".gz"
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    plain = "\n".encode(files.encoding) == _LINE_END and files.escape is None
+    plain = "\n".encode(files.encoding) == _LINE_END and not files.escape
     if not plain or (not packed and path.stat().st_size <= piece_bytes):
         return [Piece(path, path, files)]
     folder.mkdir(parents=True)
