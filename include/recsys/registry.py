@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from recsys.errors import InputError
 from recsys.logs import fields, file_logger
@@ -123,21 +123,21 @@ class Registry:
     # reading
     def current_best(self) -> Entry | None:
         """The entry of the selected model, None as long as none was selected."""
-        content = self._read()
+        content = self._document.read()
         best = content.current_best
         return None if best is None else content.models[best.model_id]
 
     def selection(self) -> CurrentBest | None:
         """How the current best was selected."""
-        return self._read().current_best
+        return self._document.read().current_best
 
     def get(self, model_id: str) -> Entry:
         """Raises `RegistryError` for a model that is not registered."""
-        return _entry(self._read(), model_id)
+        return _entry(self._document.read(), model_id)
 
     def list(self) -> list[Entry]:
         """All entries, newest first."""
-        entries = self._read().models.values()
+        entries = self._document.read().models.values()
         return sorted(entries, key=lambda entry: (entry.created_at, entry.model_id), reverse=True)
 
     def folder(self, entry: Entry) -> Path:
@@ -178,14 +178,9 @@ class Registry:
     ) -> Entry:
         """Add the artefact ``artifacts/cf/<model_type>/<model_id>``. It is not selected by this.
 
-        A metric that is not finite is stored as null and never selects a model.
-
-        Raises
-        ------
-        ArtifactError
-            If the artefact is missing or does not match its hashes.
-        RegistryError
-            If the id is taken.
+        A metric that is not finite is stored as null and never selects a model. Raises
+        `ArtifactError` if the artefact is missing or does not match its hashes, `RegistryError` if
+        the id is taken.
         """
         folder = self._settings.artifacts / model_type / model_id
         verify_artifact(folder)
@@ -225,20 +220,13 @@ class Registry:
         selection = self._change(
             lambda content: self._select_best(content, data_version, metric, selected_by)
         )
-        self._note(
-            "select_best",
-            selection.model_id,
-            changed=selection.changed,
-            selected_by=selected_by,
-            reason=selection.reason,
-        )
+        why = {"selected_by": selected_by, "reason": selection.reason}
+        self._note("select_best", selection.model_id, changed=selection.changed, **why)
         return selection
 
     def archive(self, model_id: str) -> None:
-        """Take the model out of every later selection; its artefact stays.
-
-        Raises `RegistryError` for the current best.
-        """
+        """Take the model out of every later selection; its artefact stays. Raises `RegistryError`
+        for the current best."""
 
         def archive(content: _Content) -> None:
             entry = _entry(content, model_id)
@@ -253,16 +241,31 @@ class Registry:
 
         An archived model stays archived. Raises `RegistryError` for an unknown model.
         """
-        self._set_status(model_id, "held", unless="archived")
+
+        def hold(content: _Content) -> bool:
+            entry = _entry(content, model_id)
+            if entry.status != "active":
+                return False
+            entry.status = "held"
+            return True
+
+        if self._change(hold):
+            self._note("hold", model_id)
 
     def release(self, model_id: str) -> None:
         """Let a model that is held be selected and deployed again.
 
         Raises `RegistryError` if it is not held.
         """
-        if self.get(model_id).status != "held":
-            raise RegistryError(f"{model_id}: is not held")
-        self._set_status(model_id, "active", unless="archived")
+
+        def release(content: _Content) -> None:
+            entry = _entry(content, model_id)
+            if entry.status != "held":
+                raise RegistryError(f"{model_id}: is not held")
+            entry.status = "active"
+
+        self._change(release)
+        self._note("release", model_id)
 
     def repair(self) -> str | None:
         """Write the registry from its last good copy if it is damaged or gone; what it was."""
@@ -286,32 +289,20 @@ class Registry:
         self._store.remove(self._change(delete))
         self._note("delete", model_id)
 
-    def _set_status(self, model_id: str, status: Literal["active", "held"], unless: str) -> None:
-        def change(content: _Content) -> bool:
-            entry = _entry(content, model_id)
-            changed = entry.status not in (status, unless)
-            if changed:
-                entry.status = status
-            return changed
-
-        if self._change(change):
-            self._note("hold" if status == "held" else "release", model_id)
-
     def _select_best(
         self, content: _Content, data_version: str, metric: str, selected_by: str
     ) -> Selection:
         best, refused = self._best_candidate(content, data_version, metric)
-        before = content.current_best
+        before = content.current_best.model_id if content.current_best else None
         if best is None:
             why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
-            return Selection(
-                model_id=before.model_id if before else None,
-                changed=False,
-                reason=f"no model of data version {data_version} can be selected"
-                + (f" ({why})" if why else ""),
-                refused=refused,
-            )
-        reason = _reason(best, metric)
+            reason = f"no model of data version {data_version} can be selected"
+            reason += f" ({why})" if why else ""
+            return Selection(model_id=before, changed=False, reason=reason, refused=refused)
+        reason = (
+            f"highest lower bound of {metric}: {best.metrics[f'{metric}_low']} "
+            f"(value {best.metrics[metric]}); {best.baseline_comparison.get('reason', '')}"
+        )
         content.current_best = CurrentBest(
             model_id=best.model_id,
             model_type=best.model_type,
@@ -322,28 +313,25 @@ class Registry:
             selected_by=selected_by,
             reason=reason,
         )
-        return Selection(
-            model_id=best.model_id,
-            changed=before is None or before.model_id != best.model_id,
-            reason=reason,
-            refused=refused,
-        )
+        changed = before != best.model_id
+        return Selection(model_id=best.model_id, changed=changed, reason=reason, refused=refused)
 
     def _best_candidate(
         self, content: _Content, data_version: str, metric: str
     ) -> tuple[Entry | None, dict[str, str]]:
         refused: dict[str, str] = {}
-        standing: list[tuple[float, str, Entry]] = []
+        standing: list[Entry] = []
         for entry in content.models.values():
-            if entry.data_version != data_version or entry.status == "archived":
-                continue
-            problem = self._refusal(entry, metric)
-            if problem is None:
-                lower = entry.metrics.get(f"{metric}_low") or 0.0
-                standing.append((lower, entry.model_id, entry))
-            else:
-                refused[entry.model_id] = problem
-        return (max(standing)[2] if standing else None), refused
+            if entry.data_version == data_version and entry.status != "archived":
+                if problem := self._refusal(entry, metric):
+                    refused[entry.model_id] = problem
+                else:
+                    standing.append(entry)
+
+        def merit(entry: Entry) -> tuple[float, str]:
+            return entry.metrics[f"{metric}_low"] or 0.0, entry.model_id
+
+        return max(standing, key=merit, default=None), refused
 
     def _refusal(self, entry: Entry, metric: str) -> str | None:
         """Why `entry` must not be selected, None when it may."""
@@ -362,16 +350,13 @@ class Registry:
 
     # the file
     def _parse(self, content: bytes | None) -> _Content:
-        if content is None:
-            return _Content()
         try:
+            if content is None:
+                return _Content()
             return _Content.parse(content.decode("utf-8", errors="replace"))
-        except (ValueError, ValidationError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError) as error:
             path = self._settings.registry
             raise RegistryError(f"{path}: is not a sound registry: {error}") from error
-
-    def _read(self) -> _Content:
-        return self._document.read()
 
     def _change(self, apply: Callable[[_Content], Result]) -> Result:
         """Let `apply` change the content. It may run more than once: the last time counts."""
@@ -399,13 +384,6 @@ def _refuse_current(content: _Content, model_id: str, action: str) -> None:
         raise RegistryError(
             f"{model_id}: is the current best; it cannot be {action} before another is selected"
         )
-
-
-def _reason(entry: Entry, metric: str) -> str:
-    return (
-        f"highest lower bound of {metric}: {entry.metrics[f'{metric}_low']} "
-        f"(value {entry.metrics[metric]}); {entry.baseline_comparison.get('reason', '')}"
-    )
 
 
 def _finite(value: float) -> float | None:

@@ -142,6 +142,22 @@ def test_a_run_that_timed_out_says_so(settings):
     assert mirrored(settings)["error_message"] == "timed out"
 
 
+def test_a_cleared_run_that_times_out_again_is_told_again(settings):
+    in_airflow(
+        settings.home,
+        """
+from recsys.orchestration.callbacks import run_failed
+for cleared in (0, 1):
+    listener.on_dag_run_failed(run("failed", clear_number=cleared), "timed_out")
+    drain()
+    run_failed({"dag": SimpleNamespace(dag_id="data_refresh"), "run_id": "manual__1",
+        "reason": "timed_out"})
+""",
+    )
+    log = (settings.logs / "service" / "alerts.log").read_text()
+    assert log.count("data_refresh_failed triggered: run timed out") == 2
+
+
 def test_other_dags_of_the_shop_are_left_alone(settings):
     in_airflow(
         settings.home, 'listener.on_dag_run_running(run("running", dag_id="price_feed"), "started")'
