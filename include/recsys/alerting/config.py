@@ -120,18 +120,13 @@ class AlertsConfig(ConfigModel):
     FILE = "alerts_config.yaml"
     ENTRIES: ClassVar = {
         "alerts": {
-            "high_latency": {"metric": "avg_latency_ms", "threshold": 200, "severity": "warning"},
-            "critical_latency": {
-                "metric": "avg_latency_ms",
-                "threshold": 500,
-                "severity": "critical",
-            },
-            "high_error_rate": {"metric": "error_rate", "threshold": 0.05, "severity": "critical"},
-            "high_fallback_rate": {
-                "metric": "fallback_rate",
-                "threshold": 0.3,
-                "severity": "warning",
-            },
+            name: {"metric": metric, "threshold": threshold, "severity": severity}
+            for name, metric, threshold, severity in (
+                ("high_latency", "avg_latency_ms", 200, "warning"),
+                ("critical_latency", "avg_latency_ms", 500, "critical"),
+                ("high_error_rate", "error_rate", 0.05, "critical"),
+                ("high_fallback_rate", "fallback_rate", 0.3, "warning"),
+            )
         }
     }
 

@@ -265,11 +265,8 @@ class AlertManager:
             return otherwise
 
     def _fire_rule(self, name: str, rule: Rule, value: float, *, only_log: bool) -> dict[str, Any]:
-        shown, threshold = _rounded(value), _rounded(rule.threshold)
-        message = f"{rule.metric}={shown} {'>' if rule.comparison == 'above' else '<'} {threshold}"
-        text = self.texts.say(
-            f"rule_{rule.comparison}", metric=rule.metric, value=shown, threshold=threshold
-        )
+        message, blanks = _compared(rule, value, ">" if rule.comparison == "above" else "<")
+        text = self.texts.say(f"rule_{rule.comparison}", **blanks)
         channels = (Channel.LOG,) if only_log else rule.channels
         return {
             "alert_name": name,
@@ -283,10 +280,8 @@ class AlertManager:
         }
 
     def _clear_rule(self, name: str, rule: Rule, value: float) -> None:
-        shown, threshold = _rounded(value), _rounded(rule.threshold)
-        sign = "<=" if rule.comparison == "above" else ">="
-        text = self.texts.say("rule_cleared", metric=rule.metric, value=shown, threshold=threshold)
-        self.resolve(name, f"{rule.metric}={shown} {sign} {threshold}", text=text)
+        message, blanks = _compared(rule, value, "<=" if rule.comparison == "above" else ">=")
+        self.resolve(name, message, text=self.texts.say("rule_cleared", **blanks))
 
     def _cooldown(self, alert: Alert) -> timedelta:
         rule = self._config.alerts.get(alert.name)
@@ -341,6 +336,13 @@ def _number(metrics: Mapping[str, float | None], metric: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"metric {metric}: {value!r} is not a number")
     return None if math.isnan(value) else float(value)
+
+
+def _compared(rule: Rule, value: float, sign: str) -> tuple[str, dict[str, str]]:
+    """``metric=value > threshold`` for the log, and its three parts for a text."""
+    shown, threshold = _rounded(value), _rounded(rule.threshold)
+    parts = {"metric": rule.metric, "value": shown, "threshold": threshold}
+    return f"{rule.metric}={shown} {sign} {threshold}", parts
 
 
 def _rounded(value: float) -> str:

@@ -19,11 +19,10 @@ from recsys.settings import Settings
 def check_gate(
     settings: Settings, options: dict[str, Any], failure: str | None = None
 ) -> dict[str, Any]:
-    """Choose and check the model; `options` are the DAG's params.
+    """Choose and check the model; `options` are the DAG's params. Returns the `Swap` as a mapping.
 
-    Returns ``{"model_id", "serving", "reason"}``. Raises `DeploymentFailedError` if there is no
-    model that may be deployed, or no service to deploy to; but for a dry run, that is written down
-    and raises an alert.
+    Raises `DeploymentFailedError` if there is no model that may be deployed, or no service to
+    deploy to; but for a dry run, that is written down and raises an alert.
     """
     config = load_config(settings, DeploymentConfig)
     client = connect_service(config)

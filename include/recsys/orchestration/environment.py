@@ -77,9 +77,12 @@ def ensure_env(settings: Settings) -> dict[str, str]:
     path = settings.home / ENV_FILE
     template = path if path.exists() else REPOSITORY / ".env.example"
     lines = template.read_text(encoding="utf-8").splitlines()
-    filled = [_fill(line) for line in lines]
-    present = {line.split("=", 1)[0] for line in filled if "=" in line}
-    filled += [f"{name}={make()}" for name, make in GENERATED.items() if name not in present]
+    filled, absent = [], dict(GENERATED)
+    for line in lines:
+        name, separator, value = line.partition("=")
+        make = absent.pop(name, None) if separator else None
+        filled.append(f"{name}={make()}" if make and not value.strip() else line)
+    filled += [f"{name}={make()}" for name, make in absent.items()]
     if not path.exists() or filled != lines:
         _write_private(path, "\n".join(filled) + "\n")
     path.chmod(PRIVATE)
@@ -154,13 +157,6 @@ def write_passwords(settings: Settings) -> None:
 def write_pools(settings: Settings, path: Path) -> None:
     """One file for ``airflow pools import``: the state root's pools over the shipped ones."""
     write_json(path, read_document(settings, "pools.json").content)
-
-
-def _fill(line: str) -> str:
-    name, separator, value = line.partition("=")
-    if separator and not value.strip() and name in GENERATED:
-        return f"{name}={GENERATED[name]()}"
-    return line
 
 
 def _port(env: dict[str, str], name: str, default: int) -> str:

@@ -264,31 +264,21 @@ def _describe(client: "AirflowClient", run: Mapping[str, Any]) -> AirflowRun:
 def _cancel_deleted(
     client: "AirflowClient", tracker: PipelineTracker, present: set[str], since: datetime
 ) -> int:
-    running = tracker.get_recent_runs(limit=10_000, status=RunStatus.RUNNING)
-    deleted = [
-        run["run_id"]
-        for run in running
-        if "airflow_run_id" in run["metadata"]
-        and run["run_id"] not in present
-        and datetime.fromisoformat(run["started_at"]) >= since
-        and _is_gone(client, run["pipeline_name"], run["metadata"]["airflow_run_id"])
-    ]
-    for run_id in deleted:
-        tracker.cancel_run(run_id)
-    return len(deleted)
-
-
-def _is_gone(client: "AirflowClient", job: str, run_id: str) -> bool:
-    """Whether Airflow denies the run: one for a day long past is in no list of the last days."""
     from recsys.orchestration.client import AirflowError
 
-    try:
-        client.run(job, run_id)
-    except AirflowError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        return True
-    return False
+    cancelled = 0
+    for run in tracker.get_recent_runs(limit=10_000, status=RunStatus.RUNNING):
+        known = run["run_id"] in present or datetime.fromisoformat(run["started_at"]) < since
+        if known or "airflow_run_id" not in run["metadata"]:
+            continue
+        try:  # one for a day long past is in no list of the last days
+            client.run(run["pipeline_name"], run["metadata"]["airflow_run_id"])
+        except AirflowError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            tracker.cancel_run(run["run_id"])
+            cancelled += 1
+    return cancelled
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -121,12 +121,12 @@ class Stack:
             return [{"name": name, **stopped} for name in COMMANDS]
         return [
             {
-                "name": process["name"],
-                "state": process["statename"],
-                "pid": process["pid"],
-                "uptime_seconds": process["now"] - process["start"] if process["pid"] else 0,
+                "name": one["name"],
+                "state": one["statename"],
+                "pid": one["pid"],
+                "uptime_seconds": one["now"] - one["start"] if one["pid"] else 0,
             }
-            for process in self._supervisor.supervisor.getAllProcessInfo()
+            for one in self._supervisor.supervisor.getAllProcessInfo()
         ]
 
     def wait_until_healthy(self, env: dict[str, str]) -> None:

@@ -5,12 +5,12 @@ Every section stands alone: one that cannot be read says so and leaves the other
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from croniter import croniter
 
@@ -51,8 +51,7 @@ class Section(Generic[Content]):
     problem: str | None = None
 
 
-@dataclass(frozen=True)
-class Health:
+class Health(NamedTuple):
     """The last full health report; `overdue` when the next one should have come."""
 
     status: str
@@ -83,11 +82,9 @@ class ReportPage:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job: its last run (a row of the tracker), its statistics, when it runs next (UTC).
-
-    `next_run` is None for a job that is switched off or paused. `timing` is None, and `problem` a
-    sentence, where the job's entry in the schedule cannot be used.
-    """
+    """A job: its last run (a row of the tracker), its statistics, when it runs next (UTC; None if
+    it is switched off or paused). `timing` is None, and `problem` a sentence, where its entry in
+    the schedule cannot be used."""
 
     name: str
     timing: JobSchedule | None
@@ -103,8 +100,7 @@ class JobRow:
         return self.last_run is not None and self.last_run["status"] == RunStatus.FAILED
 
 
-@dataclass(frozen=True)
-class Models:
+class Models(NamedTuple):
     """What is selected, and what the service says it serves (or why it says nothing)."""
 
     selection: CurrentBest | None
@@ -113,8 +109,7 @@ class Models:
     serving_problem: str | None
 
 
-@dataclass(frozen=True)
-class Overview:
+class Overview(NamedTuple):
     """All sections of the page."""
 
     health: Section[Health]
@@ -251,14 +246,8 @@ def drift_severity(page: ReportPage) -> str | None:
 
 def pages_of_run(settings: Settings, summary: Mapping[str, Any] | None) -> list[ReportPage]:
     """The pages that the results of a run's tasks name, each once."""
-    named = dict.fromkeys(_named_pages(summary or {}))
-    found = [find_page(settings, kind, name) for kind, name in named]
+    results = (one for one in (summary or {}).values() if isinstance(one, Mapping))
+    texts = (value for one in results for value in one.values() if isinstance(value, str))
+    named = (parts for text in dict.fromkeys(texts) if len(parts := PurePosixPath(text).parts) == 3)
+    found = (find_page(settings, kind, name) for top, kind, name in named if top == "reports")
     return [page for page in found if page is not None]
-
-
-def _named_pages(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for result in summary.values():
-        for value in result.values() if isinstance(result, Mapping) else ():
-            parts = PurePosixPath(value).parts if isinstance(value, str) else ()
-            if len(parts) == 3 and parts[0] == "reports" and parts[1] in KINDS:
-                yield parts[1], parts[2]
