@@ -87,9 +87,13 @@ class Bucket:
         with self._explained(key):
             try:
                 obstore.put(self._objects, key, content, mode=mode)
-            except FileNotFoundError as error:  # removed since it was read
+            except FileNotFoundError as error:
                 self._require_bucket(error)
-                raise ConflictError(key) from error
+                if expected is None:
+                    raise StorageError(
+                        f"{self.address(key)}: cannot be written: {error}"
+                    ) from error
+                raise ConflictError(key) from error  # removed since it was read
             except (AlreadyExistsError, PreconditionError) as error:
                 raise ConflictError(key) from error
 
