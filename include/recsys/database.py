@@ -198,8 +198,14 @@ def _is_damage(path: Path, error: sqlite3.Error) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return type(error) is sqlite3.DatabaseError
-    return path.is_dir() or code & 0xFF in (
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_ERROR,  # a statement of ours that fits no table there
+    # A short read: the files beside it are of another database than what lies there now.
+    return (
+        path.is_dir()
+        or code == sqlite3.SQLITE_IOERR_SHORT_READ
+        or code & 0xFF
+        in (
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+            sqlite3.SQLITE_ERROR,  # a statement of ours that fits no table there
+        )
     )

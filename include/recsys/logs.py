@@ -48,6 +48,15 @@ class LocalTimeFormatter(logging.Formatter):
         return local.strftime(datefmt or "%Y-%m-%d %H:%M:%S")
 
 
+class _Handler(ConcurrentRotatingFileHandler):
+    """Sets a folder in the place of its file aside, whenever it comes there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if Path(self.baseFilename).is_dir():
+            set_aside(Path(self.baseFilename))
+        super().emit(record)
+
+
 def file_logger(
     name: str, path: Path, timezone: ZoneInfo, *, named_lines: bool = True
 ) -> logging.Logger:
@@ -59,11 +68,7 @@ def file_logger(
     with _lock:
         if not logger.handlers:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                set_aside(path)
-            handler = ConcurrentRotatingFileHandler(
-                str(path), maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8"
-            )
+            handler = _Handler(str(path), maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8")
             line = LINE.replace("%(name)s", name) if named_lines else LINE_WITHOUT_NAME
             handler.setFormatter(LocalTimeFormatter(line, timezone))
             logger.addHandler(handler)
