@@ -26,13 +26,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary sibling of `path` to write to; it becomes `path` if the block ends normally.
 
     For writers that want a path (pyarrow, NumPy). On any error the sibling is removed and
-    `path` stays as it was.
+    `path` stays as it was. A folder that lies there is set aside.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         _sync_file(temporary)
+        if path.is_dir() and not path.is_symlink():
+            set_aside(path)
         temporary.replace(path)
         sync_folder(path.parent)
     finally:

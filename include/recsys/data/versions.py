@@ -159,11 +159,11 @@ def manifest_of(settings: Settings, version_id: str) -> dict[str, Any]:
 
     Raises `FileNotFoundError` if there is none, `VersionError` if it is damaged.
     """
-    text = open_store(settings).read_file(_key(version_id), schema.MANIFEST_FILE)
     try:
+        text = open_store(settings).read_file(_key(version_id), schema.MANIFEST_FILE)
         content = parse_json(text)
         datetime.fromisoformat(content["as_of"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (IsADirectoryError, ValueError, KeyError, TypeError) as error:
         place = settings.versions / version_id / schema.MANIFEST_FILE
         raise VersionError(f"{place}: cannot be read: {error!r}") from error
     manifest: dict[str, Any] = content

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,16 +127,28 @@ def reason_to_retrain(settings: Settings, summary: Mapping[str, Any], now: datet
     if summary["overall_severity"] != "high" or not actions.retrain_on_drift:
         return None
     state, date = settings.reports / REPORTS_FOLDER / _LAST_RETRAIN, summary["report_date"]
-    last = json.loads(state.read_text(encoding="utf-8")) if state.exists() else None
+    last = _last_decision(state)
     raised = ", ".join(summary["raised"])
     reason = f"drift report {date} is of high severity ({raised}); see {summary['report']}"
-    if last is None or last["report_date"] != date:
-        cooldown = timedelta(days=actions.retrain_cooldown_days)
-        if last is not None and now - datetime.fromisoformat(last["decided_at"]) < cooldown:
+    if last is None or last[0] != date:
+        if last is not None and now - last[1] < timedelta(days=actions.retrain_cooldown_days):
             return None
         decided_at = now.isoformat(timespec="seconds")
         write_json(state, {"report_date": date, "decided_at": decided_at, "reason": reason})
     return reason
+
+
+def _last_decision(note: Path) -> tuple[str, datetime] | None:
+    """Report and moment of the last training that was asked for, None without one that can be
+    read: rather one training too many than none any more."""
+    try:
+        last = json.loads(note.read_bytes())
+        return last["report_date"], datetime.fromisoformat(last["decided_at"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        logger.warning("The note of the last training is damaged | file=%s, error=%r", note, error)
+        return None
 
 
 def with_reference_days(config: DriftConfig, reference_days: int | None) -> DriftConfig:

@@ -192,6 +192,7 @@ def previous_version(settings: Settings, source: str, as_of: datetime) -> Publis
     for version_id in reversed(list_versions(settings)):
         try:
             version = open_version(settings, version_id)
+            version.verify(ROW_KEYS_FILE, schema.STATS_FILE)  # what the next one is compared with
         except VersionError as error:
             logger.warning("version passed over: %s", error)
             continue

@@ -89,7 +89,10 @@ class Bundle:
             Of the type `error`, if its manifest cannot be read, or is of a newer layout.
         """
         note = _manifest_of(folder)
-        self._lease = _leased(note)
+        try:
+            self._lease = _leased(note)
+        except IsADirectoryError as error:
+            raise self.error(f"{note}: is a folder, expected a file") from error
         self.path = folder.resolve()
         try:
             self.manifest = _parse_manifest(self._lease.read())
@@ -105,9 +108,14 @@ class Bundle:
                 f"{self.layout}; update the code"
             )
 
-    def verify(self) -> None:
-        """Compare every file with the manifest. Raises `error` naming the first bad one."""
+    def verify(self, *names: str) -> None:
+        """Compare every file, or those of `names`, with the manifest.
+
+        Raises `error` naming the first bad one.
+        """
         for name, entry in self.files.items():
+            if names and name not in names:
+                continue
             file = self.path / name
             if not is_inside(name):
                 raise self.error(f"{self.path}: its manifest lists {name!r}, outside of the folder")

@@ -83,6 +83,8 @@ class LocalStore:
             return (self._home / key).read_bytes()
         except FileNotFoundError:
             return None
+        except IsADirectoryError as error:
+            raise DamagedError(f"{self._home / key}: is a folder, expected a file") from error
 
     def change(self, key: str, change: Change) -> bytes:
         path = self._home / key

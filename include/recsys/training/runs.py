@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from recsys.database import connect, transaction
+from recsys.database import HelperDatabase, transaction
 from recsys.logs import fields, file_logger
 from recsys.registry import Registry
 from recsys.schedule import load_zone
@@ -124,10 +124,15 @@ def _begin(run: TrainingRun, settings: Settings, model_type: str, data_version: 
 
 @contextlib.contextmanager
 def _writing(settings: Settings) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(connect(settings.training_db)) as connection:
-        connection.execute(_SCHEMA)
-        with transaction(connection):
-            yield connection
+    history = HelperDatabase(settings.training_db, _prepare)
+    with contextlib.closing(history), history.use() as connection, transaction(connection):
+        yield connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute(_SCHEMA)
+    # Is it our table?
+    connection.execute("SELECT run_id, completed_at, error_message FROM training_runs LIMIT 0")
 
 
 def _now() -> str:
