@@ -1,6 +1,7 @@
 """From columns of text to valid reviews; everything else is rejected with a reason."""
 
 import codecs
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -137,8 +138,8 @@ def clean_rows(raw: RawRows, timestamp: TimestampFormat, limits: Limits) -> Clea
         # The longest first: no thread then ends long after the others.
         hashing = pool.submit(hash_texts, comment)
         times = pool.submit(_times, table, timestamp, limits.zone)
-        users = pool.submit(_users, table[schema.USER], limits.ids)
-        products = pool.submit(_products, table[schema.PRODUCT], limits.ids)
+        users = pool.submit(_ids, table[schema.USER], "user", limits.ids, {})
+        products = pool.submit(_ids, table[schema.PRODUCT], "product", None, limits.ids.aliases)
         rating, rating_faults = _ratings(table[schema.RATING])
     user, user_hash, user_faults = users.result()
     product, product_hash, product_faults = products.result()
@@ -153,16 +154,9 @@ def clean_rows(raw: RawRows, timestamp: TimestampFormat, limits: Limits) -> Clea
     ]
     good = _without(faults)
     in_view = good & (time < limits.as_of).to_numpy()
-    accepted = pd.DataFrame(
-        {
-            schema.USER: user,
-            schema.PRODUCT: product,
-            schema.RATING: rating,
-            schema.TIMESTAMP: time,
-            schema.COMMENT: comment,
-        },
-        copy=False,
-    )
+    names = (schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT)
+    columns = (user, product, rating, time, comment)
+    accepted = pd.DataFrame(dict(zip(names, columns, strict=True)), copy=False)
     add_keys(accepted, user_hash, product_hash, hashing.result())
     accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)
     later = int((good & ~in_view).sum())
@@ -289,19 +283,12 @@ def _is_missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     return missing
 
 
-def _users(column: pa.ChunkedArray, rules: IdRules) -> tuple[pd.Series, UInt64Array, list[Fault]]:
-    ids = normalise_ids(column)
-    texts = text_series(ids)
-    return texts, hash_texts(texts), id_faults(ids, "user", rules)
-
-
-def _products(
-    column: pa.ChunkedArray, rules: IdRules
+def _ids(
+    column: pa.ChunkedArray, what: str, rules: IdRules | None, aliases: Mapping[str, str]
 ) -> tuple[pd.Series, UInt64Array, list[Fault]]:
     ids = normalise_ids(column)
-    faults = id_faults(ids, "product")
-    texts = text_series(rename_ids(ids, rules.aliases) if rules.aliases else ids)
-    return texts, hash_texts(texts), faults
+    texts = text_series(rename_ids(ids, aliases) if aliases else ids)
+    return texts, hash_texts(texts), id_faults(ids, what, rules)
 
 
 def _ratings(column: pa.ChunkedArray) -> tuple[NDArray[np.float32], list[Fault]]:

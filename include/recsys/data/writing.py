@@ -32,10 +32,8 @@ _EMBEDDINGS_LINK = "../../embeddings/current"
 
 
 class VersionFiles(AbstractContextManager["VersionFiles"]):
-    """Writes the files of a version, all but the manifest, into the existing `folder`.
-
-    Files are written by two threads while the rest of the version is still being computed.
-    """
+    """Writes the files of a version, all but the manifest, into the existing `folder`, by threads
+    while the rest of the version is still being computed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ _SIZE = (5.4, 2.9)  # inches
 def plots(figures: dict[str, Any]) -> list[dict[str, str]]:
     """Title and SVG of every plot, in the order of the page."""
     now, before = figures["distributions"], figures["distributions_before"] or {}
+    stars = (list(found["rating"].values()) if found else None for found in (now, before))
     lengths = [f"{low:g}-{high - 1:g}" for low, high in itertools.pairwise(LENGTH_EDGES)]
     lengths = ["none", *lengths[1:-1], f"{LENGTH_EDGES[-2]:g}+"]
     qualities = [f"{edge:.1f}" for edge in QUALITY_EDGES[:-1]]
@@ -32,7 +34,7 @@ def plots(figures: dict[str, Any]) -> list[dict[str, str]]:
         "Refused rows by rule": _bars(
             dict(sorted(figures["rejected_by_rule"].items(), key=operator.itemgetter(1))), _REFUSED
         ),
-        "Stars": _compared(list(now["rating"]), _stars(now), _stars(before)),
+        "Stars": _compared(list(now["rating"]), *stars),
         "Length of comments, characters": _compared(
             lengths, now["comment_length"], before.get("comment_length")
         ),
@@ -42,10 +44,6 @@ def plots(figures: dict[str, Any]) -> list[dict[str, str]]:
         "Accepted rows by month": _by_month(now["rows_by_month"]),
     }
     return [{"title": title, "svg": svg} for title, svg in drawn.items()]
-
-
-def _stars(distributions: dict[str, Any]) -> list[int] | None:
-    return list(distributions["rating"].values()) if distributions else None
 
 
 def _bars(values: dict[str, int], colours: str | list[str]) -> str:
@@ -63,14 +61,16 @@ def _bars(values: dict[str, int], colours: str | list[str]) -> str:
 def _compared(names: Sequence[str], now: Any, before: Any) -> str:
     """Shares of this version's rows, beside those of the version before."""
     figure, axes = _axes()
-    places = range(len(names))
-    width = 0.8 if before is None else 0.4
-    if before is not None:
-        left = [place - width / 2 for place in places]
-        axes.bar(left, _percent(before), width, color=_BEFORE, label="before")
-    right = [place + (0 if before is None else width / 2) for place in places]
-    axes.bar(right, _percent(now), width, color=_NOW, label="this version")
-    axes.set_xticks(list(places), list(names), fontsize=8, rotation=30 if len(names) > 7 else 0)
+    series = [("before", before, _BEFORE)] if before is not None else []
+    series.append(("this version", now, _NOW))
+    width = 0.8 / len(series)
+    for number, (label, counts, colour) in enumerate(series):
+        places = np.arange(len(names)) + (number - (len(series) - 1) / 2) * width
+        shares = 100 * np.array(counts) / max(sum(counts), 1)
+        axes.bar(places, shares, width, color=colour, label=label)
+    axes.set_xticks(
+        range(len(names)), list(names), fontsize=8, rotation=30 if len(names) > 7 else 0
+    )
     axes.set_ylabel("% of rows")
     if before is not None:
         axes.legend(frameon=False, fontsize=8)
@@ -84,11 +84,6 @@ def _by_month(rows: dict[str, int]) -> str:
     shown = range(0, len(months), max(1, len(months) // 6))
     axes.set_xticks(list(shown), [months[at] for at in shown], fontsize=8)
     return _svg(figure)
-
-
-def _percent(counts: Sequence[int]) -> list[float]:
-    total = max(sum(counts), 1)
-    return [100 * count / total for count in counts]
 
 
 def _axes() -> tuple[Figure, Axes]:

@@ -198,7 +198,7 @@ def _build(settings: Settings, config: DataConfig, work: Workspace, plan: Plan) 
         dataset = engine.build(work.rows, work.quality, read_frame(work.catalogue), files)
         files.add_the_rest(dataset)
         entries = files.entries()
-    scores = json.loads(work.scores.read_text(encoding="utf-8"))
+    scores = json.loads(work.scores.read_bytes())
     manifest = {
         **plan.model_dump(mode="json"),
         "created_at": datetime.now(UTC).isoformat(),
@@ -219,11 +219,8 @@ def _is_known_dirt(settings: Settings, plan: Plan) -> bool:
     if plan.strategy is not Strategy.NOTHING_NEW or plan.previous_version is None:
         return False
     before = open_version(settings, plan.previous_version).manifest
-    products = before.get("products", {}).get("quarantined", 0)
-    return bool(
-        before["quarantined_by_reason"] == plan.quarantined_by_reason
-        and products == plan.products.quarantined
-    )
+    found = before["quarantined_by_reason"], before.get("products", {}).get("quarantined", 0)
+    return found == (plan.quarantined_by_reason, plan.products.quarantined)
 
 
 def _read_plan(work: Workspace) -> Plan:

@@ -278,5 +278,5 @@ def _difference(keys: UInt64Array, previous: PublishedVersion | None) -> tuple[i
 
 def _version_id(as_of: datetime, now: datetime) -> str:
     """Names sort by the end of the view, then by age."""
-    view = as_of.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    view = f"{as_of.astimezone(UTC):%Y%m%dT%H%M%SZ}"
     return f"{view}-{int(now.timestamp() * 1000):011x}{uuid4().hex[:4]}"

@@ -56,9 +56,9 @@ def workspace_of(settings: Settings, run_id: str) -> Workspace:
 def open_workspace(settings: Settings, run_id: str) -> Iterator[Workspace]:
     """The workspace as the run's last task left it, on whatever machine; handed on after the block.
 
-    On one machine this does nothing. In a bucket, what the block wrote is shared and what it
+    On one machine this does nothing. In a bucket, what this machine has kept from earlier and the
+    last task did not leave goes before the block; what the block wrote is shared and what it
     removed goes. A block that fails hands nothing on; its repetition replaces what it wrote.
-    What this machine has kept from earlier and the last task did not leave goes before the block.
     """
     workspace = workspace_of(settings, run_id)
     store = open_store(settings)
@@ -78,7 +78,7 @@ def open_workspace(settings: Settings, run_id: str) -> Iterator[Workspace]:
     before = _states(work)
     yield workspace
     after = _states(work)
-    for name in sorted(name for name, state in after.items() if before.get(name) != state):
+    for name, _ in sorted(after.items() - before.items()):
         store.share(f"{key}/{name}")
     for name in sorted(before.keys() - after.keys()):
         store.discard(f"{key}/{name}")

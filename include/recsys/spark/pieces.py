@@ -2,8 +2,8 @@
 
 A CSV file is cut only where a record begins: at the end of a line, outside quotes, before a line
 that is a whole record by itself. Where a quote never closes there is no such place; the piece then
-ends before the next line that is a whole record, which is where `recsys.data.repair` goes on as
-well. A piece therefore says the same by itself as it does within its file.
+ends before the next line that is a whole record, where `recsys.data.dialects` goes on as well. So a
+piece says the same by itself as it does within its file.
 """
 
 import gzip

@@ -1,10 +1,9 @@
 """The heavy steps of a refresh on Spark: read, bring users together, build.
 
-The steps hand over files of the run's work folder, as without Spark, and none of them has all rows
-in memory: raw files are read in pieces, users are dealt into ranges of the hash of their id (the
-order of `recsys.data.keys`), and a range goes through the functions that the whole view goes
-through without Spark. What the driver holds is 8 bytes a row, and the users, products and
-matrix of the new version.
+The steps hand over files of the run's work folder, and none has all rows in memory: raw files are
+read in pieces, users are dealt into ranges of the hash of their id (the order of
+`recsys.data.keys`), and a range goes through the functions that the whole view goes through without
+Spark. The driver holds 8 bytes a row, and the users, products and matrix of the new version.
 """
 
 import contextlib
@@ -180,20 +179,19 @@ def _read_pieces(
 
 
 def _read_piece(number: int, piece: Piece, limits: Limits, work: Path) -> dict[str, Any]:
+    found = {"accepted": 0, "rejected": 0, "later": 0, "columns": "[]", "error": ""}
     try:
         cleaned = read_settled(piece.path, piece.files, limits)
     except SourceError as error:
-        text = str(error).replace(str(piece.path), str(piece.original))
-        return {"accepted": 0, "rejected": 0, "later": 0, "columns": "[]", "error": text}
+        return found | {"error": str(error).replace(str(piece.path), str(piece.original))}
     _write_rows(cleaned.accepted, work / ROWS_FOLDER / f"piece-{number:05}.parquet")
     with atomic_path(_rejected_file(work, number)) as temporary:
         cleaned.rejected.to_feather(temporary)
-    return {
+    return found | {
         "accepted": len(cleaned.accepted),
         "rejected": len(cleaned.rejected),
         "later": cleaned.later,
         "columns": json.dumps(sorted(cleaned.columns)),
-        "error": "",
     }
 
 

@@ -179,11 +179,8 @@ def _options(config: SparkConfig, folder: Path) -> dict[str, str]:
 
 
 def _stop(session: "SparkSession") -> None:
-    """Stop the session and the Java process behind it.
-
-    PySpark keeps that process for the next session, which would go on with the first one's
-    memory, environment and folder.
-    """
+    """Stop the session and the Java process behind it, which PySpark keeps for the next session:
+    that would go on with the first one's memory, environment and folder."""
     from pyspark import SparkContext
 
     context: Any = SparkContext
