@@ -183,11 +183,8 @@ class Document:
 def load_config(settings: Settings, model: type[ConfigT]) -> ConfigT:
     """`model` as the state root and the repository configure it.
 
-    Raises
-    ------
-    ConfigError
-        If a file is unreadable, or a key is unknown or has a bad value: one line each, with the
-        file and the key.
+    Raises `ConfigError` if a file is unreadable, or a key is unknown or has a bad value: one line
+    each, with the file and the key.
     """
     return read_document(settings, model.FILE).validate(model)
 
@@ -303,7 +300,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _from_json(text: str) -> Any:
+def parse_json(text: bytes | str) -> Any:
+    """The content of a JSON text that somebody else may have written.
+
+    Raises `ValueError` for what is no JSON, names a key twice, or is nested beyond reason.
+    """
+    try:
+        return _from_json(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _from_json(text: bytes | str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content: dict[str, Any] = {}
         for key, value in pairs:

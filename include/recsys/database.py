@@ -137,25 +137,23 @@ class HelperDatabase:
 
         The connections of an empty file lock each other out, and write where nobody reads.
         """
-        if not self._is_empty():
-            return self._inode_there() != self._inode
+        emptied = (self._inode, 0)
+        inode, size = self._there()
+        if (inode, size) != emptied:
+            return inode != self._inode
         self._drop()
         with filelock.FileLock(f"{self._path}.lock", timeout=self._timeout):
-            if self._is_empty():
+            if self._there() == emptied:
                 self._set_aside("it was emptied")
         return True
 
-    def _is_empty(self) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            status = self._path.stat()
-            return status.st_ino == self._inode and status.st_size == 0
-        return False
-
-    def _inode_there(self) -> int:
+    def _there(self) -> tuple[int, int]:
+        """Inode and bytes of the file that has the name now."""
         try:
-            return self._path.stat().st_ino
+            status = self._path.stat()
         except FileNotFoundError:
-            return 0
+            return 0, 0
+        return status.st_ino, status.st_size
 
     def _open(self) -> sqlite3.Connection:
         connection = connect(self._path, timeout=self._timeout, shared=True)

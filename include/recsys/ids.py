@@ -63,12 +63,8 @@ _POWER = re.compile(r"^(\d)(?:[.,](\d+))?[eE]\+(\d+)$", re.ASCII)
 class IdRules:
     """What a shop's ids mean beyond their spelling.
 
-    Attributes
-    ----------
-    placeholders
-        Ids of customers that stand for many people, in any case.
-    aliases
-        Products that got another id: old -> new.
+    `placeholders` are ids of customers that stand for many people, in any case; `aliases` are the
+    products that got another id, old -> new.
     """
 
     placeholders: tuple[str, ...] = PLACEHOLDERS

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from recsys.config import parse_json
 from recsys.errors import InputError
 from recsys.logs import fields, file_logger
 from recsys.models.artifacts import verify_artifact
@@ -21,7 +22,6 @@ from recsys.models.storage import ArtifactError
 from recsys.schedule import load_zone
 from recsys.settings import REGISTRY_KEY, Settings
 from recsys.storage import Document, open_store
-from recsys.storage.store import parse_json
 
 SELECTION_METRIC = "recall_at_10"
 ARTIFACTS_KEY = "artifacts/cf"

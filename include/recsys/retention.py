@@ -44,22 +44,12 @@ def remove_path(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Retention:
-    """Files or folders of one area.
+    """Files or folders of one area: `what` people call them, an area of the summary.
 
-    Attributes
-    ----------
-    what
-        What people call them; an area of the summary.
-    root
-        The folder in which they lie. Nothing goes if it leads out of the state root.
-    found
-        All there are.
-    age
-        How long nothing must have changed in one before it may go.
-    kept_by
-        Of those found, what stays whatever its age. What it raises leaves everything in place.
-    remove
-        Removes one; False if somebody is using it.
+    They lie in the folder `root`; nothing goes if it leads out of the state root. Of those
+    `found`, one may go when nothing has changed in it for `age`, unless it is `kept_by` whatever
+    its age; what that raises leaves everything in place. `remove` removes one; False if somebody
+    is using it.
     """
 
     what: str
@@ -82,13 +72,7 @@ class Retention:
 
 @dataclass(frozen=True)
 class RowRetention:
-    """Rows of one table.
-
-    Attributes
-    ----------
-    older
-        The condition on rows older than a moment, and its values.
-    """
+    """Rows of one table; `older` gives the condition on rows before a moment, and its values."""
 
     what: str
     database: Path
@@ -100,12 +84,7 @@ class RowRetention:
 class Removal:
     """Executes declarations, inside the state root only, and adds up what that freed.
 
-    Parameters
-    ----------
-    settings
-        Nothing outside of its state root is touched.
-    dry_run
-        Only count.
+    With `dry_run` it only counts.
 
     Example: ``Removal(settings).execute([Retention("caches", root, lambda: root.iterdir())])``.
     """
@@ -183,16 +162,18 @@ class Removal:
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a folder. Links count as themselves; 0 if gone."""
     if not path.is_dir() or path.is_symlink():
-        return _bytes(path)
-    return sum(_bytes(Path(parent) / name) for parent, _, names in os.walk(path) for name in names)
+        return _status(path)[0]
+    return sum(
+        _status(Path(parent) / name)[0] for parent, _, names in os.walk(path) for name in names
+    )
 
 
 def newest_change(path: Path) -> float:
     """Seconds since 1970 of the newest change of a file, or of anything below a folder."""
-    times = [_modified(path)]
+    times = [_status(path)[1]]
     if path.is_dir() and not path.is_symlink():
         times += [
-            _modified(Path(parent) / name)
+            _status(Path(parent) / name)[1]
             for parent, folders, files in os.walk(path)
             for name in (*folders, *files)
         ]
@@ -213,15 +194,10 @@ def _give_back(connection: sqlite3.Connection, path: Path) -> int:
     return max(0, before - path.stat().st_size)
 
 
-def _bytes(path: Path) -> int:
+def _status(path: Path) -> tuple[int, float]:
+    """Bytes and time of the last change; zeros if it is gone."""
     try:
-        return path.lstat().st_size
+        status = path.lstat()
     except FileNotFoundError:
-        return 0
-
-
-def _modified(path: Path) -> float:
-    try:
-        return path.lstat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+        return 0, 0.0
+    return status.st_size, status.st_mtime

@@ -94,17 +94,8 @@ class SchedulerConfig(ConfigModel):
 
 @dataclass(frozen=True)
 class Schedule:
-    """When everything runs.
-
-    Attributes
-    ----------
-    zone
-        What the cron expressions are read in.
-    jobs
-        The jobs that can run, by name.
-    problems
-        The others: job -> a sentence with file, key and what is wrong with it.
-    """
+    """When everything runs: the `zone` that cron expressions are read in, the `jobs` that can run,
+    and the `problems` of the others, job -> a sentence with file, key and what is wrong with it."""
 
     zone: ZoneInfo
     jobs: Mapping[str, JobSchedule]

@@ -153,15 +153,9 @@ def _host_of(connection: str) -> str | None:
 class PipelineTracker:
     """Reads and writes the record of runs; safe to share between threads and processes.
 
-    Parameters
-    ----------
-    db_path
-        The database; by default that of `tracker_database`.
-    timeout
-        Seconds to wait for another writer before `sqlite3.OperationalError`.
+    The database is by default that of `tracker_database`. Another writer is waited for at most
+    `timeout` seconds; then `sqlite3.OperationalError` is raised.
 
-    Examples
-    --------
     >>> tracker = PipelineTracker()
     >>> run_id = tracker.start_run("data_refresh", {"force": True})
     >>> tracker.complete_run(run_id, {"records_processed": 1000})

@@ -5,7 +5,7 @@ import pytest
 
 from recsys.alerting import AlertManager
 from recsys.alerting.runs import RunEvent, tell_of_run
-from recsys.health.pipelines import report_silence
+from recsys.health.pipelines import check_pipeline_health, report_silence
 from recsys.schedule import load_schedule
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.sinks import log_lines
@@ -146,3 +146,11 @@ def test_a_silent_job_is_one_line_of_the_log(check, shop):
     lines = [line for line in log_lines(shop) if "data_refresh_silent triggered" in line]
     assert len(lines) == 1
     assert "due=2025-01-16 02:20:00 +07" in lines[0]
+
+
+def test_a_mistyped_key_is_named_before_a_job_reads_it(shop):
+    assert check_pipeline_health(shop)["healthy"]
+    (shop.home / "config" / "data.yaml").write_text("max_shrink_fractoin: 0.1\n")
+    result = check_pipeline_health(shop)
+    assert result["severity"] == "critical"
+    assert "data.yaml: max_shrink_fractoin: there is no such key" in result["error"]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys.cli.output import console, print_json
-from recsys.config import ConfigError, ConfigModel, load_config, unknown_files
+from recsys.config import unknown_files
 from recsys.orchestration.stack import Stack
 from recsys.schedule import load_schedule, load_zone
 from recsys.settings import Settings, load_settings
@@ -59,28 +59,10 @@ def status(
 
 def settings_problems(settings: Settings) -> list[str]:
     """A sentence for each file of settings that cannot be used, or that nobody reads."""
-    from recsys.comments.scoring import CommentConfig
-    from recsys.content import ContentConfig
-    from recsys.data.config import DataConfig
-    from recsys.deployment import DeploymentConfig
-    from recsys.drift.config import DriftConfig, HolidayCalendar
-    from recsys.health.config import HealthConfig
-    from recsys.spark.session import SparkConfig
-    from recsys.storage import StorageConfig
-    from recsys.training.config import TrainingConfig
+    from recsys.health import pipelines
     from recsys.upkeep import MaintenanceConfig
 
-    problems = unknown_files(settings)
-    models: tuple[type[ConfigModel], ...] = (
-        *(DataConfig, CommentConfig, ContentConfig, StorageConfig, TrainingConfig, SparkConfig),
-        *(DeploymentConfig, DriftConfig, HolidayCalendar, HealthConfig, MaintenanceConfig),
-    )
-    for model in models:
-        try:
-            load_config(settings, model)
-        except ConfigError as error:
-            problems.append(str(error))
-    return problems
+    return unknown_files(settings) + pipelines.settings_problems(settings, MaintenanceConfig)
 
 
 def describe(stack: Stack) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys import schema
+from recsys.config import parse_json
 from recsys.data.shown import Columns, read_shown
 from recsys.errors import InputError
 from recsys.settings import Settings
 from recsys.storage import DamagedError, open_store
 from recsys.storage.bundle import Bundle, open_current
-from recsys.storage.store import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,12 +4,12 @@ import json
 import logging
 from typing import Any
 
+from recsys.config import parse_json
 from recsys.data.versions import manifest_of
 from recsys.errors import InputError
 from recsys.registry import Registry
 from recsys.settings import HISTORY_KEY, Settings
 from recsys.storage import Document, open_store
-from recsys.storage.store import parse_json
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from croniter import croniter
 
 from recsys.alerting import Alert, AlertManager, Severity
 from recsys.alerting.message import facts_of
-from recsys.config import load_config
+from recsys.config import ConfigError, ConfigModel, load_config
 from recsys.health.config import HealthConfig
 from recsys.health.verdict import Finding, verdict
 from recsys.publishing import write_json
@@ -59,7 +59,7 @@ class Overdue:
 def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
     """Unhealthy if the success rate of any pipeline in the window is below one half.
 
-    So does an entry of ``scheduler_config.json`` that cannot be used: its job never runs.
+    So does an entry of ``scheduler_config.json``, or any setting of a job, that cannot be used.
 
     Runs that were abandoned (see ``pipeline.max_running_hours``) are closed first, so that a
     pipeline is not taken for running for ever.
@@ -85,7 +85,33 @@ def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
         Finding(Severity.CRITICAL, f"{job} does not run: {sentence}")
         for job, sentence in load_schedule(settings).problems.items()
     ]
+    problems += [Finding(Severity.CRITICAL, one) for one in settings_problems(settings)]
     return verdict(problems, closed_runs=closed, **stats)
+
+
+def settings_problems(settings: Settings, *more: type[ConfigModel]) -> list[str]:
+    """A sentence for each file of settings that cannot be used; `more` are of upper floors."""
+    from recsys.comments.scoring import CommentConfig
+    from recsys.content import ContentConfig
+    from recsys.data.config import DataConfig
+    from recsys.deployment import DeploymentConfig
+    from recsys.drift.config import DriftConfig, HolidayCalendar
+    from recsys.spark.session import SparkConfig
+    from recsys.storage import StorageConfig
+    from recsys.training.config import TrainingConfig
+
+    models: tuple[type[ConfigModel], ...] = (
+        *(DataConfig, CommentConfig, ContentConfig, StorageConfig, TrainingConfig, SparkConfig),
+        *(DeploymentConfig, DriftConfig, HolidayCalendar, HealthConfig),
+        *more,
+    )
+    problems = []
+    for model in models:
+        try:
+            load_config(settings, model)
+        except ConfigError as error:
+            problems.append(str(error))
+    return problems
 
 
 def overdue_jobs(settings: Settings, manager: AlertManager, now: datetime) -> list[Overdue]:

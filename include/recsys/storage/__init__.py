@@ -5,8 +5,6 @@ disk and in a bucket. `open_store` gives the store that ``config/storage.yaml`` 
 """
 
 from functools import lru_cache
-from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -44,10 +42,6 @@ class StorageConfig(ConfigModel):
             return url.rstrip("/") if parts.scheme == "s3" else url
         raise ValueError("expected file:// (the state root itself) or s3://bucket/prefix")
 
-    @property
-    def scheme(self) -> Literal["file", "s3"]:
-        return "s3" if self.url.startswith("s3:") else "file"
-
 
 @lru_cache(maxsize=64)
 def open_store(settings: Settings) -> Store:
@@ -56,15 +50,11 @@ def open_store(settings: Settings) -> Store:
     Raises `ConfigError` that names the key.
     """
     config = load_config(settings, StorageConfig)
-    if config.scheme == "file":
+    if config.url == "file://":
         return LocalStore(settings.home)
-    return _open_bucket(settings.home, config)
-
-
-def _open_bucket(home: Path, config: StorageConfig) -> Store:
     # One machine with one disk needs none of this.
     from recsys.storage.bucket import Bucket
     from recsys.storage.bucket_store import BucketStore
 
     bucket = Bucket(config.url, config.endpoint, config.region, config.retry_seconds)
-    return BucketStore(home, bucket)
+    return BucketStore(settings.home, bucket)

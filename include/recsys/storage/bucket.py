@@ -32,17 +32,11 @@ class ConflictError(Exception):
 
 
 class Bucket:
-    """The objects below ``s3://bucket/prefix``; keys are relative to that.
+    """The objects below `url`, an ``s3://bucket/prefix``; keys are relative to that.
 
-    Parameters
-    ----------
-    url
-        ``s3://bucket/prefix``.
-    endpoint
-        Address of the service, None for Amazon's.
-    retry_seconds
-        How long a request without an answer is repeated. A server that accepts a request and
-        says nothing is given as long, and for what is no file at most 20 seconds a time.
+    `endpoint` is the address of the service, None for Amazon's. A request without an answer is
+    repeated for `retry_seconds`. A server that accepts a request and says nothing is given as long,
+    and for what is no file at most 20 seconds a time.
     """
 
     def __init__(self, url: str, endpoint: str | None, region: str, retry_seconds: float) -> None:
@@ -100,7 +94,7 @@ class Bucket:
     def upload(self, file: Path, key: str) -> None:
         """Copy a file into an object of a name that nobody else uses."""
         with self._explained(key):
-            self._files.put_file(str(file), self._path(key))
+            self._files.put_file(str(file), f"s3://{self._root}/{key}")
 
     def download(self, key: str, file: Path) -> str:
         """Copy an object into `file`; its SHA-256. Raises `FileNotFoundError`.
@@ -151,9 +145,6 @@ class Bucket:
     def _require_bucket(self, error: FileNotFoundError) -> None:
         if "NoSuchBucket" in str(error):
             raise StorageError(f"{self.url}: the bucket does not exist") from error
-
-    def _path(self, key: str) -> str:
-        return f"s3://{self._root}/{key}"
 
     @contextlib.contextmanager
     def _explained(self, key: str) -> Iterator[None]:

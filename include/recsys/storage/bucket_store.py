@@ -65,15 +65,7 @@ _SAME_SECOND = 2.0  # seconds, with what clocks may differ
 
 
 class BucketStore:
-    """See `recsys.storage.Store`.
-
-    Parameters
-    ----------
-    home
-        The state root of this machine.
-    bucket
-        What the machines share.
-    """
+    """See `recsys.storage.Store`; `home` is this machine's state root, the `bucket` is shared."""
 
     shared = True
 
@@ -364,13 +356,11 @@ class BucketStore:
     def _forget_removed(self, prefix: str) -> None:
         """Remove copies of folders that the store does not have any more, unless they are read."""
         with contextlib.suppress(StorageError):
-            self._forget_all_but(prefix, set(self.names(prefix)))
-
-    def _forget_all_but(self, prefix: str, kept: set[str]) -> None:
-        for mark in (self._home / prefix).glob(".*.lock"):
-            name = mark.name.removeprefix(".").removesuffix(".lock")
-            if name not in kept:
-                self._remove_copy(f"{prefix}/{name}")
+            kept = set(self.names(prefix))
+            for mark in (self._home / prefix).glob(".*.lock"):
+                name = mark.name.removeprefix(".").removesuffix(".lock")
+                if name not in kept:
+                    self._remove_copy(f"{prefix}/{name}")
 
     def _remove_copy(self, key: str) -> bool:
         gone = remove_folder(self._home / key)

@@ -17,11 +17,11 @@ from uuid import uuid4
 
 from pydantic import AliasChoices, Field, TypeAdapter
 
-from recsys.config import ConfigModel
+from recsys.config import ConfigModel, parse_json
 from recsys.errors import InputError
 from recsys.publishing import sha256_of, write_json
 from recsys.retention import Retention
-from recsys.storage.store import DamagedError, Store, parse_json
+from recsys.storage.store import DamagedError, Store
 
 MANIFEST = "manifest.json"
 LAYOUT = 2
@@ -64,14 +64,9 @@ class Bundle:
 
     A context manager; an object that is simply dropped gives up its lease as well. Subclasses say
     what they call a damaged one (`error`) and one of newer code (`error_of_newer`, if that is
-    something else), and the newest layout that they know.
-
-    Attributes
-    ----------
-    path
-        The resolved folder; later changes of a pointer to it do not move it.
-    manifest
-        What its writer noted, and ``files {name: {sha256, rows}}``.
+    something else), and the newest layout that they know. `path` is the resolved folder: later
+    changes of a pointer to it do not move it. `manifest` is what its writer noted, and
+    ``files {name: {sha256, rows}}``.
     """
 
     error: ClassVar[type[InputError]] = DamagedError
@@ -81,12 +76,8 @@ class Bundle:
     def __init__(self, folder: Path) -> None:
         """Pin `folder`.
 
-        Raises
-        ------
-        FileNotFoundError
-            If the folder is gone, or goes away meanwhile.
-        InputError
-            Of the type `error`, if its manifest cannot be read, or is of a newer layout.
+        Raises `FileNotFoundError` if the folder is gone, or goes away meanwhile; `error` if its
+        manifest cannot be read, or is of a newer layout.
         """
         note = _manifest_of(folder)
         try:

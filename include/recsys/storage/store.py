@@ -1,10 +1,9 @@
 """What every store offers, and the small JSON documents that jobs keep in one."""
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from recsys.errors import InputError
 
@@ -21,26 +20,6 @@ class StorageError(OSError):
 
 class DamagedError(InputError):
     """What the store holds is not what was put there; the text names the object."""
-
-
-def parse_json(text: bytes | str) -> Any:
-    """The content of a JSON text that somebody else may have written.
-
-    Raises `ValueError` for what is no JSON, names a key twice, or is nested beyond reason.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the key {twice[:80]!r} stands there twice")
-        return content
-
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
 class Store(Protocol):
@@ -138,19 +117,10 @@ class Store(Protocol):
 class Document(Generic[Content]):
     """A small file that several jobs change. Nonsense in it stops nobody: it is set aside.
 
-    Parameters
-    ----------
-    store, key
-        Where it is.
-    parse
-        From bytes to content; raises `InputError` for nonsense. ``parse(None)`` is an empty one.
-    dump
-        The way back.
-    on_damage
-        Told the name of what was set aside, and why.
-    last_good
-        Key of a copy of the last sound content, which is used while the document is damaged or
-        gone; None to begin a new one then.
+    `parse` makes content of bytes, raises `InputError` for nonsense, and of None makes an empty
+    one; `dump` is the way back. `on_damage` is told the name of what was set aside, and why.
+    `last_good` is the key of a copy of the last sound content, which is used while the document is
+    damaged or gone; None to begin a new one then.
     """
 
     def __init__(
@@ -163,12 +133,8 @@ class Document(Generic[Content]):
         on_damage: Callable[[str, str], None],
         last_good: str | None = None,
     ) -> None:
-        self._store = store
-        self._key = key
-        self._parse = parse
-        self._dump = dump
-        self._on_damage = on_damage
-        self._last_good = last_good
+        self._store, self._key, self._last_good = store, key, last_good
+        self._parse, self._dump, self._on_damage = parse, dump, on_damage
 
     def read(self) -> Content:
         """The content, or the last good one. Raises `InputError` if there is neither."""

@@ -13,10 +13,10 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
+from recsys.config import parse_json
 from recsys.publishing import sync_folder, sync_tree
 from recsys.settings import Settings
 from recsys.storage.bundle import LAYOUT, MANIFEST, FileEntry
-from recsys.storage.store import parse_json
 from recsys.upkeep.backup import AREAS, BackupError, Manifest, check_links, check_path
 
 CONFIG_ASIDE = "config.restored"
