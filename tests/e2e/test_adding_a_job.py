@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from recsys.data.sample import write_sample_shop
+from recsys.refresh import run_refresh
 from recsys.settings import REPOSITORY
+from tests.data.shop import interval
 from tests.live_stack import make_home, wait_for, wait_for_end
 
 pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
@@ -23,6 +25,7 @@ def test_the_example_job_runs_through_airflow_and_is_mirrored(
     work, dag, schedule, pool = BLOCKS
     live = make_home(stopped_afterwards)
     write_sample_shop(live.settings, reviews=3000)
+    run_refresh(live.settings, interval())
     config = live.settings.home / "config"
     config.mkdir()
     (config / "scheduler_config.json").write_text(json.dumps({"jobs": json.loads(schedule)}))
@@ -30,7 +33,6 @@ def test_the_example_job_runs_through_airflow_and_is_mirrored(
     dags = tmp_path / "dags"
     dags.mkdir()
     (dags / "stock_report.py").write_text(dag)
-    (dags / "data_refresh.py").write_text((REPOSITORY / "dags" / "data_refresh.py").read_text())
     # The page puts the module into include/recsys; here another folder joins that package.
     (tmp_path / "recsys").mkdir()
     (tmp_path / "recsys" / "stock.py").write_text(work)
@@ -43,10 +45,9 @@ def test_the_example_job_runs_through_airflow_and_is_mirrored(
     assert started.returncode == 0, started.stderr
 
     client = live.client
-    wait_for(lambda: set(client.dags()) == {"stock_report", "data_refresh"}, 60, "the DAGs")
-    for job in ("data_refresh", "stock_report"):
-        client.unpause(job)
-        assert wait_for_end(client, job, client.trigger(job)) == "success", job
+    wait_for(lambda: set(client.dags()) == {"stock_report"}, 60, "the DAG")
+    client.unpause("stock_report")
+    assert wait_for_end(client, "stock_report", client.trigger("stock_report")) == "success"
 
     report = json.loads((live.settings.reports / "stock.json").read_text())
     assert report["products"] > 0

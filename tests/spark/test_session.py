@@ -11,7 +11,7 @@ import pytest
 from recsys.config import load_config
 from recsys.data.config import DataConfig
 from recsys.refresh import Workspace, open_engine
-from recsys.spark.session import SparkConfig, SparkError, find_java, spark_session
+from recsys.spark.session import SparkError, find_java
 from tests.spark.cluster import java_is_missing
 
 
@@ -94,13 +94,3 @@ def test_a_session_listens_on_loopback_and_leaves_nothing(tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.stdout.splitlines() == ["3 127.0.0.1", "False False False", "False"], done.stderr
-
-
-@pytest.mark.boots
-@pytest.mark.usefixtures("spark")
-def test_an_inner_session_is_the_outer_one(tmp_path):
-    with spark_session(SparkConfig(), tmp_path / "inner") as one:
-        assert not (tmp_path / "inner").exists()
-        with spark_session(SparkConfig(), tmp_path / "inner") as two:
-            assert one is two
-    assert one.range(3).count() == 3

@@ -17,6 +17,7 @@ from recsys.errors import SourceError
 from recsys.refresh import RefreshError, ingest, run_refresh, workspace_of
 from recsys.settings import Settings
 from recsys.spark import refresh as spark_refresh
+from recsys.spark.session import SparkConfig, spark_session
 from tests.data.shop import END, interval, quarantined, refresh, row, write_shop
 from tests.spark.cluster import use_spark
 
@@ -186,3 +187,11 @@ def test_too_much_dirt_publishes_nothing(both):
         refresh(spark)
     assert not spark.processed.exists()
     assert len(quarantined(spark)) == 2_016
+
+
+def test_an_inner_session_is_the_outer_one(tmp_path):
+    with spark_session(SparkConfig(), tmp_path / "inner") as one:
+        assert not (tmp_path / "inner").exists()
+        with spark_session(SparkConfig(), tmp_path / "inner") as two:
+            assert one is two
+    assert one.range(3).count() == 3
