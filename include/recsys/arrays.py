@@ -1,7 +1,4 @@
-"""Names for NumPy arrays by what their cells are: one name for each kind, used everywhere.
-
-Shapes are told in the docstrings of those who take and give them.
-"""
+"""Names for NumPy arrays by what their cells are; docstrings of their users tell the shapes."""
 
 from typing import Any, TypeAlias
 

@@ -1,10 +1,9 @@
-"""Configuration files as typed objects.
+"""Configuration files as typed objects, read once by whoever starts something and passed on.
 
 Every area has a `ConfigModel` that names its `FILE` and holds the default of every key.
 ``<root>/config/FILE`` is laid over the repository's ``config/FILE`` key by key, and both over the
-model: a file states only what differs. Sections are merged; a list, like any other value,
-replaces the one below it; a section that is left empty changes nothing. Whoever starts something
-(a task, a command, the service) calls `load_config` once and passes on what it got.
+model. Sections are merged, any other value (a list too) replaces the one below it, and a section
+that is left empty changes nothing.
 """
 
 import json
@@ -13,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from itertools import product
 from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, Final, TypeVar, get_args, get_origin
@@ -40,9 +40,12 @@ _MAX_NUMBER: Final = 10**15
 
 # Names of settings end in their unit; what is longer than this leads out of the calendar.
 _CENTURY: Final = {
-    "weeks": 5_200, "days": 36_500, "hours": 876_000, "minutes": 52_560_000,
+    "weeks": 5_200,
+    "days": 36_500,
+    "hours": 876_000,
+    "minutes": 52_560_000,
     "seconds": 3_153_600_000,
-}  # fmt: skip
+}
 _NOTHING: Final = object()
 _LOGIN_IN_URL: Final = re.compile(r"(?<=//)[^/@\s]*@")
 
@@ -144,11 +147,12 @@ class Document:
     def path(self, key: Iterable[int | str] = ()) -> Path:
         """The file that says what holds for `key` (its parts, from the outermost section)."""
         parts = tuple(key)
-        for length in range(len(parts), 0, -1):
-            for path, content in self.layers:
-                if _value_at(content, parts[:length]) is not _NOTHING:
-                    return path
-        return self.layers[0][0]
+        sections = (parts[:length] for length in range(len(parts), -1, -1))
+        return next(
+            path
+            for section, (path, content) in product(sections, self.layers)
+            if _value_at(content, section) is not _NOTHING
+        )
 
     def validate(
         self, model: type[ConfigT], content: Any = None, *, at: tuple[str, ...] = ()
@@ -161,8 +165,8 @@ class Document:
             return model.model_validate(self.content if content is None and not at else content)
         except ValidationError as error:
             problems = error.errors(include_url=False, include_input=False, include_context=False)
-            sentences = (self._sentence(model, at, one) for one in problems)
-            raise ConfigError("\n".join(sentences)) from None
+            sentences = "\n".join(self._sentence(model, at, one) for one in problems)
+            raise ConfigError(sentences) from None
 
     def _sentence(
         self, model: type[ConfigModel], at: tuple[str, ...], problem: Mapping[str, Any]
@@ -223,7 +227,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         if len(raw) > _MAX_BYTES:
             raise ConfigError(f"{path}: expected at most {_MAX_BYTES} bytes")
         text = raw.decode("utf-8-sig")
-        content = _from_json(text) if path.suffix == ".json" else _Loader(text).get_single_data()
+        content = parse_json(text) if path.suffix == ".json" else _Loader(text).get_single_data()
         _check_extent(content)
     except FileNotFoundError:
         return None
@@ -238,11 +242,9 @@ def _read(path: Path) -> dict[str, Any] | None:
         raise
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
+    if not isinstance(content, dict | None):
         raise ConfigError(f"{path}: expected a mapping of keys to values")
-    return content
+    return content or {}
 
 
 def merged(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -290,12 +292,9 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
-            name = (key.tag, str(key.value))
-            if name in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {_brief(key.value)} stands there twice",
-                    problem_mark=key.start_mark,
-                )
+            if (name := (key.tag, str(key.value))) in seen:
+                twice = f"the key {_brief(key.value)} stands there twice"
+                raise yaml.MarkedYAMLError(problem=twice, problem_mark=key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
 
@@ -305,13 +304,7 @@ def parse_json(text: bytes | str) -> Any:
 
     Raises `ValueError` for what is no JSON, names a key twice, or is nested beyond reason.
     """
-    try:
-        return _from_json(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
-
-def _from_json(text: bytes | str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content: dict[str, Any] = {}
         for key, value in pairs:
@@ -320,7 +313,12 @@ def _from_json(text: bytes | str) -> Any:
             content[key] = value
         return content
 
-    return json.loads(text, object_pairs_hook=unique)
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        raise ValueError(
+            f"nested too deeply: expected at most {_MAX_DEPTH} levels of nesting"
+        ) from None
 
 
 def _check_extent(value: Any, depth: int = 0) -> None:
@@ -347,13 +345,12 @@ def _type_at(model: Any, key: Iterable[int | str]) -> Any:
     """The annotation of what stands at `key` of a `model`; None where it has none."""
     for part in key:
         if _is_model(model):
-            known = model.model_fields.get(part)
-            model = known.annotation if known else None
+            model = getattr(model.model_fields.get(part), "annotation", None)
         elif get_origin(model) is dict:
             model = get_args(model)[1]
         else:
-            inner = [kind for kind in get_args(model) if kind not in (NoneType, Ellipsis)]
-            model = inner[0] if inner else None
+            kinds = (kind for kind in get_args(model) if kind not in (NoneType, Ellipsis))
+            model = next(kinds, None)
     return model
 
 

@@ -44,9 +44,8 @@ def connect(
 def _write_ahead(connection: sqlite3.Connection, deadline: float) -> None:
     """Change to WAL, which only the first opener of a database needs.
 
-    The change takes an exclusive lock. When several processes open a new database, SQLite
-    refuses all but one at once, whatever the busy timeout: waiting for each other they would
-    never end.
+    The change takes an exclusive lock, and of several processes that open a new database SQLite
+    refuses all but one at once, whatever the busy timeout, lest they wait for each other forever.
     """
     while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:

@@ -1,11 +1,9 @@
 """One spelling for the ids of customers and products, and what is no id.
 
 The same id arrives as text, as a number that was a float on its way, padded, or in decomposed
-letters; and many texts that stand where an id belongs name nobody. The refresh asks about whole
-columns and the service about one id at a time: both get the same answers, so that what the service
-acknowledges is what the refresh counts. Leading zeros and case are part of an id.
-
-Arrow is imported by what works on columns only: the service must not carry it.
+letters. The refresh asks about whole columns and the service about one id at a time: both get the
+same answers, so that what the service acknowledges is what the refresh counts. Arrow is imported by
+what works on columns only: the service must not carry it.
 """
 
 import re
@@ -166,27 +164,19 @@ def id_faults(
     placeholders = rules._lower if rules is not None else frozenset()
     suspicious = named(placeholders.union(MISSING)).any()
     if is_ascii:
-        odd = pc.or_(
-            pc.invert(pc.ascii_is_printable(ids)), pc.greater(pc.binary_length(ids), MAX_LENGTH)
-        )
+        odd, length = pc.invert(pc.ascii_is_printable(ids)), pc.binary_length(ids)
     else:
-        odd = pc.or_(
-            pc.match_substring_regex(ids, _ODD), pc.greater(pc.utf8_length(ids), MAX_LENGTH)
-        )
-    short = contains_byte(ids, _PLUS)
-    masked = rules is not None and contains_byte(ids, ord(MASKED[0]))
+        odd, length = pc.match_substring_regex(ids, _ODD), pc.utf8_length(ids)
+    short = many = none
+    if contains_byte(ids, _PLUS):
+        short = _mask(pc.match_substring_regex(ids, _SCIENTIFIC))
+    if rules is not None and contains_byte(ids, ord(MASKED[0])):
+        many = _mask(pc.match_substring(ids, MASKED))
     return [
         (named(MISSING) if suspicious else none, f"there is no {what}"),
-        (_mask(odd), f"the {what} is not an id"),
-        (
-            _mask(pc.match_substring_regex(ids, _SCIENTIFIC)) if short else none,
-            f"the {what} is a number that a spreadsheet has cut short",
-        ),
-        (
-            (named(placeholders) if suspicious else none)
-            | (_mask(pc.match_substring(ids, MASKED)) if masked else none),
-            STANDS_FOR_MANY,
-        ),
+        (_mask(pc.or_(odd, pc.greater(length, MAX_LENGTH))), f"the {what} is not an id"),
+        (short, f"the {what} is a number that a spreadsheet has cut short"),
+        (many | named(placeholders) if suspicious else many, STANDS_FOR_MANY),
     ]
 
 
@@ -206,10 +196,8 @@ def _written_out(text: str) -> str:
     if found is None or len(text) > MAX_LENGTH:  # the latter is no id at all
         return text
     first, decimals, power = found[1], found[2] or "", int(found[3])
-    digits, rest = first + decimals[:power], decimals[power:]
-    if len(decimals) < power or rest.strip("0"):
-        return text
-    return digits
+    cut_short = len(decimals) < power or decimals[power:].strip("0")
+    return text if cut_short else first + decimals[:power]
 
 
 def _one_by_one(ids: "pa.ChunkedArray", chosen: "pa.ChunkedArray") -> "pa.ChunkedArray":

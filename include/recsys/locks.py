@@ -32,8 +32,6 @@ class PipelineLock:
     it all the same. Named like a job, it is not acquired while Airflow runs the job, and the job's
     tasks wait until it is released: do not start the job from inside.
 
-    Examples
-    --------
     >>> with PipelineLock("data_refresh") as lock:
     ...     if lock.acquired:
     ...         print("nobody else refreshes now")
@@ -96,8 +94,7 @@ def _path(settings: Settings, name: str) -> Path:
 def _lock(path: Path, kind: LockFlags) -> IO[bytes] | None:
     """The file, locked until it is closed; None while somebody else has it.
 
-    The time of the file is that of the last lock. A stale one is given up with its file; only one
-    process at a time decides about that, under the guard.
+    Its time is that of the last lock; one process at a time, under the guard, gives up stale ones.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".guard").open("ab") as guard:

@@ -38,9 +38,10 @@ class LocalTimeFormatter(logging.Formatter):
 
         A record with the attribute ``lines`` holds several, made by somebody who knows that.
         """
+        line = super().formatMessage(record)
         if hasattr(record, "lines"):
-            return super().formatMessage(record)
-        line = super().formatMessage(record).encode("utf-8", "backslashreplace").decode()
+            return line
+        line = line.encode("utf-8", "backslashreplace").decode()
         return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], line)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
@@ -84,8 +85,9 @@ def fields(**values: Any) -> str:
 
 def log_retention(settings: Settings, keep_days: float) -> Retention:
     """Rotated log files go by age; those that are written to stay."""
-
-    def rotated() -> list[Path]:
-        return [path for path in settings.logs.rglob("*") if _ROTATED.fullmatch(path.name)]
-
-    return Retention("rotated logs", settings.logs, rotated, timedelta(days=keep_days))
+    return Retention(
+        "rotated logs",
+        settings.logs,
+        lambda: [path for path in settings.logs.rglob("*") if _ROTATED.fullmatch(path.name)],
+        timedelta(days=keep_days),
+    )

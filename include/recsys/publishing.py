@@ -28,15 +28,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     For writers that want a path (pyarrow, NumPy). On any error the sibling is removed and
     `path` stays as it was. A folder that lies there is set aside.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = _sibling(path)
     try:
         yield temporary
-        _sync_file(temporary)
+        sync(temporary)
         if path.is_dir() and not path.is_symlink():
             set_aside(path)
         temporary.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -66,38 +65,32 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists():
         raise FileExistsError(f"{path} is already published; published folders never change")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = _sibling(path)
     temporary.mkdir()
     try:
         yield temporary
         sync_tree(temporary)
         temporary.rename(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def point_link(link: Path, target: Path) -> None:
     """Make the symbolic link `link` lead to `target` by a relative path, atomically."""
-    link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(f".{link.name}.{uuid.uuid4().hex}.tmp")
+    temporary = _sibling(link)
     temporary.symlink_to(os.path.relpath(target, link.parent))
     try:
         temporary.replace(link)
-        sync_folder(link.parent)
+        sync(link.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def leftovers(root: Path) -> list[Path]:
     """Temporary files and folders below `root`, of writers at work and of killed ones."""
-    found = (path for path in root.rglob(".*.tmp") if _TEMPORARY.fullmatch(path.name))
-    return [
-        path
-        for path in found
-        if not any(_TEMPORARY.fullmatch(parent.name) for parent in path.parents)
-    ]
+    found = [path for path in root.rglob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]
+    return [path for path in found if not any(map(_TEMPORARY.fullmatch, path.parts[:-1]))]
 
 
 def sha256_of(path: Path) -> str:
@@ -111,21 +104,23 @@ def sync_tree(folder: Path) -> None:
     for parent, _, names in os.walk(folder):
         for name in names:
             if not (Path(parent) / name).is_symlink():
-                _sync_file(Path(parent) / name)
-        sync_folder(Path(parent))
+                sync(Path(parent) / name)
+        sync(Path(parent))
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries (new names, renames, removals) to the disk."""
-    _sync_file(folder)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def sync(folder: Path) -> None:
+    """Flush a folder's entries (new names, renames, removals), or a file, to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sibling(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, in a folder that exists."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 def set_aside(path: Path, *companions: str) -> Path:
@@ -140,5 +135,5 @@ def set_aside(path: Path, *companions: str) -> Path:
     for suffix in companions:
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    sync_folder(path.parent)
+    sync(path.parent)
     return aside

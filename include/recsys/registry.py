@@ -1,8 +1,7 @@
 """The list of trained models and which of them is to be served: ``artifacts/cf/registry.json``.
 
-The store (`recsys.storage`) changes the file by compare-and-swap or under a lock, so that two
-writers never lose each other's entry; readers see the old file or the new one, never half of it.
-Every change is a line in ``logs/registry_audit.log``.
+Two writers never lose each other's entry, and readers see the old file or the new one
+(`recsys.storage.Document`). Every change is a line in ``logs/registry_audit.log``.
 """
 
 import contextlib
@@ -87,6 +86,21 @@ class _Content(_Record):
             raise ValueError(f"current_best: model {best.model_id!r} is not registered")
         return content
 
+    def entry(self, model_id: str) -> Entry:
+        try:
+            return self.models[model_id]
+        except KeyError:
+            raise RegistryError(f"{model_id}: no model of this id is registered") from None
+
+    def dispensable(self, model_id: str, action: str) -> Entry:
+        """The entry of a model that is not the current best, so that it can be `action`."""
+        entry = self.entry(model_id)
+        if self.current_best is not None and self.current_best.model_id == model_id:
+            raise RegistryError(
+                f"{model_id}: is the current best; it cannot be {action} before another is selected"
+            )
+        return entry
+
 
 class Selection(_Record):
     """What `Registry.select_best` decided. `model_id` is the best after it, None without one."""
@@ -98,10 +112,7 @@ class Selection(_Record):
 
 
 class Registry:
-    """The registry of `settings`.
-
-    Example: ``Registry(load_settings()).current_best()``.
-    """
+    """The registry of `settings`: ``Registry(load_settings()).current_best()``."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -133,7 +144,7 @@ class Registry:
 
     def get(self, model_id: str) -> Entry:
         """Raises `RegistryError` for a model that is not registered."""
-        return _entry(self._document.read(), model_id)
+        return self._document.read().entry(model_id)
 
     def list(self) -> list[Entry]:
         """All entries, newest first."""
@@ -192,7 +203,10 @@ class Registry:
             data_version=data_version,
             git_commit=git_commit,
             hyperparameters=dict(hyperparameters),
-            metrics={name: _finite(value) for name, value in metrics.items()},
+            metrics={
+                name: float(value) if math.isfinite(value) else None
+                for name, value in metrics.items()
+            },
             baseline_comparison=dict(baseline_comparison),
             training_info=dict(training_info),
         )
@@ -229,9 +243,7 @@ class Registry:
         for the current best."""
 
         def archive(content: _Content) -> None:
-            entry = _entry(content, model_id)
-            _refuse_current(content, model_id, "archived")
-            entry.status = "archived"
+            content.dispensable(model_id, "archived").status = "archived"
 
         self._change(archive)
         self._note("archive", model_id)
@@ -243,7 +255,7 @@ class Registry:
         """
 
         def hold(content: _Content) -> bool:
-            entry = _entry(content, model_id)
+            entry = content.entry(model_id)
             if entry.status != "active":
                 return False
             entry.status = "held"
@@ -259,7 +271,7 @@ class Registry:
         """
 
         def release(content: _Content) -> None:
-            entry = _entry(content, model_id)
+            entry = content.entry(model_id)
             if entry.status != "held":
                 raise RegistryError(f"{model_id}: is not held")
             entry.status = "active"
@@ -278,8 +290,7 @@ class Registry:
         """
 
         def delete(content: _Content) -> str:
-            entry = _entry(content, model_id)
-            _refuse_current(content, model_id, "deleted")
+            entry = content.dispensable(model_id, "deleted")
             if model_id == serving:
                 raise RegistryError(f"{model_id}: the service serves this model; not deleted")
             self.place(entry)
@@ -292,7 +303,18 @@ class Registry:
     def _select_best(
         self, content: _Content, data_version: str, metric: str, selected_by: str
     ) -> Selection:
-        best, refused = self._best_candidate(content, data_version, metric)
+        candidates = [
+            entry
+            for entry in content.models.values()
+            if entry.data_version == data_version and entry.status != "archived"
+        ]
+        problems = {entry.model_id: self._refusal(entry, metric) for entry in candidates}
+        refused = {name: problem for name, problem in problems.items() if problem is not None}
+        best = max(
+            (entry for entry in candidates if entry.model_id not in refused),
+            key=lambda entry: (entry.metrics[f"{metric}_low"], entry.model_id),
+            default=None,
+        )
         before = content.current_best.model_id if content.current_best else None
         if best is None:
             why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
@@ -315,23 +337,6 @@ class Registry:
         )
         changed = before != best.model_id
         return Selection(model_id=best.model_id, changed=changed, reason=reason, refused=refused)
-
-    def _best_candidate(
-        self, content: _Content, data_version: str, metric: str
-    ) -> tuple[Entry | None, dict[str, str]]:
-        refused: dict[str, str] = {}
-        standing: list[Entry] = []
-        for entry in content.models.values():
-            if entry.data_version == data_version and entry.status != "archived":
-                if problem := self._refusal(entry, metric):
-                    refused[entry.model_id] = problem
-                else:
-                    standing.append(entry)
-
-        def merit(entry: Entry) -> tuple[float, str]:
-            return entry.metrics[f"{metric}_low"] or 0.0, entry.model_id
-
-        return max(standing, key=merit, default=None), refused
 
     def _refusal(self, entry: Entry, metric: str) -> str | None:
         """Why `entry` must not be selected, None when it may."""
@@ -370,24 +375,6 @@ class Registry:
 
     def _note(self, operation: str, model_id: str | None, **values: Any) -> None:
         self._audit.info("%s%s", operation, fields(model_id=model_id, **values))
-
-
-def _entry(content: _Content, model_id: str) -> Entry:
-    try:
-        return content.models[model_id]
-    except KeyError:
-        raise RegistryError(f"{model_id}: no model of this id is registered") from None
-
-
-def _refuse_current(content: _Content, model_id: str, action: str) -> None:
-    if content.current_best is not None and content.current_best.model_id == model_id:
-        raise RegistryError(
-            f"{model_id}: is the current best; it cannot be {action} before another is selected"
-        )
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _now() -> str:

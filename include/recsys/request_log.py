@@ -1,18 +1,15 @@
-"""The table of requests, ``logs/service_metrics.db``: what it is, who writes, what it tells, how
-long it is kept.
+"""The table of requests, ``logs/service_metrics.db``, and the same as lines of the service's log.
 
-The service writes (`RequestLog`), and the same as lines into its log; the service, the health check
-and the canary read; upkeep removes old rows (`request_retention`). A request only appends to a
-queue, a thread writes in batches. The queue is bounded: when the database cannot be written for
-long, the newest rows are dropped and counted.
-
-An error in the figures is a failure of the service: what a caller did wrong (status 4xx) is none.
-Rows of an earlier version have no status; there every error counts.
+A request only appends to a queue, a thread writes in batches (`RequestLog`). The queue is bounded:
+when the database cannot be written for long, the newest rows are dropped and counted. An error in
+the figures is a failure of the service: what a caller did wrong (status 4xx) is none. Rows of an
+earlier version have no status; there every error counts.
 """
 
 import contextlib
 import functools
 import logging
+import re
 import sqlite3
 import threading
 import time
@@ -61,12 +58,20 @@ CREATE TABLE IF NOT EXISTS requests (
 CREATE INDEX IF NOT EXISTS requests_timestamp ON requests (timestamp);
 """
 _ADDED_COLUMNS = {"status": "INTEGER", "user_text": "TEXT", "known": "BOOLEAN"}
+# In the order of `Answered`.
 _INSERT = (
-    "INSERT INTO requests (timestamp, user_id, topk, latency_ms, fallback, error, model_id, "
-    "endpoint, fallback_method, status, user_text, known) "
+    "INSERT INTO requests (timestamp, endpoint, user_id, topk, latency_ms, fallback, "
+    "fallback_method, error, model_id, status, known, user_text) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+# What a column of integers may spell in another way: numbers, but for plain ones that fit.
+_CHANGED_AS_NUMBER = re.compile(r"(?!(?:0|[1-9][0-9]{0,17})\Z)\s*[-+.0-9]")
 _FAILED = "coalesce(status >= 500, error IS NOT NULL)"
+_FIGURES = (
+    f"count(*) AS requests, avg({_FAILED}) AS error_rate, "
+    "avg(fallback) AS fallback_rate, avg(latency_ms) AS avg_latency_ms FROM requests "
+    "WHERE timestamp > datetime('now', ?)"
+)
 
 
 class RequestLogConfig(ConfigModel):
@@ -96,10 +101,9 @@ def request_retention(settings: Settings) -> RowRetention:
 class Answered(NamedTuple):
     """One answered request; `time` in seconds since 1970, `error` None when there was none.
 
-    `fallback` is None where the word means nothing (a search, an error), `latency_ms` where
-    nothing was measured (a request that was not valid). `status` tells whose
-    error it was: 4xx the caller's, 5xx the service's. `known` tells whether the model that answered
-    knows the customer, None without a customer.
+    `fallback` is None where the word means nothing (a search, an error), `latency_ms` where nothing
+    was measured (a request that was not valid). `status` tells whose error it was: 4xx the
+    caller's, 5xx the service's; `known`, whether the model knows the customer (None without one).
     """
 
     time: float
@@ -119,9 +123,7 @@ class RequestLog:
     """Takes `Answered` from any thread, without blocking, and writes them in batches."""
 
     def __init__(self, database: Path, log_file: Path, timezone: ZoneInfo) -> None:
-        self._database = database
-        self._timezone = timezone
-        self._log_file = log_file
+        self._database, self._log_file, self._timezone = database, log_file, timezone
         self._lines_fail = False
         self._queue: deque[Answered] = deque()
         self._dropped = 0
@@ -211,22 +213,14 @@ class RequestLog:
             self._lines_fail = True
             return
         self._lines_fail = False
-        first = batch[0]
-        zone = self._timezone
+        first, zone = batch[0], self._timezone
         lines = [_message(first)]
         lines += [
-            _head(int(answered.time), zone, _level_name(answered)) + _message(answered)
+            _head(int(answered.time), zone, _level(answered)) + _message(answered)
             for answered in batch[1:]
         ]
-        record = logger_of_lines.makeRecord(
-            logger_of_lines.name,
-            logging.getLevelNamesMapping()[_level_name(first)],
-            __file__,
-            0,
-            "%s",
-            ("\n".join(lines),),
-            None,
-        )
+        name, text = logger_of_lines.name, "\n".join(lines)
+        record = logging.LogRecord(name, _level(first), __file__, 0, "%s", (text,), None)
         record.created = first.time
         record.lines = len(lines)
         logger_of_lines.handle(record)
@@ -238,8 +232,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     Raises `sqlite3.Error` if there is a table of another kind.
     """
     connection.executescript(_SCHEMA)
-    missing = _ADDED_COLUMNS.keys() - _columns(connection)
-    if missing:
+    if _ADDED_COLUMNS.keys() - _columns(connection):
         with transaction(connection):
             for name in sorted(_ADDED_COLUMNS.keys() - _columns(connection)):
                 kind = _ADDED_COLUMNS[name]
@@ -290,10 +283,8 @@ def read_traffic_by_model(database: Path, minutes: float) -> list[dict[str, Any]
     of each model. Raises `sqlite3.Error`."""
     with _reading(database) as connection:
         rows = connection.execute(
-            f"SELECT model_id, count(*) AS requests, avg({_FAILED}) AS error_rate, "  # noqa: S608
-            "avg(fallback) AS fallback_rate, avg(latency_ms) AS avg_latency_ms FROM requests "
-            "WHERE timestamp > datetime('now', ?) AND endpoint = 'recommend' "
-            "AND model_id IS NOT NULL GROUP BY model_id",
+            f"SELECT model_id, {_FIGURES} AND endpoint = 'recommend' AND model_id IS NOT NULL "
+            "GROUP BY model_id",
             (f"-{minutes} minutes",),
         ).fetchall()
     return [dict(row) for row in rows]
@@ -307,8 +298,8 @@ def read_traffic(
     ``known_requests, known_fallback_rate`` of customers whom the model knows (of all, where the
     table does not tell).
 
-    None if the service never wrote a request. Times may be written in any ISO form, since others
-    can write this table as well. Raises `sqlite3.Error`.
+    None if the service never wrote a request. Others can write this table as well: times are in any
+    ISO form. Raises `sqlite3.Error`.
     """
     if not database.exists():
         return None
@@ -362,20 +353,13 @@ def _traffic(connection: sqlite3.Connection, minutes: int) -> dict[str, Any]:
     import numpy as np  # the parent of the workers knows this module and needs no NumPy
 
     since = (f"-{minutes} minutes",)
-    row = connection.execute(
-        f"SELECT count(*) AS requests, avg({_FAILED}) AS error_rate, "  # noqa: S608
-        "avg(fallback) AS fallback_rate, avg(latency_ms) AS avg_latency_ms FROM requests "
-        "WHERE timestamp > datetime('now', ?)",
-        since,
-    ).fetchone()
-    latencies = [
-        value
-        for (value,) in connection.execute(
-            "SELECT latency_ms FROM requests WHERE timestamp > datetime('now', ?) "
-            "AND latency_ms IS NOT NULL ORDER BY id DESC LIMIT ?",
-            (*since, _PERCENTILES_OF),
-        )
-    ]
+    row = connection.execute(f"SELECT {_FIGURES}", since).fetchone()
+    newest = connection.execute(
+        "SELECT latency_ms FROM requests WHERE timestamp > datetime('now', ?) "
+        "AND latency_ms IS NOT NULL ORDER BY id DESC LIMIT ?",
+        (*since, _PERCENTILES_OF),
+    )
+    latencies = [value for (value,) in newest]
     p50, p95, p99 = np.percentile(latencies, (50, 95, 99)).tolist() if latencies else [None] * 3
     return {
         "minutes": minutes,
@@ -388,31 +372,9 @@ def _traffic(connection: sqlite3.Connection, minutes: int) -> dict[str, Any]:
 
 
 def _row(answered: Answered) -> tuple[object, ...]:
-    moment, endpoint, user_id, topk, latency, fallback, method, error, model_id, status, known = (
-        answered
-    )
-    return (
-        _text(moment),
-        user_id,
-        topk,
-        latency,
-        fallback,
-        error,
-        model_id,
-        endpoint,
-        method,
-        status,
-        user_id if user_id is not None and _is_another_as_number(user_id) else None,
-        known,
-    )
-
-
-def _is_another_as_number(text: str) -> bool:
-    """Whether a column of integers may spell `text` in another way."""
-    if text.strip()[:1] not in "+-.0123456789":
-        return False
-    plain = text.isdecimal() and text.isascii() and len(text) < 19
-    return not plain or (text[0] == "0" and text != "0")
+    user = answered.user_id
+    changed = user is not None and _CHANGED_AS_NUMBER.match(user)
+    return (_text(answered.time), *answered[1:], user if changed else None)
 
 
 def _message(answered: Answered) -> str:
@@ -429,10 +391,10 @@ def _message(answered: Answered) -> str:
     )
 
 
-def _level_name(answered: Answered) -> str:
+def _level(answered: Answered) -> int:
     if answered.error is None:
-        return "INFO"
-    return "ERROR" if answered.status >= 500 else "WARNING"
+        return logging.INFO
+    return logging.ERROR if answered.status >= 500 else logging.WARNING
 
 
 def _text(moment: float) -> str:
@@ -447,7 +409,7 @@ def _second(second: int, zone: tzinfo) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _head(second: int, zone: tzinfo, level: str) -> str:
+def _head(second: int, zone: tzinfo, level: int) -> str:
     """A line of the log up to its message."""
-    parts = {"asctime": _second(second, zone), "levelname": level, "name": LOGGER_NAME}
-    return LINE % (parts | {"message": ""})
+    parts = {"asctime": _second(second, zone), "levelname": logging.getLevelName(level)}
+    return LINE % (parts | {"name": LOGGER_NAME, "message": ""})

@@ -8,7 +8,8 @@ import contextlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -101,11 +102,10 @@ class Removal:
         """
         retentions = list(retentions)
         for one in retentions:
-            if isinstance(one, Retention):
-                self._require_inside(one.root / "any")
-            else:
-                self._require_inside(one.database)
-                self._require_inside(one.database.resolve())
+            place = one.root / "any" if isinstance(one, Retention) else one.database
+            self._require_inside(place)
+            if isinstance(one, RowRetention):
+                self._require_inside(place.resolve())
         for one in retentions:
             if isinstance(one, Retention):
                 self._execute(one)
@@ -139,9 +139,9 @@ class Removal:
         with contextlib.closing(connect(path)) as connection:
             if connection.execute(_TABLE, (retention.table,)).fetchone() is None:
                 return
+            freed = 0
             if self.dry_run:
-                query = f"SELECT count(*) {rows}"
-                count, freed = connection.execute(query, values).fetchone()[0], 0
+                [count] = connection.execute(f"SELECT count(*) {rows}", values).fetchone()
             else:
                 with transaction(connection):
                     count = connection.execute(f"DELETE {rows}", values).rowcount
@@ -161,43 +161,31 @@ class Removal:
 
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a folder. Links count as themselves; 0 if gone."""
-    if not path.is_dir() or path.is_symlink():
-        return _status(path)[0]
-    return sum(
-        _status(Path(parent) / name)[0] for parent, _, names in os.walk(path) for name in names
-    )
+    return sum(status.st_size for status in _statuses(path) if not stat.S_ISDIR(status.st_mode))
 
 
 def newest_change(path: Path) -> float:
     """Seconds since 1970 of the newest change of a file, or of anything below a folder."""
-    times = [_status(path)[1]]
-    if path.is_dir() and not path.is_symlink():
-        times += [
-            _status(Path(parent) / name)[1]
-            for parent, folders, files in os.walk(path)
-            for name in (*folders, *files)
-        ]
-    return max(times)
+    return max((status.st_mtime for status in _statuses(path)), default=0.0)
+
+
+def _statuses(path: Path) -> Iterator[os.stat_result]:
+    """Of the file, or of a folder and all below it; what is gone meanwhile has none."""
+    with contextlib.suppress(FileNotFoundError):
+        yield path.lstat()
+    for parent, folders, files in os.walk(path) if not path.is_symlink() else ():
+        for name in (*folders, *files):
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(parent, name).lstat()
 
 
 def _give_back(connection: sqlite3.Connection, path: Path) -> int:
     """Return unused pages to the file system; how many bytes smaller the file is now."""
-    free, pages = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("freelist_count", "page_count")
-    )
+    [free] = connection.execute("PRAGMA freelist_count").fetchone()
+    [pages] = connection.execute("PRAGMA page_count").fetchone()
     if free < _WORTH_A_REWRITE * pages:
         return 0
     before = path.stat().st_size
     connection.execute("VACUUM")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return max(0, before - path.stat().st_size)
-
-
-def _status(path: Path) -> tuple[int, float]:
-    """Bytes and time of the last change; zeros if it is gone."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return 0, 0.0
-    return status.st_size, status.st_mtime

@@ -29,9 +29,8 @@ TimeZone = Annotated[str, AfterValidator(_exists)]
 class JobSchedule(ConfigModel):
     """When a job runs and how long it may take.
 
-    The timeout counts from the start of a run, the deadline from the moment it was queued; a
-    deadline that is not given is two thirds of the timeout. With `queue`, only Celery workers that
-    listen to it run the job's tasks.
+    The timeout counts from the start of a run, the deadline (two thirds of the timeout by default)
+    from the moment it was queued. With `queue`, only Celery workers listening to it run its tasks.
     """
 
     enabled: bool = True
@@ -63,20 +62,17 @@ class JobSchedule(ConfigModel):
         return timedelta(minutes=self.deadline_minutes)
 
 
-def _job(cron: str, timeout_minutes: float, deadline_minutes: float) -> JobSchedule:
-    return JobSchedule(
-        cron=cron, timeout_minutes=timeout_minutes, deadline_minutes=deadline_minutes
-    )
-
-
 _DOCUMENTED: Final = {
-    "data_refresh": _job("0 2 * * *", 30, 20),
-    "bert_embeddings": _job("0 3 * * 2", 60, 40),
-    "drift_detection": _job("0 9 * * 1", 15, 10),
-    "model_training": _job("0 3 * * 0", 120, 90),
-    "model_deployment": _job("0 5 * * *", 15, 10),
-    "health_check": _job("0 * * * *", 5, 3),
-    "maintenance": _job("0 4 * * 6", 45, 30),
+    job: JobSchedule(cron=cron, timeout_minutes=timeout, deadline_minutes=deadline)
+    for job, cron, timeout, deadline in (
+        ("data_refresh", "0 2 * * *", 30, 20),
+        ("bert_embeddings", "0 3 * * 2", 60, 40),
+        ("drift_detection", "0 9 * * 1", 15, 10),
+        ("model_training", "0 3 * * 0", 120, 90),
+        ("model_deployment", "0 5 * * *", 15, 10),
+        ("health_check", "0 * * * *", 5, 3),
+        ("maintenance", "0 4 * * 6", 45, 30),
+    )
 }
 
 
@@ -125,7 +121,8 @@ def load_schedule(settings: Settings) -> Schedule:
     Raises `ConfigError` that names the key if the file, or what all jobs share, is bad.
     """
     document = read_document(settings, SchedulerConfig.FILE)
-    content = reduce(_over, (layer for _, layer in reversed(document.layers)), _documented())
+    default = {name: job.model_dump(exclude_unset=True) for name, job in _DOCUMENTED.items()}
+    content = reduce(_over, (layer for _, layer in reversed(document.layers)), {"jobs": default})
     shared = content | {"jobs": {}} if isinstance(content["jobs"], Mapping) else content
     document.validate(SchedulerConfig, shared)
     jobs: dict[str, JobSchedule] = {}
@@ -141,11 +138,6 @@ def load_schedule(settings: Settings) -> Schedule:
 def _zone(document: Document) -> ZoneInfo:
     content = {key: value for key, value in document.content.items() if key == "timezone"}
     return ZoneInfo(document.validate(SchedulerConfig, content).timezone)
-
-
-def _documented() -> dict[str, Any]:
-    jobs = SchedulerConfig().jobs
-    return {"jobs": {name: job.model_dump(exclude_unset=True) for name, job in jobs.items()}}
 
 
 def _over(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

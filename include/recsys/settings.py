@@ -1,7 +1,4 @@
-"""Where state lives.
-
-The state root is the repository, or ``$RECSYS_HOME`` when set.
-"""
+"""Where state lives: below the repository, or below ``$RECSYS_HOME`` when that is set."""
 
 import os
 from dataclasses import dataclass
@@ -17,81 +14,44 @@ REGISTRY_KEY = "artifacts/cf/registry.json"
 HISTORY_KEY = "logs/deployment_history.json"
 
 
+class _Below:
+    """The path of a key below the state root."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __get__(self, settings: "Settings", owner: type) -> Path:
+        return settings.home / self._key
+
+
 @dataclass(frozen=True)
 class Settings:
     """The state root and every path below it that more than one module uses."""
 
     home: Path
 
-    # data
-    @property
-    def raw(self) -> Path:
-        return self.home / "data" / "raw"
+    raw = _Below("data/raw")
+    staging = _Below("data/staging")
+    quarantine = _Below("data/quarantine")
+    versions = _Below("data/versions")
+    """Every kept data version, one immutable folder each."""
+    processed = _Below("data/processed")
+    """Symbolic link to the published version's folder."""
+    embeddings = _Below("data/embeddings")
+    """Embedding sets, one immutable folder each, and the ``current`` link to the newest; every data
+    version links to it as ``content_based_embeddings``."""
+    work = _Below("data/work")
+    """Scratch space of running jobs, one folder a run; nothing reads it afterwards."""
 
-    @property
-    def staging(self) -> Path:
-        return self.home / "data" / "staging"
+    artifacts = _Below("artifacts/cf")
+    registry = _Below(REGISTRY_KEY)
 
-    @property
-    def quarantine(self) -> Path:
-        return self.home / "data" / "quarantine"
-
-    @property
-    def versions(self) -> Path:
-        """Every kept data version, one immutable folder each."""
-        return self.home / "data" / "versions"
-
-    @property
-    def processed(self) -> Path:
-        """Symbolic link to the published version's folder."""
-        return self.home / "data" / "processed"
-
-    @property
-    def embeddings(self) -> Path:
-        """Embedding sets, one immutable folder each, and the ``current`` link to the newest.
-
-        Every data version links to it as ``content_based_embeddings``.
-        """
-        return self.home / "data" / "embeddings"
-
-    @property
-    def work(self) -> Path:
-        """Scratch space of running jobs, one folder a run; nothing reads it afterwards."""
-        return self.home / "data" / "work"
-
-    # models
-    @property
-    def artifacts(self) -> Path:
-        return self.home / "artifacts" / "cf"
-
-    @property
-    def registry(self) -> Path:
-        return self.home / REGISTRY_KEY
-
-    # what happened
-    @property
-    def logs(self) -> Path:
-        return self.home / "logs"
-
-    @property
-    def pipeline_db(self) -> Path:
-        return self.logs / "pipeline_metrics.db"
-
-    @property
-    def training_db(self) -> Path:
-        return self.logs / "training_metrics.db"
-
-    @property
-    def service_db(self) -> Path:
-        return self.logs / "service_metrics.db"
-
-    @property
-    def deployment_history(self) -> Path:
-        return self.home / HISTORY_KEY
-
-    @property
-    def reports(self) -> Path:
-        return self.home / "reports"
+    logs = _Below("logs")
+    pipeline_db = _Below("logs/pipeline_metrics.db")
+    training_db = _Below("logs/training_metrics.db")
+    service_db = _Below("logs/service_metrics.db")
+    deployment_history = _Below(HISTORY_KEY)
+    reports = _Below("reports")
 
     def config_file(self, name: str) -> Path:
         """The path of configuration file `name`: the state root's own, else the repository's."""

@@ -27,9 +27,7 @@ _BLANK = re.compile(r"[\x00-\x20\x7f-\xa0\s]+")
 _TONES = "\u0300\u0301\u0303\u0309\u0323"
 # In decomposed text: the tone written on the first of o+a, o+e, u+y goes to the second vowel,
 # behind the circumflex or breve that may follow it.
-EARLY_TONE = re.compile(
-    f"([oO])([{_TONES}])([aAeE][\u0302\u0306]?)|([uU])([{_TONES}])([yY])",
-)
+EARLY_TONE = re.compile(f"([oO])([{_TONES}])([aAeE][\u0302\u0306]?)|([uU])([{_TONES}])([yY])")
 MOVED_TONE = r"\1\3\2\4\6\5"
 ACCENTS = re.compile("[\u0300-\u036f]+")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")

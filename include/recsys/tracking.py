@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 from recsys.database import BUSY_TIMEOUT_SECONDS, connect, transaction
@@ -54,8 +54,7 @@ _UNLESS_ENDED_SINCE: Final = (
 _CONNECTION: Final = "AIRFLOW_CONN_RECSYS_TRACKER"
 _NOTE: Final = "tracker_database.json"
 _ABANDONED: Final = "abandoned:"  # begins the error of a run that the cleanup closed
-_KEPT: Final = timedelta(days=365)
-"""A year, so that a job can be compared with itself in the same season."""
+_KEPT: Final = timedelta(days=365)  # so that a job can be compared with itself a season ago
 
 
 def run_retention(settings: Settings) -> RowRetention:
@@ -67,7 +66,7 @@ def run_retention(settings: Settings) -> RowRetention:
         _KEPT,
         older=lambda moment: (
             "status <> 'running' AND started_at < ?",
-            [moment.isoformat(timespec="microseconds")],
+            [_text(moment)],
         ),
     )
 
@@ -81,21 +80,6 @@ class RunStatus(StrEnum):
 
 class TrackingError(RuntimeError):
     """A run was asked to do something that it cannot: it is unknown, or it has ended."""
-
-
-class PipelineStats(TypedDict):
-    """Counts of one pipeline's runs in a period, its mean duration in seconds, its success rate.
-
-    Only successful runs count for the duration; cancelled ones not for the success rate. Either
-    is None when there is nothing to compute it from.
-    """
-
-    success: int
-    failed: int
-    running: int
-    cancelled: int
-    avg_duration_seconds: float | None
-    success_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -172,12 +156,8 @@ class PipelineTracker:
         """Record a run that starts now; returns its new, unique id."""
         now = datetime.now(UTC)
         run_id = f"{pipeline_name}_{now:%Y%m%dT%H%M%S}_{secrets.token_hex(8)}"
-        with transaction(self._connection) as connection:
-            connection.execute(
-                "INSERT INTO pipeline_runs (run_id, pipeline_name, status, started_at, metadata)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (run_id, pipeline_name, RunStatus.RUNNING, _text(now), _json(metadata or {})),
-            )
+        run = RunRecord(run_id, pipeline_name, RunStatus.RUNNING, now, None, None, metadata or {})
+        self.record_run(run)
         return run_id
 
     def complete_run(self, run_id: str, metadata: Mapping[str, Any] | None = None) -> None:
@@ -215,22 +195,27 @@ class PipelineTracker:
         return [_as_dict(row) for row in rows]
 
     def get_stats(self, days: int = 7) -> dict[str, Any]:
-        """``{"period_days": days, "stats_by_pipeline": {name: PipelineStats}}`` of the runs that
-        started in the last `days` days."""
+        """Of the runs that started in the last `days` days: ``period_days`` and, for each name in
+        ``stats_by_pipeline``, how many were a ``success``, ``failed``, ``running``, ``cancelled``.
+
+        ``avg_duration_seconds`` is that of the successful runs, ``success_rate`` that of those that
+        ended and were not cancelled; None where there are none.
+        """
         since = _text(datetime.now(UTC) - timedelta(days=days))
         rows = self._connection.execute(
             "SELECT pipeline_name,"
             " SUM(status = 'success') AS success, SUM(status = 'failed') AS failed,"
             " SUM(status = 'running') AS running, SUM(status = 'cancelled') AS cancelled,"
-            " AVG(CASE WHEN status = 'success' THEN duration_seconds END) AS avg_duration_seconds"
-            " FROM pipeline_runs WHERE started_at >= ? GROUP BY pipeline_name"
-            " ORDER BY pipeline_name",
+            " ROUND(AVG(CASE WHEN status = 'success' THEN duration_seconds END), 3)"
+            " AS avg_duration_seconds, ROUND(AVG(CASE status WHEN 'success' THEN 1.0"
+            " WHEN 'failed' THEN 0.0 END), 3) AS success_rate"
+            " FROM pipeline_runs WHERE started_at >= ? GROUP BY pipeline_name ORDER BY 1",
             (since,),
         )
-        return {
-            "period_days": days,
-            "stats_by_pipeline": {row["pipeline_name"]: _stats(row) for row in rows},
-        }
+        stats = {row["pipeline_name"]: dict(row) for row in rows}
+        for of_one in stats.values():
+            del of_one["pipeline_name"]
+        return {"period_days": days, "stats_by_pipeline": stats}
 
     def is_pipeline_running(self, pipeline_name: str) -> bool:
         """Whether any run of the pipeline is recorded as running."""
@@ -244,12 +229,13 @@ class PipelineTracker:
         """
         now = datetime.now(UTC)
         limit = _text(now - timedelta(hours=max_running_hours))
+        why = f"{_ABANDONED} running for more than {max_running_hours:g} h"
         with transaction(self._connection) as connection:
             cursor = connection.execute(
                 "UPDATE pipeline_runs SET status = 'cancelled', finished_at = ?1,"
                 " duration_seconds = (julianday(?1) - julianday(started_at)) * 86400,"
                 " error_message = ?2 WHERE status = 'running' AND started_at < ?3",
-                (_text(now), f"{_ABANDONED} running for more than {max_running_hours:g} h", limit),
+                (_text(now), why, limit),
             )
         return cursor.rowcount
 
@@ -283,9 +269,7 @@ class PipelineTracker:
                 connection.executescript(SCHEMA)
             self._local.connection = connection
             self._local.pid = os.getpid()
-        connection = self._local.connection
-        assert isinstance(connection, sqlite3.Connection)
-        return connection
+        return cast("sqlite3.Connection", self._local.connection)
 
     def _record(self, record: RunRecord, statement: str) -> None:
         values = (
@@ -311,28 +295,18 @@ class PipelineTracker:
     ) -> None:
         now = datetime.now(UTC)
         with transaction(self._connection) as connection:
-            row = connection.execute(
-                "SELECT status, started_at, error_message FROM pipeline_runs WHERE run_id = ?",
-                (run_id,),
-            ).fetchone()
-            if row is None:
+            run = self.get_run(run_id)
+            if run is None:
                 raise TrackingError(f"run {run_id!r} is unknown in {self.db_path}")
-            closed = (row["error_message"] or "").startswith(_ABANDONED)
-            if row["status"] != RunStatus.RUNNING and not closed:
-                ended = row["status"]
+            ended, abandoned = run["status"], (run["error_message"] or "").startswith(_ABANDONED)
+            if ended != RunStatus.RUNNING and not abandoned:
                 raise TrackingError(f"run {run_id!r} ended as {ended}, it cannot become {status}")
+            duration = _seconds(datetime.fromisoformat(run["started_at"]), now)
             connection.execute(
                 "UPDATE pipeline_runs SET status = ?, finished_at = ?, duration_seconds = ?,"
                 " error_message = ?, metadata = json_patch(COALESCE(metadata, '{}'), ?)"
                 " WHERE run_id = ?",
-                (
-                    status,
-                    _text(now),
-                    _seconds(datetime.fromisoformat(row["started_at"]), now),
-                    error_message,
-                    _json(metadata or {}),
-                    run_id,
-                ),
+                (status, _text(now), duration, error_message, _json(metadata or {}), run_id),
             )
 
 
@@ -350,16 +324,3 @@ def _json(metadata: Mapping[str, Any]) -> str:
 
 def _as_dict(row: sqlite3.Row) -> dict[str, Any]:
     return dict(row) | {"metadata": json.loads(row["metadata"] or "{}")}
-
-
-def _stats(row: sqlite3.Row) -> PipelineStats:
-    ended = row["success"] + row["failed"]
-    duration = row["avg_duration_seconds"]
-    return {
-        "success": row["success"],
-        "failed": row["failed"],
-        "running": row["running"],
-        "cancelled": row["cancelled"],
-        "avg_duration_seconds": None if duration is None else round(duration, 3),
-        "success_rate": round(row["success"] / ended, 3) if ended else None,
-    }

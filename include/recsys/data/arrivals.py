@@ -35,7 +35,7 @@ from recsys.data.staging import (
 )
 from recsys.errors import SourceError
 from recsys.ids import STANDS_FOR_MANY
-from recsys.publishing import atomic_path, sync_folder
+from recsys.publishing import atomic_path, sync
 from recsys.settings import Settings
 from recsys.storage import open_store
 
@@ -167,7 +167,7 @@ def _move(
         # keep: a backfill archives what is dropped today into the version of a day long past.
         moved = folder / f"{archived_at}-{version_id}-{number:05}-{path.name}"
         shutil.move(path, moved)
-        sync_folder(folder)
+        sync(folder)
         store = open_store(settings)
         store.share(moved.relative_to(settings.home).as_posix())
         store.discard(f"{STAGING_KEY}/{path.parent.name}/{path.name}")

@@ -27,7 +27,7 @@ from uuid import uuid4
 
 from recsys import schema
 from recsys.errors import InputError
-from recsys.publishing import sha256_of, sync_folder
+from recsys.publishing import sha256_of, sync
 from recsys.settings import Settings
 from recsys.storage import open_store
 
@@ -134,8 +134,8 @@ def seal_segments(settings: Settings) -> None:
                 segment.rename(target / segment.name)
         finally:
             os.close(descriptor)
-    sync_folder(target)
-    sync_folder(folder)
+    sync(target)
+    sync(folder)
 
 
 def hand_in_segments(settings: Settings) -> None:
@@ -266,7 +266,7 @@ class _SegmentWriter:
             self._path = self._folder / f"{os.getpid()}-{uuid4().hex}{_SUFFIX}"
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
             self._descriptor = os.open(self._path, flags, 0o640)
-            sync_folder(self._folder)
+            sync(self._folder)
             self._opened = time.monotonic()
         return self._descriptor
 

@@ -30,7 +30,7 @@ from recsys.data.versions import is_of_the_future, list_versions, open_version, 
 from recsys.data.versions import publish as publish_version
 from recsys.data.writing import VersionFiles
 from recsys.errors import InputError
-from recsys.publishing import sync_folder, sync_tree, write_json
+from recsys.publishing import sync, sync_tree, write_json
 from recsys.refresh.plan import ASKED_FOR, Plan, Strategy, make_plan
 from recsys.refresh.workspace import Workspace, workspace_of
 from recsys.schedule import DataInterval
@@ -211,7 +211,7 @@ def _build(settings: Settings, config: DataConfig, work: Workspace, plan: Plan) 
     settings.versions.mkdir(parents=True, exist_ok=True)
     sync_tree(work.version)
     work.version.rename(settings.versions / plan.version_id)
-    sync_folder(settings.versions)
+    sync(settings.versions)
 
 
 def _is_known_dirt(settings: Settings, plan: Plan) -> bool:

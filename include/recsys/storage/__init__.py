@@ -14,14 +14,7 @@ from recsys.settings import Settings
 from recsys.storage.local import LocalStore
 from recsys.storage.store import DamagedError, Document, StorageError, Store
 
-__all__ = [
-    "DamagedError",
-    "Document",
-    "StorageConfig",
-    "StorageError",
-    "Store",
-    "open_store",
-]
+__all__ = ["DamagedError", "Document", "StorageConfig", "StorageError", "Store", "open_store"]
 
 
 class StorageConfig(ConfigModel):

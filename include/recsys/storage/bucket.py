@@ -49,11 +49,8 @@ class Bucket:
         answer = min(patience, timedelta(seconds=_LONGEST_ANSWER_SECONDS))
 
         def options(**timeouts: timedelta) -> Any:
-            client = {
-                "allow_http": (endpoint or "").startswith("http://"),
-                "connect_timeout": _CONNECT_TIMEOUT,
-                **timeouts,
-            }
+            client = {"allow_http": (endpoint or "").startswith("http://"), **timeouts}
+            client["connect_timeout"] = _CONNECT_TIMEOUT
             return {"config": config, "client_options": client, "retry_config": retry}
 
         transfers = options(read_timeout=patience, timeout=_LONGEST_TRANSFER)
@@ -64,13 +61,10 @@ class Bucket:
 
     def read(self, key: str) -> tuple[bytes, str] | None:
         """Content and ETag of an object, None when there is none."""
-        with self._explained(key):
-            try:
-                answer = obstore.get(self._objects, key)
-            except FileNotFoundError as error:
-                self._require_bucket(error)
-                return None
+        with self._explained(key), self._maybe_missing():
+            answer = obstore.get(self._objects, key)
             return bytes(answer.bytes()), str(answer.meta["e_tag"])
+        return None
 
     def write(self, key: str, content: bytes, *, expected: str | None) -> None:
         """Write an object if its ETag is `expected`, or, for None, if it does not exist.
@@ -82,7 +76,8 @@ class Bucket:
             try:
                 obstore.put(self._objects, key, content, mode=mode)
             except FileNotFoundError as error:
-                self._require_bucket(error)
+                with self._maybe_missing():
+                    raise
                 if expected is None:
                     raise StorageError(
                         f"{self.address(key)}: cannot be written: {error}"
@@ -110,13 +105,10 @@ class Bucket:
 
     def children(self, prefix: str) -> list[str]:
         """Names of the objects right below `prefix`."""
-        with self._explained(prefix):
-            try:
-                found = obstore.list_with_delimiter(self._objects, f"{prefix}/")["objects"]
-            except FileNotFoundError as error:
-                self._require_bucket(error)
-                return []
-        return [Path(entry["path"]).name for entry in found]
+        with self._explained(prefix), self._maybe_missing():
+            found = obstore.list_with_delimiter(self._objects, f"{prefix}/")["objects"]
+            return [Path(entry["path"]).name for entry in found]
+        return []
 
     def below(self, prefix: str) -> dict[str, datetime]:
         """Every object below `prefix` with the time of its writing."""
@@ -142,9 +134,14 @@ class Bucket:
         """What people call the object."""
         return f"{self.url}/{key}"
 
-    def _require_bucket(self, error: FileNotFoundError) -> None:
-        if "NoSuchBucket" in str(error):
-            raise StorageError(f"{self.url}: the bucket does not exist") from error
+    @contextlib.contextmanager
+    def _maybe_missing(self) -> Iterator[None]:
+        """An object that does not exist ends the block; a bucket that does not is an error."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise StorageError(f"{self.url}: the bucket does not exist") from error
 
     @contextlib.contextmanager
     def _explained(self, key: str) -> Iterator[None]:

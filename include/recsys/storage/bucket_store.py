@@ -47,10 +47,7 @@ _ATTEMPTS = 5
 
 
 class Index(Listing):
-    """What a folder consists of; `upload` is where its objects are.
-
-    Links stay within the state root.
-    """
+    """What a folder consists of; `upload` is where its objects are. Links stay inside the root."""
 
     upload: str
 
@@ -124,12 +121,11 @@ class BucketStore:
         )
 
     def read_file(self, key: str, name: str) -> bytes:
-        entry, upload = self._index(key), None
-        if name in entry.files:
-            upload = self._bucket.read(f"{key}/{entry.upload}/{name}")
-        if upload is None:
+        index = self._index(key)
+        content = self.read(f"{key}/{index.upload}/{name}") if name in index.files else None
+        if content is None:
             raise FileNotFoundError(f"{self._bucket.address(key)}: has no file {name}")
-        return upload[0]
+        return content
 
     def remove(self, key: str) -> bool:
         if not self._remove_copy(key):
@@ -139,26 +135,21 @@ class BucketStore:
         return True
 
     def remove_unfinished(self, prefix: str, before: datetime) -> list[str]:
-        groups: dict[tuple[str, str], list[str]] = {}
-        newest: dict[tuple[str, str], datetime] = {}
-        depth = len(PurePosixPath(prefix).parts)
+        uploads: dict[tuple[str, str], dict[str, datetime]] = {}
         for path, written in self._bucket.below(prefix).items():
-            parts = PurePosixPath(path).parts
-            if len(parts) > depth + 2:
-                group = (parts[depth], parts[depth + 1])
-                groups.setdefault(group, []).append(path)
-                newest[group] = max(newest.get(group, written), written)
+            name, *inner = path.removeprefix(f"{prefix}/").split("/")
+            if len(inner) > 1:
+                uploads.setdefault((name, inner[0]), {})[path] = written
         removed = remove_remains(self._home / prefix)
-        for (name, upload), paths in groups.items():
-            if newest[name, upload] < before and self._upload_of(f"{prefix}/{name}") != upload:
-                self._bucket.delete(paths)
+        for (name, upload), objects in uploads.items():
+            if max(objects.values()) < before and self._upload_of(f"{prefix}/{name}") != upload:
+                self._bucket.delete(list(objects))
                 removed.append(f"{name}/{upload}")
         return sorted(removed)
 
     # pointers
     def leads_to(self, pointer: str) -> str | None:
-        content = self.read(pointer)
-        return None if content is None else self._parse_pointer(pointer, content)
+        return self._parse_pointer(pointer, self.read(pointer))
 
     def follow(self, pointer: str, key: str) -> None:
         link, folder = self._home / pointer, self._home / key
@@ -166,23 +157,17 @@ class BucketStore:
             point_link(link, folder)
 
     def point(self, pointer: str, key: str, may_replace: Callable[[str | None], bool]) -> bool:
-        name = PurePosixPath(key).name
-        content = Pointer(name=name).model_dump_json().encode()
-        agreed = False
-
         def move(before: bytes | None) -> bytes:
-            nonlocal agreed
-            current = None if before is None else self._parse_pointer(pointer, before)
-            agreed = may_replace(current)
-            if not agreed:
+            if not may_replace(self._parse_pointer(pointer, before)):
                 raise _RefusedError
-            return content
+            return Pointer(name=PurePosixPath(key).name).model_dump_json().encode()
 
-        with contextlib.suppress(_RefusedError):
+        try:
             self.change(pointer, move)
-        if agreed:
-            self.follow(pointer, key)
-        return agreed
+        except _RefusedError:
+            return False
+        self.follow(pointer, key)
+        return True
 
     # files
     def read(self, key: str) -> bytes | None:
@@ -194,15 +179,15 @@ class BucketStore:
         pause = 0.01
         written: bytes | None = None
         while True:
-            found = self._bucket.read(key)
-            before = None if found is None else found[0]
+            before, version = self._bucket.read(key) or (None, None)
             if written is not None and before == written:
                 return written  # it was this write that was answered as a conflict with itself
             written = change(before)
             if written == before:
                 return written
             try:
-                self._bucket.write(key, written, expected=None if found is None else found[1])
+                self._bucket.write(key, written, expected=version)
+                return written
             except ConflictError:
                 if time.monotonic() > deadline:
                     raise StorageError(
@@ -211,8 +196,6 @@ class BucketStore:
                     ) from None
                 time.sleep(random.uniform(0, pause))  # noqa: S311 - only spreads the attempts
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            else:
-                return written
 
     # files that come in once and are not changed
     def share(self, key: str) -> None:
@@ -258,34 +241,27 @@ class BucketStore:
         for _ in range(_ATTEMPTS):
             index = self._index(key)
             try:
-                self._copy_all(key, index, folder)
+                return self._copy_all(key, index, folder)
             except FileNotFoundError as error:
                 if self._upload_of(key) == index.upload:
                     raise DamagedError(
                         f"{self._bucket.address(key)}: the index lists a file that does not "
                         f"exist: {error}"
                     ) from error
-            else:
-                return
         raise StorageError(f"{self._bucket.address(key)}: changes faster than it can be read")
 
     def _copy_all(self, key: str, index: Index, folder: Path) -> None:
-        for name in (*index.files, *index.links):
-            if not is_inside(name):
-                raise self._bad_path(key, name)
         links = {f"{key}/{name}": target for name, target in index.links.items()}
-        for path, target in links.items():
-            if not leads_inside(path, links):
-                raise self._bad_path(key, target)
+        bad = [name for name in (*index.files, *index.links) if not is_inside(name)]
+        bad += [target for path, target in links.items() if not leads_inside(path, links)]
+        if bad:
+            address = self._bucket.address(_index_key(key))
+            raise DamagedError(f"{address}: {bad[0]!r} lies outside of where it belongs")
         with atomic_folder(folder) as temporary:
             _at_once(lambda name: self._copy_file(key, index, name, temporary), index.files)
             for name, target in index.links.items():
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 (temporary / name).symlink_to(target)
-
-    def _bad_path(self, key: str, path: str) -> DamagedError:
-        address = self._bucket.address(_index_key(key))
-        return DamagedError(f"{address}: {path!r} lies outside of where it belongs")
 
     def _copy_file(self, key: str, index: Index, name: str, into: Path) -> None:
         target = into / name
@@ -299,12 +275,12 @@ class BucketStore:
 
     def _index(self, key: str) -> Index:
         """Raises `FileNotFoundError` if there is no folder `key`."""
-        found = self._bucket.read(_index_key(key))
+        content = self.read(_index_key(key))
         address = self._bucket.address(_index_key(key))
-        if found is None:
+        if content is None:
             raise FileNotFoundError(f"{address}: does not exist")
         try:
-            index = Index.model_validate_json(found[0])
+            index = Index.model_validate_json(content)
         except ValidationError as error:
             raise DamagedError(f"{address}: is not the index of a folder: {error}") from error
         if index.layout > LAYOUT:
@@ -332,9 +308,9 @@ class BucketStore:
         except FileNotFoundError:
             return None
 
-    def _parse_pointer(self, pointer: str, content: bytes) -> str:
+    def _parse_pointer(self, pointer: str, content: bytes | None) -> str | None:
         try:
-            return Pointer.model_validate_json(content).name
+            return None if content is None else Pointer.model_validate_json(content).name
         except ValidationError as error:
             raise DamagedError(
                 f"{self._bucket.address(pointer)}: is not a pointer to a folder: {error}"
@@ -379,17 +355,15 @@ def _index_key(key: str) -> str:
 
 def _describe(folder: Path) -> Index:
     """What `folder` consists of, for a new upload of it."""
-    entries = sorted(folder.rglob("*"))
-    names = {path: path.relative_to(folder).as_posix() for path in entries}
-    return Index(
-        upload=uuid4().hex,
-        files={
-            names[path]: FileEntry(sha256=sha256_of(path), size=path.stat().st_size)
-            for path in entries
-            if path.is_file() and not path.is_symlink()
-        },
-        links={names[path]: str(path.readlink()) for path in entries if path.is_symlink()},
-    )
+    files: dict[str, FileEntry] = {}
+    links: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            links[name] = str(path.readlink())
+        elif path.is_file():
+            files[name] = FileEntry(sha256=sha256_of(path), size=path.stat().st_size)
+    return Index(upload=uuid4().hex, files=files, links=links)
 
 
 def _at_once(transfer: Callable[[str], None], names: Iterable[str]) -> None:

@@ -139,10 +139,9 @@ def write_manifest(
     *,
     layout: int = LAYOUT,
 ) -> dict[str, Any]:
-    """Finish a bundle: `facts`, the layout, and the hash of every file.
+    """Finish a bundle: `facts`, the layout, and the hash of every file; returns the manifest.
 
-    `files` are entries (SHA-256, rows) of a writer that hashed its files already; else they are
-    hashed here. Returns the manifest.
+    `files` are entries (SHA-256, rows) of a writer that hashed its files; else that is done here.
     """
     if files is None:
         found = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -157,9 +156,7 @@ def open_current(
 ) -> BundleT | None:
     """The bundle below `prefix` that `pointer` leads to, None while it leads nowhere.
 
-    Between reading the pointer and pinning the folder both may change: then they are looked up
-    again. `kind` opens a folder.
-
+    `kind` opens a folder. Pointer and folder may change meanwhile: then they are looked up again.
     Raises `DamagedError` if the pointer leads to nothing, and what `kind` raises.
     """
     for _ in range(_ATTEMPTS):
@@ -228,9 +225,9 @@ def bundle_retention(
 
 def is_inside(path: str) -> bool:
     """Whether `path` is a plain relative path that does not lead out of its folder."""
-    parts = PurePosixPath(path)
-    plain = str(parts) == path and not parts.is_absolute() and path != "."
-    return plain and not {"..", ""} & set(parts.parts) and "\\" not in path and "\0" not in path
+    pure = PurePosixPath(path)
+    plain = str(pure) == path != "." and not pure.is_absolute() and ".." not in pure.parts
+    return plain and not {"\\", "\0"} & set(path)
 
 
 def leads_inside(path: str, links: Mapping[str, str]) -> bool:
@@ -239,24 +236,20 @@ def leads_inside(path: str, links: Mapping[str, str]) -> bool:
     A target goes up first and then down, and no link lies in a linked folder. So ``..`` never comes
     after a link, and links that stay inside by themselves do so together, however they are chained.
     """
-    folder, target = PurePosixPath(path).parent, PurePosixPath(links[path])
-    ups = 0
-    while target.parts[ups : ups + 1] == ("..",):
-        ups += 1
+    parents, target = PurePosixPath(path).parents, PurePosixPath(links[path])
+    ups = target.parts.count("..")
     return (
         is_inside(path)
         and not target.is_absolute()
-        and ".." not in target.parts[ups:]
-        and ups <= len(folder.parts)
-        and not any(str(parent) in links for parent in PurePosixPath(path).parents)
+        and set(target.parts[:ups]) <= {".."}
+        and ups < len(parents)
+        and not any(str(parent) in links for parent in parents)
     )
 
 
 def _manifest_of(folder: Path) -> Path:
-    for name in _MANIFESTS:
-        if (folder / name).is_file():
-            return folder / name
-    return folder / MANIFEST
+    found = (folder / name for name in _MANIFESTS if (folder / name).is_file())
+    return next(found, folder / MANIFEST)
 
 
 def _leased(manifest: Path) -> io.BufferedReader:

@@ -34,18 +34,13 @@ class Store(Protocol):
         """Whether the state lives elsewhere than in the state root."""
 
     def check(self) -> None:
-        """Try what all else relies on.
-
-        Raises `StorageError` if the store cannot be reached, `InputError` if it does not keep what
-        it promises.
-        """
+        """Try what all else relies on. Raises `StorageError` if the store cannot be reached,
+        `InputError` if it does not keep what it promises."""
 
     # folders
     def publish(self, key: str) -> None:
-        """Make the finished folder at `key` of the state root known to all machines.
-
-        Can be repeated. Raises `FileExistsError` if the store has another folder of this key.
-        """
+        """Make the finished folder at `key` of the state root known to all machines, once or again.
+        Raises `FileExistsError` if the store has another folder of this key."""
 
     def fetch(self, key: str) -> Path:
         """The folder `key` in the state root, copied there first if need be: all of it, or nothing.
@@ -63,15 +58,12 @@ class Store(Protocol):
     def remove(self, key: str) -> bool:
         """Remove the folder `key`, unless a process of this machine reads it; whether it is gone.
 
-        Nobody finds the folder any more before the first of its files goes. A reader on another
-        machine has its own copy, or looks up the pointer again.
+        Nobody finds it any more before its first file goes; readers on other machines have copies.
         """
 
     def remove_unfinished(self, prefix: str, before: datetime) -> list[str]:
-        """Remove what died below `prefix`, half published before that moment or half removed.
-
-        Returns what it was.
-        """
+        """Remove what died below `prefix`, half published before that moment or half removed;
+        what it was."""
 
     # pointers
     def leads_to(self, pointer: str) -> str | None:
@@ -92,10 +84,8 @@ class Store(Protocol):
         """The content of a file, None when there is none."""
 
     def change(self, key: str, change: Change) -> bytes:
-        """Replace a file by what `change` makes of its content; no other change is lost.
-
-        Returns the new content. What `change` raises leaves the file as it was.
-        """
+        """Replace a file by what `change` makes of its content, which is returned; no other change
+        is lost. What `change` raises leaves the file as it was."""
 
     # files that come in once and are not changed
     def share(self, key: str) -> None:

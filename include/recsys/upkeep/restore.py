@@ -14,7 +14,7 @@ from typing import IO, Any
 from pydantic import ValidationError
 
 from recsys.config import parse_json
-from recsys.publishing import sync_folder, sync_tree
+from recsys.publishing import sync, sync_tree
 from recsys.settings import Settings
 from recsys.storage.bundle import LAYOUT, MANIFEST, FileEntry
 from recsys.upkeep.backup import AREAS, BackupError, Manifest, check_links, check_path
@@ -175,5 +175,5 @@ def _put_in_place(settings: Settings, unpacked: Path) -> str:
         if (unpacked / area).exists():
             place = settings.home / (config if area == "config" else area)
             (unpacked / area).rename(place)
-    sync_folder(settings.home)
+    sync(settings.home)
     return config
