@@ -41,7 +41,10 @@ def create_app(
     """The service over the state in `settings`; the first two arguments default to the
     environment's. `place` is the worker's place among others, None for a process of its own.
 
-    Raises `ConfigError` if ``serving.yaml`` or the environment has a bad value.
+    Raises
+    ------
+    ConfigError
+        If ``serving.yaml`` or the environment has a bad value.
     """
     settings = settings or load_settings()
     environment = environment or read_environment()
@@ -151,7 +154,9 @@ def open_service(
         earliest=_earliest(settings),
         ids=_id_rules(settings),
         requests=RequestLog(
-            settings.service_db, settings.logs / "service" / "recommender.log", load_zone(settings)
+            settings.service_db,
+            settings.logs / "service" / "recommender.log",
+            load_zone(settings),
         ),
     )
 

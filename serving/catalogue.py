@@ -18,11 +18,25 @@ Value = TypeVar("Value", bound=Hashable)
 class Catalogue:
     """The products of a model, by column number: what is shown, and what may be shown.
 
-    Texts are as the shop writes them, "" when unknown; `prices` dong, None when unknown, and NaN in
-    `price_array`. `families` numbers the product families 0, 1, ... without gaps, `family_members`
-    are columns in their order, and `family_starts` where each begins there (and, at the end, their
-    number). `available` may be recommended: listed, not hidden, in stock. Brands and categories
-    are by folded name. `source` is the data version that it is from, or the model's id.
+    Attributes
+    ----------
+    names, brands, categories
+        As the shop writes them, "" when unknown.
+    prices
+        Dong, None when unknown.
+    price_array
+        ``(items,)`` float64, the same with NaN.
+    families
+        ``(items,)`` int32 number of the product family: 0, 1, ... without gaps.
+    family_members, family_starts
+        Columns in the order of their families, and where each family begins there (and, at the
+        end, their number).
+    available
+        ``(items,)`` may be recommended: listed, not hidden, in stock.
+    brand_items, category_items
+        Columns of each brand and category, by folded name.
+    source
+        The data version that it is from, or the model's id.
     """
 
     item_ids: list[str]

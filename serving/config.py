@@ -10,9 +10,6 @@ from pydantic import Field
 from recsys.config import ConfigError, ConfigModel
 from recsys.request_log import RequestLogConfig
 
-LOG_FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
-"""Of all processes of the service."""
-
 
 class ServingConfig(ConfigModel):
     """``config/serving.yaml``; every key is explained there."""
@@ -35,12 +32,20 @@ class ServingConfig(ConfigModel):
 
 @dataclass(frozen=True)
 class ServiceEnvironment:
-    """Where the service listens, and whom it trusts.
+    """Where the service stands.
 
-    Who has `admin_token` administers the service; None: nobody may. `write_tokens` are senders of
-    interactions by token, and the ids of events are those of their sender; without any, everybody
-    may send if only this machine reaches the service, nobody otherwise. `trusted_proxies` are
-    addresses and networks of proxies that say, in X-Forwarded-For, whom they ask for.
+    Attributes
+    ----------
+    host, port
+        Where to listen.
+    admin_token
+        Who has it administers the service; None: nobody may.
+    write_tokens
+        Names of senders by their token: who has one may send interactions. The ids of events are
+        those of their sender. Without any, everybody may if only this machine reaches the service,
+        nobody otherwise.
+    trusted_proxies
+        Addresses and networks of proxies that say, in X-Forwarded-For, whom they ask for.
     """
 
     host: str = "127.0.0.1"
@@ -61,8 +66,15 @@ class ServiceEnvironment:
 
 
 def read_environment(variables: Mapping[str, str] | None = None) -> ServiceEnvironment:
-    """The service's part of the environment. Raises `ConfigError` for what is no port, no network
-    with commas between, and for a name or a token that is there twice."""
+    """The service's part of the environment.
+
+    Raises
+    ------
+    ConfigError
+        If ``RECSYS_SERVICE_PORT`` is no port, ``RECSYS_WRITE_TOKEN`` has a name or a token twice,
+        or ``RECSYS_SERVICE_TRUSTED_PROXIES`` are not addresses and networks with commas between
+        them.
+    """
     variables = os.environ if variables is None else variables
     text = variables.get("RECSYS_SERVICE_PORT") or "8000"
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:

@@ -78,8 +78,13 @@ class Engine:
 
     def prepare(self, model_id: str, *, starting: bool = False) -> None:
         """Load and check the registered model `model_id`, beside the one in service; with the last
-        good catalogue if the service is only `starting`. Raises `InputError` if the registry does
-        not have it, or its artefact is not sound."""
+        good catalogue if the service is only `starting`.
+
+        Raises
+        ------
+        InputError
+            If the registry does not have it, or its artefact is not sound.
+        """
         with self._preparing:
             folder = Registry(self._settings).folder(find_entry(self._settings, model_id))
             loaded = load_snapshot(

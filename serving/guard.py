@@ -52,8 +52,11 @@ class Guard:
         received: ClientLimit,
         counters: Counters,
     ) -> None:
-        self._app, self._config, self._counters = app, config, counters
-        self._requests, self._received = requests, received
+        self._app = app
+        self._config = config
+        self._requests = requests
+        self._received = received
+        self._counters = counters
         self._too_large = f"The body is larger than {config.max_body_bytes} bytes."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -40,19 +40,13 @@ CREATE TABLE IF NOT EXISTS daily (
   day INTEGER, kind TEXT, id TEXT, events INTEGER NOT NULL, PRIMARY KEY (day, kind, id)
 ) WITHOUT ROWID;
 """
-_STORED = ("event_id", "user_id", "product_id", "rating", "digest")
 _INSERT = (
-    f"INSERT INTO events ({', '.join(_STORED)}, time, received) "  # noqa: S608 - names of ours
+    "INSERT INTO events (event_id, user_id, product_id, rating, time, received, digest) "
     "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
 )
 _COUNT = (
     "INSERT INTO daily (day, kind, id, events) VALUES (?, ?, ?, ?) "
     "ON CONFLICT (day, kind, id) DO UPDATE SET events = events + excluded.events"
-)
-_KNOWN = "SELECT event_id, digest FROM events WHERE event_id IN (SELECT value FROM json_each(?))"
-_TODAY = (
-    "SELECT id, events FROM daily "
-    "WHERE day = ? AND kind = ? AND id IN (SELECT value FROM json_each(?))"
 )
 # The newest of them, in the order they came. A customer of a busy year has some hundred; a list
 # from more would only take longer.
@@ -65,6 +59,7 @@ DAY = 86_400
 _LOOK_SECONDS = 0.1
 _READ_SECONDS = 1.0
 _AFTER_FAILURE_SECONDS = 5.0  # a locked database must not cost each request its second
+_ASKED_AT_ONCE = 500  # values of one statement
 USER, PRODUCT = "user", "product"
 MOST_WAITING = 50_000
 """Interactions that may wait in a worker while the disk hangs, some 50 MB; more are refused."""
@@ -106,23 +101,44 @@ class LiveEvents:
 
         Raises `sqlite3.Error` or `OSError`.
         """
+        found: dict[str, str | None] = {}
         with self._written.use() as database:
-            return dict(map(tuple, database.execute(_KNOWN, (json.dumps(event_ids),))))
+            for start in range(0, len(event_ids), _ASKED_AT_ONCE):
+                asked = event_ids[start : start + _ASKED_AT_ONCE]
+                places = ", ".join("?" * len(asked))
+                query = f"SELECT event_id, digest FROM events WHERE event_id IN ({places})"  # noqa: S608
+                found.update(tuple(row) for row in database.execute(query, asked))
+        return found
 
     def today(self, kind: str, ids: Sequence[str]) -> Counter[str]:
         """Events since midnight (UTC) of the users, or products (`kind`), of `ids`.
 
         Raises `sqlite3.Error` or `OSError`.
         """
-        asked = (int(time.time() // DAY), kind, json.dumps(ids))
+        found: Counter[str] = Counter()
+        day = int(time.time() // DAY)
         with self._written.use() as database:
-            return Counter(dict(map(tuple, database.execute(_TODAY, asked))))
+            for start in range(0, len(ids), _ASKED_AT_ONCE):
+                asked = ids[start : start + _ASKED_AT_ONCE]
+                places = ", ".join("?" * len(asked))
+                chosen = f"WHERE day = ? AND kind = ? AND id IN ({places})"
+                query = f"SELECT id, events FROM daily {chosen}"  # noqa: S608
+                found.update(dict(map(tuple, database.execute(query, (day, kind, *asked)))))
+        return found
 
     def add(self, events: Iterable[Event]) -> None:
         """Take the events in; known event ids are ignored. Raises `sqlite3.Error` or `OSError`."""
         received, day = time.time(), int(time.time() // DAY)
         rows = [
-            (*map(event.get, _STORED), int(event["timestamp"].timestamp()), received)
+            (
+                event["event_id"],
+                event["user_id"],
+                event["product_id"],
+                event["rating"],
+                int(event["timestamp"].timestamp()),
+                received,
+                event.get("digest"),
+            )
             for event in events
         ]
         counted = Counter((USER, row[1]) for row in rows)
@@ -195,18 +211,15 @@ class LiveEvents:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.executescript(_SCHEMA)
-    if not _has_digests(connection):
-        with transaction(connection):  # another worker may have been quicker
-            if not _has_digests(connection):
+    columns = {row["name"] for row in connection.execute("PRAGMA table_info(events)")}
+    if "digest" not in columns:
+        with transaction(connection):
+            columns = {row["name"] for row in connection.execute("PRAGMA table_info(events)")}
+            if "digest" not in columns:
                 connection.execute("ALTER TABLE events ADD COLUMN digest TEXT")
     # Are they our tables?
     connection.execute(f"EXPLAIN {_INSERT}", [None] * 7)
     connection.execute(f"EXPLAIN {_COUNT}", [None] * 4)
-
-
-def _has_digests(connection: sqlite3.Connection) -> bool:
-    columns = connection.execute("PRAGMA table_info(events)")
-    return any(column["name"] == "digest" for column in columns)
 
 
 def digest_of(content: Any) -> str:

@@ -12,7 +12,12 @@ import numpy as np
 from recsys import schema
 from recsys.content.embeddings import current_embeddings, current_set_id
 from recsys.data.shown import Columns, ShownError
-from recsys.data.versions import current_version, list_versions, open_version, published_folder
+from recsys.data.versions import (
+    current_version,
+    list_versions,
+    open_version,
+    published_folder,
+)
 from recsys.errors import InputError
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.base import InnerProductModel
@@ -21,7 +26,8 @@ from recsys.models.storage import ArtifactError
 from recsys.settings import Settings
 from serving.catalogue import Catalogue, build_catalogue
 from serving.config import ServingConfig
-from serving.ranking import NOTHING, NearestItems, Wanted, make_personal_lists
+from serving.nearest import NearestItems
+from serving.ranking import Wanted, make_personal_lists
 from serving.recommending import ContentIndex, Snapshot, history_of, recommend
 
 logger = logging.getLogger(__name__)
@@ -33,6 +39,7 @@ takes at most 14 ms."""
 # A model that needs longer for one list is computed in a thread beside the event loop: handing over
 # costs a tenth of that.
 _INLINE_MILLISECONDS = 2.0
+NOTHING = np.zeros(0, dtype=np.int32)
 _KNOWN_USERS_CACHED = 65_536
 _TRIAL_TOPK = 10
 _TRIAL_USERS = 5
@@ -41,15 +48,23 @@ _TRIAL_QUERY = "kem chống nắng"
 
 
 def load_snapshot(
-    settings: Settings, path: Path, model_id: str, config: ServingConfig, *, starting: bool = False
+    settings: Settings,
+    path: Path,
+    model_id: str,
+    config: ServingConfig,
+    *,
+    starting: bool = False,
 ) -> Snapshot:
     """Load, check and try out the model in the artefact folder `path`.
 
     A service that is `starting` serves nothing yet: instead of a published catalogue that is
     damaged, or has none of the model's products, it takes the last one that is good.
 
-    Raises `ArtifactError` if a file is missing or changed, shapes do not agree, a score is not
-    finite, or the model recommends nothing.
+    Raises
+    ------
+    ArtifactError
+        If a file is missing or changed, shapes do not agree, a score is not finite, or the
+        model recommends nothing.
     """
     artifact = load_artifact(path)
     if artifact.model_id != model_id:

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,14 +20,6 @@ _SHOWN_ERRORS = 10
 _SHOWN_CHARACTERS = 200
 
 
-_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # older Pythons have others
-
-
-def title_of(status: int) -> str:
-    """The name of a status, as RFC 9110 has it."""
-    return _TITLES.get(status) or HTTPStatus(status).phrase
-
-
 class FieldProblem(BaseModel):
     """What is wrong with one part of the request."""
 
@@ -45,6 +36,21 @@ class Problem(BaseModel):
     detail: str = Field(description="A sentence for a person.")
     errors: list[FieldProblem] | None = None
 
+
+TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 # What the framework says, as sentences.
 _SENTENCES = {
@@ -65,14 +71,17 @@ class ProblemError(Exception):
         errors: list[FieldProblem] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.headers, self.errors = status, detail, headers, errors
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+        self.errors = errors
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with problems of these `statuses`."""
     return {
         status: {
-            "description": title_of(status),
+            "description": TITLES[status],
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in statuses
@@ -87,7 +96,9 @@ def problem_response(
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
     """The answer that carries a problem document."""
-    problem = Problem(title=title_of(status), status=status, detail=detail, errors=errors)
+    problem = Problem(
+        title=TITLES.get(status, "Error"), status=status, detail=detail, errors=errors
+    )
     return JSONResponse(
         problem.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE
     )

@@ -1,40 +1,24 @@
 """From scores to lists: what may stand in one, in which order, one product of a family.
 
-Most requests only look up a list that was made when the model was loaded, many users at a time at
-a tenth of the cost: it changes with the model, the catalogue or a new interaction of the user, and
-with nothing else. Of a very large catalogue an approximate index finds the best products: looking
-at a million for each request takes a core for 50 ms. For models whose score is an inner product,
-faiss holds each vector in 4 bits for every two numbers, looks at all of these in a fraction of the
-time, and the best thousand are scored exactly.
+The lists of known users are made when a model is loaded, and most requests only look one up: such
+a list changes with the model, the catalogue or a new interaction of the user, and with nothing
+else. So it is made once for each snapshot, many users at a time, which costs a tenth of making it
+for each request.
 """
 
-import logging
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array
 from recsys.models.artifacts import Artifact
-from recsys.models.base import Histories, InnerProductModel
 from recsys.models.histories import take_users, user_rows
-from recsys.models.storage import ArtifactError
-from recsys.publishing import atomic_path
 from serving.catalogue import Catalogue
 
-logger = logging.getLogger(__name__)
-
-NOTHING = np.zeros(0, dtype=np.int32)
 LENGTH = 50
 # Small enough that requests beside it do not wait long for the interpreter.
 _CHUNK_CELLS = 400_000
-_BITS = 4  # what faiss can look up in the processor's registers
-_TRAINING_VECTORS = 50_000  # also how many are added at a time
-_SCORED_EXACTLY = 1_000
-_LOCK_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +31,17 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a request asks for: ``(items,)`` products that are `allowed` in the list, without the
-    `excluded` column numbers, and with `exclude_seen` without what the user had, in any listing
-    (size, shade)."""
+    """What a request asks for.
+
+    Attributes
+    ----------
+    allowed
+        ``(items,)`` products that may stand in the list.
+    exclude_seen
+        Nothing that the user had, nor another listing (size, shade) of the same product.
+    excluded
+        Column numbers that must not stand in it either.
+    """
 
     topk: int
     exclude_seen: bool
@@ -58,10 +50,20 @@ class Wanted:
 
 
 def top_items(
-    scores: Float32Array, allowed: BoolArray, excluded: Int32Array, families: Int32Array, topk: int
+    scores: Float32Array,
+    allowed: BoolArray,
+    excluded: Int32Array,
+    families: Int32Array,
+    topk: int,
 ) -> Ranked:
-    """The `topk` best products that are `allowed` (``(items,)``, as the scores, which are not
-    changed, and the families) and not among the columns `excluded`, one of each family.
+    """The `topk` best products that are `allowed` and not `excluded`, one of each family.
+
+    Parameters
+    ----------
+    scores, allowed, families
+        ``(items,)``: score, may it be shown, number of its family. `scores` is not changed.
+    excluded
+        Column numbers that must not appear.
 
     Looks at a few more candidates than needed, and at four times as many again whenever
     families and exclusions left the list short.
@@ -85,7 +87,10 @@ def _best(usable: Float32Array, take: int) -> Int64Array:
 
 
 def _one_of_each_family(
-    candidates: Int64Array, usable: Float32Array, families: Int32Array, topk: int
+    candidates: Int64Array,
+    usable: Float32Array,
+    families: Int32Array,
+    topk: int,
 ) -> Ranked:
     items: list[int] = []
     values: list[float] = []
@@ -108,8 +113,14 @@ def _one_of_each_family(
 class PersonalLists:
     """Lists of some known users: one available product of each family that they have not had.
 
-    `row` is each known user's row in ``(rows, LENGTH)`` `items` and `scores`, best first, of which
-    `lengths` count; -1 for users whose list is not made.
+    Attributes
+    ----------
+    row
+        ``(users,)`` int32: row of each known user below, -1 for users whose list is not made.
+    items, scores
+        ``(rows, LENGTH)`` best first.
+    lengths
+        ``(rows,)`` how many of them count.
     """
 
     row: Int32Array
@@ -134,6 +145,11 @@ class PersonalLists:
         if topk > self.lengths[row]:
             return None
         return Ranked(self.items[row, :topk].tolist(), self.scores[row, :topk].tolist())
+
+    @property
+    def users(self) -> int:
+        """Users whose list is made."""
+        return len(self.items)
 
 
 def make_personal_lists(artifact: Artifact, catalogue: Catalogue, seconds: float) -> PersonalLists:
@@ -162,7 +178,9 @@ def make_personal_lists(artifact: Artifact, catalogue: Catalogue, seconds: float
         count += len(good)
     if not made:
         empty = np.zeros((0, min(LENGTH, items)))
-        return PersonalLists(row, empty.astype(np.int32), empty.astype(np.float32), NOTHING)
+        return PersonalLists(
+            row, empty.astype(np.int32), empty.astype(np.float32), np.zeros(0, dtype=np.int32)
+        )
     found, values, lengths = (np.concatenate(part) for part in zip(*made, strict=True))
     return PersonalLists(row, found, values, lengths)
 
@@ -209,71 +227,3 @@ def _first_of_family(families: Int32Array) -> BoolArray:
     result = np.empty_like(first)
     np.put_along_axis(result, order, first, axis=1)
     return result
-
-
-class NearestItems:
-    """The index of one model, kept in a file for all workers: 32 MB for a million products."""
-
-    def __init__(self, model: InnerProductModel, path: Path) -> None:
-        self._model = model
-        self._vectors = model.item_vectors
-        # One worker builds, the others wait and read what it wrote.
-        with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
-            if not path.exists():
-                _build(self._vectors, path)
-        self._index = _read(path)
-
-    def recommend(
-        self, catalogue: Catalogue, history: Histories, wanted: Wanted, now: int
-    ) -> Ranked | None:
-        """The list for one user; None when too little is left after filtering, so that somebody
-        has to look at all products."""
-        query = self._model.query_vectors(history, now)[0]
-        if not query.any():
-            return None
-        excluded = wanted.excluded
-        if wanted.exclude_seen:
-            excluded = np.concatenate([excluded, catalogue.listings(history.items)[0]])
-        take = max(_SCORED_EXACTLY, 4 * wanted.topk + 2 * len(excluded))
-        take = min(take, len(self._vectors))
-        found = self._index.search(_even(query[None]), take)[1][0]
-        found = found[found >= 0]
-        allowed = wanted.allowed[found] & ~np.isin(found, excluded)
-        scores = self._vectors[found] @ query
-        best = top_items(scores, allowed, NOTHING, catalogue.families[found], wanted.topk)
-        if len(best.items) < wanted.topk:
-            return None
-        return Ranked(found[best.items].tolist(), best.scores)
-
-
-def _build(vectors: Float32Array, path: Path) -> None:
-    import faiss
-
-    logger.info("Building an index | items=%d, file=%s", len(vectors), path)
-    # Requests are answered meanwhile: more threads would take their core.
-    faiss.omp_set_num_threads(1)
-    dimensions = _even(vectors[:1]).shape[1]
-    index = faiss.IndexPQFastScan(dimensions, dimensions // 2, _BITS, faiss.METRIC_INNER_PRODUCT)
-    chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), _TRAINING_VECTORS)).astype(int)
-    index.train(_even(vectors[chosen]))
-    for start in range(0, len(vectors), _TRAINING_VECTORS):
-        index.add(_even(vectors[start : start + _TRAINING_VECTORS]))
-    with atomic_path(path) as temporary:
-        faiss.write_index(index, str(temporary))
-
-
-def _read(path: Path) -> Any:
-    import faiss
-
-    try:
-        return faiss.read_index(str(path))
-    except RuntimeError as error:
-        path.unlink(missing_ok=True)
-        raise ArtifactError(
-            f"{path}: the index cannot be read; it was removed and is built at the next try"
-        ) from error
-
-
-def _even(vectors: Float32Array) -> Float32Array:
-    """`vectors` with a column of zeros if the number of columns is odd."""
-    return np.pad(vectors, ((0, 0), (0, vectors.shape[1] % 2)))

@@ -18,7 +18,8 @@ from recsys.models.base import Histories
 from recsys.models.histories import liking
 from serving.catalogue import Catalogue
 from serving.interactions import LiveEvent
-from serving.ranking import NOTHING, NearestItems, PersonalLists, Ranked, Wanted, top_items
+from serving.nearest import NearestItems
+from serving.ranking import PersonalLists, Ranked, Wanted, top_items
 
 MODEL: Final = None
 CONTENT = "content"
@@ -31,7 +32,7 @@ NEUTRAL_QUALITY = 0.5
 
 _NOBODY = Histories(
     indptr=np.zeros(2, dtype=np.int64),
-    items=NOTHING,
+    items=np.zeros(0, dtype=np.int32),
     confidence=np.zeros(0, dtype=np.float32),
     weight=np.zeros(0, dtype=np.float32),
     times=np.zeros(0, dtype=np.int64),
@@ -40,8 +41,17 @@ _NOBODY = Histories(
 
 @dataclass(frozen=True)
 class ContentIndex:
-    """Text embeddings lined up with the columns of a model: ``(items, d)`` normalised `vectors`,
-    zeros where a product has none (is not `covered`), and what makes ``(d,)`` of a text query."""
+    """Text embeddings lined up with the columns of a model.
+
+    Attributes
+    ----------
+    vectors
+        ``(items, d)`` float32, normalised; zeros where a product has no embedding.
+    covered
+        ``(items,)`` has an embedding.
+    encode
+        From a text query to its ``(d,)`` vector.
+    """
 
     vectors: Float32Array
     covered: BoolArray
@@ -52,11 +62,20 @@ class ContentIndex:
 class Snapshot:
     """A model with all that belongs to it.
 
-    `position` is the row of a known user in the artefact's histories, None for others; `loaded_at`
-    seconds since 1970; `nearest` finds the best of a very large catalogue without looking at all;
-    `sources` name the catalogue's version and the embedding set, to notice newer ones; `lists` are
-    what known users get as long as nothing new is known of them. Scoring one user is quick enough
-    for the event loop if `inline`.
+    Attributes
+    ----------
+    position
+        Row of a known user in the artefact's histories, None for others.
+    inline
+        Scoring one user is quick enough to be done on the event loop.
+    loaded_at
+        Seconds since 1970.
+    nearest
+        Finds the best products of a very large catalogue without looking at all.
+    sources
+        Names of the catalogue's version and of the embedding set, to notice newer ones.
+    lists
+        What known users get as long as nothing new is known of them.
     """
 
     model_id: str

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 IdText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+"""An id as text."""
 _SECONDS = re.compile(r"[+-]?[0-9.]+")  # pydantic takes them for seconds since 1970
 
 
@@ -77,7 +78,6 @@ MAX_EVENTS = 1000
 
 EXAMPLE_USER = 18283
 EXAMPLE_PRODUCT = "422220087"
-_BOUGHT = {"user_id": EXAMPLE_USER, "product_id": EXAMPLE_PRODUCT, "rating": 5}
 
 
 class _Request(BaseModel):
@@ -88,15 +88,6 @@ class _Request(BaseModel):
 
 class _Answer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
-
-
-def _example(*examples: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": list(examples)})
-
-
-ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
-TopK = Annotated[Whole, Field(ge=1, le=1000)]
-Products = Annotated[list[Id], Field(max_length=1000)]
 
 
 class Filters(_Request):
@@ -113,26 +104,38 @@ class Filters(_Request):
 
     @property
     def has_filters(self) -> bool:
-        prices = (self.min_price, self.max_price)
-        return bool(self.brands or self.categories) or prices != (None, None)
+        return bool(
+            self.brands
+            or self.categories
+            or self.min_price is not None
+            or self.max_price is not None
+        )
 
 
 class RecommendRequest(Filters):
     """One user's list."""
 
-    model_config = _example(
-        {"user_id": EXAMPLE_USER, "topk": 5},
-        {"user_id": "guest-7", "history": [EXAMPLE_PRODUCT], "max_price": 300000},
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": EXAMPLE_USER, "topk": 5},
+                {"user_id": "guest-7", "history": [EXAMPLE_PRODUCT], "max_price": 300000},
+            ]
+        }
     )
 
     user_id: Id
-    topk: TopK = 10
+    topk: Whole = Field(default=10, ge=1, le=1000)
     exclude_seen: StrictBool = Field(
-        default=True, description="Leave out what the user has had, and its other sizes and shades."
+        default=True,
+        description="Leave out what the user has had, and its other sizes and shades.",
     )
-    exclude: Products = Field(default=[], description="Products to leave out.")
-    history: Products = Field(
-        default=[],
+    exclude: list[Id] = Field(
+        default_factory=list, max_length=1000, description="Products to leave out."
+    )
+    history: list[Id] = Field(
+        default_factory=list,
+        max_length=1000,
         description="Products that the user is known to like; for users we do not know yet.",
     )
 
@@ -148,34 +151,33 @@ class Recommendation(_Answer):
     price: float | None = Field(description="Dong; null when unknown.")
 
 
-class _List(_Answer):
-    recommendations: list[Recommendation]
-    count: int
-    model_id: str
-    latency_ms: float
-
-
-class RecommendResponse(_List):
+class RecommendResponse(_Answer):
     """One user's list, best first."""
 
     user_id: int | str
+    recommendations: list[Recommendation]
+    count: int
     fallback: bool = Field(description="The model had nothing to go by.")
     fallback_method: str | None = Field(
         description="What made the list instead: content or popularity; again: everything that "
         "fits has been seen, so it may be bought again.",
         examples=[None],
     )
+    model_id: str
+    latency_ms: float
 
 
 class BatchRequest(Filters):
     """The lists of many users."""
 
-    model_config = _example({"user_ids": [EXAMPLE_USER, "guest-7"], "topk": 3})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_ids": [EXAMPLE_USER, "guest-7"], "topk": 3}]}
+    )
 
     user_ids: list[Id] = Field(min_length=1, max_length=MAX_BATCH_USERS)
-    topk: TopK = 10
+    topk: Whole = Field(default=10, ge=1, le=1000)
     exclude_seen: StrictBool = True
-    exclude: Products = []
+    exclude: list[Id] = Field(default_factory=list, max_length=1000)
 
 
 class BatchResponse(_Answer):
@@ -190,37 +192,49 @@ class BatchResponse(_Answer):
 class SimilarRequest(Filters):
     """Products like another."""
 
-    model_config = _example({"product_id": EXAMPLE_PRODUCT, "topk": 5})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"product_id": EXAMPLE_PRODUCT, "topk": 5}]}
+    )
 
     product_id: Id
-    topk: TopK = 10
-    exclude: Products = []
+    topk: Whole = Field(default=10, ge=1, le=1000)
+    exclude: list[Id] = Field(default_factory=list, max_length=1000)
 
 
-class SimilarResponse(_List):
+class SimilarResponse(_Answer):
     """Products like `product_id`, most similar first."""
 
     product_id: str
     product_name: str
+    recommendations: list[Recommendation]
+    count: int
     fallback: bool
     fallback_method: str | None = Field(description="content or popularity", examples=[None])
+    model_id: str
+    latency_ms: float
 
 
 class SearchRequest(Filters):
     """Products by words."""
 
-    model_config = _example({"query": "kem chống nắng cho da dầu", "topk": 5})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": "kem chống nắng cho da dầu", "topk": 5}]}
+    )
 
     query: Annotated[
         str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"\S")
     ] = Field(description="Vietnamese or English, with or without accents.")
-    topk: TopK = 10
+    topk: Whole = Field(default=10, ge=1, le=1000)
 
 
-class SearchResponse(_List):
+class SearchResponse(_Answer):
     """Products that fit the query, best first; none if no word of it is known."""
 
     query: str
+    recommendations: list[Recommendation]
+    count: int
+    model_id: str
+    latency_ms: float
 
 
 class Interaction(_Request):
@@ -240,7 +254,22 @@ class InteractionsRequest(_Request):
     """Many interactions. Each is judged by itself: those that are no `Interaction` are rejected
     without the others."""
 
-    model_config = _example({"events": [{"event_id": "order-1001-1"} | _BOUGHT]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "event_id": "order-1001-1",
+                            "user_id": EXAMPLE_USER,
+                            "product_id": EXAMPLE_PRODUCT,
+                            "rating": 5,
+                        }
+                    ]
+                }
+            ]
+        }
+    )
 
     events: list[Any] = Field(
         min_length=1, max_length=MAX_EVENTS, description="Each of them an `Interaction`."
@@ -302,19 +331,23 @@ class Stats(_Answer):
 class ReloadRequest(_Request):
     """Which model to serve."""
 
-    model_config = _example({"model_id": "als_20250115_100000"})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model_id": "als_20250115_100000"}]})
 
-    model_id: ModelId | None = Field(
-        default=None, description="Default: the registry's current best."
+    model_id: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$",
+        description="Default: the registry's current best.",
     )
 
 
 class CanaryRequest(_Request):
     """Which model to try on how many users."""
 
-    model_config = _example({"model_id": "als_20250115_100000", "share": 0.1})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model_id": "als_20250115_100000", "share": 0.1}]}
+    )
 
-    model_id: ModelId
+    model_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
     share: Number = Field(gt=0, le=1, description="Share of the users.")
 
 

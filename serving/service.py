@@ -156,9 +156,17 @@ def _outcome(fault: BaseException) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class WorkerPlace:
-    """A worker's place among the others: its number (worker 0 does what one process has to do for
-    all), the descriptor of `serving.shared` memory, and what is called at start: `join` loads the
-    model that all serve, and returns when requests may come."""
+    """A worker's place among the others.
+
+    Attributes
+    ----------
+    slot
+        Its number; worker 0 does what one process has to do for all.
+    shared_memory
+        Descriptor of `serving.shared` memory.
+    join
+        Called at start: loads the model that all serve, returns when requests may come.
+    """
 
     slot: int
     shared_memory: int

@@ -9,7 +9,6 @@ import mmap
 import os
 import tempfile
 import time
-from bisect import bisect_left
 from pathlib import Path
 
 _CLIENT_SLOTS = 16_384  # a power of two
@@ -19,9 +18,19 @@ _MINUTE = 60.0
 
 MAX_WORKERS = 64
 ENDPOINTS = (
-    *("/recommend", "/batch_recommend", "/similar_items", "/search", "/interactions"),
-    *("/health", "/model_info", "/stats", "/metrics", "/reload_model", "/canary"),
-    *("/demo", "other"),
+    "/recommend",
+    "/batch_recommend",
+    "/similar_items",
+    "/search",
+    "/interactions",
+    "/health",
+    "/model_info",
+    "/stats",
+    "/metrics",
+    "/reload_model",
+    "/canary",
+    "/demo",
+    "other",
 )
 STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0)
@@ -116,14 +125,21 @@ class Counters:
         self._cells = memoryview(memory)[_COUNTERS_AT:_SIGN_AT].cast("d")
         self._base = slot * _WORKER_FIELDS
         self._offsets = {path: number * _FIELDS for number, path in enumerate(ENDPOINTS)}
-        self._other = self._offsets["other"]
 
     def count(self, path: str, status: int, milliseconds: float) -> None:
         """One answered request."""
-        place = self._base + self._offsets.get(path, self._other)
+        offset = self._offsets.get(path)
+        if offset is None:
+            offset = self._offsets["other"]
+        place = self._base + offset
         cells = self._cells
         cells[place + status // 100 - 1] += 1
-        cells[place + len(STATUS_CLASSES) + bisect_left(BUCKETS_MS, milliseconds)] += 1
+        bucket = 0
+        for bound in BUCKETS_MS:
+            if milliseconds <= bound:
+                break
+            bucket += 1
+        cells[place + len(STATUS_CLASSES) + bucket] += 1
         cells[place + _FIELDS - 1] += milliseconds
 
     def of(self, path: str) -> tuple[list[float], list[float], float]:

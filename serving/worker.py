@@ -19,7 +19,7 @@ from recsys.errors import InputError
 from recsys.settings import Settings, load_settings
 from serving import coordination
 from serving.app import create_app
-from serving.config import LOG_FORMAT, read_environment
+from serving.config import read_environment
 from serving.connections import LimitedProtocol
 from serving.coordination import Channel, Message, Reloaded, ReloadError
 from serving.engine import Engine, find_entry, start_with_any
@@ -71,8 +71,12 @@ class ParentLink:
         outcome = await self._ask(coordination.RELOAD, model_id=wanted.model_id, share=share)
         if outcome["problem"]:
             raise ReloadError(outcome["problem"])
-        told = {name: outcome[name] for name in ("previous_model_id", "workers", "seconds")}
-        return Reloaded(wanted.model_id, **told)
+        return Reloaded(
+            wanted.model_id,
+            outcome["previous_model_id"],
+            outcome["workers"],
+            outcome["seconds"],
+        )
 
     async def end_canary(self) -> None:
         await self._ask(coordination.ASK_END_CANARY)
@@ -151,7 +155,9 @@ class ParentLink:
 
 def main(arguments: list[str]) -> int:
     """Serve until the parent ends it. Returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s"
+    )
     sys.setswitchinterval(_SWITCH_SECONDS)
     slot, listening, control, memory = map(int, arguments)
     settings = load_settings()

@@ -11,7 +11,13 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from recsys.request_log import read_traffic_by_model
 from serving.coordination import ReloadError
 from serving.problems import ProblemError, documented
-from serving.schemas import CanaryReport, CanaryRequest, ModelTraffic, ReloadRequest, ReloadResponse
+from serving.schemas import (
+    CanaryReport,
+    CanaryRequest,
+    ModelTraffic,
+    ReloadRequest,
+    ReloadResponse,
+)
 from serving.service import Running
 
 _bearer = HTTPBearer(
@@ -20,7 +26,8 @@ _bearer = HTTPBearer(
 
 
 async def require_admin(
-    service: Running, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    service: Running,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
     """The dependency of every admin route: lets the bearer of the admin token pass."""
     token = service.environment.admin_token
@@ -78,7 +85,10 @@ async def start_canary(service: Running, body: CanaryRequest) -> ReloadResponse:
 
 
 @router.delete(
-    "/canary", status_code=204, responses=documented(401, 403, 429, 503), summary="End the canary"
+    "/canary",
+    status_code=204,
+    responses=documented(401, 403, 429, 503),
+    summary="End the canary",
 )
 async def end_canary(service: Running) -> Response:
     """Everybody gets the model in service again. Not an error when there is no canary."""

@@ -8,19 +8,19 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from serving.problems import documented
+from serving.recommending import Snapshot
 from serving.service import Running, serving_snapshot
 
 router = APIRouter(tags=["demo"])
 
 _EXAMPLES = 4
 _FOLDER = Path(__file__).parents[1] / "demo"
-_PAGES = {
-    "/demo": ("index.html", "text/html"),
-    "/demo/demo.js": ("demo.js", "text/javascript"),
-    "/demo/demo.css": ("demo.css", "text/css"),
-    "/docs": ("docs.html", "text/html"),
-    "/docs/docs.js": ("docs.js", "text/javascript"),
-}
+# Read once: no part of a request ever becomes a path.
+_DOCS = (_FOLDER / "docs.html").read_bytes()
+_DOCS_SCRIPT = (_FOLDER / "docs.js").read_bytes()
+_PAGE = (_FOLDER / "index.html").read_bytes()
+_SCRIPT = (_FOLDER / "demo.js").read_bytes()
+_STYLE = (_FOLDER / "demo.css").read_bytes()
 
 
 class Example(BaseModel):
@@ -37,17 +37,29 @@ class Examples(BaseModel):
     product: list[Example]
 
 
-def _show(path: str, name: str, media_type: str) -> None:
-    # Read once: no part of a request ever becomes a path.
-    content = (_FOLDER / name).read_bytes()
-
-    @router.get(path, include_in_schema=False)
-    async def page() -> Response:
-        return Response(content, media_type=f"{media_type}; charset=utf-8")
+@router.get("/demo", include_in_schema=False)
+async def page() -> Response:
+    return Response(_PAGE, media_type="text/html; charset=utf-8")
 
 
-for _path, (_name, _media_type) in _PAGES.items():
-    _show(_path, _name, _media_type)
+@router.get("/demo/demo.js", include_in_schema=False)
+async def script() -> Response:
+    return Response(_SCRIPT, media_type="text/javascript; charset=utf-8")
+
+
+@router.get("/demo/demo.css", include_in_schema=False)
+async def style() -> Response:
+    return Response(_STYLE, media_type="text/css; charset=utf-8")
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    return Response(_DOCS, media_type="text/html; charset=utf-8")
+
+
+@router.get("/docs/docs.js", include_in_schema=False)
+async def docs_script() -> Response:
+    return Response(_DOCS_SCRIPT, media_type="text/javascript; charset=utf-8")
 
 
 @router.get(
@@ -55,7 +67,7 @@ for _path, (_name, _media_type) in _PAGES.items():
 )
 async def examples(service: Running) -> Examples:
     """A few known customers, a stranger, and the most popular products."""
-    snapshot = serving_snapshot(service)
+    snapshot: Snapshot = serving_snapshot(service)
     known = snapshot.artifact.manifest.get("sample_users") or []
     users = [Example(id=str(user), name=f"Khách {user}") for user in known[:_EXAMPLES]]
     users.append(Example(id="khach-moi", name="Khách mới"))

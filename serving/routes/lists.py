@@ -15,7 +15,7 @@ from recsys.arrays import Int32Array
 from recsys.ids import normalise_id
 from serving.catalogue import filter_products
 from serving.problems import ProblemError, documented
-from serving.ranking import NOTHING, Ranked, Wanted
+from serving.ranking import Ranked, Wanted
 from serving.recommending import Recommended, Snapshot, history_of, recommend, search, similar
 from serving.schemas import (
     BatchRequest,
@@ -32,6 +32,7 @@ from serving.schemas import (
 from serving.service import Running, Service, noted, service_of, serving_snapshot
 
 _JSON = b"application/json"
+_NOTHING = np.zeros(0, dtype=np.int32)
 
 
 class DirectRoute(APIRoute):
@@ -203,7 +204,7 @@ def known_id(product_id: int | str, index: Mapping[str, int]) -> str:
 def columns_of(snapshot: Snapshot, product_ids: list[Any]) -> Int32Array:
     """Column numbers of the products that the model knows."""
     if not product_ids:
-        return NOTHING
+        return _NOTHING
     index = snapshot.catalogue.index
     known = [index[name] for product in product_ids if (name := known_id(product, index)) in index]
     return np.array(known, dtype=np.int32)

@@ -71,7 +71,7 @@ def test_lists_made_in_advance_are_those_computed_on_request(settings: Settings)
         (folder / "serving.yaml").write_text(f"personal_lists_seconds: {seconds}\n")
         with TestClient(create_app(settings, ServiceEnvironment())) as client:
             lists = client.app.state.service.engine.snapshot.lists
-            assert len(lists.items) == (60 if seconds else 0)
+            assert lists.users == (60 if seconds else 0)
             answers.append([ids(client.post("/recommend", json=body).json()) for body in bodies])
     assert answers[0] == answers[1]
 

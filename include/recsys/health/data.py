@@ -9,12 +9,17 @@ from typing import Any, Final
 import numpy as np
 
 from recsys import schema
+from recsys.alerting import Severity
 from recsys.config import load_config
-from recsys.data import versions
-from recsys.data.versions import PublishedVersion
+from recsys.data.versions import (
+    PublishedVersion,
+    current_version,
+    is_of_the_future,
+    published_folder,
+)
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
-from recsys.health.verdict import Finding, critical, verdict, warning
+from recsys.health.verdict import Finding, verdict
 from recsys.settings import Settings, load_settings
 from recsys.storage import StorageError
 
@@ -37,12 +42,12 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
     """
     settings = settings or load_settings()
     try:
-        if versions.published_folder(settings) is None:
+        if published_folder(settings) is None:
             problem = "no data version was published yet; run data_refresh"
-            return verdict([warning(problem)], files=_there(settings))
-        version = versions.current_version(settings)
+            return verdict([Finding(Severity.WARNING, problem)], files=_there(settings))
+        version = current_version(settings)
     except (InputError, StorageError) as error:
-        return verdict([critical(str(error))], files=_there(settings))
+        return verdict([Finding(Severity.CRITICAL, str(error))], files=_there(settings))
     files = _there(settings)
     newest = _newest_event(version.path / schema.INTERACTIONS_FILE)
     age = None if newest is None else (datetime.now(UTC) - newest).total_seconds() / 86_400
@@ -53,21 +58,26 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
         "newest_event": newest.isoformat() if newest else None,
         "age_days": None if age is None else round(age, 2),
     }
-    missing = [settings.processed / name for name, exists in files.items() if not exists]
-    problems = [critical(f"{path}: the file does not exist") for path in missing]
+    problems = [
+        Finding(Severity.CRITICAL, f"{settings.processed / name}: the file does not exist")
+        for name, exists in files.items()
+        if not exists
+    ]
     if not problems:
         problems, sizes = _examine(version)
         details |= sizes
-    if versions.is_of_the_future(version.as_of):
+    if is_of_the_future(version.as_of):
         problem = (
             f"{version.version_id} ends at {version.as_of.isoformat()}, in the future: it was made "
             "under a wrong clock; the next data_refresh leaves it behind"
         )
-        problems.append(critical(problem))
+        problems.append(Finding(Severity.CRITICAL, problem))
     limit = load_config(settings, HealthConfig).data.max_age_days
     if age is not None and age > limit:
-        problem = f"the newest review or purchase is {age:.1f} days old"
-        problems.append(warning(f"{problem} (at most {limit:g} are expected)"))
+        problem = (
+            f"the newest review or purchase is {age:.1f} days old (at most {limit:g} are expected)"
+        )
+        problems.append(Finding(Severity.WARNING, problem))
     return verdict(problems, **details)
 
 
@@ -93,34 +103,40 @@ def _there(settings: Settings) -> dict[str, bool]:
 def _examine(version: PublishedVersion) -> tuple[list[Finding], dict[str, int]]:
     try:
         version.verify()
-        sizes, shape = _sizes(version.path)
+        sizes = _sizes(version.path)
     except (InputError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         problem = str(error) if isinstance(error, InputError) else f"{version.path}: {error!r}"
-        return [critical(problem)], {}
+        return [Finding(Severity.CRITICAL, problem)], {}
     rows = version.manifest["files"][schema.INTERACTIONS_FILE]["rows"]
+    matrix = (sizes.pop("matrix_rows"), sizes.pop("matrix_columns"))
     problems = []
     if sizes["interactions"] != rows:
-        found = sizes["interactions"]
-        problems.append(critical(f"{schema.INTERACTIONS_FILE} has {found} rows, not {rows}"))
-    if shape != (sizes["users"], sizes["items"]):
+        text = f"{schema.INTERACTIONS_FILE} has {sizes['interactions']} rows, not {rows}"
+        problems.append(Finding(Severity.CRITICAL, text))
+    if matrix != (sizes["users"], sizes["items"]):
         text = (
-            f"{schema.MATRIX_FILE} is {shape[0]} x {shape[1]}, but {schema.MAPPINGS_FILE} maps"
+            f"{schema.MATRIX_FILE} is {matrix[0]} x {matrix[1]}, but {schema.MAPPINGS_FILE} maps"
             f" {sizes['users']} users and {sizes['items']} items"
         )
-        problems.append(critical(text))
+        problems.append(Finding(Severity.CRITICAL, text))
     if not rows:
-        problems.append(critical("the published version holds no interaction"))
+        problems.append(Finding(Severity.CRITICAL, "the published version holds no interaction"))
     return problems, sizes
 
 
-def _sizes(folder: Path) -> tuple[dict[str, int], tuple[int, ...]]:
-    """Rows, users and items, and the matrix's shape, from as little of each file as tells them."""
+def _sizes(folder: Path) -> dict[str, int]:
+    """Rows, users, items and shape, from as little of each file as tells them."""
     # Here, because the service imports this package for its watch and must not carry Arrow.
     from pyarrow.parquet import read_metadata
 
     mappings = json.loads((folder / schema.MAPPINGS_FILE).read_text(encoding="utf-8"))
     with np.load(folder / schema.MATRIX_FILE, allow_pickle=False) as matrix:
-        shape = tuple(int(size) for size in matrix["shape"])
-    interactions = int(read_metadata(folder / schema.INTERACTIONS_FILE).num_rows)
-    users, items = len(mappings["user_to_idx"]), len(mappings["item_to_idx"])
-    return {"interactions": interactions, "users": users, "items": items}, shape
+        rows, columns = (int(size) for size in matrix["shape"])
+    metadata = read_metadata(folder / schema.INTERACTIONS_FILE)
+    return {
+        "interactions": int(metadata.num_rows),
+        "users": len(mappings["user_to_idx"]),
+        "items": len(mappings["item_to_idx"]),
+        "matrix_rows": rows,
+        "matrix_columns": columns,
+    }

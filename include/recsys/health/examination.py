@@ -16,19 +16,11 @@ from recsys.health.model import check_model_health
 from recsys.health.pipelines import check_pipeline_health, report_silence
 from recsys.health.reports import report_retention, write_report
 from recsys.health.service import check_service_health, judged, service_metrics
-from recsys.health.verdict import critical, verdict, worst
+from recsys.health.verdict import Finding, verdict, worst
 from recsys.retention import Removal
 from recsys.settings import Settings
 
-_CHECKS: Final[dict[str, Callable[[Settings], dict[str, Any]]]] = {
-    "service": check_service_health,
-    "data": check_data_health,
-    "model": check_model_health,
-    "pipeline": check_pipeline_health,
-}
-COMPONENTS: Final = tuple(_CHECKS)
-
-_BROKEN: Final = verdict([critical("the check itself broke; see the log of its task")], broken=True)
+COMPONENTS: Final = ("service", "data", "model", "pipeline")
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +38,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Alert for what is wrong, resolve what is right again, write the report.
 
-    `results` are what the checks returned, by component; None for a check that broke. The report
-    of one `component` is partial and does not become ``latest.json``; None stands for all.
+    Parameters
+    ----------
+    results
+        What the checks returned, by component; None for a check that broke.
+    component
+        The only component that was checked; None for all. The report is then partial and does
+        not become ``latest.json``.
 
     Returns ``status`` (``healthy``, ``warning`` or ``critical``), ``unhealthy`` (components),
     ``alerts`` (names of broken rules), ``overdue_jobs``, ``redelivered``, ``report`` (its path
@@ -59,12 +56,15 @@ def evaluate(
     now = now or datetime.now(UTC)
     chosen = _chosen(component)
     broken = [name for name in chosen if results.get(name) is None]
-    checks = {name: dict(results.get(name) or _BROKEN) for name in chosen}
+    checks = {name: dict(results.get(name) or _broken(name)) for name in chosen}
     manager = AlertManager(settings)
     for name, result in checks.items():
         _tell(manager, name, result)
-    report: dict[str, Any] = {"generated_at": now.isoformat(), "component": component}
-    report["checks"] = checks
+    report: dict[str, Any] = {
+        "generated_at": now.isoformat(),
+        "component": component,
+        "checks": checks,
+    }
     if component in (None, "service"):
         with _noting(broken, "traffic"):
             report |= _hold_against_rules(settings, manager, now)
@@ -90,10 +90,16 @@ def evaluate(
 
 def examine(settings: Settings, component: str | None = None) -> dict[str, Any]:
     """Check and evaluate here, without Airflow. Returns and raises as `evaluate`."""
+    checks: dict[str, Callable[[Settings], dict[str, Any]]] = {
+        "service": check_service_health,
+        "data": check_data_health,
+        "model": check_model_health,
+        "pipeline": check_pipeline_health,
+    }
     results: dict[str, dict[str, Any] | None] = {}
     for name in _chosen(component):
         try:
-            results[name] = _CHECKS[name](settings)
+            results[name] = checks[name](settings)
         except InputError:
             raise
         except Exception:
@@ -105,7 +111,7 @@ def examine(settings: Settings, component: str | None = None) -> dict[str, Any]:
 def _chosen(component: str | None) -> tuple[str, ...]:
     if component is None:
         return COMPONENTS
-    if component not in _CHECKS:
+    if component not in COMPONENTS:
         known = ", ".join(COMPONENTS)
         raise InputError(f"component {component!r} is unknown; expected one of {known}")
     return (component,)
@@ -132,11 +138,20 @@ def _hold_against_rules(settings: Settings, manager: AlertManager, now: datetime
 
 def _overall(report: Mapping[str, Any]) -> str:
     """The worst of the checks, of the broken rules, of silence, and of what is not known."""
-    found = [alert["severity"] for alert in report.get("alerts", [])]
+    found = [*report["checks"].values()]
+    found += [
+        {"healthy": False, "severity": alert["severity"]}
+        for alert in report.get("alerts", [])
+        if alert["severity"] != Severity.INFO
+    ]
     if report.get("overdue_jobs") or report["broken"]:
-        found.append(Severity.CRITICAL)
-    broken = [{"healthy": False, "severity": one} for one in found if one != Severity.INFO]
-    return worst([*report["checks"].values(), *broken])
+        found.append({"healthy": False, "severity": Severity.CRITICAL})
+    return worst(found)
+
+
+def _broken(component: str) -> dict[str, Any]:
+    problem = "the check itself broke; see the log of its task"
+    return verdict([Finding(Severity.CRITICAL, problem)], broken=True)
 
 
 def _tell(manager: AlertManager, component: str, result: Mapping[str, Any]) -> None:

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from recsys.alerting import Severity
 from recsys.config import load_config
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
 from recsys.health.service import serving_model
-from recsys.health.verdict import critical, verdict, warning
+from recsys.health.verdict import Finding, verdict
 from recsys.models.artifacts import verify_artifact
 from recsys.registry import Registry
 from recsys.settings import Settings, load_settings
@@ -26,18 +27,19 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
     registry = Registry(settings)
     damage = registry.repair()
     if damage is not None:
-        mended = "was written again from its last good copy"
-        return verdict(
-            [critical(f"{damage}; it {'is still so' if registry.problem() else mended}")]
+        outcome = (
+            "is still so" if registry.problem() else "was written again from its last good copy"
         )
+        return verdict([Finding(Severity.CRITICAL, f"{damage}; it {outcome}")])
     selection = registry.selection()
     if selection is None:
-        return verdict([warning("no model is selected yet; run model_training")])
+        problem = "no model is selected yet; run model_training"
+        return verdict([Finding(Severity.WARNING, problem)])
     problems = []
     try:
         verify_artifact(registry.folder(registry.get(selection.model_id)))
     except (InputError, OSError) as error:
-        problems.append(critical(f"current best {selection.model_id}: {error}"))
+        problems.append(Finding(Severity.CRITICAL, f"current best {selection.model_id}: {error}"))
     served = serving_model()
     grace = timedelta(hours=load_config(settings, HealthConfig).model.deployment_grace_hours)
     waiting = datetime.now(UTC) - datetime.fromisoformat(selection.selected_at)
@@ -47,7 +49,7 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
             f"the service serves {served}, although {selection.model_id} was selected"
             f" {waiting.total_seconds() / 3600:.0f} hours ago"
         )
-        problems.append(warning(problem))
+        problems.append(Finding(Severity.WARNING, problem))
     return verdict(
         problems,
         model_id=selection.model_id,

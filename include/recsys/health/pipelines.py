@@ -17,7 +17,7 @@ from recsys.alerting import Alert, AlertManager, Severity
 from recsys.alerting.message import facts_of
 from recsys.config import ConfigError, ConfigModel, load_config
 from recsys.health.config import HealthConfig
-from recsys.health.verdict import critical, verdict
+from recsys.health.verdict import Finding, verdict
 from recsys.publishing import write_json
 from recsys.schedule import JobSchedule, Schedule, load_schedule
 from recsys.settings import Settings, load_settings
@@ -34,11 +34,22 @@ _RUNS_TO_READ: Final = 200
 
 @dataclass(frozen=True)
 class Overdue:
-    """A job whose success is missing since it was `due`: the moment it was scheduled for, plus its
-    deadline. `last_run` is the newest since that moment. `told`: somebody was told since, of a run
-    that failed or missed its deadline, loudly."""
+    """A job whose success is missing.
+
+    Attributes
+    ----------
+    since
+        The moment it was scheduled for.
+    due
+        When it should have succeeded: that, plus its deadline.
+    last_run
+        The newest run since, None if there was none.
+    told
+        Somebody was told since: a run failed, or missed its deadline, loudly.
+    """
 
     job: str
+    since: datetime
     due: datetime
     last_success: datetime | None
     last_run: dict[str, Any] | None
@@ -62,15 +73,20 @@ def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
     closed = tracker.cleanup_stale_runs(config.max_running_hours)
     stats = tracker.get_stats(config.window_days)
     problems = [
-        f"{name}: {one['failed']} of {one['success'] + one['failed']} runs of the last"
-        f" {config.window_days} days failed"
+        Finding(
+            Severity.CRITICAL,
+            f"{name}: {one['failed']} of {one['success'] + one['failed']} runs of the last"
+            f" {config.window_days} days failed",
+        )
         for name, one in stats["stats_by_pipeline"].items()
         if one["success_rate"] is not None and one["success_rate"] < config.min_success_rate
     ]
-    unusable = load_schedule(settings).problems
-    problems += [f"{job} does not run: {sentence}" for job, sentence in unusable.items()]
-    problems += settings_problems(settings)
-    return verdict([critical(text) for text in problems], closed_runs=closed, **stats)
+    problems += [
+        Finding(Severity.CRITICAL, f"{job} does not run: {sentence}")
+        for job, sentence in load_schedule(settings).problems.items()
+    ]
+    problems += [Finding(Severity.CRITICAL, one) for one in settings_problems(settings)]
+    return verdict(problems, closed_runs=closed, **stats)
 
 
 def settings_problems(settings: Settings, *more: type[ConfigModel]) -> list[str]:
@@ -108,14 +124,18 @@ def overdue_jobs(settings: Settings, manager: AlertManager, now: datetime) -> li
     watched = {
         job: timing for job, timing in schedule.jobs.items() if timing.enabled and job != WATCHER
     }
-    first_seen = _first_seen(settings, {job: one.cron for job, one in watched.items()}, now)
+    first_seen = Memory(settings).first_seen(
+        {job: timing.cron for job, timing in watched.items()}, now
+    )
     tracker = PipelineTracker(tracker_database(settings))
     found = []
     for job, timing in watched.items():
         since = _last_expected(timing, schedule, now - timing.deadline - _GRACE)
         if since >= first_seen[job]:
-            found.append(_missing(tracker, manager, job, since, since + timing.deadline))
-    return [overdue for overdue in found if overdue is not None]
+            overdue = _missing(tracker, manager, job, since, since + timing.deadline)
+            if overdue is not None:
+                found.append(overdue)
+    return found
 
 
 def report_silence(settings: Settings, manager: AlertManager, now: datetime) -> dict[str, Any]:
@@ -127,8 +147,11 @@ def report_silence(settings: Settings, manager: AlertManager, now: datetime) -> 
     for job in load_schedule(settings).jobs:
         one = overdue.get(job)
         if one is None:
-            text = manager.texts.say("silent_cleared", job=job)
-            manager.resolve(f"{job}_silent", "succeeded again", text=text)
+            manager.resolve(
+                f"{job}_silent",
+                "succeeded again",
+                text=manager.texts.say("silent_cleared", job=job),
+            )
         elif not one.told:
             manager.deliver(_alert(one, manager))
     return {
@@ -142,25 +165,35 @@ def report_silence(settings: Settings, manager: AlertManager, now: datetime) -> 
     }
 
 
-def _first_seen(settings: Settings, jobs: Mapping[str, str], now: datetime) -> dict[str, datetime]:
-    """When each job was first seen with its present cron expression: now, for new ones.
+class Memory:
+    """Jobs by name in ``logs/service/health_state.json``, which may get lost: they then count as
+    new."""
 
-    A job that is not among `jobs` (switched off) is forgotten. So are all when the file gets lost.
-    """
-    path = settings.logs / "service" / "health_state.json"
-    try:
-        known = dict(json.loads(path.read_text(encoding="utf-8"))["jobs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        known = {}
-    current: dict[str, dict[str, str]] = {}
-    for job, cron in jobs.items():
-        entry = known.get(job)
-        if not isinstance(entry, dict) or entry.get("cron") != cron:
-            entry = {"cron": cron, "first_seen": now.isoformat()}
-        current[job] = entry
-    if current != known:
-        write_json(path, {"jobs": current})
-    return {job: datetime.fromisoformat(entry["first_seen"]) for job, entry in current.items()}
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.logs / "service" / "health_state.json"
+
+    def first_seen(self, jobs: Mapping[str, str], now: datetime) -> dict[str, datetime]:
+        """When each job was first seen with its present cron expression: now, for new ones.
+
+        A job that is not among `jobs` (switched off) is forgotten.
+        """
+        known = self._read()
+        current: dict[str, dict[str, str]] = {}
+        for job, cron in jobs.items():
+            entry = known.get(job)
+            if not isinstance(entry, dict) or entry.get("cron") != cron:
+                entry = {"cron": cron, "first_seen": now.isoformat()}
+            current[job] = entry
+        if current != known:
+            write_json(self._path, {"jobs": current})
+        return {job: datetime.fromisoformat(entry["first_seen"]) for job, entry in current.items()}
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            jobs = json.loads(self._path.read_text(encoding="utf-8"))["jobs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return jobs if isinstance(jobs, dict) else {}
 
 
 def _last_expected(timing: JobSchedule, schedule: Schedule, limit: datetime) -> datetime:
@@ -181,23 +214,34 @@ def _missing(
     if any(run["status"] == RunStatus.SUCCESS for run in runs):
         return None
     successes = tracker.get_recent_runs(job, limit=1, status=RunStatus.SUCCESS)
-    last_success = datetime.fromisoformat(successes[0]["finished_at"]) if successes else None
-    told = manager.was_told_of_runs(job, since)
-    return Overdue(job, due, last_success, runs[0] if runs else None, told)
+    last_run = runs[0] if runs else None
+    return Overdue(
+        job=job,
+        since=since,
+        due=due,
+        last_success=datetime.fromisoformat(successes[0]["finished_at"]) if successes else None,
+        last_run=last_run,
+        told=manager.was_told_of_runs(job, since),
+    )
 
 
 def _alert(one: Overdue, manager: AlertManager) -> Alert:
     due = manager.local_time(one.due)
-    last = manager.local_time(one.last_success) if one.last_success else manager.texts.say("never")
-    run = one.last_run or {}
-    facts: dict[str, Any] = {"job": one.job, "due": due, "last_success": last}
-    facts |= {"state": run.get("status"), "error": run.get("error_message")}
+    last = manager.local_time(one.last_success) if one.last_success else None
     return Alert(
         f"{one.job}_silent",
         f"no success since it was due at {due}",
         Severity.CRITICAL,
         text=manager.texts.say("silent_text", job=one.job, due=due),
         headline=manager.texts.say("silent", job=one.job),
-        facts=facts_of(facts),
+        facts=facts_of(
+            {
+                "job": one.job,
+                "due": due,
+                "last_success": last or manager.texts.say("never"),
+                "state": one.last_run["status"] if one.last_run else None,
+                "error": one.last_run["error_message"] if one.last_run else None,
+            }
+        ),
         until_resolved=True,
     )

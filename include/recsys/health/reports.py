@@ -71,7 +71,8 @@ def watch_reports(settings: Settings, now: datetime, since: datetime) -> bool:
             text = manager.texts.say("report_again")
             manager.resolve(ALERT, "health reports are coming again", text=text)
         return False
-    shown = manager.local_time(_last_sign(settings, since) or since)
+    last = _last_sign(settings, since)
+    shown = manager.local_time(last or since)
     manager.deliver(
         Alert(
             ALERT,
@@ -88,4 +89,5 @@ def watch_reports(settings: Settings, now: datetime, since: datetime) -> bool:
 def _last_sign(settings: Settings, since: datetime | None) -> datetime | None:
     path = latest_report(settings)
     written = None if path is None else datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    return max(filter(None, (written, since)), default=None)
+    signs = [moment for moment in (written, since) if moment is not None]
+    return max(signs, default=None)

@@ -11,13 +11,14 @@ from recsys.alerting import Severity
 from recsys.deployment.client import read_address
 from recsys.errors import InputError
 from recsys.health.config import MetricsConfig
-from recsys.health.verdict import Finding, critical, verdict
+from recsys.health.verdict import Finding, verdict
 from recsys.registry import Registry
 from recsys.request_log import read_traffic
 from recsys.settings import Settings, load_settings
 
 TRIAL_USER: Final = "health-check"
 """Whom the trial recommendation is for; the metrics of the service leave these requests out."""
+
 
 RATES: Final = ("avg_latency_ms", "p95_latency_ms", "error_rate", "fallback_rate")
 
@@ -40,18 +41,20 @@ def check_service_health(settings: Settings | None = None) -> dict[str, Any]:
         answer = requests.get(f"{url}/health", timeout=_TIMEOUT)
         latency = (time.perf_counter() - began) * 1000
     except requests.RequestException as error:
-        return verdict([critical(f"GET {url}/health failed: {type(error).__name__}")])
+        problem = f"GET {url}/health failed: {type(error).__name__}"
+        return verdict([Finding(Severity.CRITICAL, problem)])
     content = _json_object(answer)
     details: dict[str, Any] = {"latency_ms": round(latency, 2), "response": content}
     if content is None:
         problem = f"GET {url}/health answered {answer.status_code} without a JSON object"
-        return verdict([critical(problem)], **details)
+        return verdict([Finding(Severity.CRITICAL, problem)], **details)
     if answer.status_code != 200:
         detail = content.get("detail") or content.get("status")
         problem = f"GET {url}/health answered {answer.status_code}: {detail}"
         return verdict([Finding(_severity(settings, content), problem)], **details)
     count, failure = _trial(url)
-    return verdict([critical(failure)] if failure else [], **details, recommendations=count)
+    problems = [Finding(Severity.CRITICAL, failure)] if failure else []
+    return verdict(problems, **details, recommendations=count)
 
 
 def serving_model() -> str | None:
@@ -103,9 +106,10 @@ def judged(metrics: Mapping[str, Any], min_requests: int) -> dict[str, float | N
 def _trial(url: str) -> tuple[int | None, str | None]:
     """How many products a trial recommendation has, and what is wrong with it."""
     what = f"POST {url}/recommend"
-    asked = {"user_id": TRIAL_USER, "topk": _TRIAL_TOPK}
     try:
-        answer = requests.post(f"{url}/recommend", json=asked, timeout=_TIMEOUT)
+        answer = requests.post(
+            f"{url}/recommend", json={"user_id": TRIAL_USER, "topk": _TRIAL_TOPK}, timeout=_TIMEOUT
+        )
     except requests.RequestException as error:
         return None, f"{what} failed: {type(error).__name__}"
     content = _json_object(answer)

@@ -1,34 +1,28 @@
 """How a check says what it found: a mapping that travels as JSON."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from recsys.alerting import Severity
 
 HEALTHY: Final = "healthy"
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True)
+class Finding:
     """Something that is not as it should be, in one sentence without a full stop."""
 
     severity: Severity
     text: str
 
 
-def critical(text: str) -> Finding:
-    """What needs somebody now."""
-    return Finding(Severity.CRITICAL, text)
-
-
-def warning(text: str) -> Finding:
-    """What can wait until tomorrow."""
-    return Finding(Severity.WARNING, text)
-
-
 def verdict(problems: Sequence[Finding], **details: Any) -> dict[str, Any]:
-    """The result of a check: ``healthy``, the `details`, and if there are problems ``severity``
-    (that of the worst one), ``error`` (all of them as one text) and ``problems`` (each with its
-    severity)."""
+    """The result of a check.
+
+    ``healthy``, the `details`, and if there are problems ``severity`` (that of the worst one),
+    ``error`` (all of them as one text) and ``problems`` (each with its severity).
+    """
     if not problems:
         return {"healthy": True, **details}
     ordered = sorted(problems, key=lambda problem: -problem.severity.rank)
@@ -37,7 +31,9 @@ def verdict(problems: Sequence[Finding], **details: Any) -> dict[str, Any]:
         **details,
         "severity": ordered[0].severity.value,
         "error": "; ".join(problem.text for problem in ordered),
-        "problems": [{"severity": one.severity.value, "problem": one.text} for one in ordered],
+        "problems": [
+            {"severity": problem.severity.value, "problem": problem.text} for problem in ordered
+        ],
     }
 
 
