@@ -51,35 +51,10 @@ _LOGIN_IN_URL: Final = re.compile(r"(?<=//)[^/@\s]*@")
 
 
 # Keys of earlier releases that are constants now. Files with them are still read.
-RETIRED: Final[Mapping[str, str]] = {
-    "alerts_config.yaml": "email.timeout_seconds slack.timeout_seconds",
-    "comments.yaml": "mismatch_tolerance full_length_words campaign.span_days learned.folds"
-    " learned.max_training_texts learned.min_texts_per_class learned.min_auc"
-    " learned.retrain_changed_share learned.keep pretrained.batch_size pretrained.max_tokens",
-    "content.yaml": "boilerplate_share max_characters model.device model.batch_size"
-    " catalog_static.dimensions catalog_static.vocabulary catalog_static.fit_products"
-    " catalog_static.name_repeats refit_share index_above",
-    "data.yaml": "keep_backfilled_days",
-    "deployment.yaml": "request_timeout_seconds verify.cold_users verify.topk"
-    " verify.min_personal_share canary.max_error_rate canary.max_fallback_increase"
-    " history_entries",
-    "drift.yaml": "gap_weeks rating.high rating.min_events popularity.min_events"
-    " popularity.min_shortfall popularity.high_shortfall volume.history_weeks"
-    " volume.min_history_weeks volume.min_expected volume.high_drop volume.collapse volume.burst"
-    " campaign.min_users campaign.min_characters customers.min_users"
-    " customers.min_activity_change customers.min_new_users_change comments.min_comments"
-    " comments.min_length_change comments.min_share_change comments.min_quality_change"
-    " embedding.min_events embedding.min_distance model.top_k model.min_users model.past_weeks"
-    " severity.campaign severity.activity severity.new_users severity.comments"
-    " severity.embedding severity.model",
-    "health.yaml": "service.timeout_seconds pipeline.silence_grace_minutes reports.keep_days",
-    "maintenance.yaml": "models.keep_deployments keep_run_days",
-    "serving.yaml": "max_batch_users max_events request_log.flush_seconds"
-    " request_log.max_pending_rows inline_milliseconds index_min_items warmup_requests"
-    " warmup_seconds reload_timeout_seconds",
-    "spark.yaml": "piece_mb rows_per_range",
-    "training.yaml": "sample_users",
-}
+RETIRED: Final[Mapping[str, str]] = dict(
+    line.split(": ")
+    for line in Path(__file__).with_name("retired_keys.txt").read_text("utf-8").splitlines()
+)
 
 
 class ConfigError(InputError):

@@ -37,19 +37,15 @@ LOGGED_ENDPOINTS = frozenset(
 )
 WINDOWS_MINUTES = (1, 60, 1440)
 
-# While rows are put into words the requests wait for the interpreter: few at a time.
-_BATCH_ROWS = 250
-# What a killed worker loses at most.
-_FLUSH_SECONDS = 0.5
-# Seven seconds of all that one core can answer; 20 MB.
-_MAX_PENDING_ROWS = 50_000
+_BATCH_ROWS = 250  # few: while they are put into words, requests wait for the interpreter
+_FLUSH_SECONDS = 0.5  # what a killed worker loses at most
+_MAX_PENDING_ROWS = 50_000  # seven seconds of all that one core can answer; 20 MB
 _WRITE_TIMEOUT_SECONDS = 5.0
 _READ_TIMEOUT_SECONDS = 5.0
 _PERCENTILES_OF = 100_000  # newest requests of a window
 
-# The documented columns, then ours. Times are UTC text that compares with datetime('now').
-# The documented type of user_id makes a number of what looks like one: user_text keeps the ids
-# that a number would change ("00123", "1e5").
+# The documented columns, then ours. Times are UTC text that compares with datetime('now'). The
+# documented type of user_id makes a number of "00123" or "1e5": user_text keeps such ids.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
   id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TIMESTAMP, user_id INTEGER, topk INTEGER,
@@ -126,7 +122,7 @@ class RequestLog:
         self._database, self._log_file, self._timezone = database, log_file, timezone
         self._lines_fail = False
         self._queue: deque[Answered] = deque()
-        self._dropped = 0
+        self.dropped = 0  # rows that found no room
         self._failing_since: float | None = None
         self._problem = ""
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -141,11 +137,6 @@ class RequestLog:
         self._thread.start()
 
     @property
-    def dropped(self) -> int:
-        """Rows that found no room."""
-        return self._dropped
-
-    @property
     def pending(self) -> int:
         return len(self._queue)
 
@@ -157,7 +148,7 @@ class RequestLog:
 
     def add(self, answered: Answered) -> None:
         if len(self._queue) >= _MAX_PENDING_ROWS:
-            self._dropped += 1
+            self.dropped += 1
             return
         self._queue.append(answered)
         if len(self._queue) >= _BATCH_ROWS:
@@ -214,11 +205,8 @@ class RequestLog:
             return
         self._lines_fail = False
         first, zone = batch[0], self._timezone
-        lines = [_message(first)]
-        lines += [
-            _head(int(answered.time), zone, _level(answered)) + _message(answered)
-            for answered in batch[1:]
-        ]
+        heads = ["", *(_head(int(one.time), zone, _level(one)) for one in batch[1:])]
+        lines = [head + _message(one) for head, one in zip(heads, batch, strict=True)]
         name, text = logger_of_lines.name, "\n".join(lines)
         record = logging.LogRecord(name, _level(first), __file__, 0, "%s", (text,), None)
         record.created = first.time
@@ -263,19 +251,21 @@ def read_stats(database: Path) -> dict[str, Any]:
 
     Percentiles are those of the newest 100,000 requests of a window. Raises `sqlite3.Error`.
     """
-    counts = (
-        "SELECT {0}, count(*) FROM requests WHERE timestamp > datetime('now', ?) "
-        "AND {0} IS NOT NULL GROUP BY {0}"
-    )
-    since = (f"-{max(WINDOWS_MINUTES)} minutes",)
     with _reading(database) as connection:
         return {
             "traffic": [_traffic(connection, minutes) for minutes in WINDOWS_MINUTES],
-            "endpoints": dict(connection.execute(counts.format("endpoint"), since).fetchall()),
-            "fallback_methods": dict(
-                connection.execute(counts.format("fallback_method"), since).fetchall()
-            ),
+            "endpoints": _counts(connection, "endpoint"),
+            "fallback_methods": _counts(connection, "fallback_method"),
         }
+
+
+def _counts(connection: sqlite3.Connection, column: str) -> dict[str, int]:
+    rows = connection.execute(
+        f"SELECT {column}, count(*) FROM requests WHERE timestamp > datetime('now', ?) "  # noqa: S608
+        f"AND {column} IS NOT NULL GROUP BY 1",
+        (f"-{max(WINDOWS_MINUTES)} minutes",),
+    )
+    return dict(rows.fetchall())
 
 
 def read_traffic_by_model(database: Path, minutes: float) -> list[dict[str, Any]]:

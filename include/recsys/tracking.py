@@ -24,14 +24,9 @@ from recsys.settings import Settings, load_settings
 SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS pipeline_runs (
-  run_id TEXT PRIMARY KEY,
-  pipeline_name TEXT NOT NULL,
-  status TEXT NOT NULL,
-  started_at TEXT NOT NULL,
-  finished_at TEXT,
-  duration_seconds REAL,
-  error_message TEXT,
-  metadata TEXT
+  run_id TEXT PRIMARY KEY, pipeline_name TEXT NOT NULL, status TEXT NOT NULL,
+  started_at TEXT NOT NULL, finished_at TEXT, duration_seconds REAL,
+  error_message TEXT, metadata TEXT
 );
 CREATE INDEX IF NOT EXISTS pipeline_runs_by_start ON pipeline_runs (pipeline_name, started_at);
 CREATE INDEX IF NOT EXISTS pipeline_runs_by_status ON pipeline_runs (status, started_at);
@@ -161,10 +156,9 @@ class PipelineTracker:
         return run_id
 
     def complete_run(self, run_id: str, metadata: Mapping[str, Any] | None = None) -> None:
-        """End a running run as a success; `metadata` is merged into what it has.
+        """End a running run, or one that `cleanup_stale_runs` closed too early, as a success.
 
-        A run that `cleanup_stale_runs` closed was not dead after all: its late end counts.
-        Raises `TrackingError` if the run is unknown or has ended otherwise.
+        `metadata` is merged into what it has. Raises `TrackingError` if it is unknown or has ended.
         """
         self._end(run_id, RunStatus.SUCCESS, metadata=metadata)
 
@@ -203,18 +197,17 @@ class PipelineTracker:
         """
         since = _text(datetime.now(UTC) - timedelta(days=days))
         rows = self._connection.execute(
-            "SELECT pipeline_name,"
-            " SUM(status = 'success') AS success, SUM(status = 'failed') AS failed,"
-            " SUM(status = 'running') AS running, SUM(status = 'cancelled') AS cancelled,"
+            "SELECT pipeline_name, SUM(status = 'success') AS success,"
+            " SUM(status = 'failed') AS failed, SUM(status = 'running') AS running,"
+            " SUM(status = 'cancelled') AS cancelled,"
             " ROUND(AVG(CASE WHEN status = 'success' THEN duration_seconds END), 3)"
             " AS avg_duration_seconds, ROUND(AVG(CASE status WHEN 'success' THEN 1.0"
             " WHEN 'failed' THEN 0.0 END), 3) AS success_rate"
             " FROM pipeline_runs WHERE started_at >= ? GROUP BY pipeline_name ORDER BY 1",
             (since,),
         )
-        stats = {row["pipeline_name"]: dict(row) for row in rows}
-        for of_one in stats.values():
-            del of_one["pipeline_name"]
+        found = [dict(row) for row in rows]
+        stats = {one.pop("pipeline_name"): one for one in found}
         return {"period_days": days, "stats_by_pipeline": stats}
 
     def is_pipeline_running(self, pipeline_name: str) -> bool:
@@ -223,19 +216,16 @@ class PipelineTracker:
         return self._connection.execute(query, (pipeline_name,)).fetchone() is not None
 
     def cleanup_stale_runs(self, max_running_hours: float = 24) -> int:
-        """Cancel runs that have been running for longer: whoever ran them is gone.
-
-        Returns how many there were.
-        """
+        """Cancel runs that have been running for longer, whoever ran them is gone; how many."""
         now = datetime.now(UTC)
-        limit = _text(now - timedelta(hours=max_running_hours))
+        limit = now - timedelta(hours=max_running_hours)
         why = f"{_ABANDONED} running for more than {max_running_hours:g} h"
         with transaction(self._connection) as connection:
             cursor = connection.execute(
                 "UPDATE pipeline_runs SET status = 'cancelled', finished_at = ?1,"
                 " duration_seconds = (julianday(?1) - julianday(started_at)) * 86400,"
                 " error_message = ?2 WHERE status = 'running' AND started_at < ?3",
-                (_text(now), why, limit),
+                (_text(now), why, _text(limit)),
             )
         return cursor.rowcount
 
@@ -267,8 +257,7 @@ class PipelineTracker:
             connection = connect(self.db_path, timeout=self._timeout)
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
                 connection.executescript(SCHEMA)
-            self._local.connection = connection
-            self._local.pid = os.getpid()
+            self._local.connection, self._local.pid = connection, os.getpid()
         return cast("sqlite3.Connection", self._local.connection)
 
     def _record(self, record: RunRecord, statement: str) -> None:

@@ -24,7 +24,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from recsys.config import ConfigModel
+from recsys.config import ConfigModel, ConfigT
 from recsys.errors import InputError
 from recsys.publishing import atomic_folder, atomic_path, point_link, sha256_of
 from recsys.storage.bucket import Bucket, ConflictError
@@ -94,9 +94,8 @@ class BucketStore:
             return
         place = f"{key}/{index.upload}"
         _at_once(lambda name: self._bucket.upload(folder / name, f"{place}/{name}"), index.files)
-        content = index.to_json()
         try:
-            self._bucket.write(_index_key(key), content, expected=None)
+            self._bucket.write(_index_key(key), index.to_json(), expected=None)
         except ConflictError:
             # Written meanwhile by another machine, or by this one before its answer got lost.
             if not self._is_published(key, index):
@@ -279,10 +278,7 @@ class BucketStore:
         address = self._bucket.address(_index_key(key))
         if content is None:
             raise FileNotFoundError(f"{address}: does not exist")
-        try:
-            index = Index.model_validate_json(content)
-        except ValidationError as error:
-            raise DamagedError(f"{address}: is not the index of a folder: {error}") from error
+        index = self._parsed(Index, _index_key(key), content, "the index of a folder")
         if index.layout > LAYOUT:
             raise DamagedError(
                 f"{address}: has layout {index.layout}, this code knows layouts up to {LAYOUT}"
@@ -303,18 +299,20 @@ class BucketStore:
         return True
 
     def _upload_of(self, key: str) -> str | None:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             return self._index(key).upload
-        except FileNotFoundError:
-            return None
+        return None
 
     def _parse_pointer(self, pointer: str, content: bytes | None) -> str | None:
+        if content is None:
+            return None
+        return self._parsed(Pointer, pointer, content, "a pointer to a folder").name
+
+    def _parsed(self, model: type[ConfigT], key: str, content: bytes, what: str) -> ConfigT:
         try:
-            return None if content is None else Pointer.model_validate_json(content).name
+            return model.model_validate_json(content)
         except ValidationError as error:
-            raise DamagedError(
-                f"{self._bucket.address(pointer)}: is not a pointer to a folder: {error}"
-            ) from error
+            raise DamagedError(f"{self._bucket.address(key)}: is not {what}: {error}") from error
 
     @contextlib.contextmanager
     def _alone(self, key: str) -> Iterator[None]:

@@ -74,11 +74,8 @@ class Bundle:
     layout: ClassVar[int] = LAYOUT
 
     def __init__(self, folder: Path) -> None:
-        """Pin `folder`.
-
-        Raises `FileNotFoundError` if the folder is gone, or goes away meanwhile; `error` if its
-        manifest cannot be read, or is of a newer layout.
-        """
+        """Pin `folder`. Raises `FileNotFoundError` if it is gone, or goes away meanwhile; `error`
+        if its manifest cannot be read, or is of a newer layout."""
         note = _manifest_of(folder)
         try:
             self._lease = _leased(note)
@@ -100,10 +97,7 @@ class Bundle:
             )
 
     def verify(self, *names: str) -> None:
-        """Compare every file, or those of `names`, with the manifest.
-
-        Raises `error` naming the first bad one.
-        """
+        """Compare every file, or those of `names`, with the manifest; `error` names a bad one."""
         for name, entry in self.files.items():
             if names and name not in names:
                 continue
@@ -124,9 +118,6 @@ class Bundle:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.path.name!r})"
 
 
 BundleT = TypeVar("BundleT", bound=Bundle)
