@@ -133,9 +133,7 @@ class Document:
         self, model: type[ConfigT], content: Any = None, *, at: tuple[str, ...] = ()
     ) -> ConfigT:
         """The document as a `model`, or `content` that was made of what stands at the key `at`.
-
-        Raises `ConfigError` with one line for each bad key.
-        """
+        Raises `ConfigError` with one line for each bad key."""
         try:
             return model.model_validate(self.content if content is None and not at else content)
         except ValidationError as error:
@@ -275,10 +273,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_json(text: bytes | str) -> Any:
-    """The content of a JSON text that somebody else may have written.
-
-    Raises `ValueError` for what is no JSON, names a key twice, or is nested beyond reason.
-    """
+    """The content of a JSON text that somebody else may have written. Raises `ValueError` for what
+    is no JSON, names a key twice, or is nested beyond reason."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content: dict[str, Any] = {}
@@ -291,9 +287,8 @@ def parse_json(text: bytes | str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique)
     except RecursionError:
-        raise ValueError(
-            f"nested too deeply: expected at most {_MAX_DEPTH} levels of nesting"
-        ) from None
+        deepest = f"expected at most {_MAX_DEPTH} levels of nesting"
+        raise ValueError(f"nested too deeply: {deepest}") from None
 
 
 def _check_extent(value: Any, depth: int = 0) -> None:

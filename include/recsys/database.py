@@ -93,9 +93,7 @@ class HelperDatabase:
         self._path, self._prepare, self._timeout = path, prepare, timeout
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._inode = 0
-        self._process = 0
-        self._suspect = False
+        self._inode, self._process, self._suspect = 0, 0, False
 
     @contextlib.contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
@@ -127,15 +125,12 @@ class HelperDatabase:
                 if not _is_damage(self._path, error):
                     raise
                 self._connection = self._renewed()
-            self._suspect = False
-            self._inode = self._path.stat().st_ino
+            self._suspect, self._inode = False, self._path.stat().st_ino
         return self._connection
 
     def _replaced(self) -> bool:
-        """Whether another process has set the file aside, or it was emptied and has to be.
-
-        The connections of an empty file lock each other out, and write where nobody reads.
-        """
+        """Whether another process has set the file aside, or it was emptied and has to be. The
+        connections of an empty file lock each other out, and write where nobody reads."""
         emptied = (self._inode, 0)
         inode, size = self._there()
         if (inode, size) != emptied:

@@ -2,10 +2,8 @@
 
 
 class InputError(ValueError):
-    """What a job was given cannot be used: trying again without a change would fail again.
-
-    The text is a sentence that names the file, row or key, what was wrong and what was expected.
-    """
+    """What a job was given cannot be used: trying again without a change would fail again. The text
+    is a sentence that names the file, row or key, what was wrong and what was expected."""
 
 
 class SourceError(InputError):

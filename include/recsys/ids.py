@@ -70,10 +70,8 @@ class IdRules:
 
     @classmethod
     def of(cls, placeholders: Sequence[str | int], aliases: Mapping[Any, str | int]) -> "IdRules":
-        """Rules in normal form, with aliases of aliases followed to the end.
-
-        Raises `InputError` for an alias that leads back to itself.
-        """
+        """Rules in normal form, with aliases of aliases followed to the end. Raises `InputError`
+        for an alias that leads back to itself."""
         direct = {normalise_id(old): normalise_id(new) for old, new in aliases.items()}
         resolved = {}
         for old, new in direct.items():
@@ -147,10 +145,8 @@ def normalise_ids(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
 def id_faults(
     ids: "pa.ChunkedArray", what: str, rules: IdRules | None = None
 ) -> list[tuple[BoolArray, str]]:
-    """Which of the normalised `ids` name no `what`, and why; the first reason of an id counts.
-
-    With `rules`, also which customers stand for many.
-    """
+    """Which of the normalised `ids` name no `what`, and why; the first reason of an id counts. With
+    `rules`, also which customers stand for many."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

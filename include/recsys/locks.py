@@ -92,10 +92,8 @@ def _path(settings: Settings, name: str) -> Path:
 
 
 def _lock(path: Path, kind: LockFlags) -> IO[bytes] | None:
-    """The file, locked until it is closed; None while somebody else has it.
-
-    Its time is that of the last lock; one process at a time, under the guard, gives up stale ones.
-    """
+    """The file, locked until it is closed; None while somebody else has it. Its time is that of the
+    last lock; one process at a time, under the guard, gives up stale ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".guard").open("ab") as guard:
         portalocker.lock(guard, LockFlags.EXCLUSIVE)

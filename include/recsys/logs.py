@@ -34,10 +34,8 @@ class LocalTimeFormatter(logging.Formatter):
         self._timezone = timezone
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """The line; nothing from outside makes a line or a colour of its own in it.
-
-        A record with the attribute ``lines`` holds several, made by somebody who knows that.
-        """
+        """The line; nothing from outside makes a line or a colour of its own in it. A record with
+        the attribute ``lines`` holds several, made by somebody who knows that."""
         line = super().formatMessage(record)
         if hasattr(record, "lines"):
             return line
@@ -61,10 +59,8 @@ class _Handler(ConcurrentRotatingFileHandler):
 def file_logger(
     name: str, path: Path, timezone: ZoneInfo, *, named_lines: bool = True
 ) -> logging.Logger:
-    """The logger that writes lines of `name` to the file `path` and nowhere else.
-
-    Repeated calls give the same logger. `named_lines` false leaves the name column out.
-    """
+    """The logger that writes lines of `name` to the file `path` and nowhere else. Repeated calls
+    give the same logger. `named_lines` false leaves the name column out."""
     logger = logging.getLogger(f"recsys.file.{path}.{name}")
     with _lock:
         if not logger.handlers:

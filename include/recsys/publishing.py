@@ -59,10 +59,8 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary sibling folder to fill; it becomes `path` if the block ends normally.
-
-    Raises `FileExistsError` if `path` exists: published folders are immutable.
-    """
+    """A temporary sibling folder to fill; it becomes `path` if the block ends normally. Raises
+    `FileExistsError` if `path` exists: published folders are immutable."""
     if path.exists():
         raise FileExistsError(f"{path} is already published; published folders never change")
     temporary = _sibling(path)

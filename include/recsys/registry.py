@@ -153,9 +153,7 @@ class Registry:
 
     def folder(self, entry: Entry) -> Path:
         """Where the model's artefact lies, fetched from the store if this machine has not used it.
-
-        Raises `RegistryError` for a path that is not ours.
-        """
+        Raises `RegistryError` for a path that is not ours."""
         path = self.place(entry)
         with contextlib.suppress(FileNotFoundError):  # its reader says which file is missing
             self._store.fetch(entry.path)
@@ -164,9 +162,8 @@ class Registry:
     def place(self, entry: Entry) -> Path:
         """Like `folder`, without fetching it."""
         path = (self._settings.home / entry.path).resolve()
-        if not path.is_relative_to(self._settings.artifacts.resolve()) or path.name != (
-            entry.model_id
-        ):
+        ours = path.is_relative_to(self._settings.artifacts.resolve())
+        if not ours or path.name != entry.model_id:
             raise RegistryError(f"{entry.model_id}: its path {entry.path!r} is no artefact of ours")
         return path
 
@@ -249,10 +246,8 @@ class Registry:
         self._note("archive", model_id)
 
     def hold(self, model_id: str) -> None:
-        """Keep a model that was taken out of service from being selected or deployed by itself.
-
-        An archived model stays archived. Raises `RegistryError` for an unknown model.
-        """
+        """Keep a model that was taken out of service from being selected or deployed by itself. An
+        archived model stays archived. Raises `RegistryError` for an unknown model."""
 
         def hold(content: _Content) -> bool:
             entry = content.entry(model_id)
@@ -265,10 +260,7 @@ class Registry:
             self._note("hold", model_id)
 
     def release(self, model_id: str) -> None:
-        """Let a model that is held be selected and deployed again.
-
-        Raises `RegistryError` if it is not held.
-        """
+        """Let a model be selected and deployed again. Raises `RegistryError` if it is not held."""
 
         def release(content: _Content) -> None:
             entry = content.entry(model_id)
@@ -284,10 +276,8 @@ class Registry:
         return self._document.repair()
 
     def delete(self, model_id: str, *, serving: str | None = None) -> None:
-        """Remove the entry and the artefact.
-
-        Raises `RegistryError` for the current best, and for the model that is `serving`.
-        """
+        """Remove the entry and the artefact. Raises `RegistryError` for the current best, and for
+        the model that is `serving`."""
 
         def delete(content: _Content) -> str:
             entry = content.dispensable(model_id, "deleted")

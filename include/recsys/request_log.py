@@ -215,10 +215,8 @@ class RequestLog:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Create the table; one of an earlier version gets the columns that it lacks.
-
-    Raises `sqlite3.Error` if there is a table of another kind.
-    """
+    """Create the table; one of an earlier version gets the columns that it lacks. Raises
+    `sqlite3.Error` if there is a table of another kind."""
     connection.executescript(_SCHEMA)
     if _ADDED_COLUMNS.keys() - _columns(connection):
         with transaction(connection):
@@ -248,9 +246,7 @@ def recent_users(database: Path, count: int) -> list[str]:
 
 def read_stats(database: Path) -> dict[str, Any]:
     """Traffic by window, and of the longest window the requests by endpoint and by fallback.
-
-    Percentiles are those of the newest 100,000 requests of a window. Raises `sqlite3.Error`.
-    """
+    Percentiles are those of the newest 100,000 requests of a window. Raises `sqlite3.Error`."""
     with _reading(database) as connection:
         return {
             "traffic": [_traffic(connection, minutes) for minutes in WINDOWS_MINUTES],

@@ -83,9 +83,8 @@ class RowRetention:
 
 
 class Removal:
-    """Executes declarations, inside the state root only, and adds up what that freed.
-
-    With `dry_run` it only counts.
+    """Executes declarations, inside the state root only, and adds up what that freed; with
+    `dry_run` it only counts.
 
     Example: ``Removal(settings).execute([Retention("caches", root, lambda: root.iterdir())])``.
     """
@@ -97,9 +96,7 @@ class Removal:
 
     def execute(self, retentions: Iterable[Retention | RowRetention]) -> dict[str, Any]:
         """Remove what may go. Returns ``{what: {count, freed_bytes, examples}}`` of what went.
-
-        Raises `BoundaryError` before anything is removed if an area leads out of the state root.
-        """
+        Raises `BoundaryError` before anything is removed if an area leads out of the state root."""
         retentions = list(retentions)
         for one in retentions:
             place = one.root / "any" if isinstance(one, Retention) else one.database

@@ -77,10 +77,8 @@ _DOCUMENTED: Final = {
 
 
 class SchedulerConfig(ConfigModel):
-    """The time zone that cron expressions are read in, and all jobs by name.
-
-    Jobs that no file lists run as they are documented.
-    """
+    """The time zone that cron expressions are read in, and all jobs by name. Jobs that no file
+    lists run as they are documented."""
 
     FILE = "scheduler_config.json"
 
@@ -116,10 +114,8 @@ def load_zone(settings: Settings) -> ZoneInfo:
 
 
 def load_schedule(settings: Settings) -> Schedule:
-    """Read ``scheduler_config.json``. A bad entry of one job stops no other job.
-
-    Raises `ConfigError` that names the key if the file, or what all jobs share, is bad.
-    """
+    """Read ``scheduler_config.json``. A bad entry of one job stops no other job. Raises
+    `ConfigError` that names the key if the file, or what all jobs share, is bad."""
     document = read_document(settings, SchedulerConfig.FILE)
     default = {name: job.model_dump(exclude_unset=True) for name, job in _DOCUMENTED.items()}
     content = reduce(_over, (layer for _, layer in reversed(document.layers)), {"jobs": default})

@@ -234,10 +234,8 @@ class PipelineTracker:
         self._record(record, _UPSERT)
 
     def record_start(self, record: RunRecord) -> None:
-        """Like `record_run`, for news that may be late: an end after this start stays.
-
-        A run that was started again after its end becomes a running one.
-        """
+        """Like `record_run`, for news that may be late: an end after this start stays. A run that
+        was started again after its end becomes a running one."""
         self._record(record, _UPSERT + _UNLESS_ENDED_SINCE)
 
     def merge_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> bool:

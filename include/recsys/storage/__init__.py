@@ -38,10 +38,8 @@ class StorageConfig(ConfigModel):
 
 @lru_cache(maxsize=64)
 def open_store(settings: Settings) -> Store:
-    """The store of `settings`; the configuration is read once in a process.
-
-    Raises `ConfigError` that names the key.
-    """
+    """The store of `settings`; the configuration is read once in a process. Raises `ConfigError`
+    that names the key."""
     config = load_config(settings, StorageConfig)
     if config.url == "file://":
         return LocalStore(settings.home)

@@ -67,10 +67,8 @@ class Bucket:
         return None
 
     def write(self, key: str, content: bytes, *, expected: str | None) -> None:
-        """Write an object if its ETag is `expected`, or, for None, if it does not exist.
-
-        Raises `ConflictError` otherwise.
-        """
+        """Write an object if its ETag is `expected`, or, for None, if it does not exist. Raises
+        `ConflictError` otherwise."""
         mode: Any = "create" if expected is None else {"e_tag": expected}
         with self._explained(key):
             try:
@@ -92,10 +90,8 @@ class Bucket:
             self._files.put_file(str(file), f"s3://{self._root}/{key}")
 
     def download(self, key: str, file: Path) -> str:
-        """Copy an object into `file`; its SHA-256. Raises `FileNotFoundError`.
-
-        One request, so that an object that is replaced meanwhile is not half old and half new.
-        """
+        """Copy an object into `file`; its SHA-256. Raises `FileNotFoundError`. One request, so that
+        an object that is replaced meanwhile is not half old and half new."""
         digest = hashlib.sha256()
         with self._explained(key), file.open("wb") as target:
             for block in obstore.get(self._contents, key).stream(min_chunk_size=_BLOCK):

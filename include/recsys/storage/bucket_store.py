@@ -16,7 +16,7 @@ import fcntl
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -106,7 +106,10 @@ class BucketStore:
         folder = self._home / key
         if folder.is_dir():
             return folder
-        with self._alone(key):
+        mark = self._mark(key)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        with mark.open("a") as file:  # its being there also marks the copy as the store's
+            fcntl.flock(file, fcntl.LOCK_EX)
             if not folder.is_dir():
                 self._copy(key, folder)
         self._forget_removed(PurePosixPath(key).parent.as_posix())
@@ -189,10 +192,8 @@ class BucketStore:
                 return written
             except ConflictError:
                 if time.monotonic() > deadline:
-                    raise StorageError(
-                        f"{self._bucket.address(key)}: others changed it at every attempt in "
-                        f"{_CONFLICT_SECONDS:g} seconds"
-                    ) from None
+                    what = f"others changed it at every attempt in {_CONFLICT_SECONDS:g} seconds"
+                    raise StorageError(f"{self._bucket.address(key)}: {what}") from None
                 time.sleep(random.uniform(0, pause))  # noqa: S311 - only spreads the attempts
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -243,10 +244,8 @@ class BucketStore:
                 return self._copy_all(key, index, folder)
             except FileNotFoundError as error:
                 if self._upload_of(key) == index.upload:
-                    raise DamagedError(
-                        f"{self._bucket.address(key)}: the index lists a file that does not "
-                        f"exist: {error}"
-                    ) from error
+                    what = f"the index lists a file that does not exist: {error}"
+                    raise DamagedError(f"{self._bucket.address(key)}: {what}") from error
         raise StorageError(f"{self._bucket.address(key)}: changes faster than it can be read")
 
     def _copy_all(self, key: str, index: Index, folder: Path) -> None:
@@ -280,9 +279,8 @@ class BucketStore:
             raise FileNotFoundError(f"{address}: does not exist")
         index = self._parsed(Index, _index_key(key), content, "the index of a folder")
         if index.layout > LAYOUT:
-            raise DamagedError(
-                f"{address}: has layout {index.layout}, this code knows layouts up to {LAYOUT}"
-            )
+            known = f"this code knows layouts up to {LAYOUT}"
+            raise DamagedError(f"{address}: has layout {index.layout}, {known}")
         return index
 
     def _is_published(self, key: str, wanted: Index) -> bool:
@@ -313,15 +311,6 @@ class BucketStore:
             return model.model_validate_json(content)
         except ValidationError as error:
             raise DamagedError(f"{self._bucket.address(key)}: is not {what}: {error}") from error
-
-    @contextlib.contextmanager
-    def _alone(self, key: str) -> Iterator[None]:
-        """One process of this machine at a time; the file also marks a copy as the store's."""
-        mark = self._mark(key)
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        with mark.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
     def _mark(self, key: str) -> Path:
         place = self._home / key

@@ -25,10 +25,8 @@ from recsys.storage.store import DamagedError, Store
 
 MANIFEST = "manifest.json"
 LAYOUT = 2
-"""Raised whenever a reader of the old layout would misread the new one.
-
-Up to 1 each kind of folder had a manifest of its own, which `Bundle` still reads.
-"""
+"""Raised whenever a reader of the old layout would misread the new one. `Bundle` still reads those
+of layout 1, when each kind of folder had a manifest of its own."""
 DOOMED_PREFIX = ".removed-"
 
 _MANIFESTS = (MANIFEST, "metadata.json")  # the second one is that of embedding sets of layout 1
@@ -64,9 +62,8 @@ class Bundle:
 
     A context manager; an object that is simply dropped gives up its lease as well. Subclasses say
     what they call a damaged one (`error`) and one of newer code (`error_of_newer`, if that is
-    something else), and the newest layout that they know. `path` is the resolved folder: later
-    changes of a pointer to it do not move it. `manifest` is what its writer noted, and
-    ``files {name: {sha256, rows}}``.
+    something else), and the newest layout that they know. `path` is the resolved folder, which no
+    pointer moves; `manifest` what its writer noted, and ``files {name: {sha256, rows}}``.
     """
 
     error: ClassVar[type[InputError]] = DamagedError
@@ -169,10 +166,8 @@ def open_current(
 
 
 def remove_folder(folder: Path) -> bool:
-    """Remove a folder unless a process reads it (holds its lease); whether it is gone.
-
-    Its name goes first, so that a reader finds all of it or nothing.
-    """
+    """Remove a folder unless a process reads it (holds its lease); whether it is gone. Its name
+    goes first, so that a reader finds all of it or nothing."""
     doomed = folder.with_name(f"{DOOMED_PREFIX}{folder.name}-{uuid4().hex[:8]}")
     with contextlib.ExitStack() as held, contextlib.suppress(FileNotFoundError):
         if _manifest_of(folder).is_file():
@@ -201,10 +196,8 @@ def bundle_retention(
     prefix: str,
     kept_by: Callable[[list[str]], Collection[str]],
 ) -> Retention:
-    """What a pile of bundles keeps: of the names of all, oldest first, those that stay.
-
-    `root` is the folder of the state root that belongs to `prefix`. An open one is not removed.
-    """
+    """What a pile of bundles keeps: of the names of all, oldest first, those that stay. `root` is
+    the folder of the state root that belongs to `prefix`. An open one is not removed."""
     return Retention(
         what,
         root,

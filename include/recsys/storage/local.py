@@ -14,10 +14,8 @@ _LOCK_SECONDS = 60.0
 
 
 class LocalStore:
-    """Nothing is copied: what is published is where it belongs already.
-
-    Locks hold among the processes of one machine, and end with a process.
-    """
+    """Nothing is copied: what is published is where it belongs already. Locks hold among the
+    processes of one machine, and end with a process."""
 
     shared = False
 

@@ -139,9 +139,7 @@ class Document(Generic[Content]):
 
     def repair(self) -> str | None:
         """Write the last good content again if it is damaged or gone; what was wrong, else None.
-
-        Without a last good copy nothing is changed: somebody may still save what is there.
-        """
+        Without a last good copy nothing is changed: somebody may still save what is there."""
         problem = self.problem()
         if problem is not None and self._kept() is not None:
             self.change(lambda content: None)
