@@ -14,7 +14,6 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -324,10 +323,8 @@ def read_traffic(
     return found
 
 
-@contextlib.contextmanager
-def _reading(database: Path) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(connect(database, timeout=_READ_TIMEOUT_SECONDS)) as connection:
-        yield connection
+def _reading(database: Path) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(connect(database, timeout=_READ_TIMEOUT_SECONDS))
 
 
 def _columns(connection: sqlite3.Connection) -> set[str]:
@@ -346,15 +343,11 @@ def _traffic(connection: sqlite3.Connection, minutes: int) -> dict[str, Any]:
         (*since, _PERCENTILES_OF),
     )
     latencies = [value for (value,) in newest]
-    p50, p95, p99 = np.percentile(latencies, (50, 95, 99)).tolist() if latencies else [None] * 3
-    return {
-        "minutes": minutes,
-        "requests_per_second": row["requests"] / (60 * minutes),
-        **dict(row),
-        "p50_latency_ms": p50,
-        "p95_latency_ms": p95,
-        "p99_latency_ms": p99,
-    }
+    ranks = (50, 95, 99)
+    found = np.percentile(latencies, ranks).tolist() if latencies else [None] * len(ranks)
+    per_second = row["requests"] / (60 * minutes)
+    figures = {"minutes": minutes, "requests_per_second": per_second, **dict(row)}
+    return figures | {f"p{rank}_latency_ms": ms for rank, ms in zip(ranks, found, strict=True)}
 
 
 def _row(answered: Answered) -> tuple[object, ...]:

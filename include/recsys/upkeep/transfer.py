@@ -12,8 +12,7 @@ from recsys.models.model_types import MODEL_TYPES
 from recsys.publishing import write_bytes
 from recsys.registry import ARTIFACTS_KEY
 from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
-from recsys.storage import Store, open_store
-from recsys.storage.local import LocalStore
+from recsys.storage import LocalStore, Store, open_store
 
 FOLDERS = (
     VERSIONS_KEY,
