@@ -258,19 +258,9 @@ class PipelineTracker:
             self._local.connection, self._local.pid = connection, os.getpid()
         return cast("sqlite3.Connection", self._local.connection)
 
-    def _record(self, record: RunRecord, statement: str) -> None:
-        values = (
-            record.run_id,
-            record.pipeline_name,
-            record.status,
-            _text(record.started_at),
-            _text(record.finished_at) if record.finished_at else None,
-            _seconds(record.started_at, record.finished_at),
-            record.error_message,
-            _json(record.metadata),
-        )
+    def _record(self, run: RunRecord, statement: str) -> None:
         with transaction(self._connection) as connection:
-            connection.execute(statement, values)
+            connection.execute(statement, _row(run))
 
     def _end(
         self,
@@ -280,7 +270,6 @@ class PipelineTracker:
         error_message: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        now = datetime.now(UTC)
         with transaction(self._connection) as connection:
             run = self.get_run(run_id)
             if run is None:
@@ -288,21 +277,23 @@ class PipelineTracker:
             ended, abandoned = run["status"], (run["error_message"] or "").startswith(_ABANDONED)
             if ended != RunStatus.RUNNING and not abandoned:
                 raise TrackingError(f"run {run_id!r} ended as {ended}, it cannot become {status}")
-            duration = _seconds(datetime.fromisoformat(run["started_at"]), now)
-            connection.execute(
-                "UPDATE pipeline_runs SET status = ?, finished_at = ?, duration_seconds = ?,"
-                " error_message = ?, metadata = json_patch(COALESCE(metadata, '{}'), ?)"
-                " WHERE run_id = ?",
-                (status, _text(now), duration, error_message, _json(metadata or {}), run_id),
-            )
+            span = (datetime.fromisoformat(run["started_at"]), datetime.now(UTC))
+            name = run["pipeline_name"]
+            ending = RunRecord(run_id, name, status, *span, error_message, metadata or {})
+            connection.execute(_UPSERT, _row(ending))
+
+
+def _row(run: RunRecord) -> tuple[object, ...]:
+    start, end = run.started_at, run.finished_at
+    times: tuple[object, ...] = (_text(start), None, None)
+    if end is not None:
+        times = (_text(start), _text(end), max(0.0, (end - start).total_seconds()))
+    metadata = _json(run.metadata)
+    return (run.run_id, run.pipeline_name, run.status, *times, run.error_message, metadata)
 
 
 def _text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _seconds(start: datetime, end: datetime | None) -> float | None:
-    return None if end is None else max(0.0, (end - start).total_seconds())
 
 
 def _json(metadata: Mapping[str, Any]) -> str:
