@@ -1,4 +1,6 @@
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from typer.testing import CliRunner
@@ -62,6 +64,32 @@ def test_without_a_service_the_last_deployed_model_is_not_deleted(settings, comm
     )
     with pytest.raises(RegistryError, match="serves"):
         command("delete", "a")
+
+
+def test_a_model_on_trial_at_the_stacks_own_port_is_not_deleted(settings, command, monkeypatch):
+    monkeypatch.delenv("RECSYS_SERVICE_URL")
+    monkeypatch.setenv("RECSYS_SERVICE_PORT", "")  # put back afterwards
+
+    class Service(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps({"model_id": "a", "canary_model_id": "b"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    for model_id in ("b", "c"):
+        add(settings, model_id)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (settings.home / ".env").write_text(f"RECSYS_SERVICE_PORT={server.server_port}\n")
+        with pytest.raises(RegistryError, match="serves"):
+            command("delete", "b")
+        assert command("delete", "c") == {"deleted": "c"}
+        server.shutdown()
 
 
 def test_an_unknown_model_is_named(command):
