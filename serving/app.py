@@ -3,17 +3,15 @@
 import asyncio
 import contextlib
 import logging
-import mmap
-from collections.abc import AsyncIterator
-from datetime import datetime
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from threadpoolctl import threadpool_limits
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from recsys.config import ConfigError, load_config
+from recsys.config import load_config
 from recsys.data.config import DataConfig
 from recsys.data.sources import id_rules
 from recsys.errors import InputError
@@ -23,14 +21,25 @@ from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 from serving import problems, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
-from serving.engine import Engine, LocalCoordinator, start_with_any
+from serving.coordination import Coordinator
+from serving.engine import Engine, LocalCoordinator
 from serving.guard import MAX_CLIENT_BYTES_MINUTE, Guard
 from serving.housekeeping import Housekeeping
 from serving.interactions import Intake, LiveEvents
 from serving.routes import administration, demo, interactions, lists, operations
-from serving.service import Service, WorkerPlace
+from serving.service import Service
 
 logger = logging.getLogger(__name__)
+
+Part = TypeVar("Part")
+
+
+class WorkerPlace(NamedTuple):
+    """A worker's place among the others: `memory` is a descriptor of `serving.shared` memory."""
+
+    slot: int
+    memory: int | None
+    coordinator: Coordinator
 
 
 def create_app(
@@ -41,32 +50,44 @@ def create_app(
     """The service over the state in `settings`; the first two arguments default to the
     environment's. `place` is the worker's place among others, None for a process of its own.
 
-    Raises
-    ------
-    ConfigError
-        If ``serving.yaml`` or the environment has a bad value.
+    Raises `ConfigError` if ``serving.yaml`` or the environment has a bad value.
     """
     settings = settings or load_settings()
     environment = environment or read_environment()
     config = load_config(settings, ServingConfig)
-    memory = shared.attach(place.shared_memory if place else None)
-    slot = place.slot if place else 0
+    slot, descriptor, coordinator = place or WorkerPlace(0, None, LocalCoordinator(settings))
+    memory = shared.attach(descriptor)
+    counters = shared.Counters(memory, slot)
+
+    def open_service() -> Service:
+        """What the routes need, without a model yet."""
+        database = settings.home / "data" / "live_events.db"
+        live = LiveEvents(database, config.live_interaction_days, shared.ChangeSign(memory))
+        data = _read_or(DataConfig(), lambda: load_config(settings, DataConfig))
+        log_file = settings.logs / "service" / "recommender.log"
+        return Service(
+            settings=settings,
+            config=config,
+            environment=environment,
+            engine=Engine(settings, config),
+            coordinator=coordinator,
+            slot=slot,
+            counters=counters,
+            live=live,
+            intake=Intake(settings, config, live),
+            ids=_read_or(IdRules(), lambda: id_rules(settings)),
+            earliest=data.earliest_time,
+            requests=RequestLog(settings.service_db, log_file, load_zone(settings)),
+        )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # One thread a request: requests run beside each other, BLAS threads would only fight.
         with threadpool_limits(limits=1, user_api="blas"):
-            service = await asyncio.to_thread(
-                open_service, settings, config, environment, memory, slot
-            )
-            app.state.service = service
+            service = app.state.service = await asyncio.to_thread(open_service)
             housekeeping = Housekeeping(service)
             try:
-                if place is None:
-                    await asyncio.to_thread(start_with_any, settings, service.engine)
-                else:
-                    service.coordinator = place.coordinator
-                    await place.join(service)
+                await coordinator.join(service.engine)
                 housekeeping.start()
                 yield
             finally:
@@ -87,7 +108,7 @@ def create_app(
     for module in (interactions, operations, administration, demo):
         app.include_router(module.router)
     problems.install(app)
-    describe(app, config, environment)
+    _describe(app, config, environment)
     if config.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -100,7 +121,7 @@ def create_app(
         config=config,
         requests=shared.ClientLimit(memory, config.requests_per_client_minute),
         received=shared.ClientLimit(memory, MAX_CLIENT_BYTES_MINUTE, of_bytes=True),
-        counters=shared.Counters(memory, slot),
+        counters=counters,
     )
     if environment.trusted_proxies:
         # Around the guard: the client it counts is the nearest one that is no trusted proxy.
@@ -109,16 +130,18 @@ def create_app(
     return app
 
 
-def describe(app: FastAPI, config: ServingConfig, environment: ServiceEnvironment) -> None:
-    """Say in the OpenAPI document what is configured: how many recommendations may be asked for,
-    and whether interactions need a token."""
+def _describe(app: FastAPI, config: ServingConfig, environment: ServiceEnvironment) -> None:
+    """Say in the OpenAPI document what problems look like, how many recommendations may be asked
+    for, and whether interactions need a token."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = make()
-        for schema in document["components"]["schemas"].values():
-            topk = schema.get("properties", {}).get("topk")
-            if topk is not None and "maximum" in topk:
+        schemas = document["components"]["schemas"]
+        schemas.update(problems.schemas())
+        for schema in schemas.values():
+            topk = schema.get("properties", {}).get("topk", {})
+            if "maximum" in topk:
                 topk["maximum"] = config.max_topk
         if not environment.write_tokens:
             document["paths"]["/interactions"]["post"].pop("security", None)
@@ -127,54 +150,10 @@ def describe(app: FastAPI, config: ServingConfig, environment: ServiceEnvironmen
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def open_service(
-    settings: Settings,
-    config: ServingConfig,
-    environment: ServiceEnvironment,
-    memory: mmap.mmap,
-    slot: int,
-) -> Service:
-    """What the routes need, without a model yet."""
-    engine = Engine(settings, config)
-    live = LiveEvents(
-        settings.home / "data" / "live_events.db",
-        config.live_interaction_days,
-        shared.ChangeSign(memory),
-    )
-    return Service(
-        settings=settings,
-        config=config,
-        environment=environment,
-        engine=engine,
-        coordinator=LocalCoordinator(settings, engine),
-        slot=slot,
-        counters=shared.Counters(memory, slot),
-        live=live,
-        intake=Intake(settings, config, live),
-        earliest=_earliest(settings),
-        ids=_id_rules(settings),
-        requests=RequestLog(
-            settings.service_db,
-            settings.logs / "service" / "recommender.log",
-            load_zone(settings),
-        ),
-    )
-
-
-def _earliest(settings: Settings) -> datetime:
-    """From when on the refresh takes interactions. A mistake in its configuration must not stop the
-    service, here and below."""
+def _read_or(default: Part, read: Callable[[], Part]) -> Part:
+    """A mistake in the refresh's configuration must not stop the service."""
     try:
-        return load_config(settings, DataConfig).earliest_time
-    except ConfigError as error:
-        logger.error("data.yaml cannot be read, the defaults count | reason=%s", error)
-        return DataConfig().earliest_time
-
-
-def _id_rules(settings: Settings) -> IdRules:
-    """What the refresh takes for ids."""
-    try:
-        return id_rules(settings)
+        return read()
     except InputError as error:
-        logger.error("The source cannot be read, the default ids count | reason=%s", error)
-        return IdRules()
+        logger.error("How data is read cannot be told, the defaults count | reason=%s", error)
+        return default

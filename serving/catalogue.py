@@ -1,13 +1,13 @@
 """The catalogue that answers show: built from the model's products, kept fresh from the shop's."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from recsys import schema
-from recsys.arrays import BoolArray, Float64Array, Int32Array, Int64Array
+from recsys.arrays import BoolArray, Float64Array, Int32Array, Int64Array, entries_of
 from recsys.data.shown import Columns
 from recsys.text import fold
 
@@ -18,25 +18,8 @@ Value = TypeVar("Value", bound=Hashable)
 class Catalogue:
     """The products of a model, by column number: what is shown, and what may be shown.
 
-    Attributes
-    ----------
-    names, brands, categories
-        As the shop writes them, "" when unknown.
-    prices
-        Dong, None when unknown.
-    price_array
-        ``(items,)`` float64, the same with NaN.
-    families
-        ``(items,)`` int32 number of the product family: 0, 1, ... without gaps.
-    family_members, family_starts
-        Columns in the order of their families, and where each family begins there (and, at the
-        end, their number).
-    available
-        ``(items,)`` may be recommended: listed, not hidden, in stock.
-    brand_items, category_items
-        Columns of each brand and category, by folded name.
-    source
-        The data version that it is from, or the model's id.
+    Texts are as the shop writes them, "" when unknown; prices are dong, None (in the array NaN)
+    when unknown.
     """
 
     item_ids: list[str]
@@ -47,32 +30,33 @@ class Catalogue:
     prices: list[float | None]
     price_array: Float64Array
     families: Int32Array
+    """``(items,)`` number of the product family: 0, 1, ... without gaps."""
     family_members: Int32Array
+    """Columns in the order of their families."""
     family_starts: Int64Array
+    """Where each family begins there, and at the end their number."""
     available: BoolArray
+    """``(items,)`` may be recommended: listed, not hidden, in stock."""
     brand_items: dict[str, Int32Array]
+    """Columns of each brand, and below of each category, by folded name."""
     category_items: dict[str, Int32Array]
     source: str
+    """The data version that it is from, or the model's id."""
 
     def listings(self, items: Int32Array) -> tuple[Int32Array, Int64Array]:
-        """Columns of all listings of the families of `items`, these included.
-
-        Also the position in `items` that each of them is there for.
-        """
-        families = self.families[items]
-        starts = self.family_starts[families]
-        counts = self.family_starts[families + 1] - starts
-        owner = np.repeat(np.arange(len(items)), counts)
-        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return self.family_members[starts[owner] + within], owner
+        """Columns of all listings of the families of `items`, these included, and the position in
+        `items` that each of them is there for."""
+        starts = self.family_starts[self.families[items]]
+        counts = self.family_starts[self.families[items] + 1] - starts
+        entries, _ = entries_of(starts, counts)
+        return self.family_members[entries], np.repeat(np.arange(len(items)), counts)
 
 
 def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Catalogue:
-    """The catalogue in the order of `item_ids`.
+    """The catalogue in the order of `item_ids`, from the data version (or model) `source`.
 
     `products` needs `product_id` and may have the others of `schema.SHOWN_OF_PRODUCTS`. A product
-    that it lacks cannot be recommended; of one that it has twice the first row counts. `source`
-    says which version it is from.
+    that it lacks cannot be recommended; of one that it has twice the first row counts.
     """
     row_of: dict[str, int] = {}
     for row, product in enumerate(products[schema.PRODUCT]):
@@ -89,7 +73,10 @@ def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Cata
     prices = np.array(column(schema.PRICE, np.nan), dtype=np.float64)
     # A product without a family is one of its own.
     named = zip(column(schema.FAMILY, ""), item_ids, strict=True)
-    families = _numbers([family or item for family, item in named])
+    numbers: dict[str, int] = {}
+    families = np.array(
+        [numbers.setdefault(family or item, len(numbers)) for family, item in named], dtype=np.int32
+    )
     brands = _shared(column(schema.BRAND, ""))
     categories = _shared(column(schema.CATEGORY, ""))
     listed = np.array([row is not None for row in rows])
@@ -99,7 +86,7 @@ def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Cata
         names=column(schema.PRODUCT_NAME, ""),
         brands=brands,
         categories=categories,
-        prices=_shared([None if price != price else price for price in prices.tolist()]),
+        prices=_shared(None if price != price else price for price in prices.tolist()),
         price_array=prices,
         families=families,
         family_members=np.argsort(families, kind="stable").astype(np.int32),
@@ -122,10 +109,12 @@ def filter_products(
     range. Names match without regard to case and accents; products without a price match no
     price range."""
     allowed = catalogue.available
-    if brands:
-        allowed = allowed & _any_of(catalogue.brand_items, brands, len(allowed))
-    if categories:
-        allowed = allowed & _any_of(catalogue.category_items, categories, len(allowed))
+    for groups, names in ((catalogue.brand_items, brands), (catalogue.category_items, categories)):
+        if names:
+            chosen = np.zeros(len(allowed), dtype=bool)
+            for name in names:
+                chosen[groups.get(fold(name), [])] = True
+            allowed = allowed & chosen
     if min_price is not None:
         allowed = allowed & (catalogue.price_array >= min_price)
     if max_price is not None:
@@ -133,13 +122,7 @@ def filter_products(
     return allowed
 
 
-def _numbers(keys: list[str]) -> Int32Array:
-    """0, 1, ... for each distinct key, in the order in which they come."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int32)
-
-
-def _shared(values: list[Value]) -> list[Value]:
+def _shared(values: Iterable[Value]) -> list[Value]:
     """The same with one object for all that are equal: a million products have few brands."""
     first: dict[Value, Value] = {}
     return [first.setdefault(value, value) for value in values]
@@ -152,12 +135,3 @@ def _groups(names: list[str]) -> dict[str, Int32Array]:
         if name:
             members.setdefault(folded[name], []).append(number)
     return {key: np.array(numbers, dtype=np.int32) for key, numbers in members.items()}
-
-
-def _any_of(groups: dict[str, Int32Array], names: list[str], size: int) -> BoolArray:
-    chosen = np.zeros(size, dtype=bool)
-    for name in names:
-        members = groups.get(fold(name))
-        if members is not None:
-            chosen[members] = True
-    return chosen

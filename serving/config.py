@@ -32,49 +32,32 @@ class ServingConfig(ConfigModel):
 
 @dataclass(frozen=True)
 class ServiceEnvironment:
-    """Where the service stands.
-
-    Attributes
-    ----------
-    host, port
-        Where to listen.
-    admin_token
-        Who has it administers the service; None: nobody may.
-    write_tokens
-        Names of senders by their token: who has one may send interactions. The ids of events are
-        those of their sender. Without any, everybody may if only this machine reaches the service,
-        nobody otherwise.
-    trusted_proxies
-        Addresses and networks of proxies that say, in X-Forwarded-For, whom they ask for.
-    """
+    """Where the service stands."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     admin_token: str | None = field(default=None, repr=False)
+    """Who has it administers the service; None: nobody may."""
     trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies that say, in X-Forwarded-For, whom they ask for."""
     write_tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Names of senders by their token: who has one may send interactions. The ids of events are
+    those of their sender. Without any, everybody may if only this machine reaches the service,
+    nobody otherwise."""
 
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches the service."""
-        if self.host == "localhost":
-            return True
         try:
-            return ipaddress.ip_address(self.host).is_loopback
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
 
 
 def read_environment(variables: Mapping[str, str] | None = None) -> ServiceEnvironment:
-    """The service's part of the environment.
-
-    Raises
-    ------
-    ConfigError
-        If ``RECSYS_SERVICE_PORT`` is no port, ``RECSYS_WRITE_TOKEN`` has a name or a token twice,
-        or ``RECSYS_SERVICE_TRUSTED_PROXIES`` are not addresses and networks with commas between
-        them.
-    """
+    """The service's part of the environment. Raises `ConfigError` if ``RECSYS_SERVICE_PORT`` is no
+    port, ``RECSYS_WRITE_TOKEN`` has a name or a token twice, or ``RECSYS_SERVICE_TRUSTED_PROXIES``
+    are not addresses and networks with commas between them."""
     variables = os.environ if variables is None else variables
     text = variables.get("RECSYS_SERVICE_PORT") or "8000"
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:

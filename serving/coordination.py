@@ -1,8 +1,6 @@
 """How a model comes into service everywhere, or nowhere: what a coordinator does, what parent and
-workers say to each other, and the note of what is served.
-
-Parent and workers send one JSON object a line over a socket pair.
-"""
+workers say to each other (one JSON object a line over a socket pair), and the note of what is
+served."""
 
 import asyncio
 import json
@@ -10,10 +8,13 @@ import logging
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from recsys.publishing import write_json
 from recsys.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,9 @@ class ReloadError(Exception):
 class Coordinator(Protocol):
     """Brings a model into service everywhere, or nowhere."""
 
+    async def join(self, engine: "Engine") -> None:
+        """Load the model that all serve; requests may come when this returns."""
+
     async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
         """Serve `model_id`, or the registry's current best; with `share`, to that share of the
         users only, beside the model in service. Raises `ReloadError`."""
@@ -88,9 +92,7 @@ class Channel:
             line = await self._reader.readline()
         except ConnectionError:
             return None
-        if not line.endswith(b"\n"):
-            return None
-        message: Message = json.loads(line)
+        message: Message | None = json.loads(line) if line.endswith(b"\n") else None
         return message
 
     def close(self) -> None:
@@ -105,8 +107,7 @@ def remember_served(settings: Settings, model_id: str) -> None:
 def last_served(settings: Settings) -> str | None:
     """The model that was served last, None when there was none or the note is damaged."""
     try:
-        content = json.loads(_note(settings).read_text(encoding="utf-8"))
-        return str(content["model_id"])
+        return str(json.loads(_note(settings).read_text(encoding="utf-8"))["model_id"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from recsys.errors import InputError
 from recsys.registry import Entry, Registry, RegistryError
@@ -26,8 +26,7 @@ _WARMUP_REQUESTS = 200
 _WARMUP_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Canary:
+class Canary(NamedTuple):
     """A model that a share of the users get, in (0, 1]."""
 
     snapshot: Snapshot
@@ -47,11 +46,6 @@ def settle_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # glibc's own
         trim(0)
-
-
-def share_of(user_id: str) -> float:
-    """Where the user stands between 0 and 1: the same in every worker, at any time."""
-    return zlib.crc32(user_id.encode("utf-8", errors="replace")) / 2**32
 
 
 class Engine:
@@ -80,13 +74,11 @@ class Engine:
         """Load and check the registered model `model_id`, beside the one in service; with the last
         good catalogue if the service is only `starting`.
 
-        Raises
-        ------
-        InputError
-            If the registry does not have it, or its artefact is not sound.
+        Raises `InputError` if the registry does not have it, or its artefact is not sound.
         """
         with self._preparing:
-            folder = Registry(self._settings).folder(find_entry(self._settings, model_id))
+            registry = Registry(self._settings)
+            folder = registry.folder(registry.get(model_id))
             loaded = load_snapshot(
                 self._settings, folder, model_id, self._config, starting=starting
             )
@@ -96,44 +88,49 @@ class Engine:
             with self._swapping:
                 self._prepared = loaded
 
+    def try_to_prepare(self, model_id: str, *, starting: bool = False) -> str | None:
+        """`prepare`; why that failed, None if it did not."""
+        try:
+            self.prepare(model_id, starting=starting)
+        except (InputError, OSError) as error:
+            return str(error)
+        except Exception as error:
+            logger.exception("Loading failed | model_id=%s", model_id)
+            return f"loading {model_id} failed with {type(error).__name__}: {error}"
+        return None
+
     def for_user(self, user_id: str) -> Snapshot | None:
         """The snapshot that answers this user: the canary's for its share of users."""
         canary = self.canary
-        if canary is not None and share_of(user_id) < canary.share:
-            return canary.snapshot
-        return self.snapshot
+        if canary is None:
+            return self.snapshot
+        # Where the user stands between 0 and 1: the same in every worker, at any time.
+        place = zlib.crc32(user_id.encode("utf-8", errors="replace")) / 2**32
+        return canary.snapshot if place < canary.share else self.snapshot
 
-    def commit(self, model_id: str) -> None:
-        """Serve the prepared model to everybody, and end a canary.
+    def commit(self, model_id: str, share: float | None = None) -> None:
+        """Serve the prepared model to everybody, which ends a canary, or as the canary to a `share`
+        of the users, the same ones all the time.
 
         Raises `RuntimeError` if `model_id` is not the prepared one.
         """
         with self._swapping:
-            self.snapshot, self.canary = self._take_prepared(model_id), None
-        logger.info("Model in service | model_id=%s", model_id)
-
-    def commit_canary(self, model_id: str, share: float) -> None:
-        """Serve the prepared model to a share of the users, the same ones all the time."""
-        with self._swapping:
-            self.canary = Canary(self._take_prepared(model_id), share)
-        logger.info("Canary in service | model_id=%s, share=%s", model_id, share)
+            if self._prepared is None or self._prepared.model_id != model_id:
+                raise RuntimeError(f"model {model_id} is not prepared")
+            prepared, self._prepared = self._prepared, None
+            if share is None:
+                self.snapshot, self.canary = prepared, None
+            else:
+                self.canary = Canary(prepared, share)
+        logger.info("Model in service | model_id=%s, share=%s", model_id, share or "all")
 
     def end_canary(self) -> None:
         """Everybody gets the model in service again."""
-        with self._swapping:
-            self.canary = None
-
-    def _take_prepared(self, model_id: str) -> Snapshot:
-        if self._prepared is None or self._prepared.model_id != model_id:
-            raise RuntimeError(f"model {model_id} is not prepared")
-        prepared, self._prepared = self._prepared, None
-        return prepared
+        self.canary = None
 
     def follow_catalogue(self) -> bool:
-        """Take over the shop's newest catalogue and embeddings, if there are newer ones.
-
-        Returns whether there were. The model stays the same.
-        """
+        """Take over the shop's newest catalogue and embeddings for the same model; whether there
+        were newer ones."""
         with self._preparing:
             snapshot = self.snapshot
             if snapshot is None or sources(self._settings, snapshot.artifact) == snapshot.sources:
@@ -173,29 +170,28 @@ def find_entry(settings: Settings, model_id: str | None) -> Entry:
 class LocalCoordinator:
     """The coordinator of a service that is one process."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._engine = engine
+        self._engine: Engine
         self._reloading = asyncio.Lock()
+
+    async def join(self, engine: Engine) -> None:
+        self._engine = engine
+        await asyncio.to_thread(start_with_any, self._settings, engine)
 
     async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
         async with self._reloading:
-            started = time.monotonic()
-            previous = self._engine.model_id
+            started, previous = time.monotonic(), self._engine.model_id
             try:
                 wanted = find_entry(self._settings, model_id).model_id
-                await asyncio.to_thread(self._engine.prepare, wanted)
-                if share is None:
+                problem = await asyncio.to_thread(self._engine.try_to_prepare, wanted)
+                if problem is None and share is None:
                     remember_served(self._settings, wanted)
             except (InputError, OSError) as error:
                 raise ReloadError(str(error)) from error
-            except Exception as error:
-                logger.exception("Loading failed | model_id=%s", model_id)
-                raise ReloadError(f"loading failed with {type(error).__name__}") from error
-            if share is None:
-                self._engine.commit(wanted)
-            else:
-                self._engine.commit_canary(wanted, share)
+            if problem is not None:
+                raise ReloadError(problem)
+            self._engine.commit(wanted, share)
             return Reloaded(wanted, previous, 1, time.monotonic() - started)
 
     async def end_canary(self) -> None:
@@ -210,12 +206,10 @@ def start_with_any(settings: Settings, engine: Engine) -> None:
         wanted.append(find_entry(settings, None).model_id)
     except (InputError, OSError) as error:
         logger.info("The registry offers no model | reason=%s", error)
-    for model_id in dict.fromkeys(model_id for model_id in wanted if model_id):
-        try:
-            engine.prepare(model_id, starting=True)
-        except Exception:
-            # Any model is better than none: try the next one, whatever is wrong with this.
-            logger.exception("Cannot start with this model | model_id=%s", model_id)
-        else:
+    for model_id in dict.fromkeys(filter(None, wanted)):
+        # Any model is better than none: try the next one, whatever is wrong with this.
+        problem = engine.try_to_prepare(model_id, starting=True)
+        if problem is None:
             engine.commit(model_id)
             return
+        logger.error("Cannot start with this model | model_id=%s, %s", model_id, problem)

@@ -1,6 +1,7 @@
-"""What every request passes first: limits, a deadline, headers, counting.
+"""What every connection and every request passes first: limits, deadlines, headers, counting.
 
-A plain ASGI layer: Starlette's middleware classes would cost more than the rest together.
+uvicorn reads headers of any length, for any time, from any number of connections. Requests pass a
+plain ASGI layer: Starlette's middleware classes would cost more than the rest together.
 """
 
 import asyncio
@@ -8,17 +9,29 @@ import time
 from collections.abc import Iterable
 
 from fastapi.exceptions import HTTPException
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.config import ServingConfig
 from serving.coordination import RELOAD_SECONDS
-from serving.problems import problem_response
+from serving.problems import MEDIA_TYPE, TITLES, problem_response
 from serving.shared import ClientLimit, Counters
+
+# Twice what browsers and proxies send at most (nginx: 32 KB).
+MAX_HEAD_BYTES = 65_536
+# From the connection, or the first byte of a further request, to the end of the headers.
+HEAD_SECONDS = 10.0
+# Connections of one worker that have not sent their headers: a shop's backend has none.
+MAX_WAITING = 512
+_LOOK_SECONDS = 1.0
+_LAST_SECONDS = 0.5
+_TOO_LARGE = (431, f"At most {MAX_HEAD_BYTES} bytes of headers.")
+_TOO_SLOW = (408, f"The headers took longer than {HEAD_SECONDS:g} seconds.")
 
 MAX_CLIENT_BYTES_MINUTE = 100_000_000
 """Bytes of bodies that a client may send in a minute, over all workers: 60 of the largest batches
 of interactions a second would be a shop with a million orders an hour."""
+_TOO_MANY_BYTES = f"At most {MAX_CLIENT_BYTES_MINUTE} bytes a minute are taken from one client."
 
 OPERATIONS = frozenset({"/health", "/metrics", "/stats", "/model_info", "/reload_model", "/canary"})
 """Paths with an allowance of their own: shop traffic at its limit must not make a load balancer or
@@ -28,6 +41,7 @@ LOADING_PATHS = frozenset({"/reload_model", "/canary"})
 _LOADING = RELOAD_SECONDS + 20
 """Seconds: loading has a limit of its own, and whoever asked for it must hear how it ended."""
 
+_HANG_UP = {"Connection": "close"}
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -52,12 +66,13 @@ class Guard:
         received: ClientLimit,
         counters: Counters,
     ) -> None:
-        self._app = app
-        self._config = config
-        self._requests = requests
-        self._received = received
-        self._counters = counters
+        self._app, self._config, self._counters = app, config, counters
+        self._requests, self._received = requests, received
         self._too_large = f"The body is larger than {config.max_body_bytes} bytes."
+        self._too_many = (
+            f"At most {config.requests_per_client_minute} requests a minute are answered for one "
+            "client."
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,7 +109,13 @@ class Guard:
         except TimeoutError:
             if status:
                 raise
-            late = _too_late(body_is_there or not _has_body(scope["headers"]))
+            if body_is_there or not _has_body(scope["headers"]):
+                detail = "The request took too long and was given up."
+                late = problem_response(503, detail, {"Retry-After": "5"})
+            else:
+                # Whose fault it is: the caller has not sent all of the body that it announced.
+                detail = "The body of the request did not arrive in time."
+                late = problem_response(408, detail, _HANG_UP)
             await late(scope, receive, send_with_headers)
         finally:
             elapsed = (time.perf_counter() - started) * 1000
@@ -103,23 +124,18 @@ class Guard:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = scope.get("client")
         client = address[0] if address else ""
+        refused = None
         if not self._requests.allows(f"watch {client}" if scope["path"] in OPERATIONS else client):
-            await _refused(
-                f"At most {self._config.requests_per_client_minute} requests a minute are "
-                "answered for one client."
-            )(scope, receive, send)
-            return
-        length = _content_length(scope["headers"])
-        if length is None:
-            receive = self._counted(receive, client)
-        elif length > self._config.max_body_bytes:
-            refused = problem_response(413, self._too_large, headers={"Connection": "close"})
-            await refused(scope, receive, send)
-            return
-        elif length and not self._received.allows(client, length):
-            await _refused(_TOO_MANY_BYTES, {"Connection": "close"})(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+            refused = problem_response(429, self._too_many, {"Retry-After": "10"})
+        else:
+            length = _content_length(scope["headers"])
+            if length is None:
+                receive = self._counted(receive, client)
+            elif length > self._config.max_body_bytes:
+                refused = problem_response(413, self._too_large, _HANG_UP)
+            elif length and not self._received.allows(client, length):
+                refused = problem_response(429, _TOO_MANY_BYTES, {"Retry-After": "10"} | _HANG_UP)
+        await (self._app if refused is None else refused)(scope, receive, send)
 
     def _counted(self, receive: Receive, client: str) -> Receive:
         """`receive` for a body that does not say how long it is."""
@@ -132,28 +148,12 @@ class Guard:
             received += size
             # The one kind of error that FastAPI lets through while it reads a body.
             if received > self._config.max_body_bytes:
-                raise HTTPException(413, self._too_large, {"Connection": "close"})
+                raise HTTPException(413, self._too_large, _HANG_UP)
             if size and not self._received.allows(client, size):
-                raise HTTPException(429, _TOO_MANY_BYTES, {"Connection": "close"})
+                raise HTTPException(429, _TOO_MANY_BYTES, _HANG_UP)
             return message
 
         return counted
-
-
-_TOO_MANY_BYTES = f"At most {MAX_CLIENT_BYTES_MINUTE} bytes a minute are taken from one client."
-
-
-def _refused(detail: str, headers: dict[str, str] | None = None) -> Response:
-    return problem_response(429, detail, headers={"Retry-After": "10", **(headers or {})})
-
-
-def _too_late(body_is_there: bool) -> Response:
-    if body_is_there:
-        detail = "The request took too long and was given up."
-        return problem_response(503, detail, headers={"Retry-After": "5"})
-    # Whose fault it is: the caller has not sent all of the body that it announced.
-    detail = "The body of the request did not arrive in time."
-    return problem_response(408, detail, headers={"Connection": "close"})
 
 
 def _has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -166,3 +166,90 @@ def _content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
         if name == b"content-length":
             return int(value) if value.isdigit() else None
     return None
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection. Those that have yet to send all headers of a request are in `_waiting`, with
+    the time that they have until then, the oldest first. One server a process."""
+
+    _waiting: dict["LimitedProtocol", float] = {}  # noqa: RUF012 - of the process, on purpose
+    _looking: asyncio.TimerHandle | None = None
+
+    _refused = False
+    _in_head = False
+    _in_body = False
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._waiting.pop(self, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if not self._in_body and self._head_bytes + len(data) > MAX_HEAD_BYTES:
+            end = data.find(b"\r\n\r\n")
+            if end < 0 or self._head_bytes + end > MAX_HEAD_BYTES:
+                self._in_head = True
+                self._refuse(*_TOO_LARGE)
+                return
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self not in self._waiting:
+                self._wait()
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What follows a body (trailers) is read by nobody, and could be of any length.
+        if not self._in_body:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._in_body, self._head_bytes = False, True, 0
+        self._waiting.pop(self, None)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def _wait(self) -> None:
+        waiting = self._waiting
+        waiting[self] = time.monotonic() + HEAD_SECONDS
+        if len(waiting) > MAX_WAITING:
+            next(iter(waiting))._refuse(*_TOO_SLOW)
+        if LimitedProtocol._looking is None:
+            LimitedProtocol._looking = self.loop.call_later(_LOOK_SECONDS, self._look, self.loop)
+
+    @classmethod
+    def _look(cls, loop: asyncio.AbstractEventLoop) -> None:
+        now = time.monotonic()
+        for connection in [one for one, until in cls._waiting.items() if until < now]:
+            connection._refuse(*_TOO_SLOW)
+        cls._looking = loop.call_later(_LOOK_SECONDS, cls._look, loop) if cls._waiting else None
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer with a problem document if a request has begun, and hang up."""
+        self._waiting.pop(self, None)
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        if not self._in_head:
+            self.transport.close()
+            return
+        body = bytes(problem_response(status, detail).body)
+        head = (
+            f"HTTP/1.1 {status} {TITLES[status]}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        # With bytes unread, closing at once would take the answer away again.
+        self.loop.call_later(_LAST_SECONDS, self.transport.close)

@@ -1,9 +1,13 @@
-"""What happens beside the requests: a newer catalogue, old events, the watch on the watcher."""
+"""What happens beside the requests: a newer catalogue, old events, the watch on the watcher.
+
+Alerting is imported by what tells something: a worker that has nothing to tell does without.
+"""
 
 import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from recsys.data.staging import hand_in_segments
@@ -32,21 +36,20 @@ class Housekeeping:
     """A thread with a few recurring duties; a duty that fails is logged and tried again."""
 
     def __init__(self, service: Service) -> None:
-        config = service.config
+        settings, since = service.settings, datetime.now(UTC)
         duties: list[tuple[float, Callable[[], object]]] = [
-            (config.catalogue_check_seconds, service.engine.follow_catalogue),
+            (service.config.catalogue_check_seconds, service.engine.follow_catalogue),
             (_LOG_WATCH_SECONDS, ImplausibleWatch(service).look),
         ]
         if service.slot == 0:
             # One process watches for all.
-            since = datetime.now(UTC)
-            if open_store(service.settings).shared:
-                duties.append((_HAND_IN_SECONDS, lambda: hand_in_segments(service.settings)))
+            if open_store(settings).shared:
+                duties.append((_HAND_IN_SECONDS, lambda: hand_in_segments(settings)))
             duties += [
-                (_WATCH_SECONDS, lambda: watch_health_reports(service.settings, since)),
+                (_WATCH_SECONDS, lambda: watch_health_reports(settings, since)),
                 (_PRUNE_SECONDS, service.live.prune),
-                (_LOG_WATCH_SECONDS, RequestLogWatch(service.settings, service.requests).look),
-                (_LOG_WATCH_SECONDS, DamageWatch(service.settings, since).look),
+                (_LOG_WATCH_SECONDS, RequestLogWatch(settings, service.requests).look),
+                (_LOG_WATCH_SECONDS, DamageWatch(settings, since).look),
             ]
         self._duties = duties
         self._stop = threading.Event()
@@ -73,88 +76,88 @@ class Housekeeping:
                 due[number] = time.monotonic() + every
 
 
+@dataclass
 class RequestLogWatch:
     """Tells, once, that requests cannot be written down, and that they can again.
 
     It remembers by itself what it told: on a full disk the alerts' own memory does not work.
     """
 
-    def __init__(self, settings: Settings, requests: RequestLog) -> None:
-        self._settings = settings
-        self._requests = requests
-        self._told = False
+    settings: Settings
+    requests: RequestLog
+    told: bool = False
 
     def look(self) -> None:
         from recsys.alerting import AlertManager
 
-        problem = self._requests.problem
-        if problem is None and self._told:
-            self._told = False
+        problem = self.requests.problem
+        if problem is None and self.told:
+            self.told = False
             # Not `resolve`: nothing may be on record of what was told when the disk was full.
-            AlertManager(self._settings).send_alert(
+            AlertManager(self.settings).send_alert(
                 f"{LOG_ALERT}_no_more", "requests are written down again", "info", _EVERYBODY
             )
-        if problem is None or self._told or problem[0] < _LOG_PATIENCE_SECONDS:
+        if problem is None or self.told or problem[0] < _LOG_PATIENCE_SECONDS:
             return
-        self._told = True
-        AlertManager(self._settings).send_alert(
+        self.told = True
+        AlertManager(self.settings).send_alert(
             LOG_ALERT,
-            f"requests cannot be written to {self._settings.service_db} and wait in memory: "
+            f"requests cannot be written to {self.settings.service_db} and wait in memory: "
             f"{problem[1]}",
             "critical",
-            context={"pending": self._requests.pending, "dropped": self._requests.dropped},
+            context={"pending": self.requests.pending, "dropped": self.requests.dropped},
         )
 
 
+@dataclass
 class ImplausibleWatch:
     """Tells that interactions went to quarantine because there were more than is plausible."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._told = 0
+    service: Service
+    told: int = 0
 
     def look(self) -> None:
         from recsys.alerting import AlertManager
         from recsys.alerting.manager import HELD_BACK
 
-        count = self._service.intake.implausible
-        if count == self._told:
+        count = self.service.intake.implausible
+        if count == self.told:
             return
-        folder = self._service.settings.quarantine / "interactions"
-        sent = AlertManager(self._service.settings).send_alert(
+        folder = self.service.settings.quarantine / "interactions"
+        sent = AlertManager(self.service.settings).send_alert(
             IMPLAUSIBLE_ALERT,
-            f"{count - self._told} interactions of one customer, or of one product, were more than "
+            f"{count - self.told} interactions of one customer, or of one product, were more than "
             f"is plausible in a day and lie in {folder}",
         )
         if set(sent.values()) != {HELD_BACK}:  # else they are in the next one
-            self._told = count
+            self.told = count
 
 
+@dataclass
 class DamageWatch:
     """Tells of files that were no databases or logs of ours and were set aside, by any process."""
 
-    def __init__(self, settings: Settings, since: datetime) -> None:
-        self._settings = settings
-        self._since = since.timestamp() - _STARTING_SECONDS
-        self._told: set[str] = set()
+    settings: Settings
+    since: datetime
+    told: set[str] = field(default_factory=set)
 
     def look(self) -> None:
         from recsys.alerting import AlertManager, Severity
         from recsys.alerting.message import Alert
 
         found = []
-        logs = self._settings.logs
-        for folder in (logs, logs / "service", self._settings.home / "data"):
+        logs = self.settings.logs
+        for folder in (logs, logs / "service", self.settings.home / "data"):
             for aside in folder.glob(f"*{DAMAGED}*"):
-                if aside.name in self._told or aside.name.endswith(("-wal", "-shm")):
+                if aside.name in self.told or aside.name.endswith(("-wal", "-shm")):
                     continue
-                self._told.add(aside.name)
+                self.told.add(aside.name)
                 # Setting it aside changed its name, and with that the time of its last change.
-                if aside.stat().st_ctime >= self._since:
+                if aside.stat().st_ctime >= self.since.timestamp() - _STARTING_SECONDS:
                     found.append(str(aside))
         if found:
             names = ", ".join(sorted(found))
-            AlertManager(self._settings).deliver(
+            AlertManager(self.settings).deliver(
                 Alert(
                     DAMAGE_ALERT,
                     "what lay in place of a database or log of ours was set aside, and the file "

@@ -13,8 +13,8 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,11 +42,17 @@ CREATE TABLE IF NOT EXISTS daily (
 """
 _INSERT = (
     "INSERT INTO events (event_id, user_id, product_id, rating, time, received, digest) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
+    "VALUES (:event_id, :user_id, :product_id, :rating, :time, :received, :digest) "
+    "ON CONFLICT (event_id) DO NOTHING"
 )
 _COUNT = (
     "INSERT INTO daily (day, kind, id, events) VALUES (?, ?, ?, ?) "
     "ON CONFLICT (day, kind, id) DO UPDATE SET events = events + excluded.events"
+)
+_KNOWN = "SELECT event_id, digest FROM events WHERE event_id IN (SELECT value FROM json_each(?))"
+_TODAY = (
+    "SELECT id, events FROM daily WHERE day = ? AND kind = ? "
+    "AND id IN (SELECT value FROM json_each(?))"
 )
 # The newest of them, in the order they came. A customer of a busy year has some hundred; a list
 # from more would only take longer.
@@ -59,7 +65,6 @@ DAY = 86_400
 _LOOK_SECONDS = 0.1
 _READ_SECONDS = 1.0
 _AFTER_FAILURE_SECONDS = 5.0  # a locked database must not cost each request its second
-_ASKED_AT_ONCE = 500  # values of one statement
 USER, PRODUCT = "user", "product"
 MOST_WAITING = 50_000
 """Interactions that may wait in a worker while the disk hangs, some 50 MB; more are refused."""
@@ -96,53 +101,32 @@ class LiveEvents:
         self._read = HelperDatabase(path, _prepare, timeout=_READ_SECONDS)
         self.has("")  # opens it now, and not beside the first requests
 
-    def known(self, event_ids: Sequence[str]) -> dict[str, str | None]:
+    def known(self, event_ids: list[str]) -> dict[str, str | None]:
         """What the known ones of `event_ids` were sent with; None of events of an earlier version.
 
         Raises `sqlite3.Error` or `OSError`.
         """
-        found: dict[str, str | None] = {}
         with self._written.use() as database:
-            for start in range(0, len(event_ids), _ASKED_AT_ONCE):
-                asked = event_ids[start : start + _ASKED_AT_ONCE]
-                places = ", ".join("?" * len(asked))
-                query = f"SELECT event_id, digest FROM events WHERE event_id IN ({places})"  # noqa: S608
-                found.update(tuple(row) for row in database.execute(query, asked))
-        return found
+            return dict(map(tuple, database.execute(_KNOWN, (json.dumps(event_ids),))))
 
-    def today(self, kind: str, ids: Sequence[str]) -> Counter[str]:
+    def today(self, kind: str, ids: list[str]) -> Counter[str]:
         """Events since midnight (UTC) of the users, or products (`kind`), of `ids`.
 
         Raises `sqlite3.Error` or `OSError`.
         """
-        found: Counter[str] = Counter()
-        day = int(time.time() // DAY)
+        asked = (int(time.time() // DAY), kind, json.dumps(ids))
         with self._written.use() as database:
-            for start in range(0, len(ids), _ASKED_AT_ONCE):
-                asked = ids[start : start + _ASKED_AT_ONCE]
-                places = ", ".join("?" * len(asked))
-                chosen = f"WHERE day = ? AND kind = ? AND id IN ({places})"
-                query = f"SELECT id, events FROM daily {chosen}"  # noqa: S608
-                found.update(dict(map(tuple, database.execute(query, (day, kind, *asked)))))
-        return found
+            return Counter(dict(map(tuple, database.execute(_TODAY, asked))))
 
     def add(self, events: Iterable[Event]) -> None:
         """Take the events in; known event ids are ignored. Raises `sqlite3.Error` or `OSError`."""
         received, day = time.time(), int(time.time() // DAY)
         rows = [
-            (
-                event["event_id"],
-                event["user_id"],
-                event["product_id"],
-                event["rating"],
-                int(event["timestamp"].timestamp()),
-                received,
-                event.get("digest"),
-            )
+            {"digest": None, "time": int(event["timestamp"].timestamp()), "received": received}
+            | event
             for event in events
         ]
-        counted = Counter((USER, row[1]) for row in rows)
-        counted.update((PRODUCT, row[2]) for row in rows)
+        counted = Counter((kind, row[f"{kind}_id"]) for row in rows for kind in (USER, PRODUCT))
         with self._written.use() as database, transaction(database):
             database.executemany(_INSERT, rows)
             database.executemany(_COUNT, [(day, *key, count) for key, count in counted.items()])
@@ -211,15 +195,17 @@ class LiveEvents:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.executescript(_SCHEMA)
-    columns = {row["name"] for row in connection.execute("PRAGMA table_info(events)")}
-    if "digest" not in columns:
+    if not _has_digest(connection):
         with transaction(connection):
-            columns = {row["name"] for row in connection.execute("PRAGMA table_info(events)")}
-            if "digest" not in columns:
+            if not _has_digest(connection):
                 connection.execute("ALTER TABLE events ADD COLUMN digest TEXT")
     # Are they our tables?
-    connection.execute(f"EXPLAIN {_INSERT}", [None] * 7)
+    connection.execute(f"EXPLAIN {_INSERT}", defaultdict(str))
     connection.execute(f"EXPLAIN {_COUNT}", [None] * 4)
+
+
+def _has_digest(connection: sqlite3.Connection) -> bool:
+    return any(row["name"] == "digest" for row in connection.execute("PRAGMA table_info(events)"))
 
 
 def digest_of(content: Any) -> str:
@@ -232,12 +218,11 @@ class Intake:
     """Stores events durably. One write to the disk serves all requests that wait for it."""
 
     def __init__(self, settings: Settings, config: ServingConfig, live: LiveEvents) -> None:
-        self._settings = settings
+        self._settings, self._live = settings, live
         self._limits = {
             USER: config.max_events_of_user_per_day,
             PRODUCT: config.max_events_of_product_per_day,
         }
-        self._live = live
         self._waiting: list[tuple[list[Event], asyncio.Future[list[str | None]]]] = []
         self._writer: asyncio.Task[None] | None = None
         self.implausible = 0

@@ -11,13 +11,8 @@ import numpy as np
 
 from recsys import schema
 from recsys.content.embeddings import current_embeddings, current_set_id
-from recsys.data.shown import Columns, ShownError
-from recsys.data.versions import (
-    current_version,
-    list_versions,
-    open_version,
-    published_folder,
-)
+from recsys.data.shown import ShownError
+from recsys.data.versions import current_version, list_versions, open_version, published_folder
 from recsys.errors import InputError
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.base import InnerProductModel
@@ -26,8 +21,7 @@ from recsys.models.storage import ArtifactError
 from recsys.settings import Settings
 from serving.catalogue import Catalogue, build_catalogue
 from serving.config import ServingConfig
-from serving.nearest import NearestItems
-from serving.ranking import Wanted, make_personal_lists
+from serving.ranking import NOTHING, NearestItems, Wanted, make_personal_lists
 from serving.recommending import ContentIndex, Snapshot, history_of, recommend
 
 logger = logging.getLogger(__name__)
@@ -39,7 +33,6 @@ takes at most 14 ms."""
 # A model that needs longer for one list is computed in a thread beside the event loop: handing over
 # costs a tenth of that.
 _INLINE_MILLISECONDS = 2.0
-NOTHING = np.zeros(0, dtype=np.int32)
 _KNOWN_USERS_CACHED = 65_536
 _TRIAL_TOPK = 10
 _TRIAL_USERS = 5
@@ -60,11 +53,8 @@ def load_snapshot(
     A service that is `starting` serves nothing yet: instead of a published catalogue that is
     damaged, or has none of the model's products, it takes the last one that is good.
 
-    Raises
-    ------
-    ArtifactError
-        If a file is missing or changed, shapes do not agree, a score is not finite, or the
-        model recommends nothing.
+    Raises `ArtifactError` if a file is missing or changed, shapes do not agree, a score is not
+    finite, or the model recommends nothing.
     """
     artifact = load_artifact(path)
     if artifact.model_id != model_id:
@@ -73,14 +63,11 @@ def load_snapshot(
     if isinstance(artifact.model, InnerProductModel) and (
         len(artifact.item_ids) >= INDEX_MIN_ITEMS
     ):
-        index_file = settings.artifacts / "indexes" / f"{artifact.model_id}.faiss"
-        index_file.parent.mkdir(parents=True, exist_ok=True)
-        nearest = NearestItems(artifact.model, index_file)
+        nearest = NearestItems(artifact.model, settings.artifacts / "indexes" / f"{model_id}.faiss")
     seen = sources(settings, artifact)
-    reading = last_good_catalogue if starting else read_catalogue
-    catalogue = reading(settings, artifact)
+    catalogue = (last_good_catalogue if starting else read_catalogue)(settings, artifact)
     loaded = Snapshot(
-        model_id=artifact.model_id,
+        model_id=model_id,
         model_type=artifact.model_type,
         artifact=artifact,
         position=functools.lru_cache(_KNOWN_USERS_CACHED)(artifact.user_ids.position),
@@ -103,21 +90,18 @@ def with_current_catalogue(
     seen = sources(settings, snapshot.artifact)
     catalogue = read_catalogue(settings, snapshot.artifact)
     content = read_content(settings, catalogue)
-    fresh = dataclasses.replace(
-        snapshot, catalogue=catalogue, content=content, sources=seen, lists=None
-    )
+    fresh = dataclasses.replace(snapshot, catalogue=catalogue, content=content, sources=seen)
     return _made_ready(fresh, config)
 
 
 def _made_ready(snapshot: Snapshot, config: ServingConfig) -> Snapshot:
     """Tried out, and with the lists of known users."""
-    milliseconds = try_out(snapshot)
-    tried = dataclasses.replace(snapshot, inline=milliseconds <= _INLINE_MILLISECONDS)
-    if tried.nearest is not None:
-        # So many products that the time would be over after some hundred lists.
-        return tried
-    lists = make_personal_lists(tried.artifact, tried.catalogue, config.personal_lists_seconds)
-    return dataclasses.replace(tried, lists=lists)
+    inline = try_out(snapshot) <= _INLINE_MILLISECONDS
+    lists = None
+    if snapshot.nearest is None:  # else so many products that time is over after some hundred lists
+        artifact, catalogue = snapshot.artifact, snapshot.catalogue
+        lists = make_personal_lists(artifact, catalogue, config.personal_lists_seconds)
+    return dataclasses.replace(snapshot, inline=inline, lists=lists)
 
 
 def sources(settings: Settings, artifact: Artifact) -> tuple[str, str | None]:
@@ -134,8 +118,6 @@ def try_out(snapshot: Snapshot) -> float:
     """
     artifact = snapshot.artifact
     known = len(artifact.user_ids)
-    rows = np.unique(np.linspace(0, max(known - 1, 0), _TRIAL_USERS).astype(int))
-    names = [artifact.user_ids[int(row)] for row in rows] if known else []
     now = int(time.time())
     if not snapshot.catalogue.available.any():
         raise ArtifactError(f"{artifact.path}: none of its products is available in the shop")
@@ -150,6 +132,8 @@ def try_out(snapshot: Snapshot) -> float:
             )
         if not np.isfinite(scores).all():
             raise ArtifactError(f"{artifact.path}: the model gives scores that are not finite")
+    rows = {number * (known - 1) // (_TRIAL_USERS - 1) for number in range(_TRIAL_USERS)}
+    names = [artifact.user_ids[row] for row in sorted(rows)] if known else []
     wanted = Wanted(_TRIAL_TOPK, True, snapshot.catalogue.available, NOTHING)
     seconds = []
     by_model = not names
@@ -166,19 +150,22 @@ def try_out(snapshot: Snapshot) -> float:
 
 
 def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
-    """The shop's newest catalogue in the model's order; the model's own copy if there is none.
-
-    Raises `InputError` if the one that is used cannot be read.
-    """
-    item_ids = artifact.item_ids
-    published = _published_catalogue(settings)
-    if published is not None:
-        products, source = published
-        if not set(item_ids).isdisjoint(products[schema.PRODUCT]):
-            return build_catalogue(item_ids, products, source)
-        logger.warning("The published catalogue shares no product with the model | %s", source)
-    own = artifact.shown_products()
-    return build_catalogue(item_ids, own, artifact.model_id)
+    """The shop's newest catalogue in the model's order; the model's own copy if nothing is
+    published, or it has none of the model's products. Raises `ShownError` if it is damaged."""
+    try:
+        version = current_version(settings)
+        products = version.shown_products()
+        if not set(artifact.item_ids).isdisjoint(products[schema.PRODUCT]):
+            return build_catalogue(artifact.item_ids, products, version.version_id)
+        logger.warning(
+            "The published catalogue shares no product with the model | %s", version.version_id
+        )
+    except ShownError:
+        raise  # a damaged catalogue is not as good as none
+    except (InputError, OSError) as error:
+        # As text: an exception kept in a log record keeps the frames that hold the snapshot.
+        logger.info("No published catalogue, using the model's own | reason=%s", str(error))
+    return _own_catalogue(artifact)
 
 
 def last_good_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
@@ -202,22 +189,13 @@ def last_good_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
         if catalogue.available.any():
             break
     else:
-        catalogue = build_catalogue(artifact.item_ids, artifact.shown_products(), artifact.model_id)
+        catalogue = _own_catalogue(artifact)
     logger.warning("Starting with an older catalogue | source=%s", catalogue.source)
     return catalogue
 
 
-def _published_catalogue(settings: Settings) -> tuple[Columns, str] | None:
-    """Columns of the newest catalogue and its version, None if nothing is published."""
-    try:
-        version = current_version(settings)
-        return version.shown_products(), version.version_id
-    except ShownError:
-        raise  # a damaged catalogue is not as good as none
-    except (InputError, OSError) as error:
-        # As text: an exception kept in a log record keeps the frames that hold the snapshot.
-        logger.info("No published catalogue, using the model's own | reason=%s", str(error))
-        return None
+def _own_catalogue(artifact: Artifact) -> Catalogue:
+    return build_catalogue(artifact.item_ids, artifact.shown_products(), artifact.model_id)
 
 
 def read_content(settings: Settings, catalogue: Catalogue) -> ContentIndex | None:
@@ -233,16 +211,12 @@ def read_content(settings: Settings, catalogue: Catalogue) -> ContentIndex | Non
         return None
     if current is None:
         return None
-    places = [catalogue.index.get(item, -1) for item in current.product_ids]
-    columns = np.array(places, dtype=np.int64)
+    columns = np.array([catalogue.index.get(item, -1) for item in current.product_ids], np.int64)
     rows = np.flatnonzero(columns >= 0)
     vectors = np.zeros((len(catalogue.item_ids), current.vectors.shape[1]), dtype=np.float32)
     vectors[columns[rows]] = current.vectors[rows]
-    covered = np.zeros(len(catalogue.item_ids), dtype=bool)
-    covered[columns[rows]] = True
     # A product without text has a vector of zeros and is as good as none.
-    covered &= vectors.any(axis=1)
-    return ContentIndex(vectors, covered, current.encode_query)
+    return ContentIndex(vectors, np.any(vectors != 0, axis=1), current.encode_query)
 
 
 def replay(snapshot: Snapshot, users: list[str], seconds: float) -> int:

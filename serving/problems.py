@@ -2,6 +2,7 @@
 
 import logging
 import time
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,8 +17,19 @@ from recsys.request_log import LOGGED_ENDPOINTS, Answered
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-_SHOWN_ERRORS = 10
+SHOWN_ERRORS = 10
 _SHOWN_CHARACTERS = 200
+
+TITLES = {status.value: status.phrase for status in HTTPStatus} | {
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+}
+# What the framework says, as sentences.
+_SENTENCES = {
+    "There was an error parsing the body": "The body is not JSON in UTF-8.",
+    "Not Found": "There is nothing at this path.",
+    "Method Not Allowed": "This path does not answer to this method.",
+}
 
 
 class FieldProblem(BaseModel):
@@ -37,29 +49,6 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = None
 
 
-TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    413: "Content Too Large",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
-
-# What the framework says, as sentences.
-_SENTENCES = {
-    "There was an error parsing the body": "The body is not JSON in UTF-8.",
-    "Not Found": "There is nothing at this path.",
-    "Method Not Allowed": "This path does not answer to this method.",
-}
-
-
 class ProblemError(Exception):
     """Raised by a route to answer with a problem document."""
 
@@ -71,37 +60,25 @@ class ProblemError(Exception):
         errors: list[FieldProblem] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.headers = headers
-        self.errors = errors
+        self.status, self.detail, self.headers, self.errors = status, detail, headers, errors
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with problems of these `statuses`."""
-    return {
-        status: {
-            "description": TITLES[status],
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-        for status in statuses
-    }
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": TITLES[status], "content": content} for status in statuses}
 
 
 def problem_response(
     status: int,
     detail: str,
-    *,
-    errors: list[FieldProblem] | None = None,
     headers: dict[str, str] | None = None,
+    errors: list[FieldProblem] | None = None,
 ) -> JSONResponse:
     """The answer that carries a problem document."""
-    problem = Problem(
-        title=TITLES.get(status, "Error"), status=status, detail=detail, errors=errors
-    )
-    return JSONResponse(
-        problem.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE
-    )
+    problem = Problem(title=TITLES[status], status=status, detail=detail, errors=errors)
+    content = problem.model_dump(exclude_none=True)
+    return JSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -110,22 +87,17 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_bad_request)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_fault)
-    make = app.openapi
 
-    def openapi() -> dict[str, Any]:
-        """The document, with the schema that `documented` refers to."""
-        document = make()
-        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        parts = {**schema.pop("$defs"), "Problem": schema}
-        document["components"]["schemas"].update(parts)
-        return document
 
-    app.openapi = openapi  # type: ignore[method-assign]
+def schemas() -> dict[str, Any]:
+    """What `documented` refers to, for the OpenAPI document."""
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**schema.pop("$defs"), "Problem": schema}
 
 
 async def _on_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)
-    return problem_response(error.status, error.detail, headers=error.headers, errors=error.errors)
+    return problem_response(error.status, error.detail, error.headers, error.errors)
 
 
 async def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
@@ -133,10 +105,10 @@ async def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
     # What was sent is not echoed: it may be large, secret or not representable as text.
     errors = [
         FieldProblem(
-            field=".".join(str(part) for part in problem["loc"])[:_SHOWN_CHARACTERS],
+            field=".".join(map(str, problem["loc"]))[:_SHOWN_CHARACTERS],
             message=str(problem["msg"])[:_SHOWN_CHARACTERS],
         )
-        for problem in error.errors()[:_SHOWN_ERRORS]
+        for problem in error.errors()[:SHOWN_ERRORS]
     ]
     first = f"{errors[0].field}: {errors[0].message}" if errors else "not understood"
     detail = f"The request is not valid. {first}."
@@ -149,11 +121,11 @@ async def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    detail = _SENTENCES.get(str(error.detail), str(error.detail))
+    detail = _SENTENCES.get(error.detail, error.detail)
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(sorted(_methods_of(request)))
-    return problem_response(error.status_code, detail, headers=headers or None)
+    return problem_response(error.status_code, detail, headers or None)
 
 
 async def _on_fault(request: Request, error: Exception) -> JSONResponse:

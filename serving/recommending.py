@@ -15,11 +15,10 @@ import numpy as np
 from recsys.arrays import BoolArray, Float32Array, Int32Array
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories
-from recsys.models.histories import liking
+from recsys.models.histories import liking, user_range
 from serving.catalogue import Catalogue
 from serving.interactions import LiveEvent
-from serving.nearest import NearestItems
-from serving.ranking import PersonalLists, Ranked, Wanted, top_items
+from serving.ranking import NOTHING, NearestItems, PersonalLists, Ranked, Wanted, top_items
 
 MODEL: Final = None
 CONTENT = "content"
@@ -32,7 +31,7 @@ NEUTRAL_QUALITY = 0.5
 
 _NOBODY = Histories(
     indptr=np.zeros(2, dtype=np.int64),
-    items=np.zeros(0, dtype=np.int32),
+    items=NOTHING,
     confidence=np.zeros(0, dtype=np.float32),
     weight=np.zeros(0, dtype=np.float32),
     times=np.zeros(0, dtype=np.int64),
@@ -43,14 +42,8 @@ _NOBODY = Histories(
 class ContentIndex:
     """Text embeddings lined up with the columns of a model.
 
-    Attributes
-    ----------
-    vectors
-        ``(items, d)`` float32, normalised; zeros where a product has no embedding.
-    covered
-        ``(items,)`` has an embedding.
-    encode
-        From a text query to its ``(d,)`` vector.
+    `vectors` are ``(items, d)``, normalised, zeros where a product has none; ``(items,)`` `covered`
+    says which have one; `encode` makes the ``(d,)`` vector of a query.
     """
 
     vectors: Float32Array
@@ -60,35 +53,25 @@ class ContentIndex:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model with all that belongs to it.
-
-    Attributes
-    ----------
-    position
-        Row of a known user in the artefact's histories, None for others.
-    inline
-        Scoring one user is quick enough to be done on the event loop.
-    loaded_at
-        Seconds since 1970.
-    nearest
-        Finds the best products of a very large catalogue without looking at all.
-    sources
-        Names of the catalogue's version and of the embedding set, to notice newer ones.
-    lists
-        What known users get as long as nothing new is known of them.
-    """
+    """A model with all that belongs to it."""
 
     model_id: str
     model_type: str
     artifact: Artifact
     position: Callable[[str], int | None]
+    """Row of a known user in the artefact's histories, None for others."""
     catalogue: Catalogue
     content: ContentIndex | None
     loaded_at: float
+    """Seconds since 1970."""
     nearest: NearestItems | None = None
+    """Finds the best products of a very large catalogue without looking at all."""
     sources: tuple[str, str | None] = ("", None)
+    """Names of the catalogue's version and of the embedding set, to notice newer ones."""
     lists: PersonalLists | None = None
+    """What known users get as long as nothing new is known of them."""
     inline: bool = True
+    """Scoring one user is quick enough to be done on the event loop."""
 
     @property
     def popularity(self) -> Float32Array:
@@ -112,17 +95,13 @@ def history_of(
     Products that the model does not know are left out.
     """
     row = snapshot.position(user_id)
-    known = _NOBODY if row is None else _row(snapshot.artifact.histories, row)
+    known = _NOBODY if row is None else user_range(snapshot.artifact.histories, row, row + 1)
     if not live and not viewed:
         return known
+    events = [*live, *(LiveEvent(item, 5.0, now) for item in dict.fromkeys(viewed))]
     index = snapshot.catalogue.index
-    added = [
-        (index[event.product_id], event.rating, event.time)
-        for event in live
-        if event.product_id in index
-    ]
-    added += [(index[item], 5.0, now) for item in dict.fromkeys(viewed) if item in index]
-    return _append(known, added) if added else known
+    added = [event for event in events if event.product_id in index]
+    return _append(known, added, index) if added else known
 
 
 def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) -> Recommended:
@@ -150,13 +129,12 @@ def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int)
         scores = snapshot.artifact.model.score(history, now)[0]
         if _says_something(scores):
             return Recommended(_top(snapshot, scores, wanted, excluded), MODEL)
-        if snapshot.content is not None:
-            near = content_scores(snapshot.content, history.items)
-            if near is not None:
-                allowed = wanted.allowed & snapshot.content.covered
-                ranked = top_items(
-                    near, allowed, excluded, snapshot.catalogue.families, wanted.topk
-                )
+        content = snapshot.content
+        if content is not None:
+            usable = history.items[content.covered[history.items]]
+            if len(usable):
+                mean = content.vectors[usable].mean(axis=0)
+                ranked = _near(snapshot, content, mean, wanted, excluded)
                 if ranked.items:
                     return Recommended(ranked, CONTENT)
     return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
@@ -169,10 +147,9 @@ def similar(snapshot: Snapshot, item: int, wanted: Wanted) -> Recommended:
     scores = snapshot.artifact.model.similar(item)
     if _says_something(scores):
         return Recommended(_top(snapshot, scores, wanted, excluded), MODEL)
-    if snapshot.content is not None and snapshot.content.covered[item]:
-        near = snapshot.content.vectors @ snapshot.content.vectors[item]
-        allowed = wanted.allowed & snapshot.content.covered
-        ranked = top_items(near, allowed, excluded, snapshot.catalogue.families, wanted.topk)
+    content = snapshot.content
+    if content is not None and content.covered[item]:
+        ranked = _near(snapshot, content, content.vectors[item], wanted, excluded)
         return Recommended(ranked, CONTENT)
     return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
 
@@ -182,17 +159,19 @@ def search(snapshot: Snapshot, content: ContentIndex, query: str, wanted: Wanted
     vector = content.encode(query)
     if not vector.any():
         return Ranked([], [])
-    allowed = wanted.allowed & content.covered
-    families = snapshot.catalogue.families
-    return top_items(content.vectors @ vector, allowed, wanted.excluded, families, wanted.topk)
+    return _near(snapshot, content, vector, wanted, wanted.excluded)
 
 
-def content_scores(content: ContentIndex, items: Int32Array) -> Float32Array | None:
-    """``(items,)`` similarity to the mean of the products `items`; None if none has a text."""
-    usable = items[content.covered[items]]
-    if not len(usable):
-        return None
-    return np.asarray(content.vectors @ content.vectors[usable].mean(axis=0), dtype=np.float32)
+def _near(
+    snapshot: Snapshot,
+    content: ContentIndex,
+    vector: Float32Array,
+    wanted: Wanted,
+    excluded: Int32Array,
+) -> Ranked:
+    """The products whose text is nearest to the ``(d,)`` `vector`."""
+    covered = dataclasses.replace(wanted, allowed=wanted.allowed & content.covered)
+    return _top(snapshot, content.vectors @ vector, covered, excluded)
 
 
 def _top(snapshot: Snapshot, scores: Float32Array, wanted: Wanted, excluded: Int32Array) -> Ranked:
@@ -204,24 +183,14 @@ def _says_something(scores: Float32Array) -> bool:
     return bool(scores.max() > scores.min())
 
 
-def _row(histories: Histories, row: int) -> Histories:
-    first, last = histories.indptr[row], histories.indptr[row + 1]
-    return Histories(
-        indptr=np.array([0, last - first], dtype=np.int64),
-        items=histories.items[first:last],
-        confidence=histories.confidence[first:last],
-        weight=histories.weight[first:last],
-        times=histories.times[first:last],
-    )
-
-
-def _append(known: Histories, added: list[tuple[int, float, int]]) -> Histories:
-    """`known` with ``(item, rating, time)`` added; of a repeated product the latest counts."""
-    items = np.concatenate([known.items, np.array([e[0] for e in added], dtype=np.int32)])
-    times = np.concatenate([known.times, np.array([e[2] for e in added], dtype=np.int64)])
-    ratings = np.array([e[1] for e in added], dtype=np.float32)
-    confidence = liking(ratings, ratings + np.float32(NEUTRAL_QUALITY))
-    confidence = np.concatenate([known.confidence, confidence])
+def _append(known: Histories, added: list[LiveEvent], index: dict[str, int]) -> Histories:
+    """`known` with the events `added`; of a repeated product the latest counts."""
+    columns = np.array([index[event.product_id] for event in added], dtype=np.int32)
+    items = np.concatenate([known.items, columns])
+    times = np.concatenate([known.times, np.array([e.time for e in added], dtype=np.int64)])
+    ratings = np.array([event.rating for event in added], dtype=np.float32)
+    liked = liking(ratings, ratings + np.float32(NEUTRAL_QUALITY))
+    confidence = np.concatenate([known.confidence, liked])
     weight = np.concatenate([known.weight, np.ones(len(added), dtype=np.float32)])
     order = np.argsort(times, kind="stable")
     # The last place of each product in time order is the one to keep.

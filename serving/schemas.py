@@ -21,10 +21,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-IdText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-"""An id as text."""
-_SECONDS = re.compile(r"[+-]?[0-9.]+")  # pydantic takes them for seconds since 1970
-
 
 def _number(value: Any) -> Any:
     """pydantic takes "5" and true for numbers; 5.0 is a whole one, as JSON has it."""
@@ -34,9 +30,8 @@ def _number(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """pydantic takes numbers for times."""
-    seconds = isinstance(value, str) and _SECONDS.fullmatch(value.strip())
-    if seconds or (value is not None and not isinstance(value, str | datetime)):
+    """pydantic takes numbers, and text of digits, for seconds since 1970."""
+    if not isinstance(value, str | datetime) or re.fullmatch(r"\s*[+-]?[0-9.]+\s*", str(value)):
         raise PydanticCustomError("time", "Input should be a time as text, with its time zone")
     return value
 
@@ -54,9 +49,8 @@ def _id(value: Any, validate: ValidatorFunctionWrapHandler) -> int | str:
     try:
         found: int | str = validate(value)
     except ValidationError:
-        raise PydanticCustomError(
-            "id", "Input should be a whole number up to 2^62, or text of 1 to 128 characters"
-        ) from None
+        said = "Input should be a whole number up to 2^62, or text of 1 to 128 characters"
+        raise PydanticCustomError("id", said) from None
     return found
 
 
@@ -64,13 +58,15 @@ Whole = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 Time = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_in_the_calendar)]
-
+IdText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Id = Annotated[
     # The document has such bounds as floating point, where 2**63 - 1 does not exist.
     Annotated[Whole, Field(ge=-(2**62), le=2**62)] | IdText,
     WrapValidator(_id),
     Field(description="An id as the shop writes it: a whole number or text."),
 ]
+Products = Annotated[list[Id], Field(max_length=1000)]
+ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 
 # What one request is computed and answered in a second or two for.
 MAX_BATCH_USERS = 1000
@@ -78,20 +74,21 @@ MAX_EVENTS = 1000
 
 EXAMPLE_USER = 18283
 EXAMPLE_PRODUCT = "422220087"
+EXAMPLE_MODEL = "als_20250115_100000"
+
+
+def _examples(*examples: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": list(examples)})
 
 
 class _Request(BaseModel):
     """Unknown keys are refused: a misspelt filter must not be ignored in silence."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid")
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(protected_namespaces=())
-
-
-class Filters(_Request):
-    """Which products may stand in the list."""
+class ListRequest(_Request):
+    """How many products, and which may stand in the list."""
 
     brands: list[IdText] | None = Field(
         default=None, max_length=100, description="Any of these brands; case and accents are free."
@@ -101,46 +98,36 @@ class Filters(_Request):
     )
     min_price: Price | None = Field(default=None, description="Dong.")
     max_price: Price | None = Field(default=None, description="Dong.")
-
-    @property
-    def has_filters(self) -> bool:
-        return bool(
-            self.brands
-            or self.categories
-            or self.min_price is not None
-            or self.max_price is not None
-        )
+    topk: Whole = Field(default=10, ge=1, le=1000)
 
 
-class RecommendRequest(Filters):
+class RecommendRequest(ListRequest):
     """One user's list."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"user_id": EXAMPLE_USER, "topk": 5},
-                {"user_id": "guest-7", "history": [EXAMPLE_PRODUCT], "max_price": 300000},
-            ]
-        }
+    model_config = _examples(
+        {"user_id": EXAMPLE_USER, "topk": 5},
+        {"user_id": "guest-7", "history": [EXAMPLE_PRODUCT], "max_price": 300000},
     )
 
     user_id: Id
-    topk: Whole = Field(default=10, ge=1, le=1000)
     exclude_seen: StrictBool = Field(
         default=True,
         description="Leave out what the user has had, and its other sizes and shades.",
     )
-    exclude: list[Id] = Field(
-        default_factory=list, max_length=1000, description="Products to leave out."
-    )
-    history: list[Id] = Field(
-        default_factory=list,
-        max_length=1000,
+    exclude: Products = Field(default=[], description="Products to leave out.")
+    history: Products = Field(
+        default=[],
         description="Products that the user is known to like; for users we do not know yet.",
     )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but the user and `exclude` decide about the list."""
+        asked = self.brands or self.categories or self.history or not self.exclude_seen
+        return not asked and self.min_price is None and self.max_price is None
 
-class Recommendation(_Answer):
+
+class Recommendation(BaseModel):
     """One product of a list."""
 
     product_id: str
@@ -151,36 +138,36 @@ class Recommendation(_Answer):
     price: float | None = Field(description="Dong; null when unknown.")
 
 
-class RecommendResponse(_Answer):
+class _List(BaseModel):
+    recommendations: list[Recommendation]
+    count: int
+    model_id: str
+    latency_ms: float
+
+
+class RecommendResponse(_List):
     """One user's list, best first."""
 
     user_id: int | str
-    recommendations: list[Recommendation]
-    count: int
     fallback: bool = Field(description="The model had nothing to go by.")
     fallback_method: str | None = Field(
         description="What made the list instead: content or popularity; again: everything that "
         "fits has been seen, so it may be bought again.",
         examples=[None],
     )
-    model_id: str
-    latency_ms: float
 
 
-class BatchRequest(Filters):
+class BatchRequest(ListRequest):
     """The lists of many users."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"user_ids": [EXAMPLE_USER, "guest-7"], "topk": 3}]}
-    )
+    model_config = _examples({"user_ids": [EXAMPLE_USER, "guest-7"], "topk": 3})
 
     user_ids: list[Id] = Field(min_length=1, max_length=MAX_BATCH_USERS)
-    topk: Whole = Field(default=10, ge=1, le=1000)
     exclude_seen: StrictBool = True
-    exclude: list[Id] = Field(default_factory=list, max_length=1000)
+    exclude: Products = []
 
 
-class BatchResponse(_Answer):
+class BatchResponse(BaseModel):
     """All lists, in the order of the users asked for, all made by one model."""
 
     results: list[RecommendResponse]
@@ -189,52 +176,38 @@ class BatchResponse(_Answer):
     latency_ms: float
 
 
-class SimilarRequest(Filters):
+class SimilarRequest(ListRequest):
     """Products like another."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"product_id": EXAMPLE_PRODUCT, "topk": 5}]}
-    )
+    model_config = _examples({"product_id": EXAMPLE_PRODUCT, "topk": 5})
 
     product_id: Id
-    topk: Whole = Field(default=10, ge=1, le=1000)
-    exclude: list[Id] = Field(default_factory=list, max_length=1000)
+    exclude: Products = []
 
 
-class SimilarResponse(_Answer):
+class SimilarResponse(_List):
     """Products like `product_id`, most similar first."""
 
     product_id: str
     product_name: str
-    recommendations: list[Recommendation]
-    count: int
     fallback: bool
     fallback_method: str | None = Field(description="content or popularity", examples=[None])
-    model_id: str
-    latency_ms: float
 
 
-class SearchRequest(Filters):
+class SearchRequest(ListRequest):
     """Products by words."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"query": "kem chống nắng cho da dầu", "topk": 5}]}
-    )
+    model_config = _examples({"query": "kem chống nắng cho da dầu", "topk": 5})
 
     query: Annotated[
         str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"\S")
     ] = Field(description="Vietnamese or English, with or without accents.")
-    topk: Whole = Field(default=10, ge=1, le=1000)
 
 
-class SearchResponse(_Answer):
+class SearchResponse(_List):
     """Products that fit the query, best first; none if no word of it is known."""
 
     query: str
-    recommendations: list[Recommendation]
-    count: int
-    model_id: str
-    latency_ms: float
 
 
 class Interaction(_Request):
@@ -250,26 +223,14 @@ class Interaction(_Request):
     comment: str = Field(default="", max_length=10_000)
 
 
+_EVENT = {"user_id": EXAMPLE_USER, "product_id": EXAMPLE_PRODUCT, "rating": 5}
+
+
 class InteractionsRequest(_Request):
     """Many interactions. Each is judged by itself: those that are no `Interaction` are rejected
     without the others."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "events": [
-                        {
-                            "event_id": "order-1001-1",
-                            "user_id": EXAMPLE_USER,
-                            "product_id": EXAMPLE_PRODUCT,
-                            "rating": 5,
-                        }
-                    ]
-                }
-            ]
-        }
-    )
+    model_config = _examples({"events": [{"event_id": "order-1001-1", **_EVENT}]})
 
     events: list[Any] = Field(
         min_length=1, max_length=MAX_EVENTS, description="Each of them an `Interaction`."
@@ -287,7 +248,7 @@ InteractionsBody = Annotated[
 """One interaction, or many as `events`."""
 
 
-class Rejected(_Answer):
+class Rejected(BaseModel):
     """An event that is not stored, and must not be sent again as it is."""
 
     index: int = Field(description="Its place in `events`, from 0.")
@@ -295,14 +256,14 @@ class Rejected(_Answer):
     reason: str = Field(examples=["rating: Input should be less than or equal to 5"])
 
 
-class InteractionsResponse(_Answer):
+class InteractionsResponse(BaseModel):
     """The accepted ones are on the disk; the next data refresh has them, each once."""
 
     accepted: int
     rejected: list[Rejected]
 
 
-class Traffic(_Answer):
+class Traffic(BaseModel):
     """Requests of the last minutes, over all workers."""
 
     minutes: int
@@ -316,7 +277,7 @@ class Traffic(_Answer):
     p99_latency_ms: float | None
 
 
-class Stats(_Answer):
+class Stats(BaseModel):
     """What the request log says, and the state of this worker."""
 
     traffic: list[Traffic]
@@ -331,27 +292,23 @@ class Stats(_Answer):
 class ReloadRequest(_Request):
     """Which model to serve."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"model_id": "als_20250115_100000"}]})
+    model_config = _examples({"model_id": EXAMPLE_MODEL})
 
-    model_id: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$",
-        description="Default: the registry's current best.",
+    model_id: ModelId | None = Field(
+        default=None, description="Default: the registry's current best."
     )
 
 
 class CanaryRequest(_Request):
     """Which model to try on how many users."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"model_id": "als_20250115_100000", "share": 0.1}]}
-    )
+    model_config = _examples({"model_id": EXAMPLE_MODEL, "share": 0.1})
 
-    model_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
+    model_id: ModelId
     share: Number = Field(gt=0, le=1, description="Share of the users.")
 
 
-class ModelTraffic(_Answer):
+class ModelTraffic(BaseModel):
     """The last minutes of one model, from the request log."""
 
     model_id: str
@@ -361,7 +318,7 @@ class ModelTraffic(_Answer):
     avg_latency_ms: float
 
 
-class CanaryReport(_Answer):
+class CanaryReport(BaseModel):
     """How the models in service do beside each other."""
 
     model_id: str | None
@@ -371,16 +328,7 @@ class CanaryReport(_Answer):
     models: list[ModelTraffic]
 
 
-class ReloadResponse(_Answer):
-    """All workers serve `model_id` now."""
-
-    model_id: str
-    previous_model_id: str | None
-    workers: int
-    seconds: float
-
-
-class Health(_Answer):
+class Health(BaseModel):
     """Whether recommendations work, tried out at the time of asking."""
 
     status: str = Field(examples=["healthy"], description="healthy, no_model or failing")
@@ -390,7 +338,7 @@ class Health(_Answer):
     uptime_seconds: float
 
 
-class ModelInfo(_Answer):
+class ModelInfo(BaseModel):
     """The model that answers are made by."""
 
     model_id: str

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,7 +29,8 @@ Result = TypeVar("Result")
 
 @dataclass
 class Service:
-    """The parts of a running worker; interactions before `earliest` are nobody's."""
+    """The parts of a running worker; interactions before `earliest` are nobody's. Worker 0 (`slot`)
+    does what one process has to do for all."""
 
     settings: Settings
     config: ServingConfig
@@ -52,8 +53,17 @@ class Service:
         """`work(*arguments)`: on the event loop if it is quick (`inline`), else beside it."""
         if inline:
             return work(*arguments)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.slow, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self.slow, work, *arguments)
+
+    def snapshot(self, user_id: object = None) -> Snapshot:
+        """The snapshot in service (for this user, if given). Raises a 503 problem if there is
+        none."""
+        engine = self.engine
+        snapshot = engine.snapshot if user_id is None else engine.for_user(str(user_id))
+        if snapshot is None:
+            detail = "No model is being served yet: train one, then deploy it."
+            raise ProblemError(503, detail, {"Retry-After": "60"})
+        return snapshot
 
     def close(self) -> None:
         self.slow.shutdown(wait=True, cancel_futures=True)
@@ -61,43 +71,27 @@ class Service:
         self.live.close()
 
 
-def service_of(request: Request) -> Service:
-    """The service that `request` came to."""
-    service: Service = request.app.state.service
-    return service
-
-
 async def _service_of(request: Request) -> Service:
     # Not awaited for anything: FastAPI would send a plain function to a thread.
-    return service_of(request)
+    service: Service = request.app.state.service
+    return service
 
 
 Running = Annotated[Service, Depends(_service_of)]
 """The service, as a parameter of a route."""
 
 
-def serving_snapshot(service: Service, user_id: object = None) -> Snapshot:
-    """The snapshot in service (for this user, if given). Raises a 503 problem if there is none."""
-    engine = service.engine
-    snapshot = engine.snapshot if user_id is None else engine.for_user(str(user_id))
-    if snapshot is None:
-        raise ProblemError(
-            503, "No model is being served yet: train one, then deploy it.", {"Retry-After": "60"}
-        )
-    return snapshot
-
-
 @dataclass(slots=True)
 class Note:
-    """One request on its way to the request log, with its error if the block ends with one.
+    """Logs the request that is answered in its ``with`` block, with the error if it ends with one.
 
     `latency_ms` is there when the block is left.
     """
 
     service: Service
     endpoint: str
-    user_id: object
-    topk: int | None
+    topk: int | None = None
+    user_id: object = None
     made: Recommended | None = None
     model_id: str | None = None
     known: bool | None = None
@@ -139,36 +133,9 @@ class Note:
         )
 
 
-def noted(
-    service: Service, endpoint: str, *, user_id: object = None, topk: int | None = None
-) -> Note:
-    """Log the request that is answered in the ``with`` block."""
-    return Note(service, endpoint, user_id, topk)
-
-
 def _outcome(fault: BaseException) -> tuple[int, str]:
     """Status of the answer to a request that ended with `fault`, and what the log says of it."""
     if isinstance(fault, ProblemError):
         return fault.status, fault.detail
     # A cancelled request is one that took too long: the guard answers it.
     return 503 if isinstance(fault, asyncio.CancelledError) else 500, type(fault).__name__
-
-
-@dataclass(frozen=True)
-class WorkerPlace:
-    """A worker's place among the others.
-
-    Attributes
-    ----------
-    slot
-        Its number; worker 0 does what one process has to do for all.
-    shared_memory
-        Descriptor of `serving.shared` memory.
-    join
-        Called at start: loads the model that all serve, returns when requests may come.
-    """
-
-    slot: int
-    shared_memory: int
-    coordinator: Coordinator
-    join: Callable[[Service], Awaitable[None]]

@@ -9,6 +9,7 @@ import mmap
 import os
 import tempfile
 import time
+from bisect import bisect_left
 from pathlib import Path
 
 _CLIENT_SLOTS = 16_384  # a power of two
@@ -18,18 +19,8 @@ _MINUTE = 60.0
 
 MAX_WORKERS = 64
 ENDPOINTS = (
-    "/recommend",
-    "/batch_recommend",
-    "/similar_items",
-    "/search",
-    "/interactions",
-    "/health",
-    "/model_info",
-    "/stats",
-    "/metrics",
-    "/reload_model",
-    "/canary",
-    "/demo",
+    *("/recommend", "/batch_recommend", "/similar_items", "/search", "/interactions"),
+    *("/health", "/model_info", "/stats", "/metrics", "/reload_model", "/canary", "/demo"),
     "other",
 )
 STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
@@ -48,8 +39,7 @@ SIZE = _SIGN_AT + 8
 def create() -> int:
     """A file descriptor of new shared memory, for `attach` here and in child processes.
 
-    A file without a name, in memory where the system has a place for that. Raises `OSError` if
-    there is no room for it.
+    A file without a name, in memory where the system has a place for that. Raises `OSError`.
     """
     place = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
     with tempfile.TemporaryFile(dir=place) as file:
@@ -128,27 +118,18 @@ class Counters:
 
     def count(self, path: str, status: int, milliseconds: float) -> None:
         """One answered request."""
-        offset = self._offsets.get(path)
-        if offset is None:
-            offset = self._offsets["other"]
-        place = self._base + offset
+        place = self._base + self._offsets.get(path, self._offsets["other"])
         cells = self._cells
         cells[place + status // 100 - 1] += 1
-        bucket = 0
-        for bound in BUCKETS_MS:
-            if milliseconds <= bound:
-                break
-            bucket += 1
-        cells[place + len(STATUS_CLASSES) + bucket] += 1
+        cells[place + len(STATUS_CLASSES) + bisect_left(BUCKETS_MS, milliseconds)] += 1
         cells[place + _FIELDS - 1] += milliseconds
 
     def of(self, path: str) -> tuple[list[float], list[float], float]:
         """Over all workers: requests by status class, by bucket (not cumulated), sum of ms."""
-        total = [0.0] * _FIELDS
-        for worker in range(MAX_WORKERS):
-            place = worker * _WORKER_FIELDS + self._offsets[path]
-            row = self._cells[place : place + _FIELDS].tolist()
-            total = [one + other for one, other in zip(total, row, strict=True)]
+        first = self._offsets[path]
+        places = range(first, first + MAX_WORKERS * _WORKER_FIELDS, _WORKER_FIELDS)
+        rows = [self._cells[place : place + _FIELDS].tolist() for place in places]
+        total = [sum(column) for column in zip(*rows, strict=True)]
         classes = len(STATUS_CLASSES)
         return total[:classes], total[classes:-1], total[-1]
 
@@ -171,10 +152,8 @@ def _counted_as(client: str) -> str:
     """`client`, of an IPv6 address the network: a customer has 2**64 addresses of one."""
     kind, _, address = client.rpartition(" ")
     try:
-        parsed = ipaddress.ip_address(address)
+        parsed = ipaddress.IPv6Address(address)
     except ValueError:
-        return client
-    if isinstance(parsed, ipaddress.IPv4Address):
         return client
     if parsed.ipv4_mapped is not None:
         return f"{kind} {parsed.ipv4_mapped}".strip()

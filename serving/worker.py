@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Coroutine
 from typing import Any
 
 # Before NumPy is loaded: requests run beside each other, BLAS threads would only fight.
@@ -18,12 +19,11 @@ import uvicorn
 from recsys.errors import InputError
 from recsys.settings import Settings, load_settings
 from serving import coordination
-from serving.app import create_app
+from serving.app import WorkerPlace, create_app
 from serving.config import read_environment
-from serving.connections import LimitedProtocol
 from serving.coordination import Channel, Message, Reloaded, ReloadError
 from serving.engine import Engine, find_entry, start_with_any
-from serving.service import Service, WorkerPlace
+from serving.guard import LimitedProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +45,11 @@ class ParentLink:
         self._requests: dict[int, asyncio.Future[Message]] = {}
         self._last_request = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listening: asyncio.Task[None] | None = None
         self.server: uvicorn.Server | None = None
 
-    async def join(self, service: Service) -> None:
+    async def join(self, engine: Engine) -> None:
         """Load the model that the parent names and wait until it says go."""
-        self._engine = service.engine
+        self._engine = engine
         self._channel = await Channel.over(self._connection)
         while (message := await self._channel.receive()) is not None:
             if message["kind"] == coordination.LOAD:
@@ -59,7 +58,7 @@ class ParentLink:
                     coordination.READY, model_id=self._engine.model_id, problem=problem
                 )
             elif message["kind"] == coordination.GO:
-                self._listening = asyncio.create_task(self._listen())
+                self._spawn(self._listen())
                 return
         raise ConnectionError("the parent is gone")
 
@@ -71,12 +70,8 @@ class ParentLink:
         outcome = await self._ask(coordination.RELOAD, model_id=wanted.model_id, share=share)
         if outcome["problem"]:
             raise ReloadError(outcome["problem"])
-        return Reloaded(
-            wanted.model_id,
-            outcome["previous_model_id"],
-            outcome["workers"],
-            outcome["seconds"],
-        )
+        told = (outcome[key] for key in ("previous_model_id", "workers", "seconds"))
+        return Reloaded(wanted.model_id, *told)
 
     async def end_canary(self) -> None:
         await self._ask(coordination.ASK_END_CANARY)
@@ -95,32 +90,23 @@ class ParentLink:
 
     def _load(self, message: Message) -> str | None:
         """Load what the parent names; why that failed, None if it did not."""
-        if message["choose"] and message["model_id"] is None:
+        model_id = message["model_id"]
+        problem = None
+        if model_id is not None:
+            problem = self._engine.try_to_prepare(model_id, starting=True)
+            if problem is None:
+                self._engine.commit(model_id)
+                return None
+            logger.error("The served model cannot be loaded | reason=%s", problem)
+        if message["choose"]:
+            # Nobody serves: any model is better than none.
             start_with_any(self._settings, self._engine)
             return None
-        if message["model_id"] is None:
-            return None
-        try:
-            self._engine.prepare(message["model_id"], starting=True)
-        except (InputError, OSError) as error:
-            if message["choose"]:
-                # Nobody serves: any model is better than none.
-                logger.error("The served model cannot be loaded | reason=%s", error)
-                start_with_any(self._settings, self._engine)
-                return None
-            return str(error)
-        self._engine.commit(message["model_id"])
-        return None
+        return problem
 
     async def _listen(self) -> None:
         while (message := await self._channel.receive()) is not None:
-            kind = message["kind"]
-            if kind == coordination.PREPARE:
-                task = asyncio.create_task(self._prepare(message["model_id"]))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            else:
-                self._obey(kind, message)
+            self._obey(message["kind"], message)
         logger.error("The parent is gone, stopping")
         for future in self._requests.values():
             future.set_exception(ReloadError("the service is stopping"))
@@ -128,11 +114,10 @@ class ParentLink:
             self.server.should_exit = True
 
     def _obey(self, kind: str, message: Message) -> None:
-        if kind == coordination.COMMIT:
-            if message["share"] is None:
-                self._engine.commit(message["model_id"])
-            else:
-                self._engine.commit_canary(message["model_id"], message["share"])
+        if kind == coordination.PREPARE:
+            self._spawn(self._prepare(message["model_id"]))
+        elif kind == coordination.COMMIT:
+            self._engine.commit(message["model_id"], message["share"])
             self._channel.send(coordination.COMMITTED)
         elif kind == coordination.END_CANARY:
             self._engine.end_canary()
@@ -142,15 +127,13 @@ class ParentLink:
             self._requests[message["request"]].set_result(message)
 
     async def _prepare(self, model_id: str) -> None:
-        problem: str | None = None
-        try:
-            await asyncio.to_thread(self._engine.prepare, model_id)
-        except (InputError, OSError) as error:
-            problem = str(error)
-        except Exception as error:
-            logger.exception("Loading failed | model_id=%s", model_id)
-            problem = f"loading {model_id} failed with {type(error).__name__}: {error}"
+        problem = await asyncio.to_thread(self._engine.try_to_prepare, model_id)
         self._channel.send(coordination.PREPARED, problem=problem)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def main(arguments: list[str]) -> int:
@@ -162,20 +145,16 @@ def main(arguments: list[str]) -> int:
     slot, listening, control, memory = map(int, arguments)
     settings = load_settings()
     link = ParentLink(settings, socket.socket(fileno=control))
-    place = WorkerPlace(slot, memory, link, link.join)
-    app = create_app(settings, read_environment(), place)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http=LimitedProtocol,
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
+    serving = uvicorn.Config(
+        create_app(settings, read_environment(), WorkerPlace(slot, memory, link)),
+        http=LimitedProtocol,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    link.server = server
+    link.server = server = uvicorn.Server(serving)
     server.run(sockets=[socket.socket(fileno=listening)])
     return 0 if server.started else _NO_PARENT_STATUS
 

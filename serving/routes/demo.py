@@ -8,19 +8,11 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from serving.problems import documented
-from serving.recommending import Snapshot
-from serving.service import Running, serving_snapshot
+from serving.service import Running
 
 router = APIRouter(tags=["demo"])
 
 _EXAMPLES = 4
-_FOLDER = Path(__file__).parents[1] / "demo"
-# Read once: no part of a request ever becomes a path.
-_DOCS = (_FOLDER / "docs.html").read_bytes()
-_DOCS_SCRIPT = (_FOLDER / "docs.js").read_bytes()
-_PAGE = (_FOLDER / "index.html").read_bytes()
-_SCRIPT = (_FOLDER / "demo.js").read_bytes()
-_STYLE = (_FOLDER / "demo.css").read_bytes()
 
 
 class Example(BaseModel):
@@ -37,29 +29,20 @@ class Examples(BaseModel):
     product: list[Example]
 
 
-@router.get("/demo", include_in_schema=False)
-async def page() -> Response:
-    return Response(_PAGE, media_type="text/html; charset=utf-8")
+def _serve(path: str, name: str, kind: str) -> None:
+    # Read once: no part of a request ever becomes a path.
+    content = (Path(__file__).parents[1] / "demo" / name).read_bytes()
+
+    @router.get(path, include_in_schema=False)
+    async def page() -> Response:
+        return Response(content, media_type=f"text/{kind}; charset=utf-8")
 
 
-@router.get("/demo/demo.js", include_in_schema=False)
-async def script() -> Response:
-    return Response(_SCRIPT, media_type="text/javascript; charset=utf-8")
-
-
-@router.get("/demo/demo.css", include_in_schema=False)
-async def style() -> Response:
-    return Response(_STYLE, media_type="text/css; charset=utf-8")
-
-
-@router.get("/docs", include_in_schema=False)
-async def docs() -> Response:
-    return Response(_DOCS, media_type="text/html; charset=utf-8")
-
-
-@router.get("/docs/docs.js", include_in_schema=False)
-async def docs_script() -> Response:
-    return Response(_DOCS_SCRIPT, media_type="text/javascript; charset=utf-8")
+_serve("/demo", "index.html", "html")
+_serve("/demo/demo.js", "demo.js", "javascript")
+_serve("/demo/demo.css", "demo.css", "css")
+_serve("/docs", "docs.html", "html")
+_serve("/docs/docs.js", "docs.js", "javascript")
 
 
 @router.get(
@@ -67,7 +50,7 @@ async def docs_script() -> Response:
 )
 async def examples(service: Running) -> Examples:
     """A few known customers, a stranger, and the most popular products."""
-    snapshot: Snapshot = serving_snapshot(service)
+    snapshot = service.snapshot()
     known = snapshot.artifact.manifest.get("sample_users") or []
     users = [Example(id=str(user), name=f"Khách {user}") for user in known[:_EXAMPLES]]
     users.append(Example(id="khach-moi", name="Khách mới"))

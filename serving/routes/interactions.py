@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from recsys.errors import InputError
 from recsys.ids import IdRules, id_fault, normalise_id
 from serving.interactions import Event, digest_of
-from serving.problems import FieldProblem, ProblemError, documented
+from serving.problems import SHOWN_ERRORS, FieldProblem, ProblemError, documented
 from serving.schemas import (
     Interaction,
     InteractionsBody,
@@ -20,12 +20,11 @@ from serving.schemas import (
     InteractionsResponse,
     Rejected,
 )
-from serving.service import Running, noted
+from serving.service import Note, Running
 
 router = APIRouter(tags=["interactions"])
 
 _CLOCK_DIFFERENCE = timedelta(minutes=5)
-_SHOWN_ERRORS = 10
 _bearer = HTTPBearer(
     scheme_name="Write token",
     auto_error=False,
@@ -48,31 +47,20 @@ async def require_sender(
             "started without RECSYS_WRITE_TOKEN.",
         )
     offered = (credentials.credentials if credentials else "").encode()
-    senders = [
-        name
-        for token, name in environment.write_tokens.items()
-        if hmac.compare_digest(offered, token.encode())
-    ]
-    if not senders:
-        raise ProblemError(
-            401,
-            "This needs a write token as a bearer token.",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-    return senders[0]
-
-
-Sender = Annotated[str, Depends(require_sender)]
+    for token, name in environment.write_tokens.items():
+        if hmac.compare_digest(offered, token.encode()):
+            return name
+    detail = "This needs a write token as a bearer token."
+    raise ProblemError(401, detail, {"WWW-Authenticate": "Bearer"})
 
 
 @router.post(
     "/interactions",
-    response_model=InteractionsResponse,
     responses=documented(400, 401, 403, 408, 413, 422, 429, 503),
     summary="Purchases and reviews",
 )
 async def interactions(
-    body: InteractionsBody, service: Running, sender: Sender
+    body: InteractionsBody, service: Running, sender: Annotated[str, Depends(require_sender)]
 ) -> InteractionsResponse:
     """Takes one interaction, or many as `events`. 200 means that the accepted ones are on the
     disk: the next data refresh counts each event id of a sender once, however often it was sent.
@@ -83,25 +71,23 @@ async def interactions(
     again.
     """
     events = body.events if isinstance(body, InteractionsRequest) else [body]
-    with noted(service, "interactions"):
+    with Note(service, "interactions"):
         now = datetime.now(UTC)
         checked = [_checked(event, now, service.earliest, service.ids) for event in events]
-        good = [(index, event) for index, event in enumerate(checked) if not isinstance(event, str)]
-        for _, event in good:
+        good = {index: event for index, event in enumerate(checked) if not isinstance(event, str)}
+        for event in good.values():
             event["event_id"] = f"{sender}/{event['event_id']}" if sender else event["event_id"]
         try:
-            reasons = await service.intake.store([event for _, event in good]) if good else []
+            stored = await service.intake.store([*good.values()]) if good else []
         except (OSError, sqlite3.Error, InputError) as error:
             raise ProblemError(
                 503, "The interactions could not be stored; send them again.", {"Retry-After": "5"}
             ) from error
-        refused = {index: said for index, said in enumerate(checked) if isinstance(said, str)}
-        refused |= {
-            index: said for (index, _), said in zip(good, reasons, strict=True) if said is not None
-        }
+        reasons = dict(zip(good, stored, strict=True))
         rejected = [
-            Rejected(index=index, event_id=_id_of(events[index]), reason=refused[index])
-            for index in sorted(refused)
+            Rejected(index=index, event_id=_id_of(events[index]), reason=reason)
+            for index, said in enumerate(checked)
+            if (reason := said if isinstance(said, str) else reasons[index]) is not None
         ]
         if len(rejected) == len(events):
             raise _none_accepted(rejected, single=events[0] is body)
@@ -123,14 +109,14 @@ def _checked(sent: Any, now: datetime, earliest: datetime, ids: IdRules) -> Even
         "user_id": ids.user_fault(user),
         "product_id": id_fault(product, "product"),
     }
+    when = event.timestamp or now
+    if when > now + _CLOCK_DIFFERENCE:
+        faults["timestamp"] = "expected a time in the past"
+    elif when < earliest:
+        faults["timestamp"] = f"expected a time after {earliest.date()}"
     for name, fault in faults.items():
         if fault:
             return f"{name}: {fault}"
-    when = event.timestamp or now
-    if when > now + _CLOCK_DIFFERENCE:
-        return "timestamp: expected a time in the past"
-    if when < earliest:
-        return f"timestamp: expected a time after {earliest.date()}"
     return {
         "event_id": event.event_id,
         "user_id": user,
@@ -144,16 +130,14 @@ def _checked(sent: Any, now: datetime, earliest: datetime, ids: IdRules) -> Even
 
 
 def _id_of(event: Any) -> str | None:
-    sent = event.event_id if isinstance(event, Interaction) else None
-    if isinstance(event, dict):
-        sent = event.get("event_id")
+    sent = event.get("event_id") if isinstance(event, dict) else getattr(event, "event_id", None)
     return sent[:128] if isinstance(sent, str) else None
 
 
 def _none_accepted(rejected: list[Rejected], *, single: bool) -> ProblemError:
     errors = [
         FieldProblem(field="event" if single else f"events.{one.index}", message=one.reason)
-        for one in rejected[:_SHOWN_ERRORS]
+        for one in rejected[:SHOWN_ERRORS]
     ]
     detail = f"No event was accepted. {errors[0].field}: {errors[0].message}."
     return ProblemError(422, detail, errors=errors)

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import accumulate
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
@@ -24,7 +25,7 @@ from serving.loading import try_out
 from serving.problems import ProblemError, documented
 from serving.recommending import Snapshot
 from serving.schemas import Health, ModelInfo, Stats
-from serving.service import Running, Service, serving_snapshot
+from serving.service import Running, Service
 from serving.shared import BUCKETS_MS, ENDPOINTS, STATUS_CLASSES
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ router = APIRouter(tags=["operations"])
 
 @router.get(
     "/health",
-    response_model=Health,
     responses={503: {"model": Health, "description": "Recommendations do not work."}},
     summary="Do recommendations work?",
 )
@@ -56,15 +56,10 @@ async def health(service: Running, response: Response) -> Health:
     )
 
 
-@router.get(
-    "/model_info",
-    response_model=ModelInfo,
-    responses=documented(429, 503),
-    summary="The model in service",
-)
+@router.get("/model_info", responses=documented(429, 503), summary="The model in service")
 async def model_info(service: Running) -> ModelInfo:
     """What is known of the model that makes the answers."""
-    snapshot = serving_snapshot(service)
+    snapshot = service.snapshot()
     manifest = snapshot.artifact.manifest
     return ModelInfo(
         model_id=snapshot.model_id,
@@ -77,17 +72,12 @@ async def model_info(service: Running) -> ModelInfo:
         available_items=int(snapshot.catalogue.available.sum()),
         catalogue_version=snapshot.catalogue.source,
         embeddings=snapshot.content is not None,
-        metrics=dict(manifest.get("metrics") or {}),
-        hyperparameters=dict(manifest.get("hyperparameters") or {}),
+        metrics=manifest.get("metrics") or {},
+        hyperparameters=manifest.get("hyperparameters") or {},
     )
 
 
-@router.get(
-    "/stats",
-    response_model=Stats,
-    responses=documented(429, 503),
-    summary="Traffic of the last day",
-)
+@router.get("/stats", responses=documented(429, 503), summary="Traffic of the last day")
 async def stats(service: Running) -> Stats:
     """Counts, rates and latencies from the request log, over all workers."""
     try:
@@ -111,7 +101,9 @@ async def stats(service: Running) -> Stats:
 )
 async def metrics(service: Running) -> Response:
     """Counters of all workers since the service started, in Prometheus' text format."""
-    return Response(exposition(service), media_type=CONTENT_TYPE_LATEST)
+    registry = CollectorRegistry()
+    registry.register(_ServiceCollector(service))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _examine(snapshot: Snapshot | None) -> tuple[str, str]:
@@ -138,25 +130,20 @@ class _ServiceCollector(Collector):
         latency = HistogramMetricFamily(
             "recsys_request_seconds", "Time to answer.", labels=["endpoint"]
         )
+        bounds = [*(str(bound / 1000) for bound in BUCKETS_MS), "+Inf"]
         for path in ENDPOINTS:
             classes, buckets, total_ms = self._service.counters.of(path)
             for name, count in zip(STATUS_CLASSES, classes, strict=True):
                 if count:
                     requests.add_metric([path, name], count)
-            bounds = [str(bound / 1000) for bound in BUCKETS_MS] + ["+Inf"]
-            cumulated = [sum(buckets[: number + 1]) for number in range(len(buckets))]
-            if cumulated[-1]:
-                pairs = list(zip(bounds, cumulated, strict=True))
+            if any(buckets):
+                pairs = list(zip(bounds, accumulate(buckets), strict=True))
                 latency.add_metric([path], pairs, total_ms / 1000)
         yield requests
         yield latency
-        yield from self._gauges()
-
-    def _gauges(self) -> Iterator[Metric]:
-        snapshot = self._service.engine.snapshot
         model = GaugeMetricFamily("recsys_model", "The model in service.", labels=["model_id"])
-        if snapshot is not None:
-            model.add_metric([snapshot.model_id], 1)
+        if self._service.engine.model_id is not None:
+            model.add_metric([self._service.engine.model_id], 1)
         yield model
         log = self._service.requests
         yield GaugeMetricFamily(
@@ -165,10 +152,3 @@ class _ServiceCollector(Collector):
         yield CounterMetricFamily(
             "recsys_log_rows_dropped", "Rows that this worker could not keep.", log.dropped
         )
-
-
-def exposition(service: Service) -> bytes:
-    """The metrics page."""
-    registry = CollectorRegistry()
-    registry.register(_ServiceCollector(service))
-    return generate_latest(registry)

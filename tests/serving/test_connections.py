@@ -25,9 +25,9 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     (folder / "sitecustomize.py").write_text(
         "import sys\n"
         "if 'serving.worker' in ' '.join(sys.orig_argv):\n"
-        "    import serving.connections as connections\n"
-        "    connections.HEAD_SECONDS = 1.5\n"
-        "    connections.MAX_WAITING = 20\n"
+        "    import serving.guard as guard\n"
+        "    guard.HEAD_SECONDS = 1.5\n"
+        "    guard.MAX_WAITING = 20\n"
     )
     settings = Settings(tmp_path_factory.mktemp("home"))
     add_model(settings, "als_1")

@@ -14,8 +14,7 @@ from serving import loading
 from serving.catalogue import build_catalogue
 from serving.config import ServingConfig
 from serving.loading import load_snapshot
-from serving.nearest import NearestItems
-from serving.ranking import Wanted, top_items
+from serving.ranking import NearestItems, Wanted, top_items
 from serving.recommending import recommend
 
 ITEMS, USERS, TOPK = 5_000, 100, 10

@@ -20,7 +20,13 @@ from recsys.health.verdict import Finding, verdict, worst
 from recsys.retention import Removal
 from recsys.settings import Settings
 
-COMPONENTS: Final = ("service", "data", "model", "pipeline")
+_CHECKS: Final[dict[str, Callable[[Settings], dict[str, Any]]]] = {
+    "service": check_service_health,
+    "data": check_data_health,
+    "model": check_model_health,
+    "pipeline": check_pipeline_health,
+}
+_BROKEN: Final = Finding(Severity.CRITICAL, "the check itself broke; see the log of its task")
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +44,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Alert for what is wrong, resolve what is right again, write the report.
 
-    Parameters
-    ----------
-    results
-        What the checks returned, by component; None for a check that broke.
-    component
-        The only component that was checked; None for all. The report is then partial and does
-        not become ``latest.json``.
+    `results` is what the checks returned, by component; None for a check that broke. With
+    `component` only that one was checked: the report is partial and does not become
+    ``latest.json``.
 
     Returns ``status`` (``healthy``, ``warning`` or ``critical``), ``unhealthy`` (components),
     ``alerts`` (names of broken rules), ``overdue_jobs``, ``redelivered``, ``report`` (its path
@@ -56,18 +58,18 @@ def evaluate(
     now = now or datetime.now(UTC)
     chosen = _chosen(component)
     broken = [name for name in chosen if results.get(name) is None]
-    checks = {name: dict(results.get(name) or _broken(name)) for name in chosen}
+    checks = {name: results.get(name) or verdict([_BROKEN], broken=True) for name in chosen}
     manager = AlertManager(settings)
     for name, result in checks.items():
         _tell(manager, name, result)
-    report: dict[str, Any] = {
-        "generated_at": now.isoformat(),
-        "component": component,
-        "checks": checks,
-    }
+    report: dict[str, Any] = {"generated_at": now.isoformat(), "component": component}
+    report["checks"] = checks
     if component in (None, "service"):
         with _noting(broken, "traffic"):
-            report |= _hold_against_rules(settings, manager, now)
+            config = load_config(settings, HealthConfig).metrics
+            metrics = service_metrics(settings, config, now)
+            alerts = manager.check_alert_conditions(judged(metrics, config.min_requests))
+            report |= {"metrics": metrics, "alerts": alerts}
     if component in (None, "pipeline"):
         with _noting(broken, "silence"):
             report["overdue_jobs"] = report_silence(settings, manager, now)
@@ -90,16 +92,10 @@ def evaluate(
 
 def examine(settings: Settings, component: str | None = None) -> dict[str, Any]:
     """Check and evaluate here, without Airflow. Returns and raises as `evaluate`."""
-    checks: dict[str, Callable[[Settings], dict[str, Any]]] = {
-        "service": check_service_health,
-        "data": check_data_health,
-        "model": check_model_health,
-        "pipeline": check_pipeline_health,
-    }
     results: dict[str, dict[str, Any] | None] = {}
     for name in _chosen(component):
         try:
-            results[name] = checks[name](settings)
+            results[name] = _CHECKS[name](settings)
         except InputError:
             raise
         except Exception:
@@ -109,12 +105,10 @@ def examine(settings: Settings, component: str | None = None) -> dict[str, Any]:
 
 
 def _chosen(component: str | None) -> tuple[str, ...]:
-    if component is None:
-        return COMPONENTS
-    if component not in COMPONENTS:
-        known = ", ".join(COMPONENTS)
+    if component is not None and component not in _CHECKS:
+        known = ", ".join(_CHECKS)
         raise InputError(f"component {component!r} is unknown; expected one of {known}")
-    return (component,)
+    return tuple(_CHECKS) if component is None else (component,)
 
 
 @contextlib.contextmanager
@@ -127,13 +121,6 @@ def _noting(broken: list[str], part: str) -> Iterator[None]:
     except Exception:
         logger.exception("A part of the health check broke | part=%s", part)
         broken.append(part)
-
-
-def _hold_against_rules(settings: Settings, manager: AlertManager, now: datetime) -> dict[str, Any]:
-    config = load_config(settings, HealthConfig).metrics
-    metrics = service_metrics(settings, config, now)
-    known = judged(metrics, config.min_requests)
-    return {"metrics": metrics, "alerts": manager.check_alert_conditions(known)}
 
 
 def _overall(report: Mapping[str, Any]) -> str:
@@ -149,28 +136,21 @@ def _overall(report: Mapping[str, Any]) -> str:
     return worst(found)
 
 
-def _broken(component: str) -> dict[str, Any]:
-    problem = "the check itself broke; see the log of its task"
-    return verdict([Finding(Severity.CRITICAL, problem)], broken=True)
-
-
 def _tell(manager: AlertManager, component: str, result: Mapping[str, Any]) -> None:
     """One alert for a component, and its end. A broken check is told by its failed task."""
     name = f"{component}_unhealthy"
     texts = manager.texts
-    if result.get("broken"):
-        return
     if result["healthy"]:
         text = texts.say("healthy_again", component=component)
         manager.resolve(name, f"the {component} check passes again", text=text)
-        return
-    manager.deliver(
-        Alert(
+    elif not result.get("broken"):
+        problem = result["error"]
+        alert = Alert(
             name,
-            result["error"],
+            problem,
             Severity(result["severity"]),
-            text=texts.say("unhealthy_text", component=component, problem=result["error"]),
+            text=texts.say("unhealthy_text", component=component, problem=problem),
             headline=texts.say("unhealthy", component=component),
             facts=facts_of({"component": component}),
         )
-    )
+        manager.deliver(alert)

@@ -27,14 +27,12 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
     registry = Registry(settings)
     damage = registry.repair()
     if damage is not None:
-        outcome = (
-            "is still so" if registry.problem() else "was written again from its last good copy"
-        )
+        repaired = "was written again from its last good copy"
+        outcome = "is still so" if registry.problem() else repaired
         return verdict([Finding(Severity.CRITICAL, f"{damage}; it {outcome}")])
     selection = registry.selection()
     if selection is None:
-        problem = "no model is selected yet; run model_training"
-        return verdict([Finding(Severity.WARNING, problem)])
+        return verdict([Finding(Severity.WARNING, "no model is selected yet; run model_training")])
     problems = []
     try:
         verify_artifact(registry.folder(registry.get(selection.model_id)))

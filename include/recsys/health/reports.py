@@ -17,8 +17,7 @@ from recsys.schedule import load_schedule, load_zone
 from recsys.settings import Settings
 
 LATEST: Final = "latest.json"
-_KEPT: Final = timedelta(days=90)
-"""Hourly reports of a quarter are 2,200 files."""
+_KEPT: Final = timedelta(days=90)  # hourly reports of a quarter are 2,200 files
 ALERT = "health_report_overdue"
 
 
@@ -71,23 +70,20 @@ def watch_reports(settings: Settings, now: datetime, since: datetime) -> bool:
             text = manager.texts.say("report_again")
             manager.resolve(ALERT, "health reports are coming again", text=text)
         return False
-    last = _last_sign(settings, since)
-    shown = manager.local_time(last or since)
-    manager.deliver(
-        Alert(
-            ALERT,
-            f"no health report since {shown}",
-            Severity.CRITICAL,
-            text=manager.texts.say("report_overdue_text", since=shown),
-            headline=manager.texts.say("report_overdue"),
-            until_resolved=True,
-        )
+    shown = manager.local_time(_last_sign(settings, since) or since)
+    alert = Alert(
+        ALERT,
+        f"no health report since {shown}",
+        Severity.CRITICAL,
+        text=manager.texts.say("report_overdue_text", since=shown),
+        headline=manager.texts.say("report_overdue"),
+        until_resolved=True,
     )
+    manager.deliver(alert)
     return True
 
 
 def _last_sign(settings: Settings, since: datetime | None) -> datetime | None:
     path = latest_report(settings)
     written = None if path is None else datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    signs = [moment for moment in (written, since) if moment is not None]
-    return max(signs, default=None)
+    return max(filter(None, (written, since)), default=None)

@@ -19,7 +19,6 @@ from recsys.settings import Settings, load_settings
 TRIAL_USER: Final = "health-check"
 """Whom the trial recommendation is for; the metrics of the service leave these requests out."""
 
-
 RATES: Final = ("avg_latency_ms", "p95_latency_ms", "error_rate", "fallback_rate")
 
 _TIMEOUT: Final = 5  # seconds for each answer
@@ -39,22 +38,22 @@ def check_service_health(settings: Settings | None = None) -> dict[str, Any]:
     began = time.perf_counter()
     try:
         answer = requests.get(f"{url}/health", timeout=_TIMEOUT)
-        latency = (time.perf_counter() - began) * 1000
     except requests.RequestException as error:
         problem = f"GET {url}/health failed: {type(error).__name__}"
         return verdict([Finding(Severity.CRITICAL, problem)])
+    latency = (time.perf_counter() - began) * 1000
     content = _json_object(answer)
     details: dict[str, Any] = {"latency_ms": round(latency, 2), "response": content}
+    severity, problem = Severity.CRITICAL, None
+    answered = f"GET {url}/health answered {answer.status_code}"
     if content is None:
-        problem = f"GET {url}/health answered {answer.status_code} without a JSON object"
-        return verdict([Finding(Severity.CRITICAL, problem)], **details)
-    if answer.status_code != 200:
-        detail = content.get("detail") or content.get("status")
-        problem = f"GET {url}/health answered {answer.status_code}: {detail}"
-        return verdict([Finding(_severity(settings, content), problem)], **details)
-    count, failure = _trial(url)
-    problems = [Finding(Severity.CRITICAL, failure)] if failure else []
-    return verdict(problems, **details, recommendations=count)
+        problem = f"{answered} without a JSON object"
+    elif answer.status_code != 200:
+        severity = _severity(settings, content)
+        problem = f"{answered}: {content.get('detail') or content.get('status')}"
+    else:
+        details["recommendations"], problem = _trial(url)
+    return verdict([Finding(severity, problem)] if problem else [], **details)
 
 
 def serving_model() -> str | None:
@@ -79,11 +78,12 @@ def service_metrics(settings: Settings, config: MetricsConfig, now: datetime) ->
     since = now - timedelta(minutes=minutes)
     found = read_traffic(settings.service_db, since, now, TRIAL_USER) or {}
     requests_made = found.get("requests")
+    rates = {name: found.get(name) for name in (*RATES, "known_fallback_rate")}
     return {
         "window_minutes": minutes,
         "requests": requests_made,
         "requests_per_minute": None if requests_made is None else round(requests_made / minutes, 3),
-        **{name: _rounded(found.get(name)) for name in (*RATES, "known_fallback_rate")},
+        **{name: None if rate is None else round(rate, 4) for name, rate in rates.items()},
         "known_requests": found.get("known_requests"),
     }
 
@@ -105,11 +105,9 @@ def judged(metrics: Mapping[str, Any], min_requests: int) -> dict[str, float | N
 
 def _trial(url: str) -> tuple[int | None, str | None]:
     """How many products a trial recommendation has, and what is wrong with it."""
-    what = f"POST {url}/recommend"
+    what, asked = f"POST {url}/recommend", {"user_id": TRIAL_USER, "topk": _TRIAL_TOPK}
     try:
-        answer = requests.post(
-            f"{url}/recommend", json={"user_id": TRIAL_USER, "topk": _TRIAL_TOPK}, timeout=_TIMEOUT
-        )
+        answer = requests.post(f"{url}/recommend", json=asked, timeout=_TIMEOUT)
     except requests.RequestException as error:
         return None, f"{what} failed: {type(error).__name__}"
     content = _json_object(answer)
@@ -138,7 +136,3 @@ def _json_object(answer: requests.Response) -> dict[str, Any] | None:
     except requests.JSONDecodeError:
         return None
     return content if isinstance(content, dict) else None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

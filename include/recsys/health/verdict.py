@@ -1,20 +1,18 @@
 """How a check says what it found: a mapping that travels as JSON."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from recsys.alerting import Severity
 
 HEALTHY: Final = "healthy"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """Something that is not as it should be, in one sentence without a full stop."""
 
     severity: Severity
-    text: str
+    problem: str
 
 
 def verdict(problems: Sequence[Finding], **details: Any) -> dict[str, Any]:
@@ -30,9 +28,9 @@ def verdict(problems: Sequence[Finding], **details: Any) -> dict[str, Any]:
         "healthy": False,
         **details,
         "severity": ordered[0].severity.value,
-        "error": "; ".join(problem.text for problem in ordered),
+        "error": "; ".join(problem for _, problem in ordered),
         "problems": [
-            {"severity": problem.severity.value, "problem": problem.text} for problem in ordered
+            {"severity": severity.value, "problem": problem} for severity, problem in ordered
         ],
     }
 
