@@ -41,12 +41,7 @@ _TRIAL_QUERY = "kem chống nắng"
 
 
 def load_snapshot(
-    settings: Settings,
-    path: Path,
-    model_id: str,
-    config: ServingConfig,
-    *,
-    starting: bool = False,
+    settings: Settings, path: Path, model_id: str, config: ServingConfig, *, starting: bool = False
 ) -> Snapshot:
     """Load, check and try out the model in the artefact folder `path`.
 

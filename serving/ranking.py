@@ -59,11 +59,7 @@ class Wanted:
 
 
 def top_items(
-    scores: Float32Array,
-    allowed: BoolArray,
-    excluded: Int32Array,
-    families: Int32Array,
-    topk: int,
+    scores: Float32Array, allowed: BoolArray, excluded: Int32Array, families: Int32Array, topk: int
 ) -> Ranked:
     """The `topk` best products that are `allowed` and not among the columns `excluded`, one of each
     family.

@@ -111,8 +111,7 @@ class RecommendRequest(ListRequest):
 
     user_id: Id
     exclude_seen: StrictBool = Field(
-        default=True,
-        description="Leave out what the user has had, and its other sizes and shades.",
+        default=True, description="Leave out what the user has had, and its other sizes and shades."
     )
     exclude: Products = Field(default=[], description="Products to leave out.")
     history: Products = Field(

@@ -20,8 +20,7 @@ _LOADS = documented(400, 401, 403, 409, 413, 422, 429, 503)
 
 
 async def require_admin(
-    service: Running,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    service: Running, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> None:
     """The dependency of every admin route: lets the bearer of the admin token pass."""
     token = service.environment.admin_token

@@ -33,8 +33,7 @@ _bearer = HTTPBearer(
 
 
 async def require_sender(
-    service: Running,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    service: Running, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> str:
     """The dependency of every route that writes: the name of the sender whose token was given."""
     environment = service.environment
