@@ -86,9 +86,8 @@ class Parent:
         workers = self._config.workers
         logger.info("Serving on http://%s:%s | workers=%s", host, port, workers)
         with listening:
-            keepers = [
-                asyncio.create_task(self._keep_alive(slot, listening)) for slot in range(workers)
-            ]
+            slots = range(workers)
+            keepers = [asyncio.create_task(self._keep_alive(slot, listening)) for slot in slots]
             await self._stopping.wait()
             await self._stop_workers()
             for keeper in keepers:
@@ -280,9 +279,9 @@ def bind(host: str, port: int) -> socket.socket:
         except OSError as error:
             listening.close()
             if time.monotonic() > until:
+                what_to_do = "set RECSYS_SERVICE_PORT to a free port, or end what listens there"
                 raise PortInUseError(
-                    f"cannot listen on {host}:{port}: {error.strerror}; set RECSYS_SERVICE_PORT to "
-                    "a free port, or end what listens there"
+                    f"cannot listen on {host}:{port}: {error.strerror}; {what_to_do}"
                 ) from error
             time.sleep(0.25)
         else:

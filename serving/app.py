@@ -21,8 +21,7 @@ from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 from serving import problems, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
-from serving.coordination import Coordinator
-from serving.engine import Engine, LocalCoordinator
+from serving.engine import Coordinator, Engine
 from serving.guard import MAX_CLIENT_BYTES_MINUTE, Guard
 from serving.housekeeping import Housekeeping
 from serving.interactions import Intake, LiveEvents
@@ -55,7 +54,7 @@ def create_app(
     settings = settings or load_settings()
     environment = environment or read_environment()
     config = load_config(settings, ServingConfig)
-    slot, descriptor, coordinator = place or WorkerPlace(0, None, LocalCoordinator(settings))
+    slot, descriptor, coordinator = place or WorkerPlace(0, None, Coordinator(settings))
     memory = shared.attach(descriptor)
     counters = shared.Counters(memory, slot)
 

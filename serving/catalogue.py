@@ -16,11 +16,8 @@ Value = TypeVar("Value", bound=Hashable)
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The products of a model, by column number: what is shown, and what may be shown.
-
-    Texts are as the shop writes them, "" when unknown; prices are dong, None (in the array NaN)
-    when unknown.
-    """
+    """The products of a model, by column number: what is shown, and what may be shown. Texts are as
+    the shop writes them, "" when unknown; prices dong, None (in the array NaN) when unknown."""
 
     item_ids: list[str]
     index: dict[str, int]

@@ -1,6 +1,5 @@
-"""How a model comes into service everywhere, or nowhere: what a coordinator does, what parent and
-workers say to each other (one JSON object a line over a socket pair), and the note of what is
-served."""
+"""How a model comes into service everywhere, or nowhere: what parent and workers say to each other
+(one JSON object a line over a socket pair), and the note of what is served."""
 
 import asyncio
 import json
@@ -8,13 +7,10 @@ import logging
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from recsys.publishing import write_json
 from recsys.settings import Settings
-
-if TYPE_CHECKING:
-    from serving.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -53,20 +49,6 @@ class Reloaded:
 
 class ReloadError(Exception):
     """The model did not come into service; every worker serves what it served before."""
-
-
-class Coordinator(Protocol):
-    """Brings a model into service everywhere, or nowhere."""
-
-    async def join(self, engine: "Engine") -> None:
-        """Load the model that all serve; requests may come when this returns."""
-
-    async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
-        """Serve `model_id`, or the registry's current best; with `share`, to that share of the
-        users only, beside the model in service. Raises `ReloadError`."""
-
-    async def end_canary(self) -> None:
-        """Serve the model in service to everybody again."""
 
 
 class Channel:

@@ -36,9 +36,8 @@ class Canary(NamedTuple):
 def settle_memory() -> None:
     """After loading: no more collections of what lives now, unused memory back to the system.
 
-    A hundred thousand modules, functions and schemas, and a snapshot of a large catalogue: looking
-    for cycles among them stops every request for 100 ms, again and again, and finds nothing. An
-    old snapshot has no cycles: it goes when the last reference does.
+    Looking for cycles among all modules and a large catalogue stops every request for 100 ms, again
+    and again, and finds none. An old snapshot has none: it goes when the last reference does.
     """
     gc.collect()
     gc.freeze()
@@ -79,10 +78,9 @@ class Engine:
         with self._preparing:
             registry = Registry(self._settings)
             folder = registry.folder(registry.get(model_id))
-            loaded = load_snapshot(
-                self._settings, folder, model_id, self._config, starting=starting
-            )
-            users = recent_users(self._settings.service_db, _WARMUP_REQUESTS)
+            settings, config = self._settings, self._config
+            loaded = load_snapshot(settings, folder, model_id, config, starting=starting)
+            users = recent_users(settings.service_db, _WARMUP_REQUESTS)
             replay(loaded, users, _WARMUP_SECONDS)
             settle_memory()
             with self._swapping:
@@ -167,36 +165,40 @@ def find_entry(settings: Settings, model_id: str | None) -> Entry:
     return best
 
 
-class LocalCoordinator:
-    """The coordinator of a service that is one process."""
+class Coordinator:
+    """Brings a model into service everywhere, or nowhere; this one where there is one process."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._engine: Engine
+        self.settings = settings
+        self.engine: Engine
         self._reloading = asyncio.Lock()
 
     async def join(self, engine: Engine) -> None:
-        self._engine = engine
-        await asyncio.to_thread(start_with_any, self._settings, engine)
+        """Load the model that all serve into `engine`; requests may come when this returns."""
+        self.engine = engine
+        await asyncio.to_thread(start_with_any, self.settings, engine)
 
     async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
+        """Serve `model_id`, or the registry's current best; with `share`, to that share of the
+        users only, beside the model in service. Raises `ReloadError`."""
         async with self._reloading:
-            started, previous = time.monotonic(), self._engine.model_id
+            started, previous = time.monotonic(), self.engine.model_id
             try:
-                wanted = find_entry(self._settings, model_id).model_id
-                problem = await asyncio.to_thread(self._engine.try_to_prepare, wanted)
+                wanted = find_entry(self.settings, model_id).model_id
+                problem = await asyncio.to_thread(self.engine.try_to_prepare, wanted)
                 if problem is None and share is None:
-                    remember_served(self._settings, wanted)
+                    remember_served(self.settings, wanted)
             except (InputError, OSError) as error:
                 raise ReloadError(str(error)) from error
             if problem is not None:
                 raise ReloadError(problem)
-            self._engine.commit(wanted, share)
+            self.engine.commit(wanted, share)
             return Reloaded(wanted, previous, 1, time.monotonic() - started)
 
     async def end_canary(self) -> None:
+        """Serve the model in service to everybody again."""
         async with self._reloading:
-            self._engine.end_canary()
+            self.engine.end_canary()
 
 
 def start_with_any(settings: Settings, engine: Engine) -> None:

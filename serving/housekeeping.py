@@ -32,10 +32,11 @@ _STARTING_SECONDS = 300.0
 _EVERYBODY = ("log", "email", "slack")
 
 
-class Housekeeping:
+class Housekeeping(threading.Thread):
     """A thread with a few recurring duties; a duty that fails is logged and tried again."""
 
     def __init__(self, service: Service) -> None:
+        super().__init__(name="housekeeping", daemon=True)
         settings, since = service.settings, datetime.now(UTC)
         duties: list[tuple[float, Callable[[], object]]] = [
             (service.config.catalogue_check_seconds, service.engine.follow_catalogue),
@@ -52,20 +53,16 @@ class Housekeeping:
                 (_LOG_WATCH_SECONDS, DamageWatch(settings, since).look),
             ]
         self._duties = duties
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+        self._ending = threading.Event()
 
     def stop(self) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=10)
+        self._ending.set()
+        if self.is_alive():
+            self.join(timeout=10)
 
-    def _run(self) -> None:
+    def run(self) -> None:
         due = [time.monotonic() + every for every, _ in self._duties]
-        while not self._stop.wait(max(0.0, min(due) - time.monotonic())):
+        while not self._ending.wait(max(0.0, min(due) - time.monotonic())):
             for number, (every, duty) in enumerate(self._duties):
                 if due[number] > time.monotonic():
                     continue
@@ -123,12 +120,12 @@ class ImplausibleWatch:
         count = self.service.intake.implausible
         if count == self.told:
             return
-        folder = self.service.settings.quarantine / "interactions"
-        sent = AlertManager(self.service.settings).send_alert(
-            IMPLAUSIBLE_ALERT,
+        settings = self.service.settings
+        text = (
             f"{count - self.told} interactions of one customer, or of one product, were more than "
-            f"is plausible in a day and lie in {folder}",
+            f"is plausible in a day and lie in {settings.quarantine / 'interactions'}"
         )
+        sent = AlertManager(settings).send_alert(IMPLAUSIBLE_ALERT, text)
         if set(sent.values()) != {HELD_BACK}:  # else they are in the next one
             self.told = count
 
@@ -142,8 +139,7 @@ class DamageWatch:
     told: set[str] = field(default_factory=set)
 
     def look(self) -> None:
-        from recsys.alerting import AlertManager, Severity
-        from recsys.alerting.message import Alert
+        from recsys.alerting import Alert, AlertManager, Severity
 
         found = []
         logs = self.settings.logs
@@ -157,16 +153,15 @@ class DamageWatch:
                     found.append(str(aside))
         if found:
             names = ", ".join(sorted(found))
-            AlertManager(self.settings).deliver(
-                Alert(
-                    DAMAGE_ALERT,
-                    "what lay in place of a database or log of ours was set aside, and the file "
-                    f"made again: {names}",
-                    Severity.WARNING,
-                    key=f"{DAMAGE_ALERT}/{names}",  # what is damaged next is another matter
-                    until_resolved=True,
-                )
+            alert = Alert(
+                DAMAGE_ALERT,
+                "what lay in place of a database or log of ours was set aside, and the file made "
+                f"again: {names}",
+                Severity.WARNING,
+                key=f"{DAMAGE_ALERT}/{names}",  # what is damaged next is another matter
+                until_resolved=True,
             )
+            AlertManager(self.settings).deliver(alert)
 
 
 def watch_health_reports(settings: Settings, since: datetime) -> bool:

@@ -1,9 +1,8 @@
 """Interactions sent to the service: on their way to the disk, and until a model knows them.
 
-The staging area is their durable home, and the next data refresh takes them from there. The
-service's own view of them is a SQLite database, so that they count at once in every worker process
-and after a restart, and so that an event that is sent again, or another one under its id, is known.
-It may be lost: without it events are stored all the same.
+The staging area is their durable home, from where the next data refresh takes them. By a SQLite
+database, which may be lost, they count at once in every worker process and after a restart, and an
+event that is sent again, or another one under its id, is known.
 """
 
 import asyncio
@@ -29,6 +28,9 @@ logger = logging.getLogger(__name__)
 Event = dict[str, Any]
 """``event_id, user_id, product_id, rating, timestamp`` (aware), ``comment``, and ``digest``: of
 what the sender wrote."""
+
+Known = dict[str, str | None]
+Counted = dict[str, Counter[str]]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -82,13 +84,12 @@ class LiveEvents:
     """The events of the last days by user. Methods are safe to call from any thread.
 
     Few users have any, and asking SQLite for the others would cost more than their list does: a
-    sign in memory that all workers share tells when there are new ones. What another service on
-    the same state wrote is noticed within a tenth of a second, by the database's own version.
+    sign in memory that all workers share tells of new ones. What another service on the same state
+    wrote is noticed within a tenth of a second, by the database's own version.
     """
 
     def __init__(self, path: Path, keep_days: float, changes: ChangeSign) -> None:
-        self._keep = keep_days * DAY
-        self._changes = changes
+        self._keep, self._changes = keep_days * DAY, changes
         self._seen_sign: int | None = None
         self._seen_version: int | None = None
         self._next_look = 0.0
@@ -101,22 +102,21 @@ class LiveEvents:
         self._read = HelperDatabase(path, _prepare, timeout=_READ_SECONDS)
         self.has("")  # opens it now, and not beside the first requests
 
-    def known(self, event_ids: list[str]) -> dict[str, str | None]:
-        """What the known ones of `event_ids` were sent with; None of events of an earlier version.
+    def seen_before(self, events: list[Event]) -> tuple[Known, Counted]:
+        """What the known ones of `events` were sent with, by id (None of events of an earlier
+        version), and the events since midnight (UTC) of their users and products.
 
         Raises `sqlite3.Error` or `OSError`.
         """
+        asked = json.dumps([event["event_id"] for event in events])
+        counted, day = {}, int(time.time() // DAY)
         with self._written.use() as database:
-            return dict(map(tuple, database.execute(_KNOWN, (json.dumps(event_ids),))))
-
-    def today(self, kind: str, ids: list[str]) -> Counter[str]:
-        """Events since midnight (UTC) of the users, or products (`kind`), of `ids`.
-
-        Raises `sqlite3.Error` or `OSError`.
-        """
-        asked = (int(time.time() // DAY), kind, json.dumps(ids))
-        with self._written.use() as database:
-            return Counter(dict(map(tuple, database.execute(_TODAY, asked))))
+            known = dict(map(tuple, database.execute(_KNOWN, (asked,))))
+            for kind in (USER, PRODUCT):
+                ids = json.dumps(list({event[f"{kind}_id"] for event in events}))
+                rows = database.execute(_TODAY, (day, kind, ids))
+                counted[kind] = Counter(dict(map(tuple, rows)))
+        return known, counted
 
     def add(self, events: Iterable[Event]) -> None:
         """Take the events in; known event ids are ignored. Raises `sqlite3.Error` or `OSError`."""
@@ -260,7 +260,12 @@ class Intake:
                     stored.set_result(mine)
 
     def _write(self, events: list[Event]) -> list[str | None]:
-        known, counted = self._seen_before(events)
+        try:
+            known, counted = self._live.seen_before(events)
+        except (sqlite3.Error, OSError) as error:
+            # The refresh counts each id once, whatever is known here.
+            logger.error("It is not known which interactions were sent before | error=%s", error)
+            known, counted = {}, {USER: Counter(), PRODUCT: Counter()}
         fresh: list[Event] = []
         implausible: list[Event] = []
         reasons: list[str | None] = []
@@ -289,26 +294,9 @@ class Intake:
                 logger.error("Interactions do not count at once | error=%s", error)
         return reasons
 
-    def _seen_before(
-        self, events: list[Event]
-    ) -> tuple[dict[str, str | None], dict[str, Counter[str]]]:
-        try:
-            known = self._live.known([event["event_id"] for event in events])
-            counted = {
-                kind: self._live.today(kind, list({event[f"{kind}_id"] for event in events}))
-                for kind in self._limits
-            }
-        except (sqlite3.Error, OSError) as error:
-            # The refresh counts each id once, whatever is known here.
-            logger.error("It is not known which interactions were sent before | error=%s", error)
-            return {}, {kind: Counter() for kind in self._limits}
-        return known, counted
-
-    def _excess(self, event: Event, counted: dict[str, Counter[str]]) -> str | None:
+    def _excess(self, event: Event, counted: Counted) -> str | None:
         for kind, limit in self._limits.items():
             if limit and counted[kind][event[f"{kind}_id"]] >= limit:
-                return (
-                    f"{kind}_id: more than {limit} events of one {kind} in a day are not "
-                    "plausible; it is kept in quarantine"
-                )
+                many = f"more than {limit} events of one {kind} in a day"
+                return f"{kind}_id: {many} are not plausible; it is kept in quarantine"
         return None

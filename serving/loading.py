@@ -55,9 +55,8 @@ def load_snapshot(
     if artifact.model_id != model_id:
         raise ArtifactError(f"{path}: expected model {model_id}, found {artifact.model_id}")
     nearest = None
-    if isinstance(artifact.model, InnerProductModel) and (
-        len(artifact.item_ids) >= INDEX_MIN_ITEMS
-    ):
+    many = len(artifact.item_ids) >= INDEX_MIN_ITEMS
+    if many and isinstance(artifact.model, InnerProductModel):
         nearest = NearestItems(artifact.model, settings.artifacts / "indexes" / f"{model_id}.faiss")
     seen = sources(settings, artifact)
     catalogue = (last_good_catalogue if starting else read_catalogue)(settings, artifact)
@@ -120,11 +119,10 @@ def try_out(snapshot: Snapshot) -> float:
         many = max(1, _TRIAL_CELLS // len(artifact.item_ids))
         trial = user_range(artifact.histories, 0, min(known, many))
         scores = artifact.model.score(trial, now)
-        if scores.shape != (trial.users, len(artifact.item_ids)):
-            raise ArtifactError(
-                f"{artifact.path}: the model gives scores of shape {scores.shape} for "
-                f"{trial.users} users and {len(artifact.item_ids)} products"
-            )
+        users, items = trial.users, len(artifact.item_ids)
+        if scores.shape != (users, items):
+            said = f"scores of shape {scores.shape} for {users} users and {items} products"
+            raise ArtifactError(f"{artifact.path}: the model gives {said}")
         if not np.isfinite(scores).all():
             raise ArtifactError(f"{artifact.path}: the model gives scores that are not finite")
     rows = {number * (known - 1) // (_TRIAL_USERS - 1) for number in range(_TRIAL_USERS)}
@@ -214,20 +212,15 @@ def read_content(settings: Settings, catalogue: Catalogue) -> ContentIndex | Non
     return ContentIndex(vectors, np.any(vectors != 0, axis=1), current.encode_query)
 
 
-def replay(snapshot: Snapshot, users: list[str], seconds: float) -> int:
-    """Ask `snapshot` for all `users`, for so many seconds at most; how many were asked for.
-
-    Pages of mapped arrays and caches are warm afterwards. Raises `ArtifactError` if an answer
-    is empty.
-    """
+def replay(snapshot: Snapshot, users: list[str], seconds: float) -> None:
+    """Ask `snapshot` for all `users`, for so many seconds at most: pages of mapped arrays and
+    caches are warm afterwards. Raises `ArtifactError` if an answer is empty."""
     wanted = Wanted(_TRIAL_TOPK, False, snapshot.catalogue.available, NOTHING)
     until, now = time.monotonic() + seconds, int(time.time())
-    for number, user_id in enumerate(users):
+    for user_id in users:
         if time.monotonic() > until:
-            return number
+            return
         history = history_of(snapshot, user_id, (), [], now)
         if not recommend(snapshot, history, wanted, now).ranked.items:
-            raise ArtifactError(
-                f"{snapshot.model_id}: a recent request, asked again, is answered with nothing"
-            )
-    return len(users)
+            said = "a recent request, asked again, is answered with nothing"
+            raise ArtifactError(f"{snapshot.model_id}: {said}")

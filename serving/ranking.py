@@ -72,35 +72,24 @@ def top_items(
     usable[excluded] = -np.inf
     take = 2 * topk + 8
     while True:
-        ranked = _one_of_each_family(_best(usable, take), usable, families, topk)
-        if len(ranked.items) == topk or take >= len(usable):
-            return ranked
+        candidates = _best(usable, take)
+        best: dict[int, int] = {}
+        for item, family in zip(candidates.tolist(), families[candidates].tolist(), strict=True):
+            best.setdefault(family, item)
+        items = list(best.values())[:topk]
+        if len(items) == topk or take >= len(usable):
+            return Ranked(items, usable[items].tolist())
         take *= 4
 
 
 def _best(usable: Float32Array, take: int) -> Int64Array:
+    """The `take` best that are usable, in order."""
     if take >= len(usable):
-        return np.argsort(-usable, kind="stable")
-    best = np.argpartition(usable, len(usable) - take)[len(usable) - take :]
-    return best[np.argsort(-usable[best], kind="stable")]
-
-
-def _one_of_each_family(
-    candidates: Int64Array, usable: Float32Array, families: Int32Array, topk: int
-) -> Ranked:
-    items: list[int] = []
-    values: list[float] = []
-    taken: set[int] = set()
-    for item, score, family in zip(
-        candidates.tolist(), usable[candidates].tolist(), families[candidates].tolist(), strict=True
-    ):
-        if score == -np.inf or len(items) == topk:
-            break
-        if family not in taken:
-            taken.add(family)
-            items.append(item)
-            values.append(score)
-    return Ranked(items, values)
+        best = np.arange(len(usable))
+    else:
+        best = np.argpartition(usable, len(usable) - take)[len(usable) - take :]
+    best = best[np.argsort(-usable[best], kind="stable")]
+    return best[usable[best] > -np.inf]
 
 
 @dataclass(frozen=True)

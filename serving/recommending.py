@@ -15,7 +15,7 @@ import numpy as np
 from recsys.arrays import BoolArray, Float32Array, Int32Array
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories
-from recsys.models.histories import liking, user_range
+from recsys.models.histories import histories_from_codes, liking, user_range
 from serving.catalogue import Catalogue
 from serving.interactions import LiveEvent
 from serving.ranking import NOTHING, NearestItems, PersonalLists, Ranked, Wanted, top_items
@@ -29,13 +29,7 @@ AGAIN = "again"
 NEUTRAL_QUALITY = 0.5
 """Comment quality of an interaction that no refresh has scored yet."""
 
-_NOBODY = Histories(
-    indptr=np.zeros(2, dtype=np.int64),
-    items=NOTHING,
-    confidence=np.zeros(0, dtype=np.float32),
-    weight=np.zeros(0, dtype=np.float32),
-    times=np.zeros(0, dtype=np.int64),
-)
+_NOBODY = histories_from_codes(NOTHING, NOTHING, NOTHING.astype(np.int64), count=1)
 
 
 @dataclass(frozen=True)
@@ -196,10 +190,5 @@ def _append(known: Histories, added: list[LiveEvent], index: dict[str, int]) -> 
     # The last place of each product in time order is the one to keep.
     _, back = np.unique(items[order][::-1], return_index=True)
     kept = order[np.sort(len(order) - 1 - back)]
-    return Histories(
-        indptr=np.array([0, len(kept)], dtype=np.int64),
-        items=items[kept],
-        confidence=confidence[kept],
-        weight=weight[kept],
-        times=times[kept],
-    )
+    ends = np.array([0, len(kept)], dtype=np.int64)
+    return Histories(ends, items[kept], confidence[kept], weight[kept], times[kept])

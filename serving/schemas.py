@@ -66,6 +66,7 @@ Id = Annotated[
     Field(description="An id as the shop writes it: a whole number or text."),
 ]
 Products = Annotated[list[Id], Field(max_length=1000)]
+Names = Annotated[list[IdText], Field(max_length=100)]
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 
 # What one request is computed and answered in a second or two for.
@@ -90,12 +91,10 @@ class _Request(BaseModel):
 class ListRequest(_Request):
     """How many products, and which may stand in the list."""
 
-    brands: list[IdText] | None = Field(
-        default=None, max_length=100, description="Any of these brands; case and accents are free."
+    brands: Names | None = Field(
+        default=None, description="Any of these brands; case and accents are free."
     )
-    categories: list[IdText] | None = Field(
-        default=None, max_length=100, description="Any of these categories."
-    )
+    categories: Names | None = Field(default=None, description="Any of these categories.")
     min_price: Price | None = Field(default=None, description="Dong.")
     max_price: Price | None = Field(default=None, description="Dong.")
     topk: Whole = Field(default=10, ge=1, le=1000)

@@ -15,8 +15,7 @@ from recsys.ids import IdRules
 from recsys.request_log import Answered, RequestLog
 from recsys.settings import Settings
 from serving.config import ServiceEnvironment, ServingConfig
-from serving.coordination import Coordinator
-from serving.engine import Engine
+from serving.engine import Coordinator, Engine
 from serving.interactions import Intake, LiveEvents
 from serving.problems import ProblemError
 from serving.recommending import Recommended, Snapshot
@@ -56,8 +55,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self.slow, work, *arguments)
 
     def snapshot(self, user_id: object = None) -> Snapshot:
-        """The snapshot in service (for this user, if given). Raises a 503 problem if there is
-        none."""
+        """The snapshot in service (for this user, if given). Raises a 503 problem if none is."""
         engine = self.engine
         snapshot = engine.snapshot if user_id is None else engine.for_user(str(user_id))
         if snapshot is None:

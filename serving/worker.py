@@ -22,7 +22,7 @@ from serving import coordination
 from serving.app import WorkerPlace, create_app
 from serving.config import read_environment
 from serving.coordination import Channel, Message, Reloaded, ReloadError
-from serving.engine import Engine, find_entry, start_with_any
+from serving.engine import Coordinator, Engine, find_entry, start_with_any
 from serving.guard import LimitedProtocol
 
 logger = logging.getLogger(__name__)
@@ -34,14 +34,13 @@ _NO_PARENT_STATUS = 3
 _SWITCH_SECONDS = 0.0005
 
 
-class ParentLink:
+class ParentLink(Coordinator):
     """This worker's conversation with the parent; the coordinator of the routes."""
 
     def __init__(self, settings: Settings, connection: socket.socket) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._connection = connection
         self._channel: Channel
-        self._engine: Engine
         self._requests: dict[int, asyncio.Future[Message]] = {}
         self._last_request = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -49,14 +48,13 @@ class ParentLink:
 
     async def join(self, engine: Engine) -> None:
         """Load the model that the parent names and wait until it says go."""
-        self._engine = engine
+        self.engine = engine
         self._channel = await Channel.over(self._connection)
         while (message := await self._channel.receive()) is not None:
             if message["kind"] == coordination.LOAD:
                 problem = await asyncio.to_thread(self._load, message)
-                self._channel.send(
-                    coordination.READY, model_id=self._engine.model_id, problem=problem
-                )
+                model_id = self.engine.model_id
+                self._channel.send(coordination.READY, model_id=model_id, problem=problem)
             elif message["kind"] == coordination.GO:
                 self._spawn(self._listen())
                 return
@@ -64,7 +62,7 @@ class ParentLink:
 
     async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
         try:
-            wanted = await asyncio.to_thread(find_entry, self._settings, model_id)
+            wanted = await asyncio.to_thread(find_entry, self.settings, model_id)
         except (InputError, OSError) as error:
             raise ReloadError(str(error)) from error
         outcome = await self._ask(coordination.RELOAD, model_id=wanted.model_id, share=share)
@@ -93,14 +91,14 @@ class ParentLink:
         model_id = message["model_id"]
         problem = None
         if model_id is not None:
-            problem = self._engine.try_to_prepare(model_id, starting=True)
+            problem = self.engine.try_to_prepare(model_id, starting=True)
             if problem is None:
-                self._engine.commit(model_id)
+                self.engine.commit(model_id)
                 return None
             logger.error("The served model cannot be loaded | reason=%s", problem)
         if message["choose"]:
             # Nobody serves: any model is better than none.
-            start_with_any(self._settings, self._engine)
+            start_with_any(self.settings, self.engine)
             return None
         return problem
 
@@ -117,17 +115,17 @@ class ParentLink:
         if kind == coordination.PREPARE:
             self._spawn(self._prepare(message["model_id"]))
         elif kind == coordination.COMMIT:
-            self._engine.commit(message["model_id"], message["share"])
+            self.engine.commit(message["model_id"], message["share"])
             self._channel.send(coordination.COMMITTED)
         elif kind == coordination.END_CANARY:
-            self._engine.end_canary()
+            self.engine.end_canary()
         elif kind == coordination.ABORT:
-            self._engine.abort()
+            self.engine.abort()
         elif kind == coordination.ANSWER and message["request"] in self._requests:
             self._requests[message["request"]].set_result(message)
 
     async def _prepare(self, model_id: str) -> None:
-        problem = await asyncio.to_thread(self._engine.try_to_prepare, model_id)
+        problem = await asyncio.to_thread(self.engine.try_to_prepare, model_id)
         self._channel.send(coordination.PREPARED, problem=problem)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -75,9 +75,8 @@ async def canary_report(
 ) -> CanaryReport:
     """Errors, fallbacks and latency of `/recommend` by model, over the last `minutes`."""
     try:
-        models = await service.compute(
-            False, read_traffic_by_model, service.settings.service_db, minutes
-        )
+        database = service.settings.service_db
+        models = await service.compute(False, read_traffic_by_model, database, minutes)
     except sqlite3.Error as error:
         raise ProblemError(503, f"The request log cannot be read: {error}.") from error
     canary = service.engine.canary

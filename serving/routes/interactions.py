@@ -40,11 +40,9 @@ async def require_sender(
     if not environment.write_tokens:
         if environment.is_local:
             return ""
-        raise ProblemError(
-            403,
-            "Interactions are switched off: the service is reached from other machines and was "
-            "started without RECSYS_WRITE_TOKEN.",
-        )
+        reason = "the service is reached from other machines and was started without"
+        detail = f"Interactions are switched off: {reason} RECSYS_WRITE_TOKEN."
+        raise ProblemError(403, detail)
     offered = (credentials.credentials if credentials else "").encode()
     for token, name in environment.write_tokens.items():
         if hmac.compare_digest(offered, token.encode()):
@@ -89,7 +87,15 @@ async def interactions(
             if (reason := said if isinstance(said, str) else reasons[index]) is not None
         ]
         if len(rejected) == len(events):
-            raise _none_accepted(rejected, single=events[0] is body)
+            errors = [
+                FieldProblem(
+                    field="event" if events[0] is body else f"events.{one.index}",
+                    message=one.reason,
+                )
+                for one in rejected[:SHOWN_ERRORS]
+            ]
+            detail = f"No event was accepted. {errors[0].field}: {errors[0].message}."
+            raise ProblemError(422, detail, errors=errors)
     return InteractionsResponse(accepted=len(events) - len(rejected), rejected=rejected)
 
 
@@ -131,12 +137,3 @@ def _checked(sent: Any, now: datetime, earliest: datetime, ids: IdRules) -> Even
 def _id_of(event: Any) -> str | None:
     sent = event.get("event_id") if isinstance(event, dict) else getattr(event, "event_id", None)
     return sent[:128] if isinstance(sent, str) else None
-
-
-def _none_accepted(rejected: list[Rejected], *, single: bool) -> ProblemError:
-    errors = [
-        FieldProblem(field="event" if single else f"events.{one.index}", message=one.reason)
-        for one in rejected[:SHOWN_ERRORS]
-    ]
-    detail = f"No event was accepted. {errors[0].field}: {errors[0].message}."
-    return ProblemError(422, detail, errors=errors)

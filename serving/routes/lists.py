@@ -81,8 +81,7 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
     as there are products that pass.
     """
     with Note(service, "recommend", body.topk, body.user_id) as note:
-        check_topk(service, body.topk)
-        snapshot = note.of(service.snapshot(body.user_id))
+        snapshot = begin(note)
         user_id = normalise_id(body.user_id)
         # Beside the event loop for a slow model, and for a user whose interactions have to be read.
         inline = snapshot.inline and not service.live.has(user_id)
@@ -104,8 +103,7 @@ async def batch_recommend(body: BatchRequest, service: Running) -> Response:
     requests do not wait for it."""
     started = time.perf_counter()
     with Note(service, "batch_recommend", body.topk) as note:
-        check_topk(service, body.topk)
-        snapshot = note.of(service.snapshot())
+        snapshot = begin(note)
         answers = await service.compute(False, _all_answers, service, snapshot, body)
     answer = {
         "results": answers,
@@ -125,8 +123,7 @@ async def similar_items(body: SimilarRequest, service: Running) -> SimilarRespon
     Other sizes and variants of the product itself are left out.
     """
     with Note(service, "similar_items", body.topk) as note:
-        check_topk(service, body.topk)
-        snapshot = note.of(service.snapshot())
+        snapshot = begin(note)
         catalogue = snapshot.catalogue
         item = catalogue.index.get(known_id(body.product_id, catalogue.index))
         if item is None:
@@ -143,25 +140,24 @@ async def search_products(body: SearchRequest, service: Running) -> SearchRespon
     """The products whose text is nearest to the query. Needs the bert_embeddings job to have run;
     until then the answer is a 503."""
     with Note(service, "search", body.topk) as note:
-        check_topk(service, body.topk)
-        snapshot = note.of(service.snapshot())
+        snapshot = begin(note)
         if snapshot.content is None:
             raise ProblemError(
                 503, "There are no text embeddings yet: run bert_embeddings.", {"Retry-After": "60"}
             )
         wanted = wanted_by(snapshot, body)
-        ranked = await service.compute(
-            False, search, snapshot, snapshot.content, body.query, wanted
-        )
+        content, query = snapshot.content, body.query
+        ranked = await service.compute(False, search, snapshot, content, query, wanted)
         answer = _answer(snapshot, Recommended(ranked, None), query=body.query)
     return SearchResponse(**answer, latency_ms=note.latency_ms)
 
 
-def check_topk(service: Service, topk: int) -> None:
-    if topk > service.config.max_topk:
-        raise ProblemError(
-            422, f"topk: at most {service.config.max_topk} are allowed, {topk} were asked for."
-        )
+def begin(note: Note) -> Snapshot:
+    """The snapshot that answers. Raises a 422 problem for a list too long, a 503 without one."""
+    most, topk = note.service.config.max_topk, note.topk or 0
+    if topk > most:
+        raise ProblemError(422, f"topk: at most {most} are allowed, {topk} were asked for.")
+    return note.of(note.service.snapshot(note.user_id))
 
 
 def wanted_by(

@@ -105,28 +105,30 @@ def report_silence(settings: Settings, manager: AlertManager, now: datetime) -> 
     tracker = PipelineTracker(tracker_database(settings))
     overdue: dict[str, Any] = {}
     for job in schedule.jobs:
-        if job in watched:
-            since = _last_expected(watched[job], schedule, now)
-            runs = [
-                run
-                for run in tracker.get_recent_runs(job, limit=_RUNS_TO_READ)
-                if datetime.fromisoformat(run["started_at"]) >= since
-            ]
-            succeeded = any(run["status"] == RunStatus.SUCCESS for run in runs)
-            if since >= first_seen[job] and not succeeded:
-                [last_success] = tracker.get_recent_runs(job, 1, RunStatus.SUCCESS) or [{}]
-                overdue[job] = _tell(
-                    manager,
-                    job,
-                    due=since + watched[job].deadline,
-                    told=manager.was_told_of_runs(job, since),
-                    last_run=runs[0] if runs else {},
-                    last_success=last_success.get("finished_at"),
-                )
-                continue
-        text = manager.texts.say("silent_cleared", job=job)
-        manager.resolve(f"{job}_silent", "succeeded again", text=text)
+        since = _last_expected(watched[job], schedule, now) if job in watched else None
+        if since and since >= first_seen[job] and (missing := _missing(tracker, job, since)):
+            told, due = manager.was_told_of_runs(job, since), since + watched[job].deadline
+            overdue[job] = _tell(manager, job, due, *missing, told=told)
+        else:
+            text = manager.texts.say("silent_cleared", job=job)
+            manager.resolve(f"{job}_silent", "succeeded again", text=text)
     return overdue
+
+
+def _missing(
+    tracker: PipelineTracker, job: str, since: datetime
+) -> tuple[dict[str, Any], datetime | None] | None:
+    """The last run since then ({} without any) and the last success, None if a run succeeded."""
+    runs = [
+        run
+        for run in tracker.get_recent_runs(job, limit=_RUNS_TO_READ)
+        if datetime.fromisoformat(run["started_at"]) >= since
+    ]
+    if any(run["status"] == RunStatus.SUCCESS for run in runs):
+        return None
+    successes = tracker.get_recent_runs(job, limit=1, status=RunStatus.SUCCESS)
+    last = datetime.fromisoformat(successes[0]["finished_at"]) if successes else None
+    return runs[0] if runs else {}, last
 
 
 def _first_seen(
@@ -166,14 +168,13 @@ def _last_expected(timing: JobSchedule, schedule: Schedule, now: datetime) -> da
 def _tell(
     manager: AlertManager,
     job: str,
-    *,
     due: datetime,
-    told: bool,
     last_run: Mapping[str, Any],
-    last_success: str | None,
+    last: datetime | None,
+    *,
+    told: bool,
 ) -> dict[str, Any]:
     """Alert for a silent job, unless somebody was told; what the report says of it."""
-    last = datetime.fromisoformat(last_success) if last_success else None
     if not told:
         texts, shown = manager.texts, manager.local_time(due)
         facts = {
@@ -183,17 +184,16 @@ def _tell(
             "state": last_run.get("status"),
             "error": last_run.get("error_message"),
         }
-        manager.deliver(
-            Alert(
-                f"{job}_silent",
-                f"no success since it was due at {shown}",
-                Severity.CRITICAL,
-                text=texts.say("silent_text", job=job, due=shown),
-                headline=texts.say("silent", job=job),
-                facts=facts_of(facts),
-                until_resolved=True,
-            )
+        alert = Alert(
+            f"{job}_silent",
+            f"no success since it was due at {shown}",
+            Severity.CRITICAL,
+            text=texts.say("silent_text", job=job, due=shown),
+            headline=texts.say("silent", job=job),
+            facts=facts_of(facts),
+            until_resolved=True,
         )
+        manager.deliver(alert)
     return {
         "due": due.isoformat(),
         "last_success": last.isoformat() if last else None,
