@@ -19,7 +19,7 @@ from recsys.data.versions import (
 )
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
-from recsys.health.verdict import Finding, verdict
+from recsys.health.verdict import Finding, critical, verdict
 from recsys.settings import Settings, load_settings
 from recsys.storage import StorageError
 
@@ -48,7 +48,7 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
             return verdict([Finding(Severity.WARNING, problem)], files=files)
         version = current_version(settings)
     except (InputError, StorageError) as error:
-        return verdict([Finding(Severity.CRITICAL, str(error))], files=files)
+        return verdict([critical(str(error))], files=files)
     newest = _newest_event(version.path / schema.INTERACTIONS_FILE)
     age = None if newest is None else (datetime.now(UTC) - newest).total_seconds() / 86_400
     problems = [
@@ -64,7 +64,7 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
             f"{version.version_id} ends at {version.as_of.isoformat()}, in the future: it was made "
             "under a wrong clock; the next data_refresh leaves it behind"
         )
-    findings = [Finding(Severity.CRITICAL, problem) for problem in problems]
+    findings = [critical(problem) for problem in problems]
     limit = load_config(settings, HealthConfig).data.max_age_days
     if age is not None and age > limit:
         problem = (

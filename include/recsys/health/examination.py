@@ -16,7 +16,7 @@ from recsys.health.model import check_model_health
 from recsys.health.pipelines import check_pipeline_health, report_silence
 from recsys.health.reports import report_retention, write_report
 from recsys.health.service import check_service_health, judged, service_metrics
-from recsys.health.verdict import Finding, verdict, worst
+from recsys.health.verdict import critical, verdict
 from recsys.retention import Removal
 from recsys.settings import Settings
 
@@ -26,7 +26,7 @@ _CHECKS: Final[dict[str, Callable[[Settings], dict[str, Any]]]] = {
     "model": check_model_health,
     "pipeline": check_pipeline_health,
 }
-_BROKEN: Final = Finding(Severity.CRITICAL, "the check itself broke; see the log of its task")
+_BROKEN: Final = critical("the check itself broke; see the log of its task")
 
 logger = logging.getLogger(__name__)
 
@@ -92,15 +92,10 @@ def evaluate(
 
 def examine(settings: Settings, component: str | None = None) -> dict[str, Any]:
     """Check and evaluate here, without Airflow. Returns and raises as `evaluate`."""
-    results: dict[str, dict[str, Any] | None] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name in _chosen(component):
-        try:
+        with _noting([], name):
             results[name] = _CHECKS[name](settings)
-        except InputError:
-            raise
-        except Exception:
-            logger.exception("A health check broke | component=%s", name)
-            results[name] = None
     return evaluate(settings, results, component)
 
 
@@ -125,15 +120,12 @@ def _noting(broken: list[str], part: str) -> Iterator[None]:
 
 def _overall(report: Mapping[str, Any]) -> str:
     """The worst of the checks, of the broken rules, of silence, and of what is not known."""
-    found = [*report["checks"].values()]
-    found += [
-        {"healthy": False, "severity": alert["severity"]}
-        for alert in report.get("alerts", [])
-        if alert["severity"] != Severity.INFO
-    ]
+    found = [one["severity"] for one in report["checks"].values() if not one["healthy"]]
+    found += [one["severity"] for one in report.get("alerts", [])]
     if report.get("overdue_jobs") or report["broken"]:
-        found.append({"healthy": False, "severity": Severity.CRITICAL})
-    return worst(found)
+        found.append(Severity.CRITICAL)
+    bad = [severity for severity in map(Severity, found) if severity != Severity.INFO]
+    return max(bad, key=lambda one: one.rank).value if bad else "healthy"
 
 
 def _tell(manager: AlertManager, component: str, result: Mapping[str, Any]) -> None:

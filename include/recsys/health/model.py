@@ -8,7 +8,7 @@ from recsys.config import load_config
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
 from recsys.health.service import serving_model
-from recsys.health.verdict import Finding, verdict
+from recsys.health.verdict import Finding, critical, verdict
 from recsys.models.artifacts import verify_artifact
 from recsys.registry import Registry
 from recsys.settings import Settings, load_settings
@@ -29,7 +29,7 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
     if damage is not None:
         repaired = "was written again from its last good copy"
         outcome = "is still so" if registry.problem() else repaired
-        return verdict([Finding(Severity.CRITICAL, f"{damage}; it {outcome}")])
+        return verdict([critical(f"{damage}; it {outcome}")])
     selection = registry.selection()
     if selection is None:
         return verdict([Finding(Severity.WARNING, "no model is selected yet; run model_training")])
@@ -37,7 +37,7 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
     try:
         verify_artifact(registry.folder(registry.get(selection.model_id)))
     except (InputError, OSError) as error:
-        problems.append(Finding(Severity.CRITICAL, f"current best {selection.model_id}: {error}"))
+        problems.append(critical(f"current best {selection.model_id}: {error}"))
     served = serving_model()
     grace = timedelta(hours=load_config(settings, HealthConfig).model.deployment_grace_hours)
     waiting = datetime.now(UTC) - datetime.fromisoformat(selection.selected_at)

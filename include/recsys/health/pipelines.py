@@ -16,7 +16,7 @@ from recsys.alerting import Alert, AlertManager, Severity
 from recsys.alerting.message import facts_of
 from recsys.config import ConfigError, ConfigModel, load_config
 from recsys.health.config import HealthConfig
-from recsys.health.verdict import Finding, verdict
+from recsys.health.verdict import critical, verdict
 from recsys.publishing import write_json
 from recsys.schedule import JobSchedule, Schedule, load_schedule
 from recsys.settings import Settings, load_settings
@@ -46,16 +46,15 @@ def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
     closed = tracker.cleanup_stale_runs(config.max_running_hours)
     stats = tracker.get_stats(config.window_days)
     problems = [
-        Finding(
-            Severity.CRITICAL,
+        critical(
             f"{name}: {one['failed']} of {one['success'] + one['failed']} runs of the last"
-            f" {config.window_days} days failed",
+            f" {config.window_days} days failed"
         )
         for name, one in stats["stats_by_pipeline"].items()
         if one["success_rate"] is not None and one["success_rate"] < config.min_success_rate
     ]
     problems += [
-        Finding(Severity.CRITICAL, f"{job} does not run: {sentence}")
+        critical(f"{job} does not run: {sentence}")
         for job, sentence in load_schedule(settings).problems.items()
     ]
     problems += [Finding(Severity.CRITICAL, one) for one in settings_problems(settings)]

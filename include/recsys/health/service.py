@@ -11,7 +11,7 @@ from recsys.alerting import Severity
 from recsys.deployment.client import read_address
 from recsys.errors import InputError
 from recsys.health.config import MetricsConfig
-from recsys.health.verdict import Finding, verdict
+from recsys.health.verdict import Finding, critical, verdict
 from recsys.registry import Registry
 from recsys.request_log import read_traffic
 from recsys.settings import Settings, load_settings
@@ -39,12 +39,12 @@ def check_service_health(settings: Settings | None = None) -> dict[str, Any]:
     try:
         answer = requests.get(f"{url}/health", timeout=_TIMEOUT)
     except requests.RequestException as error:
-        problem = f"GET {url}/health failed: {type(error).__name__}"
-        return verdict([Finding(Severity.CRITICAL, problem)])
+        return verdict([critical(f"GET {url}/health failed: {type(error).__name__}")])
     latency = (time.perf_counter() - began) * 1000
     content = _json_object(answer)
     details: dict[str, Any] = {"latency_ms": round(latency, 2), "response": content}
-    severity, problem = Severity.CRITICAL, None
+    severity = Severity.CRITICAL
+    problem: str | None
     answered = f"GET {url}/health answered {answer.status_code}"
     if content is None:
         problem = f"{answered} without a JSON object"

@@ -1,11 +1,9 @@
 """How a check says what it found: a mapping that travels as JSON."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from recsys.alerting import Severity
-
-HEALTHY: Final = "healthy"
 
 
 class Finding(NamedTuple):
@@ -13,6 +11,10 @@ class Finding(NamedTuple):
 
     severity: Severity
     problem: str
+
+
+def critical(problem: str) -> Finding:
+    return Finding(Severity.CRITICAL, problem)
 
 
 def verdict(problems: Sequence[Finding], **details: Any) -> dict[str, Any]:
@@ -33,9 +35,3 @@ def verdict(problems: Sequence[Finding], **details: Any) -> dict[str, Any]:
             {"severity": severity.value, "problem": problem} for severity, problem in ordered
         ],
     }
-
-
-def worst(results: Iterable[Mapping[str, Any]]) -> str:
-    """``healthy``, or the highest severity among the results; a warning never hides a critical."""
-    severities = [Severity(result["severity"]) for result in results if not result["healthy"]]
-    return max(severities, key=lambda one: one.rank).value if severities else HEALTHY
