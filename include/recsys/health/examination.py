@@ -20,7 +20,7 @@ from recsys.health.verdict import critical, verdict
 from recsys.retention import Removal
 from recsys.settings import Settings
 
-_CHECKS: Final[dict[str, Callable[[Settings], dict[str, Any]]]] = {
+COMPONENTS: Final[dict[str, Callable[[Settings], dict[str, Any]]]] = {
     "service": check_service_health,
     "data": check_data_health,
     "model": check_model_health,
@@ -95,15 +95,15 @@ def examine(settings: Settings, component: str | None = None) -> dict[str, Any]:
     results: dict[str, dict[str, Any]] = {}
     for name in _chosen(component):
         with _noting([], name):
-            results[name] = _CHECKS[name](settings)
+            results[name] = COMPONENTS[name](settings)
     return evaluate(settings, results, component)
 
 
 def _chosen(component: str | None) -> tuple[str, ...]:
-    if component is not None and component not in _CHECKS:
-        known = ", ".join(_CHECKS)
+    if component is not None and component not in COMPONENTS:
+        known = ", ".join(COMPONENTS)
         raise InputError(f"component {component!r} is unknown; expected one of {known}")
-    return tuple(_CHECKS) if component is None else (component,)
+    return tuple(COMPONENTS) if component is None else (component,)
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
         critical(f"{job} does not run: {sentence}")
         for job, sentence in load_schedule(settings).problems.items()
     ]
-    problems += [Finding(Severity.CRITICAL, one) for one in settings_problems(settings)]
+    problems += map(critical, settings_problems(settings))
     return verdict(problems, closed_runs=closed, **stats)
 
 
