@@ -202,10 +202,14 @@ class Coordinator:
 
 
 def start_with_any(settings: Settings, engine: Engine) -> None:
-    """Serve the model that was served last, else the registry's current best, else none."""
+    """Serve the model that was served last, else the registry's current best, else none.
+
+    A best that is held after a rollback gives way to the newest model that passed its gate.
+    """
     wanted = [last_served(settings)]
     try:
-        wanted.append(find_entry(settings, None).model_id)
+        best = find_entry(settings, None)
+        wanted += [best.model_id] if best.status != "held" else _sound_models(settings)
     except (InputError, OSError) as error:
         logger.info("The registry offers no model | reason=%s", error)
     for model_id in dict.fromkeys(filter(None, wanted)):
@@ -215,3 +219,12 @@ def start_with_any(settings: Settings, engine: Engine) -> None:
             engine.commit(model_id)
             return
         logger.error("Cannot start with this model | model_id=%s, %s", model_id, problem)
+
+
+def _sound_models(settings: Settings) -> list[str]:
+    """Ids of the active models that passed their gate, the newest first."""
+    return [
+        entry.model_id
+        for entry in Registry(settings).list()
+        if entry.status == "active" and entry.baseline_comparison.get("passes")
+    ]

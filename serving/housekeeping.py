@@ -42,8 +42,9 @@ class Housekeeping(threading.Thread):
             (service.config.catalogue_check_seconds, service.engine.follow_catalogue),
             (_LOG_WATCH_SECONDS, ImplausibleWatch(service).look),
         ]
-        if service.slot == 0:
-            # One process watches for all.
+        if service.slot:
+            duties.append((_PRUNE_SECONDS, service.live.forget))
+        else:  # one process watches, and prunes, for all
             if open_store(settings).shared:
                 duties.append((_HAND_IN_SECONDS, lambda: hand_in_segments(settings)))
             duties += [

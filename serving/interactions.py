@@ -187,6 +187,18 @@ class LiveEvents:
         with self._written.use() as database, transaction(database):
             database.execute("DELETE FROM events WHERE received < ?", (now - self._keep,))
             database.execute("DELETE FROM daily WHERE day < ?", (int(now // DAY) - 1,))
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget users whose events were all pruned, by whichever worker. Raises as `prune`."""
+        number, gone = self._last_number, set(self._users)
+        with self._written.use() as database:
+            found = database.execute("SELECT DISTINCT user_id FROM events")
+            gone.difference_update(user for [user] in found)
+        with self._looking:
+            self._users -= gone
+            # Some may have come back meanwhile: the next look reads on from here.
+            self._last_number, self._seen_version = min(number, self._last_number), None
 
     def close(self) -> None:
         self._written.close()

@@ -44,15 +44,18 @@ class Service:
     earliest: datetime
     ids: IdRules
     started_at: float = field(default_factory=time.time)
-    slow: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="scoring")
-    )
+    slow: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS))
+    bulk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS))
 
     async def compute(self, inline: bool, work: Callable[..., Result], *arguments: Any) -> Result:
         """`work(*arguments)`: on the event loop if it is quick (`inline`), else beside it."""
         if inline:
             return work(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self.slow, work, *arguments)
+
+    async def compute_many(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """`work(*arguments)` for many users, where no single list waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self.bulk, work, *arguments)
 
     def snapshot(self, user_id: object = None) -> Snapshot:
         """The snapshot in service (for this user, if given). Raises a 503 problem if none is."""
@@ -64,6 +67,7 @@ class Service:
         return snapshot
 
     def close(self) -> None:
+        self.bulk.shutdown(wait=True, cancel_futures=True)
         self.slow.shutdown(wait=True, cancel_futures=True)
         self.requests.close()
         self.live.close()

@@ -76,7 +76,7 @@ async def canary_report(
     """Errors, fallbacks and latency of `/recommend` by model, over the last `minutes`."""
     try:
         database = service.settings.service_db
-        models = await service.compute(False, read_traffic_by_model, database, minutes)
+        models = await service.compute_many(read_traffic_by_model, database, minutes)
     except sqlite3.Error as error:
         raise ProblemError(503, f"The request log cannot be read: {error}.") from error
     canary = service.engine.canary

@@ -104,7 +104,7 @@ async def batch_recommend(body: BatchRequest, service: Running) -> Response:
     started = time.perf_counter()
     with Note(service, "batch_recommend", body.topk) as note:
         snapshot = begin(note)
-        answers = await service.compute(False, _all_answers, service, snapshot, body)
+        answers = await service.compute_many(_all_answers, service, snapshot, body)
     answer = {
         "results": answers,
         "count": len(answers),

@@ -81,7 +81,7 @@ async def model_info(service: Running) -> ModelInfo:
 async def stats(service: Running) -> Stats:
     """Counts, rates and latencies from the request log, over all workers."""
     try:
-        found = await service.compute(False, read_stats, service.settings.service_db)
+        found = await service.compute_many(read_stats, service.settings.service_db)
     except sqlite3.Error as error:
         raise ProblemError(503, f"The request log cannot be read: {error}.") from error
     return Stats(

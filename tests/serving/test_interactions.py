@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from recsys.config import ConfigError
 from recsys.data.shown import ShownError, write_shown
 from recsys.data.staging import open_segments, segment_lines
 from recsys.settings import Settings
-from serving import interactions
+from serving import interactions, shared
 from serving.app import create_app
 from serving.config import ServiceEnvironment, read_environment
 from serving.housekeeping import ImplausibleWatch
+from serving.interactions import LiveEvents
 from serving.schemas import BatchResponse
 from tests.serving.shops import LIPSTICKS, add_model, product_id, products
 
@@ -397,6 +399,44 @@ def test_old_events_are_removed(settings: Settings):
         service = client.app.state.service
         service.live.prune()
         assert service.live.of("2") == ()
+
+
+def test_users_whose_events_are_all_pruned_are_forgotten_in_every_worker(tmp_path: Path):
+    signs = shared.ChangeSign(shared.attach(None))
+    pruning, other = (LiveEvents(tmp_path / "live.db", 30, signs) for _ in range(2))
+    moment = datetime.now(UTC)
+    for user in ("gone", "stays"):
+        sent = {"event_id": user, "user_id": user, "product_id": "p1", "rating": 5}
+        pruning.add([sent | {"timestamp": moment}])
+    assert all(live.has(user) for live in (pruning, other) for user in ("gone", "stays"))
+    with sqlite3.connect(tmp_path / "live.db") as database:
+        database.execute("UPDATE events SET received = 0 WHERE user_id = 'gone'")
+    pruning.prune()
+    other.forget()
+    for live in (pruning, other):
+        assert live._users == {"stays"}
+        assert not live.has("gone")
+    pruning.add([sent | {"event_id": "again", "user_id": "gone", "timestamp": moment}])
+    assert pruning.has("gone")
+    assert other.has("gone")
+    for live in (pruning, other):
+        live.close()
+
+
+def test_a_batch_keeps_no_single_list_waiting(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    over = threading.Event()
+    monkeypatch.setattr("serving.routes.lists._all_answers", lambda *_: over.wait(30) and [])
+    client.post("/interactions", json=event(1))  # now the list is computed in a thread
+    with ThreadPoolExecutor() as pool:
+        asked = {"user_ids": [1]}
+        batches = [pool.submit(client.post, "/batch_recommend", json=asked) for _ in range(4)]
+        time.sleep(0.5)
+        single = pool.submit(client.post, "/recommend", json={"user_id": 2})
+        try:
+            assert single.result(timeout=5).status_code == 200
+        finally:
+            over.set()
+        assert all(batch.result().status_code == 200 for batch in batches)
 
 
 def test_scores_are_finite_and_descend(shared_client: TestClient):

@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.data.shown import write_shown
+from recsys.registry import Registry
 from recsys.settings import Settings
 from serving import engine
 from serving.app import create_app
@@ -154,6 +155,16 @@ def test_a_restarted_service_serves_what_it_served_last(
     client.post("/reload_model", json={"model_id": "als_2"}, headers=admin)
     with service(settings) as again:
         assert again.get("/model_info").json()["model_id"] == "als_2"
+
+
+def test_without_a_note_a_best_that_is_held_is_not_served(settings: Settings):
+    add_model(settings, "als_1")
+    add_model(settings, "als_2", seed=1, recall=0.13)
+    registry = Registry(settings)
+    assert registry.selection().model_id == "als_2"
+    registry.hold("als_2")
+    with service(settings) as client:
+        assert client.get("/model_info").json()["model_id"] == "als_1"
 
 
 @pytest.mark.parametrize("note", ['{"model_id": "gone"}', "nonsense", "[]"])
