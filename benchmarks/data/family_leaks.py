@@ -15,9 +15,9 @@ import pandas as pd
 
 from benchmarks.data.refresh import use_scorer
 from recsys import schema
-from recsys.refresh.job import run_refresh
 from recsys.data.sources import select_source
 from recsys.data.versions import current_version
+from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 

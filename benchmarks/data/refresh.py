@@ -126,7 +126,8 @@ def show(name: str, figures: Figures, reference: Figures) -> None:
     print(
         f"reference, pyarrow CSV -> Parquet: {reference['seconds']:.2f} s "
         f"(CPU {reference['cpu']:.2f} s), peak {reference['peak_mb']:.0f} MB\n"
-        f"{name}: {sum(steps.values()):.2f} s (CPU {sum(figures['result']['cpu'].values()):.2f} s), "
+        f"{name}: {sum(steps.values()):.2f} s "
+        f"(CPU {sum(figures['result']['cpu'].values()):.2f} s), "
         f"{figures['result']['plan']['strategy']}, peak {figures['peak_mb']:.0f} MB\n"
         f"  without scoring {without:.2f} s = {without / reference['seconds']:.1f} x the reference "
         f"(CPU {cpu:.2f} s = {cpu / reference['cpu']:.1f} x)\n"

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from recsys import schema
-from recsys.refresh.job import run_refresh
 from recsys.data.sources import select_source
 from recsys.data.versions import current_version
+from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 

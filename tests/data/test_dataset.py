@@ -1,5 +1,7 @@
 """A version is the same whether it is built at once or of the parts of its users."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +10,7 @@ from hypothesis import strategies as st
 
 from recsys import schema
 from recsys.data.dataset import Dataset, build_part, join_parts
-from recsys.data.keys import USER_NUMBER, add_keys, latest_rows
-from recsys.data.keys import hash_texts
+from recsys.data.keys import USER_NUMBER, add_keys, hash_texts, latest_rows
 
 CATALOGUE = pd.DataFrame(
     {
@@ -48,7 +49,7 @@ def in_parts(view: pd.DataFrame, ends: list[int]) -> Dataset:
     users = int(view[USER_NUMBER].max()) + 1
     edges = sorted({0, users, *(end % users for end in ends)})
     parts = []
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in itertools.pairwise(edges):
         rows = view[view[USER_NUMBER].between(first, last - 1)].reset_index(drop=True)
         rows[USER_NUMBER] -= np.int32(first)
         parts.append(build_part(rows))

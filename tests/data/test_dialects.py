@@ -113,7 +113,7 @@ def test_the_description_goes_before_what_is_found(settings):
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_pieces_of_a_file_are_unescaped_like_the_whole(size):
     dialect = Dialect(escape="\\")
-    text = 'a,"b \\"c\\" \\\\",\\N,"\\\\\\"x"\n'.encode()
+    text = b'a,"b \\"c\\" \\\\",\\N,"\\\\\\"x"\n'
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
     transform = Unescaped(dialect)
     found = b"".join([*(transform(piece) for piece in pieces), transform(b"")])

@@ -15,10 +15,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recsys.errors import SourceError
-from recsys.data.versions import current_version, list_versions
-from recsys.errors import InputError
 from recsys.data.staging import append_events
+from recsys.data.versions import current_version, list_versions
+from recsys.errors import InputError, SourceError
 from recsys.settings import REPOSITORY
 from tests.data.shop import (
     HEADER,

@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from recsys.refresh.plan import Strategy
-from recsys.refresh import RefreshError, ingest, publish, score_comments, workspace_of
 from recsys.data.sources import select_source
-from recsys.errors import SourceError
 from recsys.data.versions import current_version, list_versions
+from recsys.errors import SourceError
+from recsys.refresh import RefreshError, ingest, publish, score_comments, workspace_of
+from recsys.refresh.plan import Strategy
 from tests.data.shop import END, PRODUCTS, interval, pairs, quarantined, refresh, row, write_shop
 
 BASE = [

@@ -2,6 +2,7 @@
 
 import pytest
 
+from recsys.config import ConfigError
 from recsys.data.sources import (
     known_sources,
     load_source,
@@ -10,7 +11,6 @@ from recsys.data.sources import (
     selection_kept_on_failure,
 )
 from recsys.errors import InputError
-from recsys.config import ConfigError
 from tests.data.shop import HEADER, row, write_shop
 
 
@@ -31,8 +31,8 @@ def test_a_selection_that_comes_to_nothing_is_taken_back(settings, tmp_path):
         if before:
             select_source(settings, "viecomrec", *before)
         chosen = resolve_source(settings).review_files
-        with pytest.raises(KeyboardInterrupt), selection_kept_on_failure(settings):
-            (tmp_path / "other.csv").write_text(f"{HEADER}\n{row()}\n")
+        (tmp_path / "other.csv").write_text(f"{HEADER}\n{row()}\n")
+        with pytest.raises(KeyboardInterrupt), selection_kept_on_failure(settings):  # noqa: PT012
             select_source(settings, "viecomrec", tmp_path / "other.csv")
             assert resolve_source(settings).review_files != chosen
             raise KeyboardInterrupt

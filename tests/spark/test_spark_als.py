@@ -56,7 +56,7 @@ def test_hasaki_is_as_well_served_as_by_implicit(settings, shared_data):
     with als_trainer(Engine.SPARK, settings) as trainer:
         theirs = Als(chosen, seed=1).trained_by(trainer).fit(data.training_and_validation, items)
     figures = summarise({"recall": recall(ours, data)})
-    assert figures["recall_low"] <= recall(theirs, data).mean() <= figures["recall_high"]
+    assert recall(theirs, data).mean() >= figures["recall_low"]
     shared = [
         len(set(one) & set(other)) / 10
         for one, other in zip(lists(ours, data), lists(theirs, data), strict=True)

@@ -33,7 +33,8 @@ _WORDS = sorted((re.escape(word) for word in (*_SIGNS, *_UNITS)), key=len, rever
 _AFTER = rf"(?:{'|'.join(_WORDS)})(?!\w)"
 _BEFORE = rf"(?:{'|'.join(re.escape(sign) for sign in sorted(_SIGNS, key=len, reverse=True))})"
 _PRICE = re.compile(
-    rf"(?<![\w.,])(?P<before>{_BEFORE})?\s?(?P<minus>[-−])?(?P<number>\d+(?:[.,'’ \u00a0\u202f]\d+)*)"
+    rf"(?<![\w.,])(?P<before>{_BEFORE})?\s?(?P<minus>[-−])?"
+    r"(?P<number>\d+(?:[.,'’ \u00a0\u202f]\d+)*)"
     rf"\s?(?P<after>{_AFTER}(?:\s?{_AFTER})?)?(?![\w%])",
     re.IGNORECASE,
 )
