@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 import psutil
 import pytest
 
-from recsys.orchestration.client import AirflowClient
+from recsys.orchestration.client import ENDED, AirflowClient
 from recsys.settings import REPOSITORY
 from tests.live_stack import LiveStack, make_home, wait_for, wait_for_end
 from tests.sinks import MailSink, WebhookSink, mail_sink, webhook_sink
@@ -110,8 +110,8 @@ def week(live: LiveStack) -> dict[str, Any]:
     with ThreadPoolExecutor(1) as aside:
         days = ("2024-01-01", "2024-01-08")
         first = aside.submit(_backfill, live, *days)
-        # With its runs: while the database is busy, Airflow takes back what it began to create.
-        wait_for(lambda: _backfill_has_runs(client), 120, "the backfill")
+        # At work: while the database is busy, Airflow takes back what it began to create.
+        wait_for(lambda: _backfill_is_at_work(client), 120, "the backfill")
         script["second_backfill"], _ = _backfill(live, "2024-02-01", "2024-02-02")
         script["backfill"], script["open_afterwards"] = first.result()
 
@@ -372,8 +372,13 @@ def _backfill(live: LiveStack, first: str, last: str) -> tuple[Any, list[dict[st
     return done, live.client.open_backfills("data_refresh")
 
 
-def _backfill_has_runs(client: AirflowClient) -> bool:
-    return any(client.backfill_runs(one) for one in client.open_backfills("data_refresh"))
+def _backfill_is_at_work(client: AirflowClient) -> bool:
+    """Whether a first run has ended."""
+    return any(
+        run["state"] in ENDED
+        for one in client.open_backfills("data_refresh")
+        for run in client.backfill_runs(one)
+    )
 
 
 def _second_waits(client: AirflowClient, pairs: dict[str, list[str]]) -> bool:

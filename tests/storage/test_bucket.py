@@ -277,3 +277,16 @@ def test_a_service_that_ignores_conditions_is_refused(tmp_path, monkeypatch):
         settings = machine(tmp_path / "a", new_bucket(address), address)
         with pytest.raises(InputError, match="ignores If-None-Match"):
             open_store(settings).check()
+
+
+def test_what_is_written_in_the_second_of_a_look_is_brought_again_and_keeps_its_time(a, b):
+    ours, theirs = open_store(a), open_store(b)
+    brought = b.home / "data/raw/a.csv"
+    for content in (b"1", b"2"):
+        ours.change("data/raw/a.csv", lambda _, content=content: content)
+        theirs.mirror("data/raw", "data/raw")
+        assert brought.read_bytes() == content
+    changed = brought.stat().st_mtime_ns
+    time.sleep(2)
+    theirs.mirror("data/raw", "data/raw")
+    assert brought.stat().st_mtime_ns == changed

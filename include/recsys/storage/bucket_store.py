@@ -209,15 +209,15 @@ class BucketStore:
         def bring(key: str) -> None:
             file = self._home / into / key.removeprefix(f"{prefix}/")
             moment = written[key].timestamp()
-            if file.exists() and file.stat().st_mtime >= moment:
+            # Times in a bucket are whole seconds: what was written in the second in which it was
+            # brought (its change here) may have been written again in it.
+            found = file.stat() if file.exists() else None
+            if found and found.st_mtime >= moment and found.st_ctime - moment >= _SAME_SECOND:
                 return
             # Removed since it was listed: then there is nothing to bring.
             with contextlib.suppress(FileNotFoundError), atomic_path(file) as temporary:
                 self._bucket.download(key, temporary)
-                # Times in a bucket are whole seconds: what was written in this one may be written
-                # again in it, so the next look brings it once more.
-                known = moment - 1 if time.time() - moment < _SAME_SECOND else moment
-                os.utime(temporary, (known, known))
+                os.utime(temporary, (moment, moment))
 
         written = self._bucket.below(prefix)
         for key in written:
