@@ -4,7 +4,7 @@ import json
 import sqlite3
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from serving.config import ServiceEnvironment, read_environment
 from serving.housekeeping import ImplausibleWatch
 from serving.interactions import LiveEvents
 from serving.schemas import BatchResponse
+from serving.service import SLOW_THREADS
 from tests.serving.shops import LIPSTICKS, add_model, product_id, products
 
 
@@ -316,7 +317,7 @@ def test_interactions_do_not_pile_up_before_a_disk_that_hangs(
         sent = [send(0)]
         assert hangs.wait(10)
         sent += [send(number) for number in range(1, 5)]
-        time.sleep(1)
+        wait(sent[1:], timeout=10, return_when=FIRST_COMPLETED)  # refused: too many wait
         go_on.set()
         answers = [one.result(timeout=20).status_code for one in sent]
     assert answers[0] == 200
@@ -424,13 +425,19 @@ def test_users_whose_events_are_all_pruned_are_forgotten_in_every_worker(tmp_pat
 
 
 def test_a_batch_keeps_no_single_list_waiting(client: TestClient, monkeypatch: pytest.MonkeyPatch):
-    over = threading.Event()
-    monkeypatch.setattr("serving.routes.lists._all_answers", lambda *_: over.wait(30) and [])
+    begun, over = threading.Semaphore(0), threading.Event()
+
+    def hanging(*_: Any) -> list[Any]:
+        begun.release()
+        over.wait(30)
+        return []
+
+    monkeypatch.setattr("serving.routes.lists._all_answers", hanging)
     client.post("/interactions", json=event(1))  # now the list is computed in a thread
     with ThreadPoolExecutor() as pool:
         asked = {"user_ids": [1]}
         batches = [pool.submit(client.post, "/batch_recommend", json=asked) for _ in range(4)]
-        time.sleep(0.5)
+        assert all(begun.acquire(timeout=10) for _ in range(SLOW_THREADS))
         single = pool.submit(client.post, "/recommend", json={"user_id": 2})
         try:
             assert single.result(timeout=5).status_code == 200

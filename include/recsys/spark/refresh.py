@@ -10,7 +10,6 @@ import contextlib
 import functools
 import itertools
 import json
-import pickle
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
@@ -38,8 +37,9 @@ from recsys.data.reading import FILE, ROW
 from recsys.data.sources import ReviewFiles, Source
 from recsys.data.writing import VersionFiles
 from recsys.errors import SourceError
-from recsys.publishing import atomic_path, write_bytes
+from recsys.publishing import atomic_path
 from recsys.settings import Settings
+from recsys.spark.parts import read_entries, write_entries
 from recsys.spark.pieces import Piece, cut
 from recsys.spark.session import SparkConfig, as_literal, session_folder, spark_session
 
@@ -143,8 +143,7 @@ class SparkEngine:
         dataset = join_parts(
             pa.concat_tables(feather.read_table(at, memory_map=True) for at, _, _ in written),
             pd.concat([pd.read_feather(at) for _, at, _ in written], ignore_index=True),
-            # Made by this run's own workers, in its work folder.
-            [pickle.loads(at.read_bytes()) for _, _, at in written],  # noqa: S301
+            [read_entries(at) for _, _, at in written],
             catalogue,
         )
         files.add_interactions(dataset.interactions)
@@ -273,8 +272,8 @@ def _join_ranges(folder: Path, users: dict[int, int], view: Path) -> int:
 
 
 def _part_files(folder: Path, number: int) -> tuple[Path, Path, Path]:
-    """Of one range of users: rows and users, feather, and the `Entries`, pickled."""
-    names = (f"rows-{number:05}.feather", f"users-{number:05}.feather", f"entries-{number:05}.pkl")
+    """Of one range of users: rows and users, feather, and the `Entries`."""
+    names = (f"rows-{number:05}.feather", f"users-{number:05}.feather", f"entries-{number:05}.npz")
     rows, users, entries = (folder / name for name in names)
     return rows, users, entries
 
@@ -295,10 +294,10 @@ def _write_parts(
             of_rows = np.load(quality, mmap_mode="r")[starts[number] : starts[number + 1]]
             rows[schema.COMMENT_QUALITY] = np.array(of_rows)
             interactions, users, entries = build_part(rows)
-            *tables, pickled = _part_files(folder, number)
+            *tables, arrays = _part_files(folder, number)
             for frame, path in zip((interactions, users), tables, strict=True):
                 with atomic_path(path) as temporary:
                     table = pa.Table.from_pandas(frame, preserve_index=False)
                     feather.write_feather(table, str(temporary), compression="uncompressed")
-            write_bytes(pickled, pickle.dumps(entries))
+            write_entries(entries, arrays)
             yield pa.RecordBatch.from_pydict({"part": [number]})
