@@ -23,16 +23,17 @@ def task_failed(context: Context) -> None:
 
 
 def run_failed(context: Context) -> None:
-    """A run failed: called by the dag-processor. One that timed out is told by our listener.
+    """A run failed or timed out: called by the dag-processor.
 
     The context of a timed-out run holds the DAG, the run id and the reason, and nothing else: not
-    how often the run was cleared before.
+    how often the run was cleared before. So our listener tells of timeouts as well; this outlives a
+    scheduler that dies before its listener has spoken, and is otherwise held back.
     """
     reason = text_of(context.get("reason"))
-    if reason != TIMED_OUT:
-        error = error_line(context.get("exception"))
-        job, run_id = context["dag"].dag_id, context["run_id"]
-        _tell("run_failed", job, run_id, context, error=error, reason=reason)
+    what = "run_timed_out" if reason == TIMED_OUT else "run_failed"
+    error = error_line(context.get("exception"))
+    job, run_id = context["dag"].dag_id, context["run_id"]
+    _tell(what, job, run_id, context, error=error, reason=reason)
 
 
 def deadline_missed(context: Mapping[str, Any]) -> None:
