@@ -51,9 +51,12 @@ class _Handler(ConcurrentRotatingFileHandler):
     """Sets a folder in the place of its file aside, whenever it comes there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if Path(self.baseFilename).is_dir():
-            set_aside(Path(self.baseFilename))
-        super().emit(record)
+        try:
+            if Path(self.baseFilename).is_dir():
+                set_aside(Path(self.baseFilename))
+        except OSError:  # another process was first, or nobody may
+            return self.handleError(record)
+        return super().emit(record)
 
 
 def file_logger(

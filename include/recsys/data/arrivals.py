@@ -1,5 +1,6 @@
 """What arrived beside the source's files: read by a refresh, and archived once it is published."""
 
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from recsys.data.staging import (
     collect_staging,
     dropped_files,
     files_to_read,
+    marked_name,
     open_segments,
     segment_lines,
     segments_to_read,
@@ -165,8 +167,10 @@ def _move(
         folder.mkdir(parents=True, exist_ok=True)
         # Names in the order of arrival, which neither the times of copies nor the versions would
         # keep: a backfill archives what is dropped today into the version of a day long past.
-        moved = folder / f"{archived_at}-{version_id}-{number:05}-{path.name}"
+        mark = f"{archived_at}-{version_id}-{number:05}-"
+        moved = folder / marked_name(mark, path.name)
         shutil.move(path, moved)
+        os.utime(moved)  # its age here counts from now, however old the shop's copy is
         sync(folder)
         store = open_store(settings)
         store.share(moved.relative_to(settings.home).as_posix())

@@ -269,7 +269,8 @@ def _parse_csv(
     if bad:
         table = parse(threads=False)
     reason = "has {0.actual_columns} columns instead of {0.expected_columns}"
-    rejected = [(row.number, reason.format(row), row.text) for row in bad]
+    before = dialect.skip_lines or 0  # Arrow counts them
+    rejected = [(row.number - before, reason.format(row), row.text) for row in bad]
     numbers = pd.RangeIndex(2, 2 + table.num_rows + len(rejected))
     kept = numbers.drop([number for number, _, _ in rejected])
     table = table.rename_columns(list(chosen)).append_column(ROW, pa.array(kept, pa.int64()))

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from uuid import uuid4
 
@@ -45,6 +45,8 @@ QUARANTINE_SECONDS = 86_400.0
 
 _SUFFIX = ".jsonl"
 _IGNORED_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload")
+
+_LONGEST_NAME = 200  # bytes, of 255
 
 # macOS has no fdatasync.
 _sync = getattr(os, "fdatasync", os.fsync)
@@ -78,8 +80,21 @@ def dropped_files(folder: Path) -> list[Path]:
 
     Hidden files and those named like unfinished copies (``.tmp``, ``.part``) are left alone.
     """
-    found = sorted(folder.glob("[!.]*"))
-    return [path for path in found if path.is_file() and path.suffix not in _IGNORED_SUFFIXES]
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [
+        path
+        for path in found
+        if path.name[0] != "." and path.is_file() and path.suffix not in _IGNORED_SUFFIXES
+    ]
+
+
+def marked_name(mark: str, name: str) -> str:
+    """`mark` before the name of a file, whose end is cut, up to its suffixes, where it would be too
+    long for a file system, or for the name of an unfinished copy."""
+    suffix = "".join(PurePath(name).suffixes[-2:])
+    spare = _LONGEST_NAME - len(f"{mark}{suffix}".encode())
+    stem = name.removesuffix(suffix) if len(suffix) < 20 else name
+    return mark + stem.encode()[:spare].decode(errors="ignore") + (suffix if stem != name else "")
 
 
 def append_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> int:
@@ -159,17 +174,17 @@ def hand_in_files(settings: Settings) -> None:
     store = open_store(settings)
     if store.shared:
         for file in dropped_files(settings.staging / "files"):
-            # The same name is dropped again tomorrow, or on another machine.
-            mark = f"{sha256_of(file)[:12]}-"
-            own = (
-                file
-                if file.name.startswith(mark)
-                else file.rename(file.with_name(mark + file.name))
-            )
-            size = own.stat().st_size
-            store.share(f"{FILES_KEY}/{own.name}")
-            if own.stat().st_size == size:  # else somebody was still writing it
-                own.unlink()
+            # The service and a refresh on this machine may hand in the same one.
+            with contextlib.suppress(FileNotFoundError):
+                # The same name is dropped again tomorrow, or on another machine.
+                mark = f"{sha256_of(file)[:12]}-"
+                own = file
+                if not file.name.startswith(mark):
+                    own = file.rename(file.with_name(marked_name(mark, file.name)))
+                size = own.stat().st_size
+                store.share(f"{FILES_KEY}/{own.name}")
+                if own.stat().st_size == size:  # else somebody was still writing it
+                    own.unlink()
 
 
 def collect_staging(settings: Settings) -> None:
@@ -229,11 +244,12 @@ class _SegmentWriter:
         """What the present segment has, for those who ask."""
 
     def roll(self, most_bytes: int, most_seconds: float) -> None:
-        """Begin another segment if this one is large or old."""
+        """Begin another segment if this one is large, old or gone."""
         with self._thread_lock:
             if self._descriptor is not None:
-                large = os.fstat(self._descriptor).st_size >= most_bytes
-                if large or time.monotonic() - self._opened >= most_seconds:
+                status = os.fstat(self._descriptor)
+                ended = not status.st_nlink or status.st_size >= most_bytes
+                if ended or time.monotonic() - self._opened >= most_seconds:
                     self._close()
 
     def append(self, content: bytes) -> None:

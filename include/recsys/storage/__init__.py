@@ -14,7 +14,7 @@ from filelock import FileLock
 from pydantic import Field, field_validator
 
 from recsys.config import ConfigModel, load_config
-from recsys.publishing import point_link, write_bytes
+from recsys.publishing import point_link, set_aside, write_bytes
 from recsys.settings import Settings
 from recsys.storage.bundle import remove_folder, remove_remains
 from recsys.storage.store import Change, DamagedError, Document, StorageError, Store
@@ -131,6 +131,8 @@ class LocalStore:
     def change(self, key: str, change: Change) -> bytes:
         path = self._home / key
         with self._alone(path):
+            if path.is_dir():
+                set_aside(path)
             content = change(self.read(key))
             write_bytes(path, content)
         return content

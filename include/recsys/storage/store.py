@@ -128,14 +128,14 @@ class Document(Generic[Content]):
 
     def read(self) -> Content:
         """The content, or the last good one. Raises `InputError` if there is neither."""
-        content = self._store.read(self._key)
+        content = self._stored()
         if self._problem(content) is not None:
             content = self._kept() or content
         return self._parse(content)
 
     def problem(self) -> str | None:
         """What is wrong with it, None when it is sound or was never written."""
-        return self._problem(self._store.read(self._key))
+        return self._problem(self._stored())
 
     def repair(self) -> str | None:
         """Write the last good content again if it is damaged or gone; what was wrong, else None.
@@ -169,10 +169,16 @@ class Document(Generic[Content]):
 
     def _newest(self, kept: bytes | None) -> bytes:
         """The document as it is now, not as this writer left it: writers arrive in any order."""
-        now = self._store.read(self._key)
+        now = self._stored()
         if now is None or self._problem(now) is not None:
             return kept or self._dump(self._parse(None))
         return now
+
+    def _stored(self) -> bytes | None:
+        try:
+            return self._store.read(self._key)
+        except DamagedError:  # a folder: as good as nonsense
+            return b""
 
     def _problem(self, content: bytes | None) -> str | None:
         if content is None:
