@@ -336,10 +336,7 @@ def _looks_like_a_row(names: list[str], chosen: dict[str, str]) -> Callable[[lis
 
 
 def _swallows_rows(
-    table: pa.Table,
-    rejected: list[Rejection],
-    looks: Callable[[list[str]], bool],
-    dialect: Dialect,
+    table: pa.Table, rejected: list[Rejection], looks: Callable[[list[str]], bool], dialect: Dialect
 ) -> bool:
     """Whether a quote that never closed made one value of several rows."""
     texts = [text for _, _, text in rejected if "\n" in text]
