@@ -28,16 +28,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     For writers that want a path (pyarrow, NumPy). On any error the sibling is removed and
     `path` stays as it was. A folder that lies there is set aside.
     """
-    temporary = _sibling(path)
-    try:
+    with _becoming(path) as temporary:
         yield temporary
         sync(temporary)
         if path.is_dir() and not path.is_symlink():
             set_aside(path)
-        temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -63,26 +58,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     `FileExistsError` if `path` exists: published folders are immutable."""
     if path.exists():
         raise FileExistsError(f"{path} is already published; published folders never change")
-    temporary = _sibling(path)
-    temporary.mkdir()
-    try:
+    with _becoming(path) as temporary:
+        temporary.mkdir()
         yield temporary
         sync_tree(temporary)
-        temporary.rename(path)
-        sync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def point_link(link: Path, target: Path) -> None:
     """Make the symbolic link `link` lead to `target` by a relative path, atomically."""
-    temporary = _sibling(link)
-    temporary.symlink_to(os.path.relpath(target, link.parent))
-    try:
-        temporary.replace(link)
-        sync(link.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _becoming(link) as temporary:
+        temporary.symlink_to(os.path.relpath(target, link.parent))
 
 
 def leftovers(root: Path) -> list[Path]:
@@ -115,10 +100,20 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _sibling(path: Path) -> Path:
-    """A name beside `path` that nobody else uses, in a folder that exists."""
+@contextlib.contextmanager
+def _becoming(path: Path) -> Iterator[Path]:
+    """A name beside `path` that nobody else uses; what the block makes there becomes `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def set_aside(path: Path, *companions: str) -> Path:
