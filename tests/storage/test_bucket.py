@@ -290,3 +290,16 @@ def test_what_is_written_in_the_second_of_a_look_is_brought_again_and_keeps_its_
     time.sleep(2)
     theirs.mirror("data/raw", "data/raw")
     assert brought.stat().st_mtime_ns == changed
+
+
+def test_what_a_machine_shared_is_not_brought_back_to_it(a):
+    store, file = open_store(a), a.home / "data/raw/own.csv"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"1")
+    store.share("data/raw/own.csv")
+    before = file.stat().st_ino
+    store.mirror("data/raw", "data/raw")
+    assert file.stat().st_ino == before
+    file.unlink()
+    store.mirror("data/raw", "data/raw")
+    assert file.read_bytes() == b"1"

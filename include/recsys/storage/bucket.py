@@ -77,9 +77,8 @@ class Bucket:
                 with self._maybe_missing():
                     raise
                 if expected is None:
-                    raise StorageError(
-                        f"{self.address(key)}: cannot be written: {error}"
-                    ) from error
+                    what = f"{self.address(key)}: cannot be written: {error}"
+                    raise StorageError(what) from error
                 raise ConflictError(key) from error  # removed since it was read
             except (AlreadyExistsError, PreconditionError) as error:
                 raise ConflictError(key) from error
@@ -109,11 +108,8 @@ class Bucket:
     def below(self, prefix: str) -> dict[str, datetime]:
         """Every object below `prefix` with the time of its writing."""
         with self._explained(prefix):
-            return {
-                entry["path"]: entry["last_modified"]
-                for page in obstore.list(self._objects, f"{prefix}/")
-                for entry in page
-            }
+            pages = obstore.list(self._objects, f"{prefix}/")
+            return {entry["path"]: entry["last_modified"] for page in pages for entry in page}
 
     def written(self, key: str) -> datetime:
         """When the object was written. Raises `FileNotFoundError`."""
@@ -143,10 +139,8 @@ class Bucket:
     def _explained(self, key: str) -> Iterator[None]:
         """Turn what the client says into a sentence that names the object."""
         if os.getpid() != self._process:
-            raise StorageError(
-                f"{self.url}: was opened before this process was forked; the client's threads do "
-                "not survive that, so start the process afresh (spawn)"
-            )
+            forked = "was opened before this process was forked; the client's threads do not"
+            raise StorageError(f"{self.url}: {forked} survive that, so start it afresh (spawn)")
         try:
             yield
         except (BaseError, PermissionError) as error:

@@ -30,20 +30,21 @@ from recsys.publishing import atomic_folder, atomic_path, point_link, sha256_of
 from recsys.storage.bucket import Bucket, ConflictError
 from recsys.storage.bundle import (
     LAYOUT,
+    DamagedError,
     FileEntry,
     Listing,
     is_inside,
     leads_inside,
     remove_folder,
-    remove_remains,
 )
-from recsys.storage.store import Change, DamagedError, StorageError
+from recsys.storage.store import Change, StorageError, Store
 
 INDEX_SUFFIX = ".index.json"
 _TRANSFERS = 8
 _CONFLICT_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 0.5
 _ATTEMPTS = 5
+_SAME_SECOND = 2.0  # seconds, with what clocks may differ
 
 
 class Index(Listing):
@@ -58,16 +59,13 @@ class Pointer(ConfigModel):
     name: str
 
 
-_SAME_SECOND = 2.0  # seconds, with what clocks may differ
-
-
-class BucketStore:
+class BucketStore(Store):
     """See `recsys.storage.Store`; `home` is this machine's state root, the `bucket` is shared."""
 
     shared = True
 
     def __init__(self, home: Path, bucket: Bucket) -> None:
-        self._home = home
+        super().__init__(home)
         self._bucket = bucket
 
     def check(self) -> None:
@@ -142,7 +140,7 @@ class BucketStore:
             name, *inner = path.removeprefix(f"{prefix}/").split("/")
             if len(inner) > 1:
                 uploads.setdefault((name, inner[0]), {})[path] = written
-        removed = remove_remains(self._home / prefix)
+        removed = super().remove_unfinished(prefix, before)
         for (name, upload), objects in uploads.items():
             if max(objects.values()) < before and self._upload_of(f"{prefix}/{name}") != upload:
                 self._bucket.delete(list(objects))
@@ -151,7 +149,7 @@ class BucketStore:
 
     # pointers
     def leads_to(self, pointer: str) -> str | None:
-        return self._parse_pointer(pointer, self.read(pointer))
+        return self._name_in(pointer, self.read(pointer))
 
     def follow(self, pointer: str, key: str) -> None:
         link, folder = self._home / pointer, self._home / key
@@ -160,7 +158,7 @@ class BucketStore:
 
     def point(self, pointer: str, key: str, may_replace: Callable[[str | None], bool]) -> bool:
         def move(before: bytes | None) -> bytes:
-            if not may_replace(self._parse_pointer(pointer, before)):
+            if not may_replace(self._name_in(pointer, before)):
                 raise _RefusedError
             return Pointer(name=PurePosixPath(key).name).model_dump_json().encode()
 
@@ -201,8 +199,8 @@ class BucketStore:
     def share(self, key: str) -> None:
         file = self._home / key
         self._bucket.upload(file, key)
-        # Of one age here and there, so that `mirror` does not bring it back.
-        moment = self._bucket.written(key).timestamp()
+        # Newer here than there, if by a second, so that `mirror` does not bring it back.
+        moment = self._bucket.written(key).timestamp() + 1
         os.utime(file, (moment, moment))
 
     def mirror(self, prefix: str, into: str) -> None:
@@ -211,9 +209,11 @@ class BucketStore:
             moment = written[key].timestamp()
             # Times in a bucket are whole seconds: what was written in the second in which it was
             # brought (its change here) may have been written again in it.
-            found = file.stat() if file.exists() else None
-            if found and found.st_mtime >= moment and found.st_ctime - moment >= _SAME_SECOND:
-                return
+            if file.exists():
+                found = file.stat()
+                settled = found.st_mtime == moment and found.st_ctime - moment >= _SAME_SECOND
+                if settled or found.st_mtime > moment:
+                    return
             # Removed since it was listed: then there is nothing to bring.
             with contextlib.suppress(FileNotFoundError), atomic_path(file) as temporary:
                 self._bucket.download(key, temporary)
@@ -255,26 +255,26 @@ class BucketStore:
         if bad:
             address = self._bucket.address(_index_key(key))
             raise DamagedError(f"{address}: {bad[0]!r} lies outside of where it belongs")
-        with atomic_folder(folder) as temporary:
-            _at_once(lambda name: self._copy_file(key, index, name, temporary), index.files)
-            for name, target in index.links.items():
-                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                (temporary / name).symlink_to(target)
 
-    def _copy_file(self, key: str, index: Index, name: str, into: Path) -> None:
-        target = into / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = f"{key}/{index.upload}/{name}"
-        if self._bucket.download(source, target) != index.files[name].sha256:
-            raise DamagedError(
-                f"{self._bucket.address(source)}: its content is not what was published (the "
-                f"sha256 is not the one in {_index_key(key)}); restore the object, or publish anew"
-            )
+        def copy(name: str) -> None:
+            source = f"{key}/{index.upload}/{name}"
+            if self._bucket.download(source, temporary / name) != index.files[name].sha256:
+                raise DamagedError(
+                    f"{self._bucket.address(source)}: its content is not what was published (the "
+                    f"sha256 is not the one in {_index_key(key)}); restore the object, or publish "
+                    "anew"
+                )
+
+        with atomic_folder(folder) as temporary:
+            for name in (*index.files, *index.links):
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            _at_once(copy, index.files)
+            for name, target in index.links.items():
+                (temporary / name).symlink_to(target)
 
     def _index(self, key: str) -> Index:
         """Raises `FileNotFoundError` if there is no folder `key`."""
-        content = self.read(_index_key(key))
-        address = self._bucket.address(_index_key(key))
+        content, address = self.read(_index_key(key)), self._bucket.address(_index_key(key))
         if content is None:
             raise FileNotFoundError(f"{address}: does not exist")
         index = self._parsed(Index, _index_key(key), content, "the index of a folder")
@@ -290,10 +290,8 @@ class BucketStore:
         except FileNotFoundError:
             return False
         if (found.files, found.links) != (wanted.files, wanted.links):
-            raise FileExistsError(
-                f"{self._bucket.address(key)} is already published with other content; published "
-                "folders never change"
-            )
+            other = "is already published with other content; published folders never change"
+            raise FileExistsError(f"{self._bucket.address(key)} {other}")
         return True
 
     def _upload_of(self, key: str) -> str | None:
@@ -301,7 +299,7 @@ class BucketStore:
             return self._index(key).upload
         return None
 
-    def _parse_pointer(self, pointer: str, content: bytes | None) -> str | None:
+    def _name_in(self, pointer: str, content: bytes | None) -> str | None:
         if content is None:
             return None
         return self._parsed(Pointer, pointer, content, "a pointer to a folder").name
@@ -320,14 +318,12 @@ class BucketStore:
         """Remove copies of folders that the store does not have any more, unless they are read."""
         with contextlib.suppress(StorageError):
             kept = set(self.names(prefix))
-            for mark in (self._home / prefix).glob(".*.lock"):
-                name = mark.name.removeprefix(".").removesuffix(".lock")
-                if name not in kept:
-                    self._remove_copy(f"{prefix}/{name}")
+            marks = (self._home / prefix).glob(".*.lock")
+            for name in {mark.name[1:].removesuffix(".lock") for mark in marks} - kept:
+                self._remove_copy(f"{prefix}/{name}")
 
     def _remove_copy(self, key: str) -> bool:
-        gone = remove_folder(self._home / key)
-        if gone:
+        if gone := remove_folder(self._home / key):
             self._mark(key).unlink(missing_ok=True)
         return gone
 
@@ -342,14 +338,13 @@ def _index_key(key: str) -> str:
 
 def _describe(folder: Path) -> Index:
     """What `folder` consists of, for a new upload of it."""
-    files: dict[str, FileEntry] = {}
-    links: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            links[name] = str(path.readlink())
-        elif path.is_file():
-            files[name] = FileEntry(sha256=sha256_of(path), size=path.stat().st_size)
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    links = {name: str(path.readlink()) for name, path in found.items() if path.is_symlink()}
+    files = {
+        name: FileEntry(sha256=sha256_of(path), size=path.stat().st_size)
+        for name, path in found.items()
+        if name not in links and path.is_file()
+    }
     return Index(upload=uuid4().hex, files=files, links=links)
 
 

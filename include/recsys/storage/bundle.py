@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from uuid import uuid4
 
 from pydantic import AliasChoices, Field, TypeAdapter
@@ -21,7 +21,9 @@ from recsys.config import ConfigModel, parse_json
 from recsys.errors import InputError
 from recsys.publishing import sha256_of, write_json
 from recsys.retention import Retention
-from recsys.storage.store import DamagedError, Store
+
+if TYPE_CHECKING:
+    from recsys.storage.store import Store
 
 MANIFEST = "manifest.json"
 LAYOUT = 2
@@ -33,6 +35,10 @@ _MANIFESTS = (MANIFEST, "metadata.json")  # the second one is that of embedding 
 _LAYOUT_NAMES = ("layout", "schema_version", "format")
 _SCORER_FILE = "model.npz"
 _ATTEMPTS = 20
+
+
+class DamagedError(InputError):
+    """What the store holds is not what was put there; the text names the object."""
 
 
 class FileEntry(ConfigModel):
@@ -61,9 +67,8 @@ class Bundle:
     """One immutable folder, pinned: nothing removes it while this object is open.
 
     A context manager; an object that is simply dropped gives up its lease as well. Subclasses say
-    what they call a damaged one (`error`) and one of newer code (`error_of_newer`, if that is
-    something else), and the newest layout that they know. `path` is the resolved folder, which no
-    pointer moves; `manifest` what its writer noted, and ``files {name: {sha256, rows}}``.
+    what they call a damaged one (`error`) and one of newer code (`error_of_newer`), and the newest
+    layout that they know. `path` is the resolved folder, `manifest` what its writer noted.
     """
 
     error: ClassVar[type[InputError]] = DamagedError
@@ -85,25 +90,22 @@ class Bundle:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self.close()
             raise self.error(f"{note}: cannot be read: {error!r}") from error
-        layout = self.manifest["layout"]
-        if layout > self.layout:
+        if (layout := self.manifest["layout"]) > self.layout:
             self.close()
+            known = f"this code knows layouts up to {self.layout}; update the code"
             raise (self.error_of_newer or self.error)(
-                f"{folder}: written in layout {layout}, but this code knows layouts up to "
-                f"{self.layout}; update the code"
+                f"{folder}: written in layout {layout}, but {known}"
             )
 
     def verify(self, *names: str) -> None:
         """Compare every file, or those of `names`, with the manifest; `error` names a bad one."""
-        for name, entry in self.files.items():
-            if names and name not in names:
-                continue
+        for name in [name for name in self.files if not names or name in names]:
             file = self.path / name
             if not is_inside(name):
                 raise self.error(f"{self.path}: its manifest lists {name!r}, outside of the folder")
             if not file.is_file():
                 raise self.error(f"{file}: the manifest lists this file, but it does not exist")
-            if sha256_of(file) != entry.sha256:
+            if sha256_of(file) != self.files[name].sha256:
                 raise self.error(f"{file}: its content is not what the manifest describes")
 
     def close(self) -> None:
@@ -140,7 +142,7 @@ def write_manifest(
 
 
 def open_current(
-    store: Store, pointer: str, prefix: str, kind: Callable[[Path], BundleT]
+    store: "Store", pointer: str, prefix: str, kind: Callable[[Path], BundleT]
 ) -> BundleT | None:
     """The bundle below `prefix` that `pointer` leads to, None while it leads nowhere.
 
@@ -156,9 +158,8 @@ def open_current(
             found = kind(store.fetch(key))
         except FileNotFoundError as error:
             if store.leads_to(pointer) == name:
-                raise DamagedError(
-                    f"{pointer}: leads to {key}, which is not there: {error.filename or error}"
-                ) from error
+                what = f"leads to {key}, which is not there: {error.filename or error}"
+                raise DamagedError(f"{pointer}: {what}") from error
         else:
             store.follow(pointer, key)
             return found
@@ -191,7 +192,7 @@ def remove_remains(root: Path) -> list[str]:
 
 def bundle_retention(
     what: str,
-    store: Store,
+    store: "Store",
     root: Path,
     prefix: str,
     kept_by: Callable[[list[str]], Collection[str]],
@@ -217,8 +218,8 @@ def is_inside(path: str) -> bool:
 def leads_inside(path: str, links: Mapping[str, str]) -> bool:
     """Whether the link at `path`, one of the `links` {path: target} of a tree, stays in the tree.
 
-    A target goes up first and then down, and no link lies in a linked folder. So ``..`` never comes
-    after a link, and links that stay inside by themselves do so together, however they are chained.
+    A target goes up first and then down, and no link lies in a linked folder: so links that stay
+    inside by themselves do so together, however they are chained.
     """
     parents, target = PurePosixPath(path).parents, PurePosixPath(links[path])
     ups = target.parts.count("..")
@@ -237,15 +238,13 @@ def _manifest_of(folder: Path) -> Path:
 
 
 def _leased(manifest: Path) -> io.BufferedReader:
-    lease = manifest.open("rb")
-    try:
+    with contextlib.ExitStack() as until_held:
+        lease = until_held.enter_context(manifest.open("rb"))
         fcntl.flock(lease, fcntl.LOCK_SH)
         if os.fstat(lease.fileno()).st_ino != manifest.stat().st_ino:
             raise FileNotFoundError(manifest)
-    except BaseException:
-        lease.close()
-        raise
-    return lease
+        until_held.pop_all()
+        return lease
 
 
 def _parse_manifest(text: bytes) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""What every store offers, and the small JSON documents that jobs keep in one."""
+"""What every store offers, the state root as one, and the small documents that jobs keep there."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
+
+from filelock import FileLock
 
 from recsys.errors import InputError
+from recsys.publishing import point_link, set_aside, write_bytes
+from recsys.storage.bundle import DamagedError, remove_folder, remove_remains
 
 Content = TypeVar("Content")
 Result = TypeVar("Result")
@@ -13,25 +17,28 @@ Result = TypeVar("Result")
 Change = Callable[[bytes | None], bytes]
 """From the content of a file (None when there is none) to its new content; may run repeatedly."""
 
+_LOCK_SECONDS = 60.0
+
 
 class StorageError(OSError):
     """The store cannot be reached or refuses; the text names the address. Trying again may help."""
 
 
-class DamagedError(InputError):
-    """What the store holds is not what was put there; the text names the object."""
-
-
-class Store(Protocol):
+class Store:
     """Folders that never change, pointers to them, and files that change as a whole.
 
     Keys are paths below the state root with ``/``. A folder is used in its place below the state
     root, whatever the store. No method relies on a lock that another machine would have to honour.
+
+    This one is ``file://``, the state root: what is published is where it belongs already, and
+    its locks hold among the processes of one machine. A store elsewhere overrides all of it.
     """
 
-    @property
-    def shared(self) -> bool:
-        """Whether the state lives elsewhere than in the state root."""
+    shared = False
+    """Whether the state lives elsewhere than in the state root."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
 
     def check(self) -> None:
         """Try what all else relies on. Raises `StorageError` if the store cannot be reached,
@@ -41,6 +48,8 @@ class Store(Protocol):
     def publish(self, key: str) -> None:
         """Make the finished folder at `key` of the state root known to all machines, once or again.
         Raises `FileExistsError` if the store has another folder of this key."""
+        if not (self._home / key).is_dir():
+            raise FileNotFoundError(f"{self._home / key}: there is no folder to publish")
 
     def fetch(self, key: str) -> Path:
         """The folder `key` in the state root, copied there first if need be: all of it, or nothing.
@@ -48,26 +57,42 @@ class Store(Protocol):
         Raises `FileNotFoundError` if the store does not have it, `DamagedError` if a file is not
         what was published.
         """
+        folder = self._home / key
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: does not exist")
+        return folder
 
     def names(self, prefix: str) -> list[str]:
         """Names of the complete folders right below `prefix`, sorted."""
+        root = self._home / prefix
+        folders = (entry for entry in (root.iterdir() if root.is_dir() else ()) if entry.is_dir())
+        return sorted(at.name for at in folders if not at.is_symlink() and at.name[0] != ".")
 
     def read_file(self, key: str, name: str) -> bytes:
         """One file of the folder `key`, without fetching the rest. Raises `FileNotFoundError`."""
+        return (self._home / key / name).read_bytes()
 
     def remove(self, key: str) -> bool:
         """Remove the folder `key`, unless a process of this machine reads it; whether it is gone.
 
         Nobody finds it any more before its first file goes; readers on other machines have copies.
         """
+        return remove_folder(self._home / key)
 
     def remove_unfinished(self, prefix: str, before: datetime) -> list[str]:
         """Remove what died below `prefix`, half published before that moment or half removed;
         what it was."""
+        return remove_remains(self._home / prefix)
 
     # pointers
     def leads_to(self, pointer: str) -> str | None:
         """Name of the folder that the pointer leads to, None while it leads nowhere."""
+        link = self._home / pointer
+        if link.is_symlink():
+            return link.readlink().name
+        if link.exists():
+            raise DamagedError(f"{link}: expected a link to a published folder")
+        return None
 
     def follow(self, pointer: str, key: str) -> None:
         """Let the link `pointer` of the state root lead to the fetched folder `key` as well."""
@@ -78,14 +103,33 @@ class Store(Protocol):
         Two machines cannot undo each other's move: the one that is later is asked again. Returns
         whether the pointer leads to `key` now.
         """
+        # The lock is not beside the link: there are only published folders there.
+        with self._alone(self._home / "data" / f".{pointer.replace('/', '-')}"):
+            agreed = may_replace(self.leads_to(pointer))
+            if agreed:
+                point_link(self._home / pointer, self._home / key)
+        return agreed
 
     # files
     def read(self, key: str) -> bytes | None:
         """The content of a file, None when there is none."""
+        try:
+            return (self._home / key).read_bytes()
+        except FileNotFoundError:
+            return None
+        except IsADirectoryError as error:
+            raise DamagedError(f"{self._home / key}: is a folder, expected a file") from error
 
     def change(self, key: str, change: Change) -> bytes:
         """Replace a file by what `change` makes of its content, which is returned; no other change
         is lost. What `change` raises leaves the file as it was."""
+        path = self._home / key
+        with self._alone(path):
+            if path.is_dir():
+                set_aside(path)
+            content = change(self.read(key))
+            write_bytes(path, content)
+        return content
 
     # files that come in once and are not changed
     def share(self, key: str) -> None:
@@ -96,12 +140,18 @@ class Store(Protocol):
 
     def files(self, prefix: str) -> set[str]:
         """Paths of the shared files below `prefix`, relative to it."""
+        folder = self._home / prefix
+        return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
     def discard(self, key: str) -> None:
         """Take a shared file away from all machines; copies in state roots stay."""
 
     def discard_older(self, prefix: str, before: datetime) -> None:
         """`discard` every file below `prefix` that was shared before that moment."""
+
+    def _alone(self, path: Path) -> FileLock:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(f"{path}.lock", timeout=_LOCK_SECONDS)
 
 
 class Document(Generic[Content]):

@@ -12,7 +12,7 @@ from recsys.models.model_types import MODEL_TYPES
 from recsys.publishing import write_bytes
 from recsys.registry import ARTIFACTS_KEY
 from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
-from recsys.storage import LocalStore, Store, open_store
+from recsys.storage import Store, open_store
 
 FOLDERS = (
     VERSIONS_KEY,
@@ -34,7 +34,7 @@ def push_state(settings: Settings) -> dict[str, Any]:
     Raises `InputError` if the store is the state root itself, or holds a registry, a history or a
     pointer that differs: two shops are never mixed.
     """
-    store, own = open_shared(settings), LocalStore(settings.home)
+    store, own = open_shared(settings), Store(settings.home)
     store.check()
     folders = [f"{prefix}/{name}" for prefix in FOLDERS for name in own.names(prefix)]
     for key in folders:
@@ -90,7 +90,7 @@ def open_shared(settings: Settings) -> Store:
     return store
 
 
-def _push_file(settings: Settings, store: Store, own: LocalStore, key: str) -> bool:
+def _push_file(settings: Settings, store: Store, own: Store, key: str) -> bool:
     content = own.read(key)
     if content is None:
         return False
@@ -106,7 +106,7 @@ def _push_file(settings: Settings, store: Store, own: LocalStore, key: str) -> b
     return True
 
 
-def _push_pointer(store: Store, own: LocalStore, pointer: str, prefix: str) -> bool:
+def _push_pointer(store: Store, own: Store, pointer: str, prefix: str) -> bool:
     name = own.leads_to(pointer)
     if name is None:
         return False
