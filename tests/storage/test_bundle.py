@@ -10,7 +10,8 @@ from recsys.errors import InputError
 from recsys.publishing import atomic_folder, point_link, sha256_of
 from recsys.settings import Settings
 from recsys.storage import DamagedError, open_store
-from recsys.storage.bundle import LAYOUT, Bundle, open_current, remove_folder, write_manifest
+from recsys.storage.bundle import LAYOUT, Bundle, remove_folder, write_manifest
+from recsys.storage.store import open_current
 
 POINTER, PREFIX = "data/processed", "data/versions"
 

@@ -15,7 +15,7 @@ from recsys.errors import InputError
 from recsys.retention import Retention
 from recsys.settings import Settings
 from recsys.storage import open_store
-from recsys.storage.bundle import bundle_retention
+from recsys.storage.store import bundle_retention
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from recsys.errors import InputError
 from recsys.retention import Retention
 from recsys.settings import Settings
 from recsys.storage import DamagedError, open_store
-from recsys.storage.bundle import MANIFEST, Bundle, bundle_retention, open_current
+from recsys.storage.bundle import MANIFEST, Bundle
+from recsys.storage.store import bundle_retention, open_current
 from recsys.text import normalise
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from recsys.data.versions import (
 from recsys.retention import ABANDONED_AFTER, Removal, Retention
 from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
 from recsys.storage import open_store
-from recsys.storage.bundle import bundle_retention
+from recsys.storage.store import bundle_retention
 
 KEEP_BACKFILLED_DAYS = 7
 """A backfilled day's version is older than all that are kept; it stays for so many days after it

@@ -27,7 +27,8 @@ from recsys.data.shown import Columns, read_shown
 from recsys.errors import InputError
 from recsys.settings import Settings
 from recsys.storage import DamagedError, open_store
-from recsys.storage.bundle import Bundle, open_current
+from recsys.storage.bundle import Bundle
+from recsys.storage.store import open_current
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,9 +10,9 @@ import fcntl
 import io
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 from uuid import uuid4
 
 from pydantic import AliasChoices, Field, TypeAdapter
@@ -20,10 +20,6 @@ from pydantic import AliasChoices, Field, TypeAdapter
 from recsys.config import ConfigModel, parse_json
 from recsys.errors import InputError
 from recsys.publishing import sha256_of, write_json
-from recsys.retention import Retention
-
-if TYPE_CHECKING:
-    from recsys.storage.store import Store
 
 MANIFEST = "manifest.json"
 LAYOUT = 2
@@ -34,7 +30,6 @@ DOOMED_PREFIX = ".removed-"
 _MANIFESTS = (MANIFEST, "metadata.json")  # the second one is that of embedding sets of layout 1
 _LAYOUT_NAMES = ("layout", "schema_version", "format")
 _SCORER_FILE = "model.npz"
-_ATTEMPTS = 20
 
 
 class DamagedError(InputError):
@@ -119,9 +114,6 @@ class Bundle:
         self.close()
 
 
-BundleT = TypeVar("BundleT", bound=Bundle)
-
-
 def write_manifest(
     folder: Path,
     facts: Mapping[str, Any],
@@ -139,31 +131,6 @@ def write_manifest(
     manifest = {**facts, "layout": layout, "files": dict(files)}
     write_json(folder / MANIFEST, manifest)
     return manifest
-
-
-def open_current(
-    store: "Store", pointer: str, prefix: str, kind: Callable[[Path], BundleT]
-) -> BundleT | None:
-    """The bundle below `prefix` that `pointer` leads to, None while it leads nowhere.
-
-    `kind` opens a folder. Pointer and folder may change meanwhile: then they are looked up again.
-    Raises `DamagedError` if the pointer leads to nothing, and what `kind` raises.
-    """
-    for _ in range(_ATTEMPTS):
-        name = store.leads_to(pointer)
-        if name is None:
-            return None
-        key = f"{prefix}/{name}"
-        try:
-            found = kind(store.fetch(key))
-        except FileNotFoundError as error:
-            if store.leads_to(pointer) == name:
-                what = f"leads to {key}, which is not there: {error.filename or error}"
-                raise DamagedError(f"{pointer}: {what}") from error
-        else:
-            store.follow(pointer, key)
-            return found
-    raise DamagedError(f"{pointer}: leads elsewhere faster than it can be followed")
 
 
 def remove_folder(folder: Path) -> bool:
@@ -188,24 +155,6 @@ def remove_remains(root: Path) -> list[str]:
     for folder in remains:
         shutil.rmtree(folder, ignore_errors=True)
     return [folder.name for folder in remains]
-
-
-def bundle_retention(
-    what: str,
-    store: "Store",
-    root: Path,
-    prefix: str,
-    kept_by: Callable[[list[str]], Collection[str]],
-) -> Retention:
-    """What a pile of bundles keeps: of the names of all, oldest first, those that stay. `root` is
-    the folder of the state root that belongs to `prefix`. An open one is not removed."""
-    return Retention(
-        what,
-        root,
-        found=lambda: [root / name for name in store.names(prefix)],
-        kept_by=lambda paths: [root / name for name in kept_by([path.name for path in paths])],
-        remove=lambda path: store.remove(f"{prefix}/{path.name}"),
-    )
 
 
 def is_inside(path: str) -> bool:

@@ -1,6 +1,6 @@
 """What every store offers, the state root as one, and the small documents that jobs keep there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
@@ -9,15 +9,18 @@ from filelock import FileLock
 
 from recsys.errors import InputError
 from recsys.publishing import point_link, set_aside, write_bytes
-from recsys.storage.bundle import DamagedError, remove_folder, remove_remains
+from recsys.retention import Retention
+from recsys.storage.bundle import Bundle, DamagedError, remove_folder, remove_remains
 
 Content = TypeVar("Content")
 Result = TypeVar("Result")
+BundleT = TypeVar("BundleT", bound=Bundle)
 
 Change = Callable[[bytes | None], bytes]
 """From the content of a file (None when there is none) to its new content; may run repeatedly."""
 
 _LOCK_SECONDS = 60.0
+_ATTEMPTS = 20
 
 
 class StorageError(OSError):
@@ -152,6 +155,49 @@ class Store:
     def _alone(self, path: Path) -> FileLock:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(f"{path}.lock", timeout=_LOCK_SECONDS)
+
+
+def open_current(
+    store: Store, pointer: str, prefix: str, kind: Callable[[Path], BundleT]
+) -> BundleT | None:
+    """The bundle below `prefix` that `pointer` leads to, None while it leads nowhere.
+
+    `kind` opens a folder. Pointer and folder may change meanwhile: then they are looked up again.
+    Raises `DamagedError` if the pointer leads to nothing, and what `kind` raises.
+    """
+    for _ in range(_ATTEMPTS):
+        name = store.leads_to(pointer)
+        if name is None:
+            return None
+        key = f"{prefix}/{name}"
+        try:
+            found = kind(store.fetch(key))
+        except FileNotFoundError as error:
+            if store.leads_to(pointer) == name:
+                what = f"leads to {key}, which is not there: {error.filename or error}"
+                raise DamagedError(f"{pointer}: {what}") from error
+        else:
+            store.follow(pointer, key)
+            return found
+    raise DamagedError(f"{pointer}: leads elsewhere faster than it can be followed")
+
+
+def bundle_retention(
+    what: str,
+    store: Store,
+    root: Path,
+    prefix: str,
+    kept_by: Callable[[list[str]], Collection[str]],
+) -> Retention:
+    """What a pile of bundles keeps: of the names of all, oldest first, those that stay. `root` is
+    the folder of the state root that belongs to `prefix`. An open one is not removed."""
+    return Retention(
+        what,
+        root,
+        found=lambda: [root / name for name in store.names(prefix)],
+        kept_by=lambda paths: [root / name for name in kept_by([path.name for path in paths])],
+        remove=lambda path: store.remove(f"{prefix}/{path.name}"),
+    )
 
 
 class Document(Generic[Content]):
