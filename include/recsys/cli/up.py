@@ -16,8 +16,8 @@ from recsys.cli.output import console
 from recsys.cli.stack import settings_problems
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient
-from recsys.orchestration.environment import airflow_home, connect, stack_environment
-from recsys.orchestration.stack import Stack, StackError
+from recsys.orchestration.environment import StackError, airflow_home, connect, stack_environment
+from recsys.orchestration.stack import Stack
 from recsys.settings import REPOSITORY, Settings, load_settings
 
 DAG_TIMEOUT_SECONDS = 90.0

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import secrets
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -45,6 +46,11 @@ PORTS = {
     "AIRFLOW_TRIGGERER_LOG_PORT": 8794,
 }
 DEFAULTS: Final[Mapping[str, str | None]] = {"RECSYS_AIRFLOW_USER": "admin"}
+
+
+class StackError(RuntimeError):
+    """The stack cannot be started, does not come up, or a command of Airflow's fails; the text says
+    what to do, or what the command said last."""
 
 
 def airflow_home(settings: Settings) -> Path:
@@ -157,6 +163,25 @@ def write_passwords(settings: Settings) -> None:
 def write_pools(settings: Settings, path: Path) -> None:
     """One file for ``airflow pools import``: the state root's pools over the shipped ones."""
     write_json(path, read_document(settings, "pools.json").content)
+
+
+def run_airflow(env: Mapping[str, str], *arguments: str, timeout: float | None = None) -> str:
+    """What a command of Airflow's says. Raises `StackError` if it fails."""
+    result = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "airflow", *arguments],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        umask=0o027,
+        timeout=timeout,
+        check=False,
+    )
+    if result.returncode != 0:
+        tail = "\n".join(result.stdout.strip().splitlines()[-15:])
+        raise StackError(f"airflow {' '.join(arguments)} failed:\n{tail}")
+    return result.stdout
 
 
 def _port(env: dict[str, str], name: str, default: int) -> str:

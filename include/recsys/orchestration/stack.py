@@ -22,6 +22,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from recsys.errors import InputError
 from recsys.orchestration import environment
+from recsys.orchestration.environment import StackError
 from recsys.settings import REPOSITORY, Settings
 
 # The API that tasks report to is a process of its own. In one process the two APIs can lock each
@@ -49,10 +50,6 @@ PORT_NAMES = {
     "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": "AIRFLOW_TRIGGERER_LOG_PORT",
 }
 HEALTHY_PARTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
-
-
-class StackError(RuntimeError):
-    """The stack cannot be started or does not come up; the text says what to do."""
 
 
 class Stack:
@@ -189,7 +186,7 @@ class Stack:
         environment.write_passwords(self.settings)
         for folder in ("scheduler", "service"):
             (self.settings.logs / folder).mkdir(parents=True, exist_ok=True)
-        _airflow(env, "db", "migrate")
+        environment.run_airflow(env, "db", "migrate")
         # Sessions, connections and what tasks returned are nobody else's business.
         home = environment.airflow_home(self.settings)
         home.chmod(PRIVATE_FOLDER)
@@ -200,7 +197,7 @@ class Stack:
     def _import_pools(self, env: dict[str, str]) -> None:
         path = self._run / "pools.json"
         environment.write_pools(self.settings, path)
-        _airflow(env, "pools", "import", str(path))
+        environment.run_airflow(env, "pools", "import", str(path))
 
     def _start_supervisor(self, env: dict[str, str]) -> None:
         own = {"RECSYS_RUN": str(self._run), "RECSYS_SOCKET": str(self._socket)}
@@ -218,22 +215,6 @@ class Stack:
                 raise StackError(f"the process supervisor does not answer; see {log}")
             time.sleep(0.1)
         self._session_file.write_text(str(self._supervisor.supervisor.getPID()))
-
-
-def _airflow(env: dict[str, str], *arguments: str) -> None:
-    result = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "airflow", *arguments],
-        env=env,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        umask=0o027,
-        check=False,
-    )
-    if result.returncode != 0:
-        tail = (result.stdout + result.stderr).strip().splitlines()[-15:]
-        raise StackError(f"airflow {' '.join(arguments)} failed:\n" + "\n".join(tail))
 
 
 def session_processes(

@@ -1,19 +1,16 @@
 """Airflow's own records: ``airflow db clean`` in a process that may open Airflow's database.
 
-Airflow takes the database's address away from task processes. The stack's environment, which
-`recsys.orchestration.environment` composes, has it; in a cluster a variable of its own hands it to
-the workers.
+Airflow takes its address away from task processes. The stack's environment has it; in a cluster a
+variable of its own hands it to the workers.
 """
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from recsys.errors import InputError
-from recsys.orchestration.environment import airflow_home, stack_environment
+from recsys.orchestration.environment import airflow_home, run_airflow, stack_environment
 from recsys.retention import Removal
 from recsys.settings import Settings
 from recsys.upkeep import AirflowRetention
@@ -30,14 +27,10 @@ TABLES = (
 _FOUND = re.compile(r"Found (\d+) rows meeting deletion criteria")
 
 
-class CleaningError(RuntimeError):
-    """``airflow db clean`` failed; the text is the end of what it said."""
-
-
 def clean_airflow_records(settings: Settings, config: AirflowRetention, removal: Removal) -> None:
     """Remove records of runs that ended long ago, with what belongs to them.
 
-    Raises `CleaningError` if the command fails, such as while the database is locked: trying again
+    Raises `StackError` if the command fails, such as while the database is locked: trying again
     helps; `InputError` if the address of Airflow's database is not known.
     """
     if not config.clean_metadata:
@@ -47,32 +40,18 @@ def clean_airflow_records(settings: Settings, config: AirflowRetention, removal:
     command += ["--tables", TABLES, "--skip-archive", "--yes", "--error-on-cleanup-failure"]
     if removal.dry_run:
         command.append("--dry-run")
-    result = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "airflow", *command],
-        env=unblocked_environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_SECONDS,
-        check=False,
-    )
-    said = result.stdout + result.stderr
-    if result.returncode != 0:
-        raise CleaningError(f"airflow db clean failed: {said.strip()[-1500:]}")
-    rows = sum(int(count) for count in _FOUND.findall(said))
-    if rows:
+    said = run_airflow(unblocked_environment(settings), *command, timeout=COMMAND_SECONDS)
+    if rows := sum(map(int, _FOUND.findall(said))):
         removal.count("Airflow's records", "rows", 0, rows)
 
 
 def unblocked_environment(settings: Settings) -> Mapping[str, str]:
-    """An environment with the address of Airflow's database.
-
-    Raises `InputError` if the address is not known: it is neither in `CLUSTER_ADDRESS` nor the
-    stack's own SQLite file.
-    """
-    if os.environ.get(ADDRESS, "").startswith(BLOCKED):
-        del os.environ[ADDRESS]
+    """An environment with the address of Airflow's database. Raises `InputError` if that is neither
+    in `CLUSTER_ADDRESS` nor the stack's own SQLite file."""
+    for name in [name for name, value in os.environ.items() if value.startswith(BLOCKED)]:
+        del os.environ[name]
     if address := os.environ.get(CLUSTER_ADDRESS):
-        return _unblocked({**os.environ, ADDRESS: address})
+        return {**os.environ, ADDRESS: address}
     env = stack_environment(settings)
     database = airflow_home(settings) / "airflow.db"
     if str(database) not in env[ADDRESS] or not database.is_file():
@@ -81,8 +60,4 @@ def unblocked_environment(settings: Settings) -> Mapping[str, str]:
             "workers, or set airflow.clean_metadata in maintenance.yaml to false and run "
             "`airflow db clean` by hand, as docs/production.md shows"
         )
-    return _unblocked(env)
-
-
-def _unblocked(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if not value.startswith(BLOCKED)}
+    return env

@@ -1,7 +1,5 @@
-"""``python -m recsys backup``: one file with everything of a state root that cannot be made again.
-
-It is a tar file, made while everything runs; its manifest comes last. `recsys.upkeep.restore` is
-the way back.
+"""``python -m recsys backup``: one tar file with everything of a state root that cannot be made
+again. Its manifest comes last. `recsys.upkeep.restore` is the way back.
 """
 
 import contextlib
@@ -13,9 +11,8 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from enum import Enum
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from recsys.data.versions import list_versions, open_version
 from recsys.errors import InputError
@@ -66,11 +63,9 @@ def check_links(links: dict[str, str]) -> None:
 def write_backup(settings: Settings, target: Path) -> dict[str, Any]:
     """Write everything of the state root but secrets, scratch and Airflow's own files to `target`.
 
-    Jobs and the service may go on meanwhile. Published folders never change, databases are copied
-    by SQLite itself, and nothing that exists now is pruned from under the backup: data versions
-    are pinned, and a model that vanishes makes the backup fail.
-
-    Returns ``{file, bytes, files, created_at}``.
+    Jobs and the service may go on meanwhile: published folders never change, SQLite itself copies
+    databases, data versions are pinned, and a model that vanishes makes the backup fail. Returns
+    ``{file, bytes, files, created_at}``.
 
     Raises `BackupError` if `target` exists or lies in what is backed up, a link leads out of the
     state root, a file vanishes while it is copied or cannot be read, or there is no space.
@@ -83,10 +78,8 @@ def write_backup(settings: Settings, target: Path) -> dict[str, Any]:
             with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
                 manifest = _write(settings, tar, target.parent)
     except OSError as error:
-        place = error.filename or target
-        raise BackupError(
-            f"{place}: the backup cannot be made: {error.strerror or error}"
-        ) from error
+        why = f"the backup cannot be made: {error.strerror or error}"
+        raise BackupError(f"{error.filename or target}: {why}") from error
     return {
         "file": str(target),
         "bytes": target.stat().st_size,
@@ -97,12 +90,12 @@ def write_backup(settings: Settings, target: Path) -> dict[str, Any]:
 
 def _write(settings: Settings, tar: tarfile.TarFile, scratch: Path) -> Manifest:
     writer = _Writer(settings, tar, scratch)
-    for kind in _Kind:
+    for turn in range(3):
         found = (path for area in AREAS for path in _paths_of(settings, area))
         with contextlib.ExitStack() as pins:  # every version that exists now stays meanwhile
             for name in list_versions(settings):
-                pins.callback(open_version(settings, name).close)
-            writer.add([path for path in found if _kind(settings, path) is kind])
+                pins.enter_context(open_version(settings, name))
+            writer.add([path for path in found if _turn(settings, path) == turn])
     manifest = writer.manifest()
     _require_published(settings, manifest)
     content = manifest.to_json()
@@ -124,22 +117,13 @@ def _require_good_target(settings: Settings, target: Path) -> None:
             )
 
 
-class _Kind(Enum):
-    """In the order in which they are saved.
-
-    Events that a refresh takes meanwhile are then in two places, and count once by their ids. What
-    a pointer leads to exists when the pointer is read, and never changes.
-    """
-
-    WAITING = "events that wait for the next refresh"
-    CHANGING = "written anew from time to time: pointers, databases, logs, reports, raw files"
-    IMMUTABLE = "what lies in published folders"
-
-
-def _kind(settings: Settings, path: Path) -> _Kind:
+def _turn(settings: Settings, path: Path) -> int:
+    """When a path is saved. First events that wait: those that a refresh takes meanwhile are then
+    in two places, and count once by their ids. Last published folders: what a pointer leads to
+    exists when the pointer is read, and never changes."""
     if path.is_relative_to(settings.staging):
-        return _Kind.WAITING
-    return _Kind.IMMUTABLE if _is_immutable(settings, path) else _Kind.CHANGING
+        return 0
+    return 2 if _is_immutable(settings, path) else 1
 
 
 def _is_immutable(settings: Settings, path: Path) -> bool:
@@ -185,14 +169,12 @@ class _Writer:
     """Adds files to a tar and remembers their hashes."""
 
     def __init__(self, settings: Settings, tar: tarfile.TarFile, scratch: Path) -> None:
-        self._settings = settings
-        self._tar = tar
-        self._scratch = scratch
+        self._settings, self._tar, self._scratch = settings, tar, scratch
         self._files: dict[str, FileEntry] = {}
         self._links: dict[str, str] = {}
 
     def add(self, paths: list[Path]) -> None:
-        """Add files and links."""
+        """Add files and links, as far as they are still there."""
         for path in paths:
             name = path.relative_to(self._settings.home).as_posix()
             check_path(name)
@@ -223,20 +205,16 @@ class _Writer:
     def _add_file(self, path: Path, name: str) -> None:
         try:
             with path.open("rb") as file:
-                is_database = file.read(len(_SQLITE)) == _SQLITE
-                file.seek(0)
-                if not is_database:
-                    self._add_content(file, name)
-                    return
+                if file.read(len(_SQLITE)) != _SQLITE:
+                    file.seek(0)
+                    return self._add_content(file, name)
         except FileNotFoundError:
-            self._vanished(path)
-            return
+            return self._vanished(path)
         with tempfile.NamedTemporaryFile(dir=self._scratch, prefix=".backup-") as copy:
             _copy_database(path, copy.name)
-            with Path(copy.name).open("rb") as file:
-                self._add_content(file, name)
+            return self._add_content(copy.file, name)
 
-    def _add_content(self, file: BinaryIO, name: str) -> None:
+    def _add_content(self, file: IO[bytes], name: str) -> None:
         """Add as many bytes as there are now: a log file may grow meanwhile."""
         status = os.fstat(file.fileno())
         entry = tarfile.TarInfo(name)
@@ -254,9 +232,8 @@ class _Writer:
 class _HashingReader(io.RawIOBase):
     """Reads from a file and hashes what was read."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest = file, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
         content = self._file.read(size)

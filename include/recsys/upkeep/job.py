@@ -5,9 +5,9 @@ What may go is declared by the area that it belongs to; here all declarations co
 
 import contextlib
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def clean_data(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
         [
             set_retention(settings, keep_sets),
             *scorer_retentions(settings, lambda: _scorers_in_use(settings)),
-            *(_leftovers(root) for root in roots),
+            *(Retention("leftovers", at, partial(leftovers, at), ABANDONED_AFTER) for at in roots),
         ]
     )
 
@@ -57,24 +57,25 @@ def clean_data(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
 def clean_records(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Remove old reports, logs, requests and run records."""
     config = load_config(settings, MaintenanceConfig)
-    task_logs = airflow_home(settings) / "logs"
+    task_logs, task_log_age = airflow_home(settings) / "logs", timedelta(config.airflow.keep_days)
+    folders = [path for path in sorted(settings.reports.glob("*")) if path.name != "health"]
     summary = Removal(settings, dry_run=dry_run).execute(
         [
             report_retention(settings),
-            *_other_reports(settings, timedelta(days=config.keep_report_days)),
+            *(_dated_reports(folder, timedelta(config.keep_report_days)) for folder in folders),
             log_retention(settings, config.keep_log_days),
-            _task_logs(task_logs, timedelta(days=config.airflow.keep_days)),
+            Retention("task logs", task_logs, partial(_files_below, task_logs), task_log_age),
             request_retention(settings),
             run_retention(settings),
         ]
     )
     if not dry_run:
-        _remove_empty_folders(task_logs, config.airflow.keep_days)
+        _remove_empty_folders(task_logs, task_log_age)
     return summary
 
 
 def clean_airflow(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
-    """Remove Airflow's old records. Raises `CleaningError` while its database is busy."""
+    """Remove Airflow's old records. Raises `StackError` while its database is busy."""
     removal = Removal(settings, dry_run=dry_run)
     clean_airflow_records(settings, load_config(settings, MaintenanceConfig).airflow, removal)
     return removal.execute([])
@@ -96,19 +97,9 @@ def _scorers_in_use(settings: Settings) -> set[str]:
     return found
 
 
-def _leftovers(root: Path) -> Retention:
-    return Retention("leftovers", root, lambda: leftovers(root), ABANDONED_AFTER)
-
-
-def _other_reports(settings: Settings, age: timedelta) -> Iterator[Retention]:
-    """Dated reports of every folder of reports; the newest of each kind stays."""
-    folders = sorted(settings.reports.iterdir()) if settings.reports.is_dir() else []
-    for folder in folders:
-        if folder.name != "health":
-            yield _dated_reports(folder, age)
-
-
 def _dated_reports(folder: Path, age: timedelta) -> Retention:
+    """Dated reports of a folder; the newest of each kind stays."""
+
     def found() -> list[Path]:
         return [
             path
@@ -117,30 +108,20 @@ def _dated_reports(folder: Path, age: timedelta) -> Retention:
         ]
 
     def newest(paths: list[Path]) -> list[Path]:
-        kinds: dict[str, list[Path]] = defaultdict(list)
-        for path in paths:
-            kinds[path.suffix].append(path)
-        return [
-            max(same, key=lambda path: (path.lstat().st_mtime, path.name))
-            for same in kinds.values()
-        ]
+        by_age = sorted(paths, key=lambda path: (path.lstat().st_mtime, path.name))
+        return list({path.suffix: path for path in by_age}.values())
 
     return Retention("reports", folder, found, age, newest)
 
 
-def _task_logs(root: Path, age: timedelta) -> Retention:
-    def found() -> list[Path]:
-        return [path for path in root.rglob("*") if path.is_file() or path.is_symlink()]
-
-    return Retention("task logs", root, found, age)
+def _files_below(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file() or path.is_symlink()]
 
 
-def _remove_empty_folders(root: Path, days: float) -> None:
-    """Remove folders below `root` that hold nothing and have not changed for so many days.
-
-    A folder that has just lost its last file counts as changed: the next run removes it.
-    """
-    before = (datetime.now(UTC) - timedelta(days=days)).timestamp()
+def _remove_empty_folders(root: Path, age: timedelta) -> None:
+    """Remove folders below `root` that hold nothing and have not changed for so long. One that has
+    just lost its last file has: the next run removes it."""
+    before = (datetime.now(UTC) - age).timestamp()
     folders = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()]
     for folder in sorted(folders, reverse=True):
         if folder.lstat().st_mtime < before and not any(folder.iterdir()):

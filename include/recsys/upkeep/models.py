@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,26 +30,29 @@ def remove_old_models(
     """Remove models that nobody needs, artefacts that were never registered, and the indexes that
     the service built for them. Returns the summary of `removal`.
 
-    Raises `InputError` if the registry, the deployment history or the note of the served model
-    cannot be read: then nobody knows what is in use, and nothing is removed; `BoundaryError` if the
-    models lie outside of the state root.
+    Raises `InputError`, before anything is removed, if the registry, the deployment history or the
+    note of the served model cannot be read: then nobody knows what is in use. Raises
+    `BoundaryError` if the models lie outside of the state root.
     """
     registry = Registry(settings)
     if problem := registry.problem():
         raise InputError(f"no model was removed: {problem}")
     in_use = models_in_use(settings)
-    best = registry.current_best()
-    if best is not None:
+    if best := registry.current_best():
         in_use.add(best.model_id)
     entries = registry.list()
-    removal.execute([_models(settings, registry, entries, in_use, config)])
-    if open_store(settings).read(REGISTRY_KEY) is None:
+    old = _old(settings, entries, in_use, config)
+    removal.execute([_models(settings, registry, entries, old)])
+    store = open_store(settings)
+    if store.read(REGISTRY_KEY) is None:
         return removal.execute([])
     known = {entry.model_id for entry in entries} | in_use
-    kept = known - _old(settings, entries, in_use, config) if removal.dry_run else known
+    kept = known - old
     if not removal.dry_run:
         kept = {entry.model_id for entry in registry.list()} | in_use
-        _remove_unfinished(settings)
+        for family in MODEL_TYPES:
+            before = datetime.now(UTC) - ABANDONED_AFTER
+            store.remove_unfinished(f"{ARTIFACTS_KEY}/{family}", before)
     return removal.execute([_unregistered(settings, known), _indexes(settings, kept)])
 
 
@@ -65,22 +67,24 @@ def models_in_use(settings: Settings) -> set[str]:
         for key in ("model_id", "previous_model_id")
         if entry.get(key)
     }
-    found.update(_noted(settings.artifacts / "served_model.json"))
-    client = connect_service(load_config(settings, DeploymentConfig))
+    note = settings.artifacts / "served_model.json"
+    try:
+        found.add(str(json.loads(note.read_text(encoding="utf-8"))["model_id"]))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{note}: expected the id of the served model, got {error!r}; no model was removed"
+        ) from error
     # A service that does not answer will start with the model of its note.
     with contextlib.suppress(ServiceError):
-        found.update(client.models_in_use())
+        found.update(connect_service(load_config(settings, DeploymentConfig)).models_in_use())
     return found
 
 
 def _models(
-    settings: Settings,
-    registry: Registry,
-    entries: list[Entry],
-    in_use: set[str],
-    config: ModelRetention,
+    settings: Settings, registry: Registry, entries: list[Entry], old: set[str]
 ) -> Retention:
-    old = _old(settings, entries, in_use, config)
     places = {registry.place(entry): entry.model_id for entry in entries}
 
     def remove(path: Path) -> bool:
@@ -122,17 +126,13 @@ def _last_change(settings: Settings, entry: Entry) -> float:
 def _unregistered(settings: Settings, known: set[str]) -> Retention:
     """Folders of models that no registry entry describes."""
     store = open_store(settings)
-
-    def remove(folder: Path) -> bool:
-        return store.remove(folder.relative_to(settings.home).as_posix())
-
     return Retention(
         "unregistered artefacts",
         settings.artifacts,
         found=lambda: [path.parent for path in settings.artifacts.glob(f"*/*/{MANIFEST}")],
         age=ABANDONED_AFTER,
         kept_by=lambda paths: [path for path in paths if path.name in known],
-        remove=remove,
+        remove=lambda folder: store.remove(folder.relative_to(settings.home).as_posix()),
     )
 
 
@@ -146,22 +146,3 @@ def _indexes(settings: Settings, kept: set[str]) -> Retention:
         age=ABANDONED_AFTER,
         kept_by=lambda paths: [path for path in paths if path.stem in kept],
     )
-
-
-def _remove_unfinished(settings: Settings) -> None:
-    for model_type in MODEL_TYPES:
-        open_store(settings).remove_unfinished(
-            f"{ARTIFACTS_KEY}/{model_type}", datetime.now(UTC) - ABANDONED_AFTER
-        )
-
-
-def _noted(path: Path) -> Iterable[str]:
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-        return [str(content["model_id"])]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: expected the id of the served model, got {error!r}; no model was removed"
-        ) from error

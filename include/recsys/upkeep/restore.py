@@ -2,25 +2,23 @@
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 import tarfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from pydantic import ValidationError
 
 from recsys.config import parse_json
-from recsys.publishing import sync, sync_tree
+from recsys.publishing import sha256_of, sync, sync_tree
 from recsys.settings import Settings
 from recsys.storage.bundle import LAYOUT, MANIFEST, FileEntry
 from recsys.upkeep.backup import AREAS, BackupError, Manifest, check_links, check_path
 
 CONFIG_ASIDE = "config.restored"
-_CHUNK = 1 << 20
 _LARGEST_MANIFEST = 256 << 20  # bytes: of a million files
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
 
@@ -28,11 +26,9 @@ _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES,
 def restore_backup(settings: Settings, source: Path) -> dict[str, Any]:
     """Unpack the backup `source` into the empty state root of `settings`.
 
-    Everything is unpacked beside its place and compared with the manifest first. Where the state
-    root has a ``config/`` already (a checkout of the repository), the backup's is put next to it
-    as ``config.restored/``.
-
-    Returns ``{home, files, bytes, created_at, config}``.
+    Everything is unpacked beside its place and compared with the manifest first. The backup's
+    ``config/`` is put next to one that is there (of a checkout of the repository), as
+    ``config.restored/``. Returns ``{home, files, bytes, created_at, config}``.
 
     Raises `BackupError` if the state root holds anything, cannot be written or has no space, or the
     file is no sound backup. Nothing is changed then.
@@ -46,10 +42,8 @@ def restore_backup(settings: Settings, source: Path) -> dict[str, Any]:
         sync_tree(unpacked)
         config = _put_in_place(settings, unpacked)
     except OSError as error:
-        raise BackupError(
-            f"{error.filename or settings.home}: what {source} holds cannot be written: "
-            f"{error.strerror or error}"
-        ) from error
+        why = f"what {source} holds cannot be written: {error.strerror or error}"
+        raise BackupError(f"{error.filename or settings.home}: {why}") from error
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     return {
@@ -65,9 +59,8 @@ def _require_empty(settings: Settings) -> None:
     for area in AREAS:
         path = settings.home / area
         if area != "config" and (path.is_symlink() or (path.exists() and any(path.iterdir()))):
-            raise BackupError(
-                f"{path}: is not empty; a backup is restored into an empty state root"
-            )
+            sentence = "is not empty; a backup is restored into an empty state root"
+            raise BackupError(f"{path}: {sentence}")
     if (settings.home / CONFIG_ASIDE).exists():
         raise BackupError(f"{settings.home / CONFIG_ASIDE}: exists from a restore before; move it")
 
@@ -80,13 +73,10 @@ def _opened(source: Path) -> Iterator[tarfile.TarFile]:
     except BackupError:
         raise
     except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError) as error:
-        if isinstance(error, OSError) and error.errno in _NO_PLACE and _is_there(source):
+        no_place = isinstance(error, OSError) and error.errno in _NO_PLACE
+        if no_place and source.is_file() and os.access(source, os.R_OK):
             raise
         raise BackupError(f"{source}: cannot be read as a backup: {error}") from error
-
-
-def _is_there(source: Path) -> bool:
-    return source.is_file() and os.access(source, os.R_OK)
 
 
 def _unpack(tar: tarfile.TarFile, whole: int, folder: Path) -> Manifest:
@@ -105,7 +95,8 @@ def _unpack(tar: tarfile.TarFile, whole: int, folder: Path) -> Manifest:
         if manifest is not None or member.name in found or member.name in links:
             raise BackupError(f"{member.name}: this backup holds it twice, or after its end")
         if member.name == MANIFEST and member.isfile():
-            manifest = _parse(_content(tar, member).read(_LARGEST_MANIFEST))
+            content = cast("IO[bytes]", tar.extractfile(member))
+            manifest = _parse(content.read(_LARGEST_MANIFEST))
         elif member.issym():
             links[member.name] = member.linkname
         elif member.isreg():
@@ -127,23 +118,11 @@ def _unpack_file(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) ->
     check_path(member.name)
     path = folder / member.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest, size = hashlib.sha256(), 0
-    content = _content(tar, member)
     with path.open("xb") as file:
-        while chunk := content.read(_CHUNK):
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
+        shutil.copyfileobj(cast("IO[bytes]", tar.extractfile(member)), file)
     # Retention goes by the age of files.
     os.utime(path, (member.mtime, member.mtime))
-    return FileEntry(sha256=digest.hexdigest(), size=size)
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    content = tar.extractfile(member)
-    if content is None:
-        raise BackupError(f"{member.name}: has no content")
-    return content
+    return FileEntry(sha256=sha256_of(path), size=path.stat().st_size)
 
 
 def _parse(text: bytes) -> Manifest:
@@ -161,9 +140,9 @@ def _parse(text: bytes) -> Manifest:
 
 
 def _compare(manifest: Manifest, found: dict[str, FileEntry], links: dict[str, str]) -> None:
-    for name in sorted({*manifest.files, *found}):
-        if manifest.files.get(name) != found.get(name):
-            raise BackupError(f"{name}: its content is not what the backup's manifest describes")
+    if different := dict(manifest.files.items() ^ found.items()):
+        name = min(different)
+        raise BackupError(f"{name}: its content is not what the backup's manifest describes")
     if manifest.links != links:
         raise BackupError("the links are not those that the backup's manifest describes")
 

@@ -50,31 +50,23 @@ def push_state(settings: Settings) -> dict[str, Any]:
     hand_in_files(settings)
     changed = [key for key in FILES if _push_file(settings, store, own, key)]
     pointers = [key for key, prefix in POINTERS.items() if _push_pointer(store, own, key, prefix)]
-    return {
-        "folders": len(folders),
-        "files": len(files) + len(changed),
-        "pointers": len(pointers),
-    }
+    return {"folders": len(folders), "files": len(files) + len(changed), "pointers": len(pointers)}
 
 
 def pull_state(settings: Settings) -> dict[str, Any]:
-    """Copy everything that is shared into this state root, which is then complete by itself.
-
-    For a backup, and for going back to ``file://``. Returns how many folders, files and pointers
-    were there to copy.
-    """
+    """Copy everything that is shared into this state root, which is then complete by itself, for a
+    backup or for going back to ``file://``. Returns how many folders, files and pointers there
+    were to copy."""
     store = open_shared(settings)
     folders = [f"{prefix}/{name}" for prefix in FOLDERS for name in store.names(prefix)]
     for key in folders:
         store.fetch(key)
     for prefix in (RAW_KEY, STAGING_KEY):
         store.mirror(prefix, prefix)
-    found = {key: store.read(key) for key in FILES}
-    contents = {key: content for key, content in found.items() if content is not None}
+    contents = {key: content for key in FILES if (content := store.read(key)) is not None}
     for key, content in contents.items():
         write_bytes(settings.home / key, content)
-    leads = {pointer: store.leads_to(pointer) for pointer in POINTERS}
-    known = {pointer: name for pointer, name in leads.items() if name is not None}
+    known = {pointer: name for pointer in POINTERS if (name := store.leads_to(pointer))}
     for pointer, name in known.items():
         key = f"{POINTERS[pointer]}/{name}"
         store.fetch(key)

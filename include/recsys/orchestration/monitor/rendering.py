@@ -42,11 +42,7 @@ class Renderer:
         return self._render("overview.html", root, overview=overview, now=now)
 
     def run(
-        self,
-        root: str,
-        run: Mapping[str, Any],
-        pages: Sequence[ReportPage],
-        airflow: str | None,
+        self, root: str, run: Mapping[str, Any], pages: Sequence[ReportPage], airflow: str | None
     ) -> str:
         """One run of the tracker with the reports it made; `airflow` is the run's path in Airflow's
         UI, None where a link there leads nowhere."""
