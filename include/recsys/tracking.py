@@ -59,10 +59,7 @@ def run_retention(settings: Settings) -> RowRetention:
         settings.pipeline_db,
         "pipeline_runs",
         _KEPT,
-        older=lambda moment: (
-            "status <> 'running' AND started_at < ?",
-            [_text(moment)],
-        ),
+        older=lambda moment: ("status <> 'running' AND started_at < ?", [_text(moment)]),
     )
 
 

@@ -54,10 +54,7 @@ def ask_for_approval(settings: Settings, plan: dict[str, Any], link: str, questi
 
 
 def bring_into_service(
-    settings: Settings,
-    plan: dict[str, Any],
-    options: dict[str, Any],
-    failure: str | None = None,
+    settings: Settings, plan: dict[str, Any], options: dict[str, Any], failure: str | None = None
 ) -> dict[str, Any]:
     """Deploy what `check_gate` planned; the run's summary. A dry run changes nothing."""
     if options.get("dry_run"):
