@@ -1,9 +1,7 @@
 """The table of requests, ``logs/service_metrics.db``, and the same as lines of the service's log.
 
-A request only appends to a queue, a thread writes in batches (`RequestLog`). The queue is bounded:
-when the database cannot be written for long, the newest rows are dropped and counted. An error in
-the figures is a failure of the service: what a caller did wrong (status 4xx) is none. Rows of an
-earlier version have no status; there every error counts.
+Errors in the figures are failures of the service: what a caller did wrong (status 4xx) is none.
+Rows of an earlier version have no status; there every error counts.
 """
 
 import contextlib
@@ -62,10 +60,25 @@ _INSERT = (
 # What a column of integers may spell in another way: numbers, but for plain ones that fit.
 _CHANGED_AS_NUMBER = re.compile(r"(?!(?:0|[1-9][0-9]{0,17})\Z)\s*[-+.0-9]")
 _FAILED = "coalesce(status >= 500, error IS NOT NULL)"
+_SINCE = "FROM requests WHERE timestamp > datetime('now', ?)"
 _FIGURES = (
     f"count(*) AS requests, avg({_FAILED}) AS error_rate, "
-    "avg(fallback) AS fallback_rate, avg(latency_ms) AS avg_latency_ms FROM requests "
-    "WHERE timestamp > datetime('now', ?)"
+    f"avg(fallback) AS fallback_rate, avg(latency_ms) AS avg_latency_ms {_SINCE}"
+)
+# Between two moments, but for one user. The date's text bounds the index scan, whatever separates
+# date and time; julianday() decides, and understands both and an offset from UTC.
+_CHOSEN = (
+    "SELECT latency_ms, fallback, {failed} AS failed, {known} AS known_fallback FROM requests"
+    " WHERE timestamp >= :day AND julianday(timestamp) > julianday(:since)"
+    " AND julianday(timestamp) <= julianday(:until) AND user_id IS NOT :without"
+)
+_TRAFFIC = (
+    "SELECT count(*) AS requests, avg(latency_ms) AS avg_latency_ms,"
+    " avg(fallback) AS fallback_rate, avg(failed) AS error_rate,"
+    " count(known_fallback) AS known_requests, avg(known_fallback) AS known_fallback_rate,"
+    " (SELECT latency_ms FROM chosen WHERE latency_ms IS NOT NULL ORDER BY latency_ms LIMIT 1"
+    " OFFSET (SELECT max(0, (count(latency_ms) * 95 + 99) / 100 - 1) FROM chosen))"
+    " AS p95_latency_ms FROM chosen"
 )
 
 
@@ -84,13 +97,12 @@ def load_retention(settings: Settings) -> RequestLogConfig:
 
 def request_retention(settings: Settings) -> RowRetention:
     """Requests go by age."""
-    return RowRetention(
-        "request log",
-        settings.service_db,
-        TABLE,
-        timedelta(days=load_retention(settings).retention_days),
-        older=lambda moment: ("timestamp < ?", [_text(moment.timestamp())]),
-    )
+
+    def older(moment: datetime) -> tuple[str, list[str]]:
+        return "timestamp < ?", [_text(moment.timestamp())]
+
+    age = timedelta(days=load_retention(settings).retention_days)
+    return RowRetention("request log", settings.service_db, TABLE, age, older)
 
 
 class Answered(NamedTuple):
@@ -115,15 +127,15 @@ class Answered(NamedTuple):
 
 
 class RequestLog:
-    """Takes `Answered` from any thread, without blocking, and writes them in batches."""
+    """Takes `Answered` from any thread without blocking; a thread writes them in batches. When the
+    database cannot be written for long, the newest rows are dropped and counted."""
 
     def __init__(self, database: Path, log_file: Path, timezone: ZoneInfo) -> None:
         self._database, self._log_file, self._timezone = database, log_file, timezone
         self._lines_fail = False
         self._queue: deque[Answered] = deque()
         self.dropped = 0  # rows that found no room
-        self._failing_since: float | None = None
-        self._problem = ""
+        self._failure: tuple[float, str] | None = None  # since when, and the last error
         self._wake, self._stop = threading.Event(), threading.Event()
         self._writing = threading.Lock()
         self._table = HelperDatabase(database, prepare, timeout=_WRITE_TIMEOUT_SECONDS)
@@ -142,8 +154,8 @@ class RequestLog:
     @property
     def problem(self) -> tuple[float, str] | None:
         """For how many seconds nothing could be written, and the error; None if all is well."""
-        since = self._failing_since
-        return None if since is None else (time.monotonic() - since, self._problem)
+        failure = self._failure
+        return failure and (time.monotonic() - failure[0], failure[1])
 
     def add(self, answered: Answered) -> None:
         if len(self._queue) >= _MAX_PENDING_ROWS:
@@ -182,14 +194,14 @@ class RequestLog:
             with self._table.use() as table, transaction(table):
                 table.executemany(_INSERT, map(_row, batch))
         except Exception as error:
-            self._problem = str(error)
-            if self._failing_since is None:
+            if self._failure is None:
                 logger.exception("Requests cannot be written down | database=%s", self._database)
-                self._failing_since = time.monotonic()
+            since = self._failure[0] if self._failure else time.monotonic()
+            self._failure = (since, str(error))
             # Do not spin while the disk is full or the database locked.
             self._stop.wait(_FLUSH_SECONDS)
             return False
-        self._failing_since = None
+        self._failure = None
         self._write_lines(batch)
         return True
 
@@ -231,12 +243,10 @@ def recent_users(database: Path, count: int) -> list[str]:
         return []
     try:
         with _reading(database) as connection:
-            known = _columns(connection)
-            users = "coalesce(user_text, user_id)" if "user_text" in known else "user_id"
-            rows = connection.execute(
-                f"SELECT {users} FROM requests WHERE user_id IS NOT NULL ORDER BY id DESC LIMIT ?",  # noqa: S608
-                (count,),
-            ).fetchall()
+            has_text = "user_text" in _columns(connection)
+            users = "coalesce(user_text, user_id)" if has_text else "user_id"
+            newest = "FROM requests WHERE user_id IS NOT NULL ORDER BY id DESC LIMIT ?"
+            rows = connection.execute(f"SELECT {users} {newest}", (count,)).fetchall()
     except sqlite3.Error as error:
         logger.warning("Recent requests cannot be read | error=%s", str(error))
         return []
@@ -255,24 +265,17 @@ def read_stats(database: Path) -> dict[str, Any]:
 
 
 def _counts(connection: sqlite3.Connection, column: str) -> dict[str, int]:
-    rows = connection.execute(
-        f"SELECT {column}, count(*) FROM requests WHERE timestamp > datetime('now', ?) "  # noqa: S608
-        f"AND {column} IS NOT NULL GROUP BY 1",
-        (f"-{max(WINDOWS_MINUTES)} minutes",),
-    )
-    return dict(rows.fetchall())
+    query = f"SELECT {column}, count(*) {_SINCE} AND {column} IS NOT NULL GROUP BY 1"
+    return dict(connection.execute(query, (f"-{max(WINDOWS_MINUTES)} minutes",)).fetchall())
 
 
 def read_traffic_by_model(database: Path, minutes: float) -> list[dict[str, Any]]:
     """Of the last `minutes` of /recommend: requests, error_rate, fallback_rate and avg_latency_ms
     of each model. Raises `sqlite3.Error`."""
+    condition = "endpoint = 'recommend' AND model_id IS NOT NULL GROUP BY model_id"
+    query = f"SELECT model_id, {_FIGURES} AND {condition}"
     with _reading(database) as connection:
-        rows = connection.execute(
-            f"SELECT model_id, {_FIGURES} AND endpoint = 'recommend' AND model_id IS NOT NULL "
-            "GROUP BY model_id",
-            (f"-{minutes} minutes",),
-        ).fetchall()
-    return [dict(row) for row in rows]
+        return [dict(row) for row in connection.execute(query, (f"-{minutes} minutes",))]
 
 
 def read_traffic(
@@ -281,19 +284,10 @@ def read_traffic(
     """Requests between two moments but those of one user: ``requests, avg_latency_ms,
     p95_latency_ms`` (nearest rank)``, error_rate, fallback_rate``, None where nothing has one, and
     ``known_requests, known_fallback_rate`` of customers whom the model knows (of all, where the
-    table does not tell).
-
-    None if the service never wrote a request. Others can write this table as well: times are in any
-    ISO form. Raises `sqlite3.Error`.
-    """
+    table does not tell). None if the service never wrote a request. Others can write this table
+    as well: times are in any ISO form. Raises `sqlite3.Error`."""
     if not database.exists():
         return None
-    # The date's text bounds the index scan, whatever separates date and time; julianday() decides,
-    # and understands both and an offset from UTC.
-    chosen = (
-        " FROM requests WHERE timestamp >= :day AND julianday(timestamp) > julianday(:since)"
-        " AND julianday(timestamp) <= julianday(:until) AND user_id IS NOT :without"
-    )
     window = {
         "day": _text((since - timedelta(days=1)).timestamp())[:10],
         "since": _text(since.timestamp()),
@@ -306,21 +300,8 @@ def read_traffic(
             return None
         failed = _FAILED if "status" in columns else "error IS NOT NULL AND error <> ''"
         known = "CASE WHEN known THEN fallback END" if "known" in columns else "fallback"
-        row = connection.execute(
-            "SELECT count(*) AS requests, avg(latency_ms) AS avg_latency_ms,"
-            " count(latency_ms) AS timed, avg(fallback) AS fallback_rate,"
-            f" avg({failed}) AS error_rate, count({known}) AS known_requests,"
-            f" avg({known}) AS known_fallback_rate" + chosen,
-            window,
-        ).fetchone()
-        p95 = connection.execute(
-            "SELECT latency_ms" + chosen + " AND latency_ms IS NOT NULL"
-            " ORDER BY latency_ms LIMIT 1 OFFSET :rank",
-            window | {"rank": max(0, -(-row["timed"] * 95 // 100) - 1)},
-        ).fetchone()
-    found = dict(row) | {"p95_latency_ms": p95["latency_ms"] if p95 else None}
-    del found["timed"]
-    return found
+        chosen = _CHOSEN.format(failed=failed, known=known)
+        return dict(connection.execute(f"WITH chosen AS ({chosen}) {_TRAFFIC}", window).fetchone())
 
 
 def _reading(database: Path) -> contextlib.closing[sqlite3.Connection]:
@@ -337,12 +318,8 @@ def _traffic(connection: sqlite3.Connection, minutes: int) -> dict[str, Any]:
 
     since = (f"-{minutes} minutes",)
     row = connection.execute(f"SELECT {_FIGURES}", since).fetchone()
-    newest = connection.execute(
-        "SELECT latency_ms FROM requests WHERE timestamp > datetime('now', ?) "
-        "AND latency_ms IS NOT NULL ORDER BY id DESC LIMIT ?",
-        (*since, _PERCENTILES_OF),
-    )
-    latencies = [value for (value,) in newest]
+    newest = f"SELECT latency_ms {_SINCE} AND latency_ms IS NOT NULL ORDER BY id DESC LIMIT ?"
+    latencies = [ms for (ms,) in connection.execute(newest, (*since, _PERCENTILES_OF))]
     ranks = (50, 95, 99)
     found = np.percentile(latencies, ranks).tolist() if latencies else [None] * len(ranks)
     per_second = row["requests"] / (60 * minutes)
