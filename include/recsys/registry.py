@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from recsys.config import parse_json
 from recsys.errors import InputError
@@ -72,19 +72,20 @@ class _Content(_Record):
     models: dict[str, Entry] = {}
     metadata: dict[str, Any] = {}
 
+    @field_validator("models", mode="before")
     @classmethod
-    def parse(cls, text: str) -> "_Content":
-        raw = parse_json(text)
-        if not isinstance(raw, dict):
-            raise ValueError("expected a mapping")
-        for model_id, entry in dict(raw.get("models") or {}).items():
+    def _know_their_ids(cls, models: Any) -> Any:
+        for model_id, entry in models.items() if isinstance(models, dict) else ():
             if isinstance(entry, dict):
                 entry["model_id"] = model_id
-        content = cls.model_validate(raw)
-        best = content.current_best
-        if best is not None and best.model_id not in content.models:
+        return models
+
+    @model_validator(mode="after")
+    def _best_is_registered(self) -> Self:
+        best = self.current_best
+        if best is not None and best.model_id not in self.models:
             raise ValueError(f"current_best: model {best.model_id!r} is not registered")
-        return content
+        return self
 
     def entry(self, model_id: str) -> Entry:
         try:
@@ -117,9 +118,8 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store = open_store(settings)
-        self._audit = file_logger(
-            "registry", settings.logs / "registry_audit.log", load_zone(settings)
-        )
+        audit = settings.logs / "registry_audit.log"
+        self._audit = file_logger("registry", audit, load_zone(settings))
         self._document = Document(
             self._store,
             REGISTRY_KEY,
@@ -131,7 +131,6 @@ class Registry:
             last_good=_LAST_GOOD_KEY,
         )
 
-    # reading
     def current_best(self) -> Entry | None:
         """The entry of the selected model, None as long as none was selected."""
         content = self._document.read()
@@ -171,7 +170,6 @@ class Registry:
         """What is wrong with the file, None when it is sound or does not exist yet."""
         return self._document.problem()
 
-    # writing
     def register(
         self,
         model_id: str,
@@ -184,14 +182,12 @@ class Registry:
         training_info: Mapping[str, Any],
         git_commit: str | None = None,
     ) -> Entry:
-        """Add the artefact ``artifacts/cf/<model_type>/<model_id>``. It is not selected by this.
-
-        A metric that is not finite is stored as null and never selects a model. Raises
-        `ArtifactError` if the artefact is missing or does not match its hashes, `RegistryError` if
-        the id is taken.
-        """
+        """Add the artefact ``artifacts/cf/<model_type>/<model_id>``, without selecting it. A metric
+        that is not finite is stored as null. Raises `ArtifactError` if the artefact is missing or
+        does not match its hashes, `RegistryError` if the id is taken."""
         folder = self._settings.artifacts / model_type / model_id
         verify_artifact(folder)
+        finite = {name: float(one) if math.isfinite(one) else None for name, one in metrics.items()}
         entry = Entry(
             model_id=model_id,
             model_type=model_type,
@@ -200,10 +196,7 @@ class Registry:
             data_version=data_version,
             git_commit=git_commit,
             hyperparameters=dict(hyperparameters),
-            metrics={
-                name: float(value) if math.isfinite(value) else None
-                for name, value in metrics.items()
-            },
+            metrics=finite,
             baseline_comparison=dict(baseline_comparison),
             training_info=dict(training_info),
         )
@@ -224,9 +217,9 @@ class Registry:
     ) -> Selection:
         """Select the active model of `data_version` with the highest lower bound of `metric`.
 
-        Only models that were evaluated on one data version are compared. A model stands only
-        if its metric is finite and it passed its gates (``baseline_comparison.passes``), and
-        its artefact is intact. When none stands, the current best stays as it is.
+        A model stands only if its metric is finite, it passed its gates
+        (``baseline_comparison.passes``) and its artefact is intact. When none stands, the current
+        best stays as it is.
         """
         selection = self._change(
             lambda content: self._select_best(content, data_version, metric, selected_by)
@@ -293,18 +286,15 @@ class Registry:
     def _select_best(
         self, content: _Content, data_version: str, metric: str, selected_by: str
     ) -> Selection:
-        candidates = [
-            entry
-            for entry in content.models.values()
+        low = f"{metric}_low"
+        problems = {
+            name: self._refusal(entry, metric)
+            for name, entry in content.models.items()
             if entry.data_version == data_version and entry.status != "archived"
-        ]
-        problems = {entry.model_id: self._refusal(entry, metric) for entry in candidates}
+        }
         refused = {name: problem for name, problem in problems.items() if problem is not None}
-        best = max(
-            (entry for entry in candidates if entry.model_id not in refused),
-            key=lambda entry: (entry.metrics[f"{metric}_low"], entry.model_id),
-            default=None,
-        )
+        standing = [content.models[name] for name in problems.keys() - refused]
+        best = max(standing, key=lambda one: (one.metrics[low], one.model_id), default=None)
         before = content.current_best.model_id if content.current_best else None
         if best is None:
             why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
@@ -312,7 +302,7 @@ class Registry:
             reason += f" ({why})" if why else ""
             return Selection(model_id=before, changed=False, reason=reason, refused=refused)
         reason = (
-            f"highest lower bound of {metric}: {best.metrics[f'{metric}_low']} "
+            f"highest lower bound of {metric}: {best.metrics[low]} "
             f"(value {best.metrics[metric]}); {best.baseline_comparison.get('reason', '')}"
         )
         content.current_best = CurrentBest(
@@ -343,13 +333,11 @@ class Registry:
             return str(error)
         return None
 
-    # the file
     def _parse(self, content: bytes | None) -> _Content:
+        text = "{}" if content is None else content.decode("utf-8", errors="replace")
         try:
-            if content is None:
-                return _Content()
-            return _Content.parse(content.decode("utf-8", errors="replace"))
-        except (ValueError, AttributeError, TypeError) as error:
+            return _Content.model_validate(parse_json(text))
+        except ValueError as error:
             path = self._settings.registry
             raise RegistryError(f"{path}: is not a sound registry: {error}") from error
 
