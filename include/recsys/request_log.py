@@ -97,12 +97,8 @@ def load_retention(settings: Settings) -> RequestLogConfig:
 
 def request_retention(settings: Settings) -> RowRetention:
     """Requests go by age."""
-
-    def older(moment: datetime) -> tuple[str, list[str]]:
-        return "timestamp < ?", [_text(moment.timestamp())]
-
     age = timedelta(days=load_retention(settings).retention_days)
-    return RowRetention("request log", settings.service_db, TABLE, age, older)
+    return RowRetention("request log", settings.service_db, TABLE, age, "timestamp < datetime(?)")
 
 
 class Answered(NamedTuple):

@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,10 +47,9 @@ def remove_path(path: Path) -> bool:
 class Retention:
     """Files or folders of one area: `what` people call them, an area of the summary.
 
-    They lie in the folder `root`; nothing goes if it leads out of the state root. Of those
-    `found`, one may go when nothing has changed in it for `age`, unless it is `kept_by` whatever
-    its age; what that raises leaves everything in place. `remove` removes one; False if somebody
-    is using it.
+    They lie in the folder `root`. Of those `found`, one may go when nothing has changed in it for
+    `age`, unless it is `kept_by` whatever its age; what that raises leaves everything in place.
+    `remove` removes one; False if somebody is using it.
     """
 
     what: str
@@ -65,21 +64,24 @@ class Retention:
         found = sorted(self.found())
         limit = (datetime.now(UTC) - self.age).timestamp()
         old = [path for path in found if not self.age or newest_change(path) < limit]
-        if not old:
-            return []
-        kept = set(self.kept_by(found))
+        kept = set(self.kept_by(found)) if old else set()
         return [path for path in old if path not in kept]
 
 
 @dataclass(frozen=True)
 class RowRetention:
-    """Rows of one table; `older` gives the condition on rows before a moment, and its values."""
+    """Rows of one table; `condition` is that on rows before a moment, which takes its place as ISO
+    8601 text in UTC with microseconds."""
 
     what: str
     database: Path
     table: str
     age: timedelta
-    older: Callable[[datetime], tuple[str, Sequence[str]]]
+    condition: str
+
+    def older(self, moment: datetime) -> tuple[str, list[str]]:
+        """The condition and its values."""
+        return self.condition, [moment.astimezone(UTC).isoformat(timespec="microseconds")]
 
 
 class Removal:

@@ -38,8 +38,7 @@ _UPSERT: Final = (
     "INSERT INTO pipeline_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (run_id) DO UPDATE SET status = excluded.status,"
     " started_at = excluded.started_at, finished_at = excluded.finished_at,"
-    " duration_seconds = excluded.duration_seconds,"
-    " error_message = excluded.error_message,"
+    " duration_seconds = excluded.duration_seconds, error_message = excluded.error_message,"
     " metadata = json_patch(COALESCE(metadata, '{}'), excluded.metadata)"
 )
 _UNLESS_ENDED_SINCE: Final = (
@@ -54,13 +53,8 @@ _KEPT: Final = timedelta(days=365)  # so that a job can be compared with itself 
 
 def run_retention(settings: Settings) -> RowRetention:
     """Records of ended runs go by age; those of running ones stay."""
-    return RowRetention(
-        "run records",
-        settings.pipeline_db,
-        "pipeline_runs",
-        _KEPT,
-        older=lambda moment: ("status <> 'running' AND started_at < ?", [_text(moment)]),
-    )
+    condition = "status <> 'running' AND started_at < ?"
+    return RowRetention("run records", settings.pipeline_db, "pipeline_runs", _KEPT, condition)
 
 
 class RunStatus(StrEnum):
@@ -94,10 +88,9 @@ def tracker_database(settings: Settings) -> Path:
     a note (`note_database`), so that health and statistics need no Airflow to find the records.
     """
     given = os.environ.get(_CONNECTION)
-    if given is not None:
-        host = _host_of(given)
-        return Path(host) if host else settings.pipeline_db
-    return _noted_database(settings)
+    if given is None:
+        return _noted_database(settings)
+    return Path(_host_of(given) or settings.pipeline_db)
 
 
 def note_database(settings: Settings, database: Path) -> None:
@@ -120,17 +113,15 @@ def _noted_database(settings: Settings) -> Path:
 def _host_of(connection: str) -> str | None:
     """The host of a connection as Airflow takes it from the environment, JSON or a URI."""
     if connection.lstrip().startswith("{"):
-        host = json.loads(connection).get("host")
-        return str(host) if host else None
+        return str(json.loads(connection).get("host") or "") or None
     place = urlsplit(connection).netloc.rpartition("@")[2]
     return unquote(place.partition(":")[0]) or None
 
 
 class PipelineTracker:
-    """Reads and writes the record of runs; safe to share between threads and processes.
-
-    The database is by default that of `tracker_database`. Another writer is waited for at most
-    `timeout` seconds; then `sqlite3.OperationalError` is raised.
+    """Reads and writes the record of runs, by default in `tracker_database`; safe to share between
+    threads and processes. Another writer is waited for at most `timeout` seconds; then
+    `sqlite3.OperationalError` is raised.
 
     >>> tracker = PipelineTracker()
     >>> run_id = tracker.start_run("data_refresh", {"force": True})
@@ -153,15 +144,13 @@ class PipelineTracker:
         return run_id
 
     def complete_run(self, run_id: str, metadata: Mapping[str, Any] | None = None) -> None:
-        """End a running run, or one that `cleanup_stale_runs` closed too early, as a success.
-
-        `metadata` is merged into what it has. Raises `TrackingError` if it is unknown or has ended.
-        """
+        """End a running run, or one that `cleanup_stale_runs` closed too early, as a success, and
+        merge `metadata` into what it has. Raises `TrackingError` if it is unknown or has ended."""
         self._end(run_id, RunStatus.SUCCESS, metadata=metadata)
 
     def fail_run(self, run_id: str, error_message: str) -> None:
         """End a running run as a failure. Raises as `complete_run` does."""
-        self._end(run_id, RunStatus.FAILED, error_message=error_message)
+        self._end(run_id, RunStatus.FAILED, error_message)
 
     def cancel_run(self, run_id: str) -> None:
         """End a running run that a person stopped. Raises as `complete_run` does."""
@@ -169,9 +158,8 @@ class PipelineTracker:
 
     def get_run(self, run_id: str) -> dict[str, Any] | None:
         """The run as a mapping of column to value, metadata parsed; None if it is unknown."""
-        row = self._connection.execute(
-            "SELECT * FROM pipeline_runs WHERE run_id = ?", (run_id,)
-        ).fetchone()
+        query = "SELECT * FROM pipeline_runs WHERE run_id = ?"
+        row = self._connection.execute(query, (run_id,)).fetchone()
         return None if row is None else _as_dict(row)
 
     def get_recent_runs(
@@ -217,33 +205,29 @@ class PipelineTracker:
         now = datetime.now(UTC)
         limit = now - timedelta(hours=max_running_hours)
         why = f"{_ABANDONED} running for more than {max_running_hours:g} h"
-        with transaction(self._connection) as connection:
-            cursor = connection.execute(
-                "UPDATE pipeline_runs SET status = 'cancelled', finished_at = ?1,"
-                " duration_seconds = (julianday(?1) - julianday(started_at)) * 86400,"
-                " error_message = ?2 WHERE status = 'running' AND started_at < ?3",
-                (_text(now), why, _text(limit)),
-            )
-        return cursor.rowcount
+        return self._write(
+            "UPDATE pipeline_runs SET status = 'cancelled', finished_at = ?1,"
+            " duration_seconds = (julianday(?1) - julianday(started_at)) * 86400,"
+            " error_message = ?2 WHERE status = 'running' AND started_at < ?3",
+            (_text(now), why, _text(limit)),
+        )
 
     def record_run(self, record: RunRecord) -> None:
         """Write a run as it is known elsewhere, new or not; metadata is merged."""
-        self._record(record, _UPSERT)
+        self._write(_UPSERT, _row(record))
 
     def record_start(self, record: RunRecord) -> None:
         """Like `record_run`, for news that may be late: an end after this start stays. A run that
         was started again after its end becomes a running one."""
-        self._record(record, _UPSERT + _UNLESS_ENDED_SINCE)
+        self._write(_UPSERT + _UNLESS_ENDED_SINCE, _row(record))
 
     def merge_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> bool:
         """Merge `metadata` into a run's; returns whether the run is known."""
-        with transaction(self._connection) as connection:
-            cursor = connection.execute(
-                "UPDATE pipeline_runs SET metadata = json_patch(COALESCE(metadata, '{}'), ?)"
-                " WHERE run_id = ?",
-                (_json(metadata), run_id),
-            )
-        return cursor.rowcount == 1
+        statement = (
+            "UPDATE pipeline_runs SET metadata = json_patch(COALESCE(metadata, '{}'), ?)"
+            " WHERE run_id = ?"
+        )
+        return self._write(statement, (_json(metadata), run_id)) == 1
 
     @property
     def _connection(self) -> sqlite3.Connection:
@@ -255,16 +239,16 @@ class PipelineTracker:
             self._local.connection, self._local.pid = connection, os.getpid()
         return cast("sqlite3.Connection", self._local.connection)
 
-    def _record(self, run: RunRecord, statement: str) -> None:
+    def _write(self, statement: str, values: tuple[object, ...]) -> int:
+        """How many rows it changed."""
         with transaction(self._connection) as connection:
-            connection.execute(statement, _row(run))
+            return connection.execute(statement, values).rowcount
 
     def _end(
         self,
         run_id: str,
         status: RunStatus,
-        *,
-        error_message: str | None = None,
+        error: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         with transaction(self._connection) as connection:
@@ -276,16 +260,14 @@ class PipelineTracker:
                 raise TrackingError(f"run {run_id!r} ended as {ended}, it cannot become {status}")
             span = (datetime.fromisoformat(run["started_at"]), datetime.now(UTC))
             name = run["pipeline_name"]
-            ending = RunRecord(run_id, name, status, *span, error_message, metadata or {})
+            ending = RunRecord(run_id, name, status, *span, error, metadata or {})
             connection.execute(_UPSERT, _row(ending))
 
 
 def _row(run: RunRecord) -> tuple[object, ...]:
     start, end = run.started_at, run.finished_at
-    times: tuple[object, ...] = (_text(start), None, None)
-    if end is not None:
-        times = (_text(start), _text(end), max(0.0, (end - start).total_seconds()))
-    metadata = _json(run.metadata)
+    ended = (None, None) if end is None else (_text(end), max(0.0, (end - start).total_seconds()))
+    times, metadata = (_text(start), *ended), _json(run.metadata)
     return (run.run_id, run.pipeline_name, run.status, *times, run.error_message, metadata)
 
 
