@@ -6,17 +6,9 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from recsys.columns import id_faults, normalise_ids, rename_ids
 from recsys.errors import InputError
-from recsys.ids import (
-    PLACEHOLDERS,
-    STANDS_FOR_MANY,
-    IdRules,
-    id_fault,
-    id_faults,
-    normalise_id,
-    normalise_ids,
-    rename_ids,
-)
+from recsys.ids import PLACEHOLDERS, STANDS_FOR_MANY, IdRules, id_fault, normalise_id
 
 RULES = IdRules.of(PLACEHOLDERS, {})
 PIECES = st.one_of(

@@ -21,6 +21,7 @@ import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from recsys.columns import fold_series
 from recsys.comments.features import describe
 from recsys.comments.scoring import CommentConfig, group_texts, similar_among
 from recsys.comments.training import (
@@ -32,7 +33,6 @@ from recsys.comments.training import (
 )
 from recsys.schema import NEGATIVE_RATING, POSITIVE_RATING
 from recsys.settings import REPOSITORY
-from recsys.text import fold_series
 
 REVIEWS = REPOSITORY.parent / "shared" / "data" / "hasaki" / "reviews.csv"
 AIM, AIM_WITHOUT_ACCENTS = 0.90, 0.82

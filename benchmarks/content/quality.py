@@ -26,6 +26,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "include"))
 
+from recsys.columns import fold_series, normalise_series  # noqa: E402
 from recsys.config import load_config  # noqa: E402
 from recsys.content import ContentConfig  # noqa: E402
 from recsys.content.product_texts import (  # noqa: E402
@@ -39,7 +40,7 @@ from recsys.content.product_texts import (  # noqa: E402
 from recsys.content.static_fit import fit_static  # noqa: E402
 from recsys.data.families import assign_families  # noqa: E402
 from recsys.settings import load_settings  # noqa: E402
-from recsys.text import fold, fold_series, normalise, normalise_series  # noqa: E402  # noqa: E402
+from recsys.text import fold, normalise  # noqa: E402
 
 HASAKI = REPOSITORY.parent / "shared" / "data" / "hasaki"
 DECAY = 0.7

@@ -4,20 +4,12 @@ The same word comes precomposed or decomposed (NFC, NFD, the half-way form of co
 with the tone on either vowel (``hòa``, ``hoà``), with an Icelandic ``ð`` for ``đ``, and full of
 invisible characters copied from web pages. `normalise` settles all that and keeps the accents;
 `fold` also drops accents and case, because half of all queries are typed without them.
-
-`normalise_series` and `fold_series` do the same to whole columns, by Arrow's kernels. Arrow and
-pandas are imported by them only: a service folds the words of a query and must not carry either.
+`recsys.columns` does the same to whole columns.
 """
 
 import html
 import re
 import unicodedata
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
 
 # Zero-width space, soft hyphen, word joiner, byte order mark, replacement character and lone
 # surrogates carry no meaning. The zero-width joiner stays: it holds emoji together.
@@ -107,68 +99,3 @@ def fold(text: str) -> str:
         text = unicodedata.normalize("NFC", text.replace("đ", "d").replace("Đ", "d"))
         text = _BLANK.sub(" ", text).strip(" ")  # a lone accent leaves the blank it stood on
     return text.lower()
-
-
-def normalise_series(texts: "pd.Series") -> "pd.Series":
-    """`normalise` for each text; missing ones become ``""``. Keeps index and name."""
-    return _on_distinct(_normalise_array, texts)
-
-
-def fold_series(texts: "pd.Series") -> "pd.Series":
-    """`fold` for each text; missing ones become ``""``. Keeps index and name."""
-    return _on_distinct(_fold_array, texts)
-
-
-def contains_byte(column: "pa.ChunkedArray", byte: int) -> bool:
-    """Whether a byte stands anywhere in a column of text; much faster than looking row by row."""
-    import numpy as np
-
-    for chunk in column.chunks:
-        if len(chunk) and (buffer := chunk.buffers()[2]) is not None:
-            first, last = chunk.offset, chunk.offset + len(chunk)
-            ends = np.frombuffer(chunk.buffers()[1], dtype=np.int64)
-            if (np.frombuffer(buffer, dtype=np.uint8)[ends[first] : ends[last]] == byte).any():
-                return True
-    return False
-
-
-def _normalise_array(texts: "pa.Array") -> "pa.Array":
-    import pyarrow.compute as pc
-
-    texts = pc.replace_substring_regex(texts, f"[{INVISIBLE}]+", "")
-    texts = _single_blanks(texts)
-    texts = pc.replace_substring_regex(texts, "[ðɖ]", "đ")
-    texts = pc.replace_substring_regex(texts, "[ÐƉ]", "Đ")
-    texts = pc.utf8_normalize(texts, form="NFD")
-    texts = pc.replace_substring_regex(texts, EARLY_TONE.pattern, MOVED_TONE)
-    return pc.utf8_normalize(texts, form="NFC")
-
-
-def _fold_array(texts: "pa.Array") -> "pa.Array":
-    import pyarrow.compute as pc
-
-    texts = pc.utf8_normalize(_normalise_array(texts), form="NFKD")
-    texts = pc.replace_substring_regex(texts, ACCENTS.pattern, "")
-    texts = pc.replace_substring_regex(texts, "[đĐ]", "d")
-    return pc.utf8_lower(_single_blanks(pc.utf8_normalize(texts, form="NFC")))
-
-
-def _single_blanks(texts: "pa.Array") -> "pa.Array":
-    import pyarrow.compute as pc
-
-    texts = pc.replace_substring_regex(texts, r"[\x00-\x20\x7f-\x{a0}\p{Z}]+", " ")
-    return pc.utf8_trim(texts, " ")
-
-
-def _on_distinct(transform: "Callable[[pa.Array], pa.Array]", texts: "pd.Series") -> "pd.Series":
-    """`transform` of each text, computed once for each distinct one: reviews are often copies."""
-    import pandas as pd
-    import pyarrow as pa
-
-    codes, distinct = pd.factorize(texts.astype(object).fillna(""))
-    try:
-        array = pa.array(distinct.to_numpy(dtype=object), type=pa.large_string())
-    except UnicodeEncodeError:  # lone surrogates, from broken JSON escapes
-        array = pa.array(distinct.map(normalise), type=pa.large_string())
-    changed = transform(array).take(pa.array(codes))
-    return pd.Series(changed, index=texts.index, name=texts.name, dtype="str")

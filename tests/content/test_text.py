@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.text import fold, fold_series, normalise, normalise_series, without_markup
+from recsys.columns import fold_series, normalise_series
+from recsys.text import fold, normalise, without_markup
 
 VIETNAMESE = "aàảãáạăằẳẵắặâầẩẫấậeẻẽéẹêềểễếệoòỏõóọôồổỗốộơờởỡớợuùủũúụưừửữứựyỳỷỹýỵđĐðÐ"
 texts = st.text(

@@ -24,9 +24,9 @@ from recsys.arrays import (
     Int64Array,
     UInt64Array,
 )
+from recsys.columns import fold_series
 from recsys.data.keys import MULTIPLIER, bytes_of, one_chunk, run_starts
 from recsys.settings import CORES
-from recsys.text import fold_series
 
 
 def windows(texts: pa.Array, sizes: tuple[int, ...]) -> tuple[Int64Array, UInt64Array]:

@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from recsys.arrays import Int64Array, UInt64Array
+from recsys.columns import fold_series, normalise_series
 from recsys.comments.features import windows
 from recsys.data.keys import MULTIPLIER, one_chunk
 from recsys.settings import CORES
-from recsys.text import fold_series, normalise_series
 
 _RUN: Final = re.compile(r"([^\W\d_])\1{2,}")
 

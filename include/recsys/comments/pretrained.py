@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from recsys.arrays import Float32Array, UInt64Array
+from recsys.columns import normalise_series
 from recsys.comments.scoring import PretrainedConfig
 from recsys.config import ConfigError
 from recsys.errors import InputError
 from recsys.publishing import sha256_of
-from recsys.text import normalise_series
 
 BATCH_SIZE = 32  # comments
 MAX_TOKENS = 256  # after which a comment is cut off; models such as PhoBERT take no more

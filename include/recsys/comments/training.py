@@ -14,11 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from recsys.arrays import AnyArray, BoolArray, Float64Array, Int8Array, Int64Array, UInt64Array
+from recsys.columns import fold_series
 from recsys.comments import ngrams
 from recsys.comments.linear import NgramScorer, version_of, weigh
 from recsys.schema import NEGATIVE_RATING, POSITIVE_RATING
 from recsys.settings import CORES
-from recsys.text import fold_series
 
 _BINS = 10
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.arrays import BoolArray, Int64Array
+from recsys.columns import normalise_series
 from recsys.content import CATALOG_STATIC, ContentConfig
 from recsys.content.embeddings import EmbeddingSet
 from recsys.content.static_encoder import DIMENSIONS, FIT_PRODUCTS, VOCABULARY
 from recsys.errors import InputError
 from recsys.schema import DESCRIPTION, PRODUCT, PRODUCT_NAME
-from recsys.text import normalise_series
 
 BOILERPLATE_SHARE = 0.2
 """A sentence that stands in more of all descriptions says nothing about a product, such as the

@@ -15,10 +15,10 @@ from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from recsys.arrays import BoolArray, Float32Array, Float64Array
+from recsys.columns import fold_series
 from recsys.content import static_encoder
 from recsys.content.static_encoder import DIMENSIONS, FIT_PRODUCTS, StaticEncoder, count_tokens
 from recsys.errors import InputError
-from recsys.text import fold_series
 
 _UNKNOWN = "[UNK]"
 _MIN_FREQUENCY = 2

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from recsys import schema
 from recsys.arrays import UInt64Array
+from recsys.columns import contains_byte, id_faults, normalise_ids, rename_ids
 from recsys.data.keys import add_keys, hash_texts, text_series
 from recsys.data.prices import PriceFormat, parse_prices
 from recsys.data.reading import FILE, ROW, RawRows, is_csv, read_head, read_rows
 from recsys.data.sources import EPOCH, ISO, ReviewFiles, TimestampFormat
-from recsys.ids import MISSING, STANDS_FOR_MANY, IdRules, id_faults, normalise_ids, rename_ids
+from recsys.ids import MISSING, STANDS_FOR_MANY, IdRules
 from recsys.publishing import atomic_path
 from recsys.settings import CORES, Settings
-from recsys.text import contains_byte, without_markup
+from recsys.text import without_markup
 
 REASON = "reason"
 RAW = "raw"

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from recsys.columns import fold_series, normalise_series
 from recsys.data.keys import run_starts
 from recsys.schema import BRAND, COMMENT, EVENT, FAMILY, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
-from recsys.text import fold_series, normalise_series
 
 # (2, pairs) product numbers.
 Pairs = NDArray[np.integer]

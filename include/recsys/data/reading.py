@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from recsys.columns import contains_byte
 from recsys.data.dialects import (
     OVERLONG,
     SHOWN_CHARACTERS,
@@ -35,7 +36,6 @@ from recsys.data.dialects import (
 )
 from recsys.errors import SourceError
 from recsys.schema import RATING
-from recsys.text import contains_byte
 
 FILE = "file"
 ROW = "row"
