@@ -26,6 +26,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("untimed")
 
+# Hundreds of processes would compile the same modules again and again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 

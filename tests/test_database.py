@@ -1,14 +1,17 @@
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import sqlalchemy
+import sqlalchemy.orm
 
-from recsys.database import HelperDatabase, connect, transaction
+from recsys.database import SAVEPOINTS, HelperDatabase, connect, transaction
 
 PROCESSES = 6
 
@@ -140,3 +143,52 @@ def test_a_lock_is_no_damage(tmp_path: Path):
     write_note(helper, "after")
     assert notes(helper) == ["before", "after"]
     assert not list(tmp_path.glob("*.damaged-*"))
+
+
+class Row(sqlalchemy.orm.DeclarativeBase):
+    pass
+
+
+class Note(Row):
+    __tablename__ = "notes"
+    text: sqlalchemy.orm.Mapped[str] = sqlalchemy.orm.mapped_column(primary_key=True)
+
+
+def test_what_savepoints_change_is_seen_when_it_is_committed(tmp_path):
+    """As Airflow creates the runs of a backfill, while its scheduler writes."""
+    engine = sqlalchemy.create_engine(
+        f"sqlite:///{tmp_path / 'airflow.db'}?timeout=20", connect_args=SAVEPOINTS
+    )
+    Row.metadata.create_all(engine)
+    inside, done = threading.Event(), threading.Event()
+    seen = []
+
+    def write_meanwhile() -> None:
+        inside.wait()
+        with sqlalchemy.orm.Session(engine) as other:
+            seen.extend(other.scalars(sqlalchemy.select(Note.text)))
+            other.rollback()
+            done.set()
+            other.add(Note(text="the scheduler's"))
+            other.commit()
+
+    with ThreadPoolExecutor(1) as aside, sqlalchemy.orm.Session(engine) as session:
+        other = aside.submit(write_meanwhile)
+        for number in range(3):
+            with session.begin_nested():
+                session.scalars(sqlalchemy.select(Note)).all()
+                if number == 1:
+                    inside.set()
+                    done.wait()
+                session.add(Note(text=f"run {number}"))
+        session.commit()
+        other.result()
+    assert seen == []
+    with sqlalchemy.orm.Session(engine) as session:
+        assert sorted(session.scalars(sqlalchemy.select(Note.text))) == [
+            "run 0",
+            "run 1",
+            "run 2",
+            "the scheduler's",
+        ]
+    engine.dispose()

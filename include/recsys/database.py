@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Final, Self
 
 import filelock
 
@@ -16,6 +17,24 @@ from recsys.publishing import set_aside
 logger = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_SECONDS = 30.0
+
+
+class _SavepointCursor(sqlite3.Cursor):
+    def execute(self, sql: str, *parameters: Any) -> Self:
+        if sql.startswith("SAVEPOINT") and not self.connection.in_transaction:
+            super().execute("BEGIN IMMEDIATE")
+        return super().execute(sql, *parameters)
+
+
+class _SavepointConnection(sqlite3.Connection):
+    def cursor(self, factory: Any = _SavepointCursor) -> Any:
+        return super().cursor(factory)
+
+
+# Arguments of SQLAlchemy's `create_engine`. Python begins transactions before changes only: the
+# release of a savepoint outside of one commits, and who reads in it first may not write any more
+# once another has written.
+SAVEPOINTS: Final = {"factory": _SavepointConnection}
 
 
 def connect(

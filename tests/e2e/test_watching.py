@@ -1,12 +1,15 @@
 """A week of runs of all kinds, compressed: everything that watches over them agrees at the end.
 
-The jobs are stand-ins that do as a run's conf says; Airflow, the run mirror, the callbacks,
-the supervisor, the SMTP server and the webhook are real.
+The jobs are stand-ins that do as a run's conf says, and the example of docs/adding-a-job.md as it
+stands on the page; Airflow, the run mirror, the callbacks, the supervisor, the SMTP server and the
+webhook are real.
 """
 
 import collections
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,14 +25,19 @@ from zoneinfo import ZoneInfo
 import psutil
 import pytest
 
+from recsys.data.sample import write_sample_shop
 from recsys.orchestration.client import ENDED, AirflowClient
+from recsys.refresh import run_refresh
 from recsys.settings import REPOSITORY
+from tests.data.shop import interval
 from tests.live_stack import LiveStack, make_home, wait_for, wait_for_end
 from tests.sinks import MailSink, WebhookSink, mail_sink, webhook_sink
 
 pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
 
 JOBS = tuple(json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())["jobs"])
+PAGE = (REPOSITORY / "docs" / "adding-a-job.md").read_text(encoding="utf-8")
+WORK, DAG, SCHEDULE, POOL = re.findall(r"```(?:python|json)\n(.*?)```", PAGE, re.DOTALL)
 TIMEOUT_SECONDS = 30  # a run of nothing takes a third of it on a busy machine
 DEADLINE_SECONDS = 6
 
@@ -53,18 +61,28 @@ def live(stopped_afterwards: Path, mails: MailSink, slack: WebhookSink) -> LiveS
         home, {"SLACK_WEBHOOK_URL": slack.url, "ALERT_EMAIL_SENDER": "alerts@example.com"}
     )
     _write_config(home, mails.port)
-    jobs = str(Path(__file__).parent / "scripted_jobs")
+    # The page puts the module into include/recsys; here another folder joins that package.
+    own = home.parent / "own"
+    shutil.copytree(Path(__file__).parent / "scripted_jobs", own / "dags")
+    (own / "dags" / "stock_report.py").write_text(DAG)
+    (own / "recsys").mkdir()
+    (own / "recsys" / "stock.py").write_text(WORK)
+    (own / "sitecustomize.py").write_text(
+        f"import recsys\nrecsys.__path__.append({str(own / 'recsys')!r})\n"
+    )
     # A restarted scheduler looks after what its predecessor left sooner than in 30 s.
     env = {
-        "AIRFLOW__CORE__DAGS_FOLDER": jobs,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(own / "dags"),
+        "PYTHONPATH": str(own),
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
     }
     stack = replace(stack, env={**stack.env, **env})
     started = stack.recsys("scheduler", "start")
     assert started.returncode == 0, started.stderr
     client = stack.client
-    wait_for(lambda: set(client.dags()) == set(JOBS), 60, "all DAGs are read")
-    for job in JOBS:
+    jobs = {*JOBS, "stock_report"}
+    wait_for(lambda: set(client.dags()) == jobs, 60, "all DAGs are read")
+    for job in jobs:
         client.unpause(job)
     return stack
 
@@ -83,7 +101,10 @@ def _write_config(home: Path, smtp_port: int) -> None:
     # Daily, so that it can be backfilled, and not while the test runs.
     far = (datetime.now(ZoneInfo(schedule["timezone"])).hour + 12) % 24
     schedule["jobs"]["data_refresh"] |= {"enabled": True, "cron": f"0 {far} * * *"}
+    schedule["jobs"] |= json.loads(SCHEDULE)
+    schedule["jobs"]["stock_report"]["enabled"] = False
     (config / "scheduler_config.json").write_text(json.dumps(schedule))
+    (config / "pools.json").write_text(POOL)
     (config / "alerts_config.yaml").write_text(
         f"""
 language: en
@@ -110,8 +131,7 @@ def week(live: LiveStack) -> dict[str, Any]:
     with ThreadPoolExecutor(1) as aside:
         days = ("2024-01-01", "2024-01-08")
         first = aside.submit(_backfill, live, *days)
-        # At work: while the database is busy, Airflow takes back what it began to create.
-        wait_for(lambda: _backfill_is_at_work(client), 120, "the backfill")
+        wait_for(lambda: first.done() or _backfill_is_at_work(client), 240, "the backfill")
         script["second_backfill"], _ = _backfill(live, "2024-02-01", "2024-02-02")
         script["backfill"], script["open_afterwards"] = first.result()
 
@@ -329,6 +349,20 @@ def test_a_run_id_of_any_length_that_airflow_takes_does_its_work(live, week):
     assert wait_for_end(live.client, "maintenance", run_id) == "success"
     assert live.client.returned_values("maintenance", run_id)["work"] == {"rows": 3}
     wait_for(lambda: live.tracker.get_run(f"maintenance__{run_id}"), 10, "the mirror")
+
+
+def test_a_job_of_ones_own_runs_and_is_mirrored(live, week):
+    write_sample_shop(live.settings, reviews=3000)
+    run_refresh(live.settings, interval())
+    client = live.client
+    assert wait_for_end(client, "stock_report", client.trigger("stock_report")) == "success"
+    report = json.loads((live.settings.reports / "stock.json").read_text())
+    assert report["products"] > 0
+    run = wait_for(
+        lambda: live.tracker.get_recent_runs("stock_report", status="success"), 10, "the mirror"
+    )[0]
+    assert run["metadata"]["summary"]["report"] == report
+    assert live.recsys("stats").stdout.count("stock_report") == 1
 
 
 def test_a_deleted_run_is_cancelled(live, week):

@@ -7,20 +7,15 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-import requests
 import typer
 
 from recsys.cli.jobs import JobFailedError
 from recsys.cli.output import console, print_json
 from recsys.errors import InputError
-from recsys.orchestration.client import ENDED, AirflowClient, AirflowError
+from recsys.orchestration.client import ENDED, AirflowClient
 from recsys.orchestration.environment import connect, stack_environment
 from recsys.schedule import load_zone
 from recsys.settings import load_settings
-
-ATTEMPTS = 5
-PAUSE_SECONDS = 3.0
-BUSY = (requests.codes.conflict, requests.codes.service_unavailable)
 
 app = typer.Typer()
 
@@ -69,28 +64,15 @@ def backfill(
 
 
 def _create(client: AirflowClient, job: str, first: datetime, last: datetime) -> dict[str, Any]:
-    """Create the backfill. Raises `InputError` while another one of the job is open.
-
-    Airflow gives up at once when another process writes to its SQLite database in the same moment,
-    and takes back what it had created: asking again is safe.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        for one in client.open_backfills(job):
-            ended = sum(run["state"] in ENDED for run in client.backfill_runs(one))
-            raise InputError(
-                f"a backfill of {job} is open already ({one['from_date'][:10]} to "
-                f"{one['to_date'][:10]}, {ended} runs have ended); wait until Airflow has closed "
-                f"it, or cancel it at {client.url}/dags/{job}/backfills"
-            )
-        try:
-            return client.create_backfill(job, first, last)
-        except AirflowError as error:
-            # A conflict: one was opened in between, and will be named.
-            if error.status not in BUSY or attempt == ATTEMPTS:
-                raise
-            console.print(f"Airflow is busy, trying again ({attempt} of {ATTEMPTS})")
-            time.sleep(PAUSE_SECONDS)
-    raise AssertionError("unreachable")
+    """Create the backfill. Raises `InputError` while another one of the job is open."""
+    for one in client.open_backfills(job):
+        ended = sum(run["state"] in ENDED for run in client.backfill_runs(one))
+        raise InputError(
+            f"a backfill of {job} is open already ({one['from_date'][:10]} to "
+            f"{one['to_date'][:10]}, {ended} runs have ended); wait until Airflow has closed "
+            f"it, or cancel it at {client.url}/dags/{job}/backfills"
+        )
+    return client.create_backfill(job, first, last)
 
 
 def _follow(client: AirflowClient, one: dict[str, Any]) -> Counter[str]:

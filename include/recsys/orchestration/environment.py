@@ -19,6 +19,7 @@ from recsys.publishing import atomic_path, write_json
 from recsys.settings import REPOSITORY, Settings
 
 ENV_FILE = ".env"
+DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 NOT_SET_UP = "nothing is set up here yet; run `make up` first"
 PRIVATE = 0o600
 # SQLite takes one writer at a time; its default of 5 s is short when all jobs start at once.
@@ -131,9 +132,7 @@ def stack_environment(settings: Settings) -> dict[str, str]:
         "AIRFLOW__API__PORT": port,
         "AIRFLOW__API__BASE_URL": base_url,
         "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
-            f"sqlite:///{home / 'airflow.db'}?timeout={SQLITE_TIMEOUT_SECONDS}"
-        ),
+        DATABASE: f"sqlite:///{home / 'airflow.db'}?timeout={SQLITE_TIMEOUT_SECONDS}",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         # Airflow takes run ids of 250 characters, file systems take names of 255 bytes.
         "AIRFLOW__LOGGING__LOG_FILENAME_TEMPLATE": LOG_FILENAMES,
@@ -150,7 +149,12 @@ def stack_environment(settings: Settings) -> dict[str, str]:
     }
     # What the caller sets for Airflow explicitly wins: it is how a deployment differs.
     overrides = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__")}
-    return {**os.environ, **env, **computed, **overrides}
+    merged = {**os.environ, **env, **computed, **overrides}
+    if merged[DATABASE].startswith("sqlite"):
+        merged.setdefault(
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS", "recsys.database.SAVEPOINTS"
+        )
+    return merged
 
 
 def write_passwords(settings: Settings) -> None:

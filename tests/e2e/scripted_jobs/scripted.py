@@ -1,5 +1,6 @@
 """All jobs with tasks that do as the run's conf says, for tests of what watches over jobs."""
 
+import json
 import time
 from typing import Any
 
@@ -7,8 +8,7 @@ from airflow.sdk import Param, task
 
 from recsys.errors import InputError
 from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
-from recsys.schedule import load_schedule
-from recsys.settings import load_settings
+from recsys.settings import REPOSITORY
 
 
 def fill(job: str) -> Any:
@@ -32,5 +32,5 @@ def fill(job: str) -> Any:
     return dag
 
 
-for name in load_schedule(load_settings()).jobs:
+for name in json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())["jobs"]:
     globals()[name] = fill(name)
