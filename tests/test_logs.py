@@ -23,3 +23,17 @@ def test_nothing_from_outside_makes_a_line_or_a_colour_of_its_own(tmp_path, said
     logger.error("Job completed: data_refresh%s", fields(error=said))
     (line,) = path.read_text(encoding="utf-8").splitlines()
     assert f"| error={written}" in line
+
+
+def test_a_folder_that_cannot_be_set_aside_stops_nobody_who_logs(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "scheduler.log"
+    logger = file_logger("scheduler", path, ZoneInfo("Asia/Ho_Chi_Minh"), named_lines=False)
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+    def taken(_: object) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("recsys.logs.set_aside", taken)  # another process was first
+    logger.error("Job failed")
+    assert "Job failed" in capsys.readouterr().err

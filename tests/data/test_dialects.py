@@ -41,6 +41,13 @@ def test_lines_of_titles_before_the_header_are_passed_over(settings):
     assert refresh(settings)["rows"]["accepted"] == len(TIMES)
 
 
+def test_a_bad_row_below_titles_is_named_by_its_own_number(settings):
+    write(settings, "Báo cáo;;;;\n" + table(",") + "one,field,too,many,for,this\n")
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
+    (bad,) = quarantined(settings).itertuples()
+    assert bad.raw == "one,field,too,many,for,this"
+
+
 def test_ratings_may_have_decimal_commas(settings):
     write(settings, table(";", rating="4,5"))
     refresh(settings)

@@ -1,5 +1,6 @@
 """Staged events and dropped files reach a version exactly once."""
 
+import gzip
 import json
 import os
 import signal
@@ -7,12 +8,14 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from recsys.data import staging
 from recsys.data.staging import (
     append_events,
+    dropped_files,
     open_segments,
     quarantine_events,
     seal_segments,
@@ -149,6 +152,42 @@ def test_an_unusable_dropped_file_is_set_aside_and_the_refresh_goes_on(shop):
     assert not list(inbox.iterdir())
     assert len(list((shop.quarantine / "files").iterdir())) == 2
     assert quarantined(shop)["row"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", [f"{'ă' * 121}.csv.gz", f"{'x' * 245}.csv"])
+def test_a_dropped_file_may_have_the_longest_name(shop, name):
+    content = "\n".join([HEADER, row("d1", 4)]).encode()
+    drop(shop, name, gzip.compress(content) if name.endswith("gz") else content)
+    assert refresh(shop)["changes"]["new"] == 1
+    assert refresh(shop, force_full=True)["rows"]["accepted"] == 4
+
+
+def test_a_file_that_is_set_aside_is_kept_however_old_it_is(shop):
+    os.utime(drop(shop, "bad.parquet", b"PAR1 and no more"), (0, 0))
+    refresh(shop)
+    assert len(list((shop.quarantine / "files").iterdir())) == 1
+
+
+def test_a_folder_of_dropped_files_that_cannot_be_read_is_an_error(settings):
+    settings.staging.mkdir(parents=True)
+    (settings.staging / "files").symlink_to(settings.staging / "files")
+    with pytest.raises(OSError, match="files"):
+        dropped_files(settings.staging / "files")
+
+
+def test_a_segment_whose_file_is_gone_is_followed_by_another(settings):
+    quarantine_events(settings, [event(1)])
+    for path in (settings.quarantine / "interactions").iterdir():
+        path.unlink()
+    quarantine_events(settings, [event(1)])
+    assert [len(lines) for lines in quarantined_lines(settings)] == [1]
+
+
+def drop(settings, name: str, content: bytes) -> Path:
+    path = settings.staging / "files" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
 
 
 def quarantined_lines(settings) -> list[list[str]]:

@@ -227,6 +227,18 @@ def test_a_registry_edited_into_nonsense_is_read_from_the_last_good_one(
     assert settings.registry.read_text() == nonsense
 
 
+def test_a_folder_in_the_place_of_the_registry_is_nonsense_like_any_other(settings, registry):
+    add(settings, "a")
+    select(settings)
+    settings.registry.unlink()
+    settings.registry.mkdir()
+    assert registry.problem() is not None
+    assert registry.current_best().model_id == "a"
+    add(settings, "b")
+    assert {entry.model_id for entry in registry.list()} == {"a", "b"}
+    assert registry.problem() is None
+
+
 def test_the_next_writer_keeps_the_nonsense_aside(settings, registry):
     add(settings, "a")
     select(settings)

@@ -80,7 +80,9 @@ def dropped_files(folder: Path) -> list[Path]:
 
     Hidden files and those named like unfinished copies (``.tmp``, ``.part``) are left alone.
     """
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    found: list[Path] = []
+    with contextlib.suppress(FileNotFoundError):
+        found = sorted(folder.iterdir())
     return [
         path
         for path in found
