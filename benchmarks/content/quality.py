@@ -38,7 +38,7 @@ from recsys.content.product_texts import (  # noqa: E402
     split_sentences,
 )
 from recsys.content.static_fit import fit_static  # noqa: E402
-from recsys.data.families import assign_families  # noqa: E402
+from recsys.data.families import assign_families, shared_events  # noqa: E402
 from recsys.settings import load_settings  # noqa: E402
 from recsys.text import fold, normalise  # noqa: E402
 
@@ -83,7 +83,10 @@ class Purchases:
     """Who bought what next: the cases of the hit rate."""
 
     def __init__(self, products: pd.DataFrame, rows: pd.DataFrame) -> None:
-        self.family = pd.factorize(assign_families(products, rows))[0]
+        copies = rows.sort_values("event_id")
+        shown_at = pd.Index(products["product_id"]).get_indexer(copies["product_id"])
+        shared = shared_events(copies["event_id"].to_numpy(), shown_at, len(products))
+        self.family = pd.factorize(assign_families(products, shared))[0]
         rows = rows[rows["rating"] >= 4].sort_values(["user_id", "timestamp", "event_id"])
         rows["item"] = pd.Index(products["product_id"]).get_indexer(rows["product_id"])
         self.cases: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []

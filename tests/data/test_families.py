@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.families import assign_families, base_names
+from recsys.data import families
+from recsys.data.families import base_names, shared_events
 from recsys.schema import COMMENT, EVENT, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
 
 
@@ -17,6 +18,16 @@ def catalogue(*names: str) -> pd.DataFrame:
 def reviews(*rows: tuple[str, str]) -> pd.DataFrame:
     """Rows of (event, product)."""
     return pd.DataFrame(rows, columns=[EVENT, PRODUCT])
+
+
+def assign_families(products: pd.DataFrame, rows: pd.DataFrame | None = None) -> pd.Series:
+    """Families by names and, if there are any, rows of events."""
+    if rows is None:
+        return families.assign_families(products)
+    ordered = rows.sort_values(EVENT)
+    numbers = pd.Index(products[PRODUCT]).get_indexer(pd.Index(ordered[PRODUCT]))
+    event = pd.factorize(ordered[EVENT])[0]
+    return families.assign_families(products, shared_events(event, numbers, len(products)))
 
 
 @pytest.mark.parametrize(
@@ -98,21 +109,6 @@ def test_a_review_on_hundreds_of_pages_is_no_evidence() -> None:
     assert assign_families(products, spam).nunique() == 200
 
 
-def test_events_are_recognised_by_user_time_and_text() -> None:
-    products = catalogue("Mặt nạ cà chua", "Sheet mask tomato")
-    rows = pd.DataFrame(
-        {
-            USER: ["u", "u", "v", "v", "w", "w"],
-            TIMESTAMP: pd.Timestamp("2023-05-01", tz="UTC"),
-            COMMENT: ["Da khoẻ", "Da khỏe", "tốt", "tốt", None, None],
-            PRODUCT: ["0", "1"] * 3,
-        }
-    )
-    assert assign_families(products, rows).nunique() == 1
-    rows[COMMENT] = [f"text {i}" for i in range(6)]
-    assert assign_families(products, rows).nunique() == 2
-
-
 def test_reviews_of_unknown_products_are_left_out() -> None:
     products = catalogue("Mặt nạ", "Kem")
     rows = reviews(*((f"e{i}", p) for i in range(5) for p in ("0", "gone")))
@@ -160,12 +156,13 @@ def test_hasaki_families_join_what_the_shop_sells_as_one(shared_data: Path) -> N
         columns={"ma_san_pham": PRODUCT, "ma_khach_hang": USER, "noi_dung_binh_luan": COMMENT}
     )
     rows[TIMESTAMP] = rows["ngay_binh_luan"] + " " + rows["gio_binh_luan"]
+    rows[EVENT] = rows.groupby([USER, TIMESTAMP, COMMENT], dropna=False).ngroup()
     events_alone = assign_families(products.assign(product_name=""), rows)
     assert 900 <= events_alone.nunique() <= 925
-    families = assign_families(products, rows)
-    assert 800 <= families.nunique() <= 910
+    all_of_them = assign_families(products, rows)
+    assert 800 <= all_of_them.nunique() <= 910
     # names and events agree: a family is never torn apart by leaving one of them out
-    assert (families.groupby(events_alone).nunique() == 1).all()
-    assert families.value_counts().iloc[0] <= 25
+    assert (all_of_them.groupby(events_alone).nunique() == 1).all()
+    assert all_of_them.value_counts().iloc[0] <= 25
     name = base_names(products[PRODUCT_NAME])
-    assert families[name == "nuoc tay trang bioderma danh cho da nhay cam"].nunique() == 1
+    assert all_of_them[name == "nuoc tay trang bioderma danh cho da nhay cam"].nunique() == 1

@@ -1,9 +1,8 @@
 """Which listings are one product: sizes, counts, bundles and shades share a ``family_id``.
 
 Two kinds of evidence are joined transitively: **names** that say the same, in whatever word order,
-once size, count, bundle, packing and shade are left out; and **shared review events**, as a shop
-that shows one review on the pages of all variants of a product tells us which listings belong
-together.
+once size, count, bundle, packing and shade are left out; and **shared review events**, as shops
+show one review on the pages of all variants of a product.
 """
 
 import re
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from recsys.columns import fold_series, normalise_series
+from recsys.columns import fold_series
 from recsys.data.keys import run_starts
-from recsys.schema import BRAND, COMMENT, EVENT, FAMILY, PRODUCT, PRODUCT_NAME, TIMESTAMP, USER
+from recsys.schema import BRAND, FAMILY, PRODUCT, PRODUCT_NAME
 
 # (2, pairs) product numbers.
 Pairs = NDArray[np.integer]
@@ -71,34 +70,24 @@ class SharedEvents:
     pairs: sparse.csr_array
 
 
-def assign_families(
-    products: pd.DataFrame, interactions: pd.DataFrame | SharedEvents | None = None
-) -> pd.Series:
+def assign_families(products: pd.DataFrame, shared: SharedEvents | None = None) -> pd.Series:
     """The family of each listing, named after its first listing (shortest, then smallest id).
 
-    A str Series named ``family_id`` on the index of `products`, which has ``product_id``,
-    ``product_name`` and, if there is one, ``brand``; the order of the rows does not matter.
-    `interactions` has ``product_id`` and ``event_id``, or else ``user_id``, ``timestamp`` and
-    ``comment``, which together make the event; rows of unknown products are left out. Or it is what
-    `shared_events` says of them, by the rows of `products`. None: names only.
+    A str Series named ``family_id`` on the index of `products`, which has ``product_id``, each
+    once, ``product_name`` and, if there is one, ``brand``; the order of the rows does not matter.
+    `shared` is what `shared_events` says of the rows of `products`. None: names only.
     """
-    nodes, ids = pd.factorize(products[PRODUCT].astype("str"))
-    words = _name_words(products, nodes, len(ids))
-    links = [words.same()]
-    if isinstance(interactions, SharedEvents):
-        links.append(_siblings(interactions, words))
-    elif interactions is not None and len(interactions):
-        numbers = pd.Index(ids).get_indexer(pd.Index(interactions[PRODUCT].astype("str")))
-        event = _events(interactions)
-        order = np.argsort(event)
-        links.append(_siblings(shared_events(event[order], numbers[order], len(ids)), words))
+    words = _name_words(products)
+    links = [words.same(), *([] if shared is None else [_siblings(shared, words)])]
     first, second = np.concatenate(links, axis=1)
-    graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(len(ids), len(ids)))
+    shape = (len(products), len(products))
+    graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=shape)
     _, component = connected_components(graph, directed=False)
-    listings = pd.DataFrame({"id": ids, "length": pd.Index(ids).str.len(), "of": component})
+    ids = products[PRODUCT].astype("str").reset_index(drop=True)
+    listings = pd.DataFrame({"id": ids, "length": ids.str.len(), "of": component})
     ordered = listings.sort_values(["length", "id"])
     family = ordered.groupby("of")["id"].transform("first").sort_index().to_numpy(dtype=object)
-    return pd.Series(family[nodes], index=products.index, name=FAMILY, dtype="str")
+    return pd.Series(family, index=products.index, name=FAMILY, dtype="str")
 
 
 def base_names(names: pd.Series) -> pd.Series:
@@ -138,15 +127,15 @@ class _NameWords:
         return common / np.maximum(shorter, 1)
 
 
-def _name_words(products: pd.DataFrame, nodes: NDArray[np.int64], count: int) -> _NameWords:
+def _name_words(products: pd.DataFrame) -> _NameWords:
     texts = base_names(products[PRODUCT_NAME])
     if BRAND in products:
         texts = texts + " " + fold_series(products[BRAND])
-    texts = texts.str.replace(r"[^\w%.']+", " ", regex=True).set_axis(nodes)
+    texts = texts.str.replace(r"[^\w%.']+", " ", regex=True).reset_index(drop=True)
     listed = texts.str.split().explode().dropna()
     listed = listed[~listed.isin(_FILLERS)]
     columns, words = pd.factorize(listed)
-    shape = (count, len(words))
+    shape = (len(products), len(words))
     has = sparse.csr_array((np.ones(len(listed)), (listed.index, columns)), shape=shape)
     has.data[:] = 1  # said twice is said
     return _NameWords(has, pd.util.hash_array(words.to_numpy(dtype=object)))
@@ -186,10 +175,3 @@ def _siblings(shared: SharedEvents, words: _NameWords) -> Pairs:
     pairs, common = pairs[:, siblings], common_events.data[siblings]
     certain = common > CHANCE_EVENTS
     return pairs[:, certain | (words.overlap(pairs) >= MIN_NAME_OVERLAP)]
-
-
-def _events(interactions: pd.DataFrame) -> NDArray[np.integer]:
-    if EVENT in interactions:
-        return pd.factorize(interactions[EVENT])[0]
-    said = normalise_series(interactions[COMMENT])
-    return interactions.groupby([USER, TIMESTAMP, said], sort=False).ngroup().to_numpy()
