@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,10 @@ from recsys.data.staging import (
     STAGING_KEY,
     collect_staging,
     dropped_files,
-    files_to_read,
+    folders_to_read,
     marked_name,
     open_segments,
     segment_lines,
-    segments_to_read,
 )
 from recsys.errors import SourceError
 from recsys.ids import STANDS_FOR_MANY
@@ -53,56 +51,43 @@ _COLUMNS = {
 }
 
 
-@dataclass
-class Arrivals:
-    """Events and dropped files of all times, archived ones included, as `parts`.
-
-    And which of them are in the staging area still: the names of the sealed `segments` that were
-    read, the dropped `files`, and the `bad_files` that were not usable, segments among them. Of
-    files there are the path, the size and the time of change, for telling whether one is still the
-    same when it is archived.
-    """
-
-    parts: list[CleanRows] = field(default_factory=list)
-    segments: list[str] = field(default_factory=list)
-    files: list[dict[str, Any]] = field(default_factory=list)
-    bad_files: list[dict[str, Any]] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"segments": self.segments, "files": self.files, "bad_files": self.bad_files}
+Staged = dict[str, list[Any]]
+"""What of the staging area a refresh read: the names of the sealed ``segments``, the dropped
+``files``, and the ``bad_files`` that were not usable, segments among them. Of files there are the
+path, the size and the time of change, for telling whether one is still the same when it is
+archived."""
 
 
 def read_arrivals(
     settings: Settings, source: Source, config: DataConfig, limits: Limits
-) -> Arrivals:
-    """Read the staging area and the archive of `source`.
+) -> tuple[list[CleanRows], Staged]:
+    """Events and dropped files of all times, from the staging area and the archive of `source`.
 
     What cannot be read, and a dropped file of which more than ``max_invalid_fraction`` is bad, is
     set aside as a whole: it must not stop the shop's refresh.
     """
-    found = Arrivals()
-    events, repeated = _once_each(_read_events(settings, source, found))
+    parts: list[CleanRows] = []
+    staged: Staged = {"segments": [], "files": [], "bad_files": []}
+    events, repeated = _once_each(_read_events(settings, source, parts, staged))
     if events is not None:
         cleaned = clean_rows(events, EVENT_TIMES, limits)
         cleaned.repeated = repeated
-        found.parts.append(cleaned)
+        parts.append(cleaned)
 
-    files = source.config.reviews
     for number, path in enumerate(_dropped(settings, source), start=1):
-        described = _describe(settings, path)
+        described, kind = _describe(settings, path), "files"
         try:
-            cleaned = read_reviews(path, files, limits)
+            cleaned = read_reviews(path, source.config.reviews, limits)
             cleaned.accepted[ARRIVAL] = np.int32(number)
         except SourceError as error:
             cleaned = reject_file(path, str(error))
         if cleaned.bad_rows > config.max_invalid_fraction * max(cleaned.rows_read, 1):
             reasons = cleaned.rejected[REASON].value_counts().drop(STANDS_FOR_MANY, errors="ignore")
             cleaned = reject_file(path, f"the file is set aside as a whole: {reasons.index[0]}")
-            found.bad_files.append(described)
-        else:
-            found.files.append(described)
-        found.parts.append(cleaned)
-    return found
+            kind = "bad_files"
+        staged[kind].append(described)
+        parts.append(cleaned)
+    return parts, staged
 
 
 def collect_arrivals(settings: Settings) -> None:
@@ -111,17 +96,14 @@ def collect_arrivals(settings: Settings) -> None:
     open_store(settings).mirror(RAW_KEY, RAW_KEY)
 
 
-def archive_arrivals(
-    settings: Settings, source: str, version_id: str, staged: dict[str, Any]
-) -> None:
+def archive_arrivals(settings: Settings, source: str, version_id: str, staged: Staged) -> None:
     """Move what `version_id` contains out of the staging area. Can be repeated after a crash.
 
-    `staged` is what `Arrivals.to_json` gave. A dropped file that has changed since it was read
-    stays for the next run.
+    A dropped file that has changed since it was read stays for the next run.
     """
     collect_arrivals(settings)
     store = open_store(settings)
-    segments = [segments_to_read(settings) / name for name in staged["segments"]]
+    segments = [folders_to_read(settings)[0] / name for name in staged["segments"]]
     target = _archived_events(settings, source) / f"{version_id}.parquet"
     if not target.exists():
         # Segments go away only after the archive stands, so here all of them are still there.
@@ -158,7 +140,7 @@ def _describe(settings: Settings, path: Path) -> dict[str, Any]:
 def _move(
     described: Iterable[dict[str, Any]], settings: Settings, folder: Path, version_id: str
 ) -> None:
-    waiting = (files_to_read(settings), segments_to_read(settings))
+    store, waiting = open_store(settings), folders_to_read(settings)
     archived_at = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
     for number, entry in enumerate(described, start=1):
         path = settings.home / entry["path"]
@@ -172,41 +154,36 @@ def _move(
         shutil.move(path, moved)
         os.utime(moved)  # its age here counts from now, however old the shop's copy is
         sync(folder)
-        store = open_store(settings)
         store.share(moved.relative_to(settings.home).as_posix())
         store.discard(f"{STAGING_KEY}/{path.parent.name}/{path.name}")
-
-
-def _segments(settings: Settings) -> list[Path]:
-    folders = [segments_to_read(settings)]
-    if not open_store(settings).shared:
-        folders.append(open_segments(settings))
-    return [path for folder in folders for path in sorted(folder.glob("*.jsonl"))]
 
 
 def _dropped(settings: Settings, source: Source) -> list[Path]:
     """All files that were ever dropped, in the order in which they arrived."""
     archived = _archived_files(settings, source.name).glob("[!.]*")
-    waiting = dropped_files(files_to_read(settings))
+    waiting = dropped_files(folders_to_read(settings)[1])
     return [*sorted(archived), *sorted(waiting, key=lambda at: (at.stat().st_mtime_ns, at.name))]
 
 
-def _read_events(settings: Settings, source: Source, found: Arrivals) -> list[RawRows]:
-    """All events, archived or staged; notes in `found` which segments they came from."""
+def _read_events(
+    settings: Settings, source: Source, parts: list[CleanRows], staged: Staged
+) -> list[RawRows]:
+    """All events, archived or staged; notes which segments they came from."""
     raws = []
     for path in sorted(_archived_events(settings, source.name).glob("*.parquet")):
         try:
             raws.append(read_rows(path, _COLUMNS, {}))
         except SourceError as error:  # stays where it is: a backup may restore it
-            found.parts.append(reject_file(path, str(error)))
-    for path in _segments(settings):
-        staged = path.parent == segments_to_read(settings)
+            parts.append(reject_file(path, str(error)))
+    sealed = folders_to_read(settings)[0]
+    folders = [sealed] if open_store(settings).shared else [sealed, open_segments(settings)]
+    for path in [path for folder in folders for path in sorted(folder.glob("*.jsonl"))]:
         try:
             raws.append(_parse_segment(path))
-            found.segments += [path.name] if staged else []
+            staged["segments"] += [path.name] if path.parent == sealed else []
         except OSError as error:
-            found.parts.append(reject_file(path, f"{path}: cannot be read: {error}"))
-            found.bad_files += [_describe(settings, path)] if staged else []
+            parts.append(reject_file(path, f"{path}: cannot be read: {error}"))
+            staged["bad_files"] += [_describe(settings, path)] if path.parent == sealed else []
     return raws
 
 

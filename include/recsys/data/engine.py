@@ -1,7 +1,7 @@
 """What a refresh needs computed, and how one process does it with pandas.
 
-Another engine deals the same work out to several processes (`recsys.spark.refresh`); what a row, an
-event or a split is stays defined here, and all engines give the same version.
+Another engine deals the same work out to several processes (`recsys.spark.refresh`); all engines
+give the same version.
 """
 
 import functools
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from pyarrow import feather
 
 from recsys import schema
 from recsys.arrays import UInt64Array
-from recsys.data.arrivals import Arrivals, read_arrivals
+from recsys.data.arrivals import Staged, read_arrivals
 from recsys.data.catalogue import read_catalogue
 from recsys.data.cleaning import CleanRows, Limits, concatenate, read_reviews
 from recsys.data.config import DataConfig
@@ -33,14 +33,16 @@ from recsys.settings import CORES, Settings
 class View:
     """Every raw row up to the end of a run's interval, checked, and the catalogue.
 
-    `columns` are our names of those that all files of reviews, and of products, have. The
-    `invalid_fraction` is that of the source's files: what arrived beside them cannot stop a run.
+    `arrivals` are those of the `reviews` that came beside the source's files. `columns` are our
+    names of those that all files of reviews, and of products, have. The `invalid_fraction` is that
+    of the source's files: what arrived beside them cannot stop a run.
     """
 
     reviews: CleanRows
     products: CleanRows
     files: list[dict[str, Any]]
-    arrivals: Arrivals
+    arrivals: list[CleanRows]
+    staged: Staged
     columns: dict[str, list[str]]
     invalid_fraction: float
 
@@ -56,8 +58,13 @@ class View:
         return keys[run_starts(keys)]
 
 
-class RefreshEngine(Protocol):
-    """The heavy steps of a refresh."""
+@dataclass(frozen=True)
+class RefreshEngine:
+    """The heavy steps of a refresh, all in the memory of this process; other engines override
+    them."""
+
+    settings: Settings
+    config: DataConfig
 
     def read(self, source: Source, limits: Limits) -> View:
         """Read and check the source's files and everything that arrived beside them.
@@ -65,25 +72,6 @@ class RefreshEngine(Protocol):
         Raises `SourceError` if one of the source's files cannot be used.
         """
 
-    def latest(self, view: View, rows: Path) -> int:
-        """Write the latest row of each user and product to the feather file `rows`, in the order of
-        `recsys.data.keys.latest_rows`; their number."""
-
-    def build(
-        self, rows: Path, quality: Path, catalogue: pd.DataFrame, files: VersionFiles
-    ) -> Dataset:
-        """What a version consists of; its rows and users are given to `files` on the way. `quality`
-        is the npy file of the COMMENT_QUALITY of each of the `rows`."""
-
-
-@dataclass(frozen=True)
-class PandasEngine:
-    """All in the memory of this process."""
-
-    settings: Settings
-    config: DataConfig
-
-    def read(self, source: Source, limits: Limits) -> View:
         def read_files() -> list[CleanRows]:
             files = source.config.reviews
             return [read_reviews(path, files, limits) for path in source.review_files]
@@ -91,6 +79,8 @@ class PandasEngine:
         return read_view(self.settings, self.config, source, limits, read_files)
 
     def latest(self, view: View, rows: Path) -> int:
+        """Write the latest row of each user and product to the feather file `rows`, in the order of
+        `recsys.data.keys.latest_rows`; their number."""
         latest = latest_rows(view.reviews.accepted)
         latest.to_feather(rows, compression="uncompressed")
         return len(latest)
@@ -98,6 +88,8 @@ class PandasEngine:
     def build(
         self, rows: Path, quality: Path, catalogue: pd.DataFrame, files: VersionFiles
     ) -> Dataset:
+        """What a version consists of; its rows and users are given to `files` on the way. `quality`
+        is the npy file of the COMMENT_QUALITY of each of the `rows`."""
         latest = read_frame(rows)
         latest[schema.COMMENT_QUALITY] = np.load(quality)
         interactions, split = split_interactions(latest)
@@ -126,7 +118,7 @@ def read_view(
         digests = pool.map(sha256_of, paths)
         catalogue = pool.submit(read_catalogue, source)
         parts = read_files()
-        arrivals = read_arrivals(settings, source, config, limits)
+        arrivals, staged = read_arrivals(settings, source, config, limits)
         products = catalogue.result()
         described: list[dict[str, Any]] = [
             {"path": str(path), "sha256": digest}
@@ -136,7 +128,7 @@ def read_view(
         description["rows"] = part.rows_read
     bad, read = sum(part.bad_rows for part in parts), sum(part.rows_read for part in parts)
     return View(
-        reviews=concatenate([*parts, *arrivals.parts]),
+        reviews=concatenate([*parts, *arrivals]),
         products=products,
         columns={
             "reviews": sorted(frozenset.intersection(*(part.columns for part in parts))),
@@ -144,5 +136,6 @@ def read_view(
         },
         files=described,
         arrivals=arrivals,
+        staged=staged,
         invalid_fraction=bad / max(read, 1),
     )

@@ -2,14 +2,12 @@
 
 ``data/staging/events/`` holds one open segment of JSON lines a writing process. A refresh seals the
 segments (renames them, under the lock that writers hold while they append), reads them, and, once a
-version that contains them is published, moves their rows to ``data/raw/events/<source>/``.
-``data/staging/files/`` holds review files in the layout of the source; they move to
-``data/raw/dropped/<source>/``. A refresh always reads everything, and rows that it meets twice
-count once: whenever a process dies, nothing is lost; moving only keeps the staging area small.
+version that contains them is published, moves their rows to ``data/raw/events/<source>/``, and the
+review files of ``data/staging/files/`` to ``data/raw/dropped/<source>/``. It always reads
+everything, and rows that it meets twice count once: whenever a process dies, nothing is lost.
 
 Where state is shared (`recsys.storage`), every machine hands in its segments, under names that
-nobody else uses, and its dropped files. A refresh copies what all handed in to
-``data/staging/collected/``, and the archive into its state root.
+nobody else uses, and its dropped files; a refresh copies them to ``data/staging/collected/``.
 """
 
 import contextlib
@@ -65,14 +63,11 @@ def sealed_segments(settings: Settings) -> Path:
     return settings.staging / "sealed"
 
 
-def segments_to_read(settings: Settings) -> Path:
-    """Folder of the segments that a refresh may archive: those of all machines."""
-    return _staging(settings) / "sealed"
-
-
-def files_to_read(settings: Settings) -> Path:
-    """Folder of the dropped files that a refresh may archive: those of all machines."""
-    return _staging(settings) / "files"
+def folders_to_read(settings: Settings) -> tuple[Path, Path]:
+    """Of the sealed segments and the dropped files that a refresh may archive: all machines'."""
+    shared = open_store(settings).shared
+    staging = settings.staging / "collected" if shared else settings.staging
+    return staging / "sealed", staging / "files"
 
 
 def dropped_files(folder: Path) -> list[Path]:
@@ -80,14 +75,10 @@ def dropped_files(folder: Path) -> list[Path]:
 
     Hidden files and those named like unfinished copies (``.tmp``, ``.part``) are left alone.
     """
-    found: list[Path] = []
-    with contextlib.suppress(FileNotFoundError):
-        found = sorted(folder.iterdir())
-    return [
-        path
-        for path in found
-        if path.name[0] != "." and path.is_file() and path.suffix not in _IGNORED_SUFFIXES
-    ]
+    # A file in the folder's place is an error.
+    found = sorted(folder.iterdir()) if folder.exists() else []
+    files = [path for path in found if path.name[0] != "." and path.is_file()]
+    return [path for path in files if path.suffix not in _IGNORED_SUFFIXES]
 
 
 def marked_name(mark: str, name: str) -> str:
@@ -125,11 +116,11 @@ def quarantine_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -
     writer = _writer(settings.quarantine / "interactions")
     writer.roll(QUARANTINE_BYTES, QUARANTINE_SECONDS)
     received = datetime.now(UTC).isoformat()
-    said = (*NEEDED, schema.COMMENT)
-    lines = {
-        tuple(str(event.get(name)) for name in said): _line(event, received) for event in events
-    }
-    fresh = {key: line for key, line in lines.items() if key not in writer.written}
+    fresh = {}
+    for event in events:
+        key = tuple(str(event.get(name)) for name in (*NEEDED, schema.COMMENT))
+        if key not in writer.written:
+            fresh[key] = _line(event, received)
     if fresh:
         writer.append("".join(fresh.values()).encode("utf-8"))
         writer.written.update(fresh)
@@ -176,27 +167,24 @@ def hand_in_files(settings: Settings) -> None:
     store = open_store(settings)
     if store.shared:
         for file in dropped_files(settings.staging / "files"):
-            # The service and a refresh on this machine may hand in the same one.
             with contextlib.suppress(FileNotFoundError):
                 # The same name is dropped again tomorrow, or on another machine.
                 mark = f"{sha256_of(file)[:12]}-"
-                own = file
                 if not file.name.startswith(mark):
-                    own = file.rename(file.with_name(marked_name(mark, file.name)))
-                size = own.stat().st_size
-                store.share(f"{FILES_KEY}/{own.name}")
-                if own.stat().st_size == size:  # else somebody was still writing it
-                    own.unlink()
+                    file = file.rename(file.with_name(marked_name(mark, file.name)))
+                size = file.stat().st_size
+                store.share(f"{FILES_KEY}/{file.name}")
+                if file.stat().st_size == size:  # else somebody was still writing it
+                    file.unlink()
 
 
 def collect_staging(settings: Settings) -> None:
     """Copy what all machines handed in to where this one reads it."""
     store = open_store(settings)
     if store.shared:
-        shutil.rmtree(_staging(settings), ignore_errors=True)
-        collected = _staging(settings).relative_to(settings.home).as_posix()
+        shutil.rmtree(settings.staging / "collected", ignore_errors=True)
         for name in ("sealed", "files"):
-            store.mirror(f"{STAGING_KEY}/{name}", f"{collected}/{name}")
+            store.mirror(f"{STAGING_KEY}/{name}", f"{STAGING_KEY}/collected/{name}")
 
 
 def segment_lines(segment: Path) -> list[str]:
@@ -206,11 +194,6 @@ def segment_lines(segment: Path) -> list[str]:
     """
     content = segment.read_bytes()
     return content[: content.rfind(b"\n") + 1].decode("utf-8", "surrogateescape").split("\n")[:-1]
-
-
-def _staging(settings: Settings) -> Path:
-    shared = open_store(settings).shared
-    return settings.staging / "collected" if shared else settings.staging
 
 
 def _line(event: Mapping[str, Any], received: str) -> str:
@@ -237,10 +220,9 @@ class _SegmentWriter:
     """Appends to a segment of this process, and to a new one when a refresh took the old one."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = self._path = folder
         self._thread_lock = threading.Lock()
         self._descriptor: int | None = None
-        self._path = folder
         self._opened = 0.0
         self.written: set[tuple[str, ...]] = set()
         """What the present segment has, for those who ask."""
@@ -252,31 +234,32 @@ class _SegmentWriter:
                 status = os.fstat(self._descriptor)
                 ended = not status.st_nlink or status.st_size >= most_bytes
                 if ended or time.monotonic() - self._opened >= most_seconds:
-                    self._close()
+                    self._close(self._descriptor)
 
     def append(self, content: bytes) -> None:
         with self._thread_lock:
-            while True:
+            descriptor = self._open()
+            while not self._is_written(descriptor, content):
+                self._close(descriptor)
                 descriptor = self._open()
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                try:
-                    if os.fstat(descriptor).st_nlink and self._path.exists():
-                        self._write(descriptor, content)
-                        return
-                finally:
-                    fcntl.flock(descriptor, fcntl.LOCK_UN)
-                self._close()
 
-    def _write(self, descriptor: int, content: bytes) -> None:
-        end = os.fstat(descriptor).st_size
+    def _is_written(self, descriptor: int, content: bytes) -> bool:
+        """Write to the segment, unless somebody has taken it away."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
-            written = 0
-            while written < len(content):
-                written += os.write(descriptor, content[written:])
-            _sync(descriptor)
-        except BaseException:
-            os.ftruncate(descriptor, end)
-            raise
+            before = os.fstat(descriptor)
+            if not before.st_nlink or not self._path.exists():
+                return False
+            try:
+                while content:
+                    content = content[os.write(descriptor, content) :]
+                _sync(descriptor)
+            except BaseException:
+                os.ftruncate(descriptor, before.st_size)
+                raise
+            return True
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _open(self) -> int:
         if self._descriptor is None:
@@ -288,8 +271,7 @@ class _SegmentWriter:
             self._opened = time.monotonic()
         return self._descriptor
 
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-            self.written.clear()
+    def _close(self, descriptor: int) -> None:
+        os.close(descriptor)
+        self._descriptor = None
+        self.written.clear()

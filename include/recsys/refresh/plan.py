@@ -75,7 +75,7 @@ class Plan(ConfigModel):
     """What a run is going to do; the manifest of its version begins with it.
 
     `sources` are path, SHA-256 and rows of each of the source's files, `passed_over` the empty ones
-    among them; `staged` is what of the staging area was read, see `recsys.data.arrivals.Arrivals`;
+    among them; `staged` is what of the staging area was read, see `recsys.data.arrivals.Staged`;
     `columns` are our names of those that all files of reviews, and of products, have. `inputs` is
     the fingerprint of everything but the rows that decides what a version contains, `catalogue`
     that of the products. The `invalid_fraction` is that of the source's files: staged rows cannot
@@ -179,7 +179,7 @@ def make_plan(
         source=source.description,
         sources=view.files,
         passed_over=[str(path) for path in source.passed_over],
-        staged=view.arrivals.to_json(),
+        staged=view.staged,
         columns=view.columns,
         inputs=inputs,
         catalogue=catalogue,
