@@ -108,6 +108,7 @@ def create_app(
         app.include_router(module.router)
     problems.install(app)
     _describe(app, config, environment)
+    app.add_middleware(lists.ShortWay, routes=lists.users.routes)
     if config.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -6,15 +6,15 @@ plain ASGI layer: Starlette's middleware classes would cost more than the rest t
 
 import asyncio
 import time
-from collections.abc import Iterable
 
-from fastapi.exceptions import HTTPException
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.config import ServingConfig
 from serving.coordination import RELOAD_SECONDS
-from serving.problems import MEDIA_TYPE, TITLES, problem_response
+from serving.problems import MEDIA_TYPE, TITLES, problem_response, response_to
 from serving.shared import ClientLimit, Counters
 
 # Twice what browsers and proxies send at most (nginx: 32 KB).
@@ -42,6 +42,7 @@ _LOADING = RELOAD_SECONDS + 20
 """Seconds: loading has a limit of its own, and whoever asked for it must hear how it ended."""
 
 _HANG_UP = {"Connection": "close"}
+_LATER = {"Retry-After": "10"}
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -69,28 +70,31 @@ class Guard:
         self._app, self._config, self._counters = app, config, counters
         self._requests, self._received = requests, received
         self._too_large = f"The body is larger than {config.max_body_bytes} bytes."
-        self._too_many = (
-            f"At most {config.requests_per_client_minute} requests a minute are answered for one "
-            "client."
-        )
+        many = config.requests_per_client_minute
+        self._too_many = f"At most {many} requests a minute are answered for one client."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        path = scope["path"]
-        status = 0
-        body_is_there = False
+        started, path, status, received = time.perf_counter(), scope["path"], 0, 0
+        client = (scope.get("client") or ("",))[0]
+        headers = dict(scope["headers"])
+        said = headers.get(b"content-length", b"")
+        length = int(said) if said.isdigit() else None
+        waiting = bool(length) or b"transfer-encoding" in headers
+        # Load balancers ask with HEAD; every GET route answers, without the body.
         head_only = scope["method"] == "HEAD"
-        if head_only:
-            # Load balancers ask with HEAD; every GET route answers, without the body.
-            scope = {**scope, "method": "GET"}
+        scope = {**scope, "method": "GET"} if head_only else scope
 
         async def receive_all() -> Message:
-            nonlocal body_is_there
+            nonlocal waiting, received
             message = await receive()
-            body_is_there = not message.get("more_body", False)
+            waiting = message.get("more_body", False)
+            if length is None:
+                size = len(message.get("body", b""))
+                received += size
+                self._take(client, size, received)
             return message
 
         async def send_with_headers(message: Message) -> None:
@@ -105,67 +109,34 @@ class Guard:
         try:
             limit = _LOADING if path in LOADING_PATHS else self._config.request_timeout_seconds
             async with asyncio.timeout(limit):
-                await self._answer(scope, receive_all, send_with_headers)
-        except TimeoutError:
+                if not self._requests.allows(f"watch {client}" if path in OPERATIONS else client):
+                    raise HTTPException(429, self._too_many, _LATER)
+                self._take(client, length or 0, length or 0)
+                await self._app(scope, receive_all, send_with_headers)
+        except (TimeoutError, HTTPException) as error:
             if status:
                 raise
-            if body_is_there or not _has_body(scope["headers"]):
-                detail = "The request took too long and was given up."
-                late = problem_response(503, detail, {"Retry-After": "5"})
-            else:
-                # Whose fault it is: the caller has not sent all of the body that it announced.
-                detail = "The body of the request did not arrive in time."
-                late = problem_response(408, detail, _HANG_UP)
-            await late(scope, receive, send_with_headers)
+            await _refusal(error, waiting)(scope, receive, send_with_headers)
         finally:
             elapsed = (time.perf_counter() - started) * 1000
             self._counters.count(path, status or 500, elapsed)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        address = scope.get("client")
-        client = address[0] if address else ""
-        refused = None
-        if not self._requests.allows(f"watch {client}" if scope["path"] in OPERATIONS else client):
-            refused = problem_response(429, self._too_many, {"Retry-After": "10"})
-        else:
-            length = _content_length(scope["headers"])
-            if length is None:
-                receive = self._counted(receive, client)
-            elif length > self._config.max_body_bytes:
-                refused = problem_response(413, self._too_large, _HANG_UP)
-            elif length and not self._received.allows(client, length):
-                refused = problem_response(429, _TOO_MANY_BYTES, {"Retry-After": "10"} | _HANG_UP)
-        await (self._app if refused is None else refused)(scope, receive, send)
-
-    def _counted(self, receive: Receive, client: str) -> Receive:
-        """`receive` for a body that does not say how long it is."""
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            size = len(message.get("body", b""))
-            received += size
-            # The one kind of error that FastAPI lets through while it reads a body.
-            if received > self._config.max_body_bytes:
-                raise HTTPException(413, self._too_large, _HANG_UP)
-            if size and not self._received.allows(client, size):
-                raise HTTPException(429, _TOO_MANY_BYTES, _HANG_UP)
-            return message
-
-        return counted
+    def _take(self, client: str, size: int, total: int) -> None:
+        """Count `size` bytes of a body of `total` so far. Raises the one kind of error that FastAPI
+        lets through while it reads a body."""
+        if total > self._config.max_body_bytes:
+            raise HTTPException(413, self._too_large, _HANG_UP)
+        if size and not self._received.allows(client, size):
+            raise HTTPException(429, _TOO_MANY_BYTES, _LATER | _HANG_UP)
 
 
-def _has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    names = dict(headers)
-    return b"transfer-encoding" in names or names.get(b"content-length", b"0") != b"0"
-
-
-def _content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    for name, value in headers:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else None
-    return None
+def _refusal(error: TimeoutError | HTTPException, waiting: bool) -> JSONResponse:
+    if isinstance(error, HTTPException):
+        return response_to(error)
+    if waiting:  # whose fault it is: the caller has not sent all of the body that it announced
+        return problem_response(408, "The body of the request did not arrive in time.", _HANG_UP)
+    detail = "The request took too long and was given up."
+    return problem_response(503, detail, {"Retry-After": "5"})
 
 
 class LimitedProtocol(HttpToolsProtocol):

@@ -49,7 +49,7 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = None
 
 
-class ProblemError(Exception):
+class ProblemError(HTTPException):
     """Raised by a route to answer with a problem document."""
 
     def __init__(
@@ -59,8 +59,8 @@ class ProblemError(Exception):
         headers: dict[str, str] | None = None,
         errors: list[FieldProblem] | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.status, self.detail, self.headers, self.errors = status, detail, headers, errors
+        super().__init__(status, detail, headers)
+        self.errors = errors
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -81,9 +81,15 @@ def problem_response(
     return JSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
 
 
+def response_to(error: HTTPException) -> JSONResponse:
+    """The answer to a request that ended with `error`."""
+    detail = _SENTENCES.get(error.detail, error.detail)
+    errors = getattr(error, "errors", None)
+    return problem_response(error.status_code, detail, dict(error.headers or {}), errors)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of `app` with a problem document."""
-    app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_bad_request)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_fault)
@@ -93,11 +99,6 @@ def schemas() -> dict[str, Any]:
     """What `documented` refers to, for the OpenAPI document."""
     schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     return {**schema.pop("$defs"), "Problem": schema}
-
-
-async def _on_problem(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ProblemError)
-    return problem_response(error.status, error.detail, error.headers, error.errors)
 
 
 async def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
@@ -121,11 +122,9 @@ async def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    detail = _SENTENCES.get(error.detail, error.detail)
-    headers = dict(error.headers or {})
     if error.status_code == 405:
-        headers["Allow"] = ", ".join(sorted(_methods_of(request)))
-    return problem_response(error.status_code, detail, headers or None)
+        error.headers = {"Allow": ", ".join(sorted(_methods_of(request)))}
+    return response_to(error)
 
 
 async def _on_fault(request: Request, error: Exception) -> JSONResponse:

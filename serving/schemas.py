@@ -12,14 +12,13 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
     StrictBool,
     StringConstraints,
     Tag,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, core_schema
 
 
 def _number(value: Any) -> Any:
@@ -44,14 +43,22 @@ def _in_the_calendar(value: datetime) -> datetime:
         raise PydanticCustomError("time", "Input should be a time in the years 1 to 9999") from None
 
 
-def _id(value: Any, validate: ValidatorFunctionWrapHandler) -> int | str:
-    """One sentence for what is neither: of two kinds pydantic tells of both, in its own words."""
-    try:
-        found: int | str = validate(value)
-    except ValidationError:
-        said = "Input should be a whole number up to 2^62, or text of 1 to 128 characters"
-        raise PydanticCustomError("id", said) from None
-    return found
+def _whole_or_text(_source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    """Every request has one of these, a batch a thousand: none of Python's functions is called for
+    what is a whole number or text, and one sentence tells of what is neither."""
+    most = 2**62  # the document has such bounds as floating point, where 2**63 - 1 does not exist
+    whole = core_schema.int_schema(strict=True, ge=-most, le=most)
+    text = core_schema.str_schema(strict=True, min_length=1, max_length=128)
+    written_as_float = core_schema.no_info_before_validator_function(
+        _number, core_schema.int_schema(ge=-most, le=most)
+    )
+    return core_schema.union_schema(
+        [whole, text, written_as_float],
+        mode="left_to_right",
+        custom_error_type="id",
+        custom_error_message="Input should be a whole number up to 2^62, "
+        "or text of 1 to 128 characters",
+    )
 
 
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -60,12 +67,13 @@ Price = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_numb
 Time = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_in_the_calendar)]
 IdText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Id = Annotated[
-    # The document has such bounds as floating point, where 2**63 - 1 does not exist.
-    Annotated[Whole, Field(ge=-(2**62), le=2**62)] | IdText,
-    WrapValidator(_id),
+    int | str,
+    GetPydanticSchema(_whole_or_text),
     Field(description="An id as the shop writes it: a whole number or text."),
 ]
-Products = Annotated[list[Id], Field(max_length=1000)]
+# A list as the default would be copied deeply for each request.
+_NONE: dict[str, Any] = {"default_factory": list, "json_schema_extra": {"default": []}}
+Products = Annotated[list[Id], Field(max_length=1000, **_NONE)]
 Names = Annotated[list[IdText], Field(max_length=100)]
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 
@@ -112,11 +120,11 @@ class RecommendRequest(ListRequest):
     exclude_seen: StrictBool = Field(
         default=True, description="Leave out what the user has had, and its other sizes and shades."
     )
-    exclude: Products = Field(default=[], description="Products to leave out.")
-    history: Products = Field(
-        default=[],
-        description="Products that the user is known to like; for users we do not know yet.",
-    )
+    exclude: Annotated[Products, Field(description="Products to leave out.")]
+    history: Annotated[
+        Products,
+        Field(description="Products that the user is known to like; for users we do not know yet."),
+    ]
 
     @property
     def is_plain(self) -> bool:
@@ -162,7 +170,7 @@ class BatchRequest(ListRequest):
 
     user_ids: list[Id] = Field(min_length=1, max_length=MAX_BATCH_USERS)
     exclude_seen: StrictBool = True
-    exclude: Products = []
+    exclude: Products
 
 
 class BatchResponse(BaseModel):
@@ -180,7 +188,7 @@ class SimilarRequest(ListRequest):
     model_config = _examples({"product_id": EXAMPLE_PRODUCT, "topk": 5})
 
     product_id: Id
-    exclude: Products = []
+    exclude: Products
 
 
 class SimilarResponse(_List):

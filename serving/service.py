@@ -138,6 +138,6 @@ class Note:
 def _outcome(fault: BaseException) -> tuple[int, str]:
     """Status of the answer to a request that ended with `fault`, and what the log says of it."""
     if isinstance(fault, ProblemError):
-        return fault.status, fault.detail
+        return fault.status_code, fault.detail
     # A cancelled request is one that took too long: the guard answers it.
     return 503 if isinstance(fault, asyncio.CancelledError) else 500, type(fault).__name__

@@ -27,11 +27,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import requests
-from serving.connections import HEAD_SECONDS, MAX_WAITING
 
 from benchmarks.drills._table import Attacks
 from recsys.data.staging import open_segments, segment_lines
 from recsys.settings import REPOSITORY, Settings
+from serving.guard import HEAD_SECONDS, MAX_WAITING
 from tests.ports import find_free_port
 from tests.serving.service_process import running_service
 from tests.serving.shops import add_model

@@ -99,7 +99,7 @@ def normalise_id(value: str | int) -> str:
     text = str(value).strip(BLANKS)
     if not text.isascii():
         return unicodedata.normalize("NFC", text)
-    return _FLOAT.sub(r"\1", _written_out(text))
+    return _FLOAT.sub(r"\1", _written_out(text)) if "." in text or "+" in text else text
 
 
 def id_fault(text: str, what: str) -> str | None:

@@ -1,15 +1,16 @@
 """Lists of products: for a user, for many users, for a product, for words."""
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
-from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.arrays import Int32Array
 from recsys.ids import normalise_id
@@ -30,41 +31,56 @@ from serving.schemas import (
 )
 from serving.service import Note, Running, Service
 
-_JSON = b"application/json"
+_JSON = (b"content-type", b"application/json")
 _ANSWERS = documented(400, 413, 422, 429, 503)
 
 
-class DirectRoute(APIRoute):
-    """A route of the form ``async def route(body: Model, service: Running) -> Response``.
+class ShortWay:
+    """Answers POST requests to `routes` of the form ``async def route(body: Model, service:
+    Running) -> Response`` beside FastAPI, the application `app`.
 
-    FastAPI decodes a body, collects headers, cookies and query, and then validates: a third of
-    the time of a short request. Here the validator reads the bytes. Whatever is not a valid body
-    of type ``application/json`` goes the usual way, and gets FastAPI's answer.
+    FastAPI looks for the route, opens contexts, decodes the body, collects headers, cookies and
+    query, and then validates: half the time of a short request. Here the validator reads the bytes.
+    Whatever is not a valid body of type ``application/json`` in one piece goes the usual way, and
+    gets FastAPI's answer.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        usual = super().get_route_handler()
-        answer: Callable[[Any, Service], Awaitable[Response]] = self.endpoint
-        field = self.body_field
-        model = field.field_info.annotation if field else None
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise TypeError(f"{self.path}: expected a route whose body is one model, not {model}")
-        validate = model.__pydantic_validator__.validate_json
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        self._app = app
+        self._routes: dict[str, tuple[Callable[[bytes], Any], Callable[..., Any]]] = {}
+        for route in routes:
+            assert isinstance(route, APIRoute)
+            field = route.body_field
+            model = field.field_info.annotation if field else None
+            if not (isinstance(model, type) and issubclass(model, BaseModel)):
+                raise TypeError(f"{route}: expected a route whose body is one model, not {model}")
+            validate = model.__pydantic_validator__.validate_json
+            self._routes[route.path] = validate, route.endpoint
 
-        async def direct(request: Request) -> Response:
-            if (b"content-type", _JSON) not in request.scope["headers"]:
-                return await usual(request)
-            try:
-                body = validate(await request.body())
-            except (ValidationError, ClientDisconnect):
-                # The request keeps what was read of its body.
-                return await usual(request)
-            return await answer(body, request.app.state.service)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        known = self._routes.get(scope.get("path", ""))
+        if known is None or scope["method"] != "POST" or _JSON not in scope["headers"]:
+            await self._app(scope, receive, send)
+            return
+        validate, route = known
+        first = await receive()
+        try:
+            body = None if first.get("more_body") else validate(first.get("body", b""))
+        except ValidationError:
+            body = None
+        if body is None:
+            unread = [first]
 
-        return direct
+            async def again() -> Message:
+                return unread.pop() if unread else await receive()
+
+            await self._app(scope, again, send)
+            return
+        response = await route(body, scope["app"].state.service)
+        await response(scope, receive, send)
 
 
-users = APIRouter(tags=["recommendations"], route_class=DirectRoute)
+users = APIRouter(tags=["recommendations"])
 products = APIRouter(tags=["products"])
 
 
@@ -89,7 +105,7 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
         note.made = made
         answer = _answer(snapshot, made, user_id=body.user_id)
     answer["latency_ms"] = note.latency_ms
-    return Response(to_json(answer), media_type="application/json")
+    return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
 @users.post(
@@ -111,7 +127,7 @@ async def batch_recommend(body: BatchRequest, service: Running) -> Response:
         "model_id": snapshot.model_id,
         "latency_ms": (time.perf_counter() - started) * 1000,
     }
-    return Response(to_json(answer), media_type="application/json")
+    return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
 @products.post(

@@ -181,6 +181,13 @@ def test_the_short_way_answers_like_the_usual_one(shared_client: TestClient, con
     assert answers[0] == answers[1]
 
 
+def test_a_body_in_pieces_is_answered_like_one_in_one_piece(shared_client: TestClient):
+    headers = {"Content-Type": "application/json"}
+    for pieces in ([b'{"user_id": 7}'], [b'{"user_', b'id": 7}'], [b'{"user_id"', b": 7}", b"  "]):
+        answer = shared_client.post("/recommend", content=iter(pieces), headers=headers)
+        assert len(ids(answer.json())) == 10
+
+
 def test_a_body_that_is_not_said_to_be_json_is_refused(shared_client: TestClient):
     for headers in ({}, {"Content-Type": "text/plain"}):
         answer = shared_client.post("/recommend", content=b'{"user_id": 7}', headers=headers)
