@@ -75,10 +75,10 @@ def dropped_files(folder: Path) -> list[Path]:
 
     Hidden files and those named like unfinished copies (``.tmp``, ``.part``) are left alone.
     """
-    # A file in the folder's place is an error.
-    found = sorted(folder.iterdir()) if folder.exists() else []
-    files = [path for path in found if path.name[0] != "." and path.is_file()]
-    return [path for path in files if path.suffix not in _IGNORED_SUFFIXES]
+    found: list[Path] = []
+    with contextlib.suppress(FileNotFoundError):  # what else cannot be listed is an error
+        found = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    return [path for path in found if path.suffix not in _IGNORED_SUFFIXES and path.is_file()]
 
 
 def marked_name(mark: str, name: str) -> str:
