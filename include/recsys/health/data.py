@@ -11,15 +11,11 @@ import numpy as np
 from recsys import schema
 from recsys.alerting import Severity
 from recsys.config import load_config
-from recsys.data.versions import (
-    PublishedVersion,
-    current_version,
-    is_of_the_future,
-    published_folder,
-)
+from recsys.data import versions
+from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
-from recsys.health.verdict import Finding, critical, verdict
+from recsys.health.verdict import Finding, verdict
 from recsys.settings import Settings, load_settings
 from recsys.storage import StorageError
 
@@ -41,14 +37,15 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
     without any), ``interactions``, ``users``, ``items``; when unhealthy ``error`` and ``severity``.
     """
     settings = settings or load_settings()
+    limit = load_config(settings, HealthConfig).data.max_age_days
     files = {name: (settings.processed / name).is_file() for name in REQUIRED_FILES}
     try:
-        if published_folder(settings) is None:
+        if versions.published_folder(settings) is None:
             problem = "no data version was published yet; run data_refresh"
-            return verdict([Finding(Severity.WARNING, problem)], files=files)
-        version = current_version(settings)
+            return verdict([Finding(problem, Severity.WARNING)], files=files)
+        version = versions.current_version(settings)
     except (InputError, StorageError) as error:
-        return verdict([critical(str(error))], files=files)
+        return verdict([Finding(str(error))], files=files)
     newest = _newest_event(version.path / schema.INTERACTIONS_FILE)
     age = None if newest is None else (datetime.now(UTC) - newest).total_seconds() / 86_400
     problems = [
@@ -59,18 +56,16 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
     sizes: dict[str, int] = {}
     if not problems:
         problems, sizes = _examine(version)
-    if is_of_the_future(version.as_of):
+    if versions.is_of_the_future(version.as_of):
         problems.append(
             f"{version.version_id} ends at {version.as_of.isoformat()}, in the future: it was made "
             "under a wrong clock; the next data_refresh leaves it behind"
         )
-    findings = [critical(problem) for problem in problems]
-    limit = load_config(settings, HealthConfig).data.max_age_days
+    findings = [Finding(problem) for problem in problems]
     if age is not None and age > limit:
-        problem = (
-            f"the newest review or purchase is {age:.1f} days old (at most {limit:g} are expected)"
-        )
-        findings.append(Finding(Severity.WARNING, problem))
+        expected = f"(at most {limit:g} are expected)"
+        problem = f"the newest review or purchase is {age:.1f} days old {expected}"
+        findings.append(Finding(problem, Severity.WARNING))
     return verdict(
         findings,
         files=files,
@@ -84,8 +79,7 @@ def check_data_health(settings: Settings | None = None) -> dict[str, Any]:
 
 def _newest_event(path: Path) -> datetime | None:
     """When the last interaction of the file was; None without any, or if that cannot be read."""
-    # Here and below, because the service imports this package for its watch and must not carry
-    # Arrow.
+    # Here and below: the service imports this package for its watch and must not carry Arrow.
     from pyarrow import ArrowException, compute
     from pyarrow.parquet import ParquetFile
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from recsys.alerting import Alert, AlertManager, Severity
-from recsys.alerting.message import facts_of
 from recsys.config import load_config
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
@@ -16,7 +15,7 @@ from recsys.health.model import check_model_health
 from recsys.health.pipelines import check_pipeline_health, report_silence
 from recsys.health.reports import report_retention, write_report
 from recsys.health.service import check_service_health, judged, service_metrics
-from recsys.health.verdict import critical, verdict
+from recsys.health.verdict import Finding, verdict
 from recsys.retention import Removal
 from recsys.settings import Settings
 
@@ -26,7 +25,7 @@ COMPONENTS: Final[dict[str, Callable[[Settings], dict[str, Any]]]] = {
     "model": check_model_health,
     "pipeline": check_pipeline_health,
 }
-_BROKEN: Final = critical("the check itself broke; see the log of its task")
+_BROKEN: Final = Finding("the check itself broke; see the log of its task")
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +43,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Alert for what is wrong, resolve what is right again, write the report.
 
-    `results` is what the checks returned, by component; None for a check that broke. With
-    `component` only that one was checked: the report is partial and does not become
-    ``latest.json``.
-
-    Returns ``status`` (``healthy``, ``warning`` or ``critical``), ``unhealthy`` (components),
-    ``alerts`` (names of broken rules), ``overdue_jobs``, ``redelivered``, ``report`` (its path
-    below the state root).
+    `results` is what the checks returned, by component; None for a check that broke. The report of
+    one `component` alone does not become ``latest.json``. Returns ``status`` (``healthy``,
+    ``warning`` or ``critical``), ``unhealthy`` (components), ``alerts`` (names of broken rules),
+    ``overdue_jobs``, ``redelivered``, ``report`` (its path below the state root).
 
     Raises `InputError` if the component is unknown, and `BrokenCheckError` after everything else is
     done, if a check broke.
@@ -62,8 +58,8 @@ def evaluate(
     manager = AlertManager(settings)
     for name, result in checks.items():
         _tell(manager, name, result)
-    report: dict[str, Any] = {"generated_at": now.isoformat(), "component": component}
-    report["checks"] = checks
+    about = {"generated_at": now.isoformat(), "component": component}
+    report: dict[str, Any] = about | {"checks": checks}
     if component in (None, "service"):
         with _noting(broken, "traffic"):
             config = load_config(settings, HealthConfig).metrics
@@ -120,8 +116,8 @@ def _noting(broken: list[str], part: str) -> Iterator[None]:
 
 def _overall(report: Mapping[str, Any]) -> str:
     """The worst of the checks, of the broken rules, of silence, and of what is not known."""
-    found = [one["severity"] for one in report["checks"].values() if not one["healthy"]]
-    found += [one["severity"] for one in report.get("alerts", [])]
+    unhealthy = [one for one in report["checks"].values() if not one["healthy"]]
+    found = [one["severity"] for one in (*unhealthy, *report.get("alerts", []))]
     if report.get("overdue_jobs") or report["broken"]:
         found.append(Severity.CRITICAL)
     bad = [severity for severity in map(Severity, found) if severity != Severity.INFO]
@@ -143,6 +139,6 @@ def _tell(manager: AlertManager, component: str, result: Mapping[str, Any]) -> N
             Severity(result["severity"]),
             text=texts.say("unhealthy_text", component=component, problem=problem),
             headline=texts.say("unhealthy", component=component),
-            facts=facts_of({"component": component}),
+            facts={"component": component},
         )
         manager.deliver(alert)

@@ -8,16 +8,15 @@ from recsys.config import load_config
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
 from recsys.health.service import serving_model
-from recsys.health.verdict import Finding, critical, verdict
+from recsys.health.verdict import Finding, verdict
 from recsys.models.artifacts import verify_artifact
 from recsys.registry import Registry
 from recsys.settings import Settings, load_settings
 
 
 def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
-    """Check the registry, the files of its current best, and what is being served.
-
-    A service that does not answer is the service check's business and no problem here.
+    """Check the registry, the files of its current best, and what is being served; that the service
+    does not answer is no problem here.
 
     Returns ``healthy``, and if a model is selected ``model_id``, ``selected_at`` and
     ``serving_model_id`` (None if the service does not say); when unhealthy ``error`` and
@@ -25,32 +24,25 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
     """
     settings = settings or load_settings()
     registry = Registry(settings)
-    damage = registry.repair()
-    if damage is not None:
+    if damage := registry.repair():
         repaired = "was written again from its last good copy"
         outcome = "is still so" if registry.problem() else repaired
-        return verdict([critical(f"{damage}; it {outcome}")])
+        return verdict([Finding(f"{damage}; it {outcome}")])
     selection = registry.selection()
     if selection is None:
-        return verdict([Finding(Severity.WARNING, "no model is selected yet; run model_training")])
+        return verdict([Finding("no model is selected yet; run model_training", Severity.WARNING)])
     problems = []
     try:
         verify_artifact(registry.folder(registry.get(selection.model_id)))
     except (InputError, OSError) as error:
-        problems.append(critical(f"current best {selection.model_id}: {error}"))
+        problems.append(Finding(f"current best {selection.model_id}: {error}"))
     served = serving_model()
     grace = timedelta(hours=load_config(settings, HealthConfig).model.deployment_grace_hours)
     waiting = datetime.now(UTC) - datetime.fromisoformat(selection.selected_at)
     held = registry.get(selection.model_id).status == "held"  # a person wanted another one
     if served is not None and served != selection.model_id and waiting > grace and not held:
-        problem = (
-            f"the service serves {served}, although {selection.model_id} was selected"
-            f" {waiting.total_seconds() / 3600:.0f} hours ago"
-        )
-        problems.append(Finding(Severity.WARNING, problem))
-    return verdict(
-        problems,
-        model_id=selection.model_id,
-        selected_at=selection.selected_at,
-        serving_model_id=served,
-    )
+        selected = f"{selection.model_id} was selected {waiting / timedelta(hours=1):.0f} hours ago"
+        problem = f"the service serves {served}, although {selected}"
+        problems.append(Finding(problem, Severity.WARNING))
+    about = {"model_id": selection.model_id, "selected_at": selection.selected_at}
+    return verdict(problems, **about, serving_model_id=served)

@@ -1,8 +1,7 @@
 """Do the jobs succeed, and does any stay silent?
 
-A failed run is told by Airflow's callbacks. What they cannot tell is a run that never came, because
-the scheduler is dead or the DAG does not load, and a failure whose callback died with its process:
-the job is overdue, and nothing was said about it.
+Airflow's callbacks tell of a failed run, but not of one that never came (a dead scheduler, a DAG
+that does not load), nor of a failure whose callback died with its process.
 """
 
 import json
@@ -16,7 +15,7 @@ from recsys.alerting import Alert, AlertManager, Severity
 from recsys.alerting.message import facts_of
 from recsys.config import ConfigError, ConfigModel, load_config
 from recsys.health.config import HealthConfig
-from recsys.health.verdict import critical, verdict
+from recsys.health.verdict import Finding, verdict
 from recsys.publishing import write_json
 from recsys.schedule import JobSchedule, Schedule, load_schedule
 from recsys.settings import Settings, load_settings
@@ -30,12 +29,13 @@ _GRACE: Final = timedelta(minutes=15)
 
 _RUNS_TO_READ: Final = 200
 
+Missing = tuple[Mapping[str, Any], datetime | None]
+
 
 def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
     """Unhealthy if the success rate of any pipeline in the window is too low, or an entry of
-    ``scheduler_config.json`` or any setting of a job cannot be used.
-
-    Runs that were abandoned (see ``pipeline.max_running_hours``) are closed first.
+    ``scheduler_config.json`` or any setting of a job cannot be used. Runs that were abandoned (see
+    ``pipeline.max_running_hours``) are closed first.
 
     Returns ``healthy``, ``closed_runs``, ``period_days``, ``stats_by_pipeline`` (as
     `PipelineTracker.get_stats`); when unhealthy ``error`` and ``severity``.
@@ -46,19 +46,15 @@ def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
     closed = tracker.cleanup_stale_runs(config.max_running_hours)
     stats = tracker.get_stats(config.window_days)
     problems = [
-        critical(
-            f"{name}: {one['failed']} of {one['success'] + one['failed']} runs of the last"
-            f" {config.window_days} days failed"
-        )
+        f"{name}: {one['failed']} of {one['success'] + one['failed']} runs of the last"
+        f" {config.window_days} days failed"
         for name, one in stats["stats_by_pipeline"].items()
         if one["success_rate"] is not None and one["success_rate"] < config.min_success_rate
     ]
-    problems += [
-        critical(f"{job} does not run: {sentence}")
-        for job, sentence in load_schedule(settings).problems.items()
-    ]
-    problems += map(critical, settings_problems(settings))
-    return verdict(problems, closed_runs=closed, **stats)
+    unusable = load_schedule(settings).problems
+    problems += [f"{job} does not run: {sentence}" for job, sentence in unusable.items()]
+    problems += settings_problems(settings)
+    return verdict([Finding(one) for one in problems], closed_runs=closed, **stats)
 
 
 def settings_problems(settings: Settings, *more: type[ConfigModel]) -> list[str]:
@@ -88,11 +84,9 @@ def settings_problems(settings: Settings, *more: type[ConfigModel]) -> list[str]
 
 def report_silence(settings: Settings, manager: AlertManager, now: datetime) -> dict[str, Any]:
     """Alert once for each enabled job that has not succeeded since it was last due before `now`,
-    resolve those that succeeded again.
-
-    A job counts from the moment it was first seen enabled with its present schedule, so a new
-    installation owes nothing for the time before it existed. Nobody is alerted who was told since:
-    a run failed, or missed its deadline, loudly.
+    resolve those that succeeded again. A job counts from the moment it was first seen enabled with
+    its present schedule: a new installation owes nothing. Nobody is alerted who was told since: a
+    run failed, or missed its deadline, loudly.
 
     Returns job -> ``due``, ``last_success``, ``last_status``, ``alerted`` of the overdue ones.
     """
@@ -107,16 +101,14 @@ def report_silence(settings: Settings, manager: AlertManager, now: datetime) -> 
         since = _last_expected(watched[job], schedule, now) if job in watched else None
         if since and since >= first_seen[job] and (missing := _missing(tracker, job, since)):
             told, due = manager.was_told_of_runs(job, since), since + watched[job].deadline
-            overdue[job] = _tell(manager, job, due, *missing, told=told)
+            overdue[job] = _tell(manager, job, due, missing, told=told)
         else:
             text = manager.texts.say("silent_cleared", job=job)
             manager.resolve(f"{job}_silent", "succeeded again", text=text)
     return overdue
 
 
-def _missing(
-    tracker: PipelineTracker, job: str, since: datetime
-) -> tuple[dict[str, Any], datetime | None] | None:
+def _missing(tracker: PipelineTracker, job: str, since: datetime) -> Missing | None:
     """The last run since then ({} without any) and the last success, None if a run succeeded."""
     runs = [
         run
@@ -133,17 +125,13 @@ def _missing(
 def _first_seen(
     settings: Settings, jobs: Mapping[str, JobSchedule], now: datetime
 ) -> dict[str, datetime]:
-    """When each job was first seen with its present cron expression: now, for new ones.
-
-    Kept in ``logs/service/health_state.json``, which may get lost: all jobs then count as new. A
-    job that is not among `jobs` (switched off) is forgotten.
-    """
+    """When each job was first seen with its present cron expression: now, for new ones. Kept in
+    ``logs/service/health_state.json``, which may get lost: all jobs then count as new. A job that
+    is not among `jobs` (switched off) is forgotten."""
     path = settings.logs / "service" / "health_state.json"
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))["jobs"]
+        known = dict(json.loads(path.read_text(encoding="utf-8"))["jobs"])
     except (OSError, ValueError, KeyError, TypeError):
-        known = {}
-    if not isinstance(known, dict):
         known = {}
     current: dict[str, dict[str, str]] = {}
     for job, timing in jobs.items():
@@ -158,22 +146,16 @@ def _first_seen(
 
 def _last_expected(timing: JobSchedule, schedule: Schedule, now: datetime) -> datetime:
     """The last moment that the job was scheduled for and should have succeeded since."""
-    limit = now - timing.deadline - _GRACE
-    local = limit.astimezone(schedule.zone) + timedelta(microseconds=1)
+    local = (now - timing.deadline - _GRACE).astimezone(schedule.zone) + timedelta(microseconds=1)
     moment: datetime = croniter(timing.cron, local).get_prev(datetime)
     return moment.astimezone(UTC)
 
 
 def _tell(
-    manager: AlertManager,
-    job: str,
-    due: datetime,
-    last_run: Mapping[str, Any],
-    last: datetime | None,
-    *,
-    told: bool,
+    manager: AlertManager, job: str, due: datetime, missing: Missing, *, told: bool
 ) -> dict[str, Any]:
     """Alert for a silent job, unless somebody was told; what the report says of it."""
+    last_run, last = missing
     if not told:
         texts, shown = manager.texts, manager.local_time(due)
         facts = {

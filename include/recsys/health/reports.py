@@ -1,6 +1,6 @@
 """Health reports: ``reports/health/health_YYYYMMDD_HHMM.json`` (local time) and ``latest.json``.
 
-Who watches the watcher: the service notices that no report comes any more.
+The service notices when none comes any more.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -47,9 +47,8 @@ def report_retention(settings: Settings) -> Retention:
 def report_is_overdue(settings: Settings, now: datetime, since: datetime | None = None) -> bool:
     """Whether the last full health report is older than ``reports.overdue_hours`` at `now`.
 
-    `since` is when the caller began to watch, and counts as a report: right after a start
-    nothing is overdue. Without it a system that never wrote a report owes none. A health check
-    that is switched off in ``scheduler_config.json`` is never overdue.
+    `since` is when the caller began to watch, and counts as a report. Without it a system that
+    never wrote a report owes none. A health check that is switched off is never overdue.
     """
     last = _last_sign(settings, since)
     schedule = load_schedule(settings)
@@ -60,10 +59,8 @@ def report_is_overdue(settings: Settings, now: datetime, since: datetime | None 
 
 
 def watch_reports(settings: Settings, now: datetime, since: datetime) -> bool:
-    """Send the alert when reports stop coming, once, and the notice when they are back.
-
-    Call it every few minutes, from any number of processes. Returns whether they are overdue.
-    """
+    """Send the alert when reports stop coming, once, and the notice when they are back; whether
+    they are overdue. Call it every few minutes, from any number of processes."""
     manager = AlertManager(settings)
     if not report_is_overdue(settings, now, since):
         if latest_report(settings) is not None:

@@ -11,7 +11,7 @@ from recsys.alerting import Severity
 from recsys.deployment.client import read_address
 from recsys.errors import InputError
 from recsys.health.config import MetricsConfig
-from recsys.health.verdict import Finding, critical, verdict
+from recsys.health.verdict import Finding, verdict
 from recsys.registry import Registry
 from recsys.request_log import read_traffic
 from recsys.settings import Settings, load_settings
@@ -33,36 +33,26 @@ def check_service_health(settings: Settings | None = None) -> dict[str, Any]:
     and ``recommendations`` (how many the trial gave, None if it failed); when unhealthy ``error``
     and ``severity``.
     """
-    settings = settings or load_settings()
-    url = read_address().url
     began = time.perf_counter()
-    try:
-        answer = requests.get(f"{url}/health", timeout=_TIMEOUT)
-    except requests.RequestException as error:
-        return verdict([critical(f"GET {url}/health failed: {type(error).__name__}")])
+    answered, status, content = _ask("GET", "/health")
     latency = (time.perf_counter() - began) * 1000
-    content = _json_object(answer)
+    if status is None:
+        return verdict([Finding(answered)])
     details: dict[str, Any] = {"latency_ms": round(latency, 2), "response": content}
-    severity = Severity.CRITICAL
-    problem: str | None
-    answered = f"GET {url}/health answered {answer.status_code}"
     if content is None:
-        problem = f"{answered} without a JSON object"
-    elif answer.status_code != 200:
-        severity = _severity(settings, content)
+        return verdict([Finding(f"{answered} without a JSON object")], **details)
+    if status != 200:
         problem = f"{answered}: {content.get('detail') or content.get('status')}"
-    else:
-        details["recommendations"], problem = _trial(url)
-    return verdict([Finding(severity, problem)] if problem else [], **details)
+        severity = _severity(settings or load_settings(), content)
+        return verdict([Finding(problem, severity)], **details)
+    details["recommendations"], failure = _trial()
+    return verdict([Finding(failure)] if failure else [], **details)
 
 
 def serving_model() -> str | None:
     """Id of the model in service; None when there is none or the service does not say."""
-    try:
-        answer = requests.get(f"{read_address().url}/health", timeout=_TIMEOUT)
-    except requests.RequestException:
-        return None
-    return (_json_object(answer) or {}).get("model_id")
+    _, _, content = _ask("GET", "/health")
+    return (content or {}).get("model_id")
 
 
 def service_metrics(settings: Settings, config: MetricsConfig, now: datetime) -> dict[str, Any]:
@@ -77,12 +67,12 @@ def service_metrics(settings: Settings, config: MetricsConfig, now: datetime) ->
     minutes = config.window_minutes
     since = now - timedelta(minutes=minutes)
     found = read_traffic(settings.service_db, since, now, TRIAL_USER) or {}
-    requests_made = found.get("requests")
+    made = found.get("requests")
     rates = {name: found.get(name) for name in (*RATES, "known_fallback_rate")}
     return {
         "window_minutes": minutes,
-        "requests": requests_made,
-        "requests_per_minute": None if requests_made is None else round(requests_made / minutes, 3),
+        "requests": made,
+        "requests_per_minute": None if made is None else round(made / minutes, 3),
         **{name: None if rate is None else round(rate, 4) for name, rate in rates.items()},
         "known_requests": found.get("known_requests"),
     }
@@ -103,19 +93,15 @@ def judged(metrics: Mapping[str, Any], min_requests: int) -> dict[str, float | N
     return known
 
 
-def _trial(url: str) -> tuple[int | None, str | None]:
+def _trial() -> tuple[int | None, str | None]:
     """How many products a trial recommendation has, and what is wrong with it."""
-    what, asked = f"POST {url}/recommend", {"user_id": TRIAL_USER, "topk": _TRIAL_TOPK}
-    try:
-        answer = requests.post(f"{url}/recommend", json=asked, timeout=_TIMEOUT)
-    except requests.RequestException as error:
-        return None, f"{what} failed: {type(error).__name__}"
-    content = _json_object(answer)
-    if answer.status_code != 200 or content is None:
-        return None, f"{what} answered {answer.status_code}"
+    asked = {"user_id": TRIAL_USER, "topk": _TRIAL_TOPK}
+    answered, status, content = _ask("POST", "/recommend", asked)
+    if status != 200 or content is None:
+        return None, answered
     products = content.get("recommendations")
     if not isinstance(products, list) or not products:
-        return 0, f"{what} answered with an empty list of recommendations"
+        return 0, f"{answered} with an empty list of recommendations"
     return len(products), None
 
 
@@ -130,9 +116,16 @@ def _severity(settings: Settings, content: dict[str, Any]) -> Severity:
     return Severity.CRITICAL if selected else Severity.WARNING
 
 
-def _json_object(answer: requests.Response) -> dict[str, Any] | None:
+def _ask(method: str, path: str, body: Any = None) -> tuple[str, int | None, dict[str, Any] | None]:
+    """What came of a request, in words; the answer's status and JSON object, as far as it has."""
+    url = f"{read_address().url}{path}"
+    try:
+        answer = requests.request(method, url, json=body, timeout=_TIMEOUT)
+    except requests.RequestException as error:
+        return f"{method} {url} failed: {type(error).__name__}", None, None
     try:
         content = answer.json()
     except requests.JSONDecodeError:
-        return None
-    return content if isinstance(content, dict) else None
+        content = None
+    answered = f"{method} {url} answered {answer.status_code}"
+    return answered, answer.status_code, content if isinstance(content, dict) else None

@@ -9,19 +9,13 @@ from recsys.alerting import Severity
 class Finding(NamedTuple):
     """Something that is not as it should be, in one sentence without a full stop."""
 
-    severity: Severity
     problem: str
-
-
-def critical(problem: str) -> Finding:
-    return Finding(Severity.CRITICAL, problem)
+    severity: Severity = Severity.CRITICAL
 
 
 def verdict(problems: Sequence[Finding], **details: Any) -> dict[str, Any]:
-    """The result of a check.
-
-    ``healthy``, the `details`, and if there are problems ``severity`` (that of the worst one),
-    ``error`` (all of them as one text) and ``problems`` (each with its severity).
+    """The result of a check: ``healthy``, the `details`, and if there are problems ``severity`` (of
+    the worst one), ``error`` (all of them as one text) and ``problems`` (each with its severity).
     """
     if not problems:
         return {"healthy": True, **details}
@@ -30,8 +24,6 @@ def verdict(problems: Sequence[Finding], **details: Any) -> dict[str, Any]:
         "healthy": False,
         **details,
         "severity": ordered[0].severity.value,
-        "error": "; ".join(problem for _, problem in ordered),
-        "problems": [
-            {"severity": severity.value, "problem": problem} for severity, problem in ordered
-        ],
+        "error": "; ".join(one.problem for one in ordered),
+        "problems": [{"severity": one.severity.value, "problem": one.problem} for one in ordered],
     }
