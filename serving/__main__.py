@@ -8,15 +8,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from recsys.config import ConfigError, load_config
 from recsys.settings import Settings, load_settings
 from serving import coordination, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
-from serving.coordination import Channel, Message, remember_served
+from serving.coordination import Channel, Message, remember_served, spawn
 
 logger = logging.getLogger("serving.parent")
 
@@ -40,20 +39,10 @@ class Worker:
     process: asyncio.subprocess.Process
     channel: Channel
     ready: bool = False
-    gone: bool = False
-    waiting: dict[str, asyncio.Future[Message]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return f"worker {self.slot} (pid {self.process.pid})"
-
-    def expect(self, kind: str) -> asyncio.Future[Message]:
-        """A future of the worker's next message of `kind`; it fails when the worker dies."""
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        if self.gone:
-            future.set_exception(ConnectionError("the worker died"))
-        self.waiting[kind] = future
-        return future
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -73,7 +62,6 @@ class Parent:
         self._deciding = asyncio.Lock()
         self._model_id: str | None = None
         self._stopping = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._memory = shared.create()
 
     async def run(self) -> None:
@@ -105,8 +93,7 @@ class Parent:
                 logger.error("A worker cannot be started, trying again | error=%s", error)
                 await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
                 continue
-            with contextlib.suppress(ConnectionError):
-                await self._listen_to(worker)
+            await self._listen_to(worker)
             status = await worker.process.wait()
             if self._stopping.is_set():
                 return
@@ -126,7 +113,7 @@ class Parent:
             )
             unless_started.pop_all()
         worker = self._workers[slot] = Worker(slot, process, await Channel.over(ours))
-        self._spawn(self._let_join(worker))
+        spawn(self._let_join(worker))
         return worker
 
     async def _let_join(self, worker: Worker) -> None:
@@ -137,7 +124,7 @@ class Parent:
         """
         async with self._deciding:
             alone = not any(other.ready for other in self._workers.values())
-            loaded = worker.expect(coordination.READY)
+            loaded = worker.channel.expect(coordination.READY)
             worker.channel.send(coordination.LOAD, model_id=self._model_id, choose=alone)
             try:
                 message = await asyncio.wait_for(loaded, coordination.RELOAD_SECONDS)
@@ -158,16 +145,8 @@ class Parent:
     async def _listen_to(self, worker: Worker) -> None:
         while (message := await worker.channel.receive()) is not None:
             if message["kind"] in (coordination.RELOAD, coordination.ASK_END_CANARY):
-                self._spawn(self._answer(worker, message))
-                continue
-            future = worker.waiting.pop(message["kind"], None)
-            if future is not None and not future.done():
-                future.set_result(message)
-        worker.ready, worker.gone = False, True
-        for future in worker.waiting.values():
-            if not future.done():
-                future.set_exception(ConnectionError(f"{worker.name} died"))
-        worker.channel.close()
+                spawn(self._answer(worker, message))
+        worker.ready = False
 
     async def _answer(self, asked: Worker, message: Message) -> None:
         """Do it in all workers or in none, and tell the worker that was asked how it went."""
@@ -236,17 +215,12 @@ class Parent:
             worker.kill()
             await worker.process.wait()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
 
 async def _ask(
     workers: list[Worker], kind: str, answer: str, seconds: float, **values: Any
 ) -> list[tuple[Worker, asyncio.Future[Message]]]:
     """Send all `workers` a message, and wait so long at most for the `answer` of each."""
-    answers = [(worker, worker.expect(answer)) for worker in workers]
+    answers = [(worker, worker.channel.expect(answer)) for worker in workers]
     for worker in workers:
         worker.channel.send(kind, **values)
     await asyncio.wait([future for _, future in answers], timeout=seconds)

@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -12,25 +11,14 @@ from threadpoolctl import threadpool_limits
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from recsys.config import load_config
-from recsys.data.config import DataConfig
-from recsys.data.sources import id_rules
-from recsys.errors import InputError
-from recsys.ids import IdRules
-from recsys.request_log import RequestLog
-from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 from serving import problems, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
-from serving.engine import Coordinator, Engine
+from serving.engine import Coordinator
 from serving.guard import MAX_CLIENT_BYTES_MINUTE, Guard
 from serving.housekeeping import Housekeeping
-from serving.interactions import Intake, LiveEvents
 from serving.routes import administration, demo, interactions, lists, operations
 from serving.service import Service
-
-logger = logging.getLogger(__name__)
-
-Part = TypeVar("Part")
 
 
 class WorkerPlace(NamedTuple):
@@ -56,34 +44,13 @@ def create_app(
     config = load_config(settings, ServingConfig)
     slot, descriptor, coordinator = place or WorkerPlace(0, None, Coordinator(settings))
     memory = shared.attach(descriptor)
-    counters = shared.Counters(memory, slot)
-
-    def open_service() -> Service:
-        """What the routes need, without a model yet."""
-        database = settings.home / "data" / "live_events.db"
-        live = LiveEvents(database, config.live_interaction_days, shared.ChangeSign(memory))
-        data = _read_or(DataConfig(), lambda: load_config(settings, DataConfig))
-        log_file = settings.logs / "service" / "recommender.log"
-        return Service(
-            settings=settings,
-            config=config,
-            environment=environment,
-            engine=Engine(settings, config),
-            coordinator=coordinator,
-            slot=slot,
-            counters=counters,
-            live=live,
-            intake=Intake(settings, config, live),
-            ids=_read_or(IdRules(), lambda: id_rules(settings)),
-            earliest=data.earliest_time,
-            requests=RequestLog(settings.service_db, log_file, load_zone(settings)),
-        )
+    parts = (settings, config, environment, coordinator, memory, slot)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # One thread a request: requests run beside each other, BLAS threads would only fight.
         with threadpool_limits(limits=1, user_api="blas"):
-            service = app.state.service = await asyncio.to_thread(open_service)
+            service = app.state.service = await asyncio.to_thread(Service, *parts)
             housekeeping = Housekeeping(service)
             try:
                 await coordinator.join(service.engine)
@@ -121,7 +88,7 @@ def create_app(
         config=config,
         requests=shared.ClientLimit(memory, config.requests_per_client_minute),
         received=shared.ClientLimit(memory, MAX_CLIENT_BYTES_MINUTE, of_bytes=True),
-        counters=counters,
+        counters=shared.Counters(memory, slot),
     )
     if environment.trusted_proxies:
         # Around the guard: the client it counts is the nearest one that is no trusted proxy.
@@ -148,12 +115,3 @@ def _describe(app: FastAPI, config: ServingConfig, environment: ServiceEnvironme
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _read_or(default: Part, read: Callable[[], Part]) -> Part:
-    """A mistake in the refresh's configuration must not stop the service."""
-    try:
-        return read()
-    except InputError as error:
-        logger.error("How data is read cannot be told, the defaults count | reason=%s", error)
-        return default

@@ -2,9 +2,11 @@
 (one JSON object a line over a socket pair), and the note of what is served."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ RELOAD_SECONDS = 120.0
 its index takes 15."""
 
 Message = dict[str, Any]
+_running: set[asyncio.Task[None]] = set()
 
 # From the parent.
 LOAD = "load"  # model_id: load it, then say READY
@@ -56,6 +59,8 @@ class Channel:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        self._expected: dict[tuple[str, int], asyncio.Future[Message]] = {}
+        self._gone = False
 
     @classmethod
     async def over(cls, connection: socket.socket) -> "Channel":
@@ -68,17 +73,39 @@ class Channel:
         if not self._writer.is_closing():
             self._writer.write(json.dumps({"kind": kind, **values}).encode() + b"\n")
 
-    async def receive(self) -> Message | None:
-        """The next message, None when the other end is gone."""
-        try:
-            line = await self._reader.readline()
-        except ConnectionError:
-            return None
-        message: Message | None = json.loads(line) if line.endswith(b"\n") else None
-        return message
+    def expect(self, kind: str, request: int = 0) -> asyncio.Future[Message]:
+        """A future of the next message of `kind`; it fails with `ConnectionError` when the other
+        end is gone."""
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        if self._gone:
+            future.set_exception(ConnectionError("the other end is gone"))
+        self._expected[kind, request] = future
+        return future
 
-    def close(self) -> None:
+    async def receive(self) -> Message | None:
+        """The next message that nobody expects, None when the other end is gone."""
+        with contextlib.suppress(ConnectionError):
+            while (line := await self._reader.readline()).endswith(b"\n"):
+                message: Message = json.loads(line)
+                place = message["kind"], message.get("request", 0)
+                future = self._expected.pop(place, None)
+                if future is None:
+                    return message
+                if not future.done():
+                    future.set_result(message)
+        self._gone = True
+        for future in self._expected.values():
+            if not future.done():
+                future.set_exception(ConnectionError("the other end is gone"))
         self._writer.close()
+        return None
+
+
+def spawn(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` beside everything else. asyncio itself keeps no reference to a task."""
+    task = asyncio.create_task(work)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
 
 
 def remember_served(settings: Settings, model_id: str) -> None:

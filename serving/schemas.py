@@ -5,18 +5,19 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
-    GetCoreSchemaHandler,
     GetPydanticSchema,
     StrictBool,
     StringConstraints,
     Tag,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
 )
 from pydantic_core import PydanticCustomError, core_schema
 
@@ -28,47 +29,45 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _text(value: Any) -> Any:
-    """pydantic takes numbers, and text of digits, for seconds since 1970."""
+def _in_the_calendar(value: Any, validate: ValidatorFunctionWrapHandler) -> datetime:
+    """pydantic takes numbers, and text of digits, for seconds since 1970; and an offset can lead
+    out of the years that there are."""
     if not isinstance(value, str | datetime) or re.fullmatch(r"\s*[+-]?[0-9.]+\s*", str(value)):
         raise PydanticCustomError("time", "Input should be a time as text, with its time zone")
-    return value
-
-
-def _in_the_calendar(value: datetime) -> datetime:
-    """An offset can lead out of the years that there are."""
     try:
-        return value.astimezone(UTC)
+        moment: datetime = validate(value)
+        return moment.astimezone(UTC)
     except OverflowError:
         raise PydanticCustomError("time", "Input should be a time in the years 1 to 9999") from None
 
 
-def _whole_or_text(_source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-    """Every request has one of these, a batch a thousand: none of Python's functions is called for
-    what is a whole number or text, and one sentence tells of what is neither."""
-    most = 2**62  # the document has such bounds as floating point, where 2**63 - 1 does not exist
-    whole = core_schema.int_schema(strict=True, ge=-most, le=most)
-    text = core_schema.str_schema(strict=True, min_length=1, max_length=128)
-    written_as_float = core_schema.no_info_before_validator_function(
-        _number, core_schema.int_schema(ge=-most, le=most)
-    )
-    return core_schema.union_schema(
-        [whole, text, written_as_float],
-        mode="left_to_right",
-        custom_error_type="id",
-        custom_error_message="Input should be a whole number up to 2^62, "
-        "or text of 1 to 128 characters",
-    )
-
+_NO_ID = "Input should be a whole number up to 2^62, or text of 1 to 128 characters"
+_BOUNDS: dict[str, Any] = {"ge": -(2**62), "le": 2**62}
+# Every request has an id, a batch a thousand of them: no function of Python's is called for a whole
+# number or text, and one sentence tells of what is neither.
+_WHOLE_OR_TEXT = core_schema.union_schema(
+    [
+        core_schema.int_schema(strict=True, **_BOUNDS),
+        core_schema.str_schema(strict=True, min_length=1, max_length=128),
+        core_schema.no_info_before_validator_function(_number, core_schema.int_schema(**_BOUNDS)),
+    ],
+    mode="left_to_right",
+    custom_error_type="id",
+    custom_error_message=_NO_ID,
+)
 
 Whole = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
-Time = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_in_the_calendar)]
+Time = Annotated[AwareDatetime, WrapValidator(_in_the_calendar)]
 IdText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Id = Annotated[
     int | str,
-    GetPydanticSchema(_whole_or_text),
+    GetPydanticSchema(lambda *_: _WHOLE_OR_TEXT),
+    # The bounds are left out: the document has such numbers as floating point.
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "string", "minLength": 1, "maxLength": 128}]}
+    ),
     Field(description="An id as the shop writes it: a whole number or text."),
 ]
 # A list as the default would be copied deeply for each request.

@@ -1,51 +1,66 @@
 """What the routes work with: one object a worker process, made at start, closed at the end."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from mmap import mmap
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
 
 from fastapi import Depends, Request
 
+from recsys.config import load_config
+from recsys.data.config import DataConfig
+from recsys.data.sources import id_rules
+from recsys.errors import InputError
 from recsys.ids import IdRules
 from recsys.request_log import Answered, RequestLog
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 from serving.config import ServiceEnvironment, ServingConfig
 from serving.engine import Coordinator, Engine
 from serving.interactions import Intake, LiveEvents
 from serving.problems import ProblemError
 from serving.recommending import Recommended, Snapshot
-from serving.shared import Counters
+from serving.shared import ChangeSign, Counters
+
+logger = logging.getLogger(__name__)
 
 SLOW_THREADS = 2
 
 Result = TypeVar("Result")
 
 
-@dataclass
 class Service:
-    """The parts of a running worker; interactions before `earliest` are nobody's. Worker 0 (`slot`)
-    does what one process has to do for all."""
+    """The parts of a running worker, without a model yet; interactions before `earliest` are
+    nobody's. Worker 0 (`slot`) does what one process has to do for all."""
 
-    settings: Settings
-    config: ServingConfig
-    environment: ServiceEnvironment
-    engine: Engine
-    coordinator: Coordinator
-    slot: int
-    counters: Counters
-    live: LiveEvents
-    intake: Intake
-    requests: RequestLog
-    earliest: datetime
-    ids: IdRules
-    started_at: float = field(default_factory=time.time)
-    slow: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS))
-    bulk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS))
+    def __init__(
+        self,
+        settings: Settings,
+        config: ServingConfig,
+        environment: ServiceEnvironment,
+        coordinator: Coordinator,
+        memory: mmap,
+        slot: int,
+    ) -> None:
+        self.settings, self.config, self.environment = settings, config, environment
+        self.coordinator, self.slot = coordinator, slot
+        self.engine = Engine(settings, config)
+        self.counters = Counters(memory, slot)
+        database = settings.home / "data" / "live_events.db"
+        self.live = LiveEvents(database, config.live_interaction_days, ChangeSign(memory))
+        self.intake = Intake(settings, config, self.live)
+        self.ids = _read_or(IdRules(), lambda: id_rules(settings))
+        data = _read_or(DataConfig(), lambda: load_config(settings, DataConfig))
+        self.earliest = data.earliest_time
+        log_file = settings.logs / "service" / "recommender.log"
+        self.requests = RequestLog(settings.service_db, log_file, load_zone(settings))
+        self.started_at = time.time()
+        self.slow, self.bulk = ThreadPoolExecutor(SLOW_THREADS), ThreadPoolExecutor(SLOW_THREADS)
 
     async def compute(self, inline: bool, work: Callable[..., Result], *arguments: Any) -> Result:
         """`work(*arguments)`: on the event loop if it is quick (`inline`), else beside it."""
@@ -67,10 +82,20 @@ class Service:
         return snapshot
 
     def close(self) -> None:
+        """Write what waits, and end all threads."""
         self.bulk.shutdown(wait=True, cancel_futures=True)
         self.slow.shutdown(wait=True, cancel_futures=True)
         self.requests.close()
         self.live.close()
+
+
+def _read_or(default: Result, read: Callable[[], Result]) -> Result:
+    """A mistake in the refresh's configuration must not stop the service."""
+    try:
+        return read()
+    except InputError as error:
+        logger.error("How data is read cannot be told, the defaults count | reason=%s", error)
+        return default
 
 
 async def _service_of(request: Request) -> Service:
@@ -115,24 +140,13 @@ class Note:
         self, kind: object, fault: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.latency_ms = (time.perf_counter() - self._started) * 1000
-        made, user_id = self.made, self.user_id
+        made, user = self.made, None if self.user_id is None else str(self.user_id)
         method = made.fallback_method if made else None
+        fallback = None if made is None else method is not None
+        asked = (time.time(), self.endpoint, user, self.topk, round(self.latency_ms, 3))
         status, error = (200, None) if fault is None else _outcome(fault)
-        self.service.requests.add(
-            Answered(
-                time.time(),
-                self.endpoint,
-                None if user_id is None else str(user_id),
-                self.topk,
-                round(self.latency_ms, 3),
-                None if made is None else method is not None,
-                method,
-                error,
-                self.model_id,
-                status,
-                self.known,
-            )
-        )
+        answered = Answered(*asked, fallback, method, error, self.model_id, status, self.known)
+        self.service.requests.add(answered)
 
 
 def _outcome(fault: BaseException) -> tuple[int, str]:

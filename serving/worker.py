@@ -4,11 +4,11 @@ The last three are file descriptors that the parent hands down.
 """
 
 import asyncio
+import itertools
 import logging
 import os
 import socket
 import sys
-from collections.abc import Coroutine
 from typing import Any
 
 # Before NumPy is loaded: requests run beside each other, BLAS threads would only fight.
@@ -21,7 +21,7 @@ from recsys.settings import Settings, load_settings
 from serving import coordination
 from serving.app import WorkerPlace, create_app
 from serving.config import read_environment
-from serving.coordination import Channel, Message, Reloaded, ReloadError
+from serving.coordination import Channel, Message, Reloaded, ReloadError, spawn
 from serving.engine import Coordinator, Engine, find_entry, start_with_any
 from serving.guard import LimitedProtocol
 
@@ -41,9 +41,7 @@ class ParentLink(Coordinator):
         super().__init__(settings)
         self._connection = connection
         self._channel: Channel
-        self._requests: dict[int, asyncio.Future[Message]] = {}
-        self._last_request = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count(1)
         self.server: uvicorn.Server | None = None
 
     async def join(self, engine: Engine) -> None:
@@ -56,7 +54,7 @@ class ParentLink(Coordinator):
                 model_id = self.engine.model_id
                 self._channel.send(coordination.READY, model_id=model_id, problem=problem)
             elif message["kind"] == coordination.GO:
-                self._spawn(self._listen())
+                spawn(self._listen())
                 return
         raise ConnectionError("the parent is gone")
 
@@ -76,15 +74,13 @@ class ParentLink(Coordinator):
 
     async def _ask(self, kind: str, **values: Any) -> Message:
         """Ask the parent, and wait for its answer."""
-        self._last_request += 1
-        request = self._last_request
-        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._requests[request] = answer
+        request = next(self._numbers)
+        answer = self._channel.expect(coordination.ANSWER, request)
+        self._channel.send(kind, request=request, **values)
         try:
-            self._channel.send(kind, request=request, **values)
             return await answer
-        finally:
-            del self._requests[request]
+        except ConnectionError as error:
+            raise ReloadError("the service is stopping") from error
 
     def _load(self, message: Message) -> str | None:
         """Load what the parent names; why that failed, None if it did not."""
@@ -106,14 +102,12 @@ class ParentLink(Coordinator):
         while (message := await self._channel.receive()) is not None:
             self._obey(message["kind"], message)
         logger.error("The parent is gone, stopping")
-        for future in self._requests.values():
-            future.set_exception(ReloadError("the service is stopping"))
         if self.server is not None:
             self.server.should_exit = True
 
     def _obey(self, kind: str, message: Message) -> None:
         if kind == coordination.PREPARE:
-            self._spawn(self._prepare(message["model_id"]))
+            spawn(self._prepare(message["model_id"]))
         elif kind == coordination.COMMIT:
             self.engine.commit(message["model_id"], message["share"])
             self._channel.send(coordination.COMMITTED)
@@ -121,17 +115,10 @@ class ParentLink(Coordinator):
             self.engine.end_canary()
         elif kind == coordination.ABORT:
             self.engine.abort()
-        elif kind == coordination.ANSWER and message["request"] in self._requests:
-            self._requests[message["request"]].set_result(message)
 
     async def _prepare(self, model_id: str) -> None:
         problem = await asyncio.to_thread(self.engine.try_to_prepare, model_id)
         self._channel.send(coordination.PREPARED, problem=problem)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def main(arguments: list[str]) -> int:

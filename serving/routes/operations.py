@@ -10,7 +10,7 @@ from itertools import accumulate
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -101,9 +101,7 @@ async def stats(service: Running) -> Stats:
 )
 async def metrics(service: Running) -> Response:
     """Counters of all workers since the service started, in Prometheus' text format."""
-    registry = CollectorRegistry()
-    registry.register(_ServiceCollector(service))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(_Figures(service)), media_type=CONTENT_TYPE_LATEST)
 
 
 def _examine(snapshot: Snapshot | None) -> tuple[str, str]:
@@ -119,7 +117,7 @@ def _examine(snapshot: Snapshot | None) -> tuple[str, str]:
     return "healthy", f"Trial recommendations take {milliseconds:.2f} ms."
 
 
-class _ServiceCollector(Collector):
+class _Figures(Collector):
     def __init__(self, service: Service) -> None:
         self._service = service
 
