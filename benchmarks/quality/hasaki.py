@@ -71,7 +71,7 @@ def _prepare(settings: Settings, options: argparse.Namespace) -> str:
     now = datetime.now(UTC)
     summary = run_refresh(settings, DataInterval(now - timedelta(days=1), now))
     print(
-        f"input: Hasaki, {summary['rows_read']} rows read, {summary['accepted']} accepted; "
+        f"input: Hasaki, {summary['rows']['read']} rows read, {summary['rows']['accepted']} accepted; "
         f"{options.seconds:.0f} s of tuning a family",
         flush=True,
     )
