@@ -69,9 +69,9 @@ def _prepare(settings: Settings, options: argparse.Namespace) -> str:
     raw.symlink_to(options.reviews.resolve())
     (settings.home / "data" / "source.json").write_text('{"source": "hasaki"}')
     now = datetime.now(UTC)
-    summary = run_refresh(settings, DataInterval(now - timedelta(days=1), now))
+    rows = run_refresh(settings, DataInterval(now - timedelta(days=1), now))["rows"]
     print(
-        f"input: Hasaki, {summary['rows']['read']} rows read, {summary['rows']['accepted']} accepted; "
+        f"input: Hasaki, {rows['read']} rows read, {rows['accepted']} accepted; "
         f"{options.seconds:.0f} s of tuning a family",
         flush=True,
     )
