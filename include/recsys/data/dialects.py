@@ -1,14 +1,16 @@
 """How CSV files are written: what the source's description says, else what the file itself shows.
 
-And how one is read record by record that a fast parser gives up on or misreads (lines without end,
-quotes that never close), so that one bad record costs itself and not its neighbours.
+And how one is read record by record that a fast parser misreads (lines without end, quotes that
+never close), so that one bad record costs itself and not its neighbours.
 """
 
 import csv
+import gzip
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Annotated
+from pathlib import Path
+from typing import IO, Annotated, cast
 
 from pydantic import Field
 
@@ -111,6 +113,16 @@ class Unescaped:
         return self._dialect.doubled(whole.decode("latin-1")).encode("latin-1")
 
 
+def open_raw(path: Path) -> IO[bytes]:
+    """A raw file, unpacked if its name says that it is packed."""
+    return cast("IO[bytes]", gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
+
+
+def is_blank(head: bytes) -> bool:
+    """Whether nothing but blanks and a byte order mark stands in the beginning of a file."""
+    return not head.strip(b"\r\n\t \xef\xbb\xbf")
+
+
 def plain_lines(lines: Iterable[str | None], dialect: Dialect) -> Iterable[str | None]:
     """The lines from the header on, with doubled quotes."""
     for number, line in enumerate(lines):
@@ -163,11 +175,10 @@ def repair_records(
             add(None, "begins a quote that never closes", taken[0])
             for line in taken[1:]:
                 alone = dialect.fields_of(line)
-                left_over = None if not looks_like_a_row(alone) else alone
+                left_over = alone if looks_like_a_row(alone) else None
                 add(left_over, "is left over from a quote that never closes", line)
         elif fields is not None and len(fields) != columns:
-            reason = f"has {len(fields)} columns instead of {columns}"
-            add(None, reason, "".join(taken))
+            add(None, f"has {len(fields)} columns instead of {columns}", "".join(taken))
         else:
             add(fields, fault, "".join(taken))
     return numbers[1:], records[1:], rejected  # the first one is the header

@@ -7,7 +7,6 @@ with its number and a reason; a file that cannot be read at all is an error.
 import codecs
 import contextlib
 import csv
-import gzip
 import itertools
 import json
 import re
@@ -15,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -30,6 +29,8 @@ from recsys.data.dialects import (
     Dialect,
     Rejection,
     Unescaped,
+    is_blank,
+    open_raw,
     plain_lines,
     repair_records,
     short_lines,
@@ -79,8 +80,11 @@ def read_rows(
         if _suffix(path) == ".parquet":
             return _read_parquet(path, needed, optional)
         if _suffix(path) == ".jsonl":
-            return _read_json_lines(path, needed, optional, dialect.encoding)
-        return _read_csv(path, needed, optional, _settled(path, needed, dialect))
+            _check_encoding(path, dialect.encoding)
+            with open_raw(path) as file:
+                lines = short_lines(file, dialect.encoding)
+                return parse_json_lines(path, lines, needed, optional)
+        return _read_csv(path, needed, optional, dialect)
 
 
 @contextlib.contextmanager
@@ -100,22 +104,16 @@ def read_head(path: Path, needed: Columns, dialect: Dialect) -> tuple[pa.Table, 
     Raises `SourceError` as `read_rows` does.
     """
     with _as_source_error(path, dialect):
-        settled = _settled(path, needed, dialect)
-        names = _csv_header(path, settled)
+        settled, names, lines = _csv_head(path, needed, dialect)
         chosen = _choose(path, names, needed, {})
-        lines = _head_text(path, settled).splitlines(keepends=True)[:_HEAD_LINES]
-    fields = (settled.fields_of(line) for line in plain_lines(lines, settled) if line is not None)
+    head = plain_lines(lines[:_HEAD_LINES], settled)
+    fields = (settled.fields_of(line) for line in head if line is not None)
     rows = [row for row in fields if len(row) == len(names)][1:]
     columns = {
         ours: pa.array([row[names.index(theirs)] for row in rows], pa.large_string())
         for ours, theirs in chosen.items()
     }
     return pa.table(columns), settled
-
-
-def _settled(path: Path, needed: Columns, dialect: Dialect) -> Dialect:
-    """The dialect of a CSV file with nothing left open."""
-    return dialect.settled(_head_text(path, dialect), needed)
 
 
 def is_csv(path: Path) -> bool:
@@ -125,20 +123,16 @@ def is_csv(path: Path) -> bool:
 def check_file(path: Path, needed: Columns, dialect: Dialect) -> None:
     """Look at the beginning of a file. Raises `SourceError` as `read_rows` would."""
     with _as_source_error(path, dialect):
-        if _suffix(path) == ".jsonl":
-            _check_encoding(path, dialect.encoding)
+        if is_csv(path):
+            read_head(path, needed, dialect)
         elif _suffix(path) == ".parquet":
             _choose(path, pq.ParquetFile(path).schema_arrow.names, needed, {})
         else:
-            _choose(path, _csv_header(path, _settled(path, needed, dialect)), needed, {})
+            _check_encoding(path, dialect.encoding)
 
 
 def _suffix(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).suffix.lower()
-
-
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
 def _wrong_encoding(encoding: str, error: object) -> str:
@@ -150,21 +144,19 @@ def _wrong_encoding(encoding: str, error: object) -> str:
 
 def _check_encoding(path: Path, encoding: str) -> bytes:
     """The beginning of the file, after making sure that it is text in `encoding`."""
-    with _open(path) as file:
+    with open_raw(path) as file:
         head = file.read(HEAD_BYTES)
-    if not head.strip(b"\r\n\t \xef\xbb\xbf"):
+    if is_blank(head):
         raise SourceError(f"{path}: the file is empty")
     if codecs.lookup(encoding).name != "utf-8":
         codecs.getincrementaldecoder(encoding)().decode(head)
         return head
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise SourceError(f"{path}: {_wrong_encoding(encoding, 'it begins like UTF-16')}")
-    if _decodes(head[: head.rfind(b"\n") + 1] or head):
-        return head
     lines = head.split(b"\n")[:-1] or [head]
-    bad = [line for line in lines if not _decodes(line)]
-    if len(bad) > MAX_UNDECODABLE_SHARE * len(lines):
-        reason = f"{len(bad)} of the first {len(lines)} lines cannot be decoded"
+    bad = sum(not _decodes(line) for line in lines)
+    if bad > MAX_UNDECODABLE_SHARE * len(lines):
+        reason = f"{bad} of the first {len(lines)} lines cannot be decoded"
         raise SourceError(f"{path}: {_wrong_encoding(encoding, reason)}")
     return head
 
@@ -198,23 +190,25 @@ def _choose(path: Path, names: list[str], needed: Columns, optional: Columns) ->
 # CSV
 
 
-def _head_text(path: Path, dialect: Dialect) -> str:
+def _csv_head(
+    path: Path, needed: Columns, dialect: Dialect
+) -> tuple[Dialect, list[str], list[str]]:
+    """The dialect of a CSV file with nothing left open, its columns, and its first lines."""
     name = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
     head = _check_encoding(path, dialect.encoding)
-    return codecs.getincrementaldecoder(name)(errors="replace").decode(head)
-
-
-def _csv_header(path: Path, dialect: Dialect) -> list[str]:
-    lines = _head_text(path, dialect).splitlines(keepends=True)[dialect.skip_lines or 0 :]
+    text = codecs.getincrementaldecoder(name)(errors="replace").decode(head)
+    settled, lines = dialect.settled(text, needed), text.splitlines(keepends=True)
+    records = csv.reader(
+        lines[settled.skip_lines or 0 :], delimiter=settled.separator, quotechar=settled.quote
+    )
     try:
-        header = next(csv.reader(lines, delimiter=dialect.separator, quotechar=dialect.quote))
+        return settled, [name.strip() for name in next(records)], lines
     except (StopIteration, csv.Error) as error:
         raise SourceError(f"{path}: the header cannot be read: {error}") from error
-    return [name.strip() for name in header]
 
 
-def _read_csv(path: Path, needed: Columns, optional: Columns, dialect: Dialect) -> RawRows:
-    names = _csv_header(path, dialect)
+def _read_csv(path: Path, needed: Columns, optional: Columns, given: Dialect) -> RawRows:
+    dialect, names, _ = _csv_head(path, needed, given)
     chosen = _choose(path, names, needed, optional)
     try:
         try:
@@ -242,8 +236,11 @@ def _parse_csv(
 
     def parse(threads: bool) -> pa.Table:
         bad.clear()
+        source: Any = path
+        if dialect.escape:
+            source = pa.TransformInputStream(pa.input_stream(str(path)), Unescaped(dialect))
         return pacsv.read_csv(
-            _input(path, dialect),
+            source,
             pacsv.ReadOptions(
                 use_threads=threads,
                 block_size=_BLOCK_BYTES,
@@ -277,21 +274,12 @@ def _parse_csv(
     return table, rejected
 
 
-def _input(path: Path, dialect: Dialect) -> Any:
-    """What Arrow reads the file from."""
-    if not dialect.escape:
-        return path
-    return pa.TransformInputStream(pa.input_stream(str(path)), Unescaped(dialect))
-
-
 def _drop_undecodable(rows: RawRows) -> RawRows:
     """Turn bytes into text; rows that are not UTF-8 are rejected."""
     if not any(pa.types.is_large_binary(column) for column in rows.table.schema.types):
         return rows
-    try:
+    with contextlib.suppress(pa.ArrowInvalid):
         return _as_text(rows)
-    except pa.ArrowInvalid:
-        pass
     texts = rows.table.drop([ROW]).to_pandas()
     undecodable = pa.array(~texts.map(_decodes).all(axis=1).to_numpy(bool))
     bad = rows.table.filter(undecodable)
@@ -311,13 +299,12 @@ def _as_text(rows: RawRows) -> RawRows:
 
 
 def _repair_csv(path: Path, names: list[str], chosen: dict[str, str], dialect: Dialect) -> RawRows:
-    with _open(path) as file:
+    with open_raw(path) as file:
         lines = plain_lines(short_lines(file, dialect.encoding), dialect)
         looks = _looks_like_a_row(names, chosen)
         numbers, records, rejected = repair_records(lines, len(names), looks, dialect)
     arrays = {}
-    for ours, theirs in chosen.items():
-        at = names.index(theirs)
+    for ours, at in ((ours, names.index(theirs)) for ours, theirs in chosen.items()):
         values = [record[at].encode("utf-8", "surrogateescape") for record in records]
         arrays[ours] = pa.array(values, pa.large_binary())
     return RawRows(path, pa.table({**arrays, ROW: pa.array(numbers, pa.int64())}), rejected)
@@ -352,12 +339,6 @@ def _swallows_rows(
 # JSON lines and Parquet
 
 
-def _read_json_lines(path: Path, needed: Columns, optional: Columns, encoding: str) -> RawRows:
-    _check_encoding(path, encoding)
-    with _open(path) as file:
-        return parse_json_lines(path, short_lines(file, encoding), needed, optional)
-
-
 def parse_json_lines(
     path: Path, lines: Iterable[str | None], needed: Columns, optional: Columns
 ) -> RawRows:
@@ -373,7 +354,7 @@ def parse_json_lines(
         elif fault:
             shown = (line or "")[:SHOWN_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
             rejected.append((number, fault, shown))
-    names = list(dict.fromkeys(name for record in records for name in record))
+    names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
     chosen = _choose(path, names, needed, optional) if records else dict.fromkeys(needed, "")
     arrays = {
         ours: pa.array([_json_text(record.get(theirs)) for record in records], pa.large_string())
@@ -405,9 +386,9 @@ def _json_text(value: Any) -> str:
 
 
 def _read_parquet(path: Path, needed: Columns, optional: Columns) -> RawRows:
-    names = pq.ParquetFile(path).schema_arrow.names
-    chosen = _choose(path, names, needed, optional)
-    table = pq.ParquetFile(path).read(columns=list(chosen.values()))
+    file = pq.ParquetFile(path)
+    chosen = _choose(path, file.schema_arrow.names, needed, optional)
+    table = file.read(columns=list(chosen.values()))
     arrays = {ours: _text_column(path, table[theirs]) for ours, theirs in chosen.items()}
     numbers = pa.array(pd.RangeIndex(1, table.num_rows + 1), pa.int64())
     return RawRows(path, pa.table({**arrays, ROW: numbers}))
@@ -428,6 +409,5 @@ def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     column = column.cast(pa.float64())
     column = pc.if_else(pc.is_nan(column), None, column)
     exact = pc.less(pc.abs(column), _EXACT)
-    if pc.all(pc.and_(exact, pc.equal(pc.round(column), column))).as_py() is False:
-        return column
-    return column.cast(pa.int64())
+    whole = pc.all(pc.and_(exact, pc.equal(pc.round(column), column))).as_py() is not False
+    return column.cast(pa.int64()) if whole else column

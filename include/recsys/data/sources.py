@@ -1,6 +1,5 @@
 """Which files hold the shop's reviews and products, and what their columns are called."""
 
-import gzip
 import json
 import logging
 import zlib
@@ -16,7 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from recsys import schema
 from recsys.config import ConfigModel, Document, load_config, read_mapping
 from recsys.data.config import DataConfig
-from recsys.data.dialects import Dialect, Mark
+from recsys.data.dialects import Dialect, Mark, is_blank, open_raw
 from recsys.data.prices import DONG, PriceFormat
 from recsys.errors import SourceError
 from recsys.ids import PLACEHOLDERS, IdRules
@@ -272,7 +271,8 @@ def _files(
         try:
             if not path.is_file():
                 raise SourceError(f"source {what}: {path}: expected a file")
-            files[is_empty(path)].append(path)
+            with open_raw(path) as file:
+                files[is_blank(file.read(_EMPTY_BYTES))].append(path)
         except (OSError, EOFError, zlib.error) as error:
             raise SourceError(f"source {what}: {path}: cannot be read: {error}") from error
     if not files[False]:
@@ -280,9 +280,3 @@ def _files(
     for path in files[True]:  # a day without reviews among daily files
         logger.warning("source %s: %s: the file is empty, and passed over", what, path)
     return tuple(files[False]), tuple(files[True])
-
-
-def is_empty(path: Path) -> bool:
-    """Whether nothing but blanks and a byte order mark stands in the beginning of the file."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        return not file.read(_EMPTY_BYTES).strip(b"\r\n\t \xef\xbb\xbf")
