@@ -53,10 +53,11 @@ def in_parts(view: pd.DataFrame, ends: list[int]) -> Dataset:
         rows = view[view[USER_NUMBER].between(first, last - 1)].reset_index(drop=True)
         rows[USER_NUMBER] -= np.int32(first)
         parts.append(build_part(rows))
+    interactions, user_rows, entries = zip(*parts, strict=True)
     return join_parts(
-        pd.concat([part.interactions for part in parts], ignore_index=True),
-        pd.concat([part.users for part in parts], ignore_index=True),
-        [part.entries for part in parts],
+        pd.concat(interactions, ignore_index=True),
+        pd.concat(user_rows, ignore_index=True),
+        entries,
         CATALOGUE,
     )
 

@@ -1,12 +1,12 @@
 """Everything a version consists of, computed from its rows and the catalogue.
 
-What concerns a user follows from the rows of that user alone. So a version can be built of parts,
-each with all rows of some users, and is the same for any number of parts.
+What concerns a user follows from the rows of that user alone: built of any number of parts, each
+with all rows of some users, a version is the same.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,25 +16,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys import schema
-from recsys.arrays import UInt64Array
-from recsys.data.catalogue import all_products, build_products
-from recsys.data.families import SharedEvents, shared_events
-from recsys.data.keys import (
-    EVENT_KEY,
-    USER_NUMBER,
-    distinct_texts,
-    event_ids,
-    event_weights,
-    microseconds,
-    one_chunk,
-    run_starts,
-    text_series,
-)
+from recsys.arrays import Float32Array, Float64Array, Int8Array, Int32Array, Int64Array, UInt64Array
+from recsys.data import keys
+from recsys.data.families import SharedEvents, assign_families, shared_events
+from recsys.data.keys import EVENT_KEY, USER_NUMBER, run_starts, text_series
 
 SEGMENT = "segment"
 SEGMENTS = ("trainable", "one_event", "no_positive")
-
-Ints = NDArray[np.int64]
+TEXTS = [schema.PRODUCT_NAME, schema.BRAND, schema.CATEGORY, schema.DESCRIPTION]
 
 INTERACTION_COLUMNS = [
     *(schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT),
@@ -52,26 +41,23 @@ class Dataset:
     user_ids: list[str]
     item_ids: list[str]
     matrix: sparse.csr_matrix
-    popularity: NDArray[np.float64]
+    popularity: Float64Array
     stats: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Split:
-    """The split of rows that are ordered by user, time and event.
+    """Of ``(rows,)`` the `side`, positions in `recsys.schema.SPLITS`; of ``(users,)`` the numbers
+    of `events` and `positive_events` of each, and whether it is `trainable`."""
 
-    Has, of ``(rows,)``, the `side`: positions in `recsys.schema.SPLITS`; of ``(users,)`` the
-    numbers of `events` and `positive_events` of each, and whether it is `trainable`.
-    """
-
-    side: NDArray[np.int8]
-    events: Ints
-    positive_events: Ints
+    side: Int8Array
+    events: Int64Array
+    positive_events: Int64Array
     trainable: NDArray[np.bool_]
 
 
 def split_rows(
-    user: NDArray[np.int32], time: Ints, event: UInt64Array, rating: NDArray[np.float32]
+    user: Int32Array, time: Int64Array, event: UInt64Array, rating: Float32Array
 ) -> Split:
     """The event-aware leave-one-out split of rows ordered by `user`, `time` and `event`.
 
@@ -82,13 +68,9 @@ def split_rows(
     """
     row_starts = run_starts(user, event)
     copies = np.diff(row_starts, append=len(user))
-    event_user = user[row_starts]
-    event_time = time[row_starts]
-    positive = (
-        np.maximum.reduceat(rating, row_starts) >= schema.POSITIVE_RATING
-        if len(row_starts)
-        else np.zeros(0, dtype=bool)
-    )
+    event_user, event_time = user[row_starts], time[row_starts]
+    best = np.maximum.reduceat(rating, row_starts) if len(user) else rating
+    positive = best >= schema.POSITIVE_RATING
     users = int(user[-1]) + 1 if len(user) else 0
     events = np.bincount(event_user, minlength=users)
     positives = np.bincount(event_user[positive], minlength=users)
@@ -121,25 +103,17 @@ class Entries:
 
     products: pd.Series
     users: int
-    user: NDArray[np.int32]
-    product: NDArray[np.int64]
-    confidence: NDArray[np.float32]
-    trained: NDArray[np.int64]
+    user: Int32Array
+    product: Int64Array
+    confidence: Float32Array
+    trained: Int64Array
     shared: SharedEvents
 
 
-class Part(NamedTuple):
-    """Rows and users as published, of some users or of all, and what they add to the rest."""
-
-    interactions: pd.DataFrame
-    users: pd.DataFrame
-    entries: Entries
-
-
-def build_part(rows: pd.DataFrame) -> Part:
-    """What the `rows` that `split_interactions` takes make."""
+def build_part(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, Entries]:
+    """Of `rows` as for `split_interactions` rows and users as published, and what they add."""
     interactions, split = split_interactions(rows)
-    return Part(interactions, *count_part(rows, interactions, split))
+    return interactions, *count_part(rows, interactions, split)
 
 
 def split_interactions(rows: pd.DataFrame) -> tuple[pd.DataFrame, Split]:
@@ -149,9 +123,15 @@ def split_interactions(rows: pd.DataFrame) -> tuple[pd.DataFrame, Split]:
     USER_NUMBER begins with 0.
     """
     user, event = rows[USER_NUMBER].to_numpy(), rows[EVENT_KEY].to_numpy()
-    rating = rows[schema.RATING].to_numpy()
-    split = split_rows(user, microseconds(rows[schema.TIMESTAMP]), event, rating)
-    return _interactions(rows, event, split), split
+    rating = rows[schema.RATING].to_numpy(np.float32)
+    split = split_rows(user, keys.microseconds(rows[schema.TIMESTAMP]), event, rating)
+    interactions = rows.copy(deep=False)
+    quality = rows[schema.COMMENT_QUALITY].to_numpy(np.float32)
+    interactions[schema.CONFIDENCE] = rating + quality
+    interactions[schema.EVENT] = keys.event_ids(event)
+    interactions[schema.WEIGHT] = keys.event_weights(event)
+    interactions[schema.SPLIT] = _named(split.side, schema.SPLITS)
+    return interactions[INTERACTION_COLUMNS], split
 
 
 def count_part(
@@ -161,7 +141,7 @@ def count_part(
     user, event = rows[USER_NUMBER].to_numpy(), rows[EVENT_KEY].to_numpy()
     user_ids = rows[schema.USER].take(run_starts(user)).reset_index(drop=True)
     users = _user_metadata(rows, user, user_ids, split)
-    encoded = distinct_texts(rows[schema.PRODUCT])
+    encoded = keys.distinct_texts(rows[schema.PRODUCT])
     products, product = text_series(encoded.dictionary), encoded.indices.to_numpy()
     training = split.side == schema.SPLITS.index(schema.TRAIN)
     in_matrix = training & split.trainable[user] if len(user) else training
@@ -187,25 +167,24 @@ def join_parts(
     `catalogue`: PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, DESCRIPTION; one row a product.
     """
     bought = pd.concat([part.products for part in parts]).unique()
-    ids = all_products(catalogue, bought)
+    listed = catalogue[schema.PRODUCT].to_numpy(object)
+    ids = pd.Index(np.unique(np.concatenate([listed, np.asarray(bought, object)])))
     positions = [ids.get_indexer(pd.Index(part.products)) for part in parts]
-    products = build_products(catalogue, ids, _add_shared(parts, positions, len(ids)))
+    products = _products(catalogue, ids, _add_shared(parts, positions, len(ids)))
 
     user_ids = users[schema.USER]
     trainable = np.flatnonzero((users[SEGMENT] == SEGMENTS[0]).to_numpy())
     # Bytes of UTF-8 are in the order of the characters.
-    trainable = trainable[pc.sort_indices(one_chunk(user_ids.iloc[trainable])).to_numpy()]
+    trainable = trainable[pc.sort_indices(keys.one_chunk(user_ids.iloc[trainable])).to_numpy()]
     position = np.full(len(user_ids), -1, dtype=np.int64)
     position[trainable] = np.arange(len(trainable))
     first_user = np.cumsum([0, *(part.users for part in parts)])
     user = [first + part.user for first, part in zip(first_user, parts, strict=False)]
     item = [at[part.product] for at, part in zip(positions, parts, strict=True)]
     confidence = np.concatenate([part.confidence for part in parts])
-    matrix = sparse.csr_matrix(
-        (confidence, (position[np.concatenate(user)], np.concatenate(item))),
-        shape=(len(trainable), len(ids)),
-        dtype=np.float32,
-    )
+    cells = (position[np.concatenate(user)], np.concatenate(item))
+    shape = (len(trainable), len(ids))
+    matrix = sparse.csr_matrix((confidence, cells), shape=shape, dtype=np.float32)
     trained = np.zeros(len(ids))
     for at, part in zip(positions, parts, strict=True):
         trained[at] += part.trained
@@ -234,18 +213,20 @@ def _add_shared(
     return SharedEvents(counts, pairs)
 
 
-def _interactions(rows: pd.DataFrame, event: NDArray[np.uint64], split: Split) -> pd.DataFrame:
-    interactions = rows.copy(deep=False)
-    quality = rows[schema.COMMENT_QUALITY].to_numpy(np.float32)
-    interactions[schema.CONFIDENCE] = rows[schema.RATING].to_numpy(np.float32) + quality
-    interactions[schema.EVENT] = event_ids(event)
-    interactions[schema.WEIGHT] = event_weights(event)
-    interactions[schema.SPLIT] = _named(split.side, schema.SPLITS)
-    return interactions[INTERACTION_COLUMNS]
+def _products(catalogue: pd.DataFrame, ids: pd.Index, shared: SharedEvents) -> pd.DataFrame:
+    """One row for each of `ids`, which stand at the `shared` review events. Products that only
+    reviews know have empty texts."""
+    products = catalogue.set_index(schema.PRODUCT).reindex(ids).rename_axis(schema.PRODUCT)
+    products[TEXTS] = products[TEXTS].fillna("").astype("str")
+    products[schema.AVAILABLE] = ids.isin(catalogue[schema.PRODUCT])
+    products = products.reset_index().astype({schema.PRODUCT: "str"})
+    products[schema.FAMILY] = assign_families(products, shared).to_numpy()
+    columns = [schema.PRODUCT, *TEXTS[:3], schema.PRICE, TEXTS[3], schema.FAMILY]
+    return products[[*columns, schema.AVAILABLE]]
 
 
 def _user_metadata(
-    rows: pd.DataFrame, user: NDArray[np.int32], user_ids: pd.Series, split: Split
+    rows: pd.DataFrame, user: Int32Array, user_ids: pd.Series, split: Split
 ) -> pd.DataFrame:
     starts = run_starts(user)
     ends = np.append(starts[1:], len(user)) - 1 if len(starts) else starts
@@ -253,19 +234,17 @@ def _user_metadata(
     rating = np.bincount(user, weights=rows[schema.RATING].to_numpy(), minlength=len(user_ids))
     time = rows[schema.TIMESTAMP]
     segment = np.where(split.trainable, 0, np.where(split.events < 2, 1, 2)).astype(np.int8)
-    return pd.DataFrame(
-        {
-            schema.USER: user_ids,
-            "interactions": count,
-            "events": split.events,
-            "positive_events": split.positive_events,
-            "mean_rating": rating / np.maximum(count, 1),
-            "first_at": time.take(starts).reset_index(drop=True),
-            "last_at": time.take(ends).reset_index(drop=True),
-            SEGMENT: _named(segment, SEGMENTS),
-        },
-        copy=False,
-    )
+    columns = {
+        schema.USER: user_ids,
+        "interactions": count,
+        "events": split.events,
+        "positive_events": split.positive_events,
+        "mean_rating": rating / np.maximum(count, 1),
+        "first_at": time.take(starts).reset_index(drop=True),
+        "last_at": time.take(ends).reset_index(drop=True),
+        SEGMENT: _named(segment, SEGMENTS),
+    }
+    return pd.DataFrame(columns, copy=False)
 
 
 def _statistics(
@@ -282,6 +261,7 @@ def _statistics(
     segments = users[SEGMENT].value_counts()
     stars, sides = _counts(pc.round(rows[schema.RATING])), _counts(rows[schema.SPLIT])
     times = pc.min_max(rows[schema.TIMESTAMP]).as_py()
+    shape = dict(zip(("users", "items"), matrix.shape, strict=True))
     cells = max(matrix.shape[0] * matrix.shape[1], 1)
     return {
         "interactions": len(rows),
@@ -298,12 +278,7 @@ def _statistics(
         "mean_comment_quality": _mean(rows[schema.COMMENT_QUALITY]),
         "without_comment": _true(pc.equal(pc.binary_length(rows[schema.COMMENT]), 0)),
         "rows_by_split": {name: sides.get(name, 0) for name in schema.SPLITS},
-        "matrix": {
-            "users": matrix.shape[0],
-            "items": matrix.shape[1],
-            "entries": int(matrix.nnz),
-            "density": matrix.nnz / cells,
-        },
+        "matrix": {**shape, "entries": int(matrix.nnz), "density": matrix.nnz / cells},
         "first_at": times["min"] and times["min"].isoformat(),
         "last_at": times["max"] and times["max"].isoformat(),
     }
@@ -322,6 +297,5 @@ def _mean(column: pa.ChunkedArray) -> float | None:
     return None if mean is None else round(mean, 6)
 
 
-def _named(codes: NDArray[np.int8], names: tuple[str, ...]) -> pd.Series:
-    """The name of each code."""
+def _named(codes: Int8Array, names: tuple[str, ...]) -> pd.Series:
     return text_series(pa.array(names, pa.large_string()).take(pa.array(codes)))

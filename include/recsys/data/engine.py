@@ -7,7 +7,7 @@ give the same version.
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from pyarrow import feather
 from recsys import schema
 from recsys.arrays import UInt64Array
 from recsys.data.arrivals import Staged, read_arrivals
-from recsys.data.catalogue import read_catalogue
-from recsys.data.cleaning import CleanRows, Limits, concatenate, read_reviews
+from recsys.data.cleaning import CleanRows, Limits, clean_products, concatenate, read_reviews
 from recsys.data.config import DataConfig
 from recsys.data.dataset import Dataset, count_part, join_parts, split_interactions
 from recsys.data.keys import KEY, latest_rows, run_starts
+from recsys.data.reading import read_rows
 from recsys.data.sources import Source
 from recsys.data.writing import VersionFiles
 from recsys.publishing import sha256_of
@@ -116,7 +116,7 @@ def read_view(
     paths = (*source.review_files, *source.product_files)
     with ThreadPoolExecutor(CORES) as pool:
         digests = pool.map(sha256_of, paths)
-        catalogue = pool.submit(read_catalogue, source)
+        catalogue = pool.submit(_read_catalogue, source)
         parts = read_files()
         arrivals, staged = read_arrivals(settings, source, config, limits)
         products = catalogue.result()
@@ -139,3 +139,19 @@ def read_view(
         staged=staged,
         invalid_fraction=bad / max(read, 1),
     )
+
+
+def _read_catalogue(source: Source) -> CleanRows:
+    """All products of the source's files; of several rows of one product the last one counts."""
+    files = source.config.products
+    raws = (read_rows(path, files.needed, files.optional, files) for path in source.product_files)
+    parts = [clean_products(raw, source.config.id_rules, files.price_format) for raw in raws]
+    read = concatenate(parts)
+    accepted = read.accepted.drop_duplicates(schema.PRODUCT, keep="last", ignore_index=True)
+    return replace(read, accepted=accepted)
+
+
+def fingerprint(products: pd.DataFrame) -> str:
+    """Changes when a product of the catalogue does."""
+    hashed = pd.util.hash_pandas_object(products, index=False).to_numpy()
+    return f"{int(np.bitwise_xor.reduce(hashed, initial=np.uint64(len(products)))):016x}"

@@ -17,10 +17,9 @@ from recsys import schema
 from recsys.arrays import UInt64Array
 from recsys.comments import CommentConfig
 from recsys.config import ConfigModel
-from recsys.data.catalogue import fingerprint
 from recsys.data.cleaning import REASON
 from recsys.data.config import DataConfig, Engine
-from recsys.data.engine import View
+from recsys.data.engine import View, fingerprint
 from recsys.data.sources import Source
 from recsys.data.versions import PublishedVersion, VersionError, list_versions, open_version
 from recsys.data.writing import ROW_KEYS_FILE
