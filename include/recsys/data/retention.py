@@ -7,16 +7,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from recsys.data import versions
 from recsys.data.config import DataConfig
-from recsys.data.versions import (
-    VERSIONS_KEY,
-    VersionError,
-    is_of_the_future,
-    list_versions,
-    manifest_of,
-    published_folder,
-    publishing_lock,
-)
+from recsys.data.versions import VERSIONS_KEY, list_versions
 from recsys.retention import ABANDONED_AFTER, Removal, Retention
 from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
 from recsys.storage import open_store
@@ -35,14 +28,9 @@ def data_retentions(settings: Settings, config: DataConfig) -> list[Retention]:
     Of the versions the ``keep_versions`` latest views stay, what ``data/processed`` shows, fresh
     backfills, what `referenced_versions` finds, and what a reader has open.
     """
+    store, kept = open_store(settings), partial(_kept_versions, settings, config)
     return [
-        bundle_retention(
-            "versions",
-            open_store(settings),
-            settings.versions,
-            VERSIONS_KEY,
-            kept_by=partial(_kept_versions, settings, config),
-        ),
+        bundle_retention("versions", store, settings.versions, VERSIONS_KEY, kept),
         Retention(
             "quarantine",
             settings.quarantine,
@@ -60,39 +48,36 @@ def prune(settings: Settings, config: DataConfig, removal: Removal | None = None
     """
     before = set(list_versions(settings))
     removal = removal or Removal(settings)
-    with publishing_lock(settings):
+    with versions.publishing_lock(settings):
         removal.execute(data_retentions(settings, config))
         if not removal.dry_run:
             store, now = open_store(settings), datetime.now(UTC)
             store.remove_unfinished(VERSIONS_KEY, now - ABANDONED_AFTER)
             quarantined = timedelta(days=config.keep_quarantine_days)
-            for folder, age in (
-                (settings.work, ABANDONED_AFTER),
-                (settings.quarantine, quarantined),
-            ):
+            ages = {settings.work: ABANDONED_AFTER, settings.quarantine: quarantined}
+            for folder, age in ages.items():
                 store.discard_older(folder.relative_to(settings.home).as_posix(), now - age)
     return sorted(before - set(list_versions(settings)))
 
 
 def _kept_versions(settings: Settings, config: DataConfig, found: list[str]) -> set[str]:
-    versions = list_versions(settings)
-    kept = set(found) - set(versions)  # something else than a version
+    listed = list_versions(settings)
+    kept = set(found) - set(listed)  # something else than a version
     fresh = datetime.now(UTC) - timedelta(days=KEEP_BACKFILLED_DAYS)
     ordinary: list[str] = []
-    for version_id in versions:
+    for version_id in listed:
         try:
-            manifest = manifest_of(settings, version_id)
-        except VersionError:  # for a person to look at
+            manifest = versions.manifest_of(settings, version_id)
+        except versions.VersionError:  # for a person to look at
             kept.add(version_id)
             continue
         if not manifest.get("backfill"):
-            future = is_of_the_future(datetime.fromisoformat(manifest["as_of"]))
+            future = versions.is_of_the_future(datetime.fromisoformat(manifest["as_of"]))
             ordinary += [] if future else [version_id]
         elif datetime.fromisoformat(manifest["created_at"]) > fresh:
             kept.add(version_id)
     kept.update(ordinary[-config.keep_versions :])
-    published = published_folder(settings)
-    if published is not None:
+    if published := versions.published_folder(settings):
         kept.add(published.name)
     return kept if kept >= set(found) else kept | referenced_versions(settings)
 

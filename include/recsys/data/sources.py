@@ -37,8 +37,18 @@ Names = Annotated[tuple[str, ...], _as_tuple, Field(min_length=1)]
 """Column names of a file, in order of preference."""
 
 
-class ReviewColumns(ConfigModel):
-    """What the shop calls the columns of a review."""
+class Columns(ConfigModel):
+    """What the shop calls the columns that have our names here."""
+
+    def candidates(self, *, needed: bool) -> dict[str, tuple[str, ...]]:
+        """Ours -> theirs, of the columns that every file must have, or of the others."""
+        fields = type(self).model_fields.items()
+        chosen = [name for name, field in fields if field.is_required() is needed]
+        return {name: getattr(self, name) for name in chosen if getattr(self, name)}
+
+
+class ReviewColumns(Columns):
+    """Of a review."""
 
     user_id: Names
     product_id: Names
@@ -46,8 +56,8 @@ class ReviewColumns(ConfigModel):
     comment: Names | None = None
 
 
-class ProductColumns(ConfigModel):
-    """What the shop calls the columns of a product."""
+class ProductColumns(Columns):
+    """Of a product."""
 
     product_id: Names
     product_name: Names
@@ -71,31 +81,39 @@ class TimestampFormat(ConfigModel):
         return formats
 
 
-class ReviewFiles(Dialect):
-    """Where the reviews are, and which of their customers stand for many people."""
+class Files(Dialect):
+    """Where files of one kind are, and what their columns are called."""
 
     path: str
+    columns: Columns
+
+    @property
+    def needed(self) -> dict[str, tuple[str, ...]]:
+        """Columns that every file must have: ours -> candidates."""
+        return self.columns.candidates(needed=True)
+
+    @property
+    def optional(self) -> dict[str, tuple[str, ...]]:
+        """Columns that a file may have."""
+        return self.columns.candidates(needed=False)
+
+
+class ReviewFiles(Files):
+    """Where the reviews are, and which of their customers stand for many people."""
+
     columns: ReviewColumns
     timestamp: TimestampFormat
     placeholders: tuple[str | int, ...] = PLACEHOLDERS
 
     @property
     def needed(self) -> dict[str, tuple[str, ...]]:
-        """Columns that every file must have: ours -> candidates."""
-        columns = self.columns
         times = {f"{schema.TIMESTAMP} {name}": (name,) for name in self.timestamp.columns}
-        ids = {schema.USER: columns.user_id, schema.PRODUCT: columns.product_id}
-        return {**ids, schema.RATING: columns.rating, **times}
-
-    @property
-    def optional(self) -> dict[str, tuple[str, ...]]:
-        return {schema.COMMENT: self.columns.comment} if self.columns.comment else {}
+        return {**super().needed, **times}
 
 
-class ProductFiles(Dialect):
+class ProductFiles(Files):
     """Where the products are, and which of them got another id (old -> new)."""
 
-    path: str
     columns: ProductColumns
     currency: str = DONG
     decimal: Mark | None = None
@@ -111,17 +129,6 @@ class ProductFiles(Dialect):
     @property
     def price_format(self) -> PriceFormat:
         return PriceFormat(self.currency.upper(), self.decimal, self.thousands)
-
-    @property
-    def needed(self) -> dict[str, tuple[str, ...]]:
-        columns = self.columns
-        return {schema.PRODUCT: columns.product_id, schema.PRODUCT_NAME: columns.product_name}
-
-    @property
-    def optional(self) -> dict[str, tuple[str, ...]]:
-        names = (schema.BRAND, schema.CATEGORY, schema.PRICE, schema.DESCRIPTION)
-        found = {name: getattr(self.columns, name) for name in names}
-        return {name: candidates for name, candidates in found.items() if candidates}
 
 
 class SourceConfig(ConfigModel):
@@ -168,7 +175,7 @@ def id_rules(settings: Settings) -> IdRules:
 
     Raises `SourceError` or `ConfigError` if there is none, or its description cannot be used.
     """
-    return load_source(settings, _selected_name(settings, _read_selection(settings))).id_rules
+    return load_source(settings, _read_selection(settings)["source"]).id_rules
 
 
 def known_sources(settings: Settings) -> list[str]:
@@ -182,9 +189,7 @@ def resolve_source(settings: Settings) -> Source:
 
     Raises `SourceError` if it is unknown, or one of its files is missing or empty.
     """
-    selection = _read_selection(settings)
-    name = _selected_name(settings, selection)
-    return _locate(settings, name, selection.get("reviews"), selection.get("products"))
+    return _locate(settings, _read_selection(settings))
 
 
 def select_source(
@@ -204,14 +209,11 @@ def select_source(
 
     given = {"reviews": reviews, "products": products}
     chosen = {key: None if at is None else str(Path(at).absolute()) for key, at in given.items()}
-    found = _locate(settings, source, **chosen)
-    config = found.config
-    for paths, files in (
-        (found.review_files, config.reviews),
-        (found.product_files, config.products),
-    ):
-        for path in paths:
-            check_file(path, files.needed, files)
+    found = _locate(settings, {"source": source, **chosen})
+    for path in found.review_files:
+        check_file(path, found.config.reviews.needed, found.config.reviews)
+    for path in found.product_files:
+        check_file(path, found.config.products.needed, found.config.products)
     selection = {"source": source, **chosen, "selected_at": datetime.now(UTC).isoformat()}
     write_json(settings.home / "data" / SELECTION_NAME, selection)
     return found
@@ -232,28 +234,25 @@ def selection_kept_on_failure(settings: Settings) -> Iterator[None]:
         raise
 
 
-def _selected_name(settings: Settings, selection: dict[str, Any]) -> str:
-    return str(selection.get("source") or load_config(settings, DataConfig).source)
-
-
 def _read_selection(settings: Settings) -> dict[str, Any]:
+    """What was selected, else the source of ``data.yaml``."""
     path = settings.home / "data" / SELECTION_NAME
-    if not path.exists():
-        return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
         raise SourceError(f"{path}: cannot be read: {error}; select the source again") from error
     if not isinstance(content, dict):
         raise SourceError(f"{path}: expected the keys source, reviews and products")
-    return content
+    source = content.get("source") or load_config(settings, DataConfig).source
+    return {**content, "source": str(source)}
 
 
-def _locate(settings: Settings, name: str, reviews: str | None, products: str | None) -> Source:
-    config = load_source(settings, name)
-    filled, empty = _files(settings, reviews or config.reviews.path, f"{name}: reviews")
-    pattern = products or config.products.path
-    products_filled, products_empty = _files(settings, pattern, f"{name}: products")
+def _locate(settings: Settings, selection: dict[str, Any]) -> Source:
+    config = load_source(settings, name := selection["source"])
+    reviews = selection.get("reviews") or config.reviews.path
+    products = selection.get("products") or config.products.path
+    filled, empty = _files(settings, reviews, f"{name}: reviews")
+    products_filled, products_empty = _files(settings, products, f"{name}: products")
     return Source(name, config, filled, products_filled, (*empty, *products_empty))
 
 

@@ -1,27 +1,22 @@
 """Published data versions: what readers open, and how a new one comes into being.
 
-``data/versions/<version_id>/`` is a bundle (`recsys.storage.bundle`): it never changes once it
-exists, and pruning takes nothing away under a reader. ``data/processed`` is a link to one of them.
-Both belong to the store (`recsys.storage`): in a bucket, the pointer is an object there, and the
-state root holds copies of the versions that this machine has read.
+``data/versions/<version_id>/`` is a bundle (`recsys.storage.bundle`), ``data/processed`` a link to
+one of them. Both belong to the store (`recsys.storage`).
 
 pandas and SciPy are imported by the methods that return what is theirs: the service carries
 neither.
 """
 
-import contextlib
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from filelock import FileLock
 
 from recsys import schema
+from recsys.arrays import Float64Array
 from recsys.config import parse_json
 from recsys.data.shown import Columns, read_shown
 from recsys.errors import InputError
@@ -50,12 +45,8 @@ class NewerVersionError(InputError):
 
 
 class PublishedVersion(Bundle):
-    """One immutable data version, pinned: nothing prunes it while this object lives.
-
-    `path` is the resolved folder; later changes of ``data/processed`` do not move it. `manifest`
-    has ``version_id, as_of, created_at, files {name: {sha256, rows}}, sources, code_version,
-    layout, comment_scorer`` and more; see ``docs/data.md``.
-    """
+    """One immutable data version, pinned: nothing prunes it while this object lives. What its
+    `manifest` has is in ``docs/data.md``."""
 
     error = VersionError
     error_of_newer = NewerVersionError
@@ -70,7 +61,7 @@ class PublishedVersion(Bundle):
         """End (exclusive) of the view: every row is earlier."""
         return datetime.fromisoformat(self.manifest["as_of"])
 
-    def interactions(self, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+    def interactions(self, columns: list[str] | None = None) -> "pd.DataFrame":
         """All accepted, deduplicated rows, those of a user together and oldest first.
 
         Columns of `recsys.schema`; users who are not trainable are included.
@@ -97,29 +88,23 @@ class PublishedVersion(Bundle):
         return self._table(schema.PRODUCTS_FILE)
 
     def shown_products(self) -> Columns:
-        """The columns of `products` that the service shows, for a process without pandas.
-
-        Raises like `recsys.data.shown.read_shown`.
-        """
+        """The columns of `products` that the service shows, for a process without pandas. Raises
+        like `recsys.data.shown.read_shown`."""
         entry = self.manifest["files"].get(schema.SHOWN_FILE, {})
         return read_shown(self.path, entry.get("sha256"))
 
-    def popularity(self) -> NDArray[np.float64]:
+    def popularity(self) -> Float64Array:
         """``(products,)`` number of training rows of each product."""
-        file = self.path / schema.POPULARITY_FILE
-        loaded: NDArray[np.float64] = np.load(file, allow_pickle=False)
-        return loaded
+        return np.asarray(np.load(self.path / schema.POPULARITY_FILE, allow_pickle=False))
 
     def stats(self) -> dict[str, Any]:
         """The content of ``data_stats.json``."""
-        content: dict[str, Any] = json.loads((self.path / schema.STATS_FILE).read_bytes())
-        return content
+        return dict(json.loads((self.path / schema.STATS_FILE).read_bytes()))
 
-    def _table(self, name: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+    def _table(self, name: str, columns: list[str] | None = None) -> "pd.DataFrame":
         import pandas as pd
 
-        names = None if columns is None else list(columns)
-        return pd.read_parquet(self.path / name, columns=names)
+        return pd.read_parquet(self.path / name, columns=columns)
 
 
 def current_version(settings: Settings) -> PublishedVersion:
@@ -129,9 +114,8 @@ def current_version(settings: Settings) -> PublishedVersion:
     except DamagedError as error:
         raise VersionError(f"{settings.processed}: {error}") from error
     if found is None:
-        raise VersionError(
-            f"{settings.processed}: no data version is published; run data_refresh first"
-        )
+        missing = "no data version is published; run data_refresh first"
+        raise VersionError(f"{settings.processed}: {missing}")
     return found
 
 
@@ -148,11 +132,9 @@ def open_version(settings: Settings, version_id: str) -> PublishedVersion:
 
 def list_versions(settings: Settings) -> list[str]:
     """Ids of all kept versions, earliest view first, then by age."""
-    store = open_store(settings)
+    store, manifest = open_store(settings), schema.MANIFEST_FILE
     names = store.names(VERSIONS_KEY)
-    if store.shared:
-        return names
-    return [name for name in names if (settings.versions / name / schema.MANIFEST_FILE).is_file()]
+    return [at for at in names if store.shared or (settings.versions / at / manifest).is_file()]
 
 
 def manifest_of(settings: Settings, version_id: str) -> dict[str, Any]:
@@ -162,21 +144,17 @@ def manifest_of(settings: Settings, version_id: str) -> dict[str, Any]:
     """
     try:
         text = open_store(settings).read_file(_key(version_id), schema.MANIFEST_FILE)
-        content = parse_json(text)
-        datetime.fromisoformat(content["as_of"])
+        manifest: dict[str, Any] = parse_json(text)
+        datetime.fromisoformat(manifest["as_of"])
     except (IsADirectoryError, ValueError, KeyError, TypeError) as error:
         place = settings.versions / version_id / schema.MANIFEST_FILE
         raise VersionError(f"{place}: cannot be read: {error!r}") from error
-    manifest: dict[str, Any] = content
     return manifest
 
 
 def published_folder(settings: Settings) -> Path | None:
-    """The folder that ``data/processed`` leads to, None when nothing was published.
-
-    Raises `VersionError` if ``data/processed`` is something else than a link: a folder of
-    unknown origin is never replaced.
-    """
+    """The folder that ``data/processed`` leads to, None when nothing was published. Raises
+    `VersionError` if it is something else than a link: what is of unknown origin stays."""
     try:
         name = open_store(settings).leads_to(POINTER_KEY)
     except DamagedError as error:
@@ -215,28 +193,19 @@ def shows_later(settings: Settings, as_of: datetime) -> bool:
 
 
 def is_of_the_future(as_of: datetime) -> bool:
-    """Whether a view that ends at `as_of` was made under a wrong clock.
-
-    Were it taken for the latest one, every later refresh would count as a backfill, and the
-    published data would stand still until that day comes.
-    """
+    """Whether a view that ends at `as_of` was made under a wrong clock. Taken for the latest one,
+    it would make a backfill of every refresh until that day comes."""
     return as_of > datetime.now(UTC) + CLOCK_SLACK
 
 
-@contextlib.contextmanager
-def publishing_lock(settings: Settings) -> Iterator[None]:
+def publishing_lock(settings: Settings) -> FileLock:
     """One process of this machine at a time moves the link or removes versions.
 
     It ends with the process. Machines that share a bucket do not need it: the pointer there is
     moved by compare-and-swap, and what is pruned under a reader is looked up again.
     """
-    settings.versions.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(settings.versions, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    (settings.home / "data").mkdir(parents=True, exist_ok=True)
+    return FileLock(settings.home / "data" / ".versions.lock")
 
 
 def _shown(settings: Settings, version_id: str | None) -> dict[str, Any] | None:
