@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from recsys.alerting.message import DEFAULT_CHANNELS, Channel, Severity
+from recsys.alerting.message import DEFAULT_CHANNELS, Channel, Language, Severity
 from recsys.config import ConfigError, ConfigModel, read_document
 from recsys.settings import Settings
 
@@ -38,24 +38,17 @@ class Rule(ConfigModel):
     threshold: float
     comparison: Literal["above", "below"] = "above"
     severity: Severity
-    channels: tuple[Channel, ...]
+    channels: tuple[Channel, ...] = Field(default=None, validate_default=True)
     cooldown_minutes: float | None = Field(default=None, ge=0)
 
-    @model_validator(mode="before")
+    @field_validator("channels", mode="before")
     @classmethod
-    def _channels_of_the_severity(cls, content: Any) -> Any:
-        if isinstance(content, dict) and content.get("channels") is None:
-            severity = content.get("severity")
-            if severity in list(Severity):
-                return content | {"channels": DEFAULT_CHANNELS[Severity(severity)]}
-        return content
-
-    @field_validator("channels")
-    @classmethod
-    def _has_channels(cls, values: tuple[Channel, ...]) -> tuple[Channel, ...]:
-        if not values:
+    def _or_those_of_the_severity(cls, value: Any, info: ValidationInfo) -> Any:
+        severity = info.data.get("severity", Severity.INFO)
+        channels = DEFAULT_CHANNELS[severity] if value is None else value
+        if not channels:
             raise ValueError("expected at least one channel")
-        return values
+        return channels
 
     def is_broken_by(self, value: float) -> bool:
         return value > self.threshold if self.comparison == "above" else value < self.threshold
@@ -130,7 +123,7 @@ class AlertsConfig(ConfigModel):
         }
     }
 
-    language: Literal["vi", "en"] = "vi"
+    language: Language = "vi"
     cooldown_minutes: float = Field(default=240, ge=0)
     alerts: dict[str, Rule] = Field(default_factory=dict)
     email: EmailConfig = EmailConfig()
@@ -172,9 +165,8 @@ class AlertingSetup(NamedTuple):
 def load_alerts_config(settings: Settings, environment: Mapping[str, str]) -> AlertingSetup:
     """Read ``alerts_config.yaml``, with ``${VAR}`` replaced from `environment`.
 
-    Raises `ConfigError` if the file is missing or unreadable, or a key is unknown or has a bad
-    value: one line each, with the file and the key. A variable that is not set (or empty) is an
-    error outside the sections ``email`` and ``slack``, whose channel is then not set up.
+    Raises `ConfigError` as `load_config` does, and for a variable that is not set (or empty). One
+    of ``email`` or ``slack`` is no error: that channel is then not set up.
     """
     document = read_document(settings, AlertsConfig.FILE)
     missing: list[tuple[tuple[Any, ...], str]] = []

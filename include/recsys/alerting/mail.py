@@ -19,20 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from recsys.alerting.config import EmailConfig
-from recsys.alerting.message import Alert, DeliveryError, Texts
+from recsys.alerting.message import DEADLINE_SECONDS, WAIT_SECONDS, Alert, DeliveryError, Texts
 from recsys.pages import templates
 
 TLS_PORT: Final = 465
-WAIT_SECONDS = 10.0
-"""Longest wait for the server in one step."""
-DEADLINE_SECONDS = 30.0
-"""Longest wait for it in all: a server can send a byte in every step, for ever."""
-COLOURS: Final = {
-    "info": "#2563eb",
-    "warning": "#b45309",
-    "critical": "#b91c1c",
-    "resolved": "#15803d",
-}
 _TEMPLATES: Final = templates(Path(__file__).parent / "templates")
 
 
@@ -56,14 +46,12 @@ class MailSender:
             # The mail is accepted: how the farewell goes changes nothing about that.
             with contextlib.suppress(OSError, smtplib.SMTPException):
                 smtp.docmd("QUIT")
-        accepted = [one for one in self._config.recipients if one not in refused]
+        accepted = (one for one in self._config.recipients if one not in refused)
         reasons = ", ".join(
             f"{recipient} ({code} {reason.decode(errors='replace')})"
             for recipient, (code, reason) in refused.items()
         )
-        return f"Email sent to {', '.join(accepted)}" + (
-            f"; refused for {reasons}" if reasons else ""
-        )
+        return f"Email sent to {', '.join(accepted)}{reasons and f'; refused for {reasons}'}"
 
     @contextlib.contextmanager
     def _connection(self, server: str) -> Iterator[smtplib.SMTP]:
@@ -96,18 +84,15 @@ class MailSender:
         if password is None:
             return
         if not encrypted and not _is_this_machine(server):
-            raise DeliveryError(
-                f"{server} offers no STARTTLS; the password is not sent unencrypted"
-            )
+            no_tls = f"{server} offers no STARTTLS"
+            raise DeliveryError(f"{no_tls}; the password is not sent unencrypted")
         if smtp.has_extn("auth"):
             _log_in(smtp, self._config.user, password.get_secret_value())
 
 
 class _Punctual(smtplib.SMTP):
-    """A conversation that is cut at the moment `due` of the monotonic clock.
-
-    A socket's own timeout begins anew with every byte that comes.
-    """
+    """A conversation that is cut at the moment `due` of the monotonic clock: a socket's own timeout
+    begins anew with every byte that comes."""
 
     def __init__(self, due: float, *args: Any, **options: Any) -> None:
         self._due = due
@@ -133,10 +118,8 @@ class _PunctualTls(_Punctual, smtplib.SMTP_SSL):
 
 
 class _Folding(EmailPolicy):
-    """Folds a text with accents into encoded words that lose no blank between them.
-
-    The standard policy's words run into each other; some servers refuse such a header.
-    """
+    """Folds a text with accents into encoded words that lose no blank between them. The standard
+    policy's words run into each other; some servers refuse such a header."""
 
     def fold(self, name: str, value: Any) -> str:
         if str(value).isascii() or name not in ("Subject", "From", "To"):
@@ -168,10 +151,8 @@ def _log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
         smtp.login(user, password)
         return
     if "PLAIN" not in smtp.esmtp_features.get("auth", "").upper().split():
-        raise DeliveryError(
-            "the password has characters beyond ASCII, which only AUTH PLAIN can carry, and the"
-            " server does not offer that"
-        )
+        needed = "which only AUTH PLAIN can carry, and the server does not offer that"
+        raise DeliveryError(f"the password has characters beyond ASCII, {needed}")
     login = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
     code, answer = smtp.docmd("AUTH", f"PLAIN {login}")
     if code != 235:
@@ -186,7 +167,7 @@ def compose(alert: Alert, at: datetime, texts: Texts) -> EmailMessage:
         "text": alert.body,
         "facts": texts.facts(alert),
         "link": alert.link,
-        "colour": COLOURS["resolved" if alert.resolved else alert.severity],
+        "kind": "resolved" if alert.resolved else alert.severity.value,
     }
     message = EmailMessage(_Folding())
     message["Subject"] = " ".join(f"[{around['severity']}] {around['headline']}".split())

@@ -1,12 +1,12 @@
 """`AlertManager`: who is told of what, once."""
 
-import contextlib
 import logging
 import math
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from recsys.alerting import state as outcome
@@ -32,11 +32,6 @@ from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 
 HELD_BACK: Final = "held back"
-LEVELS: Final = {
-    Severity.INFO: logging.INFO,
-    Severity.WARNING: logging.WARNING,
-    Severity.CRITICAL: logging.CRITICAL,
-}
 _SUCCESSES: Final = ("success", "completed")
 _STATUS_SEVERITY: Final = {
     "failed": Severity.CRITICAL,
@@ -53,8 +48,7 @@ class AlertManager:
     """Sends alerts to the log, by mail and to Slack, as ``config/alerts_config.yaml`` says.
 
     State and configuration are those of `settings`, by default ``$RECSYS_HOME`` or the repository;
-    `clock` gives the current time, with a time zone. Raises `ConfigError` if the configuration is
-    bad; the text names file and key.
+    `clock` gives the current time, with a time zone. Raises `ConfigError` for a bad configuration.
 
     Examples
     --------
@@ -94,35 +88,29 @@ class AlertManager:
     ) -> dict[str, str]:
         """Tell everybody concerned, unless they were told within the cool-down.
 
-        Repeats are recognised by `alert_name`: use one name for one condition. `severity` is
+        Use one `alert_name` for one condition: repeats are recognised by it. `severity` is
         ``info``, ``warning`` or ``critical``; `channels` any of ``log``, ``email``, ``slack``, by
-        default those of the severity; `context` holds details by name, shown below the message,
-        of which ``url`` becomes the link.
-
-        Returns Channel -> ``sent``, ``failed``, ``not set up`` or ``held back``. Raises
-        `InputError` if severity or channel is unknown. The message is in the alert log all the
-        same.
+        default those of the severity; `context` holds details by name, shown below the message;
+        ``url`` becomes the link. Returns Channel -> ``sent``, ``failed``, ``not set up`` or ``held
+        back``. Raises `InputError` if severity or channel is unknown, with the message in the log.
         """
         facts = facts_of(context)
-        with self._logging_refusals(alert_name, message):
-            checked = parse_severity(severity)
-            chosen = None if channels is None else parse_channels(channels)
         link = facts.pop("url", None)
+        checked, chosen = self._checked(alert_name, message, severity, channels)
         return self.deliver(Alert(alert_name, message, checked, facts=facts, link=link), chosen)
 
     def send_pipeline_alert(
         self, pipeline_name: str, status: str, message: str, severity: str | None = None
     ) -> dict[str, str]:
-        """Tell how a pipeline is doing.
+        """Tell how a pipeline is doing; returns and raises as `send_alert`.
 
         Without a severity, a status of ``failed`` is critical, ``success``, ``completed``,
         ``started`` and ``running`` are information, and anything else is a warning.
         ``success`` and ``completed`` clear what was wrong before: the next failure is news.
-        Returns and raises as `send_alert`.
         """
         name, prefix = f"{pipeline_name}_{status}", f"pipeline:{pipeline_name}:"
-        with self._logging_refusals(name, message):
-            checked = parse_severity(severity or _STATUS_SEVERITY.get(status, Severity.WARNING))
+        severity = severity or _STATUS_SEVERITY.get(status, Severity.WARNING)
+        checked, _ = self._checked(name, message, severity)
         if status in _SUCCESSES:
             for key in self._remembered(lambda: self._state.active(prefix), otherwise=[]):
                 before = key.removeprefix(prefix)
@@ -134,14 +122,12 @@ class AlertManager:
     def check_alert_conditions(self, metrics: Mapping[str, float | None]) -> list[dict[str, Any]]:
         """Hold `metrics` against the rules: alert for those broken, resolve those kept.
 
-        A metric that is missing, None or NaN is unknown: its rules neither fire nor clear.
-        Of several rules broken by one metric all are returned and logged, and only the most
-        severe goes further.
+        A metric that is missing, None or NaN is unknown: its rules neither fire nor clear. Of
+        several rules broken by one metric all are returned and logged, and only the most severe
+        goes further. Raises `InputError` if the value of a rule's metric is not a number.
 
         Returns one for each broken rule: ``alert_name``, ``metric``, ``value``, ``threshold``,
         ``comparison``, ``severity``, ``message``, ``channels`` (what became of each).
-
-        Raises `InputError` if the value of a rule's metric is not a number.
         """
         broken: dict[str, tuple[Rule, float]] = {}
         worst: dict[str, int] = {}
@@ -153,7 +139,8 @@ class AlertManager:
                 broken[name] = rule, value
                 worst[rule.metric] = max(worst.get(rule.metric, 0), rule.severity.rank)
             else:
-                self._clear_rule(name, rule, value)
+                message, blanks = _compared(rule, value)
+                self.resolve(name, message, text=self.texts.say("rule_cleared", **blanks))
         return [
             self._fire_rule(name, rule, value, only_log=rule.severity.rank < worst[rule.metric])
             for name, (rule, value) in broken.items()
@@ -162,11 +149,9 @@ class AlertManager:
     def resolve(
         self, alert_name: str, message: str, *, key: str = "", text: str = "", headline: str = ""
     ) -> dict[str, str]:
-        """Say that a condition has cleared, on the channels that were told of it.
-
-        `key` is what repeats of the alert are recognised by, if that is not its name. A condition
-        that is not active is no news: nothing is sent and the result is empty.
-        """
+        """Say that a condition has cleared, on the channels that were told of it. `key` is what
+        repeats of the alert are recognised by, if that is not its name. Of a condition that is not
+        active nothing is sent, and the result is empty."""
         key = key or alert_name
         cleared = self._remembered(lambda: self._state.resolve(key, self._clock()), otherwise=None)
         if cleared is None:
@@ -188,9 +173,8 @@ class AlertManager:
         """Send `alert` to `channels` (by default those of its severity); as `send_alert`."""
         wanted = tuple(channels or DEFAULT_CHANNELS[alert.severity])
         clean, now = alert.cleaned(self._masker), self._clock()
-        claim = self._remembered(
-            lambda: self._state.claim(clean, wanted, now, self._cooldown(clean)), otherwise=None
-        )
+        ask = partial(self._state.claim, clean, wanted, now, self._cooldown(clean))
+        claim = self._remembered(ask, otherwise=None)
         results = dict.fromkeys(map(str, wanted), HELD_BACK)
         if claim is not None and not claim.channels:
             self._write(logging.INFO, f"{clean.name} held back: {clean.message}")
@@ -200,16 +184,11 @@ class AlertManager:
         return results
 
     def retry_undelivered(self, max_age: timedelta = timedelta(hours=24)) -> int:
-        """Try again what a channel refused in the last `max_age`; returns how much arrived now.
-
-        A channel that refuses again is left alone for this time: its queue must not use up the
-        time of the job that calls.
-        """
-        pending = self._remembered(
-            lambda: self._state.take_undelivered(self._clock(), max_age), otherwise=[]
-        )
-        arrived, down = 0, set[Channel]()
-        for alert, claim in pending:
+        """Try again what a channel refused in the last `max_age`; returns how much arrived now. A
+        channel that refuses again is left alone: its queue must not use up the caller's time."""
+        arrived, down, now = 0, set[Channel](), self._clock()
+        take = partial(self._state.take_undelivered, now, max_age)
+        for alert, claim in self._remembered(take, otherwise=[]):
             for channel in claim.channels:
                 if channel in down:
                     self._record(claim, channel, outcome.FAILED, "the channel is down")
@@ -221,17 +200,13 @@ class AlertManager:
 
     def was_told_of_runs(self, job: str, since: datetime) -> bool:
         """Whether a failure or a missed deadline of `job` was told since then."""
-        return self._remembered(
-            lambda: self._state.was_told_since(f"{job}/", since), otherwise=False
-        )
+        ask = partial(self._state.was_told_since, f"{job}/", since)
+        return self._remembered(ask, otherwise=False)
 
     def recent(self, limit: int = 20) -> list[dict[str, Any]]:
         """The last alerts, newest first: the ``alert``, told ``at`` which local time, its
         ``repeats`` and ``deliveries``."""
-        return [
-            row | {"at": datetime.fromtimestamp(row["at"], self._zone)}
-            for row in self._state.recent(limit)
-        ]
+        return self._state.recent(limit, self._zone)
 
     def test_alert(self, severity: Severity) -> Alert:
         """An alert that no cool-down holds back, for trying out the channels."""
@@ -248,10 +223,11 @@ class AlertManager:
         """`moment` as people write it here: ``2025-01-15 15:35:00 +07``."""
         return moment.astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S %Z")
 
-    @contextlib.contextmanager
-    def _logging_refusals(self, name: str, message: str) -> Iterator[None]:
+    def _checked(
+        self, name: str, message: str, severity: str, channels: Sequence[str] | None = None
+    ) -> tuple[Severity, tuple[Channel, ...] | None]:
         try:
-            yield
+            return parse_severity(severity), None if channels is None else parse_channels(channels)
         except InputError as error:
             self._write(logging.ERROR, f"{name} refused: {error} | message={message}")
             raise
@@ -265,7 +241,7 @@ class AlertManager:
             return otherwise
 
     def _fire_rule(self, name: str, rule: Rule, value: float, *, only_log: bool) -> dict[str, Any]:
-        message, blanks = _compared(rule, value, ">" if rule.comparison == "above" else "<")
+        message, blanks = _compared(rule, value)
         text = self.texts.say(f"rule_{rule.comparison}", **blanks)
         channels = (Channel.LOG,) if only_log else rule.channels
         return {
@@ -278,10 +254,6 @@ class AlertManager:
             "message": message,
             "channels": self.deliver(Alert(name, message, rule.severity, text=text), channels),
         }
-
-    def _clear_rule(self, name: str, rule: Rule, value: float) -> None:
-        message, blanks = _compared(rule, value, "<=" if rule.comparison == "above" else ">=")
-        self.resolve(name, message, text=self.texts.say("rule_cleared", **blanks))
 
     def _cooldown(self, alert: Alert) -> timedelta:
         rule = self._config.alerts.get(alert.name)
@@ -296,12 +268,12 @@ class AlertManager:
 
     def _record(self, claim: Claim, channel: Channel, status: str, error: str | None) -> None:
         done = claim.alert_id, channel, status, self._clock(), error
-        self._remembered(lambda: self._state.finish(*done), otherwise=None)
+        self._remembered(partial(self._state.finish, *done), otherwise=None)
 
     def _attempt(self, channel: Channel, alert: Alert) -> tuple[str, str | None]:
         """Try one channel; whatever happens there stays there, as a line in the log."""
         if channel is Channel.LOG:
-            self._write(LEVELS[alert.severity], alert.line)
+            self._write(logging.getLevelNamesMapping()[alert.severity.upper()], alert.line)
             return outcome.SENT, None
         sender, about = self._senders[channel], fields(alert=alert.name)
         if lacking := self._setup.lacks(channel):
@@ -320,8 +292,7 @@ class AlertManager:
         """One line in the alert log; in the process's own log if that cannot be."""
         text = " ".join(self._masker.mask(storable(line)).split())
         if not self._config.logging.enabled:
-            logger.log(level, text)
-            return
+            return logger.log(level, text)
         try:
             file_logger("alerting", self._log_path, self._zone).log(level, text)
         except OSError as error:
@@ -338,8 +309,10 @@ def _number(metrics: Mapping[str, float | None], metric: str) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _compared(rule: Rule, value: float, sign: str) -> tuple[str, dict[str, str]]:
+def _compared(rule: Rule, value: float) -> tuple[str, dict[str, str]]:
     """``metric=value > threshold`` for the log, and its three parts for a text."""
+    above = rule.comparison == "above"
+    sign = (">" if above else "<") if rule.is_broken_by(value) else ("<=" if above else ">=")
     shown, threshold = _rounded(value), _rounded(rule.threshold)
     parts = {"metric": rule.metric, "value": shown, "threshold": threshold}
     return f"{rule.metric}={shown} {sign} {threshold}", parts

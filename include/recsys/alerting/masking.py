@@ -8,41 +8,28 @@ from urllib.parse import quote
 
 MASK: Final = "***"
 _SHORTEST_SECRET: Final = 4
-# Of variables that are only presumed to hold secrets: "admin" must stay readable.
-_SHORTEST_UNASKED: Final = 8
+_SHORTEST_UNASKED: Final = 8  # of variables that may hold secrets: "admin" must stay readable
 _SECRET_NAME: Final = re.compile(
     r"^AIRFLOW_CONN_|(PASSWORD|PASSWD|SECRET|TOKEN|WEBHOOK_URL|_KEY|_KEY_ID|_CONN|_DSN)$"
 )
-# Secrets that are known by their shape, wherever they come from.
+# Secrets that are known by their shape, wherever they come from, and what is put in their place.
 _SHAPES: Final = (
     # A private key, also one that was cut off.
-    (
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*-----|\Z)", re.DOTALL),
-        MASK,
-    ),
+    (r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*-----|\Z)", MASK),
     # user:password@ in a URL. A password may hold any of / ? # @; a port is none. Bounded, so that
     # a text made of beginnings of URLs costs no more than its length.
-    (
-        re.compile(r"(?<=://)([^\s/?#@\"'<>]{0,99}:(?!\d{1,5}[/?#])[^\s\"'<>]{0,200}|[^\s/@]+)@"),
-        f"{MASK}@",
-    ),
-    (re.compile(r"\beyJ[\w-]{5,}(\.[\w-]{2,}){1,2}"), MASK),  # a JSON web token
-    (re.compile(r"\bA(KIA|SIA|GPA|IDA|ROA|NPA|NVA|BIA|CCA)[A-Z0-9]{16}\b"), MASK),  # an AWS key id
-    (re.compile(r"(https?://hooks\.slack\.com/)[^\s\"'<>|)]+", re.IGNORECASE), rf"\1{MASK}"),
-    (
-        re.compile(r"\b(authorization[\"']?\s*[:=]\s*[\"']?[\w-]+)\s+[^\s\"',;]+", re.IGNORECASE),
-        rf"\1 {MASK}",
-    ),
-    (re.compile(r"\b(bearer)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
+    (r"(?<=://)([^\s/?#@\"'<>]{0,99}:(?!\d{1,5}[/?#])[^\s\"'<>]{0,200}|[^\s/@]+)@", f"{MASK}@"),
+    (r"\beyJ[\w-]{5,}(\.[\w-]{2,}){1,2}", MASK),  # a JSON web token
+    (r"\bA(KIA|SIA|GPA|IDA|ROA|NPA|NVA|BIA|CCA)[A-Z0-9]{16}\b", MASK),  # an AWS key id
+    (r"(?i)(https?://hooks\.slack\.com/)[^\s\"'<>|)]+", rf"\1{MASK}"),
+    (r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?[\w-]+)\s+[^\s\"',;]+", rf"\1 {MASK}"),
+    (r"(?i)\b(bearer)\s+[\w.~+/=-]{8,}", rf"\1 {MASK}"),
     # "the token is unknown" is prose.
-    (re.compile(r"\b(token)\s+(?=\S*\d)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
+    (r"(?i)\b(token)\s+(?=\S*\d)[\w.~+/=-]{8,}", rf"\1 {MASK}"),
     (
-        re.compile(
-            r"\b([\w-]*(?:password|passwd|pwd|passphrase|secret|token|signature"
-            r"|(?:api|access|private|secret)[_-]?key(?:[_-]?id)?))([\"']?\s*[=:]\s*)"
-            r"(?!\*\*\*)(\"[^\"]*\"|'[^']*'|[^\s,;&]+)",
-            re.IGNORECASE,
-        ),
+        r"(?i)\b([\w-]*(?:password|passwd|pwd|passphrase|secret|token|signature"
+        r"|(?:api|access|private|secret)[_-]?key(?:[_-]?id)?))([\"']?\s*[=:]\s*)"
+        r"(?!\*\*\*)(\"[^\"]*\"|'[^']*'|[^\s,;&]+)",
         rf"\1\2{MASK}",
     ),
 )
@@ -61,7 +48,7 @@ class SecretMasker:
         if self._known is not None:
             text = self._known.sub(MASK, text)
         for shape, replacement in _SHAPES:
-            text = shape.sub(replacement, text)
+            text = re.sub(shape, replacement, text)
         return text
 
 

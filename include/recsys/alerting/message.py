@@ -15,6 +15,11 @@ from recsys.logs import fields
 
 Language = Literal["vi", "en"]
 
+WAIT_SECONDS: Final = 10.0
+"""Longest wait for a server in one step."""
+DEADLINE_SECONDS: Final = 30.0
+"""Longest wait for it in all: a server can send a byte in every step, for ever."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029]+")
 _LONGEST_VALUE: Final = 4000
 
@@ -37,11 +42,8 @@ class Channel(StrEnum):
     SLACK = "slack"
 
 
-DEFAULT_CHANNELS: Final[dict[Severity, tuple[Channel, ...]]] = {
-    Severity.INFO: (Channel.LOG,),
-    Severity.WARNING: (Channel.LOG, Channel.EMAIL),
-    Severity.CRITICAL: (Channel.LOG, Channel.EMAIL, Channel.SLACK),
-}
+DEFAULT_CHANNELS: Final = {one: tuple(Channel)[: one.rank + 1] for one in Severity}
+"""Information goes to the log, a warning to a mail as well, and what is critical also to Slack."""
 
 
 def parse_severity(value: str) -> Severity:
@@ -55,9 +57,8 @@ def parse_channels(values: object) -> tuple[Channel, ...]:
     """A list of channel names, without repeats. Raises `InputError` with the known ones."""
     known = list(Channel)
     if not isinstance(values, list | tuple) or not values or any(v not in known for v in values):
-        raise InputError(
-            f"channels {values!r}: expected a list of at least one of {', '.join(known)}"
-        )
+        expected = f"expected a list of at least one of {', '.join(known)}"
+        raise InputError(f"channels {values!r}: {expected}")
     return tuple(dict.fromkeys(map(Channel, values)))
 
 
@@ -65,11 +66,11 @@ def parse_channels(values: object) -> tuple[Channel, ...]:
 class Alert:
     """One thing that somebody has to know.
 
-    `message` is English, for the log (``avg_latency_ms=215.3 > 200``); `text`, for mail and Slack,
-    says the same in the configured language, as does `headline`, their subject (empty: the
-    message, the name). `facts` are details by name, in the order to show them; `link` is where to
-    look. Repeats are recognised by `key` (empty: the name). `until_resolved` tells it once until
-    `AlertManager.resolve`, in place of the cool-down; `resolved` is the notice that it is over.
+    `message` is English, for the log (``avg_latency_ms=215.3 > 200``); `text` says the same in the
+    configured language, below the subject `headline` (empty: the message, the name). `facts` are
+    details by name, in the order to show them; `link` is where to look. Repeats are recognised by
+    `key` (empty: the name). `until_resolved` tells it once until `AlertManager.resolve`, in place
+    of the cool-down; `resolved` is the notice that it is over.
     """
 
     name: str
@@ -158,8 +159,7 @@ class Texts:
         return self._texts[text].format(**values)
 
     def around(self, alert: Alert, at: datetime) -> dict[str, str]:
-        """``headline``, ``severity`` and ``footer`` of `alert`, and what to call its link; `at` is
-        local time."""
+        """``headline``, ``severity``, ``footer`` and ``open_link`` of `alert`; `at` is local."""
         return {
             "headline": alert.headline or self.say("alert", name=alert.name),
             "severity": self.say("resolved" if alert.resolved else alert.severity),

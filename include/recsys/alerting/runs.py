@@ -1,11 +1,8 @@
 """Alerts about runs of pipelines, from plain values: what Airflow's callbacks call.
 
-None of these functions raises: they run while something else is already going wrong.
-
-A failing task and its failing run are one failure. Both are reported under the same key, so
-whichever comes first is told (the task, as a rule: it knows the error), and the other is held
-back; a run that times out or whose worker was killed has only the run to tell. A run that was
-cleared and fails again has failed anew.
+None of these functions raises: they run while something else is already going wrong. A failing
+task and its failing run are one failure, told under the same key by whichever comes first (the
+task, as a rule: it knows the error). A run that was cleared and fails again has failed anew.
 """
 
 import contextlib
@@ -28,8 +25,6 @@ from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 
 LITTLE_SPACE_BYTES: Final = 100 * 2**20
-
-_OPEN: Final = ("queued", "running")
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +55,8 @@ class RunEvent:
     @property
     def message(self) -> str:
         """What happened, for the log."""
-        if self.what == "task_failed":
-            return f"task {self.task} failed"
-        return "run timed out" if self.what == "run_timed_out" else f"run {self.state}"
+        known = {"task_failed": f"task {self.task} failed", "run_timed_out": "run timed out"}
+        return known.get(self.what, f"run {self.state}")
 
 
 def send_pipeline_alert(
@@ -99,18 +93,18 @@ def tell_of_run(event: RunEvent, settings: Settings | None = None) -> dict[str, 
     failure, and Airflow calls for it all the same. A backfill has none: it makes up for days
     whose deadlines are long past.
 
-    Returns what became of it on each channel; nothing if there was nothing to tell, or if it
-    could not be sent, for example because the configuration is bad: it is then in the alert log
-    with the reason.
+    Returns what became of it on each channel; nothing if there was nothing to tell, or if it could
+    not be sent (a bad configuration): it is then in the alert log with the reason.
     """
-    if event.what == "deadline":
-        if event.state not in _OPEN or event.run_type == "backfill":
-            return {}
-        line = f"{event.job}_deadline_missed triggered: run_id={event.run_id}, due={event.due}"
-        return _send(lambda manager: _tell_deadline(event, manager), line, settings)
-    line = f"{event.job}_failed triggered: {event.message} | "
-    line += f"run_id={event.run_id}, error={event.error}"
-    return _send(lambda manager: _tell_failure(event, manager, settings), line, settings)
+    late = event.what == "deadline"
+    if late and (event.state not in ("queued", "running") or event.run_type == "backfill"):
+        return {}
+    line = f"{event.job}_{'deadline_missed' if late else 'failed'} triggered: {event.message}"
+    line += f" | run_id={event.run_id}, " + (f"due={event.due}" if late else f"error={event.error}")
+    channels = tuple(Channel) if late else None  # the SLA-miss mail goes to every channel
+    return _send(
+        lambda manager: manager.deliver(_alert(event, manager, settings), channels), line, settings
+    )
 
 
 def failure_key(job: str, run_id: str, attempt: int = 0) -> str:
@@ -118,51 +112,39 @@ def failure_key(job: str, run_id: str, attempt: int = 0) -> str:
     return f"{job}/{run_id}/failure/{attempt}"
 
 
-def _tell_failure(
-    event: RunEvent, manager: AlertManager, settings: Settings | None
-) -> dict[str, str]:
-    alert = Alert(
-        f"{event.job}_failed",
+def _alert(event: RunEvent, manager: AlertManager, settings: Settings | None) -> Alert:
+    job, say = event.job, manager.texts.say
+    shown = ("job", "run_id", "run_type", "state", "reason", "task", "error", "log")
+    facts: dict[str, object] = {name: getattr(event, name) for name in shown}
+    if event.what == "deadline":
+        due = manager.local_time(event.due) if event.due else "?"
+        return Alert(
+            f"{job}_deadline_missed",
+            f"not done when due at {due}",
+            Severity.WARNING,
+            text=say("deadline_text", job=job, due=due),
+            headline=say("deadline", job=job),
+            facts=facts_of(facts | {"due": due}),
+            link=event.link,
+            key=f"{job}/{event.run_id}/deadline/{event.attempt}",
+            until_resolved=True,
+        )
+    return Alert(
+        f"{job}_failed",
         event.message,
         Severity.CRITICAL,
-        text=manager.texts.say(event.what, job=event.job, task=event.task),
-        headline=manager.texts.say("failed", job=event.job),
-        facts=facts_of(_facts(event) | {"disk_free": _scarce_space(settings)}),
+        text=say(event.what, job=job, task=event.task),
+        headline=say("failed", job=job),
+        facts=facts_of(facts | {"disk_free": _scarce_space(settings)}),
         link=event.link,
-        key=failure_key(event.job, event.run_id, event.attempt),
+        key=failure_key(job, event.run_id, event.attempt),
         until_resolved=True,
     )
-    return manager.deliver(alert)
-
-
-def _tell_deadline(event: RunEvent, manager: AlertManager) -> dict[str, str]:
-    """The SLA-miss mail, which goes to every channel."""
-    due = manager.local_time(event.due) if event.due else "?"
-    alert = Alert(
-        f"{event.job}_deadline_missed",
-        f"not done when due at {due}",
-        Severity.WARNING,
-        text=manager.texts.say("deadline_text", job=event.job, due=due),
-        headline=manager.texts.say("deadline", job=event.job),
-        facts=facts_of(_facts(event) | {"due": due}),
-        link=event.link,
-        key=f"{event.job}/{event.run_id}/deadline/{event.attempt}",
-        until_resolved=True,
-    )
-    return manager.deliver(alert, tuple(Channel))
-
-
-def _facts(event: RunEvent) -> dict[str, object]:
-    shown = ("job", "run_id", "run_type", "state", "reason", "task", "error", "log")
-    return {name: getattr(event, name) for name in shown}
 
 
 def _scarce_space(settings: Settings | None) -> str | None:
-    """What is free on the disk of the state root if it is little, else None.
-
-    On a full disk the error alone may not say so: SQLite speaks of an I/O error, NumPy of bytes
-    that it could not write.
-    """
+    """What is free on the disk of the state root if it is little, else None. On a full disk the
+    error alone may not say so: SQLite speaks of an I/O error."""
     home = (settings or load_settings()).home
     try:
         free = shutil.disk_usage(home).free

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from recsys.alerting.config import SlackConfig
-from recsys.alerting.message import Alert, DeliveryError, Texts, cut
+from recsys.alerting.message import DEADLINE_SECONDS, WAIT_SECONDS, Alert, DeliveryError, Texts, cut
 
 # Slack refuses a whole message in which one part is longer.
 _LONGEST_HEADER: Final = 150
@@ -17,10 +17,6 @@ _LONGEST_TEXT: Final = 3000
 _LONGEST_FIELD: Final = 2000
 _MOST_FIELDS: Final = 10
 _LONGEST_URL: Final = 3000
-WAIT_SECONDS = 10.0
-"""Longest wait for the server in one step."""
-DEADLINE_SECONDS = 30.0
-"""Longest wait for it in all: a server can send a byte in every step, for ever."""
 _ICONS: Final = {"info": "ℹ️", "warning": "⚠️", "critical": "🚨"}
 
 # The client logs URLs, and the URL of a webhook is its password: nobody listens here.
@@ -73,12 +69,9 @@ def compose(alert: Alert, at: datetime, texts: Texts) -> dict[str, Any]:
 
 
 def _client(url: str) -> Any:
-    """The provider's webhook client.
-
-    In a process of Airflow it comes through the provider's hook, and the URL is made known to
-    Airflow's own masking. Elsewhere (the service, a shell) the hook is not for us: importing
-    Airflow takes over the logging of the process.
-    """
+    """The provider's webhook client. In a process of Airflow it comes through the provider's hook,
+    and the URL is made known to Airflow's own masking. Elsewhere (the service, a shell) importing
+    Airflow would take over the logging of the process."""
     options: dict[str, Any] = {"timeout": WAIT_SECONDS, "retry_handlers": [], "logger": _silent}
     if "airflow" not in sys.modules:
         from slack_sdk.webhook import WebhookClient

@@ -1,14 +1,14 @@
 """What has been told, to whom, and what is still wrong: ``logs/service/alert_state.db``.
 
-Every process asks here before it sends. A claim is one write transaction, so of several
-processes that see the same thing at the same time one sends and the others hold back.
+Every process asks here before it sends. A claim is one write transaction, so of several that see
+the same thing at the same time one sends and the others hold back.
 """
 
 import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -89,15 +89,12 @@ class AlertState:
             ).fetchone()
             if told is not None and _is_repeat(alert, told, now, cooldown):
                 alert_id = int(told["alert_id"])
-                rows = database.execute(
-                    "SELECT channel FROM deliveries WHERE alert_id = ?", (alert_id,)
-                )
-                informed = {row["channel"] for row in rows}
+                deliveries = "SELECT channel FROM deliveries WHERE alert_id = ?"
+                informed = {row["channel"] for row in database.execute(deliveries, (alert_id,))}
                 wanted = tuple(channel for channel in channels if channel not in informed)
                 if not wanted:
-                    database.execute(
-                        "UPDATE alerts SET repeats = repeats + 1 WHERE alert_id = ?", (alert_id,)
-                    )
+                    repeat = "UPDATE alerts SET repeats = repeats + 1 WHERE alert_id = ?"
+                    database.execute(repeat, (alert_id,))
             else:
                 alert_id, wanted = _insert(database, alert, now), tuple(channels)
             database.executemany(
@@ -150,11 +147,8 @@ class AlertState:
             return [str(row["alert_key"]) for row in rows]
 
     def take_undelivered(self, now: datetime, max_age: timedelta) -> list[tuple[Alert, Claim]]:
-        """Take over what a channel refused, or a sender left when it died, not longer ago.
-
-        Alerts whose condition has cleared meanwhile, or that were told again since, are left
-        alone.
-        """
+        """Take over what a channel refused, or a sender left when it died, not longer ago. Alerts
+        whose condition has cleared meanwhile, or that were told again since, are left alone."""
         oldest = (now - max_age).timestamp()
         with self._writing() as database:
             rows = database.execute(
@@ -186,8 +180,8 @@ class AlertState:
             )
             return rows.fetchone() is not None
 
-    def recent(self, limit: int) -> list[dict[str, Any]]:
-        """The last `limit` alerts, newest first: ``alert``, ``at`` (seconds since 1970), how many
+    def recent(self, limit: int, zone: tzinfo) -> list[dict[str, Any]]:
+        """The last `limit` alerts, newest first: ``alert``, ``at`` which time in `zone`, how many
         ``repeats`` were held back, and the state of the ``deliveries`` by channel."""
         with self._database.use() as database:
             rows = database.execute(
@@ -199,7 +193,7 @@ class AlertState:
             ).fetchall()
         return [
             {
-                "at": row["at"],
+                "at": datetime.fromtimestamp(row["at"], zone),
                 "alert": Alert.from_json(row["content"]),
                 "repeats": row["repeats"],
                 "deliveries": json.loads(row["deliveries"]),
