@@ -307,3 +307,7 @@ def test_a_login_in_an_address_is_not_shown(settings: Settings) -> None:
         load_config(settings, StorageConfig)
     assert str(caught.value).startswith(f"{path}: url: expected file://")
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_path_of_the_class_is_relative_to_any_state_root() -> None:
+    assert Settings(Path("/shop")).raw == Path("/shop") / Settings.raw

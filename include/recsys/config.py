@@ -11,8 +11,10 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache, reduce
 from itertools import product
+from operator import getitem
 from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, Final, TypeVar, get_args, get_origin
@@ -38,17 +40,11 @@ _MAX_BYTES: Final = 256_000
 _MAX_DEPTH: Final = 20
 _MAX_NUMBER: Final = 10**15
 
-# Names of settings end in their unit; what is longer than this leads out of the calendar.
-_CENTURY: Final = {
-    "weeks": 5_200,
-    "days": 36_500,
-    "hours": 876_000,
-    "minutes": 52_560_000,
-    "seconds": 3_153_600_000,
-}
+# Names of settings end in their unit; what is longer than a century leads out of the calendar.
+_CENTURY: Final = timedelta(days=36_500)
+_UNITS: Final = ("weeks", "days", "hours", "minutes", "seconds")
 _NOTHING: Final = object()
 _LOGIN_IN_URL: Final = re.compile(r"(?<=//)[^/@\s]*@")
-
 
 # Keys of earlier releases that are constants now. Files with them are still read.
 RETIRED: Final[Mapping[str, str]] = dict(
@@ -93,9 +89,11 @@ class ConfigModel(BaseModel):
     @field_validator("*")
     @classmethod
     def _reaches_no_further_than_dates_do(cls, value: Any, info: ValidationInfo) -> Any:
-        most = _CENTURY.get((info.field_name or "").rpartition("_")[2])
-        if most is not None and isinstance(value, int | float) and abs(value) > most:
-            raise ValueError(f"expected at most a hundred years, which are {most}")
+        unit = (info.field_name or "").rpartition("_")[2]
+        if unit in _UNITS and isinstance(value, int | float):
+            most = _CENTURY // timedelta(**{unit: 1})
+            if abs(value) > most:
+                raise ValueError(f"expected at most a hundred years, which are {most}")
         return value
 
     @classmethod
@@ -158,11 +156,8 @@ class Document:
 
 
 def load_config(settings: Settings, model: type[ConfigT]) -> ConfigT:
-    """`model` as the state root and the repository configure it.
-
-    Raises `ConfigError` if a file is unreadable, or a key is unknown or has a bad value: one line
-    each, with the file and the key.
-    """
+    """`model` as the state root and the repository configure it. Raises `ConfigError` if a file is
+    unreadable, or a key is unknown or has a bad value: one line each, with file and key."""
     return read_document(settings, model.FILE).validate(model)
 
 
@@ -287,8 +282,7 @@ def parse_json(text: bytes | str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique)
     except RecursionError:
-        deepest = f"expected at most {_MAX_DEPTH} levels of nesting"
-        raise ValueError(f"nested too deeply: {deepest}") from None
+        raise ValueError(f"expected at most {_MAX_DEPTH} levels of nesting") from None
 
 
 def _check_extent(value: Any, depth: int = 0) -> None:
@@ -303,12 +297,10 @@ def _check_extent(value: Any, depth: int = 0) -> None:
 
 
 def _value_at(content: Any, key: Iterable[int | str]) -> Any:
-    for part in key:
-        try:
-            content = content[part]
-        except (KeyError, IndexError, TypeError):
-            return _NOTHING
-    return content
+    try:
+        return reduce(getitem, key, content)
+    except (KeyError, IndexError, TypeError):
+        return _NOTHING
 
 
 def _type_at(model: Any, key: Iterable[int | str]) -> Any:

@@ -17,6 +17,8 @@ from recsys.publishing import set_aside
 logger = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_SECONDS = 30.0
+# The last: a statement of ours that fits no table there.
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
 class _SavepointCursor(sqlite3.Cursor):
@@ -40,11 +42,9 @@ SAVEPOINTS: Final = {"factory": _SavepointConnection}
 def connect(
     path: Path, *, timeout: float = BUSY_TIMEOUT_SECONDS, shared: bool = False
 ) -> sqlite3.Connection:
-    """Open (and create) the database `path`: WAL, foreign keys, rows readable by column name.
-
-    Transactions are explicit: see `transaction`. `timeout` is in seconds. A `shared` connection
-    may be used by several threads, which must take turns by a lock of their own.
-    """
+    """Open (and create) the database `path`: WAL, foreign keys, rows readable by column name,
+    explicit transactions (`transaction`). `timeout` is in seconds. A `shared` connection may be
+    used by several threads, which must take turns by a lock of their own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(
         path, timeout=timeout, isolation_level=None, check_same_thread=not shared
@@ -111,6 +111,7 @@ class HelperDatabase:
     ) -> None:
         self._path, self._prepare, self._timeout = path, prepare, timeout
         self._lock = threading.Lock()
+        self._renewing = filelock.FileLock(f"{path}.lock", timeout=timeout)
         self._connection: sqlite3.Connection | None = None
         self._inode, self._process, self._suspect = 0, 0, False
 
@@ -151,11 +152,10 @@ class HelperDatabase:
         """Whether another process has set the file aside, or it was emptied and has to be. The
         connections of an empty file lock each other out, and write where nobody reads."""
         emptied = (self._inode, 0)
-        inode, size = self._there()
-        if (inode, size) != emptied:
-            return inode != self._inode
+        if (there := self._there()) != emptied:
+            return there[0] != self._inode
         self._drop()
-        with filelock.FileLock(f"{self._path}.lock", timeout=self._timeout):
+        with self._renewing:
             if self._there() == emptied:
                 self._set_aside("it was emptied")
         return True
@@ -183,7 +183,7 @@ class HelperDatabase:
 
     def _renewed(self) -> sqlite3.Connection:
         # One process sets aside, the others find what it made.
-        with filelock.FileLock(f"{self._path}.lock", timeout=self._timeout):
+        with self._renewing:
             try:
                 return self._open()
             except sqlite3.Error as error:
@@ -210,13 +210,5 @@ def _is_damage(path: Path, error: sqlite3.Error) -> bool:
     if code is None:
         return type(error) is sqlite3.DatabaseError
     # A short read: the files beside it are of another database than what lies there now.
-    return (
-        path.is_dir()
-        or code == sqlite3.SQLITE_IOERR_SHORT_READ
-        or code & 0xFF
-        in (
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-            sqlite3.SQLITE_ERROR,  # a statement of ours that fits no table there
-        )
-    )
+    foreign = code == sqlite3.SQLITE_IOERR_SHORT_READ
+    return foreign or code & 0xFF in _DAMAGE or path.is_dir()

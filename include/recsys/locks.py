@@ -65,11 +65,8 @@ class PipelineLock:
 
 @contextlib.contextmanager
 def shared_with_tasks(settings: Settings, job: str) -> Iterator[None]:
-    """Keep scripts out of `job` for the block, together with its other tasks.
-
-    Waits while a script has the lock; the run's timeout ends the wait. Where there can be no lock,
-    as on a full disk, the run matters more.
-    """
+    """Keep scripts out of `job` for the block, together with its other tasks. Waits while a script
+    has the lock. Where there can be no lock, as on a full disk, the run matters more."""
     path = _path(settings, job)
     try:
         file = _lock(path, LockFlags.SHARED)

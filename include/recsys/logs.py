@@ -17,7 +17,6 @@ from recsys.settings import Settings
 MAX_BYTES = 10_000_000
 BACKUPS = 5
 LINE = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
-LINE_WITHOUT_NAME = "%(asctime)s | %(levelname)s | %(message)s"
 
 _ROTATED = re.compile(r".+\.log\.\d+(\.gz)?")
 # Control characters, separators of lines, and what turns the direction of writing.
@@ -69,7 +68,7 @@ def file_logger(
         if not logger.handlers:
             path.parent.mkdir(parents=True, exist_ok=True)
             handler = _Handler(str(path), maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8")
-            line = LINE.replace("%(name)s", name) if named_lines else LINE_WITHOUT_NAME
+            line = LINE.replace("%(name)s | ", f"{name} | " if named_lines else "")
             handler.setFormatter(LocalTimeFormatter(line, timezone))
             logger.addHandler(handler)
             logger.setLevel(logging.INFO)

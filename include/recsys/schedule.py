@@ -27,11 +27,9 @@ TimeZone = Annotated[str, AfterValidator(_exists)]
 
 
 class JobSchedule(ConfigModel):
-    """When a job runs and how long it may take.
-
-    The timeout counts from the start of a run, the deadline (two thirds of the timeout by default)
-    from the moment it was queued. With `queue`, only Celery workers listening to it run its tasks.
-    """
+    """When a job runs and how long it may take: the timeout counts from the start of a run, the
+    deadline (two thirds of the timeout by default) from the moment it was queued. With `queue`,
+    only Celery workers listening to it run its tasks."""
 
     enabled: bool = True
     cron: str
@@ -57,9 +55,8 @@ class JobSchedule(ConfigModel):
 
     @property
     def deadline(self) -> timedelta:
-        if self.deadline_minutes is None:
-            return self.timeout * 2 / 3
-        return timedelta(minutes=self.deadline_minutes)
+        minutes = self.deadline_minutes
+        return self.timeout * 2 / 3 if minutes is None else timedelta(minutes=minutes)
 
 
 _DOCUMENTED: Final = {
@@ -162,11 +159,8 @@ class DataInterval:
 
 
 def interval_of(context: Mapping[str, Any]) -> DataInterval:
-    """The data interval of an Airflow task context.
-
-    A run that was triggered by hand without a date has none; then it is the day that ends when
-    the run was asked for.
-    """
+    """The data interval of an Airflow task context; of a run by hand without a date, which has
+    none, the day that ends when the run was asked for."""
     start, end = context.get("data_interval_start"), context.get("data_interval_end")
     if start is not None and end is not None:
         return DataInterval(start, end)

@@ -15,13 +15,13 @@ HISTORY_KEY = "logs/deployment_history.json"
 
 
 class _Below:
-    """The path of a key below the state root."""
+    """The path of a key below the state root; of the class itself, the key as a relative path."""
 
     def __init__(self, key: str) -> None:
         self._key = key
 
-    def __get__(self, settings: "Settings", owner: type) -> Path:
-        return settings.home / self._key
+    def __get__(self, settings: "Settings | None", owner: type) -> Path:
+        return Path(self._key) if settings is None else settings.home / self._key
 
 
 @dataclass(frozen=True)
