@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from recsys.cli import airflow, data, jobs, registry, stack, up, watching
+from recsys.cli import data, jobs, registry, stack, up, watching
 from recsys.errors import InputError
 from recsys.orchestration.environment import NOT_SET_UP, is_set_up
 from recsys.settings import load_settings
@@ -33,7 +33,7 @@ def before(context: typer.Context) -> None:
         typer.secho(f"{settings.home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
 
 
-for commands in (jobs, airflow, watching, registry, stack, up, data):
+for commands in (jobs, watching, registry, stack, up, data):
     app.add_typer(commands.app)
 
 
@@ -41,9 +41,6 @@ def main() -> None:
     """Run the command line; expected errors end as one sentence, not as a traceback."""
     try:
         app()
-    except InputError as error:
+    except (InputError, RuntimeError, StorageError) as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(2)
-    except (RuntimeError, StorageError) as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, InputError) else 1)

@@ -1,7 +1,9 @@
-"""One command a job: run it through Airflow, follow it, print its summary."""
+"""One command a job: run it through Airflow, follow it, print its summary; and backfills."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import requests
@@ -11,9 +13,10 @@ from rich.status import Status
 
 from recsys.cli.output import console, print_json, use_stack_variables
 from recsys.errors import InputError
-from recsys.orchestration.client import AirflowClient, AirflowError, RunProgress
+from recsys.orchestration.client import ENDED, AirflowClient, AirflowError, RunProgress
 from recsys.orchestration.environment import connect
 from recsys.orchestration.mirror import tracker_id
+from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 from recsys.tracking import PipelineTracker, tracker_database
 
@@ -30,10 +33,8 @@ app = typer.Typer()
 
 
 class JobFailedError(RuntimeError):
-    """A job's run ended as a failure; the text names tasks, reasons and page.
-
-    `result` is what is known of the run, as for one that succeeded.
-    """
+    """A job's run ended as a failure; the text names tasks, reasons and page, `result` is what is
+    known of the run, as for one that succeeded."""
 
     def __init__(self, text: str, result: Mapping[str, Any] | None = None) -> None:
         super().__init__(text)
@@ -60,11 +61,8 @@ def _shown(job: str, status: Status) -> Callable[[RunProgress], None]:
 
 
 def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[str, Any]:
-    """Trigger `job`, follow it to its end, and return its summary.
-
-    Raises `JobFailedError` when the run fails, `InputError` when the job does not take `conf`, or
-    is paused: its run would stay in the queue.
-    """
+    """Trigger `job`, follow it to its end, and return its summary. Raises `JobFailedError` when the
+    run fails, `InputError` when the job does not take `conf`, or is paused and would never run."""
     if client.dags().get(job, {}).get("is_paused"):
         raise InputError(f"{job} is paused; switch it on in the UI, or run `make up`")
     try:
@@ -91,8 +89,8 @@ def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
     }
     if run["state"] == "success":
         return result
-    tasks = client.task_instances(job, run_id)
-    failed = list(dict.fromkeys(one["task_id"] for one in tasks if one["state"] == "failed"))
+    ended = client.task_instances(job, run_id)
+    failed = list(dict.fromkeys(one["task_id"] for one in ended if one["state"] == "failed"))
     error = _recorded_error(job, run_id)
     text = f"{job} failed in {', '.join(failed) or 'no task'}: {error}; see {result['url']}"
     raise JobFailedError(text, result | {"failed_tasks": failed, "error": error})
@@ -103,14 +101,14 @@ def _recorded_error(job: str, run_id: str) -> str:
     tracker = PipelineTracker(tracker_database(load_settings()))
     deadline = time.monotonic() + RECORD_SECONDS
     while time.monotonic() < deadline:
-        record = tracker.get_run(tracker_id(job, run_id)) or {}
-        if error := record.get("error_message"):
-            return str(error)
+        record = tracker.get_run(tracker_id(job, run_id))
+        if record and record["error_message"]:
+            return str(record["error_message"])
         time.sleep(0.5)
     return "the record of runs does not say why"
 
 
-def _run_and_print(job: str, conf: Mapping[str, Any]) -> None:
+def _run_and_print(job: str, **conf: Any) -> None:
     given = {name: value for name, value in conf.items() if value not in (None, False)}
     try:
         print_json(run_job(connect(load_settings()), job, given))
@@ -125,7 +123,7 @@ def data_refresh(
     dry_run: Annotated[bool, typer.Option(help="Show the plan, change nothing.")] = False,
 ) -> None:
     """Turn raw files and staged events into a new version of data/processed/."""
-    _run_and_print("data_refresh", {"force_full": force_full, "dry_run": dry_run})
+    _run_and_print("data_refresh", force_full=force_full, dry_run=dry_run)
 
 
 @app.command(rich_help_panel="Jobs")
@@ -133,7 +131,7 @@ def bert_embeddings(
     force: Annotated[bool, typer.Option(help="Encode every product again.")] = False,
 ) -> None:
     """Embed the products' texts."""
-    _run_and_print("bert_embeddings", {"force": force})
+    _run_and_print("bert_embeddings", force=force)
 
 
 @app.command(rich_help_panel="Jobs")
@@ -143,7 +141,7 @@ def drift_detection(
     ] = None,
 ) -> None:
     """Compare last week with its reference."""
-    _run_and_print("drift_detection", {"reference_days": reference_days})
+    _run_and_print("drift_detection", reference_days=reference_days)
 
 
 @app.command(rich_help_panel="Jobs")
@@ -159,7 +157,7 @@ def model_training(
     types = [*(model_types or []), *(more_types or [])]
     for name in types:
         model_class(name)  # raises InputError for a name that is none
-    _run_and_print("model_training", {"model_types": types or None})
+    _run_and_print("model_training", model_types=types or None)
 
 
 @app.command(rich_help_panel="Jobs")
@@ -174,8 +172,8 @@ def model_deployment(
 
     if model_id:
         Registry(load_settings()).get(model_id)  # raises RegistryError for one that is none
-    conf = {"model_id": model_id, "rollback": rollback, "dry_run": dry_run, "force": force}
-    _run_and_print("model_deployment", conf)
+    options = {"rollback": rollback, "dry_run": dry_run, "force": force}
+    _run_and_print("model_deployment", model_id=model_id, **options)
 
 
 @app.command(rich_help_panel="Jobs")
@@ -198,7 +196,10 @@ def health_check(
     if component not in (None, *COMPONENTS):
         raise InputError(f"--component: {component!r} is none of {', '.join(COMPONENTS)}")
     try:
-        if local or not _is_scheduled(settings):
+        problem = None if local else _problem(settings)
+        if problem is not None:
+            console.print(f"{escape(problem)}; checking without Airflow")
+        if local or problem is not None:
             result = _check_here(settings, component)
         else:
             given = {"component": component} if component else {}
@@ -215,18 +216,13 @@ def health_check(
         raise typer.Exit(1)
 
 
-def _is_scheduled(settings: Settings) -> bool:
-    """Whether Airflow answers and has a scheduler: without one a run would wait for ever."""
+def _problem(settings: Settings) -> str | None:
+    """Why a run would wait for ever: Airflow does not answer, or has no scheduler."""
     try:
-        scheduler = connect(settings).health().get("scheduler") or {}
+        state = (connect(settings).health().get("scheduler") or {}).get("status")
     except AirflowError as error:
-        problem = str(error)
-    else:
-        if scheduler.get("status") == "healthy":
-            return True
-        problem = f"the scheduler is {scheduler.get('status') or 'not there'}"
-    console.print(f"{escape(problem)}; checking without Airflow")
-    return False
+        return str(error)
+    return None if state == "healthy" else f"the scheduler is {state or 'not there'}"
 
 
 def _check_here(settings: Settings, component: str | None) -> dict[str, Any]:
@@ -250,4 +246,64 @@ def maintenance(
     dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
 ) -> None:
     """Remove what nobody needs any more: old models, versions, reports, logs, records."""
-    _run_and_print("maintenance", {"dry_run": dry_run})
+    _run_and_print("maintenance", dry_run=dry_run)
+
+
+@app.command(rich_help_panel="Jobs")
+def backfill(
+    job: Annotated[str, typer.Argument(help="The job, such as data_refresh.")],
+    from_date: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First day.")],
+    to_date: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Last day.")],
+) -> None:
+    """Run a job for every interval that begins on the days given, one after the other.
+
+    Days are those of the schedule's time zone, the last one included; days that have a run already
+    are left out. Prints the runs by state as JSON when Airflow has closed the backfill; exits with
+    1 if one failed, with 2 while another backfill of the job is open.
+    """
+    if to_date < from_date:
+        raise InputError(f"--to-date {to_date:%Y-%m-%d} is before --from-date {from_date:%Y-%m-%d}")
+    settings = load_settings()
+    client = connect(settings)
+    if job not in (jobs := client.dags()):
+        raise InputError(f"{job!r} is no job; there are {', '.join(sorted(jobs))}")
+    zone = load_zone(settings)
+    last = to_date.replace(tzinfo=zone) + timedelta(days=1, seconds=-1)
+    created = _create_backfill(client, job, from_date.replace(tzinfo=zone), last)
+    states = _follow_backfill(client, created)
+    print_json({"job": job, "runs": dict(states)})
+    if not states:
+        console.print(
+            f"Nothing was to be done: {job} has a run for every one of these days already; clear "
+            f"those that shall run again, at {client.url}/dags/{job}"
+        )
+    if states["failed"]:
+        raise JobFailedError(f"{states['failed']} runs failed; see {client.url}/dags/{job}")
+
+
+def _create_backfill(
+    client: AirflowClient, job: str, first: datetime, last: datetime
+) -> dict[str, Any]:
+    """Create the backfill. Raises `InputError` while another one of the job is open."""
+    for one in client.open_backfills(job):
+        ended = sum(run["state"] in ENDED for run in client.backfill_runs(one))
+        raise InputError(
+            f"a backfill of {job} is open already ({one['from_date'][:10]} to "
+            f"{one['to_date'][:10]}, {ended} runs have ended); wait until Airflow has closed "
+            f"it, or cancel it at {client.url}/dags/{job}/backfills"
+        )
+    return client.create_backfill(job, first, last)
+
+
+def _follow_backfill(client: AirflowClient, one: dict[str, Any]) -> Counter[str]:
+    """The runs by state, when Airflow has closed the backfill, half a minute after the last run has
+    ended: until then it takes no other of the job."""
+    with console.status(f"{one['dag_id']}: waiting for the first run") as status:
+        while True:
+            closed = client.is_closed(one)
+            states = Counter(run["state"] for run in client.backfill_runs(one))
+            if closed:
+                return states
+            ended = sum(states[state] for state in ENDED)
+            status.update(f"{one['dag_id']}: {ended} of {states.total()} runs have ended")
+            time.sleep(1)

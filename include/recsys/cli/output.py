@@ -2,10 +2,12 @@
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from recsys.orchestration.environment import read_env
 from recsys.settings import Settings
@@ -16,6 +18,18 @@ console: Final = Console(stderr=True, highlight=False)
 def print_json(content: Any) -> None:
     """A command's result."""
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def print_table(
+    title: str, columns: Sequence[str], *sections: Iterable[Sequence[object | None]]
+) -> None:
+    """A result for people: rows by section; a cell of None is empty."""
+    table = Table(*columns, title=title)
+    for rows in sections:
+        for row in rows:
+            table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_section()
+    Console(highlight=False).print(table)
 
 
 def use_stack_variables(settings: Settings) -> None:

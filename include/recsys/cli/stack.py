@@ -1,15 +1,16 @@
-"""Commands that start, stop and describe the stack."""
+"""Commands that start, stop and describe the stack, and Airflow's own command line."""
 
+import os
+import sys
 from datetime import datetime
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from recsys.cli.output import console, print_json
+from recsys.cli.output import console, print_json, print_table
 from recsys.config import unknown_files
+from recsys.orchestration.client import AirflowError
+from recsys.orchestration.environment import connect, stack_environment
 from recsys.orchestration.stack import Stack
 from recsys.schedule import load_schedule, load_zone
 from recsys.settings import Settings, load_settings
@@ -17,6 +18,17 @@ from recsys.settings import Settings, load_settings
 app = typer.Typer()
 scheduler_app = typer.Typer(no_args_is_help=True, help="Start, stop and watch the stack.")
 app.add_typer(scheduler_app, name="scheduler", rich_help_panel="Stack")
+
+
+@app.command(
+    rich_help_panel="Stack",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def airflow(context: typer.Context) -> None:
+    """Run any Airflow command in the stack's environment, such as `airflow dags list`."""
+    env = stack_environment(load_settings())
+    os.execve(sys.executable, [sys.executable, "-m", "airflow", *context.args], env)  # noqa: S606
 
 
 @scheduler_app.command()
@@ -46,14 +58,14 @@ def status(
     Exits with 1 when a component is not running, or a DAG cannot be loaded.
     """
     stack = Stack(load_settings())
-    components, dags, problems = describe(stack)
+    found = _describe(stack)
     if as_json:
-        print_json({"components": components, "dags": dags, "problems": problems})
+        print_json(found)
     else:
-        _print_tables(components, dags, load_zone(stack.settings))
-        for problem in problems:
+        _print_tables(stack.settings, found["components"], found["dags"])
+        for problem in found["problems"]:
             console.print(problem, style="red", markup=False, soft_wrap=True)
-    if problems or any(component["state"] != "RUNNING" for component in components):
+    if found["problems"] or any(one["state"] != "RUNNING" for one in found["components"]):
         raise typer.Exit(1)
 
 
@@ -65,23 +77,20 @@ def settings_problems(settings: Settings) -> list[str]:
     return unknown_files(settings) + pipelines.settings_problems(settings, MaintenanceConfig)
 
 
-def describe(stack: Stack) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+def _describe(stack: Stack) -> dict[str, list[Any]]:
     """The components, each with its last heartbeat, the DAGs, each with its next run, and a
     sentence for each job that cannot run and each file of settings that cannot be used."""
-    from recsys.orchestration.client import AirflowError
-    from recsys.orchestration.environment import connect
-
     components = stack.components()
     problems = list(load_schedule(stack.settings).problems.values())
     problems += settings_problems(stack.settings)
     if not stack.is_running():
-        return components, [], problems
+        return {"components": components, "dags": [], "problems": problems}
     client = connect(stack.settings)
     try:
         health = client.health()
         dags = [
-            {"dag": dag_id, "paused": dag["is_paused"], "next_run": dag["next_dagrun_run_after"]}
-            for dag_id, dag in sorted(client.dags().items())
+            {"dag": name, "paused": dag["is_paused"], "next_run": dag["next_dagrun_run_after"]}
+            for name, dag in sorted(client.dags().items())
         ]
         # Airflow keeps the last good version of a DAG in its list; the errors tell of the file.
         for error in client.import_errors():
@@ -92,30 +101,24 @@ def describe(stack: Stack) -> tuple[list[dict[str, Any]], list[dict[str, Any]], 
         health, dags = {}, []
     for component in components:
         part = health.get(component["name"].replace("-", "_")) or {}
-        beat = [value for key, value in part.items() if key.endswith("_heartbeat")]
-        component["heartbeat"] = beat[0] if beat else None
-    return components, dags, problems
+        beats = (value for key, value in part.items() if key.endswith("_heartbeat"))
+        component["heartbeat"] = next(beats, None)
+    return {"components": components, "dags": dags, "problems": problems}
 
 
 def _print_tables(
-    components: list[dict[str, Any]], dags: list[dict[str, Any]], zone: ZoneInfo
+    settings: Settings, components: list[dict[str, Any]], dags: list[dict[str, Any]]
 ) -> None:
-    table = Table("component", "state", "pid", "uptime", "heartbeat", title="Components")
-    for part in components:
-        uptime = f"{part['uptime_seconds'] // 60} min {part['uptime_seconds'] % 60} s"
-        table.add_row(
-            part["name"],
-            part["state"],
-            str(part["pid"] or ""),
-            uptime if part["pid"] else "",
-            part.get("heartbeat") or "",
-        )
-    out = Console(highlight=False)
-    out.print(table)
+    rows = []
+    for one in components:
+        uptime = f"{one['uptime_seconds'] // 60} min {one['uptime_seconds'] % 60} s"
+        running = (one["pid"], uptime) if one["pid"] else (None, None)
+        rows.append((one["name"], one["state"], *running, one.get("heartbeat")))
+    print_table("Components", ("component", "state", "pid", "uptime", "heartbeat"), rows)
     if dags:
-        runs = Table("DAG", "next run", "paused", title="DAGs")
+        zone, rows = load_zone(settings), []
         for dag in dags:
             moment = dag["next_run"] and datetime.fromisoformat(dag["next_run"]).astimezone(zone)
-            text = f"{moment:%Y-%m-%d %H:%M %Z}" if moment else "none"
-            runs.add_row(dag["dag"], text, "yes" if dag["paused"] else "no")
-        out.print(runs)
+            next_run = f"{moment:%Y-%m-%d %H:%M %Z}" if moment else "none"
+            rows.append((dag["dag"], next_run, "yes" if dag["paused"] else "no"))
+        print_table("DAGs", ("DAG", "next run", "paused"), rows)

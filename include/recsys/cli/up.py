@@ -1,23 +1,21 @@
 """``python -m recsys up``: from nothing to recommendations."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import requests
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from recsys.cli.jobs import follow_run, run_job
-from recsys.cli.output import console
+from recsys.cli.output import console, print_table
 from recsys.cli.stack import settings_problems
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient
-from recsys.orchestration.environment import StackError, airflow_home, connect, stack_environment
-from recsys.orchestration.stack import Stack
+from recsys.orchestration.environment import airflow_home, connect, stack_environment
+from recsys.orchestration.stack import Stack, StackError
 from recsys.settings import REPOSITORY, Settings, load_settings
 
 DAG_TIMEOUT_SECONDS = 90.0
@@ -58,24 +56,22 @@ def up(
             client.unpause("data_refresh")
             run_job(client, "data_refresh", {})
         _make_models(settings, client, other_shop=source is not None)
-        _show_recommendations(settings)
-        _show_addresses(settings)
+        _show(settings)
 
 
 def _prepare_data(
     settings: Settings, source: str | None, reviews: Path | None, products: Path | None
 ) -> None:
     """Check and record the source that was asked for; write the sample shop if there is none."""
+    from recsys.data.sample import write_sample_shop
     from recsys.data.sources import SELECTION_NAME, select_source
 
-    if source is None and (reviews or products):
-        raise InputError("name the files' source as well, such as SOURCE=hasaki")
     if source is not None:
         select_source(settings, source, reviews, products)
+    elif reviews or products:
+        raise InputError("name the files' source as well, such as SOURCE=hasaki")
     chosen = (settings.home / "data" / SELECTION_NAME).exists()
     if not chosen and not any(settings.raw.rglob("*.*")):
-        from recsys.data.sample import write_sample_shop
-
         console.print("No raw data: writing the sample shop")
         write_sample_shop(settings)
 
@@ -84,12 +80,12 @@ def _wait_for_dags(client: AirflowClient) -> None:
     expected = {path.stem for path in (REPOSITORY / "dags").glob("*.py")}
     deadline = time.monotonic() + DAG_TIMEOUT_SECONDS
     with console.status("Waiting for Airflow to read the DAGs"):
-        while not expected <= client.dags().keys():
+        while missing := expected - client.dags().keys():
             if errors := client.import_errors():
                 raise StackError(f"{errors[0]['filename']}: {errors[0]['stack_trace'][-500:]}")
             if time.monotonic() > deadline:
-                missing = ", ".join(sorted(expected - client.dags().keys()))
-                raise StackError(f"Airflow has not read these DAGs: {missing}")
+                names = ", ".join(sorted(missing))
+                raise StackError(f"Airflow has not read these DAGs: {names}")
             time.sleep(1)
 
 
@@ -102,12 +98,10 @@ def _make_models(settings: Settings, client: AirflowClient, *, other_shop: bool)
     from recsys.data.versions import current_version
     from recsys.registry import Registry
 
-    registry = Registry(settings)
-    best = registry.current_best()
-    version_id = current_version(settings).version_id
-    if best is None or registry.get(best.model_id).data_version != version_id:
-        _run(client, "bert_embeddings")
-        _run(client, "model_training")
+    best = Registry(settings).current_best()
+    if best is None or best.data_version != current_version(settings).version_id:
+        _run(client, "bert_embeddings", {})
+        _run(client, "model_training", {})
     else:
         console.print(f"  model_training: {best.model_id} is trained on this data already")
     # The gate compares with the model that serves; that of another shop is no measure.
@@ -117,12 +111,9 @@ def _make_models(settings: Settings, client: AirflowClient, *, other_shop: bool)
             client.unpause(dag_id)
 
 
-def _run(client: AirflowClient, job: str, conf: Mapping[str, Any] | None = None) -> None:
-    """Run a job now.
-
-    A job that was paused until now is due at once, for its last interval: Airflow starts that
-    run by itself, and it is the one to follow.
-    """
+def _run(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> None:
+    """Run a job now. One that was paused until now is due at once, for its last interval: Airflow
+    starts that run by itself, and it is the one to follow."""
     if client.dags()[job]["is_paused"]:
         asked = datetime.now(UTC)
         client.unpause(job)
@@ -132,47 +123,20 @@ def _run(client: AirflowClient, job: str, conf: Mapping[str, Any] | None = None)
                 follow_run(client, job, first[0]["dag_run_id"])
                 return
             time.sleep(0.5)
-    run_job(client, job, conf or {})
+    run_job(client, job, conf)
 
 
-def _show_recommendations(settings: Settings) -> None:
-    url = stack_environment(settings)["RECSYS_SERVICE_URL"]
-    table = Table("customer", "kind", "#", "product", "brand", "price", title="Recommendations")
-    for user in [*_sample_users(settings), UNKNOWN_CUSTOMER]:
-        answer = _recommend(url, user)
-        kind = f"fallback: {answer['fallback_method']}" if answer["fallback"] else "personal"
-        for item in answer["recommendations"]:
-            price = "" if item["price"] is None else f"{item['price']:,.0f} ₫"
-            first = item["rank"] == 1
-            table.add_row(
-                str(user) if first else "",
-                kind if first else "",
-                str(item["rank"]),
-                item["product_name"],
-                item["brand"],
-                price,
-            )
-        table.add_section()
-    Console(highlight=False).print(table)
-
-
-def _sample_users(settings: Settings) -> list[str]:
-    """Two customers whom the model knows: the first and the middle one of the mapping."""
+def _show(settings: Settings) -> None:
+    """Recommendations for the first and the middle customer whom the model knows, and for one whom
+    it does not; and where to look on."""
     from recsys.data.versions import current_version
 
-    user_ids, _ = current_version(settings).mappings()
-    return [user_ids[0], user_ids[len(user_ids) // 2]]
-
-
-def _recommend(url: str, user: str) -> dict[str, Any]:
-    response = requests.post(f"{url}/recommend", json={"user_id": user, "topk": 5}, timeout=10)
-    if not response.ok:
-        raise StackError(f"{url}/recommend: {response.status_code} {response.text[:300]}")
-    return dict(response.json())
-
-
-def _show_addresses(settings: Settings) -> None:
     env = stack_environment(settings)
+    users, _ = current_version(settings).mappings()
+    asked = (users[0], users[len(users) // 2], UNKNOWN_CUSTOMER)
+    sections = [_recommendations(env["RECSYS_SERVICE_URL"], user) for user in asked]
+    columns = ("customer", "kind", "#", "product", "brand", "price")
+    print_table("Recommendations", columns, *sections)
     console.print(
         f"Airflow UI    {env['RECSYS_AIRFLOW_URL']}  (user {env['RECSYS_AIRFLOW_USER']}, "
         f"password: RECSYS_AIRFLOW_PASSWORD in {settings.home / '.env'})\n"
@@ -180,3 +144,16 @@ def _show_addresses(settings: Settings) -> None:
         f"Log files     {settings.logs}\n"
         f"Task logs     {airflow_home(settings) / 'logs'}"
     )
+
+
+def _recommendations(url: str, user: str) -> Iterator[tuple[object, ...]]:
+    """Rows of the table: what the service recommends to `user`."""
+    response = requests.post(f"{url}/recommend", json={"user_id": user, "topk": 5}, timeout=10)
+    if not response.ok:
+        raise StackError(f"{url}/recommend: {response.status_code} {response.text[:300]}")
+    answer = response.json()
+    kind = f"fallback: {answer['fallback_method']}" if answer["fallback"] else "personal"
+    for item in answer["recommendations"]:
+        whose = (user, kind) if item["rank"] == 1 else (None, None)
+        price = None if item["price"] is None else f"{item['price']:,.0f} ₫"
+        yield *whose, item["rank"], item["product_name"], item["brand"], price

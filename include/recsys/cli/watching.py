@@ -10,8 +10,8 @@ from recsys.errors import InputError
 from recsys.settings import load_settings
 from recsys.tracking import PipelineTracker, tracker_database
 
-MOST_DAYS = 36_500
 LONGEST_HOURS = 24 * 365
+Days = Annotated[int, typer.Option(min=1, max=36_500, help="Days to look back.")]
 
 app = typer.Typer()
 alerts_app = typer.Typer(no_args_is_help=True, help="Try out and look back at alerts.")
@@ -55,24 +55,20 @@ def recent(limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.
 
 
 @app.command(rich_help_panel="Watching")
-def stats(
-    days: Annotated[int, typer.Option(min=1, max=MOST_DAYS, help="Days to look back.")] = 7,
-) -> None:
+def stats(days: Days = 7) -> None:
     """Print pipeline statistics as JSON."""
     print_json(PipelineTracker().get_stats(days))
 
 
 @tracker_app.command()
-def reconcile(
-    days: Annotated[int, typer.Option(min=1, max=MOST_DAYS, help="Days of runs to compare.")] = 7,
-) -> None:
+def reconcile(days: Days = 7) -> None:
     """Make the record agree with what Airflow knows of its runs."""
     from recsys.orchestration.environment import connect
     from recsys.orchestration.mirror import reconcile_runs
 
     settings = load_settings()
-    summary = reconcile_runs(connect(settings), PipelineTracker(tracker_database(settings)), days)
-    print_json(summary)
+    tracker = PipelineTracker(tracker_database(settings))
+    print_json(reconcile_runs(connect(settings), tracker, days))
 
 
 @tracker_app.command()
@@ -82,5 +78,4 @@ def cleanup(
     """Close runs that are recorded as running and whose process is long gone."""
     if not 0 <= hours <= LONGEST_HOURS:
         raise InputError(f"--hours: expected 0 to {LONGEST_HOURS}, got {hours}")
-    closed = PipelineTracker().cleanup_stale_runs(hours)
-    print_json({"closed": closed})
+    print_json({"closed": PipelineTracker().cleanup_stale_runs(hours)})
