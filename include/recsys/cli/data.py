@@ -1,4 +1,5 @@
-"""Commands about files: the synthetic shop, backups, and state that machines share."""
+"""Commands about files: the synthetic shop, backups, and state that machines share. What they call
+takes pandas with it, and is imported when it is called."""
 
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ import typer
 
 from recsys.cli.output import print_json
 from recsys.settings import load_settings
+from recsys.storage import open_store
 
 app = typer.Typer()
 storage_app = typer.Typer(no_args_is_help=True, help="State that several machines share.")
@@ -62,8 +64,6 @@ def restore(file: Annotated[Path, typer.Argument(help="What `backup` wrote.")]) 
 @storage_app.command()
 def check() -> None:
     """Try whether the store can be reached and honours conditional writes."""
-    from recsys.storage import open_store
-
     store = open_store(load_settings())
     store.check()
     print_json({"shared": store.shared, "sound": True})

@@ -13,14 +13,19 @@ from rich.status import Status
 
 from recsys.cli.output import console, print_json, use_stack_variables
 from recsys.errors import InputError
+from recsys.health import examine
+from recsys.health.examination import COMPONENTS
+from recsys.models.model_types import model_class
 from recsys.orchestration.client import ENDED, AirflowClient, AirflowError, RunProgress
 from recsys.orchestration.environment import connect
 from recsys.orchestration.mirror import tracker_id
+from recsys.registry import Registry
 from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 from recsys.tracking import PipelineTracker, tracker_database
 
 RECORD_SECONDS = 10.0
+RESULT = ("job", "run_id", "state", "duration_seconds", "url", "summary")
 MARKS = {
     "success": "[green]done[/]",
     "failed": "[red]failed[/]",
@@ -51,7 +56,7 @@ def _shown(job: str, status: Status) -> Callable[[RunProgress], None]:
         for task, state in progress.tasks.items():
             if state in MARKS and known.get(task) != state:
                 console.print(f"  {job}.{escape(task)}: {MARKS[state]} ({seconds:.0f} s)")
-            known[task] = state
+        known.update(progress.tasks)
         under_way = [f"{escape(t)} {s}" for t, s in progress.tasks.items() if s not in MARKS]
         ended = len(progress.tasks) - len(under_way)
         words = [f"{progress.state}, {ended}/{len(progress.tasks)} tasks", *under_way[:3]]
@@ -79,21 +84,20 @@ def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
     """Follow a run to its end and return its summary. Raises `JobFailedError` when it fails."""
     with console.status(f"{job}: waiting for the scheduler") as status:
         run = client.follow(job, run_id, _shown(job, status))
-    result = {
-        "job": job,
-        "run_id": run_id,
-        "state": run["state"],
-        "duration_seconds": run["duration"],
-        "url": client.run_url(job, run_id),
-        "summary": client.returned_values(job, run_id),
-    }
+    url, summary = client.run_url(job, run_id), client.returned_values(job, run_id)
+    result = _result(job, run_id, run["state"], run["duration"], url, summary)
     if run["state"] == "success":
         return result
     ended = client.task_instances(job, run_id)
     failed = list(dict.fromkeys(one["task_id"] for one in ended if one["state"] == "failed"))
     error = _recorded_error(job, run_id)
-    text = f"{job} failed in {', '.join(failed) or 'no task'}: {error}; see {result['url']}"
+    text = f"{job} failed in {', '.join(failed) or 'no task'}: {error}; see {url}"
     raise JobFailedError(text, result | {"failed_tasks": failed, "error": error})
+
+
+def _result(*values: Any) -> dict[str, Any]:
+    """What is printed of a run, by job and by hand."""
+    return dict(zip(RESULT, values, strict=True))
 
 
 def _recorded_error(job: str, run_id: str) -> str:
@@ -108,13 +112,15 @@ def _recorded_error(job: str, run_id: str) -> str:
     return "the record of runs does not say why"
 
 
-def _run_and_print(job: str, **conf: Any) -> None:
+def _run_and_print(job: str, **conf: Any) -> dict[str, Any]:
     given = {name: value for name, value in conf.items() if value not in (None, False)}
     try:
-        print_json(run_job(connect(load_settings()), job, given))
+        result = run_job(connect(load_settings()), job, given)
     except JobFailedError as error:
         print_json(error.result)
         raise
+    print_json(result)
+    return result
 
 
 @app.command(rich_help_panel="Jobs")
@@ -152,8 +158,6 @@ def model_training(
     more_types: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
     """Train, evaluate and register models, and select the best."""
-    from recsys.models.model_types import model_class
-
     types = [*(model_types or []), *(more_types or [])]
     for name in types:
         model_class(name)  # raises InputError for a name that is none
@@ -168,8 +172,6 @@ def model_deployment(
     force: Annotated[bool, typer.Option(help="Deploy even if the gate says no.")] = False,
 ) -> None:
     """Deploy the best model, or the one given, to the service."""
-    from recsys.registry import Registry
-
     if model_id:
         Registry(load_settings()).get(model_id)  # raises RegistryError for one that is none
     options = {"rollback": rollback, "dry_run": dry_run, "force": force}
@@ -190,8 +192,6 @@ def health_check(
     Exits with 0 when all is healthy, 1 when something is not, 2 when what was given cannot be
     used, 3 when it could not be checked.
     """
-    from recsys.health.examination import COMPONENTS
-
     settings = load_settings()
     if component not in (None, *COMPONENTS):
         raise InputError(f"--component: {component!r} is none of {', '.join(COMPONENTS)}")
@@ -200,18 +200,14 @@ def health_check(
         if problem is not None:
             console.print(f"{escape(problem)}; checking without Airflow")
         if local or problem is not None:
-            result = _check_here(settings, component)
+            print_json(result := _check_here(settings, component))
         else:
-            given = {"component": component} if component else {}
-            result = run_job(connect(settings), "health_check", given)
+            result = _run_and_print("health_check", component=component)
     except InputError:
         raise
     except Exception as error:
-        if isinstance(error, JobFailedError):
-            print_json(error.result)
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         raise typer.Exit(3) from error
-    print_json(result)
     if result["summary"]["evaluate"]["status"] != "healthy":
         raise typer.Exit(1)
 
@@ -226,19 +222,12 @@ def _problem(settings: Settings) -> str | None:
 
 
 def _check_here(settings: Settings, component: str | None) -> dict[str, Any]:
-    from recsys.health import examine
-
     use_stack_variables(settings)
     began = time.monotonic()
-    evaluation = examine(settings, component)
-    return {
-        "job": "health_check",
-        "run_id": None,
-        "state": "success",
-        "duration_seconds": round(time.monotonic() - began, 2),
-        "url": None,
-        "summary": {"evaluate": evaluation},
-    }
+    summary = {"evaluate": examine(settings, component)}
+    return _result(
+        "health_check", None, "success", round(time.monotonic() - began, 2), None, summary
+    )
 
 
 @app.command(rich_help_panel="Jobs")

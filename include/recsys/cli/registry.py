@@ -46,26 +46,25 @@ def compare(first: ModelId, second: ModelId) -> None:
     """Print the figures of two models side by side, and what tells them apart."""
     registry = Registry(load_settings())
     one, two = registry.get(first), registry.get(second)
-    metrics: dict[str, dict[str, float | None]] = {}
+    metrics: dict[str, Any] = {}
     for name in _COMPARED:
         before, after = one.metrics.get(name), two.metrics.get(name)
         change = None if before is None or after is None else round(after - before, 6)
         metrics[name] = {first: before, second: after, "difference": change}
-    chosen: list[dict[str, Any]] = [one.hyperparameters, two.hyperparameters]
-    print_json(
-        {
-            "same_data": one.data_version == two.data_version,
-            "metrics": metrics,
-            "baseline_comparison": {
-                entry.model_id: entry.baseline_comparison.get("reason") for entry in (one, two)
-            },
-            "different_hyperparameters": {
-                name: dict(zip((first, second), values, strict=True))
-                for name in sorted({*chosen[0], *chosen[1]})
-                if (values := [given.get(name) for given in chosen]) and values[0] != values[1]
-            },
-        }
-    )
+    different: dict[str, Any] = {}
+    for name in sorted({*one.hyperparameters, *two.hyperparameters}):
+        before, after = one.hyperparameters.get(name), two.hyperparameters.get(name)
+        if before != after:
+            different[name] = {first: before, second: after}
+    shown = {
+        "same_data": one.data_version == two.data_version,
+        "metrics": metrics,
+        "baseline_comparison": {
+            entry.model_id: entry.baseline_comparison.get("reason") for entry in (one, two)
+        },
+        "different_hyperparameters": different,
+    }
+    print_json(shown)
 
 
 @registry_app.command()

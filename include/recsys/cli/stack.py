@@ -9,11 +9,13 @@ import typer
 
 from recsys.cli.output import console, print_json, print_table
 from recsys.config import unknown_files
+from recsys.health import pipelines
 from recsys.orchestration.client import AirflowError
 from recsys.orchestration.environment import connect, stack_environment
 from recsys.orchestration.stack import Stack
 from recsys.schedule import load_schedule, load_zone
 from recsys.settings import Settings, load_settings
+from recsys.upkeep import MaintenanceConfig
 
 app = typer.Typer()
 scheduler_app = typer.Typer(no_args_is_help=True, help="Start, stop and watch the stack.")
@@ -71,9 +73,6 @@ def status(
 
 def settings_problems(settings: Settings) -> list[str]:
     """A sentence for each file of settings that cannot be used, or that nobody reads."""
-    from recsys.health import pipelines
-    from recsys.upkeep import MaintenanceConfig
-
     return unknown_files(settings) + pipelines.settings_problems(settings, MaintenanceConfig)
 
 

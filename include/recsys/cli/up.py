@@ -12,10 +12,13 @@ import typer
 from recsys.cli.jobs import follow_run, run_job
 from recsys.cli.output import console, print_table
 from recsys.cli.stack import settings_problems
+from recsys.data.sources import SELECTION_NAME, select_source, selection_kept_on_failure
+from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.orchestration.client import AirflowClient
 from recsys.orchestration.environment import airflow_home, connect, stack_environment
 from recsys.orchestration.stack import Stack, StackError
+from recsys.registry import Registry
 from recsys.settings import REPOSITORY, Settings, load_settings
 
 DAG_TIMEOUT_SECONDS = 90.0
@@ -38,8 +41,6 @@ def up(
     A source is selected for good once its data is published: after a failure before that, the
     nightly refresh goes on with the one of before.
     """
-    from recsys.data.sources import selection_kept_on_failure
-
     settings = load_settings()
     if problems := settings_problems(settings):
         raise InputError("; ".join(problems))
@@ -63,8 +64,7 @@ def _prepare_data(
     settings: Settings, source: str | None, reviews: Path | None, products: Path | None
 ) -> None:
     """Check and record the source that was asked for; write the sample shop if there is none."""
-    from recsys.data.sample import write_sample_shop
-    from recsys.data.sources import SELECTION_NAME, select_source
+    from recsys.data.sample import write_sample_shop  # takes pandas with it
 
     if source is not None:
         select_source(settings, source, reviews, products)
@@ -95,9 +95,6 @@ def _make_models(settings: Settings, client: AirflowClient, *, other_shop: bool)
     Nothing is trained when the best model knows the current data. The embeddings come first: the
     hybrid learns from them.
     """
-    from recsys.data.versions import current_version
-    from recsys.registry import Registry
-
     best = Registry(settings).current_best()
     if best is None or best.data_version != current_version(settings).version_id:
         _run(client, "bert_embeddings", {})
@@ -129,8 +126,6 @@ def _run(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> None:
 def _show(settings: Settings) -> None:
     """Recommendations for the first and the middle customer whom the model knows, and for one whom
     it does not; and where to look on."""
-    from recsys.data.versions import current_version
-
     env = stack_environment(settings)
     users, _ = current_version(settings).mappings()
     asked = (users[0], users[len(users) // 2], UNKNOWN_CUSTOMER)

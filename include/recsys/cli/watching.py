@@ -7,6 +7,8 @@ import typer
 from recsys.alerting import AlertManager, Severity
 from recsys.cli.output import print_json, use_stack_variables
 from recsys.errors import InputError
+from recsys.orchestration.environment import connect
+from recsys.orchestration.mirror import reconcile_runs
 from recsys.settings import load_settings
 from recsys.tracking import PipelineTracker, tracker_database
 
@@ -63,9 +65,6 @@ def stats(days: Days = 7) -> None:
 @tracker_app.command()
 def reconcile(days: Days = 7) -> None:
     """Make the record agree with what Airflow knows of its runs."""
-    from recsys.orchestration.environment import connect
-    from recsys.orchestration.mirror import reconcile_runs
-
     settings = load_settings()
     tracker = PipelineTracker(tracker_database(settings))
     print_json(reconcile_runs(connect(settings), tracker, days))
