@@ -1,14 +1,12 @@
-"""The service, as the deployment sees it: a few HTTP requests, to each of its replicas.
-
-A proxy hands a request to one replica. A model has to reach all of them, so the deployment
-talks to each: ``RECSYS_SERVICE_REPLICAS`` lists their addresses.
-"""
+"""The service, as the deployment sees it: a few HTTP requests, to each of its replicas, which
+``RECSYS_SERVICE_REPLICAS`` lists: a proxy would hand a model to one of them only."""
 
 import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import requests
@@ -52,12 +50,9 @@ class ServiceClient:
     """Asks the service at `address`. Every method raises `ServiceError` on failure."""
 
     def __init__(
-        self,
-        address: ServiceAddress,
-        config: DeploymentConfig,
-        answer_seconds: float = _ANSWER_SECONDS,
+        self, address: ServiceAddress, config: DeploymentConfig, seconds: float = _ANSWER_SECONDS
     ) -> None:
-        self._address, self._config, self._answer_seconds = address, config, answer_seconds
+        self._address, self._config, self._answer_seconds = address, config, seconds
 
     def health(self) -> dict[str, Any]:
         """The content of ``/health``. An unhealthy service is an error."""
@@ -65,8 +60,8 @@ class ServiceClient:
 
     def serving_model(self) -> str | None:
         """The id of the model in service, None when there is none."""
-        model_id = self._ask("GET", "/health", needed="model_id")["model_id"]
-        return None if model_id is None else str(model_id)
+        served: str | None = self._ask("GET", "/health", needed="model_id")["model_id"]
+        return served
 
     def wait_for_serving_model(self) -> str | None:
         """The same, waiting for a service that is not there yet, for the configured patience."""
@@ -82,8 +77,7 @@ class ServiceClient:
     def models_in_use(self) -> set[str]:
         """Ids of the model in service and of the one on trial, if there are any."""
         report = self._ask("GET", "/canary?minutes=1")
-        found = (report.get("model_id"), report.get("canary_model_id"))
-        return {str(model_id) for model_id in found if model_id}
+        return {str(report[key]) for key in ("model_id", "canary_model_id") if report.get(key)}
 
     def reload(self, model_id: str) -> None:
         """Serve `model_id` in every worker, or fail and serve what was served."""
@@ -111,17 +105,13 @@ class ServiceClient:
     ) -> dict[str, Any]:
         """The JSON of an answer that is no error, or, whatever its status, has the key `needed`."""
         url, token = self._address.url + path, self._address.token
-        administers = path.startswith(_ADMINISTRATION)
-        loads = administers and body is not None
+        headers, seconds = {}, self._answer_seconds
+        if path.startswith(_ADMINISTRATION):
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            seconds = self._config.reload_timeout_seconds if body is not None else seconds
+        ask = partial(requests.request, json=body, headers=headers, allow_redirects=False)
         try:
-            answer = requests.request(
-                method,
-                url,
-                json=body,
-                headers={"Authorization": f"Bearer {token}"} if administers and token else None,
-                timeout=self._config.reload_timeout_seconds if loads else self._answer_seconds,
-                allow_redirects=False,
-            )
+            answer = ask(method, url, timeout=seconds)
             content = answer.json() if answer.content else {}
         except requests.JSONDecodeError as error:
             raise ServiceError(f"{method} {url} did not answer with JSON") from error
@@ -136,11 +126,9 @@ class ServiceClient:
 
 
 class ReplicatedService(ServiceClient):
-    """All replicas as one service: what is asked of it, each of them has to do.
-
-    Each is asked, even if another failed. Raises `ServiceError` if all failed, and
-    `DividedServiceError` if some did, with what each of them said.
-    """
+    """All replicas as one service: what is asked of it, each of them has to do, even if another
+    failed. Raises `ServiceError` if all failed, `DividedServiceError` if some did, with what each
+    of them said."""
 
     def __init__(self, addresses: Sequence[ServiceAddress], config: DeploymentConfig) -> None:
         super().__init__(addresses[0], config)
@@ -150,14 +138,12 @@ class ReplicatedService(ServiceClient):
     def health(self) -> dict[str, Any]:
         """The answer of the first one; an error if one is unhealthy or serves another model."""
         answers = self._each(ServiceClient.health)
-        _require_one_model([answer.get("model_id") for answer in answers])
+        _the_one([answer.get("model_id") for answer in answers])
         return answers[0]
 
     def serving_model(self) -> str | None:
         """The model that all of them serve."""
-        served = self._each(ServiceClient.serving_model)
-        _require_one_model(served)
-        return served[0]
+        return _the_one(self._each(ServiceClient.serving_model))
 
     def models_in_use(self) -> set[str]:
         return set().union(*self._each(ServiceClient.models_in_use))
@@ -194,13 +180,14 @@ def connect_service(
     """A client of the service, or of all its replicas if the environment lists them."""
     address = read_address(variables)
     urls = [url.strip().rstrip("/") for url in variables.get(REPLICAS_VARIABLE, "").split(",")]
-    addresses = [replace(address, url=url) for url in urls if url]
+    addresses = [replace(address, url=url) for url in urls if url] or [address]
     if len(addresses) > 1:
         return ReplicatedService(addresses, config)
-    return ServiceClient(addresses[0] if addresses else address, config)
+    return ServiceClient(addresses[0], config)
 
 
-def _require_one_model(served: Sequence[str | None]) -> None:
+def _the_one(served: Sequence[str | None]) -> str | None:
     if len(set(served)) > 1:
         models = ", ".join(map(str, served))
         raise DividedServiceError(f"the replicas serve different models: {models}, in their order")
+    return served[0]

@@ -41,17 +41,14 @@ def deploy(
     swap: Swap,
     failure: str | None = None,
 ) -> dict[str, Any]:
-    """Bring the planned model into service and verify it; on any failure restore the previous.
-
-    Reload, verification and rollback are one step on purpose: no bad model stays in service
-    while somebody schedules the next step. A model that serves already is only verified.
-    `failure` is what Airflow's own alerts of the same run go by (`raise_alarm`).
+    """Bring the planned model into service and verify it; on any failure restore the previous, in
+    one step, so that no bad model stays while somebody schedules the next. A model that serves
+    already is only verified. `failure`: see `raise_alarm`.
 
     Returns the run's summary. Raises `DeploymentFailedError` after the previous model was restored
     (or could not be), the history was written and the alert was sent.
     """
-    started = time.monotonic()
-    unchanged = swap.serving == swap.model_id
+    started, unchanged = time.monotonic(), swap.serving == swap.model_id
     verification, problem = _swap_and_verify(settings, client, config, swap)
     status, rolled_back = "success", False
     if problem is not None:
@@ -85,12 +82,9 @@ def record_refusal(
 def raise_alarm(
     settings: Settings, model_id: str, problem: str, failure: str | None = None
 ) -> None:
-    """Send the critical alert. That it cannot be sent is logged and hides nothing.
-
-    `failure` names the failure of one run of Airflow (`recsys.alerting.runs`): this is
-    its one alert then, and what Airflow's callbacks report of it afterwards is held back. Without
-    it every failure is an event of its own.
-    """
+    """Send the critical alert. `failure` names the failure of one run of Airflow
+    (`recsys.alerting.runs`): what Airflow's callbacks report of it afterwards is held back then.
+    Without it every failure is an event of its own."""
     text = f"Deployment of {model_id} failed: {problem}"
     key = failure or f"{ALERT}:{datetime.now(UTC).isoformat()}"
     tell(settings, Alert(ALERT, text, Severity.CRITICAL, facts={"model_id": model_id}, key=key))
@@ -112,10 +106,8 @@ def _write_down(
     verification: Verification = NOT_VERIFIED,
     rolled_back: bool = False,
 ) -> None:
-    """Add to the history; somebody is told if that fails, or if the old history is lost.
-
-    What serves is right or wrong with or without a record of it, so the run goes on.
-    """
+    """Add to the history; somebody is told if that fails, or if the old history is lost. The run
+    goes on: what serves is right or wrong with or without a record of it."""
     entry = {
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "model_id": swap.model_id,
@@ -126,25 +118,24 @@ def _write_down(
         "reason": swap.reason,
         "error": error,
     }
+    text = None
     try:
-        aside = append_history(settings, entry)
+        if aside := append_history(settings, entry):
+            text = (
+                f"{settings.deployment_history} was damaged and is now {aside}; a new history "
+                "begins, and a rollback knows nothing of what was before"
+            )
     except OSError as problem:
         logger.exception("The deployment history cannot be written")
         text = f"{swap.model_id} ({status}) is not on record: {problem}"
-    else:
-        if aside is None:
-            return
-        text = (
-            f"{settings.deployment_history} was damaged and is now {aside}; a new history "
-            "begins, and a rollback knows nothing of what was before"
-        )
-    name = f"{JOB}_history"
-    tell(settings, Alert(name, text, Severity.WARNING, key=f"{name}:{text}"))
+    if text is not None:
+        name = f"{JOB}_history"
+        tell(settings, Alert(name, text, Severity.WARNING, key=f"{name}:{text}"))
 
 
 def _hold_or_release(settings: Settings, swap: Swap, status: str) -> None:
     """What was taken out of service is not brought back by the next night; what a person brought
-    back is free again. What serves is right without the note, so that it fails is only logged."""
+    back is free again. That it fails is only logged."""
     registry = Registry(settings)
     try:
         if status == "rolled_back":

@@ -15,11 +15,8 @@ from recsys.settings import Settings
 
 @dataclass(frozen=True)
 class Swap:
-    """What a run is going to do: bring `model_id` into service in place of what serves.
-
-    `serving` is None for no model, or when nothing is known of it. After a `rollback` the model
-    that served is held (`Registry.hold`).
-    """
+    """What a run is going to do: bring `model_id` into service in place of `serving`, which is None
+    for no model, or one unknown. After a `rollback` what served is held (`Registry.hold`)."""
 
     model_id: str
     serving: str | None
@@ -47,15 +44,12 @@ def plan_deployment(
     rollback: bool = False,
     force: bool = False,
 ) -> Swap:
-    """Choose the model and check that it may be deployed.
+    """Choose the model (`model_id`, with `rollback` the one before the serving one, else the
+    registry's current best) and check that it may be deployed. `force` lets a model pass that is
+    worse or cannot be compared, and nothing else. A held current best leaves what serves.
 
-    Without `model_id` it is the registry's current best; with `rollback` the model that was
-    replaced by the serving one. `force` lets a model pass that is worse or cannot be compared,
-    and nothing else. A current best that is held is not deployed: what serves stays.
-
-    Raises `GateError` or `InputError` if there is no such model, it is archived or damaged, worse
-    than the serving one, or not to be compared with it (a `GateError` knows the models that it is
-    about); `ServiceError` if the service does not answer.
+    Raises `GateError` if there is no such model, it is archived or damaged, worse than the serving
+    one, or not to be compared with it; `ServiceError` if the service does not answer.
     """
     if rollback and model_id:
         raise InputError("model_id and rollback exclude each other: give one of them")
@@ -84,15 +78,13 @@ def plan_deployment(
 def _plan_best(settings: Settings, registry: Registry, serving: str | None) -> Swap:
     best = registry.current_best()
     if best is None:
-        raise GateError(
-            f"{settings.registry}: no model is selected; run model_training, or name a model"
-        )
+        nothing = "no model is selected; run model_training, or name a model"
+        raise GateError(f"{settings.registry}: {nothing}")
     if best.status != "held" or best.model_id == serving:
         return Swap(best.model_id, serving, "it is the registry's current best")
     held = (
         f"the current best {best.model_id} was taken out of service and is held until a newer "
-        f"training selects another, or a person names it or runs `registry release "
-        f"{best.model_id}`"
+        f"training selects another, or a person names it or runs `registry release {best.model_id}`"
     )
     if serving is None:
         wanted = Swap(best.model_id, None, "")

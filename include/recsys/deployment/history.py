@@ -22,12 +22,9 @@ def read_history(settings: Settings) -> list[dict[str, Any]]:
 
 
 def append_history(settings: Settings, entry: dict[str, Any]) -> str | None:
-    """Add `entry`, and keep the newest thousand.
-
-    A damaged file is set aside (``deployment_history.damaged_<time>.json``), and a new one begun:
-    a record of what happens now matters more than one that nobody can read. Returns the name of
-    the damaged one, None if there was none. Raises `OSError` if nothing can be written.
-    """
+    """Add `entry`, and keep the newest thousand. A damaged file is set aside, as
+    ``deployment_history.damaged_<time>.json``, whose name is returned, and a new one begun. Raises
+    `OSError` if nothing can be written."""
     asides: list[str] = []
 
     def append(deployments: list[dict[str, Any]]) -> None:
@@ -38,13 +35,9 @@ def append_history(settings: Settings, entry: dict[str, Any]) -> str | None:
 
 
 def model_before(settings: Settings, serving: str | None) -> str:
-    """The model to go back to from `serving`: the one that the last deployment of it replaced.
-
-    One that was trained on another source (the sample, before the shop's own data came) knows
-    nothing of these customers, and is passed over.
-
-    Raises `InputError` if the history knows none.
-    """
+    """The model to go back to from `serving`: the one that the last deployment of it replaced. One
+    that was trained on another source (the sample, before the shop's own data came) knows nothing
+    of these customers, and is passed over. Raises `InputError` if the history knows none."""
     source = _source_of(settings, serving)
     others = []
     for entry in reversed(read_history(settings)):
@@ -54,11 +47,11 @@ def model_before(settings: Settings, serving: str | None) -> str:
                 return str(previous)
             others.append(f"{previous} was trained on source {theirs}, {serving} on {source}")
     problem = (
-        f"{others[0]}: a rollback does not change the source"
-        if others
-        else f"{settings.deployment_history}: no deployment of {serving} that replaced another "
-        "model is on record, so there is nothing to roll back to"
+        f"{settings.deployment_history}: no deployment of {serving} that replaced another model is "
+        "on record, so there is nothing to roll back to"
     )
+    if others:
+        problem = f"{others[0]}: a rollback does not change the source"
     raise InputError(f"{problem}; name the model with model_id")
 
 

@@ -20,10 +20,8 @@ def check_gate(
     settings: Settings, options: dict[str, Any], failure: str | None = None
 ) -> dict[str, Any]:
     """Choose and check the model; `options` are the DAG's params. Returns the `Swap` as a mapping.
-
     Raises `DeploymentFailedError` if there is no model that may be deployed, or no service to
-    deploy to; but for a dry run, that is written down and raises an alert.
-    """
+    deploy to; but for a dry run, that is written down and raises an alert."""
     config = load_config(settings, DeploymentConfig)
     client = connect_service(config)
     model_id, rollback = options.get("model_id") or None, bool(options.get("rollback"))

@@ -17,11 +17,10 @@ logger = logging.getLogger(__name__)
 COLD_USER = "deployment-check-stranger-{}"
 _COLD_USERS = 2
 _TOPK = 10
-# Share of the sample users, who are known to the model, that it has to answer itself: a few may
-# have been left out of the training since.
+# Share of the sample users that the model has to answer itself: a few may be left out of it by now.
 _MIN_PERSONAL_SHARE = 0.5
 # A model on trial may fail for this share of the requests, and leave this much more of them to a
-# fallback than the model in service: above either, users would notice.
+# fallback than the model in service.
 _MAX_ERROR_RATE = 0.01
 _MAX_FALLBACK_INCREASE = 0.1
 _MINUTE = 60.0
@@ -50,26 +49,21 @@ def verify(
     client: ServiceClient, model_id: str, users: list[str], config: VerifyConfig
 ) -> Verification:
     """Make the three checks. A check that cannot be made has failed."""
-    checks, problems = dict(NOT_VERIFIED.checks), []
-
-    def check(name: str, wrong: str | None) -> None:
-        checks[name] = wrong is None
-        if wrong is not None:
-            problems.append(f"{name}: {wrong}")
-
+    wrong: dict[str, str | None] = {}
     try:
         health = client.health()
         status, served = health.get("status"), health.get("model_id")
-        check("health_check", None if status == "healthy" else f"the service is {status}")
-        check("model_id_match", None if served == model_id else f"the service serves {served}")
+        wrong["health_check"] = None if status == "healthy" else f"the service is {status}"
+        wrong["model_id_match"] = None if served == model_id else f"the service serves {served}"
     except ServiceError as error:
-        check("health_check", str(error))
+        wrong["health_check"] = str(error)
     try:
-        wrong = _check_recommendations(client, model_id, users[: config.sample_users], config)
+        problem = _check_recommendations(client, model_id, users[: config.sample_users], config)
     except ServiceError as error:
-        wrong = str(error)
-    check("recommendations_work", wrong)
-    return Verification(checks, tuple(problems))
+        problem = str(error)
+    wrong["recommendations_work"] = problem
+    checks = {name: wrong.get(name, "not known") is None for name in NOT_VERIFIED.checks}
+    return Verification(checks, tuple(f"{name}: {one}" for name, one in wrong.items() if one))
 
 
 def _check_recommendations(
@@ -105,11 +99,9 @@ def _problem(answer: dict[str, Any], model_id: str, config: VerifyConfig) -> str
 
 
 def try_on_some_users(client: ServiceClient, config: CanaryConfig, swap: Swap) -> str | None:
-    """Run the trial. Returns why the model must not go on, None if it may.
-
-    Whatever happens, nobody is left with a model that failed: the canary is ended then, also
-    where it had only begun. Raises `ServiceError` if the service does not answer.
-    """
+    """Run the trial. Returns why the model must not go on, None if it may. The canary of a model
+    that failed is ended, also where it had only begun. Raises `ServiceError` if the service does
+    not answer."""
     passed = False
     try:
         client.start_canary(swap.model_id, config.share)
