@@ -1,10 +1,8 @@
 """Configuration files as typed objects, read once by whoever starts something and passed on.
 
-Every area has a `ConfigModel` that names its `FILE` and holds the default of every key.
 ``<root>/config/FILE`` is laid over the repository's ``config/FILE`` key by key, and both over the
-model. Sections are merged, any other value (a list too) replaces the one below it, and a section
-that is left empty changes nothing.
-"""
+defaults of a `ConfigModel`. Sections are merged, any other value (a list too) replaces the one
+below it, and a section that is left empty changes nothing."""
 
 import json
 import logging

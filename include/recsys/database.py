@@ -61,11 +61,8 @@ def connect(
 
 
 def _write_ahead(connection: sqlite3.Connection, deadline: float) -> None:
-    """Change to WAL, which only the first opener of a database needs.
-
-    The change takes an exclusive lock, and of several processes that open a new database SQLite
-    refuses all but one at once, whatever the busy timeout, lest they wait for each other forever.
-    """
+    """Change to WAL, which only the first opener of a database needs. Of several who try, SQLite
+    refuses all but one at once, whatever the busy timeout, lest they wait for one another."""
     while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -93,14 +90,10 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 class HelperDatabase:
-    """A database whose loss costs little: what cannot be used as one is set aside and made again.
-
-    It is opened when it is first used. Junk, a truncated file, tables of somebody else or a folder
-    in its place are moved to ``NAME.damaged-<time>`` beside it; a disk that cannot be read or
-    written is the caller's problem, and the next use tries again. Uses take turns.
-
-    `prepare` makes the tables, and raises `sqlite3.Error` if those that are there are others.
-    """
+    """A database whose loss costs little: junk, a truncated file, tables of others or a folder in
+    its place are set aside when it is used, and it is made again. A disk that cannot be read or
+    written is the caller's problem, and the next use tries again. Uses take turns. `prepare` makes
+    the tables, and raises `sqlite3.Error` if those that are there are others."""
 
     def __init__(
         self,

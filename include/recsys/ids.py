@@ -2,8 +2,7 @@
 
 The same id arrives as text, as a number that was a float on its way, padded, or in decomposed
 letters. The service asks about one at a time and the refresh about whole columns
-(`recsys.columns`): what the one acknowledges is what the other counts.
-"""
+(`recsys.columns`): what the one acknowledges is what the other counts."""
 
 import re
 import unicodedata
@@ -49,11 +48,8 @@ _POWER = re.compile(r"^(\d)(?:[.,](\d+))?[eE]\+(\d+)$", re.ASCII)
 
 @dataclass(frozen=True)
 class IdRules:
-    """What a shop's ids mean beyond their spelling.
-
-    `placeholders` are ids of customers that stand for many people, in any case; `aliases` are the
-    products that got another id, old -> new.
-    """
+    """What a shop's ids mean beyond their spelling: `placeholders` are customers that stand for
+    many people, in any case; `aliases` are the products that got another id, old -> new."""
 
     placeholders: tuple[str, ...] = PLACEHOLDERS
     aliases: Mapping[str, str] = field(default_factory=dict)

@@ -51,13 +51,10 @@ class PipelineLock:
     def __enter__(self) -> Self:
         self._file = _lock(self._path, LockFlags.EXCLUSIVE)
         if self._file is not None and _airflow_runs(self._settings, self._name):
-            self._release()
+            self.__exit__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._release()
-
-    def _release(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None

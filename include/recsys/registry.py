@@ -1,15 +1,14 @@
 """The list of trained models and which of them is to be served: ``artifacts/cf/registry.json``.
 
 Two writers never lose each other's entry, and readers see the old file or the new one
-(`recsys.storage.Document`). Every change is a line in ``logs/registry_audit.log``.
-"""
+(`recsys.storage.Document`). Every change is a line in ``logs/registry_audit.log``."""
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -25,8 +24,6 @@ from recsys.storage import Document, open_store
 SELECTION_METRIC = "recall_at_10"
 ARTIFACTS_KEY = "artifacts/cf"
 _LAST_GOOD_KEY = f"{ARTIFACTS_KEY}/registry.last_good.json"
-
-Result = TypeVar("Result")
 
 
 class RegistryError(InputError):
@@ -124,7 +121,7 @@ class Registry:
             self._store,
             REGISTRY_KEY,
             parse=self._parse,
-            dump=lambda content: f"{content.model_dump_json(indent=2)}\n".encode(),
+            dump=_dump,
             on_damage=lambda name, problem: self._audit.error(
                 "registry set aside%s", fields(file=name, problem=problem)
             ),
@@ -207,7 +204,7 @@ class Registry:
                 raise RegistryError(f"{model_id}: a model of this id is registered already")
             content.models[model_id] = entry
 
-        self._change(add)
+        self._document.change(add)
         value = entry.metrics.get(SELECTION_METRIC)
         self._note("register", model_id, model_type=model_type, **{SELECTION_METRIC: value})
         return entry
@@ -215,13 +212,10 @@ class Registry:
     def select_best(
         self, data_version: str, *, metric: str = SELECTION_METRIC, selected_by: str
     ) -> Selection:
-        """Select the active model of `data_version` with the highest lower bound of `metric`.
-
-        A model stands only if its metric is finite, it passed its gates
-        (``baseline_comparison.passes``) and its artefact is intact. When none stands, the current
-        best stays as it is.
-        """
-        selection = self._change(
+        """Select the active model of `data_version` with the highest lower bound of `metric`. One
+        stands only if its metric is finite, it passed its gates (``baseline_comparison.passes``)
+        and its artefact is intact. When none stands, the current best stays as it is."""
+        selection = self._document.change(
             lambda content: self._select_best(content, data_version, metric, selected_by)
         )
         why = {"selected_by": selected_by, "reason": selection.reason}
@@ -235,7 +229,7 @@ class Registry:
         def archive(content: _Content) -> None:
             content.dispensable(model_id, "archived").status = "archived"
 
-        self._change(archive)
+        self._document.change(archive)
         self._note("archive", model_id)
 
     def hold(self, model_id: str) -> None:
@@ -249,7 +243,7 @@ class Registry:
             entry.status = "held"
             return True
 
-        if self._change(hold):
+        if self._document.change(hold):
             self._note("hold", model_id)
 
     def release(self, model_id: str) -> None:
@@ -261,7 +255,7 @@ class Registry:
                 raise RegistryError(f"{model_id}: is not held")
             entry.status = "active"
 
-        self._change(release)
+        self._document.change(release)
         self._note("release", model_id)
 
     def repair(self) -> str | None:
@@ -280,7 +274,7 @@ class Registry:
             del content.models[model_id]
             return entry.path
 
-        self._store.remove(self._change(delete))
+        self._store.remove(self._document.change(delete))
         self._note("delete", model_id)
 
     def _select_best(
@@ -341,18 +335,13 @@ class Registry:
             path = self._settings.registry
             raise RegistryError(f"{path}: is not a sound registry: {error}") from error
 
-    def _change(self, apply: Callable[[_Content], Result]) -> Result:
-        """Let `apply` change the content. It may run more than once: the last time counts."""
-
-        def noted(content: _Content) -> Result:
-            result = apply(content)
-            content.metadata.update(updated_at=_now(), total_models=len(content.models))
-            return result
-
-        return self._document.change(noted)
-
     def _note(self, operation: str, model_id: str | None, **values: Any) -> None:
         self._audit.info("%s%s", operation, fields(model_id=model_id, **values))
+
+
+def _dump(content: _Content) -> bytes:
+    content.metadata.update(updated_at=_now(), total_models=len(content.models))
+    return f"{content.model_dump_json(indent=2)}\n".encode()
 
 
 def _now() -> str:

@@ -1,8 +1,7 @@
 """The table of requests, ``logs/service_metrics.db``, and the same as lines of the service's log.
 
 Errors in the figures are failures of the service: what a caller did wrong (status 4xx) is none.
-Rows of an earlier version have no status; there every error counts.
-"""
+Rows of an earlier version have no status; there every error counts."""
 
 import contextlib
 import functools
@@ -102,12 +101,10 @@ def request_retention(settings: Settings) -> RowRetention:
 
 
 class Answered(NamedTuple):
-    """One answered request; `time` in seconds since 1970, `error` None when there was none.
-
-    `fallback` is None where the word means nothing (a search, an error), `latency_ms` where nothing
-    was measured (a request that was not valid). `status` tells whose error it was: 4xx the
-    caller's, 5xx the service's; `known`, whether the model knows the customer (None without one).
-    """
+    """One answered request; `time` in seconds since 1970. `fallback` is None where the word means
+    nothing (a search, an error), `latency_ms` where nothing was measured (a request that was not
+    valid). `status` tells whose error it was: 4xx the caller's, 5xx the service's; `known`, whether
+    the model knows the customer (None without one)."""
 
     time: float
     endpoint: str

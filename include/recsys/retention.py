@@ -1,8 +1,7 @@
 """What is kept, for how long, and what holds it back: the one way in which anything is removed.
 
 Each area declares a `Retention` for every kind of file, folder or row that it piles up. The weekly
-upkeep executes all of them; a job that has just made something new executes its own.
-"""
+upkeep executes all of them; a job that has just made something new executes its own."""
 
 import contextlib
 import os
@@ -45,12 +44,9 @@ def remove_path(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Retention:
-    """Files or folders of one area: `what` people call them, an area of the summary.
-
-    They lie in the folder `root`. Of those `found`, one may go when nothing has changed in it for
-    `age`, unless it is `kept_by` whatever its age; what that raises leaves everything in place.
-    `remove` removes one; False if somebody is using it.
-    """
+    """Files or folders in the folder `root`; `what` people call them. Of those `found`, one may go
+    when nothing has changed in it for `age`, unless it is `kept_by` whatever its age; what that
+    raises leaves everything in place. `remove` removes one; False if somebody is using it."""
 
     what: str
     root: Path
@@ -86,10 +82,7 @@ class RowRetention:
 
 class Removal:
     """Executes declarations, inside the state root only, and adds up what that freed; with
-    `dry_run` it only counts.
-
-    Example: ``Removal(settings).execute([Retention("caches", root, lambda: root.iterdir())])``.
-    """
+    `dry_run` it only counts: ``Removal(settings).execute([Retention("caches", root, files)])``."""
 
     def __init__(self, settings: Settings, *, dry_run: bool = False) -> None:
         self.dry_run = dry_run

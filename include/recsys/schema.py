@@ -1,7 +1,6 @@
 """Names and types of the columns that modules hand to each other.
 
-Ids are text everywhere inside, whatever the shop writes: ``"443"``, ``"SKU-12"``. Times are UTC.
-"""
+Ids are text everywhere inside, whatever the shop writes: ``"443"``, ``"SKU-12"``. Times are UTC."""
 
 from typing import Final
 

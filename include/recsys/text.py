@@ -4,8 +4,7 @@ The same word comes precomposed or decomposed (NFC, NFD, the half-way form of co
 with the tone on either vowel (``hòa``, ``hoà``), with an Icelandic ``ð`` for ``đ``, and full of
 invisible characters copied from web pages. `normalise` settles all that and keeps the accents;
 `fold` also drops accents and case, because half of all queries are typed without them.
-`recsys.columns` does the same to whole columns.
-"""
+`recsys.columns` does the same to whole columns."""
 
 import html
 import re
@@ -69,8 +68,7 @@ def without_markup(text: str) -> str:
     """`text` as a browser shows it: entities read, tags, styles and inline images gone.
 
     Paragraphs, items and headings stand on lines of their own: sentences are told apart by them.
-    What only looks like markup stays: ``<3``, ``R&D``, ``<Mới>``. A text without any is returned as
-    it is.
+    What only looks like markup stays (``<3``, ``R&D``, ``<Mới>``), and so does a text without any.
 
     >>> without_markup("&lt;p&gt;D&agrave;nh cho <b>da khô</b>&lt;/p&gt;&nbsp;rau m&#225; <3")
     'Dành cho da khô\\nrau má <3'

@@ -1,7 +1,6 @@
 """The record of every pipeline run: ``logs/pipeline_metrics.db``.
 
-Times are stored as ISO 8601 text in UTC with microseconds, so that text order is time order.
-"""
+Times are stored as ISO 8601 text in UTC with microseconds, so that text order is time order."""
 
 import json
 import os
@@ -82,11 +81,9 @@ class RunRecord:
 
 
 def tracker_database(settings: Settings) -> Path:
-    """The file that Airflow's connection ``recsys_tracker`` names, else that of the state root.
-
-    A connection in the environment is read here; of one in Airflow's own database its hook leaves
-    a note (`note_database`), so that health and statistics need no Airflow to find the records.
-    """
+    """The file that Airflow's connection ``recsys_tracker`` names, else that of the state root. It
+    is read from the environment; of one in Airflow's own database its hook leaves a note
+    (`note_database`), so that health and statistics need no Airflow to find the records."""
     given = os.environ.get(_CONNECTION)
     if given is None:
         return _noted_database(settings)
@@ -175,11 +172,9 @@ class PipelineTracker:
 
     def get_stats(self, days: int = 7) -> dict[str, Any]:
         """Of the runs that started in the last `days` days: ``period_days`` and, for each name in
-        ``stats_by_pipeline``, how many were a ``success``, ``failed``, ``running``, ``cancelled``.
-
-        ``avg_duration_seconds`` is that of the successful runs, ``success_rate`` that of those that
-        ended and were not cancelled; None where there are none.
-        """
+        ``stats_by_pipeline``, how many were a ``success``, ``failed``, ``running``, ``cancelled``,
+        the ``avg_duration_seconds`` of the successful ones, and the ``success_rate`` of those that
+        ended and were not cancelled; None where there are none."""
         since = _text(datetime.now(UTC) - timedelta(days=days))
         rows = self._connection.execute(
             "SELECT pipeline_name, SUM(status = 'success') AS success,"
