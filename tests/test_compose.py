@@ -21,7 +21,7 @@ import requests
 import yaml
 from compose_spec import PyCompose
 
-from recsys.orchestration.environment import LOG_FILENAMES
+from recsys.orchestration.environment import VARIABLES
 from recsys.settings import REPOSITORY
 from tests.ports import find_free_port
 
@@ -232,7 +232,7 @@ def test_all_components_of_airflow_share_their_settings(services):
 def test_task_logs_are_named_like_those_of_the_stack_on_one_machine(services):
     name = "AIRFLOW__LOGGING__LOG_FILENAME_TEMPLATE"
     templates = {services[one]["environment"].get(name) for one in OURS}
-    assert templates == {LOG_FILENAMES}
+    assert templates == {VARIABLES[name]}
 
 
 def test_a_running_task_is_not_handed_out_a_second_time(services):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from string import Template
 from typing import Final
 
 from dotenv import dotenv_values
@@ -22,15 +23,8 @@ ENV_FILE = ".env"
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 NOT_SET_UP = "nothing is set up here yet; run `make up` first"
 PRIVATE = 0o600
-# SQLite takes one writer at a time; its default of 5 s is short when all jobs start at once.
-SQLITE_TIMEOUT_SECONDS = 20
-
-LOG_FILENAMES = (
-    "dag_id={{ ti.dag_id }}/run_id={{ ti.run_id[:200] }}/task_id={{ ti.task_id }}/"
-    "{% if ti.map_index >= 0 %}map_index={{ ti.map_index }}/{% endif %}"
-    "attempt={{ try_number|default(ti.try_number) }}.log"
-)
-
+VARIABLES: Final = dotenv_values(Path(__file__).with_name("stack.env"), interpolate=False)
+"""The environment of the stack, with blanks."""
 
 GENERATED: dict[str, Callable[[], str]] = {
     "RECSYS_AIRFLOW_PASSWORD": partial(secrets.token_urlsafe, 12),
@@ -103,49 +97,15 @@ def stack_environment(settings: Settings) -> dict[str, str]:
         if not is_set_up(settings):
             raise ConfigError(f"{settings.home}: {NOT_SET_UP}")
         raise ConfigError(f"{settings.home / ENV_FILE}: no value for {', '.join(missing)}")
-    home = airflow_home(settings)
-    port, service_port, execution_port, log_port, trigger_log_port = (
-        _port(env, name, default) for name, default in PORTS.items()
-    )
-    base_url = f"http://127.0.0.1:{port}"
     paths = [str(REPOSITORY / "include"), str(REPOSITORY), os.environ.get("PYTHONPATH")]
+    blanks = {name: _port(env, name, default) for name, default in PORTS.items()}
+    blanks |= {"STATE_ROOT": str(settings.home), "REPOSITORY": str(REPOSITORY)}
+    blanks["RECSYS_AIRFLOW_USER"] = env["RECSYS_AIRFLOW_USER"]
     computed = {
-        "RECSYS_HOME": str(settings.home),
-        "RECSYS_SERVICE_HOST": "127.0.0.1",
-        "RECSYS_SERVICE_PORT": service_port,
-        "RECSYS_SERVICE_URL": f"http://127.0.0.1:{service_port}",
-        "RECSYS_AIRFLOW_URL": base_url,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        "AIRFLOW__CORE__PARALLELISM": "4",
-        "AIRFLOW__CORE__DEFAULT_TIMEZONE": "Asia/Ho_Chi_Minh",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{execution_port}/execution/",
-        "RECSYS_EXECUTION_PORT": execution_port,
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{env['RECSYS_AIRFLOW_USER']}:admin",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
-        "AIRFLOW__API__HOST": "127.0.0.1",
-        "AIRFLOW__API__PORT": port,
-        "AIRFLOW__API__BASE_URL": base_url,
-        "AIRFLOW__API__WORKERS": "1",
-        DATABASE: f"sqlite:///{home / 'airflow.db'}?timeout={SQLITE_TIMEOUT_SECONDS}",
-        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
-        # Airflow takes run ids of 250 characters, file systems take names of 255 bytes.
-        "AIRFLOW__LOGGING__LOG_FILENAME_TEMPLATE": LOG_FILENAMES,
-        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": log_port,
-        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": trigger_log_port,
-        "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
-        # A restarted scheduler looks after its predecessor's tasks only this often, in seconds.
-        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
-        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-        # Names of files and customers are Vietnamese, whatever the locale is.
-        "PYTHONUTF8": "1",
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
+        **{name: Template(text or "").substitute(blanks) for name, text in VARIABLES.items()},
     }
     # What the caller sets for Airflow explicitly wins: it is how a deployment differs.
     overrides = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__")}

@@ -42,13 +42,6 @@ SUPERVISOR = REPOSITORY / "config" / "supervisord.conf"
 POLL_SECONDS = 0.5
 PRIVATE_FOLDER = 0o750
 PRIVATE_DATABASE = 0o640
-PORT_NAMES = {
-    "AIRFLOW__API__PORT": "AIRFLOW_PORT",
-    "RECSYS_EXECUTION_PORT": "AIRFLOW_EXECUTION_PORT",
-    "RECSYS_SERVICE_PORT": "RECSYS_SERVICE_PORT",
-    "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": "AIRFLOW_WORKER_LOG_PORT",
-    "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": "AIRFLOW_TRIGGERER_LOG_PORT",
-}
 HEALTHY_PARTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 
 
@@ -63,9 +56,8 @@ class Stack:
     def exclusive(self) -> Iterator[None]:
         """Keep other ``make up`` and ``make down`` of this state root out meanwhile."""
         self._run.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self._run / "up.lock")
         try:
-            lock.acquire(timeout=0)
+            lock = filelock.FileLock(self._run / "up.lock").acquire(timeout=0)
         except filelock.Timeout:
             at_work = f"another `make up` or `make down` is at work in {self.settings.home}"
             raise InputError(f"{at_work}; wait for it to end") from None
@@ -99,7 +91,10 @@ class Stack:
             deadline = time.monotonic() + 40
             while self.is_running() and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
-        leftovers = self._leftovers()
+        leftovers = []
+        if self._session_file.exists():
+            session = int(self._session_file.read_text())
+            leftovers = session_processes(session, folder=self.settings.home)
         end_processes(leftovers)
         self._session_file.unlink(missing_ok=True)
         return was_running or bool(leftovers)
@@ -150,13 +145,6 @@ class Stack:
         """Keeps the number of the session that the supervisor leads, for `stop`."""
         return self._run / "session"
 
-    def _leftovers(self) -> list[psutil.Process]:
-        """Processes of the supervisor's session that work in this state root."""
-        if not self._session_file.exists():
-            return []
-        session = int(self._session_file.read_text())
-        return session_processes(session, folder=self.settings.home)
-
     @property
     def _socket(self) -> Path:
         # A Unix socket's path is limited to about 100 characters; a state root's is not.
@@ -170,7 +158,9 @@ class Stack:
         return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
 
     def _require_free_ports(self, env: dict[str, str]) -> None:
-        for name, variable in PORT_NAMES.items():
+        for name, text in environment.VARIABLES.items():
+            if (variable := (text or "").strip("${}")) not in environment.PORTS:
+                continue
             port = int(env[name])
             with contextlib.closing(socket.socket()) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
