@@ -204,10 +204,7 @@ def read_content(settings: Settings, catalogue: Catalogue) -> ContentIndex | Non
         return None
     if current is None:
         return None
-    columns = np.array([catalogue.index.get(item, -1) for item in current.product_ids], np.int64)
-    rows = np.flatnonzero(columns >= 0)
-    vectors = np.zeros((len(catalogue.item_ids), current.vectors.shape[1]), dtype=np.float32)
-    vectors[columns[rows]] = current.vectors[rows]
+    vectors = current.vectors_of(catalogue.item_ids)
     # A product without text has a vector of zeros and is as good as none.
     return ContentIndex(vectors, np.any(vectors != 0, axis=1), current.encode_query)
 

@@ -6,6 +6,7 @@ searched with NumPy and ``tokenizers`` alone.
 """
 
 import json
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +76,14 @@ class EmbeddingSet(Bundle):
     def is_static(self) -> bool:
         """Queries can be encoded without torch."""
         return bool(self.manifest["model"] == CATALOG_STATIC)
+
+    def vectors_of(self, product_ids: Iterable[str], missing: float = 0.0) -> Float32Array:
+        """``(product_ids, d)`` vectors of these products, rows of `missing` for unknown ones."""
+        row_of = {product: row for row, product in enumerate(self.product_ids)}
+        rows = np.array([row_of.get(product, -1) for product in product_ids], dtype=np.int64)
+        vectors = np.full((len(rows), self.vectors.shape[1]), missing, dtype=np.float32)
+        vectors[rows >= 0] = self.vectors[rows[rows >= 0]]
+        return vectors
 
     def text_hashes(self) -> list[str]:
         """Hash of the text behind each vector, ``""`` where a product had none."""

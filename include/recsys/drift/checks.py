@@ -40,15 +40,11 @@ class Check:
 
     name: str
     p_value: float | None = None
-    effect: float | None = None
-    """Size of the change in the check's own unit, named by ``details["unit"]``."""
-    large: bool = False
-    """Whether the change is large enough to matter; alone it is no evidence."""
-    direction: int = 0
-    """Sign of the change: two weeks in a row must agree on it."""
+    effect: float | None = None  # size of the change in the check's own ``details["unit"]``
+    large: bool = False  # enough to matter; alone it is no evidence
+    direction: int = 0  # sign of the change: two weeks in a row must agree on it
     severity: Severity = "low"  # of the alarm, if there is one
-    immediate: bool = False
-    """Whether one week is enough for an alarm."""
+    immediate: bool = False  # one week is enough for an alarm
     advice: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -82,15 +78,14 @@ def span_of(
     config: DriftConfig,
     reference_stop: int | None,
 ) -> Span:
-    """Cut the weeks that the checks of `week` need out of `events`.
+    """Cut the weeks that the checks of `week` need out of `events`, whose sentence keys are `keys`
+    (None without comments).
 
-    `keys` are the sentence keys of `events` (None without comments). The reference ends with
-    week `reference_stop` (exclusive), without one `GAP_WEEKS` before the examined one. Only
-    events up to the week are looked at, so a later report says the same about it.
+    The reference ends with week `reference_stop` (exclusive), without one `GAP_WEEKS` before the
+    examined one. No later events are looked at, so a later report says the same about the week.
     """
     earliest = int(events.weeks[0]) if len(events) else week.number
-    recent = week.number - GAP_WEEKS
-    stop = recent
+    stop = recent = week.number - GAP_WEEKS
     if reference_stop is not None and reference_stop <= week.number:
         stop = reference_stop
     reference = (max(stop - config.reference_weeks, earliest), max(stop, earliest))
@@ -98,23 +93,14 @@ def span_of(
     first = min(reference[0], history[0])
     low, high = np.searchsorted(events.weeks, [first, week.number + 1])
     part = events.between(first, week.number + 1)
-    copied = np.zeros(len(part), dtype=bool)
-    sentences: list[dict[str, Any]] = []
-    if keys is not None:
-        copied, sentences = find_campaigns(part, keys[low:high])
-        if len(part) and int(part.weeks[-1]) != week.number:
-            sentences = []
-    clean = part.where(~copied)
-    return Span(
-        week=week,
-        reference_bounds=reference,
-        history_bounds=history,
-        all_window=part.between(week.number, week.number + 1),
-        window=clean.between(week.number, week.number + 1),
-        reference=clean.between(*reference),
-        history=clean.between(*history),
-        sentences=sentences,
-    )
+    known = np.full(len(part), -1) if keys is None else keys[low:high]
+    copied, sentences = find_campaigns(part, known)
+    if len(part) and int(part.weeks[-1]) != week.number:
+        sentences = []
+    clean, examined = part.where(~copied), (week.number, week.number + 1)
+    window, before, long_before = (clean.between(*b) for b in (examined, reference, history))
+    everything = part.between(*examined)
+    return Span(week, reference, history, everything, window, before, long_before, sentences)
 
 
 def sentence_keys(comments: pd.Series) -> Int64Array:

@@ -1,8 +1,7 @@
 """Do as many customers come as often, are they the same kind, and do they write as before?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,73 +33,47 @@ _VIETNAMESE = (
 _TELLING_LENGTH = 15  # characters from which a Vietnamese text nearly always has such a letter
 
 
-@dataclass(frozen=True)
-class _Measure:
-    """One number of a review or customer, a column by its name, whose weekly mean is watched.
-
-    `minimum` is the change that matters.
-    """
+class _Measure(NamedTuple):
+    """A number of each review or customer, a column by its name, whose weekly mean is watched; a
+    change of `minimum` matters."""
 
     name: str
     minimum: float
     unit: str
-    advice: str
     relative: bool = False
 
 
 _OF_USERS = (
-    _Measure(
-        "activity",
-        0.2,
-        "relative change of events a user",
-        "Customers write {more} reviews each than before ({old:.2f} -> {new:.2f}).",
-        relative=True,
-    ),
-    _Measure(
-        "new_users",
-        0.1,
-        "change of the share of users",
-        "There are {more} new customers than before ({old:.0%} -> {new:.0%}): look at "
-        "what unknown customers are recommended.",
-    ),
+    _Measure("activity", 0.2, "relative change of events a user", relative=True),
+    _Measure("new_users", 0.1, "change of the share of users"),
 )
 _OF_COMMENTS = (
-    _Measure(
-        "comment_length",
-        float(np.log1p(0.25)),
-        "change of the mean logarithm of the length",
-        "Comments became {longer} (mean log length {old:.2f} -> {new:.2f}).",
-    ),
-    _Measure(
-        "comment_missing",
-        0.1,
-        "change of the share of reviews",
-        "There are {more} reviews without a comment ({old:.0%} -> {new:.0%}).",
-    ),
-    _Measure(
-        "comment_language",
-        0.1,
-        "change of the share of comments",
-        "There are {more} comments in accented Vietnamese ({old:.0%} -> {new:.0%}).",
-    ),
-    _Measure(
-        "comment_quality",
-        0.08,  # quality is in [0, 1]
-        "change of the mean",
-        "The mean quality of comments changed ({old:.2f} -> {new:.2f}).",
-    ),
+    _Measure("comment_length", float(np.log1p(0.25)), "change of the mean logarithm of the length"),
+    _Measure("comment_missing", 0.1, "change of the share of reviews"),
+    _Measure("comment_language", 0.1, "change of the share of comments"),
+    _Measure("comment_quality", 0.08, "change of the mean"),  # which is in [0, 1]
 )
+_ADVICE = {
+    "activity": "Customers write {more} reviews each than before ({old:.2f} -> {new:.2f}).",
+    "new_users": "There are {more} new customers than before ({old:.0%} -> {new:.0%}): look at "
+    "what unknown customers are recommended.",
+    "comment_length": "Comments became {longer} (mean log length {old:.2f} -> {new:.2f}).",
+    "comment_missing": "There are {more} reviews without a comment ({old:.0%} -> {new:.0%}).",
+    "comment_language": "There are {more} comments in accented Vietnamese "
+    "({old:.0%} -> {new:.0%}).",
+    "comment_quality": "The mean quality of comments changed ({old:.2f} -> {new:.2f}).",
+}
 
 
 def detect_interaction_drift(
     historical_stats: Mapping[str, float], new_stats: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Compare how much happened, how active users were and how many of them were new.
+    """Compare how much happened, how active users were and how many of them were new; the weekly
+    report compares with the season instead, see `recsys.drift.volume`.
 
     Drift needs both: volume a day (or interactions a user) changed by at least 20 %, and chance
-    explains that in fewer than 1 in 1,000 cases. Below 50 interactions in either period the
-    answer is ``insufficient_data``. The weekly report compares with the season instead, see
-    `recsys.drift.volume`.
+    explains that in fewer than 1 in 1,000 cases. Below 50 interactions in either period the answer
+    is ``insufficient_data``.
 
     A period has ``interactions`` and ``users``, counts; optionally ``days``, its length (without
     it in either, they count as equally long), and ``new_users``, never seen before it.
@@ -170,11 +143,8 @@ def check_comments(span: Span) -> list[Check]:
     if span.window.comments is None:
         return []
     window, reference = _comment_features(span.window), _comment_features(span.reference)
-    return [
-        _check(measure, window, reference, _MIN_COMMENTS, "low")
-        for measure in _OF_COMMENTS
-        if measure.name in window
-    ]
+    given = [measure for measure in _OF_COMMENTS if measure.name in window]
+    return [_check(measure, window, reference, _MIN_COMMENTS, "low") for measure in given]
 
 
 def _check(
@@ -194,8 +164,8 @@ def _check(
     effect = shift.new - shift.old
     if measure.relative:
         effect = effect / shift.old if shift.old else 0.0
-    rising = effect > 0
-    more, longer = ("more", "longer") if rising else ("fewer", "shorter")
+    more, longer = ("more", "longer") if effect > 0 else ("fewer", "shorter")
+    means = {"old": shift.old, "new": shift.new}
     details |= {"historical": shift.old, "new": shift.new, "band_95": [shift.low, shift.high]}
     return Check(
         measure.name,
@@ -204,7 +174,7 @@ def _check(
         large=abs(effect) >= measure.minimum,
         direction=int(np.sign(effect)),
         severity=severity,
-        advice=measure.advice.format(more=more, longer=longer, old=shift.old, new=shift.new),
+        advice=_ADVICE[measure.name].format(more=more, longer=longer, **means),
         details=details,
     )
 
@@ -218,10 +188,8 @@ def _user_weeks(events: Events) -> pd.DataFrame:
 
 
 def _comment_features(events: Events) -> pd.DataFrame:
-    """Per event: log length, whether missing, in accented Vietnamese, quality.
-
-    Length and language are NaN where there is no comment (or one too short to tell).
-    """
+    """Per event: log length, whether missing, in accented Vietnamese, quality; NaN where there is
+    no comment, or one too short to tell."""
     comments = events.comments if events.comments is not None else pd.Series(dtype=object)
     given = pa.array(comments.astype(object).fillna(""), type=pa.large_string(), from_pandas=True)
     texts = pc.utf8_normalize(pc.utf8_trim_whitespace(given), form="NFC")

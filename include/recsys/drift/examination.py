@@ -29,22 +29,18 @@ class Material:
     """What the checks look at, see `recsys.drift.weeks.events_of`; None for what there is not."""
 
     events: Events
-    keys: Int64Array | None = None
-    """`sentence_keys` of the events."""
+    keys: Int64Array | None = None  # `sentence_keys` of the events
     vectors: Float32Array | None = None
     """``(products, d)`` in the order of ``events.product_ids``, NaN rows for unknown products."""
-    prediction: Prediction | None = None
-    """What a model that is older than the week predicts."""
+    prediction: Prediction | None = None  # of a model that is older than the week
     reference_stop: int | None = None
     """First week number that is no longer reference; None for a moving reference."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check of this week means in the light of the week before.
-
-    `evidence` and `evidence_before`: large, and beyond chance, in this and the previous week.
-    """
+    """What a check of this week means in the light of the week before; `evidence` and
+    `evidence_before`: large, and beyond chance, in this and the previous week."""
 
     check: Check
     evidence: bool
@@ -127,9 +123,8 @@ def recommendations(verdicts: Sequence[Verdict]) -> list[str]:
         ]
     found = sorted((v for v in verdicts if v.evidence), key=lambda v: -_ORDER[v.severity])
     sentences = [v.check.advice for v in found if v.raised]
-    sentences += [
-        f"Seen for the first time, watch it: {v.check.advice}" for v in found if not v.raised
-    ]
+    first = "Seen for the first time, watch it: "
+    sentences += [first + v.check.advice for v in found if not v.raised]
     missing = [v.check.name for v in verdicts if v.check.status == INSUFFICIENT]
     if missing:
         sentences.append(f"Not enough data to judge: {', '.join(missing)}.")

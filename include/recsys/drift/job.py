@@ -198,9 +198,4 @@ def _vectors(settings: Settings, product_ids: pd.Index) -> Float32Array | None:
     except InputError as error:  # the other checks do not need them; the report says so
         logger.warning("Embeddings cannot be read | error=%s", error)
         return None
-    if embeddings is None:
-        return None
-    places = pd.Index(embeddings.product_ids).get_indexer(product_ids)
-    vectors = np.asarray(embeddings.vectors, dtype=np.float32)[places]
-    vectors[places < 0] = np.nan
-    return vectors
+    return None if embeddings is None else embeddings.vectors_of(product_ids, missing=np.nan)

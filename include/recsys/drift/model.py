@@ -1,5 +1,6 @@
 """How well did a model that could not know the week predict what customers chose in it?"""
 
+import functools
 import logging
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from recsys.arrays import BoolArray
 from recsys.data.keys import microseconds
 from recsys.drift.checks import Check
 from recsys.drift.config import DriftConfig
-from recsys.drift.weeks import Week
+from recsys.drift.weeks import NEEDED, Week
 from recsys.errors import InputError
 from recsys.evaluation.ranking import HeldOut, rank_targets
 from recsys.models.artifacts import Artifact, load_artifact
@@ -31,14 +32,7 @@ _PAST_WEEKS = 4  # before the examined one, that the model's hit rate is compare
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = (
-    schema.USER,
-    schema.PRODUCT,
-    schema.RATING,
-    schema.TIMESTAMP,
-    schema.CONFIDENCE,
-    schema.WEIGHT,
-)
+COLUMNS = (*NEEDED, schema.CONFIDENCE, schema.WEIGHT)
 
 
 class PastModel(NamedTuple):
@@ -80,24 +74,18 @@ class Prediction:
             times=times[rows],
         )
         self._popularity = RecentPopularity().fit(self._entries, self._items)
-        self._hits: dict[int, Hits] = {}
+        self.hits = functools.cache(self._hits)
 
-    def hits(self, week: Week) -> Hits:
-        """Hits of both among the first ten, each seeing only what was before `week`.
-
-        Counts users with a history who chose a product that is new to them and known to the
-        model.
-        """
-        if week.number not in self._hits:
-            held_out = self._held_out(week)
-            found = [
-                np.minimum.reduceat(rank_targets(scorer, held_out).ranks, held_out.indptr[:-1])
-                if held_out
-                else np.zeros(0)
-                for scorer in (self.past.artifact.model, self._popularity)
-            ]
-            self._hits[week.number] = Hits(*(best <= _TOP_K for best in found))
-        return self._hits[week.number]
+    def _hits(self, week: Week) -> Hits:
+        """Hits of both among the first ten, each seeing only what was before `week`. Counts users
+        with a history who chose a product that is new to them and known to the model."""
+        held_out = self._held_out(week)
+        if held_out is None:
+            return Hits(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+        scorers = (self.past.artifact.model, self._popularity)
+        ranks = [rank_targets(scorer, held_out).ranks for scorer in scorers]
+        best = [np.minimum.reduceat(one, held_out.indptr[:-1]) for one in ranks]
+        return Hits(*(one <= _TOP_K for one in best))
 
     def _held_out(self, week: Week) -> HeldOut | None:
         users, entries = self._users, self._entries
@@ -146,10 +134,8 @@ def model_before(settings: Settings, moment: datetime) -> PastModel | None:
 
 
 def check_model(prediction: Prediction | None, week: Week, config: DriftConfig) -> Check:
-    """Hit rate on the new products of `week`, against the model's own past and popularity.
-
-    Without a model the answer is ``insufficient_data``.
-    """
+    """Hit rate on the new products of `week`, against the model's own past and popularity;
+    ``insufficient_data`` without a model."""
     details: dict[str, Any] = {
         "unit": "relative drop of the hit rate",
         "top_k": _TOP_K,

@@ -50,18 +50,16 @@ def detect_popularity_drift(
     an unchanged shop would show at these sample sizes, and chance explains that in fewer than
     1 in 1,000 cases. Below 300 interactions in either period the answer is ``insufficient_data``.
 
-    `old_popularity` and `new_popularity` are whole numbers of interactions by product id; a product
-    that is missing counts 0. `top_k` is the size of the sets, at least 1; equally popular products
-    are taken in the order of their ids.
+    The arguments are whole numbers of interactions by product id, a missing product counts 0, and
+    the size of the sets, at least 1; equally popular products are taken in the order of their ids.
 
     Returns ``shift_detected``, ``jaccard_similarity`` (None when a period is empty),
     ``new_trending`` and ``dropped_out`` (product ids, best first), ``severity``, ``status``,
     ``expected_jaccard``, ``interval_99`` of the Jaccard similarity without change, ``shortfall``
     (1 - Jaccard / expected), ``p_value``, ``rank_biased_overlap`` and its expectation, ``gini`` of
-    both at equal sample size, ``sample_sizes``, ``top_k``.
-
-    Raises `InputError` if an argument is no series, ids repeat, or a count is negative, infinite or
-    a fraction (without counts the sample size is unknown, and with it what chance explains).
+    both at equal sample size, ``sample_sizes``, ``top_k``. Raises `InputError` if an argument is no
+    series, ids repeat, or a count is negative, infinite or a fraction: without counts the sample
+    size is unknown, and with it what chance explains.
 
     >>> old = pd.Series({"A": 400, "B": 300, "C": 10, "D": 10})
     >>> new = pd.Series({"A": 10, "B": 10, "C": 400, "D": 300})
@@ -130,7 +128,7 @@ def compare_popularity(
     if not enough:
         return result | dict.fromkeys(_TEST_KEYS)
     draws = _relabel(a, b, DRAWS, rng)
-    some = [rows[:_FEW_DRAWS] for rows in draws[0]]
+    some = zip(*(rows[:_FEW_DRAWS] for rows in draws[0]), strict=True)
     null = np.concatenate([_agreement(*drawn, top_k) for drawn in draws])
     observed = result["jaccard_similarity"]
     expected = float(null.mean())
@@ -148,7 +146,7 @@ def compare_popularity(
         "p_value": p_value,
         "rank_biased_overlap": rank_biased_overlap(a, b, top_k),
         "expected_rank_biased_overlap": float(
-            np.mean([rank_biased_overlap(c, d, top_k) for c, d in zip(*some, strict=True)])
+            np.mean([rank_biased_overlap(then, now, top_k) for then, now in some])
         ),
         "gini": _equal_size_gini(a, b, rng),
     }
@@ -238,19 +236,16 @@ def _weekly_shortfalls(weekly: Int64Array, top_k: int, rng: np.random.Generator)
     found = []
     for week in weekly:
         old = total - week
-        if min(week.sum(), old.sum()) < MIN_INTERACTIONS:
-            continue
-        seen = _agreement(old[None], week[None], top_k)[0]
-        null = [_agreement(*drawn, top_k) for drawn in _relabel(old, week, _FEW_DRAWS, rng)]
-        found.append(1 - seen / np.concatenate(null).mean())
+        if min(week.sum(), old.sum()) >= MIN_INTERACTIONS:
+            seen = _agreement(old[None], week[None], top_k)[0]
+            null = [_agreement(*drawn, top_k) for drawn in _relabel(old, week, _FEW_DRAWS, rng)]
+            found.append(1 - seen / np.concatenate(null).mean())
     return np.asarray(found, dtype=np.float64)
 
 
 def top_members(counts: Int64Array, top_k: int) -> BoolArray:
-    """Which entries of each row of ``(rows, products)`` are among its `top_k` largest.
-
-    Ties go to the earlier product; products with no interaction never belong.
-    """
+    """Which entries of each row of ``(rows, products)`` are among its `top_k` largest. Ties go to
+    the earlier product; products with no interaction never belong."""
     products = counts.shape[1]
     positive = counts > 0
     if products <= top_k:

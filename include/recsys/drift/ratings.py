@@ -73,6 +73,7 @@ def compare_stars(
     old_shares, new_shares = shares(old), shares(new)
     difference = new_shares - old_shares
     worst = int(np.argmax(np.abs(difference)))
+    found = [column.tolist() for column in (old_shares, new_shares, difference)]
     sizes = {"historical": int(old.sum()), "new": int(new.sum())}
     enough = min(sizes.values()) >= MIN_ROWS
     result: dict[str, Any] = {
@@ -80,10 +81,8 @@ def compare_stars(
         "severity": "low",
         "max_difference": float(abs(difference[worst])) if min(sizes.values()) else None,
         "rating_comparison": {
-            str(star): {"historical": float(then), "new": float(now), "difference": float(change)}
-            for star, then, now, change in zip(
-                STARS, old_shares, new_shares, difference, strict=True
-            )
+            str(star): {"historical": then, "new": now, "difference": change}
+            for star, then, now, change in zip(STARS.tolist(), *found, strict=True)
         },
         "status": TESTED if enough else INSUFFICIENT,
         "star": int(STARS[worst]) if min(sizes.values()) else None,
@@ -161,7 +160,7 @@ def _stars_of(frame: pd.DataFrame, name: str) -> tuple[Int64Array, int]:
         )
     ratings = numbers_of(frame[RATING], f"{name}: something in {RATING}").to_numpy()
     present = ~np.isnan(ratings)
-    outside = present & ~((ratings >= 1) & (ratings <= 5))
+    outside = (ratings < 1) | (ratings > 5)
     if outside.any():
         row = int(np.argmax(outside))
         raise InputError(

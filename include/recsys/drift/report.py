@@ -1,7 +1,5 @@
-"""The report of an examined week: a JSON document with the documented keys, and a page.
-
-The page is one static HTML file: every plot inline, nothing loaded from elsewhere.
-"""
+"""The report of an examined week: a JSON document with the documented keys, and a page, one static
+HTML file with every plot inline."""
 
 import base64
 import io
@@ -30,20 +28,14 @@ NOT_JUDGED = "not judged"
 _MOVERS = 10
 _SERIES_WEEKS = 26
 _OLD, _NEW, _ALARM = "#9aa5b1", "#2563eb", "#c2410c"
-_CHECKS = {
+_TITLES = {
     "rating": "Ratings",
-    "popularity": "Popularity",
-    "volume": "Volume",
     "activity": "Activity per customer",
     "new_users": "New customers",
-    "campaign": "Campaign",
-    "comment_length": "Comment length",
     "comment_missing": "Missing comments",
-    "comment_language": "Comment language",
-    "comment_quality": "Comment quality",
     "embedding": "Kind of product",
-    "model": "Model",
 }
+"""Of checks that are called otherwise than by their name."""
 
 
 def build_report(
@@ -200,16 +192,13 @@ def _percent(share: float | None) -> float | None:
 
 def render_page(report: Mapping[str, Any]) -> str:
     """The HTML page of a report made by `build_report`."""
-    return (
-        templates(Path(__file__).parent / "templates")
-        .get_template("report.html")
-        .render(
-            report=report,
-            checks=_rows(report),
-            star_plot=_plot("Share of stars", _draw_stars, report),
-            volume_plot=_plot("Reviews a week", _draw_volume, report),
-            mover_plot=_plot("Change of share, percentage points", _draw_movers, report, left=0.36),
-        )
+    page = templates(Path(__file__).parent / "templates").get_template("report.html")
+    return page.render(
+        report=report,
+        checks=_rows(report),
+        star_plot=_plot("Share of stars", _draw_stars, report),
+        volume_plot=_plot("Reviews a week", _draw_volume, report),
+        mover_plot=_plot("Change of share, percentage points", _draw_movers, report, left=0.36),
     )
 
 
@@ -217,22 +206,22 @@ def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     sections = {
         "rating": report["rating_drift"],
         "popularity": report["popularity_drift"],
+        **report["interaction_drift"],
         "campaign": report["campaign"],
+        **report["comment_drift"],
         "embedding": report["embedding_drift"],
         "model": report["model_drift"],
-        **report["interaction_drift"],
-        **report["comment_drift"],
     }
     return [
         {
-            "title": title,
+            "title": _TITLES.get(name, name.replace("_", " ").capitalize()),
             "state": _state(section),
             "raised": name in report["raised"],
             "effect": section["effect_size"],
             **{key: section.get(key, "") for key in ("severity", "unit", "p_value", "test")},
         }
-        for name, title in _CHECKS.items()
-        if (section := sections.get(name))
+        for name, section in sections.items()
+        if isinstance(section, Mapping)
     ]
 
 
@@ -262,15 +251,11 @@ def _draw_stars(axes: Axes, report: Mapping[str, Any]) -> None:
 def _draw_volume(axes: Axes, report: Mapping[str, Any]) -> None:
     series = report["interaction_drift"]["series"]
     days = [date2num(date.fromisoformat(point["week"])) for point in series]
-    known = [
-        (day, point["low"], point["high"], point["expected"])
-        for day, point in zip(days, series, strict=True)
-        if point["expected"]
-    ]
+    known = [point for point in series if point["expected"]]
     if known:
-        at, low, high, expected = zip(*known, strict=True)
-        band: dict[str, Any] = {"color": _OLD, "alpha": 0.3, "linewidth": 0, "label": "99 % band"}
-        axes.fill_between(at, low, high, **band)
+        at = [date2num(date.fromisoformat(point["week"])) for point in known]
+        low, high, expected = ([p[name] for p in known] for name in ("low", "high", "expected"))
+        axes.fill_between(at, low, high, color=_OLD, alpha=0.3, linewidth=0, label="99 % band")
         axes.plot(at, expected, color=_OLD, label="expected")
     axes.plot(days, [point["events"] for point in series], "o-", color=_NEW, ms=3, label="reviews")
     if "volume" in report["raised"]:
@@ -299,10 +284,8 @@ def _plot(
     report: Mapping[str, Any],
     left: float = 0.08,
 ) -> str:
-    """A plot as the address of an image in the page itself.
-
-    Its figure has its own canvas: pyplot's global state is not safe in long-lived workers.
-    """
+    """A plot as the address of an image in the page itself. Its figure has its own canvas: pyplot's
+    global state is not safe in long-lived workers."""
     figure = Figure(figsize=(8.4, 3.2))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((left, 0.13, 0.98 - left, 0.76))

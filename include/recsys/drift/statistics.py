@@ -5,7 +5,7 @@ shares and means measure how much the reference's own weeks differ, and widen by
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,21 +33,16 @@ def numbers_of(given: pd.Series, name: str) -> pd.Series:
 
 
 def g_test(old: Int64Array, new: Int64Array, dispersion: float = 1.0) -> tuple[float, float]:
-    """``(G, p)`` for the hypothesis that two rows of counts have the same shares.
-
-    `dispersion` (>= 1) is how many times more than multinomial the rows vary, see
-    `dispersion_of`; G is divided by it.
-    """
+    """``(G, p)`` for the hypothesis that two rows of counts have the same shares. G is divided by
+    the `dispersion` (>= 1, see `dispersion_of`)."""
     statistic, freedom = _independence(np.vstack([old, new]), "log-likelihood")
     deflated = statistic / dispersion
     return deflated, float(stats.chi2.sf(deflated, freedom)) if freedom else 1.0
 
 
 def dispersion_of(weekly: Int64Array) -> float:
-    """How many times more than multinomial the rows of ``(weeks, categories)`` counts vary.
-
-    Pearson's chi-square for equal shares over its degrees of freedom, at least 1.
-    """
+    """How many times more than multinomial the rows of ``(weeks, categories)`` counts vary:
+    Pearson's chi-square for equal shares over its degrees of freedom, at least 1."""
     statistic, freedom = _independence(weekly, "pearson")
     return max(1.0, statistic / freedom) if freedom else 1.0
 
@@ -81,12 +76,9 @@ def robust_scale(values: Float64Array) -> float:
     return _MAD_TO_SD * float(stats.median_abs_deviation(values))
 
 
-@dataclass(frozen=True)
-class MeanShift:
-    """A week's mean against the means of its reference's weeks.
-
-    `low` and `high` bound (95 %) what the mean of an unchanged week would be.
-    """
+class MeanShift(NamedTuple):
+    """A week's mean against the means of its reference's weeks; `low` and `high` bound (95 %) what
+    that of an unchanged week would be."""
 
     old: float
     new: float
@@ -102,11 +94,11 @@ MIN_WEEKS = 4
 def mean_shift(
     values: Float64Array, reference: Float64Array, reference_weeks: IntegerArray
 ) -> MeanShift | None:
-    """Compare the mean of `values` with `reference`, a sample of several weeks.
+    """Compare the mean of `values` with `reference`, a sample of several weeks; None with fewer
+    than `MIN_WEEKS` of them with data, or no values.
 
-    The prediction interval for one more week adds the spread of single values, the spread of
-    the reference's weekly means beyond it, and the error of the reference's own mean. None when
-    there are fewer than `MIN_WEEKS` reference weeks with data or no values.
+    The prediction interval for one more week adds the spread of single values, the spread of the
+    reference's weekly means beyond it, and the error of the reference's own mean.
     """
     _, position = np.unique(reference_weeks, return_inverse=True)
     sizes = np.bincount(position).astype(np.float64)

@@ -51,20 +51,18 @@ class Expectation:
 def expect(
     daily_history: Int64Array, observed: int, *, ahead: int = 1, widen: float = 1.0
 ) -> Expectation:
-    """The expectation for a week and how likely its `observed` count is.
+    """The expectation for a week, `ahead` weeks (at least 1) after the last of `daily_history`, and
+    how likely its `observed` count is.
 
-    `daily_history` are ``(weeks, 7)`` counts of consecutive weeks, oldest first, at least 4. The
-    week is `ahead` weeks (at least 1) after the last of them. `widen` is a factor on the width of
-    the band, for holidays.
+    `daily_history` are ``(weeks, 7)`` counts of consecutive weeks, oldest first, at least 4;
+    `widen` is a factor on the width of the band, for holidays.
     """
     history = daily_history.sum(axis=1)
     roots = np.sqrt(history.astype(np.float64))
     weeks = np.arange(len(roots), dtype=np.float64)
     # The median slope of all pairs, then the median intercept.
-    line = stats.theilslopes(roots, weeks, method="joint")
-    slope, intercept = float(line.slope), float(line.intercept)
-    centre = float(weeks.mean())
-    place = len(roots) - 1 + ahead
+    slope, intercept = map(float, stats.theilslopes(roots, weeks, method="joint")[:2])
+    centre, place = float(weeks.mean()), len(roots) - 1 + ahead
     root = max(0.0, intercept + slope * place)
     spread = max(_CHANCE, robust_scale(roots - (intercept + slope * weeks)))
     distance = (place - centre) ** 2 / float(((weeks - centre) ** 2).sum())
@@ -124,11 +122,8 @@ def check_volume(span: Span, config: DriftConfig, calendar: HolidayCalendar) -> 
     burst = observed > expectation.high and observed >= _BURST * expectation.expected
     dropped = change <= -_HIGH_DROP
     pattern = _pattern(span, config, expectation) if outside else None
-    details |= {
-        "pattern": pattern,
-        "busy_days": busy_days(daily, expectation),
-        "top_product": _top_product(span),
-    }
+    details |= {"pattern": pattern, "busy_days": busy_days(daily, expectation)}
+    details["top_product"] = _top_product(span)
     return Check(
         "volume",
         p_value=max(expectation.p_value, NEGLIGIBLE_P),

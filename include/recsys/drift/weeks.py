@@ -60,9 +60,8 @@ class Week:
 class Events:
     """Parallel arrays with one entry for each event, oldest week first.
 
-    `users` and `products` are codes; `product_ids` names the products. `first_weeks` is by user
-    code: the week of the user's first event. `comments` and `quality` are None when the frame
-    has no such column.
+    `users` and `products` are codes, `product_ids` their names; `first_weeks`, by user, the week of
+    the first event. `comments` and `quality` are None when the frame has no such column.
     """
 
     weeks: Int64Array

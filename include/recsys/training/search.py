@@ -53,7 +53,6 @@ class Found:
     parameters: dict[str, Any]  # the best point; of a tuned model, all that it is created with
     score: float
     trials: int = 0
-    exhausted: bool = False  # the time ran out before the trials did
     history: list[float] = field(default_factory=list)  # the best score after each trial
     reused: bool = False  # an earlier training found it, and nothing was searched
 
@@ -81,7 +80,6 @@ def search(
     problem: InputError | None = None
     while result.trials < max(trials, 1):
         if result.trials and time.monotonic() >= deadline:
-            result.exhausted = True
             break
         if result.trials < len(starts):
             point = dict(starts[result.trials])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from recsys.arrays import BoolArray, Float32Array, Int32Array
 from recsys.content.embeddings import current_embeddings
@@ -124,14 +123,9 @@ def content_vectors(settings: Settings, item_ids: Sequence[str]) -> ContentVecto
     """The current embeddings of `item_ids`, in their order. None when there are no embeddings yet,
     or when they are of other products altogether."""
     embeddings = current_embeddings(settings)
-    if embeddings is None:
+    if embeddings is None or set(item_ids).isdisjoint(embeddings.product_ids):
         return None
-    found = pd.Index(embeddings.product_ids).get_indexer(pd.Index(item_ids))
-    if not (found >= 0).any():
-        return None
-    vectors = np.zeros((len(item_ids), embeddings.vectors.shape[1]), dtype=np.float32)
-    vectors[found >= 0] = embeddings.vectors[found[found >= 0]]
-    return ContentVectors(embeddings.set_id, vectors)
+    return ContentVectors(embeddings.set_id, embeddings.vectors_of(item_ids))
 
 
 def choose_parameters(
