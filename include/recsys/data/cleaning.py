@@ -1,6 +1,7 @@
 """From columns of text to valid reviews; everything else is rejected with a reason."""
 
 import codecs
+import contextlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ _ISO_OFFSET = r"^(\d{4}-\d{2}-\d{2}[Tt ][\d:.]+) ?(?:[Zz]|([+-]\d{2})(?::?(\d{2}
 _FORMULA = r"^(\s*[=+\-@\t\r])"
 _BACKSLASH = 92
 _MILLISECONDS_FROM = 1e11
+_UTC = "datetime64[us, UTC]"
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
 _CLEAR_FORMATS = tuple(
     tuple(date.replace("/", mark) + clock for mark in "/-." for clock in _CLOCKS)
@@ -73,8 +75,7 @@ class CleanRows:
     `accepted` has, of reviews, USER, PRODUCT, RATING, TIMESTAMP, COMMENT and the keys of
     `recsys.data.keys`, in the order of the file; `rejected` has FILE, ROW, REASON, RAW. `later`
     counts valid rows that the view does not reach yet, `repeated` those whose event id had been
-    seen, `unclear_prices` products whose price cannot be told from what stands there. `columns` are
-    our names of the columns that the file had.
+    seen, `unclear_prices` products without a clear price. `columns` are ours that the file had.
     """
 
     accepted: pd.DataFrame
@@ -109,21 +110,17 @@ def settle_reviews(path: Path, files: ReviewFiles, limits: Limits) -> ReviewFile
 
     Formats are looked for only where none of the description's fits the beginning of a CSV file.
     They are clear if either days or months come first in nearly all of it, and not both might.
-    Raises `SourceError` as `read_rows` does.
     """
     if not is_csv(path):
         return files
     head, dialect = read_head(path, files.needed, files)
-    files = files.model_copy(
-        update=dialect.model_dump(include={"delimiter", "escape", "skip_lines"})
-    )
+    settled = dialect.model_dump(include={"delimiter", "escape", "skip_lines"})
+    files = files.model_copy(update=settled)
     texts = text_series(_joined(_time_parts(head, files.timestamp)))
     if parse_times(texts, files.timestamp.formats, limits.zone).notna().any():
         return files
-    read = {
-        formats: parse_times(texts, formats, limits.zone).notna().mean()
-        for formats in _CLEAR_FORMATS
-    }
+    times = {formats: parse_times(texts, formats, limits.zone) for formats in _CLEAR_FORMATS}
+    read = {formats: found.notna().mean() for formats, found in times.items()}
     best, second = sorted(read, key=lambda formats: read[formats], reverse=True)[:2]
     if not read[best] >= _CLEAR_SHARE or read[second] == read[best]:
         return files
@@ -188,8 +185,7 @@ def clean_products(
     if rules.aliases:
         renamed = pc.not_equal(before, product).to_numpy()[accepted.index]
         accepted = accepted.iloc[np.argsort(~renamed, kind="stable")]
-    accepted = accepted.reset_index(drop=True)
-    columns = _columns(raw)
+    accepted, columns = accepted.reset_index(drop=True), _columns(raw)
     return CleanRows(accepted, _rejected(raw, faults), 0, columns=columns, unclear_prices=unclear)
 
 
@@ -215,10 +211,8 @@ def write_quarantine(settings: Settings, version_id: str, rejected: pd.DataFrame
     """
     if rejected.empty:
         return
-    texts: pd.DataFrame = rejected.select_dtypes("str").apply(
-        lambda column: column.str.replace(_FORMULA, r"'\1", regex=True)
-    )
-    table = pa.Table.from_pandas(rejected.assign(**dict(texts.items())), preserve_index=False)
+    harmless = rejected.replace(_FORMULA, r"'\1", regex=True)
+    table = pa.Table.from_pandas(harmless, preserve_index=False)
     with atomic_path(settings.quarantine / f"{version_id}.csv") as path, path.open("wb") as file:
         file.write(codecs.BOM_UTF8)
         pacsv.write_csv(table, file)
@@ -229,13 +223,10 @@ def parse_times(texts: pd.Series, formats: tuple[str, ...], zone: ZoneInfo) -> p
 
     Texts without an offset of their own are local times of `zone`.
     """
-    result = pd.Series(pd.NaT, index=texts.index, dtype="datetime64[us, UTC]")
+    result = pd.Series(pd.NaT, index=texts.index, dtype=_UTC)
     for text_format in formats:
-        open_rows = result.isna()
-        if not open_rows.any():
-            break
-        found = _parse_one(texts[open_rows], text_format, zone)
-        result = found if open_rows.all() else result.where(~open_rows, found)
+        if (unread := result.isna()).any():
+            result = result.fillna(_parse_one(texts[unread], text_format, zone))
     return result
 
 
@@ -244,44 +235,38 @@ def _parse_one(texts: pd.Series, text_format: str, zone: ZoneInfo) -> pd.Series:
         number = pd.to_numeric(texts, errors="coerce").astype("float64")
         number = number.where(number.abs() < _MILLISECONDS_FROM, number / 1000)
         number = number.where(number.abs() < _MILLISECONDS_FROM)
-        return _utc(pd.to_datetime(number, unit="s", utc=True, errors="coerce"))
+        return _utc(pd.to_datetime(number, unit="s", utc=True, errors="coerce"), zone)
     if text_format != ISO:
-        if "%z" in text_format:  # rows of one file may have different offsets
-            return _utc(pd.to_datetime(texts, format=text_format, errors="coerce", utc=True))
-        return _local(pd.to_datetime(texts, format=text_format, errors="coerce"), zone)
+        aware = "%z" in text_format  # rows of one file may have different offsets
+        return _utc(pd.to_datetime(texts, format=text_format, errors="coerce", utc=aware), zone)
     local = texts.where(texts.str.match(_ISO_LOCAL))
-    times = _local(pd.to_datetime(local, format="ISO8601", errors="coerce"), zone)
-    aware = local.isna() & texts.str.match(_ISO_OFFSET)
-    if not aware.any():
+    times = _utc(pd.to_datetime(local, format="ISO8601", errors="coerce"), zone)
+    offset = local.isna() & texts.str.match(_ISO_OFFSET)
+    if not offset.any():
         return times
-    parts = texts[aware].str.extract(_ISO_OFFSET)
+    parts = texts[offset].str.extract(_ISO_OFFSET)
     one_form = parts[0] + parts[1].fillna("+00") + ":" + parts[2].fillna("00")
-    fixed = _utc(pd.to_datetime(one_form, format="ISO8601", errors="coerce", utc=True))
-    return times.where(~aware, fixed.reindex(times.index))
+    fixed = pd.to_datetime(one_form, format="ISO8601", errors="coerce", utc=True)
+    return times.fillna(_utc(fixed, zone))
 
 
-def _utc(times: pd.Series) -> pd.Series:
-    return times.astype("datetime64[us, UTC]")
-
-
-def _local(times: pd.Series, zone: ZoneInfo) -> pd.Series:
+def _utc(times: pd.Series, zone: ZoneInfo) -> pd.Series:
+    """Times without an offset are those of clocks in `zone`."""
     if times.dt.tz is None:
         # Where clocks go forward, a time that was skipped is the first one after it (some days have
         # no midnight); where they go back, of two times of one name the earlier one is meant.
         earlier = np.ones(len(times), dtype=np.bool_)
         times = times.dt.tz_localize(zone, ambiguous=earlier, nonexistent="shift_forward")
-    return _utc(times.dt.tz_convert("UTC"))
+    return times.dt.tz_convert("UTC").astype(_UTC)
 
 
 def _without(faults: list[Fault]) -> NDArray[np.bool_]:
     """Which rows have no fault."""
-    good: NDArray[np.bool_] = ~np.logical_or.reduce([bad for bad, _ in faults])
-    return good
+    return np.asarray(~np.logical_or.reduce([bad for bad, _ in faults]))
 
 
 def _is_missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    missing: NDArray[np.bool_] = pc.is_in(pc.ascii_lower(column), value_set=_MISSING).to_numpy()
-    return missing
+    return np.asarray(pc.is_in(pc.ascii_lower(column), value_set=_MISSING))
 
 
 def _ids(
@@ -299,10 +284,9 @@ def _ratings(column: pa.ChunkedArray) -> tuple[NDArray[np.float32], list[Fault]]
     except pa.ArrowInvalid:
         points = pc.replace_substring_regex(text, r"^(\d),(\d+)$", r"\1.\2")
         number = pd.to_numeric(text_series(points), errors="coerce").to_numpy(np.float64)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         outside = ~((number >= 1) & (number <= 5))
-    with np.errstate(over="ignore"):
-        stars: NDArray[np.float32] = number.astype(np.float32)
+        stars = number.astype(np.float32)
     return stars, [
         (_is_missing(text), "there is no rating"),
         (np.isnan(number), "the rating is not a number"),
@@ -314,15 +298,10 @@ def _times(
     table: pa.Table, timestamp: TimestampFormat, zone: ZoneInfo
 ) -> tuple[pd.Series, list[Fault]]:
     parts = _time_parts(table, timestamp)
-    text = _joined(parts)
-    try:  # all ISO 8601 without an offset is read at once
-        times = (
-            _local(text.cast(pa.timestamp("us")).to_pandas(), zone)
-            if timestamp.formats[0] == ISO
-            else None
-        )
-    except pa.ArrowInvalid:
-        times = None
+    text, times = _joined(parts), None
+    if timestamp.formats[0] == ISO:
+        with contextlib.suppress(pa.ArrowInvalid):  # all of it, without an offset, at once
+            times = _utc(text.cast(pa.timestamp("us")).to_pandas(), zone)
     if times is None:
         times = parse_times(text_series(text), timestamp.formats, zone)
     return times, [
@@ -337,8 +316,6 @@ def _time_parts(table: pa.Table, timestamp: TimestampFormat) -> list[pa.ChunkedA
 
 
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
-    if len(parts) == 1:
-        return parts[0]
     return pc.binary_join_element_wise(*parts, pa.scalar(" ", pa.large_string()))
 
 
@@ -365,18 +342,16 @@ def _shown_text(table: pa.Table, name: str) -> pd.Series:
 
 def reject_file(path: Path, reason: str) -> CleanRows:
     """A file of which no row can be used: one rejected row, number 0, stands for it."""
-    none = pd.Series([], dtype=object)
-    types: dict[str, Any] = {schema.USER: "str", schema.PRODUCT: "str", schema.RATING: "float32"}
-    types |= {schema.TIMESTAMP: "datetime64[us, UTC]", schema.COMMENT: "str"}
-    rows = pd.DataFrame({name: none.astype(kind) for name, kind in types.items()})
+    types = {schema.USER: "str", schema.PRODUCT: "str", schema.RATING: "float32"}
+    types |= {schema.TIMESTAMP: _UTC, schema.COMMENT: "str"}
+    rows = pd.DataFrame({name: pd.Series([], dtype=kind) for name, kind in types.items()})
     add_keys(rows, *np.zeros((3, 0), dtype=np.uint64))
     return CleanRows(rows, _rejections([str(path)], [0], [reason], [""]), 0)
 
 
 def _rejections(files: Any, rows: Any, reasons: Any, raw: Any) -> pd.DataFrame:
-    return pd.DataFrame({FILE: files, ROW: rows, REASON: reasons, RAW: raw}).astype(
-        {FILE: "str", ROW: "int64", REASON: "str", RAW: "str"}
-    )
+    rejected = pd.DataFrame({FILE: files, ROW: rows, REASON: reasons, RAW: raw})
+    return rejected.astype({FILE: "str", ROW: "int64", REASON: "str", RAW: "str"})
 
 
 def _columns(raw: RawRows) -> frozenset[str]:

@@ -1,12 +1,9 @@
 """Keys of rows: what one customer did once, its copies, and the latest rows.
 
 Rows of one user with one time and one text are one *event*, however many products they stand at:
-shops show one review on the pages of sibling products.
-
-Keys are 64-bit hashes of whole columns of text, without a Python object for any of them: a
-polynomial of a text's bytes modulo 2^64, mixed with its length. Equal texts have equal hashes on
-every machine, and two different ones share a hash about once in 2^64 pairs. An attacker could
-only make rows of his own look alike.
+shops show one review on the pages of sibling products. Keys are 64-bit hashes of whole columns of
+text: a polynomial of a text's bytes modulo 2^64, mixed with its length, the same on every machine.
+An attacker could only make rows of his own look alike.
 """
 
 import binascii
@@ -39,7 +36,6 @@ ARRIVAL = "arrival"
 USER_NUMBER = "user_number"
 """int32: position of the user among all users of the view, ordered by `USER_KEY`."""
 
-_HEX_DIGITS = 16
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = 0x100000001B3
 _INVERSE = pow(_PRIME, -1, 1 << 64)
@@ -84,8 +80,7 @@ def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
     superseded[several[earlier]] = True
     kept = _settle_ties(order[~superseded[order]], user, time, event, product)
     latest = _take(rows.drop(columns=[USER_KEY, KEY, ARRIVAL]), kept)
-    changes = np.zeros(len(kept), dtype=np.int32)
-    changes[run_starts(user[kept])[1:]] = 1
+    changes = np.diff(user[kept], prepend=user[kept[:1]]) != 0
     latest[USER_NUMBER] = np.cumsum(changes, dtype=np.int32)
     return latest
 
@@ -132,14 +127,13 @@ def event_weights(event_keys: UInt64Array) -> NDArray[np.float32]:
     """``1 / sqrt(copies)`` of each row's event; rows of one event must be neighbours."""
     starts = run_starts(event_keys)
     copies = np.diff(starts, append=len(event_keys))
-    weights: NDArray[np.float32] = np.repeat(1 / np.sqrt(copies), copies).astype(np.float32)
-    return weights
+    return np.asarray(np.repeat(1 / np.sqrt(copies), copies), dtype=np.float32)
 
 
 def event_ids(event_keys: UInt64Array) -> pd.Series:
     """Keys as texts of 16 hexadecimal digits."""
     digits = binascii.hexlify(event_keys.astype(">u8").data)
-    offsets = np.arange(len(event_keys) + 1, dtype=np.int64) * _HEX_DIGITS
+    offsets = np.arange(len(event_keys) + 1, dtype=np.int64) * 16
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(digits)]
     return text_series(pa.Array.from_buffers(pa.large_string(), len(event_keys), buffers))
 
@@ -171,10 +165,8 @@ def ordered_codes(texts: pd.Series) -> NDArray[np.int32]:
 
 def run_starts(*columns: NDArray) -> NDArray[np.int64]:
     """Where runs of equal neighbours begin; a change in any column begins a new one."""
-    if not len(columns[0]):
-        return np.zeros(0, dtype=np.int64)
-    changed = np.zeros(len(columns[0]), dtype=bool)
-    changed[0] = True
+    changed = np.zeros(len(columns[0]), dtype=np.bool_)
+    changed[:1] = True
     for column in columns:
         changed[1:] |= column[1:] != column[:-1]
     return np.flatnonzero(changed)
@@ -182,16 +174,14 @@ def run_starts(*columns: NDArray) -> NDArray[np.int64]:
 
 def microseconds(column: pd.Series) -> NDArray[np.int64]:
     """Microseconds since 1970 UTC."""
-    values: NDArray[np.int64] = column.dt.as_unit("us").astype("int64").to_numpy()
-    return values
+    return np.asarray(column.dt.as_unit("us").astype("int64"))
 
 
 def hash_texts(column: pd.Series) -> UInt64Array:
     """A stable hash of each text of a column without missing values."""
     array = pa.array(column, pa.large_string())
     chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
-    hashed = [_hash_chunk(chunk) for chunk in chunks]
-    return np.concatenate(hashed) if hashed else np.zeros(0, dtype=np.uint64)
+    return np.concatenate([np.zeros(0, np.uint64), *map(_hash_chunk, chunks)])
 
 
 def mix(*columns: UInt64Array) -> UInt64Array:

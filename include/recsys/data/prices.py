@@ -63,11 +63,9 @@ def parse_prices(
     codes, distinct = pd.factorize(pd.Series(texts, dtype=object))
     found = [_parts(text, style) for text in distinct]
     decimal = _decimal_mark([number for numbers in found for number, _ in numbers], style)
-    prices = np.array([_price(numbers, decimal, style) for numbers in found] or [0.0])
-    given = np.array(
-        [str(text).strip(" \u00a0").lower() not in _NONE for text in distinct] or [False]
-    )
-    unclear = np.isnan(prices) & given
+    prices = np.array([_price(numbers, decimal, style) for numbers in found], np.float64)
+    given = [str(text).strip(" \u00a0").lower() not in _NONE for text in distinct]
+    unclear = np.isnan(prices) & np.array(given, np.bool_)
     return prices[codes], int(unclear[codes].sum())
 
 
@@ -118,9 +116,7 @@ def _decimal_mark(numbers: list[str], style: PriceFormat) -> str | None:
     if style.thousands is not None:
         return {".": ",", ",": "."}.get(style.thousands, "")
     votes = {mark for number in numbers if (mark := _shown_decimal(number)) is not None}
-    if len(votes) == 1:
-        return votes.pop()
-    return None
+    return votes.pop() if len(votes) == 1 else None
 
 
 def _shown_decimal(number: str) -> str | None:

@@ -7,10 +7,9 @@ that a recommender has something to learn that overall popularity does not know.
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -53,8 +52,7 @@ def _words() -> dict[str, Any]:
     return words
 
 
-@dataclass(frozen=True)
-class SampleShop:
+class SampleShop(NamedTuple):
     """Where a sample shop was written and how large it is."""
 
     reviews_path: Path
@@ -97,9 +95,7 @@ def write_sample_shop(
     sold = np.bincount(table["product_id"].to_numpy(), minlength=products)
     catalogue["num_sold_time"] = sold * 7 + 3
     _write(catalogue, target / PRODUCTS_NAME)
-    return SampleShop(
-        target / REVIEWS_NAME, target / PRODUCTS_NAME, len(table), users, len(catalogue)
-    )
+    return SampleShop(target / REVIEWS_NAME, target / PRODUCTS_NAME, len(table), users, products)
 
 
 def _catalogue(products: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -126,18 +122,17 @@ def _catalogue(products: int, rng: np.random.Generator) -> pd.DataFrame:
     price = rng.lognormal(12.2, 0.6, size=families)[family]
     kind = np.array(list(words["products"]), dtype=object)[category][family]
     called = kind + " " + brand + " " + promise + " " + skin
-    return pd.DataFrame(
-        {
-            "product_id": np.arange(products),
-            "product_name": called + " " + volume,
-            "brand": brand,
-            "type": kind,
-            "price": (price * (1 + 0.6 * size) // 1000 * 1000).astype(np.int64),
-            "avg_star": np.round(rng.uniform(4.6, 5.0, size=products), 1),
-            "processed_description": called + words["described"] + brand + ".",
-            "family": family,
-        }
-    )
+    columns = {
+        "product_id": np.arange(products),
+        "product_name": called + " " + volume,
+        "brand": brand,
+        "type": kind,
+        "price": (price * (1 + 0.6 * size) // 1000 * 1000).astype(np.int64),
+        "avg_star": np.round(rng.uniform(4.6, 5.0, size=products), 1),
+        "processed_description": called + words["described"] + brand + ".",
+        "family": family,
+    }
+    return pd.DataFrame(columns)
 
 
 def _reviews(
@@ -156,15 +151,10 @@ def _reviews(
 
     # A shop shows some reviews on the pages of sibling products as well: same second, same text.
     before = np.arange(reviews) - 1
-    sibling = np.where(
-        np.roll(family, -1) == family, 1, np.where(np.roll(family, 1) == family, -1, 0)
-    )
-    copied = (
-        (np.diff(user, prepend=-1) == 0)
-        & (sibling[product[before]] != 0)
-        & (_rank_in_run(user) % 2 == 1)
-        & (rng.random(reviews) < 2 * COPY_SHARE)
-    )
+    smaller, larger = np.roll(family, 1) == family, np.roll(family, -1) == family
+    sibling = np.where(larger, 1, np.where(smaller, -1, 0))
+    copied = (_rank_in_run(user) % 2 == 1) & (sibling[product[before]] != 0)
+    copied &= rng.random(reviews) < 2 * COPY_SHARE
     original = before[copied]
     product[copied] = product[original] + sibling[product[original]]
     for values in (seconds, rating, comment):
@@ -173,15 +163,14 @@ def _reviews(
     start = np.datetime64(end - timedelta(DAYS), "s")
     order = np.lexsort((product, user, seconds))
     numbers = rng.permutation(users) + 1
-    return pd.DataFrame(
-        {
-            "user_id": numbers[user][order],
-            "product_id": product[order],
-            "cmt_date": start + seconds[order],
-            "rating": rating[order],
-            "comment": comment[order],
-        }
-    )
+    columns = {
+        "user_id": numbers[user],
+        "product_id": product,
+        "cmt_date": start + seconds,
+        "rating": rating,
+        "comment": comment,
+    }
+    return pd.DataFrame({name: values[order] for name, values in columns.items()})
 
 
 def _reviewers(reviews: int, users: int, rng: np.random.Generator) -> Int64Array:
@@ -209,9 +198,8 @@ def _purchases(
     own = 1.0 / (1 + np.arange(PRODUCTS_IN_A_TASTE)) ** 0.7
     place = rng.choice(PRODUCTS_IN_A_TASTE, size=len(user), p=own / own.sum())
     anything = 1.0 / (1 + np.arange(products)) ** 0.8
-    elsewhere = rng.permutation(products)[
-        rng.choice(products, size=len(user), p=anything / anything.sum())
-    ]
+    others = rng.permutation(products)
+    elsewhere = others[rng.choice(products, size=len(user), p=anything / anything.sum())]
     off_taste = rng.random(len(user)) >= OWN_TASTE_SHARE
     product = np.where(off_taste, elsewhere, group[taste * PRODUCTS_IN_A_TASTE + place])
     return product, off_taste

@@ -28,6 +28,7 @@ ROW_KEYS_FILE = "row_keys.npy"
 # Columns of few distinct values; looking for them in the others costs more than it saves.
 _REPETITIVE = (schema.PRODUCT, schema.SPLIT, schema.BRAND, schema.CATEGORY, SEGMENT)
 
+_TEXTS = (pa.string(), pa.large_string())
 _EMBEDDINGS_LINK = "../../embeddings/current"
 
 
@@ -89,22 +90,17 @@ class VersionFiles(AbstractContextManager["VersionFiles"]):
 
 
 def _write_parquet(path: Path, frame: pd.DataFrame | pa.Table) -> None:
-    table = (
-        frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
-    )
-    names = table.column_names
+    whole = isinstance(frame, pa.Table)
+    table = frame if whole else pa.Table.from_pandas(frame, preserve_index=False)
+    types = {field.name: field.type for field in table.schema}
     pq.write_table(
         table,
         path,
-        use_dictionary=[name for name in _REPETITIVE if name in names],
-        compression={name: "NONE" if name == schema.EVENT else "SNAPPY" for name in names},
+        use_dictionary=[name for name in _REPETITIVE if name in types],
+        compression={name: "NONE" if name == schema.EVENT else "SNAPPY" for name in types},
         # Least and greatest texts would cost a comparison of each comment with the others.
-        write_statistics=[name for name in names if not _is_text(table.schema.field(name))],
+        write_statistics=[name for name, kind in types.items() if kind not in _TEXTS],
     )
-
-
-def _is_text(field: pa.Field) -> bool:
-    return pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
 
 
 def _write_compact(path: Path, content: Any) -> None:
