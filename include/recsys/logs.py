@@ -29,8 +29,8 @@ class LocalTimeFormatter(logging.Formatter):
     """Formats the time of a record in the time zone of the shop, to the second."""
 
     def __init__(self, line: str, timezone: ZoneInfo) -> None:
-        super().__init__(line)
-        self._timezone = timezone
+        super().__init__(line, "%Y-%m-%d %H:%M:%S")
+        self.converter = lambda moment: datetime.fromtimestamp(moment or 0, timezone).timetuple()
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """The line; nothing from outside makes a line or a colour of its own in it. A record with
@@ -40,10 +40,6 @@ class LocalTimeFormatter(logging.Formatter):
             return line
         line = line.encode("utf-8", "backslashreplace").decode()
         return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], line)
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        local = datetime.fromtimestamp(record.created, self._timezone)
-        return local.strftime(datefmt or "%Y-%m-%d %H:%M:%S")
 
 
 class _Handler(ConcurrentRotatingFileHandler):

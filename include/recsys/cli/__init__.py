@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from recsys.cli import data, jobs, registry, stack, up, watching
+from recsys.cli import data, jobs, registry, stack, watching
 from recsys.errors import InputError
 from recsys.orchestration.environment import NOT_SET_UP, is_set_up
 from recsys.settings import load_settings
@@ -33,7 +33,7 @@ def before(context: typer.Context) -> None:
         typer.secho(f"{settings.home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
 
 
-for commands in (jobs, watching, registry, stack, up, data):
+for commands in (jobs, stack, watching, registry, data):
     app.add_typer(commands.app)
 
 

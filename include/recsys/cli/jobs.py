@@ -200,7 +200,12 @@ def health_check(
         if problem is not None:
             console.print(f"{escape(problem)}; checking without Airflow")
         if local or problem is not None:
-            print_json(result := _check_here(settings, component))
+            use_stack_variables(settings)
+            began = time.monotonic()
+            summary = {"evaluate": examine(settings, component)}
+            seconds = round(time.monotonic() - began, 2)
+            result = _result("health_check", None, "success", seconds, None, summary)
+            print_json(result)
         else:
             result = _run_and_print("health_check", component=component)
     except InputError:
@@ -219,15 +224,6 @@ def _problem(settings: Settings) -> str | None:
     except AirflowError as error:
         return str(error)
     return None if state == "healthy" else f"the scheduler is {state or 'not there'}"
-
-
-def _check_here(settings: Settings, component: str | None) -> dict[str, Any]:
-    use_stack_variables(settings)
-    began = time.monotonic()
-    summary = {"evaluate": examine(settings, component)}
-    return _result(
-        "health_check", None, "success", round(time.monotonic() - began, 2), None, summary
-    )
 
 
 @app.command(rich_help_panel="Jobs")
@@ -256,9 +252,16 @@ def backfill(
     client = connect(settings)
     if job not in (jobs := client.dags()):
         raise InputError(f"{job!r} is no job; there are {', '.join(sorted(jobs))}")
+    for one in client.open_backfills(job):
+        ended = sum(run["state"] in ENDED for run in client.backfill_runs(one))
+        raise InputError(
+            f"a backfill of {job} is open already ({one['from_date'][:10]} to "
+            f"{one['to_date'][:10]}, {ended} runs have ended); wait until Airflow has closed "
+            f"it, or cancel it at {client.url}/dags/{job}/backfills"
+        )
     zone = load_zone(settings)
     last = to_date.replace(tzinfo=zone) + timedelta(days=1, seconds=-1)
-    created = _create_backfill(client, job, from_date.replace(tzinfo=zone), last)
+    created = client.create_backfill(job, from_date.replace(tzinfo=zone), last)
     states = _follow_backfill(client, created)
     print_json({"job": job, "runs": dict(states)})
     if not states:
@@ -268,20 +271,6 @@ def backfill(
         )
     if states["failed"]:
         raise JobFailedError(f"{states['failed']} runs failed; see {client.url}/dags/{job}")
-
-
-def _create_backfill(
-    client: AirflowClient, job: str, first: datetime, last: datetime
-) -> dict[str, Any]:
-    """Create the backfill. Raises `InputError` while another one of the job is open."""
-    for one in client.open_backfills(job):
-        ended = sum(run["state"] in ENDED for run in client.backfill_runs(one))
-        raise InputError(
-            f"a backfill of {job} is open already ({one['from_date'][:10]} to "
-            f"{one['to_date'][:10]}, {ended} runs have ended); wait until Airflow has closed "
-            f"it, or cancel it at {client.url}/dags/{job}/backfills"
-        )
-    return client.create_backfill(job, first, last)
 
 
 def _follow_backfill(client: AirflowClient, one: dict[str, Any]) -> Counter[str]:

@@ -10,7 +10,7 @@ from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceError, connect_service
 from recsys.deployment.history import read_history
 from recsys.registry import Registry
-from recsys.settings import Settings, load_settings
+from recsys.settings import load_settings
 
 app = typer.Typer()
 registry_app = typer.Typer(no_args_is_help=True, help="Look at the models and tidy them up.")
@@ -53,9 +53,9 @@ def compare(first: ModelId, second: ModelId) -> None:
         metrics[name] = {first: before, second: after, "difference": change}
     different: dict[str, Any] = {}
     for name in sorted({*one.hyperparameters, *two.hyperparameters}):
-        before, after = one.hyperparameters.get(name), two.hyperparameters.get(name)
-        if before != after:
-            different[name] = {first: before, second: after}
+        mine, other = one.hyperparameters.get(name), two.hyperparameters.get(name)
+        if mine != other:
+            different[name] = {first: mine, second: other}
     shown = {
         "same_data": one.data_version == two.data_version,
         "metrics": metrics,
@@ -85,17 +85,12 @@ def release(model_id: ModelId) -> None:
 def delete(model_id: ModelId) -> None:
     """Remove a model and its files, unless it is the current best or in service."""
     settings = load_settings()
-    served = model_id in _serving(settings)
-    Registry(settings).delete(model_id, serving=model_id if served else None)
-    print_json({"deleted": model_id})
-
-
-def _serving(settings: Settings) -> set[str]:
-    """What any replica serves or has on trial; without an answer, what was deployed last."""
     use_stack_variables(settings)
     try:
-        return connect_service(load_config(settings, DeploymentConfig)).models_in_use()
+        # What any replica serves or has on trial; without an answer, what was deployed last.
+        served = connect_service(load_config(settings, DeploymentConfig)).models_in_use()
     except ServiceError:
-        history = read_history(settings)
-        deployed = [one["model_id"] for one in history if one.get("status") == "success"]
-        return set(deployed[-1:])
+        history = [one for one in read_history(settings) if one.get("status") == "success"]
+        served = {one["model_id"] for one in history[-1:]}
+    Registry(settings).delete(model_id, serving=model_id if model_id in served else None)
+    print_json({"deleted": model_id})
