@@ -117,11 +117,8 @@ class Parent:
         return worker
 
     async def _let_join(self, worker: Worker) -> None:
-        """Have a new worker load the served model, then let it accept requests.
-
-        One at a time: the first one chooses (the model served last, else the current best),
-        the others load what it chose.
-        """
+        """Have a new worker load the served model, then let it accept requests. One at a time: the
+        first one chooses (the model served last, else the current best) for the others."""
         async with self._deciding:
             alone = not any(other.ready for other in self._workers.values())
             loaded = worker.channel.expect(coordination.READY)
@@ -169,10 +166,8 @@ class Parent:
         )
 
     async def _swap(self, workers: list[Worker], model_id: str, share: float | None) -> str | None:
-        """Prepare everywhere, then commit everywhere. Returns why it did not happen, or None.
-
-        A worker that does not confirm the swap is replaced by one that will.
-        """
+        """Prepare everywhere, then commit everywhere. Returns why it did not happen, or None. A
+        worker that does not confirm the swap is replaced by one that will."""
         prepare, prepared = coordination.PREPARE, coordination.PREPARED
         seconds = coordination.RELOAD_SECONDS
         answers = await _ask(workers, prepare, prepared, seconds, model_id=model_id)
@@ -239,10 +234,8 @@ def _problem(worker: Worker, prepared: asyncio.Future[Message]) -> str | None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """The listening socket, after waiting for the workers of a parent that was killed.
-
-    Raises `PortInUseError` if something else keeps the port.
-    """
+    """The listening socket, after waiting for the workers of a parent that was killed. Raises
+    `PortInUseError` if something else keeps the port."""
     until = time.monotonic() + _BIND_PATIENCE_SECONDS
     while True:
         listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -253,10 +246,9 @@ def bind(host: str, port: int) -> socket.socket:
         except OSError as error:
             listening.close()
             if time.monotonic() > until:
-                what_to_do = "set RECSYS_SERVICE_PORT to a free port, or end what listens there"
-                raise PortInUseError(
-                    f"cannot listen on {host}:{port}: {error.strerror}; {what_to_do}"
-                ) from error
+                what = f"cannot listen on {host}:{port}: {error.strerror}"
+                todo = "set RECSYS_SERVICE_PORT to a free port, or end what listens there"
+                raise PortInUseError(f"{what}; {todo}") from error
             time.sleep(0.25)
         else:
             return listening

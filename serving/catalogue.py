@@ -51,10 +51,8 @@ class Catalogue:
 
 def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Catalogue:
     """The catalogue in the order of `item_ids`, from the data version (or model) `source`.
-
     `products` needs `product_id` and may have the others of `schema.SHOWN_OF_PRODUCTS`. A product
-    that it lacks cannot be recommended; of one that it has twice the first row counts.
-    """
+    that it lacks cannot be recommended; of one that it has twice the first row counts."""
     row_of: dict[str, int] = {}
     for row, product in enumerate(products[schema.PRODUCT]):
         row_of.setdefault(product, row)

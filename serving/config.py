@@ -36,8 +36,7 @@ class ServiceEnvironment:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    admin_token: str | None = field(default=None, repr=False)
-    """Who has it administers the service; None: nobody may."""
+    admin_token: str | None = field(default=None, repr=False)  # None: nobody administers
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks of proxies that say, in X-Forwarded-For, whom they ask for."""
     write_tokens: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -36,8 +36,8 @@ class Canary(NamedTuple):
 def settle_memory() -> None:
     """After loading: no more collections of what lives now, unused memory back to the system.
 
-    Looking for cycles among all modules and a large catalogue stops every request for 100 ms, again
-    and again, and finds none. An old snapshot has none: it goes when the last reference does.
+    Looking for cycles in a large catalogue stops every request for 100 ms, again and again, and
+    finds none. An old snapshot has none: it goes when the last reference does.
     """
     gc.collect()
     gc.freeze()
@@ -48,14 +48,11 @@ def settle_memory() -> None:
 
 
 class Engine:
-    """Holds the snapshot in service; `prepare` loads another one, `commit` swaps it in.
-
-    Reading `snapshot` needs no lock: it is one reference, replaced by one assignment.
-    """
+    """Holds the snapshot in service; `prepare` loads another one, `commit` swaps it in. Reading
+    `snapshot` needs no lock: it is one reference, replaced by one assignment."""
 
     def __init__(self, settings: Settings, config: ServingConfig) -> None:
-        self._settings = settings
-        self._config = config
+        self._settings, self._config = settings, config
         self._preparing = threading.Lock()
         # Held for assignments only: workers swap on the event loop, which waits for no loading.
         self._swapping = threading.Lock()
@@ -71,17 +68,14 @@ class Engine:
 
     def prepare(self, model_id: str, *, starting: bool = False) -> None:
         """Load and check the registered model `model_id`, beside the one in service; with the last
-        good catalogue if the service is only `starting`.
-
-        Raises `InputError` if the registry does not have it, or its artefact is not sound.
-        """
+        good catalogue if the service is only `starting`. Raises `InputError` if the registry does
+        not have it, or its artefact is not sound."""
+        settings, config = self._settings, self._config
         with self._preparing:
-            registry = Registry(self._settings)
+            registry = Registry(settings)
             folder = registry.folder(registry.get(model_id))
-            settings, config = self._settings, self._config
             loaded = load_snapshot(settings, folder, model_id, config, starting=starting)
-            users = recent_users(settings.service_db, _WARMUP_REQUESTS)
-            replay(loaded, users, _WARMUP_SECONDS)
+            replay(loaded, recent_users(settings.service_db, _WARMUP_REQUESTS), _WARMUP_SECONDS)
             settle_memory()
             with self._swapping:
                 self._prepared = loaded
@@ -108,10 +102,7 @@ class Engine:
 
     def commit(self, model_id: str, share: float | None = None) -> None:
         """Serve the prepared model to everybody, which ends a canary, or as the canary to a `share`
-        of the users, the same ones all the time.
-
-        Raises `RuntimeError` if `model_id` is not the prepared one.
-        """
+        of the users, the same ones all the time. Raises `RuntimeError` if another is prepared."""
         with self._swapping:
             if self._prepared is None or self._prepared.model_id != model_id:
                 raise RuntimeError(f"model {model_id} is not prepared")
@@ -152,10 +143,8 @@ class Engine:
 
 
 def find_entry(settings: Settings, model_id: str | None) -> Entry:
-    """The registry's entry of `model_id`, or of the current best.
-
-    Raises `RegistryError` if there is none, or the registry is damaged.
-    """
+    """The registry's entry of `model_id`, or of the current best. Raises `RegistryError` if there
+    is none, or the registry is damaged."""
     registry = Registry(settings)
     if model_id is not None:
         return registry.get(model_id)

@@ -48,7 +48,7 @@ class Housekeeping(threading.Thread):
             if open_store(settings).shared:
                 duties.append((_HAND_IN_SECONDS, lambda: hand_in_segments(settings)))
             duties += [
-                (_WATCH_SECONDS, lambda: watch_health_reports(settings, since)),
+                (_WATCH_SECONDS, lambda: _watch_health_reports(settings, since)),
                 (_PRUNE_SECONDS, service.live.prune),
                 (_LOG_WATCH_SECONDS, RequestLogWatch(settings, service.requests).look),
                 (_LOG_WATCH_SECONDS, DamageWatch(settings, since).look),
@@ -76,10 +76,8 @@ class Housekeeping(threading.Thread):
 
 @dataclass
 class RequestLogWatch:
-    """Tells, once, that requests cannot be written down, and that they can again.
-
-    It remembers by itself what it told: on a full disk the alerts' own memory does not work.
-    """
+    """Tells, once, that requests cannot be written down, and that they can again. It remembers by
+    itself what it told: on a full disk the alerts' own memory does not work."""
 
     settings: Settings
     requests: RequestLog
@@ -98,12 +96,10 @@ class RequestLogWatch:
         if problem is None or self.told or problem[0] < _LOG_PATIENCE_SECONDS:
             return
         self.told = True
+        text = f"requests cannot be written to {self.settings.service_db} and wait in memory"
+        waiting = {"pending": self.requests.pending, "dropped": self.requests.dropped}
         AlertManager(self.settings).send_alert(
-            LOG_ALERT,
-            f"requests cannot be written to {self.settings.service_db} and wait in memory: "
-            f"{problem[1]}",
-            "critical",
-            context={"pending": self.requests.pending, "dropped": self.requests.dropped},
+            LOG_ALERT, f"{text}: {problem[1]}", "critical", context=waiting
         )
 
 
@@ -154,19 +150,17 @@ class DamageWatch:
                     found.append(str(aside))
         if found:
             names = ", ".join(sorted(found))
-            alert = Alert(
-                DAMAGE_ALERT,
+            text = (
                 "what lay in place of a database or log of ours was set aside, and the file made "
-                f"again: {names}",
-                Severity.WARNING,
-                key=f"{DAMAGE_ALERT}/{names}",  # what is damaged next is another matter
-                until_resolved=True,
+                f"again: {names}"
             )
+            key = f"{DAMAGE_ALERT}/{names}"  # what is damaged next is another matter
+            alert = Alert(DAMAGE_ALERT, text, Severity.WARNING, key=key, until_resolved=True)
             AlertManager(self.settings).deliver(alert)
 
 
-def watch_health_reports(settings: Settings, since: datetime) -> bool:
-    """Alert when the hourly health check has stopped reporting: it cannot say so itself."""
+def _watch_health_reports(settings: Settings, since: datetime) -> bool:
+    """The hourly health check cannot say itself that it has stopped reporting."""
     from recsys.health import watch_reports
 
     return watch_reports(settings, datetime.now(UTC), since)

@@ -56,6 +56,7 @@ _TODAY = (
     "SELECT id, events FROM daily WHERE day = ? AND kind = ? "
     "AND id IN (SELECT value FROM json_each(?))"
 )
+_NEW_USERS = "SELECT user_id, max(number) FROM events WHERE number > ? GROUP BY user_id"
 # The newest of them, in the order they came. A customer of a busy year has some hundred; a list
 # from more would only take longer.
 _EVENTS_OF_USER = 500
@@ -84,8 +85,8 @@ class LiveEvents:
     """The events of the last days by user. Methods are safe to call from any thread.
 
     Few users have any, and asking SQLite for the others would cost more than their list does: a
-    sign in memory that all workers share tells of new ones. What another service on the same state
-    wrote is noticed within a tenth of a second, by the database's own version.
+    sign in shared memory tells of new ones. What another service on the same state wrote is noticed
+    within a tenth of a second, by the database's own version.
     """
 
     def __init__(self, path: Path, keep_days: float, changes: ChangeSign) -> None:
@@ -104,10 +105,8 @@ class LiveEvents:
 
     def seen_before(self, events: list[Event]) -> tuple[Known, Counted]:
         """What the known ones of `events` were sent with, by id (None of events of an earlier
-        version), and the events since midnight (UTC) of their users and products.
-
-        Raises `sqlite3.Error` or `OSError`.
-        """
+        version), and the events since midnight (UTC) of their users and products. Raises
+        `sqlite3.Error` or `OSError`."""
         asked = json.dumps([event["event_id"] for event in events])
         counted, day = {}, int(time.time() // DAY)
         with self._written.use() as database:
@@ -121,11 +120,8 @@ class LiveEvents:
     def add(self, events: Iterable[Event]) -> None:
         """Take the events in; known event ids are ignored. Raises `sqlite3.Error` or `OSError`."""
         received, day = time.time(), int(time.time() // DAY)
-        rows = [
-            {"digest": None, "time": int(event["timestamp"].timestamp()), "received": received}
-            | event
-            for event in events
-        ]
+        more = {"digest": None, "received": received}
+        rows = [more | {"time": int(one["timestamp"].timestamp())} | one for one in events]
         counted = Counter((kind, row[f"{kind}_id"]) for row in rows for kind in (USER, PRODUCT))
         with self._written.use() as database, transaction(database):
             database.executemany(_INSERT, rows)
@@ -165,10 +161,7 @@ class LiveEvents:
                     if (last or 0) < self._last_number:
                         # The database was made again.
                         self._users, self._last_number = set(), 0
-                    rows = database.execute(
-                        "SELECT user_id, max(number) FROM events WHERE number > ? GROUP BY user_id",
-                        (self._last_number,),
-                    ).fetchall()
+                    rows = database.execute(_NEW_USERS, (self._last_number,)).fetchall()
             except (sqlite3.Error, OSError) as error:
                 self._fail(error)
                 return
@@ -242,9 +235,7 @@ class Intake:
 
     async def store(self, events: list[Event]) -> list[str | None]:
         """For each event None, or why it is not taken. Those that are taken survive a power cut.
-
-        Raises `OSError` if they may not; nothing is promised of any then.
-        """
+        Raises `OSError` if they may not; nothing is promised of any then."""
         if sum(len(some) for some, _ in self._waiting) > MOST_WAITING:
             raise OSError(f"more than {MOST_WAITING} interactions wait for the disk")
         stored: asyncio.Future[list[str | None]] = asyncio.get_running_loop().create_future()

@@ -43,10 +43,8 @@ _TRIAL_QUERY = "kem chống nắng"
 def load_snapshot(
     settings: Settings, path: Path, model_id: str, config: ServingConfig, *, starting: bool = False
 ) -> Snapshot:
-    """Load, check and try out the model in the artefact folder `path`.
-
-    A service that is `starting` serves nothing yet: instead of a published catalogue that is
-    damaged, or has none of the model's products, it takes the last one that is good.
+    """Load, check and try out the model in the artefact folder `path`. A service that is `starting`
+    serves nothing yet: it takes the last catalogue that is good.
 
     Raises `ArtifactError` if a file is missing or changed, shapes do not agree, a score is not
     finite, or the model recommends nothing.
@@ -77,10 +75,8 @@ def load_snapshot(
 def with_current_catalogue(
     settings: Settings, snapshot: Snapshot, config: ServingConfig
 ) -> Snapshot:
-    """The same model with the shop's newest catalogue and embeddings, tried out.
-
-    Raises `ArtifactError` like `load_snapshot`.
-    """
+    """The same model with the shop's newest catalogue and embeddings, tried out. Raises as
+    `load_snapshot`."""
     seen = sources(settings, snapshot.artifact)
     catalogue = read_catalogue(settings, snapshot.artifact)
     content = read_content(settings, catalogue)
@@ -106,20 +102,15 @@ def sources(settings: Settings, artifact: Artifact) -> tuple[str, str | None]:
 
 
 def try_out(snapshot: Snapshot) -> float:
-    """Recommend for a few known users and for a stranger; median milliseconds of one list.
-
-    Raises `ArtifactError` if a score is not finite, or a list that should have products is empty.
-    """
-    artifact = snapshot.artifact
-    known = len(artifact.user_ids)
-    now = int(time.time())
+    """Recommend for a few known users and for a stranger; median milliseconds of one list. Raises
+    `ArtifactError` if a score is not finite, or a list that should have products is empty."""
+    artifact, now = snapshot.artifact, int(time.time())
+    known, items = len(artifact.user_ids), len(artifact.item_ids)
     if not snapshot.catalogue.available.any():
         raise ArtifactError(f"{artifact.path}: none of its products is available in the shop")
     if known:
-        many = max(1, _TRIAL_CELLS // len(artifact.item_ids))
-        trial = user_range(artifact.histories, 0, min(known, many))
-        scores = artifact.model.score(trial, now)
-        users, items = trial.users, len(artifact.item_ids)
+        users = min(known, max(1, _TRIAL_CELLS // items))
+        scores = artifact.model.score(user_range(artifact.histories, 0, users), now)
         if scores.shape != (users, items):
             said = f"scores of shape {scores.shape} for {users} users and {items} products"
             raise ArtifactError(f"{artifact.path}: the model gives {said}")

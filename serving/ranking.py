@@ -1,13 +1,9 @@
 """From scores to lists: what may stand in one, in which order, one product of a family.
 
-The lists of known users are made when a model is loaded, many users at a time, which costs a tenth
-of making each for its request: such a list changes with the model, the catalogue or a new
-interaction of the user, and with nothing else. Most requests only look one up.
-
-Of a very large catalogue an approximate index finds the best products: looking at a million takes a
-core for 50 ms. For models whose score is an inner product, faiss holds each vector in 4 bits for
-every two numbers, looks at all of these in a fraction of the time, and the best thousand are scored
-exactly.
+The lists of known users are made when a model is loaded, many at a time, for a tenth of the cost:
+a list changes with the model, the catalogue or a new interaction of the user only. To look at a
+million products takes a core for 50 ms: where the score is an inner product, faiss holds a vector
+in 4 bits for every two numbers, looks at all of these, and the best thousand are scored exactly.
 """
 
 import logging
@@ -48,9 +44,8 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a request asks for: `topk` of the products that are ``(items,)`` `allowed`, without the
-    columns `excluded`; with `exclude_seen` nothing that the user had, nor another listing (size,
-    shade) of it."""
+    """What a request asks for: `topk` of the ``(items,)`` `allowed` products, without the columns
+    `excluded`; with `exclude_seen` nothing that the user had, nor another size or shade of it."""
 
     topk: int
     exclude_seen: bool
@@ -62,12 +57,8 @@ def top_items(
     scores: Float32Array, allowed: BoolArray, excluded: Int32Array, families: Int32Array, topk: int
 ) -> Ranked:
     """The `topk` best products that are `allowed` and not among the columns `excluded`, one of each
-    family.
-
-    `scores` (not changed), `allowed` and `families` are ``(items,)``. Looks at a few more
-    candidates than needed, and at four times as many again whenever families and exclusions left
-    the list short.
-    """
+    family; `scores`, `allowed` and `families` are ``(items,)``. Looks at a few more candidates than
+    needed, and at four times as many again whenever families and exclusions left the list short."""
     usable = np.where(allowed, scores, -np.inf)
     usable[excluded] = -np.inf
     take = 2 * topk + 8
@@ -105,10 +96,8 @@ class PersonalLists:
     """``(rows,)`` how many of them count."""
 
     def first(self, position: int, topk: int, excluded: Int32Array) -> Ranked | None:
-        """The best `topk` of the user at `position` that are not `excluded`.
-
-        None if there is no list, or it is too short for that.
-        """
+        """The best `topk` of the user at `position` that are not `excluded`. None if there is no
+        list, or it is too short for that."""
         row = self.row[position]
         if row < 0 or topk > self.lengths[row]:
             return None
@@ -196,16 +185,13 @@ def _first_of_family(families: Int32Array) -> BoolArray:
 
 
 class NearestItems:
-    """The index of one model, kept in a file for all workers: 32 MB for a million products.
-
-    Raises `ArtifactError` if the file cannot be read; it is built again at the next try.
-    """
+    """The index of one model, kept in a file for all workers: 32 MB for a million products. Raises
+    `ArtifactError` if the file cannot be read; it is built again at the next try."""
 
     def __init__(self, model: InnerProductModel, path: Path) -> None:
         import faiss
 
-        self._model = model
-        self._vectors = model.item_vectors
+        self._model, self._vectors = model, model.item_vectors
         path.parent.mkdir(parents=True, exist_ok=True)
         # One worker builds, the others wait and read what it wrote.
         with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
@@ -222,8 +208,8 @@ class NearestItems:
     def recommend(
         self, catalogue: Catalogue, history: Histories, wanted: Wanted, now: int
     ) -> Ranked | None:
-        """The list for one user; None when too little is left after filtering, so that somebody
-        has to look at all products."""
+        """The list for one user; None when too little is left after filtering: then somebody has to
+        look at all products."""
         query = self._model.query_vectors(history, now)[0]
         if not query.any():
             return None

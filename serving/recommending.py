@@ -1,8 +1,7 @@
 """Recommendations from a snapshot: pure functions, no network, no clock, no state.
 
-A snapshot is everything that one answer is made from, as one value that never changes. The engine
-holds one reference to it and a request takes that reference once, so an answer can never mix two
-models, and a swap is one assignment.
+A snapshot is everything that one answer is made from, as one value that never changes. A request
+takes the engine's reference to it once: no answer mixes two models, and a swap is one assignment.
 """
 
 import dataclasses
@@ -34,11 +33,9 @@ _NOBODY = histories_from_codes(NOTHING, NOTHING, NOTHING.astype(np.int64), count
 
 @dataclass(frozen=True)
 class ContentIndex:
-    """Text embeddings lined up with the columns of a model.
-
-    `vectors` are ``(items, d)``, normalised, zeros where a product has none; ``(items,)`` `covered`
-    says which have one; `encode` makes the ``(d,)`` vector of a query.
-    """
+    """Text embeddings in the order of a model's columns: ``(items, d)`` `vectors` of length one,
+    zeros where a product has none, ``(items,)`` `covered` where it has one; `encode` makes the
+    ``(d,)`` vector of a query."""
 
     vectors: Float32Array
     covered: BoolArray
@@ -58,14 +55,11 @@ class Snapshot:
     content: ContentIndex | None
     loaded_at: float
     """Seconds since 1970."""
-    nearest: NearestItems | None = None
-    """Finds the best products of a very large catalogue without looking at all."""
+    nearest: NearestItems | None = None  # of a very large catalogue
     sources: tuple[str, str | None] = ("", None)
     """Names of the catalogue's version and of the embedding set, to notice newer ones."""
-    lists: PersonalLists | None = None
-    """What known users get as long as nothing new is known of them."""
-    inline: bool = True
-    """Scoring one user is quick enough to be done on the event loop."""
+    lists: PersonalLists | None = None  # for users of whom nothing new is known
+    inline: bool = True  # scoring one user is quick enough to be done on the event loop
 
     @property
     def popularity(self) -> Float32Array:
@@ -83,11 +77,8 @@ class Recommended:
 def history_of(
     snapshot: Snapshot, user_id: str, live: tuple[LiveEvent, ...], viewed: list[str], now: int
 ) -> Histories:
-    """What the user did, for one user: the model's record, what was sent since, and `viewed`.
-
-    `viewed` are product ids that the caller knows of a visitor; they count as liked, at `now`.
-    Products that the model does not know are left out.
-    """
+    """What the user did, as far as the model knows the products: the model's record, what was sent
+    since, and `viewed`, ids that the caller knows of a visitor; they count as liked, at `now`."""
     row = snapshot.position(user_id)
     known = _NOBODY if row is None else user_range(snapshot.artifact.histories, row, row + 1)
     if not live and not viewed:
@@ -99,11 +90,9 @@ def history_of(
 
 
 def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) -> Recommended:
-    """The best products for one history: by the model, else by content, else by popularity.
-
-    The model is passed over when the history is empty or tells it nothing. Who has had everything
-    that may stand in the list gets what may be bought again.
-    """
+    """The best products for one history: by the model, unless that tells it nothing, else by
+    content, else by popularity. Who has had everything that may stand in the list gets what may be
+    bought again."""
     made = _recommend(snapshot, history, wanted, now)
     if made.ranked.items or not wanted.exclude_seen or not len(history.items):
         return made
@@ -112,7 +101,7 @@ def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) 
 
 
 def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) -> Recommended:
-    excluded = wanted.excluded
+    excluded, scores = wanted.excluded, None
     if len(history.items):
         if snapshot.nearest is not None:
             quick = snapshot.nearest.recommend(snapshot.catalogue, history, wanted, now)
@@ -121,30 +110,33 @@ def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int)
         if wanted.exclude_seen:
             excluded = np.concatenate([excluded, snapshot.catalogue.listings(history.items)[0]])
         scores = snapshot.artifact.model.score(history, now)[0]
-        if _says_something(scores):
-            return Recommended(_top(snapshot, scores, wanted, excluded), MODEL)
-        content = snapshot.content
-        if content is not None:
-            usable = history.items[content.covered[history.items]]
-            if len(usable):
-                mean = content.vectors[usable].mean(axis=0)
-                ranked = _near(snapshot, content, mean, wanted, excluded)
-                if ranked.items:
-                    return Recommended(ranked, CONTENT)
-    return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
+    return _best(snapshot, scores, history.items, wanted, excluded)
 
 
 def similar(snapshot: Snapshot, item: int, wanted: Wanted) -> Recommended:
     """Products like the product in column `item`: by the model, else content, else popularity."""
-    family, _ = snapshot.catalogue.listings(np.array([item], dtype=np.int32))
-    excluded = np.concatenate([wanted.excluded, family])
-    scores = snapshot.artifact.model.similar(item)
-    if _says_something(scores):
+    items = np.array([item], dtype=np.int32)
+    excluded = np.concatenate([wanted.excluded, snapshot.catalogue.listings(items)[0]])
+    return _best(snapshot, snapshot.artifact.model.similar(item), items, wanted, excluded)
+
+
+def _best(
+    snapshot: Snapshot,
+    scores: Float32Array | None,
+    items: Int32Array,
+    wanted: Wanted,
+    excluded: Int32Array,
+) -> Recommended:
+    """By the model's `scores` unless they are all equal, which is no opinion, else those whose text
+    is near to that of `items`, else what is popular."""
+    if scores is not None and scores.max() > scores.min():
         return Recommended(_top(snapshot, scores, wanted, excluded), MODEL)
     content = snapshot.content
-    if content is not None and content.covered[item]:
-        ranked = _near(snapshot, content, content.vectors[item], wanted, excluded)
-        return Recommended(ranked, CONTENT)
+    if content is not None and content.covered[items].any():
+        mean = content.vectors[items[content.covered[items]]].mean(axis=0)
+        ranked = _near(snapshot, content, mean, wanted, excluded)
+        if ranked.items:
+            return Recommended(ranked, CONTENT)
     return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
 
 
@@ -170,11 +162,6 @@ def _near(
 
 def _top(snapshot: Snapshot, scores: Float32Array, wanted: Wanted, excluded: Int32Array) -> Ranked:
     return top_items(scores, wanted.allowed, excluded, snapshot.catalogue.families, wanted.topk)
-
-
-def _says_something(scores: Float32Array) -> bool:
-    """Equal scores for everything are no opinion."""
-    return bool(scores.max() > scores.min())
 
 
 def _append(known: Histories, added: list[LiveEvent], index: dict[str, int]) -> Histories:

@@ -37,10 +37,8 @@ SIZE = _SIGN_AT + 8
 
 
 def create() -> int:
-    """A file descriptor of new shared memory, for `attach` here and in child processes.
-
-    A file without a name, in memory where the system has a place for that. Raises `OSError`.
-    """
+    """A file descriptor of new shared memory, for `attach` here and in child processes: a file
+    without a name, in memory where the system has a place for that. Raises `OSError`."""
     place = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
     with tempfile.TemporaryFile(dir=place) as file:
         # Room is taken now: a page that finds none later would kill the process that touches it.
@@ -75,11 +73,9 @@ class ClientLimit:
         now = time.time() / _MINUTE
         minute = int(now)
         cells, place = self._cells, self._place_of(client, minute)
-        passed = minute - cells[place + 1]
-        if passed:
-            cells[place + 3] = cells[place + 2] if passed == 1 else 0
-            cells[place + 2] = 0
-            cells[place + 1] = minute
+        if passed := minute - cells[place + 1]:
+            before = cells[place + 2] if passed == 1 else 0
+            cells[place + 3], cells[place + 2], cells[place + 1] = before, 0, minute
         if cells[place + 2] + cells[place + 3] * (1 - (now - minute)) >= self._limit:
             return False
         cells[place + 2] += amount
@@ -94,8 +90,7 @@ class ClientLimit:
             if len(self._places) >= _CLIENT_SLOTS:
                 self._places.clear()
             self._places[client] = known
-        fingerprint, start = known
-        cells = self._cells
+        (fingerprint, start), cells = known, self._cells
         oldest, oldest_minute = 0, minute + 1
         for probe in range(_PROBES):
             place = ((start + probe) % _CLIENT_SLOTS) * _CLIENT_FIELDS

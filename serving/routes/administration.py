@@ -2,6 +2,7 @@
 
 import hmac
 import sqlite3
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -19,6 +20,19 @@ _bearer = HTTPBearer(
 _LOADS = documented(400, 401, 403, 409, 413, 422, 429, 503)
 
 
+def name_of_bearer(
+    credentials: HTTPAuthorizationCredentials | None, names: Mapping[str, str], what: str
+) -> str:
+    """Which of the `names`, by token, offers its token. All are compared: how long it takes tells
+    nothing of a token's place. Raises a 401 problem that asks for `what`."""
+    offered = (credentials.credentials if credentials else "").encode()
+    matching = [n for token, n in names.items() if hmac.compare_digest(offered, token.encode())]
+    if not matching:
+        detail = f"This needs {what} as a bearer token."
+        raise ProblemError(401, detail, {"WWW-Authenticate": "Bearer"})
+    return matching[0]
+
+
 async def require_admin(
     service: Running, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> None:
@@ -27,10 +41,7 @@ async def require_admin(
     if token is None:
         detail = "Administration is switched off: the service was started without an admin token."
         raise ProblemError(403, detail)
-    offered = credentials.credentials if credentials else ""
-    if not hmac.compare_digest(offered.encode(), token.encode()):
-        detail = "This needs the admin token as a bearer token."
-        raise ProblemError(401, detail, {"WWW-Authenticate": "Bearer"})
+    name_of_bearer(credentials, {token: ""}, "the admin token")
 
 
 # The dependency stands on the router, so that no route can be added without it.

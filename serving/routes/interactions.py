@@ -1,6 +1,5 @@
 """What customers did, sent by the shop."""
 
-import hmac
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from recsys.errors import InputError
 from recsys.ids import IdRules, id_fault, normalise_id
 from serving.interactions import Event, digest_of
 from serving.problems import SHOWN_ERRORS, FieldProblem, ProblemError, documented
+from serving.routes.administration import name_of_bearer
 from serving.schemas import (
     Interaction,
     InteractionsBody,
@@ -43,14 +43,7 @@ async def require_sender(
         reason = "the service is reached from other machines and was started without"
         detail = f"Interactions are switched off: {reason} RECSYS_WRITE_TOKEN."
         raise ProblemError(403, detail)
-    offered = (credentials.credentials if credentials else "").encode()
-    # All are compared: how long it takes tells nothing of a token's place.
-    known = environment.write_tokens.items()
-    matching = [name for token, name in known if hmac.compare_digest(offered, token.encode())]
-    if matching:
-        return matching[0]
-    detail = "This needs a write token as a bearer token."
-    raise ProblemError(401, detail, {"WWW-Authenticate": "Bearer"})
+    return name_of_bearer(credentials, environment.write_tokens, "a write token")
 
 
 @router.post(
@@ -89,13 +82,9 @@ async def interactions(
             if (reason := said if isinstance(said, str) else reasons[index]) is not None
         ]
         if len(rejected) == len(events):
-            errors = [
-                FieldProblem(
-                    field="event" if events[0] is body else f"events.{one.index}",
-                    message=one.reason,
-                )
-                for one in rejected[:SHOWN_ERRORS]
-            ]
+            places = ["event" if events[0] is body else f"events.{one.index}" for one in rejected]
+            told = list(zip(places, rejected, strict=True))[:SHOWN_ERRORS]
+            errors = [FieldProblem(field=place, message=one.reason) for place, one in told]
             detail = f"No event was accepted. {errors[0].field}: {errors[0].message}."
             raise ProblemError(422, detail, errors=errors)
     return InteractionsResponse(accepted=len(events) - len(rejected), rejected=rejected)

@@ -121,12 +121,8 @@ async def batch_recommend(body: BatchRequest, service: Running) -> Response:
     with Note(service, "batch_recommend", body.topk) as note:
         snapshot = begin(note)
         answers = await service.compute_many(_all_answers, service, snapshot, body)
-    answer = {
-        "results": answers,
-        "count": len(answers),
-        "model_id": snapshot.model_id,
-        "latency_ms": (time.perf_counter() - started) * 1000,
-    }
+    answer = {"results": answers, "count": len(answers), "model_id": snapshot.model_id}
+    answer["latency_ms"] = (time.perf_counter() - started) * 1000
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
@@ -208,8 +204,7 @@ def columns_of(snapshot: Snapshot, product_ids: Sequence[int | str]) -> Int32Arr
 def recommend_now(
     service: Service, snapshot: Snapshot, body: RecommendRequest, user_id: str
 ) -> Recommended:
-    """The list of the user `user_id` (in the one spelling): that which was made when the model was
-    loaded, if it does."""
+    """The list of the user `user_id` (in the one spelling): that made at loading, if it does."""
     live = service.live.of(user_id)
     if snapshot.lists is not None and not live and body.is_plain:
         position = snapshot.position(user_id)
@@ -241,14 +236,11 @@ def _all_answers(service: Service, snapshot: Snapshot, body: BatchRequest) -> li
 
 
 def _answer(snapshot: Snapshot, made: Recommended, **asked: int | str) -> dict[str, Any]:
-    """What was asked for and the list, as `serving.schemas` has them, but for the latency.
-
-    To make it through those classes would be the same (a test compares them) and take four times
-    as long.
-    """
-    catalogue = snapshot.catalogue
-    ids, names = catalogue.item_ids, catalogue.names
-    brands, prices = catalogue.brands, catalogue.prices
+    """What was asked for and the list, as `serving.schemas` has them (a test compares), but for the
+    latency. To make it through those classes would take four times as long."""
+    ids, names = snapshot.catalogue.item_ids, snapshot.catalogue.names
+    brands, prices = snapshot.catalogue.brands, snapshot.catalogue.prices
+    ranked = zip(made.ranked.items, made.ranked.scores, strict=True)
     return {
         **asked,
         "recommendations": [
@@ -260,9 +252,7 @@ def _answer(snapshot: Snapshot, made: Recommended, **asked: int | str) -> dict[s
                 "brand": brands[item],
                 "price": prices[item],
             }
-            for rank, (item, score) in enumerate(
-                zip(made.ranked.items, made.ranked.scores, strict=True), 1
-            )
+            for rank, (item, score) in enumerate(ranked, 1)
         ],
         "count": len(made.ranked.items),
         "fallback": made.fallback_method is not None,
