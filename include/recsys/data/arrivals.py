@@ -14,25 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys import schema
+from recsys.data import staging
 from recsys.data.cleaning import REASON, CleanRows, Limits, clean_rows, read_reviews, reject_file
 from recsys.data.config import DataConfig
 from recsys.data.keys import ARRIVAL
 from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
 from recsys.data.sources import EPOCH, ISO, Source, TimestampFormat
-from recsys.data.staging import (
-    EVENT_ID,
-    NEEDED,
-    RAW_KEY,
-    RECEIVED_AT,
-    SEALED_KEY,
-    STAGING_KEY,
-    collect_staging,
-    dropped_files,
-    folders_to_read,
-    marked_name,
-    open_segments,
-    segment_lines,
-)
+from recsys.data.staging import EVENT_ID, NEEDED, RAW_KEY, RECEIVED_AT, folders_to_read
 from recsys.errors import SourceError
 from recsys.ids import STANDS_FOR_MANY
 from recsys.publishing import atomic_path, sync
@@ -53,9 +41,8 @@ _COLUMNS = {
 
 Staged = dict[str, list[Any]]
 """What of the staging area a refresh read: the names of the sealed ``segments``, the dropped
-``files``, and the ``bad_files`` that were not usable, segments among them. Of files there are the
-path, the size and the time of change, for telling whether one is still the same when it is
-archived."""
+``files``, and the ``bad_files`` that were not usable, segments among them. Of files there are path,
+size and time of change, for telling whether one is still the same when it is archived."""
 
 
 def read_arrivals(
@@ -92,7 +79,7 @@ def read_arrivals(
 
 def collect_arrivals(settings: Settings) -> None:
     """Copy raw files, and what other machines handed in or archived, into this state root."""
-    collect_staging(settings)
+    staging.collect_staging(settings)
     open_store(settings).mirror(RAW_KEY, RAW_KEY)
 
 
@@ -104,7 +91,8 @@ def archive_arrivals(settings: Settings, source: str, version_id: str, staged: S
     collect_arrivals(settings)
     store = open_store(settings)
     segments = [folders_to_read(settings)[0] / name for name in staged["segments"]]
-    target = _archived_events(settings, source) / f"{version_id}.parquet"
+    key = f"{RAW_KEY}/events/{source}/{version_id}.parquet"
+    target = settings.home / key
     if not target.exists():
         # Segments go away only after the archive stands, so here all of them are still there.
         raws = [_parse_segment(path) for path in segments if path.exists()]
@@ -114,20 +102,12 @@ def archive_arrivals(settings: Settings, source: str, version_id: str, staged: S
             with atomic_path(target) as temporary:
                 pq.write_table(table.rename_columns(names), temporary)
     if target.exists():
-        store.share(f"{RAW_KEY}/events/{source}/{target.name}")
+        store.share(key)
     for path in segments:
         path.unlink(missing_ok=True)
-        store.discard(f"{SEALED_KEY}/{path.name}")
-    _move(staged["files"], settings, _archived_files(settings, source), version_id)
+        store.discard(f"{staging.SEALED_KEY}/{path.name}")
+    _move(staged["files"], settings, settings.raw / "dropped" / source, version_id)
     _move(staged["bad_files"], settings, settings.quarantine / "files", version_id)
-
-
-def _archived_events(settings: Settings, source: str) -> Path:
-    return settings.raw / "events" / source
-
-
-def _archived_files(settings: Settings, source: str) -> Path:
-    return settings.raw / "dropped" / source
 
 
 def _describe(settings: Settings, path: Path) -> dict[str, Any]:
@@ -150,18 +130,18 @@ def _move(
         # Names in the order of arrival, which neither the times of copies nor the versions would
         # keep: a backfill archives what is dropped today into the version of a day long past.
         mark = f"{archived_at}-{version_id}-{number:05}-"
-        moved = folder / marked_name(mark, path.name)
+        moved = folder / staging.marked_name(mark, path.name)
         shutil.move(path, moved)
         os.utime(moved)  # its age here counts from now, however old the shop's copy is
         sync(folder)
         store.share(moved.relative_to(settings.home).as_posix())
-        store.discard(f"{STAGING_KEY}/{path.parent.name}/{path.name}")
+        store.discard(f"{staging.STAGING_KEY}/{path.parent.name}/{path.name}")
 
 
 def _dropped(settings: Settings, source: Source) -> list[Path]:
     """All files that were ever dropped, in the order in which they arrived."""
-    archived = _archived_files(settings, source.name).glob("[!.]*")
-    waiting = dropped_files(folders_to_read(settings)[1])
+    archived = (settings.raw / "dropped" / source.name).glob("[!.]*")
+    waiting = staging.dropped_files(folders_to_read(settings)[1])
     return [*sorted(archived), *sorted(waiting, key=lambda at: (at.stat().st_mtime_ns, at.name))]
 
 
@@ -170,13 +150,13 @@ def _read_events(
 ) -> list[RawRows]:
     """All events, archived or staged; notes which segments they came from."""
     raws = []
-    for path in sorted(_archived_events(settings, source.name).glob("*.parquet")):
+    for path in sorted((settings.raw / "events" / source.name).glob("*.parquet")):
         try:
             raws.append(read_rows(path, _COLUMNS, {}))
         except SourceError as error:  # stays where it is: a backup may restore it
             parts.append(reject_file(path, str(error)))
     sealed = folders_to_read(settings)[0]
-    folders = [sealed] if open_store(settings).shared else [sealed, open_segments(settings)]
+    folders = [sealed] if open_store(settings).shared else [sealed, staging.open_segments(settings)]
     for path in [path for folder in folders for path in sorted(folder.glob("*.jsonl"))]:
         try:
             raws.append(_parse_segment(path))
@@ -188,7 +168,7 @@ def _read_events(
 
 
 def _parse_segment(path: Path) -> RawRows:
-    return parse_json_lines(path, segment_lines(path), {}, _COLUMNS)
+    return parse_json_lines(path, staging.segment_lines(path), {}, _COLUMNS)
 
 
 def _with_all_columns(table: pa.Table) -> pa.Table:

@@ -7,6 +7,7 @@ never close), so that one bad record costs itself and not its neighbours.
 import csv
 import gzip
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,16 +20,12 @@ from recsys.config import ConfigModel
 Mark = Annotated[str, Field(min_length=1, max_length=1)]
 """A single character, such as ``;``."""
 
-DELIMITERS = (",", ";", "\t", "|")
-_TITLE_LINES = 10
-"""Lines of titles before the header in which it is looked for."""
-
 Rejection = tuple[int, str, str]
 """Number of the record, reason, the beginning of its text."""
 
-MAX_LINE_CHARACTERS = 1 << 20
-"""A longer line is damage, not data."""
-
+DELIMITERS = (",", ";", "\t", "|")
+_TITLE_LINES = 10  # before the header, in which it is looked for
+MAX_LINE_CHARACTERS = 1 << 20  # a longer line is damage, not data
 OVERLONG = f"is longer than {MAX_LINE_CHARACTERS} characters"
 SHOWN_CHARACTERS = 300
 
@@ -73,21 +70,16 @@ class Dialect(ConfigModel):
         if None not in (self.delimiter, self.escape, self.skip_lines):
             return self
         lines = head.splitlines()
-        skips = range(min(len(lines), _TITLE_LINES))
-        if self.skip_lines is not None:
-            skips = range(self.skip_lines, min(len(lines), self.skip_lines + 1))
+        skips = range(_TITLE_LINES) if self.skip_lines is None else [self.skip_lines]
         delimiters = DELIMITERS if self.delimiter is None else (self.delimiter,)
-        found = self._filled(delimiters[0], self.skip_lines or 0)
-        for skip in skips:
-            for delimiter in delimiters:
-                dialect = self._filled(delimiter, skip)
-                names = {name.strip() for name in dialect.fields_of(lines[skip])}
-                if all(names.intersection(candidates) for candidates in needed.values()):
-                    return dialect._with_escape(head)
-        return found
-
-    def _filled(self, delimiter: str, skip: int) -> "Dialect":
-        return self.model_copy(update={"delimiter": delimiter, "skip_lines": skip})
+        for skip, delimiter in itertools.product(skips, delimiters):
+            dialect = self.model_copy(update={"delimiter": delimiter, "skip_lines": skip})
+            header = dialect.fields_of("".join(lines[skip : skip + 1]))
+            names = {name.strip() for name in header}
+            if all(names.intersection(candidates) for candidates in needed.values()):
+                return dialect._with_escape(head)
+        first = {"delimiter": delimiters[0], "skip_lines": self.skip_lines or 0}
+        return self.model_copy(update=first)
 
     def _with_escape(self, head: str) -> "Dialect":
         """A quote behind a backslash that does not end its value is an escaped one."""

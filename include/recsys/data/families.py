@@ -100,8 +100,7 @@ def base_names(names: pd.Series) -> pd.Series:
     base = base.str.replace(_COLOUR, " ", regex=True)
     make_up = base.str.contains(_MAKE_UP, regex=True)
     base = base.where(~make_up, base.str.replace(_SHADE, " ", regex=True))
-    base = base.str.replace(_NUMBERED, " ", regex=True)
-    return base.str.replace(r" +", " ", regex=True).str.strip()
+    return base.str.replace(_NUMBERED, " ", regex=True).str.split().str.join(" ")
 
 
 @dataclass(frozen=True)
@@ -168,10 +167,8 @@ def shared_events(
 
 def _siblings(shared: SharedEvents, words: _NameWords) -> Pairs:
     """Products that share so many review events that they must be siblings."""
-    common_events = shared.pairs.tocoo()
-    pairs = np.stack([common_events.row, common_events.col])
-    union = shared.counts[pairs[0]] + shared.counts[pairs[1]] - common_events.data
-    siblings = common_events.data >= MIN_JACCARD * union
-    pairs, common = pairs[:, siblings], common_events.data[siblings]
-    certain = common > CHANCE_EVENTS
+    found = shared.pairs.tocoo()
+    pairs, common = np.stack([found.row, found.col]), found.data
+    siblings = common >= MIN_JACCARD * (shared.counts[pairs].sum(axis=0) - common)
+    pairs, certain = pairs[:, siblings], common[siblings] > CHANCE_EVENTS
     return pairs[:, certain | (words.overlap(pairs) >= MIN_NAME_OVERLAP)]

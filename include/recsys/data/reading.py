@@ -1,7 +1,7 @@
 """Raw files as columns of text: csv, csv.gz, jsonl and parquet, tolerant of single bad rows.
 
-Nothing is interpreted here. A row that cannot even be split into columns is a *rejected* row
-with its number and a reason; a file that cannot be read at all is an error.
+A row that cannot be split into columns is *rejected* with its number and a reason; a file that
+cannot be read at all is an error.
 """
 
 import codecs
@@ -23,18 +23,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from recsys.columns import contains_byte
-from recsys.data.dialects import (
-    OVERLONG,
-    SHOWN_CHARACTERS,
-    Dialect,
-    Rejection,
-    Unescaped,
-    is_blank,
-    open_raw,
-    plain_lines,
-    repair_records,
-    short_lines,
-)
+from recsys.data import dialects
+from recsys.data.dialects import SHOWN_CHARACTERS, Dialect, Rejection, open_raw, short_lines
 from recsys.errors import SourceError
 from recsys.schema import RATING
 
@@ -106,7 +96,7 @@ def read_head(path: Path, needed: Columns, dialect: Dialect) -> tuple[pa.Table, 
     with _as_source_error(path, dialect):
         settled, names, lines = _csv_head(path, needed, dialect)
         chosen = _choose(path, names, needed, {})
-    head = plain_lines(lines[:_HEAD_LINES], settled)
+    head = dialects.plain_lines(lines[:_HEAD_LINES], settled)
     fields = (settled.fields_of(line) for line in head if line is not None)
     rows = [row for row in fields if len(row) == len(names)][1:]
     columns = {
@@ -136,17 +126,15 @@ def _suffix(path: Path) -> str:
 
 
 def _wrong_encoding(encoding: str, error: object) -> str:
-    return (
-        f"the text is not {encoding}: {error}; save it as {encoding}, or set `encoding` in the "
-        "source's description to what it is"
-    )
+    remedy = f"save it as {encoding}, or set `encoding` in the source's description to what it is"
+    return f"the text is not {encoding}: {error}; {remedy}"
 
 
 def _check_encoding(path: Path, encoding: str) -> bytes:
     """The beginning of the file, after making sure that it is text in `encoding`."""
     with open_raw(path) as file:
         head = file.read(HEAD_BYTES)
-    if is_blank(head):
+    if dialects.is_blank(head):
         raise SourceError(f"{path}: the file is empty")
     if codecs.lookup(encoding).name != "utf-8":
         codecs.getincrementaldecoder(encoding)().decode(head)
@@ -162,11 +150,10 @@ def _check_encoding(path: Path, encoding: str) -> bytes:
 
 
 def _decodes(line: bytes) -> bool:
-    try:
+    with contextlib.suppress(UnicodeDecodeError):
         line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _choose(path: Path, names: list[str], needed: Columns, optional: Columns) -> dict[str, str]:
@@ -185,9 +172,6 @@ def _choose(path: Path, names: list[str], needed: Columns, optional: Columns) ->
         else:
             chosen[ours] = found
     return chosen
-
-
-# CSV
 
 
 def _csv_head(
@@ -238,7 +222,9 @@ def _parse_csv(
         bad.clear()
         source: Any = path
         if dialect.escape:
-            source = pa.TransformInputStream(pa.input_stream(str(path)), Unescaped(dialect))
+            source = pa.TransformInputStream(
+                pa.input_stream(str(path)), dialects.Unescaped(dialect)
+            )
         return pacsv.read_csv(
             source,
             pacsv.ReadOptions(
@@ -281,9 +267,9 @@ def _drop_undecodable(rows: RawRows) -> RawRows:
     with contextlib.suppress(pa.ArrowInvalid):
         return _as_text(rows)
     texts = rows.table.drop([ROW]).to_pandas()
-    undecodable = pa.array(~texts.map(_decodes).all(axis=1).to_numpy(bool))
-    bad = rows.table.filter(undecodable)
-    rows.table = rows.table.filter(pc.invert(undecodable))
+    decodable = texts.map(_decodes).all(axis=1).to_numpy(bool)
+    bad = rows.table.filter(pa.array(~decodable))
+    rows.table = rows.table.filter(pa.array(decodable))
     for record in bad.to_pylist():
         number = record.pop(ROW)
         text = b",".join(record.values()).decode("utf-8", errors="replace")
@@ -300,9 +286,9 @@ def _as_text(rows: RawRows) -> RawRows:
 
 def _repair_csv(path: Path, names: list[str], chosen: dict[str, str], dialect: Dialect) -> RawRows:
     with open_raw(path) as file:
-        lines = plain_lines(short_lines(file, dialect.encoding), dialect)
+        lines = dialects.plain_lines(short_lines(file, dialect.encoding), dialect)
         looks = _looks_like_a_row(names, chosen)
-        numbers, records, rejected = repair_records(lines, len(names), looks, dialect)
+        numbers, records, rejected = dialects.repair_records(lines, len(names), looks, dialect)
     arrays = {}
     for ours, at in ((ours, names.index(theirs)) for ours, theirs in chosen.items()):
         values = [record[at].encode("utf-8", "surrogateescape") for record in records]
@@ -336,9 +322,6 @@ def _swallows_rows(
     return any(looks(dialect.fields_of(line)) for line in lines if dialect.separator in line)
 
 
-# JSON lines and Parquet
-
-
 def parse_json_lines(
     path: Path, lines: Iterable[str | None], needed: Columns, optional: Columns
 ) -> RawRows:
@@ -366,7 +349,7 @@ def parse_json_lines(
 def _parse_line(line: str | None) -> tuple[dict[str, Any] | None, str]:
     """The object of a line, or why there is none; a blank line is no fault."""
     if line is None or not line.strip():
-        return None, OVERLONG if line is None else ""
+        return None, dialects.OVERLONG if line is None else ""
     try:
         if not line.isascii():
             line.encode("utf-8")

@@ -1,9 +1,7 @@
-"""What the service shows of products, as a file that needs no Arrow: a line of JSON for each
-column.
+"""What the service shows of products, as a file that needs no Arrow: a line of JSON a column.
 
-Arrow and pandas take 70 MB of a process, which never gets them back. So whoever has the table in
-memory (the refresh, the training) writes it in this form as well. Folders from before that have
-``products.parquet`` only: a process of its own reads it, and ends.
+Arrow and pandas take 70 MB of a process, which never gets them back. Folders from before this form
+have ``products.parquet`` only: a process of its own reads it, and ends.
 
     [name, [value, ...]]     values in the order of the rows, null where one is missing
 """

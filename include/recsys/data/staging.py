@@ -93,11 +93,11 @@ def marked_name(mark: str, name: str) -> str:
 def append_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> int:
     """Store events for the next refresh; they are on the disk when this returns.
 
-    They are mappings with ``event_id``, ``user_id``, ``product_id`` and ``rating``, and, if known,
-    ``timestamp`` (aware `datetime` or ISO 8601; the present moment by default) and ``comment``. An
-    id stands for one event: sent again, with whatever content, it counts once. Returns how many
-    there were. Raises `InputError` if an event lacks one of the four, and stores none then;
-    `OSError` if they cannot be written: some may then be stored, and it is safe to send them again.
+    They have ``event_id``, ``user_id``, ``product_id`` and ``rating``, and, if known, ``timestamp``
+    (aware `datetime` or ISO 8601; now by default) and ``comment``. An id stands for one event: sent
+    again, with whatever content, it counts once. Returns how many there were. Raises `InputError`,
+    and stores none, if an event lacks one of the four; `OSError` if they cannot be written: some
+    may then be stored, and it is safe to send them again.
     """
     received = datetime.now(UTC).isoformat()
     lines = [_line(event, received) for event in events]
@@ -110,8 +110,8 @@ def quarantine_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -
     """Keep events that are not plausible where people can read them, in
     ``data/quarantine/interactions/``. No refresh reads them. Raises like `append_events`.
 
-    What is sent again, at whatever time, is written once a segment; a segment ends after
-    `QUARANTINE_BYTES` or `QUARANTINE_SECONDS`, so that it can grow old and be removed.
+    What is sent again is written once a segment, which ends after `QUARANTINE_BYTES` or
+    `QUARANTINE_SECONDS`, so that it can grow old and be removed.
     """
     writer = _writer(settings.quarantine / "interactions")
     writer.roll(QUARANTINE_BYTES, QUARANTINE_SECONDS)
@@ -197,8 +197,7 @@ def segment_lines(segment: Path) -> list[str]:
 
 
 def _line(event: Mapping[str, Any], received: str) -> str:
-    missing = [name for name in NEEDED if event.get(name) in (None, "")]
-    if missing:
+    if missing := [name for name in NEEDED if event.get(name) in (None, "")]:
         raise InputError(f"an event needs {', '.join(NEEDED)}; this one lacks {missing[0]}")
     when = event.get(schema.TIMESTAMP) or received
     record = {
