@@ -49,10 +49,8 @@ def read_arrivals(
     settings: Settings, source: Source, config: DataConfig, limits: Limits
 ) -> tuple[list[CleanRows], Staged]:
     """Events and dropped files of all times, from the staging area and the archive of `source`.
-
     What cannot be read, and a dropped file of which more than ``max_invalid_fraction`` is bad, is
-    set aside as a whole: it must not stop the shop's refresh.
-    """
+    set aside as a whole: it must not stop the shop's refresh."""
     parts: list[CleanRows] = []
     staged: Staged = {"segments": [], "files": [], "bad_files": []}
     events, repeated = _once_each(_read_events(settings, source, parts, staged))
@@ -84,10 +82,8 @@ def collect_arrivals(settings: Settings) -> None:
 
 
 def archive_arrivals(settings: Settings, source: str, version_id: str, staged: Staged) -> None:
-    """Move what `version_id` contains out of the staging area. Can be repeated after a crash.
-
-    A dropped file that has changed since it was read stays for the next run.
-    """
+    """Move what `version_id` contains out of the staging area. Can be repeated after a crash. A
+    dropped file that has changed since it was read stays for the next run."""
     collect_arrivals(settings)
     store = open_store(settings)
     segments = [folders_to_read(settings)[0] / name for name in staged["segments"]]

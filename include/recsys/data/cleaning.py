@@ -54,12 +54,10 @@ Fault = tuple[NDArray[np.bool_], str]
 
 @dataclass(frozen=True)
 class Limits:
-    """Which rows a run takes for valid.
-
-    Times without an offset are local times of `zone`. Those before `earliest` or after `now` are
-    rejected; valid rows at or after `as_of`, the exclusive end of the view, are counted, no more.
-    `ids` says which customers are none, and which products got another id.
-    """
+    """Which rows a run takes for valid. Times without an offset are local times of `zone`. Those
+    before `earliest` or after `now` are rejected; valid rows at or after `as_of`, the exclusive end
+    of the view, are counted, no more. `ids` says which customers are none, and which products got
+    another id."""
 
     zone: ZoneInfo
     earliest: datetime
@@ -107,10 +105,8 @@ def read_settled(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
 
 def settle_reviews(path: Path, files: ReviewFiles, limits: Limits) -> ReviewFiles:
     """`files` with the dialect of the file at `path`, and its formats of time if they are clear.
-
     Formats are looked for only where none of the description's fits the beginning of a CSV file.
-    They are clear if either days or months come first in nearly all of it, and not both might.
-    """
+    They are clear if either days or months come first in nearly all of it, and not both might."""
     if not is_csv(path):
         return files
     head, dialect = read_head(path, files.needed, files)
@@ -165,10 +161,8 @@ def clean_products(
     raw: RawRows, rules: IdRules = IdRules(), price_format: PriceFormat = PriceFormat()
 ) -> CleanRows:
     """Check every row of a catalogue: PRODUCT, its texts and PRICE; ids and names must be there.
-
     Texts are as a browser shows them, without markup. Rows under an id of before come first, so
-    that those under today's count.
-    """
+    that those under today's count."""
     table = raw.table
     before = product = normalise_ids(table[schema.PRODUCT])
     faults = id_faults(product, "product")
@@ -205,10 +199,8 @@ def concatenate(parts: list[CleanRows]) -> CleanRows:
 
 
 def write_quarantine(settings: Settings, version_id: str, rejected: pd.DataFrame) -> None:
-    """Write ``data/quarantine/<version_id>.csv`` (file, row, reason, raw), if there are rows.
-
-    For a spreadsheet: with a mark that says UTF-8, and an apostrophe before what it would run.
-    """
+    """Write ``data/quarantine/<version_id>.csv`` (file, row, reason, raw), if there are rows. For a
+    spreadsheet: with a mark that says UTF-8, and an apostrophe before what it would run."""
     if rejected.empty:
         return
     harmless = rejected.replace(_FORMULA, r"'\1", regex=True)
@@ -219,10 +211,8 @@ def write_quarantine(settings: Settings, version_id: str, rejected: pd.DataFrame
 
 
 def parse_times(texts: pd.Series, formats: tuple[str, ...], zone: ZoneInfo) -> pd.Series:
-    """datetime64[us, UTC] of each text, NaT where no format fits.
-
-    Texts without an offset of their own are local times of `zone`.
-    """
+    """datetime64[us, UTC] of each text, NaT where no format fits. Texts without an offset of their
+    own are local times of `zone`."""
     result = pd.Series(pd.NaT, index=texts.index, dtype=_UTC)
     for text_format in formats:
         if (unread := result.isna()).any():

@@ -94,12 +94,10 @@ def split_rows(
 
 @dataclass(frozen=True)
 class Entries:
-    """What the rows of some users add to what is made of all.
-
-    `products` are the ids of those that they bought, each once; numbers of products are positions
-    here. `user` (the number among these `users`), `product` and `confidence` are the ``(entries,)``
-    of the matrix; `trained` is the ``(products,)`` number of training rows.
-    """
+    """What the rows of some users add to what is made of all. `products` are the ids of those that
+    they bought, each once; numbers of products are positions here. `user` (the number among these
+    `users`), `product` and `confidence` are the ``(entries,)`` of the matrix; `trained` is the
+    ``(products,)`` number of training rows."""
 
     products: pd.Series
     users: int
@@ -117,11 +115,8 @@ def build_part(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, Entries]
 
 
 def split_interactions(rows: pd.DataFrame) -> tuple[pd.DataFrame, Split]:
-    """The rows of some users, or of all, as published.
-
-    `rows`: what `recsys.data.keys.latest_rows` gives, in its order, with COMMENT_QUALITY;
-    USER_NUMBER begins with 0.
-    """
+    """The rows of some users, or of all, as published. `rows`: what `recsys.data.keys.latest_rows`
+    gives, in its order, with COMMENT_QUALITY; USER_NUMBER begins with 0."""
     user, event = rows[USER_NUMBER].to_numpy(), rows[EVENT_KEY].to_numpy()
     rating = rows[schema.RATING].to_numpy(np.float32)
     split = split_rows(user, keys.microseconds(rows[schema.TIMESTAMP]), event, rating)
@@ -163,9 +158,7 @@ def join_parts(
     catalogue: pd.DataFrame,
 ) -> Dataset:
     """A version of the `parts`, whose rows and users follow each other in the same order.
-
-    `catalogue`: PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, DESCRIPTION; one row a product.
-    """
+    `catalogue`: PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, DESCRIPTION; one row a product."""
     bought = pd.concat([part.products for part in parts]).unique()
     listed = catalogue[schema.PRODUCT].to_numpy(object)
     ids = pd.Index(np.unique(np.concatenate([listed, np.asarray(bought, object)])))

@@ -31,11 +31,9 @@ SHOWN_CHARACTERS = 300
 
 
 class Dialect(ConfigModel):
-    """How a text file is written; None: found from the file where it is clear.
-
-    `escape` is what stands before a quote inside a value, instead of a second quote, "" where that
-    is never so; `skip_lines` is the number of lines before the header.
-    """
+    """How a text file is written; None: found from the file where it is clear. `escape` is what
+    stands before a quote inside a value, instead of a second quote, "" where that is never so;
+    `skip_lines` is the number of lines before the header."""
 
     encoding: str = "utf-8"
     delimiter: Mark | None = None
@@ -62,11 +60,9 @@ class Dialect(ConfigModel):
         return special.sub(lambda found: found[1] * (2 if found[1] == self.quote else 1), text)
 
     def settled(self, head: str, needed: Mapping[str, tuple[str, ...]]) -> "Dialect":
-        """The dialect with nothing left open, from the beginning of a file.
-
-        The header is the first line that has all `needed` columns (each of which may have several
-        names); where there is none, it is the first line, between commas.
-        """
+        """The dialect with nothing left open, from the beginning of a file. The header is the first
+        line that has all `needed` columns (each of which may have several names); where there is
+        none, it is the first line, between commas."""
         if None not in (self.delimiter, self.escape, self.skip_lines):
             return self
         lines = head.splitlines()
@@ -123,10 +119,8 @@ def plain_lines(lines: Iterable[str | None], dialect: Dialect) -> Iterable[str |
 
 
 def short_lines(file: IO[bytes], encoding: str) -> Iterator[str | None]:
-    """Lines of the file as text, None for each that is longer than `MAX_LINE_CHARACTERS`.
-
-    No more than that is in memory at a time. Bytes that cannot be decoded become surrogates.
-    """
+    """Lines of the file as text, None for each that is longer than `MAX_LINE_CHARACTERS`. No more
+    than that is in memory at a time. Bytes that cannot be decoded become surrogates."""
     named = "utf-8-sig" if encoding == "utf-8" else encoding
     text = io.TextIOWrapper(file, named, errors="surrogateescape", newline="")
     while line := text.readline(MAX_LINE_CHARACTERS):
@@ -144,12 +138,10 @@ def repair_records(
     looks_like_a_row: Callable[[list[str]], bool],
     dialect: Dialect,
 ) -> tuple[list[int], list[list[str]], list[Rejection]]:
-    """Split the lines of a file with a header into records of so many `columns`.
-
-    A record of several lines of which a later one looks like a row by itself began with a quote
-    that never closes: it is rejected, and its lines are read one by one. Returns the numbers of the
-    good records (the header is 1), their fields, and what was rejected.
-    """
+    """Split the lines of a file with a header into records of so many `columns`. A record of
+    several lines of which a later one looks like a row by itself began with a quote that never
+    closes: it is rejected, and its lines are read one by one. Returns the numbers of the good
+    records (the header is 1), their fields, and what was rejected."""
     numbers: list[int] = []
     records: list[list[str]] = []
     rejected: list[Rejection] = []
@@ -179,11 +171,8 @@ def repair_records(
 def _records(
     lines: Iterable[str | None], dialect: Dialect
 ) -> Iterator[tuple[list[str] | None, str, list[str]]]:
-    """Each record's fields, or None and the reason why there are none, and its lines.
-
-    Overlong lines, which have no text, come before the record before or among whose lines they
-    stand.
-    """
+    """Each record's fields, or None and the reason why there are none, and its lines. Overlong
+    lines, which have no text, come before the record before or among whose lines they stand."""
     taken: list[str] = []
     overlong = 0
 

@@ -31,12 +31,10 @@ from recsys.settings import CORES, Settings
 
 @dataclass
 class View:
-    """Every raw row up to the end of a run's interval, checked, and the catalogue.
-
-    `arrivals` are those of the `reviews` that came beside the source's files. `columns` are our
-    names of those that all files of reviews, and of products, have. The `invalid_fraction` is that
-    of the source's files: what arrived beside them cannot stop a run.
-    """
+    """Every raw row up to the end of a run's interval, checked, and the catalogue. `arrivals` are
+    those of the `reviews` that came beside the source's files. `columns` are our names of those
+    that all files of reviews, and of products, have. The `invalid_fraction` is that of the source's
+    files: what arrived beside them cannot stop a run."""
 
     reviews: CleanRows
     products: CleanRows
@@ -67,10 +65,8 @@ class RefreshEngine:
     config: DataConfig
 
     def read(self, source: Source, limits: Limits) -> View:
-        """Read and check the source's files and everything that arrived beside them.
-
-        Raises `SourceError` if one of the source's files cannot be used.
-        """
+        """Read and check the source's files and everything that arrived beside them. Raises
+        `SourceError` if one of the source's files cannot be used."""
 
         def read_files() -> list[CleanRows]:
             files = source.config.reviews
@@ -120,10 +116,8 @@ def read_view(
         parts = read_files()
         arrivals, staged = read_arrivals(settings, source, config, limits)
         products = catalogue.result()
-        described: list[dict[str, Any]] = [
-            {"path": str(path), "sha256": digest}
-            for path, digest in zip(paths, digests, strict=True)
-        ]
+        pairs = zip(paths, digests, strict=True)
+        described: list[dict[str, Any]] = [{"path": str(at), "sha256": sha} for at, sha in pairs]
     for part, description in zip(parts, described, strict=False):
         description["rows"] = part.rows_read
     bad, read = sum(part.bad_rows for part in parts), sum(part.rows_read for part in parts)

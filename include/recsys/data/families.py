@@ -71,12 +71,10 @@ class SharedEvents:
 
 
 def assign_families(products: pd.DataFrame, shared: SharedEvents | None = None) -> pd.Series:
-    """The family of each listing, named after its first listing (shortest, then smallest id).
-
-    A str Series named ``family_id`` on the index of `products`, which has ``product_id``, each
-    once, ``product_name`` and, if there is one, ``brand``; the order of the rows does not matter.
-    `shared` is what `shared_events` says of the rows of `products`. None: names only.
-    """
+    """The family of each listing, named after its first listing (shortest, then smallest id). A str
+    Series named ``family_id`` on the index of `products`, which has ``product_id``, each once,
+    ``product_name`` and, if there is one, ``brand``; the order of the rows does not matter.
+    `shared` is what `shared_events` says of the rows of `products`. None: names only."""
     words = _name_words(products)
     links = [words.same(), *([] if shared is None else [_siblings(shared, words)])]
     first, second = np.concatenate(links, axis=1)
@@ -144,9 +142,7 @@ def shared_events(
     event: NDArray[np.integer], product: NDArray[np.integer], products: int
 ) -> SharedEvents:
     """Count the events of ``(rows,)`` `event` at ``(rows,)`` `product`, numbers below `products`.
-
-    Rows of one event must be neighbours; those with a negative product number are left out.
-    """
+    Rows of one event must be neighbours; those with a negative product number are left out."""
     known = product >= 0
     starts = run_starts(event[known])
     copies = np.diff(starts, append=np.count_nonzero(known))

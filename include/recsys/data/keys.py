@@ -23,16 +23,12 @@ from recsys.settings import CORES
 
 KEY = "row_key"
 """uint64: equal for rows that say the same, whichever file they came from."""
-
 EVENT_KEY = "event_key"
 """uint64: equal for the rows of one event; `recsys.schema.EVENT` is its text form."""
-
 USER_KEY = "user_key"
 """uint64: hash of the user's id. Users are ordered by it: sorting texts would cost far more."""
-
 ARRIVAL = "arrival"
 """int32: of rows with one time that of the greatest number counts. Dropped files have 1, 2, ..."""
-
 USER_NUMBER = "user_number"
 """int32: position of the user among all users of the view, ordered by `USER_KEY`."""
 
@@ -45,10 +41,8 @@ _BLOCK_BYTES = 1 << 15  # what is computed for a block stays in the processor's 
 def add_keys(
     rows: pd.DataFrame, user: UInt64Array, product: UInt64Array, comment: UInt64Array
 ) -> None:
-    """Add `USER_KEY`, `EVENT_KEY`, `KEY` and `ARRIVAL` 0 to rows with RATING and TIMESTAMP.
-
-    The others are hashes of the rows' texts.
-    """
+    """Add `USER_KEY`, `EVENT_KEY`, `KEY` and `ARRIVAL` 0 to rows with RATING and TIMESTAMP. The
+    others are hashes of the rows' texts."""
     time = microseconds(rows[schema.TIMESTAMP]).view(np.uint64)
     rating = rows[schema.RATING].to_numpy(np.float32).view(np.uint32).astype(np.uint64)
     event = mix(user, time, comment)
@@ -59,12 +53,10 @@ def add_keys(
 
 
 def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """The latest row of each user and product, ordered by user, time, event and product.
-
-    Has `USER_NUMBER` instead of `USER_KEY`, `KEY` and `ARRIVAL`. Of rows with one time the one that
+    """The latest row of each user and product, ordered by user, time, event and product. Has
+    `USER_NUMBER` instead of `USER_KEY`, `KEY` and `ARRIVAL`. Of rows with one time the one that
     arrived last stays, then the better rating, then the larger key: a function of the set of rows,
-    so their order and the batches in which they are read do not matter.
-    """
+    so their order and the batches in which they are read do not matter."""
     user, event = rows[USER_KEY].to_numpy(), rows[EVENT_KEY].to_numpy()
     time = microseconds(rows[schema.TIMESTAMP])
     order = np.argsort(user)
@@ -93,10 +85,8 @@ def _take(rows: pd.DataFrame, positions: NDArray[np.int64]) -> pd.DataFrame:
 
 
 def ordered_by(first: NDArray, *others: NDArray) -> NDArray[np.int64]:
-    """Positions in ascending order of `first`; equal ones by the others, in turn.
-
-    Much faster than ``np.lexsort`` where most values of `first` are distinct.
-    """
+    """Positions in ascending order of `first`; equal ones by the others, in turn. Much faster than
+    ``np.lexsort`` where most values of `first` are distinct."""
     return _settle_ties(np.argsort(first), first, *others)
 
 

@@ -54,10 +54,8 @@ class PriceFormat(NamedTuple):
 def parse_prices(
     texts: Iterable[str], style: PriceFormat = PriceFormat()
 ) -> tuple[Float64Array, int]:
-    """The price of each text, NaN where there is none; and the number of those that are unclear.
-
-    Of a range the lower end counts. Negative prices and those of `HIGHEST` and more are unclear.
-    """
+    """The price of each text, NaN where there is none; and the number of those that are unclear. Of
+    a range the lower end counts. Negative prices and those of `HIGHEST` and more are unclear."""
     import pandas as pd  # the service reads the description of sources and carries no pandas
 
     codes, distinct = pd.factorize(pd.Series(texts, dtype=object))
@@ -78,14 +76,16 @@ def _parts(text: str, style: PriceFormat) -> list[tuple[str, float]]:
         return [(f"{float(text.replace(',', '.')):.2f}".removesuffix(".00"), 1.0)]
     matches = list(_PRICE.finditer(text))
     signed = [match for match in matches if match["before"] or match["after"]]
-    if len(signed) == 1 and not _is_range(text, matches):
+    is_range = _is_range(text, matches)
+    if len(signed) == 1 and not is_range:
         matches = signed
-    if not matches or len(matches) > 2 or (len(matches) == 2 and not _is_range(text, matches)):
+    if len(matches) != 1 + is_range or matches[0]["minus"]:
         return []
-    if any(match["minus"] for match in matches[:1]) or not _currency_fits(matches, style):
+    words = [word for match in matches for word in _words(match)]
+    units = [_UNITS[word] for word in words if word in _UNITS]
+    if {_SIGNS[word] for word in words if word in _SIGNS} - {style.currency}:
         return []
-    unit = next((unit for match in reversed(matches) if (unit := _unit(match)) != 1.0), 1.0)
-    return [(_BLANKS.sub("", match["number"]), unit) for match in matches]
+    return [(_BLANKS.sub("", match["number"]), units[-1] if units else 1.0) for match in matches]
 
 
 def _is_range(text: str, matches: list[re.Match[str]]) -> bool:
@@ -98,15 +98,6 @@ def _is_range(text: str, matches: list[re.Match[str]]) -> bool:
 def _words(match: re.Match[str]) -> list[str]:
     after = re.findall(_AFTER, match["after"] or "", re.IGNORECASE)
     return [word.lower() for word in (match["before"], *after) if word]
-
-
-def _currency_fits(matches: list[re.Match[str]], style: PriceFormat) -> bool:
-    named = {_SIGNS[word] for match in matches for word in _words(match) if word in _SIGNS}
-    return named <= {style.currency}
-
-
-def _unit(match: re.Match[str]) -> float:
-    return next((_UNITS[word] for word in _words(match) if word in _UNITS), 1.0)
 
 
 def _decimal_mark(numbers: list[str], style: PriceFormat) -> str | None:

@@ -45,12 +45,9 @@ Columns = Mapping[str, tuple[str, ...]]
 
 @dataclass
 class RawRows:
-    """Rows of one file, all columns text.
-
-    `table` has our names of the columns that were found, and `ROW` (int64); `FILE` too where the
-    rows come from several files, and then `path` is one of these. `rejected` is what could not be
-    split into columns.
-    """
+    """Rows of one file, all columns text. `table` has our names of the columns that were found, and
+    `ROW` (int64); `FILE` too where the rows come from several files, and then `path` is one of
+    these. `rejected` is what could not be split into columns."""
 
     path: Path
     table: pa.Table
@@ -60,12 +57,9 @@ class RawRows:
 def read_rows(
     path: Path, needed: Columns, optional: Columns, dialect: Dialect = Dialect()
 ) -> RawRows:
-    """Read the `needed` columns, and those of the `optional` ones that the file has.
-
-    Both map our column name to the names it may have in the file, in order of preference. Raises
-    `SourceError` if the file is missing, empty, truncated, wrongly encoded or lacks a needed
-    column.
-    """
+    """Read the `needed` columns, and those of the `optional` ones that the file has. Both map our
+    column name to the names it may have in the file, in order of preference. Raises `SourceError`
+    if the file is missing, empty, truncated, wrongly encoded or lacks a needed column."""
     with _as_source_error(path, dialect):
         if _suffix(path) == ".parquet":
             return _read_parquet(path, needed, optional)
@@ -90,9 +84,7 @@ def _as_source_error(path: Path, dialect: Dialect) -> Iterator[None]:
 
 def read_head(path: Path, needed: Columns, dialect: Dialect) -> tuple[pa.Table, Dialect]:
     """The `needed` columns of the beginning of a CSV file, without bad rows; and its dialect.
-
-    Raises `SourceError` as `read_rows` does.
-    """
+    Raises `SourceError` as `read_rows` does."""
     with _as_source_error(path, dialect):
         settled, names, lines = _csv_head(path, needed, dialect)
         chosen = _choose(path, names, needed, {})
@@ -161,15 +153,12 @@ def _choose(path: Path, names: list[str], needed: Columns, optional: Columns) ->
     chosen = {}
     for ours, candidates in {**needed, **optional}.items():
         found = next((name for name in candidates if name in names), None)
-        if found is None:
-            if ours in needed:
-                raise SourceError(
-                    f"{path}: there is no column {' or '.join(map(repr, candidates))}; "
-                    f"the file has: {', '.join(map(repr, names[:30]))}"
-                )
-        elif (times := names.count(found)) > 1:
+        if found is None and ours in needed:
+            wanted, there = " or ".join(map(repr, candidates)), ", ".join(map(repr, names[:30]))
+            raise SourceError(f"{path}: there is no column {wanted}; the file has: {there}")
+        if found is not None and (times := names.count(found)) > 1:
             raise SourceError(f"{path}: the column {found!r} stands there {times} times")
-        else:
+        if found is not None:
             chosen[ours] = found
     return chosen
 
@@ -182,9 +171,8 @@ def _csv_head(
     head = _check_encoding(path, dialect.encoding)
     text = codecs.getincrementaldecoder(name)(errors="replace").decode(head)
     settled, lines = dialect.settled(text, needed), text.splitlines(keepends=True)
-    records = csv.reader(
-        lines[settled.skip_lines or 0 :], delimiter=settled.separator, quotechar=settled.quote
-    )
+    rest = lines[settled.skip_lines or 0 :]
+    records = csv.reader(rest, delimiter=settled.separator, quotechar=settled.quote)
     try:
         return settled, [name.strip() for name in next(records)], lines
     except (StopIteration, csv.Error) as error:
@@ -222,9 +210,8 @@ def _parse_csv(
         bad.clear()
         source: Any = path
         if dialect.escape:
-            source = pa.TransformInputStream(
-                pa.input_stream(str(path)), dialects.Unescaped(dialect)
-            )
+            raw = pa.input_stream(str(path))
+            source = pa.TransformInputStream(raw, dialects.Unescaped(dialect))
         return pacsv.read_csv(
             source,
             pacsv.ReadOptions(

@@ -23,11 +23,9 @@ _REFERENCE_KEYS = frozenset({"data_version", "version_id", "previous_version"})
 
 
 def data_retentions(settings: Settings, config: DataConfig) -> list[Retention]:
-    """Versions, quarantine files and scratch folders. Execute it under the `publishing_lock`.
-
-    Of the versions the ``keep_versions`` latest views stay, what ``data/processed`` shows, fresh
-    backfills, what `referenced_versions` finds, and what a reader has open.
-    """
+    """Versions, quarantine files and scratch folders. Execute it under the `publishing_lock`. Of
+    the versions the ``keep_versions`` latest views stay, what ``data/processed`` shows, fresh
+    backfills, what `referenced_versions` finds, and what a reader has open."""
     store, kept = open_store(settings), partial(_kept_versions, settings, config)
     return [
         bundle_retention("versions", store, settings.versions, VERSIONS_KEY, kept),
@@ -42,10 +40,8 @@ def data_retentions(settings: Settings, config: DataConfig) -> list[Retention]:
 
 
 def prune(settings: Settings, config: DataConfig, removal: Removal | None = None) -> list[str]:
-    """Remove what `data_retentions` lets go, and what dead runs left in the store.
-
-    Returns the ids of the versions that went.
-    """
+    """Remove what `data_retentions` lets go, and what dead runs left in the store. Returns the ids
+    of the versions that went."""
     before = set(list_versions(settings))
     removal = removal or Removal(settings)
     with versions.publishing_lock(settings):
@@ -83,10 +79,8 @@ def _kept_versions(settings: Settings, config: DataConfig, found: list[str]) -> 
 
 
 def referenced_versions(settings: Settings) -> set[str]:
-    """Versions that a model, a deployment or the newest drift report names.
-
-    What cannot be read protects everything: better a full disk than a lost version.
-    """
+    """Versions that a model, a deployment or the newest drift report names. What cannot be read
+    protects everything: better a full disk than a lost version."""
     store = open_store(settings)
     drift_reports = sorted((settings.reports / "drift").glob("drift_report_*.json"))
     files = [*settings.artifacts.glob("*/*/manifest.json"), *drift_reports[-1:]]

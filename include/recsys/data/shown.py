@@ -43,12 +43,9 @@ def write_shown(path: Path, products: "pd.DataFrame") -> None:
 
 
 def read_shown(folder: Path, sha256: str | None = None) -> Columns:
-    """The shown columns of the products in `folder`, a version or an artefact.
-
-    `sha256` is what the manifest says of the file, None where it says nothing. Raises `OSError` if
-    there is no file of products, `ShownError` if it is damaged, or an old one cannot be read in a
-    minute.
-    """
+    """The shown columns of the products in `folder`, a version or an artefact. `sha256` is what the
+    manifest says of the file, None where it says nothing. Raises `OSError` if there is no file of
+    products, `ShownError` if it is damaged, or an old one cannot be read in a minute."""
     path = folder / schema.SHOWN_FILE
     if not path.exists():
         content = _from_table(folder / schema.PRODUCTS_FILE)

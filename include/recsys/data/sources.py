@@ -26,12 +26,11 @@ from recsys.settings import REPOSITORY, Settings
 logger = logging.getLogger(__name__)
 
 _EMPTY_BYTES = 1024
-
 SELECTION_NAME = "source.json"
 ISO = "iso"
 EPOCH = "epoch"
 
-
+Paths = tuple[Path, ...]
 _as_tuple = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 Names = Annotated[tuple[str, ...], _as_tuple, Field(min_length=1)]
 """Column names of a file, in order of preference."""
@@ -149,9 +148,9 @@ class Source:
 
     name: str
     config: SourceConfig
-    review_files: tuple[Path, ...]
-    product_files: tuple[Path, ...]
-    passed_over: tuple[Path, ...] = ()
+    review_files: Paths
+    product_files: Paths
+    passed_over: Paths = ()
     """Empty files among those that a pattern names."""
 
     @property
@@ -171,10 +170,8 @@ def load_source(settings: Settings, name: str) -> SourceConfig:
 
 
 def id_rules(settings: Settings) -> IdRules:
-    """What the ids mean in the source that refreshes read.
-
-    Raises `SourceError` or `ConfigError` if there is none, or its description cannot be used.
-    """
+    """What the ids mean in the source that refreshes read. Raises `SourceError` or `ConfigError` if
+    there is none, or its description cannot be used."""
     return load_source(settings, _read_selection(settings)["source"]).id_rules
 
 
@@ -185,10 +182,8 @@ def known_sources(settings: Settings) -> list[str]:
 
 
 def resolve_source(settings: Settings) -> Source:
-    """The source that refreshes read: the selected one, else the one of ``data.yaml``.
-
-    Raises `SourceError` if it is unknown, or one of its files is missing or empty.
-    """
+    """The source that refreshes read: the selected one, else the one of ``data.yaml``. Raises
+    `SourceError` if it is unknown, or one of its files is missing or empty."""
     return _locate(settings, _read_selection(settings))
 
 
@@ -256,9 +251,7 @@ def _locate(settings: Settings, selection: dict[str, Any]) -> Source:
     return Source(name, config, filled, products_filled, (*empty, *products_empty))
 
 
-def _files(
-    settings: Settings, pattern: str, what: str
-) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+def _files(settings: Settings, pattern: str, what: str) -> tuple[Paths, Paths]:
     """The files with content, and the empty ones among them that are passed over."""
     full = settings.home / pattern
     # Only the name may be a pattern: what looks like one in a folder's name is its name.

@@ -71,10 +71,8 @@ def folders_to_read(settings: Settings) -> tuple[Path, Path]:
 
 
 def dropped_files(folder: Path) -> list[Path]:
-    """Review files that the shop put into `folder`.
-
-    Hidden files and those named like unfinished copies (``.tmp``, ``.part``) are left alone.
-    """
+    """Review files that the shop put into `folder`. Hidden files and those named like unfinished
+    copies (``.tmp``, ``.part``) are left alone."""
     found: list[Path] = []
     with contextlib.suppress(FileNotFoundError):  # what else cannot be listed is an error
         found = sorted(path for path in folder.iterdir() if path.name[0] != ".")
@@ -108,11 +106,9 @@ def append_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> in
 
 def quarantine_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> None:
     """Keep events that are not plausible where people can read them, in
-    ``data/quarantine/interactions/``. No refresh reads them. Raises like `append_events`.
-
-    What is sent again is written once a segment, which ends after `QUARANTINE_BYTES` or
-    `QUARANTINE_SECONDS`, so that it can grow old and be removed.
-    """
+    ``data/quarantine/interactions/``. No refresh reads them. Raises like `append_events`. What is
+    sent again is written once a segment, which ends after `QUARANTINE_BYTES` or
+    `QUARANTINE_SECONDS`, so that it can grow old and be removed."""
     writer = _writer(settings.quarantine / "interactions")
     writer.roll(QUARANTINE_BYTES, QUARANTINE_SECONDS)
     received = datetime.now(UTC).isoformat()
@@ -147,10 +143,8 @@ def seal_segments(settings: Settings) -> None:
 
 
 def hand_in_segments(settings: Settings) -> None:
-    """Seal the segments of this machine and, where state is shared, pass them on.
-
-    An event is on this machine's disk or in the store at any moment, and for a moment in both.
-    """
+    """Seal the segments of this machine and, where state is shared, pass them on. An event is on
+    this machine's disk or in the store at any moment, and for a moment in both."""
     seal_segments(settings)
     store = open_store(settings)
     if store.shared:
@@ -188,10 +182,8 @@ def collect_staging(settings: Settings) -> None:
 
 
 def segment_lines(segment: Path) -> list[str]:
-    """The complete lines of a segment; an unfinished last one was never acknowledged.
-
-    Bytes that cannot be decoded become surrogates. Raises `OSError` if it cannot be read.
-    """
+    """The complete lines of a segment; an unfinished last one was never acknowledged. Bytes that
+    cannot be decoded become surrogates. Raises `OSError` if it cannot be read."""
     content = segment.read_bytes()
     return content[: content.rfind(b"\n") + 1].decode("utf-8", "surrogateescape").split("\n")[:-1]
 

@@ -62,10 +62,8 @@ class PublishedVersion(Bundle):
         return datetime.fromisoformat(self.manifest["as_of"])
 
     def interactions(self, columns: list[str] | None = None) -> "pd.DataFrame":
-        """All accepted, deduplicated rows, those of a user together and oldest first.
-
-        Columns of `recsys.schema`; users who are not trainable are included.
-        """
+        """All accepted, deduplicated rows, those of a user together and oldest first. Columns of
+        `recsys.schema`; users who are not trainable are included."""
         return self._table(schema.INTERACTIONS_FILE, columns)
 
     def matrix(self) -> "sparse.csr_matrix":
@@ -138,10 +136,8 @@ def list_versions(settings: Settings) -> list[str]:
 
 
 def manifest_of(settings: Settings, version_id: str) -> dict[str, Any]:
-    """The manifest of a kept version, without opening it.
-
-    Raises `FileNotFoundError` if there is none, `VersionError` if it is damaged.
-    """
+    """The manifest of a kept version, without opening it. Raises `FileNotFoundError` if there is
+    none, `VersionError` if it is damaged."""
     try:
         text = open_store(settings).read_file(_key(version_id), schema.MANIFEST_FILE)
         manifest: dict[str, Any] = parse_json(text)
@@ -163,10 +159,8 @@ def published_folder(settings: Settings) -> Path | None:
 
 
 def publish(settings: Settings, version_id: str) -> bool:
-    """Let ``data/processed`` lead to `version_id`, unless it shows a later view already.
-
-    Returns whether it does now. A backfill of an older day therefore never moves it backwards.
-    """
+    """Let ``data/processed`` lead to `version_id`, unless it shows a later view already. Returns
+    whether it does now. A backfill of an older day therefore never moves it backwards."""
     target = open_version(settings, version_id)
     store = open_store(settings)
     store.publish(_key(version_id))
@@ -183,10 +177,8 @@ def publish(settings: Settings, version_id: str) -> bool:
 
 
 def shows_later(settings: Settings, as_of: datetime) -> bool:
-    """Whether ``data/processed`` shows a later view than one that ends at `as_of`.
-
-    One of the future does not count: see `is_of_the_future`.
-    """
+    """Whether ``data/processed`` shows a later view than one that ends at `as_of`. One of the
+    future does not count: see `is_of_the_future`."""
     folder = published_folder(settings)
     current = None if folder is None else _shown(settings, folder.name)
     return current is not None and datetime.fromisoformat(current["as_of"]) > as_of
@@ -199,11 +191,9 @@ def is_of_the_future(as_of: datetime) -> bool:
 
 
 def publishing_lock(settings: Settings) -> FileLock:
-    """One process of this machine at a time moves the link or removes versions.
-
-    It ends with the process. Machines that share a bucket do not need it: the pointer there is
-    moved by compare-and-swap, and what is pruned under a reader is looked up again.
-    """
+    """One process of this machine at a time moves the link or removes versions. It ends with the
+    process. Machines that share a bucket do not need it: the pointer there is moved by
+    compare-and-swap, and what is pruned under a reader is looked up again."""
     (settings.home / "data").mkdir(parents=True, exist_ok=True)
     return FileLock(settings.home / "data" / ".versions.lock")
 
