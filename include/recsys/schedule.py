@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from croniter import CroniterError, croniter
 from pydantic import AfterValidator, Field, field_validator
 
-from recsys.config import ConfigError, ConfigModel, Document, merged, read_document
+from recsys.config import ConfigError, ConfigModel, merged, read_document
 from recsys.settings import Settings
 
 
@@ -107,7 +107,9 @@ class Schedule:
 
 def load_zone(settings: Settings) -> ZoneInfo:
     """The time zone alone, whatever is wrong with a job. Raises `ConfigError` for a bad one."""
-    return _zone(read_document(settings, SchedulerConfig.FILE))
+    document = read_document(settings, SchedulerConfig.FILE)
+    content = {key: value for key, value in document.content.items() if key == "timezone"}
+    return ZoneInfo(document.validate(SchedulerConfig, content).timezone)
 
 
 def load_schedule(settings: Settings) -> Schedule:
@@ -117,7 +119,7 @@ def load_schedule(settings: Settings) -> Schedule:
     default = {name: job.model_dump(exclude_unset=True) for name, job in _DOCUMENTED.items()}
     content = reduce(_over, (layer for _, layer in reversed(document.layers)), {"jobs": default})
     shared = content | {"jobs": {}} if isinstance(content["jobs"], Mapping) else content
-    document.validate(SchedulerConfig, shared)
+    zone = ZoneInfo(document.validate(SchedulerConfig, shared).timezone)
     jobs: dict[str, JobSchedule] = {}
     problems: dict[str, str] = {}
     for name, entry in content["jobs"].items():
@@ -125,12 +127,7 @@ def load_schedule(settings: Settings) -> Schedule:
             jobs[name] = document.validate(JobSchedule, entry, at=("jobs", name))
         except ConfigError as error:
             problems[name] = str(error)
-    return Schedule(_zone(document), jobs, problems)
-
-
-def _zone(document: Document) -> ZoneInfo:
-    content = {key: value for key, value in document.content.items() if key == "timezone"}
-    return ZoneInfo(document.validate(SchedulerConfig, content).timezone)
+    return Schedule(zone, jobs, problems)
 
 
 def _over(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

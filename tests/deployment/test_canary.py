@@ -7,9 +7,9 @@ import requests
 
 from recsys.deployment import CanaryConfig, DeploymentConfig
 from recsys.deployment.client import ServiceClient
-from recsys.deployment.deploy import DeploymentFailedError, deploy
 from recsys.deployment.gate import Swap, plan_deployment
 from recsys.deployment.history import read_history
+from recsys.deployment.job import DeploymentFailedError, deploy
 from recsys.deployment.verification import judge
 from recsys.settings import Settings
 from tests.serving.shops import add_model

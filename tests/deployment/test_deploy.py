@@ -4,9 +4,9 @@ import pytest
 
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient
-from recsys.deployment.deploy import DeploymentFailedError, deploy
 from recsys.deployment.gate import Swap, plan_deployment
 from recsys.deployment.history import read_history
+from recsys.deployment.job import DeploymentFailedError, deploy
 from recsys.settings import Settings
 from tests.deployment.conftest import client_of, running_service
 from tests.serving.shops import add_model

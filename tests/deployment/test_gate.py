@@ -2,9 +2,9 @@ import pytest
 
 from recsys.deployment import DeploymentConfig, GateConfig, job
 from recsys.deployment.client import ServiceClient, ServiceError
-from recsys.deployment.deploy import DeploymentFailedError, deploy
 from recsys.deployment.gate import plan_deployment
 from recsys.deployment.history import read_history
+from recsys.deployment.job import DeploymentFailedError, deploy
 from recsys.errors import InputError
 from recsys.registry import Registry
 from recsys.settings import Settings

@@ -1,7 +1,7 @@
 """A failed deployment is one failure: one alert, whoever reports it first."""
 
 from recsys.alerting.runs import RunEvent, failure_key, tell_of_run
-from recsys.deployment.deploy import JOB, raise_alarm
+from recsys.deployment.job import JOB, raise_alarm
 
 
 def test_what_airflow_reports_of_the_same_run_is_held_back(settings):

@@ -5,7 +5,7 @@ import requests
 
 from recsys.deployment import DeploymentConfig, job
 from recsys.deployment.client import ReplicatedService, ServiceClient, connect_service
-from recsys.deployment.deploy import DeploymentFailedError
+from recsys.deployment.job import DeploymentFailedError
 from tests.ports import find_free_port
 from tests.serving.service_process import running_service
 from tests.serving.shops import add_model

@@ -4,8 +4,8 @@ import pytest
 
 from recsys.deployment import job
 from recsys.deployment.client import ServiceClient
-from recsys.deployment.deploy import DeploymentFailedError
 from recsys.deployment.history import read_history
+from recsys.deployment.job import DeploymentFailedError
 from recsys.health.model import check_model_health
 from recsys.publishing import write_json
 from recsys.registry import Registry, RegistryError

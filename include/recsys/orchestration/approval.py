@@ -46,8 +46,8 @@ class DeploymentApproval(ApprovalOperator):
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        from recsys.deployment.deploy import record_refusal
         from recsys.deployment.gate import Swap
+        from recsys.deployment.job import record_refusal
 
         try:
             return super().execute_complete(context, event)
