@@ -26,19 +26,13 @@ class Catalogue:
     categories: list[str]
     prices: list[float | None]
     price_array: Float64Array
-    families: Int32Array
-    """``(items,)`` number of the product family: 0, 1, ... without gaps."""
-    family_members: Int32Array
-    """Columns in the order of their families."""
-    family_starts: Int64Array
-    """Where each family begins there, and at the end their number."""
-    available: BoolArray
-    """``(items,)`` may be recommended: listed, not hidden, in stock."""
-    brand_items: dict[str, Int32Array]
-    """Columns of each brand, and below of each category, by folded name."""
+    families: Int32Array  # ``(items,)`` number of the product family: 0, 1, ... without gaps
+    family_members: Int32Array  # columns in the order of their families
+    family_starts: Int64Array  # where each family begins there, and at the end their number
+    available: BoolArray  # ``(items,)`` may be recommended: listed, not hidden, in stock
+    brand_items: dict[str, Int32Array]  # columns of each, by folded name
     category_items: dict[str, Int32Array]
-    source: str
-    """The data version that it is from, or the model's id."""
+    source: str  # the data version that it is from, or the model's id
 
     def listings(self, items: Int32Array) -> tuple[Int32Array, Int64Array]:
         """Columns of all listings of the families of `items`, these included, and the position in

@@ -1,8 +1,6 @@
 """What every connection and every request passes first: limits, deadlines, headers, counting.
-
-uvicorn reads headers of any length, for any time, from any number of connections. Requests pass a
-plain ASGI layer: Starlette's middleware classes would cost more than the rest together.
-"""
+uvicorn reads headers of any length, for any time, from any number of connections; Starlette's
+middleware classes would cost a request more than the rest together."""
 
 import asyncio
 import time
@@ -17,12 +15,10 @@ from serving.coordination import RELOAD_SECONDS
 from serving.problems import MEDIA_TYPE, TITLES, problem_response, response_to
 from serving.shared import ClientLimit, Counters
 
-# Twice what browsers and proxies send at most (nginx: 32 KB).
-MAX_HEAD_BYTES = 65_536
+MAX_HEAD_BYTES = 65_536  # twice what browsers and proxies send at most (nginx: 32 KB)
 # From the connection, or the first byte of a further request, to the end of the headers.
 HEAD_SECONDS = 10.0
-# Connections of one worker that have not sent their headers: a shop's backend has none.
-MAX_WAITING = 512
+MAX_WAITING = 512  # connections of a worker without all headers: a shop's backend has none
 _LOOK_SECONDS = 1.0
 _LAST_SECONDS = 0.5
 _TOO_LARGE = (431, f"At most {MAX_HEAD_BYTES} bytes of headers.")

@@ -1,7 +1,5 @@
 """What happens beside the requests: a newer catalogue, old events, the watch on the watcher.
-
-Alerting is imported by what tells something: a worker that has nothing to tell does without.
-"""
+Alerting is imported by what tells something: a worker that has nothing to tell does without."""
 
 import logging
 import threading
@@ -23,8 +21,7 @@ _WATCH_SECONDS = 300.0
 _HAND_IN_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
 _LOG_WATCH_SECONDS = 5.0
-# A database that somebody locks for a moment is no news.
-_LOG_PATIENCE_SECONDS = 10.0
+_LOG_PATIENCE_SECONDS = 10.0  # a database that somebody locks for a moment is no news
 LOG_ALERT = "request_log_failing"
 IMPLAUSIBLE_ALERT = "implausible_interactions"
 DAMAGE_ALERT = "file_set_aside"

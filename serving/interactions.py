@@ -1,8 +1,8 @@
 """Interactions sent to the service: on their way to the disk, and until a model knows them.
 
 The staging area is their durable home, from where the next data refresh takes them. By a SQLite
-database, which may be lost, they count at once in every worker process and after a restart, and an
-event that is sent again, or another one under its id, is known.
+database, which may be lost, they count at once in every worker and after a restart, and an event
+that is sent again, or another one under its id, is known.
 """
 
 import asyncio

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array
+from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, first_in_row
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories, InnerProductModel
 from recsys.models.histories import take_users, user_rows
@@ -87,13 +87,10 @@ def _best(usable: Float32Array, take: int) -> Int64Array:
 class PersonalLists:
     """Lists of some known users: one available product of each family that they have not had."""
 
-    row: Int32Array
-    """``(users,)`` row of each known user below, -1 for users whose list is not made."""
-    items: Int32Array
-    """``(rows, LENGTH)`` best first, and below their scores."""
+    row: Int32Array  # ``(users,)`` row of each known user below, -1 if the list is not made
+    items: Int32Array  # ``(rows, LENGTH)`` best first, and below their scores
     scores: Float32Array
-    lengths: Int32Array
-    """``(rows,)`` how many of them count."""
+    lengths: Int32Array  # ``(rows,)`` how many of them count
 
     def first(self, position: int, topk: int, excluded: Int32Array) -> Ranked | None:
         """The best `topk` of the user at `position` that are not `excluded`. None if there is no
@@ -162,7 +159,7 @@ def _best_lists(
     values = np.take_along_axis(scores, best, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")
     best, values = np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
-    kept = _first_of_family(families[best]) & (values > -np.inf)
+    kept = first_in_row(families[best]) & (values > -np.inf)
     kept &= np.cumsum(kept, axis=1) <= LENGTH
     # What is kept moves to the front, in its order.
     front = np.argsort(~kept, axis=1, kind="stable")[:, :LENGTH]
@@ -171,17 +168,6 @@ def _best_lists(
         np.take_along_axis(values, front, 1).astype(np.float32),
         kept.sum(axis=1).astype(np.int32),
     )
-
-
-def _first_of_family(families: Int32Array) -> BoolArray:
-    """``(users, n)`` whether no product before it in the row is of the same family."""
-    order = np.argsort(families, axis=1, kind="stable")
-    inorder = np.take_along_axis(families, order, axis=1)
-    first = np.ones(families.shape, dtype=bool)
-    first[:, 1:] = inorder[:, 1:] != inorder[:, :-1]
-    result = np.empty_like(first)
-    np.put_along_axis(result, order, first, axis=1)
-    return result
 
 
 class NearestItems:

@@ -49,12 +49,10 @@ class Snapshot:
     model_id: str
     model_type: str
     artifact: Artifact
-    position: Callable[[str], int | None]
-    """Row of a known user in the artefact's histories, None for others."""
+    position: Callable[[str], int | None]  # row of a known user in the artefact's histories
     catalogue: Catalogue
     content: ContentIndex | None
-    loaded_at: float
-    """Seconds since 1970."""
+    loaded_at: float  # seconds since 1970
     nearest: NearestItems | None = None  # of a very large catalogue
     sources: tuple[str, str | None] = ("", None)
     """Names of the catalogue's version and of the embedding set, to notice newer ones."""

@@ -76,9 +76,7 @@ Products = Annotated[list[Id], Field(max_length=1000, **_NONE)]
 Names = Annotated[list[IdText], Field(max_length=100)]
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 
-# What one request is computed and answered in a second or two for.
-MAX_BATCH_USERS = 1000
-MAX_EVENTS = 1000
+MAX_MANY = 1000  # users or events of a request, which takes a second or two
 
 EXAMPLE_USER = 18283
 EXAMPLE_PRODUCT = "422220087"
@@ -167,7 +165,7 @@ class BatchRequest(ListRequest):
 
     model_config = _examples({"user_ids": [EXAMPLE_USER, "guest-7"], "topk": 3})
 
-    user_ids: list[Id] = Field(min_length=1, max_length=MAX_BATCH_USERS)
+    user_ids: list[Id] = Field(min_length=1, max_length=MAX_MANY)
     exclude_seen: StrictBool = True
     exclude: Products
 
@@ -238,7 +236,7 @@ class InteractionsRequest(_Request):
     model_config = _examples({"events": [{"event_id": "order-1001-1", **_EVENT}]})
 
     events: list[Any] = Field(
-        min_length=1, max_length=MAX_EVENTS, description="Each of them an `Interaction`."
+        min_length=1, max_length=MAX_MANY, description="Each of them an `Interaction`."
     )
 
 

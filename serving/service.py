@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -71,6 +72,13 @@ class Service:
     async def compute_many(self, work: Callable[..., Result], *arguments: Any) -> Result:
         """`work(*arguments)` for many users, where no single list waits for it."""
         return await asyncio.get_running_loop().run_in_executor(self.bulk, work, *arguments)
+
+    async def read_log(self, read: Callable[..., Result], *arguments: Any) -> Result:
+        """What `read` finds in the request log. Raises a 503 problem if it cannot be read."""
+        try:
+            return await self.compute_many(read, self.settings.service_db, *arguments)
+        except sqlite3.Error as error:
+            raise ProblemError(503, f"The request log cannot be read: {error}.") from error
 
     def snapshot(self, user_id: object = None) -> Snapshot:
         """The snapshot in service (for this user, if given). Raises a 503 problem if none is."""

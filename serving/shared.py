@@ -53,12 +53,9 @@ def attach(descriptor: int | None) -> mmap.mmap:
 
 
 class ClientLimit:
-    """What each client has had in the last minute, over all workers.
-
-    A sliding window from two counters a client. Workers count without locks: a request in a
-    million may go uncounted, which a limit can bear. Of very many clients at once the ones seen
-    least lately are forgotten.
-    """
+    """What each client has had in the last minute, over all workers: a sliding window from two
+    counters. Workers count without locks: a request in a million may go uncounted, which a limit
+    can bear. Of very many clients at once the ones seen least lately are forgotten."""
 
     def __init__(self, memory: mmap.mmap, per_minute: int, *, of_bytes: bool = False) -> None:
         self._limit = per_minute

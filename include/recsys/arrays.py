@@ -36,3 +36,14 @@ def entries_of(starts: Int64Array, lengths: Int64Array) -> tuple[Int64Array, Int
     bounds = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=bounds[1:])
     return np.repeat(starts - bounds[:-1], lengths) + np.arange(bounds[-1]), bounds
+
+
+def first_in_row(values: IntegerArray) -> BoolArray:
+    """Cells of ``(rows, n)`` `values` that no cell further left in the row equals."""
+    order = np.argsort(values, axis=1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=1)
+    first = np.ones(values.shape, dtype=np.bool_)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    result = np.empty_like(first)
+    np.put_along_axis(result, order, first, axis=1)
+    return result

@@ -1,7 +1,6 @@
 """What only the bearer of the admin token may do."""
 
 import hmac
-import sqlite3
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -85,11 +84,7 @@ async def canary_report(
     service: Running, minutes: Annotated[float, Query(gt=0, le=1440)] = 10
 ) -> CanaryReport:
     """Errors, fallbacks and latency of `/recommend` by model, over the last `minutes`."""
-    try:
-        database = service.settings.service_db
-        models = await service.compute_many(read_traffic_by_model, database, minutes)
-    except sqlite3.Error as error:
-        raise ProblemError(503, f"The request log cannot be read: {error}.") from error
+    models = await service.read_log(read_traffic_by_model, minutes)
     canary = service.engine.canary
     return CanaryReport(
         model_id=service.engine.model_id,

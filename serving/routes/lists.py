@@ -39,10 +39,9 @@ class ShortWay:
     """Answers POST requests to `routes` of the form ``async def route(body: Model, service:
     Running) -> Response`` beside FastAPI, the application `app`.
 
-    FastAPI looks for the route, opens contexts, decodes the body, collects headers, cookies and
-    query, and then validates: half the time of a short request. Here the validator reads the bytes.
-    Whatever is not a valid body of type ``application/json`` in one piece goes the usual way, and
-    gets FastAPI's answer.
+    That looks for the route, opens contexts, decodes the body, collects headers, cookies and query,
+    and then validates: half the time of a short request. Here the validator reads the bytes.
+    Whatever is no valid body of type ``application/json`` in one piece gets FastAPI's answer.
     """
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:

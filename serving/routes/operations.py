@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from prometheus_client.registry import Collector
 from recsys.models.storage import ArtifactError
 from recsys.request_log import read_stats
 from serving.loading import try_out
-from serving.problems import ProblemError, documented
+from serving.problems import documented
 from serving.recommending import Snapshot
 from serving.schemas import Health, ModelInfo, Stats
 from serving.service import Running, Service
@@ -80,12 +79,8 @@ async def model_info(service: Running) -> ModelInfo:
 @router.get("/stats", responses=documented(429, 503), summary="Traffic of the last day")
 async def stats(service: Running) -> Stats:
     """Counts, rates and latencies from the request log, over all workers."""
-    try:
-        found = await service.compute_many(read_stats, service.settings.service_db)
-    except sqlite3.Error as error:
-        raise ProblemError(503, f"The request log cannot be read: {error}.") from error
     return Stats(
-        **found,
+        **await service.read_log(read_stats),
         model_id=service.engine.model_id,
         uptime_seconds=time.time() - service.started_at,
         rows_waiting=service.requests.pending,

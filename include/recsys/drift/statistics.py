@@ -87,8 +87,7 @@ class MeanShift(NamedTuple):
     p_value: float
 
 
-MIN_WEEKS = 4
-"""Reference weeks with data below which a week-to-week variation cannot be measured."""
+MIN_WEEKS = 4  # of a reference with data: fewer do not show how much a week varies
 
 
 def mean_shift(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsys.arrays import BoolArray, Float32Array, Int32Array
+from recsys.arrays import BoolArray, Float32Array, Int32Array, first_in_row
 from recsys.content.embeddings import current_embeddings
 from recsys.errors import InputError
 from recsys.evaluation import ranking
@@ -376,7 +376,7 @@ class BlendTrials:
         chosen = {name: np.take_along_axis(every, items, axis=1) for name, every in parts.items()}
         known = next(iter(chosen.values())) < 0
         kept = {name: np.maximum(scores, 0) for name, scores in chosen.items()}
-        return items, known | _repeated(items), kept
+        return items, known | ~first_in_row(items), kept
 
 
 def _padded_targets(questions: HeldOut, start: int, stop: int) -> Int32Array:
@@ -385,14 +385,3 @@ def _padded_targets(questions: HeldOut, start: int, stop: int) -> Int32Array:
     place = np.arange(int(sizes.max()))
     entry = np.where(place < sizes[start:stop, None], place, 0)
     return questions.targets[questions.indptr[start:stop, None] + entry]
-
-
-def _repeated(items: Int32Array) -> BoolArray:
-    """Cells whose item stands further left in the row already."""
-    order = np.argsort(items, axis=1, kind="stable")
-    ordered = np.take_along_axis(items, order, axis=1)
-    again = np.zeros(items.shape, dtype=bool)
-    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    repeated = np.empty_like(again)
-    np.put_along_axis(repeated, order, again, axis=1)
-    return repeated
