@@ -280,7 +280,8 @@ def parse_json(text: bytes | str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique)
     except RecursionError:
-        raise ValueError(f"expected at most {_MAX_DEPTH} levels of nesting") from None
+        deepest = f"expected at most {_MAX_DEPTH} levels of nesting"
+        raise ValueError(f"nested too deeply: {deepest}") from None
 
 
 def _check_extent(value: Any, depth: int = 0) -> None:
