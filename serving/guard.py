@@ -34,8 +34,7 @@ OPERATIONS = frozenset({"/health", "/metrics", "/stats", "/model_info", "/reload
 a deployment believe that the service is gone."""
 
 LOADING_PATHS = frozenset({"/reload_model", "/canary"})
-_LOADING = RELOAD_SECONDS + 20
-"""Seconds: loading has a limit of its own, and whoever asked for it must hear how it ended."""
+_LOADING = RELOAD_SECONDS + 20  # seconds: whoever asked for it must hear how it ended
 
 _HANG_UP = {"Connection": "close"}
 _LATER = {"Retry-After": "10"}

@@ -22,8 +22,7 @@ from serving.ranking import NOTHING, NearestItems, PersonalLists, Ranked, Wanted
 MODEL: Final = None
 CONTENT = "content"
 POPULARITY = "popularity"
-AGAIN = "again"
-"""Everything was seen: the same products once more."""
+AGAIN = "again"  # everything was seen: the same products once more
 
 NEUTRAL_QUALITY = 0.5
 """Comment quality of an interaction that no refresh has scored yet."""

@@ -41,7 +41,7 @@ class ShortWay:
 
     That looks for the route, opens contexts, decodes the body, collects headers, cookies and query,
     and then validates: half the time of a short request. Here the validator reads the bytes.
-    Whatever is no valid body of type ``application/json`` in one piece gets FastAPI's answer.
+    Whatever is no valid body of type ``application/json`` gets FastAPI's answer.
     """
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
@@ -62,21 +62,23 @@ class ShortWay:
             await self._app(scope, receive, send)
             return
         validate, route = known
-        first = await receive()
+        message = await receive()
+        while message.get("more_body"):
+            more = await receive()
+            message = {**more, "body": message.get("body", b"") + more.get("body", b"")}
         try:
-            body = None if first.get("more_body") else validate(first.get("body", b""))
+            body = validate(message.get("body", b""))
         except ValidationError:
-            body = None
-        if body is None:
-            unread = [first]
-
-            async def again() -> Message:
-                return unread.pop() if unread else await receive()
-
-            await self._app(scope, again, send)
+            unread = [message]
+        else:
+            response = await route(body, scope["app"].state.service)
+            await response(scope, receive, send)
             return
-        response = await route(body, scope["app"].state.service)
-        await response(scope, receive, send)
+
+        async def again() -> Message:
+            return unread.pop() if unread else await receive()
+
+        await self._app(scope, again, send)
 
 
 users = APIRouter(tags=["recommendations"])
