@@ -29,11 +29,8 @@ class ApprovalNotice(BaseNotifier):
 
 
 class DeploymentApproval(ApprovalOperator):
-    """Asks whether what `check_gate` planned may be deployed.
-
-    A rejection, and no answer in time, are written down as a deployment that failed. They are not
-    tried again: the same question would be asked a second time.
-    """
+    """Asks whether what `check_gate` planned may be deployed. A rejection, and no answer in time,
+    are written down as a deployment that failed, and not tried again."""
 
     def __init__(self, *, hours: float, **options: Any) -> None:
         super().__init__(

@@ -3,10 +3,9 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import requests
@@ -18,21 +17,19 @@ PATIENCE_SECONDS = 60.0
 TRIGGER_ATTEMPTS = 3
 REFUSALS = frozenset(range(400, 500))
 ENDED = frozenset({"success", "failed"})
+_segment = partial(quote, safe="")  # a run id in a path, whatever characters it has
 
 
 class AirflowError(RuntimeError):
-    """Airflow does not answer or refuses a request; the text says which and why.
-
-    `status` is the HTTP status of its answer, None without an answer.
-    """
+    """Airflow does not answer or refuses a request; the text says which and why. `status` is the
+    HTTP status of its answer, None without an answer."""
 
     def __init__(self, text: str, status: int | None = None) -> None:
         super().__init__(text)
         self.status = status
 
 
-@dataclass(frozen=True)
-class RunProgress:
+class RunProgress(NamedTuple):
     """How far a run is: its state, and the state of every task instance by name."""
 
     state: str
@@ -60,22 +57,19 @@ class AirflowClient:
         self._call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Ask for a run now; returns its run id.
-
-        The run is named here, so that asking again after a lost answer cannot start a second.
-        """
+        """Ask for a run now; returns its run id. The run is named here, so that asking again after
+        a lost answer cannot start a second."""
         run_id = f"manual__{datetime.now(UTC).isoformat()}"
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})}
         for attempt in itertools.count(1):
             try:
                 self._call("POST", f"/dags/{dag_id}/dagRuns", json=body)
+                break
             except AirflowError as error:
                 if error.status == requests.codes.conflict and attempt > 1:
                     break
                 if error.status in REFUSALS or attempt == TRIGGER_ATTEMPTS:
                     raise
-            else:
-                break
         return run_id
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
@@ -167,16 +161,15 @@ class AirflowClient:
             except AirflowError as error:
                 if error.status in REFUSALS or time.monotonic() > patience:
                     raise
-                time.sleep(POLL_SECONDS)
-                continue
-            patience = time.monotonic() + PATIENCE_SECONDS
-            states = {_task_name(task): task["state"] or "waiting" for task in tasks}
-            progress = RunProgress(run["state"], states)
-            if progress != last:
-                show(progress)
-                last = progress
-            if run["state"] in ENDED:
-                return run
+            else:
+                patience = time.monotonic() + PATIENCE_SECONDS
+                states = {_task_name(task): task["state"] or "waiting" for task in tasks}
+                progress = RunProgress(run["state"], states)
+                if progress != last:
+                    show(progress)
+                    last = progress
+                if run["state"] in ENDED:
+                    return run
             time.sleep(POLL_SECONDS)
 
     def run_url(self, dag_id: str, run_id: str) -> str:
@@ -203,23 +196,18 @@ class AirflowClient:
                 self._log_in()
                 response = ask(timeout=TIMEOUT_SECONDS)
         except requests.RequestException as error:
-            raise AirflowError(
-                f"Airflow does not answer at {self.url} ({type(error).__name__}); "
-                "is the stack up? `make status` tells"
-            ) from error
+            silent = f"Airflow does not answer at {self.url} ({type(error).__name__})"
+            raise AirflowError(f"{silent}; is the stack up? `make status` tells") from error
         if not response.ok:
             status = response.status_code
             raise AirflowError(f"{method} {path}: {status} {_reason(response)}", status)
         return dict(response.json()) if response.content else {}
 
     def _log_in(self) -> None:
-        response = self._session.post(
-            f"{self.url}/auth/token", json=self._credentials, timeout=TIMEOUT_SECONDS
-        )
+        url, user = f"{self.url}/auth/token", self._credentials["username"]
+        response = self._session.post(url, json=self._credentials, timeout=TIMEOUT_SECONDS)
         if not response.ok:
-            raise AirflowError(
-                f"Airflow refuses user {self._credentials['username']!r}: {_reason(response)}"
-            )
+            raise AirflowError(f"Airflow refuses user {user!r}: {_reason(response)}")
         self._session.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
 
 
@@ -232,11 +220,6 @@ def by_task(values: Iterable[tuple[str, int, Any]]) -> dict[str, Any]:
         else:
             found.setdefault(task, []).append(value)
     return found
-
-
-def _segment(run_id: str) -> str:
-    """A run id as one segment of a path, whatever characters it has."""
-    return quote(run_id, safe="")
 
 
 def _task_name(task: Mapping[str, Any]) -> str:

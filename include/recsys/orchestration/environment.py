@@ -40,7 +40,6 @@ PORTS = {
     "AIRFLOW_WORKER_LOG_PORT": 8793,
     "AIRFLOW_TRIGGERER_LOG_PORT": 8794,
 }
-DEFAULTS: Final[Mapping[str, str | None]] = {"RECSYS_AIRFLOW_USER": "admin"}
 
 
 class StackError(RuntimeError):
@@ -54,13 +53,11 @@ def airflow_home(settings: Settings) -> Path:
 
 
 def read_env(settings: Settings) -> dict[str, str]:
-    """The variables of ``.env`` with the process environment over them; empty ones left out.
-
-    Values are taken as they stand: ``${`` may be part of a password.
-    """
+    """The variables of ``.env`` with the process environment over them; empty ones left out. Values
+    are taken as they stand: ``${`` may be part of a password."""
     path = settings.home / ENV_FILE
     try:
-        stored = {**DEFAULTS, **dotenv_values(path, interpolate=False)}
+        stored = {"RECSYS_AIRFLOW_USER": "admin", **dotenv_values(path, interpolate=False)}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     merged = {**stored, **{name: os.environ[name] for name in stored if os.environ.get(name)}}
@@ -165,6 +162,4 @@ def connect(settings: Settings) -> AirflowClient:
     """A client of this state root's Airflow."""
     # In a cluster everything is in the environment; there is no stack whose settings to work out.
     env = dict(os.environ) if os.environ.get("RECSYS_AIRFLOW_URL") else stack_environment(settings)
-    return AirflowClient(
-        env["RECSYS_AIRFLOW_URL"], env["RECSYS_AIRFLOW_USER"], env["RECSYS_AIRFLOW_PASSWORD"]
-    )
+    return AirflowClient(*(env[f"RECSYS_AIRFLOW_{name}"] for name in ("URL", "USER", "PASSWORD")))

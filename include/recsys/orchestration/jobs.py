@@ -27,21 +27,19 @@ Result = TypeVar("Result")
 
 
 def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = None) -> DAG:
-    """The DAG of `job`, to be filled with tasks.
+    """The DAG of `job`, to be filled with tasks. They run in the job's own single-slot pool.
 
     Schedule, timeout, deadline and queue come from ``config/scheduler_config.json``; a job that is
-    switched off there keeps its DAG, without a schedule. Tasks run in the job's own single-slot
-    pool, and one run at a time. Raises `ConfigError` if the configuration is bad or lacks the job;
-    Airflow shows it as an import error.
+    switched off there keeps its DAG, without a schedule. Raises `ConfigError` if the configuration
+    is bad or lacks the job; Airflow shows it as an import error.
     """
     schedule = load_schedule(load_settings())
     timing = schedule.job(job)
+    timetable = CronDataIntervalTimetable(timing.cron, timezone=schedule.zone.key)
     return DAG(
         dag_id=job,
         doc_md=runbook,
-        schedule=CronDataIntervalTimetable(timing.cron, timezone=schedule.zone.key)
-        if timing.enabled
-        else None,
+        schedule=timetable if timing.enabled else None,
         start_date=FIRST_DAY,
         catchup=False,
         max_active_runs=1,
@@ -74,11 +72,8 @@ def failure_of(dag_run: DagRunProtocol) -> str:
 
 
 def no_retry_on_bad_input(step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Fail a task at once on `InputError`: a second try would read the same input.
-
-    The request for the run is input as well, see `refuse_bad_request`. Meanwhile no script has the
-    job's `PipelineLock`.
-    """
+    """Fail a task at once on `InputError`: a second try would read the same input. The request for
+    the run is input as well. Meanwhile no script has the job's `PipelineLock`."""
 
     @functools.wraps(step)
     def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -95,11 +90,9 @@ def no_retry_on_bad_input(step: Callable[Arguments, Result]) -> Callable[Argumen
 
 
 def refuse_bad_request(dag_run: DagRunProtocol, params: Iterable[str]) -> None:
-    """Raise `InputError` for a run that was asked for with what no job can do.
-
-    Airflow takes every key of `conf`: with a slip such as ``dryrun`` for ``dry_run``, a run would
-    do what nobody wanted. An interval that is not over has no data yet.
-    """
+    """Raise `InputError` for a run that was asked for with what no job can do. Airflow takes every
+    key of `conf`: with a slip such as ``dryrun`` for ``dry_run``, a run would do what nobody
+    wanted. An interval that is not over has no data yet."""
     known = sorted(params)
     for key in dag_run.conf or {}:
         if key not in known:

@@ -2,8 +2,8 @@
 changes of runs, in the workers the errors of tasks.
 
 A run's state change happens inside a transaction of the scheduler. So the hook only copies the
-run's fields; the rest is the work of one background thread, with database sessions of its own.
-What goes wrong there is a line in the log, and `recsys.orchestration.mirror` repairs it.
+run's fields; the rest is the work of one background thread. What goes wrong there is a line in the
+log, and `recsys.orchestration.mirror` repairs it.
 """
 
 import logging
@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,11 +19,17 @@ from airflow.listeners import hookimpl
 from recsys.database import BUSY_TIMEOUT_SECONDS
 from recsys.orchestration import mirror
 from recsys.orchestration.callbacks import run_url
-from recsys.orchestration.mirror import AirflowRun, error_line
+from recsys.orchestration.mirror import error_line
 from recsys.tracking import PipelineTracker
 
 # A worker waits for a locked tracker no longer than this: the run matters more.
 WORKER_TIMEOUT_SECONDS = 2.0
+FIELDS = (
+    *("dag_id", "run_type", "start_date", "queued_at", "run_after", "end_date", "conf"),
+    *("triggering_user_name", "triggered_by", "data_interval_start", "data_interval_end"),
+    "clear_number",
+)
+Run = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +71,12 @@ def drain() -> None:
     _executor().submit(lambda: None).result()
 
 
-def _in_background(write: Callable[[AirflowRun], None], dag_run: Any, msg: str) -> None:
+def _in_background(write: Callable[[Run], None], dag_run: Any, msg: str) -> None:
     try:
-        run = _copy(dag_run, msg)
+        run = {name: getattr(dag_run, name, None) for name in FIELDS}
+        run |= {"dag_run_id": dag_run.run_id, "state": mirror.text_of(dag_run.state)}
+        run |= {"reason": msg, "marked_by_hand": mirror.MARKED_BY_HAND in msg}
+        run["problem"] = mirror.future_of(dag_run)
         _executor().submit(_guarded, write, run)
     except Exception:
         logger.exception("The run mirror missed a state change")
@@ -83,87 +91,56 @@ def _executor() -> ThreadPoolExecutor:
         return _executors[os.getpid()]
 
 
-def _guarded(write: Callable[[AirflowRun], None], run: AirflowRun) -> None:
+def _guarded(write: Callable[[Run], None], run: Run) -> None:
     try:
-        if mirror.is_job(run.job):
+        if mirror.is_job(run["dag_id"]):
             write(run)
     except Exception:
-        logger.exception("The run mirror could not write %s %s", run.job, run.run_id)
+        logger.exception("The run mirror could not write %s %s", run["dag_id"], run["dag_run_id"])
 
 
-def _mirror_start(run: AirflowRun) -> None:
-    mirror.log_start(run.job)
+def _mirror_start(run: Run) -> None:
+    mirror.log_start(run["dag_id"])
     # With several schedulers, another one may have ended the run and be faster in writing it.
     _tracker().record_start(mirror.to_record(run, {}))
-    if run.problem:
-        _refuse(run, run.problem)
+    if run["problem"]:
+        _refuse(run)
 
 
-def _refuse(run: AirflowRun, problem: str) -> None:
+def _refuse(run: Run) -> None:
     """Fail a run that is not due yet: Airflow would start no task of it, and, with one run at a
     time, no other run of the job until that day."""
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import update
 
-    from recsys.alerting.runs import RunEvent, tell_of_run
-
-    now = datetime.now(UTC)
-    statement = (
-        update(DagRun)
-        .filter_by(dag_id=run.job, run_id=run.run_id)
-        .where(DagRun.state.in_(("queued", "running")))
-        .values(state="failed", end_date=now)
-    )
+    now, problem = datetime.now(UTC), run["problem"]
+    open_run = update(DagRun).filter_by(**_key(run)).where(DagRun.state.in_(("queued", "running")))
     # One statement: it waits for the transaction in which the scheduler started the run.
     with create_session(scoped=False) as session:
-        session.execute(statement)
-    _mirror_end(replace(run, state="failed", finished_at=now, reason=problem))
-    tell_of_run(RunEvent("run_failed", run.job, run.run_id, run.run_type, error=problem))
+        session.execute(open_run.values(state="failed", end_date=now))
+    _mirror_end({**run, "state": "failed", "end_date": now, "reason": problem})
+    _tell("run_failed", run, error=problem)
 
 
-def _tell_timeout(run: AirflowRun) -> None:
+def _tell_timeout(run: Run) -> None:
     """The alert: Airflow's callback does not know how often the run was cleared, so that it would
     hold back the second timeout of a run."""
+    link = run_url(run["dag_id"], run["dag_run_id"])
+    _tell("run_timed_out", run, attempt=run["clear_number"] or 0, reason=run["reason"], link=link)
+
+
+def _tell(what: Any, run: Run, **details: Any) -> None:
     from recsys.alerting.runs import RunEvent, tell_of_run
 
-    tell_of_run(
-        RunEvent(
-            "run_timed_out",
-            job=run.job,
-            run_id=run.run_id,
-            run_type=run.run_type,
-            attempt=run.attempt,
-            reason=run.reason,
-            link=run_url(run.job, run.run_id),
-        )
-    )
+    run_type = mirror.text_of(run["run_type"])
+    tell_of_run(RunEvent(what, run["dag_id"], run["dag_run_id"], run_type, **details))
 
 
-def _mirror_end(run: AirflowRun) -> None:
-    run = _with_outcome(run)
+def _mirror_end(run: Run) -> None:
+    run = {**run, **_outcome(run)}
     mirror.log_end(mirror.mirror(run, _tracker()))
     _leave_note(run)
-
-
-def _copy(dag_run: Any, msg: str) -> AirflowRun:
-    triggered_by = dag_run.triggering_user_name or dag_run.triggered_by
-    return AirflowRun(
-        job=dag_run.dag_id,
-        run_id=dag_run.run_id,
-        run_type=mirror.text_of(dag_run.run_type),
-        state=mirror.text_of(dag_run.state),
-        started_at=dag_run.start_date or dag_run.queued_at or dag_run.run_after,
-        finished_at=dag_run.end_date,
-        triggered_by=mirror.text_of(triggered_by),
-        data_interval_start=dag_run.data_interval_start,
-        data_interval_end=dag_run.data_interval_end,
-        conf=dag_run.conf,
-        reason=msg,
-        marked_by_hand=mirror.MARKED_BY_HAND in msg,
-        problem=mirror.future_of(dag_run),
-        attempt=getattr(dag_run, "clear_number", None) or 0,
-    )
 
 
 def _tracker(timeout: float = BUSY_TIMEOUT_SECONDS) -> PipelineTracker:
@@ -172,8 +149,13 @@ def _tracker(timeout: float = BUSY_TIMEOUT_SECONDS) -> PipelineTracker:
     return PipelineTrackerHook().get_conn(timeout)
 
 
-def _with_outcome(run: AirflowRun) -> AirflowRun:
-    """The run with what its tasks returned, and which failed, the first one first."""
+def _key(run: Run) -> dict[str, str]:
+    """By which Airflow's tables know the run."""
+    return {"dag_id": run["dag_id"], "run_id": run["dag_run_id"]}
+
+
+def _outcome(run: Run) -> Run:
+    """What the tasks of the run returned, and which failed, the first one first."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -181,28 +163,26 @@ def _with_outcome(run: AirflowRun) -> AirflowRun:
 
     from recsys.orchestration.client import by_task
 
-    this_run = {"dag_id": run.job, "run_id": run.run_id}
     returned = select(XComModel.task_id, XComModel.map_index, XComModel.value)
-    returned = returned.filter_by(**this_run, key="return_value")
-    failed = select(TaskInstance.task_id).filter_by(**this_run, state="failed")
+    returned = returned.filter_by(**_key(run), key="return_value")
+    failed = select(TaskInstance.task_id).filter_by(**_key(run), state="failed")
     with create_session(scoped=False) as session:
         summary = by_task(session.execute(returned).all())
         tasks = tuple(dict.fromkeys(session.scalars(failed.order_by(TaskInstance.end_date))))
-    return replace(run, summary=summary, failed_tasks=tasks)
+    return {"summary": summary, "failed_tasks": tasks}
 
 
-def _leave_note(run: AirflowRun) -> None:
+def _leave_note(run: Run) -> None:
     """Show what a task returned as its ``note`` on the run's page; a person's note stays."""
     from airflow.models.dagrun import DagRun, DagRunNote
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    values = (run.summary or {}).values()
+    values = run["summary"].values()
     notes = [value["note"] for value in values if isinstance(value, dict) and value.get("note")]
     if not notes:
         return
-    this_run = select(DagRun).filter_by(dag_id=run.job, run_id=run.run_id)
     with create_session(scoped=False) as session:
-        dag_run = session.scalar(this_run)
+        dag_run = session.scalar(select(DagRun).filter_by(**_key(run)))
         if dag_run is not None and dag_run.dag_run_note is None:
             dag_run.dag_run_note = DagRunNote(content=str(notes[0])[:1000])

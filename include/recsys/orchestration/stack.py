@@ -1,7 +1,5 @@
-"""The running stack: Airflow's components and the service under supervisord.
-
-``python -m recsys.orchestration.stack scheduler`` is how the supervisor starts one of them.
-"""
+"""The running stack: Airflow's components and the service under supervisord, which starts one with
+``python -m recsys.orchestration.stack NAME``."""
 
 import contextlib
 import hashlib
@@ -65,11 +63,9 @@ class Stack:
             yield
 
     def start(self) -> bool:
-        """Start what is not running and wait until Airflow answers.
-
-        Returns whether anything had to be started. Raises `InputError` for what the caller must
-        change (a port in use), `StackError` when a component does not come up.
-        """
+        """Start what is not running and wait until Airflow answers; whether anything had to be
+        started. Raises `InputError` for what the caller must change (a port in use), `StackError`
+        when a component does not come up."""
         environment.ensure_env(self.settings)
         env = environment.stack_environment(self.settings)
         was_running = self.is_running()
@@ -210,8 +206,7 @@ class Stack:
 def session_processes(
     session: int, group: int | None = None, folder: Path | None = None
 ) -> list[psutil.Process]:
-    """The living processes of a session (and process group, and working folder), without the
-    caller."""
+    """The living processes of a session (and group, and working folder), without the caller."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(OSError, psutil.Error):
@@ -238,9 +233,8 @@ def end_processes(processes: list[psutil.Process]) -> None:
 def become(component: str) -> None:
     """Clean up after the predecessor, then replace this process by the component.
 
-    A component that was killed with SIGKILL leaves its children behind, still holding their ports.
-    They are found by process group and session: Airflow overwrites the environment of its processes
-    with their titles, so nothing else is inherited that could mark them.
+    One that was killed with SIGKILL leaves its children behind, still holding their ports. They are
+    found by process group and session: Airflow overwrites the environment with process titles.
     """
     record = Path(os.environ["RECSYS_RUN"]) / f"{component}.group"
     if record.exists():

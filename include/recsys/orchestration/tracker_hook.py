@@ -14,10 +14,8 @@ CONNECTION_ID = "recsys_tracker"
 
 
 class PipelineTrackerHook(BaseHook):
-    """Gives the `PipelineTracker` that connection `tracker_conn_id` names.
-
-    The connection's host (or path) is the database file; without such a connection it is
-    ``logs/pipeline_metrics.db`` of the state root.
+    """Gives the `PipelineTracker` that connection `tracker_conn_id` names. Its host is the database
+    file; without such a connection that is ``logs/pipeline_metrics.db`` of the state root.
 
     Examples
     --------
@@ -40,14 +38,13 @@ class PipelineTrackerHook(BaseHook):
 
     def database(self) -> Path:
         """The file that the connection names, or the default."""
-        host = None
         try:
             host = self.get_connection(self.tracker_conn_id).host
-        except AirflowNotFoundException:
-            pass
-        except AirflowRuntimeError as error:
-            if error.error.error.name != "CONNECTION_NOT_FOUND":
+        except (AirflowNotFoundException, AirflowRuntimeError) as error:
+            known = isinstance(error, AirflowRuntimeError) and error.error.error.name
+            if known and known != "CONNECTION_NOT_FOUND":
                 raise
+            host = None
         settings = load_settings()
         database = Path(host) if host else settings.pipeline_db
         if self.tracker_conn_id == CONNECTION_ID:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -12,13 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recsys.orchestration.mirror import tracker_id
-from recsys.orchestration.monitor.overview import (
-    find_page,
-    gather,
-    pages_of_run,
-    run_tracker,
-    summary_of,
-)
+from recsys.orchestration.monitor import overview
 from recsys.orchestration.monitor.rendering import Renderer
 from recsys.settings import Settings
 
@@ -38,24 +33,31 @@ HEADERS: Final = {
 # Whoever may see what the cluster does may see this page. A permission for DAGs would not do:
 # Airflow reads which DAG is meant from the request, so whoever may see one could name that.
 may_watch = requires_access_view(AccessView.CLUSTER_ACTIVITY)
+_segment = partial(quote, safe="")
 
 
-def create_app(settings: Settings, paused_jobs: Callable[[], set[str]] | None = None) -> FastAPI:
-    """The application for the state of `settings`, to be mounted one level below the API server.
+def paused_dags() -> set[str]:
+    """The DAGs that nobody has unpaused, from Airflow's database."""
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
 
-    `paused_jobs` gives the paused DAGs; by default Airflow's database is asked.
-    """
+    with create_session(scoped=False) as session:
+        return set(session.scalars(select(DagModel.dag_id).where(DagModel.is_paused)))
+
+
+def create_app(settings: Settings, paused: Callable[[], set[str]] = paused_dags) -> FastAPI:
+    """The application for the state of `settings`, to be mounted one level below the API server."""
     app = FastAPI(title="Recsys monitor", dependencies=[Depends(may_watch)], openapi_url=None)
-    renderer, tracker = Renderer(settings), run_tracker(settings)
-    paused = paused_jobs or paused_dags
+    renderer, tracker = Renderer(settings), overview.run_tracker(settings)
 
     app.middleware("http")(_add_headers)
     _add_error_pages(app, renderer)
 
     @app.get("/")
-    def overview(request: Request) -> HTMLResponse:
+    def show_all(request: Request) -> HTMLResponse:
         now = datetime.now(UTC)
-        found = gather(settings, now, tracker, paused)
+        found = overview.gather(settings, now, tracker, paused)
         return HTMLResponse(renderer.overview(_root(request), found, now))
 
     @app.get("/runs/{job}/{run_id:path}")
@@ -67,12 +69,12 @@ def create_app(settings: Settings, paused_jobs: Callable[[], set[str]] | None = 
         # Airflow's UI shows the page in its frame, whose sandbox lets no link out.
         embedded = request.headers.get("sec-fetch-dest") == "iframe"
         path = f"{_airflow(request)}/dags/{_segment(job)}/runs/{_segment(run_id)}"
-        pages = pages_of_run(settings, summary_of(found))
+        pages = overview.pages_of_run(settings, overview.summary_of(found))
         return HTMLResponse(renderer.run(_root(request), found, pages, None if embedded else path))
 
     @app.get("/reports/{kind}/{name}")
     def report(kind: str, name: str) -> HTMLResponse:
-        page = find_page(settings, kind, name)
+        page = overview.find_page(settings, kind, name)
         if page is None:
             raise HTTPException(404, f"Không có báo cáo {kind}/{name}. (No such report.)")
         try:
@@ -103,18 +105,9 @@ def _add_error_pages(app: FastAPI, renderer: Renderer) -> None:
             asked = request.scope["raw_path"].decode("latin-1")
             login = f"{_airflow(request)}/api/v2/auth/login?next={_segment(asked)}"
             return RedirectResponse(login, 303)
-        page = renderer.problem(_root(request), error.status_code, str(error.detail))
+        said = {"status": error.status_code, "sentence": str(error.detail)}
+        page = renderer.render("problem.html", _root(request), **said)
         return HTMLResponse(page, error.status_code)
-
-
-def paused_dags() -> set[str]:
-    """The DAGs that nobody has unpaused, from Airflow's database."""
-    from airflow.models.dag import DagModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session(scoped=False) as session:
-        return set(session.scalars(select(DagModel.dag_id).where(DagModel.is_paused)))
 
 
 def _root(request: Request) -> str:
@@ -124,7 +117,3 @@ def _root(request: Request) -> str:
 
 def _airflow(request: Request) -> str:
     return _root(request).rpartition("/")[0]
-
-
-def _segment(text: str) -> str:
-    return quote(text, safe="")

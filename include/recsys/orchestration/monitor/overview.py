@@ -6,7 +6,6 @@ Every section stands alone: one that cannot be read says so and leaves the other
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -30,10 +29,9 @@ ALERTS: Final = 20
 DEPLOYMENTS: Final = 5
 PAGES: Final = 5
 STATS_DAYS: Final = 7
+DATABASE_SECONDS: Final = 5.0
 SERVICE_SECONDS: Final = 2.0
 """The page does not wait longer for the service: that it hangs is the news."""
-
-DATABASE_SECONDS: Final = 5.0
 
 KINDS: Final = {"drift": "drift_report_*.html", "data_quality": "*.html"}
 """Folder below ``reports/`` -> which of its files are pages. Their names sort by time."""
@@ -43,8 +41,7 @@ logger = logging.getLogger(__name__)
 Content = TypeVar("Content")
 
 
-@dataclass(frozen=True)
-class Section(Generic[Content]):
+class Section(NamedTuple, Generic[Content]):
     """A part of the page: its content, or the sentence why there is none."""
 
     content: Content | None
@@ -63,8 +60,7 @@ class Health(NamedTuple):
     overdue_jobs: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ReportPage:
+class ReportPage(NamedTuple):
     """A page: its kind, the name of its file, when it was written (UTC)."""
 
     kind: str
@@ -80,11 +76,10 @@ class ReportPage:
         return self.path.stem.removeprefix("drift_report_")
 
 
-@dataclass(frozen=True)
-class JobRow:
+class JobRow(NamedTuple):
     """A job: its last run (a row of the tracker), its statistics, when it runs next (UTC; None if
-    it is switched off or paused). `timing` is None, and `problem` a sentence, where its entry in
-    the schedule cannot be used."""
+    it is switched off or paused). Where its entry in the schedule cannot be used, `timing` is None
+    and `problem` a sentence."""
 
     name: str
     timing: JobSchedule | None
@@ -159,10 +154,9 @@ def _health(settings: Settings, now: datetime) -> Health | None:
         return None
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        generated_at = datetime.fromisoformat(report["generated_at"]).astimezone(UTC)
         return Health(
             status=str(report["status"]),
-            generated_at=generated_at,
+            generated_at=datetime.fromisoformat(report["generated_at"]).astimezone(UTC),
             overdue=report_is_overdue(settings, now),
             checks={name: dict(check) for name, check in report["checks"].items()},
             metrics=dict(report.get("metrics") or {}),
@@ -182,8 +176,7 @@ def _jobs(
 
     def row(name: str) -> JobRow:
         timing, next_run = schedule.jobs.get(name), None
-        runs = tracker.get_recent_runs(name, limit=1) if known else []
-        last_run = runs[0] if runs else None
+        last_run = next(iter(tracker.get_recent_runs(name, limit=1)), None) if known else None
         if timing is not None and timing.enabled and name not in paused:
             local = croniter(timing.cron, now.astimezone(schedule.zone)).get_next(datetime)
             next_run = local.astimezone(UTC)
@@ -212,12 +205,11 @@ def _models(settings: Settings) -> Models:
     selection = registry.selection()
     entry = registry.get(selection.model_id) if selection else None
     config = load_config(settings, DeploymentConfig)
-    client = ServiceClient(read_address(), config, SERVICE_SECONDS)
     try:
-        serving, problem = client.serving_model(), None
+        serving = ServiceClient(read_address(), config, SERVICE_SECONDS).serving_model()
     except ServiceError as error:
-        serving, problem = None, str(error)
-    return Models(selection, entry, serving, problem)
+        return Models(selection, entry, None, str(error))
+    return Models(selection, entry, serving, None)
 
 
 def list_pages(settings: Settings, kind: str) -> list[ReportPage]:

@@ -39,7 +39,7 @@ class Renderer:
 
     def overview(self, root: str, overview: Overview, now: datetime) -> str:
         """The page that shows everything, as of `now`."""
-        return self._render("overview.html", root, overview=overview, now=now)
+        return self.render("overview.html", root, overview=overview, now=now)
 
     def run(
         self, root: str, run: Mapping[str, Any], pages: Sequence[ReportPage], airflow: str | None
@@ -47,13 +47,10 @@ class Renderer:
         """One run of the tracker with the reports it made; `airflow` is the run's path in Airflow's
         UI, None where a link there leads nowhere."""
         shown = {"run": run, "summary": summary_of(run), "pages": pages}
-        return self._render("run.html", root, **shown, airflow_path=airflow, now=datetime.now(UTC))
+        return self.render("run.html", root, **shown, airflow_path=airflow, now=datetime.now(UTC))
 
-    def problem(self, root: str, status: int, sentence: str) -> str:
-        """What is wrong with a request, in one sentence."""
-        return self._render("problem.html", root, status=status, sentence=sentence)
-
-    def _render(self, template: str, root: str, **values: Any) -> str:
+    def render(self, template: str, root: str, **values: Any) -> str:
+        """The template with `values`; `root` is the path that links begin with."""
         zone = _zone(self._settings)
 
         def local(moment: datetime | str | None, form: str = "%d/%m %H:%M") -> str:
