@@ -60,7 +60,7 @@ def check_gate(
 
 def ask_for_approval(settings: Settings, plan: dict[str, Any], link: str, question_id: str) -> None:
     """Tell that a deployment waits for a person, and where to answer; once for each question."""
-    name = f"{JOB}_waits"
+    name = "model_deployment_waits"
     hours = load_config(settings, DeploymentConfig).approval_hours
     message = (
         f"{plan['model_id']} waits for your approval to replace {plan['serving']}; without one "
