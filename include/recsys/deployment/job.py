@@ -175,8 +175,8 @@ def _write_down(
         logger.exception("The deployment history cannot be written")
         text = f"{swap.model_id} ({status}) is not on record: {problem}"
     if text is not None:
-        name = f"{JOB}_history"
-        tell(settings, Alert(name, text, Severity.WARNING, key=f"{name}:{text}"))
+        alert = f"{JOB}_history"
+        tell(settings, Alert(alert, text, Severity.WARNING, key=f"{alert}:{text}"))
 
 
 def _hold_or_release(settings: Settings, swap: Swap, status: str) -> None:
