@@ -27,6 +27,7 @@ from recsys.settings import Settings
 logger = logging.getLogger(__name__)
 
 JOB = "model_deployment"
+WAITS = "model_deployment_waits"
 ALERT = f"{JOB}_failed"
 _PAUSE_SECONDS = 1.0
 
@@ -60,14 +61,13 @@ def check_gate(
 
 def ask_for_approval(settings: Settings, plan: dict[str, Any], link: str, question_id: str) -> None:
     """Tell that a deployment waits for a person, and where to answer; once for each question."""
-    name = "model_deployment_waits"
     hours = load_config(settings, DeploymentConfig).approval_hours
     message = (
         f"{plan['model_id']} waits for your approval to replace {plan['serving']}; without one "
         f"within {hours:g} hours it is not deployed"
     )
-    facts, key = {"model_id": plan["model_id"]}, f"{name}:{question_id}"
-    tell(settings, Alert(name, message, Severity.WARNING, facts=facts, link=link, key=key))
+    facts, key = {"model_id": plan["model_id"]}, f"{WAITS}:{question_id}"
+    tell(settings, Alert(WAITS, message, Severity.WARNING, facts=facts, link=link, key=key))
 
 
 def bring_into_service(
