@@ -66,8 +66,7 @@ def shared_with_tasks(settings: Settings, job: str) -> Iterator[None]:
     has the lock. Where there can be no lock, as on a full disk, the run matters more."""
     path = _path(settings, job)
     try:
-        file = _lock(path, LockFlags.SHARED)
-        if file is None:
+        if (file := _lock(path, LockFlags.SHARED)) is None:
             logger.warning("Waiting for the script that holds %s", path)
         while file is None:
             time.sleep(POLL_SECONDS)

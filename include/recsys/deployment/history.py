@@ -38,8 +38,7 @@ def model_before(settings: Settings, serving: str | None) -> str:
     """The model to go back to from `serving`: the one that the last deployment of it replaced. One
     that was trained on another source (the sample, before the shop's own data came) knows nothing
     of these customers, and is passed over. Raises `InputError` if the history knows none."""
-    source = _source_of(settings, serving)
-    others = []
+    source, others = _source_of(settings, serving), []
     for entry in reversed(read_history(settings)):
         previous = entry.get("previous_model_id")
         if entry.get("status") == "success" and entry["model_id"] == serving and previous:

@@ -14,8 +14,7 @@ from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-COLD_USER = "deployment-check-stranger-{}"
-_COLD_USERS = 2
+_STRANGERS = ("deployment-check-stranger-0", "deployment-check-stranger-1")
 _TOPK = 10
 # Share of the sample users that the model has to answer itself: a few may be left out of it by now.
 _MIN_PERSONAL_SHARE = 0.5
@@ -23,7 +22,6 @@ _MIN_PERSONAL_SHARE = 0.5
 # fallback than the model in service.
 _MAX_ERROR_RATE = 0.01
 _MAX_FALLBACK_INCREASE = 0.1
-_MINUTE = 60.0
 
 
 class Verification(NamedTuple):
@@ -73,12 +71,11 @@ def _check_recommendations(
     if not users:
         return "the model's metadata names no sample users"
     personal = 0
-    strangers = [COLD_USER.format(number) for number in range(_COLD_USERS)]
-    for user in [*users, *strangers]:
+    for user in (*users, *_STRANGERS):
         answer = client.recommend(user, _TOPK)
         if wrong := _problem(answer, model_id, config):
-            return f"{'unknown user' if user in strangers else 'user'} {user}: {wrong}"
-        personal += user not in strangers and answer.get("fallback") is False
+            return f"{'unknown user' if user in _STRANGERS else 'user'} {user}: {wrong}"
+        personal += user not in _STRANGERS and answer.get("fallback") is False
     if personal < _MIN_PERSONAL_SHARE * len(users):
         return f"only {personal} of {len(users)} sample users were answered by the model itself"
     return None
@@ -105,7 +102,7 @@ def try_on_some_users(client: ServiceClient, config: CanaryConfig, swap: Swap) -
     passed = False
     try:
         client.start_canary(swap.model_id, config.share)
-        time.sleep(config.minutes * _MINUTE)
+        time.sleep(60 * config.minutes)
         problem = judge(client.traffic_by_model(config.minutes), config, swap)
         passed = problem is None
         return problem
