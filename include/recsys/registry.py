@@ -16,7 +16,6 @@ from recsys.config import parse_json
 from recsys.errors import InputError
 from recsys.logs import fields, file_logger
 from recsys.models.artifacts import verify_artifact
-from recsys.models.storage import ArtifactError
 from recsys.schedule import load_zone
 from recsys.settings import REGISTRY_KEY, Settings
 from recsys.storage import Document, open_store
@@ -323,7 +322,7 @@ class Registry:
             return str(entry.baseline_comparison.get("reason") or "it did not pass its gates")
         try:
             verify_artifact(self.folder(entry))
-        except (ArtifactError, RegistryError) as error:
+        except InputError as error:
             return str(error)
         return None
 

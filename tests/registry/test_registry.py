@@ -12,6 +12,7 @@ from recsys.models.popularity import Popularity
 from recsys.models.storage import ArtifactError
 from recsys.registry import Registry, RegistryError
 from recsys.settings import Settings
+from recsys.storage import DamagedError, open_store
 from tests.models.shop import ITEMS, USERS, taste_histories
 
 ITEM_IDS = [f"p{item}" for item in range(ITEMS)]
@@ -138,6 +139,15 @@ def test_a_model_whose_artifact_is_gone_is_not_selected(settings):
     selection = select(settings)
     assert selection.model_id == "b"
     assert "missing" in selection.refused["a"]
+
+
+def test_a_model_that_is_damaged_in_the_store_is_not_selected(settings, monkeypatch):
+    def fetch(_, key: str) -> Path:
+        raise DamagedError(f"s3://shop/{key}: its content is not what was published")
+
+    add(settings, "a")
+    monkeypatch.setattr(type(open_store(settings)), "fetch", fetch)
+    assert "not what was published" in select(settings).refused["a"]
 
 
 def test_a_model_without_an_artifact_cannot_be_registered(settings, registry):
