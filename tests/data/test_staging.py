@@ -154,12 +154,34 @@ def test_an_unusable_dropped_file_is_set_aside_and_the_refresh_goes_on(shop):
     assert quarantined(shop)["row"].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("name", [f"{'ă' * 121}.csv.gz", f"{'x' * 245}.csv"])
+@pytest.mark.parametrize(
+    "name", [f"{'ă' * 121}.csv.gz", f"{'x' * 245}.csv", f"{'x' * 200}.2025-01-01-all-of-it.gz"]
+)
 def test_a_dropped_file_may_have_the_longest_name(shop, name):
     content = "\n".join([HEADER, row("d1", 4)]).encode()
     drop(shop, name, gzip.compress(content) if name.endswith("gz") else content)
     assert refresh(shop)["changes"]["new"] == 1
     assert refresh(shop, force_full=True)["rows"]["accepted"] == 4
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_dropped_file_may_have_a_name_that_cannot_be_written_down(shop, dry_run):
+    for number, odd in enumerate((b"\xe1.csv", b"\xe0.csv", b"a\nb.csv", b"a\\b.csv")):
+        rows = [row(f"d{number}", 4), *([row(rating=9)] if number > 1 else [])]
+        drop(shop, os.fsdecode(odd), "\n".join([HEADER, *rows]).encode())
+    summary = refresh(shop, force_full=True, dry_run=dry_run)
+    assert dry_run or (summary["changes"]["new"], len(summary["files_set_aside"])) == (2, 2)
+    assert dry_run or not dropped_files(shop.staging / "files")
+
+
+def test_a_dropped_file_of_somebody_else_is_archived(shop, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    drop(shop, "theirs.csv", "\n".join([HEADER, row("d1", 4)]).encode())
+    monkeypatch.setattr(os, "utime", refuse)
+    assert refresh(shop)["changes"]["new"] == 1
+    assert not dropped_files(shop.staging / "files")
 
 
 def test_a_file_that_is_set_aside_is_kept_however_old_it_is(shop):

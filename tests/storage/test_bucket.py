@@ -303,3 +303,17 @@ def test_what_a_machine_shared_is_not_brought_back_to_it(a):
     file.unlink()
     store.mirror("data/raw", "data/raw")
     assert file.read_bytes() == b"1"
+
+
+def test_a_file_of_somebody_else_is_shared(a, b, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    file = a.home / "data/raw/theirs.csv"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"1")
+    with monkeypatch.context() as others:
+        others.setattr(os, "utime", refuse)
+        open_store(a).share("data/raw/theirs.csv")
+    open_store(b).mirror("data/raw", "data/raw")
+    assert (b.home / "data/raw/theirs.csv").read_bytes() == b"1"

@@ -1,5 +1,6 @@
 """What arrived beside the source's files: read by a refresh, and archived once it is published."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -128,7 +129,8 @@ def _move(
         mark = f"{archived_at}-{version_id}-{number:05}-"
         moved = folder / staging.marked_name(mark, path.name)
         shutil.move(path, moved)
-        os.utime(moved)  # its age here counts from now, however old the shop's copy is
+        with contextlib.suppress(PermissionError):  # it is somebody else's
+            os.utime(moved)  # its age here counts from now, however old the shop's copy is
         sync(folder)
         store.share(moved.relative_to(settings.home).as_posix())
         store.discard(f"{staging.STAGING_KEY}/{path.parent.name}/{path.name}")
@@ -137,7 +139,8 @@ def _move(
 def _dropped(settings: Settings, source: Source) -> list[Path]:
     """All files that were ever dropped, in the order in which they arrived."""
     archived = (settings.raw / "dropped" / source.name).glob("[!.]*")
-    waiting = staging.dropped_files(folders_to_read(settings)[1])
+    found = staging.dropped_files(folders_to_read(settings)[1])
+    waiting = [path for path in found if path.name.isprintable()]  # else it is not handed in yet
     return [*sorted(archived), *sorted(waiting, key=lambda at: (at.stat().st_mtime_ns, at.name))]
 
 

@@ -14,13 +14,15 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 from recsys import schema
@@ -82,10 +84,9 @@ def dropped_files(folder: Path) -> list[Path]:
 def marked_name(mark: str, name: str) -> str:
     """`mark` before the name of a file, whose end is cut, up to its suffixes, where it would be too
     long for a file system, or for the name of an unfinished copy."""
-    suffix = "".join(PurePath(name).suffixes[-2:])
+    suffix = "".join(re.findall(r"(?:\.\w{1,8}){0,2}$", name))
     spare = _LONGEST_NAME - len(f"{mark}{suffix}".encode())
-    stem = name.removesuffix(suffix) if len(suffix) < 20 else name
-    return mark + stem.encode()[:spare].decode(errors="ignore") + (suffix if stem != name else "")
+    return mark + name.removesuffix(suffix).encode()[:spare].decode(errors="ignore") + suffix
 
 
 def append_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> int:
@@ -157,11 +158,15 @@ def hand_in_segments(settings: Settings) -> None:
 
 
 def hand_in_files(settings: Settings) -> None:
-    """Pass on the files that the shop dropped on this machine, where state is shared."""
+    """Pass on the files that the shop dropped on this machine, where state is shared; everywhere,
+    quote names that no list could name, as those that are not UTF-8."""
     store = open_store(settings)
-    if store.shared:
-        for file in dropped_files(settings.staging / "files"):
-            with contextlib.suppress(FileNotFoundError):
+    for file in dropped_files(settings.staging / "files"):
+        with contextlib.suppress(FileNotFoundError):
+            if not file.name.isprintable() or "\\" in file.name:
+                name = marked_name(f"{uuid4().hex[:8]}-", quote(os.fsencode(file.name)))
+                file = file.rename(file.with_name(name))
+            if store.shared:
                 # The same name is dropped again tomorrow, or on another machine.
                 mark = f"{sha256_of(file)[:12]}-"
                 if not file.name.startswith(mark):

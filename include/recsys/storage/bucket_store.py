@@ -201,7 +201,8 @@ class BucketStore(Store):
         self._bucket.upload(file, key)
         # Newer here than there, if by a second, so that `mirror` does not bring it back.
         moment = self._bucket.written(key).timestamp() + 1
-        os.utime(file, (moment, moment))
+        with contextlib.suppress(PermissionError):  # somebody else's file
+            os.utime(file, (moment, moment))
 
     def mirror(self, prefix: str, into: str) -> None:
         def bring(key: str) -> None:
