@@ -169,7 +169,7 @@ def begin(note: Note) -> Snapshot:
     """The snapshot that answers. Raises a 422 problem for a list too long, a 503 without one."""
     most, topk = note.service.config.max_topk, note.topk or 0
     if topk > most:
-        raise ProblemError(422, f"topk: at most {most} are allowed, {topk} were asked for.")
+        raise ProblemError(422, f"At most {most} products can be asked for (topk), not {topk}.")
     return note.of(note.service.snapshot(note.user_id))
 
 
