@@ -8,10 +8,10 @@ texts, as written and with the test texts folded (no accents).
 Reference, measured in the same run: the same blocks with TF-IDF over words and logistic
 regression, a common baseline.
 
-    python benchmarks/comments/sentiment.py [path to hasaki/reviews.csv]
+    python -m benchmarks.comments.sentiment [--reviews FILE]
 """
 
-import sys
+import argparse
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,9 +107,17 @@ def forward(units: Units, times: np.ndarray, blocks: int) -> None:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reviews", type=Path, default=REVIEWS)
+    parser.add_argument("--blocks", type=int, nargs="+", default=[6, 10])
+    options = parser.parse_args()
     started = time.monotonic()
-    shop, first_seen = read_units(Path(sys.argv[1]) if len(sys.argv) > 1 else REVIEWS)
-    for count in (6, 10):
+    shop, first_seen = read_units(options.reviews)
+    for count in options.blocks:
         forward(shop, first_seen, count)
     print(f"\n{time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

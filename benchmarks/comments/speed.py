@@ -6,7 +6,7 @@ different; every twentieth is a copy with one more word. Each size runs in a pro
 Reference, measured in the same run: scikit-learn's HashingVectorizer with the same kinds of
 n-grams and a linear model.
 
-    python benchmarks/comments/speed.py [--texts 100000] [--times 10]
+    python -m benchmarks.comments.speed [--texts 100000] [--times 10]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How good the product vectors are on a real shop (Hasaki), beside TF-IDF on the same texts.
 
-    python benchmarks/content/quality.py
+    python -m benchmarks.content.quality
 
 **Next purchase from another family, hit rate@10.** Event-aware: rows of one user, time and text
 are one event. For every user with two or more positive events (4 stars or more) the last event is
@@ -16,20 +16,16 @@ folded copy shows what the copy is for.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "include"))
-
-from recsys.columns import fold_series, normalise_series  # noqa: E402
-from recsys.config import load_config  # noqa: E402
-from recsys.content import ContentConfig  # noqa: E402
-from recsys.content.product_texts import (  # noqa: E402
+from recsys.columns import fold_series, normalise_series
+from recsys.config import load_config
+from recsys.content import ContentConfig
+from recsys.content.product_texts import (
     BOILERPLATE_SHARE,
     MAX_CHARACTERS,
     NAME_REPEATS,
@@ -37,10 +33,10 @@ from recsys.content.product_texts import (  # noqa: E402
     product_texts,
     split_sentences,
 )
-from recsys.content.static_fit import fit_static  # noqa: E402
-from recsys.data.families import assign_families, shared_events  # noqa: E402
-from recsys.settings import load_settings  # noqa: E402
-from recsys.text import fold, normalise  # noqa: E402
+from recsys.content.static_fit import fit_static
+from recsys.data.families import assign_families, shared_events
+from recsys.settings import REPOSITORY, load_settings
+from recsys.text import fold, normalise
 
 HASAKI = REPOSITORY.parent / "shared" / "data" / "hasaki"
 DECAY = 0.7

@@ -1,7 +1,7 @@
 """Time and memory of the embedding job: from nothing, with nothing new, with 1 % changed.
 
-    python benchmarks/content/speed.py --products 2244
-    python benchmarks/content/speed.py --products 100000
+    python -m benchmarks.content.speed --products 2244
+    python -m benchmarks.content.speed --products 100000
 
 Products are made of the names and sentences of the Hasaki catalogue. Each run is a process of its
 own, so that imports and peak memory count. The reference is the bare tokenization of the same
@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "include"))
+from recsys.settings import REPOSITORY
 
 HASAKI = REPOSITORY.parent / "shared" / "data" / "hasaki" / "products.csv"
 

@@ -3,7 +3,7 @@
 A backfill over the real reviews (Kaggle's Hasaki data set): publishes a data version through the
 refresh job, then runs the drift job once a Monday. Prints a line a week and draws the year.
 
-    python benchmarks/drift/hasaki_2023.py FOLDER_WITH_REVIEWS_CSV [--picture docs/drift-2023.png]
+    python -m benchmarks.drift.hasaki_2023 FOLDER_WITH_REVIEWS_CSV [--picture docs/drift-2023.png]
 """
 
 import argparse

@@ -7,7 +7,7 @@ share of changes is evidence in the first week, and raised by the second.
 The reference measured beside it is what the naive rules do on the same weeks: PSI > 0.1 and
 chi-square at p < .05 on the stars (the same two rules that this report replaces).
 
-    python benchmarks/drift/power.py [--scale 1.0] [--sizes 200 500]
+    python -m benchmarks.drift.power [--scale 1.0] [--sizes 200 500]
 """
 
 import argparse
@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from shops import Habits, Shop, joined, with_star_shift, with_turnover
 
+from benchmarks.drift.shops import Habits, Shop, joined, with_star_shift, with_turnover
 from recsys.config import load_config
 from recsys.drift.checks import Check, sentence_keys
 from recsys.drift.config import DriftConfig, HolidayCalendar

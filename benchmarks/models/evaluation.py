@@ -1,6 +1,6 @@
 """How long ranking takes beside the bare matrix products that it needs.
 
-    python benchmarks/models/evaluation.py
+    python -m benchmarks.models.evaluation
 
 Both are measured in the same run on the same arrays, one after the other, three times; the best of
 each counts. Limit: 3 times.

@@ -1,6 +1,6 @@
 """Parse time of each DAG file beside that of an empty one, in two ways.
 
-    python benchmarks/orchestration/dag_parse.py [--rounds 9]
+    python -m benchmarks.orchestration.dag_parse [--rounds 9]
 
 `python FILE` is the way that Airflow's documentation recommends: a fresh interpreter runs the
 file. `dag-processor` does what Airflow's dag-processor does: a parent with Airflow loaded forks a

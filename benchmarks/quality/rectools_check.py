@@ -4,7 +4,7 @@ RecTools cannot be installed beside Airflow (it wants other versions of what bot
 stands in an environment of its own:
 
     python -m venv rectools && rectools/bin/pip install rectools==0.19.0
-    python benchmarks/quality/rectools_check.py --python rectools/bin/python
+    python -m benchmarks.quality.rectools_check --python rectools/bin/python
 
 Random factors rank random products for users with one to eight answers. We count ranks in blocks;
 RecTools gets the lists of twenty that the same scores give, and the answers. Limit: every metric

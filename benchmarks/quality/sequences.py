@@ -5,7 +5,7 @@ before it the validation. Everything is chosen on validation; the test item is r
 items that are not in the user's history. An answer that is in the history (somebody bought it
 again) cannot be recommended and counts as missed, for every model alike.
 
-    python benchmarks/quality/sequences.py --data ../shared/data/amazon_beauty/Beauty.txt
+    python -m benchmarks.quality.sequences --data ../shared/data/amazon_beauty/Beauty.txt
 """
 
 import argparse

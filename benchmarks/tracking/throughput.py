@@ -1,6 +1,6 @@
 """How many runs a second several processes can record, beside plain INSERTs.
 
-    python benchmarks/tracking/throughput.py [--processes 8] [--runs 500]
+    python -m benchmarks.tracking.throughput [--processes 8] [--runs 500]
 
 Each process starts and completes runs through one `PipelineTracker` on one database. The
 reference does what these calls must at least do, in the same processes and the same schema: one
