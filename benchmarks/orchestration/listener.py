@@ -1,6 +1,6 @@
 """What the run mirror adds to a state change of a run in the scheduler's process.
 
-    python benchmarks/orchestration/listener.py [--changes 300]
+    python -m benchmarks.orchestration.listener [--changes 300]
 
 Calls the listener's hooks as the scheduler does, with a run like Airflow's, and prints the time
 until the hook returns, which is what the scheduler waits for, and until the change is written.
@@ -39,6 +39,7 @@ def run_like_airflows(number: int, state: str) -> SimpleNamespace:
         triggered_by="rest_api",
         data_interval_start=None,
         data_interval_end=None,
+        logical_date=None,
         conf={},
     )
 

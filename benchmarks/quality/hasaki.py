@@ -1,6 +1,6 @@
 """The production protocol on the real shop: refresh, train every family, judge, select.
 
-    python benchmarks/quality/hasaki.py --reviews ../shared/data/hasaki
+    python -m benchmarks.quality.hasaki --reviews ../shared/data/hasaki
 
 Prints recall@10 / NDCG@10 with 95 % intervals on event-aware leave-one-out, for users of whom one
 item is known, for products with fewer than five purchases, for the next purchase from another
