@@ -152,9 +152,9 @@ def compare(home: Path, file: Path) -> None:
     )
 
 
-def write_shop(home: Path, scale: int) -> SampleShop:
-    sizes = {"reviews": scale * REVIEWS, "users": scale * USERS, "products": PRODUCTS}
-    return write_sample_shop(Settings(home), **sizes)
+def write_shop(home: Path, scale: float) -> SampleShop:
+    reviews, users = round(scale * REVIEWS), round(scale * USERS)
+    return write_sample_shop(Settings(home), reviews=reviews, users=users, products=PRODUCTS)
 
 
 def use_scorer(settings: Settings, scorer: str) -> None:
@@ -167,7 +167,7 @@ def use_scorer(settings: Settings, scorer: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--scorer", choices=["learned", "none"], default="learned")
     arguments = parser.parse_args()
     scale = arguments.scale

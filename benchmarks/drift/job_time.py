@@ -6,7 +6,7 @@ page. Its reference, measured in the same run, is
 Evidently's data-drift preset on the same two frames (the examined week and the twelve weeks
 before it), when a Python that has Evidently is given.
 
-    python benchmarks/drift/job_time.py [--evidently VENV/bin/python]  # evidently, "pandas<3"
+    python -m benchmarks.drift.job_time [--evidently VENV/bin/python]  # evidently, "pandas<3"
 """
 
 import argparse
@@ -67,6 +67,7 @@ print(done - began, done - loaded)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--evidently", help="a Python with evidently, pandas<3, pyarrow")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the shop's size")
     parser.add_argument("--home", type=Path, help="reuse (or make) the shop here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,8 +76,9 @@ def main() -> None:
             MONDAY.year, MONDAY.month, MONDAY.day, 9, tzinfo=ZoneInfo("Asia/Ho_Chi_Minh")
         )
         if not settings.processed.exists():
+            reviews, users = round(arguments.scale * REVIEWS), round(arguments.scale * USERS)
             write_sample_shop(
-                settings, reviews=REVIEWS, users=USERS, products=PRODUCTS, until=MONDAY
+                settings, reviews=reviews, users=users, products=PRODUCTS, until=MONDAY
             )
             run_refresh(settings, DataInterval(end - timedelta(days=1), end))
             build_embeddings(settings)

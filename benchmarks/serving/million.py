@@ -28,7 +28,7 @@ from recsys.config import load_config
 from recsys.models.als import Als, AlsParameters
 from recsys.models.base import Histories
 from serving.config import ServingConfig
-from serving.loading import load_snapshot
+from serving.loading import INDEX_MIN_ITEMS, load_snapshot
 from serving.ranking import Wanted
 from serving.recommending import Snapshot, recommend
 
@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--vectors", nargs="+", default=["clustered", "iid"])
     options = parser.parse_args()
+    if options.items < INDEX_MIN_ITEMS:
+        parser.error(f"--items: below {INDEX_MIN_ITEMS:,} products there is no index to measure")
     for vectors in options.vectors:
         measure(vectors, options.items, options.queries)
 
