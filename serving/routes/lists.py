@@ -9,13 +9,14 @@ import numpy as np
 from fastapi import APIRouter, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.arrays import Int32Array
 from recsys.ids import normalise_id
 from serving.catalogue import filter_products
-from serving.problems import ProblemError, documented
+from serving.problems import ProblemError, documented, response_to
 from serving.ranking import NOTHING, Wanted
 from serving.recommending import Recommended, Snapshot, history_of, recommend, search, similar
 from serving.schemas import (
@@ -58,20 +59,28 @@ class ShortWay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         known = self._routes.get(scope.get("path", ""))
-        if known is None or scope["method"] != "POST" or _JSON not in scope["headers"]:
+        if known is None or scope.get("method") != "POST" or _JSON not in scope["headers"]:
             await self._app(scope, receive, send)
             return
         validate, route = known
-        message = await receive()
-        while message.get("more_body"):
-            more = await receive()
-            message = {**more, "body": message.get("body", b"") + more.get("body", b"")}
+        unread, pieces, more = list[Message](), list[bytes](), True
+        response: Response | None = None
         try:
-            body = validate(message.get("body", b""))
-        except ValidationError:
-            unread = [message]
-        else:
-            response = await route(body, scope["app"].state.service)
+            while more:
+                message = await receive()
+                pieces.append(message.get("body", b""))
+                more = message.get("more_body", False)
+            sent = b"".join(pieces)
+            try:
+                body = validate(sent)
+            except ValidationError:
+                unread.append({**message, "body": sent})
+            else:
+                response = await route(body, scope["app"].state.service)
+        except HTTPException as error:
+            # Answered here, where CORS is around it.
+            response = response_to(error)
+        if response is not None:
             await response(scope, receive, send)
             return
 

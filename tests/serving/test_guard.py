@@ -20,6 +20,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from starlette.websockets import WebSocketDisconnect
 
 from recsys.publishing import write_text
 from recsys.settings import REPOSITORY, Settings
@@ -371,6 +372,22 @@ def test_cors_is_off_by_default_and_limited_to_configured_origins(settings: Sett
         assert headers["access-control-allow-origin"] == "https://shop.example"
         other = client.get("/health", headers={"Origin": "https://evil.example"}).headers
         assert "access-control-allow-origin" not in other
+
+
+def test_a_page_of_an_allowed_origin_can_read_why_a_list_was_refused(settings: Settings):
+    rules = "allowed_origins: ['https://shop.example']\nmax_topk: 10\nmax_body_bytes: 1000\n"
+    origin = {"Origin": "https://shop.example", "Content-Type": "application/json"}
+    with with_config(settings, rules) as client:
+        long = client.post("/recommend", json={"user_id": 1, "topk": 11}, headers=origin)
+        large = client.post("/recommend", content=iter([b" " * 600] * 2), headers=origin)
+    for answer, status in ((long, 422), (large, 413)):
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+
+
+def test_a_web_socket_is_refused_and_no_fault(shared_client: TestClient):
+    with pytest.raises(WebSocketDisconnect), shared_client.websocket_connect("/recommend"):
+        pass
 
 
 def test_answers_carry_the_headers_browsers_need(shared_client: TestClient):
