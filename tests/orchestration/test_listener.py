@@ -158,6 +158,23 @@ for cleared in (0, 1):
     assert log.count("data_refresh_failed triggered: run timed out") == 2
 
 
+def test_a_run_that_succeeded_before_it_was_cleared_and_timed_out_is_told_once(settings):
+    in_airflow(
+        settings.home,
+        """
+from recsys.orchestration.callbacks import run_failed
+listener.on_dag_run_success(run("success"), "all tasks succeeded")
+listener.on_dag_run_running(run("running", clear_number=1), "started")
+listener.on_dag_run_failed(run("failed", clear_number=1), "timed_out")
+drain()
+run_failed({"dag": SimpleNamespace(dag_id="data_refresh"), "run_id": "manual__1",
+    "reason": "timed_out"})
+""",
+    )
+    log = (settings.logs / "service" / "alerts.log").read_text()
+    assert log.count("data_refresh_failed triggered: run timed out") == 1
+
+
 def test_other_dags_of_the_shop_are_left_alone(settings):
     in_airflow(
         settings.home, 'listener.on_dag_run_running(run("running", dag_id="price_feed"), "started")'

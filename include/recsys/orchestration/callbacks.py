@@ -4,6 +4,7 @@ Each function only reads Airflow's context, which differs from case to case, and
 `RunEvent` to `recsys.alerting.runs`, which tells each failure once.
 """
 
+import contextlib
 import os
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,7 +13,7 @@ from urllib.parse import quote
 
 from airflow.sdk import Context
 
-from recsys.orchestration.mirror import TIMED_OUT, error_line, text_of
+from recsys.orchestration.mirror import TIMED_OUT, error_line, text_of, tracker_id
 
 
 def task_failed(context: Context) -> None:
@@ -25,9 +26,9 @@ def task_failed(context: Context) -> None:
 def run_failed(context: Context) -> None:
     """A run failed or timed out: called by the dag-processor.
 
-    The context of a timed-out run holds the DAG, the run id and the reason, and nothing else: not
-    how often the run was cleared before. So our listener tells of timeouts as well; this outlives a
-    scheduler that dies before its listener has spoken, and is otherwise held back.
+    The context of a timed-out run holds the DAG, the run id and the reason, and nothing else. Our
+    listener tells of timeouts as well; this outlives a scheduler that dies before its listener has
+    spoken, and is otherwise held back.
     """
     reason = text_of(context.get("reason"))
     what = "run_timed_out" if reason == TIMED_OUT else "run_failed"
@@ -73,10 +74,21 @@ def _tell(what: Any, job: str, run_id: str, context: Context, **details: Any) ->
             job=job,
             run_id=run_id,
             run_type=text_of(run.run_type) if run else run_id.split("__", 1)[0],
-            attempt=getattr(run, "clear_number", None) or 0,
+            attempt=getattr(run, "clear_number", 0) or 0 if run else _times_cleared(job, run_id),
             task=instance.task_id if instance else None,
             log=getattr(instance, "log_url", None),
             link=run_url(job, run_id),
             **details,
         )
     )
+
+
+def _times_cleared(job: str, run_id: str) -> int:
+    """How often the run was cleared before, as our listener wrote it down."""
+    from recsys.settings import load_settings
+    from recsys.tracking import PipelineTracker, tracker_database
+
+    with contextlib.suppress(Exception):  # the alert matters more
+        known = PipelineTracker(tracker_database(load_settings())).get_run(tracker_id(job, run_id))
+        return int(known["metadata"].get("cleared") or 0) if known else 0
+    return 0

@@ -124,8 +124,7 @@ def _refuse(run: Run) -> None:
 
 
 def _tell_timeout(run: Run) -> None:
-    """The alert: Airflow's callback does not know how often the run was cleared, so that it would
-    hold back the second timeout of a run."""
+    """The alert; Airflow's callback knows how often the run was cleared from our record only."""
     link = run_url(run["dag_id"], run["dag_run_id"])
     _tell("run_timed_out", run, attempt=run["clear_number"] or 0, reason=run["reason"], link=link)
 

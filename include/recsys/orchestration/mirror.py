@@ -89,6 +89,7 @@ def to_record(run: Mapping[str, Any], task_errors: Mapping[str, str]) -> RunReco
             "failing_task": failed_tasks[0],
             "reason": run["reason"] if failed else None,
             "marked_by_hand": run["marked_by_hand"] or None,
+            "cleared": run.get("clear_number") or None,
         },
     )
 
