@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -56,18 +56,32 @@ class View:
         return keys[run_starts(keys)]
 
 
-@dataclass(frozen=True)
-class RefreshEngine:
-    """The heavy steps of a refresh, all in the memory of this process; other engines override
-    them."""
-
-    settings: Settings
-    config: DataConfig
+class RefreshEngine(Protocol):
+    """The heavy steps of a refresh, by whatever does them."""
 
     def read(self, source: Source, limits: Limits) -> View:
         """Read and check the source's files and everything that arrived beside them. Raises
         `SourceError` if one of the source's files cannot be used."""
 
+    def latest(self, view: View, rows: Path) -> int:
+        """Write the latest row of each user and product to the feather file `rows`, in the order of
+        `recsys.data.keys.latest_rows`; their number."""
+
+    def build(
+        self, rows: Path, quality: Path, catalogue: pd.DataFrame, files: VersionFiles
+    ) -> Dataset:
+        """What a version consists of; its rows and users are given to `files` on the way. `quality`
+        is the npy file of the COMMENT_QUALITY of each of the `rows`."""
+
+
+@dataclass(frozen=True)
+class PandasEngine:
+    """All in the memory of this process."""
+
+    settings: Settings
+    config: DataConfig
+
+    def read(self, source: Source, limits: Limits) -> View:
         def read_files() -> list[CleanRows]:
             files = source.config.reviews
             return [read_reviews(path, files, limits) for path in source.review_files]
@@ -75,8 +89,6 @@ class RefreshEngine:
         return read_view(self.settings, self.config, source, limits, read_files)
 
     def latest(self, view: View, rows: Path) -> int:
-        """Write the latest row of each user and product to the feather file `rows`, in the order of
-        `recsys.data.keys.latest_rows`; their number."""
         latest = latest_rows(view.reviews.accepted)
         latest.to_feather(rows, compression="uncompressed")
         return len(latest)
@@ -84,8 +96,6 @@ class RefreshEngine:
     def build(
         self, rows: Path, quality: Path, catalogue: pd.DataFrame, files: VersionFiles
     ) -> Dataset:
-        """What a version consists of; its rows and users are given to `files` on the way. `quality`
-        is the npy file of the COMMENT_QUALITY of each of the `rows`."""
         latest = read_frame(rows)
         latest[schema.COMMENT_QUALITY] = np.load(quality)
         interactions, split = split_interactions(latest)

@@ -22,7 +22,7 @@ from recsys.config import load_config
 from recsys.data.arrivals import archive_arrivals, collect_arrivals
 from recsys.data.cleaning import Limits, write_quarantine
 from recsys.data.config import DataConfig, Engine
-from recsys.data.engine import RefreshEngine, read_frame
+from recsys.data.engine import PandasEngine, RefreshEngine, read_frame
 from recsys.data.retention import prune
 from recsys.data.sources import resolve_source
 from recsys.data.staging import hand_in_files, hand_in_segments
@@ -80,7 +80,7 @@ def open_engine(settings: Settings, config: DataConfig, work: Workspace) -> Iter
         with open_spark_engine(settings, config, work.folder) as engine:
             yield engine
     else:
-        yield RefreshEngine(settings, config)
+        yield PandasEngine(settings, config)
 
 
 def ingest(

@@ -31,7 +31,7 @@ from recsys.config import load_config
 from recsys.data.cleaning import CleanRows, Limits, read_settled, settle_reviews
 from recsys.data.config import DataConfig
 from recsys.data.dataset import Dataset, build_part, join_parts
-from recsys.data.engine import RefreshEngine, View, read_view
+from recsys.data.engine import View, read_view
 from recsys.data.keys import EVENT_KEY, KEY, USER_KEY, USER_NUMBER, latest_rows
 from recsys.data.reading import FILE, ROW
 from recsys.data.sources import ReviewFiles, Source
@@ -73,9 +73,11 @@ def open_spark_engine(
 
 
 @dataclass(frozen=True)
-class SparkEngine(RefreshEngine):
+class SparkEngine:
     """Work dealt out to Spark's workers, in files below `work`."""
 
+    settings: Settings
+    config: DataConfig
     spark: SparkConfig
     session: "SparkSession"
     work: Path
