@@ -205,6 +205,17 @@ def test_a_segment_whose_file_is_gone_is_followed_by_another(settings):
     assert [len(lines) for lines in quarantined_lines(settings)] == [1]
 
 
+def test_a_segment_that_another_process_seals_meanwhile_is_left_to_it(settings, monkeypatch):
+    def seal_first(descriptor: int, kind: int) -> None:
+        for segment in open_segments(settings).iterdir():
+            segment.rename(sealed_segments(settings) / segment.name)
+
+    append_events(settings, [event()])
+    monkeypatch.setattr(staging.fcntl, "flock", seal_first)
+    seal_segments(settings)
+    assert len(list(sealed_segments(settings).iterdir())) == 1
+
+
 def drop(settings, name: str, content: bytes) -> Path:
     path = settings.staging / "files" / name
     path.parent.mkdir(parents=True, exist_ok=True)

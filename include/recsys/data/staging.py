@@ -130,15 +130,15 @@ def seal_segments(settings: Settings) -> None:
         return
     target.mkdir(parents=True, exist_ok=True)
     for segment in folder.glob(f"*{_SUFFIX}"):
-        descriptor = os.open(segment, os.O_RDONLY)
-        try:
+        # The service and a refresh on this machine may seal the same one.
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as opened:
+            descriptor = os.open(segment, os.O_RDONLY)
+            opened.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_size == 0:
-                segment.unlink(missing_ok=True)
+                segment.unlink()
             else:
                 segment.rename(target / segment.name)
-        finally:
-            os.close(descriptor)
     sync(target)
     sync(folder)
 
