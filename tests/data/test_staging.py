@@ -164,6 +164,18 @@ def test_a_dropped_file_may_have_the_longest_name(shop, name):
     assert refresh(shop, force_full=True)["rows"]["accepted"] == 4
 
 
+def test_what_a_dropped_link_leads_to_is_archived_and_stays_as_it_is(shop):
+    inbox, export = shop.staging / "files", shop.staging / "today.csv"
+    inbox.mkdir(parents=True)
+    (inbox / "today.csv").symlink_to("../today.csv")
+    export.write_text("\n".join([HEADER, row("d1", 4)]) + "\n", encoding="utf-8")
+    os.utime(export, (10**9, 10**9))
+    assert refresh(shop)["changes"]["new"] == 1
+    assert export.stat().st_mtime == 10**9
+    export.unlink()
+    assert refresh(shop, force_full=True)["rows"]["accepted"] == 4
+
+
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_a_dropped_file_may_have_a_name_that_cannot_be_written_down(shop, dry_run):
     for number, odd in enumerate((b"\xe1.csv", b"\xe0.csv", b"a\nb.csv", b"a\\b.csv")):
@@ -175,7 +187,7 @@ def test_a_dropped_file_may_have_a_name_that_cannot_be_written_down(shop, dry_ru
 
 
 def test_a_dropped_file_of_somebody_else_is_archived(shop, monkeypatch):
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     drop(shop, "theirs.csv", "\n".join([HEADER, row("d1", 4)]).encode())

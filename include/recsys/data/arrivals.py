@@ -128,7 +128,12 @@ def _move(
         # keep: a backfill archives what is dropped today into the version of a day long past.
         mark = f"{archived_at}-{version_id}-{number:05}-"
         moved = folder / staging.marked_name(mark, path.name)
-        shutil.move(path, moved)
+        if path.is_symlink():  # what it leads to is the shop's
+            with atomic_path(moved) as own:
+                shutil.copyfile(path, own)
+            path.unlink()
+        else:
+            shutil.move(path, moved)
         with contextlib.suppress(PermissionError):  # it is somebody else's
             os.utime(moved)  # its age here counts from now, however old the shop's copy is
         sync(folder)
