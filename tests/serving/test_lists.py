@@ -1,5 +1,6 @@
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -179,6 +180,31 @@ def test_the_short_way_answers_like_the_usual_one(shared_client: TestClient, con
         shown.pop("latency_ms", None)
         answers.append((answer.status_code, shown))
     assert answers[0] == answers[1]
+
+
+def test_a_caller_who_hangs_up_within_the_body_has_asked_for_nothing(shared_client: TestClient):
+    parts = [
+        {"type": "http.disconnect"},
+        {"type": "http.request", "body": b'{"user_id": 7}', "more_body": True},
+    ]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/recommend",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"content-length", b"20")],
+    }
+    statuses = []
+
+    async def receive() -> dict[str, Any]:
+        return parts.pop() if len(parts) > 1 else parts[0]
+
+    async def send(message: dict[str, Any]) -> None:
+        statuses.append(message.get("status"))
+
+    assert shared_client.portal is not None
+    shared_client.portal.call(shared_client.app, scope, receive, send)
+    assert statuses[0] == 400
 
 
 def test_a_body_in_pieces_is_answered_like_one_in_one_piece(shared_client: TestClient):
