@@ -89,6 +89,15 @@ def test_a_bad_description_names_the_key(settings):
         load_source(settings, "shop")
 
 
+@pytest.mark.parametrize("encoding", ["utf-99", "base64"])
+def test_an_encoding_that_is_none_names_the_key(settings, encoding):
+    folder = settings.home / "config" / "sources"
+    folder.mkdir(parents=True)
+    (folder / "shop.yaml").write_text(f"reviews: {{path: x, encoding: {encoding}}}\n")
+    with pytest.raises(ConfigError, match=rf"reviews\.encoding.*{encoding}"):
+        load_source(settings, "shop")
+
+
 def test_a_torn_selection_says_what_to_do(settings):
     (settings.home / "data").mkdir(parents=True)
     (settings.home / "data" / "source.json").write_text("{")

@@ -13,12 +13,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Annotated, cast
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from recsys.config import ConfigModel
 
 Mark = Annotated[str, Field(min_length=1, max_length=1)]
 """A single character, such as ``;``."""
+
+
+def _of_text(encoding: str) -> str:
+    try:
+        "".encode(encoding)
+    except LookupError as error:
+        raise ValueError(f"expected an encoding of text such as 'cp1258': {error}") from None
+    return encoding
+
 
 Rejection = tuple[int, str, str]
 """Number of the record, reason, the beginning of its text."""
@@ -35,7 +44,7 @@ class Dialect(ConfigModel):
     stands before a quote inside a value, instead of a second quote, "" where that is never so;
     `skip_lines` is the number of lines before the header."""
 
-    encoding: str = "utf-8"
+    encoding: Annotated[str, AfterValidator(_of_text)] = "utf-8"
     delimiter: Mark | None = None
     quote: Mark = '"'
     escape: Annotated[str, Field(max_length=1)] | None = None
