@@ -9,10 +9,12 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from recsys.data import staging
+from recsys.data import arrivals, staging
+from recsys.data.cleaning import CleanRows, read_reviews
 from recsys.data.staging import (
     append_events,
     dropped_files,
@@ -162,6 +164,19 @@ def test_a_dropped_file_may_have_the_longest_name(shop, name):
     drop(shop, name, gzip.compress(content) if name.endswith("gz") else content)
     assert refresh(shop)["changes"]["new"] == 1
     assert refresh(shop, force_full=True)["rows"]["accepted"] == 4
+
+
+def test_a_dropped_file_that_is_taken_away_meanwhile_is_passed_over(shop, monkeypatch):
+    drop(shop, "a.csv", "\n".join([HEADER, row("d1", 4)]).encode())
+    other = drop(shop, "b.csv", "\n".join([HEADER, row("d2", 4)]).encode())
+
+    def read(path: Path, *others: Any) -> CleanRows:
+        if path.name == "a.csv":
+            other.unlink()
+        return read_reviews(path, *others)
+
+    monkeypatch.setattr(arrivals, "read_reviews", read)
+    assert refresh(shop)["changes"]["new"] == 1
 
 
 def test_what_a_dropped_link_leads_to_is_archived_and_stays_as_it_is(shop):

@@ -61,10 +61,13 @@ def read_arrivals(
         parts.append(cleaned)
 
     for number, path in enumerate(_dropped(settings, source), start=1):
-        described, kind = _describe(settings, path), "files"
+        kind = "files"
         try:
+            described = _describe(settings, path)
             cleaned = read_reviews(path, source.config.reviews, limits)
             cleaned.accepted[ARRIVAL] = np.int32(number)
+        except FileNotFoundError:  # somebody has taken it away
+            continue
         except SourceError as error:
             cleaned = reject_file(path, str(error))
         if cleaned.bad_rows > config.max_invalid_fraction * max(cleaned.rows_read, 1):
