@@ -81,11 +81,13 @@ def _parts(text: str, style: PriceFormat) -> list[tuple[str, float]]:
         matches = signed
     if len(matches) != 1 + is_range or matches[0]["minus"]:
         return []
-    words = [word for match in matches for word in _words(match)]
-    units = [_UNITS[word] for word in words if word in _UNITS]
-    if {_SIGNS[word] for word in words if word in _SIGNS} - {style.currency}:
+    said = [_words(match) for match in matches]
+    if {_SIGNS[word] for words in said for word in words if word in _SIGNS} - {style.currency}:
         return []
-    return [(_BLANKS.sub("", match["number"]), units[-1] if units else 1.0) for match in matches]
+    units = [[_UNITS[word] for word in words if word in _UNITS] for words in said]
+    last = next((own[0] for own in reversed(units) if own), 1.0)  # 189-259k: of both
+    numbers = [_BLANKS.sub("", match["number"]) for match in matches]
+    return [(number, own[0] if own else last) for number, own in zip(numbers, units, strict=True)]
 
 
 def _is_range(text: str, matches: list[re.Match[str]]) -> bool:
