@@ -21,6 +21,7 @@ RELOAD_SECONDS = 120.0
 its index takes 15."""
 
 Message = dict[str, Any]
+_LONGEST = 2**24  # bytes of a message: a problem can tell of each of thousands of models
 _running: set[asyncio.Task[None]] = set()
 
 # From the parent.
@@ -66,7 +67,7 @@ class Channel:
     async def over(cls, connection: socket.socket) -> "Channel":
         """Take over one socket of a pair."""
         connection.setblocking(False)
-        return cls(*await asyncio.open_unix_connection(sock=connection))
+        return cls(*await asyncio.open_unix_connection(sock=connection, limit=_LONGEST))
 
     def send(self, kind: str, **values: Any) -> None:
         """Send without waiting; to an end that is gone nothing happens."""

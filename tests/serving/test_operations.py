@@ -1,6 +1,8 @@
+import asyncio
 import contextlib
 import gc
 import json
+import socket
 import sqlite3
 import threading
 import weakref
@@ -18,7 +20,7 @@ from recsys.settings import Settings
 from serving import engine
 from serving.app import create_app
 from serving.config import ServiceEnvironment
-from serving.coordination import last_served
+from serving.coordination import PREPARED, Channel, last_served
 from tests.serving.shops import ITEMS, add_model, products
 
 
@@ -309,3 +311,15 @@ def test_a_swap_does_not_wait_for_a_catalogue_that_is_being_taken_over(
             go_on.set()
             assert following.result(timeout=10) is False
         assert client.get("/health").json()["model_id"] == "als_2"
+
+
+def test_a_worker_can_tell_what_is_wrong_with_a_thousand_models():
+    async def told(problem: str) -> str:
+        ours, theirs = [await Channel.over(end) for end in socket.socketpair()]
+        theirs.send(PREPARED, problem=problem)
+        message = await ours.receive()
+        assert message is not None
+        return message["problem"]
+
+    problem = "models.als_1.status: Field required\n" * 5000
+    assert asyncio.run(told(problem)) == problem
