@@ -125,15 +125,15 @@ def _refuse(run: Run) -> None:
 
 def _tell_timeout(run: Run) -> None:
     """The alert; Airflow's callback knows how often the run was cleared from our record only."""
-    link = run_url(run["dag_id"], run["dag_run_id"])
-    _tell("run_timed_out", run, attempt=run["clear_number"] or 0, reason=run["reason"], link=link)
+    _tell("run_timed_out", run, reason=run["reason"])
 
 
 def _tell(what: Any, run: Run, **details: Any) -> None:
     from recsys.alerting.runs import RunEvent, tell_of_run
 
-    run_type = mirror.text_of(run["run_type"])
-    tell_of_run(RunEvent(what, run["dag_id"], run["dag_run_id"], run_type, **details))
+    which = run["dag_id"], run["dag_run_id"]
+    details |= {"attempt": run["clear_number"] or 0, "link": run_url(*which)}
+    tell_of_run(RunEvent(what, *which, mirror.text_of(run["run_type"]), **details))
 
 
 def _mirror_end(run: Run) -> None:
