@@ -112,6 +112,8 @@ async def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
         for problem in error.errors()[:SHOWN_ERRORS]
     ]
     first = f"{errors[0].field}: {errors[0].message}" if errors else "not understood"
+    if first.startswith("body: ") and "json" not in request.headers.get("content-type", ""):
+        first = "The header Content-Type has to be application/json"
     detail = f"The request is not valid. {first}."
     endpoint = request.url.path.lstrip("/")
     if endpoint in LOGGED_ENDPOINTS:

@@ -48,6 +48,17 @@ def test_a_bad_row_below_titles_is_named_by_its_own_number(settings):
     assert bad.raw == "one,field,too,many,for,this"
 
 
+@pytest.mark.parametrize("rest", [b'"\xaa\xff never closed\n', b"\xfe,\xaa,5,x,y,z\n", b"\xaa\n"])
+def test_bytes_that_are_no_text_cost_their_own_rows(settings, rest):
+    write_shop(settings, [])
+    path = settings.raw / "viecomrec" / "data_reviews_purchase.csv"
+    path.write_bytes(table(",").encode() + rest * 2 + table(",").encode().partition(b"\n")[2])
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
+    bad = quarantined(settings)
+    assert len(bad)
+    bad["raw"].str.encode("utf-8")
+
+
 def test_ratings_may_have_decimal_commas(settings):
     write(settings, table(";", rating="4,5"))
     refresh(settings)

@@ -198,7 +198,8 @@ def test_a_backfill_runs_one_day_after_the_other_and_a_second_one_is_refused(liv
     assert moments == sorted(moments)
     assert week["open_afterwards"] == []
     assert week["second_backfill"].returncode == 2
-    assert "a backfill of data_refresh is open already" in week["second_backfill"].stderr
+    said = " ".join(week["second_backfill"].stderr.split())
+    assert "a backfill of data_refresh is open already (2024-01-01 to 2024-01-08" in said
 
 
 def test_a_second_run_of_a_job_waits_for_the_first(live, week):

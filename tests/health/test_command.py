@@ -1,5 +1,6 @@
 """`recsys health-check` as a person starts it, beside an Airflow in trouble."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -8,7 +9,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from typer.testing import CliRunner
 
+from recsys.cli import app
 from recsys.settings import REPOSITORY
 from tests.conftest import find_free_port
 
@@ -36,6 +39,14 @@ def recsys(shop):
 @pytest.fixture
 def dead_scheduler():
     """An API server whose scheduler has stopped."""
+    with api_server(["unhealthy"]) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def api_server(states):
+    """It tells these states of its scheduler one after the other, and no run ever begins."""
+    left = list(states)
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self, content):
@@ -46,11 +57,19 @@ def dead_scheduler():
             self.wfile.write(body)
 
         def do_POST(self):
-            self.answer({"access_token": "x"})
+            self.answer({"access_token": "x", "dag_run_id": "manual__1"})
 
         def do_GET(self):
-            assert self.path.endswith("/monitor/health")
-            self.answer({"scheduler": {"status": "unhealthy"}})
+            path = self.path.partition("?")[0]
+            if path.endswith("/monitor/health"):
+                state = left.pop(0) if len(left) > 1 else left[0]
+                self.answer({"scheduler": {"status": state}})
+            elif path.endswith("/taskInstances"):
+                self.answer({"task_instances": [], "total_entries": 0})
+            elif path.endswith("/dags"):
+                self.answer({"dags": [], "total_entries": 0})
+            else:
+                self.answer({"dag_run_id": "manual__1", "state": "queued"})
 
         def log_message(self, *args):
             pass
@@ -80,6 +99,20 @@ def test_beside_a_dead_scheduler_it_checks_by_itself_and_tells(recsys, dead_sche
     assert "service" in result["summary"]["evaluate"]["unhealthy"]
     assert "the scheduler is unhealthy" in errors
     assert any("service" in mail["Subject"] for mail in mails.mails)
+
+
+def test_a_scheduler_that_hangs_is_not_waited_for_for_ever(shop, publish, monkeypatch):
+    publish()
+    monkeypatch.setenv("RECSYS_HOME", str(shop.home))
+    monkeypatch.setenv("RECSYS_AIRFLOW_USER", "admin")
+    monkeypatch.setenv("RECSYS_AIRFLOW_PASSWORD", "secret")
+    monkeypatch.setattr("recsys.orchestration.client.PATIENCE_SECONDS", 1.5)
+    with api_server(["healthy", "healthy", "unhealthy"]) as url:
+        monkeypatch.setenv("RECSYS_AIRFLOW_URL", url)
+        done = CliRunner().invoke(app, ["health-check", "--component", "data"])
+    assert done.exit_code == 0, done.output
+    assert "waits: the scheduler is unhealthy" in " ".join(done.stderr.split())
+    assert json.loads(done.stdout)["summary"]["evaluate"]["status"] == "healthy"
 
 
 def test_local_asks_no_airflow(recsys):

@@ -496,3 +496,10 @@ def test_what_is_no_id_is_refused_in_a_sentence(client: TestClient, user_id: Any
     [error] = answer.json()["errors"]
     assert error["field"] == "body.user_id"
     assert error["message"].startswith("Input should be a whole number up to 2^62, or text")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_json_under_another_content_type_is_told_which_one_is_wanted(client, kind):
+    answer = client.post("/recommend", content='{"user_id": 1}', headers={"Content-Type": kind})
+    assert answer.status_code == 422
+    assert "Content-Type has to be application/json" in answer.json()["detail"]

@@ -21,7 +21,7 @@ from recsys.orchestration.environment import connect
 from recsys.orchestration.mirror import tracker_id
 from recsys.registry import Registry
 from recsys.schedule import load_zone
-from recsys.settings import Settings, load_settings
+from recsys.settings import load_settings
 from recsys.tracking import PipelineTracker, tracker_database
 
 RECORD_SECONDS = 10.0
@@ -196,18 +196,22 @@ def health_check(
     if component not in (None, *COMPONENTS):
         raise InputError(f"--component: {component!r} is none of {', '.join(COMPONENTS)}")
     try:
-        problem = None if local else _problem(settings)
-        if problem is not None:
-            console.print(f"{escape(problem)}; checking without Airflow")
-        if local or problem is not None:
+        problem = None
+        if not local:
+            try:
+                if (state := connect(settings).scheduler_state()) != "healthy":
+                    raise AirflowError(f"the scheduler is {state}")
+                result = _run_and_print("health_check", component=component)
+            except AirflowError as error:
+                problem = str(error)
+                console.print(f"{escape(problem)}; checking without Airflow")
+        if local or problem:
             use_stack_variables(settings)
             began = time.monotonic()
             summary = {"evaluate": examine(settings, component)}
             seconds = round(time.monotonic() - began, 2)
             result = _result("health_check", None, "success", seconds, None, summary)
             print_json(result)
-        else:
-            result = _run_and_print("health_check", component=component)
     except InputError:
         raise
     except Exception as error:
@@ -215,15 +219,6 @@ def health_check(
         raise typer.Exit(3) from error
     if result["summary"]["evaluate"]["status"] != "healthy":
         raise typer.Exit(1)
-
-
-def _problem(settings: Settings) -> str | None:
-    """Why a run would wait for ever: Airflow does not answer, or has no scheduler."""
-    try:
-        state = (connect(settings).health().get("scheduler") or {}).get("status")
-    except AirflowError as error:
-        return str(error)
-    return None if state == "healthy" else f"the scheduler is {state or 'not there'}"
 
 
 @app.command(rich_help_panel="Jobs")
@@ -252,14 +247,15 @@ def backfill(
     client = connect(settings)
     if job not in (jobs := client.dags()):
         raise InputError(f"{job!r} is no job; there are {', '.join(sorted(jobs))}")
+    zone = load_zone(settings)
     for one in client.open_backfills(job):
+        ends = (datetime.fromisoformat(one[f"{end}_date"]) for end in ("from", "to"))
+        days = " to ".join(f"{end.astimezone(zone):%Y-%m-%d}" for end in ends)
         ended = sum(run["state"] in ENDED for run in client.backfill_runs(one))
         raise InputError(
-            f"a backfill of {job} is open already ({one['from_date'][:10]} to "
-            f"{one['to_date'][:10]}, {ended} runs have ended); wait until Airflow has closed "
-            f"it, or cancel it at {client.url}/dags/{job}/backfills"
+            f"a backfill of {job} is open already ({days}, {ended} runs have ended); wait until "
+            f"Airflow has closed it, or cancel it at {client.url}/dags/{job}/backfills"
         )
-    zone = load_zone(settings)
     last = to_date.replace(tzinfo=zone) + timedelta(days=1, seconds=-1)
     created = client.create_backfill(job, from_date.replace(tzinfo=zone), last)
     states = _follow_backfill(client, created)

@@ -116,6 +116,9 @@ def _describe(stack: Stack) -> dict[str, list[Any]]:
         part = health.get(component["name"].replace("-", "_")) or {}
         beats = (value for key, value in part.items() if key.endswith("_heartbeat"))
         component["heartbeat"] = next(beats, None)
+        if part.get("status") == "unhealthy" and component["pid"]:
+            since = f"since {component['heartbeat']}" if component["heartbeat"] else "yet"
+            problems.append(f"{component['name']}: it runs, and gave no sign of life {since}")
     return {"components": components, "dags": dags, "problems": problems}
 
 

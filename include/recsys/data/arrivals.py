@@ -72,7 +72,9 @@ def read_arrivals(
             cleaned = reject_file(path, str(error))
         if cleaned.bad_rows > config.max_invalid_fraction * max(cleaned.rows_read, 1):
             reasons = cleaned.rejected[REASON].value_counts().drop(STANDS_FOR_MANY, errors="ignore")
-            cleaned = reject_file(path, f"the file is set aside as a whole: {reasons.index[0]}")
+            why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+            reason = f"the file is set aside as a whole, {cleaned.bad_rows} rows are bad: {why}"
+            cleaned = reject_file(path, reason)
             kind = "bad_files"
         staged[kind].append(described)
         parts.append(cleaned)

@@ -361,5 +361,6 @@ def _rejected(raw: RawRows, faults: list[Fault]) -> pd.DataFrame:
     if not raw.rejected:
         return rows
     numbers, why, texts = zip(*raw.rejected, strict=True)
-    unsplit = _rejections(str(raw.path), numbers, why, texts)
+    shown = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
+    unsplit = _rejections(str(raw.path), numbers, why, shown)
     return pd.concat([rows, unsplit]).sort_values(ROW, ignore_index=True)

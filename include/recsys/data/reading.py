@@ -322,8 +322,7 @@ def parse_json_lines(
             records.append(record)
             numbers.append(number)
         elif fault:
-            shown = (line or "")[:SHOWN_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
-            rejected.append((number, fault, shown))
+            rejected.append((number, fault, (line or "")[:SHOWN_CHARACTERS]))
     names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
     chosen = _choose(path, names, needed, optional) if records else dict.fromkeys(needed, "")
     arrays = {

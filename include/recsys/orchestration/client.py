@@ -146,23 +146,30 @@ class AirflowClient:
         """State and last heartbeat of Airflow's components."""
         return self._call("GET", "/monitor/health")
 
+    def scheduler_state(self) -> str:
+        """``healthy`` if Airflow's scheduler gave a sign of life lately."""
+        return (self.health().get("scheduler") or {}).get("status") or "not there"
+
     def follow(
         self, dag_id: str, run_id: str, show: Callable[[RunProgress], None]
     ) -> dict[str, Any]:
         """Wait until a run has ended, telling `show` every change; returns the ended run.
 
-        An API server that does not answer for a while is waited for: it may be restarting.
+        An API server that does not answer, and a scheduler that is not healthy, are waited for a
+        while: they may be restarting. Raises `AirflowError` afterwards.
         """
         last: RunProgress | None = None
         patience = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 run, tasks = self.run(dag_id, run_id), self.task_instances(dag_id, run_id)
+                scheduler = self.scheduler_state()
             except AirflowError as error:
                 if error.status in REFUSALS or time.monotonic() > patience:
                     raise
             else:
-                patience = time.monotonic() + PATIENCE_SECONDS
+                if scheduler == "healthy":
+                    patience = time.monotonic() + PATIENCE_SECONDS
                 states = {_task_name(task): task["state"] or "waiting" for task in tasks}
                 progress = RunProgress(run["state"], states)
                 if progress != last:
@@ -170,6 +177,8 @@ class AirflowClient:
                     last = progress
                 if run["state"] in ENDED:
                     return run
+                if time.monotonic() > patience:
+                    raise AirflowError(f"{dag_id} {run_id} waits: the scheduler is {scheduler}")
             time.sleep(POLL_SECONDS)
 
     def run_url(self, dag_id: str, run_id: str) -> str:
