@@ -10,8 +10,9 @@ from recsys.data.sources import (
     select_source,
     selection_kept_on_failure,
 )
-from recsys.errors import InputError
-from tests.data.shop import HEADER, row, write_shop
+from recsys.errors import InputError, SourceError
+from tests.data.shop import HEADER, refresh, row, write_shop
+from tests.refresh.test_nights import describe
 
 
 def test_the_source_of_the_configuration_is_used_until_another_is_selected(settings, tmp_path):
@@ -103,3 +104,12 @@ def test_a_torn_selection_says_what_to_do(settings):
     (settings.home / "data" / "source.json").write_text("{")
     with pytest.raises(InputError, match="select the source again"):
         resolve_source(settings)
+
+
+def test_a_column_of_the_time_may_have_several_names(settings):
+    write_shop(settings, [row(f"u{number}") for number in range(3)])
+    describe(settings, columns="[[thoi_gian, cmt_date]]", user_id="[khach, user_id]")
+    assert refresh(settings)["rows"]["accepted"] == 3
+    describe(settings, columns="[[thoi_gian, ngay]]")
+    with pytest.raises(SourceError, match="there is no column 'thoi_gian' or 'ngay'"):
+        refresh(settings)

@@ -28,9 +28,9 @@ from recsys.publishing import atomic_path, sync
 from recsys.settings import Settings
 from recsys.storage import open_store
 
-EVENT_TIMES = TimestampFormat(columns=(schema.TIMESTAMP,), formats=(ISO, EPOCH))
+EVENT_TIMES = TimestampFormat(columns=((schema.TIMESTAMP,),), formats=(ISO, EPOCH))
 
-_TIME_COLUMN = f"{schema.TIMESTAMP} {schema.TIMESTAMP}"
+(_TIME_COLUMN,) = EVENT_TIMES.candidates
 _ARCHIVED = {_TIME_COLUMN: schema.TIMESTAMP}
 _COLUMNS = {
     **{name: (name,) for name in NEEDED},

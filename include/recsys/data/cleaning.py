@@ -301,8 +301,7 @@ def _times(
 
 
 def _time_parts(table: pa.Table, timestamp: TimestampFormat) -> list[pa.ChunkedArray]:
-    names = [f"{schema.TIMESTAMP} {name}" for name in timestamp.columns]
-    return [pc.utf8_trim_whitespace(table[name]) for name in names]
+    return [pc.utf8_trim_whitespace(table[name]) for name in timestamp.candidates]
 
 
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:

@@ -67,9 +67,10 @@ class ProductColumns(Columns):
 
 
 class TimestampFormat(ConfigModel):
-    """The columns that make up a review's time, and how they may be written."""
+    """The columns that make up a review's time, and how they may be written. Each may have several
+    names, in order of preference."""
 
-    columns: Names
+    columns: Annotated[tuple[Names, ...], _as_tuple, Field(min_length=1)]
     formats: tuple[str, ...] = Field(default=(ISO,), min_length=1)
 
     @field_validator("formats")
@@ -78,6 +79,11 @@ class TimestampFormat(ConfigModel):
         if any(text not in (ISO, EPOCH) and "%" not in text for text in formats):
             raise ValueError(f"expected '{ISO}', '{EPOCH}' or a format such as '%d/%m/%Y'")
         return formats
+
+    @property
+    def candidates(self) -> dict[str, tuple[str, ...]]:
+        """Our names of the columns, in the order in which they are joined -> theirs."""
+        return {f"{schema.TIMESTAMP} {names[0]}": names for names in self.columns}
 
 
 class Files(Dialect):
@@ -106,8 +112,7 @@ class ReviewFiles(Files):
 
     @property
     def needed(self) -> dict[str, tuple[str, ...]]:
-        times = {f"{schema.TIMESTAMP} {name}": (name,) for name in self.timestamp.columns}
-        return {**super().needed, **times}
+        return {**super().needed, **self.timestamp.candidates}
 
 
 class ProductFiles(Files):
