@@ -41,13 +41,19 @@ def test_lines_of_titles_before_the_header_are_passed_over(settings):
     assert refresh(settings)["rows"]["accepted"] == len(TIMES)
 
 
-def test_a_bad_row_below_titles_is_named_by_its_own_number(settings):
-    write(settings, "Báo cáo;;;;\n" + table(",") + "one,field,too,many,for,this\n")
-    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
-    (bad,) = quarantined(settings).itertuples()
-    assert bad.raw == "one,field,too,many,for,this"
+@pytest.mark.parametrize("titles", ["", "Báo cáo;;;;\n", "Báo cáo\n\n"])
+@pytest.mark.parametrize(
+    "bad", ["one,field,too,many,for,this", "u,1,9,2025-01-02,ổn", 'u,1,5,2025-01-02,"never closed']
+)
+def test_a_bad_row_is_numbered_as_a_spreadsheet_does(settings, titles, bad):
+    text = titles + table(",") + f"{bad}\nv,1,5,2025-01-02,ổn\n"
+    write(settings, text)
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES) + 1
+    (found,) = quarantined(settings).itertuples()
+    assert text.splitlines()[found.row - 1] == bad
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("rest", [b'"\xaa\xff never closed\n', b"\xfe,\xaa,5,x,y,z\n", b"\xaa\n"])
 def test_bytes_that_are_no_text_cost_their_own_rows(settings, rest):
     write_shop(settings, [])
@@ -86,6 +92,16 @@ def test_dates_that_might_be_either_are_refused_in_a_sentence(settings):
     describe(settings, formats="[iso]")
     write(settings, table(",", [f"{day:02}/{day + 1:02}/2025" for day in range(1, 10)]))
     with pytest.raises(RefreshError, match="the time cannot be read"):
+        refresh(settings)
+
+
+@pytest.mark.parametrize("above", ["", "Báo cáo đánh giá;;;;\n\n", "Quý 1, 2025\n"])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_columns_of_other_names_are_named_from_their_own_line(settings, above, delimiter):
+    write(settings, above + table(delimiter).replace("user_id", "khach"))
+    line = above.count("\n") + 1
+    expected = f"'user_id'; line {line}, the likeliest header, has: 'khach', 'product_id', 'rating"
+    with pytest.raises(SourceError, match=expected):
         refresh(settings)
 
 

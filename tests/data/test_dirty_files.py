@@ -184,6 +184,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes], Rows | Error]] = {
     ),
     "a line that is not JSON": ("reviews.jsonl", lambda: jsonl("{oops"), Rows(10, 1, "not JSON")),
     "a JSON line that is a list": ("reviews.jsonl", lambda: jsonl("[1]"), Rows(10, 1, "object")),
+    "nested JSON": ("reviews.jsonl", lambda: jsonl("[" * 100_000), Rows(10, 1, "nested too deep")),
     # whole files
     "empty": (TEXT, lambda: b"", Error("the file is empty")),
     "only blanks": (TEXT, lambda: b"\n\n  \n", Error("the file is empty")),

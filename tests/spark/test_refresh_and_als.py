@@ -116,9 +116,12 @@ def dirty_rows() -> list[str]:
     return rows
 
 
-def test_dirt_is_found_at_the_same_rows(both):
+@pytest.mark.parametrize("titles", ["", "Báo cáo\n\n"])
+def test_dirt_is_found_at_the_same_rows(both, titles):
     for settings in both:
         write_shop(settings, dirty_rows())
+        path = settings.raw / "viecomrec" / "data_reviews_purchase.csv"
+        path.write_text(titles + path.read_text())
         refresh(settings)
     plain, spark = both
     assert_same_version(spark, plain)

@@ -74,17 +74,35 @@ class Dialect(ConfigModel):
         none, it is the first line, between commas."""
         if None not in (self.delimiter, self.escape, self.skip_lines):
             return self
+        for dialect, names in self._headers(head):
+            if all(set(names).intersection(candidates) for candidates in needed.values()):
+                return dialect._with_escape(head)
+        first = {"delimiter": self.delimiter or DELIMITERS[0], "skip_lines": self.skip_lines or 0}
+        return self.model_copy(update=first)
+
+    def likeliest_header(
+        self, head: str, needed: Mapping[str, tuple[str, ...]]
+    ) -> tuple[int, list[str]]:
+        """Where there is no header with all `needed` columns, the number and the names of the line
+        that is most like one: with most of the columns, else with most names."""
+
+        def likeness(found: tuple[Dialect, list[str]]) -> tuple[int, int]:
+            names = set(found[1])
+            known = sum(not names.isdisjoint(candidates) for candidates in needed.values())
+            return known, len(names - {""})
+
+        dialect, names = max(self._headers(head), key=likeness)
+        return (dialect.skip_lines or 0) + 1, names
+
+    def _headers(self, head: str) -> Iterator[tuple["Dialect", list[str]]]:
+        """Each line that may be the header, split in each way that is open."""
         lines = head.splitlines()
         skips = range(_TITLE_LINES) if self.skip_lines is None else [self.skip_lines]
         delimiters = DELIMITERS if self.delimiter is None else (self.delimiter,)
         for skip, delimiter in itertools.product(skips, delimiters):
             dialect = self.model_copy(update={"delimiter": delimiter, "skip_lines": skip})
-            header = dialect.fields_of("".join(lines[skip : skip + 1]))
-            names = {name.strip() for name in header}
-            if all(names.intersection(candidates) for candidates in needed.values()):
-                return dialect._with_escape(head)
-        first = {"delimiter": delimiters[0], "skip_lines": self.skip_lines or 0}
-        return self.model_copy(update=first)
+            fields = dialect.fields_of("".join(lines[skip : skip + 1]))
+            yield dialect, [name.strip() for name in fields]
 
     def _with_escape(self, head: str) -> "Dialect":
         """A quote behind a backslash that does not end its value is an escaped one."""
@@ -150,13 +168,13 @@ def repair_records(
     """Split the lines of a file with a header into records of so many `columns`. A record of
     several lines of which a later one looks like a row by itself began with a quote that never
     closes: it is rejected, and its lines are read one by one. Returns the numbers of the good
-    records (the header is 1), their fields, and what was rejected."""
+    records (titles count, the header does), their fields, and what was rejected."""
     numbers: list[int] = []
     records: list[list[str]] = []
     rejected: list[Rejection] = []
 
     def add(fields: list[str] | None, fault: str, text: str) -> None:
-        number = len(numbers) + len(rejected) + 1
+        number = (dialect.skip_lines or 0) + len(numbers) + len(rejected) + 1
         if fields is None:
             rejected.append((number, fault, text[:SHOWN_CHARACTERS]))
         else:

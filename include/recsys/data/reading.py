@@ -30,7 +30,7 @@ from recsys.schema import RATING
 
 FILE = "file"
 ROW = "row"
-"""Number of a record in its file; the header of a CSV file is row 1, as in a spreadsheet."""
+"""Number of a record in its file. Titles and header of a CSV file count, as in a spreadsheet."""
 
 HEAD_BYTES = 1 << 20
 MAX_UNDECODABLE_SHARE = 0.2
@@ -148,14 +148,16 @@ def _decodes(line: bytes) -> bool:
     return False
 
 
-def _choose(path: Path, names: list[str], needed: Columns, optional: Columns) -> dict[str, str]:
-    """Our name -> the file's, for all columns to read."""
+def _choose(
+    path: Path, names: list[str], needed: Columns, optional: Columns, where: str = "the file"
+) -> dict[str, str]:
+    """Our name -> the file's, for all columns to read; `names` are those of `where`."""
     chosen = {}
     for ours, candidates in {**needed, **optional}.items():
         found = next((name for name in candidates if name in names), None)
         if found is None and ours in needed:
             wanted, there = " or ".join(map(repr, candidates)), ", ".join(map(repr, names[:30]))
-            raise SourceError(f"{path}: there is no column {wanted}; the file has: {there}")
+            raise SourceError(f"{path}: there is no column {wanted}; {where} has: {there}")
         if found is not None and (times := names.count(found)) > 1:
             raise SourceError(f"{path}: the column {found!r} stands there {times} times")
         if found is not None:
@@ -174,40 +176,38 @@ def _csv_head(
     rest = lines[settled.skip_lines or 0 :]
     records = csv.reader(rest, delimiter=settled.separator, quotechar=settled.quote)
     try:
-        return settled, [name.strip() for name in next(records)], lines
+        names = [name.strip() for name in next(records)]
     except (StopIteration, csv.Error) as error:
         raise SourceError(f"{path}: the header cannot be read: {error}") from error
+    if any(set(names).isdisjoint(candidates) for candidates in needed.values()):
+        number, likeliest = dialect.likeliest_header(text, needed)
+        _choose(path, likeliest, needed, {}, f"line {number}, the likeliest header,")
+    return settled, names, lines
 
 
 def _read_csv(path: Path, needed: Columns, optional: Columns, given: Dialect) -> RawRows:
     dialect, names, _ = _csv_head(path, needed, given)
     chosen = _choose(path, names, needed, optional)
-    try:
-        try:
-            table, rejected = _parse_csv(path, names, chosen, dialect, pa.large_string())
-        except pa.ArrowInvalid:  # a text that is not UTF-8
-            table, rejected = _parse_csv(path, names, chosen, dialect, pa.large_binary())
-        broken = _swallows_rows(table, rejected, _looks_like_a_row(names, chosen), dialect)
-    except pa.ArrowInvalid:
-        broken = True  # a record larger than a block
-    if broken:
+    parsed = _parse_csv(path, names, chosen, dialect)
+    if parsed is None or _swallows_rows(*parsed, _looks_like_a_row(names, chosen), dialect):
         return _drop_undecodable(_repair_csv(path, names, chosen, dialect))
+    table, rejected = parsed
     shown = [(number, reason, text[:SHOWN_CHARACTERS]) for number, reason, text in rejected]
     return _drop_undecodable(RawRows(path, table, shown))
 
 
 def _parse_csv(
-    path: Path, names: list[str], chosen: dict[str, str], dialect: Dialect, text: pa.DataType
-) -> tuple[pa.Table, list[Rejection]]:
-    """Parse with all cores; once more with one if rows are bad, as only that numbers them."""
+    path: Path, names: list[str], chosen: dict[str, str], dialect: Dialect
+) -> tuple[pa.Table, list[Rejection]] | None:
+    """Parse with all cores, or with one if rows are bad, as only that numbers them. None for what
+    Arrow cannot parse: a record larger than a block, a bad row that is not UTF-8."""
     bad: list[pacsv.InvalidRow] = []
 
     def skip(row: pacsv.InvalidRow) -> str:
         bad.append(row)
         return "skip"
 
-    def parse(threads: bool) -> pa.Table:
-        bad.clear()
+    def parse(text: pa.DataType, *, numbered: bool = False) -> pa.Table:
         source: Any = path
         if dialect.escape:
             raw = pa.input_stream(str(path))
@@ -215,7 +215,7 @@ def _parse_csv(
         return pacsv.read_csv(
             source,
             pacsv.ReadOptions(
-                use_threads=threads,
+                use_threads=not numbered,
                 block_size=_BLOCK_BYTES,
                 encoding="utf8" if dialect.encoding == "utf-8" else dialect.encoding,
                 column_names=[f"{index}" for index in range(len(names))],
@@ -226,7 +226,7 @@ def _parse_csv(
                 delimiter=dialect.separator,
                 quote_char=dialect.quote,
                 newlines_in_values=True,
-                invalid_row_handler=skip,
+                invalid_row_handler=skip if numbered else None,
             ),
             pacsv.ConvertOptions(
                 include_columns=[f"{names.index(theirs)}" for theirs in chosen.values()],
@@ -235,16 +235,31 @@ def _parse_csv(
             ),
         )
 
-    table = parse(threads=True)
-    if bad:
-        table = parse(threads=False)
+    table: pa.Table | None = None
+    for kind in (pa.large_string(), pa.large_binary()):  # bytes where a text is not UTF-8
+        with contextlib.suppress(pa.ArrowInvalid):
+            table = parse(kind)
+            break
+    # Arrow tells of a bad row as text: it fails, in a thread of its own, on one that is none.
+    if table is None and _is_text(path, dialect.encoding):
+        with contextlib.suppress(pa.ArrowInvalid):
+            table = parse(pa.large_string(), numbered=True)
+    if table is None:
+        return None
     reason = "has {0.actual_columns} columns instead of {0.expected_columns}"
-    before = dialect.skip_lines or 0  # Arrow counts them
-    rejected = [(row.number - before, reason.format(row), row.text) for row in bad]
-    numbers = pd.RangeIndex(2, 2 + table.num_rows + len(rejected))
+    rejected = [(row.number, reason.format(row), row.text) for row in bad]
+    first = (dialect.skip_lines or 0) + 2
+    numbers = pd.RangeIndex(first, first + table.num_rows + len(rejected))
     kept = numbers.drop([number for number, _, _ in rejected])
     table = table.rename_columns(list(chosen)).append_column(ROW, pa.array(kept, pa.int64()))
     return table, rejected
+
+
+def _is_text(path: Path, encoding: str) -> bool:
+    """Whether Arrow gets UTF-8 of the file; from other encodings it gets nothing else."""
+    with open_raw(path) as file:
+        lines = iter(lambda: file.readline(dialects.MAX_LINE_CHARACTERS), b"")
+        return encoding != "utf-8" or all(map(_decodes, lines))
 
 
 def _drop_undecodable(rows: RawRows) -> RawRows:
@@ -342,7 +357,9 @@ def _parse_line(line: str | None) -> tuple[dict[str, Any] | None, str]:
         record = json.loads(line)
     except UnicodeEncodeError:
         return None, NOT_UTF8
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return None, "is JSON that is nested too deeply"
+    except ValueError as error:
         return None, f"is not JSON: {error}"
     return (record, "") if isinstance(record, dict) else (None, "is not a JSON object")
 

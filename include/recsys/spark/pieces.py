@@ -90,18 +90,16 @@ def _cut_csv(
     path: Path, file: IO[bytes], folder: Path, piece_bytes: int, files: ReviewFiles
 ) -> Iterator[Piece]:
     quote = files.quote.encode()
-    for _ in range(files.skip_lines or 0):
-        file.readline(MAX_LINE_CHARACTERS)
+    titles = b"".join(file.readline(MAX_LINE_CHARACTERS) for _ in range(files.skip_lines or 0))
     header = file.readline(MAX_LINE_CHARACTERS)
     if header.count(quote) % 2 or not header.endswith(_LINE_END):
         return  # nothing to go by
     columns = len(files.fields_of(header.decode(files.encoding, "replace")))
-    own = files.model_copy(update={"skip_lines": 0})  # titles are not copied
     number, first = 0, b""
     while block := first + file.read(piece_bytes):
-        piece = Piece(folder / f"{number:05}.csv", path, own, None)
+        piece = Piece(folder / f"{number:05}.csv", path, files, None)
         with piece.path.open("wb") as target:
-            target.write(header)
+            target.write(titles + header)  # titles too: they count where rows are numbered
             target.write(block)
             quotes = block.count(quote)
             if not block.endswith(_LINE_END):
