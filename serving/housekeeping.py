@@ -93,10 +93,10 @@ class RequestLogWatch:
         if problem is None or self.told or problem[0] < _LOG_PATIENCE_SECONDS:
             return
         self.told = True
-        text = f"requests cannot be written to {self.settings.service_db} and wait in memory"
         waiting = {"pending": self.requests.pending, "dropped": self.requests.dropped}
+        facts = {"file": self.settings.service_db, "error": problem[1], **waiting}
         AlertManager(self.settings).send_alert(
-            LOG_ALERT, f"{text}: {problem[1]}", "critical", context=waiting
+            LOG_ALERT, "requests cannot be written and wait in memory", "critical", context=facts
         )
 
 
@@ -115,11 +115,9 @@ class ImplausibleWatch:
         if count == self.told:
             return
         settings = self.service.settings
-        text = (
-            f"{count - self.told} interactions of one customer, or of one product, were more than "
-            f"is plausible in a day and lie in {settings.quarantine / 'interactions'}"
-        )
-        sent = AlertManager(settings).send_alert(IMPLAUSIBLE_ALERT, text)
+        facts = {"count": count - self.told, "place": settings.quarantine / "interactions"}
+        text = "more interactions of one customer, or of one product, than is plausible in a day"
+        sent = AlertManager(settings).send_alert(IMPLAUSIBLE_ALERT, text, context=facts)
         if set(sent.values()) != {HELD_BACK}:  # else they are in the next one
             self.told = count
 
@@ -147,12 +145,16 @@ class DamageWatch:
                     found.append(str(aside))
         if found:
             names = ", ".join(sorted(found))
-            text = (
-                "what lay in place of a database or log of ours was set aside, and the file made "
-                f"again: {names}"
-            )
+            text = "what lay in place of a database or log of ours was set aside"
             key = f"{DAMAGE_ALERT}/{names}"  # what is damaged next is another matter
-            alert = Alert(DAMAGE_ALERT, text, Severity.WARNING, key=key, until_resolved=True)
+            alert = Alert(
+                DAMAGE_ALERT,
+                text,
+                Severity.WARNING,
+                facts={"files": names},
+                key=key,
+                until_resolved=True,
+            )
             AlertManager(self.settings).deliver(alert)
 
 

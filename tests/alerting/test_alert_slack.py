@@ -26,7 +26,8 @@ def test_a_message_is_made_of_blocks(manager, slack, settings):
     header, section, facts, actions, context = post["blocks"]
     assert header["text"]["text"] == "🚨 [CRITICAL] Alert: data_late"
     assert section["text"]["text"] == "rows &lt; 10 &amp; falling"
-    assert facts["fields"] == [{"type": "mrkdwn", "text": "*Pipeline*\ndata_refresh"}]
+    page = {"type": "mrkdwn", "text": "*Documentation*\ndocs/alerting.md"}
+    assert facts["fields"] == [{"type": "mrkdwn", "text": "*Pipeline*\ndata_refresh"}, page]
     assert actions["elements"][0]["url"] == "http://airflow/run"
     assert "2025-01-15 15:35:00 +07" in context["elements"][0]["text"]
     assert log_lines(settings)[-1] == "INFO | alerting | Slack notification sent"

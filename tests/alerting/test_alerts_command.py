@@ -19,6 +19,7 @@ def test_a_test_alert_goes_out_every_time(run, mails, slack):
         assert done.exit_code == 0
         assert json.loads(done.stdout) == {"log": "sent", "email": "sent", "slack": "sent"}
     assert len(mails.mails) == len(slack.posts) == 2
+    assert mails.mails[0]["Subject"] == "[INFO] Test alert, nothing to do"
 
 
 def test_a_channel_that_fails_is_an_exit_code(run, slack):
@@ -36,5 +37,5 @@ def test_the_last_alerts_are_listed_newest_first(run):
     run("test", "--severity", "info")
     run("test", "--severity", "warning")
     rows = json.loads(run("recent", "--limit", "5").stdout)
-    assert [row["severity"] for row in rows] == ["warning", "info"]
-    assert rows[1]["channels"] == {"log": "sent"}
+    assert [row["severity"] for row in rows] == ["info", "info"]
+    assert [row["channels"] for row in rows] == [{"log": "sent", "email": "sent"}, {"log": "sent"}]

@@ -245,7 +245,7 @@ def test_a_fallback_is_alerted_and_cleared(
     line = (settings.logs / "service" / "alerts.log").read_text(encoding="utf-8")
     assert "| WARNING |" in line
     assert "embedding_fallback" in line
-    assert "catalog-static instead of no/such-model" in line
+    assert "| model=catalog-static, requested_model=no/such-model" in line
     back = run(settings, config, shop)
     alert_on_fallback(settings, back)
     assert alert_on_fallback(settings, back) == {}

@@ -104,6 +104,7 @@ def test_every_acknowledged_event_survives_a_killed_writer_and_concurrent_refres
     script = """
 import sys
 from recsys.data.staging import append_events
+from recsys.quality import report_after_publishing
 from recsys.settings import load_settings
 settings = load_settings(sys.argv[1])
 for number in range(10**6):
@@ -150,7 +151,13 @@ def test_an_unusable_dropped_file_is_set_aside_and_the_refresh_goes_on(shop):
     (inbox / "mostly.csv").write_text("\n".join([HEADER, row(rating=8), row("x")]) + "\n")
     summary = refresh(shop)
     assert summary["strategy"] == "nothing_new"
-    assert len(summary["files_set_aside"]) == 2
+    reasons = {one["file"]: one["reason"] for one in summary["files_set_aside"]}
+    assert reasons["bad.parquet"].startswith("cannot be read: ")
+    assert reasons["mostly.csv"] == "the rating is outside 1-5 (1)"
+    assert all((shop.home / one["place"]).is_file() for one in summary["files_set_aside"])
+    report_after_publishing(shop, summary)
+    log = (shop.logs / "service" / "alerts.log").read_text(encoding="utf-8")
+    assert log.count("WARNING | alerting | dropped_file_set_aside triggered: ") == 2
     assert not list(inbox.iterdir())
     assert len(list((shop.quarantine / "files").iterdir())) == 2
     assert quarantined(shop)["row"].tolist() == [0, 0]

@@ -162,4 +162,4 @@ def test_a_history_that_cannot_be_written_hides_nothing(
         assert client.serving_model() == "als_2"
     assert read_history(settings) == []
     [alert] = alerts(settings)
-    assert "als_2 (success) is not on record: " in alert
+    assert "a deployment is not on record | model_id=als_2, outcome=success, error=" in alert

@@ -172,7 +172,7 @@ class AlertManager:
     def deliver(self, alert: Alert, channels: Sequence[Channel] | None = None) -> dict[str, str]:
         """Send `alert` to `channels` (by default those of its severity); as `send_alert`."""
         wanted = tuple(channels or DEFAULT_CHANNELS[alert.severity])
-        clean, now = alert.cleaned(self._masker), self._clock()
+        clean, now = self.texts.worded(alert).cleaned(self._masker), self._clock()
         ask = partial(self._state.claim, clean, wanted, now, self._cooldown(clean))
         claim = self._remembered(ask, otherwise=None)
         results = dict.fromkeys(map(str, wanted), HELD_BACK)
@@ -208,14 +208,15 @@ class AlertManager:
         ``repeats`` and ``deliveries``."""
         return self._state.recent(limit, self._zone)
 
-    def test_alert(self, severity: Severity) -> Alert:
+    def test_alert(self) -> Alert:
         """An alert that no cool-down holds back, for trying out the channels."""
         now = self._clock()
         return Alert(
             "test_alert",
             f"sent by hand at {self.local_time(now)}",
-            severity,
+            Severity.INFO,
             text=self.texts.say("test"),
+            headline=self.texts.say("test_headline"),
             key=f"test_alert/{now.isoformat()}",
         )
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -98,7 +99,10 @@ class Alert:
     def line(self) -> str:
         """The alert as one line of the log."""
         verb = "resolved" if self.resolved else "triggered"
-        return f"{self.name} {verb}: {self.message}" + (fields(**self.facts) if self.facts else "")
+        # A cause that ends the message is not said twice.
+        said = [k for k in ("error", "reason") if self.message.endswith(self.facts.get(k, "\0"))]
+        facts = {name: value for name, value in self.facts.items() if name not in said}
+        return f"{self.name} {verb}: {self.message}" + (fields(**facts) if facts else "")
 
     def cleaned(self, masker: SecretMasker) -> "Alert":
         """The alert without secrets and control characters, and with values of sane length."""
@@ -147,16 +151,25 @@ class DeliveryError(Exception):
 
 
 class Texts:
-    """The texts of one language."""
+    """The texts of one language, and the page of docs/ that helps with each kind of alert."""
 
     def __init__(self, language: Language) -> None:
         self.language = language
         path = Path(__file__).parent / "templates" / "texts.json"
-        self._texts: Mapping[str, str] = json.loads(path.read_text(encoding="utf-8"))[language]
+        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        self._texts: Mapping[str, str] = content[language]
+        self._alerts: Mapping[str, str] = content["alerts"][language]
+        self._pages: Mapping[str, str] = content["pages"]
 
     def say(self, text: str, **values: object) -> str:
         """The text called `text`, with its blanks filled in."""
         return self._texts[text].format(**values)
+
+    def worded(self, alert: Alert) -> Alert:
+        """`alert` with the text of its kind, if it brings none; the blanks are its facts."""
+        kind = f"{alert.name}.resolved" if alert.resolved else alert.name
+        text = self._alerts.get(kind, "").format_map(defaultdict(lambda: "?", alert.facts))
+        return replace(alert, text=alert.text or text)
 
     def around(self, alert: Alert, at: datetime) -> dict[str, str]:
         """``headline``, ``severity``, ``footer`` and ``open_link`` of `alert`; `at` is local."""
@@ -168,5 +181,8 @@ class Texts:
         }
 
     def facts(self, alert: Alert) -> list[tuple[str, str]]:
-        """The alert's facts; those without a translation go by their own name."""
-        return [(self._texts.get(name, name), value) for name, value in alert.facts.items()]
+        """The alert's facts, and where to read what to do; those without a translation go by their
+        own name."""
+        page = next(page for kind, page in self._pages.items() if re.search(kind, alert.name))
+        facts = {**alert.facts, "runbook": page}
+        return [(self._texts.get(name, name), value) for name, value in facts.items()]

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from recsys.alerting import AlertManager, Severity
+from recsys.alerting.message import DEFAULT_CHANNELS
 from recsys.cli.output import print_json, use_stack_variables
 from recsys.errors import InputError
 from recsys.orchestration.environment import connect
@@ -32,7 +33,7 @@ def try_out(
     settings = load_settings()
     use_stack_variables(settings)
     manager = AlertManager(settings)
-    results = manager.deliver(manager.test_alert(severity))
+    results = manager.deliver(manager.test_alert(), DEFAULT_CHANNELS[severity])
     print_json(results)
     if set(results.values()) != {"sent"}:
         raise typer.Exit(1)

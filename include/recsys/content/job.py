@@ -113,11 +113,10 @@ def alert_on_fallback(settings: Settings, summary: dict[str, Any]) -> dict[str, 
     if summary["fallback_reason"] is None:
         cleared = f"Embeddings are made by {summary['model']} again"
         return AlertManager(settings).resolve(FALLBACK_ALERT, cleared)
-    message = (
-        f"Embeddings were made by {summary['model']} instead of {summary['requested_model']}: "
-        f"{summary['fallback_reason']}"
-    )
-    return AlertManager(settings).send_alert(FALLBACK_ALERT, message, "warning")
+    facts = {name: summary[name] for name in ("model", "requested_model")}
+    facts["reason"] = summary["fallback_reason"]
+    message = f"embeddings were not made by the wanted model: {facts['reason']}"
+    return AlertManager(settings).send_alert(FALLBACK_ALERT, message, "warning", context=facts)
 
 
 def _choose(

@@ -43,7 +43,8 @@ _COLUMNS = {
 Staged = dict[str, list[Any]]
 """What of the staging area a refresh read: the names of the sealed ``segments``, the dropped
 ``files``, and the ``bad_files`` that were not usable, segments among them. Of files there are path,
-size and time of change, for telling whether one is still the same when it is archived."""
+size and time of change, for telling whether one is still the same when it is archived; of bad ones
+the ``reason`` as well."""
 
 
 def read_arrivals(
@@ -63,7 +64,7 @@ def read_arrivals(
     for number, path in enumerate(_dropped(settings, source), start=1):
         kind = "files"
         try:
-            described = _describe(settings, path)
+            described: dict[str, Any] = _describe(settings, path)
             cleaned = read_reviews(path, source.config.reviews, limits)
             cleaned.accepted[ARRIVAL] = np.int32(number)
         except FileNotFoundError:  # somebody has taken it away
@@ -75,7 +76,7 @@ def read_arrivals(
             why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
             reason = f"the file is set aside as a whole, {cleaned.bad_rows} rows are bad: {why}"
             cleaned = reject_file(path, reason)
-            kind = "bad_files"
+            kind, described["reason"] = "bad_files", why.removeprefix(f"{path}: ")
         staged[kind].append(described)
         parts.append(cleaned)
     return parts, staged
@@ -87,9 +88,12 @@ def collect_arrivals(settings: Settings) -> None:
     open_store(settings).mirror(RAW_KEY, RAW_KEY)
 
 
-def archive_arrivals(settings: Settings, source: str, version_id: str, staged: Staged) -> None:
+def archive_arrivals(
+    settings: Settings, source: str, version_id: str, staged: Staged
+) -> list[dict[str, str]]:
     """Move what `version_id` contains out of the staging area. Can be repeated after a crash. A
-    dropped file that has changed since it was read stays for the next run."""
+    dropped file that has changed since it was read stays for the next run. Returns of each file
+    that was set aside its ``file`` (the name), ``reason``, and ``place`` in the state root."""
     collect_arrivals(settings)
     store = open_store(settings)
     segments = [folders_to_read(settings)[0] / name for name in staged["segments"]]
@@ -109,7 +113,15 @@ def archive_arrivals(settings: Settings, source: str, version_id: str, staged: S
         path.unlink(missing_ok=True)
         store.discard(f"{staging.SEALED_KEY}/{path.name}")
     _move(staged["files"], settings, settings.raw / "dropped" / source, version_id)
-    _move(staged["bad_files"], settings, settings.quarantine / "files", version_id)
+    aside = _move(staged["bad_files"], settings, settings.quarantine / "files", version_id)
+    return [
+        {
+            "file": Path(entry["path"]).name,
+            "reason": entry["reason"],
+            "place": place.relative_to(settings.home).as_posix(),
+        }
+        for entry, place in aside
+    ]
 
 
 def _describe(settings: Settings, path: Path) -> dict[str, Any]:
@@ -121,21 +133,26 @@ def _describe(settings: Settings, path: Path) -> dict[str, Any]:
 
 def _move(
     described: Iterable[dict[str, Any]], settings: Settings, folder: Path, version_id: str
-) -> None:
+) -> list[tuple[dict[str, Any], Path]]:
+    """Move the files into `folder`; where each lies now, but for those that stay."""
     store, waiting = open_store(settings), folders_to_read(settings)
     archived_at = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
+    places = []
     for number, entry in enumerate(described, start=1):
-        path = settings.home / entry["path"]
-        if path.parent not in waiting or not path.exists() or _describe(settings, path) != entry:
+        path, own = settings.home / entry["path"], f"{version_id}-{number:05}-"
+        if not path.exists():  # a try before this one has moved it, unless somebody took it away
+            places += [(entry, place) for place in folder.glob(f"*-{own}*")]
+            continue
+        if path.parent not in waiting or not _describe(settings, path).items() <= entry.items():
             continue
         folder.mkdir(parents=True, exist_ok=True)
         # Names in the order of arrival, which neither the times of copies nor the versions would
         # keep: a backfill archives what is dropped today into the version of a day long past.
-        mark = f"{archived_at}-{version_id}-{number:05}-"
-        moved = folder / staging.marked_name(mark, path.name)
+        moved = folder / staging.marked_name(f"{archived_at}-{own}", path.name)
+        places.append((entry, moved))
         if path.is_symlink():  # what it leads to is the shop's
-            with atomic_path(moved) as own:
-                shutil.copyfile(path, own)
+            with atomic_path(moved) as copy:
+                shutil.copyfile(path, copy)
             path.unlink()
         else:
             shutil.move(path, moved)
@@ -144,6 +161,7 @@ def _move(
         sync(folder)
         store.share(moved.relative_to(settings.home).as_posix())
         store.discard(f"{staging.STAGING_KEY}/{path.parent.name}/{path.name}")
+    return places
 
 
 def _dropped(settings: Settings, source: Source) -> list[Path]:
@@ -171,8 +189,10 @@ def _read_events(
             raws.append(_parse_segment(path))
             staged["segments"] += [path.name] if path.parent == sealed else []
         except OSError as error:
-            parts.append(reject_file(path, f"{path}: cannot be read: {error}"))
-            staged["bad_files"] += [_describe(settings, path)] if path.parent == sealed else []
+            reason = f"cannot be read: {error}"
+            parts.append(reject_file(path, f"{path}: {reason}"))
+            described = {**_describe(settings, path), "reason": reason}
+            staged["bad_files"] += [described] if path.parent == sealed else []
     return raws
 
 

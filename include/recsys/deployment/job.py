@@ -62,11 +62,8 @@ def check_gate(
 def ask_for_approval(settings: Settings, plan: dict[str, Any], link: str, question_id: str) -> None:
     """Tell that a deployment waits for a person, and where to answer; once for each question."""
     hours = load_config(settings, DeploymentConfig).approval_hours
-    message = (
-        f"{plan['model_id']} waits for your approval to replace {plan['serving']}; without one "
-        f"within {hours:g} hours it is not deployed"
-    )
-    facts, key = {"model_id": plan["model_id"]}, f"{WAITS}:{question_id}"
+    facts = {"model_id": plan["model_id"], "serving": plan["serving"] or "-", "hours": f"{hours:g}"}
+    message, key = "a deployment waits for approval", f"{WAITS}:{question_id}"
     tell(settings, Alert(WAITS, message, Severity.WARNING, facts=facts, link=link, key=key))
 
 
@@ -133,7 +130,8 @@ def raise_alarm(
     Without it every failure is an event of its own."""
     text = f"Deployment of {model_id} failed: {problem}"
     key = failure or f"{ALERT}:{datetime.now(UTC).isoformat()}"
-    tell(settings, Alert(ALERT, text, Severity.CRITICAL, facts={"model_id": model_id}, key=key))
+    facts = {"model_id": model_id, "error": problem}
+    tell(settings, Alert(ALERT, text, Severity.CRITICAL, facts=facts, key=key))
 
 
 def tell(settings: Settings, alert: Alert) -> None:
@@ -164,19 +162,19 @@ def _write_down(
         "reason": swap.reason,
         "error": error,
     }
-    text = None
+    alert = f"{JOB}_history"
+    facts: dict[str, str] = {}
     try:
         if aside := append_history(settings, entry):
-            text = (
-                f"{settings.deployment_history} was damaged and is now {aside}; a new history "
-                "begins, and a rollback knows nothing of what was before"
-            )
+            text = "the history was damaged"
+            facts = {"file": str(settings.deployment_history), "place": aside}
     except OSError as problem:
         logger.exception("The deployment history cannot be written")
-        text = f"{swap.model_id} ({status}) is not on record: {problem}"
-    if text is not None:
-        alert = f"{JOB}_history"
-        tell(settings, Alert(alert, text, Severity.WARNING, key=f"{alert}:{text}"))
+        text = "a deployment is not on record"
+        facts = {"model_id": swap.model_id, "outcome": status, "error": str(problem)}
+    if facts:
+        key = f"{alert}:{'/'.join(facts.values())}"
+        tell(settings, Alert(alert, text, Severity.WARNING, facts=facts, key=key))
 
 
 def _hold_or_release(settings: Settings, swap: Swap, status: str) -> None:

@@ -108,11 +108,10 @@ def alert_on_drift(settings: Settings, summary: Mapping[str, Any]) -> dict[str, 
         return {"alert": None, "channels": {}}
     raised = ", ".join(summary["raised"])
     told = " ".join(summary["recommendations"][: len(summary["raised"])])
+    facts = {name: summary[name] for name in ("report_date", "report", "page")}
+    facts |= {"raised": raised, "advice": told}
     channels = manager.send_alert(
-        ALERT_NAME,
-        f"Drift of {raised} in the {week}. {told}",
-        severity,
-        context={"report": summary["report"], "page": summary["page"]},
+        ALERT_NAME, f"drift of {raised} in the {week}", severity, context=facts
     )
     return {"alert": severity, "channels": channels}
 

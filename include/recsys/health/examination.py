@@ -137,8 +137,8 @@ def _tell(manager: AlertManager, component: str, result: Mapping[str, Any]) -> N
             name,
             problem,
             Severity(result["severity"]),
-            text=texts.say("unhealthy_text", component=component, problem=problem),
+            text=texts.say("unhealthy_text", component=component),
             headline=texts.say("unhealthy", component=component),
-            facts={"component": component},
+            facts={"component": component, "error": problem},
         )
         manager.deliver(alert)

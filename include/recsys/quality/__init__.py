@@ -7,6 +7,7 @@
 from pathlib import Path
 from typing import Any
 
+from recsys.alerting import Alert, AlertManager, Severity
 from recsys.config import load_config
 from recsys.data.config import DataConfig
 from recsys.data.versions import VersionError, open_version
@@ -15,6 +16,8 @@ from recsys.publishing import write_json, write_text
 from recsys.quality.measures import limits, measure
 from recsys.quality.plots import plots
 from recsys.settings import Settings
+
+SET_ASIDE_ALERT = "dropped_file_set_aside"
 
 __all__ = ["report_after_publishing", "write_report"]
 
@@ -41,7 +44,20 @@ def write_report(settings: Settings, version_id: str) -> Path:
 
 
 def report_after_publishing(settings: Settings, summary: dict[str, Any]) -> dict[str, Any]:
-    """Report on the version that a run made, if it made one; the run's summary with the path."""
+    """Tell of the dropped files that a run set aside, and report on the version that it made, if it
+    made one; the run's summary with the path of the report."""
+    for facts in summary.get("files_set_aside", ()):
+        if "place" not in facts:  # a dry run, or there is no version yet: they are where they were
+            continue
+        alert = Alert(
+            SET_ASIDE_ALERT,
+            "a dropped file cannot be used",
+            Severity.WARNING,
+            facts=facts,
+            key=f"{SET_ASIDE_ALERT}/{facts['place']}",
+            until_resolved=True,
+        )
+        AlertManager(settings).deliver(alert)
     if not summary.get("new_version"):
         return summary
     page = write_report(settings, summary["version_id"])

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -172,13 +173,14 @@ def publish(settings: Settings, work: Workspace) -> Summary:
     if plan.makes_version and not is_built:
         _build(settings, config, work, plan)
     moved = publish_version(settings, version_id)
-    archive_arrivals(settings, plan.source["name"], plan.version_id, plan.staged)
+    set_aside = archive_arrivals(settings, plan.source["name"], plan.version_id, plan.staged)
     removed = prune(settings, config)
     work.tidy()
     version = open_version(settings, version_id)
     return {
         **_outline(plan),
         "version_id": version_id,
+        "files_set_aside": set_aside,
         "new_version": plan.makes_version,
         "published": moved,
         "versions_removed": removed,
@@ -228,16 +230,17 @@ def _read_plan(work: Workspace) -> Plan:
 
 
 def _refuse_bad_input(plan: Plan, config: DataConfig) -> None:
+    found = plan.quarantined_by_reason.items()
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in found)
     if plan.rows.valid + plan.rows.later == 0:
         raise RefreshError(
-            f"none of the {plan.rows.read} rows read is valid: "
-            f"{plan.quarantined_by_reason or 'there are no rows'}"
+            f"none of the {plan.rows.read} rows read is valid: {reasons or 'there are no rows'}"
         )
     if plan.invalid_fraction > config.max_invalid_fraction:
         raise RefreshError(
             f"{plan.invalid_fraction:.1%} of the source's rows are bad, more than "
-            f"max_invalid_fraction {config.max_invalid_fraction:g} allows: "
-            f"{plan.quarantined_by_reason}; see data/quarantine/{plan.version_id}.csv"
+            f"max_invalid_fraction {config.max_invalid_fraction:g} allows: {reasons}; see "
+            f"data/quarantine/{plan.version_id}.csv"
         )
 
 
@@ -301,7 +304,8 @@ def _outline(plan: Plan) -> Summary:
     outline = plan.model_dump(mode="json", include=_OUTLINE)
     if not plan.makes_version:
         outline["version_id"] = plan.previous_version
-    set_aside = [entry["path"] for entry in plan.staged["bad_files"]]
+    bad = plan.staged["bad_files"]
+    set_aside = [{"file": Path(one["path"]).name, "reason": one["reason"]} for one in bad]
     source = plan.source["name"]
     return {**outline, "source": source, "files_set_aside": set_aside, "note": plan.note}
 

@@ -1,0 +1,154 @@
+"""Every kind of alert, as its mail reads in either language."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from recsys.alerting import AlertManager, Severity, send_pipeline_alert
+from recsys.alerting.message import Channel
+from recsys.alerting.runs import RunEvent, tell_of_run
+from recsys.content.job import alert_on_fallback
+from recsys.deployment.gate import Swap
+from recsys.deployment.job import ask_for_approval, record_refusal
+from recsys.drift.job import alert_on_drift
+from recsys.health.examination import evaluate
+from recsys.health.pipelines import report_silence
+from recsys.health.reports import watch_reports, write_report
+from recsys.health.verdict import Finding, verdict
+from recsys.publishing import DAMAGED
+from recsys.quality import report_after_publishing
+from recsys.settings import REPOSITORY
+from serving.housekeeping import DamageWatch, ImplausibleWatch, RequestLogWatch
+from tests.documented import spans, table
+from tests.test_docs import may_be
+
+NOW = datetime(2025, 3, 5, 8, tzinfo=UTC)
+RUN = {"job": "data_refresh", "run_id": "manual__1", "run_type": "manual"}
+DRIFT = {
+    "report_date": "20250303",
+    "overall_severity": "high",
+    "raised": ["volume", "rating"],
+    "recommendations": ["The week has 40 reviews where 400 were expected.", "Look at the stars."],
+    "report": "reports/drift/drift_report_20250303.json",
+    "page": "reports/drift/drift_report_20250303.html",
+}
+VECTORS = {"model": "catalog-static", "requested_model": "e5", "fallback_reason": "no such folder"}
+SET_ASIDE = {"file": "more.csv", "reason": "there is no column 'rating'"}
+ENGLISH = re.compile(r"\b(the|is|was|were|and|not|no|of|for|has|have|with|there|again|on)\b", re.I)
+QUOTED = ("Lỗi", "Lý do", "Trích báo cáo (tiếng Anh)", "Tài liệu")
+
+
+def tell_of_runs(settings):
+    for number, what in enumerate(("task_failed", "run_failed", "run_timed_out")):
+        run = RUN | {"run_id": f"manual__{number}"}
+        tell_of_run(RunEvent(what, **run, task="ingest", error="there is no column"), settings)
+    tell_of_run(RunEvent("deadline", **RUN, state="running", due=NOW), settings)
+
+
+def tell_of_health(settings):
+    manager = AlertManager(settings)
+    report_silence(settings, manager, NOW)
+    report_silence(settings, manager, NOW + timedelta(days=30))
+    for findings in ([Finding("interactions.parquet has 3 rows, not 4")], []):
+        for component in ("service", "data", "model", "pipeline"):
+            evaluate(settings, {component: verdict(findings)}, component, now=NOW)
+    watch_reports(settings, NOW + timedelta(hours=5), since=NOW)
+    write_report(settings, {}, NOW, full=True)
+    watch_reports(settings, datetime.now(UTC), since=NOW)
+
+
+def tell_of_service(settings):
+    manager = AlertManager(settings)
+    for figure in (900.0, 1.0):
+        manager.check_alert_conditions({"avg_latency_ms": figure, "requests": figure - 1})
+    manager.check_alert_conditions({"avg_latency_ms": 250, "error_rate": 0.1, "fallback_rate": 0.9})
+    log = SimpleNamespace(problem=(60.0, "disk I/O error"), pending=7, dropped=0)
+    watch = RequestLogWatch(settings, log)
+    watch.look()
+    log.problem = None
+    watch.look()
+    intake = SimpleNamespace(implausible=3)
+    ImplausibleWatch(SimpleNamespace(settings=settings, intake=intake)).look()
+    (settings.logs / f"service_metrics.db{DAMAGED}20250305").touch()
+    DamageWatch(settings, NOW).look()
+
+
+def tell_of_models(settings):
+    for severity in ("high", "low"):
+        alert_on_drift(settings, DRIFT | {"overall_severity": severity})
+    for reason in ("no such folder", None):
+        alert_on_fallback(settings, VECTORS | {"fallback_reason": reason})
+    plan = {"model_id": "als_2", "serving": "als_1", "reason": "it is the registry's current best"}
+    ask_for_approval(settings, plan, "http://airflow/run", "1")
+    settings.deployment_history.write_text("[]")
+    record_refusal(settings, Swap("als_2", "als_1", ""), "als_2: is archived")
+
+
+def tell_of_the_rest(settings):
+    place = "data/quarantine/files/20250305-more.csv"
+    report_after_publishing(settings, {"files_set_aside": [SET_ASIDE | {"place": place}]})
+    send_pipeline_alert("dong_bo_kho", "failed", "hết chỗ", settings=settings)
+    AlertManager(settings).deliver(AlertManager(settings).test_alert(), [Channel.EMAIL])
+
+
+@pytest.fixture(params=["vi", "en"])
+def told(request, settings, configure, mails):
+    """The plain texts of the mails about everything that can be told, and the language."""
+    configure(language=request.param)
+    for folder in (settings.logs, settings.logs / "service"):
+        folder.mkdir(parents=True)
+    for tell in (tell_of_runs, tell_of_health, tell_of_service, tell_of_models, tell_of_the_rest):
+        tell(settings)
+    return request.param, [
+        (str(mail["Subject"]), mail.get_body(("plain",)).get_content().replace("\r\n", "\n"))
+        for mail in mails.mails
+    ]
+
+
+def test_every_mail_is_in_its_language_and_names_its_page(told, settings):
+    language, mails = told
+    names = {row["alert"].name for row in AlertManager(settings).recent(200)}
+    documented = [name for row in table("docs/alerting.md", "alert") for name in spans(row[0])]
+    assert [entry for entry in documented if not any(may_be(n, entry) for n in names)] == []
+    assert len(mails) > len(documented)
+    help_label = {"vi": "Tài liệu", "en": "Documentation"}[language]
+    for subject, text in mails:
+        assert not re.search(r"[{}\[\]]|None", text.partition("\n")[2]), text
+        (page,) = re.findall(rf"^{help_label}: (docs/\S+)$", text, re.MULTILINE)
+        assert_there_is(page)
+        assert not re.search(r"^[a-z_]+: ", text, re.MULTILINE), text  # names of facts
+        if language == "vi":
+            prose = [line for line in text.splitlines() if line.partition(": ")[0] not in QUOTED]
+            said = "\n".join([subject, *prose]).replace(str(settings.home), "")
+            assert not ENGLISH.search(said), text
+
+
+def assert_there_is(page: str) -> None:
+    path, _, section = page.partition("#")
+    titles = re.findall(r"^#+ (.*)$", (REPOSITORY / path).read_text("utf-8"), re.MULTILINE)
+    anchors = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+    assert not section or section in anchors, page
+
+
+def test_a_file_that_was_set_aside_is_told_once(settings, configure, mails):
+    configure()
+    for place in ("a", "a", "b"):
+        report_after_publishing(settings, {"files_set_aside": [SET_ASIDE | {"place": place}]})
+    report_after_publishing(settings, {"files_set_aside": [SET_ASIDE]})  # a dry run
+    assert len(mails.mails) == 2
+    text = mails.mails[0].get_body(("plain",)).get_content()
+    assert mails.mails[0]["Subject"].startswith("[WARNING]")
+    for said in ("more.csv", "Reason: there is no column 'rating'", "Now at: a", "drop it again"):
+        assert said in text
+
+
+def test_the_log_says_everything_once(settings, configure):
+    configure()
+    findings = [Finding("the model is gone", Severity.WARNING)]
+    evaluate(settings, {"model": verdict(findings)}, "model", now=NOW)
+    log = (settings.logs / "service" / "alerts.log").read_text("utf-8")
+    assert log.count("the model is gone") == 1
+    assert json.dumps("the model is gone | component=model")[1:-1] in log
