@@ -24,6 +24,7 @@ from recsys.data.staging import (
     sealed_segments,
 )
 from recsys.errors import InputError
+from recsys.quality import report_after_publishing
 from tests.data.shop import END, HEADER, pairs, quarantined, refresh, row, write_shop
 
 
@@ -104,7 +105,6 @@ def test_every_acknowledged_event_survives_a_killed_writer_and_concurrent_refres
     script = """
 import sys
 from recsys.data.staging import append_events
-from recsys.quality import report_after_publishing
 from recsys.settings import load_settings
 settings = load_settings(sys.argv[1])
 for number in range(10**6):
