@@ -76,13 +76,6 @@ def create_app(
     problems.install(app)
     _describe(app, config, environment)
     app.add_middleware(lists.ShortWay, routes=lists.users.routes)
-    if config.allowed_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=config.allowed_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Content-Type"],
-        )
     app.add_middleware(
         Guard,
         config=config,
@@ -90,6 +83,15 @@ def create_app(
         received=shared.ClientLimit(memory, MAX_CLIENT_BYTES_MINUTE, of_bytes=True),
         counters=shared.Counters(memory, slot),
     )
+    if config.allowed_origins:
+        # Around the guard: a page has to be able to read why and for how long it was refused.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Content-Type"],
+            expose_headers=["Retry-After"],
+        )
     if environment.trusted_proxies:
         # Around the guard: the client it counts is the nearest one that is no trusted proxy.
         trusted = list(environment.trusted_proxies)
@@ -107,8 +109,7 @@ def _describe(app: FastAPI, config: ServingConfig, environment: ServiceEnvironme
         schemas = document["components"]["schemas"]
         schemas.update(problems.schemas())
         for schema in schemas.values():
-            topk = schema.get("properties", {}).get("topk", {})
-            if "maximum" in topk:
+            if topk := schema.get("properties", {}).get("topk"):
                 topk["maximum"] = config.max_topk
         if not environment.write_tokens:
             document["paths"]["/interactions"]["post"].pop("security", None)

@@ -27,7 +27,7 @@ TITLES = {status.value: status.phrase for status in HTTPStatus} | {
 # What the framework says, as sentences.
 _SENTENCES = {
     "There was an error parsing the body": "The body is not JSON in UTF-8.",
-    "Not Found": "There is nothing at this path.",
+    "Not Found": "There is nothing at this path; /docs names those there are, /health the state.",
     "Method Not Allowed": "This path does not answer to this method.",
 }
 
@@ -84,6 +84,8 @@ def problem_response(
 def response_to(error: HTTPException) -> JSONResponse:
     """The answer to a request that ended with `error`."""
     detail = _SENTENCES.get(error.detail, error.detail)
+    if isinstance(error.__cause__, RecursionError):
+        detail = "The body is JSON that is nested too deeply."
     errors = getattr(error, "errors", None)
     return problem_response(error.status_code, detail, dict(error.headers or {}), errors)
 

@@ -102,7 +102,7 @@ class ListRequest(_Request):
     categories: Names | None = Field(default=None, description="Any of these categories.")
     min_price: Price | None = Field(default=None, description="Dong.")
     max_price: Price | None = Field(default=None, description="Dong.")
-    topk: Whole = Field(default=10, ge=1, le=1000)
+    topk: Whole = Field(default=10, ge=1)  # at most `max_topk`, which the routes look at
 
 
 class RecommendRequest(ListRequest):

@@ -9,14 +9,13 @@ import numpy as np
 from fastapi import APIRouter, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
-from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.arrays import Int32Array
 from recsys.ids import normalise_id
 from serving.catalogue import filter_products
-from serving.problems import ProblemError, documented, response_to
+from serving.problems import FieldProblem, ProblemError, documented
 from serving.ranking import NOTHING, Wanted
 from serving.recommending import Recommended, Snapshot, history_of, recommend, search, similar
 from serving.schemas import (
@@ -64,24 +63,18 @@ class ShortWay:
             return
         validate, route = known
         unread, pieces, more = list[Message](), list[bytes](), True
-        response: Response | None = None
+        while more:
+            message = await receive()
+            pieces.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        # Whoever hung up before the end of the body has not asked for anything.
+        sent = b"".join(pieces) if message["type"] == "http.request" else b""
         try:
-            while more:
-                message = await receive()
-                pieces.append(message.get("body", b""))
-                more = message.get("more_body", False)
-            # Whoever hung up before the end of the body has not asked for anything.
-            sent = b"".join(pieces) if message["type"] == "http.request" else b""
-            try:
-                body = validate(sent)
-            except ValidationError:
-                unread.append({**message, "body": sent})
-            else:
-                response = await route(body, scope["app"].state.service)
-        except HTTPException as error:
-            # Answered here, where CORS is around it.
-            response = response_to(error)
-        if response is not None:
+            body = validate(sent)
+        except ValidationError:
+            unread.append({**message, "body": sent})
+        else:
+            response: Response = await route(body, scope["app"].state.service)
             await response(scope, receive, send)
             return
 
@@ -177,9 +170,12 @@ async def search_products(body: SearchRequest, service: Running) -> SearchRespon
 
 def begin(note: Note) -> Snapshot:
     """The snapshot that answers. Raises a 422 problem for a list too long, a 503 without one."""
-    most, topk = note.service.config.max_topk, note.topk or 0
-    if topk > most:
-        raise ProblemError(422, f"At most {most} products can be asked for (topk), not {topk}.")
+    most = note.service.config.max_topk
+    if (note.topk or 0) > most:
+        note.topk = None  # it may be of any length, and the log is for what was answered
+        message = f"At most {most} products can be asked for (topk)"
+        errors = [FieldProblem(field="body.topk", message=message)]
+        raise ProblemError(422, f"{message}.", errors=errors)
     return note.of(note.service.snapshot(note.user_id))
 
 

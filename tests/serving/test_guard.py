@@ -374,15 +374,26 @@ def test_cors_is_off_by_default_and_limited_to_configured_origins(settings: Sett
         assert "access-control-allow-origin" not in other
 
 
-def test_a_page_of_an_allowed_origin_can_read_why_a_list_was_refused(settings: Settings):
+def test_a_page_of_an_allowed_origin_can_read_why_a_list_was_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
     rules = "allowed_origins: ['https://shop.example']\nmax_topk: 10\nmax_body_bytes: 1000\n"
+    rules += "request_timeout_seconds: 0.3\nrequests_per_client_minute: 4\n"
     origin = {"Origin": "https://shop.example", "Content-Type": "application/json"}
+    monkeypatch.setattr("serving.routes.lists._all_answers", lambda *_: time.sleep(1))
+    add_model(settings, "als_1")
     with with_config(settings, rules) as client:
         long = client.post("/recommend", json={"user_id": 1, "topk": 11}, headers=origin)
         large = client.post("/recommend", content=iter([b" " * 600] * 2), headers=origin)
-    for answer, status in ((long, 422), (large, 413)):
+        larger = client.post("/recommend", content=b" " * 1001, headers=origin)
+        slow = client.post("/batch_recommend", json={"user_ids": [1]}, headers=origin)
+        many = client.post("/recommend", json={"user_id": 1}, headers=origin)
+    for answer, status in ((long, 422), (large, 413), (larger, 413), (slow, 503), (many, 429)):
         assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+    assert many.headers["retry-after"] == "10"
+    assert many.headers["access-control-expose-headers"] == "Retry-After"
 
 
 def test_a_web_socket_is_refused_and_no_fault(shared_client: TestClient):
@@ -412,6 +423,7 @@ def test_unknown_paths_and_methods_get_problem_documents(shared_client: TestClie
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
         assert "this path" in answer.json()["detail"].lower()
+    assert {"/docs", "/health"} <= set(shared_client.get("/").json()["detail"].split())
 
 
 @pytest.mark.boots

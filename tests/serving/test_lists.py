@@ -145,6 +145,39 @@ def test_a_bad_request_gets_a_problem_document_with_a_sentence(
     assert len(answer.json()["detail"]) > 10
 
 
+LISTS = {
+    "/recommend": {"user_id": 1},
+    "/batch_recommend": {"user_ids": [1]},
+    "/similar_items": {"product_id": "p1"},
+    "/search": {"query": "son"},
+}
+
+
+@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("topk", [101, 1001, 10**100])
+def test_a_list_too_long_is_refused_in_one_sentence(
+    shared_client: TestClient, path: str, topk: int
+):
+    answer = shared_client.post(path, json=LISTS[path] | {"topk": topk})
+    said = "At most 100 products can be asked for (topk)"
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == f"{said}."
+    assert answer.json()["errors"] == [{"field": "body.topk", "message": said}]
+    requests = shared_client.app.state.service.requests
+    requests.flush()
+    assert requests.problem is None
+
+
+@pytest.mark.parametrize("depth", [300, 100_000])
+def test_json_that_is_nested_too_deeply_is_called_so(shared_client: TestClient, depth: int):
+    content = b'{"user_id": 1, "exclude": ' + b"[" * depth + b"]" * depth + b"}"
+    headers = {"Content-Type": "application/json"}
+    answer = shared_client.post("/recommend", content=content, headers=headers)
+    assert answer.status_code in (400, 422)
+    assert "UTF-8" not in answer.json()["detail"]
+    assert depth == 300 or "nested too deeply" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "content",
     [
