@@ -10,7 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from recsys.config import parse_json
 from recsys.errors import InputError
@@ -330,9 +337,15 @@ class Registry:
         text = "{}" if content is None else content.decode("utf-8", errors="replace")
         try:
             return _Content.model_validate(parse_json(text))
+        except ValidationError as error:  # its own text is for programmers
+            first = error.errors()[0]
+            problem = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "model_type":
+                problem = f"expected an object, not a {type(first['input']).__name__}"
+            problem = f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {problem}"
         except ValueError as error:
-            path = self._settings.registry
-            raise RegistryError(f"{path}: is not a sound registry: {error}") from error
+            problem = str(error)
+        raise RegistryError(f"{self._settings.registry}: is not a sound registry: {problem}")
 
     def _note(self, operation: str, model_id: str | None, **values: Any) -> None:
         self._audit.info("%s%s", operation, fields(model_id=model_id, **values))

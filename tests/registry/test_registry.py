@@ -1,6 +1,7 @@
 import json
 import math
 import multiprocessing
+import re
 import shutil
 from pathlib import Path
 
@@ -232,7 +233,10 @@ def test_a_registry_edited_into_nonsense_is_read_from_the_last_good_one(
     add(settings, "a")
     select(settings)
     settings.registry.write_text(nonsense)
-    assert registry.problem() is not None
+    problem = registry.problem()
+    assert problem.startswith(f"{settings.registry}: is not a sound registry: ")
+    assert not re.search(r"\n|_Content|pydantic|Entry", problem)
+    assert nonsense != "[]" or "the whole file: expected an object, not a list" in problem
     assert registry.current_best().model_id == "a"
     assert settings.registry.read_text() == nonsense
 
