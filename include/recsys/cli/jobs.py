@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import requests
 import typer
@@ -248,16 +249,14 @@ def backfill(
     if job not in (jobs := client.dags()):
         raise InputError(f"{job!r} is no job; there are {', '.join(sorted(jobs))}")
     zone = load_zone(settings)
-    for one in client.open_backfills(job):
-        ends = (datetime.fromisoformat(one[f"{end}_date"]) for end in ("from", "to"))
-        days = " to ".join(f"{end.astimezone(zone):%Y-%m-%d}" for end in ends)
-        ended = sum(run["state"] in ENDED for run in client.backfill_runs(one))
-        raise InputError(
-            f"a backfill of {job} is open already ({days}, {ended} runs have ended); wait until "
-            f"Airflow has closed it, or cancel it at {client.url}/dags/{job}/backfills"
-        )
+    _refuse_a_second(client, job, zone)
     last = to_date.replace(tzinfo=zone) + timedelta(days=1, seconds=-1)
-    created = client.create_backfill(job, from_date.replace(tzinfo=zone), last)
+    try:
+        created = client.create_backfill(job, from_date.replace(tzinfo=zone), last)
+    except AirflowError as error:
+        if error.status == requests.codes.conflict:  # somebody has opened one meanwhile
+            _refuse_a_second(client, job, zone)
+        raise
     states = _follow_backfill(client, created)
     print_json({"job": job, "runs": dict(states)})
     if not states:
@@ -267,6 +266,17 @@ def backfill(
         )
     if states["failed"]:
         raise JobFailedError(f"{states['failed']} runs failed; see {client.url}/dags/{job}")
+
+
+def _refuse_a_second(client: AirflowClient, job: str, zone: ZoneInfo) -> None:
+    for one in client.open_backfills(job):
+        ends = (datetime.fromisoformat(one[f"{end}_date"]) for end in ("from", "to"))
+        days = " to ".join(f"{end.astimezone(zone):%Y-%m-%d}" for end in ends)
+        ended = sum(run["state"] in ENDED for run in client.backfill_runs(one))
+        raise InputError(
+            f"a backfill of {job} is open already ({days}, {ended} runs have ended); wait until "
+            f"Airflow has closed it, or cancel it at {client.url}/dags/{job}/backfills"
+        )
 
 
 def _follow_backfill(client: AirflowClient, one: dict[str, Any]) -> Counter[str]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from recsys.orchestration.environment import read_env
 from recsys.settings import Settings
@@ -24,7 +24,8 @@ def print_table(
     title: str, columns: Sequence[str], *sections: Iterable[Sequence[object | None]]
 ) -> None:
     """A result for people: rows by section; a cell of None is empty."""
-    table = Table(*columns, title=title)
+    # What does not fit goes on in the next line: half a time or a name is none.
+    table = Table(*(Column(name, overflow="fold") for name in columns), title=title)
     for rows in sections:
         for row in rows:
             table.add_row(*("" if cell is None else str(cell) for cell in row))

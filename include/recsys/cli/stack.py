@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import requests
 import typer
@@ -78,7 +79,7 @@ def status(
     if as_json:
         print_json(found)
     else:
-        _print_tables(stack.settings, found["components"], found["dags"])
+        _print_tables(found["components"], found["dags"])
         for problem in found["problems"]:
             console.print(problem, style="red", markup=False, soft_wrap=True)
     if found["problems"] or any(one["state"] != "RUNNING" for one in found["components"]):
@@ -98,12 +99,13 @@ def _describe(stack: Stack) -> dict[str, list[Any]]:
     problems += _settings_problems(stack.settings)
     if not stack.is_running():
         return {"components": components, "dags": [], "problems": problems}
-    client = connect(stack.settings)
+    client, zone = connect(stack.settings), load_zone(stack.settings)
     try:
         health = client.health()
         dags = [
-            {"dag": name, "paused": dag["is_paused"], "next_run": dag["next_dagrun_run_after"]}
+            {"dag": name, "paused": paused, "next_run": None if paused else _local(moment, zone)}
             for name, dag in sorted(client.dags().items())
+            for paused, moment in [(dag["is_paused"], dag["next_dagrun_run_after"])]
         ]
         # Airflow keeps the last good version of a DAG in its list; the errors tell of the file.
         for error in client.import_errors():
@@ -115,16 +117,19 @@ def _describe(stack: Stack) -> dict[str, list[Any]]:
     for component in components:
         part = health.get(component["name"].replace("-", "_")) or {}
         beats = (value for key, value in part.items() if key.endswith("_heartbeat"))
-        component["heartbeat"] = next(beats, None)
+        component["heartbeat"] = _local(next(beats, None), zone)
         if part.get("status") == "unhealthy" and component["pid"]:
             since = f"since {component['heartbeat']}" if component["heartbeat"] else "yet"
             problems.append(f"{component['name']}: it runs, and gave no sign of life {since}")
     return {"components": components, "dags": dags, "problems": problems}
 
 
-def _print_tables(
-    settings: Settings, components: list[dict[str, Any]], dags: list[dict[str, Any]]
-) -> None:
+def _local(moment: str | None, zone: ZoneInfo) -> str | None:
+    """A moment as Airflow writes it, in the schedule's time zone."""
+    return moment and f"{datetime.fromisoformat(moment).astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"
+
+
+def _print_tables(components: list[dict[str, Any]], dags: list[dict[str, Any]]) -> None:
     rows = []
     for one in components:
         uptime = f"{one['uptime_seconds'] // 60} min {one['uptime_seconds'] % 60} s"
@@ -132,12 +137,8 @@ def _print_tables(
         rows.append((one["name"], one["state"], *running, one.get("heartbeat")))
     print_table("Components", ("component", "state", "pid", "uptime", "heartbeat"), rows)
     if dags:
-        zone, rows = load_zone(settings), []
-        for dag in dags:
-            moment = dag["next_run"] and datetime.fromisoformat(dag["next_run"]).astimezone(zone)
-            next_run = f"{moment:%Y-%m-%d %H:%M %Z}" if moment else "none"
-            rows.append((dag["dag"], next_run, "yes" if dag["paused"] else "no"))
-        print_table("DAGs", ("DAG", "next run", "paused"), rows)
+        found = [(d["dag"], "paused" if d["paused"] else d["next_run"] or "none") for d in dags]
+        print_table("DAGs", ("DAG", "next run"), found)
 
 
 @app.command(rich_help_panel="Stack")
