@@ -81,7 +81,7 @@ def test_campaigns_and_their_share_are_shown_with_their_text_escaped(settings):
 
 def test_a_run_without_a_new_version_has_no_report(settings):
     summary = {"new_version": False, "version_id": "20250101T000000Z-x"}
-    assert report_after_publishing(settings, summary) == summary
+    assert report_after_publishing(settings, summary) == {"skipped": "no new version"}
 
 
 def test_the_summary_of_a_run_names_its_report(settings):

@@ -72,7 +72,7 @@ def bring_into_service(
 ) -> dict[str, Any]:
     """Deploy what `check_gate` planned; the run's summary. A dry run changes nothing."""
     if options.get("dry_run"):
-        return {"dry_run": True, "status": "planned", **plan}
+        return {"dry_run": True, "status": "planned"}  # the plan is what `check_gate` returned
     config = load_config(settings, DeploymentConfig)
     return deploy(settings, connect_service(config), config, Swap(**plan), failure)
 

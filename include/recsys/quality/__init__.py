@@ -45,7 +45,7 @@ def write_report(settings: Settings, version_id: str) -> Path:
 
 def report_after_publishing(settings: Settings, summary: dict[str, Any]) -> dict[str, Any]:
     """Tell of the dropped files that a run set aside, and report on the version that it made, if it
-    made one; the run's summary with the path of the report."""
+    made one; the path of the report."""
     for facts in summary.get("files_set_aside", ()):
         if "place" not in facts:  # a dry run, or there is no version yet: they are where they were
             continue
@@ -59,6 +59,6 @@ def report_after_publishing(settings: Settings, summary: dict[str, Any]) -> dict
         )
         AlertManager(settings).deliver(alert)
     if not summary.get("new_version"):
-        return summary
+        return {"skipped": "no new version"}
     page = write_report(settings, summary["version_id"])
-    return {**summary, "quality_report": str(page.relative_to(settings.home))}
+    return {"quality_report": str(page.relative_to(settings.home))}

@@ -65,9 +65,9 @@ def run_refresh(
     work = workspace_of(settings, uuid4().hex)
     try:
         with open_engine(settings, load_config(settings, DataConfig), work):  # one for all steps
-            ingest(settings, work, interval, force_full=force_full, dry_run=dry_run)
+            read = ingest(settings, work, interval, force_full=force_full, dry_run=dry_run)
             score_comments(settings, work)
-            return publish(settings, work)
+            return {**read, **publish(settings, work)}
     finally:
         shutil.rmtree(work.folder, ignore_errors=True)
 
@@ -163,7 +163,7 @@ def publish(settings: Settings, work: Workspace) -> Summary:
     started = time.monotonic()
     plan = _read_plan(work)
     if plan.dry_run:
-        return {**_outline(plan), "published": False}
+        return {"dry_run": True, "published": False}  # the plan is what `ingest` returned
     version_id = plan.version_id if plan.makes_version else plan.previous_version
     if version_id is None:  # a day before the first review
         return {**_outline(plan), "new_version": False, "published": False}
