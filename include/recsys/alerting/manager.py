@@ -215,8 +215,6 @@ class AlertManager:
             "test_alert",
             f"sent by hand at {self.local_time(now)}",
             Severity.INFO,
-            text=self.texts.say("test"),
-            headline=self.texts.say("test_headline"),
             key=f"test_alert/{now.isoformat()}",
         )
 

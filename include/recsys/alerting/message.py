@@ -166,10 +166,11 @@ class Texts:
         return self._texts[text].format(**values)
 
     def worded(self, alert: Alert) -> Alert:
-        """`alert` with the text of its kind, if it brings none; the blanks are its facts."""
+        """`alert` with text and headline of its kind, if it brings none; their blanks are facts."""
         kind = f"{alert.name}.resolved" if alert.resolved else alert.name
-        text = self._alerts.get(kind, "").format_map(defaultdict(lambda: "?", alert.facts))
-        return replace(alert, text=alert.text or text)
+        kinds, blanks = (kind, f"{kind}.headline"), defaultdict(lambda: "?", alert.facts)
+        text, headline = (self._alerts.get(one, "").format_map(blanks) for one in kinds)
+        return replace(alert, text=alert.text or text, headline=alert.headline or headline)
 
     def around(self, alert: Alert, at: datetime) -> dict[str, str]:
         """``headline``, ``severity``, ``footer`` and ``open_link`` of `alert`; `at` is local."""

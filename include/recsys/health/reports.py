@@ -64,19 +64,11 @@ def watch_reports(settings: Settings, now: datetime, since: datetime) -> bool:
     manager = AlertManager(settings)
     if not report_is_overdue(settings, now, since):
         if latest_report(settings) is not None:
-            text = manager.texts.say("report_again")
-            manager.resolve(ALERT, "health reports are coming again", text=text)
+            manager.resolve(ALERT, "health reports are coming again")
         return False
     shown = manager.local_time(_last_sign(settings, since) or since)
-    alert = Alert(
-        ALERT,
-        f"no health report since {shown}",
-        Severity.CRITICAL,
-        text=manager.texts.say("report_overdue_text", since=shown),
-        headline=manager.texts.say("report_overdue"),
-        until_resolved=True,
-    )
-    manager.deliver(alert)
+    facts, text = {"since": shown}, "there is no health report"
+    manager.deliver(Alert(ALERT, text, Severity.CRITICAL, facts=facts, until_resolved=True))
     return True
 
 

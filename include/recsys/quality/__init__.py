@@ -4,6 +4,7 @@
 ``.html`` from the version's own files; it can be repeated for any version that is kept.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,9 @@ def report_after_publishing(settings: Settings, summary: dict[str, Any]) -> dict
     for facts in summary.get("files_set_aside", ()):
         if "place" not in facts:  # a dry run, or there is no version yet: they are where they were
             continue
-        alert = Alert(
-            SET_ASIDE_ALERT,
-            "a dropped file cannot be used",
-            Severity.WARNING,
-            facts=facts,
-            key=f"{SET_ASIDE_ALERT}/{facts['place']}",
-            until_resolved=True,
-        )
-        AlertManager(settings).deliver(alert)
+        text, key = "a dropped file cannot be used", f"{SET_ASIDE_ALERT}/{facts['place']}"
+        alert = Alert(SET_ASIDE_ALERT, text, Severity.WARNING, facts=facts, key=key)
+        AlertManager(settings).deliver(replace(alert, until_resolved=True))
     if not summary.get("new_version"):
         return {"skipped": "no new version"}
     page = write_report(settings, summary["version_id"])
