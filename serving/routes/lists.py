@@ -171,8 +171,8 @@ async def search_products(body: SearchRequest, service: Running) -> SearchRespon
 def begin(note: Note) -> Snapshot:
     """The snapshot that answers. Raises a 422 problem for a list too long, a 503 without one."""
     most = note.service.config.max_topk
-    if (note.topk or 0) > most:
-        note.topk = None  # it may be of any length, and the log is for what was answered
+    if note.topk is not None and note.topk > most:
+        note.topk = min(note.topk, 2**62)  # whatever its length, the request log can hold that
         message = f"At most {most} products can be asked for (topk)"
         errors = [FieldProblem(field="body.topk", message=message)]
         raise ProblemError(422, f"{message}.", errors=errors)
