@@ -33,7 +33,7 @@ logs: ## Follow the log files
 	@tail -n 20 -F logs/scheduler/*.log logs/service/*.log
 
 # Tests run side by side, see tests/conftest.py; PYTEST_OPTIONS="-n 0" runs them one by one.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-dev ## Check style, types, imports and units, in minutes: the daily loop
 	@$(MAKE) --no-print-directory lint

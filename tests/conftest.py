@@ -29,6 +29,8 @@ hypothesis.settings.load_profile("untimed")
 # Hundreds of processes would compile the same modules again and again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Spark's short sessions end before the optimising compiler has paid for itself.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 

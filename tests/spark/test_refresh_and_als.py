@@ -77,7 +77,9 @@ def assert_same_version(spark: Settings, plain: Settings) -> PublishedVersion:
     return ours
 
 
-def test_hasaki_is_the_same_on_both_engines(both, shared_data):
+def test_hasaki_is_the_same_on_both_engines(both, shared_data, monkeypatch):
+    monkeypatch.setattr(spark_refresh, "PIECE_BYTES", 1_000_000)
+    monkeypatch.setattr(spark_refresh, "ROWS_PER_RANGE", 7_000)
     for settings in both:
         (settings.raw).mkdir(parents=True)
         (settings.raw / "hasaki").symlink_to(shared_data / "hasaki")

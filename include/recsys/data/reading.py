@@ -133,6 +133,8 @@ def _check_encoding(path: Path, encoding: str) -> bytes:
         return head
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise SourceError(f"{path}: {_wrong_encoding(encoding, 'it begins like UTF-16')}")
+    if _decodes(head.rpartition(b"\n")[0] or head):
+        return head
     lines = head.split(b"\n")[:-1] or [head]
     bad = sum(not _decodes(line) for line in lines)
     if bad > MAX_UNDECODABLE_SHARE * len(lines):

@@ -4,7 +4,7 @@ import json
 import time
 from typing import Any
 
-from airflow.sdk import Param, task
+from airflow.sdk import Param, get_parsing_context, task
 
 from recsys.errors import InputError
 from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
@@ -32,5 +32,7 @@ def fill(job: str) -> Any:
     return dag
 
 
+asked = get_parsing_context().dag_id  # a task needs its own alone
 for name in json.loads((REPOSITORY / "config" / "scheduler_config.json").read_text())["jobs"]:
-    globals()[name] = fill(name)
+    if asked in (None, name):
+        globals()[name] = fill(name)
