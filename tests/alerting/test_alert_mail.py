@@ -58,6 +58,15 @@ def test_a_mail_has_text_html_and_a_link(manager, mails):
     assert 'href="http://airflow/dags/x?a=1&amp;b=2"' in html
 
 
+def test_details_of_several_parts_are_rows_of_their_own(manager, mails):
+    left = {"kho": {"HN": 3, "HCM": None}, "brands": ["Cocoon", "Bioderma"]}
+    manager.send_alert("stock_low", "look", context={"left": left})
+    text = mails.mails[0].get_body(("plain",)).get_content()
+    assert "left.kho.HN: 3" in text
+    assert "left.brands: Cocoon, Bioderma" in text
+    assert "{" not in text
+
+
 def test_mails_can_be_vietnamese(settings, configure, mails, clock):
     configure(language="vi")
     AlertManager(settings, clock=clock).check_alert_conditions({"avg_latency_ms": 215.3})

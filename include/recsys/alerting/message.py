@@ -136,14 +136,18 @@ def storable(text: object) -> str:
 
 
 def facts_of(context: Mapping[str, Any] | None) -> dict[str, str]:
-    """`context` as facts: values as text, times to the second, what is None left out."""
-    return {
-        str(key): value.isoformat(sep=" ", timespec="seconds")
-        if isinstance(value, datetime)
-        else str(value)
-        for key, value in (context or {}).items()
-        if value is not None
-    }
+    """`context` as facts: values as text, times to the second, of a mapping each of its values, a
+    list with commas, what is None left out."""
+    facts: dict[str, str] = {}
+    for key, value in (context or {}).items():
+        if isinstance(value, Mapping):
+            facts |= {f"{key}.{inner}": text for inner, text in facts_of(value).items()}
+        elif isinstance(value, datetime):
+            facts[str(key)] = value.isoformat(sep=" ", timespec="seconds")
+        elif value is not None:
+            several = isinstance(value, list | tuple | set)
+            facts[str(key)] = ", ".join(map(str, value)) if several else str(value)
+    return facts
 
 
 class DeliveryError(Exception):
