@@ -238,14 +238,13 @@ def _parse_csv(
         )
 
     table: pa.Table | None = None
-    for kind in (pa.large_string(), pa.large_binary()):  # bytes where a text is not UTF-8
+    with contextlib.suppress(pa.ArrowInvalid):
+        table = parse(pa.large_string())
+    if table is None:
+        # Arrow tells of a bad row as text: it fails, in a thread of its own, on one that is none.
+        numbered = _is_text(path, dialect.encoding)
         with contextlib.suppress(pa.ArrowInvalid):
-            table = parse(kind)
-            break
-    # Arrow tells of a bad row as text: it fails, in a thread of its own, on one that is none.
-    if table is None and _is_text(path, dialect.encoding):
-        with contextlib.suppress(pa.ArrowInvalid):
-            table = parse(pa.large_string(), numbered=True)
+            table = parse(pa.large_string() if numbered else pa.large_binary(), numbered=numbered)
     if table is None:
         return None
     reason = "has {0.actual_columns} columns instead of {0.expected_columns}"
@@ -259,9 +258,13 @@ def _parse_csv(
 
 def _is_text(path: Path, encoding: str) -> bool:
     """Whether Arrow gets UTF-8 of the file; from other encodings it gets nothing else."""
-    with open_raw(path) as file:
-        lines = iter(lambda: file.readline(dialects.MAX_LINE_CHARACTERS), b"")
-        return encoding != "utf-8" or all(map(_decodes, lines))
+    decoder, name = codecs.getincrementaldecoder("utf-8")(), codecs.lookup(encoding).name
+    with open_raw(path) as file, contextlib.suppress(UnicodeDecodeError):
+        while name == "utf-8" and (block := file.read(_BLOCK_BYTES)):
+            decoder.decode(block)
+        decoder.decode(b"", final=True)
+        return True
+    return False
 
 
 def _drop_undecodable(rows: RawRows) -> RawRows:
