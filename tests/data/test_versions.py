@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 from datetime import UTC, datetime, timedelta
 
@@ -65,6 +66,20 @@ def test_all_parts_of_a_version_agree(shop):
         "interactions.parquet"
     ] == len(rows)
     assert (version.path / "content_based_embeddings").readlink().name == "current"
+
+
+@pytest.mark.parametrize("longest", ["bé", "u" * 128])
+def test_one_long_id_does_not_widen_the_pickle_for_all(settings, longest):
+    write_shop(settings, [*(row(f"u{number}") for number in range(2_000)), row(longest)])
+    refresh(settings)
+    version = current_version(settings)
+    pickled = version.path / "user_metadata.pkl"
+    with pickled.open("rb") as file:
+        columns = pickle.load(file)  # noqa: S301  (written by this test)
+    table = version.user_metadata()
+    assert columns["user_id"].tolist() == table["user_id"].tolist()
+    assert columns["segment"].tolist() == table["segment"].tolist()
+    assert pickled.stat().st_size < 300_000
 
 
 def test_a_changed_or_missing_file_is_noticed(shop):

@@ -19,7 +19,7 @@ from scipy import sparse
 from recsys import schema
 from recsys.data.dataset import SEGMENT, Dataset
 from recsys.data.shown import write_shown
-from recsys.publishing import sha256_of, write_bytes, write_json, write_text
+from recsys.publishing import sha256_of, write_json, write_text
 from recsys.settings import CORES
 
 ROW_KEYS_FILE = "row_keys.npy"
@@ -27,6 +27,8 @@ ROW_KEYS_FILE = "row_keys.npy"
 
 # Columns of few distinct values; looking for them in the others costs more than it saves.
 _REPETITIVE = (schema.PRODUCT, schema.SPLIT, schema.BRAND, schema.CATEGORY, SEGMENT)
+
+_WIDEST_PLAIN_TEXT = 32  # characters
 
 _TEXTS = (pa.string(), pa.large_string())
 _EMBEDDINGS_LINK = "../../embeddings/current"
@@ -110,6 +112,13 @@ def _write_compact(path: Path, content: Any) -> None:
 def _write_pickle(path: Path, users: pd.DataFrame) -> None:
     """Plain arrays by column name, so that no version of pandas is needed to read them."""
     local = {k: v.dt.tz_localize(None) if v.dtype.kind == "M" else v for k, v in users.items()}
-    text = {k: np.array(v, "U") for k, v in local.items() if v.dtype == "str"}
-    arrays = {str(k): text[k] if k in text else v.to_numpy() for k, v in local.items()}
-    write_bytes(path, pickle.dumps(arrays, protocol=5))
+    arrays = {str(k): _texts(v) if v.dtype == "str" else v.to_numpy() for k, v in local.items()}
+    with path.open("wb") as file:
+        pickle.dump(arrays, file, protocol=5)
+
+
+def _texts(column: pd.Series) -> NDArray[Any]:
+    """Objects where a text is long: each would take the longest one's room."""
+    codes, names = column.factorize() if column.name in _REPETITIVE else (slice(None), column)
+    long = names.str.len().max() > _WIDEST_PLAIN_TEXT
+    return np.array(names, object if long else "U")[codes]
