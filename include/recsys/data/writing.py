@@ -120,5 +120,5 @@ def _write_pickle(path: Path, users: pd.DataFrame) -> None:
 def _texts(column: pd.Series) -> NDArray[Any]:
     """Objects where a text is long: each would take the longest one's room."""
     codes, names = column.factorize() if column.name in _REPETITIVE else (slice(None), column)
-    long = names.str.len().max() > _WIDEST_PLAIN_TEXT
+    long = pd.Index(names).str.len().max() > _WIDEST_PLAIN_TEXT
     return np.array(names, object if long else "U")[codes]
