@@ -6,8 +6,9 @@ the model that the serving one replaced) and refuses it if it is archived, damag
 the configured margin worse than the serving model (`force` lets it pass). `deploy` reloads the
 service, makes three checks (`health_check`, `model_id_match`, `recommendations_work`) and on any
 failure restores the previous model. `dry_run` stops before anything changes. If the model serves
-already, or the current best is held after a rollback, what serves is only verified. With
-`require_approval` in the configuration, `approve` waits for a person before that.
+already, or the current best is held, because a person went back or named another model, what
+serves is only verified. With `require_approval` in the configuration, `approve` waits for a person
+before that, but not before a rollback.
 
 **Reads** `artifacts/cf/registry.json`, the service at `RECSYS_SERVICE_URL`. **Writes**
 `logs/deployment_history.json`. **Options**: `config/deployment.yaml`.
@@ -52,11 +53,18 @@ with job_dag(
     @task
     @no_retry_on_bad_input
     def deploy(
-        plan: dict[str, Any], params: dict[str, Any] | None = None, dag_run: Any = None
+        plan: dict[str, Any],
+        params: dict[str, Any] | None = None,
+        dag_run: Any = None,
+        ti: Any = None,
     ) -> dict[str, Any]:
         from recsys.deployment import job
 
-        return job.bring_into_service(load_settings(), plan, params or {}, failure_of(dag_run))
+        # Airflow may have begun the run before it read that a person has to be asked.
+        approved = ti.xcom_pull(task_ids="ask_if_needed") is not None
+        return job.bring_into_service(
+            load_settings(), plan, params or {}, failure_of(dag_run), approved=approved
+        )
 
     plan = cast("dict[str, Any]", check_gate())
     done = deploy.override(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)(plan)
@@ -66,8 +74,9 @@ with job_dag(
 
         @task.branch
         def ask_if_needed(plan: dict[str, Any], params: dict[str, Any] | None = None) -> str:
-            unchanged = plan["serving"] == plan["model_id"]
-            return "deploy" if unchanged or (params or {})["dry_run"] else "approve"
+            from recsys.deployment import job
+
+            return "approve" if job.needs_approval(plan, params or {}) else "deploy"
 
         approve = DeploymentApproval(task_id="approve", hours=config.approval_hours)
         ask_if_needed(plan) >> [approve, done]

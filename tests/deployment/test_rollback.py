@@ -69,6 +69,66 @@ def test_a_person_releases_the_model_or_names_it(settings, service, client: Serv
         Registry(settings).release("als_2")
 
 
+@pytest.mark.parametrize("serving", ["als_1", "als_2"])
+def test_the_next_night_leaves_alone_what_a_person_named(
+    settings, service, client: ServiceClient, serving
+):
+    add_model(settings, "als_1")
+    with service():
+        add_model(settings, "als_2", recall=0.2, seed=1)
+        if serving == "als_2":
+            run(settings)
+        summary = run(settings, model_id="als_1", force=True)
+        assert "the current best als_2 is held until it is released" in summary["reason"]
+        assert status(settings, "als_2") == "held"
+        assert (run(settings)["status"], client.serving_model()) == ("unchanged", "als_1")
+        add_model(settings, "als_3", recall=0.15, seed=2)
+        assert (run(settings)["status"], client.serving_model()) == ("success", "als_3")
+
+
+def test_a_rollback_passes_over_a_model_that_was_deleted(settings, service, client: ServiceClient):
+    add_model(settings, "als_1")
+    with service():
+        add_model(settings, "als_2", recall=0.2, seed=1)
+        run(settings)
+        add_model(settings, "als_3", recall=0.3, seed=2)
+        run(settings, model_id="als_1", force=True)
+        run(settings, model_id="als_3")
+        run(settings, model_id="als_2", force=True)
+        Registry(settings).select_best(DATA_VERSION, selected_by="test")
+        Registry(settings).archive("als_3")
+        Registry(settings).delete("als_3")
+        run(settings, rollback=True)
+        assert client.serving_model() == "als_1"
+
+
+def test_a_rollback_is_not_tried_on_some_users_first(settings, service, client: ServiceClient):
+    add_model(settings, "als_1")
+    with service():
+        add_model(settings, "als_2", recall=0.2, seed=1)
+        run(settings)
+        text = "patience_seconds: 0.2\ncanary: {enabled: true, minutes: 60}\n"
+        (settings.home / "config" / "deployment.yaml").write_text(text)
+        assert run(settings, rollback=True)["model_id"] == client.serving_model() == "als_1"
+
+
+def test_a_run_that_began_before_approval_was_required_changes_nothing(
+    settings, service, client: ServiceClient
+):
+    add_model(settings, "als_1")
+    with service():
+        add_model(settings, "als_2", recall=0.2, seed=1)
+        plan = job.check_gate(settings, {})
+        text = "patience_seconds: 0.2\nrequire_approval: true\n"
+        (settings.home / "config" / "deployment.yaml").write_text(text)
+        with pytest.raises(DeploymentFailedError, match="nobody was asked; run it again"):
+            job.bring_into_service(settings, plan, {}, approved=False)
+        assert client.serving_model() == "als_1"
+        assert job.bring_into_service(settings, plan, {})["status"] == "success"
+        plan = job.check_gate(settings, {"rollback": True})
+        assert job.bring_into_service(settings, plan, {}, approved=False)["model_id"] == "als_1"
+
+
 def test_a_newer_training_ends_the_rollback(settings, service, client: ServiceClient):
     add_model(settings, "als_1")
     with service():

@@ -1,7 +1,7 @@
 """Which model is to be deployed, and whether it may be."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from recsys.deployment import DeploymentConfig
@@ -16,15 +16,19 @@ from recsys.settings import Settings
 @dataclass(frozen=True)
 class Swap:
     """What a run is going to do: bring `model_id` into service in place of `serving`, which is None
-    for no model, or one unknown. After a `rollback` what served is held (`Registry.hold`)."""
+    for no model, or one unknown. What a person chose lasts: `held` is the model that the next night
+    would bring back otherwise (`Registry.hold`). A `rollback` is neither tried on some users nor
+    asked about."""
 
     model_id: str
     serving: str | None
     reason: str
     rollback: bool = False
+    held: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "rollback" or value}
+        own = asdict(self)
+        return {name: own[name] for name in own if own[name] or name not in ("rollback", "held")}
 
 
 class GateError(InputError):
@@ -55,12 +59,18 @@ def plan_deployment(
         raise InputError("model_id and rollback exclude each other: give one of them")
     serving = client.wait_for_serving_model()
     wanted = f"the model before {serving}" if rollback else model_id or "current best"
-    swap = Swap(wanted, serving, "the model was named" if model_id else "")
-    registry = Registry(settings)
+    registry, swap = Registry(settings), Swap(wanted, serving, "")
+    if model_id:
+        best = registry.current_best()
+        passed_over = best.model_id if best and best.model_id != model_id else None
+        also = f"; the current best {passed_over} is held until it is released"
+        reason = "the model was named" + (also if passed_over else "")
+        swap = replace(swap, reason=reason, held=passed_over)
     try:
         if rollback:
             reason = f"rollback was asked for; {serving} is held until it is released"
-            swap = Swap(model_before(settings, serving), serving, reason, rollback=True)
+            before = model_before(settings, serving)
+            swap = Swap(before, serving, reason, rollback=True, held=serving)
         elif not model_id:
             swap = _plan_best(settings, registry, serving)
         entry = registry.get(swap.model_id)

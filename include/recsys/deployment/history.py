@@ -39,9 +39,11 @@ def model_before(settings: Settings, serving: str | None) -> str:
     that was trained on another source (the sample, before the shop's own data came) knows nothing
     of these customers, and is passed over. Raises `InputError` if the history knows none."""
     source, others = _source_of(settings, serving), []
+    known = {entry.model_id for entry in Registry(settings).list()}
     for entry in reversed(read_history(settings)):
         previous = entry.get("previous_model_id")
-        if entry.get("status") == "success" and entry["model_id"] == serving and previous:
+        replaced = entry.get("status") == "success" and entry["model_id"] == serving
+        if replaced and previous in known:  # else somebody has deleted it
             if source in (None, theirs := _source_of(settings, previous)) or theirs is None:
                 return str(previous)
             others.append(f"{previous} was trained on source {theirs}, {serving} on {source}")

@@ -68,13 +68,29 @@ def ask_for_approval(settings: Settings, plan: dict[str, Any], link: str, questi
 
 
 def bring_into_service(
-    settings: Settings, plan: dict[str, Any], options: dict[str, Any], failure: str | None = None
+    settings: Settings,
+    plan: dict[str, Any],
+    options: dict[str, Any],
+    failure: str | None = None,
+    *,
+    approved: bool = True,
 ) -> dict[str, Any]:
-    """Deploy what `check_gate` planned; the run's summary. A dry run changes nothing."""
+    """Deploy what `check_gate` planned; the run's summary. A dry run changes nothing. `approved`:
+    it was settled whether a person has to agree. Raises as `deploy`, and if somebody has to."""
     if options.get("dry_run"):
         return {"dry_run": True, "status": "planned"}  # the plan is what `check_gate` returned
-    config = load_config(settings, DeploymentConfig)
-    return deploy(settings, connect_service(config), config, Swap(**plan), failure)
+    config, swap = load_config(settings, DeploymentConfig), Swap(**plan)
+    if config.require_approval and not approved and needs_approval(plan, options):
+        reason = "require_approval was set after this run had begun, and nobody was asked"
+        record_refusal(settings, swap, reason, failure)
+        raise DeploymentFailedError(f"{swap.model_id} was not deployed: {reason}; run it again")
+    return deploy(settings, connect_service(config), config, swap, failure)
+
+
+def needs_approval(plan: dict[str, Any], options: dict[str, Any]) -> bool:
+    """Whether the plan is one to ask a person about. A rollback cannot wait."""
+    unchanged = plan["serving"] == plan["model_id"]
+    return not (unchanged or plan.get("rollback") or options.get("dry_run"))
 
 
 def deploy(
@@ -99,6 +115,7 @@ def deploy(
         problem = f"{problem}; {outcome}"
     if not unchanged or problem is not None:
         _write_down(settings, swap, status, problem, checked, rolled_back)
+    if not unchanged or problem is not None or swap.held is not None:
         _hold_or_release(settings, swap, status)
     if problem is not None:
         raise_alarm(settings, swap.model_id, problem, failure)
@@ -178,8 +195,8 @@ def _write_down(
 
 
 def _hold_or_release(settings: Settings, swap: Swap, status: str) -> None:
-    """What was taken out of service is not brought back by the next night; what a person brought
-    back is free again. That it fails is only logged."""
+    """What was taken out of service, or passed over, is not brought back by the next night; what a
+    person brought back is free again. That it fails is only logged."""
     registry = Registry(settings)
     try:
         if status == "rolled_back":
@@ -187,8 +204,8 @@ def _hold_or_release(settings: Settings, swap: Swap, status: str) -> None:
         elif status == "success":
             if registry.get(swap.model_id).status == "held":
                 registry.release(swap.model_id)
-            if swap.rollback and swap.serving is not None:
-                registry.hold(swap.serving)
+            if swap.held is not None:
+                registry.hold(swap.held)
     except (InputError, OSError):
         logger.exception("The registry does not know what is held | model_id=%s", swap.model_id)
 
@@ -199,8 +216,12 @@ def _swap_and_verify(
     """The verification, and what went wrong (None: nothing)."""
     try:
         users = verification.sample_users(settings, swap.model_id)
-        on_trial = config.canary.enabled and swap.serving not in (None, swap.model_id)
-        if on_trial and (objection := verification.try_on_some_users(client, config.canary, swap)):
+        another = swap.serving not in (None, swap.model_id) and not swap.rollback
+        if (
+            another
+            and config.canary.enabled
+            and (objection := verification.try_on_some_users(client, config.canary, swap))
+        ):
             return verification.NOT_VERIFIED, f"the canary failed: {objection}"
         if swap.serving != swap.model_id:
             client.reload(swap.model_id)
