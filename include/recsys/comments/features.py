@@ -16,14 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from recsys.arrays import (
-    BoolArray,
-    Float32Array,
-    Float64Array,
-    Int32Array,
-    Int64Array,
-    UInt64Array,
-)
+from recsys.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, UInt64Array
 from recsys.columns import fold_series
 from recsys.data.keys import MULTIPLIER, bytes_of, one_chunk, run_starts
 from recsys.settings import CORES

@@ -9,14 +9,7 @@ import pandas as pd
 import pyarrow.compute as pc
 from pydantic import Field
 
-from recsys.arrays import (
-    BoolArray,
-    Float32Array,
-    Float64Array,
-    Int32Array,
-    Int64Array,
-    UInt64Array,
-)
+from recsys.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, UInt64Array
 from recsys.comments.features import (
     TextFeatures,
     are_similar,

@@ -197,10 +197,7 @@ def load_artifact(path: Path) -> Artifact:
 
 
 def _check_sizes(
-    item_ids: Sized,
-    user_ids: Sized,
-    histories: Histories,
-    popularity: Float32Array,
+    item_ids: Sized, user_ids: Sized, histories: Histories, popularity: Float32Array
 ) -> None:
     items, scores = len(item_ids), len(popularity)
     if not items:
