@@ -103,15 +103,18 @@ def test_a_database_that_is_truncated_or_overwritten_in_use_is_made_again(
     assert notes(helper)[-2:] == ["after", "from the other"]
 
 
-def test_a_database_that_is_emptied_under_all_who_use_it_is_made_again(tmp_path: Path):
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_database_that_is_emptied_under_all_who_use_it_is_made_again(tmp_path: Path, first: int):
     path = tmp_path / "helper.db"
     helpers = [HelperDatabase(path, prepare, timeout=1) for _ in range(3)]
     for helper in helpers:
         write_note(helper, "before")
     os.truncate(path, 0)
+    newcomer = HelperDatabase(path, prepare, timeout=1)  # the others are open, and at rest
+    helpers.insert(first, newcomer)
     for number, helper in enumerate(helpers):
         write_note(helper, f"{number}")
-    assert all(notes(helper) == ["0", "1", "2"] for helper in helpers)
+    assert all(notes(helper) == ["0", "1", "2", "3"] for helper in helpers)
     [aside] = [one for one in tmp_path.glob("*.damaged-*") if not one.name.endswith(("wal", "shm"))]
     assert aside.stat().st_size == 0
 

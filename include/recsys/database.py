@@ -132,6 +132,7 @@ class HelperDatabase:
         if self._connection is not None and self._replaced():
             self._drop()
         if self._connection is None:
+            self._set_aside_if_emptied()
             try:
                 self._connection = self._open()
             except sqlite3.Error as error:
@@ -142,16 +143,22 @@ class HelperDatabase:
         return self._connection
 
     def _replaced(self) -> bool:
-        """Whether another process has set the file aside, or it was emptied and has to be. The
-        connections of an empty file lock each other out, and write where nobody reads."""
-        emptied = (self._inode, 0)
-        if (there := self._there()) != emptied:
-            return there[0] != self._inode
-        self._drop()
-        with self._renewing:
-            if self._there() == emptied:
-                self._set_aside("it was emptied")
-        return True
+        """Whether another process has set the file aside, or it was emptied and has to be."""
+        inode, size = self._there()
+        return inode != self._inode or not size
+
+    def _set_aside_if_emptied(self) -> None:
+        """The connections of an empty file, of whatever process, lock each other out, and write
+        where nobody reads. Beside one that is new there is no log yet."""
+
+        def emptied() -> bool:
+            inode, size = self._there()
+            return bool(inode) and not size and Path(f"{self._path}-wal").exists()
+
+        if emptied():
+            with self._renewing:
+                if emptied():
+                    self._set_aside("it was emptied")
 
     def _there(self) -> tuple[int, int]:
         """Inode and bytes of the file that has the name now."""
