@@ -44,19 +44,23 @@ def connect(
 ) -> sqlite3.Connection:
     """Open (and create) the database `path`: WAL, foreign keys, rows readable by column name,
     explicit transactions (`transaction`). `timeout` is in seconds. A `shared` connection may be
-    used by several threads, which must take turns by a lock of their own."""
+    used by several threads, which must take turns by a lock of their own. What SQLite raises has
+    the path as a note."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(
-        path, timeout=timeout, isolation_level=None, check_same_thread=not shared
-    )
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA foreign_keys = ON")
+    connection: sqlite3.Connection | None = None
     try:
+        connection = sqlite3.connect(
+            path, timeout=timeout, isolation_level=None, check_same_thread=not shared
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA foreign_keys = ON")
         _write_ahead(connection, time.monotonic() + timeout)
-    except BaseException:
-        connection.close()
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException as error:
+        error.add_note(str(path))
+        if connection is not None:
+            connection.close()
         raise
-    connection.execute("PRAGMA synchronous = NORMAL")
     return connection
 
 

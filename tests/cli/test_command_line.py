@@ -47,6 +47,14 @@ def test_before_the_first_start_a_command_says_so(recsys, words: tuple[str, ...]
     assert "Traceback" not in errors
 
 
+def test_a_database_that_cannot_be_opened_is_named(settings: Settings, recsys) -> None:
+    (settings.home / ".env").write_text("")
+    settings.pipeline_db.mkdir(parents=True)
+    assert recsys("stats") == (
+        1, "", f"error: {settings.pipeline_db}: unable to open database file\n",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("words", [("stats",), ("registry", "list"), ("alerts", "recent")])
 def test_what_only_looks_says_so_too_and_prints_its_json(
     settings: Settings, recsys, words: tuple[str, ...]

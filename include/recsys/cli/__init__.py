@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the job or the stack failed, 2 what was given cannot be us
 Results go to standard output as JSON, progress and errors to standard error.
 """
 
+import sqlite3
 import sys
 
 import typer
@@ -41,6 +42,7 @@ def main() -> None:
     """Run the command line; expected errors end as one sentence, not as a traceback."""
     try:
         app()
-    except (InputError, RuntimeError, StorageError) as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+    except (InputError, RuntimeError, StorageError, OSError, sqlite3.Error) as error:
+        said = ": ".join([*getattr(error, "__notes__", ()), str(error)])
+        typer.secho(f"error: {said}", fg=typer.colors.RED, err=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
