@@ -191,14 +191,13 @@ class Coordinator:
 
 
 def start_with_any(settings: Settings, engine: Engine) -> None:
-    """Serve the model that was served last, else the registry's current best, else none.
-
-    A best that is held after a rollback gives way to the newest model that passed its gate.
-    """
+    """Serve the model that was served last, else the registry's current best if that is not held
+    after a rollback, else the newest sound one, else none."""
     wanted = [last_served(settings)]
     try:
-        best = find_entry(settings, None)
-        wanted += [best.model_id] if best.status != "held" else _sound_models(settings)
+        best = Registry(settings).current_best()
+        wanted += [best.model_id] if best is not None and best.status != "held" else []
+        wanted += _sound_models(settings)
     except (InputError, OSError) as error:
         logger.info("The registry offers no model | reason=%s", error)
     for model_id in dict.fromkeys(filter(None, wanted)):

@@ -95,10 +95,15 @@ def _made_ready(snapshot: Snapshot, config: ServingConfig) -> Snapshot:
 
 
 def sources(settings: Settings, artifact: Artifact) -> tuple[str, str | None]:
-    """Names of the catalogue's data version (the model's id without one) and embedding set."""
-    folder = published_folder(settings)
-    name = folder.name if folder is not None else artifact.model_id
-    return name, current_set_id(settings)
+    """Names of the catalogue's data version (the model's id without one) and embedding set. What
+    stands in the place of their links is no reason not to serve."""
+    try:
+        folder = published_folder(settings)
+        set_id = current_set_id(settings)
+    except (InputError, OSError) as error:
+        logger.error("What is published cannot be told | reason=%s", str(error))
+        folder = set_id = None
+    return artifact.model_id if folder is None else folder.name, set_id
 
 
 def try_out(snapshot: Snapshot) -> float:

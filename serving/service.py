@@ -31,6 +31,10 @@ from serving.shared import ChangeSign, Counters
 logger = logging.getLogger(__name__)
 
 SLOW_THREADS = 2
+NO_MODEL = (
+    "No model is being served yet: none was trained and deployed, or none of them can be loaded, "
+    "and the service's log says why."
+)
 
 Result = TypeVar("Result")
 
@@ -85,8 +89,7 @@ class Service:
         engine = self.engine
         snapshot = engine.snapshot if user_id is None else engine.for_user(str(user_id))
         if snapshot is None:
-            detail = "No model is being served yet: train one, then deploy it."
-            raise ProblemError(503, detail, {"Retry-After": "60"})
+            raise ProblemError(503, NO_MODEL, {"Retry-After": "60"})
         return snapshot
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from serving.loading import try_out
 from serving.problems import documented
 from serving.recommending import Snapshot
 from serving.schemas import Health, ModelInfo, Stats
-from serving.service import Running, Service
+from serving.service import NO_MODEL, Running, Service
 from serving.shared import BUCKETS_MS, ENDPOINTS, STATUS_CLASSES
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ async def metrics(service: Running) -> Response:
 
 def _examine(snapshot: Snapshot | None) -> tuple[str, str]:
     if snapshot is None:
-        return "no_model", "No model is being served yet: train one, then deploy it."
+        return "no_model", NO_MODEL
     try:
         milliseconds = try_out(snapshot)
     except ArtifactError as error:

@@ -49,7 +49,8 @@ def test_before_the_first_start_a_command_says_so(recsys, words: tuple[str, ...]
 
 def test_a_database_that_cannot_be_opened_is_named(settings: Settings, recsys) -> None:
     (settings.home / ".env").write_text("")
-    settings.pipeline_db.mkdir(parents=True)
+    settings.pipeline_db.parent.mkdir(parents=True)
+    settings.pipeline_db.symlink_to(settings.home / "gone" / "away.db")
     assert recsys("stats") == (
         1, "", f"error: {settings.pipeline_db}: unable to open database file\n",
     )  # fmt: skip

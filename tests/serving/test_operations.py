@@ -15,12 +15,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.data.shown import write_shown
+from recsys.publishing import write_json
 from recsys.registry import Registry
 from recsys.settings import Settings
 from serving import engine
 from serving.app import create_app
 from serving.config import ServiceEnvironment
 from serving.coordination import PREPARED, Channel, last_served
+from tests.serving.conftest import TOKEN
 from tests.serving.shops import ITEMS, add_model, products
 
 
@@ -167,6 +169,32 @@ def test_without_a_note_a_best_that_is_held_is_not_served(settings: Settings):
     registry.hold("als_2")
     with service(settings) as client:
         assert client.get("/model_info").json()["model_id"] == "als_1"
+
+
+def test_a_service_whose_models_are_damaged_starts_with_the_newest_sound_one(settings: Settings):
+    for number, name in enumerate(("als_1", "als_2", "als_3")):
+        add_model(settings, name, seed=number, recall=0.1 + number / 10)
+    write_json(settings.artifacts / "served_model.json", {"model_id": "als_2"})
+    for name, found in (("als_2", "als_3"), ("als_3", "als_1"), ("als_1", None)):
+        factors = settings.artifacts / "als" / name / "model" / "item_factors.npy"
+        factors.write_bytes(factors.read_bytes()[:100])
+        with service(settings) as client:
+            health = client.get("/health").json()
+            assert health["model_id"] == found
+    assert "none of them can be loaded" in health["detail"]
+
+
+@pytest.mark.parametrize("link", ["data/embeddings/current", "data/processed"])
+def test_a_folder_in_the_place_of_a_link_keeps_nobody_from_being_served(
+    settings: Settings, admin: dict[str, str], link: str
+):
+    add_model(settings, "als_1")
+    add_model(settings, "als_2", seed=1, select=False)
+    (settings.home / link).mkdir(parents=True)
+    with service(settings, TOKEN) as client:
+        assert client.get("/health").json()["model_id"] == "als_1"
+        answer = client.post("/reload_model", json={"model_id": "als_2"}, headers=admin)
+        assert (answer.status_code, answer.json()["model_id"]) == (200, "als_2")
 
 
 @pytest.mark.parametrize("note", ['{"model_id": "gone"}', "nonsense", "[]"])

@@ -1,5 +1,6 @@
 """One command a job: run it through Airflow, follow it, print its summary; and backfills."""
 
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -106,7 +107,10 @@ def _recorded_error(job: str, run_id: str) -> str:
     tracker = PipelineTracker(tracker_database(load_settings()))
     deadline = time.monotonic() + RECORD_SECONDS
     while time.monotonic() < deadline:
-        record = tracker.get_run(tracker_id(job, run_id))
+        try:
+            record = tracker.get_run(tracker_id(job, run_id))
+        except sqlite3.Error as error:
+            return f"not known, for {tracker.db_path} cannot be read: {error}"
         if record and record["error_message"]:
             return str(record["error_message"])
         time.sleep(0.5)

@@ -145,7 +145,8 @@ def error_line(error: object) -> str | None:
     cause = getattr(error, "__cause__", None)
     shown = cause if isinstance(cause, InputError) else error
     named = isinstance(shown, BaseException) and not isinstance(shown, InputError)
-    text = f"{type(shown).__name__}: {shown}" if named else str(shown)
+    text = ": ".join([*getattr(shown, "__notes__", ()), str(shown)])
+    text = f"{type(shown).__name__}: {text}" if named else text
     line = next((line for line in text.splitlines() if line.strip()), "no error text")
     return masker_for(os.environ).mask(line)[:LONGEST_ERROR]
 

@@ -94,7 +94,7 @@ class Store:
         if link.is_symlink():
             return link.readlink().name
         if link.exists():
-            raise DamagedError(f"{link}: expected a link to a published folder")
+            raise DamagedError(f"{link}: expected a link to a published folder; move it away")
         return None
 
     def follow(self, pointer: str, key: str) -> None:
