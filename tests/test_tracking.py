@@ -1,5 +1,7 @@
 """The run tracker, on real SQLite files and several processes."""
 
+import contextlib
+import gc
 import multiprocessing
 import sqlite3
 from datetime import UTC, datetime, timedelta
@@ -247,3 +249,30 @@ def test_a_forked_child_uses_a_connection_of_its_own(tracker):
     child.join(30)
     assert child.exitcode == 0
     assert tracker.is_pipeline_running("child")
+
+
+def junk(path: Path) -> None:
+    path.write_bytes(b"this is no database, whatever its name says" * 200)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def foreign(path: Path) -> None:
+    path.unlink()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.executescript("CREATE TABLE pipeline_runs (colour TEXT); PRAGMA user_version = 1")
+
+
+@pytest.mark.parametrize("damage", [junk, folder, foreign])
+def test_what_is_no_record_of_runs_is_set_aside_and_runs_are_recorded(tmp_path, damage):
+    path = tmp_path / "pipeline_metrics.db"
+    PipelineTracker(path).start_run("before")
+    gc.collect()  # the connection
+    damage(path)
+    tracker = PipelineTracker(path)
+    tracker.complete_run(tracker.start_run("after"))
+    assert [run["pipeline_name"] for run in PipelineTracker(path).get_recent_runs()] == ["after"]
+    assert len([p for p in tmp_path.glob("*.damaged-*") if p.suffix != ".lock"]) >= 1

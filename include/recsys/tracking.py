@@ -6,16 +6,15 @@ import json
 import os
 import secrets
 import sqlite3
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from recsys.database import BUSY_TIMEOUT_SECONDS, connect, transaction
+from recsys.database import BUSY_TIMEOUT_SECONDS, HelperDatabase, transaction
 from recsys.publishing import write_json
 from recsys.retention import RowRetention
 from recsys.settings import Settings, load_settings
@@ -118,7 +117,8 @@ def _host_of(connection: str) -> str | None:
 class PipelineTracker:
     """Reads and writes the record of runs, by default in `tracker_database`; safe to share between
     threads and processes. Another writer is waited for at most `timeout` seconds; then
-    `sqlite3.OperationalError` is raised.
+    `sqlite3.OperationalError` is raised. What is no record of runs is set aside and made again: the
+    hourly health check fills it from Airflow's own (`reconcile_runs`).
 
     >>> tracker = PipelineTracker()
     >>> run_id = tracker.start_run("data_refresh", {"force": True})
@@ -129,8 +129,7 @@ class PipelineTracker:
         self, db_path: str | Path | None = None, *, timeout: float = BUSY_TIMEOUT_SECONDS
     ) -> None:
         self.db_path = Path(db_path or tracker_database(load_settings()))
-        self._timeout = timeout
-        self._local = threading.local()
+        self._database = HelperDatabase(self.db_path, _prepare, timeout=timeout)
 
     def start_run(self, pipeline_name: str, metadata: Mapping[str, Any] | None = None) -> str:
         """Record a run that starts now; returns its new, unique id."""
@@ -156,14 +155,14 @@ class PipelineTracker:
     def get_run(self, run_id: str) -> dict[str, Any] | None:
         """The run as a mapping of column to value, metadata parsed; None if it is unknown."""
         query = "SELECT * FROM pipeline_runs WHERE run_id = ?"
-        row = self._connection.execute(query, (run_id,)).fetchone()
-        return None if row is None else _as_dict(row)
+        found = self._read(query, (run_id,))
+        return _as_dict(found[0]) if found else None
 
     def get_recent_runs(
         self, pipeline_name: str | None = None, limit: int = 10, status: str | None = None
     ) -> list[dict[str, Any]]:
         """The last `limit` runs, newest first, of one pipeline and one status if given."""
-        rows = self._connection.execute(
+        rows = self._read(
             "SELECT * FROM pipeline_runs WHERE (?1 IS NULL OR pipeline_name = ?1)"
             " AND (?2 IS NULL OR status = ?2) ORDER BY started_at DESC, run_id LIMIT ?3",
             (pipeline_name, status, limit),
@@ -176,7 +175,7 @@ class PipelineTracker:
         the ``avg_duration_seconds`` of the successful ones, and the ``success_rate`` of those that
         ended and were not cancelled; None where there are none."""
         since = _text(datetime.now(UTC) - timedelta(days=days))
-        rows = self._connection.execute(
+        rows = self._read(
             "SELECT pipeline_name, SUM(status = 'success') AS success,"
             " SUM(status = 'failed') AS failed, SUM(status = 'running') AS running,"
             " SUM(status = 'cancelled') AS cancelled,"
@@ -193,7 +192,7 @@ class PipelineTracker:
     def is_pipeline_running(self, pipeline_name: str) -> bool:
         """Whether any run of the pipeline is recorded as running."""
         query = "SELECT 1 FROM pipeline_runs WHERE pipeline_name = ? AND status = 'running' LIMIT 1"
-        return self._connection.execute(query, (pipeline_name,)).fetchone() is not None
+        return bool(self._read(query, (pipeline_name,)))
 
     def cleanup_stale_runs(self, max_running_hours: float = 24) -> int:
         """Cancel runs that have been running for longer, whoever ran them is gone; how many."""
@@ -224,19 +223,13 @@ class PipelineTracker:
         )
         return self._write(statement, (_json(metadata), run_id)) == 1
 
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        """This thread's connection; a forked child opens its own."""
-        if getattr(self._local, "pid", None) != os.getpid():
-            connection = connect(self.db_path, timeout=self._timeout)
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                connection.executescript(SCHEMA)
-            self._local.connection, self._local.pid = connection, os.getpid()
-        return cast("sqlite3.Connection", self._local.connection)
+    def _read(self, query: str, values: tuple[object, ...]) -> list[sqlite3.Row]:
+        with self._database.use() as connection:
+            return connection.execute(query, values).fetchall()
 
     def _write(self, statement: str, values: tuple[object, ...]) -> int:
         """How many rows it changed."""
-        with transaction(self._connection) as connection:
+        with self._database.use() as connection, transaction(connection):
             return connection.execute(statement, values).rowcount
 
     def _end(
@@ -246,8 +239,9 @@ class PipelineTracker:
         error: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        with transaction(self._connection) as connection:
-            run = self.get_run(run_id)
+        query = "SELECT * FROM pipeline_runs WHERE run_id = ?"
+        with self._database.use() as connection, transaction(connection):
+            run = connection.execute(query, (run_id,)).fetchone()
             if run is None:
                 raise TrackingError(f"run {run_id!r} is unknown in {self.db_path}")
             ended, abandoned = run["status"], (run["error_message"] or "").startswith(_ABANDONED)
@@ -257,6 +251,12 @@ class PipelineTracker:
             name = run["pipeline_name"]
             ending = RunRecord(run_id, name, status, *span, error, metadata or {})
             connection.execute(_UPSERT, _row(ending))
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        connection.executescript(SCHEMA)
+    connection.execute(f"EXPLAIN {_UPSERT}", (None,) * 8)  # no table of others
 
 
 def _row(run: RunRecord) -> tuple[object, ...]:

@@ -131,7 +131,7 @@ def test_bad_options_exit_with_2_and_a_sentence(recsys, words):
 
 def test_what_cannot_be_checked_exits_with_3(recsys, shop):
     shop.pipeline_db.parent.mkdir(parents=True, exist_ok=True)
-    shop.pipeline_db.write_bytes(b"no database" * 1000)
+    shop.pipeline_db.symlink_to(shop.home / "away" / "runs.db")
     code, _, errors = recsys("--component", "pipeline")
     assert code == 3
     assert "the pipeline" in errors

@@ -164,8 +164,8 @@ class Stack:
                     probe.bind(("127.0.0.1", port))
                 except OSError:
                     raise InputError(
-                        f"port {port} is in use by another program; end it, or set "
-                        f"{variable} in {self.settings.home / environment.ENV_FILE}"
+                        f"port {port} is in use; `make down` ends what is left of this stack, else "
+                        f"set {variable} in {self.settings.home / environment.ENV_FILE}"
                     ) from None
 
     def _prepare_airflow(self, env: dict[str, str]) -> None:
