@@ -37,8 +37,7 @@ def create_app(
     """The service over the state in `settings`; the first two arguments default to the
     environment's. `place` is the worker's place among others, None for a process of its own.
 
-    Raises `ConfigError` if ``serving.yaml`` or the environment has a bad value.
-    """
+    Raises `ConfigError` if ``serving.yaml`` or the environment has a bad value."""
     settings = settings or load_settings()
     environment = environment or read_environment()
     config = load_config(settings, ServingConfig)

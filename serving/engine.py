@@ -37,8 +37,7 @@ def settle_memory() -> None:
     """After loading: no more collections of what lives now, unused memory back to the system.
 
     Looking for cycles in a large catalogue stops every request for 100 ms, again and again, and
-    finds none. An old snapshot has none: it goes when the last reference does.
-    """
+    finds none. An old snapshot has none: it goes when the last reference does."""
     gc.collect()
     gc.freeze()
     # Loading and making lists leaves a tenth of the worker's memory free but held.

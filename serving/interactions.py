@@ -2,8 +2,7 @@
 
 The staging area is their durable home, from where the next data refresh takes them. By a SQLite
 database, which may be lost, they count at once in every worker and after a restart, and an event
-that is sent again, or another one under its id, is known.
-"""
+that is sent again, or another one under its id, is known."""
 
 import asyncio
 import hashlib
@@ -86,8 +85,7 @@ class LiveEvents:
 
     Few users have any, and asking SQLite for the others would cost more than their list does: a
     sign in shared memory tells of new ones. What another service on the same state wrote is noticed
-    within a tenth of a second, by the database's own version.
-    """
+    within a tenth of a second, by the database's own version."""
 
     def __init__(self, path: Path, keep_days: float, changes: ChangeSign) -> None:
         self._keep, self._changes = keep_days * DAY, changes

@@ -47,8 +47,7 @@ def load_snapshot(
     serves nothing yet: it takes the last catalogue that is good.
 
     Raises `ArtifactError` if a file is missing or changed, shapes do not agree, a score is not
-    finite, or the model recommends nothing.
-    """
+    finite, or the model recommends nothing."""
     artifact = load_artifact(path)
     if artifact.model_id != model_id:
         raise ArtifactError(f"{path}: expected model {model_id}, found {artifact.model_id}")

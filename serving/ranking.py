@@ -3,8 +3,7 @@
 The lists of known users are made when a model is loaded, many at a time, for a tenth of the cost:
 a list changes with the model, the catalogue or a new interaction of the user only. To look at a
 million products takes a core for 50 ms: where the score is an inner product, faiss holds a vector
-in 4 bits for every two numbers, looks at all of these, and the best thousand are scored exactly.
-"""
+in 4 bits for every two numbers, looks at all of these, and the best thousand are scored exactly."""
 
 import logging
 import time

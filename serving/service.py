@@ -123,8 +123,7 @@ Running = Annotated[Service, Depends(_service_of)]
 class Note:
     """Logs the request that is answered in its ``with`` block, with the error if it ends with one.
 
-    `latency_ms` is there when the block is left.
-    """
+    `latency_ms` is there when the block is left."""
 
     service: Service
     endpoint: str

@@ -1,7 +1,6 @@
 """Numbers that all workers share: one piece of memory, made by the parent, mapped by each.
 
-A limit or a counter that every process keeps for itself would allow, or show, only a part.
-"""
+A limit or a counter that every process keeps for itself would allow, or show, only a part."""
 
 import hashlib
 import ipaddress

@@ -1,7 +1,6 @@
 """One worker process: ``python -m serving.worker SLOT LISTENING CONTROL MEMORY``.
 
-The last three are file descriptors that the parent hands down.
-"""
+The last three are file descriptors that the parent hands down."""
 
 import asyncio
 import itertools

@@ -1,8 +1,7 @@
 """The one way files come into being: complete or not at all.
 
 A writer fills a temporary sibling, which is flushed to the disk and renamed over the target;
-then the folder is flushed, so that the new name survives a power cut as well.
-"""
+then the folder is flushed, so that the new name survives a power cut as well."""
 
 import contextlib
 import hashlib
@@ -26,8 +25,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary sibling of `path` to write to; it becomes `path` if the block ends normally.
 
     For writers that want a path (pyarrow, NumPy). On any error the sibling is removed and
-    `path` stays as it was. A folder that lies there is set aside.
-    """
+    `path` stays as it was. A folder that lies there is set aside."""
     with _becoming(path) as temporary:
         yield temporary
         sync(temporary)

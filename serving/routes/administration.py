@@ -52,8 +52,7 @@ async def reload_model(service: Running, body: ReloadRequest | None = None) -> R
     """Loads, checks and tries the model in every worker, then swaps it in everywhere.
 
     Answers when all workers serve it. If it cannot be loaded by all, none serves it, everything
-    stays as it was, and the answer is a 409 that says why.
-    """
+    stays as it was, and the answer is a 409 that says why."""
     try:
         return await service.coordinator.reload(body.model_id if body else None)
     except ReloadError as error:

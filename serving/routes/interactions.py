@@ -60,8 +60,7 @@ async def interactions(
 
     What is rejected must not be sent again as it is: the answer names each with the reason, and is
     a 422 when none was accepted. After any other answer nothing is promised: send the same events
-    again.
-    """
+    again."""
     events = body.events if isinstance(body, InteractionsRequest) else [body]
     with Note(service, "interactions"):
         now = datetime.now(UTC)

@@ -41,8 +41,7 @@ class ShortWay:
 
     That looks for the route, opens contexts, decodes the body, collects headers, cookies and query,
     and then validates: half the time of a short request. Here the validator reads the bytes.
-    Whatever is no valid body of type ``application/json`` gets FastAPI's answer.
-    """
+    Whatever is no valid body of type ``application/json`` gets FastAPI's answer."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         self._app = app
@@ -98,8 +97,7 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
     """The best products for a user, known or not; users we know nothing of get what is popular.
 
     Never an error for an unknown user. The list is filled up to `topk` after filtering, as long
-    as there are products that pass.
-    """
+    as there are products that pass."""
     with Note(service, "recommend", body.topk, body.user_id) as note:
         snapshot = begin(note)
         user_id = normalise_id(body.user_id)
@@ -136,8 +134,7 @@ async def batch_recommend(body: BatchRequest, service: Running) -> Response:
 async def similar_items(body: SimilarRequest, service: Running) -> SimilarResponse:
     """Similar by what people bought together; a product nobody bought yet by its text.
 
-    Other sizes and variants of the product itself are left out.
-    """
+    Other sizes and variants of the product itself are left out."""
     with Note(service, "similar_items", body.topk) as note:
         snapshot = begin(note)
         catalogue = snapshot.catalogue

@@ -40,8 +40,7 @@ router = APIRouter(tags=["operations"])
 async def health(service: Running, response: Response) -> Health:
     """Tries a few recommendations: 200 and `healthy` mean that they work, 503 that they do not.
 
-    `no_model`: nothing is deployed yet. `failing`: the served model gives no sound answer.
-    """
+    `no_model`: nothing is deployed yet. `failing`: the served model gives no sound answer."""
     snapshot = service.engine.snapshot
     status, detail = await asyncio.to_thread(_examine, snapshot)
     if status != "healthy":

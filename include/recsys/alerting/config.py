@@ -1,8 +1,7 @@
 """``config/alerts_config.yaml`` as typed settings, with ``${VAR}`` from the environment.
 
 Error texts show the value as the file has it (``"${SMTP_PORT}"``, not what it stands for), and
-never that of a key which can hold a secret.
-"""
+never that of a key which can hold a secret."""
 
 import re
 from collections.abc import Mapping
@@ -166,8 +165,7 @@ def load_alerts_config(settings: Settings, environment: Mapping[str, str]) -> Al
     """Read ``alerts_config.yaml``, with ``${VAR}`` replaced from `environment`.
 
     Raises `ConfigError` as `load_config` does, and for a variable that is not set (or empty). One
-    of ``email`` or ``slack`` is no error: that channel is then not set up.
-    """
+    of ``email`` or ``slack`` is no error: that channel is then not set up."""
     document = read_document(settings, AlertsConfig.FILE)
     missing: list[tuple[tuple[Any, ...], str]] = []
 

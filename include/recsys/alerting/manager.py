@@ -106,8 +106,7 @@ class AlertManager:
 
         Without a severity, a status of ``failed`` is critical, ``success``, ``completed``,
         ``started`` and ``running`` are information, and anything else is a warning.
-        ``success`` and ``completed`` clear what was wrong before: the next failure is news.
-        """
+        ``success`` and ``completed`` clear what was wrong before: the next failure is news."""
         name, prefix = f"{pipeline_name}_{status}", f"pipeline:{pipeline_name}:"
         severity = severity or _STATUS_SEVERITY.get(status, Severity.WARNING)
         checked, _ = self._checked(name, message, severity)
@@ -127,8 +126,7 @@ class AlertManager:
         goes further. Raises `InputError` if the value of a rule's metric is not a number.
 
         Returns one for each broken rule: ``alert_name``, ``metric``, ``value``, ``threshold``,
-        ``comparison``, ``severity``, ``message``, ``channels`` (what became of each).
-        """
+        ``comparison``, ``severity``, ``message``, ``channels`` (what became of each)."""
         broken: dict[str, tuple[Rule, float]] = {}
         worst: dict[str, int] = {}
         for name, rule in self._config.alerts.items():

@@ -71,8 +71,7 @@ class Alert:
     configured language, below the subject `headline` (empty: the message, the name). `facts` are
     details by name, in the order to show them; `link` is where to look. Repeats are recognised by
     `key` (empty: the name). `until_resolved` tells it once until `AlertManager.resolve`, in place
-    of the cool-down; `resolved` is the notice that it is over.
-    """
+    of the cool-down; `resolved` is the notice that it is over."""
 
     name: str
     message: str

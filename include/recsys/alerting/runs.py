@@ -2,8 +2,7 @@
 
 None of these functions raises: they run while something else is already going wrong. A failing
 task and its failing run are one failure, told under the same key by whichever comes first (the
-task, as a rule: it knows the error). A run that was cleared and fails again has failed anew.
-"""
+task, as a rule: it knows the error). A run that was cleared and fails again has failed anew."""
 
 import contextlib
 import logging
@@ -36,8 +35,7 @@ class RunEvent:
     `what` is ``task_failed`` (for good, after its last try), ``run_failed``, ``run_timed_out``, or
     ``deadline``: not done when it was `due`. `state` is the run's, now; `attempt` counts how often
     it was cleared before; `error` is the last error line of `task`, `log` the place of its log;
-    `link` is the run's page.
-    """
+    `link` is the run's page."""
 
     what: Literal["task_failed", "run_failed", "run_timed_out", "deadline"]
     job: str
@@ -94,8 +92,7 @@ def tell_of_run(event: RunEvent, settings: Settings | None = None) -> dict[str, 
     whose deadlines are long past.
 
     Returns what became of it on each channel; nothing if there was nothing to tell, or if it could
-    not be sent (a bad configuration): it is then in the alert log with the reason.
-    """
+    not be sent (a bad configuration): it is then in the alert log with the reason."""
     late = event.what == "deadline"
     if late and (event.state not in ("queued", "running") or event.run_type == "backfill"):
         return {}

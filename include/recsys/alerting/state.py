@@ -1,8 +1,7 @@
 """What has been told, to whom, and what is still wrong: ``logs/service/alert_state.db``.
 
 Every process asks here before it sends. A claim is one write transaction, so of several that see
-the same thing at the same time one sends and the others hold back.
-"""
+the same thing at the same time one sends and the others hold back."""
 
 import contextlib
 import json
@@ -79,8 +78,7 @@ class AlertState:
         """Decide which of `channels` have yet to hear of `alert`, and take them.
 
         None of them, if all were told within the cool-down (or ever, if the alert counts
-        ``until_resolved``) at the same or a higher severity, and it was not resolved since.
-        """
+        ``until_resolved``) at the same or a higher severity, and it was not resolved since."""
         with self._writing() as database:
             told = database.execute(
                 "SELECT alert_id, severity, created_at FROM alerts"

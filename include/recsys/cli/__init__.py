@@ -1,8 +1,7 @@
 """The command line: ``python -m recsys --help``.
 
 Exit codes: 0 done, 1 the job or the stack failed, 2 what was given cannot be used.
-Results go to standard output as JSON, progress and errors to standard error.
-"""
+Results go to standard output as JSON, progress and errors to standard error."""
 
 import sqlite3
 import sys

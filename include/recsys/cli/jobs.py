@@ -195,8 +195,7 @@ def health_check(
     """Check service, data, model and pipelines.
 
     Exits with 0 when all is healthy, 1 when something is not, 2 when what was given cannot be
-    used, 3 when it could not be checked.
-    """
+    used, 3 when it could not be checked."""
     settings = load_settings()
     if component not in (None, *COMPONENTS):
         raise InputError(f"--component: {component!r} is none of {', '.join(COMPONENTS)}")
@@ -244,8 +243,7 @@ def backfill(
 
     Days are those of the schedule's time zone, the last one included; days that have a run already
     are left out. Prints the runs by state as JSON when Airflow has closed the backfill; exits with
-    1 if one failed, with 2 while another backfill of the job is open.
-    """
+    1 if one failed, with 2 while another backfill of the job is open."""
     if to_date < from_date:
         raise InputError(f"--to-date {to_date:%Y-%m-%d} is before --from-date {from_date:%Y-%m-%d}")
     settings = load_settings()

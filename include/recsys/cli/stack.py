@@ -72,8 +72,7 @@ def status(
 ) -> None:
     """Show each component's pid, uptime and heartbeat, and each DAG's next run.
 
-    Exits with 1 when a component is not running, or a DAG cannot be loaded.
-    """
+    Exits with 1 when a component is not running, or a DAG cannot be loaded."""
     stack = Stack(load_settings())
     found = _describe(stack)
     if as_json:
@@ -152,8 +151,7 @@ def up(
     """Start the stack, refresh, embed, train, deploy, and show recommendations.
 
     A source is selected for good once its data is published: after a failure before that, the
-    nightly refresh goes on with the one of before.
-    """
+    nightly refresh goes on with the one of before."""
     settings = load_settings()
     if problems := _settings_problems(settings):
         raise InputError("; ".join(problems))
@@ -206,8 +204,7 @@ def _make_models(settings: Settings, client: AirflowClient, *, other_shop: bool)
     """Embed, train and deploy, then let all other jobs run on schedule.
 
     Nothing is trained when the best model knows the current data. The embeddings come first: the
-    hybrid learns from them.
-    """
+    hybrid learns from them."""
     best = Registry(settings).current_best()
     if best is None or best.data_version != current_version(settings).version_id:
         _run(client, "bert_embeddings", {})

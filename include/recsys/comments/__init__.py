@@ -4,8 +4,7 @@
 columns USER, PRODUCT, RATING, TIMESTAMP and COMMENT; in the incremental strategy as well: what
 depends on one text alone is read from a cache, and what depends on all rows (campaigns) is computed
 afresh. So incremental = full. ``as_of`` is the end of the run's data interval; only the full
-strategy may train a scorer. `score_comments` is the pure core: rows in, scores out, no files.
-"""
+strategy may train a scorer. `score_comments` is the pure core: rows in, scores out, no files."""
 
 from recsys.comments.job import score_view
 from recsys.comments.scoring import HEURISTICS, CommentConfig, CommentScores, score_comments

@@ -4,8 +4,7 @@ A cache is a folder of immutable segments: each holds texts seen first by one ru
 ever add a segment under a new name, so any number of processes may read and write at once; two
 that score the same text write the same values twice, which does no harm. When there are many
 segments one writer replaces them by their union. A segment that is damaged goes; what it held is
-computed again.
-"""
+computed again."""
 
 import logging
 import shutil

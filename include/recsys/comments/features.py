@@ -3,8 +3,7 @@
 Near copies are found in linear time. Every text gets the minima of 32 hash functions over its
 5-character shingles (MinHash), packed into 8 bands of 4. Texts that agree in a band are compared
 exactly, each with the most frequent of them, and count as copies from a Jaccard similarity of
-`SIMILARITY` on: in a sentence of 45 characters that allows one or two typing mistakes.
-"""
+`SIMILARITY` on: in a sentence of 45 characters that allows one or two typing mistakes."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,8 +77,7 @@ def group_near_duplicates(
     A group is one text and the near copies of that text. Copies of copies are not followed:
     chains of short praise would tie half a shop together. Of copies, the one that stands in more
     `rows` is the original. Texts that are not `searched` (equal keys, equal values) join their
-    equals only; `similar` says for pairs (n x 2 positions) which of them are near copies.
-    """
+    equals only; `similar` says for pairs (n x 2 positions) which of them are near copies."""
     by_key = np.argsort(key)
     starts = run_starts(key[by_key])
     first = by_key[starts]  # one text of each key, by ascending key
@@ -100,8 +98,7 @@ def _originals(pairs: Int64Array, n: int) -> Int64Array:
     """For each of `n` ranks the best rank that it copies, itself when it is an original.
 
     `pairs`: (better, worse) ranks of near copies. A text that copies an original is none; of
-    the rest the best are originals, and so on.
-    """
+    the rest the best are originals, and so on."""
     original = np.arange(n)
     while len(pairs):
         undecided = np.zeros(n, dtype=bool)
@@ -172,8 +169,7 @@ class TextFeatures:
     """One entry a text.
 
     `key` hashes the folded words: it is equal for texts that differ in case, accents, punctuation,
-    and 0 for one without words. `variety` is the share that is no repetition, in [0, 1].
-    """
+    and 0 for one without words. `variety` is the share that is no repetition, in [0, 1]."""
 
     key: UInt64Array
     words: Int32Array

@@ -1,8 +1,7 @@
 """The default sentiment scorer: a linear model over n-grams, cross-fitted and calibrated.
 
 The scorer holds one model a fold. A text it was trained on is scored by the one model that
-never saw it; any other text by the mean of all, none of which saw it either.
-"""
+never saw it; any other text by the mean of all, none of which saw it either."""
 
 import hashlib
 from dataclasses import dataclass
@@ -39,8 +38,7 @@ class NgramScorer:
     """Scores texts by the shop's own stars: the probability that the author gave 4 or more.
 
     Equal versions give equal scores. It has seen nothing written at `as_of` or later. `metrics`,
-    JSON-able, say how good it was on texts it had not seen; `arrays` are those of `_ARRAYS`.
-    """
+    JSON-able, say how good it was on texts it had not seen; `arrays` are those of `_ARRAYS`."""
 
     kind: ClassVar[str] = "ngrams"
 

@@ -3,8 +3,7 @@
 Three blocks side by side, one for each view of a text: words (with accents), folded words, and
 characters of the folded text. The folded blocks carry over to comments typed without accents.
 
-Before that, what Vietnamese shoppers type is spelled out: teencode, emoji, drawn-out letters.
-"""
+Before that, what Vietnamese shoppers type is spelled out: teencode, emoji, drawn-out letters."""
 
 import functools
 import re

@@ -68,8 +68,7 @@ def campaign_users(
     `group` numbers the rows' texts; those that count as the same share it, and those that can be
     no campaign have -1. It is the larger of the row's two overlapping spans; 0 for fewer than
     ``config.min_users`` users. Spans are counted from 1970, so the answer for a row depends on
-    which rows there are and never on their order.
-    """
+    which rows there are and never on their order."""
     users = np.zeros(len(group), dtype=np.int32)
     copies = np.bincount(group[group >= 0], minlength=1)
     repeated = np.flatnonzero((group >= 0) & (copies[group] >= config.min_users))
@@ -113,8 +112,7 @@ class CommentScores:
 
     `quality`: float32 in [0, 1], 0 without a comment. `sentiment`: float32 in [0, 1], what was read
     from the text alone, NaN without a comment or scorer. `campaign_users`: int32, the users behind
-    the row's campaign, 0 if it is in none. `scorer`: `HEURISTICS` or the scorer's version.
-    """
+    the row's campaign, 0 if it is in none. `scorer`: `HEURISTICS` or the scorer's version."""
 
     quality: pd.Series
     sentiment: pd.Series

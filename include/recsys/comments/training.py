@@ -110,8 +110,7 @@ def gather_units(
 
     `group` is the number of the group of near-equal texts that each of the distinct `texts` belongs
     to (-1: one without words, left out). `rows` has one row for each (text, user, rating) of the
-    view: ``text`` is a position in `texts`.
-    """
+    view: ``text`` is a position in `texts`."""
     rows = rows.assign(group=group[rows["text"]])
     rows = rows[rows["group"] >= 0].drop_duplicates(["group", "user", "rating"])
     by_group = rows.groupby("group", sort=True)
@@ -131,8 +130,7 @@ def choose(units: Units, limit: int) -> Int64Array:
     """Positions of at most `limit` units to train on, in order of key.
 
     The rarer class may fill half of it; within a class the smallest keys are taken, so that
-    the choice hardly changes when texts are added.
-    """
+    the choice hardly changes when texts are added."""
     order = np.argsort(units.key, kind="stable")
     positive = units.positive[order]
     sides = sorted((order[~positive], order[positive]), key=len)

@@ -1,7 +1,6 @@
 """Product text: its normal form, its embeddings, and search in them.
 
-Here is ``config/content.yaml``: which texts are embedded, and by which model.
-"""
+Here is ``config/content.yaml``: which texts are embedded, and by which model."""
 
 from typing import Literal
 

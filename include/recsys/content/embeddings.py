@@ -2,8 +2,7 @@
 
 ``data/embeddings/<set_id>/`` is a bundle (`recsys.storage.bundle`), and ``data/embeddings/current``
 a link to one of them; both belong to the store. A set of ``catalog-static`` is read, queried and
-searched with NumPy and ``tokenizers`` alone.
-"""
+searched with NumPy and ``tokenizers`` alone."""
 
 import json
 from collections.abc import Iterable
@@ -48,8 +47,7 @@ class EmbeddingSet(Bundle):
     `vectors` are ``(products, d)`` float32 of length one, memory-mapped, in the order of
     `product_ids`; zeros for a product without text. The `manifest` says what made them, see
     ``docs/embeddings.md``. Raises `EmbeddingError` if a file is not what it describes, or the parts
-    do not fit each other, and `FileNotFoundError` if there is no such folder.
-    """
+    do not fit each other, and `FileNotFoundError` if there is no such folder."""
 
     error = EmbeddingError
 

@@ -56,8 +56,7 @@ def build_embeddings(settings: Settings, *, force: bool = False) -> dict[str, An
 
     Raises `InputError` if no version is published, it has no products or none of the configured
     columns, or the wanted model cannot be had and ``fallback`` is ``strict``. The current set
-    stays.
-    """
+    stays."""
     from recsys.data.versions import current_version
 
     config = load_config(settings, ContentConfig)

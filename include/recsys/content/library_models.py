@@ -1,7 +1,6 @@
 """Any sentence-transformers model: opened from a folder or the hub, encoding with its prompts.
 
-Importing the library takes seconds and half a gigabyte, so only these functions do it.
-"""
+Importing the library takes seconds and half a gigabyte, so only these functions do it."""
 
 import importlib
 import os
@@ -68,8 +67,7 @@ def open_library_model(config: ModelConfig, folder: Path | None = None) -> Libra
 
     Raises `ModelUnavailableError` if it is neither a folder nor cached (nor, with ``download``,
     on a hub that answers within three seconds), if it cannot be loaded, or if the word
-    segmenter is not installed.
-    """
+    segmenter is not installed."""
     segment = _open_segmenter(config.word_segmenter) if config.word_segmenter else None
     source = str(folder) if folder else str(Path(config.name).expanduser())
     is_folder = Path(source).is_dir()

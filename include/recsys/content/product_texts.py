@@ -1,8 +1,7 @@
 """The text of each product that is embedded, and which of these texts are new.
 
 A text is chosen fields without boilerplate; it is decided here what a run has to encode, before
-any model is touched.
-"""
+any model is touched."""
 
 import hashlib
 import json
@@ -152,8 +151,7 @@ def find_boilerplate(sentences: pa.ListArray, share: float) -> list[str]:
     """Lines and sentences that stand in more than `share` of all non-empty descriptions.
 
     `sentences` are those of `split_sentences`. The answer is sorted; what is in it stands in
-    `MIN_BOILERPLATE_PRODUCTS` descriptions at least.
-    """
+    `MIN_BOILERPLATE_PRODUCTS` descriptions at least."""
     product = pc.list_parent_indices(sentences).to_numpy(zero_copy_only=False)
     encoded = sentences.flatten().dictionary_encode()
     distinct = max(len(encoded.dictionary), 1)
@@ -177,8 +175,7 @@ def product_texts(
     Fields that are no columns of `products` are left out, and `boilerplate` is cut from the
     description, whose `split_sentences` can be given. The name is told `name_repeats` times; longer
     texts are cut off. ``""`` for a product without any text. Raises `InputError` if `products` has
-    none of `fields`.
-    """
+    none of `fields`."""
     used = used_fields(products, fields)
     parts = pd.DataFrame(index=products.index)
     for field in used:

@@ -1,8 +1,7 @@
 """Encoding with a static model by NumPy and ``tokenizers`` alone.
 
 The files are those that sentence-transformers writes for ``StaticEmbedding`` + ``Normalize``; the
-vectors agree with the library's. A service that only embeds queries needs no torch.
-"""
+vectors agree with the library's. A service that only embeds queries needs no torch."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -2,8 +2,7 @@
 
 The tokenizer is trained on the texts and on their accent-folded copies, and every text is fitted
 together with its folded copy: ``dưỡng`` and ``duong`` then stand in the same texts and get nearly
-the same vector, so that queries typed without accents find what they mean.
-"""
+the same vector, so that queries typed without accents find what they mean."""
 
 from collections.abc import Sequence
 
@@ -36,8 +35,7 @@ def fit_static(
     Deterministic, and independent of the order of `texts`. At most `most` of them are used.
     `with_folded` false leaves out the accent-folded copy, to measure what it gives.
 
-    Raises `InputError` if no text has a letter or digit.
-    """
+    Raises `InputError` if no text has a letter or digit."""
     sample = _sample(texts, most)
     bilingual = (sample + "\n" + fold_series(sample) if with_folded else sample).tolist()
     tokenizer = _train_tokenizer(bilingual)

@@ -1,7 +1,6 @@
 """Bringing a model into service, over HTTP: gate, approval, canary, reload, verify, roll back.
 
-`job` has the steps that the DAG calls. Here is ``config/deployment.yaml``.
-"""
+`job` has the steps that the DAG calls. Here is ``config/deployment.yaml``."""
 
 from pydantic import Field
 

@@ -53,8 +53,7 @@ def plan_deployment(
     worse or cannot be compared, and nothing else. A held current best leaves what serves.
 
     Raises `GateError` if there is no such model, it is archived or damaged, worse than the serving
-    one, or not to be compared with it; `ServiceError` if the service does not answer.
-    """
+    one, or not to be compared with it; `ServiceError` if the service does not answer."""
     if rollback and model_id:
         raise InputError("model_id and rollback exclude each other: give one of them")
     serving = client.wait_for_serving_model()

@@ -105,8 +105,7 @@ def deploy(
     already is only verified. `failure`: see `raise_alarm`.
 
     Returns the run's summary. Raises `DeploymentFailedError` after the previous model was restored
-    (or could not be), the history was written and the alert was sent.
-    """
+    (or could not be), the history was written and the alert was sent."""
     started, unchanged = time.monotonic(), swap.serving == swap.model_id
     checked, problem = _swap_and_verify(settings, client, config, swap)
     status, rolled_back = "success", False

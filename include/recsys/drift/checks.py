@@ -58,8 +58,7 @@ class Span:
     """An examined week, its reference and the longer history of its volume, campaign-free.
 
     Weeks are numbers of `recsys.drift.weeks.Week`; bounds are half-open. `sentences` are those of
-    the week's campaigns: text, users, events, rows.
-    """
+    the week's campaigns: text, users, events, rows."""
 
     week: Week
     reference_bounds: tuple[int, int]
@@ -82,8 +81,7 @@ def span_of(
     (None without comments).
 
     The reference ends with week `reference_stop` (exclusive), without one `GAP_WEEKS` before the
-    examined one. No later events are looked at, so a later report says the same about the week.
-    """
+    examined one. No later events are looked at, so a later report says the same about the week."""
     earliest = int(events.weeks[0]) if len(events) else week.number
     stop = recent = week.number - GAP_WEEKS
     if reference_stop is not None and reference_stop <= week.number:
@@ -120,8 +118,7 @@ def find_campaigns(events: Events, keys: Int64Array) -> tuple[BoolArray, list[di
     far more than usual; and such sentences of the last week (text, users, events, rows).
 
     `keys` are the `sentence_keys` of `events`. A phrase that customers use every week ("giao
-    hàng nhanh") is measured against its own median rate over the weeks.
-    """
+    hàng nhanh") is measured against its own median rate over the weeks."""
     copied = np.zeros(len(events), dtype=bool)
     if len(events) == 0:
         return copied, []

@@ -3,8 +3,7 @@
 A dozen tests every week would be wrong about one of them every few weeks. Benjamini-Hochberg keeps
 the false share of a week's evidence down; the change has to be large enough to matter, and there in
 two weeks in a row, in the same direction. A collapse of the volume, a burst and a campaign do not
-wait.
-"""
+wait."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -50,8 +50,7 @@ def detect_drift(
     Returns ``report_date``, ``report`` and ``page`` (paths below the state root),
     ``overall_severity``, ``raised``, ``recommendations``, ``data_version``, ``events``, ``rows``,
     ``duration_seconds``. Raises `InputError` if nothing is published, or the configuration or
-    `reference_days` is wrong.
-    """
+    `reference_days` is wrong."""
     began = time.monotonic()
     zone = load_zone(settings)
     config = with_reference_days(load_config(settings, DriftConfig), reference_days)
@@ -97,8 +96,7 @@ def alert_on_drift(settings: Settings, summary: Mapping[str, Any]) -> dict[str, 
 
     High severity is critical, medium a warning; low sends nothing and clears an earlier alert. A
     week that was not judged does neither. Returns ``alert`` (its severity, None without one) and
-    ``channels``.
-    """
+    ``channels``."""
     manager = AlertManager(settings)
     severity = _ALERT_SEVERITY.get(str(summary["overall_severity"]))
     week = f"drift report {summary['report_date']}"
@@ -120,8 +118,7 @@ def reason_to_retrain(settings: Settings, summary: Mapping[str, Any], now: datet
     """Why the model must be trained again because of the report, None when it need not.
 
     A report of high severity is a reason, at most once per cool-down; asking again about the
-    same report gives the same answer, so that a repeated task does not lose its training.
-    """
+    same report gives the same answer, so that a repeated task does not lose its training."""
     actions = load_config(settings, DriftConfig).actions
     if summary["overall_severity"] != "high" or not actions.retrain_on_drift:
         return None

@@ -118,8 +118,7 @@ class Prediction:
 def model_before(settings: Settings, moment: datetime) -> PastModel | None:
     """The model that was trained last on nothing later than `moment`, None without one.
 
-    The current best wins when it qualifies; else the newest that passed its gates.
-    """
+    The current best wins when it qualifies; else the newest that passed its gates."""
     registry = Registry(settings)
     best = registry.current_best()
     entries = [entry for entry in registry.list() if entry.baseline_comparison.get("passes")]

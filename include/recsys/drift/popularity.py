@@ -3,8 +3,7 @@
 Two samples of one unchanged shop never agree on their best sellers: of 1,000 products with
 Zipf-like demand, two samples of 2,000 sales share little more than half of their top 50. What
 counts is how much less they agree than samples of *these* sizes would whose sales get their period
-by lot.
-"""
+by lot."""
 
 from typing import Any
 
@@ -104,8 +103,7 @@ def compare_popularity(
     """`detect_popularity_drift` on ``(products,)`` counts; ids are positions.
 
     `own_bound`, when given, is the shortfall that the shop's unchanged weeks reach by
-    themselves: a shift has to exceed it as well.
-    """
+    themselves: a shift has to exceed it as well."""
     sold = (old + new) > 0
     places = np.flatnonzero(sold)
     a, b = old[sold], new[sold]
@@ -191,8 +189,7 @@ def check_embedding(span: Span, vectors: Float32Array | None) -> Check:
 
     `vectors` is ``(products, d)`` in the order of the events' products, NaN rows for products
     without one; None when there are no embeddings. The distance is squared, divided by the
-    variance of the vectors, and reduced by what two samples of these sizes differ by chance.
-    """
+    variance of the vectors, and reduced by what two samples of these sizes differ by chance."""
     details: dict[str, Any] = {
         "unit": "squared distance of the means over the variance, beyond chance",
         "test": "random re-assignment of all interactions",

@@ -68,8 +68,7 @@ def compare_stars(
 ) -> dict[str, Any]:
     """`detect_rating_drift` on ``(5,)`` counts of stars 1 to 5.
 
-    `dispersion` is how many times more than chance the shares vary from week to week.
-    """
+    `dispersion` is how many times more than chance the shares vary from week to week."""
     old_shares, new_shares = shares(old), shares(new)
     difference = new_shares - old_shares
     worst = int(np.argmax(np.abs(difference)))

@@ -52,8 +52,7 @@ def build_report(
     """The report of one week as plain JSON values.
 
     `data` tells which data version was read (``version_id``, ``as_of``, ``covers_window``), `names`
-    are product names by id, `events` those of the week and before it, for the volume's series.
-    """
+    are product names by id, `events` those of the week and before it, for the volume's series."""
     span, verdicts = examination.span, examination.verdicts
     by_name = {verdict.check.name: verdict for verdict in verdicts}
     week = span.week

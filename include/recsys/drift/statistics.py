@@ -1,8 +1,7 @@
 """The tests behind the report, on counts and arrays only.
 
 A shop's weeks differ by more than chance of single reviews (promotions, deliveries): the tests for
-shares and means measure how much the reference's own weeks differ, and widen by that much.
-"""
+shares and means measure how much the reference's own weeks differ, and widen by that much."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -97,8 +96,7 @@ def mean_shift(
     than `MIN_WEEKS` of them with data, or no values.
 
     The prediction interval for one more week adds the spread of single values, the spread of the
-    reference's weekly means beyond it, and the error of the reference's own mean.
-    """
+    reference's weekly means beyond it, and the error of the reference's own mean."""
     _, position = np.unique(reference_weeks, return_inverse=True)
     sizes = np.bincount(position).astype(np.float64)
     if len(values) == 0 or len(sizes) < MIN_WEEKS:

@@ -2,8 +2,7 @@
 
 On the square-root scale chance alone has the same spread at every level. A Theil-Sen line through
 the reference's weeks is not moved by a few wild ones; the spread of the weeks around it widens the
-band beyond pure chance, and a holiday widens it further.
-"""
+band beyond pure chance, and a holiday widens it further."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -55,8 +54,7 @@ def expect(
     how likely its `observed` count is.
 
     `daily_history` are ``(weeks, 7)`` counts of consecutive weeks, oldest first, at least 4;
-    `widen` is a factor on the width of the band, for holidays.
-    """
+    `widen` is a factor on the width of the band, for holidays."""
     history = daily_history.sum(axis=1)
     roots = np.sqrt(history.astype(np.float64))
     weeks = np.arange(len(roots), dtype=np.float64)

@@ -2,8 +2,7 @@
 
 Shops copy one review to the pages of sibling products. Copies are no independent evidence, so
 each event counts once, for the first of its products. A week is Monday to Sunday in the time
-zone of the schedule; weeks are numbered from the Monday before 1970.
-"""
+zone of the schedule; weeks are numbered from the Monday before 1970."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -61,8 +60,7 @@ class Events:
     """Parallel arrays with one entry for each event, oldest week first.
 
     `users` and `products` are codes, `product_ids` their names; `first_weeks`, by user, the week of
-    the first event. `comments` and `quality` are None when the frame has no such column.
-    """
+    the first event. `comments` and `quality` are None when the frame has no such column."""
 
     weeks: Int64Array
     weekdays: Int64Array
@@ -109,8 +107,7 @@ def events_of(interactions: pd.DataFrame, zone: ZoneInfo, first_week: int = 0) -
     COMMENT and COMMENT_QUALITY. Of an event's rows the first one counts. Earlier rows only tell
     which customers are not new.
 
-    Raises `InputError` if a needed column is missing or time stamps have no time zone.
-    """
+    Raises `InputError` if a needed column is missing or time stamps have no time zone."""
     missing = [name for name in NEEDED if name not in interactions.columns]
     if missing:
         raise InputError(f"interactions: the columns {', '.join(missing)} are missing")

@@ -4,8 +4,7 @@ The refresh has marked each trainable user's latest positive event as test and t
 validation. Copies of one review are one event, so a held-out event has no copy in training.
 
 In a time window everything before a moment is known and what follows is asked, all at its start.
-Unlike with leave-one-out nobody's future is in training: a shop that trains on Sunday lives so.
-"""
+Unlike with leave-one-out nobody's future is in training: a shop that trains on Sunday lives so."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,8 +80,7 @@ def number_interactions(interactions: pd.DataFrame, item_ids: Sequence[str]) -> 
 def without_bursts(histories: Histories, times: Int64Array, items: int) -> BoolArray:
     """``(entries,)`` which entries of `histories`, at `times` in microseconds, a model learns from.
 
-    The surplus of new customers, latest first, is left out: see `YOUNG_DAYS`.
-    """
+    The surplus of new customers, latest first, is left out: see `YOUNG_DAYS`."""
     learnt = np.ones(len(times), dtype=np.bool_)
     first = times[np.repeat(histories.indptr[:-1], np.diff(histories.indptr))]
     young = np.flatnonzero(times - first < YOUNG_DAYS * _DAY)
@@ -164,8 +162,7 @@ def rolling_windows(
     """The last `windows` windows of 90 days up to the latest interaction, oldest first.
 
     Targets are the new products that a user with a history rated positively (`positive`
-    ``(entries,)``) in the window; a window with fewer than 20 such users is left out.
-    """
+    ``(entries,)``) in the window; a window with fewer than 20 such users is left out."""
     end = numbered.end + _SECOND
     result = []
     for back in range(windows, 0, -1):

@@ -44,8 +44,7 @@ def summarise(per_user: PerUser, seed: int = 0) -> dict[str, float]:
     """Means, and ``<name>_low`` and ``<name>_high``: the 95 % interval of each.
 
     The interval comes from resampling users, so it says how much the figure depends on who
-    happened to be in the test.
-    """
+    happened to be in the test."""
     values = np.stack(list(per_user.values()), axis=1)
     bounds = np.quantile(resampled_means(values, seed), [0.025, 0.975], axis=0)
     summary: dict[str, float] = {}
@@ -58,8 +57,7 @@ def resampled_means(values: Float64Array, seed: int = 0) -> Float64Array:
     """``(1000, columns)`` means of `values` ``(users, columns)`` over resampled users.
 
     Many users have equal values (a target has one of twenty ranks or none), so what is drawn is
-    how many users of each kind there are.
-    """
+    how many users of each kind there are."""
     generator = np.random.default_rng(seed)
     kinds, counts = np.unique(values, axis=0, return_counts=True)
     users = len(values)
@@ -77,8 +75,7 @@ def list_metrics(
 
     Coverage is the share of all products that stand in somebody's list. Novelty is the mean of
     ``-log2`` of a listed product's share of all `purchases` ``(items,)``, one added to each.
-    Long tail is the share of listed products outside the best-selling fifth of the shop.
-    """
+    Long tail is the share of listed products outside the best-selling fifth of the shop."""
     if questions.users > _LIST_USERS:
         chosen = np.random.default_rng(seed).choice(questions.users, _LIST_USERS, replace=False)
         questions = ranking.take_questions(questions, np.sort(chosen))

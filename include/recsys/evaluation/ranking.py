@@ -53,8 +53,7 @@ def rank_targets(model: Scorer, held_out: HeldOut, block: int = BLOCK) -> Ranks:
 
     A tie counts against the target, so a model gains nothing by giving everything one score.
 
-    Raises `InputError` if the model gives NaN scores.
-    """
+    Raises `InputError` if the model gives NaN scores."""
     ranks = np.zeros(len(held_out.targets), dtype=np.int64)
     for start in range(0, held_out.users, block):
         stop = min(start + block, held_out.users)
@@ -121,8 +120,7 @@ def rank_families(model: Scorer, questions: HeldOut, families: Int32Array) -> Fa
     who bought the 200 ml gains nothing from the 100 ml beside it, and a model gains nothing here by
     naming it: the families that a user had are no candidates and no answers.
 
-    `families` is the ``(items,)`` number of each product's family, from 0 without gaps.
-    """
+    `families` is the ``(items,)`` number of each product's family, from 0 without gaps."""
     # Pairs of a user and a family that was chosen and not had, in order of users.
     count = int(families.max()) + 1
     chosen = user_of_target(questions) * count + families[questions.targets]

@@ -1,7 +1,6 @@
 """One model type, judged: on the test events, in time windows, and by segment.
 
-Segments are groups of users and products that a model can serve well or badly.
-"""
+Segments are groups of users and products that a model can serve well or badly."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,8 +62,7 @@ def segments_of(questions: HeldOut, purchases: Int64Array) -> dict[str, BoolArra
 
     `purchases` ``(items,)`` are the interactions of each product in training. Users by the
     products that are known of them: one, two to four, five and more; and users whose held-out
-    products all have fewer than five purchases.
-    """
+    products all have fewer than five purchases."""
     known = np.diff(questions.histories.indptr)
     new = purchases[questions.targets] < FEW_PURCHASES
     new_targets = np.bincount(user_of_target(questions), weights=new, minlength=questions.users)
@@ -117,8 +115,7 @@ def compare_on_windows(fit: Fit, windows: Sequence[Window], items: int) -> Compa
 
     The gate ``holds_in_time``: the model's recall@10 is not below that of recent popularity. The
     95 % interval of the difference, user by user, says how sure that is. Without windows the gate
-    is open, and ``window_users`` is 0.
-    """
+    is open, and ``window_users`` is 0."""
     ours: list[Float64Array] = []
     recent: list[Float64Array] = []
     for window in windows:

@@ -49,8 +49,7 @@ def evaluate(
     ``overdue_jobs``, ``redelivered``, ``report`` (its path below the state root).
 
     Raises `InputError` if the component is unknown, and `BrokenCheckError` after everything else is
-    done, if a check broke.
-    """
+    done, if a check broke."""
     now = now or datetime.now(UTC)
     chosen = _chosen(component)
     broken = [name for name in chosen if results.get(name) is None]

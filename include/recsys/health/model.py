@@ -20,8 +20,7 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
 
     Returns ``healthy``, and if a model is selected ``model_id``, ``selected_at`` and
     ``serving_model_id`` (None if the service does not say); when unhealthy ``error`` and
-    ``severity``.
-    """
+    ``severity``."""
     settings = settings or load_settings()
     registry = Registry(settings)
     if damage := registry.repair():

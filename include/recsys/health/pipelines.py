@@ -1,8 +1,7 @@
 """Do the jobs succeed, and does any stay silent?
 
 Airflow's callbacks tell of a failed run, but not of one that never came (a dead scheduler, a DAG
-that does not load), nor of a failure whose callback died with its process.
-"""
+that does not load), nor of a failure whose callback died with its process."""
 
 import json
 from collections.abc import Mapping
@@ -38,8 +37,7 @@ def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
     ``pipeline.max_running_hours``) are closed first.
 
     Returns ``healthy``, ``closed_runs``, ``period_days``, ``stats_by_pipeline`` (as
-    `PipelineTracker.get_stats`); when unhealthy ``error`` and ``severity``.
-    """
+    `PipelineTracker.get_stats`); when unhealthy ``error`` and ``severity``."""
     settings = settings or load_settings()
     config = load_config(settings, HealthConfig).pipeline
     tracker = PipelineTracker(tracker_database(settings))
@@ -88,8 +86,7 @@ def report_silence(settings: Settings, manager: AlertManager, now: datetime) -> 
     its present schedule: a new installation owes nothing. Nobody is alerted who was told since: a
     run failed, or missed its deadline, loudly.
 
-    Returns job -> ``due``, ``last_success``, ``last_status``, ``alerted`` of the overdue ones.
-    """
+    Returns job -> ``due``, ``last_success``, ``last_status``, ``alerted`` of the overdue ones."""
     schedule = load_schedule(settings)
     watched = {
         job: timing for job, timing in schedule.jobs.items() if timing.enabled and job != WATCHER

@@ -1,7 +1,6 @@
 """Health reports: ``reports/health/health_YYYYMMDD_HHMM.json`` (local time) and ``latest.json``.
 
-The service notices when none comes any more.
-"""
+The service notices when none comes any more."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,8 +47,7 @@ def report_is_overdue(settings: Settings, now: datetime, since: datetime | None 
     """Whether the last full health report is older than ``reports.overdue_hours`` at `now`.
 
     `since` is when the caller began to watch, and counts as a report. Without it a system that
-    never wrote a report owes none. A health check that is switched off is never overdue.
-    """
+    never wrote a report owes none. A health check that is switched off is never overdue."""
     last = _last_sign(settings, since)
     schedule = load_schedule(settings)
     job = schedule.jobs.get(WATCHER)

@@ -31,8 +31,7 @@ def check_service_health(settings: Settings | None = None) -> dict[str, Any]:
 
     Returns ``healthy``; when the service answered ``latency_ms`` and ``response`` (of ``/health``)
     and ``recommendations`` (how many the trial gave, None if it failed); when unhealthy ``error``
-    and ``severity``.
-    """
+    and ``severity``."""
     began = time.perf_counter()
     answered, status, content = _ask("GET", "/health")
     latency = (time.perf_counter() - began) * 1000
@@ -62,8 +61,7 @@ def service_metrics(settings: Settings, config: MetricsConfig, now: datetime) ->
     wrote a request); ``avg_latency_ms``, ``p95_latency_ms`` (nearest rank), ``error_rate`` (the
     service's own failures: a caller's bad request is none), ``fallback_rate`` (of the requests that
     can have one) and ``known_fallback_rate`` (of those of customers whom the model knows:
-    ``known_requests``), each None without requests.
-    """
+    ``known_requests``), each None without requests."""
     minutes = config.window_minutes
     since = now - timedelta(minutes=minutes)
     found = read_traffic(settings.service_db, since, now, TRIAL_USER) or {}
@@ -82,8 +80,7 @@ def judged(metrics: Mapping[str, Any], min_requests: int) -> dict[str, float | N
     """The metrics that rules may be held against: rates of too few requests are unknown.
 
     ``fallback_rate`` is that of customers whom the model knows: visitors whom nobody knows get
-    what is popular, and however many come on a day, that is no failure.
-    """
+    what is popular, and however many come on a day, that is no failure."""
     known = {name: metrics[name] for name in ("requests", "requests_per_minute", *RATES)}
     known["fallback_rate"] = metrics["known_fallback_rate"]
     if (metrics["requests"] or 0) < min_requests:

@@ -21,8 +21,7 @@ class AlsParameters(Parameters):
     """What can be chosen: what `implicit` calls so, and how a user is folded in.
 
     The scores of `starts` factorisations from random starts of their own are added up, which takes
-    out much of what is chance in each.
-    """
+    out much of what is chance in each."""
 
     factors: int = Field(default=32, ge=1)
     starts: int = Field(default=4, ge=1)

@@ -12,8 +12,7 @@
     evaluation.json      all figures; learning_curve.png, a picture of the training
 
 The folder is a bundle (`recsys.storage.bundle`). Arrays are NumPy files that are memory-mapped;
-nothing is pickled.
-"""
+nothing is pickled."""
 
 import bisect
 import json
@@ -92,8 +91,7 @@ class Artifact(ArtifactFolder):
     `item_ids` are product ids in column order, `user_ids` the known users in the order of their
     full `histories`, `popularity` ``(items,)`` is for users without one. The `manifest` has
     ``model_id, model_type, data_version, created_at, hyperparameters, metrics, sample_users, items,
-    users, files``.
-    """
+    users, files``."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -126,8 +124,7 @@ class Artifact(ArtifactFolder):
 
         Read when asked for: who serves the shop's newer catalogue never needs them.
 
-        Raises like `read_shown`, and `ArtifactError` if the rows are not in that order.
-        """
+        Raises like `read_shown`, and `ArtifactError` if the rows are not in that order."""
         columns = read_shown(self.path)
         _check_products(columns.get(schema.PRODUCT, []), self.item_ids)
         return columns
@@ -152,8 +149,7 @@ def save_artifact(
     `attachments` are further files by name, for people to look at.
 
     Raises `ArtifactError` if something holds NaN or infinities, or the sizes do not agree, and
-    `FileExistsError` if `path` exists.
-    """
+    `FileExistsError` if `path` exists."""
     _check_sizes(item_ids, user_ids, histories, popularity)
     _check_products(list(products[schema.PRODUCT]), item_ids)
     with atomic_folder(path) as folder:

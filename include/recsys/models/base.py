@@ -2,8 +2,7 @@
 
 A model scores *histories*, not user numbers: a customer who bought something a minute ago, or
 whom the model has never seen, is scored like anybody else. Users are therefore no part of a
-model; the artefact stores the known users' histories beside it.
-"""
+model; the artefact stores the known users' histories beside it."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -96,8 +95,7 @@ class Model(Protocol):
         """``(users, items)`` scores at the time `now` (seconds since 1970), higher is better.
 
         `now` is one time for all, or ``(users,)`` one for each, as evaluation needs it.
-        Seen items are scored like all others: leaving them out is the caller's business.
-        """
+        Seen items are scored like all others: leaving them out is the caller's business."""
 
     def similar(self, item: int) -> Float32Array:
         """``(items,)`` similarity of every product to product `item`."""

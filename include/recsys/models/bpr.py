@@ -30,8 +30,7 @@ class Bpr(FactorModel[BprParameters]):
 
     `implicit` draws pairs from all interactions alike, so copies and weak ratings are thinned
     out beforehand: an interaction takes part with the probability of its strength. Training
-    uses one thread, because with several its result depends on their timing.
-    """
+    uses one thread, because with several its result depends on their timing."""
 
     model_type = "bpr"
     score_parameters = ("bias", "fold_in_weight", "fold_in_decay")

@@ -1,8 +1,7 @@
 """What the matrix factorisations share: training by `implicit`, fold-in, scores and files.
 
 Users are the least-squares answer to their history, against fixed item vectors. Fitting imports
-`implicit` and SciPy where it needs them: whoever only scores carries neither.
-"""
+`implicit` and SciPy where it needs them: whoever only scores carries neither."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -30,8 +29,7 @@ class FactorModel(ParametrisedModel[ParametersT], ABC):
     """Item factors, in one or more blocks of columns that are folded in each by itself.
 
     A model type says which columns it has (`_columns`), which of them are blocks (`_blocks`), which
-    parameter holds a user back (`_held_back`), and how it is fitted.
-    """
+    parameter holds a user back (`_held_back`), and how it is fitted."""
 
     score_parameters: ClassVar[tuple[str, ...]] = ("fold_in_weight", "fold_in_decay")
     _held_back: ClassVar[str] = "regularization"
@@ -126,8 +124,7 @@ def users_of_several(matrix: "sparse.csr_matrix") -> "sparse.csr_matrix":
     """The rows of users of two products or more, or all rows if there are no such users.
 
     The others say nothing about what goes together. In a shop of reviews nine users in ten have
-    one product.
-    """
+    one product."""
     several = np.diff(matrix.indptr) > 1
     return matrix[several] if several.any() else matrix
 
@@ -136,8 +133,7 @@ class FoldIn:
     """Solves ``(Y'Y + reg + Y_u' D Y_u) x = Y_u' D 1`` for any users, D being entry weights.
 
     An entry without weight is as if it were not there (the textbook's D + 1 on the right would
-    keep half of its pull).
-    """
+    keep half of its pull)."""
 
     def __init__(self, items: Float32Array, regularization: float) -> None:
         self._items = items

@@ -23,8 +23,7 @@ def histories_from_codes(
 
     `users` holds user numbers below `count`, `times` seconds since 1970; confidence is five
     stars and the weight one where they are not given. Entries of one user and time are ordered
-    by item, so that the result does not depend on the order of the rows.
-    """
+    by item, so that the result does not depend on the order of the rows."""
     order = np.lexsort((items, times, users))
     indptr = np.zeros(count + 1, dtype=np.int64)
     np.cumsum(np.bincount(users, minlength=count), out=indptr[1:])
@@ -87,8 +86,7 @@ def recent_part(histories: Histories, decay: float) -> tuple[Histories, Float32A
 
     That is the strength of an entry, times `decay` for each moment of the user after it. What is
     so far back that a thousandth is left changes nothing that anybody could see, but takes its
-    time, and is left out.
-    """
+    time, and is left out."""
     left = np.float32(decay) ** steps_from_end(histories)
     near = left >= _FAINTEST
     weight = np.asarray((left * strength(histories))[near], dtype=np.float32)

@@ -55,8 +55,7 @@ class Hybrid:
     With text vectors, `content` adds the similarity of a product's text to the texts of the
     user's history, scaled by ``few_purchases / (few_purchases + purchases)``: a new product
     competes by its text, a known one by what people did with it. A component of weight zero is
-    not fitted at all.
-    """
+    not fitted at all."""
 
     model_type: ClassVar[str] = "hybrid"
 
@@ -207,8 +206,7 @@ def normalised(scores: Float32Array, histories: Histories) -> Float32Array:
     """`scores` ``(users, items)`` cut off at zero and divided by the largest of each row.
 
     The largest among the products that the user does not know: those of the history would set the
-    scale, are not recommended, and count as one at most. A row without positive scores is zero.
-    """
+    scale, are not recommended, and count as one at most. A row without positive scores is zero."""
     positive = np.maximum(scores, np.float32(0))
     seen = (user_rows(histories), histories.items)
     of_seen = positive[seen]

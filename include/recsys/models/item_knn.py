@@ -1,7 +1,6 @@
 """Item-to-item transitions: what people bought after what.
 
-Counting needs SciPy and imports it; scoring does not.
-"""
+Counting needs SciPy and imports it; scoring does not."""
 
 from dataclasses import dataclass
 from pathlib import Path

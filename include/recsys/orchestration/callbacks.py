@@ -1,8 +1,7 @@
 """What Airflow calls when a task or run fails or a run misses its deadline.
 
 Each function only reads Airflow's context, which differs from case to case, and hands a plain
-`RunEvent` to `recsys.alerting.runs`, which tells each failure once.
-"""
+`RunEvent` to `recsys.alerting.runs`, which tells each failure once."""
 
 import contextlib
 import os
@@ -28,8 +27,7 @@ def run_failed(context: Context) -> None:
 
     The context of a timed-out run holds the DAG, the run id and the reason, and nothing else. Our
     listener tells of timeouts as well; this outlives a scheduler that dies before its listener has
-    spoken, and is otherwise held back.
-    """
+    spoken, and is otherwise held back."""
     reason = text_of(context.get("reason"))
     what = "run_timed_out" if reason == TIMED_OUT else "run_failed"
     error = error_line(context.get("exception"))

@@ -93,8 +93,7 @@ class AirflowClient:
         """Ask for a run of every interval between two moments, each after the one before.
 
         A backfill counts its active runs by itself, whatever the DAG says, and by default runs ten
-        at once.
-        """
+        at once."""
         span = {"from_date": first.isoformat(), "to_date": last.isoformat()}
         body = {"dag_id": dag_id, **span, "max_active_runs": 1}
         return self._call("POST", "/backfills", json=body)
@@ -156,8 +155,7 @@ class AirflowClient:
         """Wait until a run has ended, telling `show` every change; returns the ended run.
 
         An API server that does not answer, and a scheduler that is not healthy, are waited for a
-        while: they may be restarting. Raises `AirflowError` afterwards.
-        """
+        while: they may be restarting. Raises `AirflowError` afterwards."""
         last: RunProgress | None = None
         patience = time.monotonic() + PATIENCE_SECONDS
         while True:

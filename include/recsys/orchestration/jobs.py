@@ -31,8 +31,7 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
 
     Schedule, timeout, deadline and queue come from ``config/scheduler_config.json``; a job that is
     switched off there keeps its DAG, without a schedule. Raises `ConfigError` if the configuration
-    is bad or lacks the job; Airflow shows it as an import error.
-    """
+    is bad or lacks the job; Airflow shows it as an import error."""
     schedule = load_schedule(load_settings())
     timing = schedule.job(job)
     timetable = CronDataIntervalTimetable(timing.cron, timezone=schedule.zone.key)

@@ -3,8 +3,7 @@ changes of runs, in the workers the errors of tasks.
 
 A run's state change happens inside a transaction of the scheduler. So the hook only copies the
 run's fields; the rest is the work of one background thread. What goes wrong there is a line in the
-log, and `recsys.orchestration.mirror` repairs it.
-"""
+log, and `recsys.orchestration.mirror` repairs it."""
 
 import logging
 import os

@@ -1,7 +1,6 @@
 """Every Airflow run of our jobs as a row in the run tracker and two lines in the scheduler log.
 
-The listener tells what Airflow's processes see; `reconcile` repairs what it may have missed.
-"""
+The listener tells what Airflow's processes see; `reconcile` repairs what it may have missed."""
 
 import logging
 import os
@@ -65,8 +64,7 @@ def to_record(run: Mapping[str, Any], task_errors: Mapping[str, str]) -> RunReco
     task returned, by task id; ``failed_tasks`` in the order in which they failed; ``reason``, in
     Airflow's words (task_failure, timed_out, ...); ``marked_by_hand``, whether a person set the
     state. One that a person marked as failed was cancelled, not broken. `task_errors` holds the
-    last error line of tasks by id.
-    """
+    last error line of tasks by id."""
     failed, failed_tasks = run["state"] == "failed", run.get("failed_tasks") or (None,)
     status, now = RunStatus(run["state"]), datetime.now(UTC)
     if failed and run["marked_by_hand"]:

@@ -234,8 +234,7 @@ def become(component: str) -> None:
     """Clean up after the predecessor, then replace this process by the component.
 
     One that was killed with SIGKILL leaves its children behind, still holding their ports. They are
-    found by process group and session: Airflow overwrites the environment with process titles.
-    """
+    found by process group and session: Airflow overwrites the environment with process titles."""
     record = Path(os.environ["RECSYS_RUN"]) / f"{component}.group"
     if record.exists():
         end_processes(session_processes(os.getsid(0), int(record.read_text())))

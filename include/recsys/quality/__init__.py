@@ -1,8 +1,7 @@
 """The data quality report: what came in, what was refused, and what a version looks like.
 
 ``write_report(settings, version_id)`` writes ``reports/data_quality/<version_id>.json`` and
-``.html`` from the version's own files; it can be repeated for any version that is kept.
-"""
+``.html`` from the version's own files; it can be repeated for any version that is kept."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +25,7 @@ __all__ = ["report_after_publishing", "write_report"]
 def write_report(settings: Settings, version_id: str) -> Path:
     """Write ``reports/data_quality/<version_id>.json`` and ``.html``; the path of the page.
 
-    Raises `VersionError` if the version is not kept (any more).
-    """
+    Raises `VersionError` if the version is not kept (any more)."""
     version = open_version(settings, version_id)
     before = version.manifest.get("previous_version")
     try:

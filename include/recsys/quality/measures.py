@@ -25,8 +25,7 @@ _MOJIBAKE = "á[º»][\u0080-\u00bf\u0152-\u2122]|[ÆÄ][\u0080-\u00bf\u0152-\u2
 def measure(version: PublishedVersion, previous: PublishedVersion | None) -> dict[str, Any]:
     """Everything in the report but the limits; JSON-able.
 
-    `previous` is None for the first version, or when the one before is no longer kept.
-    """
+    `previous` is None for the first version, or when the one before is no longer kept."""
     rows, products = version.interactions(_COLUMNS), version.products()
     before = None if previous is None else previous.interactions(_COLUMNS)
     manifest = version.manifest

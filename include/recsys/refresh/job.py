@@ -1,8 +1,7 @@
 """The data_refresh job in three steps, each of which reads and writes files of one workspace.
 
 `run_refresh` does all of them; the DAG runs them as tasks. A step can be repeated: it replaces
-what it wrote before, and publishing what is published already changes nothing.
-"""
+what it wrote before, and publishing what is published already changes nothing."""
 
 import contextlib
 import json
@@ -60,8 +59,7 @@ def run_refresh(
     """Bring ``data/processed`` up to date with the raw files, up to the end of `interval`.
 
     Returns the run's summary. Raises `RefreshError` or `SourceError`, and publishes nothing, when
-    the input cannot be trusted.
-    """
+    the input cannot be trusted."""
     work = workspace_of(settings, uuid4().hex)
     try:
         with open_engine(settings, load_config(settings, DataConfig), work):  # one for all steps
@@ -97,8 +95,7 @@ def ingest(
     Raises `SourceError` if a file is missing, unreadable or lacks a column, and `RefreshError` if
     the interval ends in the future, more than ``max_invalid_fraction`` of the rows is bad (they are
     in the quarantine then), a column that the previous version had is gone, or far fewer rows are
-    left than it has.
-    """
+    left than it has."""
     started = time.monotonic()
     if is_of_the_future(interval.end):
         raise RefreshError(
@@ -158,8 +155,7 @@ def score_comments(settings: Settings, work: Workspace) -> Summary:
 def publish(settings: Settings, work: Workspace) -> Summary:
     """Build and publish the new version; the summary of the whole run.
 
-    With nothing new, the version that was there already is what ``data/processed`` must show.
-    """
+    With nothing new, the version that was there already is what ``data/processed`` must show."""
     started = time.monotonic()
     plan = _read_plan(work)
     if plan.dry_run:

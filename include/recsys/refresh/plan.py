@@ -78,8 +78,7 @@ class Plan(ConfigModel):
     `columns` are our names of those that all files of reviews, and of products, have. `inputs` is
     the fingerprint of everything but the rows that decides what a version contains, `catalogue`
     that of the products. The `invalid_fraction` is that of the source's files: staged rows cannot
-    stop a run.
-    """
+    stop a run."""
 
     version_id: str
     previous_version: str | None

@@ -58,8 +58,7 @@ def open_workspace(settings: Settings, run_id: str) -> Iterator[Workspace]:
 
     On one machine this does nothing. In a bucket, what this machine has kept from earlier and the
     last task did not leave goes before the block; what the block wrote is shared and what it
-    removed goes. A block that fails hands nothing on; its repetition replaces what it wrote.
-    """
+    removed goes. A block that fails hands nothing on; its repetition replaces what it wrote."""
     workspace = workspace_of(settings, run_id)
     store = open_store(settings)
     if not store.shared:

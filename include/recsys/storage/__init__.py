@@ -1,8 +1,7 @@
 """Shared state: immutable folders, pointers to them, and small files that several jobs change.
 
 Paths below the state root are the keys, so that ``data/versions/<id>`` is the same thing on a
-disk and in a bucket. `open_store` gives the store that ``config/storage.yaml`` names.
-"""
+disk and in a bucket. `open_store` gives the store that ``config/storage.yaml`` names."""
 
 from functools import lru_cache
 from urllib.parse import urlsplit

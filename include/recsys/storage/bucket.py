@@ -1,8 +1,7 @@
 """Objects of one bucket below one prefix.
 
 fsspec uploads and lists; reading in one request and writing on a condition is beyond it, and goes
-to obstore, the client behind it.
-"""
+to obstore, the client behind it."""
 
 import contextlib
 import hashlib
@@ -36,8 +35,7 @@ class Bucket:
 
     `endpoint` is the address of the service, None for Amazon's. A request without an answer is
     repeated for `retry_seconds`. A server that accepts a request and says nothing is given as long,
-    and for what is no file at most 20 seconds a time.
-    """
+    and for what is no file at most 20 seconds a time."""
 
     def __init__(self, url: str, endpoint: str | None, region: str, retry_seconds: float) -> None:
         parts = urlsplit(url)

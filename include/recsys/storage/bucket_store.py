@@ -8,8 +8,7 @@ In the bucket, below the configured prefix::
     artifacts/cf/registry.json             a file, replaced by compare-and-swap
 
 A folder exists when its index does. A publisher that dies leaves objects without an index, which
-nobody reads and `BucketStore.remove_unfinished` takes away.
-"""
+nobody reads and `BucketStore.remove_unfinished` takes away."""
 
 import contextlib
 import fcntl

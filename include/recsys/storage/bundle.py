@@ -2,8 +2,7 @@
 
 A reader holds a shared lock on the manifest, its lease, for as long as its `Bundle` lives, and
 `remove_folder` takes away no folder that somebody reads. Data versions, embedding sets, models
-and scorers are bundles; what travels through a bucket or a backup is described by a `Listing`.
-"""
+and scorers are bundles; what travels through a bucket or a backup is described by a `Listing`."""
 
 import contextlib
 import fcntl
@@ -63,8 +62,7 @@ class Bundle:
 
     A context manager; an object that is simply dropped gives up its lease as well. Subclasses say
     what they call a damaged one (`error`) and one of newer code (`error_of_newer`), and the newest
-    layout that they know. `path` is the resolved folder, `manifest` what its writer noted.
-    """
+    layout that they know. `path` is the resolved folder, `manifest` what its writer noted."""
 
     error: ClassVar[type[InputError]] = DamagedError
     error_of_newer: ClassVar[type[InputError] | None] = None
@@ -168,8 +166,7 @@ def leads_inside(path: str, links: Mapping[str, str]) -> bool:
     """Whether the link at `path`, one of the `links` {path: target} of a tree, stays in the tree.
 
     A target goes up first and then down, and no link lies in a linked folder: so links that stay
-    inside by themselves do so together, however they are chained.
-    """
+    inside by themselves do so together, however they are chained."""
     parents, target = PurePosixPath(path).parents, PurePosixPath(links[path])
     ups = target.parts.count("..")
     return (

@@ -34,8 +34,7 @@ class Store:
     root, whatever the store. No method relies on a lock that another machine would have to honour.
 
     This one is ``file://``, the state root: what is published is where it belongs already, and
-    its locks hold among the processes of one machine. A store elsewhere overrides all of it.
-    """
+    its locks hold among the processes of one machine. A store elsewhere overrides all of it."""
 
     shared = False
     """Whether the state lives elsewhere than in the state root."""
@@ -58,8 +57,7 @@ class Store:
         """The folder `key` in the state root, copied there first if need be: all of it, or nothing.
 
         Raises `FileNotFoundError` if the store does not have it, `DamagedError` if a file is not
-        what was published.
-        """
+        what was published."""
         folder = self._home / key
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: does not exist")
@@ -104,8 +102,7 @@ class Store:
         """Let `pointer` lead to `key`, if `may_replace` agrees to what it leads to at that moment.
 
         Two machines cannot undo each other's move: the one that is later is asked again. Returns
-        whether the pointer leads to `key` now.
-        """
+        whether the pointer leads to `key` now."""
         # The lock is not beside the link: there are only published folders there.
         with self._alone(self._home / "data" / f".{pointer.replace('/', '-')}"):
             agreed = may_replace(self.leads_to(pointer))
@@ -163,8 +160,7 @@ def open_current(
     """The bundle below `prefix` that `pointer` leads to, None while it leads nowhere.
 
     `kind` opens a folder. Pointer and folder may change meanwhile: then they are looked up again.
-    Raises `DamagedError` if the pointer leads to nothing, and what `kind` raises.
-    """
+    Raises `DamagedError` if the pointer leads to nothing, and what `kind` raises."""
     for _ in range(_ATTEMPTS):
         name = store.leads_to(pointer)
         if name is None:
@@ -206,8 +202,7 @@ class Document(Generic[Content]):
     `parse` makes content of bytes, raises `InputError` for nonsense, and of None makes an empty
     one; `dump` is the way back. `on_damage` is told the name of what was set aside, and why.
     `last_good` is the key of a copy of the last sound content, which is used while the document is
-    damaged or gone; None to begin a new one then.
-    """
+    damaged or gone; None to begin a new one then."""
 
     def __init__(
         self,
@@ -245,8 +240,7 @@ class Document(Generic[Content]):
         """Let `apply` change the content; what it raises leaves the document as it was.
 
         It may run more than once: the last time counts, and gives the result. Raises `OSError` if
-        nothing can be written.
-        """
+        nothing can be written."""
         results: list[Result] = []
 
         def changed(before: bytes | None) -> bytes:

@@ -57,8 +57,7 @@ def train_model(
     them is fitted again on everything. `reason` says why the training was asked for.
 
     Raises `InputError` if the data cannot be used or the trained model is not sound; then
-    nothing is registered.
-    """
+    nothing is registered."""
     config = load_config(settings, TrainingConfig)
     model_class(model_type)
     version = open_version(settings, version_id)

@@ -1,8 +1,7 @@
 """What is written down of a training.
 
 Its row in ``logs/training_metrics.db``, however it ended; its lines in ``logs/cf/<type>.log``; and
-the picture that the artefact keeps.
-"""
+the picture that the artefact keeps."""
 
 import contextlib
 import io

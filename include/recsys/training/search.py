@@ -2,8 +2,7 @@
 
 Steps are taken in the unit cube that the ranges are mapped to; they grow after a success and
 shrink after a failure, and now and then a point is drawn from anywhere. The result depends on
-the seed and the number of trials alone, as long as the time does not run out.
-"""
+the seed and the number of trials alone, as long as the time does not run out."""
 
 import math
 import time
@@ -71,8 +70,7 @@ def search(
     All `starts` are tried first (as far as the time allows, but at least one); names in a start
     that are not in the space are kept as they are. A score that is not finite never wins.
 
-    Raises the `InputError` of `objective` if no point at all can be scored.
-    """
+    Raises the `InputError` of `objective` if no point at all can be scored."""
     generator = np.random.default_rng(seed)
     deadline = time.monotonic() + seconds
     result = Found(parameters=dict(starts[0]), score=-math.inf)

@@ -1,7 +1,6 @@
 """Choosing the parameters of a model type on validation, within a time budget.
 
-What the last search found is kept in ``artifacts/cf/tuning/<type>.json``.
-"""
+What the last search found is kept in ``artifacts/cf/tuning/<type>.json``."""
 
 import functools
 import json
@@ -134,8 +133,7 @@ def choose_parameters(
     """Tune on validation, from the last result or else the configured parameters.
 
     A result that was found on the same data with the same settings is taken as it is, so a
-    training that is repeated gives the same model.
-    """
+    training that is repeated gives the same model."""
 
     def key_of(name: str) -> dict[str, Any]:
         """What a search depends on: with an equal key there is nothing new to find."""
@@ -196,8 +194,7 @@ def tune(
     """Search from `start`, for at most `seconds` (a trial is never cut off) and `trials`.
 
     The objective is the mean of recall@10 and NDCG@10 on at most 25,000 validation users. Of a
-    hybrid, the components in `tuned_components` are taken as they are.
-    """
+    hybrid, the components in `tuned_components` are taken as they are."""
     if model_type == Hybrid.model_type:
         return _tune_hybrid(subject, start, tuned_components or {}, seconds, trials)
     if model_type in SPACES:
@@ -247,8 +244,7 @@ def _affordable_factors(bounds: Range, subject: Subject, seconds: float) -> Rang
     """`bounds` up to what can be fitted about six times in `seconds`, and to the products.
 
     Six is what the evaluation of the chosen parameters takes as well. An ALS fit is some
-    ``100 * (users + items) * factors ** 2`` operations, of users with two purchases and more.
-    """
+    ``100 * (users + items) * factors ** 2`` operations, of users with two purchases and more."""
     users = int((np.diff(subject.training.indptr) > 1).sum())
     affordable = (seconds / 6 * _WORK_A_SECOND / (100 * (users + subject.items))) ** 0.5
     most = min(bounds.high, max(affordable, 2 * bounds.low), max(subject.items, 2 * bounds.low))
@@ -339,8 +335,7 @@ class BlendTrials:
 
     A product that stands high for no component stands high for no blend, so the best hundred of
     each component and the answers themselves stand for the whole shop. A component without a weight
-    is left out.
-    """
+    is left out."""
 
     def __init__(self, model: Hybrid, questions: HeldOut) -> None:
         self._questions = questions

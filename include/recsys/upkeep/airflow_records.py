@@ -1,8 +1,7 @@
 """Airflow's own records: ``airflow db clean`` in a process that may open Airflow's database.
 
 Airflow takes its address away from task processes. The stack's environment has it; in a cluster a
-variable of its own hands it to the workers.
-"""
+variable of its own hands it to the workers."""
 
 import os
 import re
@@ -31,8 +30,7 @@ def clean_airflow_records(settings: Settings, config: AirflowRetention, removal:
     """Remove records of runs that ended long ago, with what belongs to them.
 
     Raises `StackError` if the command fails, such as while the database is locked: trying again
-    helps; `InputError` if the address of Airflow's database is not known.
-    """
+    helps; `InputError` if the address of Airflow's database is not known."""
     if not config.clean_metadata:
         return
     moment = datetime.now(UTC) - timedelta(days=config.keep_days)

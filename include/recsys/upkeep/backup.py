@@ -1,6 +1,5 @@
 """``python -m recsys backup``: one tar file with everything of a state root that cannot be made
-again. Its manifest comes last. `recsys.upkeep.restore` is the way back.
-"""
+again. Its manifest comes last. `recsys.upkeep.restore` is the way back."""
 
 import contextlib
 import hashlib
@@ -68,8 +67,7 @@ def write_backup(settings: Settings, target: Path) -> dict[str, Any]:
     ``{file, bytes, files, created_at}``.
 
     Raises `BackupError` if `target` exists or lies in what is backed up, a link leads out of the
-    state root, a file vanishes while it is copied or cannot be read, or there is no space.
-    """
+    state root, a file vanishes while it is copied or cannot be read, or there is no space."""
     target = target.absolute()
     _require_good_target(settings, target)
     try:
@@ -144,8 +142,7 @@ def _require_published(settings: Settings, manifest: Manifest) -> None:
 def _paths_of(settings: Settings, area: str) -> Iterator[Path]:
     """Files and links of an area, in a stable order; linked folders are not entered.
 
-    Raises `BackupError` for an area that is itself a link.
-    """
+    Raises `BackupError` for an area that is itself a link."""
     root = settings.home / area
     if root.is_symlink():
         raise BackupError(f"{root}: is a link; a backup holds only what lies in the state root")

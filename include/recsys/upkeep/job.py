@@ -1,7 +1,6 @@
 """The steps of the job `maintenance`; each returns ``{area: {count, freed_bytes, examples}}``.
 
-What may go is declared by the area that it belongs to; here all declarations come together.
-"""
+What may go is declared by the area that it belongs to; here all declarations come together."""
 
 import contextlib
 import re

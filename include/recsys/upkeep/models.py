@@ -32,8 +32,7 @@ def remove_old_models(
 
     Raises `InputError`, before anything is removed, if the registry, the deployment history or the
     note of the served model cannot be read: then nobody knows what is in use. Raises
-    `BoundaryError` if the models lie outside of the state root.
-    """
+    `BoundaryError` if the models lie outside of the state root."""
     registry = Registry(settings)
     if problem := registry.problem():
         raise InputError(f"no model was removed: {problem}")
@@ -59,8 +58,7 @@ def remove_old_models(
 def models_in_use(settings: Settings) -> set[str]:
     """Ids that the service, its note for the next start, or the last deployments name.
 
-    Raises `InputError` if one of the files is damaged.
-    """
+    Raises `InputError` if one of the files is damaged."""
     found = {
         str(entry[key])
         for entry in read_history(settings)[-_DEPLOYMENTS:]

@@ -31,8 +31,7 @@ def restore_backup(settings: Settings, source: Path) -> dict[str, Any]:
     ``config.restored/``. Returns ``{home, files, bytes, created_at, config}``.
 
     Raises `BackupError` if the state root holds anything, cannot be written or has no space, or the
-    file is no sound backup. Nothing is changed then.
-    """
+    file is no sound backup. Nothing is changed then."""
     _require_empty(settings)
     unpacked = settings.home / f".restore-{uuid.uuid4().hex}"
     try:
@@ -83,8 +82,7 @@ def _unpack(tar: tarfile.TarFile, whole: int, folder: Path) -> Manifest:
     """Unpack every member into `folder` and compare it with the manifest, which comes last.
 
     `whole` is the size of the backup in bytes. Links are made at the end, so that no file is ever
-    written through one.
-    """
+    written through one."""
     found: dict[str, FileEntry] = {}
     links: dict[str, str] = {}
     manifest: Manifest | None = None

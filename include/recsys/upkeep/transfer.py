@@ -32,8 +32,7 @@ def push_state(settings: Settings) -> dict[str, Any]:
     pointers are in the store now.
 
     Raises `InputError` if the store is the state root itself, or holds a registry, a history or a
-    pointer that differs: two shops are never mixed.
-    """
+    pointer that differs: two shops are never mixed."""
     store, own = open_shared(settings), Store(settings.home)
     store.check()
     folders = [f"{prefix}/{name}" for prefix in FOLDERS for name in own.names(prefix)]

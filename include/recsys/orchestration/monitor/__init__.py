@@ -1,7 +1,6 @@
 """What the on-call sees in Airflow's UI: health, jobs, models, reports, alerts on one page.
 
-Importing this package costs nothing: every Airflow process loads the plugin that does.
-"""
+Importing this package costs nothing: every Airflow process loads the plugin that does."""
 
 import asyncio
 from typing import Any, Final

@@ -1,7 +1,6 @@
 """What the monitor shows, gathered from the files and databases that the jobs write.
 
-Every section stands alone: one that cannot be read says so and leaves the others as they are.
-"""
+Every section stands alone: one that cannot be read says so and leaves the others as they are."""
 
 import json
 import logging
