@@ -53,6 +53,24 @@ def test_a_bad_row_is_numbered_as_a_spreadsheet_does(settings, titles, bad):
     assert text.splitlines()[found.row - 1] == bad
 
 
+@pytest.mark.parametrize("end", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_only_line_ends_of_csv_end_a_line_of_titles(settings, end):
+    write(settings, f"Báo cáo{end}tháng 1\n" + table(","))
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
+
+
+@pytest.mark.parametrize("bad", [b"\xff,a,b,c,d,e\n", b'v,1,5,2025-01-02,"never closed\n'])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\r\n", b"\n\n\n"])
+def test_blank_lines_around_a_bad_row_are_no_rows(settings, bad, end):
+    header, _, good = table(",").encode().partition(b"\n")
+    write_shop(settings, [])
+    path = settings.raw / "viecomrec" / "data_reviews_purchase.csv"
+    path.write_bytes((header + b"\n" + bad + good).replace(b"\n", end))
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
+    (found,) = quarantined(settings).itertuples()
+    assert found.row == 2
+
+
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("rest", [b'"\xaa\xff never closed\n', b"\xfe,\xaa,5,x,y,z\n", b"\xaa\n"])
 def test_bytes_that_are_no_text_cost_their_own_rows(settings, rest):

@@ -96,7 +96,7 @@ class Dialect(ConfigModel):
 
     def _headers(self, head: str) -> Iterator[tuple["Dialect", list[str]]]:
         """Each line that may be the header, split in each way that is open."""
-        lines = head.splitlines()
+        lines = list(io.StringIO(head, newline=""))  # as `readline`, Arrow and csv split them
         skips = range(_TITLE_LINES) if self.skip_lines is None else [self.skip_lines]
         delimiters = DELIMITERS if self.delimiter is None else (self.delimiter,)
         for skip, delimiter in itertools.product(skips, delimiters):
@@ -184,7 +184,7 @@ def repair_records(
     for fields, fault, taken in _records(lines, dialect):
         if any(looks_like_a_row(dialect.fields_of(line)) for line in taken[1:]):
             add(None, "begins a quote that never closes", taken[0])
-            for line in taken[1:]:
+            for line in filter(str.strip, taken[1:]):
                 alone = dialect.fields_of(line)
                 left_over = alone if looks_like_a_row(alone) else None
                 add(left_over, "is left over from a quote that never closes", line)
@@ -222,6 +222,7 @@ def _records(
         except csv.Error as error:
             fault = f"cannot be split into columns: {error}"
         if more and not fields and not fault:
+            taken.clear()
             continue  # an empty line
         yield from [(None, OVERLONG, [])] * overlong
         if more:

@@ -7,6 +7,7 @@ cannot be read at all is an error.
 import codecs
 import contextlib
 import csv
+import io
 import itertools
 import json
 import re
@@ -174,7 +175,7 @@ def _csv_head(
     name = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
     head = _check_encoding(path, dialect.encoding)
     text = codecs.getincrementaldecoder(name)(errors="replace").decode(head)
-    settled, lines = dialect.settled(text, needed), text.splitlines(keepends=True)
+    settled, lines = dialect.settled(text, needed), list(io.StringIO(text, newline=""))
     rest = lines[settled.skip_lines or 0 :]
     records = csv.reader(rest, delimiter=settled.separator, quotechar=settled.quote)
     try:
