@@ -172,6 +172,16 @@ CASES: dict[str, tuple[str, Callable[[], bytes], Rows | Error]] = {
         lambda: csv(good=[*GOOD[:4], row("q", comment='"tốt'), *GOOD[4:]]),
         Rows(10, 1, "begins a quote"),
     ),
+    "a quote that swallows bad rows only": (
+        TEXT,
+        lambda: csv(row("q", comment='"tốt'), row("b", rating="năm")),
+        Rows(10, 2, "begins a quote"),
+    ),
+    "a list in a comment": (
+        TEXT,
+        lambda: csv(row("q", comment='"Thơm\nmịn, rẻ, đẹp, nhanh, tốt"')),
+        Rows(11),
+    ),
     "a quote that the next quote closes": (
         TEXT,
         lambda: csv(row("q", comment='"tốt'), row("a"), row("b", 2), row("c", comment='"ổn, rẻ"')),
@@ -306,6 +316,33 @@ def test_bad_products_are_quarantined_and_prices_read_leniently(settings):
     assert table.loc["7", "product_name"] == "Son 2"
     assert pd.isna(table.loc["9", "price"])
     assert not table.loc["0", "available"]
+
+
+@pytest.mark.parametrize(("opened", "closed"), [(3, 9), (8, 9), (3, 5), (2, 7)])
+@pytest.mark.parametrize("column", ["name", "category", "description", "that nobody reads"])
+def test_an_open_quote_costs_its_own_product(settings, column, opened, closed):
+    names = ["product_id", "product_name", "type", "price", "processed_description", "x"]
+    at = 1 + ["name", "category", "price", "description", "that nobody reads"].index(column)
+    rows = [[f"{number}", "Kem", "Kem", "5", "Mô tả", "x"] for number in range(12)]
+    rows[opened][at] = f'"{rows[opened][at]}'
+    rows[closed][at] += '" đẹp'
+    write_shop(settings, GOOD)
+    catalogue = "".join(",".join(fields) + "\n" for fields in [names, *rows])
+    (settings.raw / "viecomrec" / "data_product.csv").write_text(catalogue)
+    assert refresh(settings, force_full=True)["products"]["quarantined"] == 1
+    table = current_version(settings).products()
+    expected = {str(number) for number in range(12) if number != opened}
+    assert set(table.loc[table["available"], "product_id"]) == expected
+
+
+def test_lists_in_a_description_are_no_products(settings):
+    text = '"Thành phần:\nNước, glycerin, dầu, hương, muối, màu\nAqua,Glycerin,B,C,D,E\n10 ml"'
+    write_shop(settings, GOOD, [f"{number},Kem {number},B,Kem,1,{text}" for number in range(5)])
+    assert refresh(settings)["products"] | {"unclear_prices": 0} == {
+        "valid": 5,
+        "quarantined": 0,
+        "unclear_prices": 0,
+    }
 
 
 def test_guests_are_no_reason_to_refuse_a_file(settings):

@@ -27,7 +27,7 @@ from recsys.columns import contains_byte
 from recsys.data import dialects
 from recsys.data.dialects import SHOWN_CHARACTERS, Dialect, Rejection, open_raw, short_lines
 from recsys.errors import SourceError
-from recsys.schema import RATING
+from recsys.schema import COMMENT, PRODUCT, PRODUCT_NAME, RATING, USER
 
 FILE = "file"
 ROW = "row"
@@ -37,6 +37,7 @@ HEAD_BYTES = 1 << 20
 MAX_UNDECODABLE_SHARE = 0.2
 NOT_UTF8 = "is not valid UTF-8"
 _HEAD_LINES = 2_000
+_DATE = r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
 _BLOCK_BYTES = 4 << 20
 _NEWLINE = 10
 _EXACT = 2.0**53
@@ -191,12 +192,15 @@ def _csv_head(
 def _read_csv(path: Path, needed: Columns, optional: Columns, given: Dialect) -> RawRows:
     dialect, names, _ = _csv_head(path, needed, given)
     chosen = _choose(path, names, needed, optional)
-    parsed = _parse_csv(path, names, chosen, dialect)
-    if parsed is None or _swallows_rows(*parsed, _looks_like_a_row(names, chosen), dialect):
+    # An open quote may stand in any column; those of reviews, which may be many rows, are not read.
+    others = () if RATING in chosen else set(names).difference(chosen.values())
+    seen = chosen | {f"*{name}": name for name in others}
+    parsed = _parse_csv(path, names, seen, dialect)
+    if parsed is None or _swallows_rows(*parsed, names, seen, dialect):
         return _drop_undecodable(_repair_csv(path, names, chosen, dialect))
     table, rejected = parsed
     shown = [(number, reason, text[:SHOWN_CHARACTERS]) for number, reason, text in rejected]
-    return _drop_undecodable(RawRows(path, table, shown))
+    return _drop_undecodable(RawRows(path, table.select([*chosen, ROW]), shown))
 
 
 def _parse_csv(
@@ -305,28 +309,38 @@ def _repair_csv(path: Path, names: list[str], chosen: dict[str, str], dialect: D
 
 
 def _looks_like_a_row(names: list[str], chosen: dict[str, str]) -> Callable[[list[str]], bool]:
-    """Whether the fields of a line are a whole review: as many as columns, and a rating."""
-    rating = names.index(chosen[RATING]) if RATING in chosen else None
+    """Whether the fields of a line are a whole row: as many as columns, and in a review a number
+    as rating or a date as time; in a catalogue an id, and a name that does not begin with a blank.
+    Prose between commas is neither."""
+    at = {ours: names.index(theirs) for ours, theirs in chosen.items()}
+    times = [at[name] for name in at if name not in (USER, PRODUCT, RATING, COMMENT)]
 
     def looks(fields: list[str]) -> bool:
-        if len(fields) != len(names) or rating is None:
+        if len(fields) != len(names):
             return False
-        return re.fullmatch(r"\s*[0-5]([.,]\d+)?\s*", fields[rating]) is not None
+        if PRODUCT_NAME in at:
+            id_and_name = fields[at[PRODUCT]].rstrip(), fields[at[PRODUCT_NAME]]
+            return all(map(re.match, (r"\S*[\d_-]\S*$", r"\S"), id_and_name))
+        rated = RATING in at and re.fullmatch(r"\s*-?\d+([.,]\d+)?\s*", fields[at[RATING]])
+        return bool(rated) or any(re.match(_DATE, fields[time]) for time in times)
 
     return looks
 
 
 def _swallows_rows(
-    table: pa.Table, rejected: list[Rejection], looks: Callable[[list[str]], bool], dialect: Dialect
+    table: pa.Table, bad: list[Rejection], names: list[str], seen: dict[str, str], dialect: Dialect
 ) -> bool:
-    """Whether a quote that never closed made one value of several rows."""
-    texts = [text for _, _, text in rejected if "\n" in text]
-    for name in table.column_names:
-        column = table[name]
-        if name != ROW and contains_byte(column, _NEWLINE):
-            texts += column.filter(pc.match_substring(column, "\n")).to_pylist()
-    plain = (t if isinstance(t, str) else t.decode("utf-8", "replace") for t in texts)
-    lines = itertools.chain.from_iterable(text.split("\n") for text in plain)
+    """Whether a quote that never closed made one value of several rows. `seen` are the columns of
+    the table. What stands behind a value is not known: it may make a row of the value's last line.
+    """
+    looks = _looks_like_a_row(names, seen)
+    texts = [text for _, _, text in bad if "\n" in text]
+    for column, at in ((table[ours], names.index(theirs)) for ours, theirs in seen.items()):
+        if contains_byte(column, _NEWLINE):
+            found = column.filter(pc.match_substring(column, "\n")).cast(pa.large_binary())
+            rest = f"{dialect.separator}1" * (len(names) - at - 1) if at else ""
+            texts += [value.decode("utf-8", "replace") + rest for value in found.to_pylist()]
+    lines = itertools.chain.from_iterable(text.split("\n") for text in texts)
     return any(looks(dialect.fields_of(line)) for line in lines if dialect.separator in line)
 
 
