@@ -16,7 +16,7 @@ TIMES = [f"2025-01-{day:02} 10:00:00" for day in range(1, 15)]
 def write(settings, text: str, encoding: str = "utf-8") -> None:
     write_shop(settings, [])
     path = settings.raw / "viecomrec" / "data_reviews_purchase.csv"
-    path.write_bytes(text.encode(encoding))
+    path.write_bytes(text.encode(encoding, "surrogateescape"))
 
 
 def table(delimiter: str, times: list[str] = TIMES, rating: str = "5") -> str:
@@ -121,6 +121,31 @@ def test_columns_of_other_names_are_named_from_their_own_line(settings, above, d
     expected = f"'user_id'; line {line}, the likeliest header, has: 'khach', 'product_id', 'rating"
     with pytest.raises(SourceError, match=expected):
         refresh(settings)
+
+
+@pytest.mark.parametrize("above", ["", "Báo cáo, quý 1, HN, HCM, ĐN, CT\n"])
+def test_unknown_names_are_shown_and_no_comments(settings, above):
+    rows = table(";").replace("ổn", "Thơm, mịn, rẻ, đẹp, nhanh, ổn").partition("\n")[2]
+    write(settings, f"{above}Mã KH;Mã SP;Sao;Ngày;{'Ghi chú' * 999}\n{rows}")
+    expected = f"line {above.count(chr(10)) + 1}, the likeliest header, has: 'Mã KH', 'Mã SP', 'Sao"
+    with pytest.raises(SourceError, match=expected) as raised:
+        refresh(settings)
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("named", ["UTF-8", "utf8", "U8", "utf-8-sig"])
+def test_utf8_is_utf8_however_it_is_named(settings, named):
+    describe(settings, path=f"data/raw/viecomrec/data_reviews_purchase.csv\n  encoding: {named}")
+    write(settings, "\ufeff" + table(",") + "a,b,c,d,e,\udcff\n", "utf-8")
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
+    assert len(quarantined(settings)) == 1
+
+
+@pytest.mark.parametrize("title", ["", "x", "xx"])
+def test_what_is_looked_at_first_may_end_inside_a_character(settings, title):
+    text = f"{title}\n" + table(",").replace("ổn", "ế" * 30_000)
+    write(settings, text.replace("\n", "\r"))
+    assert refresh(settings)["rows"]["accepted"] == len(TIMES)
 
 
 ESCAPED = """m1,1,5,2025-01-20 10:00:00,"Kem \\"tốt\\" lắm, sẽ mua lại"

@@ -4,6 +4,7 @@ And how one is read record by record that a fast parser misreads (lines without 
 never close), so that one bad record costs itself and not its neighbours.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -22,11 +23,12 @@ Mark = Annotated[str, Field(min_length=1, max_length=1)]
 
 
 def _of_text(encoding: str) -> str:
+    """Python's own name of it: "utf-8" for UTF8, u8 and, as a mark is passed over, utf-8-sig."""
     try:
         "".encode(encoding)
+        return codecs.lookup(encoding).name.removesuffix("-sig")
     except LookupError as error:
         raise ValueError(f"expected an encoding of text such as 'cp1258': {error}") from None
-    return encoding
 
 
 Rejection = tuple[int, str, str]
@@ -74,7 +76,7 @@ class Dialect(ConfigModel):
         none, it is the first line, between commas."""
         if None not in (self.delimiter, self.escape, self.skip_lines):
             return self
-        for dialect, names in self._headers(head):
+        for dialect, names, _ in self._headers(head):
             if all(set(names).intersection(candidates) for candidates in needed.values()):
                 return dialect._with_escape(head)
         first = {"delimiter": self.delimiter or DELIMITERS[0], "skip_lines": self.skip_lines or 0}
@@ -84,25 +86,25 @@ class Dialect(ConfigModel):
         self, head: str, needed: Mapping[str, tuple[str, ...]]
     ) -> tuple[int, list[str]]:
         """Where there is no header with all `needed` columns, the number and the names of the line
-        that is most like one: with most of the columns, else with most names."""
+        most like one: with most of the columns, else the first long enough, and as the next is."""
 
-        def likeness(found: tuple[Dialect, list[str]]) -> tuple[int, int]:
+        def likeness(found: tuple[Dialect, list[str], bool]) -> tuple[int, int]:
             names = set(found[1])
             known = sum(not names.isdisjoint(candidates) for candidates in needed.values())
-            return known, len(names - {""})
+            return known, found[2] * min(len(names - {""}), len(needed))
 
-        dialect, names = max(self._headers(head), key=likeness)
+        dialect, names, _ = max(self._headers(head), key=likeness)
         return (dialect.skip_lines or 0) + 1, names
 
-    def _headers(self, head: str) -> Iterator[tuple["Dialect", list[str]]]:
-        """Each line that may be the header, split in each way that is open."""
+    def _headers(self, head: str) -> Iterator[tuple["Dialect", list[str], bool]]:
+        """Each line that may be the header, split in each open way; and if the next is as long."""
         lines = list(io.StringIO(head, newline=""))  # as `readline`, Arrow and csv split them
         skips = range(_TITLE_LINES) if self.skip_lines is None else [self.skip_lines]
         delimiters = DELIMITERS if self.delimiter is None else (self.delimiter,)
         for skip, delimiter in itertools.product(skips, delimiters):
             dialect = self.model_copy(update={"delimiter": delimiter, "skip_lines": skip})
-            fields = dialect.fields_of("".join(lines[skip : skip + 1]))
-            yield dialect, [name.strip() for name in fields]
+            fields, below = (dialect.fields_of("".join(lines[n : n + 1])) for n in (skip, skip + 1))
+            yield dialect, [name.strip() for name in fields], len(fields) == len(below)
 
     def _with_escape(self, head: str) -> "Dialect":
         """A quote behind a backslash that does not end its value is an escaped one."""
@@ -140,9 +142,8 @@ def is_blank(head: bytes) -> bool:
 
 def plain_lines(lines: Iterable[str | None], dialect: Dialect) -> Iterable[str | None]:
     """The lines from the header on, with doubled quotes."""
-    for number, line in enumerate(lines):
-        if number >= (dialect.skip_lines or 0):
-            yield None if line is None else dialect.doubled(line)
+    for line in itertools.islice(lines, dialect.skip_lines or 0, None):
+        yield None if line is None else dialect.doubled(line)
 
 
 def short_lines(file: IO[bytes], encoding: str) -> Iterator[str | None]:
@@ -221,11 +222,9 @@ def _records(
             more = fields is not None
         except csv.Error as error:
             fault = f"cannot be split into columns: {error}"
-        if more and not fields and not fault:
-            taken.clear()
-            continue  # an empty line
-        yield from [(None, OVERLONG, [])] * overlong
-        if more:
+        if fields or fault or not more:  # no empty line
+            yield from [(None, OVERLONG, [])] * overlong
+            overlong = 0
+        if fields or fault:
             yield fields, fault, taken.copy()
         taken.clear()
-        overlong = 0

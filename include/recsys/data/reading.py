@@ -37,6 +37,8 @@ HEAD_BYTES = 1 << 20
 MAX_UNDECODABLE_SHARE = 0.2
 NOT_UTF8 = "is not valid UTF-8"
 _HEAD_LINES = 2_000
+_SHOWN_OF_NAME = 40  # characters; what is taken for a header may be a customer's row
+_NUMBER = r"\s*-?\d+([.,]\d+)?\s*$"
 _DATE = r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
 _BLOCK_BYTES = 4 << 20
 _NEWLINE = 10
@@ -130,13 +132,14 @@ def _check_encoding(path: Path, encoding: str) -> bytes:
         head = file.read(HEAD_BYTES)
     if dialects.is_blank(head):
         raise SourceError(f"{path}: the file is empty")
-    if codecs.lookup(encoding).name != "utf-8":
+    try:  # the head may end inside a character
         codecs.getincrementaldecoder(encoding)().decode(head)
         return head
+    except UnicodeError:
+        if encoding != "utf-8":
+            raise
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise SourceError(f"{path}: {_wrong_encoding(encoding, 'it begins like UTF-16')}")
-    if _decodes(head.rpartition(b"\n")[0] or head):
-        return head
     lines = head.split(b"\n")[:-1] or [head]
     bad = sum(not _decodes(line) for line in lines)
     if bad > MAX_UNDECODABLE_SHARE * len(lines):
@@ -146,10 +149,7 @@ def _check_encoding(path: Path, encoding: str) -> bytes:
 
 
 def _decodes(line: bytes) -> bool:
-    with contextlib.suppress(UnicodeDecodeError):
-        line.decode("utf-8")
-        return True
-    return False
+    return line.decode("utf-8", "ignore").encode("utf-8") == line
 
 
 def _choose(
@@ -160,7 +160,8 @@ def _choose(
     for ours, candidates in {**needed, **optional}.items():
         found = next((name for name in candidates if name in names), None)
         if found is None and ours in needed:
-            wanted, there = " or ".join(map(repr, candidates)), ", ".join(map(repr, names[:30]))
+            wanted = " or ".join(map(repr, candidates))
+            there = ", ".join(repr(name[:_SHOWN_OF_NAME]) for name in names[:30])
             raise SourceError(f"{path}: there is no column {wanted}; {where} has: {there}")
         if found is not None and (times := names.count(found)) > 1:
             raise SourceError(f"{path}: the column {found!r} stands there {times} times")
@@ -263,9 +264,9 @@ def _parse_csv(
 
 def _is_text(path: Path, encoding: str) -> bool:
     """Whether Arrow gets UTF-8 of the file; from other encodings it gets nothing else."""
-    decoder, name = codecs.getincrementaldecoder("utf-8")(), codecs.lookup(encoding).name
+    decoder = codecs.getincrementaldecoder("utf-8")()
     with open_raw(path) as file, contextlib.suppress(UnicodeDecodeError):
-        while name == "utf-8" and (block := file.read(_BLOCK_BYTES)):
+        while encoding == "utf-8" and (block := file.read(_BLOCK_BYTES)):
             decoder.decode(block)
         decoder.decode(b"", final=True)
         return True
@@ -290,9 +291,8 @@ def _drop_undecodable(rows: RawRows) -> RawRows:
 
 
 def _as_text(rows: RawRows) -> RawRows:
-    types = {True: pa.int64(), False: pa.large_string()}
-    target = pa.schema([(name, types[name == ROW]) for name in rows.table.column_names])
-    rows.table = rows.table.cast(target)
+    types = {name: pa.large_string() for name in rows.table.column_names} | {ROW: pa.int64()}
+    rows.table = rows.table.cast(pa.schema(types))
     return rows
 
 
@@ -309,30 +309,26 @@ def _repair_csv(path: Path, names: list[str], chosen: dict[str, str], dialect: D
 
 
 def _looks_like_a_row(names: list[str], chosen: dict[str, str]) -> Callable[[list[str]], bool]:
-    """Whether the fields of a line are a whole row: as many as columns, and in a review a number
-    as rating or a date as time; in a catalogue an id, and a name that does not begin with a blank.
-    Prose between commas is neither."""
-    at = {ours: names.index(theirs) for ours, theirs in chosen.items()}
-    times = [at[name] for name in at if name not in (USER, PRODUCT, RATING, COMMENT)]
-
-    def looks(fields: list[str]) -> bool:
-        if len(fields) != len(names):
-            return False
-        if PRODUCT_NAME in at:
-            id_and_name = fields[at[PRODUCT]].rstrip(), fields[at[PRODUCT_NAME]]
-            return all(map(re.match, (r"\S*[\d_-]\S*$", r"\S"), id_and_name))
-        rated = RATING in at and re.fullmatch(r"\s*-?\d+([.,]\d+)?\s*", fields[at[RATING]])
-        return bool(rated) or any(re.match(_DATE, fields[time]) for time in times)
-
-    return looks
+    """Whether the fields of a line are a whole row and no prose: as many as columns, in a review a
+    number as rating or a date as time, in a catalogue an id of one word, no blank before a name."""
+    patterns, enough = {PRODUCT: r"\S*[\d_-]\S*\s*$", PRODUCT_NAME: r"\S"}, all
+    if RATING in chosen:
+        times = chosen.keys() - {USER, PRODUCT, RATING, COMMENT}
+        patterns, enough = {RATING: _NUMBER, **dict.fromkeys(times, _DATE)}, any
+    at = {
+        names.index(theirs): patterns[ours] for ours, theirs in chosen.items() if ours in patterns
+    }
+    return lambda fields: (
+        len(fields) == len(names)
+        and enough(re.match(pattern, fields[index]) for index, pattern in at.items())
+    )
 
 
 def _swallows_rows(
     table: pa.Table, bad: list[Rejection], names: list[str], seen: dict[str, str], dialect: Dialect
 ) -> bool:
-    """Whether a quote that never closed made one value of several rows. `seen` are the columns of
-    the table. What stands behind a value is not known: it may make a row of the value's last line.
-    """
+    """Whether a quote that never closed made one value of several rows, in the columns `seen`. What
+    stands behind a value is not known here: it might make a row of the value's last line."""
     looks = _looks_like_a_row(names, seen)
     texts = [text for _, _, text in bad if "\n" in text]
     for column, at in ((table[ours], names.index(theirs)) for ours, theirs in seen.items()):
@@ -340,8 +336,8 @@ def _swallows_rows(
             found = column.filter(pc.match_substring(column, "\n")).cast(pa.large_binary())
             rest = f"{dialect.separator}1" * (len(names) - at - 1) if at else ""
             texts += [value.decode("utf-8", "replace") + rest for value in found.to_pylist()]
-    lines = itertools.chain.from_iterable(text.split("\n") for text in texts)
-    return any(looks(dialect.fields_of(line)) for line in lines if dialect.separator in line)
+    lines = (line for text in texts for line in text.split("\n") if dialect.separator in line)
+    return any(looks(dialect.fields_of(line)) for line in lines)
 
 
 def parse_json_lines(
