@@ -55,7 +55,11 @@ def load_snapshot(
     many = len(artifact.item_ids) >= INDEX_MIN_ITEMS
     if many and isinstance(artifact.model, InnerProductModel):
         nearest = NearestItems(artifact.model, settings.artifacts / "indexes" / f"{model_id}.faiss")
-    seen = sources(settings, artifact)
+    try:
+        seen = sources(settings, artifact)
+    except InputError as error:  # no reason not to serve
+        logger.error("What is published cannot be told | reason=%s", str(error))
+        seen = artifact.model_id, None
     catalogue = (last_good_catalogue if starting else read_catalogue)(settings, artifact)
     loaded = Snapshot(
         model_id=model_id,
@@ -94,15 +98,11 @@ def _made_ready(snapshot: Snapshot, config: ServingConfig) -> Snapshot:
 
 
 def sources(settings: Settings, artifact: Artifact) -> tuple[str, str | None]:
-    """Names of the catalogue's data version (the model's id without one) and embedding set. What
-    stands in the place of their links is no reason not to serve."""
-    try:
-        folder = published_folder(settings)
-        set_id = current_set_id(settings)
-    except (InputError, OSError) as error:
-        logger.error("What is published cannot be told | reason=%s", str(error))
-        folder = set_id = None
-    return artifact.model_id if folder is None else folder.name, set_id
+    """Names of the catalogue's data version (the model's id without one) and embedding set. Raises
+    `InputError` if something else stands in the place of their links."""
+    folder = published_folder(settings)
+    name = folder.name if folder is not None else artifact.model_id
+    return name, current_set_id(settings)
 
 
 def try_out(snapshot: Snapshot) -> float:

@@ -224,7 +224,7 @@ def test_the_service_answers_and_catches_up_with_its_request_log(
         assert {recommend(user) for user in range(60)} == {200}
         [post], [mail] = slack.posts, mails.mails
         assert "disk is full" in str(post)
-        assert "request_log_failing" in mail["Subject"]
+        assert "The request log cannot be written" in mail["Subject"]
 
         disk.free()
         wait_for(

@@ -70,7 +70,7 @@ def test_a_service_starts_on_a_read_only_disk_and_takes_events_when_it_is_mended
         assert {recommend(user) for user in (1, 2, "new")} == {200}
         assert buy() == 503
         wait_for(lambda: slack.posts, 40, "the alert")
-        assert "request_log_failing" in mails.mails[0]["Subject"]
+        assert "The request log cannot be written" in mails.mails[0]["Subject"]
         assert "--- Logging error ---" not in output.read_text()
         mend()
         assert buy() == 200
