@@ -1,5 +1,6 @@
 """Log files for people: one format, local time, rotation that is safe for several processes."""
 
+import functools
 import logging
 import re
 import threading
@@ -7,8 +8,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
-
-from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 from recsys.publishing import set_aside
 from recsys.retention import Retention
@@ -42,16 +41,23 @@ class LocalTimeFormatter(logging.Formatter):
         return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], line)
 
 
-class _Handler(ConcurrentRotatingFileHandler):
-    """Sets a folder in the place of its file aside, whenever it comes there."""
+@functools.cache
+def _handler_class() -> Any:
+    # With it comes redis, where that is installed, and every Airflow process loads this module.
+    from concurrent_log_handler import ConcurrentRotatingFileHandler
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            if Path(self.baseFilename).is_dir():
-                set_aside(Path(self.baseFilename))
-        except OSError:  # another process was first, or nobody may
-            return self.handleError(record)
-        return super().emit(record)
+    class Handler(ConcurrentRotatingFileHandler):
+        """Sets a folder in the place of its file aside, whenever it comes there."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            try:
+                if Path(self.baseFilename).is_dir():
+                    set_aside(Path(self.baseFilename))
+            except OSError:  # another process was first, or nobody may
+                return self.handleError(record)
+            return super().emit(record)
+
+    return Handler
 
 
 def file_logger(
@@ -63,7 +69,9 @@ def file_logger(
     with _lock:
         if not logger.handlers:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handler = _Handler(str(path), maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8")
+            handler = _handler_class()(
+                str(path), maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8"
+            )
             line = LINE.replace("%(name)s | ", f"{name} | " if named_lines else "")
             handler.setFormatter(LocalTimeFormatter(line, timezone))
             logger.addHandler(handler)

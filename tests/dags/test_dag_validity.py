@@ -26,6 +26,7 @@ HEAVY = (
     "sentence_transformers",
     "matplotlib",
     "optuna",
+    "portalocker",  # with redis, which triples the time to parse a file
 )
 # Besides its own pool, a task may use these: the four checks run side by side, and maintenance
 # takes turns with the jobs that write what it tidies up.
