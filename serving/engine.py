@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from recsys.errors import InputError
@@ -190,28 +191,35 @@ class Coordinator:
 
 
 def start_with_any(settings: Settings, engine: Engine) -> None:
-    """Serve the model that was served last, else the registry's current best if that is not held
-    after a rollback, else the newest sound one, else none."""
-    wanted = [last_served(settings)]
+    """Serve the first of `_candidates` that is sound, else none."""
+    tried = set()
     try:
-        best = Registry(settings).current_best()
-        wanted += [best.model_id] if best is not None and best.status != "held" else []
-        wanted += _sound_models(settings)
+        for model_id in _candidates(settings):
+            if model_id in tried:
+                continue
+            tried.add(model_id)
+            # Any model is better than none: try the next one, whatever is wrong with this.
+            problem = engine.try_to_prepare(model_id, starting=True)
+            if problem is None:
+                return engine.commit(model_id)
+            logger.error("Cannot start with this model | model_id=%s, %s", model_id, problem)
     except (InputError, OSError) as error:
         logger.info("The registry offers no model | reason=%s", error)
-    for model_id in dict.fromkeys(filter(None, wanted)):
-        # Any model is better than none: try the next one, whatever is wrong with this.
-        problem = engine.try_to_prepare(model_id, starting=True)
-        if problem is None:
-            engine.commit(model_id)
-            return
-        logger.error("Cannot start with this model | model_id=%s, %s", model_id, problem)
 
 
-def _sound_models(settings: Settings) -> list[str]:
-    """Ids of the active models that passed their gate, the newest first."""
-    return [
-        entry.model_id
-        for entry in Registry(settings).list()
-        if entry.status == "active" and entry.baseline_comparison.get("passes")
-    ]
+def _candidates(settings: Settings) -> Iterator[str]:
+    """The model that was served last, the registry's current best if that is not held after a
+    rollback, then the active ones that passed their gate, the newest first: of the same source
+    alone, as one of the sample shop would recommend what this shop does not sell."""
+    registry, last = Registry(settings), last_served(settings)
+    if last is not None:
+        yield last
+    best = registry.current_best()
+    if best is not None and best.status != "held":
+        yield best.model_id
+    wanted = last or (best and best.model_id)
+    source = registry.source_of(wanted) if wanted else None
+    for entry in registry.list():
+        passed = entry.status == "active" and entry.baseline_comparison.get("passes")
+        if passed and source in (None, registry.source_of(entry.model_id)):
+            yield entry.model_id

@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from recsys.data.staging import hand_in_segments
@@ -145,10 +145,15 @@ class DamageWatch:
                     found.append(str(aside))
         if found:
             names = ", ".join(sorted(found))
-            text = "what lay in place of a database or log of ours was set aside"
-            key = f"{DAMAGE_ALERT}/{names}"  # what is damaged next is another matter
-            alert = Alert(DAMAGE_ALERT, text, Severity.WARNING, facts={"files": names}, key=key)
-            AlertManager(self.settings).deliver(replace(alert, until_resolved=True))
+            alert = Alert(
+                DAMAGE_ALERT,
+                "what lay in place of a database or log of ours was set aside",
+                Severity.WARNING,
+                facts={"files": names},
+                key=f"{DAMAGE_ALERT}/{names}",  # what is damaged next is another matter
+                until_resolved=True,
+            )
+            AlertManager(self.settings).deliver(alert)
 
 
 def _watch_health_reports(settings: Settings, since: datetime) -> bool:

@@ -6,5 +6,10 @@ class InputError(ValueError):
     is a sentence that names the file, row or key, what was wrong and what was expected."""
 
 
+def told(error: BaseException) -> str:
+    """What an error says, after its notes: the file that it is about, say."""
+    return ": ".join([*getattr(error, "__notes__", ()), str(error)])
+
+
 class SourceError(InputError):
     """A source is unknown, or its files cannot be used."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recsys.config import parse_json
+from recsys.data.versions import manifest_of
 from recsys.errors import InputError
 from recsys.logs import fields, file_logger
 from recsys.models.artifacts import verify_artifact
@@ -145,6 +146,14 @@ class Registry:
         """All entries, newest first."""
         entries = self._document.read().models.values()
         return sorted(entries, key=lambda entry: (entry.created_at, entry.model_id), reverse=True)
+
+    def source_of(self, model_id: str) -> str | None:
+        """The source of the data that a model was trained on, None where nobody knows."""
+        try:
+            version_id = self.get(model_id).data_version
+            return str(manifest_of(self._settings, version_id)["source"]["name"])
+        except (InputError, FileNotFoundError, KeyError, TypeError):
+            return None
 
     def folder(self, entry: Entry) -> Path:
         """Where the model's artefact lies, fetched from the store if this machine has not used it.

@@ -32,6 +32,7 @@ PRAGMA user_version = 1;
 COMMIT;
 """
 
+_ONE_RUN: Final = "SELECT * FROM pipeline_runs WHERE run_id = ?"
 _UPSERT: Final = (
     "INSERT INTO pipeline_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (run_id) DO UPDATE SET status = excluded.status,"
@@ -154,8 +155,7 @@ class PipelineTracker:
 
     def get_run(self, run_id: str) -> dict[str, Any] | None:
         """The run as a mapping of column to value, metadata parsed; None if it is unknown."""
-        query = "SELECT * FROM pipeline_runs WHERE run_id = ?"
-        found = self._read(query, (run_id,))
+        found = self._read(_ONE_RUN, (run_id,))
         return _as_dict(found[0]) if found else None
 
     def get_recent_runs(
@@ -239,9 +239,8 @@ class PipelineTracker:
         error: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        query = "SELECT * FROM pipeline_runs WHERE run_id = ?"
         with self._database.use() as connection, transaction(connection):
-            run = connection.execute(query, (run_id,)).fetchone()
+            run = connection.execute(_ONE_RUN, (run_id,)).fetchone()
             if run is None:
                 raise TrackingError(f"run {run_id!r} is unknown in {self.db_path}")
             ended, abandoned = run["status"], (run["error_message"] or "").startswith(_ABANDONED)

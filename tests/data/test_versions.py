@@ -75,7 +75,7 @@ def test_one_long_id_does_not_widen_the_pickle_for_all(settings, longest):
     version = current_version(settings)
     pickled = version.path / "user_metadata.pkl"
     with pickled.open("rb") as file:
-        columns = pickle.load(file)
+        columns = pickle.load(file)  # made by this test
     table = version.user_metadata()
     assert columns["user_id"].tolist() == table["user_id"].tolist()
     assert columns["segment"].tolist() == table["segment"].tolist()

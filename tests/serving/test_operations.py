@@ -23,7 +23,7 @@ from serving.app import create_app
 from serving.config import ServiceEnvironment
 from serving.coordination import PREPARED, Channel, last_served
 from tests.serving.conftest import TOKEN
-from tests.serving.shops import ITEMS, add_model, products
+from tests.serving.shops import DATA_VERSION, ITEMS, add_model, products
 
 
 def service(settings: Settings, token: str | None = None) -> TestClient:
@@ -182,6 +182,19 @@ def test_a_service_whose_models_are_damaged_starts_with_the_newest_sound_one(set
             health = client.get("/health").json()
             assert health["model_id"] == found
     assert "none of them can be loaded" in health["detail"]
+
+
+def test_a_model_of_the_sample_shop_never_stands_in_for_one_of_the_shop(settings: Settings):
+    for version_id, source in (("v0", "sample"), (DATA_VERSION, "hasaki")):
+        manifest = {"as_of": "2025-01-15T00:00:00+00:00", "source": {"name": source}, "files": {}}
+        write_json(settings.versions / version_id / "manifest.json", manifest)
+    add_model(settings, "als_1", recall=0.1)
+    add_model(settings, "als_2", seed=1, recall=0.11, data_version="v0", select=False)
+    add_model(settings, "als_3", seed=2, recall=0.3)
+    for name, found in (("als_3", "als_1"), ("als_1", None)):
+        (settings.artifacts / "als" / name / "model" / "item_factors.npy").write_bytes(b"junk")
+        with service(settings) as client:
+            assert client.get("/health").json()["model_id"] == found
 
 
 @pytest.mark.parametrize("link", ["data/embeddings/current", "data/processed"])

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from recsys.cli import data, jobs, registry, stack, watching
-from recsys.errors import InputError
+from recsys.errors import InputError, told
 from recsys.orchestration.environment import NOT_SET_UP, is_set_up
 from recsys.settings import load_settings
 from recsys.storage import StorageError
@@ -42,6 +42,5 @@ def main() -> None:
     try:
         app()
     except (InputError, RuntimeError, StorageError, OSError, sqlite3.Error) as error:
-        said = ": ".join([*getattr(error, "__notes__", ()), str(error)])
-        typer.secho(f"error: {said}", fg=typer.colors.RED, err=True)
+        typer.secho(f"error: {told(error)}", fg=typer.colors.RED, err=True)
         sys.exit(2 if isinstance(error, InputError) else 1)

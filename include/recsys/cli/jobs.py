@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from recsys.cli.output import console, print_json, use_stack_variables
-from recsys.errors import InputError
+from recsys.errors import InputError, told
 from recsys.health import examine
 from recsys.health.examination import COMPONENTS
 from recsys.models.model_types import model_class
@@ -110,7 +110,7 @@ def _recorded_error(job: str, run_id: str) -> str:
         try:
             record = tracker.get_run(tracker_id(job, run_id))
         except sqlite3.Error as error:
-            return f"not known, for {tracker.db_path} cannot be read: {error}"
+            return f"not known, for the record of runs cannot be read: {told(error)}"
         if record and record["error_message"]:
             return str(record["error_message"])
         time.sleep(0.5)

@@ -58,13 +58,8 @@ def plan_deployment(
         raise InputError("model_id and rollback exclude each other: give one of them")
     serving = client.wait_for_serving_model()
     wanted = f"the model before {serving}" if rollback else model_id or "current best"
-    registry, swap = Registry(settings), Swap(wanted, serving, "")
-    if model_id:
-        best = registry.current_best()
-        passed_over = best.model_id if best and best.model_id != model_id else None
-        also = f"; the current best {passed_over} is held until it is released"
-        reason = "the model was named" + (also if passed_over else "")
-        swap = replace(swap, reason=reason, held=passed_over)
+    swap = Swap(wanted, serving, "the model was named" if model_id else "")
+    registry = Registry(settings)
     try:
         if rollback:
             reason = f"rollback was asked for; {serving} is held until it is released"
@@ -72,6 +67,9 @@ def plan_deployment(
             swap = Swap(before, serving, reason, rollback=True, held=serving)
         elif not model_id:
             swap = _plan_best(settings, registry, serving)
+        elif (best := registry.current_best()) and best.model_id != model_id:
+            also = f"; the current best {best.model_id} is held until it is released"
+            swap = replace(swap, reason=swap.reason + also, held=best.model_id)
         entry = registry.get(swap.model_id)
         if entry.status == "archived":
             raise GateError(f"{entry.model_id}: is archived; archived models are not deployed")

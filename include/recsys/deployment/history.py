@@ -5,7 +5,6 @@ import logging
 from typing import Any
 
 from recsys.config import parse_json
-from recsys.data.versions import manifest_of
 from recsys.errors import InputError
 from recsys.registry import Registry
 from recsys.settings import HISTORY_KEY, Settings
@@ -38,13 +37,14 @@ def model_before(settings: Settings, serving: str | None) -> str:
     """The model to go back to from `serving`: the one that the last deployment of it replaced. One
     that was trained on another source (the sample, before the shop's own data came) knows nothing
     of these customers, and is passed over. Raises `InputError` if the history knows none."""
-    source, others = _source_of(settings, serving), []
-    known = {entry.model_id for entry in Registry(settings).list()}
+    registry, others = Registry(settings), []
+    source = None if serving is None else registry.source_of(serving)
+    known = {entry.model_id for entry in registry.list()}
     for entry in reversed(read_history(settings)):
         previous = entry.get("previous_model_id")
         replaced = entry.get("status") == "success" and entry["model_id"] == serving
         if replaced and previous in known:  # else somebody has deleted it
-            if source in (None, theirs := _source_of(settings, previous)) or theirs is None:
+            if source in (None, theirs := registry.source_of(previous)) or theirs is None:
                 return str(previous)
             others.append(f"{previous} was trained on source {theirs}, {serving} on {source}")
     problem = (
@@ -54,15 +54,6 @@ def model_before(settings: Settings, serving: str | None) -> str:
     if others:
         problem = f"{others[0]}: a rollback does not change the source"
     raise InputError(f"{problem}; name the model with model_id")
-
-
-def _source_of(settings: Settings, model_id: str | None) -> str | None:
-    """The source that a model was trained on, None where nobody knows."""
-    try:
-        version_id = Registry(settings).get(str(model_id)).data_version
-        return str(manifest_of(settings, version_id)["source"]["name"])
-    except (InputError, FileNotFoundError, KeyError, TypeError):
-        return None
 
 
 def _document(settings: Settings, asides: list[str]) -> Document[list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from recsys.errors import InputError
+from recsys.errors import InputError, told
 from recsys.logs import fields, file_logger
 from recsys.schedule import load_schedule, load_zone
 from recsys.settings import Settings, load_settings
@@ -142,9 +142,9 @@ def error_line(error: object) -> str | None:
         return None
     cause = getattr(error, "__cause__", None)
     shown = cause if isinstance(cause, InputError) else error
-    named = isinstance(shown, BaseException) and not isinstance(shown, InputError)
-    text = ": ".join([*getattr(shown, "__notes__", ()), str(shown)])
-    text = f"{type(shown).__name__}: {text}" if named else text
+    text = told(shown) if isinstance(shown, BaseException) else str(shown)
+    if isinstance(shown, BaseException) and not isinstance(shown, InputError):
+        text = f"{type(shown).__name__}: {text}"
     line = next((line for line in text.splitlines() if line.strip()), "no error text")
     return masker_for(os.environ).mask(line)[:LONGEST_ERROR]
 

@@ -3,7 +3,6 @@
 ``write_report(settings, version_id)`` writes ``reports/data_quality/<version_id>.json`` and
 ``.html`` from the version's own files; it can be repeated for any version that is kept."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +47,15 @@ def report_after_publishing(settings: Settings, summary: dict[str, Any]) -> dict
     for facts in summary.get("files_set_aside", ()):
         if "place" not in facts:  # a dry run, or there is no version yet: they are where they were
             continue
-        text, key = "a dropped file cannot be used", f"{SET_ASIDE_ALERT}/{facts['place']}"
-        alert = Alert(SET_ASIDE_ALERT, text, Severity.WARNING, facts=facts, key=key)
-        AlertManager(settings).deliver(replace(alert, until_resolved=True))
+        alert = Alert(
+            SET_ASIDE_ALERT,
+            "a dropped file cannot be used",
+            Severity.WARNING,
+            facts=facts,
+            key=f"{SET_ASIDE_ALERT}/{facts['place']}",
+            until_resolved=True,
+        )
+        AlertManager(settings).deliver(alert)
     if not summary.get("new_version"):
         return {"skipped": "no new version"}
     page = write_report(settings, summary["version_id"])
