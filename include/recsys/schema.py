@@ -2,6 +2,7 @@
 
 Ids are text everywhere inside, whatever the shop writes: ``"443"``, ``"SKU-12"``. Times are UTC."""
 
+from enum import StrEnum
 from typing import Final
 
 # A review or purchase, as read from a source.
@@ -24,6 +25,27 @@ TEST: Final = "test"
 EXCLUDED: Final = "excluded"  # later than, or a copy of, a held-out event: used by no side
 SPLITS: Final = (TRAIN, VALIDATION, TEST, EXCLUDED)
 
+
+class Kind(StrEnum):
+    """What a customer did. All but ratings are signals."""
+
+    RATING = "rating"
+    PURCHASE = "purchase"
+    CART = "cart"
+    CLICK = "click"
+    VIEW = "view"
+    DISMISS = "dismiss"
+
+
+# What a signal has beside a review's user, product and time.
+KIND: Final = "kind"  # str, one of Kind
+QUANTITY: Final = "quantity"  # float32, pieces
+VALUE: Final = "value"  # float64, dong, of all pieces; NaN when unknown
+RECOMMENDATION: Final = "recommendation_id"  # str: the served list it came from, "" when unknown
+PLACEMENT: Final = "placement"  # str: where in the shop, "" when unknown
+SESSION: Final = "session_id"  # str, "" when unknown
+RECEIVED: Final = "received_at"  # datetime64[us, UTC]
+
 # A product of the catalogue.
 PRODUCT_NAME: Final = "product_name"  # str
 BRAND: Final = "brand"  # str, "" when unknown
@@ -41,6 +63,7 @@ NEGATIVE_RATING: Final = 2.0
 
 # Files of a published version.
 INTERACTIONS_FILE: Final = "interactions.parquet"
+SIGNALS_FILE: Final = "signals.parquet"
 MATRIX_FILE: Final = "X_train_confidence.npz"
 MAPPINGS_FILE: Final = "user_item_mappings.json"
 USER_METADATA_FILE: Final = "user_metadata.parquet"
