@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from recsys.data import arrivals, staging
@@ -76,6 +77,58 @@ def test_poison_events_end_in_quarantine_and_do_not_stop_the_refresh(shop):
     assert refresh(shop)["changes"]["new"] == 1
     reasons = quarantined(shop)["reason"].tolist()
     assert reasons == ["the rating is outside 1-5", "the time cannot be read"]
+
+
+def view(number: int = 1, **changes):
+    times = {"timestamp": "2025-01-05T00:00:00+00:00"}
+    return {"event_id": f"v{number}", "product_id": 3, "kind": "view", "user_id": "s1"} | (
+        times | changes
+    )
+
+
+def test_a_signal_is_no_rating_and_is_archived_with_all_it_says(shop):
+    said = {"quantity": 2.0, "value": 378000.0, "recommendation_id": "r-1", "placement": "home"}
+    guest = view(2, user_id=None, session_id="g-7")
+    append_events(shop, [event(1), view(1, kind="purchase", **said), guest])
+    summary = refresh(shop)
+    assert summary["rows"]["accepted"] == 4
+    assert quarantined(shop).empty
+    assert ("s1", "3", 4.0) in pairs(shop)
+    (archive,) = (shop.raw / "events").glob("*/*.parquet")
+    rows = pq.read_table(archive).to_pylist()
+    assert [row["kind"] for row in rows] == ["rating", "purchase", "view"]
+    texts = {name: str(value) for name, value in said.items()}
+    assert {**rows[1], **texts, "user_id": "s1", "rating": "", "session_id": ""} == rows[1]
+    assert (rows[2]["user_id"], rows[2]["session_id"], rows[2]["value"]) == ("", "g-7", "")
+    assert refresh(shop, force_full=True)["rows"]["accepted"] == 4
+
+
+def test_segments_and_archives_of_before_there_were_signals_are_ratings(shop):
+    line = {name: str(value) for name, value in event().items()}
+    old = {**line, "comment": "", "received_at": "2025-01-05T00:00:01+00:00"}
+    open_segments(shop).mkdir(parents=True)
+    (open_segments(shop) / "1-old.jsonl").write_text(json.dumps(old) + "\n")
+    assert refresh(shop)["changes"]["new"] == 1
+    (archive,) = (shop.raw / "events").glob("*/*.parquet")
+    pq.write_table(pq.read_table(archive).select([*old]), archive)
+    append_events(shop, [view()])
+    assert refresh(shop, force_full=True)["rows"]["accepted"] == 4
+    assert ("s1", "3", 4.0) in pairs(shop)
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (event(rating=None), "the rating 'e1' lacks rating"),
+        (event(user_id=None, session_id="g"), "the rating 'e1' lacks user_id"),
+        (view(user_id=None), "the view 'v1' lacks user_id and session_id"),
+        (view(product_id=""), "the view 'v1' lacks product_id"),
+    ],
+)
+def test_an_event_that_lacks_what_its_kind_needs_is_refused(shop, sent, said):
+    with pytest.raises(InputError, match=said):
+        append_events(shop, [view(9), sent])
+    assert not list(open_segments(shop).glob("*"))
 
 
 def test_an_event_after_the_interval_waits_for_a_later_run(shop):

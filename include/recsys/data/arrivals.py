@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ from recsys.data.config import DataConfig
 from recsys.data.keys import ARRIVAL
 from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
 from recsys.data.sources import EPOCH, ISO, Source, TimestampFormat
-from recsys.data.staging import EVENT_ID, NEEDED, RAW_KEY, RECEIVED_AT, folders_to_read
+from recsys.data.staging import (
+    EVENT_ID,
+    OF_RATINGS,
+    OF_SIGNALS,
+    RAW_KEY,
+    RECEIVED_AT,
+    folders_to_read,
+)
 from recsys.errors import SourceError
 from recsys.ids import STANDS_FOR_MANY
 from recsys.publishing import atomic_path, sync
@@ -31,13 +39,15 @@ from recsys.storage import open_store
 EVENT_TIMES = TimestampFormat(columns=((schema.TIMESTAMP,),), formats=(ISO, EPOCH))
 
 (_TIME_COLUMN,) = EVENT_TIMES.candidates
+_RATINGS = pa.array(["", schema.Kind.RATING.value], pa.large_string())
 _ARCHIVED = {_TIME_COLUMN: schema.TIMESTAMP}
 _COLUMNS = {
-    **{name: (name,) for name in NEEDED},
+    **{name: (name,) for name in OF_RATINGS if name != schema.COMMENT},
     _TIME_COLUMN: (schema.TIMESTAMP,),
     schema.COMMENT: (schema.COMMENT,),
     RECEIVED_AT: (RECEIVED_AT,),
 }
+_SIGNAL_COLUMNS = {name: (name,) for name in OF_SIGNALS}  # which earlier archives lack
 
 
 Staged = dict[str, list[Any]]
@@ -57,7 +67,7 @@ def read_arrivals(
     staged: Staged = {"segments": [], "files": [], "bad_files": []}
     events, repeated = _once_each(_read_events(settings, source, parts, staged))
     if events is not None:
-        cleaned = clean_rows(events, EVENT_TIMES, limits)
+        cleaned = clean_rows(_ratings_of(events), EVENT_TIMES, limits)
         cleaned.repeated = repeated
         parts.append(cleaned)
 
@@ -179,7 +189,7 @@ def _read_events(
     raws = []
     for path in sorted((settings.raw / "events" / source.name).glob("*.parquet")):
         try:
-            raws.append(read_rows(path, _COLUMNS, {}))
+            raws.append(read_rows(path, _COLUMNS, _SIGNAL_COLUMNS))
         except SourceError as error:  # stays where it is: a backup may restore it
             parts.append(reject_file(path, str(error)))
     sealed = folders_to_read(settings)[0]
@@ -197,13 +207,20 @@ def _read_events(
 
 
 def _parse_segment(path: Path) -> RawRows:
-    return parse_json_lines(path, staging.segment_lines(path), {}, _COLUMNS)
+    return parse_json_lines(path, staging.segment_lines(path), {}, _COLUMNS | _SIGNAL_COLUMNS)
 
 
 def _with_all_columns(table: pa.Table) -> pa.Table:
     empty = pa.array([""] * table.num_rows, pa.large_string())
-    columns = {name: table[name] if name in table.column_names else empty for name in _COLUMNS}
+    names = (*_COLUMNS, *_SIGNAL_COLUMNS)
+    columns = {name: table[name] if name in table.column_names else empty for name in names}
     return pa.table({**columns, ROW: table[ROW]})
+
+
+def _ratings_of(events: RawRows) -> RawRows:
+    """The ratings, as events were before there were signals."""
+    is_rating = pc.is_in(events.table[schema.KIND], value_set=_RATINGS)
+    return replace(events, table=events.table.filter(is_rating).drop([*OF_SIGNALS]))
 
 
 def _once_each(raws: list[RawRows]) -> tuple[RawRows | None, int]:

@@ -31,9 +31,15 @@ from recsys.publishing import sha256_of, sync
 from recsys.settings import Settings
 from recsys.storage import open_store
 
-EVENT_ID = "event_id"
-RECEIVED_AT = "received_at"
-NEEDED = (EVENT_ID, schema.USER, schema.PRODUCT, schema.RATING)
+EVENT_ID = schema.EVENT
+RECEIVED_AT = schema.RECEIVED
+OF_RATINGS = (EVENT_ID, schema.USER, schema.PRODUCT, schema.RATING, schema.COMMENT)
+OF_SIGNALS = (
+    *(schema.KIND, schema.QUANTITY, schema.VALUE),
+    *(schema.RECOMMENDATION, schema.PLACEMENT, schema.SESSION),
+)
+"""What a line has beside its times, as text, "" where there is none. Lines of before there were
+signals lack the latter: they are ratings."""
 
 STAGING_KEY = "data/staging"
 SEALED_KEY = f"{STAGING_KEY}/sealed"
@@ -92,11 +98,12 @@ def marked_name(mark: str, name: str) -> str:
 def append_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> int:
     """Store events for the next refresh; they are on the disk when this returns.
 
-    They have ``event_id``, ``user_id``, ``product_id`` and ``rating``, and, if known, ``timestamp``
-    (aware `datetime` or ISO 8601; now by default) and ``comment``. An id stands for one event: sent
-    again, with whatever content, it counts once. Returns how many there were. Raises `InputError`,
-    and stores none, if an event lacks one of the four; `OSError` if they cannot be written: some
-    may then be stored, and it is safe to send them again.
+    They have ``event_id`` and ``product_id``; a rating, which is the default ``kind``, ``user_id``
+    and ``rating``, another kind ``user_id`` or ``session_id``; and, if known, ``timestamp`` (aware
+    `datetime` or ISO 8601; now by default) and the others of `OF_RATINGS` and `OF_SIGNALS`. An id
+    stands for one event: sent again, with whatever content, it counts once. Returns how many there
+    were. Raises `InputError`, and stores none, if an event lacks what it needs; `OSError` if they
+    cannot be written: some may then be stored, and it is safe to send them again.
     """
     received = datetime.now(UTC).isoformat()
     lines = [_line(event, received) for event in events]
@@ -115,7 +122,7 @@ def quarantine_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -
     received = datetime.now(UTC).isoformat()
     fresh = {}
     for event in events:
-        key = tuple(str(event.get(name)) for name in (*NEEDED, schema.COMMENT))
+        key = tuple(str(event.get(name)) for name in (*OF_RATINGS, *OF_SIGNALS))
         if key not in writer.written:
             fresh[key] = _line(event, received)
     if fresh:
@@ -194,17 +201,27 @@ def segment_lines(segment: Path) -> list[str]:
 
 
 def _line(event: Mapping[str, Any], received: str) -> str:
-    if missing := [name for name in NEEDED if event.get(name) in (None, "")]:
-        raise InputError(f"an event needs {', '.join(NEEDED)}; this one lacks {missing[0]}")
+    texts = {name: _text(event.get(name)) for name in (*OF_RATINGS, *OF_SIGNALS)}
+    texts[schema.KIND] = texts[schema.KIND] or schema.Kind.RATING
+    is_rating = texts[schema.KIND] == schema.Kind.RATING
+    needed = (schema.USER, schema.RATING) if is_rating else ()
+    if missing := [name for name in (EVENT_ID, schema.PRODUCT, *needed) if not texts[name]]:
+        raise InputError(f"the {texts[schema.KIND]} {texts[EVENT_ID]!r} lacks {missing[0]}")
+    if not texts[schema.USER] and not texts[schema.SESSION]:
+        lacks = f"lacks {schema.USER} and {schema.SESSION}: expected one of them"
+        raise InputError(f"the {texts[schema.KIND]} {texts[EVENT_ID]!r} {lacks}")
     when = event.get(schema.TIMESTAMP) or received
     record = {
-        **{name: str(event[name]) for name in NEEDED},
+        **texts,
         schema.TIMESTAMP: when.isoformat() if isinstance(when, datetime) else str(when),
-        schema.COMMENT: str(event.get(schema.COMMENT) or ""),
         RECEIVED_AT: received,
     }
     # Escaped line separators keep one record on one line, whoever splits the lines.
     return json.dumps(record, ensure_ascii=True) + "\n"
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _writer(folder: Path) -> "_SegmentWriter":
