@@ -16,6 +16,7 @@ from recsys.deployment import DeploymentConfig
 from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.health.config import HealthConfig, MetricsConfig
 from recsys.health.service import judged, service_metrics
+from recsys.outcomes.config import OutcomesConfig
 from recsys.schedule import SchedulerConfig
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.session import SparkConfig
@@ -34,6 +35,7 @@ MODELS = (
     HealthConfig,
     HolidayCalendar,
     MaintenanceConfig,
+    OutcomesConfig,
     SchedulerConfig,
     ServingConfig,
     SparkConfig,

@@ -62,13 +62,14 @@ def settings_problems(settings: Settings, *more: type[ConfigModel]) -> list[str]
     from recsys.data.config import DataConfig
     from recsys.deployment import DeploymentConfig
     from recsys.drift.config import DriftConfig, HolidayCalendar
+    from recsys.outcomes.config import OutcomesConfig
     from recsys.spark.session import SparkConfig
     from recsys.storage import StorageConfig
     from recsys.training.config import TrainingConfig
 
     models: tuple[type[ConfigModel], ...] = (
         *(DataConfig, CommentConfig, ContentConfig, StorageConfig, TrainingConfig, SparkConfig),
-        *(DeploymentConfig, DriftConfig, HolidayCalendar, HealthConfig),
+        *(DeploymentConfig, DriftConfig, HolidayCalendar, OutcomesConfig, HealthConfig),
         *more,
     )
     problems = []

@@ -1,0 +1,1 @@
+"""What became of the served lists: events attributed to them, rates, and what the shop earned."""
