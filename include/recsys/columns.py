@@ -1,5 +1,6 @@
-"""Whole columns of texts and ids, by Arrow's kernels: the same answers as `recsys.text` and
-`recsys.ids` give for one. The service asks those about one at a time, and must not carry Arrow."""
+"""Whole columns of texts, ids and events, by Arrow's kernels: the same answers as `recsys.text`,
+`recsys.ids` and `recsys.events` give for one. The service asks those about one at a time, and must
+not carry Arrow."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -8,11 +9,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys import ids, text
-from recsys.arrays import BoolArray
+from recsys import events, ids, schema, text
+from recsys.arrays import BoolArray, Float64Array
 
 # As spreadsheets and Python write large numbers; an article number such as 12E5 has no sign.
 _SCIENTIFIC = r"^\d([.,]\d+)?[eE]\+\d+$"
+_USUAL_UUID = r"\1-\2-\3-\4-\5"
+_NUMBER = r"^-?\d{1,400}([.,]\d{1,400})?([eE][+-]?\d{1,3})?$"
+
+Fault = tuple[BoolArray, str]
+"""Which rows are bad, and the reason; of several the first is named."""
 
 
 def normalise_series(texts: pd.Series) -> pd.Series:
@@ -38,9 +44,7 @@ def normalise_ids(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def id_faults(
-    column: pa.ChunkedArray, what: str, rules: ids.IdRules | None = None
-) -> list[tuple[BoolArray, str]]:
+def id_faults(column: pa.ChunkedArray, what: str, rules: ids.IdRules | None = None) -> list[Fault]:
     """Which of the normalised ids name no `what`, and why; the first reason of an id counts. With
     `rules`, also which customers stand for many."""
     none = np.zeros(len(column), dtype=np.bool_)
@@ -76,6 +80,44 @@ def rename_ids(column: pa.ChunkedArray, aliases: Mapping[str, str]) -> pa.Chunke
     return pc.if_else(pc.is_valid(place), renamed, column)
 
 
+def read_events(
+    table: pa.Table, rules: ids.IdRules
+) -> tuple[dict[str, pa.ChunkedArray | Float64Array], list[Fault]]:
+    """`recsys.events.read_event` of each row: KIND, USER, PRODUCT, SESSION, RECOMMENDATION and
+    PLACEMENT (large_string), QUANTITY and VALUE (float64); and what is wrong, the first reason
+    first. Columns of `table` are text, QUANTITY and VALUE may be float64; all but PRODUCT may be
+    missing."""
+    kind = _trimmed(table, schema.KIND)
+    kind = pc.if_else(pc.equal(kind, ""), schema.Kind.RATING.value, kind)
+    session = normalise_ids(_trimmed(table, schema.SESSION))
+    session = pc.if_else(_is_missing(session), "", session)
+    user, user_faults = _customers(table, kind, session, rules)
+    product = normalise_ids(table[schema.PRODUCT])
+    recommendation, recommendation_fault = _recommendations(table)
+    placement = _present(table, schema.PLACEMENT)
+    quantity, value = _numbers(table, schema.QUANTITY, 1.0), _numbers(table, schema.VALUE, np.nan)
+    with np.errstate(invalid="ignore"):
+        pieces = (quantity >= events.LEAST_QUANTITY) & (quantity <= events.MOST_QUANTITY)
+        worth = (value >= 0) & (value < events.VALUE_LIMIT)
+    there = _mask(pc.not_equal(session, ""))
+    named = _mask(pc.match_substring_regex(placement, events.PLACEMENT))
+    faults = [
+        (~_mask(pc.is_in(kind, value_set=pa.array(events.KINDS, kind.type))), events.NO_KIND),
+        *user_faults,
+        *id_faults(product, "product"),
+        *((bad & there, why) for bad, why in id_faults(session, "session")),
+        (~pieces, events.BAD_QUANTITY),
+        (~(worth | np.isnan(value)), events.BAD_VALUE),
+        (recommendation_fault, events.BAD_RECOMMENDATION),
+        (~named & _mask(pc.not_equal(placement, "")), events.BAD_PLACEMENT),
+    ]
+    product = rename_ids(product, rules.aliases) if rules.aliases else product
+    texts = {schema.KIND: kind, schema.USER: user, schema.PRODUCT: product}
+    texts |= {schema.SESSION: session, schema.RECOMMENDATION: recommendation}
+    texts |= {schema.PLACEMENT: placement}
+    return {**texts, schema.QUANTITY: quantity, schema.VALUE: value}, faults
+
+
 def contains_byte(column: pa.ChunkedArray, byte: int) -> bool:
     """Whether a byte stands anywhere in a column of text; much faster than looking row by row."""
     for chunk in column.chunks:
@@ -85,6 +127,65 @@ def contains_byte(column: pa.ChunkedArray, byte: int) -> bool:
             if (np.frombuffer(buffer, dtype=np.uint8)[ends[first] : ends[last]] == byte).any():
                 return True
     return False
+
+
+def _customers(
+    table: pa.Table, kind: pa.ChunkedArray, session: pa.ChunkedArray, rules: ids.IdRules
+) -> tuple[pa.ChunkedArray, list[Fault]]:
+    """The customer of each event, "" for guests, who have a session; and why there is none."""
+    user = normalise_ids(_trimmed(table, schema.USER))
+    missing, odd, short, many = id_faults(user, "user", rules)
+    is_signal = _mask(pc.not_equal(kind, schema.Kind.RATING.value))
+    may_be_guest = is_signal & (missing[0] | (many[0] & ~odd[0] & ~short[0]))
+    guest = may_be_guest & _mask(pc.not_equal(session, ""))
+    return pc.if_else(pa.chunked_array([pa.array(guest)]), "", user), [
+        (missing[0] & ~is_signal, missing[1]),
+        (missing[0] & ~guest, events.NOBODY),
+        odd,
+        short,
+        (many[0] & ~guest, many[1]),
+    ]
+
+
+def _recommendations(table: pa.Table) -> tuple[pa.ChunkedArray, BoolArray]:
+    """The served list of each event, and which cannot be one."""
+    given = _present(table, schema.RECOMMENDATION)
+    usual = pc.replace_substring_regex(pc.ascii_lower(given), events.UUID, _USUAL_UUID)
+    is_uuid = pc.match_substring_regex(given, f"(?i){events.UUID}")
+    text = pc.if_else(is_uuid, usual, given)
+    long = pc.greater(pc.utf8_length(text), events.LONGEST_RECOMMENDATION)
+    return text, _mask(pc.or_(long, pc.match_substring_regex(text, ids.ODD)))
+
+
+def _numbers(table: pa.Table, name: str, missing: float) -> Float64Array:
+    """A column of numbers; infinite where there is something else than a number."""
+    if name not in table.column_names:
+        return np.full(table.num_rows, missing)
+    if pa.types.is_floating(table[name].type):
+        numbers = table[name].to_numpy()
+        return np.where(np.isnan(numbers), missing, numbers)
+    column = _present(table, name)
+    readable = pc.match_substring_regex(column, _NUMBER)
+    points = pc.replace_substring(pc.if_else(readable, column, "inf"), ",", ".")
+    numbers = points.cast(pa.float64()).to_numpy()
+    return np.where(_mask(pc.equal(column, "")), missing, numbers)
+
+
+def _trimmed(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column of text without blanks around it; empty texts where `table` has none."""
+    if name not in table.column_names:
+        return pa.chunked_array([pa.array([""] * table.num_rows, pa.large_string())])
+    return pc.utf8_trim(table[name], characters=ids.BLANKS)
+
+
+def _present(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """The same, and nothing where a program has written that there is nothing."""
+    column = _trimmed(table, name)
+    return pc.if_else(_is_missing(column), "", column)
+
+
+def _is_missing(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.is_in(pc.ascii_lower(column), value_set=pa.array(ids.MISSING, column.type))
 
 
 def _normalise_array(texts: pa.Array) -> pa.Array:
