@@ -17,6 +17,7 @@ from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, first
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories, InnerProductModel
 from recsys.models.histories import take_users, user_rows
+from recsys.models.kinds import dismissed, not_offered
 from recsys.models.storage import ArtifactError
 from recsys.publishing import atomic_path
 from serving.catalogue import Catalogue
@@ -50,6 +51,13 @@ class Wanted:
     exclude_seen: bool
     allowed: BoolArray
     excluded: Int32Array
+
+
+def hidden(catalogue: Catalogue, history: Histories, exclude_seen: bool) -> Int32Array:
+    """Columns that must not stand in a list of the one user of `history`: what was dismissed, and
+    with `exclude_seen` what was bought or rated, in all sizes and shades."""
+    barred = not_offered(history) if exclude_seen else dismissed(history)
+    return catalogue.listings(history.items[barred])[0] if barred.any() else NOTHING
 
 
 def top_items(
@@ -143,8 +151,9 @@ def _scores(artifact: Artifact, catalogue: Catalogue, users: Int64Array, now: in
     scores = np.array(artifact.model.score(asked, now), dtype=np.float32)
     scores[scores.max(axis=1) == scores.min(axis=1)] = -np.inf
     scores[:, ~catalogue.available] = -np.inf
-    had, entry = catalogue.listings(asked.items)
-    scores[user_rows(asked)[entry], had] = -np.inf
+    barred = not_offered(asked)
+    had, entry = catalogue.listings(asked.items[barred])
+    scores[user_rows(asked)[barred][entry], had] = -np.inf
     return scores
 
 
@@ -199,8 +208,7 @@ class NearestItems:
         if not query.any():
             return None
         excluded = wanted.excluded
-        if wanted.exclude_seen:
-            excluded = np.concatenate([excluded, catalogue.listings(history.items)[0]])
+        excluded = np.concatenate([excluded, hidden(catalogue, history, wanted.exclude_seen)])
         take = max(_SCORED_EXACTLY, 4 * wanted.topk + 2 * len(excluded))
         found = self._index.search(_even(query[None]), min(take, len(self._vectors)))[1][0]
         found = found[found >= 0]

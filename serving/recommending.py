@@ -15,9 +15,18 @@ from recsys.arrays import BoolArray, Float32Array, Int32Array
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes, liking, user_range
+from recsys.models.kinds import dismissed
 from serving.catalogue import Catalogue
 from serving.interactions import LiveEvent
-from serving.ranking import NOTHING, NearestItems, PersonalLists, Ranked, Wanted, top_items
+from serving.ranking import (
+    NOTHING,
+    NearestItems,
+    PersonalLists,
+    Ranked,
+    Wanted,
+    hidden,
+    top_items,
+)
 
 MODEL: Final = None
 CONTENT = "content"
@@ -104,10 +113,11 @@ def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int)
             quick = snapshot.nearest.recommend(snapshot.catalogue, history, wanted, now)
             if quick is not None:
                 return Recommended(quick, MODEL)
-        if wanted.exclude_seen:
-            excluded = np.concatenate([excluded, snapshot.catalogue.listings(history.items)[0]])
+        barred = hidden(snapshot.catalogue, history, wanted.exclude_seen)
+        excluded = np.concatenate([excluded, barred])
         scores = snapshot.artifact.model.score(history, now)[0]
-    return _best(snapshot, scores, history.items, wanted, excluded)
+    not_dismissed = history.items[~dismissed(history)]
+    return _best(snapshot, scores, not_dismissed, wanted, excluded)
 
 
 def similar(snapshot: Snapshot, item: int, wanted: Wanted) -> Recommended:

@@ -72,9 +72,10 @@ def add_model(
     sample_users: tuple[str, ...] = ("0", "1", "2"),
     baseline: float = 0.05,
     metrics: dict[str, float] | None = None,
+    done: Histories | None = None,
 ) -> None:
     """Write an artefact through its writer and register it; `select` makes it the current best."""
-    done = histories(seed)
+    done = histories(seed) if done is None else done
     fitted = model or Als(AlsParameters(factors=2, iterations=10), seed=seed).fit(done, ITEMS)
     save_artifact(
         settings.artifacts / fitted.model_type / model_id,

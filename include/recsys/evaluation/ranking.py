@@ -8,7 +8,8 @@ import numpy as np
 from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, IntegerArray, entries_of
 from recsys.errors import InputError
 from recsys.models.base import Histories
-from recsys.models.histories import take_users, user_range, user_rows
+from recsys.models.histories import keep_entries, take_users, user_range, user_rows
+from recsys.models.kinds import not_offered
 
 BLOCK = 1024
 
@@ -23,7 +24,7 @@ class Scorer(Protocol):
 class HeldOut:
     """Questions with known answers: what did each user choose at `now`?"""
 
-    histories: Histories  # what each user had done before; these items are not candidates
+    histories: Histories  # what each user had done before; what they had is no candidate
     now: Int64Array  # (users,) seconds since 1970: when each question is asked
     indptr: Int64Array
     targets: Int32Array  # items chosen by user u: targets[indptr[u]:indptr[u + 1]], at least one
@@ -49,7 +50,7 @@ class Ranks:
 
 
 def rank_targets(model: Scorer, held_out: HeldOut, block: int = BLOCK) -> Ranks:
-    """Rank every target among the items that its user has not seen.
+    """Rank every target among the items that its user has not had, and not dismissed.
 
     A tie counts against the target, so a model gains nothing by giving everything one score.
 
@@ -65,9 +66,10 @@ def rank_targets(model: Scorer, held_out: HeldOut, block: int = BLOCK) -> Ranks:
 
 
 def unseen_scores(model: Scorer, held_out: HeldOut, start: int, stop: int) -> Float32Array:
-    """``(stop - start, items)`` scores of the users ``start:stop``; seen items are -inf."""
+    """``(stop - start, items)`` scores of the users ``start:stop``; what they had is -inf."""
     histories, scores = finite_scores(model, held_out, start, stop)
-    scores[user_rows(histories), histories.items] = -np.inf
+    barred = not_offered(histories)
+    scores[user_rows(histories)[barred], histories.items[barred]] = -np.inf
     return scores
 
 
@@ -124,7 +126,8 @@ def rank_families(model: Scorer, questions: HeldOut, families: Int32Array) -> Fa
     # Pairs of a user and a family that was chosen and not had, in order of users.
     count = int(families.max()) + 1
     chosen = user_of_target(questions) * count + families[questions.targets]
-    had = user_rows(questions.histories) * count + families[questions.histories.items]
+    owned = keep_entries(questions.histories, not_offered(questions.histories))
+    had = user_rows(owned) * count + families[owned.items]
     owner, targets = np.divmod(np.setdiff1d(chosen, had), count)
     users, sizes = np.unique(owner, return_counts=True)
     indptr = np.concatenate([[0], np.cumsum(sizes)])
@@ -137,7 +140,8 @@ def rank_families(model: Scorer, questions: HeldOut, families: Int32Array) -> Fa
         stop = min(start + BLOCK, len(users))
         histories, scores = finite_scores(model, asked, start, stop)
         best = np.maximum.reduceat(scores[:, by_family], firsts, axis=1)
-        best[user_rows(histories), families[histories.items]] = -np.inf
+        barred = not_offered(histories)
+        best[user_rows(histories)[barred], families[histories.items[barred]]] = -np.inf
         part = slice(indptr[start], indptr[stop])
         ranks[part] = rank_among(best, rows[part] - start, targets[part])
     return FamilyRanks(users, Ranks(indptr, ranks))

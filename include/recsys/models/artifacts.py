@@ -6,7 +6,8 @@
     model/               the model type's own arrays and parameters
     item_ids.json        product ids in column order
     users/               ids.npy + offsets.npy: user ids in order of their bytes
-    histories/           what those users did (`recsys.models.base.Histories`)
+    histories/           what those users did (`recsys.models.base.Histories`); kinds.npy only
+                         where not all of it is ratings
     popularity.npy       (items,) float32, the fallback's scores
     shown_products.jsonl what a recommendation shows (`recsys.data.shown`), in column order
     evaluation.json      all figures; learning_curve.png, a picture of the training
@@ -28,6 +29,7 @@ from recsys.arrays import Float32Array, Int64Array, UInt8Array
 from recsys.data.shown import Columns, read_shown, write_shown
 from recsys.models.base import Histories, Model
 from recsys.models.histories import take_users
+from recsys.models.kinds import CODE_OF
 from recsys.models.model_types import model_class
 from recsys.models.storage import ArtifactError, read_array, read_json, write_array
 from recsys.publishing import atomic_folder
@@ -44,6 +46,7 @@ _HISTORY_ARRAYS: dict[str, type[np.generic]] = {
     "weight": np.float32,
     "times": np.int64,
 }
+_KINDS = "kinds"
 
 
 class UserIds:
@@ -98,6 +101,8 @@ class Artifact(ArtifactFolder):
         self.item_ids: list[str] = read_json(folder / _ITEM_IDS)
         types = _HISTORY_ARRAYS.items()
         arrays = {name: read_array(folder / "histories", name, dtype, 1) for name, dtype in types}
+        if f"histories/{_KINDS}.npy" in self.files:
+            arrays[_KINDS] = read_array(folder / "histories", _KINDS, np.int8, 1)
         self.histories = Histories(**arrays)
         text = read_array(folder / "users", "ids", np.uint8, 1)
         self.user_ids = UserIds(text, read_array(folder / "users", "offsets", np.int64, 1))
@@ -159,6 +164,8 @@ def save_artifact(
         _write_user_ids(folder / "users", user_ids)
         for name in _HISTORY_ARRAYS:
             write_array(folder / "histories", name, getattr(histories, name))
+        if histories.kinds.any():
+            write_array(folder / "histories", _KINDS, histories.kinds)
         write_array(folder, "popularity", np.asarray(popularity, dtype=np.float32))
         text = json.dumps(list(item_ids), ensure_ascii=False)
         (folder / _ITEM_IDS).write_text(text, encoding="utf-8")
@@ -206,6 +213,15 @@ def _check_sizes(
         raise ArtifactError("popularity: NaN or infinite scores")
     if len(histories.items) and not 0 <= histories.items.min() <= histories.items.max() < items:
         raise ArtifactError("histories: an entry is of a product that does not exist")
+    _check_kinds(histories)
+
+
+def _check_kinds(histories: Histories) -> None:
+    kinds, entries = histories.kinds, len(histories.items)
+    if len(kinds) != entries:
+        raise ArtifactError(f"histories: {len(kinds)} kinds for {entries} entries")
+    if entries and not 0 <= kinds.min() <= kinds.max() < len(CODE_OF):
+        raise ArtifactError("histories: an entry is of a kind that does not exist")
 
 
 def _check_products(product_ids: Sequence[str], item_ids: Sequence[str]) -> None:

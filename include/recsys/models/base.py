@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
 
+import numpy as np
 from pydantic import BaseModel, ValidationError, field_validator
 
-from recsys.arrays import Float32Array, Int32Array, Int64Array
+from recsys.arrays import Float32Array, Int8Array, Int32Array, Int64Array
 from recsys.config import ConfigModel
 from recsys.errors import InputError
 
@@ -66,8 +67,15 @@ class Histories:
     indptr: Int64Array  # (users + 1,): entries of user u are indptr[u]:indptr[u + 1]
     items: Int32Array  # (entries,) column numbers of the products
     confidence: Float32Array  # (entries,) in [1, 6]; 0 for what was seen and not liked
-    weight: Float32Array  # (entries,) in (0, 1], see `recsys.schema.WEIGHT`
+    weight: Float32Array  # (entries,) in [0, 1]: `recsys.schema.WEIGHT`, or that of a signal's kind
     times: Int64Array  # (entries,) seconds since 1970 UTC
+    kinds: Int8Array = None  # type: ignore[assignment]
+    """(entries,) what each was, as codes of `recsys.models.kinds`; ratings where it is not given"""
+
+    def __post_init__(self) -> None:
+        if self.kinds is None:
+            ratings = np.broadcast_to(np.int8(0), len(self.items))  # takes no memory
+            object.__setattr__(self, "kinds", ratings)
 
     @property
     def users(self) -> int:

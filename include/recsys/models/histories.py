@@ -3,8 +3,17 @@
 import numpy as np
 
 from recsys import schema
-from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, IntegerArray, entries_of
+from recsys.arrays import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int8Array,
+    Int64Array,
+    IntegerArray,
+    entries_of,
+)
 from recsys.models.base import Histories
+from recsys.models.kinds import DISMISS, RATING, had
 
 FIVE_STARS = 5.0
 _FAINTEST = np.float32(1e-3)
@@ -18,12 +27,13 @@ def histories_from_codes(
     count: int,
     confidence: Float32Array | None = None,
     weight: Float32Array | None = None,
+    kinds: Int8Array | None = None,
 ) -> Histories:
     """Histories of `count` users from parallel arrays with one entry an interaction.
 
     `users` holds user numbers below `count`, `times` seconds since 1970; confidence is five
-    stars and the weight one where they are not given. Entries of one user and time are ordered
-    by item, so that the result does not depend on the order of the rows."""
+    stars, the weight one and all are ratings where they are not given. Entries of one user and time
+    are ordered by item, so that the result does not depend on the order of the rows."""
     order = np.lexsort((items, times, users))
     indptr = np.zeros(count + 1, dtype=np.int64)
     np.cumsum(np.bincount(users, minlength=count), out=indptr[1:])
@@ -37,6 +47,7 @@ def histories_from_codes(
         confidence=np.asarray(confidence[order], dtype=np.float32),
         weight=np.asarray(weight[order], dtype=np.float32),
         times=np.asarray(times[order], dtype=np.int64),
+        kinds=None if kinds is None else np.asarray(kinds[order], dtype=np.int8),  # type: ignore[arg-type]
     )
 
 
@@ -69,16 +80,49 @@ def keep_entries(histories: Histories, kept: BoolArray) -> Histories:
     return _take(histories, np.flatnonzero(kept), indptr)
 
 
+def one_a_product(histories: Histories) -> Histories:
+    """The same users with one entry a product.
+
+    That is their latest rating of it; without one what says most (purchase, cart, click, view),
+    the latest time. A dismissal stands for all, unless the product was bought or rated later."""
+    keys = user_rows(histories) * (int(histories.items.max(initial=0)) + 1) + histories.items
+    # The codes are in the order of what counts.
+    place = histories.kinds.astype(np.int64)
+    place[_standing(histories, keys)] = -1
+    order = np.lexsort((np.arange(len(keys)), -place, keys))
+    kept = np.zeros(len(keys), dtype=np.bool_)
+    kept[order[np.diff(keys[order], append=-1) != 0]] = True
+    return keep_entries(histories, kept)
+
+
+def _standing(histories: Histories, keys: Int64Array) -> BoolArray:
+    """``(entries,)`` dismissals after which the same `keys` ``(entries,)`` have nothing had."""
+    standing = histories.kinds == DISMISS
+    if standing.any():
+        pairs, pair = np.unique(keys, return_inverse=True)
+        latest = np.full(len(pairs), np.iinfo(np.int64).min)
+        was_had = had(histories)
+        np.maximum.at(latest, pair[was_had], histories.times[was_had])
+        standing &= histories.times >= latest[pair]
+    return standing
+
+
+def worth(histories: Histories) -> Float32Array:
+    """``(entries,)`` how many interactions each entry is: a rating one, a signal its weight."""
+    return np.where(histories.kinds == RATING, np.float32(1), histories.weight)
+
+
 def strength(histories: Histories) -> Float32Array:
     """``(entries,)`` how much each entry counts: a plain five-star review of its own is 1."""
     return np.asarray(histories.weight * histories.confidence / FIVE_STARS, dtype=np.float32)
 
 
-def steps_from_end(histories: Histories) -> Int32Array:
+def steps_from_end(histories: Histories) -> Float64Array:
     """``(entries,)`` how many distinct moments of the user lie after each entry; the last has 0.
-    Copies of one review carry the same time and so are one moment."""
-    steps, ends = _moments(histories)
-    return np.asarray(np.repeat(ends, np.diff(histories.indptr)) - steps, dtype=np.int32)
+    Copies of one review carry the same time and so are one moment; twenty views are as one rating
+    if a view weighs a twentieth, or else a look around would make a customer's past forgotten."""
+    running, last = _moments(histories)
+    return np.asarray(np.repeat(last, np.diff(histories.indptr)) - running, dtype=np.float64)
 
 
 def recent_part(histories: Histories, decay: float) -> tuple[Histories, Float32Array]:
@@ -93,24 +137,32 @@ def recent_part(histories: Histories, decay: float) -> tuple[Histories, Float32A
     return keep_entries(histories, near), weight
 
 
-def _moments(histories: Histories) -> tuple[Int64Array, Int64Array]:
-    """Running number of distinct (user, time) pairs, and that of each user's last entry."""
+def _moments(histories: Histories) -> tuple[Float64Array, Float64Array]:
+    """Running number of distinct (user, time) pairs, and that of each user's last entry. A pair of
+    nothing but signals counts as much as the one that weighs most."""
     entries = len(histories.items)
+    if not entries:
+        return np.zeros(0), np.zeros(histories.users)
     new = np.ones(entries, dtype=bool)
     new[1:] = histories.times[1:] != histories.times[:-1]
     starts = histories.indptr[:-1]
     new[starts[starts < entries]] = True
-    running = np.cumsum(new)
-    last = np.maximum(histories.indptr[1:] - 1, 0)
-    return running, running[last] if entries else np.zeros(histories.users, dtype=np.int64)
+    moment = np.cumsum(new)
+    running: Float64Array = moment.astype(np.float64)
+    if histories.kinds.any():
+        counts = np.maximum.reduceat(worth(histories), np.flatnonzero(new))
+        running = np.cumsum(counts, dtype=np.float64)[moment - 1]
+    return running, running[np.maximum(histories.indptr[1:] - 1, 0)]
 
 
-def moments(histories: Histories) -> Int32Array:
-    """``(entries,)`` number of the distinct moment of the user, from 0 for the oldest."""
+def moments(histories: Histories) -> Float64Array:
+    """``(entries,)`` number of the distinct moment of the user, from 0 for the oldest; as in
+    `steps_from_end`, a moment of signals counts what they weigh."""
     running, _ = _moments(histories)
-    first = np.minimum(histories.indptr[:-1], max(len(running) - 1, 0))
-    base = running[first] if len(running) else np.zeros(histories.users, dtype=np.int64)
-    return np.asarray(running - np.repeat(base, np.diff(histories.indptr)), dtype=np.int32)
+    if not len(running):
+        return running
+    first = np.minimum(histories.indptr[:-1], len(running) - 1)
+    return np.asarray(running - np.repeat(running[first], np.diff(histories.indptr)))
 
 
 def _take(histories: Histories, entries: IntegerArray | slice, indptr: Int64Array) -> Histories:
@@ -120,4 +172,5 @@ def _take(histories: Histories, entries: IntegerArray | slice, indptr: Int64Arra
         confidence=histories.confidence[entries],
         weight=histories.weight[entries],
         times=histories.times[entries],
+        kinds=histories.kinds[entries],
     )

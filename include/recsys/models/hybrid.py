@@ -15,6 +15,7 @@ from recsys.models.als import Als, AlsParameters, Trainer
 from recsys.models.base import Histories, Model, Parameters, Progress, parse_parameters
 from recsys.models.histories import steps_from_end, strength, user_rows
 from recsys.models.item_knn import ItemKnn, ItemKnnParameters
+from recsys.models.kinds import not_offered
 from recsys.models.popularity import RecentPopularity, RecentPopularityParameters
 
 COMPONENTS: dict[str, type[Model]] = {
@@ -205,10 +206,11 @@ class Hybrid:
 def normalised(scores: Float32Array, histories: Histories) -> Float32Array:
     """`scores` ``(users, items)`` cut off at zero and divided by the largest of each row.
 
-    The largest among the products that the user does not know: those of the history would set the
-    scale, are not recommended, and count as one at most. A row without positive scores is zero."""
+    The largest among the products that may be recommended: those that the user had would set the
+    scale, and count as one at most. A row without positive scores is zero."""
     positive = np.maximum(scores, np.float32(0))
-    seen = (user_rows(histories), histories.items)
+    barred = not_offered(histories)
+    seen = (user_rows(histories)[barred], histories.items[barred])
     of_seen = positive[seen]
     positive[seen] = 0
     positive /= np.maximum(positive.max(axis=1, keepdims=True), np.float32(1e-12))

@@ -11,7 +11,7 @@ import numpy as np
 from recsys.arrays import Float32Array, Int32Array, Int64Array, entries_of
 from recsys.models import storage
 from recsys.models.base import Histories, Parameters, ParametrisedModel, Progress
-from recsys.models.histories import moments, recent_part, strength, user_rows
+from recsys.models.histories import moments, recent_part, strength, user_rows, worth
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -87,7 +87,7 @@ class ItemKnnParameters(Parameters):
     gap_decay: float = 0.9  # each moment further apart counts this much of the one before
     together: float = 0.5  # weight of two products bought at one moment, in both directions
     reverse: float = 0.5  # weight of the way back from the later product to the earlier one
-    user_norm: float = 0.1  # a user with a history of n entries counts n ** -user_norm
+    user_norm: float = 0.1  # a user with n entries, signals by their weight, counts n ** -user_norm
     from_norm: float = 0.5
     to_norm: float = 0.25
     shrinkage: float = 15.0
@@ -166,7 +166,8 @@ def count_transitions(
     moment = moments(histories)
     user = user_rows(histories)
     lengths = np.diff(histories.indptr)
-    norm = np.maximum(lengths, 1).astype(np.float64) ** -chosen.user_norm
+    amounts = np.bincount(user, weights=worth(histories), minlength=histories.users)
+    norm = np.maximum(amounts, 1) ** -chosen.user_norm
     value = strength(histories)
     shape = (items, items)
     later, together = sparse.csr_matrix(shape), sparse.csr_matrix(shape)

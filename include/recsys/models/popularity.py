@@ -9,13 +9,14 @@ from pydantic import Field
 from recsys.arrays import Float32Array, Float64Array, Int32Array, Int64Array
 from recsys.models import storage
 from recsys.models.base import Histories, Parameters, ParametrisedModel, Progress
+from recsys.models.histories import worth
 
 DAY = 86_400
 _LARGEST_EXPONENT = 900.0
 
 
 class Popularity(ParametrisedModel[Parameters]):
-    """Number of interactions over all time: the documented baseline."""
+    """Number of interactions over all time, signals by their weight: the documented baseline."""
 
     model_type = "popularity"
 
@@ -24,7 +25,8 @@ class Popularity(ParametrisedModel[Parameters]):
         self._counts: Float32Array = np.zeros(0, dtype=np.float32)
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
-        self._counts = np.bincount(histories.items, minlength=items).astype(np.float32)
+        counts = np.bincount(histories.items, weights=worth(histories), minlength=items)
+        self._counts = counts.astype(np.float32)
         return self
 
     def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:
@@ -49,7 +51,8 @@ class RecentPopularityParameters(Parameters):
 
 class RecentPopularity(ParametrisedModel[RecentPopularityParameters]):
     """Weights of all interactions before the asking time, halved every 30 days. The weight of an
-    entry is its copy weight: one review on ten sibling pages does not count ten times."""
+    entry is its copy weight: one review on ten sibling pages does not count ten times. That of a
+    signal is the weight of its kind."""
 
     model_type = "recent_popularity"
     parameters_type = RecentPopularityParameters

@@ -24,6 +24,7 @@ from recsys.models.bpr import Bpr
 from recsys.models.histories import user_range, user_rows
 from recsys.models.hybrid import COMPONENTS, CONTENT, Hybrid, HybridParameters
 from recsys.models.item_knn import ItemKnn
+from recsys.models.kinds import not_offered
 from recsys.models.model_types import create_model, model_class
 from recsys.publishing import write_json
 from recsys.settings import Settings
@@ -361,7 +362,8 @@ class BlendTrials:
         """Candidates of the users, which of them do not count, and their scores."""
         histories = user_range(self._questions.histories, start, stop)
         parts = model.component_scores(histories, self._questions.now[start:stop])
-        seen = (user_rows(histories), histories.items)
+        barred = not_offered(histories)
+        seen = (user_rows(histories)[barred], histories.items[barred])
         candidates = [_padded_targets(self._questions, start, stop)]
         for scores in parts.values():
             scores[seen] = -1

@@ -1,0 +1,72 @@
+"""What the model knows of a user besides ratings decides what may stand in their lists."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from recsys.models.als import Als, AlsParameters
+from recsys.models.base import Histories
+from recsys.models.kinds import CODE_OF
+from recsys.schema import Kind
+from recsys.settings import Settings
+from serving.app import create_app
+from serving.catalogue import build_catalogue
+from serving.config import ServiceEnvironment
+from serving.ranking import NOTHING, NearestItems, Wanted, hidden
+from tests.serving.shops import ITEMS, add_model, histories, product_id, products
+
+KINDS = [Kind.RATING, Kind.PURCHASE, Kind.CART, Kind.CLICK, Kind.VIEW, Kind.DISMISS]
+
+
+def one_of_each() -> Histories:
+    """The first user has done something else with each of their six products."""
+    done = histories()
+    codes = np.zeros(len(done.items), dtype=np.int8)
+    codes[:6] = [CODE_OF[kind] for kind in KINDS]
+    return dataclasses.replace(done, kinds=codes)
+
+
+@pytest.mark.parametrize("seconds_for_lists", [0, 20])
+def test_what_was_looked_at_may_be_recommended_and_what_was_dismissed_never(
+    settings: Settings, seconds_for_lists: float
+):
+    done = one_of_each()
+    items = [product_id(item) for item in done.items[:6].tolist()]
+    other = next(item for item in range(20) if item not in done.items[:6])
+    shop = products(families={int(done.items[5]): "unwanted", other: "unwanted"})
+    add_model(settings, "als_1", done=done, shop_products=shop)
+    (settings.home / "config").mkdir(exist_ok=True)
+    (settings.home / "config" / "serving.yaml").write_text(
+        f"personal_lists_seconds: {seconds_for_lists}\n"
+    )
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+        for exclude_seen, topk in ((True, ITEMS - 4), (False, ITEMS - 2)):
+            body = {"user_id": 0, "topk": topk, "exclude_seen": exclude_seen}
+            answer = client.post("/recommend", json=body).json()
+            found = {row["product_id"] for row in answer["recommendations"]}
+            assert len(found) == topk
+            assert not found & {items[5], product_id(other)}
+            assert set(items[2:5]) <= found, "cart, click and view"
+            assert bool(found & set(items[:2])) is not exclude_seen
+
+
+def test_the_index_hides_what_was_dismissed(tmp_path: Path):
+    done = one_of_each()
+    model = Als(AlsParameters(factors=2, iterations=10), seed=0).fit(done, ITEMS)
+    ids = [product_id(item) for item in range(ITEMS)]
+    catalogue = build_catalogue(ids, {"product_id": ids}, "test")
+    history = Histories(
+        np.array([0, 6]), done.items[:6], done.confidence[:6], done.weight[:6], done.times[:6],
+        done.kinds[:6],
+    )  # fmt: skip
+    assert sorted(hidden(catalogue, history, True)) == sorted(history.items[[0, 1, 5]])
+    assert hidden(catalogue, history, False).tolist() == history.items[[5]].tolist()
+    nearest = NearestItems(model, tmp_path / "index.faiss")
+    everything = Wanted(20, False, np.ones(ITEMS, dtype=bool), NOTHING)
+    quick = nearest.recommend(catalogue, history, everything, 0)
+    assert quick is not None
+    assert int(history.items[5]) not in quick.items
+    assert set(history.items[:2].tolist()) & set(quick.items)
