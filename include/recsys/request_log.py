@@ -8,9 +8,6 @@ import functools
 import logging
 import re
 import sqlite3
-import threading
-import time
-from collections import deque
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
+from recsys.backlog import Backlog
 from recsys.config import ConfigModel, read_document
 from recsys.database import HelperDatabase, connect, transaction
 from recsys.logs import LINE, file_logger
@@ -33,8 +31,6 @@ LOGGED_ENDPOINTS = frozenset(
 )
 WINDOWS_MINUTES = (1, 60, 1440)
 
-_BATCH_ROWS = 250  # few: while they are put into words, requests wait for the interpreter
-_FLUSH_SECONDS = 0.5  # what a killed worker loses at most
 _MAX_PENDING_ROWS = 50_000  # seven seconds of all that one core can answer; 20 MB
 _WRITE_TIMEOUT_SECONDS = 5.0
 _READ_TIMEOUT_SECONDS = 5.0
@@ -119,86 +115,30 @@ class Answered(NamedTuple):
     known: bool | None = None
 
 
-class RequestLog:
+class RequestLog(Backlog[Answered]):
     """Takes `Answered` from any thread without blocking; a thread writes them in batches. When the
     database cannot be written for long, the newest rows are dropped and counted."""
 
     def __init__(self, database: Path, log_file: Path, timezone: ZoneInfo) -> None:
-        self._database, self._log_file, self._timezone = database, log_file, timezone
+        self._log_file, self._timezone = log_file, timezone
         self._lines_fail = False
-        self._queue: deque[Answered] = deque()
-        self.dropped = 0  # rows that found no room
-        self._failure: tuple[float, str] | None = None  # since when, and the last error
-        self._wake, self._stop = threading.Event(), threading.Event()
-        self._writing = threading.Lock()
         self._table = HelperDatabase(database, prepare, timeout=_WRITE_TIMEOUT_SECONDS)
         try:
             with self._table.use():
                 pass  # readers find a table from now on
         except (sqlite3.Error, OSError) as error:
             logger.error("There is no table of requests yet | error=%s", error)
-        self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
-        self._thread.start()
-
-    @property
-    def pending(self) -> int:
-        return len(self._queue)
-
-    @property
-    def problem(self) -> tuple[float, str] | None:
-        """For how many seconds nothing could be written, and the error; None if all is well."""
-        failure = self._failure
-        return failure and (time.monotonic() - failure[0], failure[1])
-
-    def add(self, answered: Answered) -> None:
-        if len(self._queue) >= _MAX_PENDING_ROWS:
-            self.dropped += 1
-            return
-        self._queue.append(answered)
-        if len(self._queue) >= _BATCH_ROWS:
-            self._wake.set()
-
-    def flush(self) -> bool:
-        """Write what is pending. Returns False if the database could not be written."""
-        with self._writing:
-            while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(_BATCH_ROWS, len(self._queue)))]
-                if not self._write(batch):
-                    self._queue.extendleft(reversed(batch))
-                    return False
-        return True
+        super().__init__(f"requests for {database.name}", _MAX_PENDING_ROWS)
 
     def close(self) -> None:
-        """Write everything and stop the thread."""
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(timeout=2 * _WRITE_TIMEOUT_SECONDS)
-        self.flush()
+        super().close()
         self._table.close()
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self._wake.wait(_FLUSH_SECONDS)
-            self._wake.clear()
-            self.flush()
+    def _write(self, batch: list[Answered]) -> None:
+        with self._table.use() as table, transaction(table):
+            table.executemany(_INSERT, map(_row, batch))
 
-    def _write(self, batch: list[Answered]) -> bool:
-        try:
-            with self._table.use() as table, transaction(table):
-                table.executemany(_INSERT, map(_row, batch))
-        except Exception as error:
-            if self._failure is None:
-                logger.exception("Requests cannot be written down | database=%s", self._database)
-            since = self._failure[0] if self._failure else time.monotonic()
-            self._failure = (since, str(error))
-            # Do not spin while the disk is full or the database locked.
-            self._stop.wait(_FLUSH_SECONDS)
-            return False
-        self._failure = None
-        self._write_lines(batch)
-        return True
-
-    def _write_lines(self, batch: list[Answered]) -> None:
+    def _written(self, batch: list[Answered]) -> None:
         """All lines of a batch in one go: taking the file's lock for each would cost too much."""
         try:
             logger_of_lines = file_logger(LOGGER_NAME, self._log_file, self._timezone)
