@@ -12,6 +12,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 # Shared files, by the key under which every store has them.
 REGISTRY_KEY = "artifacts/cf/registry.json"
 HISTORY_KEY = "logs/deployment_history.json"
+EXPERIMENTS_KEY = "artifacts/experiments.json"
 
 
 class _Below:
