@@ -40,6 +40,23 @@ def taste_histories(seed: int = 0) -> Histories:
     )
 
 
+def signal_rows(signals: pd.DataFrame) -> pd.DataFrame:
+    """``signals.parquet`` of (user, item, time, kind, split)."""
+    frame = pd.DataFrame(
+        {
+            schema.EVENT: [f"e{number}" for number in range(len(signals))],
+            schema.USER: "u" + signals["user"].astype(str),
+            schema.PRODUCT: "p" + signals["item"].astype(str),
+            schema.KIND: signals["kind"].astype("str"),
+            schema.TIMESTAMP: pd.to_datetime(signals["time"], unit="s", utc=True).dt.as_unit("us"),
+            schema.QUANTITY: np.float32(1),
+            schema.VALUE: np.nan,
+            schema.SPLIT: signals["split"].astype("str"),
+        }
+    )
+    return frame.sort_values([schema.USER, schema.TIMESTAMP, schema.EVENT], ignore_index=True)
+
+
 def publish_shop(
     settings: Settings,
     table: pd.DataFrame,
@@ -47,8 +64,11 @@ def publish_shop(
     version_id: str = "v1",
     items: int = ITEMS,
     families: Sequence[str | None] | None = None,
+    signals: pd.DataFrame | None = None,
 ) -> str:
-    """Write `table` (user, item, time, optional rating) as the published version.
+    """Write `table` (user, item, time, optional rating and split) as the published version.
+
+    `signals` (user, item, time, kind, split) are written beside it.
 
     Every product is a family of its own unless `families` says otherwise.
     """
@@ -56,6 +76,7 @@ def publish_shop(
     folder.mkdir(parents=True)
     back = table.groupby("user").cumcount(ascending=False)
     split = np.select([back == 0, back == 1], [schema.TEST, schema.VALIDATION], schema.TRAIN)
+    split = table["split"].to_numpy() if "split" in table else split
     rating = table["rating"] if "rating" in table else 4.0 + (np.arange(len(table)) % 2)
     frame = pd.DataFrame(
         {
@@ -69,6 +90,8 @@ def publish_shop(
         }
     )
     frame.to_parquet(folder / schema.INTERACTIONS_FILE)
+    if signals is not None:
+        signal_rows(signals).to_parquet(folder / schema.SIGNALS_FILE)
     item_ids = [f"p{item}" for item in range(items)]
     user_ids = sorted(frame[schema.USER].unique())
     (folder / schema.MAPPINGS_FILE).write_text(

@@ -20,6 +20,7 @@ from recsys.evaluation.metrics import (
 )
 from recsys.evaluation.ranking import HeldOut, Scorer, rank_families, rank_targets, user_of_target
 from recsys.models.base import Histories, Model
+from recsys.models.kinds import had
 from recsys.models.popularity import Popularity, RecentPopularity
 
 HEADLINE = ("recall_at_10", "ndcg_at_10")
@@ -45,7 +46,7 @@ def report_on(fit: Fit, data: LeaveOneOut) -> Report:
     the model type with its chosen parameters on the histories that it is given."""
     items = len(data.item_ids)
     known = data.training_and_validation
-    purchases = np.bincount(known.items, minlength=items)
+    purchases = np.bincount(known.items[had(known)], minlength=items)
     model = fit(known)
     per_user = metrics_per_user(rank_targets(model, data.test))
     metrics = summarise(per_user) | list_metrics(model, data.test, purchases)
@@ -60,7 +61,7 @@ def report_on(fit: Fit, data: LeaveOneOut) -> Report:
 def segments_of(questions: HeldOut, purchases: Int64Array) -> dict[str, BoolArray]:
     """``{name: (users,) bool}``.
 
-    `purchases` ``(items,)`` are the interactions of each product in training. Users by the
+    `purchases` ``(items,)`` are the ratings and purchases of each product in training. Users by the
     products that are known of them: one, two to four, five and more; and users whose held-out
     products all have fewer than five purchases."""
     known = np.diff(questions.histories.indptr)

@@ -1,5 +1,7 @@
 """Histories: made from arrays, cut, and read by recency. NumPy alone: services import this."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from recsys import schema
@@ -13,7 +15,7 @@ from recsys.arrays import (
     entries_of,
 )
 from recsys.models.base import Histories
-from recsys.models.kinds import DISMISS, RATING, had
+from recsys.models.kinds import DISMISS, RATING, had, weak
 
 FIVE_STARS = 5.0
 _FAINTEST = np.float32(1e-3)
@@ -93,6 +95,20 @@ def one_a_product(histories: Histories) -> Histories:
     kept = np.zeros(len(keys), dtype=np.bool_)
     kept[order[np.diff(keys[order], append=-1) != 0]] = True
     return keep_entries(histories, kept)
+
+
+def weighed(histories: Histories, weights: Float32Array) -> Histories:
+    """The same where signals weigh ``(kinds,)`` `weights` by their code; ratings keep theirs."""
+    weight = np.where(histories.kinds == RATING, histories.weight, weights[histories.kinds])
+    return replace(histories, weight=weight)
+
+
+def latest_weak(histories: Histories, most: int) -> Histories:
+    """The same with no more than the `most` latest entries a user of what was only looked at."""
+    looked = weak(histories)
+    after = np.append(np.cumsum(looked[::-1])[::-1], 0)  # of all users, from each entry on
+    ends = np.repeat(after[histories.indptr[1:]], np.diff(histories.indptr))
+    return keep_entries(histories, ~looked | (after[:-1] - ends <= most))
 
 
 def _standing(histories: Histories, keys: Int64Array) -> BoolArray:
