@@ -19,6 +19,7 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from recsys.arrays import Int64Array, ObjectArray
+from recsys.data.simulated import mark_sample
 from recsys.errors import InputError
 from recsys.publishing import atomic_path
 from recsys.settings import Settings
@@ -72,6 +73,7 @@ def write_sample_shop(
     until: date | None = None,
 ) -> SampleShop:
     """Write ``data_reviews_purchase.csv`` and ``data_product.csv``; same arguments, same bytes.
+    What is beside them tells that traffic may be simulated.
 
     Settings for the `folder` stand for ``data/raw/viecomrec``, where the source ``viecomrec``
     looks. `users` and `products` are in the proportion of the embedded shop by default, and
@@ -95,6 +97,7 @@ def write_sample_shop(
     sold = np.bincount(table["product_id"].to_numpy(), minlength=products)
     catalogue["num_sold_time"] = sold * 7 + 3
     _write(catalogue, target / PRODUCTS_NAME)
+    mark_sample(target, target / REVIEWS_NAME, target / PRODUCTS_NAME)
     return SampleShop(target / REVIEWS_NAME, target / PRODUCTS_NAME, len(table), users, products)
 
 

@@ -27,7 +27,7 @@ from uuid import uuid4
 
 from recsys import schema
 from recsys.errors import InputError
-from recsys.publishing import sha256_of, sync
+from recsys.publishing import sha256_of, sync, write_text
 from recsys.settings import Settings
 from recsys.storage import open_store
 
@@ -109,6 +109,16 @@ def append_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> in
     lines = [_line(event, received) for event in events]
     if lines:
         _writer(open_segments(settings)).append("".join(lines).encode("utf-8"))
+    return len(lines)
+
+
+def write_past_events(settings: Settings, events: Iterable[Mapping[str, Any]]) -> int:
+    """Store events of the past as one sealed segment, as if each had been received at its
+    ``received_at`` (ISO 8601). Returns how many there were. Raises like `append_events`; all are
+    stored or none."""
+    lines = [_line(event, event[RECEIVED_AT]) for event in events]
+    if lines:
+        write_text(sealed_segments(settings) / f"past-{uuid4().hex}{_SUFFIX}", "".join(lines))
     return len(lines)
 
 
