@@ -16,6 +16,7 @@ from typing import IO, Any
 from recsys.data.versions import list_versions, open_version
 from recsys.errors import InputError
 from recsys.publishing import atomic_path
+from recsys.served_lists import SUFFIX
 from recsys.settings import Settings
 from recsys.storage.bundle import (
     DOOMED_PREFIX,
@@ -116,10 +117,10 @@ def _require_good_target(settings: Settings, target: Path) -> None:
 
 
 def _turn(settings: Settings, path: Path) -> int:
-    """When a path is saved. First events that wait: those that a refresh takes meanwhile are then
-    in two places, and count once by their ids. Last published folders: what a pointer leads to
+    """When a path is saved. First events and served lists that wait: those that a job takes
+    meanwhile are then in two places, and count once by their ids and segments. Last published folders: what a pointer leads to
     exists when the pointer is read, and never changes."""
-    if path.is_relative_to(settings.staging):
+    if path.is_relative_to(settings.staging) or path.suffix == SUFFIX:
         return 0
     return 2 if _is_immutable(settings, path) else 1
 

@@ -21,6 +21,8 @@ from recsys.errors import InputError
 from recsys.health.reports import report_retention
 from recsys.logs import log_retention
 from recsys.orchestration.environment import airflow_home
+from recsys.outcomes.config import OutcomesConfig
+from recsys.outcomes.partitions import prune_served
 from recsys.publishing import leftovers
 from recsys.request_log import request_retention
 from recsys.retention import ABANDONED_AFTER, Removal, Retention
@@ -38,10 +40,11 @@ def clean_models(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
 
 
 def clean_data(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
-    """Remove data versions, embedding sets and scorers beyond retention, old quarantine files,
-    scratch and leftovers."""
+    """Remove data versions, embedding sets and scorers beyond retention, old served lists and
+    quarantine files, scratch and leftovers."""
     removal = Removal(settings, dry_run=dry_run)
     prune(settings, load_config(settings, DataConfig), removal)
+    prune_served(settings, load_config(settings, OutcomesConfig), removal)
     keep_sets = load_config(settings, ContentConfig).keep_sets
     roots = (settings.home / "data", settings.home / "artifacts", settings.logs, settings.reports)
     return removal.execute(

@@ -11,6 +11,7 @@ from recsys.errors import InputError
 from recsys.models.model_types import MODEL_TYPES
 from recsys.publishing import write_bytes
 from recsys.registry import ARTIFACTS_KEY
+from recsys.served_lists import SERVED_KEY, hand_in_lists
 from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
 from recsys.storage import Store, open_store
 
@@ -38,15 +39,18 @@ def push_state(settings: Settings) -> dict[str, Any]:
     folders = [f"{prefix}/{name}" for prefix in FOLDERS for name in own.names(prefix)]
     for key in folders:
         store.publish(key)
+    served = settings.home / SERVED_KEY
+    found = [*settings.raw.rglob("*"), *served.glob("day=*/*")]
     files = [
         path.relative_to(settings.home).as_posix()
-        for path in sorted(settings.raw.rglob("*"))
+        for path in sorted(found)
         if path.is_file() and not path.name.startswith(".")
     ]
     for key in files:
         store.share(key)
     hand_in_segments(settings)
     hand_in_files(settings)
+    hand_in_lists(settings)
     changed = [key for key in FILES if _push_file(settings, store, own, key)]
     pointers = [key for key, prefix in POINTERS.items() if _push_pointer(store, own, key, prefix)]
     return {"folders": len(folders), "files": len(files) + len(changed), "pointers": len(pointers)}
@@ -60,7 +64,7 @@ def pull_state(settings: Settings) -> dict[str, Any]:
     folders = [f"{prefix}/{name}" for prefix in FOLDERS for name in store.names(prefix)]
     for key in folders:
         store.fetch(key)
-    for prefix in (RAW_KEY, STAGING_KEY):
+    for prefix in (RAW_KEY, STAGING_KEY, SERVED_KEY):
         store.mirror(prefix, prefix)
     contents = {key: content for key in FILES if (content := store.read(key)) is not None}
     for key, content in contents.items():

@@ -1,0 +1,328 @@
+"""Served lists by day: ``data/served/day=YYYY-MM-DD/*.parquet``, days of the schedule's time zone.
+
+`take_over` moves there what the writers of all machines sealed (`recsys.served_lists`). The
+metadata of a file names the segments whose lists of the day are in it. A segment that is met again,
+because a job was killed before it could remove it, adds nothing to a day that names it. Two
+machines that take over at the same moment write two files that name the same segments; `read_lists`
+sees that, and takes each list once."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from recsys.errors import InputError
+from recsys.outcomes.config import OutcomesConfig
+from recsys.publishing import atomic_path
+from recsys.retention import Removal, Retention, remove_path
+from recsys.schedule import load_zone
+from recsys.schema import PLACEMENT, RECOMMENDATION, SESSION, USER
+from recsys.served_lists import (
+    SEALED_KEY,
+    SERVED_KEY,
+    SUFFIX,
+    Columns,
+    Segment,
+    hand_in_lists,
+    read_segment,
+    sealed_lists,
+)
+from recsys.settings import Settings
+from recsys.storage import Store, open_store
+
+logger = logging.getLogger(__name__)
+
+TIME: Final = "time"
+PRODUCTS: Final = "products"
+SCHEMA: Final = pa.schema(
+    [
+        (RECOMMENDATION, pa.binary(16)),
+        (TIME, pa.timestamp("us", "UTC")),
+        *((name, pa.string()) for name in (USER, SESSION, PLACEMENT)),
+        *((name, pa.string()) for name in ("endpoint", "model_id", "fallback_method")),
+        *((name, pa.string()) for name in ("experiment", "variant")),
+        (PRODUCTS, pa.list_(pa.string())),
+        ("sources", pa.string()),
+        ("propensities", pa.list_(pa.float32())),
+    ]
+)
+"""Columns of served lists; texts are "" where there is nothing, and no `propensities` are none."""
+
+_SEGMENTS = b"recsys_segments"  # in a file's metadata: {name of a segment: lists that it lost}
+_COLLECTED_KEY = f"{SERVED_KEY}/collected"
+_DAY = "day="
+_MOST_LISTS = 50_000  # of a file: 100 MB of memory while it is made
+
+
+class TakenOver(NamedTuple):
+    """What a `take_over` did: the days that have more lists or gaps now, how many lists are new,
+    and how many were served and are lost."""
+
+    days: tuple[date, ...]
+    lists: int
+    lost: int
+
+
+def take_over(settings: Settings) -> TakenOver:
+    """Move what is sealed on this machine, and what all machines handed in, into the partitions of
+    its days: each list once, whatever is killed at whichever moment. What is no segment goes to
+    ``data/quarantine/served``. Raises `OSError` if something cannot be written, and can be
+    repeated then."""
+    hand_in_lists(settings)
+    folder = settings.home / SERVED_KEY
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        partitions = _Partitions(settings)
+        for path in sorted(_collected(settings).glob(f"*{SUFFIX}")):
+            try:
+                partitions.add(path, read_segment(path))
+            except FileNotFoundError:  # another process of this machine was quicker
+                continue
+            except InputError as error:
+                _quarantine(settings, path, error)
+        return partitions.finish()
+
+
+def read_lists(
+    settings: Settings, days: Iterable[date], columns: Sequence[str] | None = None
+) -> pa.Table:
+    """All lists of the `days`, each once, in no particular order: the `columns` of `SCHEMA`, by
+    default all. Raises `InputError` that names the file if one cannot be read."""
+    wanted = SCHEMA.names if columns is None else list(columns)
+    tables = [pa.schema([SCHEMA.field(name) for name in wanted]).empty_table()]
+    for day in days:
+        tables += _read_day(settings, day, wanted)
+    return pa.concat_tables(tables)
+
+
+def lost_lists(settings: Settings, days: Iterable[date]) -> dict[date, int]:
+    """How many lists of each day were served and are lost, as far as that was noticed."""
+    return {day: sum(_named(_files(settings, day)).values()) for day in days}
+
+
+def served_days(settings: Settings) -> list[date]:
+    """The days that have partitions, here or on another machine, in order."""
+    names = {name.split("/")[0] for name in open_store(settings).files(SERVED_KEY)}
+    names |= {path.name for path in (settings.home / SERVED_KEY).glob(f"{_DAY}*")}
+    return sorted(day for name in names if (day := _day_of(name)) is not None)
+
+
+def prune_served(settings: Settings, config: OutcomesConfig, removal: Removal) -> None:
+    """Let `removal` remove the days that are older than ``keep_served_days``, and what nobody took
+    over in that time."""
+    age = timedelta(days=config.keep_served_days)
+    today = datetime.now(load_zone(settings)).date()
+    root = settings.home / SERVED_KEY
+
+    def old_days() -> list[Path]:
+        return [root / f"{_DAY}{day}" for day in served_days(settings) if day < today - age]
+
+    segments = partial(sealed_lists(settings).glob, f"*{SUFFIX}")
+    removal.execute(
+        [
+            Retention("served lists", root, old_days, remove=partial(_remove_day, settings)),
+            Retention("served segments", sealed_lists(settings), segments, age),
+        ]
+    )
+    if not removal.dry_run:
+        open_store(settings).discard_older(SEALED_KEY, datetime.now(UTC) - age)
+
+
+class _Partitions:
+    """Collects lists by day, and writes them when there are many."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._store = settings, open_store(settings)
+        self._zone = load_zone(settings)
+        self._known: dict[date, dict[str, int]] = {}
+        self._waiting: dict[date, list[pa.Table]] = {}
+        self._naming: dict[date, dict[str, int]] = {}
+        self._segments: list[Path] = []
+        self._lists = self._waiting_lists = self._lost = 0
+        self._days: set[date] = set()
+
+    def add(self, path: Path, segment: Segment) -> None:
+        """Take what its days do not have yet."""
+        tables = dict(_by_day(segment.blocks, self._zone))
+        last = max(tables) if tables else _moment(segment.began_at, self._zone).date()
+        if segment.lost:
+            tables.setdefault(last, SCHEMA.empty_table())
+        for day, table in tables.items():
+            if path.name not in self._known_of(day):
+                lost = segment.lost if day == last else 0
+                self._naming.setdefault(day, {})[path.name] = lost
+                self._waiting.setdefault(day, []).append(table)
+                self._waiting_lists += len(table)
+        self._segments.append(path)
+        if self._waiting_lists >= _MOST_LISTS:
+            self._commit()
+
+    def finish(self) -> TakenOver:
+        """Write the rest."""
+        self._commit()
+        return TakenOver(tuple(sorted(self._days)), self._lists, self._lost)
+
+    def _known_of(self, day: date) -> dict[str, int]:
+        """The segments that the files of a day name, of which each is in the store afterwards."""
+        if day not in self._known:
+            files, key = _files(self._settings, day), _key(day)
+            there = self._store.files(key)
+            for path in files:
+                if path.name not in there:  # killed before it was shared
+                    self._store.share(f"{key}/{path.name}")
+            self._known[day] = _named(files, damaged_too=True)
+        return self._known[day]
+
+    def _commit(self) -> None:
+        """Write what waits; then the segments are not needed any more."""
+        for day, naming in self._naming.items():
+            table = pa.concat_tables(self._waiting[day])
+            key = f"{_key(day)}/{_name_of(naming)}"
+            with atomic_path(self._settings.home / key) as temporary:
+                metadata = {_SEGMENTS: json.dumps(naming)}
+                pq.write_table(
+                    table.replace_schema_metadata(metadata), temporary, compression="zstd"
+                )
+            self._store.share(key)
+            self._known[day] |= naming
+            self._days.add(day)
+            self._lists += len(table)
+            self._lost += sum(naming.values())
+        for path in self._segments:
+            path.unlink(missing_ok=True)
+            self._store.discard(f"{SEALED_KEY}/{path.name}")
+        self._waiting, self._naming, self._segments = {}, {}, []
+        self._waiting_lists = 0
+
+
+def _collected(settings: Settings) -> Path:
+    """The folder of all sealed segments, of all machines."""
+    store = open_store(settings)
+    if not store.shared:
+        return sealed_lists(settings)
+    folder = settings.home / _COLLECTED_KEY
+    shutil.rmtree(folder, ignore_errors=True)
+    store.mirror(SEALED_KEY, _COLLECTED_KEY)
+    return folder
+
+
+def _quarantine(settings: Settings, path: Path, error: InputError) -> None:
+    logger.error("A file among the served lists is set aside | reason=%s", error)
+    target = settings.quarantine / "served" / path.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(path, target)
+    open_store(settings).discard(f"{SEALED_KEY}/{path.name}")
+
+
+def _by_day(blocks: Sequence[Columns], zone: ZoneInfo) -> Iterator[tuple[date, pa.Table]]:
+    if not blocks:
+        return
+    table = pa.concat_tables([_table(block) for block in blocks])
+    local = pc.local_timestamp(table[TIME].cast(pa.timestamp("us", str(zone))))
+    days = local.cast(pa.date32(), safe=False)
+    for day in pc.unique(days).to_pylist():
+        yield day, table.filter(pc.equal(days, day))
+
+
+def _table(block: Columns) -> pa.Table:
+    texts = {"user_id", "session_id", "fallback_method"}
+    columns: dict[str, Any] = block._asdict()
+    columns |= {name: [text or "" for text in columns[name]] for name in texts}
+    columns["propensities"] = [drawn or () for drawn in block.propensities]
+    moments = pa.array([int(moment * 1e6) for moment in block.time], pa.int64())
+    arrays = [columns.pop("id"), moments.cast(SCHEMA.field(TIME).type)]
+    arrays += [columns[name] for name in SCHEMA.names[2:]]
+    return pa.table(arrays, schema=SCHEMA)
+
+
+def _moment(seconds: float, zone: ZoneInfo) -> datetime:
+    return datetime.fromtimestamp(seconds, zone)
+
+
+def _key(day: date) -> str:
+    return f"{SERVED_KEY}/{_DAY}{day}"
+
+
+def _day_of(name: str) -> date | None:
+    if name.startswith(_DAY):
+        with contextlib.suppress(ValueError):
+            return date.fromisoformat(name.removeprefix(_DAY))
+    return None
+
+
+def _name_of(naming: Mapping[str, int]) -> str:
+    """The same for the same segments."""
+    text = "\n".join(sorted(naming))
+    return f"{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}.parquet"
+
+
+def _files(settings: Settings, day: date) -> list[Path]:
+    """The files of a day, as far as this machine or any other has them."""
+    open_store(settings).mirror(_key(day), _key(day))
+    return sorted((settings.home / _key(day)).glob("[!.]*.parquet"))
+
+
+def _named(files: Iterable[Path], *, damaged_too: bool = False) -> dict[str, int]:
+    """The segments that the `files` name, and what each lost."""
+    found: dict[str, int] = {}
+    for path in files:
+        try:
+            found |= _segments_of(path)
+        except InputError:
+            if not damaged_too:
+                raise
+    return found
+
+
+def _segments_of(path: Path) -> dict[str, int]:
+    with _explained(path):
+        metadata = pq.read_schema(path).metadata or {}
+        named: dict[str, int] = json.loads(metadata.get(_SEGMENTS, b"{}"))
+        return named
+
+
+def _read_day(settings: Settings, day: date, wanted: list[str]) -> list[pa.Table]:
+    files = _files(settings, day)
+    named = [name for path in files for name in _segments_of(path)]
+    overlapping = len(named) > len(set(named))
+    needed = list(dict.fromkeys([*wanted, RECOMMENDATION])) if overlapping else wanted
+    tables = []
+    for path in files:
+        # Not `read_table`, which would make a column of the folder's name.
+        with _explained(path), pq.ParquetFile(path) as file:
+            tables.append(file.read(needed))
+    if overlapping:
+        table = pa.concat_tables(tables)
+        again = pd.Series(table[RECOMMENDATION].to_pylist()).duplicated()
+        tables = [table.filter(pa.array(~again)).select(wanted)]
+    return [table.replace_schema_metadata(None) for table in tables]
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, ValueError) as error:
+        what = "cannot be read; restore it from a backup, or move it away and do without its lists"
+        raise InputError(f"{path}: {what}: {error}") from error
+
+
+def _remove_day(settings: Settings, path: Path) -> bool:
+    store: Store = open_store(settings)
+    key = f"{SERVED_KEY}/{path.name}"
+    for name in store.files(key):
+        store.discard(f"{key}/{name}")
+    return remove_path(path)
