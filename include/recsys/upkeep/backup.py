@@ -118,8 +118,8 @@ def _require_good_target(settings: Settings, target: Path) -> None:
 
 def _turn(settings: Settings, path: Path) -> int:
     """When a path is saved. First events and served lists that wait: those that a job takes
-    meanwhile are then in two places, and count once by their ids and segments. Last published folders: what a pointer leads to
-    exists when the pointer is read, and never changes."""
+    meanwhile are then in two places, and count once by their ids and segments. Last published
+    folders: what a pointer leads to exists when the pointer is read, and never changes."""
     if path.is_relative_to(settings.staging) or path.suffix == SUFFIX:
         return 0
     return 2 if _is_immutable(settings, path) else 1

@@ -1,0 +1,128 @@
+"""Lists of two replicas with a bucket between them: either takes them over, and both read all."""
+
+import multiprocessing
+import random
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from recsys.outcomes.config import OutcomesConfig
+from recsys.outcomes.partitions import (
+    lost_lists,
+    prune_served,
+    read_lists,
+    served_days,
+    take_over,
+)
+from recsys.retention import Removal
+from recsys.served_lists import SEALED_KEY, hand_in_lists, sealed_lists
+from recsys.settings import Settings
+from recsys.storage import open_store
+from recsys.upkeep.transfer import pull_state, push_state
+from tests.outcomes.test_partitions import around_midnight, ids_of, record
+from tests.storage.buckets import machine
+
+pytestmark = pytest.mark.boots
+
+
+def ids(settings: Settings) -> list[bytes]:
+    return ids_of(read_lists(settings, served_days(settings)))
+
+
+def test_what_one_replica_serves_another_takes_over_and_both_read(
+    join: Callable[[str], Settings],
+):
+    one, two = join("one"), join("two")
+    lists = around_midnight(20)
+    record(one, lists[:7], lost=2)
+    record(two, lists[7:])
+    hand_in_lists(one)
+    assert list(sealed_lists(one).iterdir()) == []
+    taken = take_over(two)
+    assert (len(taken.days), taken.lists, taken.lost) == (2, 20, 2)
+    assert open_store(one).files(SEALED_KEY) == set()
+    for settings in (one, two):
+        assert ids(settings) == [one.id for one in lists]
+        assert sum(lost_lists(settings, served_days(settings)).values()) == 2
+    assert take_over(one).lists == 0
+
+
+def test_what_is_handed_in_again_after_a_kill_counts_once(join: Callable[[str], Settings]):
+    one, two = join("one"), join("two")
+    record(one, around_midnight(6), lost=1)
+    [segment] = sealed_lists(one).iterdir()
+    content = segment.read_bytes()
+    hand_in_lists(one)
+    take_over(two)
+    segment.write_bytes(content)  # killed after it was shared, before it was removed here
+    assert take_over(one).lists == take_over(two).lists == 0
+    assert len(ids(one)) == 6
+    assert sum(lost_lists(one, served_days(one)).values()) == 1
+
+
+def test_two_replicas_that_are_killed_while_they_take_over_make_no_list_two(
+    join: Callable[[str], Settings],
+):
+    """Both at once; what is killed between two steps is done by the other, or again."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["recsys.outcomes.partitions"])
+    both = join("one"), join("two")
+    chance, lists, lost, codes = random.Random(1), [], 0, set()
+    for turn in range(12):
+        for settings in both:
+            fresh = around_midnight(10, start=10 * len(lists) + 100)
+            record(settings, fresh[:4], fresh[4:], lost=turn % 2)
+            lists, lost = [*lists, *fresh], lost + turn % 2
+        processes = [context.Process(target=take_over, args=(one,)) for one in both]
+        for process in processes:
+            process.start()
+        time.sleep(chance.uniform(0, 0.5))
+        for process in processes:
+            process.kill()
+            process.join()
+            codes.add(process.exitcode)
+    assert codes == {0, -signal.SIGKILL}
+    for settings in (*both, *both):
+        take_over(settings)
+    for settings in both:
+        table = read_lists(settings, served_days(settings))
+        assert ids_of(table) == sorted(one.id for one in lists)
+        assert sum(lost_lists(settings, served_days(settings)).values()) == lost
+
+
+def test_old_days_go_from_the_bucket_and_from_both(join: Callable[[str], Settings]):
+    one, two = join("one"), join("two")
+    record(one, around_midnight(4))
+    take_over(one)
+    assert len(ids(two)) == 4
+    for settings in (one, two):
+        removal = Removal(settings)
+        keep = (datetime.now(UTC).date() - date(2026, 3, 9)).days - 1
+        prune_served(settings, OutcomesConfig(keep_served_days=keep), removal)
+        days = [path.name for path in settings.home.glob("data/served/day=*")]
+        assert days == ["day=2026-03-10"]
+    assert served_days(one) == [date(2026, 3, 10)]
+
+
+def test_lists_go_into_a_bucket_and_back_out_of_it(
+    settings: Settings, bucket: str, s3_address: str, tmp_path: Path
+):
+    record(settings, around_midnight(4))
+    take_over(settings)
+    record(settings, around_midnight(4, start=10))
+    (settings.home / "config").mkdir()
+    (settings.home / "config" / "storage.yaml").write_text(
+        f"url: {bucket}\nendpoint: {s3_address}\nretry_seconds: 5\n"
+    )
+    open_store.cache_clear()
+    push_state(settings)
+    other = machine(tmp_path / "other", bucket, s3_address)
+    pull_state(other)
+    (other.home / "config" / "storage.yaml").unlink()
+    open_store.cache_clear()
+    assert take_over(other).lists == 4
+    assert len(ids(other)) == 8
