@@ -4,51 +4,34 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from recsys import schema
 from recsys.data import staging
 from recsys.data.cleaning import REASON, CleanRows, Limits, clean_rows, read_reviews, reject_file
 from recsys.data.config import DataConfig
-from recsys.data.keys import ARRIVAL
-from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
-from recsys.data.sources import EPOCH, ISO, Source, TimestampFormat
-from recsys.data.staging import (
-    EVENT_ID,
-    OF_RATINGS,
-    OF_SIGNALS,
-    RAW_KEY,
-    RECEIVED_AT,
-    folders_to_read,
+from recsys.data.events import (
+    ARCHIVE_KEY,
+    EVENT_TIMES,
+    OnceEach,
+    archives,
+    once_each,
+    read_archive,
+    read_segment,
+    write_archive,
 )
+from recsys.data.keys import ARRIVAL
+from recsys.data.reading import RawRows
+from recsys.data.sources import Source
+from recsys.data.staging import RAW_KEY, folders_to_read
 from recsys.errors import SourceError
 from recsys.ids import STANDS_FOR_MANY
 from recsys.publishing import atomic_path, sync
 from recsys.settings import Settings
 from recsys.storage import open_store
-
-EVENT_TIMES = TimestampFormat(columns=((schema.TIMESTAMP,),), formats=(ISO, EPOCH))
-
-(_TIME_COLUMN,) = EVENT_TIMES.candidates
-_RATINGS = pa.array(["", schema.Kind.RATING.value], pa.large_string())
-_ARCHIVED = {_TIME_COLUMN: schema.TIMESTAMP}
-_COLUMNS = {
-    **{name: (name,) for name in OF_RATINGS if name != schema.COMMENT},
-    _TIME_COLUMN: (schema.TIMESTAMP,),
-    schema.COMMENT: (schema.COMMENT,),
-    RECEIVED_AT: (RECEIVED_AT,),
-}
-_SIGNAL_COLUMNS = {name: (name,) for name in OF_SIGNALS}  # which earlier archives lack
-
 
 Staged = dict[str, list[Any]]
 """What of the staging area a refresh read: the names of the sealed ``segments``, the dropped
@@ -59,16 +42,17 @@ the ``reason`` as well."""
 
 def read_arrivals(
     settings: Settings, source: Source, config: DataConfig, limits: Limits
-) -> tuple[list[CleanRows], Staged]:
-    """Events and dropped files of all times, from the staging area and the archive of `source`.
-    What cannot be read, and a dropped file of which more than ``max_invalid_fraction`` is bad, is
-    set aside as a whole: it must not stop the shop's refresh."""
+) -> tuple[list[CleanRows], Staged, OnceEach | None]:
+    """Ratings and dropped files of all times, from the staging area and the archive of `source`;
+    and events of all kinds as they were staged. What cannot be read, and a dropped file of which
+    more than ``max_invalid_fraction`` is bad, is set aside as a whole: it must not stop the shop's
+    refresh."""
     parts: list[CleanRows] = []
     staged: Staged = {"segments": [], "files": [], "bad_files": []}
-    events, repeated = _once_each(_read_events(settings, source, parts, staged))
+    events = once_each(_read_events(settings, source, parts, staged))
     if events is not None:
-        cleaned = clean_rows(_ratings_of(events), EVENT_TIMES, limits)
-        cleaned.repeated = repeated
+        cleaned = clean_rows(events.ratings, EVENT_TIMES, limits)
+        cleaned.repeated = events.repeated_ratings
         parts.append(cleaned)
 
     for number, path in enumerate(_dropped(settings, source), start=1):
@@ -89,7 +73,7 @@ def read_arrivals(
             kind, described["reason"] = "bad_files", why.removeprefix(f"{path}: ")
         staged[kind].append(described)
         parts.append(cleaned)
-    return parts, staged
+    return parts, staged, events
 
 
 def collect_arrivals(settings: Settings) -> None:
@@ -107,16 +91,11 @@ def archive_arrivals(
     collect_arrivals(settings)
     store = open_store(settings)
     segments = [folders_to_read(settings)[0] / name for name in staged["segments"]]
-    key = f"{RAW_KEY}/events/{source}/{version_id}.parquet"
+    key = f"{ARCHIVE_KEY}/{source}/{version_id}.parquet"
     target = settings.home / key
     if not target.exists():
         # Segments go away only after the archive stands, so here all of them are still there.
-        raws = [_parse_segment(path) for path in segments if path.exists()]
-        if raws:
-            table = pa.concat_tables([_with_all_columns(raw.table) for raw in raws]).drop([ROW])
-            names = [_ARCHIVED.get(name, name) for name in table.column_names]
-            with atomic_path(target) as temporary:
-                pq.write_table(table.rename_columns(names), temporary)
+        write_archive(target, [read_segment(path) for path in segments if path.exists()])
     if target.exists():
         store.share(key)
     for path in segments:
@@ -187,16 +166,16 @@ def _read_events(
 ) -> list[RawRows]:
     """All events, archived or staged; notes which segments they came from."""
     raws = []
-    for path in sorted((settings.raw / "events" / source.name).glob("*.parquet")):
+    for path in archives(settings, source.name):
         try:
-            raws.append(read_rows(path, _COLUMNS, _SIGNAL_COLUMNS))
+            raws.append(read_archive(path))
         except SourceError as error:  # stays where it is: a backup may restore it
             parts.append(reject_file(path, str(error)))
     sealed = folders_to_read(settings)[0]
     folders = [sealed] if open_store(settings).shared else [sealed, staging.open_segments(settings)]
     for path in [path for folder in folders for path in sorted(folder.glob("*.jsonl"))]:
         try:
-            raws.append(_parse_segment(path))
+            raws.append(read_segment(path))
             staged["segments"] += [path.name] if path.parent == sealed else []
         except OSError as error:
             reason = f"cannot be read: {error}"
@@ -204,39 +183,3 @@ def _read_events(
             described = {**_describe(settings, path), "reason": reason}
             staged["bad_files"] += [described] if path.parent == sealed else []
     return raws
-
-
-def _parse_segment(path: Path) -> RawRows:
-    return parse_json_lines(path, staging.segment_lines(path), {}, _COLUMNS | _SIGNAL_COLUMNS)
-
-
-def _with_all_columns(table: pa.Table) -> pa.Table:
-    empty = pa.array([""] * table.num_rows, pa.large_string())
-    names = (*_COLUMNS, *_SIGNAL_COLUMNS)
-    columns = {name: table[name] if name in table.column_names else empty for name in names}
-    return pa.table({**columns, ROW: table[ROW]})
-
-
-def _ratings_of(events: RawRows) -> RawRows:
-    """The ratings, as events were before there were signals."""
-    is_rating = pc.is_in(events.table[schema.KIND], value_set=_RATINGS)
-    return replace(events, table=events.table.filter(is_rating).drop([*OF_SIGNALS]))
-
-
-def _once_each(raws: list[RawRows]) -> tuple[RawRows | None, int]:
-    """All events in one table, the first arrival of each id; and how many that leaves out."""
-    if not raws:
-        return None, 0
-    tables, rejected = [], []
-    for raw in raws:
-        table = _with_all_columns(raw.table)
-        name = pa.array([str(raw.path)] * len(table), pa.large_string())
-        tables.append(table.append_column(FILE, name))
-        rejected += [(at, f"{reason} ({raw.path.name})", text) for at, reason, text in raw.rejected]
-    table = pa.concat_tables(tables)
-    keys = [(name, "ascending") for name in (EVENT_ID, RECEIVED_AT, *_COLUMNS)]
-    order = pc.sort_indices(table, sort_keys=keys).to_numpy()
-    ids = pd.Series(table[EVENT_ID].to_pandas(), dtype="str").take(order)
-    kept = np.sort(order[~ids.duplicated().to_numpy()])
-    once = table.take(pa.array(kept)).drop([EVENT_ID, RECEIVED_AT])
-    return RawRows(raws[-1].path, once, rejected), len(table) - len(once)

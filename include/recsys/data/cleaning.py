@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -23,7 +23,7 @@ from recsys.columns import contains_byte, id_faults, normalise_ids, rename_ids
 from recsys.data.keys import add_keys, hash_texts, text_series
 from recsys.data.prices import PriceFormat, parse_prices
 from recsys.data.reading import FILE, ROW, RawRows, is_csv, read_head, read_rows
-from recsys.data.sources import EPOCH, ISO, ReviewFiles, TimestampFormat
+from recsys.data.sources import EPOCH, ISO, ReviewFiles, TimedFiles, TimestampFormat
 from recsys.ids import MISSING, STANDS_FOR_MANY, IdRules
 from recsys.publishing import atomic_path
 from recsys.settings import CORES, Settings
@@ -47,6 +47,8 @@ _CLEAR_FORMATS = tuple(
 )
 _CLEAR_SHARE = 0.8
 """So many of a file's times must fit: the others are bad rows, as a run allows a fifth of them."""
+
+FilesT = TypeVar("FilesT", bound=TimedFiles)
 
 Fault = tuple[NDArray[np.bool_], str]
 """Which rows are bad, and the reason; of several the first is named."""
@@ -73,7 +75,8 @@ class CleanRows:
     `accepted` has, of reviews, USER, PRODUCT, RATING, TIMESTAMP, COMMENT and the keys of
     `recsys.data.keys`, in the order of the file; `rejected` has FILE, ROW, REASON, RAW. `later`
     counts valid rows that the view does not reach yet, `repeated` those whose event id had been
-    seen, `unclear_prices` products without a clear price. `columns` are ours that the file had.
+    seen, `unclear_prices` those without a clear price, `ignored` those that the description leaves
+    out. `columns` are ours that the file had.
     """
 
     accepted: pd.DataFrame
@@ -82,10 +85,12 @@ class CleanRows:
     repeated: int = 0
     columns: frozenset[str] = frozenset()
     unclear_prices: int = 0
+    ignored: int = 0
 
     @property
     def rows_read(self) -> int:
-        return len(self.accepted) + len(self.rejected) + self.later + self.repeated
+        left_out = self.later + self.repeated + self.ignored
+        return len(self.accepted) + len(self.rejected) + left_out
 
     @property
     def bad_rows(self) -> int:
@@ -95,15 +100,15 @@ class CleanRows:
 
 def read_reviews(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
     """Read and check a file of reviews. Raises `SourceError` as `read_rows` does."""
-    return read_settled(path, settle_reviews(path, files, limits), limits)
+    return read_settled(path, settle_files(path, files, limits), limits)
 
 
 def read_settled(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
-    """The same for files of which `settle_reviews` has left nothing open."""
+    """The same for files of which `settle_files` has left nothing open."""
     return clean_rows(read_rows(path, files.needed, files.optional, files), files.timestamp, limits)
 
 
-def settle_reviews(path: Path, files: ReviewFiles, limits: Limits) -> ReviewFiles:
+def settle_files(path: Path, files: FilesT, limits: Limits) -> FilesT:
     """`files` with the dialect of the file at `path`, and its formats of time if they are clear.
     Formats are looked for only where none of the description's fits the beginning of a CSV file.
     They are clear if either days or months come first in nearly all of it, and not both might."""
@@ -127,26 +132,19 @@ def settle_reviews(path: Path, files: ReviewFiles, limits: Limits) -> ReviewFile
 def clean_rows(raw: RawRows, timestamp: TimestampFormat, limits: Limits) -> CleanRows:
     """Check every row of `raw`. `timestamp`: how times are written."""
     table = raw.table
-    comment = text_series(_text(table, schema.COMMENT))
+    comment = text_series(column_text(table, schema.COMMENT))
     with ThreadPoolExecutor(CORES) as pool:
         # The longest first: no thread then ends long after the others.
         hashing = pool.submit(hash_texts, comment)
-        times = pool.submit(_times, table, timestamp, limits.zone)
-        users = pool.submit(_ids, table[schema.USER], "user", limits.ids, {})
-        products = pool.submit(_ids, table[schema.PRODUCT], "product", None, limits.ids.aliases)
-        rating, rating_faults = _ratings(table[schema.RATING])
+        times = pool.submit(read_times, table, timestamp, limits)
+        users = pool.submit(read_ids, table[schema.USER], "user", limits.ids, {})
+        products = pool.submit(read_ids, table[schema.PRODUCT], "product", None, limits.ids.aliases)
+        rating, rating_faults = read_ratings(table[schema.RATING])
     user, user_hash, user_faults = users.result()
     product, product_hash, product_faults = products.result()
     time, time_faults = times.result()
-    faults = [
-        *user_faults,
-        *product_faults,
-        *rating_faults,
-        *time_faults,
-        ((time < limits.earliest).to_numpy(), f"the time is before {limits.earliest.date()}"),
-        ((time > limits.now).to_numpy(), "the time is in the future"),
-    ]
-    good = _without(faults)
+    faults = [*user_faults, *product_faults, *rating_faults, *time_faults]
+    good = without(faults)
     in_view = good & (time < limits.as_of).to_numpy()
     names = (schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT)
     columns = (user, product, rating, time, comment)
@@ -154,7 +152,7 @@ def clean_rows(raw: RawRows, timestamp: TimestampFormat, limits: Limits) -> Clea
     add_keys(accepted, user_hash, product_hash, hashing.result())
     accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)
     later = int((good & ~in_view).sum())
-    return CleanRows(accepted, _rejected(raw, faults), later, columns=_columns(raw))
+    return CleanRows(accepted, rejected_rows(raw, faults), later, columns=_columns(raw))
 
 
 def clean_products(
@@ -173,14 +171,16 @@ def clean_products(
     accepted = pd.DataFrame({schema.PRODUCT: text_series(product), schema.PRODUCT_NAME: name})
     for text in (schema.BRAND, schema.CATEGORY, schema.DESCRIPTION):
         accepted[text] = _shown_text(table, text)
-    prices, unclear = parse_prices(text_series(_text(table, schema.PRICE)), price_format)
+    prices, unclear = parse_prices(text_series(column_text(table, schema.PRICE)), price_format)
     accepted[schema.PRICE] = prices
-    accepted = accepted[_without(faults)]
+    accepted = accepted[without(faults)]
     if rules.aliases:
         renamed = pc.not_equal(before, product).to_numpy()[accepted.index]
         accepted = accepted.iloc[np.argsort(~renamed, kind="stable")]
     accepted, columns = accepted.reset_index(drop=True), _columns(raw)
-    return CleanRows(accepted, _rejected(raw, faults), 0, columns=columns, unclear_prices=unclear)
+    return CleanRows(
+        accepted, rejected_rows(raw, faults), 0, columns=columns, unclear_prices=unclear
+    )
 
 
 def concatenate(parts: list[CleanRows]) -> CleanRows:
@@ -195,6 +195,7 @@ def concatenate(parts: list[CleanRows]) -> CleanRows:
         sum(part.repeated for part in parts),
         frozenset.intersection(*(part.columns for part in parts)),
         sum(part.unclear_prices for part in parts),
+        sum(part.ignored for part in parts),
     )
 
 
@@ -250,7 +251,7 @@ def _utc(times: pd.Series, zone: ZoneInfo) -> pd.Series:
     return times.dt.tz_convert("UTC").astype(_UTC)
 
 
-def _without(faults: list[Fault]) -> NDArray[np.bool_]:
+def without(faults: list[Fault]) -> NDArray[np.bool_]:
     """Which rows have no fault."""
     return np.asarray(~np.logical_or.reduce([bad for bad, _ in faults]))
 
@@ -259,7 +260,7 @@ def _is_missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     return np.asarray(pc.is_in(pc.ascii_lower(column), value_set=_MISSING))
 
 
-def _ids(
+def read_ids(
     column: pa.ChunkedArray, what: str, rules: IdRules | None, aliases: Mapping[str, str]
 ) -> tuple[pd.Series, UInt64Array, list[Fault]]:
     ids = normalise_ids(column)
@@ -267,7 +268,7 @@ def _ids(
     return texts, hash_texts(texts), id_faults(ids, what, rules)
 
 
-def _ratings(column: pa.ChunkedArray) -> tuple[NDArray[np.float32], list[Fault]]:
+def read_ratings(column: pa.ChunkedArray) -> tuple[NDArray[np.float32], list[Fault]]:
     text = pc.utf8_trim_whitespace(column)
     try:
         number = text.cast(pa.float64()).to_numpy()
@@ -284,19 +285,25 @@ def _ratings(column: pa.ChunkedArray) -> tuple[NDArray[np.float32], list[Fault]]
     ]
 
 
-def _times(
-    table: pa.Table, timestamp: TimestampFormat, zone: ZoneInfo
+def read_times(
+    table: pa.Table, timestamp: TimestampFormat, limits: Limits
 ) -> tuple[pd.Series, list[Fault]]:
+    """The time of each row (datetime64[us, UTC]), and which are none."""
     parts = _time_parts(table, timestamp)
     text, times = _joined(parts), None
     if timestamp.formats[0] == ISO:
         with contextlib.suppress(pa.ArrowInvalid):  # all of it, without an offset, at once
-            times = _utc(text.cast(pa.timestamp("us")).to_pandas(), zone)
+            times = _utc(text.cast(pa.timestamp("us")).to_pandas(), limits.zone)
+    if times is None and timestamp.formats[0] == ISO:
+        with contextlib.suppress(pa.ArrowInvalid):  # all of it, with an offset, at once
+            times = text.cast(pa.timestamp("us", "UTC")).to_pandas()
     if times is None:
-        times = parse_times(text_series(text), timestamp.formats, zone)
+        times = parse_times(text_series(text), timestamp.formats, limits.zone)
     return times, [
         (np.logical_or.reduce([_is_missing(part) for part in parts]), "there is no time"),
         (times.isna().to_numpy(), "the time cannot be read"),
+        ((times < limits.earliest).to_numpy(), f"the time is before {limits.earliest.date()}"),
+        ((times > limits.now).to_numpy(), "the time is in the future"),
     ]
 
 
@@ -308,7 +315,7 @@ def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(*parts, pa.scalar(" ", pa.large_string()))
 
 
-def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
+def column_text(table: pa.Table, name: str) -> pa.ChunkedArray:
     """A column of text without null characters; empty texts when the file has none."""
     if name not in table.column_names:
         return pa.chunked_array([pa.array([""] * table.num_rows, pa.large_string())])
@@ -320,7 +327,7 @@ def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 def _shown_text(table: pa.Table, name: str) -> pd.Series:
     """A column of text without markup and blanks around it."""
-    column = pc.utf8_trim_whitespace(_text(table, name))
+    column = pc.utf8_trim_whitespace(column_text(table, name))
     texts = text_series(column)
     marked = pc.match_substring_regex(column, "[<&]|;base64,").to_numpy()
     shown = texts[marked].map(without_markup)
@@ -335,10 +342,10 @@ def reject_file(path: Path, reason: str) -> CleanRows:
     types |= {schema.TIMESTAMP: _UTC, schema.COMMENT: "str"}
     rows = pd.DataFrame({name: pd.Series([], dtype=kind) for name, kind in types.items()})
     add_keys(rows, *np.zeros((3, 0), dtype=np.uint64))
-    return CleanRows(rows, _rejections([str(path)], [0], [reason], [""]), 0)
+    return CleanRows(rows, rejections([str(path)], [0], [reason], [""]), 0)
 
 
-def _rejections(files: Any, rows: Any, reasons: Any, raw: Any) -> pd.DataFrame:
+def rejections(files: Any, rows: Any, reasons: Any, raw: Any) -> pd.DataFrame:
     rejected = pd.DataFrame({FILE: files, ROW: rows, REASON: reasons, RAW: raw})
     return rejected.astype({FILE: "str", ROW: "int64", REASON: "str", RAW: "str"})
 
@@ -347,8 +354,8 @@ def _columns(raw: RawRows) -> frozenset[str]:
     return frozenset(raw.table.column_names) - {ROW, FILE}
 
 
-def _rejected(raw: RawRows, faults: list[Fault]) -> pd.DataFrame:
-    bad = ~_without(faults)
+def rejected_rows(raw: RawRows, faults: list[Fault]) -> pd.DataFrame:
+    bad = ~without(faults)
     reasons = np.full(np.count_nonzero(bad), "", dtype=object)
     for faulty, reason in reversed(faults):
         reasons[faulty[bad]] = reason
@@ -356,10 +363,10 @@ def _rejected(raw: RawRows, faults: list[Fault]) -> pd.DataFrame:
     values = [table[name] for name in table.column_names if name not in (ROW, FILE)]
     text = pc.binary_join_element_wise(*values, pa.scalar(" | ", pa.large_string()))
     files = table[FILE].to_pandas() if FILE in table.column_names else str(raw.path)
-    rows = _rejections(files, table[ROW].to_numpy(), reasons, text.to_pandas())
+    rows = rejections(files, table[ROW].to_numpy(), reasons, text.to_pandas())
     if not raw.rejected:
         return rows
     numbers, why, texts = zip(*raw.rejected, strict=True)
     shown = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
-    unsplit = _rejections(str(raw.path), numbers, why, shown)
+    unsplit = rejections(str(raw.path), numbers, why, shown)
     return pd.concat([rows, unsplit]).sort_values(ROW, ignore_index=True)

@@ -21,11 +21,13 @@ class DataConfig(ConfigModel):
     FILE = "data.yaml"
 
     source: str = "viecomrec"
+    events: tuple[str, ...] = ()
     engine: Engine = Engine.PANDAS
     max_invalid_fraction: float = Field(default=0.2, ge=0, le=1)
     max_shrink_fraction: float = Field(default=0.5, ge=0, le=1)
     earliest: date = date(2000, 1, 1)
     incremental_limit: int = Field(default=100, ge=0)
+    keep_view_days: float = Field(default=180, gt=0)
     keep_versions: int = Field(default=7, ge=1)
     keep_quarantine_days: float = Field(default=90, ge=0)
 

@@ -124,7 +124,7 @@ def read_view(
         digests = pool.map(sha256_of, paths)
         catalogue = pool.submit(_read_catalogue, source)
         parts = read_files()
-        arrivals, staged = read_arrivals(settings, source, config, limits)
+        arrivals, staged, _ = read_arrivals(settings, source, config, limits)
         products = catalogue.result()
         pairs = zip(paths, digests, strict=True)
         described: list[dict[str, Any]] = [{"path": str(at), "sha256": sha} for at, sha in pairs]

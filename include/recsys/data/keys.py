@@ -61,7 +61,7 @@ def latest_rows(rows: pd.DataFrame) -> pd.DataFrame:
     time = microseconds(rows[schema.TIMESTAMP])
     order = np.argsort(user)
     # Most users have one row, and nothing more to be compared.
-    several = order[_tied(user[order])]
+    several = order[tied(user[order])]
     product = np.zeros(len(rows), dtype=np.int32)
     product[several] = ordered_codes(rows[schema.PRODUCT].take(several))
     arrival, rating, key = (rows[name].to_numpy() for name in (ARRIVAL, schema.RATING, KEY))
@@ -93,24 +93,24 @@ def ordered_by(first: NDArray, *others: NDArray) -> NDArray[np.int64]:
 def _settle_ties(order: NDArray[np.int64], first: NDArray, *others: NDArray) -> NDArray[np.int64]:
     """`order`, which is ascending in `first`, with equal ones ordered by the others, in turn."""
     ordered = first[order]
-    tied = _tied(ordered)
-    if not others or not tied.any():
+    several = tied(ordered)
+    if not others or not several.any():
         return order
-    rows = order[tied]
+    rows = order[several]
     within = ordered_by(*(values[rows] for values in others))
-    group = np.cumsum(np.append(True, ordered[1:] != ordered[:-1]), dtype=np.int32)[tied]
+    group = np.cumsum(np.append(True, ordered[1:] != ordered[:-1]), dtype=np.int32)[several]
     settled = order.copy()
-    settled[tied] = rows[within[np.argsort(group[within], kind="stable")]]
+    settled[several] = rows[within[np.argsort(group[within], kind="stable")]]
     return settled
 
 
-def _tied(ordered: NDArray) -> NDArray[np.bool_]:
+def tied(ordered: NDArray) -> NDArray[np.bool_]:
     """Which values have an equal neighbour."""
-    tied = np.zeros(len(ordered), dtype=np.bool_)
+    found = np.zeros(len(ordered), dtype=np.bool_)
     same = ordered[1:] == ordered[:-1]
-    tied[1:] |= same
-    tied[:-1] |= same
-    return tied
+    found[1:] |= same
+    found[:-1] |= same
+    return found
 
 
 def event_weights(event_keys: UInt64Array) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
-"""Which files hold the shop's reviews and products, and what their columns are called."""
+"""Which files hold the shop's reviews, products and events, and what their columns are called."""
 
+import contextlib
 import json
 import logging
 import zlib
@@ -10,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from recsys import schema
-from recsys.config import ConfigModel, Document, load_config, read_mapping
+from recsys.config import ConfigError, ConfigModel, Document, load_config, read_mapping
 from recsys.data.config import DataConfig
 from recsys.data.dialects import Dialect, Mark, is_blank, open_raw
 from recsys.data.prices import DONG, PriceFormat
@@ -22,6 +23,7 @@ from recsys.ids import PLACEHOLDERS, IdRules
 from recsys.publishing import write_bytes, write_json
 from recsys.schedule import TimeZone
 from recsys.settings import REPOSITORY, Settings
+from recsys.text import fold
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +105,9 @@ class Files(Dialect):
         return self.columns.candidates(needed=False)
 
 
-class ReviewFiles(Files):
-    """Where the reviews are, and which of their customers stand for many people."""
+class TimedFiles(Files):
+    """Files of what customers did at some time, and which customers stand for many people."""
 
-    columns: ReviewColumns
     timestamp: TimestampFormat
     placeholders: tuple[str | int, ...] = PLACEHOLDERS
 
@@ -115,13 +116,28 @@ class ReviewFiles(Files):
         return {**super().needed, **self.timestamp.candidates}
 
 
-class ProductFiles(Files):
-    """Where the products are, and which of them got another id (old -> new)."""
+class ReviewFiles(TimedFiles):
+    """Where the reviews are."""
 
-    columns: ProductColumns
+    columns: ReviewColumns
+
+
+class PricedFiles(Files):
+    """Files with amounts of money, and how these are written."""
+
     currency: str = DONG
     decimal: Mark | None = None
     thousands: Mark | None = None
+
+    @property
+    def price_format(self) -> PriceFormat:
+        return PriceFormat(self.currency.upper(), self.decimal, self.thousands)
+
+
+class ProductFiles(PricedFiles):
+    """Where the products are, and which of them got another id (old -> new)."""
+
+    columns: ProductColumns
     aliases: dict[str | int, str | int] = Field(default_factory=dict)
 
     @field_validator("aliases")
@@ -130,9 +146,74 @@ class ProductFiles(Files):
         IdRules.of((), aliases)
         return aliases
 
+
+class EventColumns(Columns):
+    """Of a signal; `value` is that of all pieces of the row, not of one."""
+
+    product_id: Names
+    user_id: Names | None = None
+    session_id: Names | None = None
+    event_id: Names | None = None
+    quantity: Names | None = None
+    value: Names | None = None
+    recommendation_id: Names | None = None
+    placement: Names | None = None
+
+
+class Kinds(ConfigModel):
+    """The column that says what a row is, and what its `values` mean, in any case and with or
+    without accents. Rows with `ignored` values, such as cancelled orders, are passed over."""
+
+    column: Names
+    values: dict[str, schema.Kind] = Field(min_length=1)
+    ignored: tuple[str, ...] = ()
+
     @property
-    def price_format(self) -> PriceFormat:
-        return PriceFormat(self.currency.upper(), self.decimal, self.thousands)
+    def by_text(self) -> dict[str, str]:
+        """What each value means, by its folded text; "" for those that are passed over."""
+        texts = {fold(text): kind.value for text, kind in self.values.items()}
+        return {**dict.fromkeys(map(fold, self.ignored), ""), **texts}
+
+    @model_validator(mode="after")
+    def _values_differ(self) -> "Kinds":
+        if len(self.by_text) < len(self.values) + len(self.ignored):
+            raise ValueError("two of values and ignored are one but for case and accents")
+        return self
+
+
+class EventFiles(TimedFiles, PricedFiles):
+    """Where the events of one export are: of one `kind`, or of those that a column says."""
+
+    columns: EventColumns
+    kind: schema.Kind | None = None
+    kinds: Kinds | None = None
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> "EventFiles":
+        if (self.kind is None) == (self.kinds is None):
+            raise ValueError("expected either kind or kinds")
+        said = {self.kind} if self.kinds is None else set(self.kinds.values.values())
+        if schema.Kind.RATING in said:
+            raise ValueError("ratings are no events of this form: describe them as reviews")
+        if self.columns.user_id is None and self.columns.session_id is None:
+            raise ValueError("columns: expected user_id, session_id or both")
+        if self.price_format.currency != DONG:
+            raise ValueError(f"currency: {self.currency}: expected {DONG}: values are in dong")
+        return self
+
+    @property
+    def needed(self) -> dict[str, tuple[str, ...]]:
+        return {
+            **super().needed,
+            **({} if self.kinds is None else {schema.KIND: self.kinds.column}),
+        }
+
+
+class EventSourceConfig(ConfigModel):
+    """One file of ``config/sources`` that describes events instead of reviews and products."""
+
+    timezone: TimeZone = "Asia/Ho_Chi_Minh"
+    events: EventFiles
 
 
 class SourceConfig(ConfigModel):
@@ -164,26 +245,86 @@ class Source:
         return {"name": self.name, **self.config.model_dump(mode="json")}
 
 
+@dataclass(frozen=True)
+class EventSource:
+    """A source of events with its files found; `passed_over` are the empty ones among them."""
+
+    name: str
+    config: EventSourceConfig
+    files: Paths
+    passed_over: Paths = ()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Everything that decides how the files are read, for comparing two runs."""
+        return {"name": self.name, **self.config.model_dump(mode="json")}
+
+
 def load_source(settings: Settings, name: str) -> SourceConfig:
     """Read ``config/sources/<name>.yaml``. Raises `SourceError` listing the known names."""
-    path = settings.config_file(f"sources/{name}.yaml")
-    if name != Path(name).name or not path.is_file():
-        known = ", ".join(known_sources(settings)) or "none"
-        raise SourceError(f"{name!r} is not a source: expected one of config/sources: {known}")
+    return _described(settings, name, of_events=False).validate(SourceConfig)
+
+
+def load_event_source(settings: Settings, name: str) -> EventSourceConfig:
+    """The same of a source of events."""
+    return _described(settings, name, of_events=True).validate(EventSourceConfig)
+
+
+def _described(settings: Settings, name: str, *, of_events: bool) -> Document:
+    known, path = (
+        _names(settings, of_events=of_events),
+        settings.config_file(f"sources/{name}.yaml"),
+    )
+    if name not in known:
+        what, names, hint = "a source", ", ".join(known) or "none", ""
+        if of_events:
+            what = "a source of events"
+        if name in _names(settings, of_events=not of_events):
+            read_mapping(path)  # it may be of no sense at all
+            hint = "; it has no events" if of_events else "; it has events: see data.yaml: events"
+        raise SourceError(f"{name!r} is not {what}: expected one of config/sources: {names}{hint}")
     # A source is one description of one set of files: the state root's replaces the shipped one.
-    return Document(((path, read_mapping(path)),)).validate(SourceConfig)
+    return Document(((path, read_mapping(path)),))
 
 
 def id_rules(settings: Settings) -> IdRules:
     """What the ids mean in the source that refreshes read. Raises `SourceError` or `ConfigError` if
     there is none, or its description cannot be used."""
-    return load_source(settings, _read_selection(settings)["source"]).id_rules
+    return load_source(settings, source_name(settings)).id_rules
 
 
 def known_sources(settings: Settings) -> list[str]:
-    """Names of all source descriptions."""
+    """Names of all descriptions of reviews and products."""
+    return _names(settings, of_events=False)
+
+
+def _names(settings: Settings, *, of_events: bool) -> list[str]:
+    """Names of the descriptions of events, or of the others, among them those of no sense."""
     folders = (settings.home / "config" / "sources", REPOSITORY / "config" / "sources")
-    return sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    names = {file.stem for folder in folders for file in folder.glob("*.yaml")}
+    return sorted(name for name in names if _is_of_events(settings, name) is of_events)
+
+
+def _is_of_events(settings: Settings, name: str) -> bool:
+    with contextlib.suppress(ConfigError):
+        return "events" in read_mapping(settings.config_file(f"sources/{name}.yaml"))
+    return False
+
+
+def resolve_event_sources(settings: Settings) -> list[EventSource]:
+    """The sources of events that ``data.yaml`` lists. Raises `SourceError` if one is unknown, or
+    one of its files is missing, or all of them are empty."""
+    found = []
+    for name in load_config(settings, DataConfig).events:
+        config = load_event_source(settings, name)
+        filled, empty = _files(settings, config.events.path, f"{name}: events")
+        found.append(EventSource(name, config, filled, empty))
+    return found
+
+
+def source_name(settings: Settings) -> str:
+    """Name of the source that refreshes read, whether or not its files are there."""
+    return str(_read_selection(settings)["source"])
 
 
 def resolve_source(settings: Settings) -> Source:

@@ -28,7 +28,7 @@ from pyarrow import feather
 from recsys import schema
 from recsys.arrays import UInt64Array
 from recsys.config import load_config
-from recsys.data.cleaning import CleanRows, Limits, read_settled, settle_reviews
+from recsys.data.cleaning import CleanRows, Limits, read_settled, settle_files
 from recsys.data.config import DataConfig
 from recsys.data.dataset import Dataset, build_part, join_parts
 from recsys.data.engine import View, read_view
@@ -161,7 +161,7 @@ def _cut_all(
     pieces = []
     for number, path in enumerate(paths):
         try:
-            settled = settle_reviews(path, files, limits)
+            settled = settle_files(path, files, limits)
             pieces += cut(path, folder / f"{number:05}", PIECE_BYTES, settled)
         except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
             raise SourceError(f"{path}: cannot be read: {error}") from error

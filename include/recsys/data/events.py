@@ -1,0 +1,410 @@
+"""Events of every kind: as lines of the staging area, as its archive, and as exports of the shop.
+
+All become one table, `EVENT_COLUMNS`, in which an id stands for one event."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recsys import schema
+from recsys.arrays import BoolArray, Float64Array, Int64Array, UInt64Array
+from recsys.columns import fold_series, id_faults, normalise_ids
+from recsys.data import keys, staging
+from recsys.data.cleaning import (
+    CleanRows,
+    Fault,
+    Limits,
+    column_text,
+    parse_times,
+    read_ids,
+    read_ratings,
+    read_times,
+    rejected_rows,
+    settle_files,
+    without,
+)
+from recsys.data.keys import text_series
+from recsys.data.prices import PriceFormat, parse_prices
+from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
+from recsys.data.sources import (
+    EPOCH,
+    ISO,
+    EventFiles,
+    EventSource,
+    SourceConfig,
+    TimestampFormat,
+)
+from recsys.data.staging import EVENT_ID, OF_RATINGS, OF_SIGNALS, RECEIVED_AT
+from recsys.ids import MISSING, STANDS_FOR_MANY, IdRules
+from recsys.publishing import atomic_path
+from recsys.settings import Settings
+
+EVENT_COLUMNS = [
+    *(schema.EVENT, schema.USER, schema.PRODUCT, schema.KIND, schema.TIMESTAMP, schema.RECEIVED),
+    *(schema.QUANTITY, schema.VALUE),
+    *(schema.RECOMMENDATION, schema.PLACEMENT, schema.SESSION),
+]
+"""USER is "" for a guest, who has a SESSION then; see `recsys.schema`."""
+
+ARCHIVE_KEY = f"{staging.RAW_KEY}/events"
+FIRST_AT = b"first_at"
+"""In the metadata of an archive: the time of its earliest event."""
+
+EVENT_TIMES = TimestampFormat(columns=((schema.TIMESTAMP,),), formats=(ISO, EPOCH))
+RATINGS = pa.array(["", schema.Kind.RATING.value], pa.large_string())
+"""Lines of before there were signals have no kind."""
+
+MOST_PIECES = 10_000.0
+NO_USER = "there is neither a user nor a session"
+_LONGEST_TEXT = 64  # characters of the id of a served list
+_PLACEMENT = r"^[A-Za-z0-9_.-]{0,64}$"
+_MISSING = pa.array(MISSING, pa.large_string())
+_UNKNOWN = "?"
+
+(TIME_COLUMN,) = EVENT_TIMES.candidates
+_STAGED = {
+    **{name: (name,) for name in OF_RATINGS if name != schema.COMMENT},
+    TIME_COLUMN: (schema.TIMESTAMP,),
+    schema.COMMENT: (schema.COMMENT,),
+    RECEIVED_AT: (RECEIVED_AT,),
+}
+_OF_SIGNALS = {name: (name,) for name in OF_SIGNALS}  # which earlier archives lack
+
+
+@dataclass(frozen=True)
+class OnceEach:
+    """Rows of events as they were staged, the first arrival of each id. `repeated` counts what that
+    leaves out, of ratings and of the other kinds."""
+
+    rows: RawRows
+    repeated_ratings: int
+    repeated_signals: int
+
+    @property
+    def ratings(self) -> RawRows:
+        """The ratings, as events were before there were signals."""
+        table = self.rows.table.filter(_are_ratings(self.rows.table))
+        return replace(self.rows, table=table.drop([EVENT_ID, RECEIVED_AT, *OF_SIGNALS]))
+
+    @property
+    def signals(self) -> RawRows:
+        """All others."""
+        table = self.rows.table.filter(pc.invert(_are_ratings(self.rows.table)))
+        return replace(self.rows, table=table, rejected=[])
+
+    @property
+    def ids(self) -> pd.Series:
+        return text_series(self.rows.table[EVENT_ID])
+
+
+def archives(settings: Settings, source: str) -> list[Path]:
+    """What went through the staging area into a version of `source`, a file a version."""
+    return sorted((settings.home / ARCHIVE_KEY / source).glob("*.parquet"))
+
+
+def write_archive(path: Path, segments: list[RawRows]) -> None:
+    """Keep the rows of `segments`, if there are any, with the time of the earliest event."""
+    if not segments:
+        return
+    table = pa.concat_tables([_staged_table(raw) for raw in segments]).drop([ROW])
+    times = parse_times(text_series(table[TIME_COLUMN]), EVENT_TIMES.formats, ZoneInfo("UTC"))
+    names = [schema.TIMESTAMP if name == TIME_COLUMN else name for name in table.column_names]
+    if times.notna().any():
+        table = table.replace_schema_metadata({FIRST_AT: times.min().isoformat()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table.rename_columns(names), temporary)
+
+
+def read_segment(path: Path) -> RawRows:
+    """The lines of a segment of the staging area. Raises `OSError` if it cannot be read."""
+    return parse_json_lines(path, staging.segment_lines(path), {}, _STAGED | _OF_SIGNALS)
+
+
+def read_archive(path: Path) -> RawRows:
+    """The rows of segments that are in a version. Raises `SourceError` if it cannot be read."""
+    return read_rows(path, _STAGED, _OF_SIGNALS)
+
+
+def read_archived_ids(path: Path) -> RawRows:
+    """The same of the ids alone: rows that take part in `once_each`, and are no events."""
+    return read_rows(path, {EVENT_ID: (EVENT_ID,), RECEIVED_AT: (RECEIVED_AT,)}, {})
+
+
+def _staged_table(raw: RawRows) -> pa.Table:
+    """The rows with every column of the staging area, "" where they have none."""
+    table = raw.table
+    empty = pa.array([""] * table.num_rows, pa.large_string())
+    names = (*_STAGED, *_OF_SIGNALS)
+    columns = {name: table[name] if name in table.column_names else empty for name in names}
+    return pa.table({**columns, ROW: table[ROW]})
+
+
+def once_each(raws: list[RawRows]) -> OnceEach | None:
+    """All rows in one table, the first arrival of each id. None if there are no `raws`."""
+    if not raws:
+        return None
+    tables, rejected = [], []
+    for raw in raws:
+        table = _staged_table(raw)
+        name = pa.array([str(raw.path)] * len(table), pa.large_string())
+        tables.append(table.append_column(FILE, name))
+        rejected += [(at, f"{reason} ({raw.path.name})", text) for at, reason, text in raw.rejected]
+    table = pa.concat_tables(tables)
+    left_out = np.zeros(len(table), dtype=np.bool_)
+    several = _of_several(keys.hash_texts(text_series(table[EVENT_ID])))
+    if len(several):
+        tied = table.take(pa.array(several))
+        names = (EVENT_ID, RECEIVED_AT, *_STAGED, *_OF_SIGNALS)
+        order = pc.sort_indices(tied, sort_keys=[(name, "ascending") for name in names]).to_numpy()
+        again = text_series(tied[EVENT_ID]).take(order).duplicated().to_numpy()
+        left_out[several[order[again]]] = True
+    ratings = np.asarray(_are_ratings(table).to_numpy(), dtype=np.bool_)
+    once = RawRows(raws[-1].path, table.filter(pa.array(~left_out)), rejected)
+    return OnceEach(once, int((left_out & ratings).sum()), int((left_out & ~ratings).sum()))
+
+
+def clean_staged(raw: RawRows, limits: Limits) -> CleanRows:
+    """Check rows as they were staged: `EVENT_COLUMNS`."""
+    raw = replace(raw, table=_with_kinds(raw.table))
+    cleaned, _ = _clean(raw, raw.table[schema.KIND], EVENT_TIMES, limits, prices=None)
+    return cleaned
+
+
+def limits_of(source: EventSource, main: SourceConfig, limits: Limits) -> Limits:
+    """What `limits` mean in a `source` of events beside the `main` one, whose aliases hold."""
+    ids = IdRules.of(source.config.events.placeholders, main.products.aliases)
+    return replace(limits, zone=ZoneInfo(source.config.timezone), ids=ids)
+
+
+def read_event_file(path: Path, files: EventFiles, limits: Limits) -> CleanRows:
+    """Read and check an export of events: `EVENT_COLUMNS` and ROW. A row without an id of its own
+    gets one that follows from what it says. Raises `SourceError` as `read_rows` does."""
+    settled = settle_files(path, files, limits)
+    raw = read_rows(path, settled.needed, settled.optional, settled)
+    kinds, ignored = _kinds_of(raw.table, settled)
+    if ignored.any():
+        kept = pa.array(~ignored)
+        raw, kinds = replace(raw, table=raw.table.filter(kept)), kinds.filter(kept)
+    cleaned, good = _clean(raw, kinds, settled.timestamp, limits, prices=settled.price_format)
+    cleaned.accepted[ROW] = raw.table[ROW].to_numpy()[good]
+    return replace(cleaned, ignored=int(ignored.sum()))
+
+
+def event_frame(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """All rows of the parts; none of the right types where there are no parts."""
+    times = pd.Series([], dtype="datetime64[us, UTC]")
+    texts = pd.Series([], dtype="str")
+    empty = pd.DataFrame(dict.fromkeys(EVENT_COLUMNS, texts))
+    empty[schema.TIMESTAMP] = empty[schema.RECEIVED] = times
+    empty[schema.QUANTITY] = pd.Series([], dtype="float32")
+    empty[schema.VALUE] = pd.Series([], dtype="float64")
+    found = [part[EVENT_COLUMNS] for part in parts if len(part)]
+    return pd.concat(found, ignore_index=True) if found else empty
+
+
+def merge(
+    staged: pd.DataFrame, exports: pd.DataFrame, taken: pd.Series
+) -> tuple[pd.DataFrame, BoolArray, BoolArray]:
+    """Events that the service took and those of `exports`, each id once, and which of the exports
+    do not count: those that are repeated, and those whose id is another product's, for it is no id
+    of an event then. What the service took counts first (an export may say less of it), `taken` are
+    further ids of its; then what is earlier."""
+    events = event_frame([staged, exports])
+    of_file = np.arange(len(events)) >= len(staged)
+    ids = keys.hash_texts(events[schema.EVENT])
+    left_out = of_file & pd.Series(ids).isin(keys.hash_texts(taken)).to_numpy()
+    left_out[: len(staged)] = False
+    conflicting = np.zeros(len(events), np.bool_)
+    several = _of_several(ids)
+    if len(several):
+        rows, files = events.take(several), of_file[several]
+        received = keys.microseconds(rows[schema.RECEIVED])
+        order = keys.ordered_by(ids[several], files.astype(np.int8), received, _content(rows))
+        starts = keys.run_starts(ids[several][order])
+        left_out[np.delete(several[order], starts)] = True
+        product = keys.hash_texts(rows[schema.PRODUCT])[order]
+        first = np.repeat(product[starts], np.diff(starts, append=len(order)))
+        conflicting[several[order]] = files[order] & (product != first)
+    kept = events[~left_out].reset_index(drop=True)
+    return kept, (left_out & ~conflicting)[len(staged) :], conflicting[len(staged) :]
+
+
+def _of_several(values: UInt64Array) -> Int64Array:
+    """Positions of the values that occur more than once."""
+    order = np.argsort(values)
+    return np.sort(order[keys.tied(values[order])])
+
+
+def _content(events: pd.DataFrame) -> UInt64Array:
+    """A number for what each event says, apart from its id and when it came."""
+    names = (schema.USER, schema.PRODUCT, schema.KIND, schema.SESSION)
+    texts = [keys.hash_texts(events[name]) for name in (*names, *_LIST_COLUMNS)]
+    numbers = [events[name].to_numpy(np.float64) for name in (schema.QUANTITY, schema.VALUE)]
+    bits = [np.nan_to_num(number, nan=-1.0).view(np.uint64) for number in numbers]
+    return keys.mix(*texts, *bits, keys.microseconds(events[schema.TIMESTAMP]).view(np.uint64))
+
+
+_LIST_COLUMNS = (schema.RECOMMENDATION, schema.PLACEMENT)
+
+
+def _are_ratings(table: pa.Table) -> pa.ChunkedArray:
+    return pc.is_in(table[schema.KIND], value_set=RATINGS)
+
+
+def _with_kinds(table: pa.Table) -> pa.Table:
+    at = table.column_names.index(schema.KIND)
+    kinds = pc.if_else(_are_ratings(table), schema.Kind.RATING.value, table[schema.KIND])
+    return table.set_column(at, schema.KIND, kinds.cast(pa.large_string()))
+
+
+def _kinds_of(table: pa.Table, files: EventFiles) -> tuple[pa.ChunkedArray, BoolArray]:
+    """The kind of each row of an export, `_UNKNOWN` where it is none; and which are ignored."""
+    if files.kinds is None:
+        kinds = np.full(len(table), str(files.kind), dtype=object)
+    else:
+        by_text = files.kinds.by_text
+        folded = fold_series(text_series(column_text(table, schema.KIND)))
+        kinds = folded.map(by_text).fillna(_UNKNOWN).to_numpy(object)
+    return pa.chunked_array([pa.array(kinds, pa.large_string())]), kinds == ""
+
+
+def _clean(
+    raw: RawRows,
+    kinds: pa.ChunkedArray,
+    timestamp: TimestampFormat,
+    limits: Limits,
+    *,
+    prices: PriceFormat | None,
+) -> tuple[CleanRows, BoolArray]:
+    """Check every row; and which rows of the table were accepted. `prices`: how values are written;
+    None: as plain numbers, by the service, which also gave all rows their ids."""
+    table = raw.table
+    is_rating = np.asarray(pc.is_in(kinds, value_set=RATINGS).to_numpy(), np.bool_)
+    user, session, user_faults = _customers(table, is_rating, limits.ids)
+    product, _, faults = read_ids(table[schema.PRODUCT], "product", None, limits.ids.aliases)
+    time, time_faults = read_times(table, timestamp, limits)
+    quantity, quantity_faults = _quantities(column_text(table, schema.QUANTITY))
+    value, unclear = _values(text_series(column_text(table, schema.VALUE)), prices)
+    placement = pc.utf8_trim_whitespace(column_text(table, schema.PLACEMENT))
+    recommendation = pc.utf8_trim_whitespace(column_text(table, schema.RECOMMENDATION))
+    events = pd.DataFrame(
+        {
+            schema.USER: user,
+            schema.PRODUCT: product,
+            schema.KIND: text_series(kinds),
+            schema.TIMESTAMP: time,
+            schema.QUANTITY: quantity,
+            schema.VALUE: value,
+            schema.RECOMMENDATION: text_series(
+                pc.utf8_slice_codeunits(recommendation, 0, _LONGEST_TEXT)
+            ),
+            schema.PLACEMENT: text_series(placement),
+            schema.SESSION: session,
+        },
+        copy=False,
+    )
+    events[schema.EVENT], id_faults_ = _event_ids(table, events, is_own=prices is None)
+    events[schema.RECEIVED] = _received(table, time)
+    faults = [
+        *_kind_faults(kinds),
+        *id_faults_,
+        *user_faults,
+        *faults,
+        *_rating_faults(table, is_rating),
+        *time_faults,
+        *quantity_faults,
+        (
+            ~np.asarray(pc.match_substring_regex(placement, _PLACEMENT).to_numpy(), np.bool_),
+            "the placement is not a name of up to 64 letters, digits, dots, - and _",
+        ),
+    ]
+    good = without(faults)
+    in_view = good & (time < limits.as_of).to_numpy()
+    accepted = events.loc[in_view, EVENT_COLUMNS].reset_index(drop=True)
+    later = int((good & ~in_view).sum())
+    rejected = rejected_rows(raw, faults)
+    return CleanRows(accepted, rejected, later, unclear_prices=unclear), in_view
+
+
+def _kind_faults(kinds: pa.ChunkedArray) -> list[Fault]:
+    known = pa.array([kind.value for kind in schema.Kind], pa.large_string())
+    unknown = pc.invert(pc.is_in(kinds, value_set=known))
+    return [(np.asarray(unknown.to_numpy(), np.bool_), "the kind of event is not known")]
+
+
+def _customers(
+    table: pa.Table, is_rating: BoolArray, rules: IdRules
+) -> tuple[pd.Series, pd.Series, list[Fault]]:
+    """USER and SESSION, "" where there is none, and which rows name neither."""
+    ids = normalise_ids(column_text(table, schema.USER))
+    sessions = normalise_ids(column_text(table, schema.SESSION))
+    (no_session, _), *bad_sessions = id_faults(sessions, "session")
+    (no_user, _), odd, short, (many, reason) = id_faults(ids, "user", rules)
+    alone = no_session | is_rating
+    user = text_series(pc.if_else(pa.array(no_user | many), "", ids).cast(pa.large_string()))
+    session = text_series(pc.if_else(pa.array(no_session), "", sessions).cast(pa.large_string()))
+    nobody = "there is no user" if is_rating.all() else NO_USER
+    faults: list[Fault] = [(no_user & alone, nobody), odd, short, (many & alone, reason)]
+    return (
+        user,
+        session,
+        [*faults, *(fault for fault in bad_sessions if fault[1] != STANDS_FOR_MANY)],
+    )
+
+
+def _event_ids(table: pa.Table, events: pd.DataFrame, *, is_own: bool) -> tuple[Any, list[Fault]]:
+    """The ids of the rows; what an export lacks follows from what its row says."""
+    if is_own:
+        return text_series(table[EVENT_ID]), []
+    if schema.EVENT in table.column_names:
+        ids = normalise_ids(table[schema.EVENT])
+        return text_series(ids), id_faults(ids, "event id")[:3]
+    # Not the product's id of today: another alias would make other events of them.
+    before = text_series(normalise_ids(table[schema.PRODUCT]))
+    made = keys.event_ids(_content(events.assign(**{schema.PRODUCT: before})))
+    return "file:" + made, []
+
+
+def _received(table: pa.Table, time: pd.Series) -> pd.Series:
+    if RECEIVED_AT not in table.column_names:
+        return time
+    received = table[RECEIVED_AT]
+    found = pd.to_datetime(text_series(received), format="ISO8601", errors="coerce", utc=True)
+    return found.astype(time.dtype).fillna(time)
+
+
+def _rating_faults(table: pa.Table, is_rating: BoolArray) -> list[Fault]:
+    if not is_rating.any():
+        return []
+    _, faults = read_ratings(table[schema.RATING])
+    return [(bad & is_rating, reason) for bad, reason in faults]
+
+
+def _quantities(column: pa.ChunkedArray) -> tuple[Float64Array, list[Fault]]:
+    text = pc.utf8_trim_whitespace(column)
+    missing = np.asarray(pc.is_in(pc.utf8_lower(text), value_set=_MISSING).to_numpy(), np.bool_)
+    points = text_series(pc.replace_substring_regex(text, r"^(\d+),(\d+)$", r"\1.\2"))
+    number = pd.to_numeric(points, errors="coerce").to_numpy(np.float64)
+    number = np.where(missing, 1.0, number)
+    with np.errstate(invalid="ignore"):
+        outside = ~((number > 0) & (number <= MOST_PIECES))
+    return number.astype(np.float32), [
+        (np.isnan(number), "the quantity is not a number"),
+        (outside, f"the quantity is not above 0 and up to {MOST_PIECES:,.0f}"),
+    ]
+
+
+def _values(texts: pd.Series, prices: PriceFormat | None) -> tuple[Float64Array, int]:
+    if prices is not None:
+        return parse_prices(texts, prices)
+    number = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.where((number >= 0) & np.isfinite(number), number, np.nan), 0
