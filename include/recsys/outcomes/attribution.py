@@ -110,7 +110,7 @@ class Search:
 
     def named_at(self) -> pd.Series:
         """When the lists that the events name were made, by their ids (datetime64[us, UTC])."""
-        high, _ = _halves(pc.drop_null(self._ids))
+        high, _ = halves(pc.drop_null(self._ids))
         milliseconds = (high >> np.uint64(16)).astype(np.int64)
         inside = milliseconds[milliseconds < _LAST_MILLISECOND]  # what is no UUIDv7 says anything
         return pd.Series(pd.to_datetime(inside, unit="ms", utc=True)).astype(TIME_TYPE)
@@ -120,7 +120,7 @@ class Search:
         ids = lists[schema.RECOMMENDATION].cast(ID_TYPE)
         lists = lists.set_column(lists.column_names.index(schema.RECOMMENDATION), "id", ids)
         lists = lists.rename_columns({"id": schema.RECOMMENDATION})
-        codes = {key: _places(lists[key], sought) for key, (sought, _) in self._keys.items()}
+        codes = {key: places(lists[key], sought) for key, (sought, _) in self._keys.items()}
         rows = np.flatnonzero(np.logical_or.reduce([code >= 0 for code in codes.values()]))
         if not len(rows):
             return
@@ -133,7 +133,7 @@ class Search:
         pairs = {key: self._pair(code[at], product) for key, code in codes.items()}
         wanted = {key: np.isin(pair, self._wanted[key]) for key, pair in pairs.items()}
         kept = np.flatnonzero(np.logical_or.reduce([*wanted.values()]))
-        high, low = _halves(chosen[schema.RECOMMENDATION].combine_chunks())
+        high, low = halves(chosen[schema.RECOMMENDATION].combine_chunks())
         at = at[kept]
         about = {"time": time[at], "high": high[at], "low": low[at], POSITION: position[kept]}
         sides = {key: np.where(wanted[key], pair, -1)[kept] for key, pair in pairs.items()}
@@ -207,7 +207,7 @@ def _codes(texts: pd.Series, chosen: BoolArray) -> tuple[pa.Array, Int64Array]:
     return pa.array(distinct, pa.string()), code.astype(np.int64)
 
 
-def _places(column: pa.ChunkedArray, sought: pa.Array) -> Int64Array:
+def places(column: pa.Array | pa.ChunkedArray, sought: pa.Array) -> Int64Array:
     """Which of those `sought` stands in a row (-1: none)."""
     found = pc.index_in(column.cast(sought.type), value_set=sought, skip_nulls=True)
     return np.asarray(pc.fill_null(found, -1), dtype=np.int64)
@@ -220,7 +220,7 @@ def _shown(lists: pa.ChunkedArray, products: pa.Array) -> tuple[Int64Array, Int6
     lengths = np.asarray(pc.fill_null(pc.list_value_length(array), 0), dtype=np.int64)
     starts = np.cumsum(lengths) - lengths
     position = np.arange(len(at), dtype=np.int64) - starts[at]
-    return at, _places(pc.list_flatten(array), products), position
+    return at, places(pc.list_flatten(array), products), position
 
 
 def _id_bytes(texts: pa.Array) -> pa.Array:
@@ -233,7 +233,7 @@ def _id_bytes(texts: pa.Array) -> pa.Array:
     return known.take(pa.array(place, mask=~np.asarray(valid, dtype=np.bool_)))
 
 
-def _halves(ids: pa.Array) -> tuple[UInt64Array, UInt64Array]:
+def halves(ids: pa.Array) -> tuple[UInt64Array, UInt64Array]:
     """Ids without nulls as two numbers each, in whose order they sort."""
     raw = b"" if not len(ids) else ids.buffers()[1][16 * ids.offset : 16 * (ids.offset + len(ids))]
     numbers = np.frombuffer(raw, dtype=">u8").astype(np.uint64).reshape(-1, 2)
