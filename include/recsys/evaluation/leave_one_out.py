@@ -198,6 +198,11 @@ class LeaveOneOut:
     in_validation: BoolArray
 
     @property
+    def has_signals(self) -> bool:
+        """Whether there is anything but ratings among the training rows."""
+        return any(kind is not schema.Kind.RATING for kind in self.events)
+
+    @property
     def events(self) -> dict[schema.Kind, int]:
         """How many events of each kind are among the training rows; kinds without any are not."""
         kinds = self.numbered.histories.kinds[self.in_training]
@@ -243,8 +248,8 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
     little to evaluate on."""
     interactions = version.interactions(COLUMNS)
     _, item_ids = version.mappings()
-    _check(version, interactions, item_ids)
     signals = read_signals(version)
+    _check(version, interactions, item_ids, len(signals))
     numbered = number_interactions(interactions, item_ids, signals)
     split = pd.concat([interactions[schema.SPLIT], signals[schema.SPLIT]], ignore_index=True)
     in_training, in_validation, in_test = (
@@ -320,11 +325,13 @@ def _asked(known: Histories, answers: Histories) -> tuple[Int64Array, Histories]
     return asked, take_users(answers, asked)
 
 
-def _check(version: PublishedVersion, interactions: pd.DataFrame, item_ids: Sequence[str]) -> None:
+def _check(
+    version: PublishedVersion, interactions: pd.DataFrame, item_ids: Sequence[str], signals: int
+) -> None:
     count = len(item_ids)
     if count < 2:
         raise InputError(f"{version.path}: {count} product; a recommender needs at least two")
-    if interactions.empty:
+    if interactions.empty and not signals:
         raise InputError(f"{version.path}: the version has no interactions")
     ratings = interactions[schema.RATING].unique()
     if len(ratings) == 1:

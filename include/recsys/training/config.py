@@ -7,7 +7,9 @@ from pydantic import Field, field_validator
 from recsys.config import ConfigModel
 from recsys.data.config import Engine
 from recsys.evaluation import RankingMetric
+from recsys.models.kinds import SIGNAL_WEIGHTS
 from recsys.models.model_types import MODEL_TYPES, model_class
+from recsys.schema import Kind
 
 
 class TuningConfig(ConfigModel):
@@ -15,6 +17,15 @@ class TuningConfig(ConfigModel):
 
     seconds: float = Field(default=30, ge=0)
     trials: int = Field(default=25, ge=1)
+
+
+class SignalWeights(ConfigModel):
+    """What one event of each kind counts beside a five-star review."""
+
+    purchase: float = Field(default=SIGNAL_WEIGHTS[Kind.PURCHASE], ge=0, le=1)
+    cart: float = Field(default=SIGNAL_WEIGHTS[Kind.CART], ge=0, le=1)
+    click: float = Field(default=SIGNAL_WEIGHTS[Kind.CLICK], ge=0, le=1)
+    view: float = Field(default=SIGNAL_WEIGHTS[Kind.VIEW], ge=0, le=1)
 
 
 class TrainingConfig(ConfigModel):
@@ -37,6 +48,7 @@ class TrainingConfig(ConfigModel):
     seed: int = 42
     selection_metric: RankingMetric = "recall_at_10"
     tuning: TuningConfig = TuningConfig()
+    signals: SignalWeights = SignalWeights()
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("model_types")

@@ -20,7 +20,9 @@ from recsys.evaluation.report import Report, report_on
 from recsys.logs import fields
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Model
+from recsys.models.histories import user_rows
 from recsys.models.hybrid import Hybrid
+from recsys.models.kinds import had, weight_of_codes
 from recsys.models.model_types import model_class
 from recsys.models.popularity import RecentPopularity
 from recsys.registry import Registry
@@ -29,6 +31,7 @@ from recsys.settings import REPOSITORY, Settings
 from recsys.spark.als import als_trainer
 from recsys.training.config import TrainingConfig
 from recsys.training.runs import COMPARED, HEADLINE, learning_curves, recorded_run
+from recsys.training.signals import choose_weights, report_on_signals
 from recsys.training.tuning import Subject, choose_parameters, content_vectors
 
 SAMPLE_USERS = 10
@@ -67,13 +70,20 @@ def train_model(
             data = read_leave_one_out(version)
             set_aside = len(data.everything.items) - len(data.learnt.items)
             run.log.info("prepared%s", fields(data=version_id, set_aside=set_aside))
+            chosen = choose_weights(settings, config, version.version_id, data)
+            data = data.weighed(weight_of_codes(chosen.weights))
             hybrid = model_type == Hybrid.model_type
             texts = content_vectors(settings, data.item_ids) if hybrid else None
             known = (data.training, data.validation, len(data.item_ids))
-            subject = Subject(*known, config.seed, texts, trainer)
-            tuned = choose_parameters(settings, config, version.version_id, model_type, subject)
+            weights = chosen.weights if data.has_signals else None
+            subject = Subject(*known, config.seed, texts, trainer, weights)
+            rest = chosen.rest_of(config)
+            tuned = choose_parameters(settings, rest, version.version_id, model_type, subject)
             run.log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))
             run.hyperparameters = tuned.parameters
+            signals = report_on_signals(model_type, tuned.parameters, subject, data, chosen)
+            for name, figures in signals.get("without", {}).items():
+                run.log.info("signals%s", fields(without=name, **figures))
             fit = partial(subject.fit, model_type, tuned.parameters)
             report = report_on(fit, data)
             headline = {name: report.metrics[name] for name in HEADLINE}
@@ -92,13 +102,14 @@ def train_model(
             "reason": reason,
             "tuning": {"score": tuned.score, "trials": tuned.trials, "reused": tuned.reused},
             "segments": report.segments,
+            **({"signals": signals} if signals else {}),
         }
         written = {**asdict(report), "training": training_info}
         attachments = {
             "evaluation.json": json.dumps(written, ensure_ascii=False, indent=2).encode() + b"\n",
             "learning_curve.png": learning_curves(model_type, run.curves, tuned.history),
         }
-        model_id = _save(settings, version, data, model, report, attachments)
+        model_id = _save(settings, version, data, model, report, chosen.weights, attachments)
         compared = {name: report.comparison[name] for name in COMPARED}
         run.results = {**headline, **compared, "model_id": model_id}
         run.write_down()
@@ -120,6 +131,7 @@ def train_model(
         "set_aside": set_aside,
         "passes": report.comparison["passes"],
         "reason": report.comparison["reason"],
+        **({"signals": signals} if signals else {}),
     }
 
 
@@ -150,13 +162,15 @@ def _save(
     data: LeaveOneOut,
     model: Model,
     report: Report,
+    weights: Mapping[str, float],
     attachments: Mapping[str, bytes],
 ) -> str:
     model_id = _free_model_id(settings, model.model_type)
     recent = RecentPopularity().fit(data.learnt, len(data.item_ids))
     # The test asked users who have a history: of these, a fixed handful.
-    lengths = np.diff(data.everything.indptr)
-    known = np.argsort(-lengths, kind="stable")[:SAMPLE_USERS]
+    owners = user_rows(data.everything)[had(data.everything)]
+    owned = np.bincount(owners, minlength=data.everything.users)
+    known = np.argsort(-owned, kind="stable")[:SAMPLE_USERS]
     save_artifact(
         settings.artifacts / model.model_type / model_id,
         model=model,
@@ -171,6 +185,7 @@ def _save(
             "created_at": datetime.now(load_zone(settings)).isoformat(timespec="seconds"),
             "metrics": report.metrics,
             "sample_users": [data.user_ids[user] for user in known],
+            "signal_weights": dict(weights),
         },
         attachments=attachments,
     )

@@ -104,6 +104,7 @@ class Subject:
     seed: int
     content: ContentVectors | None = None  # for the model type that uses them
     trainer: Trainer | None = None  # what trains ALS; None is `implicit`
+    weights: Mapping[str, float] | None = None  # of signals, where there are some
 
     def fit(
         self,
@@ -146,6 +147,7 @@ def choose_parameters(
             "engine": config.engine,
             "tuning": config.tuning.model_dump(),
             "parameters": config.parameters.get(name, {}),
+            **({"signals": subject.weights} if subject.weights else {}),
         }
 
     found = {name: _read_last(settings, name) for name in {model_type, *COMPONENTS}}
@@ -201,7 +203,7 @@ def tune(
     if model_type in SPACES:
         return _tune_alone(model_type, subject, start, seconds, trials)[0]
     model = subject.fit(model_type, start)
-    score = objective(model, _sample(subject))
+    score = objective(model, sample_of(subject))
     return Found(model.hyperparameters, score, trials=1, history=[score])
 
 
@@ -219,7 +221,7 @@ def _tune_alone(
     model_type: str, subject: Subject, start: Mapping[str, Any], seconds: float, trials: int
 ) -> tuple[Found, Model]:
     """What the search found, and the model that was fitted with it."""
-    questions = _sample(subject)
+    questions = sample_of(subject)
     fit = _last_fits(model_type, subject)
 
     def score(point: Point) -> float:
@@ -301,7 +303,7 @@ def _tune_weights(
     texts = subject.content.vectors if subject.content is not None else None
     components = [*COMPONENTS, *([CONTENT] if texts is not None else [])]
     everything = Hybrid.of_fitted(fitted, dict.fromkeys(components, 1.0))
-    trial = BlendTrials(everything.use_content(texts), _sample(subject))
+    trial = BlendTrials(everything.use_content(texts), sample_of(subject))
 
     def score(point: Point) -> float:
         weights = dict(point)
@@ -323,7 +325,8 @@ def _tune_weights(
     return search(score, space, starts, seconds=seconds, trials=trials, seed=subject.seed)
 
 
-def _sample(subject: Subject) -> HeldOut:
+def sample_of(subject: Subject) -> HeldOut:
+    """The validation of `subject`, of at most 25,000 users."""
     users = subject.validation.users
     if users <= _SAMPLE:
         return subject.validation
