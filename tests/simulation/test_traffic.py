@@ -102,6 +102,12 @@ def test_lists_have_ids_that_tell_their_time_and_events_come_after_their_lists(u
     np.testing.assert_array_equal(of_list, events.products)
 
 
+def test_every_event_is_of_a_customer_or_of_a_visit(usual):
+    assert ((usual.events.customers >= 0) | (usual.events.visits >= 0)).all()
+    slow = of_kind(traffic(60_000), Kind.PURCHASE)
+    assert ((slow.customers >= 0) | (slow.visits >= 0)).all()
+
+
 def test_purchases_come_at_once_or_days_later_and_have_a_value(usual):
     paid = of_kind(usual, Kind.PURCHASE)
     from_lists = paid.take(paid.lists >= 0)

@@ -2,8 +2,10 @@
 traffic of which the truth is known, for tests and benchmarks.
 
 `shop` and `world` say who the customers are, `behaviour` what they do with a list, `visits` when
-they come, `traffic` puts these together, `truth` tells what is attributable."""
+they come, `traffic` puts these together, `truth` tells what is attributable, `files` writes it
+down."""
 
+from recsys.simulation.files import write_traffic
 from recsys.simulation.shop import Shop, invented_shop, shop_of, shop_of_version
 from recsys.simulation.traffic import (
     Disorder,
@@ -21,4 +23,4 @@ from recsys.simulation.world import World
 
 __all__ = ["WINDOWS", "Disorder", "Events", "Lists", "Period", "Shop", "Side", "Traffic", "Truth"]
 __all__ += ["World", "by_popularity", "by_taste", "invented_shop", "shop_of", "shop_of_version"]
-__all__ += ["simulate", "truth_of"]
+__all__ += ["simulate", "truth_of", "write_traffic"]

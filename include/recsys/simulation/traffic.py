@@ -247,7 +247,8 @@ def _what_happened(
         # Whoever pays has to say who it is.
         known = shown.known[of] | ((kind in (Kind.CART, Kind.PURCHASE)) & ~shown.guests[of])
         customers = np.where(known, shown.customers[of], -1)
-        same_visit = waited < 3_600 * _SECOND
+        # A guest is nobody but the visit.
+        same_visit = (waited < 3_600 * _SECOND) | (customers < 0)
         parts.append(
             _events(
                 kind,
