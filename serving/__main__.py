@@ -61,6 +61,7 @@ class Parent:
         # just being replaced.
         self._deciding = asyncio.Lock()
         self._model_id: str | None = None
+        self._running: Message | None = None  # trials and broken, as workers have them
         self._stopping = asyncio.Event()
         self._memory = shared.create()
 
@@ -122,9 +123,10 @@ class Parent:
         async with self._deciding:
             alone = not any(other.ready for other in self._workers.values())
             loaded = worker.channel.expect(coordination.READY)
-            worker.channel.send(coordination.LOAD, model_id=self._model_id, choose=alone)
+            told = {"model_id": self._model_id, "choose": alone, "running": self._running}
+            worker.channel.send(coordination.LOAD, **told)
             try:
-                message = await asyncio.wait_for(loaded, coordination.RELOAD_SECONDS)
+                message = await asyncio.wait_for(loaded, _seconds_to_load(self._running))
             except ConnectionError:
                 return
             except TimeoutError:
@@ -134,45 +136,67 @@ class Parent:
                 logger.error("%s cannot load the model | %s", worker.name, message["problem"])
                 worker.kill()
                 return
+            before, self._running = self._running, message["running"]
             self._model_id = message["model_id"]
             worker.ready = True
             worker.channel.send(coordination.GO)
             logger.info("%s joined | model_id=%s", worker.name, self._model_id)
+            if before is not None and before["broken"] != self._running["broken"]:
+                # The others have a model that this one could not load: nobody serves it then.
+                ready = [other for other in self._workers.values() if other.ready]
+                await self._switch(ready, self._running["trials"])
 
     async def _listen_to(self, worker: Worker) -> None:
         while (message := await worker.channel.receive()) is not None:
-            if message["kind"] in (coordination.RELOAD, coordination.ASK_END_CANARY):
+            if message["kind"] in (coordination.RELOAD, coordination.FOLLOW):
                 spawn(self._answer(worker, message))
         worker.ready = False
 
     async def _answer(self, asked: Worker, message: Message) -> None:
         """Do it in all workers or in none, and tell the worker that was asked how it went."""
-        problem = None
         async with self._deciding:
-            started, previous = time.monotonic(), self._model_id
+            started = time.monotonic()
+            outcome: Message = {"previous_model_id": self._model_id}
             workers = [worker for worker in self._workers.values() if worker.ready]
             if message["kind"] == coordination.RELOAD:
-                problem = await self._swap(workers, message["model_id"], message["share"])
+                outcome["problem"] = await self._swap(workers, message["model_id"])
             else:
-                for worker in workers:
-                    worker.channel.send(coordination.END_CANARY)
+                outcome["broken"] = await self._switch(workers, message["trials"])
         asked.channel.send(
             coordination.ANSWER,
             request=message["request"],
-            problem=problem,
-            previous_model_id=previous,
             workers=len(workers),
             seconds=time.monotonic() - started,
+            **outcome,
         )
 
-    async def _swap(self, workers: list[Worker], model_id: str, share: float | None) -> str | None:
+    async def _switch(self, workers: list[Worker], trials: Message) -> dict[str, str]:
+        """Have the models of experiments loaded everywhere, then let these run everywhere. Returns
+        the models that some worker could not load: nobody serves these. A worker that does not
+        answer is replaced by one that will."""
+        seconds = _seconds_to_load({"trials": trials})
+        prepare, prepared = coordination.PREPARE_TRIALS, coordination.PREPARED_TRIALS
+        answers = await _ask(workers, prepare, prepared, seconds, trials=trials)
+        broken: dict[str, str] = {}
+        for worker, future in answers:
+            if future.done() and future.exception() is None:
+                broken |= future.result()["broken"]
+            else:
+                await self._replace(worker)
+        # Whoever starts from here on comes up with these.
+        self._running = {"trials": trials, "broken": broken}
+        commit, committed = coordination.COMMIT_TRIALS, coordination.COMMITTED
+        await self._commit(workers, commit, committed, **self._running)
+        return broken
+
+    async def _swap(self, workers: list[Worker], model_id: str) -> str | None:
         """Prepare everywhere, then commit everywhere. Returns why it did not happen, or None. A
         worker that does not confirm the swap is replaced by one that will."""
         prepare, prepared = coordination.PREPARE, coordination.PREPARED
         seconds = coordination.RELOAD_SECONDS
         answers = await _ask(workers, prepare, prepared, seconds, model_id=model_id)
         problems = sorted(filter(None, {_problem(*answer) for answer in answers}))
-        if not problems and share is None:
+        if not problems:
             try:
                 # The decision: whoever starts from here on comes up with the new model.
                 await asyncio.to_thread(remember_served, self._settings, model_id)
@@ -183,19 +207,26 @@ class Parent:
                 worker.channel.send(coordination.ABORT)
             logger.error("Reload refused | model_id=%s, %s", model_id, "; ".join(problems))
             return "; ".join(problems)
-        if share is None:
-            self._model_id = model_id
+        self._model_id = model_id
         commit, committed = coordination.COMMIT, coordination.COMMITTED
-        for worker, future in await _ask(
-            workers, commit, committed, _ACCEPTED_SECONDS, model_id=model_id, share=share
-        ):
-            if not future.done() or future.exception() is not None:
-                logger.error("%s did not confirm the swap, ending it", worker.name)
-                worker.ready = False
-                worker.kill()
-                await worker.process.wait()
+        await self._commit(workers, commit, committed, model_id=model_id)
         logger.info("All workers serve the model | model_id=%s", model_id)
         return None
+
+    async def _commit(
+        self, workers: list[Worker], commit: str, committed: str, **values: Any
+    ) -> None:
+        there = [worker for worker in workers if worker.ready]
+        for worker, future in await _ask(there, commit, committed, _ACCEPTED_SECONDS, **values):
+            if not future.done() or future.exception() is not None:
+                await self._replace(worker)
+
+    async def _replace(self, worker: Worker) -> None:
+        """End a worker that does not do what all do; another one takes its place."""
+        logger.error("%s did not take over what all serve, ending it", worker.name)
+        worker.ready = False
+        worker.kill()
+        await worker.process.wait()
 
     async def _stop_workers(self) -> None:
         logger.info("Stopping")
@@ -218,8 +249,15 @@ async def _ask(
     answers = [(worker, worker.channel.expect(answer)) for worker in workers]
     for worker in workers:
         worker.channel.send(kind, **values)
-    await asyncio.wait([future for _, future in answers], timeout=seconds)
+    if answers:
+        await asyncio.wait([future for _, future in answers], timeout=seconds)
     return answers
+
+
+def _seconds_to_load(running: Message | None) -> float:
+    """That a worker has for loading everything: each model may take as long as one."""
+    models = len(running["trials"]["models"]) if running else 0
+    return coordination.RELOAD_SECONDS * (1 + models)
 
 
 def _problem(worker: Worker, prepared: asyncio.Future[Message]) -> str | None:

@@ -28,6 +28,7 @@ class ServingConfig(ConfigModel):
     live_interaction_days: float = Field(default=30, gt=0)
     max_events_of_user_per_day: int = Field(default=200, ge=0)
     max_events_of_product_per_day: int = Field(default=2000, ge=0)
+    holdout_share: float = Field(default=0, ge=0, le=0.5)
 
 
 @dataclass(frozen=True)

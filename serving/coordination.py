@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,22 @@ _LONGEST = 2**24  # bytes of a message: a problem can tell of each of thousands 
 _running: set[asyncio.Task[None]] = set()
 
 # From the parent.
-LOAD = "load"  # model_id: load it, then say READY
+LOAD = "load"  # model_id and trials: load them, then say READY
 GO = "go"  # start to accept requests
 PREPARE = "prepare"  # model_id
-COMMIT = "commit"  # model_id, share: of the users, None for all
-END_CANARY = "end_canary"
+COMMIT = "commit"  # model_id
 ABORT = "abort"
-ANSWER = "answer"  # request, and the outcome of a reload
+PREPARE_TRIALS = "prepare_trials"  # trials: experiments and the models of their sides
+COMMIT_TRIALS = "commit_trials"  # trials, broken: models that one of the workers could not load
+ANSWER = "answer"  # request, and the outcome of what was asked
 
 # From a worker.
-READY = "ready"  # model_id: loaded, waiting for GO
+READY = "ready"  # model_id, trials: loaded, waiting for GO
 PREPARED = "prepared"  # problem: None, or why not
 COMMITTED = "committed"
-RELOAD = "reload"  # request, model_id, share: somebody asked this worker for it
-ASK_END_CANARY = "ask_end_canary"  # request
+PREPARED_TRIALS = "prepared_trials"  # broken: models that are not sound, and why
+RELOAD = "reload"  # request, model_id: somebody asked this worker for it
+FOLLOW = "follow"  # request, trials: what the state says now
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,16 @@ class Reloaded:
 
     model_id: str
     previous_model_id: str | None
+    workers: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Followed:
+    """All `workers` run the same experiments; models that are `broken`, with the reason, are
+    replaced by what is deployed."""
+
+    broken: Mapping[str, str]
     workers: int
     seconds: float
 

@@ -6,18 +6,31 @@ import gc
 import logging
 import threading
 import time
-import zlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from recsys.errors import InputError
+from recsys.experiments.definitions import Side
+from recsys.experiments.state import Experiments
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.request_log import recent_users
 from recsys.settings import Settings
 from serving.config import ServingConfig
-from serving.coordination import Reloaded, ReloadError, last_served, remember_served
+from serving.coordination import (
+    Followed,
+    Reloaded,
+    ReloadError,
+    last_served,
+    remember_served,
+)
 from serving.loading import load_snapshot, replay, sources, with_current_catalogue
 from serving.recommending import Snapshot
+from serving.trials import (
+    Trials,
+    put_in_trial,
+    read_trials,
+    remember_trials,
+    trials_at_start,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +38,6 @@ logger = logging.getLogger(__name__)
 # pages of its arrays are warm after some hundred, and a slow model must not hold a reload up.
 _WARMUP_REQUESTS = 200
 _WARMUP_SECONDS = 10.0
-
-
-class Canary(NamedTuple):
-    """A model that a share of the users get, in (0, 1]."""
-
-    snapshot: Snapshot
-    share: float
 
 
 def settle_memory() -> None:
@@ -48,8 +54,9 @@ def settle_memory() -> None:
 
 
 class Engine:
-    """Holds the snapshot in service; `prepare` loads another one, `commit` swaps it in. Reading
-    `snapshot` needs no lock: it is one reference, replaced by one assignment."""
+    """Holds the snapshot in service; `prepare` loads another one, `commit` swaps it in. The same
+    for the models of experiments, `prepare_trials` and `commit_trials`. Reading `snapshot` and
+    `in_trial` needs no lock: each is one reference, replaced by one assignment."""
 
     def __init__(self, settings: Settings, config: ServingConfig) -> None:
         self._settings, self._config = settings, config
@@ -57,8 +64,9 @@ class Engine:
         # Held for assignments only: workers swap on the event loop, which waits for no loading.
         self._swapping = threading.Lock()
         self._prepared: Snapshot | None = None
+        self._prepared_trials: dict[str, Snapshot] = {}
         self.snapshot: Snapshot | None = None
-        self.canary: Canary | None = None
+        self.in_trial = put_in_trial(Trials(), {}, {}, config.holdout_share)
 
     @property
     def model_id(self) -> str | None:
@@ -70,15 +78,25 @@ class Engine:
         """Load and check the registered model `model_id`, beside the one in service; with the last
         good catalogue if the service is only `starting`. Raises `InputError` if the registry does
         not have it, or its artefact is not sound."""
-        settings, config = self._settings, self._config
         with self._preparing:
-            registry = Registry(settings)
-            folder = registry.folder(registry.get(model_id))
-            loaded = load_snapshot(settings, folder, model_id, config, starting=starting)
-            replay(loaded, recent_users(settings.service_db, _WARMUP_REQUESTS), _WARMUP_SECONDS)
+            in_trial = self.in_trial.snapshots.values()
+            # A model that a side of an experiment has already: one copy is enough.
+            loaded = next((one for one in in_trial if one.model_id == model_id), None)
+            loaded = loaded or self._load(model_id, starting=starting)
             settle_memory()
             with self._swapping:
                 self._prepared = loaded
+
+    def _load(
+        self, model_id: str, *, starting: bool = False, beside: Sequence[Snapshot] = ()
+    ) -> Snapshot:
+        settings, registry = self._settings, Registry(self._settings)
+        folder = registry.folder(registry.get(model_id))
+        loaded = load_snapshot(
+            settings, folder, model_id, self._config, starting=starting, beside=beside
+        )
+        replay(loaded, recent_users(settings.service_db, _WARMUP_REQUESTS), _WARMUP_SECONDS)
+        return loaded
 
     def try_to_prepare(self, model_id: str, *, starting: bool = False) -> str | None:
         """`prepare`; why that failed, None if it did not."""
@@ -91,50 +109,101 @@ class Engine:
             return f"loading {model_id} failed with {type(error).__name__}: {error}"
         return None
 
-    def for_user(self, user_id: str) -> Snapshot | None:
-        """The snapshot that answers this user: the canary's for its share of users."""
-        canary = self.canary
-        if canary is None:
-            return self.snapshot
-        # Where the user stands between 0 and 1: the same in every worker, at any time.
-        place = zlib.crc32(user_id.encode("utf-8", errors="replace")) / 2**32
-        return canary.snapshot if place < canary.share else self.snapshot
+    def answering(
+        self, unit: str | None, placement: str = ""
+    ) -> tuple[Snapshot | None, Side | None]:
+        """The snapshot that answers `unit` (the user in the one spelling, else the session), and on
+        which side of which experiment it is."""
+        _, assignment, snapshots, _ = self.in_trial
+        if assignment is None or not unit:
+            return self.snapshot, None
+        side = assignment.assign(unit, placement)
+        if side is None:
+            return self.snapshot, None
+        return snapshots.get(side) or self.snapshot, side
 
-    def commit(self, model_id: str, share: float | None = None) -> None:
-        """Serve the prepared model to everybody, which ends a canary, or as the canary to a `share`
-        of the users, the same ones all the time. Raises `RuntimeError` if another is prepared."""
+    def prepare_trials(self, trials: Trials) -> dict[str, str]:
+        """Load the models of all sides that are not there yet. Returns those that are not sound,
+        with the reason."""
+        broken: dict[str, str] = {}
+        with self._preparing:
+            served = [one for one in (self.snapshot, *self.in_trial.snapshots.values()) if one]
+            known = {one.model_id: one for one in served}
+            loaded: dict[str, Snapshot] = {}
+            for model_id in dict.fromkeys(trials.models.values()):
+                if model_id in known:
+                    loaded[model_id] = known[model_id]
+                    continue
+                beside = [*known.values(), *loaded.values()]
+                try:
+                    loaded[model_id] = self._load(model_id, beside=beside)
+                except (InputError, OSError) as error:
+                    broken[model_id] = str(error)
+                except Exception as error:
+                    logger.exception("Loading failed | model_id=%s", model_id)
+                    broken[model_id] = f"loading it failed with {type(error).__name__}: {error}"
+            settle_memory()
+            with self._swapping:
+                self._prepared_trials = loaded
+        return broken
+
+    def commit_trials(self, trials: Trials, broken: Mapping[str, str]) -> None:
+        """Let the `trials` run with the models that `prepare_trials` loaded. Sides whose models are
+        `broken`, in whatever worker, get what is deployed."""
+        with self._swapping:
+            loaded, self._prepared_trials = self._prepared_trials, {}
+            share = self._config.holdout_share
+            self.in_trial = put_in_trial(trials, loaded, broken, share)
+        names = ", ".join(one.name for one in trials.experiments) or "none"
+        logger.info("Experiments in service | names=%s, broken=%s", names, dict(broken) or "none")
+
+    def commit(self, model_id: str) -> None:
+        """Serve the prepared model. Raises `RuntimeError` if another is prepared."""
         with self._swapping:
             if self._prepared is None or self._prepared.model_id != model_id:
                 raise RuntimeError(f"model {model_id} is not prepared")
-            prepared, self._prepared = self._prepared, None
-            if share is None:
-                self.snapshot, self.canary = prepared, None
-            else:
-                self.canary = Canary(prepared, share)
-        logger.info("Model in service | model_id=%s, share=%s", model_id, share or "all")
-
-    def end_canary(self) -> None:
-        """Everybody gets the model in service again."""
-        self.canary = None
+            self.snapshot, self._prepared = self._prepared, None
+        logger.info("Model in service | model_id=%s", model_id)
 
     def follow_catalogue(self) -> bool:
-        """Take over the shop's newest catalogue and embeddings for the same model; whether there
+        """Take over the shop's newest catalogue and embeddings for the same models; whether there
         were newer ones."""
         with self._preparing:
-            snapshot = self.snapshot
-            if snapshot is None or sources(self._settings, snapshot.artifact) == snapshot.sources:
-                return False
-            fresh = with_current_catalogue(self._settings, snapshot, self._config)
-            if not fresh.catalogue.available.any():
-                logger.error("The new catalogue has none of the model's products; not taken over")
+            snapshot, in_trial = self.snapshot, self.in_trial
+            fresh: dict[str, Snapshot] = {}
+            for one in (snapshot, *in_trial.snapshots.values()):
+                if one is not None and one.model_id not in fresh:
+                    newer = self._with_newer_catalogue(one, fresh.values())
+                    fresh.update({one.model_id: newer} if newer else {})
+            if not fresh:
                 return False
             settle_memory()
             with self._swapping:
-                if self.snapshot is not snapshot:
-                    return False  # another model came in meanwhile; the next look is for it
-                self.snapshot = fresh
-        logger.info("New catalogue in service | source=%s", fresh.catalogue.source)
+                if self.snapshot is not snapshot or self.in_trial is not in_trial:
+                    return False  # other models came in meanwhile; the next look is for them
+                self.snapshot = snapshot and fresh.get(snapshot.model_id, snapshot)
+                sides = in_trial.snapshots.items()
+                newer_sides = {side: fresh.get(one.model_id, one) for side, one in sides}
+                self.in_trial = in_trial._replace(snapshots=newer_sides)
+        for one in fresh.values():
+            source = one.catalogue.source
+            logger.info("New catalogue in service | model_id=%s, source=%s", one.model_id, source)
         return True
+
+    def _with_newer_catalogue(
+        self, snapshot: Snapshot, beside: Iterable[Snapshot]
+    ) -> Snapshot | None:
+        """None if there is none, or it has none of the model's products."""
+        if sources(self._settings, snapshot.artifact) == snapshot.sources:
+            return None
+        fresh = with_current_catalogue(self._settings, snapshot, self._config, beside)
+        if fresh.catalogue.available.any():
+            return fresh
+        logger.error(
+            "The new catalogue has none of the model's products; not taken over | model_id=%s",
+            snapshot.model_id,
+        )
+        return None
 
     def abort(self) -> None:
         """Forget the prepared model."""
@@ -166,28 +235,89 @@ class Coordinator:
         """Load the model that all serve into `engine`; requests may come when this returns."""
         self.engine = engine
         await asyncio.to_thread(start_with_any, self.settings, engine)
+        await asyncio.to_thread(start_trials, engine, trials_at_start(self.settings))
 
-    async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
-        """Serve `model_id`, or the registry's current best; with `share`, to that share of the
-        users only, beside the model in service. Raises `ReloadError`."""
+    async def reload(self, model_id: str | None) -> Reloaded:
+        """Serve `model_id`, or the registry's current best, which ends a canary. Raises
+        `ReloadError`."""
+        reloaded = await self._reload(model_id)
+        if self.engine.in_trial.trials.canary is not None:
+            try:
+                await self.end_canary()
+            except ReloadError as error:  # a trial of what everybody may have by now
+                logger.error("The canary could not be ended | reason=%s", error)
+        return reloaded
+
+    async def try_model(self, model_id: str, share: float) -> Reloaded:
+        """Serve `model_id` to a `share` of the users, beside the model in service. Raises
+        `ReloadError`, and then nobody gets it."""
+        try:
+            wanted = (await asyncio.to_thread(find_entry, self.settings, model_id)).model_id
+            await asyncio.to_thread(_start_canary, self.settings, wanted, share)
+        except (InputError, OSError) as error:
+            raise ReloadError(str(error)) from error
+        followed = await self.follow()
+        if wanted in followed.broken:
+            await self.end_canary()
+            raise ReloadError(followed.broken[wanted])
+        return Reloaded(wanted, self.engine.model_id, followed.workers, followed.seconds)
+
+    async def end_canary(self) -> None:
+        """Serve the model in service to everybody again. Raises `ReloadError`."""
+        try:
+            await asyncio.to_thread(_end_canary, self.settings)
+        except (InputError, OSError) as error:
+            raise ReloadError(str(error)) from error
+        await self.follow()
+
+    async def follow(self) -> Followed:
+        """Let those experiments run, in all workers, that the state says. Raises `ReloadError`, and
+        then everything stays as it is."""
+        try:
+            trials = await asyncio.to_thread(read_trials, self.settings)
+        except (InputError, OSError) as error:
+            raise ReloadError(str(error)) from error
+        followed = await self._switch(trials)
+        try:
+            await asyncio.to_thread(remember_trials, self.settings, trials)
+        except OSError as error:
+            logger.error("The experiments could not be written down | reason=%s", error)
+        return followed
+
+    async def _reload(self, model_id: str | None) -> Reloaded:
         async with self._reloading:
             started, previous = time.monotonic(), self.engine.model_id
             try:
                 wanted = find_entry(self.settings, model_id).model_id
                 problem = await asyncio.to_thread(self.engine.try_to_prepare, wanted)
-                if problem is None and share is None:
+                if problem is None:
                     remember_served(self.settings, wanted)
             except (InputError, OSError) as error:
                 raise ReloadError(str(error)) from error
             if problem is not None:
                 raise ReloadError(problem)
-            self.engine.commit(wanted, share)
+            self.engine.commit(wanted)
             return Reloaded(wanted, previous, 1, time.monotonic() - started)
 
-    async def end_canary(self) -> None:
-        """Serve the model in service to everybody again."""
+    async def _switch(self, trials: Trials) -> Followed:
         async with self._reloading:
-            self.engine.end_canary()
+            started = time.monotonic()
+            broken = await asyncio.to_thread(self.engine.prepare_trials, trials)
+            self.engine.commit_trials(trials, broken)
+            return Followed(broken, 1, time.monotonic() - started)
+
+
+def _start_canary(settings: Settings, model_id: str, share: float) -> None:
+    Experiments(settings).start_canary(model_id, share, "service")
+
+
+def _end_canary(settings: Settings) -> None:
+    Experiments(settings).end_canary("service")
+
+
+def start_trials(engine: Engine, trials: Trials, broken: Mapping[str, str] | None = None) -> None:
+    """Let `trials` run in a worker that serves nobody yet; what is `broken` elsewhere is here."""
+    engine.commit_trials(trials, engine.prepare_trials(trials) | dict(broken or {}))
 
 
 def start_with_any(settings: Settings, engine: Engine) -> None:

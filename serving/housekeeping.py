@@ -1,19 +1,23 @@
 """What happens beside the requests: a newer catalogue, old events, the watch on the watcher.
 Alerting is imported by what tells something: a worker that has nothing to tell does without."""
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from recsys.data.staging import hand_in_segments
+from recsys.errors import InputError
+from recsys.experiments.state import Experiments
 from recsys.publishing import DAMAGED
 from recsys.request_log import RequestLog
 from recsys.settings import Settings
 from recsys.storage import open_store
 from serving.service import Service
+from serving.trials import read_trials
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +25,14 @@ _WATCH_SECONDS = 300.0
 _HAND_IN_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
 _LOG_WATCH_SECONDS = 5.0
+_TRIALS_SECONDS = 5.0
+_BROKEN_SECONDS = 300.0  # a model that could not be loaded is tried again
 _LOG_PATIENCE_SECONDS = 10.0  # a database that somebody locks for a moment is no news
 LOG_ALERT = "request_log_failing"
 IMPLAUSIBLE_ALERT = "implausible_interactions"
 DAMAGE_ALERT = "file_set_aside"
+BROKEN_ALERT = "experiment_model_failing"
+EXPERIMENTS_ALERT = "experiments_damaged"
 _STARTING_SECONDS = 300.0
 _EVERYBODY = ("log", "email", "slack")
 
@@ -42,6 +50,7 @@ class Housekeeping(threading.Thread):
         if service.slot:
             duties.append((_PRUNE_SECONDS, service.live.forget))
         else:  # one process watches, and prunes, for all
+            duties.append((_TRIALS_SECONDS, TrialsWatch(service, asyncio.get_running_loop()).look))
             if open_store(settings).shared:
                 duties.append((_HAND_IN_SECONDS, lambda: hand_in_segments(settings)))
             duties += [
@@ -120,6 +129,58 @@ class ImplausibleWatch:
         sent = AlertManager(settings).send_alert(IMPLAUSIBLE_ALERT, text, context=facts)
         if set(sent.values()) != {HELD_BACK}:  # else they are in the next one
             self.told = count
+
+
+@dataclass
+class TrialsWatch:
+    """Follows the state of the experiments for all workers, and tells what is wrong with it."""
+
+    service: Service
+    loop: asyncio.AbstractEventLoop
+    tried: float = 0.0
+    told: str | None = None
+
+    def look(self) -> None:
+        settings, engine = self.service.settings, self.service.engine
+        self._tell_of_damage(Experiments(settings).problem())
+        try:
+            trials = read_trials(settings)
+        except InputError:
+            return  # told above; what runs goes on
+        again = engine.in_trial.broken and time.monotonic() - self.tried > _BROKEN_SECONDS
+        if trials == engine.in_trial.trials and not again:
+            return
+        self.tried = time.monotonic()
+        following = self.service.coordinator.follow()
+        followed = asyncio.run_coroutine_threadsafe(following, self.loop).result()
+        tell_of_broken(settings, followed.broken)
+
+    def _tell_of_damage(self, problem: str | None) -> None:
+        from recsys.alerting import AlertManager
+
+        if problem is not None and self.told is None:
+            AlertManager(self.service.settings).send_alert(
+                EXPERIMENTS_ALERT,
+                "the experiments cannot be read: those that run go on",
+                context={"error": problem},
+            )
+        self.told = problem
+
+
+def tell_of_broken(settings: Settings, broken: Mapping[str, str]) -> None:
+    """Tell of models of experiments that cannot be loaded, each once."""
+    from recsys.alerting import Alert, AlertManager, Severity
+
+    for model_id, problem in broken.items():
+        alert = Alert(
+            BROKEN_ALERT,
+            "a side of an experiment gets what is deployed, because its model cannot be loaded",
+            Severity.WARNING,
+            facts={"model_id": model_id, "error": problem},
+            key=f"{BROKEN_ALERT}:{model_id}",
+            until_resolved=True,
+        )
+        AlertManager(settings).deliver(alert)
 
 
 @dataclass

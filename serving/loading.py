@@ -5,6 +5,7 @@ import functools
 import logging
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,17 @@ _TRIAL_QUERY = "kem chống nắng"
 
 
 def load_snapshot(
-    settings: Settings, path: Path, model_id: str, config: ServingConfig, *, starting: bool = False
+    settings: Settings,
+    path: Path,
+    model_id: str,
+    config: ServingConfig,
+    *,
+    starting: bool = False,
+    beside: Iterable[Snapshot] = (),
 ) -> Snapshot:
     """Load, check and try out the model in the artefact folder `path`. A service that is `starting`
-    serves nothing yet: it takes the last catalogue that is good.
+    serves nothing yet: it takes the last catalogue that is good. With those that it is served
+    `beside` it shares catalogue and content, where their products are the same ones.
 
     Raises `ArtifactError` if a file is missing or changed, shapes do not agree, a score is not
     finite, or the model recommends nothing."""
@@ -60,14 +68,18 @@ def load_snapshot(
     except InputError as error:  # no reason not to serve
         logger.error("What is published cannot be told | reason=%s", str(error))
         seen = artifact.model_id, None
-    catalogue = (last_good_catalogue if starting else read_catalogue)(settings, artifact)
+    catalogue, content = _shared(artifact, seen, beside)
+    if catalogue is None:
+        catalogue = (last_good_catalogue if starting else read_catalogue)(settings, artifact)
+    else:
+        artifact.item_ids = catalogue.item_ids
     loaded = Snapshot(
         model_id=model_id,
         model_type=artifact.model_type,
         artifact=artifact,
         position=functools.lru_cache(_KNOWN_USERS_CACHED)(artifact.user_ids.position),
         catalogue=catalogue,
-        content=read_content(settings, catalogue),
+        content=content or read_content(settings, catalogue),
         loaded_at=time.time(),
         nearest=nearest,
         sources=seen,
@@ -76,15 +88,34 @@ def load_snapshot(
 
 
 def with_current_catalogue(
-    settings: Settings, snapshot: Snapshot, config: ServingConfig
+    settings: Settings,
+    snapshot: Snapshot,
+    config: ServingConfig,
+    beside: Iterable[Snapshot] = (),
 ) -> Snapshot:
-    """The same model with the shop's newest catalogue and embeddings, tried out. Raises as
-    `load_snapshot`."""
+    """The same model with the shop's newest catalogue and embeddings, tried out; those that are
+    served `beside` it may have them already. Raises as `load_snapshot`."""
     seen = sources(settings, snapshot.artifact)
-    catalogue = read_catalogue(settings, snapshot.artifact)
-    content = read_content(settings, catalogue)
+    catalogue, content = _shared(snapshot.artifact, seen, beside)
+    catalogue = catalogue or read_catalogue(settings, snapshot.artifact)
+    content = content or read_content(settings, catalogue)
     fresh = dataclasses.replace(snapshot, catalogue=catalogue, content=content, sources=seen)
     return _made_ready(fresh, config)
+
+
+def _shared(
+    artifact: Artifact, seen: tuple[str, str | None], beside: Iterable[Snapshot]
+) -> tuple[Catalogue | None, ContentIndex | None]:
+    """Catalogue and content of one of `beside` that are what this model would read: the products
+    have to be the same, in the same order."""
+    catalogue = content = None
+    for other in beside:
+        if other.artifact.item_ids == artifact.item_ids:
+            if other.sources[0] == seen[0]:
+                catalogue = catalogue or other.catalogue
+            if other.sources[1] == seen[1]:
+                content = content or other.content
+    return catalogue, content
 
 
 def _made_ready(snapshot: Snapshot, config: ServingConfig) -> Snapshot:

@@ -120,6 +120,14 @@ def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int)
     return _best(snapshot, scores, not_dismissed, wanted, excluded)
 
 
+def popular(snapshot: Snapshot, history: Histories, wanted: Wanted) -> Recommended:
+    """What is popular in the shop, but for what the user of `history` had or dismissed."""
+    excluded = np.concatenate(
+        [wanted.excluded, hidden(snapshot.catalogue, history, wanted.exclude_seen)]
+    )
+    return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
+
+
 def similar(snapshot: Snapshot, item: int, wanted: Wanted) -> Recommended:
     """Products like the product in column `item`: by the model, else content, else popularity."""
     items = np.array([item], dtype=np.int32)

@@ -17,6 +17,7 @@ from recsys.config import load_config
 from recsys.data.config import DataConfig
 from recsys.data.sources import id_rules
 from recsys.errors import InputError
+from recsys.experiments.definitions import HOLDOUT, Side
 from recsys.ids import IdRules
 from recsys.request_log import Answered, RequestLog
 from recsys.schedule import load_zone
@@ -84,13 +85,17 @@ class Service:
         except sqlite3.Error as error:
             raise ProblemError(503, f"The request log cannot be read: {error}.") from error
 
-    def snapshot(self, user_id: object = None) -> Snapshot:
-        """The snapshot in service (for this user, if given). Raises a 503 problem if none is."""
-        engine = self.engine
-        snapshot = engine.snapshot if user_id is None else engine.for_user(str(user_id))
+    def snapshot(self) -> Snapshot:
+        """The snapshot in service. Raises a 503 problem if none is."""
+        return self.answering(None)[0]
+
+    def answering(self, unit: str | None, placement: str = "") -> tuple[Snapshot, Side | None]:
+        """The snapshot that answers `unit` and the side it is on, see `Engine.answering`. Raises a
+        503 problem if no model is in service."""
+        snapshot, side = self.engine.answering(unit, placement)
         if snapshot is None:
             raise ProblemError(503, NO_MODEL, {"Retry-After": "60"})
-        return snapshot
+        return snapshot, side
 
     def close(self) -> None:
         """Write what waits, and end all threads."""
@@ -132,12 +137,19 @@ class Note:
     made: Recommended | None = None
     model_id: str | None = None
     known: bool | None = None
+    side: Side | None = None
     latency_ms: float = 0.0
     _started: float = 0.0
 
-    def of(self, snapshot: Snapshot) -> Snapshot:
-        """Remember which model answers, and whether it knows the customer."""
-        self.model_id = snapshot.model_id
+    @property
+    def held_out(self) -> bool:
+        """Whether the customer gets what is popular, for comparison."""
+        return self.side is not None and self.side.experiment == HOLDOUT
+
+    def of(self, snapshot: Snapshot, side: Side | None = None) -> Snapshot:
+        """Remember which model answers, on which side of which experiment, and whether the model
+        knows the customer."""
+        self.model_id, self.side = snapshot.model_id, side
         if self.user_id is not None:
             self.known = snapshot.position(str(self.user_id)) is not None
         return snapshot
@@ -152,7 +164,8 @@ class Note:
         self.latency_ms = (time.perf_counter() - self._started) * 1000
         made, user = self.made, None if self.user_id is None else str(self.user_id)
         method = made.fallback_method if made else None
-        fallback = None if made is None else method is not None
+        # What is popular is no fallback of those who are to get it.
+        fallback = None if made is None else method is not None and not self.held_out
         asked = (time.time(), self.endpoint, user, self.topk, round(self.latency_ms, 3))
         status, error = (200, None) if fault is None else _outcome(fault)
         answered = Answered(*asked, fallback, method, error, self.model_id, status, self.known)

@@ -20,9 +20,10 @@ from recsys.settings import Settings, load_settings
 from serving import coordination
 from serving.app import WorkerPlace, create_app
 from serving.config import read_environment
-from serving.coordination import Channel, Message, Reloaded, ReloadError, spawn
-from serving.engine import Coordinator, Engine, find_entry, start_with_any
+from serving.coordination import Channel, Followed, Message, Reloaded, ReloadError, spawn
+from serving.engine import Coordinator, Engine, find_entry, start_trials, start_with_any
 from serving.guard import LimitedProtocol
+from serving.trials import Trials, trials_at_start
 
 logger = logging.getLogger(__name__)
 
@@ -50,26 +51,29 @@ class ParentLink(Coordinator):
         while (message := await self._channel.receive()) is not None:
             if message["kind"] == coordination.LOAD:
                 problem = await asyncio.to_thread(self._load, message)
-                model_id = self.engine.model_id
-                self._channel.send(coordination.READY, model_id=model_id, problem=problem)
+                model_id, (trials, _, _, broken) = self.engine.model_id, self.engine.in_trial
+                running = {"trials": trials.as_message(), "broken": broken}
+                told = {"model_id": model_id, "problem": problem, "running": running}
+                self._channel.send(coordination.READY, **told)
             elif message["kind"] == coordination.GO:
                 spawn(self._listen())
                 return
         raise ConnectionError("the parent is gone")
 
-    async def reload(self, model_id: str | None, share: float | None = None) -> Reloaded:
+    async def _reload(self, model_id: str | None) -> Reloaded:
         try:
             wanted = await asyncio.to_thread(find_entry, self.settings, model_id)
         except (InputError, OSError) as error:
             raise ReloadError(str(error)) from error
-        outcome = await self._ask(coordination.RELOAD, model_id=wanted.model_id, share=share)
+        outcome = await self._ask(coordination.RELOAD, model_id=wanted.model_id)
         if outcome["problem"]:
             raise ReloadError(outcome["problem"])
         told = (outcome[key] for key in ("previous_model_id", "workers", "seconds"))
         return Reloaded(wanted.model_id, *told)
 
-    async def end_canary(self) -> None:
-        await self._ask(coordination.ASK_END_CANARY)
+    async def _switch(self, trials: Trials) -> Followed:
+        outcome = await self._ask(coordination.FOLLOW, trials=trials.as_message())
+        return Followed(*(outcome[key] for key in ("broken", "workers", "seconds")))
 
     async def _ask(self, kind: str, **values: Any) -> Message:
         """Ask the parent, and wait for its answer."""
@@ -83,6 +87,14 @@ class ParentLink(Coordinator):
 
     def _load(self, message: Message) -> str | None:
         """Load what the parent names; why that failed, None if it did not."""
+        problem = self._load_model(message)
+        if problem is None and (running := message["running"]) is not None:
+            start_trials(self.engine, Trials.of_message(running["trials"]), running["broken"])
+        elif problem is None:
+            start_trials(self.engine, trials_at_start(self.settings))
+        return problem
+
+    def _load_model(self, message: Message) -> str | None:
         model_id = message["model_id"]
         problem = None
         if model_id is not None:
@@ -108,16 +120,23 @@ class ParentLink(Coordinator):
         if kind == coordination.PREPARE:
             spawn(self._prepare(message["model_id"]))
         elif kind == coordination.COMMIT:
-            self.engine.commit(message["model_id"], message["share"])
+            self.engine.commit(message["model_id"])
             self._channel.send(coordination.COMMITTED)
-        elif kind == coordination.END_CANARY:
-            self.engine.end_canary()
+        elif kind == coordination.PREPARE_TRIALS:
+            spawn(self._prepare_trials(Trials.of_message(message["trials"])))
+        elif kind == coordination.COMMIT_TRIALS:
+            self.engine.commit_trials(Trials.of_message(message["trials"]), message["broken"])
+            self._channel.send(coordination.COMMITTED)
         elif kind == coordination.ABORT:
             self.engine.abort()
 
     async def _prepare(self, model_id: str) -> None:
         problem = await asyncio.to_thread(self.engine.try_to_prepare, model_id)
         self._channel.send(coordination.PREPARED, problem=problem)
+
+    async def _prepare_trials(self, trials: Trials) -> None:
+        broken = await asyncio.to_thread(self.engine.prepare_trials, trials)
+        self._channel.send(coordination.PREPARED_TRIALS, broken=broken)
 
 
 def main(arguments: list[str]) -> int:

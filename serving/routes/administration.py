@@ -61,11 +61,11 @@ async def reload_model(service: Running, body: ReloadRequest | None = None) -> R
 
 @router.post("/canary", responses=_LOADS, summary="Try a model on a share of the users")
 async def start_canary(service: Running, body: CanaryRequest) -> Reloaded:
-    """The model answers `/recommend` for a fixed share of the users, in every worker, beside the
-    model in service; `/reload_model` or a DELETE ends it. Workers that start meanwhile do not
-    take part."""
+    """The model answers a fixed share of the users who are in no experiment, in every worker and
+    through restarts, beside the model in service; `/reload_model` or a DELETE ends it. It is an
+    experiment with guardrails only, which the `outcomes` job watches."""
     try:
-        return await service.coordinator.reload(body.model_id, body.share)
+        return await service.coordinator.try_model(body.model_id, body.share)
     except ReloadError as error:
         raise ProblemError(409, f"The canary was not started: {error}") from error
 
@@ -75,7 +75,10 @@ async def start_canary(service: Running, body: CanaryRequest) -> Reloaded:
 )
 async def end_canary(service: Running) -> None:
     """Everybody gets the model in service again. Not an error when there is no canary."""
-    await service.coordinator.end_canary()
+    try:
+        await service.coordinator.end_canary()
+    except ReloadError as error:
+        raise ProblemError(503, f"The canary was not ended: {error}") from error
 
 
 @router.get("/canary", responses=documented(401, 403, 422, 429, 503), summary="How the canary does")
@@ -84,11 +87,11 @@ async def canary_report(
 ) -> CanaryReport:
     """Errors, fallbacks and latency of `/recommend` by model, over the last `minutes`."""
     models = await service.read_log(read_traffic_by_model, minutes)
-    canary = service.engine.canary
+    model_id, share = service.engine.in_trial.trials.canary or (None, None)
     return CanaryReport(
         model_id=service.engine.model_id,
-        canary_model_id=canary.snapshot.model_id if canary else None,
-        share=canary.share if canary else None,
+        canary_model_id=model_id,
+        share=share,
         minutes=minutes,
         models=[ModelTraffic(**one) for one in models],
     )

@@ -14,10 +14,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.arrays import Int32Array
 from recsys.ids import normalise_id
+from recsys.models.base import Histories
 from serving.catalogue import filter_products
+from serving.interactions import LiveEvent
 from serving.problems import FieldProblem, ProblemError, documented
 from serving.ranking import NOTHING, Wanted
-from serving.recommending import Recommended, Snapshot, history_of, recommend, search, similar
+from serving.recommending import (
+    Recommended,
+    Snapshot,
+    history_of,
+    popular,
+    recommend,
+    search,
+    similar,
+)
 from serving.schemas import (
     BatchRequest,
     BatchResponse,
@@ -99,12 +109,12 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
     Never an error for an unknown user. The list is filled up to `topk` after filtering, as long
     as there are products that pass."""
     with Note(service, "recommend", body.topk, body.user_id) as note:
-        snapshot = begin(note)
         user_id = normalise_id(body.user_id)
+        snapshot = begin(note, user_id)
         # Beside the event loop for a slow model, and for a user whose interactions have to be read.
         inline = snapshot.inline and not service.live.has(user_id)
-        made = await service.compute(inline, recommend_now, service, snapshot, body, user_id)
-        note.made = made
+        make = popular_now if note.held_out else recommend_now
+        note.made = made = await service.compute(inline, make, service, snapshot, body, user_id)
         answer = _answer(snapshot, made, user_id=body.user_id)
     answer["latency_ms"] = note.latency_ms
     return Response(msgspec.json.encode(answer), media_type="application/json")
@@ -122,7 +132,7 @@ async def batch_recommend(body: BatchRequest, service: Running) -> Response:
     started = time.perf_counter()
     with Note(service, "batch_recommend", body.topk) as note:
         snapshot = begin(note)
-        answers = await service.compute_many(_all_answers, service, snapshot, body)
+        answers = await service.compute_many(_all_answers, service, body)
     answer = {"results": answers, "count": len(answers), "model_id": snapshot.model_id}
     answer["latency_ms"] = (time.perf_counter() - started) * 1000
     return Response(msgspec.json.encode(answer), media_type="application/json")
@@ -165,15 +175,16 @@ async def search_products(body: SearchRequest, service: Running) -> SearchRespon
     return SearchResponse(**answer, latency_ms=note.latency_ms)
 
 
-def begin(note: Note) -> Snapshot:
-    """The snapshot that answers. Raises a 422 problem for a list too long, a 503 without one."""
+def begin(note: Note, unit: str | None = None, placement: str = "") -> Snapshot:
+    """The snapshot that answers `unit`, see `Service.answering`. Raises a 422 problem for a list
+    too long, a 503 without one."""
     most = note.service.config.max_topk
     if note.topk is not None and note.topk > most:
         note.topk = min(note.topk, 2**62)  # whatever its length, the request log can hold that
         message = f"At most {most} products can be asked for (topk)"
         errors = [FieldProblem(field="body.topk", message=message)]
         raise ProblemError(422, f"{message}.", errors=errors)
-    return note.of(note.service.snapshot(note.user_id))
+    return note.of(*note.service.answering(unit, placement))
 
 
 def wanted_by(
@@ -218,21 +229,42 @@ def recommend_now(
             if ranked is not None:
                 return Recommended(ranked, None)
     now = int(time.time())
+    return recommend(snapshot, *_asked(snapshot, body, user_id, live, now), now)
+
+
+def popular_now(
+    service: Service, snapshot: Snapshot, body: RecommendRequest, user_id: str
+) -> Recommended:
+    """What is popular, for a user of the holdout."""
+    live = service.live.of(user_id)
+    return popular(snapshot, *_asked(snapshot, body, user_id, live, int(time.time())))
+
+
+def _asked(
+    snapshot: Snapshot,
+    body: RecommendRequest,
+    user_id: str,
+    live: tuple[LiveEvent, ...],
+    now: int,
+) -> tuple[Histories, Wanted]:
+    """What is known of the user, and what may stand in the list."""
     viewed = [known_id(product, snapshot.catalogue.index) for product in body.history]
     history = history_of(snapshot, user_id, live, viewed, now)
     wanted = wanted_by(snapshot, body, exclude_seen=body.exclude_seen, exclude=body.exclude)
-    return recommend(snapshot, history, wanted, now)
+    return history, wanted
 
 
-def _all_answers(service: Service, snapshot: Snapshot, body: BatchRequest) -> list[dict[str, Any]]:
+def _all_answers(service: Service, body: BatchRequest) -> list[dict[str, Any]]:
     shared = body.model_dump(exclude={"user_ids"})
     answers = []
     for user_id in body.user_ids:
         # Each list is a row of the request log, as if it had been asked for alone.
         with Note(service, "batch_recommend.user", body.topk, user_id) as note:
             asked = RecommendRequest.model_construct(user_id=user_id, history=[], **shared)
-            note.of(snapshot)
-            note.made = made = recommend_now(service, snapshot, asked, normalise_id(user_id))
+            unit = normalise_id(user_id)
+            snapshot = begin(note, unit)
+            make = popular_now if note.held_out else recommend_now
+            note.made = made = make(service, snapshot, asked, unit)
             answer = _answer(snapshot, made, user_id=user_id)
         answer["latency_ms"] = note.latency_ms
         answers.append(answer)

@@ -21,7 +21,13 @@ from recsys.health.verdict import Finding, verdict
 from recsys.publishing import DAMAGED
 from recsys.quality import report_after_publishing
 from recsys.settings import REPOSITORY
-from serving.housekeeping import DamageWatch, ImplausibleWatch, RequestLogWatch
+from serving.housekeeping import (
+    DamageWatch,
+    ImplausibleWatch,
+    RequestLogWatch,
+    TrialsWatch,
+    tell_of_broken,
+)
 from tests.documented import spans, table
 from tests.test_docs import may_be
 
@@ -72,6 +78,11 @@ def tell_of_service(settings):
     watch.look()
     intake = SimpleNamespace(implausible=3)
     ImplausibleWatch(SimpleNamespace(settings=settings, intake=intake)).look()
+    tell_of_broken(settings, {"als_2": "als_2: a file is missing"})
+    state = settings.home / "artifacts" / "experiments.json"
+    state.parent.mkdir()
+    state.write_text("{")
+    TrialsWatch(SimpleNamespace(settings=settings, engine=None), SimpleNamespace()).look()
     (settings.logs / f"service_metrics.db{DAMAGED}20250305").touch()
     DamageWatch(settings, NOW).look()
 

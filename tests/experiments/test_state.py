@@ -126,10 +126,13 @@ def test_two_who_start_at_once_are_both_there(experiments, settings):
 
 
 def test_a_canary_is_replaced_grows_and_ends(experiments):
-    first = experiments.start_canary("als_2", 0.1, by="model_deployment")
-    wider = experiments.start_canary("als_2", 0.4, by="model_deployment")
-    assert first.salt == wider.salt
+    experiments.start_canary("als_2", 0.1, by="model_deployment")
+    [first] = experiments.running()
+    experiments.start_canary("als_2", 0.1, by="model_deployment")
+    assert experiments.running() == [first]
+    experiments.start_canary("als_2", 0.4, by="model_deployment")
     [running] = experiments.running()
+    assert first.salt == running.salt
     assert running.definition.control.share == 0.4
     experiments.start(definition(), by="lan")  # a canary is in nobody's way
     assert experiments.end_canary("lan")

@@ -5,20 +5,22 @@ changes it never loses another's change (`recsys.storage.Document`), and every c
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from recsys.config import ConfigModel, parse_json
 from recsys.errors import InputError
 from recsys.experiments.definitions import CANARY, RESERVED, Definition, Experiment, Variant
-from recsys.experiments.planning import Plan
 from recsys.logs import fields, file_logger
 from recsys.models.artifacts import verify_artifact
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.schedule import load_zone
 from recsys.settings import EXPERIMENTS_KEY, Settings
 from recsys.storage import Document, open_store
+
+if TYPE_CHECKING:  # pandas is not for the service
+    from recsys.experiments.planning import Plan
 
 _LAST_GOOD_KEY = "artifacts/experiments.last_good.json"
 _KEPT = 200  # ended ones; the newest
@@ -96,7 +98,7 @@ class Experiments:
         self,
         definition: Definition,
         by: str,
-        planned: Plan | None = None,
+        planned: "Plan | None" = None,
         now: datetime | None = None,
     ) -> Experiment:
         """Begin an experiment. Raises `ExperimentError` if a model is missing, archived, held or
@@ -134,7 +136,7 @@ class Experiments:
         self._note("start", name, by=by, variants=models, planned_days=started.planned_days)
         return started
 
-    def start_canary(self, model_id: str, share: float, by: str) -> Experiment:
+    def start_canary(self, model_id: str, share: float, by: str) -> None:
         """Give `model_id` to a share of the users who are in no measured experiment, instead of a
         canary that runs. The same model again changes the share, and nobody who has it loses it.
         Raises `RegistryError` if it is not registered."""
@@ -153,13 +155,16 @@ class Experiments:
             started_by=by,
         )
 
-        def start(experiments: list[Experiment]) -> None:
+        def start(experiments: list[Experiment]) -> bool:
+            before = [one for one in experiments if one.name == CANARY]
+            if any(one.running and one.definition == definition for one in before):
+                return False  # another replica was told before
             experiments[:] = [one for one in experiments if one.name != CANARY]
             experiments.append(started)
+            return True
 
-        self._document.change(start)
-        self._note("start", CANARY, by=by, model_id=model_id, share=share)
-        return started
+        if self._document.change(start):
+            self._note("start", CANARY, by=by, model_id=model_id, share=share)
 
     def stop(self, name: str, by: str, because: str, now: datetime | None = None) -> bool:
         """End an experiment: everybody gets what is deployed. Returns whether it ran. Raises
