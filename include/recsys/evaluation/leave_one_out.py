@@ -196,6 +196,7 @@ class LeaveOneOut:
     numbered: Numbered  # what all of it is made from
     in_training: BoolArray  # (entries,) of `numbered`
     in_validation: BoolArray
+    in_test: BoolArray
 
     @property
     def has_signals(self) -> bool:
@@ -274,6 +275,7 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
         numbered=numbered,
         in_training=in_training,
         in_validation=in_validation,
+        in_test=in_test,
     )
 
 
