@@ -62,6 +62,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         sync_tree(temporary)
 
 
+@contextlib.contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """A temporary sibling folder to fill; it takes the place of the folder `path`, if there is one,
+    when the block ends normally. A process that is killed between the two renames leaves none
+    there: whoever writes such folders makes one that is missing again."""
+    old = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with _becoming(path) as temporary:
+            temporary.mkdir()
+            yield temporary
+            sync_tree(temporary)
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(old)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def point_link(link: Path, target: Path) -> None:
     """Make the symbolic link `link` lead to `target` by a relative path, atomically."""
     with _becoming(link) as temporary:

@@ -44,6 +44,9 @@ class Settings:
     work = _Below("data/work")
     """Scratch space of running jobs, one folder a run; nothing reads it afterwards."""
 
+    outcomes = _Below("data/outcomes")
+    """What became of the served lists, a folder a day."""
+
     artifacts = _Below("artifacts/cf")
     registry = _Below(REGISTRY_KEY)
 
@@ -51,6 +54,7 @@ class Settings:
     pipeline_db = _Below("logs/pipeline_metrics.db")
     training_db = _Below("logs/training_metrics.db")
     service_db = _Below("logs/service_metrics.db")
+    outcomes_db = _Below("logs/outcome_metrics.db")
     deployment_history = _Below(HISTORY_KEY)
     reports = _Below("reports")
 

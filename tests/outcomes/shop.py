@@ -1,5 +1,6 @@
 """Served lists and events in the formats that the job reads."""
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,21 +10,13 @@ import pandas as pd
 import pyarrow as pa
 
 from recsys import schema
+from recsys.data.staging import write_past_events
+from recsys.outcomes.figures import DIMENSIONS
+from recsys.outcomes.partitions import SCHEMA
+from recsys.served_lists import SegmentWriter, ServedList
+from recsys.settings import Settings
 
 NOON = datetime(2026, 3, 10, 5, tzinfo=UTC)  # twelve o'clock in Ho Chi Minh City
-
-LISTS = pa.schema(
-    [
-        (schema.RECOMMENDATION, pa.binary(16)),
-        ("time", pa.timestamp("us", "UTC")),
-        *((name, pa.string()) for name in (schema.USER, schema.SESSION, schema.PLACEMENT)),
-        *((name, pa.string()) for name in ("endpoint", "model_id", "fallback_method")),
-        *((name, pa.string()) for name in ("experiment", "variant")),
-        ("products", pa.list_(pa.string())),
-        ("sources", pa.string()),
-        ("propensities", pa.list_(pa.float32())),
-    ]
-)
 
 
 def list_id(time: datetime, number: int) -> uuid.UUID:
@@ -56,7 +49,7 @@ def a_list(
 
 
 def lists_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=LISTS)
+    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
 
 
 def an_event(
@@ -93,3 +86,39 @@ def events_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     moments = dict.fromkeys((schema.TIMESTAMP, schema.RECEIVED), "datetime64[us, UTC]")
     numbers = {schema.QUANTITY: "float32", schema.VALUE: "float64"}
     return frame.astype(kinds | moments | numbers)
+
+
+def record(settings: Settings, rows: Sequence[Mapping[str, Any]], lost: int = 0) -> None:
+    """Hand lists in as the service does, with a gap at the end."""
+    writer = SegmentWriter(settings)
+    lists = [
+        ServedList(
+            id=row[schema.RECOMMENDATION],
+            time=row["time"].timestamp(),
+            user_id=row[schema.USER] or None,
+            session_id=row[schema.SESSION] or None,
+            products=tuple(row["products"]),
+            fallback_method=row["fallback_method"] or None,
+            propensities=None,
+            **{name: row[name] for name in (*DIMENSIONS, "sources")},
+        )
+        for row in rows
+    ]
+    writer.append(writer.count(len(lists)), lists)
+    writer.count(lost)
+    writer.close()
+
+
+def send(
+    settings: Settings, rows: Sequence[Mapping[str, Any]], received: datetime | None = None
+) -> None:
+    """Send events to the service, which they reach at the time that they say, or then."""
+    events = []
+    for row in rows:
+        event = {key: value for key, value in row.items() if value not in ("", None)}
+        event[schema.TIMESTAMP] = row[schema.TIMESTAMP].isoformat()
+        event[schema.RECEIVED] = (received or row[schema.RECEIVED]).isoformat()
+        if math.isnan(row[schema.VALUE]):
+            del event[schema.VALUE]
+        events.append(event)
+    write_past_events(settings, events)

@@ -113,6 +113,16 @@ def test_nothing_is_found_in_nothing() -> None:
     assert attribute([nothing], events_of([named]), CONFIG)[FATE].tolist() == [Fate.UNKNOWN_LIST]
 
 
+def test_a_search_looks_no_further_back_than_its_events_can_reach() -> None:
+    named = an_event(1, "a", "purchase", recommendation_id=str(list_id(NOON, 1)))
+    click, cart = an_event(2, "a"), an_event(3, "a", "cart")
+    backs = [
+        Search(events_of(rows), CONFIG).looks_back
+        for rows in ([], [named], [named, click], [click, cart])
+    ]
+    assert backs == [None, None, timedelta(hours=24), timedelta(days=7)]
+
+
 def test_the_day_of_a_named_list_is_in_its_id() -> None:
     rows = [an_event(1, "a", recommendation_id=str(list_id(NOON, 1)))]
     rows += [an_event(2, "a", recommendation_id=t) for t in ("x", str(uuid.UUID(int=2**128 - 1)))]

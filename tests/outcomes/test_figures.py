@@ -11,7 +11,8 @@ import pytest
 from recsys import schema
 from recsys.outcomes.attribution import FATE, LIST, Fate, attribute
 from recsys.outcomes.config import OutcomesConfig
-from recsys.outcomes.figures import DIMENSIONS, SOURCES, DayFigures, day_figures
+from recsys.outcomes.figures import DIMENSIONS, DayFigures, day_figures
+from recsys.served_lists import SOURCES
 from tests.outcomes.shop import a_list, an_event, events_of, lists_of
 
 CONFIG = OutcomesConfig()

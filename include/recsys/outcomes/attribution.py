@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from recsys import schema
 from recsys.arrays import BoolArray, Int64Array, UInt64Array
 from recsys.outcomes.config import OutcomesConfig
+from recsys.outcomes.partitions import PRODUCTS, TIME
 from recsys.schema import Kind
 
 WINDOWS: Final = {
@@ -29,13 +30,13 @@ WINDOWS: Final = {
 
 REACH: Final = max(WINDOWS.values())
 
-# Columns of a served list; see `recsys.outcomes.partitions`.
-LIST_COLUMNS: Final = (schema.RECOMMENDATION, "time", schema.USER, schema.SESSION, "products")
+LIST_COLUMNS: Final = (schema.RECOMMENDATION, TIME, schema.USER, schema.SESSION, PRODUCTS)
 """What `Search.look_in` needs of the lists."""
 
 FATE: Final = "fate"  # str, one of Fate
 POSITION: Final = "position"  # int32, place of the product in the list from 0, -1 without a list
 LIST: Final = "list_id"  # 16 bytes: the id of the list; None without one
+LIST_TIME: Final = "list_time"  # datetime64[us, UTC]; 1970 without a list
 ID_TYPE: Final = pa.binary(16)
 TIME_TYPE: Final = "datetime64[us, UTC]"
 
@@ -108,6 +109,12 @@ class Search:
         self._found: list[pd.DataFrame] = []
         self._list_time = np.full(len(ids), _NEVER, dtype=np.int64)
 
+    @property
+    def looks_back(self) -> timedelta | None:
+        """How long before an event a list can be that none names; None if all are named."""
+        unnamed = self._events[(self._events[FATE] != Fate.ROBOT).to_numpy() & ~self._named]
+        return max((WINDOWS[Kind(one)] for one in unnamed[schema.KIND].unique()), default=None)
+
     def named_at(self) -> pd.Series:
         """When the lists that the events name were made, by their ids (datetime64[us, UTC])."""
         high, _ = halves(pc.drop_null(self._ids))
@@ -126,10 +133,10 @@ class Search:
             return
         codes = {key: code[rows] for key, code in codes.items()}
         chosen = lists.select(LIST_COLUMNS).take(pa.array(rows)).combine_chunks()
-        time = microseconds(chosen["time"])
+        time = microseconds(chosen[TIME])
         named = codes[schema.RECOMMENDATION] >= 0
         self._list_time[codes[schema.RECOMMENDATION][named]] = time[named]
-        at, product, position = _shown(chosen["products"], self._products)
+        at, product, position = _shown(chosen[PRODUCTS], self._products)
         pairs = {key: self._pair(code[at], product) for key, code in codes.items()}
         wanted = {key: np.isin(pair, self._wanted[key]) for key, pair in pairs.items()}
         kept = np.flatnonzero(np.logical_or.reduce([*wanted.values()]))
@@ -141,7 +148,7 @@ class Search:
 
     def result(self) -> pd.DataFrame:
         """The events of `WINDOWS`' kinds, each once, in order of time and id: columns `KEPT`,
-        `FATE`, `LIST`, `POSITION`."""
+        `FATE`, `LIST`, `LIST_TIME`, `POSITION`."""
         found = pd.concat([_NO_LIST, *self._found])
         # The later list has the higher row; of a product that stands twice in it, the first place.
         order = found.assign(last=-found[POSITION])
@@ -169,6 +176,9 @@ class Search:
         lists = np.full(len(told), None, dtype=object)
         lists[has] = _joined(*halves)
         told[LIST] = lists
+        told[LIST_TIME] = pd.to_datetime(
+            np.where(has, found["time"].to_numpy()[row], 0), unit="us", utc=True
+        ).astype(TIME_TYPE)
         told[POSITION] = found[POSITION].to_numpy(dtype=np.int32)[row]
         return told
 

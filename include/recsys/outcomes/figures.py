@@ -28,21 +28,13 @@ from recsys.outcomes.attribution import (
     unit_of,
 )
 from recsys.outcomes.config import OutcomesConfig
+from recsys.outcomes.partitions import PRODUCTS, TIME
 from recsys.schema import Kind
+from recsys.served_lists import SOURCES
 
 Sums = dict[str, AnyArray]
 
 BLOCKS: Final = 256
-
-SOURCES: Final = {
-    "m": "model",
-    "c": "content",
-    "p": "popularity",
-    "r": "rule",
-    "e": "explore",
-    "a": "again",
-}
-"""Where a product of a list came from, by its letter."""
 
 HOLDOUT: Final = "holdout"
 """The experiment of the lists that were kept from the recommender."""
@@ -56,8 +48,8 @@ of purchases are over."""
 
 DIMENSIONS: Final = (schema.PLACEMENT, "endpoint", "model_id", "experiment", "variant")
 LIST_COLUMNS: Final = (
-    *(schema.RECOMMENDATION, "time", schema.USER, schema.SESSION, *DIMENSIONS),
-    *("fallback_method", "products", "sources"),
+    *(schema.RECOMMENDATION, TIME, schema.USER, schema.SESSION, *DIMENSIONS),
+    *("fallback_method", PRODUCTS, "sources"),
 )
 """What a day's figures need of its lists."""
 
@@ -179,13 +171,13 @@ class _Day:
         block = np.where(self.known, (hashes % BLOCKS)[unit], low % BLOCKS)
         self.block = block.astype(np.int64)
         self.block_of = np.append((hashes % BLOCKS).astype(np.int64), self.block)
-        self.time = microseconds(self.lists["time"])
+        self.time = microseconds(self.lists[TIME])
         self.fallback = np.asarray(
             pc.not_equal(pc.fill_null(self.lists["fallback_method"], ""), ""), dtype=np.bool_
         )
 
     def _place_products(self) -> None:
-        array = self.lists["products"].combine_chunks()
+        array = self.lists[PRODUCTS].combine_chunks()
         self.lengths = np.asarray(pc.fill_null(pc.list_value_length(array), 0), dtype=np.int64)
         self.at = np.asarray(pc.list_parent_indices(array), dtype=np.int64)
         starts = np.cumsum(self.lengths) - self.lengths

@@ -120,6 +120,19 @@ def served_days(settings: Settings) -> list[date]:
     return sorted(day for name in names if (day := _day_of(name)) is not None)
 
 
+def served_stamps(settings: Settings) -> dict[date, str]:
+    """What tells whether the lists of a day are still those of before: the names of its files,
+    which stand for what is in them."""
+    found: dict[date, set[str]] = {}
+    root = settings.home / SERVED_KEY
+    local = {f"{path.parent.name}/{path.name}" for path in root.glob(f"{_DAY}*/[!.]*.parquet")}
+    for key in open_store(settings).files(SERVED_KEY) | local:
+        folder, _, name = key.partition("/")
+        if name.endswith(".parquet") and (day := _day_of(folder)) is not None:
+            found.setdefault(day, set()).add(name)
+    return {day: " ".join(sorted(names)) for day, names in sorted(found.items())}
+
+
 def prune_served(settings: Settings, config: OutcomesConfig, removal: Removal) -> None:
     """Let `removal` remove the days that are older than ``keep_served_days``, and what nobody took
     over in that time."""

@@ -1,0 +1,133 @@
+"""The hourly job: take served lists over, find what became of them, and tell."""
+
+import logging
+import time
+from datetime import date, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import pandas as pd
+
+from recsys import schema
+from recsys.data.event_log import events_received
+from recsys.errors import InputError
+from recsys.outcomes.attribution import REACH, WINDOWS
+from recsys.outcomes.building import Builder
+from recsys.outcomes.daily import restore_rows
+from recsys.outcomes.ledger import Ledger, read_ledger
+from recsys.outcomes.partitions import take_over
+from recsys.schedule import DataInterval, load_zone
+from recsys.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+OVERLAP: Final = timedelta(hours=6)
+"""Events that were received so long before the last run are looked at again: those of another
+machine come in late."""
+DAILY_OVERLAP: Final = timedelta(days=30)
+"""The same, for the first run of a day."""
+
+
+class Span(NamedTuple):
+    """Days to make, both inclusive, as local dates."""
+
+    first: date
+    last: date
+
+    @property
+    def days(self) -> list[date]:
+        return [self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1)]
+
+
+def span_of(first: str | None, last: str | None, today: date) -> Span | None:
+    """The days from `first` to `last` (ISO dates; without one of them, the other; `today` at the
+    latest), None without both. Raises `InputError` if they are none."""
+    if first is None and last is None:
+        return None
+    try:
+        begin = date.fromisoformat(first or last or "")
+        end = date.fromisoformat(last or first or "")
+    except ValueError:
+        raise InputError(f"from {first}, to {last}: expected days such as 2026-03-10") from None
+    if end < begin:
+        raise InputError(f"to: {end} is before from: {begin}")
+    if begin > today:
+        raise InputError(f"from: {begin} is still to come; today is {today}")
+    return Span(begin, min(end, today))
+
+
+def compute_outcomes(
+    settings: Settings,
+    interval: DataInterval,
+    *,
+    first: str | None = None,
+    last: str | None = None,
+    is_backfill: bool = False,
+) -> dict[str, Any]:
+    """Find out what became of the served lists as they are known at the end of `interval`.
+
+    Makes the days whose lists or events are not what they were. From `first` to `last` (local
+    dates), it makes those days again, whatever they were made of; as a backfill, the days of the
+    interval. Returns ``day`` (the last one), ``made`` (days), ``attributed`` (how many days' events
+    were looked at again), ``taken_over``, ``lost`` (lists), ``duration_seconds``. Raises
+    `InputError` if days, configuration or files are bad."""
+    began = time.monotonic()
+    today = interval.end.astimezone(load_zone(settings)).date()
+    span = span_of(first, last, today)
+    taken = take_over(settings)
+    builder = Builder(settings, read_ledger(settings), today)
+    if span is None and not is_backfill:
+        attributed, made = _whatever_is_new(settings, builder, interval.end)
+    else:
+        span = span or _span_of_interval(interval, builder)
+        attributed, made = _the_days(builder, span, again=not is_backfill)
+    restored = restore_rows(settings)
+    summary = {
+        "day": str(today if span is None else span.last),
+        "made": [str(day) for day in made],
+        "attributed": len(attributed),
+        "taken_over": taken.lists,
+        "lost": taken.lost,
+        "duration_seconds": round(time.monotonic() - began, 2),
+    }
+    logger.info("Outcomes computed | %s, restored=%s", summary, restored)
+    return summary
+
+
+def _whatever_is_new(
+    settings: Settings, builder: Builder, now: datetime
+) -> tuple[list[date], list[date]]:
+    ledger = builder.ledger
+    since = builder.midnight(builder.first)
+    if ledger.seen_until is not None:
+        seen = datetime.fromisoformat(ledger.seen_until).astimezone(builder.zone)
+        since = max(since, seen - (OVERLAP if seen.date() == builder.today else DAILY_OVERLAP))
+    received = events_received(settings, since)
+    days = set(builder.days_of(received[schema.TIMESTAMP]).unique())
+    attributed = builder.attribute(days | set(builder.touched_by_lists()))
+    made = builder.figure()
+    _note_events(ledger, received)
+    ledger.seen_until = now.isoformat()
+    ledger.forget_before(str(builder.first - REACH))
+    ledger.save(settings)
+    return attributed, made
+
+
+def _the_days(builder: Builder, span: Span, *, again: bool) -> tuple[list[date], list[date]]:
+    """All of `span`, and no figures beside it. What its lists led to came within `REACH`."""
+    upto = Span(span.first, span.last + REACH)
+    attributed = builder.attribute(upto.days, again=again)
+    return attributed, builder.figure(only=span.days, again=again)
+
+
+def _span_of_interval(interval: DataInterval, builder: Builder) -> Span:
+    last = interval.end - timedelta(microseconds=1)
+    ends = (one.astimezone(builder.zone).date() for one in (interval.start, last))
+    return Span(*ends)
+
+
+def _note_events(ledger: Ledger, received: pd.DataFrame) -> None:
+    """Remember when the last event came that can be an outcome."""
+    kinds = received[received[schema.KIND].isin(list(WINDOWS))]
+    if len(kinds):
+        latest = kinds[schema.RECEIVED].max().isoformat()
+        ledger.last_event = max(filter(None, (ledger.last_event, latest)))
