@@ -190,7 +190,7 @@ def test_only_what_was_had_or_dismissed_is_no_candidate():
     assert rank_families(ByNumber(), questions, families).ranks.ranks.tolist() == [3]
 
 
-def save(path, histories):
+def save(path, histories, **facts):
     items = [f"p{item}" for item in range(4)]
     return save_artifact(
         path,
@@ -200,7 +200,7 @@ def save(path, histories):
         histories=histories,
         popularity=np.ones(4, dtype=np.float32),
         products=pd.DataFrame({"product_id": items}),
-        manifest={"model_id": "m", "data_version": "v"},
+        manifest={"model_id": "m", "data_version": "v", **facts},
     )
 
 
@@ -222,3 +222,16 @@ def test_kinds_that_do_not_exist_or_fit_are_refused(tmp_path, codes):
     )  # fmt: skip
     with pytest.raises(ArtifactError, match="kind"):
         save(tmp_path / "odd", odd)
+
+
+def test_an_artefact_says_what_live_events_weigh(tmp_path):
+    done = history((0, Kind.RATING, 1))
+    told = save(tmp_path / "told", done, signal_weights={"click": 0.75, "purchase": 1})
+    assert load_artifact(told).kind_weights == pytest.approx([1, 1, 0.5, 0.75, 0.05, 0])
+    assert load_artifact(save(tmp_path / "old", done)).kind_weights == pytest.approx(WEIGHTS)
+
+
+@pytest.mark.parametrize("weights", [{"click": 2}, {"click": "much"}, {"view": None}, [1], "x"])
+def test_weights_that_are_no_shares_are_refused(tmp_path, weights):
+    with pytest.raises(ArtifactError, match="signal_weights"):
+        save(tmp_path / "odd", history((0, Kind.RATING, 1)), signal_weights=weights)

@@ -29,7 +29,7 @@ from recsys.arrays import Float32Array, Int64Array, UInt8Array
 from recsys.data.shown import Columns, read_shown, write_shown
 from recsys.models.base import Histories, Model
 from recsys.models.histories import take_users
-from recsys.models.kinds import CODE_OF
+from recsys.models.kinds import CODE_OF, weight_of_codes
 from recsys.models.model_types import model_class
 from recsys.models.storage import ArtifactError, read_array, read_json, write_array
 from recsys.publishing import atomic_folder
@@ -92,9 +92,10 @@ class Artifact(ArtifactFolder):
     """A loaded model with everything that serving needs.
 
     `item_ids` are product ids in column order, `user_ids` the known users in the order of their
-    full `histories`, `popularity` ``(items,)`` is for users without one. The `manifest` has
-    ``model_id, model_type, data_version, created_at, hyperparameters, metrics, sample_users, items,
-    users, files``."""
+    full `histories`, `popularity` ``(items,)`` is for users without one, `kind_weights`
+    ``(kinds,)`` say what an event of each code of `recsys.models.kinds` weighs. The `manifest` has
+    ``model_id, model_type, data_version, created_at, hyperparameters, metrics, sample_users,
+    signal_weights, items, users, files``."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -108,6 +109,7 @@ class Artifact(ArtifactFolder):
         self.user_ids = UserIds(text, read_array(folder / "users", "offsets", np.int64, 1))
         self.popularity: Float32Array = read_array(folder, "popularity", np.float32, 1)
         _check_sizes(self.item_ids, self.user_ids, self.histories, self.popularity)
+        self.kind_weights = self._kind_weights()
         self.model: Model = model_class(str(self.manifest["model_type"])).load(folder / "model")
 
     @property
@@ -117,6 +119,16 @@ class Artifact(ArtifactFolder):
     @property
     def model_type(self) -> str:
         return str(self.manifest["model_type"])
+
+    def _kind_weights(self) -> Float32Array:
+        stated = self.manifest.get("signal_weights", {})
+        try:
+            weights = weight_of_codes(stated)
+        except (AttributeError, TypeError, ValueError):
+            weights = np.array([np.nan], dtype=np.float32)
+        if not ((weights >= 0) & (weights <= 1)).all():
+            raise ArtifactError(f"{self.path}: signal_weights are not from 0 to 1: {stated!r}")
+        return weights
 
     def history_of(self, user_id: str) -> Histories | None:
         """The history of one user, or None for a user that the model does not know."""
