@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from recsys.data.staging import append_events, quarantine_events
 from recsys.database import HelperDatabase, transaction
+from recsys.schema import Kind
 from recsys.settings import Settings
 from serving.config import ServingConfig
 from serving.shared import ChangeSign
@@ -25,25 +26,28 @@ from serving.shared import ChangeSign
 logger = logging.getLogger(__name__)
 
 Event = dict[str, Any]
-"""``event_id, user_id, product_id, rating, timestamp`` (aware), ``comment``, and ``digest``: of
-what the sender wrote."""
+"""What `recsys.data.staging.append_events` takes, ``timestamp`` aware, and ``digest``: of what the
+sender wrote."""
 
 Known = dict[str, str | None]
-Counted = dict[str, Counter[str]]
+Counted = defaultdict[str, Counter[str]]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
   number INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
   product_id TEXT NOT NULL, rating REAL NOT NULL, time INTEGER NOT NULL, received REAL NOT NULL,
-  digest TEXT);
+  digest TEXT, kind TEXT NOT NULL DEFAULT 'rating');
 CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, number);
 CREATE TABLE IF NOT EXISTS daily (
   day INTEGER, kind TEXT, id TEXT, events INTEGER NOT NULL, PRIMARY KEY (day, kind, id)
 ) WITHOUT ROWID;
 """
+_ADDED = {"digest": "TEXT", "kind": "TEXT NOT NULL DEFAULT 'rating'"}
+"""Columns that databases of earlier versions lack."""
+
 _INSERT = (
-    "INSERT INTO events (event_id, user_id, product_id, rating, time, received, digest) "
-    "VALUES (:event_id, :user_id, :product_id, :rating, :time, :received, :digest) "
+    "INSERT INTO events (event_id, user_id, product_id, rating, time, received, digest, kind) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (event_id) DO NOTHING"
 )
 _COUNT = (
@@ -57,27 +61,76 @@ _TODAY = (
 )
 _NEW_USERS = "SELECT user_id, max(number) FROM events WHERE number > ? GROUP BY user_id"
 # The newest of them, in the order they came. A customer of a busy year has some hundred; a list
-# from more would only take longer.
-_EVENTS_OF_USER = 500
-_OF_USER = (
-    "SELECT product_id, rating, time FROM "
-    "(SELECT * FROM events WHERE user_id = ? ORDER BY number DESC LIMIT ?) ORDER BY number"
-)
+# from more would only take longer. Looks must not push out what was bought or dismissed.
+_OF_USER = """
+SELECT product_id, rating, time, kind FROM (
+  SELECT * FROM (
+    SELECT number, product_id, rating, time, kind FROM events
+    WHERE user_id = :who AND kind NOT IN ('click', 'view') ORDER BY number DESC LIMIT :events)
+  UNION ALL SELECT * FROM (
+    SELECT number, product_id, rating, time, kind FROM events
+    WHERE user_id = :who AND kind IN ('click', 'view') ORDER BY number DESC LIMIT :looks))
+ORDER BY number
+"""
+_OF_USER_LIMITS = {"events": 500, "looks": 200}
+_FIRST_SINCE = "SELECT number FROM events WHERE received >= ? ORDER BY number LIMIT 1"
+_REMOVE = """
+DELETE FROM events WHERE number IN (
+  SELECT number FROM events WHERE number < ? ORDER BY number LIMIT ?)
+"""
+_REMOVE_LOOKS = """
+DELETE FROM events WHERE number IN (
+  SELECT number FROM events WHERE number < ? AND kind IN ('click', 'view') ORDER BY number LIMIT ?)
+"""
 DAY = 86_400
+_LOOK_DAYS = 1.0
+"""Days that clicks and views count here. They come a hundred times as often as purchases, and
+little is lost with them; the refresh has them."""
+
+_PRUNED_AT_ONCE = 20_000  # others write in between
 _LOOK_SECONDS = 0.1
 _READ_SECONDS = 1.0
 _AFTER_FAILURE_SECONDS = 5.0  # a locked database must not cost each request its second
 USER, PRODUCT = "user", "product"
+_LOOKS = ".looks"
+_SORTS = {
+    kind.value: (USER, PRODUCT)
+    if kind in (Kind.RATING, Kind.PURCHASE)
+    else (USER + _LOOKS, PRODUCT + _LOOKS)
+    for kind in Kind
+}
+"""What counts an event of each kind."""
 MOST_WAITING = 50_000
 """Interactions that may wait in a worker while the disk hangs, some 50 MB; more are refused."""
 
+LOOKS_A_PURCHASE = 25
+"""A shop's customers put into the cart, click, view and dismiss some 25 to 50 times for each
+purchase; so many times as many of those are plausible."""
+
+_in_one_form = json.JSONEncoder(sort_keys=True, ensure_ascii=True).encode
+
+_GUEST = "\x1f"  # in no id of a customer
+
 
 class LiveEvent(NamedTuple):
-    """One interaction; `time` in seconds since 1970."""
+    """One interaction; `time` in seconds since 1970, no stars (0) but of a rating."""
 
     product_id: str
     rating: float
     time: int
+    kind: str = Kind.RATING.value
+
+
+def guest(session_id: str) -> str:
+    """Who is known by a session (in the one spelling) alone, for `LiveEvents`."""
+    return _GUEST + session_id
+
+
+def _counters(event: Event) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Under what the event is counted: its customer and its product, each with their sort."""
+    user, product = _SORTS[event.get("kind", "rating")]
+    who = event["user_id"] or guest(event["session_id"])
+    return (user, who), (product, event["product_id"])
 
 
 class LiveEvents:
@@ -106,21 +159,29 @@ class LiveEvents:
         version), and the events since midnight (UTC) of their users and products. Raises
         `sqlite3.Error` or `OSError`."""
         asked = json.dumps([event["event_id"] for event in events])
-        counted, day = {}, int(time.time() // DAY)
+        counted, day = Counted(Counter), int(time.time() // DAY)
+        wanted = defaultdict[str, set[str]](set)
+        for event in events:
+            for what, one in _counters(event):
+                wanted[what].add(one)
         with self._written.use() as database:
             known = dict(map(tuple, database.execute(_KNOWN, (asked,))))
-            for kind in (USER, PRODUCT):
-                ids = json.dumps(list({event[f"{kind}_id"] for event in events}))
-                rows = database.execute(_TODAY, (day, kind, ids))
-                counted[kind] = Counter(dict(map(tuple, rows)))
+            for what, ones in wanted.items():
+                rows = database.execute(_TODAY, (day, what, json.dumps(list(ones))))
+                counted[what] = Counter(dict(map(tuple, rows)))
         return known, counted
 
     def add(self, events: Iterable[Event]) -> None:
         """Take the events in; known event ids are ignored. Raises `sqlite3.Error` or `OSError`."""
         received, day = time.time(), int(time.time() // DAY)
-        more = {"digest": None, "received": received}
-        rows = [more | {"time": int(one["timestamp"].timestamp())} | one for one in events]
-        counted = Counter((kind, row[f"{kind}_id"]) for row in rows for kind in (USER, PRODUCT))
+        rows, counted = [], defaultdict[tuple[str, str], int](int)
+        for event in events:
+            customer, product = _counters(event)
+            counted[customer] += 1
+            counted[product] += 1
+            time_of_it, stars = int(event["timestamp"].timestamp()), event["rating"] or 0.0
+            about = (event["event_id"], customer[1], product[1], stars, time_of_it, received)
+            rows.append((*about, event.get("digest"), event.get("kind", "rating")))
         with self._written.use() as database, transaction(database):
             database.executemany(_INSERT, rows)
             database.executemany(_COUNT, [(day, *key, count) for key, count in counted.items()])
@@ -140,7 +201,7 @@ class LiveEvents:
             return ()
         try:
             with self._read.use() as database:
-                rows = database.execute(_OF_USER, (user_id, _EVENTS_OF_USER)).fetchall()
+                rows = database.execute(_OF_USER, _OF_USER_LIMITS | {"who": user_id}).fetchall()
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
             return ()
@@ -175,10 +236,22 @@ class LiveEvents:
     def prune(self) -> None:
         """Forget what is older than the configured days. Raises `sqlite3.Error` or `OSError`."""
         now = time.time()
-        with self._written.use() as database, transaction(database):
-            database.execute("DELETE FROM events WHERE received < ?", (now - self._keep,))
+        self._remove(_REMOVE, now - self._keep)
+        self._remove(_REMOVE_LOOKS, now - _LOOK_DAYS * DAY)
+        with self._written.use() as database:
             database.execute("DELETE FROM daily WHERE day < ?", (int(now // DAY) - 1,))
         self.forget()
+
+    def _remove(self, remove: str, before: float) -> None:
+        """Remove events received `before`, a few at a time: whoever stores some waits meanwhile."""
+        with self._written.use() as database:
+            found = database.execute(_FIRST_SINCE, (before,)).fetchone()
+        first = found[0] if found else 2**62
+        removed = _PRUNED_AT_ONCE
+        while removed == _PRUNED_AT_ONCE:
+            with self._written.use() as database, transaction(database):
+                done = database.execute(remove, (first, _PRUNED_AT_ONCE))
+                removed = done.rowcount
 
     def forget(self) -> None:
         """Forget users whose events were all pruned, by whichever worker. Raises as `prune`."""
@@ -198,23 +271,23 @@ class LiveEvents:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.executescript(_SCHEMA)
-    if not _has_digest(connection):
+    if _lacking(connection):
         with transaction(connection):
-            if not _has_digest(connection):
-                connection.execute("ALTER TABLE events ADD COLUMN digest TEXT")
+            for name in _lacking(connection):
+                connection.execute(f"ALTER TABLE events ADD COLUMN {name} {_ADDED[name]}")
     # Are they our tables?
-    connection.execute(f"EXPLAIN {_INSERT}", defaultdict(str))
+    connection.execute(f"EXPLAIN {_INSERT}", [None] * 8)
     connection.execute(f"EXPLAIN {_COUNT}", [None] * 4)
 
 
-def _has_digest(connection: sqlite3.Connection) -> bool:
-    return any(row["name"] == "digest" for row in connection.execute("PRAGMA table_info(events)"))
+def _lacking(connection: sqlite3.Connection) -> list[str]:
+    there = {row["name"] for row in connection.execute("PRAGMA table_info(events)")}
+    return [name for name in _ADDED if name not in there]
 
 
 def digest_of(content: Any) -> str:
     """Tells apart what was sent under one id."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(_in_one_form(content).encode(), digest_size=16).hexdigest()
 
 
 class Intake:
@@ -266,7 +339,7 @@ class Intake:
         except (sqlite3.Error, OSError) as error:
             # The refresh counts each id once, whatever is known here.
             logger.error("It is not known which interactions were sent before | error=%s", error)
-            known, counted = {}, {USER: Counter(), PRODUCT: Counter()}
+            known, counted = {}, Counted(Counter)
         fresh: list[Event] = []
         implausible: list[Event] = []
         reasons: list[str | None] = []
@@ -280,8 +353,8 @@ class Intake:
             else:
                 fresh.append(event)
                 known[event["event_id"]] = event["digest"]
-                for kind in counted:
-                    counted[kind][event[f"{kind}_id"]] += 1
+                for what, one in _counters(event):
+                    counted[what][one] += 1
             reasons.append(reason)
         append_events(self._settings, fresh)
         if implausible:
@@ -296,8 +369,12 @@ class Intake:
         return reasons
 
     def _excess(self, event: Event, counted: Counted) -> str | None:
-        for kind, limit in self._limits.items():
-            if limit and counted[kind][event[f"{kind}_id"]] >= limit:
-                many = f"more than {limit} events of one {kind} in a day"
-                return f"{kind}_id: {many} are not plausible; it is kept in quarantine"
+        for name, (what, one) in zip((USER, PRODUCT), _counters(event), strict=True):
+            limit, events = self._limits[name], "events"
+            if what.endswith(_LOOKS):
+                limit, events = limit * LOOKS_A_PURCHASE, "carts, clicks, views and dismissals"
+            if limit and counted[what][one] >= limit:
+                name = "session" if one.startswith(_GUEST) else name
+                many = f"more than {limit} {events} of one {name} in a day"
+                return f"{name}_id: {many} are not plausible; it is kept in quarantine"
         return None

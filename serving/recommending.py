@@ -14,8 +14,14 @@ import numpy as np
 from recsys.arrays import BoolArray, Float32Array, Int32Array
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories
-from recsys.models.histories import histories_from_codes, liking, user_range
-from recsys.models.kinds import dismissed
+from recsys.models.histories import (
+    FIVE_STARS,
+    histories_from_codes,
+    liking,
+    one_a_product,
+    user_range,
+)
+from recsys.models.kinds import CODE_OF, DISMISS, RATING, dismissed, weight_of_codes
 from serving.catalogue import Catalogue
 from serving.interactions import LiveEvent
 from serving.ranking import (
@@ -35,6 +41,9 @@ AGAIN = "again"  # everything was seen: the same products once more
 
 NEUTRAL_QUALITY = 0.5
 """Comment quality of an interaction that no refresh has scored yet."""
+
+_WEIGHTS = weight_of_codes({})
+"""What an event that no model knows yet weighs, by the code of its kind."""
 
 _NOBODY = histories_from_codes(NOTHING, NOTHING, NOTHING.astype(np.int64), count=1)
 
@@ -180,17 +189,21 @@ def _top(snapshot: Snapshot, scores: Float32Array, wanted: Wanted, excluded: Int
 
 
 def _append(known: Histories, added: list[LiveEvent], index: dict[str, int]) -> Histories:
-    """`known` with the events `added`; of a repeated product the latest counts."""
+    """`known` with the events `added`, one entry a product."""
     columns = np.array([index[event.product_id] for event in added], dtype=np.int32)
-    items = np.concatenate([known.items, columns])
+    codes = np.array([CODE_OF[event.kind] for event in added], dtype=np.int8)
     times = np.concatenate([known.times, np.array([e.time for e in added], dtype=np.int64)])
     ratings = np.array([event.rating for event in added], dtype=np.float32)
     liked = liking(ratings, ratings + np.float32(NEUTRAL_QUALITY))
-    confidence = np.concatenate([known.confidence, liked])
-    weight = np.concatenate([known.weight, np.ones(len(added), dtype=np.float32)])
+    liked[codes != RATING] = FIVE_STARS
+    liked[codes == DISMISS] = 0
     order = np.argsort(times, kind="stable")
-    # The last place of each product in time order is the one to keep.
-    _, back = np.unique(items[order][::-1], return_index=True)
-    kept = order[np.sort(len(order) - 1 - back)]
-    ends = np.array([0, len(kept)], dtype=np.int64)
-    return Histories(ends, items[kept], confidence[kept], weight[kept], times[kept])
+    both = Histories(
+        np.array([0, len(order)], dtype=np.int64),
+        np.concatenate([known.items, columns])[order],
+        np.concatenate([known.confidence, liked])[order],
+        np.concatenate([known.weight, _WEIGHTS[codes]])[order],
+        times[order],
+        np.concatenate([known.kinds, codes])[order],
+    )
+    return one_a_product(both)

@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -20,6 +20,9 @@ from pydantic import (
     WrapValidator,
 )
 from pydantic_core import PydanticCustomError, core_schema
+
+from recsys import events
+from recsys.schema import Kind
 
 
 def _number(value: Any) -> Any:
@@ -214,26 +217,65 @@ class SearchResponse(_List):
 
 
 class Interaction(_Request):
-    """A purchase or review. `event_id` makes it safe to send again: it counts once."""
+    """What a customer did. `event_id` makes it safe to send again: it counts once."""
 
     event_id: IdText
-    user_id: Id
+    user_id: Id | None = Field(default=None, description="A rating needs it; guests have none.")
     product_id: Id
-    rating: Number = Field(ge=1, le=5, allow_inf_nan=False, description="Stars.")
+    kind: Literal[events.KINDS] = Field(  # type: ignore[valid-type]
+        default=Kind.RATING.value, description="What it was; only a rating has stars and a comment."
+    )
+    rating: Number | None = Field(
+        default=None, ge=1, le=5, allow_inf_nan=False, description="Stars, of a rating."
+    )
     timestamp: Time | None = Field(
         default=None, description="When it happened, with a time zone; default: now."
     )
     comment: str = Field(default="", max_length=10_000)
+    quantity: Number | None = Field(
+        default=None,
+        ge=events.LEAST_QUANTITY,
+        le=events.MOST_QUANTITY,
+        allow_inf_nan=False,
+        description="Pieces; default: 1.",
+    )
+    value: Number | None = Field(
+        default=None,
+        ge=0,
+        lt=events.VALUE_LIMIT,
+        allow_inf_nan=False,
+        description="What all pieces cost together, in dong.",
+    )
+    currency: str | None = Field(
+        default=None, max_length=16, description="Of the value; nothing but VND is taken."
+    )
+    recommendation_id: str | None = Field(
+        default=None, max_length=128, description="The answer in which the product was shown."
+    )
+    placement: str | None = Field(
+        default=None, max_length=128, description="Where in the shop.", examples=["home"]
+    )
+    session_id: Id | None = Field(
+        default=None, description="The visit; needed without a user, and of no use to a rating."
+    )
 
 
 _EVENT = {"user_id": EXAMPLE_USER, "product_id": EXAMPLE_PRODUCT, "rating": 5}
+_SIGNAL = {"user_id": EXAMPLE_USER, "product_id": EXAMPLE_PRODUCT, "kind": "purchase"}
 
 
 class InteractionsRequest(_Request):
     """Many interactions. Each is judged by itself: those that are no `Interaction` are rejected
     without the others."""
 
-    model_config = _examples({"events": [{"event_id": "order-1001-1", **_EVENT}]})
+    model_config = _examples(
+        {
+            "events": [
+                {"event_id": "review-77", **_EVENT},
+                {"event_id": "order-1001-1", **_SIGNAL, "quantity": 2, "value": 378000},
+            ]
+        }
+    )
 
     events: list[Any] = Field(
         min_length=1, max_length=MAX_MANY, description="Each of them an `Interaction`."

@@ -67,28 +67,32 @@ def read_event(sent: Mapping[str, Any], rules: IdRules) -> tuple[Said, dict[str,
     >>> read_event(guest, IdRules())[0][:4]
     ('view', '', '443', 's-1')
     """
-    kind = _text(sent.get(schema.KIND)).strip(BLANKS) or Kind.RATING.value
+    kind = (sent.get(schema.KIND) or "").strip(BLANKS) or Kind.RATING.value
     session, product = _id(sent.get(schema.SESSION)), _id(sent.get(schema.PRODUCT))
     session = "" if session.lower() in MISSING else session
-    user, user_fault = _customer(_id(sent.get(schema.USER)), kind, session, rules)
-    quantity, value = _number(sent.get(schema.QUANTITY), 1.0), _number(sent.get(schema.VALUE))
-    recommendation = _present(sent.get(schema.RECOMMENDATION))
+    user, fault = _customer(_id(sent.get(schema.USER)), kind, session, rules)
+    faults = {} if kind in KINDS else {schema.KIND: NO_KIND}
+    if fault:
+        faults[schema.USER] = fault
+    if fault := id_fault(product, "product"):
+        faults[schema.PRODUCT] = fault
+    if session and (fault := id_fault(session, "session")):
+        faults[schema.SESSION] = fault
+    quantity, value = sent.get(schema.QUANTITY), sent.get(schema.VALUE)
+    if quantity is not None and not LEAST_QUANTITY <= quantity <= MOST_QUANTITY:
+        faults[schema.QUANTITY] = BAD_QUANTITY
+    worth = math.nan if value is None else value
+    if not (0 <= worth < VALUE_LIMIT or math.isnan(worth)):
+        faults[schema.VALUE] = BAD_VALUE
+    recommendation = _list_id(_present(sent.get(schema.RECOMMENDATION)))
+    if len(recommendation) > LONGEST_RECOMMENDATION or ODD_CHARACTER.search(recommendation):
+        faults[schema.RECOMMENDATION] = BAD_RECOMMENDATION
     placement = _present(sent.get(schema.PLACEMENT))
-    if found := _UUID.match(recommendation):
-        recommendation = "-".join(found.groups()).lower()
-    faults = {
-        schema.KIND: None if kind in KINDS else NO_KIND,
-        schema.USER: user_fault,
-        schema.PRODUCT: id_fault(product, "product"),
-        schema.SESSION: id_fault(session, "session") if session else None,
-        schema.QUANTITY: None if LEAST_QUANTITY <= quantity <= MOST_QUANTITY else BAD_QUANTITY,
-        schema.VALUE: None if 0 <= value < VALUE_LIMIT or math.isnan(value) else BAD_VALUE,
-        schema.RECOMMENDATION: _recommendation_fault(recommendation),
-        schema.PLACEMENT: BAD_PLACEMENT if placement and not _PLACEMENT.match(placement) else None,
-    }
+    if placement and not _PLACEMENT.match(placement):
+        faults[schema.PLACEMENT] = BAD_PLACEMENT
+    pieces = 1.0 if quantity is None else quantity
     ids = (kind, user, rules.product(product), session)
-    said = Said(*ids, quantity, value, recommendation, placement)
-    return said, {name: fault for name, fault in faults.items() if fault}
+    return Said(*ids, pieces, worth, recommendation, placement), faults
 
 
 def _customer(user: str, kind: str, session: str, rules: IdRules) -> tuple[str, str | None]:
@@ -101,23 +105,15 @@ def _customer(user: str, kind: str, session: str, rules: IdRules) -> tuple[str, 
     return user, NOBODY if fault == NO_USER else fault
 
 
-def _recommendation_fault(text: str) -> str | None:
-    bad = len(text) > LONGEST_RECOMMENDATION or ODD_CHARACTER.search(text)
-    return BAD_RECOMMENDATION if bad else None
+def _list_id(text: str) -> str:
+    found = _UUID.match(text)
+    return "-".join(found.groups()).lower() if found else text
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def _present(value: Any) -> str:
-    text = _text(value).strip(BLANKS)
+def _present(text: str | None) -> str:
+    text = text.strip(BLANKS) if text else ""
     return "" if text.lower() in MISSING else text
 
 
-def _id(value: Any) -> str:
+def _id(value: str | int | None) -> str:
     return "" if value is None else normalise_id(value)
-
-
-def _number(value: float | None, missing: float = math.nan) -> float:
-    return missing if value is None else float(value)

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from recsys.errors import InputError
@@ -81,7 +82,7 @@ class IdRules:
             return STANDS_FOR_MANY
         return fault
 
-    @property
+    @cached_property
     def lower_placeholders(self) -> frozenset[str]:
         return frozenset(text.lower() for text in self.placeholders)
 

@@ -8,8 +8,12 @@ from fastapi import APIRouter, Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import ValidationError
 
+from recsys import schema
+from recsys.data.prices import is_dong
 from recsys.errors import InputError
-from recsys.ids import IdRules, id_fault, normalise_id
+from recsys.events import read_event
+from recsys.ids import IdRules, id_fault
+from recsys.schema import Kind
 from serving.interactions import Event, digest_of
 from serving.problems import SHOWN_ERRORS, FieldProblem, ProblemError, documented
 from serving.routes.administration import name_of_bearer
@@ -24,6 +28,9 @@ from serving.service import Note, Running
 
 router = APIRouter(tags=["interactions"])
 
+# A batch has a thousand of them: the methods around these cost as much again.
+_validate = Interaction.__pydantic_validator__.validate_python
+_dump = Interaction.__pydantic_serializer__.to_python
 _CLOCK_DIFFERENCE = timedelta(minutes=5)
 _bearer = HTTPBearer(
     scheme_name="Write token",
@@ -49,14 +56,15 @@ async def require_sender(
 @router.post(
     "/interactions",
     responses=documented(400, 401, 403, 408, 413, 422, 429, 503),
-    summary="Purchases and reviews",
+    summary="What customers did",
 )
 async def interactions(
     body: InteractionsBody, service: Running, sender: Annotated[str, Depends(require_sender)]
 ) -> InteractionsResponse:
-    """Takes one interaction, or many as `events`. 200 means that the accepted ones are on the
-    disk: the next data refresh counts each event id of a sender once, however often it was sent.
-    They count in the user's recommendations at once.
+    """Takes one interaction, or many as `events`: ratings, purchases, products put into a cart,
+    clicked, viewed or dismissed. 200 means that the accepted ones are on the disk: the next data
+    refresh counts each event id of a sender once, however often it was sent. They count in the
+    user's recommendations at once; what was dismissed is not shown to that user again.
 
     What is rejected must not be sent again as it is: the answer names each with the reason, and is
     a 422 when none was accepted. After any other answer nothing is promised: send the same events
@@ -89,39 +97,66 @@ async def interactions(
     return InteractionsResponse(accepted=len(events) - len(rejected), rejected=rejected)
 
 
-def _checked(sent: Any, now: datetime, earliest: datetime, ids: IdRules) -> Event | str:
+def _checked(sent: Any, now: datetime, earliest: datetime, rules: IdRules) -> Event | str:
     """The event as it is stored, or why the data refresh would not take it."""
     try:
-        event = sent if isinstance(sent, Interaction) else Interaction.model_validate(sent)
+        event = sent if isinstance(sent, Interaction) else _validate(sent)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"][:1])
         return f"{where}: {first['msg']}" if where else f"an event is an object: {first['msg']}"
-    user = normalise_id(event.user_id)
-    product = ids.product(normalise_id(event.product_id))
-    faults = {
-        "event_id": id_fault(event.event_id.strip() or "null", "event"),
-        "user_id": ids.user_fault(user),
-        "product_id": id_fault(product, "product"),
-    }
+    said, wrong = read_event(event.__dict__, rules)
     when = event.timestamp or now
-    if when > now + _CLOCK_DIFFERENCE:
-        faults["timestamp"] = "expected a time in the past"
-    elif when < earliest:
-        faults["timestamp"] = f"expected a time after {earliest.date()}"
-    for name, fault in faults.items():
-        if fault:
-            return f"{name}: {fault}"
+    if fault := id_fault(event.event_id.strip() or "null", "event"):
+        return f"event_id: {fault}"
+    bad = next(iter(wrong.items()), None) if wrong else None
+    if found := bad or _fault_of_kind(event) or _fault_of_time(when, now, earliest):
+        return "{}: {}".format(*found)
     return {
         "event_id": event.event_id,
-        "user_id": user,
-        "product_id": product,
+        "user_id": said.user,
+        "product_id": said.product,
+        "kind": said.kind,
         "rating": event.rating,
         # A clock that is a little ahead must not make the refresh drop the event.
         "timestamp": min(when, now),
         "comment": event.comment,
-        "digest": digest_of(event.model_dump(mode="json")),
+        "quantity": event.quantity,
+        "value": event.value,
+        "recommendation_id": said.recommendation,
+        "placement": said.placement,
+        "session_id": said.session,
+        "digest": digest_of(_content_of(event)),
     }
+
+
+def _fault_of_kind(event: Interaction) -> tuple[str, str] | None:
+    """What an event has that its kind has not, or lacks, and where."""
+    if event.currency is not None and not is_dong(event.currency):
+        return "currency", "expected VND, the value in dong"
+    if event.kind == Kind.RATING:
+        lacks = "expected the stars of a rating, 1 to 5; what else was done is of another kind"
+        return None if event.rating is not None else ("rating", lacks)
+    if event.rating is not None:
+        return "rating", f"a {event.kind} has no stars; expected them as an event of kind rating"
+    if event.comment:
+        return "comment", f"a {event.kind} has no comment; expected it with stars, as a rating"
+    return None
+
+
+def _fault_of_time(when: datetime, now: datetime, earliest: datetime) -> tuple[str, str] | None:
+    if when > now + _CLOCK_DIFFERENCE:
+        return "timestamp", "expected a time in the past"
+    return ("timestamp", f"expected a time after {earliest.date()}") if when < earliest else None
+
+
+def _content_of(event: Interaction) -> dict[str, Any]:
+    """What was sent. Of a rating as they were before there were other kinds it is what it was: an
+    event that is sent again after an upgrade is known."""
+    content = {schema.TIMESTAMP: None} | _dump(event, mode="json", exclude_none=True)
+    if event.kind == Kind.RATING:
+        del content[schema.KIND]
+    return content
 
 
 def _id_of(event: Any) -> str | None:

@@ -51,6 +51,11 @@ class PriceFormat(NamedTuple):
     thousands: str | None = None
 
 
+def is_dong(currency: str) -> bool:
+    """Whether a currency is the dong, by any of its names: ``VND``, ``đ``, ``đồng``."""
+    return _SIGNS.get(currency.strip().lower()) == DONG
+
+
 def parse_prices(
     texts: Iterable[str], style: PriceFormat = PriceFormat()
 ) -> tuple[Float64Array, int]:

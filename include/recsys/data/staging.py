@@ -38,8 +38,8 @@ OF_SIGNALS = (
     *(schema.KIND, schema.QUANTITY, schema.VALUE),
     *(schema.RECOMMENDATION, schema.PLACEMENT, schema.SESSION),
 )
-"""What a line has beside its times, as text, "" where there is none. Lines of before there were
-signals lack the latter: they are ratings."""
+"""What a line has beside its times, as text: of the latter what is known. Without a kind, as before
+there were signals, it is a rating."""
 
 STAGING_KEY = "data/staging"
 SEALED_KEY = f"{STAGING_KEY}/sealed"
@@ -211,15 +211,18 @@ def segment_lines(segment: Path) -> list[str]:
 
 
 def _line(event: Mapping[str, Any], received: str) -> str:
-    texts = {name: _text(event.get(name)) for name in (*OF_RATINGS, *OF_SIGNALS)}
-    texts[schema.KIND] = texts[schema.KIND] or schema.Kind.RATING
-    is_rating = texts[schema.KIND] == schema.Kind.RATING
-    needed = (schema.USER, schema.RATING) if is_rating else ()
+    said = event.get
+    texts = {name: "" if (value := said(name)) is None else str(value) for name in OF_RATINGS}
+    for name in OF_SIGNALS:
+        if (value := said(name)) is not None and value != "":
+            texts[name] = str(value)
+    kind = texts.setdefault(schema.KIND, "rating")
+    needed = (schema.USER, schema.RATING) if kind == "rating" else ()
     if missing := [name for name in (EVENT_ID, schema.PRODUCT, *needed) if not texts[name]]:
-        raise InputError(f"the {texts[schema.KIND]} {texts[EVENT_ID]!r} lacks {missing[0]}")
-    if not texts[schema.USER] and not texts[schema.SESSION]:
+        raise InputError(f"the {kind} {texts[EVENT_ID]!r} lacks {missing[0]}")
+    if not texts[schema.USER] and schema.SESSION not in texts:
         lacks = f"lacks {schema.USER} and {schema.SESSION}: expected one of them"
-        raise InputError(f"the {texts[schema.KIND]} {texts[EVENT_ID]!r} {lacks}")
+        raise InputError(f"the {kind} {texts[EVENT_ID]!r} {lacks}")
     when = event.get(schema.TIMESTAMP) or received
     record = {
         **texts,
@@ -228,10 +231,6 @@ def _line(event: Mapping[str, Any], received: str) -> str:
     }
     # Escaped line separators keep one record on one line, whoever splits the lines.
     return json.dumps(record, ensure_ascii=True) + "\n"
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def _writer(folder: Path) -> "_SegmentWriter":
