@@ -1,6 +1,7 @@
 """Who comes when, and how many lists they are shown: the rhythm of a day, returning customers,
 guests and robots."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from recsys.arrays import BoolArray, Float64Array, Int8Array, Int64Array
+from recsys.arrays import AnyArray, BoolArray, Float64Array, Int8Array, Int64Array
 from recsys.simulation.world import World
 
 # How many come in each hour of the shop's day: few at night, most at noon and in the evening.
@@ -123,7 +124,8 @@ def _with_robot(shown: Shown, customer: int, visit: int, period: Period) -> Show
         known=np.ones(count, dtype=np.bool_),
         placements=np.zeros(count, dtype=np.int8),
     )
-    return Shown._make(np.concatenate(pair) for pair in zip(shown, more, strict=True))
+    pairs: Iterable[tuple[AnyArray, AnyArray]] = zip(shown, more, strict=True)
+    return Shown._make(np.concatenate(pair) for pair in pairs)
 
 
 def _in_order(shown: Shown) -> Shown:
