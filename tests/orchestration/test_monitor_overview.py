@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from recsys.alerting import AlertManager
+from recsys.data.simulated import note_traffic
 from recsys.deployment.history import append_history
 from recsys.orchestration.monitor.overview import gather, list_pages, run_tracker
 from recsys.orchestration.monitor.rendering import Renderer, ago, duration, percent
@@ -63,6 +64,14 @@ def record(settings, job, status, *, error=None, minutes_ago=5, metadata=None):
         )
     )
     return run_id
+
+
+def test_the_page_says_that_traffic_was_simulated(show, settings):
+    assert "simulated traffic" not in show()[1]
+    note_traffic(settings, NOW, NOW, lists=1_200, events=40)
+    _, page = show()
+    assert "Có lưu lượng mô phỏng <small>simulated traffic</small>" in page
+    assert f"1,200 lists and 40 events of {NOW:%Y-%m-%d}" in page
 
 
 def test_an_empty_state_root_is_a_page_of_sentences(show, settings):

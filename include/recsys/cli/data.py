@@ -1,13 +1,14 @@
-"""Commands about files: the synthetic shop, backups, and state that machines share. What they call
-takes pandas with it, and is imported when it is called."""
+"""Commands about files: the synthetic shop and its customers, backups, and state that machines
+share. What they call takes pandas with it, and is imported when it is called."""
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recsys.cli.output import print_json
+from recsys.cli.output import console, print_json, use_stack_variables
 from recsys.settings import load_settings
 from recsys.storage import open_store
 
@@ -43,6 +44,41 @@ def sample_data(
     )
     typer.echo(f"{shop.reviews_path}: {shop.reviews} reviews of {shop.users} customers")
     typer.echo(f"{shop.products_path}: {shop.products} products")
+
+
+@app.command(rich_help_panel="Data")
+def simulate_traffic(
+    minutes: Annotated[float, typer.Option(min=0.01, max=1440, help="How long.")] = 3.0,
+    rate: Annotated[float, typer.Option(min=0.1, max=500, help="Lists a second.")] = 20.0,
+    days: Annotated[
+        int | None,
+        typer.Option(min=1, max=90, help="Instead: write the last days into files, at once."),
+    ] = None,
+    lists_per_day: Annotated[int, typer.Option(min=1, max=100_000, help="With --days.")] = 300,
+    ratings: Annotated[
+        bool, typer.Option(help="With --days: customers also review what they bought.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Other customers, other traffic.")] = 0,
+) -> None:
+    """Let simulated customers look, click and buy; only in the sample shop.
+
+    They ask the running service for lists and send it what they do with them. Ctrl-C ends it.
+    With `--days` traffic of the past is written into files, without the service."""
+    from recsys.simulation.job import simulate_now, simulate_past
+
+    settings = load_settings()
+    if days is not None:
+        print_json(simulate_past(settings, days, lists_per_day, seed=seed, ratings=ratings))
+        return
+    use_stack_variables(settings)
+    done = simulate_now(
+        *(settings, os.environ),
+        seconds=60 * minutes,
+        rate=rate,
+        seed=seed,
+        tell=lambda line: console.print(line, markup=False),
+    )
+    print_json(done)
 
 
 @app.command(rich_help_panel="Data")

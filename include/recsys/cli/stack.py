@@ -16,6 +16,7 @@ import typer
 from recsys.cli.jobs import follow_run, run_job
 from recsys.cli.output import console, print_json, print_table
 from recsys.config import unknown_files
+from recsys.data.simulated import Simulated, drop_staged, read_note
 from recsys.data.sources import SELECTION_NAME, select_source, selection_kept_on_failure
 from recsys.data.versions import current_version
 from recsys.errors import InputError
@@ -31,6 +32,8 @@ from recsys.upkeep import MaintenanceConfig
 DAG_TIMEOUT_SECONDS = 90.0
 FIRST_RUN_SECONDS = 20.0
 UNKNOWN_CUSTOMER = "new-customer"
+DEMO_DAYS, DEMO_LISTS_PER_DAY = 21, 300
+"""Of simulated traffic in a sample shop that `up` writes: enough for curves, in three seconds."""
 
 app = typer.Typer()
 scheduler_app = typer.Typer(no_args_is_help=True, help="Start, stop and watch the stack.")
@@ -79,6 +82,8 @@ def status(
         print_json(found)
     else:
         _print_tables(found["components"], found["dags"])
+        if note := found["simulated"]:
+            console.print(f"Simulated traffic: {Simulated(**note)}, in the sample shop")
         for problem in found["problems"]:
             console.print(problem, style="red", markup=False, soft_wrap=True)
     if found["problems"] or any(one["state"] != "RUNNING" for one in found["components"]):
@@ -90,14 +95,17 @@ def _settings_problems(settings: Settings) -> list[str]:
     return unknown_files(settings) + pipelines.settings_problems(settings, MaintenanceConfig)
 
 
-def _describe(stack: Stack) -> dict[str, list[Any]]:
-    """The components, each with its last heartbeat, the DAGs, each with its next run, and a
-    sentence for each job that cannot run and each file of settings that cannot be used."""
+def _describe(stack: Stack) -> dict[str, Any]:
+    """The components, each with its last heartbeat, the DAGs, each with its next run, a sentence
+    for each job that cannot run and each file of settings that cannot be used, and how much traffic
+    was simulated, None if none."""
     components = stack.components()
     problems = list(load_schedule(stack.settings).problems.values())
     problems += _settings_problems(stack.settings)
+    note = read_note(stack.settings)
+    found = {"problems": problems, "simulated": note and note._asdict()}
     if not stack.is_running():
-        return {"components": components, "dags": [], "problems": problems}
+        return {"components": components, "dags": [], **found}
     client, zone = connect(stack.settings), load_zone(stack.settings)
     try:
         health = client.health()
@@ -120,7 +128,7 @@ def _describe(stack: Stack) -> dict[str, list[Any]]:
         if part.get("status") == "unhealthy" and component["pid"]:
             since = f"since {component['heartbeat']}" if component["heartbeat"] else "yet"
             problems.append(f"{component['name']}: it runs, and gave no sign of life {since}")
-    return {"components": components, "dags": dags, "problems": problems}
+    return {"components": components, "dags": dags, **found}
 
 
 def _local(moment: str | None, zone: ZoneInfo) -> str | None:
@@ -158,7 +166,7 @@ def up(
     stack = Stack(settings)
     with stack.exclusive():
         with selection_kept_on_failure(settings):
-            _prepare_data(settings, source, reviews, products)
+            prepare_data(settings, source, reviews, products)
             with console.status("Starting Airflow and the service"):
                 started = stack.start()
             console.print("Stack: up" if started else "Stack: was up already")
@@ -171,20 +179,31 @@ def up(
         _show(settings)
 
 
-def _prepare_data(
+def prepare_data(
     settings: Settings, source: str | None, reviews: Path | None, products: Path | None
 ) -> None:
-    """Check and record the source that was asked for; write the sample shop if there is none."""
-    from recsys.data.sample import write_sample_shop  # takes pandas with it
-
+    """Check and record the source that was asked for; write the sample shop, and some days of
+    traffic in it, if there is none."""
     if source is not None:
         select_source(settings, source, reviews, products)
+        if read_note(settings) and (dropped := drop_staged(settings)):
+            console.print(
+                f"Simulated traffic: {dropped} events that no refresh has read are dropped"
+            )
     elif reviews or products:
         raise InputError("name the files' source as well, such as SOURCE=hasaki")
     chosen = (settings.home / "data" / SELECTION_NAME).exists()
     if not chosen and not any(settings.raw.rglob("*.*")):
+        from recsys.data.sample import write_sample_shop  # takes pandas with it
+        from recsys.simulation.job import simulate_days
+        from recsys.simulation.shop import shop_of_sample
+
         console.print("No raw data: writing the sample shop")
         write_sample_shop(settings)
+        shop = shop_of_sample(settings)
+        # Before the refresh: the first model learns from it, and a second `up` finds nothing new.
+        simulate_days(settings, shop, DEMO_DAYS, DEMO_LISTS_PER_DAY, seed=0, ratings=False)
+        console.print(f"Simulated traffic: {read_note(settings)}")
 
 
 def _wait_for_dags(client: AirflowClient) -> None:

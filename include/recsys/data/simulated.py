@@ -1,19 +1,29 @@
 """Simulated traffic must not get among what a shop's customers really did: whose data it may touch,
 and what tells everybody who looks at the figures that they are simulated."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recsys.config import parse_json
+from recsys.data.sources import resolve_source
+from recsys.data.staging import seal_segments, sealed_segments, segment_lines
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
-from recsys.publishing import sha256_of, write_json
+from recsys.publishing import sha256_of, write_bytes, write_json
 from recsys.settings import Settings
 
 MARK_NAME = "sample_shop.json"
 NOTE_NAME = "simulated.json"
 """Below ``data``: how much was simulated here, and of which days."""
+
+
+PREFIX = "sim-"
+"""How ids of simulated events, visits and new customers begin."""
+
+# In a line of a segment; what one of several senders sent has its name before the id.
+_EVENT = re.compile(rf'"event_id": "(?:[^"/]*/)?{PREFIX}')
 
 
 class Simulated(NamedTuple):
@@ -37,18 +47,44 @@ def mark_sample(folder: Path, *paths: Path) -> None:
     write_json(folder / MARK_NAME, {path.name: sha256_of(path) for path in paths})
 
 
-def require_sample(version: PublishedVersion) -> None:
-    """Raise `InputError` unless `version` was made of a sample shop as `sample-data` writes it."""
-    manifest = version.manifest
-    files = {Path(entry["path"]): entry["sha256"] for entry in manifest["sources"]}
-    marks = {folder: _mark_of(folder) for folder in {path.parent for path in files}}
-    if not all(marks[path.parent].get(path.name) == sha256 for path, sha256 in files.items()):
+def require_sample(settings: Settings, version: PublishedVersion) -> None:
+    """Raise `InputError` unless both `version` and the next refresh are of a sample shop, as
+    `sample-data` writes it; `SourceError` if there is no source to refresh from."""
+    source, manifest = resolve_source(settings), version.manifest
+    here = (*source.review_files, *source.product_files)
+    there = {Path(entry["path"]): entry["sha256"] for entry in manifest["sources"]}
+    refused = "traffic is simulated for the sample shop only, and"
+    because = "customers that do not exist must not get among the shop's own"
+    for path in here:
+        mark = _mark_of(path.parent).get(path.name)
+        if mark is None or mark != sha256_of(path):  # large files of a shop are not read
+            raise InputError(
+                f"{refused} {path} of the source {source.name!r} is not what `sample-data` wrote: "
+                f"{because}"
+            )
+    if not all(_mark_of(path.parent).get(path.name) == sha for path, sha in there.items()):
+        name = manifest["source"]["name"]
         raise InputError(
-            f"traffic is simulated for the sample shop only, and data version {version.version_id} "
-            f"was made of the files of the source {manifest['source']['name']!r}, which "
-            "`sample-data` did not write: customers that do not exist must not get among the "
-            "shop's own"
+            f"{refused} data version {version.version_id} was made of other files, of the source "
+            f"{name!r}: {because}"
         )
+
+
+def drop_staged(settings: Settings) -> int:
+    """Take simulated events out of the staging area of this machine, before the next refresh reads
+    another shop's files. Returns how many there were."""
+    seal_segments(settings)
+    dropped = 0
+    for segment in sorted(sealed_segments(settings).glob("*")):
+        lines = segment_lines(segment)
+        kept = [line for line in lines if not _EVENT.search(line)]
+        dropped += len(lines) - len(kept)
+        if not kept:
+            segment.unlink()
+        elif len(kept) < len(lines):
+            content = "".join(f"{line}\n" for line in kept)
+            write_bytes(segment, content.encode("utf-8", "surrogateescape"))
+    return dropped
 
 
 def read_note(settings: Settings) -> Simulated | None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recsys.arrays import BoolArray, Float32Array, Float64Array
+from recsys.schema import Kind
 
 LOOKS_FIRST, LOOKS_FALL = 0.95, 0.5
 """The first place is looked at so often; place n (from 1) by the factor ``n ** -LOOKS_FALL``."""
@@ -39,6 +40,16 @@ class Deeds(NamedTuple):
     click_seconds: Float64Array
     cart_seconds: Float64Array
     purchase_seconds: Float64Array
+
+    def by_kind(self) -> dict[Kind, tuple[BoolArray, Float64Array]]:
+        """Where each kind was done, and after how many seconds."""
+        return {
+            Kind.CLICK: (self.clicked, self.click_seconds),
+            Kind.VIEW: (self.viewed, self.click_seconds + 1),
+            Kind.CART: (self.carted, self.cart_seconds),
+            Kind.PURCHASE: (self.bought, self.purchase_seconds),
+            Kind.DISMISS: (self.dismissed, self.click_seconds),
+        }
 
 
 def look_share(places: int) -> Float64Array:

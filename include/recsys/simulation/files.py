@@ -7,14 +7,13 @@ import pandas as pd
 
 from recsys import schema
 from recsys.arrays import Int64Array, ObjectArray
-from recsys.data.simulated import note_traffic
+from recsys.data.simulated import PREFIX, note_traffic
 from recsys.data.staging import write_past_events
 from recsys.served_lists import SegmentWriter, ServedList, id_text
 from recsys.settings import Settings
 from recsys.simulation.traffic import KINDS, Events, Traffic
 from recsys.simulation.truth import Truth
 from recsys.simulation.visits import PLACEMENTS
-from recsys.simulation.world import NEWCOMER
 
 ENDPOINTS = ("recommend", "similar_items", "recommend")
 """What is asked for each of `PLACEMENTS`."""
@@ -73,7 +72,7 @@ def event_table(traffic: Traffic, events: Events | None = None) -> pd.DataFrame:
     shown_at = np.array(PLACEMENTS, dtype=object)[traffic.lists.shown.placements[events.lists]]
     return pd.DataFrame(
         {
-            schema.EVENT: [f"{NEWCOMER}{traffic.salt}-{one}" for one in events.numbers.tolist()],
+            schema.EVENT: [f"{PREFIX}{traffic.salt}-{one}" for one in events.numbers.tolist()],
             schema.USER: _named(traffic.customer_ids, events.customers),
             schema.PRODUCT: traffic.product_ids[events.products],
             schema.KIND: np.array([str(kind) for kind in KINDS], dtype=object)[events.kinds],
@@ -133,7 +132,7 @@ def served_lists(traffic: Traffic, first: int, end: int) -> Iterator[ServedList]
 
 def session_ids(traffic: Traffic, visits: Int64Array) -> ObjectArray:
     """``(n,)`` a text for each visit, "" for none."""
-    texts = [f"{NEWCOMER}{traffic.salt}-{one}" if one >= 0 else "" for one in visits.tolist()]
+    texts = [f"{PREFIX}{traffic.salt}-{one}" if one >= 0 else "" for one in visits.tolist()]
     return np.array(texts, dtype=object)
 
 

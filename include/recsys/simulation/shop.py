@@ -7,7 +7,9 @@ import pandas as pd
 
 from recsys import schema
 from recsys.arrays import Float64Array, Int64Array, ObjectArray
+from recsys.data import sample
 from recsys.data.versions import PublishedVersion
+from recsys.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,15 @@ def shop_of_version(version: PublishedVersion) -> Shop:
     products = version.products()
     on_sale = products[products[schema.AVAILABLE].to_numpy(dtype=bool)]
     return shop_of(on_sale, version.interactions([schema.USER, schema.PRODUCT]))
+
+
+def shop_of_sample(settings: Settings) -> Shop:
+    """The sample shop as `sample-data` wrote it, before a refresh has made a version of it."""
+    folder, names = settings.raw / sample.FOLDER, {"type": schema.CATEGORY}
+    products = pd.read_csv(folder / sample.PRODUCTS_NAME, dtype={schema.PRODUCT: str})
+    columns = [schema.USER, schema.PRODUCT]
+    reviews = pd.read_csv(folder / sample.REVIEWS_NAME, dtype=str, usecols=columns)
+    return shop_of(products.rename(columns=names), reviews)
 
 
 def invented_shop(products: int, customers: int, seed: int = 0) -> Shop:

@@ -20,11 +20,12 @@ from recsys.arrays import (
     ObjectArray,
     UInt8Array,
 )
+from recsys.data.simulated import PREFIX
 from recsys.errors import InputError
 from recsys.schema import Kind
 from recsys.simulation.behaviour import Deeds, behave
 from recsys.simulation.visits import Period, Shown, draw_visits
-from recsys.simulation.world import NEWCOMER, World
+from recsys.simulation.world import World
 
 KINDS = tuple(Kind)
 Policy = Callable[[World, Float32Array, np.random.Generator], Float32Array]
@@ -175,7 +176,7 @@ def simulate(
             parts += _what_happened(world, shown, rows, products[rows], deeds, day)
         parts.append(_without_lists(world, shown.times[today], day, rng))
     events = _completed(_together(parts), world, period, rated, rng)
-    robots = [f"{NEWCOMER}robot-{number}" for number in range(1, disorder.robots + 1)]
+    robots = [f"{PREFIX}robot-{number}" for number in range(1, disorder.robots + 1)]
     return Traffic(
         *(period, seed, sides, world.shop.product_ids),
         customer_ids=np.array([*world.customer_ids, *robots], dtype=object),
@@ -233,15 +234,8 @@ def _what_happened(
     world: World, shown: Shown, rows: Int64Array, products: Int32Array, deeds: Deeds, day: int
 ) -> list[Events]:
     """The events of lists `rows`, without what `_completed` adds."""
-    kinds = {
-        Kind.CLICK: (deeds.clicked, deeds.click_seconds),
-        Kind.VIEW: (deeds.viewed, deeds.click_seconds + 1),
-        Kind.CART: (deeds.carted, deeds.cart_seconds),
-        Kind.PURCHASE: (deeds.bought, deeds.purchase_seconds),
-        Kind.DISMISS: (deeds.dismissed, deeds.click_seconds),
-    }
     parts = []
-    for kind, (done, seconds) in kinds.items():
+    for kind, (done, seconds) in deeds.by_kind().items():
         row, place = np.nonzero(done)
         of, waited = rows[row], (_SECOND * seconds[row, place]).astype(np.int64)
         # Whoever pays has to say who it is.

@@ -17,10 +17,8 @@ from recsys.arrays import (
     ObjectArray,
     unit_rows,
 )
+from recsys.data.simulated import PREFIX
 from recsys.simulation.shop import Shop
-
-NEWCOMER = "sim-"
-"""How ids of customers begin whom the shop's data does not have."""
 
 DIRECTIONS = 24
 """Of the space in which products that the same customers bought lie near each other."""
@@ -46,7 +44,7 @@ class World:
         rng = np.random.default_rng([seed, 1])
         known = len(shop.customer_ids)
         self.shop, self.known = shop, known
-        names = [f"{NEWCOMER}{number}" for number in range(1, newcomers + 1)]
+        names = [f"{PREFIX}{number}" for number in range(1, newcomers + 1)]
         self.customer_ids: ObjectArray = np.array([*shop.customer_ids, *names], dtype=object)
         count = len(self.customer_ids)
         self.had: BoolArray = np.zeros((count, shop.products), dtype=np.bool_)

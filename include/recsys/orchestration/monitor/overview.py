@@ -14,6 +14,7 @@ from croniter import croniter
 
 from recsys.alerting import AlertManager
 from recsys.config import load_config
+from recsys.data.simulated import Simulated, read_note
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient, ServiceError, read_address
 from recsys.deployment.history import read_history
@@ -113,6 +114,7 @@ class Overview(NamedTuple):
     pages: Mapping[str, Section[list[ReportPage]]]
     drift_severity: Mapping[str, str | None]
     alerts: Section[list[dict[str, Any]]]
+    simulated: Section[Simulated]
 
 
 def run_tracker(settings: Settings) -> PipelineTracker:
@@ -134,6 +136,7 @@ def gather(
         pages=pages,
         drift_severity={page.name: drift_severity(page) for page in shown},
         alerts=_section(lambda: AlertManager(settings).recent(ALERTS)),
+        simulated=_section(lambda: read_note(settings)),
     )
 
 
