@@ -29,7 +29,7 @@ def written_lists(settings) -> pd.DataFrame:
 def written_events(settings) -> pd.DataFrame:
     paths = sorted(sealed_segments(settings).glob("*"))
     lines = [line for path in paths for line in segment_lines(path)]
-    return pd.DataFrame([json.loads(line) for line in lines])
+    return pd.DataFrame([json.loads(line) for line in lines]).fillna("")
 
 
 def test_lists_and_events_stand_in_the_files_as_they_were_made(settings):
