@@ -21,7 +21,7 @@ from recsys.models.histories import (
     one_a_product,
     user_range,
 )
-from recsys.models.kinds import CODE_OF, DISMISS, RATING, dismissed, weight_of_codes
+from recsys.models.kinds import CODE_OF, DISMISS, RATING, dismissed
 from serving.catalogue import Catalogue
 from serving.interactions import LiveEvent
 from serving.ranking import (
@@ -41,9 +41,6 @@ AGAIN = "again"  # everything was seen: the same products once more
 
 NEUTRAL_QUALITY = 0.5
 """Comment quality of an interaction that no refresh has scored yet."""
-
-_WEIGHTS = weight_of_codes({})
-"""What an event that no model knows yet weighs, by the code of its kind."""
 
 _NOBODY = histories_from_codes(NOTHING, NOTHING, NOTHING.astype(np.int64), count=1)
 
@@ -101,7 +98,8 @@ def history_of(
     events = [*live, *(LiveEvent(item, 5.0, now) for item in dict.fromkeys(viewed))]
     index = snapshot.catalogue.index
     added = [event for event in events if event.product_id in index]
-    return _append(known, added, index) if added else known
+    weights = snapshot.artifact.kind_weights
+    return _append(known, added, index, weights) if added else known
 
 
 def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) -> Recommended:
@@ -188,8 +186,10 @@ def _top(snapshot: Snapshot, scores: Float32Array, wanted: Wanted, excluded: Int
     return top_items(scores, wanted.allowed, excluded, snapshot.catalogue.families, wanted.topk)
 
 
-def _append(known: Histories, added: list[LiveEvent], index: dict[str, int]) -> Histories:
-    """`known` with the events `added`, one entry a product."""
+def _append(
+    known: Histories, added: list[LiveEvent], index: dict[str, int], weights: Float32Array
+) -> Histories:
+    """`known` with the events `added`, which weigh ``(kinds,)`` `weights`; one entry a product."""
     columns = np.array([index[event.product_id] for event in added], dtype=np.int32)
     codes = np.array([CODE_OF[event.kind] for event in added], dtype=np.int8)
     times = np.concatenate([known.times, np.array([e.time for e in added], dtype=np.int64)])
@@ -202,7 +202,7 @@ def _append(known: Histories, added: list[LiveEvent], index: dict[str, int]) -> 
         np.array([0, len(order)], dtype=np.int64),
         np.concatenate([known.items, columns])[order],
         np.concatenate([known.confidence, liked])[order],
-        np.concatenate([known.weight, _WEIGHTS[codes]])[order],
+        np.concatenate([known.weight, weights[codes]])[order],
         times[order],
         np.concatenate([known.kinds, codes])[order],
     )

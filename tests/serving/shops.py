@@ -73,6 +73,7 @@ def add_model(
     baseline: float = 0.05,
     metrics: dict[str, float] | None = None,
     done: Histories | None = None,
+    signal_weights: dict[str, float] | None = None,
 ) -> None:
     """Write an artefact through its writer and register it; `select` makes it the current best."""
     done = histories(seed) if done is None else done
@@ -90,6 +91,7 @@ def add_model(
             "data_version": data_version,
             "metrics": {"recall_at_10": recall, "recall_at_10_low": recall},
             "sample_users": list(sample_users),
+            **({} if signal_weights is None else {"signal_weights": signal_weights}),
         },
     )
     registry = Registry(settings)

@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.models.als import Als, AlsParameters
+from recsys.models.artifacts import load_artifact
 from recsys.models.base import Histories
 from recsys.models.histories import user_range
 from recsys.models.kinds import CODE_OF
@@ -16,7 +17,9 @@ from recsys.settings import Settings
 from serving.app import create_app
 from serving.catalogue import build_catalogue
 from serving.config import ServiceEnvironment
+from serving.interactions import LiveEvent
 from serving.ranking import NOTHING, NearestItems, Wanted, hidden
+from serving.recommending import Snapshot, history_of
 from tests.serving.shops import ITEMS, add_model, histories, product_id, products
 
 KINDS = [Kind.RATING, Kind.PURCHASE, Kind.CART, Kind.CLICK, Kind.VIEW, Kind.DISMISS]
@@ -70,3 +73,24 @@ def test_the_index_hides_what_was_dismissed(tmp_path: Path):
         assert quick is not None
         assert int(done.items[5]) not in quick.items
         assert {*done.items[:2].tolist()} <= set(quick.items) or exclude_seen
+
+
+@pytest.mark.parametrize(
+    ("stated", "click", "cart"), [(None, 0.2, 0.5), ({"click": 0.9}, 0.9, 0.5)]
+)
+def test_a_live_event_weighs_what_the_model_was_trained_with(
+    settings: Settings, stated: dict[str, float] | None, click: float, cart: float
+):
+    add_model(settings, "als_1", signal_weights=stated)
+    artifact = load_artifact(settings.artifacts / "als" / "als_1")
+    ids = [product_id(item) for item in range(ITEMS)]
+    snapshot = Snapshot(
+        "als_1", "als", artifact, lambda user: None, build_catalogue(ids, {"product_id": ids}, ""),
+        content=None, loaded_at=0,
+    )  # fmt: skip
+    live = (
+        LiveEvent("p1", 0.0, 100, Kind.CLICK),
+        LiveEvent("p2", 0.0, 200, Kind.CART),
+        LiveEvent("p3", 5.0, 300),
+    )
+    assert history_of(snapshot, "new", live, [], 400).weight == pytest.approx([click, cart, 1])
