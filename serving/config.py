@@ -4,10 +4,12 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from pydantic import Field
 
 from recsys.config import ConfigError, ConfigModel
+from recsys.events import PLACEMENT
 from recsys.request_log import RequestLogConfig
 
 
@@ -23,6 +25,8 @@ class ServingConfig(ConfigModel):
     requests_per_client_minute: int = Field(default=60_000, ge=0)
     allowed_origins: tuple[str, ...] = ()
     request_log: RequestLogConfig = RequestLogConfig()
+    record_lists: bool = True
+    placements: tuple[Annotated[str, Field(pattern=PLACEMENT)], ...] = ()
     personal_lists_seconds: float = Field(default=20, ge=0)
     catalogue_check_seconds: float = Field(default=30, gt=0)
     live_interaction_days: float = Field(default=30, gt=0)

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+from recsys.backlog import Backlog
 from recsys.data.staging import hand_in_segments
 from recsys.errors import InputError
 from recsys.experiments.state import Experiments
 from recsys.publishing import DAMAGED
-from recsys.request_log import RequestLog
+from recsys.served_lists import SERVED_KEY, hand_in_lists
 from recsys.settings import Settings
 from recsys.storage import open_store
 from serving.service import Service
@@ -28,7 +31,6 @@ _LOG_WATCH_SECONDS = 5.0
 _TRIALS_SECONDS = 5.0
 _BROKEN_SECONDS = 300.0  # a model that could not be loaded is tried again
 _LOG_PATIENCE_SECONDS = 10.0  # a database that somebody locks for a moment is no news
-LOG_ALERT = "request_log_failing"
 IMPLAUSIBLE_ALERT = "implausible_interactions"
 DAMAGE_ALERT = "file_set_aside"
 BROKEN_ALERT = "experiment_model_failing"
@@ -54,9 +56,10 @@ class Housekeeping(threading.Thread):
             if open_store(settings).shared:
                 duties.append((_HAND_IN_SECONDS, lambda: hand_in_segments(settings)))
             duties += [
+                (_HAND_IN_SECONDS, lambda: hand_in_lists(settings)),
                 (_WATCH_SECONDS, lambda: _watch_health_reports(settings, since)),
                 (_PRUNE_SECONDS, service.live.prune),
-                (_LOG_WATCH_SECONDS, RequestLogWatch(settings, service.requests).look),
+                *((_LOG_WATCH_SECONDS, watch.look) for watch in _watches(service)),
                 (_LOG_WATCH_SECONDS, DamageWatch(settings, since).look),
             ]
         self._duties = duties
@@ -81,32 +84,45 @@ class Housekeeping(threading.Thread):
 
 
 @dataclass
-class RequestLogWatch:
-    """Tells, once, that requests cannot be written down, and that they can again. It remembers by
-    itself what it told: on a full disk the alerts' own memory does not work."""
+class BacklogWatch:
+    """Tells, once, that what waits in the `backlog` cannot be written to `place`, and that it can
+    again. It remembers by itself what it told: on a full disk the alerts' own memory does not work.
+    The alerts are named after `what` it is."""
 
     settings: Settings
-    requests: RequestLog
+    backlog: Backlog[Any]
+    what: str
+    place: Path
     told: bool = False
 
     def look(self) -> None:
         from recsys.alerting import AlertManager
 
-        problem = self.requests.problem
+        problem = self.backlog.problem
         if problem is None and self.told:
             self.told = False
             # Not `resolve`: nothing may be on record of what was told when the disk was full.
             AlertManager(self.settings).send_alert(
-                f"{LOG_ALERT}_no_more", "requests are written down again", "info", _EVERYBODY
+                f"{self.what}_failing_no_more", "they are written down again", "info", _EVERYBODY
             )
         if problem is None or self.told or problem[0] < _LOG_PATIENCE_SECONDS:
             return
         self.told = True
-        waiting = {"pending": self.requests.pending, "dropped": self.requests.dropped}
-        facts = {"file": self.settings.service_db, "error": problem[1], **waiting}
+        waiting = {"pending": self.backlog.pending, "dropped": self.backlog.dropped}
+        facts = {"file": self.place, "error": problem[1], **waiting}
+        text = "what cannot be written waits in memory"
         AlertManager(self.settings).send_alert(
-            LOG_ALERT, "requests cannot be written and wait in memory", "critical", context=facts
+            f"{self.what}_failing", text, "critical", context=facts
         )
+
+
+def _watches(service: Service) -> list[BacklogWatch]:
+    settings, lists = service.settings, service.served.log
+    found = [BacklogWatch(settings, service.requests, "request_log", settings.service_db)]
+    if lists is not None:
+        place = settings.home / SERVED_KEY
+        found.append(BacklogWatch(settings, lists, "served_lists", place))
+    return found
 
 
 @dataclass

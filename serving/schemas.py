@@ -77,6 +77,11 @@ Id = Annotated[
 _NONE: dict[str, Any] = {"default_factory": list, "json_schema_extra": {"default": []}}
 Products = Annotated[list[Id], Field(max_length=1000, **_NONE)]
 Names = Annotated[list[IdText], Field(max_length=100)]
+Placement = Annotated[
+    str,
+    StringConstraints(pattern=events.PLACEMENT),
+    Field(description="Where in the shop the list is shown.", examples=["home"]),
+]
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 
 MAX_MANY = 1000  # users or events of a request, which takes a second or two
@@ -106,6 +111,8 @@ class ListRequest(_Request):
     min_price: Price | None = Field(default=None, description="Dong.")
     max_price: Price | None = Field(default=None, description="Dong.")
     topk: Whole = Field(default=10, ge=1)  # at most `max_topk`, which the routes look at
+    placement: Placement | None = None
+    session_id: Id | None = Field(default=None, description="The visit.")
 
 
 class RecommendRequest(ListRequest):
@@ -145,6 +152,9 @@ class Recommendation(BaseModel):
 
 
 class _List(BaseModel):
+    recommendation_id: str = Field(
+        description="The id of this list, a UUID: send it with what the customer does with it."
+    )
     recommendations: list[Recommendation]
     count: int
     model_id: str
@@ -189,6 +199,7 @@ class SimilarRequest(ListRequest):
 
     product_id: Id
     exclude: Products
+    user_id: Id | None = Field(default=None, description="Who sees the list.")
 
 
 class SimilarResponse(_List):
@@ -208,6 +219,7 @@ class SearchRequest(ListRequest):
     query: Annotated[
         str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"\S")
     ] = Field(description="Vietnamese or English, with or without accents.")
+    user_id: Id | None = Field(default=None, description="Who sees the list.")
 
 
 class SearchResponse(_List):

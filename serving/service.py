@@ -27,6 +27,7 @@ from serving.engine import Coordinator, Engine
 from serving.interactions import Intake, LiveEvents
 from serving.problems import ProblemError
 from serving.recommending import Recommended, Snapshot
+from serving.served import Recorder
 from serving.shared import ChangeSign, Counters
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Service:
         self.earliest = data.earliest_time
         log_file = settings.logs / "service" / "recommender.log"
         self.requests = RequestLog(settings.service_db, log_file, load_zone(settings))
+        self.served = Recorder(settings, config, self.ids, self.counters)
         self.started_at = time.time()
         self.slow, self.bulk = ThreadPoolExecutor(SLOW_THREADS), ThreadPoolExecutor(SLOW_THREADS)
 
@@ -102,6 +104,7 @@ class Service:
         self.bulk.shutdown(wait=True, cancel_futures=True)
         self.slow.shutdown(wait=True, cancel_futures=True)
         self.requests.close()
+        self.served.close()
         self.live.close()
 
 

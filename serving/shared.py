@@ -29,9 +29,10 @@ _WORKER_FIELDS = len(ENDPOINTS) * _FIELDS
 
 _CLIENT_BYTES = _CLIENT_SLOTS * _CLIENT_FIELDS * 8
 _COUNTER_BYTES = MAX_WORKERS * _WORKER_FIELDS * 8
-# Requests of clients, bytes of clients, counters, the sign of changes.
+# Requests of clients, bytes of clients, counters of requests and of lists, the sign of changes.
 _COUNTERS_AT = 2 * _CLIENT_BYTES
-_SIGN_AT = _COUNTERS_AT + _COUNTER_BYTES
+_LISTS_AT = _COUNTERS_AT + _COUNTER_BYTES
+_SIGN_AT = _LISTS_AT + MAX_WORKERS * 2 * 8
 SIZE = _SIGN_AT + 8
 
 
@@ -100,10 +101,13 @@ class ClientLimit:
 
 
 class Counters:
-    """Requests by endpoint and outcome. Each worker writes its own row; reading adds them up."""
+    """Requests by endpoint and outcome, and lists. Each worker writes its own row; reading adds
+    them up."""
 
     def __init__(self, memory: mmap.mmap, slot: int) -> None:
-        self._cells = memoryview(memory)[_COUNTERS_AT:_SIGN_AT].cast("d")
+        self._cells = memoryview(memory)[_COUNTERS_AT:_LISTS_AT].cast("d")
+        self._lists = memoryview(memory)[_LISTS_AT:_SIGN_AT].cast("Q")
+        self._slot = slot
         self._base = slot * _WORKER_FIELDS
         self._offsets = {path: number * _FIELDS for number, path in enumerate(ENDPOINTS)}
 
@@ -123,6 +127,16 @@ class Counters:
         total = [sum(column) for column in zip(*rows, strict=True)]
         classes = len(STATUS_CLASSES)
         return total[:classes], total[classes:-1], total[-1]
+
+    def count_lists(self, recorded: int = 0, dropped: int = 0) -> None:
+        """So many more served lists were written down, or found no room."""
+        self._lists[2 * self._slot] += recorded
+        self._lists[2 * self._slot + 1] += dropped
+
+    def lists(self) -> tuple[int, int]:
+        """Served lists over all workers: recorded and dropped."""
+        counts = self._lists.tolist()
+        return sum(counts[::2]), sum(counts[1::2])
 
 
 class ChangeSign:

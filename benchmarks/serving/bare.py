@@ -14,6 +14,7 @@ app = FastAPI()
 
 ANSWER = RecommendResponse(
     user_id=1,
+    recommendation_id="01990f5e-3c00-7000-8000-000000000000",
     recommendations=[
         Recommendation(
             product_id=str(422_000_000 + rank),

@@ -84,7 +84,7 @@ async function ask() {
   const asKind = kind();
   const asValue = value.value.trim();
   if (!asValue) return;
-  const body = { ...KINDS[asKind].body(asValue), topk: 10 };
+  const body = { ...KINDS[asKind].body(asValue), topk: 10, placement: "demo" };
   const { brand, min, max } = form.elements;
   if (brand.value.trim()) body.brands = [brand.value.trim()];
   if (min.value) body.min_price = Number(min.value);

@@ -109,13 +109,13 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
     Never an error for an unknown user. The list is filled up to `topk` after filtering, as long
     as there are products that pass."""
     with Note(service, "recommend", body.topk, body.user_id) as note:
+        snapshot = begin(note, body)
         user_id = normalise_id(body.user_id)
-        snapshot = begin(note, user_id)
         # Beside the event loop for a slow model, and for a user whose interactions have to be read.
         inline = snapshot.inline and not service.live.has(user_id)
         make = popular_now if note.held_out else recommend_now
         note.made = made = await service.compute(inline, make, service, snapshot, body, user_id)
-        answer = _answer(snapshot, made, user_id=body.user_id)
+        answer = _answer(note, body, snapshot, made, user_id=body.user_id)
     answer["latency_ms"] = note.latency_ms
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
@@ -131,7 +131,7 @@ async def batch_recommend(body: BatchRequest, service: Running) -> Response:
     requests do not wait for it."""
     started = time.perf_counter()
     with Note(service, "batch_recommend", body.topk) as note:
-        snapshot = begin(note)
+        snapshot = begin(note, body)
         answers = await service.compute_many(_all_answers, service, body)
     answer = {"results": answers, "count": len(answers), "model_id": snapshot.model_id}
     answer["latency_ms"] = (time.perf_counter() - started) * 1000
@@ -146,7 +146,7 @@ async def similar_items(body: SimilarRequest, service: Running) -> SimilarRespon
 
     Other sizes and variants of the product itself are left out."""
     with Note(service, "similar_items", body.topk) as note:
-        snapshot = begin(note)
+        snapshot = begin(note, body)
         catalogue = snapshot.catalogue
         item = catalogue.index.get(known_id(body.product_id, catalogue.index))
         if item is None:
@@ -154,7 +154,7 @@ async def similar_items(body: SimilarRequest, service: Running) -> SimilarRespon
         wanted = wanted_by(snapshot, body, exclude=body.exclude)
         made = note.made = await service.compute(snapshot.inline, similar, snapshot, item, wanted)
         found = {"product_id": catalogue.item_ids[item], "product_name": catalogue.names[item]}
-        answer = _answer(snapshot, made, **found)
+        answer = _answer(note, body, snapshot, made, **found)
     return SimilarResponse(**answer, latency_ms=note.latency_ms)
 
 
@@ -163,7 +163,7 @@ async def search_products(body: SearchRequest, service: Running) -> SearchRespon
     """The products whose text is nearest to the query. Needs the bert_embeddings job to have run;
     until then the answer is a 503."""
     with Note(service, "search", body.topk) as note:
-        snapshot = begin(note)
+        snapshot = begin(note, body)
         if snapshot.content is None:
             raise ProblemError(
                 503, "There are no text embeddings yet: run bert_embeddings.", {"Retry-After": "60"}
@@ -171,20 +171,28 @@ async def search_products(body: SearchRequest, service: Running) -> SearchRespon
         wanted = wanted_by(snapshot, body)
         content, query = snapshot.content, body.query
         ranked = await service.compute(False, search, snapshot, content, query, wanted)
-        answer = _answer(snapshot, Recommended(ranked, None), query=body.query)
+        made = Recommended(ranked, None)
+        answer = _answer(note, body, snapshot, made, "c", query=body.query)
     return SearchResponse(**answer, latency_ms=note.latency_ms)
 
 
-def begin(note: Note, unit: str | None = None, placement: str = "") -> Snapshot:
-    """The snapshot that answers `unit`, see `Service.answering`. Raises a 422 problem for a list
-    too long, a 503 without one."""
-    most = note.service.config.max_topk
+def begin(note: Note, body: ListRequest) -> Snapshot:
+    """The snapshot that answers; of a customer's own list, whoever's side they are on. Raises a 422
+    problem for a list too long, or for a placement that the shop does not have, a 503 without a
+    snapshot."""
+    most, served = note.service.config.max_topk, note.service.served
     if note.topk is not None and note.topk > most:
         note.topk = min(note.topk, 2**62)  # whatever its length, the request log can hold that
         message = f"At most {most} products can be asked for (topk)"
         errors = [FieldProblem(field="body.topk", message=message)]
         raise ProblemError(422, f"{message}.", errors=errors)
-    return note.of(*note.service.answering(unit, placement))
+    if served.placements is not None and body.placement not in (None, *served.placements):
+        known = ", ".join(sorted(served.placements))
+        message = f"There is no placement {body.placement}: expected one of {known}"
+        errors = [FieldProblem(field="body.placement", message=message)]
+        raise ProblemError(422, f"{message}.", errors=errors)
+    unit = None if note.user_id is None else served.unit(body)
+    return note.of(*note.service.answering(unit, body.placement or ""))
 
 
 def wanted_by(
@@ -261,24 +269,41 @@ def _all_answers(service: Service, body: BatchRequest) -> list[dict[str, Any]]:
         # Each list is a row of the request log, as if it had been asked for alone.
         with Note(service, "batch_recommend.user", body.topk, user_id) as note:
             asked = RecommendRequest.model_construct(user_id=user_id, history=[], **shared)
-            unit = normalise_id(user_id)
-            snapshot = begin(note, unit)
+            snapshot = begin(note, asked)
             make = popular_now if note.held_out else recommend_now
-            note.made = made = make(service, snapshot, asked, unit)
-            answer = _answer(snapshot, made, user_id=user_id)
+            note.made = made = make(service, snapshot, asked, normalise_id(user_id))
+            answer = _answer(note, asked, snapshot, made, user_id=user_id)
         answer["latency_ms"] = note.latency_ms
         answers.append(answer)
     return answers
 
 
-def _answer(snapshot: Snapshot, made: Recommended, **asked: int | str) -> dict[str, Any]:
-    """What was asked for and the list, as `serving.schemas` has them (a test compares), but for the
-    latency. To make it through those classes would take four times as long."""
+def _answer(
+    note: Note,
+    body: ListRequest,
+    snapshot: Snapshot,
+    made: Recommended,
+    source: str | None = None,
+    **asked: int | str,
+) -> dict[str, Any]:
+    """What was asked for and the list, which is recorded, as `serving.schemas` has them (a test
+    compares), but for the latency. To make it through those classes would take four times as long.
+    `source` is what `Recorder.record` takes."""
     ids, names = snapshot.catalogue.item_ids, snapshot.catalogue.names
+    list_id = note.service.served.record(
+        body,
+        endpoint=note.endpoint.partition(".")[0],
+        model_id=snapshot.model_id,
+        method=made.fallback_method,
+        products=tuple([ids[item] for item in made.ranked.items]),
+        source=source,
+        side=note.side,
+    )
     brands, prices = snapshot.catalogue.brands, snapshot.catalogue.prices
     ranked = zip(made.ranked.items, made.ranked.scores, strict=True)
     return {
         **asked,
+        "recommendation_id": list_id,
         "recommendations": [
             {
                 "product_id": ids[item],

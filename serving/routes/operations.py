@@ -144,3 +144,8 @@ class _Figures(Collector):
         yield CounterMetricFamily(
             "recsys_log_rows_dropped", "Rows that this worker could not keep.", log.dropped
         )
+        recorded, dropped = self._service.counters.lists()
+        yield CounterMetricFamily("recsys_lists_recorded", "Served lists written down.", recorded)
+        yield CounterMetricFamily(
+            "recsys_lists_dropped", "Served lists that found no room in memory.", dropped
+        )

@@ -22,9 +22,9 @@ from recsys.publishing import DAMAGED
 from recsys.quality import report_after_publishing
 from recsys.settings import REPOSITORY
 from serving.housekeeping import (
+    BacklogWatch,
     DamageWatch,
     ImplausibleWatch,
-    RequestLogWatch,
     TrialsWatch,
     tell_of_broken,
 )
@@ -71,11 +71,12 @@ def tell_of_service(settings):
     for figure in (900.0, 1.0):
         manager.check_alert_conditions({"avg_latency_ms": figure, "requests": figure - 1})
     manager.check_alert_conditions({"avg_latency_ms": 250, "error_rate": 0.1, "fallback_rate": 0.9})
-    log = SimpleNamespace(problem=(60.0, "disk I/O error"), pending=7, dropped=0)
-    watch = RequestLogWatch(settings, log)
-    watch.look()
-    log.problem = None
-    watch.look()
+    for what in ("request_log", "served_lists"):
+        backlog = SimpleNamespace(problem=(60.0, "disk I/O error"), pending=7, dropped=0)
+        watch = BacklogWatch(settings, backlog, what, settings.home / "place")
+        watch.look()
+        backlog.problem = None
+        watch.look()
     intake = SimpleNamespace(implausible=3)
     ImplausibleWatch(SimpleNamespace(settings=settings, intake=intake)).look()
     tell_of_broken(settings, {"als_2": "als_2: a file is missing"})

@@ -25,7 +25,8 @@ from tests.serving.shops import USERS, add_model, products
 from tests.serving.test_operations import publish
 from tests.serving.test_parent import ADMIN, workers_of
 
-USER_IDS = [str(user) for user in range(USERS)] + [f"stranger-{user}" for user in range(60)]
+# "0" stands for many people, who are no unit.
+USER_IDS = [str(user) for user in range(1, USERS)] + [f"stranger-{user}" for user in range(60)]
 
 
 def definition(name: str = "blend", **changes) -> Definition:

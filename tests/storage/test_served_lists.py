@@ -72,7 +72,7 @@ def test_two_replicas_that_are_killed_while_they_take_over_make_no_list_two(
     context.set_forkserver_preload(["recsys.outcomes.partitions"])
     both = join("one"), join("two")
     chance, lists, lost, codes, longest = random.Random(1), [], 0, [], 0.5
-    for turn in range(12):
+    for turn in range(7):
         for settings in both:
             fresh = around_midnight(10, start=10 * len(lists) + 100)
             record(settings, fresh[:4], fresh[4:], lost=turn % 2)

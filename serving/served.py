@@ -1,0 +1,93 @@
+"""What the service remembers of the lists that it gives: `recsys.served_lists` writes it down."""
+
+import functools
+import time
+from collections.abc import Callable
+
+from recsys.ids import IdRules, id_fault, normalise_id
+from recsys.served_lists import ListLog, ServedList, id_text, new_id
+from recsys.settings import Settings
+from serving.config import ServingConfig
+from serving.recommending import AGAIN, CONTENT, MODEL, POPULARITY
+from serving.schemas import ListRequest
+from serving.shared import Counters
+
+DEMO = "demo"
+"""The placement of the demo page, which is there whatever the shop has."""
+
+_SOURCES = {MODEL: "m", CONTENT: "c", POPULARITY: "p", AGAIN: "a"}
+_REMEMBERED = 8192  # customers and sessions of whom is known whether they are one
+
+
+class Recorder:
+    """Gives every list its id, and records it where that is configured."""
+
+    def __init__(
+        self, settings: Settings, config: ServingConfig, ids: IdRules, counters: Counters
+    ) -> None:
+        self.placements = frozenset({*config.placements, DEMO}) if config.placements else None
+        self.log = ListLog(settings, counters.count_lists) if config.record_lists else None
+        remembered = functools.lru_cache(_REMEMBERED, typed=True)
+        self._user = remembered(lambda sent: _known(sent, ids.user_fault))
+        self._session = remembered(lambda sent: _known(sent, _session_fault))
+
+    def record(
+        self,
+        body: ListRequest,
+        *,
+        endpoint: str,
+        model_id: str,
+        method: str | None,
+        products: tuple[str, ...],
+        source: str | None = None,
+        side: tuple[str, str] | None = None,
+    ) -> str:
+        """The id of the list of `products` that answers `body`; `method` is the fallback that made
+        it, `source` a letter of `recsys.served_lists.SOURCES` where it is another than that of the
+        method, `side` the experiment and variant of whom it is for."""
+        moment = time.time()
+        list_id = new_id(moment)
+        if self.log is not None:
+            self.log.record(
+                ServedList(
+                    list_id,
+                    moment,
+                    *self._whom(body),
+                    body.placement or "",
+                    endpoint,
+                    model_id,
+                    method,
+                    *(side or ("", "")),
+                    products,
+                    (source or _SOURCES[method]) * len(products),
+                )
+            )
+        return id_text(list_id)
+
+    def unit(self, body: ListRequest) -> str | None:
+        """For whom the list counts: the user, else the session, else nobody."""
+        user, session = self._whom(body)
+        return user or session
+
+    def _whom(self, body: ListRequest) -> tuple[str | None, str | None]:
+        """User and session, as far as they are one."""
+        user, session = getattr(body, "user_id", None), body.session_id
+        return (
+            None if user is None else self._user(user),
+            None if session is None else self._session(session),
+        )
+
+    def close(self) -> None:
+        """Write what waits."""
+        if self.log is not None:
+            self.log.close()
+
+
+def _known(sent: int | str, fault: Callable[[str], str | None]) -> str | None:
+    """The id of one customer or session, None if it stands for nobody or for many."""
+    text = normalise_id(sent)
+    return None if fault(text) else text
+
+
+def _session_fault(text: str) -> str | None:
+    return id_fault(text, "session")
