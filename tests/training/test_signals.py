@@ -93,6 +93,7 @@ def test_the_report_says_what_each_kind_added(settings, version):
         assert low <= figures["recall_at_10_added"] <= high
     log = (settings.logs / "cf" / "item_knn.log").read_text(encoding="utf-8")
     assert "signals | without=click, recall_at_10=" in log
+    assert f"click={told['weights']['click']}" in log
 
 
 def test_weights_are_found_once_a_version_for_all_types(settings, version):

@@ -82,6 +82,8 @@ def train_model(
             run.log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))
             run.hyperparameters = tuned.parameters
             signals = report_on_signals(model_type, tuned.parameters, subject, data, chosen)
+            if signals:
+                run.log.info("weighed%s", fields(trials=chosen.trials, **chosen.weights))
             for name, figures in signals.get("without", {}).items():
                 run.log.info("signals%s", fields(without=name, **figures))
             fit = partial(subject.fit, model_type, tuned.parameters)

@@ -6,6 +6,7 @@ the type that is fitted soonest, and kept in ``artifacts/cf/tuning/signals.json`
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,16 +69,22 @@ def choose_weights(
         "kinds": enough,
     }
     path = settings.artifacts / "tuning" / FILE
-    try:
-        last = json.loads(path.read_text(encoding="utf-8"))
-        if last["key"] == key:
-            return Weights(last["weights"], last["tuned"], last["trials"], reused=True)
-    except (OSError, ValueError, TypeError, KeyError):
-        pass  # there was none, or none that can be used
+    if (last := _read_last(path, key)) is not None:
+        return last
     found = _search(config, data, configured, enough)
-    write_json(path, {"weights": found.weights, "tuned": found.tuned, "trials": found.trials,
-                      "key": key})  # fmt: skip
+    content = {"weights": found.weights, "tuned": found.tuned, "trials": found.trials}
+    write_json(path, {**content, "key": key})
     return found
+
+
+def _read_last(path: Path, key: Mapping[str, Any]) -> Weights | None:
+    """What a search with this `key` found, None if there was none or it cannot be used."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        same = stored.pop("key") == key
+        return Weights(**stored, reused=True) if same else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _search(
