@@ -246,8 +246,8 @@ class Interaction(_Request):
     comment: str = Field(default="", max_length=10_000)
     quantity: Number | None = Field(
         default=None,
-        ge=events.LEAST_QUANTITY,
-        le=events.MOST_QUANTITY,
+        gt=0,
+        le=events.MOST_PIECES,
         allow_inf_nan=False,
         description="Pieces; default: 1.",
     )

@@ -93,11 +93,11 @@ def read_events(
     session = pc.if_else(_is_missing(session), "", session)
     user, user_faults = _customers(table, kind, session, rules)
     product = normalise_ids(table[schema.PRODUCT])
-    recommendation, recommendation_fault = _recommendations(table)
+    recommendation = _recommendations(table)
     placement = _present(table, schema.PLACEMENT)
     quantity, value = _numbers(table, schema.QUANTITY, 1.0), _numbers(table, schema.VALUE, np.nan)
     with np.errstate(invalid="ignore"):
-        pieces = (quantity >= events.LEAST_QUANTITY) & (quantity <= events.MOST_QUANTITY)
+        pieces = (quantity > 0) & (quantity <= events.MOST_PIECES)
         worth = (value >= 0) & (value < events.VALUE_LIMIT)
     there = _mask(pc.not_equal(session, ""))
     named = _mask(pc.match_substring_regex(placement, events.PLACEMENT))
@@ -108,7 +108,6 @@ def read_events(
         *((bad & there, why) for bad, why in id_faults(session, "session")),
         (~pieces, events.BAD_QUANTITY),
         (~(worth | np.isnan(value)), events.BAD_VALUE),
-        (recommendation_fault, events.BAD_RECOMMENDATION),
         (~named & _mask(pc.not_equal(placement, "")), events.BAD_PLACEMENT),
     ]
     product = rename_ids(product, rules.aliases) if rules.aliases else product
@@ -147,14 +146,12 @@ def _customers(
     ]
 
 
-def _recommendations(table: pa.Table) -> tuple[pa.ChunkedArray, BoolArray]:
-    """The served list of each event, and which cannot be one."""
+def _recommendations(table: pa.Table) -> pa.ChunkedArray:
+    """The served list of each event."""
     given = _present(table, schema.RECOMMENDATION)
     usual = pc.replace_substring_regex(pc.ascii_lower(given), events.UUID, _USUAL_UUID)
-    is_uuid = pc.match_substring_regex(given, f"(?i){events.UUID}")
-    text = pc.if_else(is_uuid, usual, given)
-    long = pc.greater(pc.utf8_length(text), events.LONGEST_RECOMMENDATION)
-    return text, _mask(pc.or_(long, pc.match_substring_regex(text, ids.ODD)))
+    short = pc.utf8_slice_codeunits(given, 0, events.LONGEST_RECOMMENDATION)
+    return pc.if_else(pc.match_substring_regex(given, f"(?i){events.UUID}"), usual, short)
 
 
 def _numbers(table: pa.Table, name: str, missing: float) -> Float64Array:

@@ -13,7 +13,6 @@ from recsys import schema
 from recsys.ids import (
     BLANKS,
     MISSING,
-    ODD_CHARACTER,
     STANDS_FOR_MANY,
     IdRules,
     id_fault,
@@ -22,9 +21,10 @@ from recsys.ids import (
 from recsys.schema import Kind
 
 KINDS: Final = tuple(kind.value for kind in Kind)
-LEAST_QUANTITY, MOST_QUANTITY = 0.001, 10_000.0
+MOST_PIECES = 10_000.0
 VALUE_LIMIT = 1e12
 LONGEST_RECOMMENDATION = 64
+"""Characters; the rest is cut off. What is no list of ours is counted as such, and no fault."""
 
 # In a notation that Python's and Arrow's expressions share.
 PLACEMENT = "^[A-Za-z0-9_.-]{1,64}$"
@@ -33,9 +33,8 @@ UUID = "^" + "-?".join(f"([0-9a-f]{{{digits}}})" for digits in (8, 4, 4, 4, 12))
 NO_KIND = f"the kind is none of {', '.join(KINDS)}"
 NO_USER = "there is no user"
 NOBODY = "there is neither a user nor a session"
-BAD_QUANTITY = f"the quantity is not {LEAST_QUANTITY} to {MOST_QUANTITY:.0f} pieces"
+BAD_QUANTITY = f"the quantity is not above 0 and up to {MOST_PIECES:,.0f}"
 BAD_VALUE = "the value is not 0 dong to a million million"
-BAD_RECOMMENDATION = f"the recommendation is no id of {LONGEST_RECOMMENDATION} characters or fewer"
 BAD_PLACEMENT = "the placement is no name of 1 to 64 letters (A-Z), digits, dots, dashes and _"
 
 _PLACEMENT = re.compile(PLACEMENT)
@@ -79,14 +78,12 @@ def read_event(sent: Mapping[str, Any], rules: IdRules) -> tuple[Said, dict[str,
     if session and (fault := id_fault(session, "session")):
         faults[schema.SESSION] = fault
     quantity, value = sent.get(schema.QUANTITY), sent.get(schema.VALUE)
-    if quantity is not None and not LEAST_QUANTITY <= quantity <= MOST_QUANTITY:
+    if quantity is not None and not 0 < quantity <= MOST_PIECES:
         faults[schema.QUANTITY] = BAD_QUANTITY
     worth = math.nan if value is None else value
     if not (0 <= worth < VALUE_LIMIT or math.isnan(worth)):
         faults[schema.VALUE] = BAD_VALUE
     recommendation = _list_id(_present(sent.get(schema.RECOMMENDATION)))
-    if len(recommendation) > LONGEST_RECOMMENDATION or ODD_CHARACTER.search(recommendation):
-        faults[schema.RECOMMENDATION] = BAD_RECOMMENDATION
     placement = _present(sent.get(schema.PLACEMENT))
     if placement and not _PLACEMENT.match(placement):
         faults[schema.PLACEMENT] = BAD_PLACEMENT
@@ -107,7 +104,7 @@ def _customer(user: str, kind: str, session: str, rules: IdRules) -> tuple[str, 
 
 def _list_id(text: str) -> str:
     found = _UUID.match(text)
-    return "-".join(found.groups()).lower() if found else text
+    return "-".join(found.groups()).lower() if found else text[:LONGEST_RECOMMENDATION]
 
 
 def _present(text: str | None) -> str:

@@ -40,7 +40,7 @@ ODD = (
     "[\x00-\x1f\x7f-\xa0\xad\u0600-\u0605\u061c\u06dd\u070f\u1680\u180e\u2000-\u200f"
     "\u2028-\u202f\u205f-\u206f\u3000\ue000-\uf8ff\ufeff\ufff0-\uffff\U000e0000-\U0010ffff]"
 )
-ODD_CHARACTER = re.compile(ODD + "|[\ud800-\udfff]")
+_ODD_CHARACTER = re.compile(ODD + "|[\ud800-\udfff]")
 WHOLE_FLOAT = r"^(\d+)\.0+$"
 _FLOAT = re.compile(WHOLE_FLOAT, re.ASCII)
 # As spreadsheets and Python write large numbers; an article number such as 12E5 has no sign.
@@ -107,7 +107,7 @@ def id_fault(text: str, what: str) -> str | None:
     """
     if text.lower() in MISSING:
         return f"there is no {what}"
-    if ODD_CHARACTER.search(text) or len(text) > MAX_LENGTH:
+    if _ODD_CHARACTER.search(text) or len(text) > MAX_LENGTH:
         return f"the {what} is not an id"
     if _POWER.match(text):
         return f"the {what} is a number that a spreadsheet has cut short"

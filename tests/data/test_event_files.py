@@ -13,6 +13,7 @@ from recsys.data.cleaning import Limits
 from recsys.data.events import limits_of, read_event_file
 from recsys.data.sources import load_event_source, load_source, resolve_event_sources
 from recsys.errors import SourceError
+from recsys.events import NO_KIND
 from recsys.settings import REPOSITORY, Settings
 from tests.data.shop import row, write_shop
 
@@ -92,7 +93,7 @@ def test_the_shipped_description_of_orders_reads_an_export(settings):
     assert found.rejected[["row", "reason"]].to_numpy().tolist() == [
         [6, "the user is a placeholder that stands for many people"],
         [7, "the quantity is not above 0 and up to 10,000"],
-        [8, "the kind of event is not known"],
+        [8, NO_KIND],
     ]
     assert found.bad_rows == 2
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from recsys import schema
 from recsys.arrays import BoolArray, Float64Array, Int64Array, UInt64Array
-from recsys.columns import fold_series, id_faults, normalise_ids
+from recsys.columns import fold_series, id_faults, normalise_ids, read_events
 from recsys.data import keys, staging
 from recsys.data.cleaning import (
     CleanRows,
@@ -24,7 +24,6 @@ from recsys.data.cleaning import (
     Limits,
     column_text,
     parse_times,
-    read_ids,
     read_ratings,
     read_times,
     rejected_rows,
@@ -43,7 +42,7 @@ from recsys.data.sources import (
     TimestampFormat,
 )
 from recsys.data.staging import EVENT_ID, OF_RATINGS, OF_SIGNALS, RECEIVED_AT
-from recsys.ids import MISSING, STANDS_FOR_MANY, IdRules
+from recsys.ids import IdRules
 from recsys.publishing import atomic_path
 from recsys.settings import Settings
 
@@ -62,11 +61,10 @@ EVENT_TIMES = TimestampFormat(columns=((schema.TIMESTAMP,),), formats=(ISO, EPOC
 RATINGS = pa.array(["", schema.Kind.RATING.value], pa.large_string())
 """Lines of before there were signals have no kind."""
 
-MOST_PIECES = 10_000.0
-NO_USER = "there is neither a user nor a session"
-_LONGEST_TEXT = 64  # characters of the id of a served list
-_PLACEMENT = r"^[A-Za-z0-9_.-]{0,64}$"
-_MISSING = pa.array(MISSING, pa.large_string())
+_SAID = (
+    *(schema.USER, schema.SESSION, schema.QUANTITY, schema.VALUE),
+    *(schema.RECOMMENDATION, schema.PLACEMENT),
+)
 _UNKNOWN = "?"
 
 (TIME_COLUMN,) = EVENT_TIMES.candidates
@@ -286,46 +284,21 @@ def _clean(
 ) -> tuple[CleanRows, BoolArray]:
     """Check every row; and which rows of the table were accepted. `prices`: how values are written;
     None: as plain numbers, by the service, which also gave all rows their ids."""
-    table = raw.table
-    is_rating = np.asarray(pc.is_in(kinds, value_set=RATINGS).to_numpy(), np.bool_)
-    user, session, user_faults = _customers(table, is_rating, limits.ids)
-    product, _, faults = read_ids(table[schema.PRODUCT], "product", None, limits.ids.aliases)
+    table, unclear = raw.table, 0
+    said = {name: column_text(table, name) for name in _SAID}
+    said |= {schema.PRODUCT: table[schema.PRODUCT], schema.KIND: kinds}
+    if prices is not None:
+        value, unclear = parse_prices(text_series(said[schema.VALUE]), prices)
+        said[schema.VALUE] = pa.array(value)
+    columns, said_faults = read_events(pa.table(said), limits.ids)
     time, time_faults = read_times(table, timestamp, limits)
-    quantity, quantity_faults = _quantities(column_text(table, schema.QUANTITY))
-    value, unclear = _values(text_series(column_text(table, schema.VALUE)), prices)
-    placement = pc.utf8_trim_whitespace(column_text(table, schema.PLACEMENT))
-    recommendation = pc.utf8_trim_whitespace(column_text(table, schema.RECOMMENDATION))
-    events = pd.DataFrame(
-        {
-            schema.USER: user,
-            schema.PRODUCT: product,
-            schema.KIND: text_series(kinds),
-            schema.TIMESTAMP: time,
-            schema.QUANTITY: quantity,
-            schema.VALUE: value,
-            schema.RECOMMENDATION: text_series(
-                pc.utf8_slice_codeunits(recommendation, 0, _LONGEST_TEXT)
-            ),
-            schema.PLACEMENT: text_series(placement),
-            schema.SESSION: session,
-        },
-        copy=False,
-    )
+    events = pd.DataFrame({name: _series(column) for name, column in columns.items()}, copy=False)
+    events[schema.QUANTITY] = events[schema.QUANTITY].astype(np.float32)
+    events[schema.TIMESTAMP] = time
     events[schema.EVENT], id_faults_ = _event_ids(table, events, is_own=prices is None)
     events[schema.RECEIVED] = _received(table, time)
-    faults = [
-        *_kind_faults(kinds),
-        *id_faults_,
-        *user_faults,
-        *faults,
-        *_rating_faults(table, is_rating),
-        *time_faults,
-        *quantity_faults,
-        (
-            ~np.asarray(pc.match_substring_regex(placement, _PLACEMENT).to_numpy(), np.bool_),
-            "the placement is not a name of up to 64 letters, digits, dots, - and _",
-        ),
-    ]
+    is_rating = (events[schema.KIND] == schema.Kind.RATING).to_numpy(np.bool_)
+    faults = [*id_faults_, *said_faults, *_rating_faults(table, is_rating), *time_faults]
     good = without(faults)
     in_view = good & (time < limits.as_of).to_numpy()
     accepted = events.loc[in_view, EVENT_COLUMNS].reset_index(drop=True)
@@ -334,30 +307,8 @@ def _clean(
     return CleanRows(accepted, rejected, later, unclear_prices=unclear), in_view
 
 
-def _kind_faults(kinds: pa.ChunkedArray) -> list[Fault]:
-    known = pa.array([kind.value for kind in schema.Kind], pa.large_string())
-    unknown = pc.invert(pc.is_in(kinds, value_set=known))
-    return [(np.asarray(unknown.to_numpy(), np.bool_), "the kind of event is not known")]
-
-
-def _customers(
-    table: pa.Table, is_rating: BoolArray, rules: IdRules
-) -> tuple[pd.Series, pd.Series, list[Fault]]:
-    """USER and SESSION, "" where there is none, and which rows name neither."""
-    ids = normalise_ids(column_text(table, schema.USER))
-    sessions = normalise_ids(column_text(table, schema.SESSION))
-    (no_session, _), *bad_sessions = id_faults(sessions, "session")
-    (no_user, _), odd, short, (many, reason) = id_faults(ids, "user", rules)
-    alone = no_session | is_rating
-    user = text_series(pc.if_else(pa.array(no_user | many), "", ids).cast(pa.large_string()))
-    session = text_series(pc.if_else(pa.array(no_session), "", sessions).cast(pa.large_string()))
-    nobody = "there is no user" if is_rating.all() else NO_USER
-    faults: list[Fault] = [(no_user & alone, nobody), odd, short, (many & alone, reason)]
-    return (
-        user,
-        session,
-        [*faults, *(fault for fault in bad_sessions if fault[1] != STANDS_FOR_MANY)],
-    )
+def _series(column: pa.ChunkedArray | Float64Array) -> pd.Series:
+    return pd.Series(column) if isinstance(column, np.ndarray) else text_series(column)
 
 
 def _event_ids(table: pa.Table, events: pd.DataFrame, *, is_own: bool) -> tuple[Any, list[Fault]]:
@@ -386,25 +337,3 @@ def _rating_faults(table: pa.Table, is_rating: BoolArray) -> list[Fault]:
         return []
     _, faults = read_ratings(table[schema.RATING])
     return [(bad & is_rating, reason) for bad, reason in faults]
-
-
-def _quantities(column: pa.ChunkedArray) -> tuple[Float64Array, list[Fault]]:
-    text = pc.utf8_trim_whitespace(column)
-    missing = np.asarray(pc.is_in(pc.utf8_lower(text), value_set=_MISSING).to_numpy(), np.bool_)
-    points = text_series(pc.replace_substring_regex(text, r"^(\d+),(\d+)$", r"\1.\2"))
-    number = pd.to_numeric(points, errors="coerce").to_numpy(np.float64)
-    number = np.where(missing, 1.0, number)
-    with np.errstate(invalid="ignore"):
-        outside = ~((number > 0) & (number <= MOST_PIECES))
-    return number.astype(np.float32), [
-        (np.isnan(number), "the quantity is not a number"),
-        (outside, f"the quantity is not above 0 and up to {MOST_PIECES:,.0f}"),
-    ]
-
-
-def _values(texts: pd.Series, prices: PriceFormat | None) -> tuple[Float64Array, int]:
-    if prices is not None:
-        return parse_prices(texts, prices)
-    number = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
-    with np.errstate(invalid="ignore"):
-        return np.where((number >= 0) & np.isfinite(number), number, np.nan), 0
