@@ -5,11 +5,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recsys.backlog import Backlog
 from recsys.data.staging import hand_in_segments
@@ -59,7 +59,7 @@ class Housekeeping(threading.Thread):
                 (_HAND_IN_SECONDS, lambda: hand_in_lists(settings)),
                 (_WATCH_SECONDS, lambda: _watch_health_reports(settings, since)),
                 (_PRUNE_SECONDS, service.live.prune),
-                *((_LOG_WATCH_SECONDS, watch.look) for watch in _watches(service)),
+                (_LOG_WATCH_SECONDS, BacklogWatch(settings, _backlogs(service)).look),
                 (_LOG_WATCH_SECONDS, DamageWatch(settings, since).look),
             ]
         self._duties = duties
@@ -83,45 +83,52 @@ class Housekeeping(threading.Thread):
                 due[number] = time.monotonic() + every
 
 
+class Waiting(NamedTuple):
+    """What waits in memory while it cannot be written to `place`; alerts are named after it."""
+
+    what: str
+    backlog: Backlog[Any]
+    place: Path
+
+
 @dataclass
 class BacklogWatch:
-    """Tells, once, that what waits in the `backlog` cannot be written to `place`, and that it can
-    again. It remembers by itself what it told: on a full disk the alerts' own memory does not work.
-    The alerts are named after `what` it is."""
+    """Tells, once, that what waits in one of the backlogs cannot be written, and that all is well
+    again: they are on one disk. It remembers by itself what it told: on a full disk the alerts' own
+    memory does not work."""
 
     settings: Settings
-    backlog: Backlog[Any]
-    what: str
-    place: Path
-    told: bool = False
+    backlogs: Sequence[Waiting]
+    told: str = ""
 
     def look(self) -> None:
         from recsys.alerting import AlertManager
 
-        problem = self.backlog.problem
-        if problem is None and self.told:
-            self.told = False
+        failing = [(one, problem) for one in self.backlogs if (problem := one.backlog.problem)]
+        if not failing and self.told:
             # Not `resolve`: nothing may be on record of what was told when the disk was full.
             AlertManager(self.settings).send_alert(
-                f"{self.what}_failing_no_more", "they are written down again", "info", _EVERYBODY
+                f"{self.told}_failing_no_more", "all is written down again", "info", _EVERYBODY
             )
-        if problem is None or self.told or problem[0] < _LOG_PATIENCE_SECONDS:
+            self.told = ""
+        long = [(one, error) for one, (age, error) in failing if age >= _LOG_PATIENCE_SECONDS]
+        if self.told or not long:
             return
-        self.told = True
-        waiting = {"pending": self.backlog.pending, "dropped": self.backlog.dropped}
-        facts = {"file": self.place, "error": problem[1], **waiting}
+        (one, error), *_ = long
+        self.told = one.what
+        waiting = {"pending": one.backlog.pending, "dropped": one.backlog.dropped}
         text = "what cannot be written waits in memory"
+        facts = {"file": one.place, "error": error, **waiting}
         AlertManager(self.settings).send_alert(
-            f"{self.what}_failing", text, "critical", context=facts
+            f"{one.what}_failing", text, "critical", context=facts
         )
 
 
-def _watches(service: Service) -> list[BacklogWatch]:
+def _backlogs(service: Service) -> list[Waiting]:
     settings, lists = service.settings, service.served.log
-    found = [BacklogWatch(settings, service.requests, "request_log", settings.service_db)]
+    found = [Waiting("request_log", service.requests, settings.service_db)]
     if lists is not None:
-        place = settings.home / SERVED_KEY
-        found.append(BacklogWatch(settings, lists, "served_lists", place))
+        found.append(Waiting("served_lists", lists, settings.home / SERVED_KEY))
     return found
 
 

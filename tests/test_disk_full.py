@@ -33,6 +33,7 @@ from tests.sinks import (
     webhook_sink,
     write_alerts_config,
 )
+from tests.test_served_lists import found as lists_found
 
 MEGABYTES = 24
 # Bytes of free space to try with: the work stops at another place each time.
@@ -234,6 +235,8 @@ def test_the_service_answers_and_catches_up_with_its_request_log(
         assert [buy(event_id) for event_id in refused] == [200] * len(refused)
         wait_for(lambda: len(slack.posts) == 2, 30, "the notice that all is well")
     assert refused
+    assert len({one.id for one in lists_found(settings)[0]}) == 140
+    assert lists_found(settings)[1] == 0
     lines = (settings.logs / "service" / "recommender.log").read_text().splitlines()
     assert all(line.count(" | ") >= 3 for line in lines)
     write_shop(settings, [row("u1", 1)])

@@ -16,6 +16,7 @@ from tests.serving.service_process import running_service
 from tests.serving.shops import add_model
 from tests.sinks import write_alerts_config
 from tests.test_disk_full import ALERTS
+from tests.test_served_lists import found
 
 FOLDERS = ["logs", "data"]
 
@@ -77,6 +78,8 @@ def test_a_service_starts_on_a_read_only_disk_and_takes_events_when_it_is_mended
         assert recommend("new") == 200
         wait_for(settings.service_db.is_file, 20, "the database of requests")
         wait_for(lambda: rows() >= 4, 20, "the rows of the time without a disk")
+    lists, lost = found(settings)
+    assert ([one.user_id for one in lists], lost) == (["1", "2", "new", "new"], 0)
     write_shop(settings, [row("u1", 1)])
     refresh(settings, end=datetime.now(UTC) + timedelta(minutes=1))
     assert set(published_rows(settings)["user_id"]) == {"u1", "new"}

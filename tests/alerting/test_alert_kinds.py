@@ -26,6 +26,7 @@ from serving.housekeeping import (
     DamageWatch,
     ImplausibleWatch,
     TrialsWatch,
+    Waiting,
     tell_of_broken,
 )
 from tests.documented import spans, table
@@ -73,7 +74,7 @@ def tell_of_service(settings):
     manager.check_alert_conditions({"avg_latency_ms": 250, "error_rate": 0.1, "fallback_rate": 0.9})
     for what in ("request_log", "served_lists"):
         backlog = SimpleNamespace(problem=(60.0, "disk I/O error"), pending=7, dropped=0)
-        watch = BacklogWatch(settings, backlog, what, settings.home / "place")
+        watch = BacklogWatch(settings, [Waiting(what, backlog, settings.home / "place")])
         watch.look()
         backlog.problem = None
         watch.look()
