@@ -1,19 +1,16 @@
 """The report of an examined week: a JSON document with the documented keys, and a page, one static
 HTML file with every plot inline."""
 
-import base64
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
-from matplotlib.figure import Figure
+from matplotlib.dates import date2num
 from pydantic_core import to_json
 
 from recsys.drift.config import HolidayCalendar
@@ -21,6 +18,7 @@ from recsys.drift.examination import Examination, Verdict, is_unjudged, overall,
 from recsys.drift.volume import MIN_HISTORY_WEEKS, expect
 from recsys.drift.weeks import Events, Week
 from recsys.pages import templates
+from recsys.plots import mark_days, picture
 
 NOT_JUDGED = "not judged"
 """In place of the severity of a week that no check had enough data for."""
@@ -195,9 +193,11 @@ def render_page(report: Mapping[str, Any]) -> str:
     return page.render(
         report=report,
         checks=_rows(report),
-        star_plot=_plot("Share of stars", _draw_stars, report),
-        volume_plot=_plot("Reviews a week", _draw_volume, report),
-        mover_plot=_plot("Change of share, percentage points", _draw_movers, report, left=0.36),
+        star_plot=picture("Share of stars", partial(_draw_stars, report=report)),
+        volume_plot=picture("Reviews a week", partial(_draw_volume, report=report)),
+        mover_plot=picture(
+            "Change of share, percentage points", partial(_draw_movers, report=report), left=0.36
+        ),
     )
 
 
@@ -259,9 +259,7 @@ def _draw_volume(axes: Axes, report: Mapping[str, Any]) -> None:
     axes.plot(days, [point["events"] for point in series], "o-", color=_NEW, ms=3, label="reviews")
     if "volume" in report["raised"]:
         axes.plot(days[-1:], [series[-1]["events"]], "o", color=_ALARM, ms=9, label="alarm")
-    locator = AutoDateLocator()
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    mark_days(axes)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("reviews, each counted once")
     axes.legend(frameon=False, loc="upper left")
@@ -275,22 +273,3 @@ def _draw_movers(axes: Axes, report: Mapping[str, Any]) -> None:
     shortened = [text if len(text) <= 44 else f"{text[:43]}…" for text in labels]
     axes.set_yticks(range(len(movers)), shortened, fontsize=8)
     axes.axvline(0, color="black", linewidth=0.6)
-
-
-def _plot(
-    title: str,
-    draw: Callable[[Axes, Mapping[str, Any]], None],
-    report: Mapping[str, Any],
-    left: float = 0.08,
-) -> str:
-    """A plot as the address of an image in the page itself. Its figure has its own canvas: pyplot's
-    global state is not safe in long-lived workers."""
-    figure = Figure(figsize=(8.4, 3.2))
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((left, 0.13, 0.98 - left, 0.76))
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    draw(axes, report)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
