@@ -25,6 +25,7 @@ TIMETABLE = {
     "model_training": ("0 3 * * 0", 120, 90),
     "model_deployment": ("0 5 * * *", 15, 10),
     "health_check": ("0 * * * *", 5, 3),
+    "outcomes": ("20 * * * *", 15, 10),
 }
 
 

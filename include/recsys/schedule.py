@@ -69,6 +69,7 @@ _DOCUMENTED: Final = {
         ("model_deployment", "0 5 * * *", 15, 10),
         ("health_check", "0 * * * *", 5, 3),
         ("maintenance", "0 4 * * 6", 45, 30),
+        ("outcomes", "20 * * * *", 15, 10),
     )
 }
 

@@ -18,6 +18,14 @@ from recsys.health.examination import evaluate
 from recsys.health.pipelines import report_silence
 from recsys.health.reports import watch_reports, write_report
 from recsys.health.verdict import Finding, verdict
+from recsys.outcomes.alerts import (
+    WATCHED,
+    Fall,
+    Silence,
+    tell_of_fall,
+    tell_of_losses,
+    tell_of_silence,
+)
 from recsys.publishing import DAMAGED
 from recsys.quality import report_after_publishing
 from recsys.settings import REPOSITORY
@@ -100,6 +108,16 @@ def tell_of_models(settings):
     record_refusal(settings, Swap("als_2", "als_1", ""), "als_2: is archived")
 
 
+def tell_of_outcomes(settings):
+    manager, page = AlertManager(settings), "reports/outcomes/outcomes_20250305.html"
+    for proven in (0.2, 0.0):
+        for name in WATCHED:
+            fall = Fall(NOW.date(), 0.03, 0.05, proven)
+            tell_of_fall(manager, name, fall, page)
+        tell_of_silence(manager, Silence(int(1000 * proven), 100, NOW), page)
+        tell_of_losses(manager, int(1000 * proven), 800, page)
+
+
 def tell_of_the_rest(settings):
     place = "data/quarantine/files/20250305-more.csv"
     report_after_publishing(settings, {"files_set_aside": [SET_ASIDE | {"place": place}]})
@@ -113,7 +131,8 @@ def told(request, settings, configure, mails):
     configure(language=request.param)
     for folder in (settings.logs, settings.logs / "service"):
         folder.mkdir(parents=True)
-    for tell in (tell_of_runs, tell_of_health, tell_of_service, tell_of_models, tell_of_the_rest):
+    tellers = (tell_of_runs, tell_of_health, tell_of_service, tell_of_models, tell_of_outcomes)
+    for tell in (*tellers, tell_of_the_rest):
         tell(settings)
     return request.param, [
         (str(mail["Subject"]), mail.get_body(("plain",)).get_content().replace("\r\n", "\n"))

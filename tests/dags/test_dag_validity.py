@@ -39,6 +39,7 @@ OPTIONS = {
     "model_deployment": {"model_id", "rollback", "dry_run"},
     "health_check": {"component"},
     "maintenance": {"dry_run"},
+    "outcomes": {"from", "to"},
 }
 
 

@@ -226,6 +226,24 @@ def health_check(
 
 
 @app.command(rich_help_panel="Jobs")
+def outcomes(
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day to redo.")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day to redo.")
+    ] = None,
+) -> None:
+    """Find out what became of the served lists; with days, of those again.
+
+    Days are those of the schedule's time zone, the last one included; one alone is redone alone."""
+    if first and last and last < first:
+        raise InputError(f"--to {last:%Y-%m-%d} is before --from {first:%Y-%m-%d}")
+    days = {"from": first, "to": last}
+    _run_and_print("outcomes", **{key: f"{day:%Y-%m-%d}" for key, day in days.items() if day})
+
+
+@app.command(rich_help_panel="Jobs")
 def maintenance(
     dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
 ) -> None:

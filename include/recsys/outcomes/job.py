@@ -10,10 +10,11 @@ import pandas as pd
 from recsys import schema
 from recsys.data.event_log import events_received
 from recsys.errors import InputError
+from recsys.outcomes import alerts
 from recsys.outcomes.attribution import REACH, WINDOWS
 from recsys.outcomes.building import Builder
 from recsys.outcomes.daily import restore_rows
-from recsys.outcomes.ledger import Ledger, read_ledger
+from recsys.outcomes.ledger import read_ledger
 from recsys.outcomes.partitions import take_over
 from recsys.schedule import DataInterval, load_zone
 from recsys.settings import Settings
@@ -105,7 +106,7 @@ def _whatever_is_new(
     days = set(builder.days_of(received[schema.TIMESTAMP]).unique())
     attributed = builder.attribute(days | set(builder.touched_by_lists()))
     made = builder.figure()
-    _note_events(ledger, received)
+    _note_events(settings, builder, received, now)
     ledger.seen_until = now.isoformat()
     ledger.forget_before(str(builder.first - REACH))
     ledger.save(settings)
@@ -125,9 +126,19 @@ def _span_of_interval(interval: DataInterval, builder: Builder) -> Span:
     return Span(*ends)
 
 
-def _note_events(ledger: Ledger, received: pd.DataFrame) -> None:
-    """Remember when the last event came that can be an outcome."""
+def _note_events(
+    settings: Settings, builder: Builder, received: pd.DataFrame, now: datetime
+) -> None:
+    """Remember when the last event came that can be an outcome, and how long it was quiet."""
+    ledger, today = builder.ledger, str(builder.today)
     kinds = received[received[schema.KIND].isin(list(WINDOWS))]
-    if len(kinds):
-        latest = kinds[schema.RECEIVED].max().isoformat()
-        ledger.last_event = max(filter(None, (ledger.last_event, latest)))
+    latest = kinds[schema.RECEIVED].max().isoformat() if len(kinds) else ""
+    if latest > (ledger.last_event or ""):
+        ledger.longest_quiet[today] = max(ledger.quiet, ledger.longest_quiet.get(today, 0))
+        ledger.last_event = latest
+    alerts.count_quiet(settings, ledger, now, builder.zone)
+
+
+def alert_on_outcomes(settings: Settings, interval: DataInterval, page: str) -> dict[str, Any]:
+    """Alert for what is wrong with the outcomes at the end of `interval`; see `alerts.tell`."""
+    return alerts.tell(settings, read_ledger(settings), interval.end, load_zone(settings), page)

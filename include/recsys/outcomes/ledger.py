@@ -12,7 +12,6 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from recsys.outcomes.daily import EVENTS_SCHEMA
 from recsys.publishing import write_json
 from recsys.settings import Settings
 
@@ -75,9 +74,6 @@ def digest_of_rows(frame: pd.DataFrame, columns: Iterable[str]) -> str:
     """Of the rows of a frame in their order."""
     hashes = pd.util.hash_pandas_object(frame[list(columns)], index=False)
     return hashlib.blake2b(np.asarray(hashes).tobytes(), digest_size=12).hexdigest()
-
-
-OUTCOME_COLUMNS: Final = tuple(EVENTS_SCHEMA.names)
 
 
 def _path(settings: Settings) -> Path:

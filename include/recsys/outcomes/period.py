@@ -1,0 +1,136 @@
+"""The figures of several days together: sums by block of users, and rates over them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from recsys import schema
+from recsys.arrays import Float64Array
+from recsys.outcomes.daily import read_day, read_totals
+from recsys.outcomes.figures import BLOCKS, HOLDOUT, MONEY, WHOLE
+from recsys.outcomes.rates import Rate, Sums, rate, uplift
+from recsys.settings import Settings
+
+
+class Metric(NamedTuple):
+    """A rate: so many of `counted` for each (times `per`) of `of`."""
+
+    counted: str
+    of: str
+    per: float = 1.0
+
+
+METRICS: Final = {
+    "click_rate": Metric("clicks", "lists"),
+    "cart_rate": Metric("carts", "lists"),
+    "purchase_rate": Metric("purchases", "lists"),
+    "value_per_1000_lists": Metric("value", "lists", 1000.0),
+    "clicks_per_user": Metric("clicks", "users"),
+    "purchases_per_user": Metric("purchases", "users"),
+    "value_per_user": Metric("value", "users"),
+    "bought_per_user": Metric("bought", "users"),
+    "spent_per_user": Metric("spent", "users"),
+}
+"""A user counts once a day: rates per user are those of a customer and a day."""
+
+OF_LISTS: Final = ("click_rate", "cart_rate", "purchase_rate", "value_per_1000_lists")
+OF_ITEMS: Final = {
+    "click_rate": Metric("clicks", "items"),
+    "cart_rate": Metric("carts", "items"),
+    "purchase_rate": Metric("purchases", "items"),
+    "value_per_1000_lists": Metric("value", "items", 1000.0),
+}
+"""The same for each product that was shown: a list is of several sources and positions."""
+
+EARNED: Final = (
+    "clicks_per_user", "purchases_per_user", "value_per_user", "bought_per_user", "spent_per_user",
+)  # fmt: skip
+"""What the holdout is compared by."""
+
+
+class Period:
+    """The days from the first to the last of `days` that have figures. Raises `InputError` if they
+    cannot be read."""
+
+    def __init__(self, settings: Settings, days: Sequence[date]) -> None:
+        self._settings, self.days = settings, tuple(days)
+        self.totals = {day: read_totals(settings, day) for day in days}
+        frames = [read_day(settings, day, "slices").assign(day=n) for n, day in enumerate(days)]
+        measures = [*WHOLE, *MONEY]
+        rows = pd.concat(frames) if frames else pd.DataFrame(columns=[*_KEYS, "block", *measures])
+        place = rows.groupby(list(_KEYS), sort=True).ngroup().to_numpy()
+        heads = rows[list(_KEYS)].drop_duplicates().sort_values(list(_KEYS))
+        self._cells = np.zeros((len(heads), BLOCKS, len(measures)))
+        block = rows["block"].to_numpy(dtype=np.int64)
+        self._cells[place, block] = rows[measures].to_numpy(dtype=np.float64)
+        self._measure = {name: number for number, name in enumerate(measures)}
+        self._heads = heads.reset_index(drop=True)
+
+    def keys(self, name: str) -> list[str]:
+        """The keys of a slice, those with the most lists first."""
+        heads = self._heads[self._heads["slice"] == name]
+        lists = self._cells[heads.index, :, self._measure["lists"]].sum(axis=1)
+        order = pd.Series(lists, index=heads["key"]).groupby(level=0).sum()
+        ranked = order.sort_index().sort_values(ascending=False, kind="stable")
+        return [str(key) for key in ranked.index]
+
+    def sums(
+        self, metric: Metric, name: str = "total", keys: Iterable[str] = ("",), day: int = -1
+    ) -> Sums:
+        """By block, over all days, or that at the place `day`."""
+        chosen = (self._heads["slice"] == name) & self._heads["key"].isin(list(keys))
+        if day >= 0:
+            chosen &= self._heads["day"] == day
+        cells = self._cells[np.flatnonzero(chosen)].sum(axis=0)
+        return Sums(
+            self._column(cells, metric.counted) * metric.per, self._column(cells, metric.of)
+        )
+
+    def total(self, measure: str, name: str = "total", key: str = "") -> float:
+        """The sum of a measure over all days."""
+        return float(self.sums(Metric(measure, "lists"), name, [key]).numerators.sum())
+
+    def rate(self, metric: Metric, name: str = "total", key: str = "", day: int = -1) -> Rate:
+        return rate(*self.sums(metric, name, [key], day))
+
+    def uplifts(self) -> dict[str, Rate] | None:
+        """What everybody else did, against the holdout; None without one."""
+        held = [key for key in self.keys("side") if key.partition("/")[0] == HOLDOUT]
+        rest = [key for key in self.keys("side") if key not in held]
+        if not held or not rest:
+            return None
+        return {
+            name: uplift(
+                self.sums(METRICS[name], "side", rest), self.sums(METRICS[name], "side", held)
+            )
+            for name in EARNED
+        }
+
+    def products(self) -> pd.DataFrame:
+        """``shown`` and outcomes by product, over all days."""
+        frames = [read_day(self._settings, day, "products") for day in self.days]
+        return pd.concat(frames).groupby(schema.PRODUCT).sum() if frames else pd.DataFrame()
+
+    def happened(self) -> dict[str, dict[str, int]]:
+        """Fate -> kind -> how many events of the days."""
+        found: dict[str, dict[str, int]] = {}
+        for totals in self.totals.values():
+            for fate, kinds in totals["happened"].items():
+                for kind, count in kinds.items():
+                    by_kind = found.setdefault(fate, {})
+                    by_kind[kind] = by_kind.get(kind, 0) + count
+        return found
+
+    def robots(self) -> dict[str, int]:
+        """Units (each day's), lists and outcomes that were left out."""
+        every: list[Mapping[str, Any]] = [totals["robots"] for totals in self.totals.values()]
+        return {name: sum(one[name] for one in every) for name in ("units", "lists", "outcomes")}
+
+    def _column(self, cells: Float64Array, measure: str) -> Float64Array:
+        return np.asarray(cells[:, self._measure[measure]], dtype=np.float64)
+
+
+_KEYS: Final = ("day", "slice", "key")

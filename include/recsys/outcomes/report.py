@@ -1,0 +1,321 @@
+"""The report of the last four weeks: a JSON document, and a page, one static HTML file with every
+plot inline."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.dates import date2num
+
+from recsys import schema
+from recsys.data.simulated import read_note
+from recsys.data.versions import current_version
+from recsys.errors import InputError
+from recsys.outcomes.attribution import REACH, Fate
+from recsys.outcomes.daily import figured_days
+from recsys.outcomes.figures import LAST_POSITION
+from recsys.outcomes.partitions import lost_lists
+from recsys.outcomes.period import METRICS, OF_ITEMS, OF_LISTS, Metric, Period
+from recsys.outcomes.rates import Rate
+from recsys.pages import templates
+from recsys.plots import mark_days, picture
+from recsys.publishing import write_json, write_text
+from recsys.schedule import load_zone
+from recsys.settings import Settings
+
+DAYS: Final = 28
+REPORTS_FOLDER: Final = "outcomes"
+NEW_DAYS: Final = 28
+"""A product without a rating older than so many days is new."""
+
+_LINES: Final = 4
+_ROWS: Final = 20
+_COLOURS: Final = ("#2563eb", "#c2410c", "#3f6f52", "#7c3aed")
+_SOFT: Final = "#9aa5b1"
+_SLICES: Final = ("model", "placement", "endpoint", "side")
+_NAMES: Final = {
+    "click_rate": "Clicks per list",
+    "cart_rate": "Carts per list",
+    "purchase_rate": "Purchases per list",
+    "value_per_1000_lists": "Value per 1,000 lists, dong",
+    "clicks_per_user": "Clicks per customer and day",
+    "purchases_per_user": "Purchases per customer and day",
+    "value_per_user": "Value per customer and day, dong",
+    "bought_per_user": "All purchases per customer and day",
+    "spent_per_user": "All spending per customer and day, dong",
+}
+
+
+def write_outcome_report(settings: Settings, last: date) -> dict[str, Any]:
+    """Write ``reports/outcomes/outcomes_YYYYMMDD.json`` and ``.html`` about `DAYS` up to `last`.
+
+    Returns ``report`` and ``page`` (paths below the state root), ``days``, ``lists``, ``clicks``,
+    ``purchases``, ``value``. Raises `InputError` if the figures of a day cannot be read."""
+    report = build_report(settings, last)
+    path = settings.reports / REPORTS_FOLDER / f"outcomes_{last:%Y%m%d}.json"
+    page = path.with_suffix(".html")
+    write_text(page, render_page(report))
+    write_json(path, report)
+    totals = report["totals"]
+    return {
+        "report": str(path.relative_to(settings.home)),
+        "page": str(page.relative_to(settings.home)),
+        "days": len(report["days"]),
+        **{name: totals[name] for name in ("lists", "clicks", "purchases", "value")},
+    }
+
+
+def build_report(settings: Settings, last: date) -> dict[str, Any]:
+    """The report as plain JSON values."""
+    first = last - timedelta(days=DAYS - 1)
+    period = Period(settings, [day for day in figured_days(settings) if first <= day <= last])
+    lost = lost_lists(settings, period.days)
+    simulated = read_note(settings)
+    measures = ("lists", "users", "items", "clicks", "carts", "purchases", "fallbacks", "bought")
+    totals = {name: int(period.total(name)) for name in measures}
+    totals |= {name: round(period.total(name)) for name in ("value", "spent")}
+    return {
+        "first_day": str(first),
+        "last_day": str(last),
+        "generated_at": datetime.now(load_zone(settings)).isoformat(timespec="seconds"),
+        "simulated": None if simulated is None else str(simulated),
+        "totals": totals,
+        "rates": {name: _rate(period.rate(metric)) for name, metric in METRICS.items()},
+        "days": [_day(period, number, lost) for number in range(len(period.days))],
+        "by": {name: _rows(period, name) for name in _SLICES}
+        | {"source": _rows(period, "source", OF_ITEMS)},
+        "series": {
+            "model": _series(period, "model", METRICS["click_rate"]),
+            "placement": _series(period, "placement", METRICS["click_rate"]),
+            "source": _series(period, "source", OF_ITEMS["click_rate"]),
+        },
+        "positions": _positions(period),
+        "coverage": _coverage(settings, period, last),
+        "uplift": _uplift(period),
+        "happened": period.happened(),
+        "robots": period.robots(),
+        "anonymous_lists": sum(one["anonymous_lists"] for one in period.totals.values()),
+        "lost_lists": sum(lost.values()),
+        "repeated": sum(one["repeated"] for one in period.totals.values()),
+        "unvalued": sum(one["unvalued"] for one in period.totals.values()),
+        "open_since": str(last - REACH),
+    }
+
+
+def render_page(report: Mapping[str, Any]) -> str:
+    """The HTML page of a report made by `build_report`."""
+    page = templates(Path(__file__).parent / "templates").get_template("report.html")
+    plots = []
+    if report["days"]:
+        plots = [
+            _over_time("Clicks per list", {"all lists": report["days"]}, "click_rate", report),
+            _by_key("Clicks per list, by model", "model", report),
+            _by_key("Clicks per list, by placement", "placement", report),
+            _by_key("Clicks per shown product, by source", "source", report),
+            _over_time("Purchases per list", {"all": report["days"]}, "purchase_rate", report),
+            _over_time(
+                *("Value per 1,000 lists, dong", {"all lists": report["days"]}),
+                *("value_per_1000_lists", report),
+            ),
+            (
+                "Clicks by position",
+                picture(
+                    "Clicks per shown product, by position",
+                    partial(_draw_positions, report["positions"]),
+                ),
+            ),
+        ]
+    if report["uplift"]:
+        plots.append(
+            (
+                "Uplift",
+                picture(
+                    "Against the holdout, percent",
+                    partial(_draw_uplift, report["uplift"]),
+                    left=0.36,
+                ),
+            )
+        )
+    return page.render(report=report, plots=plots, names=_NAMES, fates=list(Fate), rows=_ROWS)
+
+
+def _rate(found: Rate) -> dict[str, float | None]:
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _day(period: Period, number: int, lost: Mapping[date, int]) -> dict[str, Any]:
+    day = period.days[number]
+    totals = period.totals[day]
+    counts = ("lists", "users", "clicks", "carts", "purchases", "value")
+    return {
+        "day": str(day),
+        **{name: totals[name] for name in counts},
+        "lost": lost[day],
+        "robot_lists": totals["robots"]["lists"],
+        **{name: _rate(period.rate(METRICS[name], day=number)) for name in OF_LISTS},
+    }
+
+
+def _rows(
+    period: Period, name: str, metrics: Mapping[str, Metric] = METRICS
+) -> list[dict[str, Any]]:
+    counts = ("lists", "items", "clicks", "carts", "purchases")
+    return [
+        {
+            "key": key,
+            **{count: int(period.total(count, name, key)) for count in counts},
+            "value": round(period.total("value", name, key)),
+            **{rate: _rate(period.rate(metrics[rate], name, key)) for rate in OF_LISTS},
+        }
+        for key in period.keys(name)
+    ]
+
+
+def _series(period: Period, name: str, metric: Metric) -> dict[str, list[dict[str, Any]]]:
+    """Days and rates of the keys with the most lists."""
+    return {
+        key: [
+            {"day": str(day), "rate": _rate(found)}
+            for number, day in enumerate(period.days)
+            if (found := period.rate(metric, name, key, number)).value is not None
+        ]
+        for key in period.keys(name)[:_LINES]
+    }
+
+
+def _positions(period: Period) -> list[dict[str, Any]]:
+    keys = sorted(map(int, period.keys("position")))
+    return [
+        {
+            "position": key + 1,
+            "shown": int(period.total("items", "position", str(key))),
+            **_rate(period.rate(OF_ITEMS["click_rate"], "position", str(key))),
+        }
+        for key in keys
+        if key < LAST_POSITION
+    ]
+
+
+def _coverage(settings: Settings, period: Period, last: date) -> dict[str, Any] | None:
+    """Which part of what can be bought, and of what is new, was shown; None without data."""
+    try:
+        version = current_version(settings)
+    except InputError:
+        return None
+    products = version.products()
+    catalogue = pd.Index(products.loc[products[schema.AVAILABLE], schema.PRODUCT])
+    rated = version.interactions([schema.PRODUCT, schema.TIMESTAMP])
+    since = pd.Timestamp(last - timedelta(days=NEW_DAYS), tz=load_zone(settings))
+    old = rated.loc[rated[schema.TIMESTAMP] < since, schema.PRODUCT].unique()
+    new = catalogue[~catalogue.isin(old)]
+    shown = period.products()["shown"] if period.days else pd.Series(dtype=np.int64)
+    places = np.sort(shown.to_numpy(dtype=np.float64))[::-1]
+    top = places[: max(1, len(catalogue) // 100)].sum()
+    return {
+        "catalogue": len(catalogue),
+        "shown": int(catalogue.isin(shown.index).sum()),
+        "new": len(new),
+        "new_shown": int(new.isin(shown.index).sum()),
+        "share_of_top_percent": float(top / places.sum()) if len(places) else None,
+    }
+
+
+def _uplift(period: Period) -> dict[str, Any] | None:
+    found = period.uplifts()
+    if found is None:
+        return None
+    return {
+        name: {**_rate(one), "rest": one.numerator, "holdout": one.denominator}
+        for name, one in found.items()
+    }
+
+
+Plot = tuple[str, str]
+
+
+def _over_time(
+    title: str,
+    series: Mapping[str, Sequence[Mapping[str, Any]]],
+    metric: str,
+    report: Mapping[str, Any],
+) -> Plot:
+    lines = {
+        label: [{"day": one["day"], "rate": one[metric]} for one in days]
+        for label, days in series.items()
+    }
+    since = None if metric == "click_rate" else report["open_since"]
+    return title, picture(title, partial(_draw_lines, lines, metric, since))
+
+
+def _by_key(title: str, name: str, report: Mapping[str, Any]) -> Plot:
+    draw = partial(_draw_lines, report["series"][name], "click_rate", None)
+    return title, picture(title, draw)
+
+
+def _draw_lines(
+    lines: Mapping[str, Sequence[Mapping[str, Any]]],
+    metric: str,
+    open_since: str | None,
+    axes: Axes,
+) -> None:
+    scale = 1.0 if metric == "value_per_1000_lists" else 100.0
+    for colour, (label, points) in zip(_COLOURS, lines.items(), strict=False):
+        days = [date2num(date.fromisoformat(one["day"])) for one in points]
+        value = [scale * one["rate"]["value"] for one in points]
+        low, high = (
+            [scale * _or(one["rate"][end], one["rate"]["value"]) for one in points]
+            for end in ("low", "high")
+        )
+        axes.fill_between(days, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(days, value, "o-", color=colour, ms=3, label=label or "(none)")
+    if open_since is not None:
+        begin = date2num(date.fromisoformat(open_since))
+        axes.axvspan(begin, begin + REACH.days + 0.5, color=_SOFT, alpha=0.15, linewidth=0)
+        axes.annotate(
+            "not over yet", (begin, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top"
+        )
+    mark_days(axes)
+    axes.set_ylim(bottom=0)
+    if scale != 1.0:
+        axes.yaxis.set_major_formatter("{x:g} %")
+    else:
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+    if len(lines) > 1:
+        axes.legend(frameon=False, loc="upper left", fontsize=8, ncols=2)
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def _draw_positions(positions: Sequence[Mapping[str, Any]], axes: Axes) -> None:
+    places = [one["position"] for one in positions]
+    values = [100 * _or(one["value"], 0) for one in positions]
+    ends = [
+        [100 * abs(_or(one["value"], 0) - _or(one[end], _or(one["value"], 0))) for one in positions]
+        for end in ("low", "high")
+    ]
+    axes.errorbar(places, values, ends, fmt="o-", color=_COLOURS[0], ms=4, capsize=2)
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(places)
+    axes.yaxis.set_major_formatter("{x:g} %")
+
+
+def _draw_uplift(found: Mapping[str, Mapping[str, Any]], axes: Axes) -> None:
+    known = [(name, one) for name, one in reversed([*found.items()]) if one["low"] is not None]
+    for place, (_, one) in enumerate(known):
+        value, low, high = (100 * one[end] for end in ("value", "low", "high"))
+        sure = low > 0 or high < 0
+        axes.errorbar(
+            [value], [place], xerr=[[value - low], [high - value]], fmt="o",
+            color=_COLOURS[0] if sure else _SOFT, capsize=3,
+        )  # fmt: skip
+    axes.set_yticks(range(len(known)), [_NAMES[name] for name, _ in known], fontsize=8)
+    axes.set_ylim(-0.5, len(known) - 0.5)
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.xaxis.set_major_formatter("{x:+g} %")
