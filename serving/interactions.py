@@ -207,6 +207,14 @@ class LiveEvents:
             self._look(sign, moment)
         return user_id in self._users
 
+    def has_any(self, who: tuple[str, ...]) -> bool:
+        """Whether there are events of any of these users and guests."""
+        return any(map(self.has, who))
+
+    def of_all(self, who: tuple[str, ...]) -> tuple[LiveEvent, ...]:
+        """The newest events of these users and guests."""
+        return tuple(event for one in who for event in self.of(one))
+
     def of(self, user_id: str) -> tuple[LiveEvent, ...]:
         """The newest events of a user, in the order they came; none if they cannot be read."""
         if not self.has(user_id):

@@ -1,5 +1,6 @@
 """Lists of products: for a user, for many users, for a product, for words."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,10 +17,11 @@ from recsys.arrays import Int32Array
 from recsys.ids import normalise_id
 from recsys.models.base import Histories
 from serving.catalogue import filter_products
-from serving.interactions import LiveEvent
+from serving.interactions import LiveEvent, guest
 from serving.problems import FieldProblem, ProblemError, documented
-from serving.ranking import NOTHING, Wanted
+from serving.ranking import NOTHING, Ranked, Wanted, hidden
 from serving.recommending import (
+    ContentIndex,
     Recommended,
     Snapshot,
     history_of,
@@ -40,6 +42,9 @@ from serving.schemas import (
     SimilarResponse,
 )
 from serving.service import Note, Running, Service
+
+Who = tuple[str, ...]
+"""Keys of `serving.interactions.LiveEvents`: a user, and perhaps a guest."""
 
 _JSON = (b"content-type", b"application/json")
 _ANSWERS = documented(400, 413, 422, 429, 503)
@@ -110,11 +115,11 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
     as there are products that pass."""
     with Note(service, "recommend", body.topk, body.user_id) as note:
         snapshot = begin(note, body)
-        user_id = normalise_id(body.user_id)
+        who = _who(body.user_id, body.session_id)
         # Beside the event loop for a slow model, and for a user whose interactions have to be read.
-        inline = snapshot.inline and not service.live.has(user_id)
+        inline = snapshot.inline and not service.live.has_any(who)
         make = popular_now if note.held_out else recommend_now
-        note.made = made = await service.compute(inline, make, service, snapshot, body, user_id)
+        note.made = made = await service.compute(inline, make, service, snapshot, body, who)
         answer = _answer(note, body, snapshot, made, user_id=body.user_id)
     answer["latency_ms"] = note.latency_ms
     return Response(msgspec.json.encode(answer), media_type="application/json")
@@ -151,8 +156,8 @@ async def similar_items(body: SimilarRequest, service: Running) -> SimilarRespon
         item = catalogue.index.get(known_id(body.product_id, catalogue.index))
         if item is None:
             raise ProblemError(404, "The model knows no product of this id.")
-        wanted = wanted_by(snapshot, body, exclude=body.exclude)
-        made = note.made = await service.compute(snapshot.inline, similar, snapshot, item, wanted)
+        inline = snapshot.inline and not service.live.has_any(_who(body.user_id, body.session_id))
+        made = note.made = await service.compute(inline, similar_now, service, snapshot, body, item)
         found = {"product_id": catalogue.item_ids[item], "product_name": catalogue.names[item]}
         answer = _answer(note, body, snapshot, made, **found)
     return SimilarResponse(**answer, latency_ms=note.latency_ms)
@@ -168,9 +173,7 @@ async def search_products(body: SearchRequest, service: Running) -> SearchRespon
             raise ProblemError(
                 503, "There are no text embeddings yet: run bert_embeddings.", {"Retry-After": "60"}
             )
-        wanted = wanted_by(snapshot, body)
-        content, query = snapshot.content, body.query
-        ranked = await service.compute(False, search, snapshot, content, query, wanted)
+        ranked = await service.compute(False, search_now, service, snapshot, snapshot.content, body)
         made = Recommended(ranked, None)
         answer = _answer(note, body, snapshot, made, "c", query=body.query)
     return SearchResponse(**answer, latency_ms=note.latency_ms)
@@ -225,27 +228,60 @@ def columns_of(snapshot: Snapshot, product_ids: Sequence[int | str]) -> Int32Arr
 
 
 def recommend_now(
-    service: Service, snapshot: Snapshot, body: RecommendRequest, user_id: str
+    service: Service, snapshot: Snapshot, body: RecommendRequest, who: Who
 ) -> Recommended:
-    """The list of the user `user_id` (in the one spelling): that made at loading, if it does."""
-    live = service.live.of(user_id)
+    """The list of the user who comes first in `who`: that made at loading, if it does."""
+    live = service.live.of_all(who)
     if snapshot.lists is not None and not live and body.is_plain:
-        position = snapshot.position(user_id)
+        position = snapshot.position(who[0])
         if position is not None:
             excluded = columns_of(snapshot, body.exclude)
             ranked = snapshot.lists.first(position, body.topk, excluded)
             if ranked is not None:
                 return Recommended(ranked, None)
     now = int(time.time())
-    return recommend(snapshot, *_asked(snapshot, body, user_id, live, now), now)
+    return recommend(snapshot, *_asked(snapshot, body, who[0], live, now), now)
 
 
 def popular_now(
-    service: Service, snapshot: Snapshot, body: RecommendRequest, user_id: str
+    service: Service, snapshot: Snapshot, body: RecommendRequest, who: Who
 ) -> Recommended:
     """What is popular, for a user of the holdout."""
-    live = service.live.of(user_id)
-    return popular(snapshot, *_asked(snapshot, body, user_id, live, int(time.time())))
+    live = service.live.of_all(who)
+    return popular(snapshot, *_asked(snapshot, body, who[0], live, int(time.time())))
+
+
+def similar_now(
+    service: Service, snapshot: Snapshot, body: SimilarRequest, item: int
+) -> Recommended:
+    """Products like that in column `item`, without what whoever sees the list has dismissed."""
+    wanted = wanted_by(snapshot, body, exclude=body.exclude)
+    return similar(snapshot, item, _without_dismissed(service, snapshot, body, wanted))
+
+
+def search_now(
+    service: Service, snapshot: Snapshot, content: ContentIndex, body: SearchRequest
+) -> Ranked:
+    """The products that fit, without what whoever sees the list has dismissed."""
+    wanted = _without_dismissed(service, snapshot, body, wanted_by(snapshot, body))
+    return search(snapshot, content, body.query, wanted)
+
+
+def _who(user_id: int | str | None, session_id: int | str | None) -> Who:
+    """Whose live events count: the user's, and those of the visit before they logged in."""
+    user = "" if user_id is None else normalise_id(user_id)
+    return (user,) if session_id is None else (user, guest(normalise_id(session_id)))
+
+
+def _without_dismissed(
+    service: Service, snapshot: Snapshot, body: SimilarRequest | SearchRequest, wanted: Wanted
+) -> Wanted:
+    if body.user_id is None and body.session_id is None:
+        return wanted
+    who = _who(body.user_id, body.session_id)
+    history = history_of(snapshot, who[0], service.live.of_all(who), [], int(time.time()))
+    unwanted = hidden(snapshot.catalogue, history, exclude_seen=False)
+    return dataclasses.replace(wanted, excluded=np.concatenate([wanted.excluded, unwanted]))
 
 
 def _asked(
@@ -271,7 +307,7 @@ def _all_answers(service: Service, body: BatchRequest) -> list[dict[str, Any]]:
             asked = RecommendRequest.model_construct(user_id=user_id, history=[], **shared)
             snapshot = begin(note, asked)
             make = popular_now if note.held_out else recommend_now
-            note.made = made = make(service, snapshot, asked, normalise_id(user_id))
+            note.made = made = make(service, snapshot, asked, _who(user_id, None))
             answer = _answer(note, asked, snapshot, made, user_id=user_id)
         answer["latency_ms"] = note.latency_ms
         answers.append(answer)

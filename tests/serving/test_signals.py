@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from recsys.content import ContentConfig
+from recsys.content.job import embed_products
 from recsys.models.kinds import CODE_OF
 from recsys.schema import Kind
 from recsys.settings import Settings
@@ -18,6 +20,7 @@ from serving.app import create_app
 from serving.config import ServiceEnvironment
 from serving.interactions import LOOKS_A_PURCHASE, LiveEvent, LiveEvents, guest
 from serving.recommending import history_of
+from tests.documented import pages, table
 from tests.serving.shops import ITEMS, LIPSTICKS, add_model, product_id, products
 from tests.serving.test_interactions import ids, staged
 
@@ -49,16 +52,16 @@ def quiet(settings: Settings) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.mark.parametrize("kind", SIGNALS)
-def test_every_kind_is_staged_with_all_it_says(settings: Settings, client: TestClient, kind: str):
+def test_every_kind_is_staged_with_all_it_says(settings: Settings, client: TestClient):
     about = {"recommendation_id": LIST_ID.upper(), "placement": "home", "session_id": 12.0}
     worth = {"quantity": 2, "value": 378000, "currency": "VND"}
-    assert send(client, signal(1, kind, **about, **worth))["accepted"] == 1
-    (line,) = staged(settings)
-    said = {"kind": kind, "rating": "", "comment": "", "quantity": "2.0", "value": "378000.0"}
+    events = [signal(kind, kind, **about, **worth) for kind in SIGNALS]
+    assert send(client, *events)["accepted"] == len(SIGNALS)
+    said = {"rating": "", "comment": "", "quantity": "2.0", "value": "378000.0"}
     said |= {"recommendation_id": LIST_ID, "placement": "home", "session_id": "12"}
-    assert {**line, **said} == line
-    assert "currency" not in line
+    for kind, line in zip(SIGNALS, staged(settings), strict=True):
+        assert {**line, **said, "kind": kind} == line
+        assert "currency" not in line
 
 
 @pytest.mark.parametrize(
@@ -199,6 +202,60 @@ def test_guests_are_known_by_their_session_and_are_nobody_else(
     assert len(live.of(guest("s-1"))) == 3
     assert not live.has("s-1")
     assert not live.has("")
+
+
+def test_the_visit_of_a_guest_counts_in_their_list_and_stays_with_who_logs_in(quiet: TestClient):
+    visit = [signal(n, "cart", f"p{n}", user_id=None, session_id="s-1") for n in (21, 22, 23)]
+    send(quiet, *visit, signal("d", "dismiss", "p3", user_id=None, session_id="s-1"))
+    for user in ("guest", "new"):
+        asked = {"user_id": user, "topk": 5}
+        assert quiet.post("/recommend", json=asked).json()["fallback"] is True
+        answer = quiet.post("/recommend", json=asked | {"session_id": "s-1"}).json()
+        assert answer["fallback"] is False
+        assert not set(ids(answer)) & {product_id(item) for item in LIPSTICKS}
+        assert not {"p3", "p5", "p7"} & set(listed(quiet, user, session_id="s-1"))
+    known = listed(quiet, 2, session_id="s-1", exclude_seen=False)
+    assert not {"p3", "p5", "p7"} & set(known)
+    assert {"p3", "p5", "p7"} & set(listed(quiet, 2, exclude_seen=False))
+
+
+@pytest.mark.parametrize("whose", [{"user_id": 2}, {"session_id": "s"}])
+def test_what_was_dismissed_is_no_similar_product(quiet: TestClient, whose: dict):
+    body = {"product_id": "p1", "topk": ITEMS}
+    before = ids(quiet.post("/similar_items", json=body | whose).json())
+    assert "p3" in before or "p5" in before or "p7" in before
+    send(quiet, signal(1, "dismiss", "p3", **({"user_id": None} | whose)))
+    send(quiet, signal(2, "purchase", "p4", **({"user_id": None} | whose)))
+    after = ids(quiet.post("/similar_items", json=body | whose).json())
+    assert set(before) - set(after) <= {"p3", "p5", "p7"}
+    assert not set(after) & {"p3", "p5", "p7"}
+    assert set(ids(quiet.post("/similar_items", json=body).json())) & {"p3", "p5", "p7"}
+
+
+def test_what_was_dismissed_is_not_found_by_words(settings: Settings):
+    add_model(settings, "als_1")
+    words = ContentConfig(text_fields=("product_name", "brand"))
+    embed_products(settings, words, products(), "v1")
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+        body = {"query": "son môi số 3", "topk": 5}
+        found = ids(client.post("/search", json=body).json())
+        send(client, signal(1, "dismiss", found[0]))
+        assert found[0] not in ids(client.post("/search", json=body | {"user_id": 2}).json())
+        assert ids(client.post("/search", json=body | {"user_id": 4}).json()) == found
+
+
+def test_the_examples_of_the_docs_are_taken_and_do_what_they_say(
+    settings: Settings, client: TestClient
+):
+    page = pages()["docs/serving.md"]
+    lines = page.partition("```json\n")[2].partition("```")[0].splitlines()
+    events = [json.loads(line) for line in lines]
+    assert {event.get("kind", "rating") for event in events} == set(Kind)
+    for event in events:
+        answer = client.post("/interactions", json=event)
+        assert answer.json() == {"accepted": 1, "rejected": []}, event
+    assert len(staged(settings)) == len(events)
+    assert {row[0].strip("`") for row in table("docs/serving.md", "`kind`")} == set(Kind)
 
 
 def test_looks_are_plausible_by_the_hundreds_and_not_without_end(settings: Settings):
