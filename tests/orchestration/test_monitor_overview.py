@@ -90,6 +90,29 @@ def test_an_empty_state_root_is_a_page_of_sentences(show, settings):
     assert "Không đọc được" not in page
 
 
+def test_the_outcomes_of_four_weeks_are_shown_with_their_page(show, settings):
+    folder = settings.reports / "outcomes"
+    folder.mkdir(parents=True)
+    rate = {"value": 0.0512, "low": 0.05, "high": 0.0525}
+    report = {
+        "days": [{"day": f"2026-03-0{n}", "click_rate": {"value": n / 100}} for n in (1, 2)],
+        "totals": {"lists": 1234567},
+        "rates": {"click_rate": rate, "purchase_rate": dict.fromkeys(rate)}
+        | {"value_per_1000_lists": rate | {"value": 98765.4}},
+    }
+    (folder / "outcomes_20260301.html").write_text("older")
+    (folder / "outcomes_20260302.html").write_text("x")
+    (folder / "outcomes_20260302.json").write_text(json.dumps(report))
+    _, page = show()
+    for shown in ("1,234,567", "5.12 %", "5.00–5.25", "98,765", 'points="0,20 240,0"'):
+        assert shown in page
+    assert "/recsys/reports/outcomes/outcomes_20260302.html" in page
+    (folder / "outcomes_20260302.json").write_text('{"days": 3}')
+    overview, page = show()
+    assert "outcomes_20260302.json: is no report of outcomes" in overview.outcomes.problem
+    assert "Không đọc được" in page
+
+
 def test_damaged_files_are_named_and_leave_the_other_sections_alone(show, settings):
     path = write_health(settings)
     path.write_text("{")

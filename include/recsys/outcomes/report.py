@@ -119,7 +119,7 @@ def render_page(report: Mapping[str, Any]) -> str:
             _by_key("Clicks per shown product, by source", "source", report),
             _over_time("Purchases per list", {"all": report["days"]}, "purchase_rate", report),
             _over_time(
-                *("Value per 1,000 lists, dong", {"all lists": report["days"]}),
+                *("Value per 1,000 lists, million dong", {"all lists": report["days"]}),
                 *("value_per_1000_lists", report),
             ),
             (
@@ -263,7 +263,8 @@ def _draw_lines(
     open_since: str | None,
     axes: Axes,
 ) -> None:
-    scale = 1.0 if metric == "value_per_1000_lists" else 100.0
+    is_money = metric == "value_per_1000_lists"
+    scale = 1e-6 if is_money else 100.0
     for colour, (label, points) in zip(_COLOURS, lines.items(), strict=False):
         days = [date2num(date.fromisoformat(one["day"])) for one in points]
         value = [scale * one["rate"]["value"] for one in points]
@@ -281,10 +282,7 @@ def _draw_lines(
         )
     mark_days(axes)
     axes.set_ylim(bottom=0)
-    if scale != 1.0:
-        axes.yaxis.set_major_formatter("{x:g} %")
-    else:
-        axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:g}" if is_money else "{x:g} %")
     if len(lines) > 1:
         axes.legend(frameon=False, loc="upper left", fontsize=8, ncols=2)
 

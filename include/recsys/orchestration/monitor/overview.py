@@ -33,7 +33,11 @@ DATABASE_SECONDS: Final = 5.0
 SERVICE_SECONDS: Final = 2.0
 """The page does not wait longer for the service: that it hangs is the news."""
 
-KINDS: Final = {"drift": "drift_report_*.html", "data_quality": "*.html"}
+KINDS: Final = {
+    "drift": "drift_report_*.html",
+    "data_quality": "*.html",
+    "outcomes": "outcomes_*.html",
+}
 """Folder below ``reports/`` -> which of its files are pages. Their names sort by time."""
 
 logger = logging.getLogger(__name__)
@@ -73,7 +77,7 @@ class ReportPage(NamedTuple):
 
     @property
     def title(self) -> str:
-        return self.path.stem.removeprefix("drift_report_")
+        return self.path.stem.removeprefix("drift_report_").removeprefix("outcomes_")
 
 
 class JobRow(NamedTuple):
@@ -104,6 +108,17 @@ class Models(NamedTuple):
     serving_problem: str | None
 
 
+class Outcomes(NamedTuple):
+    """The last report of outcomes: its page, days with lists (ISO), totals, rates (each with
+    ``value``, ``low``, ``high``), clicks per list of each day."""
+
+    page: ReportPage
+    days: tuple[str, ...]
+    totals: Mapping[str, float]
+    rates: Mapping[str, Mapping[str, float | None]]
+    click_rates: tuple[float, ...]
+
+
 class Overview(NamedTuple):
     """All sections of the page."""
 
@@ -113,6 +128,7 @@ class Overview(NamedTuple):
     deployments: Section[list[dict[str, Any]]]
     pages: Mapping[str, Section[list[ReportPage]]]
     drift_severity: Mapping[str, str | None]
+    outcomes: Section[Outcomes]
     alerts: Section[list[dict[str, Any]]]
     simulated: Section[Simulated]
 
@@ -135,6 +151,7 @@ def gather(
         deployments=_section(lambda: read_history(settings)[: -DEPLOYMENTS - 1 : -1]),
         pages=pages,
         drift_severity={page.name: drift_severity(page) for page in shown},
+        outcomes=_section(lambda: _outcomes(settings)),
         alerts=_section(lambda: AlertManager(settings).recent(ALERTS)),
         simulated=_section(lambda: read_note(settings)),
     )
@@ -236,6 +253,25 @@ def drift_severity(page: ReportPage) -> str | None:
         return str(report["overall_severity"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _outcomes(settings: Settings) -> Outcomes | None:
+    page = next(iter(list_pages(settings, "outcomes")), None)
+    if page is None:
+        return None
+    path = page.path.with_suffix(".json")
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        days = report["days"]
+        return Outcomes(
+            page=page,
+            days=tuple(str(one["day"]) for one in days),
+            totals={key: float(value) for key, value in report["totals"].items()},
+            rates={key: dict(rate) for key, rate in report["rates"].items()},
+            click_rates=tuple(float(one["click_rate"]["value"] or 0) for one in days),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is no report of outcomes: {error!r}") from error
 
 
 def pages_of_run(settings: Settings, summary: Mapping[str, Any] | None) -> list[ReportPage]:

@@ -32,6 +32,7 @@ class Renderer:
         self._environment.filters |= {
             "duration": duration,
             "percent": percent,
+            "curve": curve,
             "segment": lambda text: quote(str(text), safe=""),
             "pretty": lambda value: json.dumps(value, ensure_ascii=False, indent=2, default=str),
         }
@@ -76,6 +77,17 @@ def duration(seconds: float | None) -> str:
 def percent(share: float | None) -> str:
     """``83 %``; a dash for what is not known."""
     return DASH if share is None else f"{share:.0%}".replace("%", " %")
+
+
+def curve(values: Sequence[float], width: int = 240, height: int = 40) -> str:
+    """The points of a line through `values`, from zero upwards, for a picture of that size.
+
+    >>> curve([0.0, 1.0, 0.5], 20, 10)
+    '0,10 10,0 20,5'
+    """
+    step, top = width / max(1, len(values) - 1), max([*values, 0.0]) or 1.0
+    ends = ((number * step, height * (1 - value / top)) for number, value in enumerate(values))
+    return " ".join(f"{x:.4g},{y:.4g}" for x, y in ends)
 
 
 def ago(moment: datetime | str | None, now: datetime) -> str:
