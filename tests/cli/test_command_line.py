@@ -79,6 +79,10 @@ def test_what_only_looks_says_so_too_and_prints_its_json(
         ),
         (("drift-detection", "--reference-days", "0"), "Invalid value for '--reference-days'"),
         (("model-training", "--model-types", "asl"), "unknown model type 'asl'; expected one of"),
+        (
+            ("outcomes", "--from", "2026-03-10", "--to", "2026-03-09"),
+            "--to 2026-03-09 is before --from 2026-03-10",
+        ),
         (("nothing",), "No such command 'nothing'"),
     ],
 )

@@ -2,11 +2,12 @@
 
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 
 from recsys import schema
 from recsys.errors import InputError
-from recsys.outcomes.daily import figured_days, read_day, read_totals
+from recsys.outcomes.daily import figured_days, outcome_retentions, read_day, read_totals
 from recsys.outcomes.job import compute_outcomes
 from recsys.publishing import leftovers
+from recsys.retention import Removal
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from tests.outcomes.shop import NOON, a_list, an_event, list_id, record, send
@@ -324,3 +326,22 @@ def test_a_damaged_file_is_named(settings: Settings, tmp_path: Path) -> None:
         read_day(settings, DAY, "slices")
     run(settings, first=str(DAY))
     assert len(read_day(settings, DAY, "slices"))
+
+
+def test_figures_go_after_a_year_and_a_month_with_events_and_rows(settings: Settings) -> None:
+    record(settings, [a_list(1, "ab")])
+    send(settings, [an_event(1, "a")])
+    run(settings)
+    old = datetime.now(UTC).date() - timedelta(days=402)
+    folder = settings.outcomes / f"day={old}"
+    shutil.copytree(settings.outcomes / f"day={DAY}", folder)
+    events = settings.outcomes / "events"
+    shutil.copy(events / f"{DAY}.parquet", events / f"{old}.parquet")
+    run(settings)  # fills in the rows
+    assert {row[0] for row in rows(settings)} == {str(DAY), str(old)}
+    freed = Removal(settings).execute(outcome_retentions(settings))
+    assert {what: area["count"] for what, area in freed.items()} == {
+        "outcomes": 1, "attributed events": 1, "outcome rows": 1,
+    }  # fmt: skip
+    assert figured_days(settings) == [DAY]
+    assert {row[0] for row in rows(settings)} == {str(DAY)}

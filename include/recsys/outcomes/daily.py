@@ -7,7 +7,7 @@ with its list. A day that is made again of the same lists and events has the sam
 import contextlib
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from recsys.outcomes.attribution import FATE, ID_TYPE, LIST, LIST_TIME, POSITION
 from recsys.outcomes.figures import COUNTS, DIMENSIONS, MONEY, WHOLE, DayFigures
 from recsys.publishing import atomic_path, replaced_folder, write_json
 from recsys.retention import Retention, RowRetention
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 
 _SCHEMA: Final = """
@@ -177,23 +178,19 @@ def restore_rows(settings: Settings) -> int:
 
 
 def outcome_retentions(settings: Settings) -> list[Retention | RowRetention]:
-    """Figures, events and rows go by age."""
+    """Figures, events and rows go when their day is older than `KEPT`."""
+    events = settings.outcomes / _EVENTS
 
-    def older(paths: Iterable[Path], names: str) -> Collection[Path]:
-        limit = str(datetime.now().astimezone().date() - KEPT)
-        return [path for path in paths if path.name.removeprefix(names)[:10] < limit]
-
-    def folders() -> Iterable[Path]:
-        return older(settings.outcomes.glob(f"{_DAY}*"), _DAY)
-
-    def events() -> Iterable[Path]:
-        return older((settings.outcomes / _EVENTS).glob("*.parquet"), "")
+    def older(found: Iterable[Path]) -> list[Path]:
+        limit = str(datetime.now(load_zone(settings)).date() - KEPT)
+        return [path for path in found if path.name.removeprefix(_DAY)[:10] < limit]
 
     return [
-        Retention("outcomes", settings.outcomes, folders),
-        Retention("attributed events", settings.outcomes / _EVENTS, events),
+        Retention("outcomes", settings.outcomes, lambda: older(settings.outcomes.glob(f"{_DAY}*"))),
+        Retention("attributed events", events, lambda: older(events.glob("[0-9]*.parquet"))),
         RowRetention(
-            "outcome rows", settings.outcomes_db, "daily_outcomes", KEPT, "day < substr(?, 1, 10)"
+            *("outcome rows", settings.outcomes_db, "daily_outcomes"),
+            *(KEPT, "day < substr(?, 1, 10)"),
         ),
     ]
 

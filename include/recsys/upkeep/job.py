@@ -22,6 +22,7 @@ from recsys.health.reports import report_retention
 from recsys.logs import log_retention
 from recsys.orchestration.environment import airflow_home
 from recsys.outcomes.config import OutcomesConfig
+from recsys.outcomes.daily import outcome_retentions
 from recsys.outcomes.partitions import prune_served
 from recsys.publishing import leftovers
 from recsys.request_log import request_retention
@@ -40,8 +41,8 @@ def clean_models(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
 
 
 def clean_data(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
-    """Remove data versions, embedding sets and scorers beyond retention, old served lists and
-    quarantine files, scratch and leftovers."""
+    """Remove data versions, embedding sets and scorers beyond retention, old served lists, outcomes
+    and quarantine files, scratch and leftovers."""
     removal = Removal(settings, dry_run=dry_run)
     prune(settings, load_config(settings, DataConfig), removal)
     prune_served(settings, load_config(settings, OutcomesConfig), removal)
@@ -51,6 +52,7 @@ def clean_data(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
         [
             set_retention(settings, keep_sets),
             *scorer_retentions(settings, lambda: _scorers_in_use(settings)),
+            *outcome_retentions(settings),
             *(Retention("leftovers", at, partial(leftovers, at), ABANDONED_AFTER) for at in roots),
         ]
     )

@@ -1,0 +1,143 @@
+"""The report of four weeks: what it says, and that it says it of anything."""
+
+import json
+import math
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from recsys import schema
+from recsys.data.simulated import note_traffic
+from recsys.outcomes.job import compute_outcomes
+from recsys.outcomes.report import DAYS, build_report, write_outcome_report
+from recsys.schedule import DataInterval
+from recsys.settings import Settings
+from tests.data.shop import refresh, row, write_shop
+from tests.outcomes.shop import NOON, a_list, an_event, record, send
+from tests.outcomes.test_job import DAY
+
+
+def run(settings: Settings, days: float = 3) -> None:
+    now = NOON + timedelta(days=days)
+    compute_outcomes(settings, DataInterval(now - timedelta(hours=1), now))
+
+
+@pytest.fixture
+def shop(settings: Settings) -> Settings:
+    """Two days, two models, a holdout of a third of the customers."""
+    lists, events = [], []
+    for number in range(240):
+        held = number % 3 == 0
+        other = {"experiment": "holdout", "variant": "popularity"} if held else {}
+        lists.append(
+            a_list(
+                number, ["a", "b", "c"], f"u{number % 60}", 24.0 * (number % 2),
+                model_id=f"als_{number % 2}", placement="<home>",
+                sources="ppp" if held else "mme", **other,
+            )
+        )  # fmt: skip
+        if number % (12 if held else 2) == 0:
+            at = 24.0 * (number % 2) + 1
+            events.append(an_event(number, "abc"[number % 3], user=f"u{number % 60}", hours=at))
+        if (number % 12 == 0 and not held) or number % 24 == 0:
+            events.append(
+                an_event(
+                    f"p{number}", "b", "purchase", f"u{number % 60}", 24.0 * (number % 2) + 2,
+                    value=1000.0,
+                )
+            )  # fmt: skip
+    record(settings, lists, lost=5)
+    send(settings, events)
+    run(settings)
+    return settings
+
+
+def test_the_report_says_what_happened(shop: Settings) -> None:
+    report = build_report(shop, DAY + timedelta(days=1))
+    totals = report["totals"]
+    assert (totals["lists"], totals["items"]) == (240, 720)
+    assert [one["lists"] for one in report["days"]] == [120, 120]
+    rate = report["rates"]["click_rate"]
+    assert rate["value"] == totals["clicks"] / 240
+    assert rate["low"] < rate["value"] < rate["high"]
+    by_model = {one["key"]: one for one in report["by"]["model"]}
+    assert [by_model[f"als_{n}"]["lists"] for n in (0, 1)] == [120, 120]
+    assert sum(one["clicks"] for one in by_model.values()) == totals["clicks"]
+    sources = {one["key"]: one["items"] for one in report["by"]["source"]}
+    assert sources == {"model": 320, "explore": 160, "popularity": 240}
+    assert [one["shown"] for one in report["positions"]] == [240, 240, 240]
+    assert report["lost_lists"] == 5
+    assert report["coverage"] is None
+    assert report["happened"]["attributed"]["click"] >= totals["clicks"]
+    assert set(report["series"]["model"]["als_0"][0]) == {"day", "rate"}
+
+
+def test_the_uplift_is_that_of_everybody_else_over_the_holdout(shop: Settings) -> None:
+    report = build_report(shop, DAY + timedelta(days=1))
+    clicks = report["uplift"]["clicks_per_user"]
+    assert clicks["rest"] > clicks["holdout"] > 0
+    assert clicks["value"] == pytest.approx(clicks["rest"] / clicks["holdout"] - 1)
+    assert clicks["low"] < clicks["value"] < clicks["high"]
+    # All that customers spent counts on both sides, attributed or not.
+    assert report["totals"]["spent"] >= report["totals"]["value"]
+
+
+def test_the_page_is_one_file_that_takes_names_for_no_markup(shop: Settings) -> None:
+    note_traffic(shop, NOON, NOON, lists=7, events=3)
+    summary = write_outcome_report(shop, DAY + timedelta(days=1))
+    assert summary["page"] == "reports/outcomes/outcomes_20260311.html"
+    page = (shop.home / summary["page"]).read_text(encoding="utf-8")
+    assert "&lt;home&gt;" in page
+    assert "<home>" not in page
+    assert "Some of this traffic is simulated: 7 lists and 3 events" in page
+    assert page.count('src="data:image/png;base64,') == 8
+    assert "http" not in page.replace("http-equiv", "")
+    report = json.loads((shop.home / summary["report"]).read_text(encoding="utf-8"))
+    assert report["totals"]["lists"] == summary["lists"] == 240
+    assert not any(isinstance(one, float) and math.isnan(one) for one in numbers(report))
+
+
+def numbers(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [one for inner in value.values() for one in numbers(inner)]
+    return (
+        [one for inner in value for one in numbers(inner)] if isinstance(value, list) else [value]
+    )
+
+
+def test_a_report_of_nothing_says_so(settings: Settings) -> None:
+    summary = write_outcome_report(settings, DAY)
+    assert (summary["days"], summary["lists"]) == (0, 0)
+    page = (settings.home / summary["page"]).read_text(encoding="utf-8")
+    assert "No lists were served in these days." in page
+    assert "<img" not in page
+
+
+def test_days_before_the_four_weeks_are_not_in_it(settings: Settings) -> None:
+    record(settings, [a_list(1, "ab"), a_list(2, "ab", hours=24.0 * DAYS)])
+    run(settings, DAYS + 1)
+    report = build_report(settings, DAY + timedelta(days=DAYS))
+    assert [one["day"] for one in report["days"]] == [str(DAY + timedelta(days=DAYS))]
+
+
+def test_one_list_and_no_event_make_a_page(settings: Settings) -> None:
+    record(settings, [a_list(1, "a", user="", session_id="")])
+    run(settings)
+    summary = write_outcome_report(settings, DAY)
+    report = json.loads((settings.home / summary["report"]).read_text(encoding="utf-8"))
+    assert report["rates"]["click_rate"] == {"value": 0.0, "low": None, "high": None}
+    assert report["anonymous_lists"] == 1
+
+
+def test_coverage_counts_what_can_be_bought_and_what_is_new(settings: Settings) -> None:
+    # Products 0 to 8 are in the catalogue; 1 was rated long ago, 2 lately, the others never.
+    write_shop(settings, [row("u1", 1), row("u2", 2, time="2026-03-01 10:00:00")])
+    refresh(settings, NOON)
+    record(settings, [a_list(1, ["1", "2", "3", "gone"])])
+    run(settings)
+    coverage = build_report(settings, DAY)["coverage"]
+    assert coverage["catalogue"] == 9
+    assert (coverage["shown"], coverage["new"], coverage["new_shown"]) == (3, 8, 2)
+    assert coverage["share_of_top_percent"] == 0.25
+    assert schema.PRODUCT not in coverage
