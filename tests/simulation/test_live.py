@@ -21,7 +21,7 @@ from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.evaluation.leave_one_out import read_leave_one_out
 from recsys.models.artifacts import save_artifact
-from recsys.models.popularity import Popularity
+from recsys.models.item_knn import ItemKnn
 from recsys.registry import Registry
 from recsys.settings import Settings
 from recsys.simulation.job import simulate_now
@@ -35,15 +35,15 @@ pytestmark = pytest.mark.boots
 TOKEN = "a-token-of-the-front-end"
 
 
-def deploy_popularity(settings: Settings) -> None:
+def deploy_item_knn(settings: Settings) -> None:
     """A model of the published version, as the current best."""
     version = current_version(settings)
     protocol = read_leave_one_out(version)
     known, items = protocol.everything, protocol.item_ids
-    model = Popularity().fit(known, len(items))
+    model = ItemKnn().fit(known, len(items))
     metrics = {"recall_at_10": 0.1, "recall_at_10_low": 0.1}
     save_artifact(
-        settings.artifacts / "popularity" / "popularity_1",
+        settings.artifacts / "item_knn" / "item_knn_1",
         model=model,
         item_ids=list(items),
         user_ids=protocol.user_ids,
@@ -51,7 +51,7 @@ def deploy_popularity(settings: Settings) -> None:
         popularity=np.bincount(known.items, minlength=len(items)).astype(np.float32),
         products=version.products(),
         manifest={
-            "model_id": "popularity_1",
+            "model_id": "item_knn_1",
             "data_version": version.version_id,
             "metrics": metrics,
             "sample_users": protocol.user_ids[:3],
@@ -59,9 +59,9 @@ def deploy_popularity(settings: Settings) -> None:
     )
     registry = Registry(settings)
     registry.register(
-        "popularity_1",
+        "item_knn_1",
         data_version=version.version_id,
-        model_type="popularity",
+        model_type="item_knn",
         hyperparameters={},
         metrics=metrics,
         baseline_comparison={"passes": True, "baseline_recall_at_10": 0.05},
@@ -76,7 +76,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, d
     settings, port = Settings(tmp_path_factory.mktemp("live")), find_free_port()
     write_sample_shop(settings, reviews=1_500, products=96)
     refresh(settings, end=datetime.now(UTC))
-    deploy_popularity(settings)
+    deploy_item_knn(settings)
     url = f"http://127.0.0.1:{port}"
     with running_service(settings, port, write_token=TOKEN):
         yield settings, {"RECSYS_SERVICE_URL": url, "RECSYS_WRITE_TOKEN": TOKEN}
@@ -91,9 +91,9 @@ def staged(settings: Settings) -> list[dict[str, str]]:
 def test_customers_are_shown_lists_and_what_they_do_is_stored(shop):
     settings, variables = shop
     lines: list[str] = []
-    done = simulate_now(settings, variables, seconds=6, rate=40, seed=0, tell=lines.append)
-    assert done["lists"] > 150
-    assert done["events"] > 5
+    done = simulate_now(settings, variables, seconds=7, rate=100, seed=0, tell=lines.append)
+    assert done["lists"] > 300
+    assert done["events"] > 2
     assert done["refused"] == 0
     assert done["events"] == sum(done[kind] for kind in schema.Kind)
     assert any("lists (" in line for line in lines)

@@ -86,7 +86,7 @@ def behave(
     bought = clicked & (rng.random(shape) < chance)
     put_off = looked & ~clicked & (attraction < 0)
     places = np.arange(shape[1])
-    click = 2 + 3 * places + rng.exponential(5, size=shape)
+    click = 0.5 + places + rng.exponential(3, size=shape)
     cart = click + 5 + rng.exponential(60, size=shape)
     days = np.minimum(rng.exponential(LATER_DAYS, size=shape), LATEST_DAYS)
     later = rng.random(shape) < LATER
