@@ -5,6 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from recsys.alerting import AlertManager, Severity, send_pipeline_alert
@@ -14,6 +15,9 @@ from recsys.content.job import alert_on_fallback
 from recsys.deployment.gate import Swap
 from recsys.deployment.job import ask_for_approval, record_refusal
 from recsys.drift.job import alert_on_drift
+from recsys.experiments.definitions import Definition
+from recsys.experiments.evaluation import evaluate as evaluate_experiments
+from recsys.experiments.state import Experiments
 from recsys.health.examination import evaluate
 from recsys.health.pipelines import report_silence
 from recsys.health.reports import watch_reports, write_report
@@ -118,6 +122,27 @@ def tell_of_outcomes(settings):
         tell_of_losses(manager, int(1000 * proven), 800, page)
 
 
+def tell_of_experiments(settings):
+    sides = [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}]
+    asked = {"question": "Is b better?", "variants": sides, "primary_metric": "clicks_per_list"}
+    definition = Definition.model_validate({"name": "blend", **asked, "longest_days": 8})
+    state = settings.home / "artifacts" / "experiments.json"
+    state.unlink(missing_ok=True)
+    experiments = Experiments(settings)
+    experiments.start(definition, "lan", now=NOW)
+    for unit, days in ((300, 9), (9000, 10)):
+        folder = settings.home / "data" / "outcomes" / "day=2025-03-06"
+        folder.mkdir(parents=True, exist_ok=True)
+        units = pd.DataFrame({"unit": [str(number) for number in range(unit)]})
+        units["variant"] = ["a" if number % 3 else "b" for number in range(unit)]
+        counted = dict.fromkeys(("lists", "clicks", "carts", "purchases", "value", "fallbacks"), 1)
+        units = units.assign(experiment="blend", **counted)
+        if unit == 300:
+            units["variant"] = ["ab"[number % 2] for number in range(unit)]
+        units.to_parquet(folder / "units.parquet", index=False)
+        evaluate_experiments(settings, NOW + timedelta(days=days))
+
+
 def tell_of_the_rest(settings):
     place = "data/quarantine/files/20250305-more.csv"
     report_after_publishing(settings, {"files_set_aside": [SET_ASIDE | {"place": place}]})
@@ -131,7 +156,8 @@ def told(request, settings, configure, mails):
     configure(language=request.param)
     for folder in (settings.logs, settings.logs / "service"):
         folder.mkdir(parents=True)
-    tellers = (tell_of_runs, tell_of_health, tell_of_service, tell_of_models, tell_of_outcomes)
+    tellers = [tell_of_runs, tell_of_health, tell_of_service, tell_of_models]
+    tellers += [tell_of_outcomes, tell_of_experiments]
     for tell in (*tellers, tell_of_the_rest):
         tell(settings)
     return request.param, [

@@ -8,13 +8,13 @@ import sys
 
 import typer
 
-from recsys.cli import data, jobs, registry, stack, watching
+from recsys.cli import data, experiments, jobs, registry, stack, watching
 from recsys.errors import InputError, told
 from recsys.orchestration.environment import NOT_SET_UP, is_set_up
 from recsys.settings import load_settings
 from recsys.storage import StorageError
 
-LOOKING = ("alerts", "registry", "scheduler", "stats", "tracker")
+LOOKING = ("alerts", "experiment", "registry", "scheduler", "stats", "tracker")
 
 app = typer.Typer(
     name="recsys",
@@ -33,7 +33,7 @@ def before(context: typer.Context) -> None:
         typer.secho(f"{settings.home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
 
 
-for commands in (jobs, stack, watching, registry, data):
+for commands in (jobs, stack, watching, registry, experiments, data):
     app.add_typer(commands.app)
 
 

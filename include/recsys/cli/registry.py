@@ -9,6 +9,8 @@ from recsys.config import load_config
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceError, connect_service
 from recsys.deployment.history import read_history
+from recsys.errors import InputError
+from recsys.experiments.state import models_in_experiments
 from recsys.registry import Registry
 from recsys.settings import load_settings
 
@@ -92,5 +94,7 @@ def delete(model_id: ModelId) -> None:
     except ServiceError:
         history = [one for one in read_history(settings) if one.get("status") == "success"]
         served = {one["model_id"] for one in history[-1:]}
+    if model_id in models_in_experiments(settings):
+        raise InputError(f"{model_id}: an experiment that runs needs it; stop that first")
     Registry(settings).delete(model_id, serving=model_id if model_id in served else None)
     print_json({"deleted": model_id})

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from recsys.deployment import CanaryConfig, VerifyConfig
 from recsys.deployment.client import ServiceClient, ServiceError
 from recsys.deployment.gate import Swap
+from recsys.experiments.definitions import Guardrails
+from recsys.experiments.guardrails import broken_guardrail
 from recsys.models.artifacts import read_manifest
 from recsys.registry import Registry
 from recsys.settings import Settings
@@ -18,10 +20,6 @@ _STRANGERS = ("deployment-check-stranger-0", "deployment-check-stranger-1")
 _TOPK = 10
 # Share of the sample users that the model has to answer itself: a few may be left out of it by now.
 _MIN_PERSONAL_SHARE = 0.5
-# A model on trial may fail for this share of the requests, and leave this much more of them to a
-# fallback than the model in service.
-_MAX_ERROR_RATE = 0.01
-_MAX_FALLBACK_INCREASE = 0.1
 
 
 class Verification(NamedTuple):
@@ -116,19 +114,10 @@ def try_on_some_users(client: ServiceClient, config: CanaryConfig, swap: Swap) -
 
 def judge(traffic: dict[str, dict[str, Any]], config: CanaryConfig, swap: Swap) -> str | None:
     """What speaks against the model on trial, None if nothing does."""
-    ours = traffic.get(swap.model_id)
+    ours, theirs = traffic.get(swap.model_id), traffic.get(swap.serving or "")
     if ours is None or ours["requests"] < config.min_requests:
         logger.warning("Too few requests to judge the canary by | traffic=%s", ours)
-        return None
-    if ours["error_rate"] > _MAX_ERROR_RATE:
-        return f"error_rate={ours['error_rate']:.3f}, more than {_MAX_ERROR_RATE:g}"
-    theirs = traffic.get(swap.serving or "")
-    if theirs is None or theirs["requests"] < config.min_requests:
-        return None
-    fallbacks, before = ours["fallback_rate"] or 0, theirs["fallback_rate"] or 0
-    if fallbacks > before + _MAX_FALLBACK_INCREASE:
-        return f"fallback_rate={fallbacks:.3f}, {swap.serving} has {before:.3f}"
-    latency, before = ours["avg_latency_ms"], theirs["avg_latency_ms"]
-    if latency > config.max_latency_ratio * before:
-        return f"avg_latency_ms={latency:.2f}, {swap.serving} has {before:.2f}"
-    return None
+    limits = Guardrails(
+        max_latency_ratio=config.max_latency_ratio, min_requests=config.min_requests
+    )
+    return broken_guardrail(ours, theirs, limits, str(swap.serving))

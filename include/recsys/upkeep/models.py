@@ -12,6 +12,7 @@ from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceError, connect_service
 from recsys.deployment.history import read_history
 from recsys.errors import InputError
+from recsys.experiments.state import models_in_experiments
 from recsys.models.model_types import MODEL_TYPES
 from recsys.registry import ARTIFACTS_KEY, Entry, Registry
 from recsys.retention import ABANDONED_AFTER, Removal, Retention, newest_change
@@ -56,7 +57,8 @@ def remove_old_models(
 
 
 def models_in_use(settings: Settings) -> set[str]:
-    """Ids that the service, its note for the next start, or the last deployments name.
+    """Ids that the service, its note for the next start, the last deployments, or experiments that
+    run name.
 
     Raises `InputError` if one of the files is damaged."""
     found = {
@@ -74,6 +76,7 @@ def models_in_use(settings: Settings) -> set[str]:
         raise InputError(
             f"{note}: expected the id of the served model, got {error!r}; no model was removed"
         ) from error
+    found |= models_in_experiments(settings)
     # A service that does not answer will start with the model of its note.
     with contextlib.suppress(ServiceError):
         found.update(connect_service(load_config(settings, DeploymentConfig)).models_in_use())

@@ -12,7 +12,7 @@ from recsys.models.model_types import MODEL_TYPES
 from recsys.publishing import write_bytes
 from recsys.registry import ARTIFACTS_KEY
 from recsys.served_lists import SERVED_KEY, hand_in_lists
-from recsys.settings import HISTORY_KEY, REGISTRY_KEY, Settings
+from recsys.settings import EXPERIMENTS_KEY, HISTORY_KEY, REGISTRY_KEY, Settings
 from recsys.storage import Store, open_store
 
 FOLDERS = (
@@ -22,7 +22,7 @@ FOLDERS = (
     *(f"{ARTIFACTS_KEY}/{family}" for family in sorted(MODEL_TYPES)),
 )
 POINTERS = {POINTER_KEY: VERSIONS_KEY, CURRENT_SET_KEY: SETS_KEY}
-FILES = (REGISTRY_KEY, HISTORY_KEY)
+FILES = (REGISTRY_KEY, HISTORY_KEY, EXPERIMENTS_KEY)
 
 
 def push_state(settings: Settings) -> dict[str, Any]:

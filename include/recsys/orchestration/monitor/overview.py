@@ -37,8 +37,10 @@ KINDS: Final = {
     "drift": "drift_report_*.html",
     "data_quality": "*.html",
     "outcomes": "outcomes_*.html",
+    "experiments": "*.html",
 }
-"""Folder below ``reports/`` -> which of its files are pages. Their names sort by time."""
+"""Folder below ``reports/`` -> which of its files are pages. Their names sort by time, but for
+those of experiments."""
 
 logger = logging.getLogger(__name__)
 
@@ -234,11 +236,14 @@ def _models(settings: Settings) -> Models:
 def list_pages(settings: Settings, kind: str) -> list[ReportPage]:
     """The pages of `kind`, newest first; none for an unknown kind or a missing folder."""
     paths = (settings.reports / kind).glob(KINDS[kind]) if kind in KINDS else ()
-    return [
+    pages = [
         ReportPage(kind, path, datetime.fromtimestamp(path.stat().st_mtime, UTC))
         for path in sorted(paths, reverse=True)
         if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
     ]
+    if kind == "experiments":
+        pages.sort(key=lambda page: page.written_at, reverse=True)
+    return pages
 
 
 def find_page(settings: Settings, kind: str, name: str) -> ReportPage | None:

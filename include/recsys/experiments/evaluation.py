@@ -1,0 +1,418 @@
+"""What the running experiments say by now: the job `outcomes` asks every hour.
+
+Reads ``data/outcomes/day=*/units.parquet`` and the request log, stops what breaks a guardrail or is
+divided wrongly, and writes ``reports/experiments/<name>.json`` and ``.html``."""
+
+import logging
+import math
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from recsys.alerting import Alert, AlertManager, Severity
+from recsys.alerting.message import Channel
+from recsys.arrays import Float64Array
+from recsys.experiments.definitions import COLUMNS, HOLDOUT, Definition, Experiment, Variant
+from recsys.experiments.guardrails import Traffic, broken_guardrail, together
+from recsys.experiments.planning import Plan, plan
+from recsys.experiments.report import write_pages
+from recsys.experiments.state import Experiments, model_of
+from recsys.experiments.statistics import (
+    ALPHA,
+    MIN_ACTIVE_UNITS,
+    RATIO_ALPHA,
+    Difference,
+    Sums,
+    difference,
+    ratio_evidence,
+    running_sums,
+)
+from recsys.experiments.verdicts import Comparison, Verdict, decide, ended, stopped
+from recsys.registry import Registry, RegistryError
+from recsys.request_log import read_traffic_by_model
+from recsys.schedule import load_zone
+from recsys.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+BY = "outcomes"
+STOPPED_ALERT = "experiment_stopped"
+DECIDED_ALERT = "experiment_decided"
+
+PAST_DAYS = 56
+"""Of so many days the plan learns."""
+
+_RATIO_LIMIT = -math.log(RATIO_ALPHA)
+_WATCHED_MINUTES = 60.0
+_LATE = timedelta(days=8)  # a purchase counts for a list of the week before
+_UNIT_COLUMNS = ("experiment", "variant", "unit", "lists", "clicks", "carts", "purchases", "value")
+
+
+class _Counted(NamedTuple):
+    """Running sums of each variant by metric, after each of the `days`, and the share of lists that
+    were left to a fallback, with the unit as the unit."""
+
+    days: list[date]
+    sums: Mapping[str, list[Sums]]
+    fallbacks: list[Sums]
+
+
+def evaluate(settings: Settings, now: datetime) -> dict[str, Any]:
+    """Judge every running experiment as of `now`. Returns ``verdicts`` by name, and the path of the
+    page of each. Raises `InputError` if the state is damaged and has no good copy."""
+    experiments = Experiments(settings)
+    verdicts: dict[str, str] = {}
+    pages: dict[str, str] = {}
+    for experiment in experiments.all():
+        if not _is_news(experiment, now):
+            continue
+        if experiment.definition.primary_metric is None:
+            verdicts[experiment.name] = _watch(settings, experiments, experiment, now).word
+            continue
+        verdict, page = _evaluate(settings, experiments, experiment, now)
+        verdicts[experiment.name] = verdict.word
+        pages[f"page_of_{experiment.name}"] = page.relative_to(settings.home).as_posix()
+    return {"verdicts": verdicts, **pages}
+
+
+def _is_news(experiment: Experiment, now: datetime) -> bool:
+    """Whether it runs, or a person ended it and its lists may still have outcomes."""
+    if experiment.ended_at is None:
+        return True
+    measured = experiment.definition.primary_metric is not None
+    late = now - experiment.ended_at <= _LATE
+    return measured and late and experiment.ended_by != BY
+
+
+def plan_experiment(settings: Settings, definition: Definition, today: date) -> Plan:
+    """How long `definition` has to run, from the shop's days before `today`. The smallest side
+    decides. Raises `InputError` if the past tells too little, or nothing is measured."""
+    metric = definition.primary_metric or "clicks_per_list"
+    numerator, denominator, _ = COLUMNS[metric]
+    days = [today - timedelta(days=number) for number in range(PAST_DAYS, 0, -1)]
+    past = _read_days(settings, days)
+    past = past[past["experiment"] != HOLDOUT]
+    control, *others = (one.share for one in definition.variants)
+    return plan(
+        past,
+        metric,
+        numerator,
+        denominator,
+        effect=definition.smallest_effect,
+        shares=(control, min(others or [control])),
+        alpha=_alpha(definition),
+    )
+
+
+def _evaluate(
+    settings: Settings, experiments: Experiments, experiment: Experiment, now: datetime
+) -> tuple[Verdict, Path]:
+    definition = experiment.definition
+    counted = _count(settings, experiment, now)
+    metric = str(definition.primary_metric)
+    information = _information(experiments, experiment, counted.sums[metric], now)
+    compared = _compare(definition, counted.sums[metric], information)
+    if not experiment.running:
+        verdict = ended(experiment)
+    elif (stopping := _stopping(settings, experiment, counted)) is not None:
+        verdict = stopping
+    else:
+        verdict = decide(definition, compared, experiment.days(now))
+    if not experiment.running:
+        pass  # whoever ended it knows
+    elif verdict.word == "stopped":
+        experiments.stop(experiment.name, BY, verdict.english, now)
+        _tell_of_stop(settings, experiment, verdict)
+    elif verdict.word != "running":
+        _tell_of_decision(settings, experiment, verdict)
+    report = _report(experiments.get(experiment.name), counted, compared, information, verdict, now)
+    return verdict, write_pages(settings, report)
+
+
+def _watch(
+    settings: Settings, experiments: Experiments, experiment: Experiment, now: datetime
+) -> Verdict:
+    """Of what has guardrails only (the canary): does one break, or is its time over?"""
+    verdict = _broken(settings, experiment)
+    if verdict is None and experiment.days(now) > experiment.definition.longest_days:
+        verdict = stopped(
+            f"đã chạy quá {experiment.definition.longest_days} ngày",
+            f"it ran for more than {experiment.definition.longest_days} days",
+        )
+    if verdict is None:
+        return decide(experiment.definition, [], experiment.days(now))
+    experiments.stop(experiment.name, BY, verdict.english, now)
+    _tell_of_stop(settings, experiment, verdict)
+    return verdict
+
+
+def _stopping(settings: Settings, experiment: Experiment, counted: _Counted) -> Verdict | None:
+    """Why nobody may go on with the experiment, None if nothing speaks against it."""
+    definition = experiment.definition
+    if broken := _broken(settings, experiment):
+        return broken
+    control, limit = counted.fallbacks[0], definition.guardrails.max_fallback_increase
+    for variant, side in zip(definition.variants[1:], counted.fallbacks[1:], strict=True):
+        if not len(side.units) or min(control.units[-1], side.units[-1]) < MIN_ACTIVE_UNITS:
+            continue
+        more = difference(_last(control), _last(side), 1.0)
+        if more.value - 4 * more.error > limit:
+            rates = f"{float(more.other_rate):.1%}", f"{float(more.control_rate):.1%}"
+            return stopped(
+                f"nhánh {variant.name} để {rates[0]} danh sách cho phương án dự phòng, nhánh đối "
+                f"chứng {rates[1]}",
+                f"{variant.name} leaves {rates[0]} of its lists to a fallback, the control "
+                f"{rates[1]}",
+            )
+    if (evidence := _ratio_evidence(definition, counted)) is not None:
+        units = ", ".join(f"{one:,.0f}" for one in _units(counted))
+        if evidence > _RATIO_LIMIT:
+            return stopped(
+                f"số khách của các nhánh ({units}) lệch khỏi tỷ lệ đã định: có nhánh bị mất khách "
+                "hoặc mất danh sách, nên không so sánh được",
+                f"the customers of the sides ({units}) are not divided as intended: one of them "
+                "loses customers or lists, and nothing can be compared",
+            )
+    return None
+
+
+def _broken(settings: Settings, experiment: Experiment) -> Verdict | None:
+    """The guardrail that a side broke in the last hour, by the request log."""
+    if not settings.service_db.exists():
+        return None
+    try:
+        rows = read_traffic_by_model(settings.service_db, _WATCHED_MINUTES)
+    except sqlite3.Error as error:
+        logger.warning("The request log cannot be read | error=%s", error)
+        return None
+    traffic: dict[str, Traffic] = {str(row["model_id"]): row for row in rows}
+    definition, registry = experiment.definition, Registry(settings)
+    sides = definition.variants[1:] if definition.primary_metric else definition.variants
+    models = {variant.name: _model_id(registry, variant) for variant in sides}
+    others = together(row for name, row in traffic.items() if name not in models.values())
+    for name, model_id in models.items():
+        ours = traffic.get(model_id or "")
+        if found := broken_guardrail(ours, others, definition.guardrails, "the rest"):
+            return stopped(
+                f"mô hình {model_id} của nhánh {name} vượt ngưỡng an toàn ({found})",
+                f"the model {model_id} of {name} breaks a guardrail: {found}",
+            )
+    return None
+
+
+def _model_id(registry: Registry, variant: Variant) -> str | None:
+    try:
+        entry = model_of(registry, variant)
+    except RegistryError:
+        return variant.model_id
+    return None if entry is None else entry.model_id
+
+
+def _count(settings: Settings, experiment: Experiment, now: datetime) -> _Counted:
+    zone = load_zone(settings)
+    first, last = (moment.astimezone(zone).date() for moment in (experiment.started_at, now))
+    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    rows = _read_days(settings, days, experiment.name)
+    number = {day: place for place, day in enumerate(days)}
+    sides = []
+    for variant in experiment.definition.variants:
+        table = rows[rows["variant"] == variant.name]
+        units, _ = pd.factorize(table["unit"])
+        places = table["day"].map(number).to_numpy(dtype=np.int64)
+        sides.append((units, places, table))
+
+    def sums(numerator: str, denominator: str | None) -> list[Sums]:
+        found = []
+        for units, places, table in sides:
+            x = table[numerator].to_numpy(dtype=np.float64)
+            n = None if denominator is None else table[denominator].to_numpy(dtype=np.float64)
+            found.append(_padded(running_sums(units, places, x, n), len(days)))
+        return found
+
+    metrics = {name: sums(*columns[:2]) for name, columns in COLUMNS.items()}
+    return _Counted(days, metrics, sums("fallbacks", "lists"))
+
+
+def _padded(sums: Sums, length: int) -> Sums:
+    """`sums` for `length` days: what nobody added to stays."""
+    missing = length - len(sums.units)
+
+    def pad(values: Float64Array) -> Float64Array:
+        return np.pad(values, (0, missing), mode="edge") if len(values) else np.zeros(length)
+
+    return Sums(*(pad(one) for one in sums))
+
+
+def _read_days(settings: Settings, days: list[date], experiment: str | None = None) -> pd.DataFrame:
+    """The units of `days` (of one experiment), with the column ``day``."""
+    chosen = None if experiment is None else [("experiment", "=", experiment)]
+    wanted, found = [*_UNIT_COLUMNS, "fallbacks"], []
+    for day in days:
+        path = settings.home / "data" / "outcomes" / f"day={day:%Y-%m-%d}" / "units.parquet"
+        if path.exists():
+            table = pq.read_table(path, columns=wanted, filters=chosen, partitioning=None)
+            found.append(table.to_pandas().assign(day=day))
+    if not found:
+        return pd.DataFrame(columns=[*wanted, "day"])
+    return pd.concat(found, ignore_index=True)
+
+
+def _information(
+    experiments: Experiments, experiment: Experiment, sums: list[Sums], now: datetime
+) -> float | None:
+    """What the sequence is planned for: by the plan, else, as soon as there is enough to go by,
+    what it will be when the longest duration is over. None before that."""
+    if experiment.information is not None:
+        return experiment.information
+    if min(float(side.active[-1]) for side in sums) < MIN_ACTIVE_UNITS:
+        return None
+    clocks = [float(difference(_last(sums[0]), _last(side), 1.0).information) for side in sums[1:]]
+    days = max(experiment.days(now), 1 / 24)
+    planned = max(min(clocks) * experiment.definition.longest_days / days, min(clocks))
+    if not planned > 0:
+        return None
+    experiments.remember_information(experiment.name, planned)
+    return planned
+
+
+def _compare(
+    definition: Definition, sums: list[Sums], information: float | None
+) -> list[Comparison]:
+    """Each side against the control, after each day."""
+    if information is None:
+        return []
+    alpha = _alpha(definition)
+    return [
+        Comparison(variant.name, difference(sums[0], side, information, alpha))
+        for variant, side in zip(definition.variants[1:], sums[1:], strict=True)
+    ]
+
+
+def _alpha(definition: Definition) -> float:
+    """Of one comparison: all of them together may err as often as one."""
+    return ALPHA / max(1, len(definition.variants) - 1)
+
+
+def _last(sums: Sums) -> Sums:
+    return Sums(*(one[-1] for one in sums))
+
+
+def _units(counted: _Counted) -> list[float]:
+    return [float(side.units[-1]) for side in counted.sums["purchases_per_user"]]
+
+
+def _ratio_evidence(definition: Definition, counted: _Counted) -> float | None:
+    units = np.array(_units(counted))
+    if not units.sum():
+        return None
+    shares = np.array([variant.share for variant in definition.variants])
+    return float(ratio_evidence(units, shares / shares.sum()))
+
+
+def _report(
+    experiment: Experiment,
+    counted: _Counted,
+    compared: list[Comparison],
+    information: float | None,
+    verdict: Verdict,
+    now: datetime,
+) -> dict[str, Any]:
+    """Everything that the pages show, as JSON."""
+    definition = experiment.definition
+    metric = str(definition.primary_metric)
+    evidence = _ratio_evidence(definition, counted)
+    lists = [float(side.n[-1]) for side in counted.sums["clicks_per_list"]]
+    units = _units(counted)
+    return {
+        "name": experiment.name,
+        "question": definition.question,
+        "generated_at": now.isoformat(timespec="seconds"),
+        "started_at": experiment.started_at.isoformat(timespec="seconds"),
+        "started_by": experiment.started_by,
+        "ended_at": experiment.ended_at and experiment.ended_at.isoformat(timespec="seconds"),
+        "days": round(experiment.days(now), 2),
+        "planned_days": experiment.planned_days,
+        "longest_days": definition.longest_days,
+        "placements": list(definition.placements),
+        "metric": metric,
+        "smallest_effect": definition.smallest_effect,
+        "verdict": verdict.word,
+        "winner": verdict.winner,
+        "vi": verdict.vietnamese,
+        "en": verdict.english,
+        "sides": [
+            {
+                "variant": variant.name,
+                "model": variant.model_id or variant.model_type,
+                "share": variant.share,
+                "units": units[number],
+                "lists": lists[number],
+                "rates": {
+                    name: _rate(counted.sums[name][number], COLUMNS[name][2]) for name in COLUMNS
+                },
+            }
+            for number, variant in enumerate(definition.variants)
+        ],
+        "sample_ratio": {
+            "evidence": evidence,
+            "limit": _RATIO_LIMIT,
+            "sound": evidence is None or evidence <= _RATIO_LIMIT,
+        },
+        "information": information,
+        "running": {one.variant: _course(counted.days, one.found) for one in compared},
+    }
+
+
+def _rate(sums: Sums, scale: float) -> float | None:
+    n = float(sums.n[-1])
+    return float(sums.x[-1]) / n * scale if n else None
+
+
+def _course(days: list[date], found: Difference) -> list[dict[str, Any]]:
+    """Estimate and interval after each day, relative to the control; None where nothing is said."""
+    rows = []
+    for number, day in enumerate(days):
+        rate = float(found.control_rate[number])
+        values = {name: float(getattr(found, name)[number]) for name in ("value", "low", "high")}
+        said = {
+            name: value / rate if np.isfinite(value) and rate > 0 else None
+            for name, value in values.items()
+        }
+        rows.append({"day": day.isoformat(), **said})
+    return rows
+
+
+def _tell_of_stop(settings: Settings, experiment: Experiment, verdict: Verdict) -> None:
+    said = f"experiment {experiment.name}: {verdict.english}"
+    alert = Alert(STOPPED_ALERT, said, Severity.WARNING, facts=_facts(experiment, verdict))
+    _tell(settings, alert, experiment, None)
+
+
+def _tell_of_decision(settings: Settings, experiment: Experiment, verdict: Verdict) -> None:
+    said = f"experiment {experiment.name}: {verdict.english}"
+    alert = Alert(DECIDED_ALERT, said, Severity.INFO, facts=_facts(experiment, verdict))
+    key = f"{experiment.name}/{verdict.word}"
+    _tell(settings, replace(alert, key=key), experiment, (Channel.LOG, Channel.EMAIL))
+
+
+def _facts(experiment: Experiment, verdict: Verdict) -> dict[str, str]:
+    return {"experiment": experiment.name, "reason": verdict.english}
+
+
+def _tell(
+    settings: Settings, alert: Alert, experiment: Experiment, channels: Sequence[Channel] | None
+) -> None:
+    """Once for each start and verdict; that it cannot be told is logged."""
+    key = f"{alert.name}:{alert.key or experiment.name}:{experiment.started_at.isoformat()}"
+    try:
+        once = replace(alert, key=key, until_resolved=True)
+        AlertManager(settings).deliver(once, channels)
+    except Exception:
+        logger.exception("The alert could not be sent | alert=%s", alert.name)
