@@ -4,11 +4,12 @@
 **Does**: takes the served lists over into their days, finds the list that each click, cart and
 purchase belongs to, and counts, for every day whose lists or events are not what they were. Then
 it writes the report of the last 28 days, and alerts: a rate that fell by more than chance, tracking
-that fell silent, lists that were lost.
+that fell silent, lists that were lost. `judge_experiments` says what the running experiments show,
+and stops what breaks a guardrail.
 
 **Reads** `data/served`, the events of all sources and of the service. **Writes**
 `data/outcomes`, the table `daily_outcomes` in `logs/outcome_metrics.db`,
-`reports/outcomes/outcomes_YYYYMMDD.json` and `.html`.
+`reports/outcomes/outcomes_YYYYMMDD.json` and `.html`, `reports/experiments/`.
 
 **From, to**: local days to make again, whatever they were made of. Such a run, and a backfill,
 which makes the days of its interval, alarms nobody.
@@ -78,5 +79,15 @@ with job_dag(
 
         return alert_on_outcomes(load_settings(), interval_of(context), reported["page"])
 
+    @task
+    @no_retry_on_bad_input
+    def judge_experiments(**context: Any) -> dict[str, Any]:
+        from recsys.experiments.evaluation import evaluate
+        from recsys.schedule import interval_of
+        from recsys.settings import load_settings
+
+        return evaluate(load_settings(), interval_of(context).end)
+
     reported = report(cast("dict[str, Any]", compute()))
-    reported >> is_current() >> alert(cast("dict[str, Any]", reported))
+    current = is_current()
+    reported >> current >> [alert(cast("dict[str, Any]", reported)), judge_experiments()]

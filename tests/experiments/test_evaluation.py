@@ -86,7 +86,7 @@ def test_a_better_side_wins_and_stays_the_winner(experiments, settings):
     assert last["low"] > 0
     assert found["sample_ratio"]["sound"]
     page = (settings.home / done["page_of_blend"]).read_text()
-    for said in ("Is it better?", "<svg", "experiment promote blend", "Đã có bên thắng"):
+    for said in ("Is it better?", "data:image/png", "experiment promote blend", "Đã có bên thắng"):
         assert said in page
     assert experiments.get("blend").running  # a person promotes
     evaluate(settings, after(27.6))
@@ -227,3 +227,9 @@ def test_few_requests_break_nothing():
     both = together([row(100, errors=0.1), row(300)])
     assert (both["requests"], both["error_rate"]) == (400, pytest.approx(0.025))
     assert together([]) is None
+
+
+def test_a_job_whose_clock_is_behind_says_that_it_is_too_early(experiments, settings):
+    experiments.start(definition(), by="lan", now=START)
+    assert evaluate(settings, after(-0.01))["verdicts"] == {"blend": "running"}
+    assert evaluate(settings, after(-3))["verdicts"] == {"blend": "running"}

@@ -1,4 +1,4 @@
-"""What the running experiments say by now: the job `outcomes` asks every hour.
+"""What the running experiments say by now: the job ``outcomes`` asks every hour.
 
 Reads ``data/outcomes/day=*/units.parquet`` and the request log, stops what breaks a guardrail or is
 divided wrongly, and writes ``reports/experiments/<name>.json`` and ``.html``."""
@@ -218,7 +218,8 @@ def _model_id(registry: Registry, variant: Variant) -> str | None:
 def _count(settings: Settings, experiment: Experiment, now: datetime) -> _Counted:
     zone = load_zone(settings)
     first, last = (moment.astimezone(zone).date() for moment in (experiment.started_at, now))
-    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    # The job's clock may stand before an experiment that was started meanwhile.
+    days = [first + timedelta(days=number) for number in range(max((last - first).days, 0) + 1)]
     rows = _read_days(settings, days, experiment.name)
     number = {day: place for place, day in enumerate(days)}
     sides = []
