@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -112,6 +113,13 @@ def _describe(app: FastAPI, config: ServingConfig, environment: ServiceEnvironme
                 topk["maximum"] = config.max_topk
         if not environment.write_tokens:
             document["paths"]["/interactions"]["post"].pop("security", None)
-        return document
+        # FastAPI has made floating point of all bounds, and the one of ids then reads as another.
+        written: dict[str, Any] = json.loads(json.dumps(document), parse_float=_exactly)
+        return written
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _exactly(text: str) -> int | float:
+    number = float(text)
+    return int(number) if number.is_integer() else number

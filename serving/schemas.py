@@ -67,9 +67,13 @@ IdText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Id = Annotated[
     int | str,
     GetPydanticSchema(lambda *_: _WHOLE_OR_TEXT),
-    # The bounds are left out: the document has such numbers as floating point.
     WithJsonSchema(
-        {"anyOf": [{"type": "integer"}, {"type": "string", "minLength": 1, "maxLength": 128}]}
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": -(2**62), "maximum": 2**62},
+                {"type": "string", "minLength": 1, "maxLength": 128},
+            ]
+        }
     ),
     Field(description="An id as the shop writes it: a whole number or text."),
 ]
