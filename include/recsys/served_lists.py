@@ -29,7 +29,6 @@ import msgspec
 
 from recsys.backlog import Backlog
 from recsys.errors import InputError
-from recsys.publishing import sync
 from recsys.settings import Settings
 from recsys.storage import open_store
 
@@ -400,10 +399,8 @@ def _seal(descriptor: int, path: Path, sealed: Path) -> None:
         path.unlink()
         return
     sealed.mkdir(parents=True, exist_ok=True)
-    os.fsync(descriptor)
+    # Not flushed to the disk: lists would wait for it, and no kill takes what the kernel has.
     path.rename(sealed / path.name)
-    sync(sealed)
-    sync(path.parent)
 
 
 def _writer_of(path: Path) -> str:
