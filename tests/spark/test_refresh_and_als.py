@@ -131,6 +131,32 @@ def test_dirt_is_found_at_the_same_rows(both, titles):
     assert len(quarantined(plain)) == 16
 
 
+def test_signals_and_the_split_beside_them_are_the_same(both):
+    kinds = ("purchase", "purchase", "cart", "view", "dismiss")
+    events = [
+        {
+            "event_id": f"e{number % 900}",
+            "kind": kinds[number % 5],
+            "user_id": f"u{number % 223}",
+            "product_id": number % 9,
+            "timestamp": END - timedelta(hours=number % 1_400),
+        }
+        for number in range(1_000)
+    ]
+    for settings in both:
+        write_shop(settings, dirty_rows())
+        append_events(settings, events)
+        refresh(settings)
+    plain, spark = both
+    version = assert_same_version(spark, plain)
+    found = current_version(plain)
+    assert len(found.signals()) == 900
+    assert {*found.signals()["split"]} == {"train", "validation", "test", "excluded"}
+    assert version.manifest["signals"] == found.manifest["signals"]
+    name = "signals.parquet"
+    assert (version.path / name).read_bytes() == (found.path / name).read_bytes()
+
+
 def test_a_quote_that_never_closes_costs_its_own_row(both):
     rows = dirty_rows()
     rows.insert(1_500, row(comment='"never closed'))

@@ -342,10 +342,11 @@ def reject_file(path: Path, reason: str) -> CleanRows:
     types |= {schema.TIMESTAMP: _UTC, schema.COMMENT: "str"}
     rows = pd.DataFrame({name: pd.Series([], dtype=kind) for name, kind in types.items()})
     add_keys(rows, *np.zeros((3, 0), dtype=np.uint64))
-    return CleanRows(rows, rejections([str(path)], [0], [reason], [""]), 0)
+    return CleanRows(rows, reject_rows([str(path)], [0], [reason], [""]), 0)
 
 
-def rejections(files: Any, rows: Any, reasons: Any, raw: Any) -> pd.DataFrame:
+def reject_rows(files: Any, rows: Any, reasons: Any, raw: Any) -> pd.DataFrame:
+    """Rejected rows, as in `CleanRows`."""
     rejected = pd.DataFrame({FILE: files, ROW: rows, REASON: reasons, RAW: raw})
     return rejected.astype({FILE: "str", ROW: "int64", REASON: "str", RAW: "str"})
 
@@ -363,10 +364,10 @@ def rejected_rows(raw: RawRows, faults: list[Fault]) -> pd.DataFrame:
     values = [table[name] for name in table.column_names if name not in (ROW, FILE)]
     text = pc.binary_join_element_wise(*values, pa.scalar(" | ", pa.large_string()))
     files = table[FILE].to_pandas() if FILE in table.column_names else str(raw.path)
-    rows = rejections(files, table[ROW].to_numpy(), reasons, text.to_pandas())
+    rows = reject_rows(files, table[ROW].to_numpy(), reasons, text.to_pandas())
     if not raw.rejected:
         return rows
     numbers, why, texts = zip(*raw.rejected, strict=True)
     shown = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
-    unsplit = rejections(str(raw.path), numbers, why, shown)
+    unsplit = reject_rows(str(raw.path), numbers, why, shown)
     return pd.concat([rows, unsplit]).sort_values(ROW, ignore_index=True)

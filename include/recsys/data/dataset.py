@@ -5,7 +5,7 @@ with all rows of some users, a version is the same.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,17 @@ def split_rows(
     return Split(np.repeat(side, copies), events, positives, trainable)
 
 
+def split_in_any_order(
+    user: Int32Array, time: Int64Array, event: UInt64Array, rating: Float32Array
+) -> Split:
+    """`split_rows` of rows that are not ordered."""
+    order = keys.ordered_by(user, time, event)
+    split = split_rows(user[order], time[order], event[order], rating[order])
+    side = np.empty_like(split.side)
+    side[order] = split.side
+    return replace(split, side=side)
+
+
 @dataclass(frozen=True)
 class Entries:
     """What the rows of some users add to what is made of all. `products` are the ids of those that
@@ -108,24 +119,42 @@ class Entries:
     shared: SharedEvents
 
 
-def build_part(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, Entries]:
+def build_part(
+    rows: pd.DataFrame, purchases: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, Entries]:
     """Of `rows` as for `split_interactions` rows and users as published, and what they add."""
-    interactions, split = split_interactions(rows)
+    interactions, split = split_interactions(rows, purchases)
     return interactions, *count_part(rows, interactions, split)
 
 
-def split_interactions(rows: pd.DataFrame) -> tuple[pd.DataFrame, Split]:
+def split_interactions(
+    rows: pd.DataFrame, purchases: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, Split]:
     """The rows of some users, or of all, as published. `rows`: what `recsys.data.keys.latest_rows`
-    gives, in its order, with COMMENT_QUALITY; USER_NUMBER begins with 0."""
+    gives, in its order, with COMMENT_QUALITY; USER_NUMBER begins with 0. `purchases` (USER,
+    TIMESTAMP, EVENT_KEY), of whatever users, are positive events beside the ratings."""
     user, event = rows[USER_NUMBER].to_numpy(), rows[EVENT_KEY].to_numpy()
     rating = rows[schema.RATING].to_numpy(np.float32)
-    split = split_rows(user, keys.microseconds(rows[schema.TIMESTAMP]), event, rating)
+    time = keys.microseconds(rows[schema.TIMESTAMP])
+    if purchases is None:
+        split = split_rows(user, time, event, rating)
+    else:
+        user_ids = pd.Index(rows[schema.USER].take(run_starts(user)))
+        buyer = user_ids.get_indexer(pd.Index(purchases[schema.USER])).astype(np.int32)
+        own, buyer = purchases[buyer >= 0], buyer[buyer >= 0]
+        joint = split_in_any_order(
+            np.append(user, buyer),
+            np.append(time, keys.microseconds(own[schema.TIMESTAMP])),
+            np.append(event, own[EVENT_KEY].to_numpy()),
+            np.append(rating, np.full(len(own), schema.POSITIVE_RATING, np.float32)),
+        )
+        split = replace(joint, side=joint.side[: len(user)])
     interactions = rows.copy(deep=False)
     quality = rows[schema.COMMENT_QUALITY].to_numpy(np.float32)
     interactions[schema.CONFIDENCE] = rating + quality
     interactions[schema.EVENT] = keys.event_ids(event)
     interactions[schema.WEIGHT] = keys.event_weights(event)
-    interactions[schema.SPLIT] = _named(split.side, schema.SPLITS)
+    interactions[schema.SPLIT] = named_sides(split.side)
     return interactions[INTERACTION_COLUMNS], split
 
 
@@ -288,6 +317,11 @@ def _true(column: pa.ChunkedArray) -> int:
 def _mean(column: pa.ChunkedArray) -> float | None:
     mean = pc.mean(column).as_py()
     return None if mean is None else round(mean, 6)
+
+
+def named_sides(side: Int8Array) -> pd.Series:
+    """The names of sides that `Split` has by number."""
+    return _named(side, schema.SPLITS)
 
 
 def _named(codes: Int8Array, names: tuple[str, ...]) -> pd.Series:

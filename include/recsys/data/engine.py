@@ -23,6 +23,7 @@ from recsys.data.config import DataConfig
 from recsys.data.dataset import Dataset, count_part, join_parts, split_interactions
 from recsys.data.keys import KEY, latest_rows, run_starts
 from recsys.data.reading import read_rows
+from recsys.data.signals import Signals, read_signals
 from recsys.data.sources import Source
 from recsys.data.writing import VersionFiles
 from recsys.publishing import sha256_of
@@ -32,7 +33,8 @@ from recsys.settings import CORES, Settings
 @dataclass
 class View:
     """Every raw row up to the end of a run's interval, checked, and the catalogue. `arrivals` are
-    those of the `reviews` that came beside the source's files. `columns` are our names of those
+    those of the `reviews` that came beside the source's files; `signals` are what is no review.
+    `columns` are our names of those
     that all files of reviews, and of products, have. The `invalid_fraction` is that of the source's
     files: what arrived beside them cannot stop a run."""
 
@@ -40,14 +42,16 @@ class View:
     products: CleanRows
     files: list[dict[str, Any]]
     arrivals: list[CleanRows]
+    signals: Signals
     staged: Staged
     columns: dict[str, list[str]]
     invalid_fraction: float
 
     @property
     def rejected(self) -> pd.DataFrame:
-        """Bad rows of reviews and products."""
-        return pd.concat([self.reviews.rejected, self.products.rejected], ignore_index=True)
+        """Bad rows of reviews, products and signals."""
+        parts = (self.reviews, self.products, self.signals)
+        return pd.concat([part.rejected for part in parts], ignore_index=True)
 
     @functools.cached_property
     def row_keys(self) -> UInt64Array:
@@ -68,10 +72,16 @@ class RefreshEngine(Protocol):
         `recsys.data.keys.latest_rows`; their number."""
 
     def build(
-        self, rows: Path, quality: Path, catalogue: pd.DataFrame, files: VersionFiles
+        self,
+        rows: Path,
+        quality: Path,
+        catalogue: pd.DataFrame,
+        files: VersionFiles,
+        purchases: Path | None = None,
     ) -> Dataset:
         """What a version consists of; its rows and users are given to `files` on the way. `quality`
-        is the npy file of the COMMENT_QUALITY of each of the `rows`."""
+        is the npy file of the COMMENT_QUALITY of each of the `rows`, `purchases` the feather file
+        of what the split must know beside them."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +104,17 @@ class PandasEngine:
         return len(latest)
 
     def build(
-        self, rows: Path, quality: Path, catalogue: pd.DataFrame, files: VersionFiles
+        self,
+        rows: Path,
+        quality: Path,
+        catalogue: pd.DataFrame,
+        files: VersionFiles,
+        purchases: Path | None = None,
     ) -> Dataset:
         latest = read_frame(rows)
         latest[schema.COMMENT_QUALITY] = np.load(quality)
-        interactions, split = split_interactions(latest)
+        bought = None if purchases is None else read_frame(purchases)
+        interactions, split = split_interactions(latest, bought)
         files.add_interactions(interactions)
         users, entries = count_part(latest, interactions, split)
         files.add_users(users)
@@ -124,7 +140,8 @@ def read_view(
         digests = pool.map(sha256_of, paths)
         catalogue = pool.submit(_read_catalogue, source)
         parts = read_files()
-        arrivals, staged, _ = read_arrivals(settings, source, config, limits)
+        arrivals, staged, events = read_arrivals(settings, source, config, limits)
+        signals = read_signals(events, source, config, limits)
         products = catalogue.result()
         pairs = zip(paths, digests, strict=True)
         described: list[dict[str, Any]] = [{"path": str(at), "sha256": sha} for at, sha in pairs]
@@ -140,6 +157,7 @@ def read_view(
         },
         files=described,
         arrivals=arrivals,
+        signals=signals,
         staged=staged,
         invalid_fraction=bad / max(read, 1),
     )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,6 +50,7 @@ CLOCK_SLACK = timedelta(minutes=10)
 """So much later than it was received an event may be, by the clock of another machine."""
 
 _SEEN = "seen"  # folder of the staging area
+_EVER = datetime(1900, 1, 1, tzinfo=UTC)
 _NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 
 
@@ -58,7 +60,7 @@ def read_events(settings: Settings, since: datetime, until: datetime) -> pd.Data
     `recsys.data.events.EVENT_COLUMNS`, ordered by TIMESTAMP and EVENT. Ratings of the shop's review
     files are none. RECEIVED of what an export brought is its TIMESTAMP. Raises `SourceError` if a
     listed export cannot be read."""
-    found = _read(settings, _Window(since - CLOCK_SLACK, until))
+    found = _read(settings, _Window(since, until, received=since - CLOCK_SLACK))
     return found[(found[schema.TIMESTAMP] >= since).to_numpy()].reset_index(drop=True)
 
 
@@ -66,16 +68,17 @@ def events_received(settings: Settings, since: datetime) -> pd.DataFrame:
     """Every valid event that was received at `since` or later, whatever its time, and all events of
     an export that was written since then; else like `read_events`. Some may have been delivered
     before."""
-    return _read(settings, _Window(since, _NEVER, is_exact=True))
+    return _read(settings, _Window(_EVER, _NEVER, received=since, is_exact=True))
 
 
 @dataclass(frozen=True)
 class _Window:
-    """What is looked for: events before `until`. Those before `received` need not be found; if
-    that `is_exact`, they must not be, but for those of exports that were written since."""
+    """What is looked for: events in [`since`, `until`). Those that were received before `received`
+    need not be found; if that `is_exact` they must not be, but exports that were written since."""
 
-    received: datetime
+    since: datetime
     until: datetime
+    received: datetime
     is_exact: bool = False
 
     def may_hold(self, archive: pq.FileMetaData) -> bool:
@@ -90,12 +93,12 @@ def _read(settings: Settings, window: _Window) -> pd.DataFrame:
     zone, now = ZoneInfo(main.timezone), datetime.now(UTC)
     limits = Limits(zone, config.earliest_time, window.until, now, main.id_rules)
     raws = [*_staged(settings), *_archived(settings, window)]
-    staged, taken = event_frame([]), pd.Series([], dtype="str")
+    staged, taken = event_frame([]), np.zeros(0, np.uint64)
     if once := once_each(raws):
-        staged, taken = clean_staged(once.rows, limits).accepted, once.ids
+        staged = clean_staged(once.between(window.since, window.until), limits).accepted
         if window.is_exact:
             staged = staged[(staged[schema.RECEIVED] >= window.received).to_numpy()]
-        taken = taken[~taken.isin(staged[schema.EVENT])]
+        taken = once.taken(staged)
     exports = event_frame(
         read_event_file(path, source.config.events, limits_of(source, main, limits)).accepted
         for source in resolve_event_sources(settings)

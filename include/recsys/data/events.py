@@ -2,8 +2,10 @@
 
 All become one table, `EVENT_COLUMNS`, in which an id stands for one event."""
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from recsys import schema
@@ -79,10 +82,11 @@ _OF_SIGNALS = {name: (name,) for name in OF_SIGNALS}  # which earlier archives l
 
 @dataclass(frozen=True)
 class OnceEach:
-    """Rows of events as they were staged, the first arrival of each id. `repeated` counts what that
-    leaves out, of ratings and of the other kinds."""
+    """Rows of events as they were staged, the first arrival of each id; the `ids` as hashes. What
+    that leaves out is counted as repeated."""
 
     rows: RawRows
+    ids: UInt64Array
     repeated_ratings: int
     repeated_signals: int
 
@@ -98,9 +102,19 @@ class OnceEach:
         table = self.rows.table.filter(pc.invert(_are_ratings(self.rows.table)))
         return replace(self.rows, table=table, rejected=[])
 
-    @property
-    def ids(self) -> pd.Series:
-        return text_series(self.rows.table[EVENT_ID])
+    def between(self, since: datetime, until: datetime) -> RawRows:
+        """Those that may have a time in [`since`, `until`): not all others, but the ids that
+        `read_archived_ids` read are left out."""
+        table = self.rows.table.filter(pc.not_equal(self.rows.table[TIME_COLUMN], ""))
+        with contextlib.suppress(pa.ArrowInvalid):  # else they are looked at one by one
+            times = table[TIME_COLUMN].cast(pa.timestamp("us", "UTC"))
+            inside = pc.and_(pc.greater_equal(times, since), pc.less(times, until))
+            table = table.filter(inside)
+        return replace(self.rows, table=table)
+
+    def taken(self, staged: pd.DataFrame) -> UInt64Array:
+        """The ids of all that are not among the `staged` events."""
+        return self.ids[~np.isin(self.ids, keys.hash_texts(staged[schema.EVENT]))]
 
 
 def archives(settings: Settings, source: str) -> list[Path]:
@@ -123,7 +137,27 @@ def write_archive(path: Path, segments: list[RawRows]) -> None:
 
 def read_segment(path: Path) -> RawRows:
     """The lines of a segment of the staging area. Raises `OSError` if it cannot be read."""
+    content = path.read_bytes()
+    table = _lines_as_written(content[: content.rfind(b"\n") + 1])
+    if table is not None:
+        return RawRows(path, table)
     return parse_json_lines(path, staging.segment_lines(path), {}, _STAGED | _OF_SIGNALS)
+
+
+def _lines_as_written(content: bytes) -> pa.Table | None:
+    """Lines of nothing but ASCII, with nothing but texts, as the service writes them; None for
+    others. Much faster than one by one."""
+    names = {theirs: ours for ours, (theirs,) in (_STAGED | _OF_SIGNALS).items()}
+    texts = pa.schema([(name, pa.large_string()) for name in names])
+    options = pajson.ParseOptions(explicit_schema=texts, unexpected_field_behavior="ignore")
+    table: pa.Table | None = None
+    if content.isascii():
+        with contextlib.suppress(pa.ArrowInvalid):
+            table = pajson.read_json(pa.BufferReader(content), parse_options=options)
+    if table is None or table.num_rows != content.count(b"\n"):
+        return None
+    columns = {ours: pc.fill_null(table[theirs], "") for theirs, ours in names.items()}
+    return pa.table({**columns, ROW: pa.array(np.arange(1, len(table) + 1))})
 
 
 def read_archive(path: Path) -> RawRows:
@@ -157,7 +191,8 @@ def once_each(raws: list[RawRows]) -> OnceEach | None:
         rejected += [(at, f"{reason} ({raw.path.name})", text) for at, reason, text in raw.rejected]
     table = pa.concat_tables(tables)
     left_out = np.zeros(len(table), dtype=np.bool_)
-    several = _of_several(keys.hash_texts(text_series(table[EVENT_ID])))
+    ids = keys.hash_texts(text_series(table[EVENT_ID]))
+    several = _of_several(ids)
     if len(several):
         tied = table.take(pa.array(several))
         names = (EVENT_ID, RECEIVED_AT, *_STAGED, *_OF_SIGNALS)
@@ -166,7 +201,9 @@ def once_each(raws: list[RawRows]) -> OnceEach | None:
         left_out[several[order[again]]] = True
     ratings = np.asarray(_are_ratings(table).to_numpy(), dtype=np.bool_)
     once = RawRows(raws[-1].path, table.filter(pa.array(~left_out)), rejected)
-    return OnceEach(once, int((left_out & ratings).sum()), int((left_out & ~ratings).sum()))
+    return OnceEach(
+        once, ids[~left_out], int((left_out & ratings).sum()), int((left_out & ~ratings).sum())
+    )
 
 
 def clean_staged(raw: RawRows, limits: Limits) -> CleanRows:
@@ -209,16 +246,19 @@ def event_frame(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def merge(
-    staged: pd.DataFrame, exports: pd.DataFrame, taken: pd.Series
+    staged: pd.DataFrame, exports: pd.DataFrame, taken: UInt64Array
 ) -> tuple[pd.DataFrame, BoolArray, BoolArray]:
     """Events that the service took and those of `exports`, each id once, and which of the exports
     do not count: those that are repeated, and those whose id is another product's, for it is no id
     of an event then. What the service took counts first (an export may say less of it), `taken` are
-    further ids of its; then what is earlier."""
+    further ids of its, as hashes; then what is earlier."""
+    if exports.empty:
+        none = np.zeros(0, np.bool_)
+        return staged, none, none
     events = event_frame([staged, exports])
     of_file = np.arange(len(events)) >= len(staged)
     ids = keys.hash_texts(events[schema.EVENT])
-    left_out = of_file & pd.Series(ids).isin(keys.hash_texts(taken)).to_numpy()
+    left_out = of_file & pd.Series(ids).isin(taken).to_numpy()
     left_out[: len(staged)] = False
     conflicting = np.zeros(len(events), np.bool_)
     several = _of_several(ids)
@@ -328,7 +368,10 @@ def _received(table: pa.Table, time: pd.Series) -> pd.Series:
     if RECEIVED_AT not in table.column_names:
         return time
     received = table[RECEIVED_AT]
-    found = pd.to_datetime(text_series(received), format="ISO8601", errors="coerce", utc=True)
+    try:  # all of it at once
+        found = received.cast(pa.timestamp("us", "UTC")).to_pandas()
+    except pa.ArrowInvalid:
+        found = parse_times(text_series(received), (ISO,), ZoneInfo("UTC"))
     return found.astype(time.dtype).fillna(time)
 
 

@@ -6,7 +6,7 @@ import logging
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -229,23 +229,6 @@ class SourceConfig(ConfigModel):
 
 
 @dataclass(frozen=True)
-class Source:
-    """A source with its files found."""
-
-    name: str
-    config: SourceConfig
-    review_files: Paths
-    product_files: Paths
-    passed_over: Paths = ()
-    """Empty files among those that a pattern names."""
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """Everything that decides how the files are read, for comparing two runs."""
-        return {"name": self.name, **self.config.model_dump(mode="json")}
-
-
-@dataclass(frozen=True)
 class EventSource:
     """A source of events with its files found; `passed_over` are the empty ones among them."""
 
@@ -258,6 +241,27 @@ class EventSource:
     def description(self) -> dict[str, Any]:
         """Everything that decides how the files are read, for comparing two runs."""
         return {"name": self.name, **self.config.model_dump(mode="json")}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source with its files found."""
+
+    name: str
+    config: SourceConfig
+    review_files: Paths
+    product_files: Paths
+    passed_over: Paths = ()
+    """Empty files among those that a pattern names."""
+    events: tuple[EventSource, ...] = ()
+    """What is read beside it."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Everything that decides how the files are read, for comparing two runs."""
+        own = {"name": self.name, **self.config.model_dump(mode="json")}
+        events = [one.description for one in self.events]
+        return {**own, "events": events} if events else own
 
 
 def load_source(settings: Settings, name: str) -> SourceConfig:
@@ -328,9 +332,12 @@ def source_name(settings: Settings) -> str:
 
 
 def resolve_source(settings: Settings) -> Source:
-    """The source that refreshes read: the selected one, else the one of ``data.yaml``. Raises
-    `SourceError` if it is unknown, or one of its files is missing or empty."""
-    return _locate(settings, _read_selection(settings))
+    """The source that refreshes read: the selected one, else the one of ``data.yaml``, and the
+    sources of events beside it. Raises `SourceError` if one is unknown, or one of its files is
+    missing or empty."""
+    source, events = _locate(settings, _read_selection(settings)), resolve_event_sources(settings)
+    passed_over = [path for one in events for path in one.passed_over]
+    return replace(source, events=tuple(events), passed_over=(*source.passed_over, *passed_over))
 
 
 def select_source(

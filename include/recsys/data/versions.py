@@ -66,6 +66,16 @@ class PublishedVersion(Bundle):
         `recsys.schema`; users who are not trainable are included."""
         return self._table(schema.INTERACTIONS_FILE, columns)
 
+    def signals(self, columns: list[str] | None = None) -> "pd.DataFrame":
+        """What customers did besides rating: the columns of `recsys.data.signals.SIGNAL_COLUMNS`
+        and SPLIT, one row an event id, ordered by USER, TIMESTAMP and EVENT. No rows where the
+        version has none."""
+        if (self.path / schema.SIGNALS_FILE).exists():
+            return self._table(schema.SIGNALS_FILE, columns)
+        from recsys.data.signals import NO_SIGNALS
+
+        return NO_SIGNALS if columns is None else NO_SIGNALS[columns]
+
     def matrix(self) -> "sparse.csr_matrix":
         """Confidence of training rows, float32, trainable users x products."""
         from scipy import sparse

@@ -26,7 +26,7 @@ ROW_KEYS_FILE = "row_keys.npy"
 """Sorted keys of all valid rows of the view, for telling what a later run finds new."""
 
 # Columns of few distinct values; looking for them in the others costs more than it saves.
-_REPETITIVE = (schema.PRODUCT, schema.SPLIT, schema.BRAND, schema.CATEGORY, SEGMENT)
+_REPETITIVE = (schema.PRODUCT, schema.KIND, schema.SPLIT, schema.BRAND, schema.CATEGORY, SEGMENT)
 
 _WIDEST_PLAIN_TEXT = 32  # characters
 
@@ -51,6 +51,9 @@ class VersionFiles(AbstractContextManager["VersionFiles"]):
 
     def add_interactions(self, interactions: pd.DataFrame | pa.Table) -> None:
         self._add(schema.INTERACTIONS_FILE, _write_parquet, interactions)
+
+    def add_signals(self, signals: pd.DataFrame) -> None:
+        self._add(schema.SIGNALS_FILE, _write_parquet, signals)
 
     def add_users(self, users: pd.DataFrame) -> None:
         self._add(schema.USER_METADATA_PICKLE, _write_pickle, users)

@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from recsys.data.cleaning import Limits, write_quarantine
 from recsys.data.config import DataConfig, Engine
 from recsys.data.engine import PandasEngine, RefreshEngine, read_frame
 from recsys.data.retention import prune
+from recsys.data.signals import signal_statistics, split_signals
 from recsys.data.sources import resolve_source
 from recsys.data.staging import hand_in_files, hand_in_segments
 from recsys.data.versions import is_of_the_future, list_versions, open_version, shows_later
@@ -41,7 +43,7 @@ REVIEW_COLUMNS = [schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, 
 
 _OUTLINE = {
     *("strategy", "reason", "dry_run", "as_of", "version_id", "previous_version"),
-    *("rows", "changes", "quarantined_by_reason", "products", "passed_over"),
+    *("rows", "changes", "quarantined_by_reason", "products", "signals", "passed_over"),
 }
 
 _IF_RIGHT = "if that is right, run with force_full"
@@ -131,7 +133,10 @@ def ingest(
             accepted = engine.latest(view, work.rows)
             if plan.reason != ASKED_FOR:
                 _refuse_shrinking(settings, config, plan, accepted)
+                _refuse_shrunk_exports(settings, config, plan)
             view.products.accepted.to_feather(work.catalogue, compression="uncompressed")
+            if plan.signals.fingerprint:
+                view.signals.rows.to_feather(work.signals, compression="uncompressed")
             np.save(work.row_keys, view.row_keys)
             summary["rows"] = _all_rows(plan, accepted)
     write_json(work.plan, plan.model_dump(mode="json"))
@@ -193,7 +198,17 @@ def _build(settings: Settings, config: DataConfig, work: Workspace, plan: Plan) 
     work.version.mkdir()
     with VersionFiles(work.version) as files, open_engine(settings, config, work) as engine:
         files.add_row_keys(np.load(work.row_keys))
-        dataset = engine.build(work.rows, work.quality, read_frame(work.catalogue), files)
+        signals, catalogue = None, read_frame(work.catalogue)
+        if plan.signals.fingerprint:
+            read = read_frame(work.signals)
+            signals, purchases = split_signals(work.rows, catalogue[schema.PRODUCT], read)
+            purchases.to_feather(work.purchases, compression="uncompressed")
+            files.add_signals(signals)
+        purchased = None if signals is None else work.purchases
+        dataset = engine.build(work.rows, work.quality, catalogue, files, purchased)
+        if signals is not None:
+            of_signals = signal_statistics(signals, dataset.products[schema.PRODUCT])
+            dataset = replace(dataset, stats={**dataset.stats, "signals": of_signals})
         files.add_the_rest(dataset)
         entries = files.entries()
     scores = json.loads(work.scores.read_bytes())
@@ -217,8 +232,9 @@ def _is_known_dirt(settings: Settings, plan: Plan) -> bool:
     if plan.strategy is not Strategy.NOTHING_NEW or plan.previous_version is None:
         return False
     before = open_version(settings, plan.previous_version).manifest
-    found = before["quarantined_by_reason"], before.get("products", {}).get("quarantined", 0)
-    return found == (plan.quarantined_by_reason, plan.products.quarantined)
+    tables = [before.get(table, {}).get("quarantined", 0) for table in ("products", "signals")]
+    found = [plan.products.quarantined, plan.signals.quarantined]
+    return (before["quarantined_by_reason"], tables) == (plan.quarantined_by_reason, found)
 
 
 def _read_plan(work: Workspace) -> Plan:
@@ -238,6 +254,14 @@ def _refuse_bad_input(plan: Plan, config: DataConfig) -> None:
             f"max_invalid_fraction {config.max_invalid_fraction:g} allows: {reasons}; see "
             f"data/quarantine/{plan.version_id}.csv"
         )
+    for export in plan.signals.exports:
+        if export.invalid_fraction > config.max_invalid_fraction:
+            raise RefreshError(
+                f"{export.invalid_fraction:.1%} of the rows of {export.source} are bad, more than "
+                f"max_invalid_fraction {config.max_invalid_fraction:g} allows: see "
+                f"data/quarantine/{plan.version_id}.csv; correct the export, or its description in "
+                "config/sources"
+            )
 
 
 def _refuse_bad_catalogue(settings: Settings, plan: Plan, config: DataConfig) -> None:
@@ -289,6 +313,23 @@ def _refuse_shrinking(settings: Settings, config: DataConfig, plan: Plan, accept
             f"only {accepted} rows are left of the {before} of version {plan.previous_version}, "
             f"less than max_shrink_fraction {allowed:g} allows; {_IF_RIGHT}"
         )
+
+
+def _refuse_shrunk_exports(settings: Settings, config: DataConfig, plan: Plan) -> None:
+    """An export that was cut off would take purchases out of the histories of customers."""
+    if plan.previous_version is None:
+        return
+    manifest = open_version(settings, plan.previous_version).manifest
+    exports = manifest.get("signals", {}).get("exports", [])
+    before = {export["source"]: export["valid"] for export in exports}
+    for export in plan.signals.exports:
+        had = before.get(export.source, 0)
+        if export.valid < (1 - config.max_shrink_fraction) * had:
+            raise RefreshError(
+                f"only {export.valid} events are left of the {had} that {export.source} had in "
+                f"version {plan.previous_version}, less than max_shrink_fraction "
+                f"{config.max_shrink_fraction:g} allows; {_IF_RIGHT}"
+            )
 
 
 def _all_rows(plan: Plan, accepted: int) -> Summary:

@@ -20,6 +20,7 @@ from recsys.config import ConfigModel
 from recsys.data.cleaning import REASON
 from recsys.data.config import DataConfig, Engine
 from recsys.data.engine import View, fingerprint
+from recsys.data.signals import SignalCounts
 from recsys.data.sources import Source
 from recsys.data.versions import PublishedVersion, VersionError, list_versions, open_version
 from recsys.data.writing import ROW_KEYS_FILE
@@ -92,6 +93,7 @@ class Plan(ConfigModel):
     changes: Changes
     quarantined_by_reason: dict[str, int]
     products: ProductCounts
+    signals: SignalCounts
     invalid_fraction: float
     source: dict[str, Any]
     sources: list[dict[str, Any]]
@@ -116,10 +118,11 @@ class Plan(ConfigModel):
         prefix = "Dry run, nothing changed. " if self.dry_run else ""
         names = ", ".join(Path(path).name for path in self.passed_over[:3])
         empty = f" {len(self.passed_over)} empty files passed over: {names}." if names else ""
+        signals = f" {self.signals.accepted:,} signals." if self.signals.fingerprint else ""
         return (
             f"{prefix}Strategy {self.strategy.value}: {self.reason}. "
             f"{self.changes.new:,} new interactions; {self.rows.valid:,} of {self.rows.read:,} "
-            f"rows are valid, {self.rows.quarantined:,} in quarantine.{empty}"
+            f"rows are valid, {self.rows.quarantined:,} in quarantine.{signals}{empty}"
         )
 
 
@@ -142,7 +145,8 @@ def make_plan(
     new, vanished = _difference(view.row_keys, previous)
     strategy, reason = Strategy.NOTHING_NEW, "no row is earlier than the interval's end"
     if len(view.row_keys):
-        strategy, reason = _choose(config, previous, inputs, catalogue, new, vanished, force_full)
+        prints = {"catalogue": catalogue, "signals": view.signals.counts.fingerprint}
+        strategy, reason = _choose(config, previous, inputs, prints, new, vanished, force_full)
     merges = previous is not None and strategy is Strategy.INCREMENTAL
     reviews, products = view.reviews, view.products
     reasons = reviews.rejected[REASON].value_counts()
@@ -173,6 +177,7 @@ def make_plan(
             quarantined=len(products.rejected),
             unclear_prices=products.unclear_prices,
         ),
+        signals=view.signals.counts,
         invalid_fraction=view.invalid_fraction,
         source=source.description,
         sources=view.files,
@@ -240,7 +245,7 @@ def _choose(
     config: DataConfig,
     previous: PublishedVersion | None,
     inputs: str,
-    catalogue: str,
+    fingerprints: dict[str, str],
     new: int,
     vanished: int,
     force_full: bool,
@@ -257,8 +262,10 @@ def _choose(
         return Strategy.FULL, f"{new} new interactions, more than {config.incremental_limit}"
     if new:
         return Strategy.INCREMENTAL, f"{new} new interactions"
-    if previous.manifest["catalogue"] != catalogue:
+    if previous.manifest["catalogue"] != fingerprints["catalogue"]:
         return Strategy.INCREMENTAL, "no new interaction, but the catalogue changed"
+    if previous.manifest.get("signals", {}).get("fingerprint", "") != fingerprints["signals"]:
+        return Strategy.INCREMENTAL, "no new interaction, but the signals changed"
     return Strategy.NOTHING_NEW, "no new interaction"
 
 

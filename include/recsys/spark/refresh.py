@@ -31,7 +31,7 @@ from recsys.config import load_config
 from recsys.data.cleaning import CleanRows, Limits, read_settled, settle_files
 from recsys.data.config import DataConfig
 from recsys.data.dataset import Dataset, build_part, join_parts
-from recsys.data.engine import View, read_view
+from recsys.data.engine import View, read_frame, read_view
 from recsys.data.keys import EVENT_KEY, KEY, USER_KEY, USER_NUMBER, latest_rows
 from recsys.data.reading import FILE, ROW
 from recsys.data.sources import ReviewFiles, Source
@@ -124,7 +124,12 @@ class SparkEngine:
         return _join_ranges(ranges, users, rows)
 
     def build(
-        self, rows: Path, quality: Path, catalogue: pd.DataFrame, files: VersionFiles
+        self,
+        rows: Path,
+        quality: Path,
+        catalogue: pd.DataFrame,
+        files: VersionFiles,
+        purchases: Path | None = None,
     ) -> Dataset:
         """As the protocol says, in parts; the interactions stay on disk."""
         folder = self.work / PARTS_FOLDER
@@ -135,7 +140,12 @@ class SparkEngine:
             lengths = [reader.get_batch(at).num_rows for at in range(reader.num_record_batches)]
         starts = [0, *itertools.accumulate(lengths)]
         task = functools.partial(
-            _write_parts, view=rows, quality=quality, starts=starts, folder=folder
+            _write_parts,
+            view=rows,
+            quality=quality,
+            starts=starts,
+            folder=folder,
+            purchases=purchases,
         )
         numbers = self.session.range(0, len(lengths), 1, len(lengths))
         numbers.mapInArrow(task, "part long").collect()
@@ -285,7 +295,9 @@ def _write_parts(
     quality: Path,
     starts: Sequence[int],
     folder: Path,
+    purchases: Path | None,
 ) -> Iterator[pa.RecordBatch]:
+    bought = None if purchases is None else read_frame(purchases)
     for batch in batches:
         for number in batch.column(0).to_pylist():
             with pa.memory_map(str(view)) as mapped:
@@ -293,7 +305,7 @@ def _write_parts(
             rows[USER_NUMBER] -= rows[USER_NUMBER].iloc[0]
             of_rows = np.load(quality, mmap_mode="r")[starts[number] : starts[number + 1]]
             rows[schema.COMMENT_QUALITY] = np.array(of_rows)
-            interactions, users, entries = build_part(rows)
+            interactions, users, entries = build_part(rows, bought)
             *tables, arrays = _part_files(folder, number)
             for frame, path in zip((interactions, users), tables, strict=True):
                 with atomic_path(path) as temporary:
