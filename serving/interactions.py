@@ -240,7 +240,10 @@ class LiveEvents:
                     if (last or 0) < self._last_number:
                         # The database was made again.
                         self._users, self._last_number = set(), 0
-                    rows = database.execute(_NEW_USERS, (self._last_number,)).fetchall()
+                    if self._last_number:
+                        rows = database.execute(_NEW_USERS, (self._last_number,)).fetchall()
+                    else:  # of all, by the indexes: a day may have millions of looks
+                        rows = [(user, last) for [user] in database.execute(_USERS)]
             except (sqlite3.Error, OSError) as error:
                 self._fail(error)
                 return

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import requests
 from fastapi.testclient import TestClient
 
 from recsys.content import ContentConfig
@@ -21,6 +22,7 @@ from serving.config import ServiceEnvironment
 from serving.interactions import LOOKS_A_PURCHASE, LiveEvent, LiveEvents, guest
 from serving.recommending import history_of
 from tests.documented import pages, table
+from tests.serving.service_process import running_service
 from tests.serving.shops import ITEMS, LIPSTICKS, add_model, product_id, products
 from tests.serving.test_interactions import ids, staged
 
@@ -161,6 +163,22 @@ def test_another_worker_hides_what_was_dismissed_here(quiet: TestClient):
     (event,) = other.of("2")
     assert event._replace(time=0) == LiveEvent("p3", 0.0, 0, "dismiss")
     other.close()
+
+
+@pytest.mark.boots
+def test_every_worker_hides_what_was_dismissed_in_one_of_them(settings: Settings, free_port: int):
+    add_model(settings, "als_1")
+    url = f"http://127.0.0.1:{free_port}"
+    with running_service(settings, free_port, workers=2):
+        for number in range(1, 7):
+            user = {"user_id": number, "topk": 3}  # of these the lists are made in advance
+            shown = ids(requests.post(f"{url}/recommend", json=user, timeout=20).json())
+            event = signal(number, "dismiss", shown[0], user_id=number)
+            assert requests.post(f"{url}/interactions", json=event, timeout=20).status_code == 200
+            for _ in range(8):  # each on a connection of its own: any worker may answer
+                for more in ({}, {"exclude_seen": False}):
+                    answer = requests.post(f"{url}/recommend", json=user | more, timeout=20)
+                    assert shown[0] not in ids(answer.json())
 
 
 def test_a_rating_counts_before_whatever_else_was_done_with_a_product(quiet: TestClient):
