@@ -1,5 +1,6 @@
 """Lists of two replicas with a bucket between them: either takes them over, and both read all."""
 
+import contextlib
 import multiprocessing
 import random
 import signal
@@ -9,7 +10,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
+from recsys import served_lists
 from recsys.outcomes.config import OutcomesConfig
 from recsys.outcomes.partitions import (
     lost_lists,
@@ -19,11 +22,15 @@ from recsys.outcomes.partitions import (
     take_over,
 )
 from recsys.retention import Removal
-from recsys.served_lists import SEALED_KEY, hand_in_lists, sealed_lists
+from recsys.served_lists import SEALED_KEY, hand_in_lists, id_text, sealed_lists
 from recsys.settings import Settings
 from recsys.storage import open_store
 from recsys.upkeep.transfer import pull_state, push_state
+from serving import housekeeping
+from serving.app import create_app
+from serving.config import ServiceEnvironment
 from tests.outcomes.test_partitions import around_midnight, ids_of, record
+from tests.serving.shops import add_model
 from tests.storage.buckets import machine
 
 pytestmark = pytest.mark.boots
@@ -49,6 +56,31 @@ def test_what_one_replica_serves_another_takes_over_and_both_read(
         assert ids(settings) == [one.id for one in lists]
         assert sum(lost_lists(settings, served_days(settings)).values()) == 2
     assert take_over(one).lists == 0
+
+
+def test_two_services_hand_in_and_a_third_machine_takes_over(
+    join: Callable[[str], Settings], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(served_lists, "ROLL_SECONDS", 0)
+    monkeypatch.setattr(housekeeping, "_HAND_IN_SECONDS", 0.2)
+    replicas, jobs = (join("one"), join("two")), join("jobs")
+    add_model(replicas[0], "als_1")
+    store = open_store(replicas[0])
+    store.publish("artifacts/cf/als/als_1")
+    answered = []
+    with contextlib.ExitStack() as running:
+        clients = [
+            running.enter_context(TestClient(create_app(one, ServiceEnvironment())))
+            for one in replicas
+        ]
+        for user in range(1, 13):
+            answer = clients[user % 2].post("/recommend", json={"user_id": user})
+            answered.append(answer.json()["recommendation_id"])
+        until = time.monotonic() + 20
+        while take_over(jobs) and len(ids(jobs)) < 12 and time.monotonic() < until:
+            time.sleep(0.1)
+    assert [id_text(one) for one in ids(jobs)] == sorted(answered)
+    assert ids(replicas[0]) == ids(replicas[1]) == ids(jobs)
 
 
 def test_what_is_handed_in_again_after_a_kill_counts_once(join: Callable[[str], Settings]):
