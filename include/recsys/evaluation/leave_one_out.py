@@ -249,7 +249,7 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
     little to evaluate on."""
     interactions = version.interactions(COLUMNS)
     _, item_ids = version.mappings()
-    signals = read_signals(version)
+    signals = version.signals(SIGNAL_COLUMNS)
     _check(version, interactions, item_ids, len(signals))
     numbered = number_interactions(interactions, item_ids, signals)
     split = pd.concat([interactions[schema.SPLIT], signals[schema.SPLIT]], ignore_index=True)
@@ -277,13 +277,6 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
         in_validation=in_validation,
         in_test=in_test,
     )
-
-
-def read_signals(version: PublishedVersion) -> pd.DataFrame:
-    """The `SIGNAL_COLUMNS` of the signals of `version`; no rows where it has none."""
-    if not (version.path / schema.SIGNALS_FILE).exists():
-        return pd.DataFrame({name: [] for name in SIGNAL_COLUMNS}, dtype="str")
-    return pd.read_parquet(version.path / schema.SIGNALS_FILE, columns=SIGNAL_COLUMNS)
 
 
 def rolling_windows(
