@@ -3,6 +3,7 @@
 import itertools
 import threading
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
@@ -63,6 +64,12 @@ def test_the_window_is_closed_at_its_beginning_and_open_at_its_end(shop):
         assert ids(read_events(shop, DAY + timedelta(seconds=1), NEXT)) == ["e1"]
         assert ids(read_events(shop, NEXT, NEXT + timedelta(days=1))) == ["n"]
         refresh(shop)
+
+
+def test_a_window_may_be_told_in_another_zone(shop):
+    append_events(shop, [event(0), event(0, NEXT, event_id="n")])
+    zone = ZoneInfo("Asia/Ho_Chi_Minh")
+    assert ids(read_events(shop, DAY.astimezone(zone), NEXT.astimezone(zone))) == ["e0"]
 
 
 def test_without_events_the_frame_has_its_types(shop):

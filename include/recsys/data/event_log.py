@@ -60,6 +60,7 @@ def read_events(settings: Settings, since: datetime, until: datetime) -> pd.Data
     `recsys.data.events.EVENT_COLUMNS`, ordered by TIMESTAMP and EVENT. Ratings of the shop's review
     files are none. RECEIVED of what an export brought is its TIMESTAMP. Raises `SourceError` if a
     listed export cannot be read."""
+    since, until = since.astimezone(UTC), until.astimezone(UTC)
     found = _read(settings, _Window(since, until, received=since - CLOCK_SLACK))
     return found[(found[schema.TIMESTAMP] >= since).to_numpy()].reset_index(drop=True)
 
