@@ -139,7 +139,7 @@ def test_signals_and_the_split_beside_them_are_the_same(both):
             "kind": kinds[number % 5],
             "user_id": f"u{number % 223}",
             "product_id": number % 9,
-            "timestamp": END - timedelta(hours=number % 1_400),
+            "timestamp": END - timedelta(hours=1 + number % 1_400),
         }
         for number in range(1_000)
     ]
