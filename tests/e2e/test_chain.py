@@ -85,6 +85,18 @@ def test_the_first_training_comes_after_the_embeddings(live):
     assert embedded["finished_at"] <= trained["started_at"]
 
 
+def test_the_outcomes_of_the_lists_are_computed_as_soon_as_everything_runs(live):
+    def ended():
+        run = next(iter(live.tracker.get_recent_runs("outcomes", limit=1)), None)
+        return run if run and run["status"] != "running" else None
+
+    run = wait_for(ended, 120, "the first run of outcomes")
+    assert run["status"] == "success", run["error_message"]
+    summary = run["metadata"]["summary"]
+    assert (live.settings.home / summary["report"]["page"]).is_file()
+    assert summary["alert"]["alerts"] == []
+
+
 def test_airflows_database_is_nobody_elses_business(live):
     folder = live.settings.home / ".airflow"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o750

@@ -54,7 +54,10 @@ class Builder:
             for day, stamp in served_stamps(settings).items()
             if today - kept <= day <= today
         }
-        self._rules = digest_of(self._config.model_dump())
+        config = self._config
+        self._rules = digest_of(
+            config.robot_lists_per_day, config.robot_events_per_day, *config.robots
+        )
 
     def in_reach(self, days: Iterable[date]) -> list[date]:
         """The days that can be made, in order."""
