@@ -162,14 +162,21 @@ class TrialsWatch:
     loop: asyncio.AbstractEventLoop
     tried: float = 0.0
     told: str | None = None
+    away: bool = False
 
     def look(self) -> None:
         settings, engine = self.service.settings, self.service.engine
-        self._tell_of_damage(Experiments(settings).problem())
         try:
+            self._tell_of_damage(Experiments(settings).problem())
             trials = read_trials(settings)
         except InputError:
             return  # told above; what runs goes on
+        except OSError as error:
+            if not self.away:
+                logger.warning("The experiments cannot be looked at | error=%s", error)
+            self.away = True
+            return
+        self.away = False
         again = engine.in_trial.broken and time.monotonic() - self.tried > _BROKEN_SECONDS
         if trials == engine.in_trial.trials and not again:
             return

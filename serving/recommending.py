@@ -135,6 +135,13 @@ def popular(snapshot: Snapshot, history: Histories, wanted: Wanted) -> Recommend
     return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
 
 
+def popular_beside(snapshot: Snapshot, item: int, wanted: Wanted) -> Recommended:
+    """What is popular in the shop, but for the product in column `item` and its variants."""
+    items = np.array([item], dtype=np.int32)
+    excluded = np.concatenate([wanted.excluded, snapshot.catalogue.listings(items)[0]])
+    return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
+
+
 def similar(snapshot: Snapshot, item: int, wanted: Wanted) -> Recommended:
     """Products like the product in column `item`: by the model, else content, else popularity."""
     items = np.array([item], dtype=np.int32)

@@ -4,6 +4,7 @@ import functools
 import time
 from collections.abc import Callable
 
+from recsys.experiments.definitions import CHECK_PLACEMENT
 from recsys.ids import IdRules, id_fault, normalise_id
 from recsys.served_lists import ListLog, ServedList, id_text, new_id
 from recsys.settings import Settings
@@ -47,7 +48,7 @@ class Recorder:
         method, `side` the experiment and variant of whom it is for."""
         moment = time.time()
         list_id = new_id(moment)
-        if self.log is not None:
+        if self.log is not None and body.placement != CHECK_PLACEMENT:  # nobody sees those
             self.log.record(
                 ServedList(
                     list_id,

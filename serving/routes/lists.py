@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.arrays import Int32Array
+from recsys.experiments.definitions import CHECK_PLACEMENT
 from recsys.ids import normalise_id
 from recsys.models.base import Histories
 from serving.catalogue import filter_products
@@ -26,6 +27,7 @@ from serving.recommending import (
     Snapshot,
     history_of,
     popular,
+    popular_beside,
     recommend,
     search,
     similar,
@@ -136,7 +138,7 @@ async def batch_recommend(body: BatchRequest, service: Running) -> Response:
     requests do not wait for it."""
     started = time.perf_counter()
     with Note(service, "batch_recommend", body.topk) as note:
-        snapshot = begin(note, body)
+        snapshot = begin(note, body, assigned=False)
         answers = await service.compute_many(_all_answers, service, body)
     answer = {"results": answers, "count": len(answers), "model_id": snapshot.model_id}
     answer["latency_ms"] = (time.perf_counter() - started) * 1000
@@ -157,7 +159,8 @@ async def similar_items(body: SimilarRequest, service: Running) -> SimilarRespon
         if item is None:
             raise ProblemError(404, "The model knows no product of this id.")
         inline = snapshot.inline and not service.live.has_any(_who(body.user_id, body.session_id))
-        made = note.made = await service.compute(inline, similar_now, service, snapshot, body, item)
+        make = popular_beside_now if note.held_out else similar_now
+        made = note.made = await service.compute(inline, make, service, snapshot, body, item)
         found = {"product_id": catalogue.item_ids[item], "product_name": catalogue.names[item]}
         answer = _answer(note, body, snapshot, made, **found)
     return SimilarResponse(**answer, latency_ms=note.latency_ms)
@@ -168,7 +171,7 @@ async def search_products(body: SearchRequest, service: Running) -> SearchRespon
     """The products whose text is nearest to the query. Needs the bert_embeddings job to have run;
     until then the answer is a 503."""
     with Note(service, "search", body.topk) as note:
-        snapshot = begin(note, body)
+        snapshot = begin(note, body, assigned=False)
         if snapshot.content is None:
             raise ProblemError(
                 503, "There are no text embeddings yet: run bert_embeddings.", {"Retry-After": "60"}
@@ -179,22 +182,23 @@ async def search_products(body: SearchRequest, service: Running) -> SearchRespon
     return SearchResponse(**answer, latency_ms=note.latency_ms)
 
 
-def begin(note: Note, body: ListRequest) -> Snapshot:
-    """The snapshot that answers; of a customer's own list, whoever's side they are on. Raises a 422
-    problem for a list too long, or for a placement that the shop does not have, a 503 without a
-    snapshot."""
+def begin(note: Note, body: ListRequest, *, assigned: bool = True) -> Snapshot:
+    """The snapshot that answers: that of the side on which the customer is, if lists of this kind
+    are `assigned`. Raises a 422 problem for a list too long, or for a placement that the shop does
+    not have, a 503 without a snapshot."""
     most, served = note.service.config.max_topk, note.service.served
     if note.topk is not None and note.topk > most:
         note.topk = min(note.topk, 2**62)  # whatever its length, the request log can hold that
         message = f"At most {most} products can be asked for (topk)"
         errors = [FieldProblem(field="body.topk", message=message)]
         raise ProblemError(422, f"{message}.", errors=errors)
-    if served.placements is not None and body.placement not in (None, *served.placements):
-        known = ", ".join(sorted(served.placements))
+    closed = served.placements
+    if closed is not None and body.placement not in (None, CHECK_PLACEMENT, *closed):
+        known = ", ".join(sorted(closed))
         message = f"There is no placement {body.placement}: expected one of {known}"
         errors = [FieldProblem(field="body.placement", message=message)]
         raise ProblemError(422, f"{message}.", errors=errors)
-    unit = None if note.user_id is None else served.unit(body)
+    unit = served.unit(body) if assigned else None
     return note.of(*note.service.answering(unit, body.placement or ""))
 
 
@@ -257,6 +261,14 @@ def similar_now(
     """Products like that in column `item`, without what whoever sees the list has dismissed."""
     wanted = wanted_by(snapshot, body, exclude=body.exclude)
     return similar(snapshot, item, _without_dismissed(service, snapshot, body, wanted))
+
+
+def popular_beside_now(
+    service: Service, snapshot: Snapshot, body: SimilarRequest, item: int
+) -> Recommended:
+    """What is popular beside the product in column `item`, for a user of the holdout."""
+    wanted = wanted_by(snapshot, body, exclude=body.exclude)
+    return popular_beside(snapshot, item, _without_dismissed(service, snapshot, body, wanted))
 
 
 def search_now(

@@ -11,6 +11,8 @@ from recsys.deployment.gate import Swap, plan_deployment
 from recsys.deployment.history import read_history
 from recsys.deployment.job import DeploymentFailedError, deploy
 from recsys.deployment.verification import judge
+from recsys.experiments.definitions import Definition
+from recsys.experiments.state import Experiments
 from recsys.settings import Settings
 from tests.serving.shops import add_model
 
@@ -122,3 +124,17 @@ def test_a_canary_that_answers_worse_is_ended(
     [entry] = read_history(settings)
     assert entry["status"] == "failed"
     assert "als_1 is still in service" in entry["error"]
+
+
+def test_a_deployment_verifies_what_it_deployed_whatever_experiments_run(
+    settings: Settings, service, client: ServiceClient, config: DeploymentConfig
+):
+    for model_id in ("als_1", "als_2", "als_3"):
+        add_model(settings, model_id, select=model_id == "als_1")
+    sides = [{"name": name, "share": 0.5, "model_id": name} for name in ("als_1", "als_2")]
+    asked = {"question": "Which one?", "variants": sides, "primary_metric": "clicks_per_list"}
+    definition = Definition.model_validate({"name": "both", **asked})
+    Experiments(settings).start(definition, by="lan")
+    with service():
+        summary = deploy(settings, client, config, Swap("als_3", "als_1", "named"))
+    assert summary["status"] == "success"

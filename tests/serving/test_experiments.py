@@ -24,6 +24,7 @@ from tests.serving.service_process import running_service
 from tests.serving.shops import USERS, add_model, products
 from tests.serving.test_operations import publish
 from tests.serving.test_parent import ADMIN, workers_of
+from tests.test_served_lists import found
 
 # "0" stands for many people, who are no unit.
 USER_IDS = [str(user) for user in range(1, USERS)] + [f"stranger-{user}" for user in range(60)]
@@ -205,6 +206,40 @@ def test_models_of_one_shop_share_all_but_their_arrays(models, settings):
         assert len({id(one.catalogue) for one in fresh}) == 1
         assert fresh[0].catalogue is not served_ones[0].catalogue
         assert not any(np.shares_memory(fresh[0].popularity, one.popularity) for one in fresh[1:])
+
+
+def test_lists_beside_a_product_belong_to_the_side_too(models, settings):
+    folder = settings.home / "config"
+    folder.mkdir()
+    (folder / "serving.yaml").write_text("holdout_share: 0.2\n")
+    models.start(definition(placements=["product"]), by="lan")
+    sides = Assignment(models.running(), 0.2)
+    with service(settings) as client:
+        for user in USER_IDS[:30]:
+            asked = {"product_id": "p3", "user_id": user, "placement": "product"}
+            answer = client.post("/similar_items", json=asked).json()
+            side = sides.assign(user, "product")
+            assert (answer["model_id"] == "als_2") == (side == Side("blend", "new"))
+            held_out = side == Side("holdout", "popularity")
+            assert (answer["fallback_method"] == "popularity") == held_out
+            assert "p3" not in {row["product_id"] for row in answer["recommendations"]}
+        # Of nobody, and elsewhere: what is deployed.
+        for asked in ({"product_id": "p3"}, {"product_id": "p3", "user_id": "1"}):
+            assert client.post("/similar_items", json=asked).json()["model_id"] == "als_1"
+
+
+def test_what_is_recorded_of_a_list_names_experiment_and_side(models, settings):
+    models.start(definition(), by="lan")
+    sides = Assignment(models.running())
+    with service(settings) as client:
+        for user in USER_IDS[:10]:
+            client.post("/recommend", json={"user_id": user})
+        client.post("/recommend", json={"user_id": "1", "placement": "deployment-check"})
+    lists, _ = found(settings)
+    assert {one.user_id: Side(one.experiment, one.variant) for one in lists} == {
+        user: sides.assign(user) for user in USER_IDS[:10]
+    }
+    assert len(lists) == 10  # what a deployment asks for is seen by nobody
 
 
 def test_a_canary_is_an_experiment_beneath_the_others(models, settings, admin):

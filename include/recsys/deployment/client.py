@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import requests
 
 from recsys.deployment import DeploymentConfig
+from recsys.experiments.definitions import CHECK_PLACEMENT
 
 REPLICAS_VARIABLE = "RECSYS_SERVICE_REPLICAS"
 # Any answer but that to a reload takes milliseconds; a service that needs seconds is out of order.
@@ -97,8 +98,9 @@ class ServiceClient:
         return {row["model_id"]: row for row in report["models"]}
 
     def recommend(self, user_id: str, topk: int) -> dict[str, Any]:
-        """The answer of ``/recommend``."""
-        return self._ask("POST", "/recommend", {"user_id": user_id, "topk": topk})
+        """The answer of ``/recommend`` by the deployed model, whatever experiments run."""
+        asked = {"user_id": user_id, "topk": topk, "placement": CHECK_PLACEMENT}
+        return self._ask("POST", "/recommend", asked)
 
     def _ask(
         self, method: str, path: str, body: Any = None, needed: str | None = None

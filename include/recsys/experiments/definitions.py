@@ -19,6 +19,9 @@ POPULARITY = "popularity"
 CANARY = "canary"
 RESERVED = (HOLDOUT, CANARY)
 
+CHECK_PLACEMENT = "deployment-check"
+"""Lists that are asked for here belong to no experiment: a deployment looks at what it deployed."""
+
 MOST_VARIANTS = 8
 _HASHES = 2**64
 _ROUNDING = 1e-9
@@ -220,6 +223,8 @@ class Assignment:
     def assign(self, unit: str, placement: str = "") -> Side | None:
         """The side of `unit` (the user, else the session) where the list is shown at `placement`;
         None if it is in no experiment."""
+        if placement == CHECK_PLACEMENT:
+            return None
         if self._holdout is not None and (side := self._holdout.draw(unit)) is not None:
             return side
         lot = self._on.get(placement, self._everywhere)
