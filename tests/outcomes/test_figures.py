@@ -105,14 +105,14 @@ def test_every_slice_adds_up_to_the_whole() -> None:
     adding = ["clicks", "carts", "purchases", "prompt_purchases", "value"]
     sums = found.slices.groupby("slice")[[*adding, "items", "lists"]].sum()
     assert set(sums.index) == {
-        *("total", "placement", "endpoint", "model", "source", "side", "position")
+        *("total", "placement", "endpoint", "model", "source", "side", "holdout", "position")
     }
     for name in sums.index:
         pdt.assert_series_equal(
             sums.loc[name, adding], sums.loc["total", adding], check_names=False
         )
         assert sums.loc[name, "items"] == 150 * 5
-    whole = ["total", "placement", "endpoint", "model", "side"]
+    whole = ["total", "placement", "endpoint", "model", "side", "holdout"]
     assert set(sums.loc[whole, "lists"]) == {150}
     assert found.cube[["clicks", "value", "items"]].sum().tolist() == [
         *sums.loc["total", ["clicks", "value", "items"]]
@@ -127,6 +127,22 @@ def test_the_order_of_lists_and_events_changes_nothing() -> None:
     assert first.totals == second.totals
     for name in ("cube", "slices", "units", "products", "events"):
         pdt.assert_frame_equal(getattr(first, name), getattr(second, name))
+
+
+def test_lists_that_are_the_same_for_everybody_are_on_no_side_of_the_holdout() -> None:
+    held = {"experiment": "holdout", "variant": "popularity"}
+    served = [
+        a_list(1, "ab", "held", **held),
+        a_list(2, "ab", "held", 1, endpoint="similar_items"),
+        a_list(3, "ab", "u", experiment="e", variant="x"),
+        a_list(4, "ab", "v", endpoint="batch_recommend"),
+        a_list(5, "ab", "v", 1, endpoint="search"),
+    ]
+    slices = figures(served, [an_event(1, "z", "purchase", "held", 2, value=9.0)]).slices
+    sides = slices[slices["slice"] == "holdout"].groupby("key")[["lists", "users", "spent"]].sum()
+    assert sides.loc["holdout"].tolist() == [1, 1, 9]
+    assert sides.loc["rest"].tolist() == [2, 2, 0]
+    assert sides.loc["", "lists"] == 2
 
 
 def test_the_units_of_each_side_have_their_sums() -> None:

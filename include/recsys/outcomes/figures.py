@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from recsys import schema
 from recsys.arrays import AnyArray, Int64Array, UInt8Array
+from recsys.experiments.definitions import HOLDOUT
 from recsys.outcomes.attribution import (
     FATE,
     ID_TYPE,
@@ -36,8 +37,10 @@ Sums = dict[str, AnyArray]
 
 BLOCKS: Final = 256
 
-HOLDOUT: Final = "holdout"
-"""The experiment of the lists that were kept from the recommender."""
+OWN_LISTS: Final = ("recommend", "batch_recommend")
+"""Endpoints of lists for one customer: what the holdout gets otherwise. Lists like a product, or
+for some words, are the same for everybody, and are on neither side."""
+REST: Final = "rest"
 
 LAST_POSITION: Final = 30
 """The position curve goes so far; what stands behind counts for the place after it."""
@@ -70,10 +73,11 @@ class DayFigures:
     """The figures of the lists that were served on one day, without robots.
 
     `cube`: one row for each of `DIMENSIONS` and ``source`` with ``lists`` and ``users`` (that had
-    one of its products), ``items``, ``clicks``, ``carts``, ``purchases``, ``value``. `slices`: by
-    ``slice`` (total, placement, endpoint, model, source, side, position), ``key`` and ``block`` all
-    measures. `units`: by experiment, variant and unit. `products`: how often each was shown, and
-    its outcomes. `events`: the outcomes with what their list says. `totals`: plain numbers."""
+    one of its products), ``items``, ``clicks``, ``carts``, ``purchases``, ``value``. `slices`: all
+    measures by ``slice`` (total, placement, endpoint, model, source, side, holdout, position),
+    ``key`` and ``block``. `units`: by experiment, variant and unit. `products`: how often each was
+    shown, and its outcomes. `events`: the outcomes with what their list says. `totals`: plain
+    numbers."""
 
     cube: pd.DataFrame
     slices: pd.DataFrame
@@ -292,7 +296,14 @@ class _Day:
             "endpoint": _coded(self.lists["endpoint"]),
             "model": _coded(self.lists["model_id"]),
             "side": (sides, ["/".join(pair).strip("/") for pair in keys]),
+            "holdout": (self._compared(), ["", HOLDOUT, REST]),
         }
+
+    def _compared(self) -> Int64Array:
+        """Whether a list is one of the holdout (1), one of everybody else (2), or neither."""
+        held = pc.equal(_filled(self.lists["experiment"]), HOLDOUT)
+        own = pc.is_in(_filled(self.lists["endpoint"]), value_set=pa.array(OWN_LISTS))
+        return np.where(held, 1, np.where(own, 2, 0)).astype(np.int64)
 
     def _sums(self, code: Int64Array, keys: int, blocks: int) -> Sums:
         """Sums by key and block, of lists that have one key each."""

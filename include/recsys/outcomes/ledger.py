@@ -18,7 +18,7 @@ from recsys.settings import Settings
 logger = logging.getLogger(__name__)
 
 _FILE: Final = "ledger.json"
-_FORMAT: Final = 1  # changes with the rules: then everything is made again
+_FORMAT: Final = 2  # changes with the rules: then everything is made again
 
 
 @dataclass

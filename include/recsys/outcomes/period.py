@@ -9,8 +9,9 @@ import pandas as pd
 
 from recsys import schema
 from recsys.arrays import Float64Array
+from recsys.experiments.definitions import HOLDOUT
 from recsys.outcomes.daily import read_day, read_totals
-from recsys.outcomes.figures import BLOCKS, HOLDOUT, MONEY, WHOLE
+from recsys.outcomes.figures import BLOCKS, MONEY, REST, WHOLE
 from recsys.outcomes.rates import Rate, Sums, rate, uplift
 from recsys.settings import Settings
 
@@ -98,16 +99,13 @@ class Period:
 
     def uplifts(self) -> dict[str, Rate] | None:
         """What everybody else did, against the holdout; None without one."""
-        held = [key for key in self.keys("side") if key.partition("/")[0] == HOLDOUT]
-        rest = [key for key in self.keys("side") if key not in held]
-        if not held or not rest:
+        if not {HOLDOUT, REST} <= set(self.keys("holdout")):
             return None
-        return {
-            name: uplift(
-                self.sums(METRICS[name], "side", rest), self.sums(METRICS[name], "side", held)
-            )
+        sides = {
+            name: [self.sums(METRICS[name], "holdout", [key]) for key in (REST, HOLDOUT)]
             for name in EARNED
         }
+        return {name: uplift(*pair) for name, pair in sides.items()}
 
     def products(self) -> pd.DataFrame:
         """``shown`` and outcomes by product, over all days."""
