@@ -33,9 +33,13 @@ Policy = Callable[[World, Float32Array, np.random.Generator], Float32Array]
 
 NAMED = {Kind.CLICK: 0.95, Kind.VIEW: 0.7, Kind.CART: 0.8, Kind.PURCHASE: 0.6, Kind.DISMISS: 1.0}
 """So many events say which list they come from; a front end forgets some."""
-BY_THEMSELVES = 0.15
-"""Visits to a product that no list led to, for each list; `THEN_BOUGHT` of them buy it."""
-THEN_BOUGHT = 0.25
+BY_THEMSELVES, THEN_BOUGHT = 0.05, 0.25
+"""Visits to a product that no list led to, for each list, and how many of them buy it."""
+OWN_CHOICE, OWN_NEED = 3.0, 2.0
+"""How much taste and need decide what these come for. With 1 they chose so freely that their
+purchases told no model anything (`benchmarks/loop/signals.py`)."""
+ERROR = 1.0
+"""Of a policy by taste, in deviations of what draws a customer."""
 SINGLE = 0.85  # of the purchases: one piece
 RATED_DAYS = 5.0
 STARS = (0.02, 0.02, 0.04, 0.12, 0.8)
@@ -48,7 +52,7 @@ _ALONE = 10**9  # numbers of the visits without lists begin above
 
 def by_taste(world: World, attraction: Float32Array, rng: np.random.Generator) -> Float32Array:
     """What a model makes of a customer that it knows with some error."""
-    return attraction + 1.5 * rng.standard_normal(attraction.shape, dtype=np.float32)
+    return attraction + ERROR * rng.standard_normal(attraction.shape, dtype=np.float32)
 
 
 def by_popularity(world: World, attraction: Float32Array, rng: np.random.Generator) -> Float32Array:
@@ -266,8 +270,8 @@ def _without_lists(world: World, times: Int64Array, day: int, rng: np.random.Gen
     if not count:
         return _events(Kind.VIEW, np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64))
     people = rng.choice(world.customers, size=count, p=world.activity)
-    drawn = world.attraction(people, np.zeros(count, dtype=np.bool_))
-    drawn += 2 * world.need(people[:, None], np.arange(world.shop.products), day)
+    drawn = OWN_CHOICE * world.attraction(people, np.zeros(count, dtype=np.bool_))
+    drawn += OWN_NEED * world.need(people[:, None], np.arange(world.shop.products), day)
     drawn += rng.gumbel(size=drawn.shape).astype(np.float32)
     products = drawn.argmax(axis=1).astype(np.int32)
     when = (rng.choice(times, size=count) + rng.integers(3_600_000, size=count)) * 1000

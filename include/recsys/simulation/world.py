@@ -25,6 +25,10 @@ DIRECTIONS = 24
 
 # What makes a product attractive; only the proportions count.
 TOGETHER, BRAND, CATEGORY, PRICE, FAME = 1.6, 0.5, 0.5, 0.3, 0.3
+SCATTER = 1.0
+"""Tastes move on: so far from what one had, at length 1, lies what one likes now. That much signals
+tell and old reviews do not."""
+
 HAD = 3.0
 """So much less attractive is what one has at home, where the catalogue spreads with deviation 1."""
 
@@ -144,7 +148,7 @@ def _centres(shop: Shop, near: Float64Array, count: int, rng: np.random.Generato
     model = rng.integers(max(known, 1), size=count - known)
     like = total[model] if known else rng.normal(size=(count, near.shape[1]))
     centre = np.vstack([total, like]) if known else like
-    scatter = rng.normal(0, 0.5 / np.sqrt(near.shape[1]), size=centre.shape)
+    scatter = rng.normal(0, SCATTER / np.sqrt(near.shape[1]), size=centre.shape)
     return _unit(_unit(centre) + scatter)
 
 
