@@ -12,6 +12,7 @@ from recsys import schema
 from recsys.data.event_log import events_received, read_events
 from recsys.data.events import EVENT_COLUMNS, archives
 from recsys.data.staging import append_events, seal_segments
+from recsys.errors import SourceError
 from tests.data.shop import END, refresh, row, write_shop
 from tests.data.test_event_files import write_exports
 
@@ -119,6 +120,16 @@ def test_exports_are_read_and_what_the_service_took_counts_before_them(settings)
     since = datetime.now(UTC) - timedelta(minutes=1)
     assert len(events_received(settings, since)) == 5
     assert ids(events_received(settings, datetime.now(UTC) + timedelta(minutes=1))) == []
+
+
+def test_an_export_that_was_written_before_the_window_is_not_read(settings):
+    write_exports(settings, clicks=[])
+    path = settings.raw / "clicks" / "2025-01.jsonl"
+    path.write_text('{"san_pham": 1}\n')
+    later = datetime.now(UTC) + timedelta(days=1)
+    with pytest.raises(SourceError, match=r"2025-01\.jsonl: there is no column"):
+        read_events(settings, DAY, NEXT)
+    assert ids(read_events(settings, later, later + timedelta(days=1))) == []
 
 
 def test_archives_of_other_times_are_not_read(shop, caplog):

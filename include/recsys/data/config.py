@@ -27,7 +27,7 @@ class DataConfig(ConfigModel):
     max_shrink_fraction: float = Field(default=0.5, ge=0, le=1)
     earliest: date = date(2000, 1, 1)
     incremental_limit: int = Field(default=100, ge=0)
-    keep_view_days: float = Field(default=180, gt=0)
+    keep_view_days: float = Field(default=180, gt=0, le=36_500)
     keep_versions: int = Field(default=7, ge=1)
     keep_quarantine_days: float = Field(default=90, ge=0)
 

@@ -104,7 +104,7 @@ def _read(settings: Settings, window: _Window) -> pd.DataFrame:
         read_event_file(path, source.config.events, limits_of(source, main, limits)).accepted
         for source in resolve_event_sources(settings)
         for path in source.files
-        if not window.is_exact or _written(path) >= window.received
+        if _written(path) >= window.received  # else what it has happened before
     )
     return merge(staged, exports, taken)[0].sort_values(
         [schema.TIMESTAMP, schema.EVENT], ignore_index=True

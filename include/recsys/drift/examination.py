@@ -13,6 +13,7 @@ from recsys.arrays import Float32Array, Int64Array
 from recsys.drift.checks import INSUFFICIENT, Check, Span, span_of
 from recsys.drift.config import DriftConfig, HolidayCalendar, Severity
 from recsys.drift.customers import check_comments, check_customers
+from recsys.drift.kinds import WeeklyKinds, check_kinds
 from recsys.drift.model import Prediction, check_model
 from recsys.drift.popularity import check_embedding, check_popularity
 from recsys.drift.ratings import check_rating
@@ -32,6 +33,7 @@ class Material:
     vectors: Float32Array | None = None
     """``(products, d)`` in the order of ``events.product_ids``, NaN rows for unknown products."""
     prediction: Prediction | None = None  # of a model that is older than the week
+    kinds: WeeklyKinds | None = None
     reference_stop: int | None = None
     """First week number that is no longer reference; None for a moving reference."""
 
@@ -81,6 +83,7 @@ def check_week(
         *check_comments(span),
         check_embedding(span, material.vectors),
         check_model(material.prediction, week, config),
+        *check_kinds(material.kinds, span),
     ]
 
 

@@ -16,12 +16,14 @@ from recsys.alerting import AlertManager
 from recsys.arrays import Float32Array
 from recsys.config import load_config
 from recsys.content.embeddings import current_embeddings
+from recsys.data.config import DataConfig
 from recsys.data.versions import PublishedVersion, current_version
 from recsys.drift import model as drift_model
 from recsys.drift import weeks
 from recsys.drift.checks import GAP_WEEKS, HISTORY_WEEKS, sentence_keys
 from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.drift.examination import Material, examine
+from recsys.drift.kinds import WeeklyKinds, weekly_kinds
 from recsys.drift.model import Prediction, model_before
 from recsys.drift.report import NOT_JUDGED, build_report, render_page
 from recsys.drift.weeks import Events, Week, events_of, product_names
@@ -182,9 +184,19 @@ def _read(
         keys=None if recent.comments is None else sentence_keys(recent.comments),
         vectors=_vectors(settings, events.product_ids),
         prediction=Prediction(past, rows) if past else None,
+        kinds=_kinds(settings, version, week),
         reference_stop=stop,
     )
     return material, events
+
+
+def _kinds(settings: Settings, version: PublishedVersion, week: Week) -> WeeklyKinds | None:
+    """What customers did besides rating; None where the version has no signals."""
+    signals = version.signals([schema.USER, schema.KIND, schema.TIMESTAMP])
+    if signals.empty:
+        return None
+    kept = timedelta(days=load_config(settings, DataConfig).keep_view_days)
+    return weekly_kinds(signals, week.zone, version.as_of - kept)
 
 
 def _vectors(settings: Settings, product_ids: pd.Index) -> Float32Array | None:

@@ -80,6 +80,7 @@ def build_report(
         "comment_drift": _joint(by_name, comments),
         "embedding_drift": _section(by_name["embedding"]),
         "model_drift": _section(by_name["model"]),
+        **{f"{name}_drift": _section(by_name[name]) for name in ("kinds",) if name in by_name},
         "overall_severity": NOT_JUDGED if is_unjudged(verdicts) else overall(verdicts),
         "raised": [verdict.check.name for verdict in verdicts if verdict.raised],
         "recommendations": (stale if not data["covers_window"] else []) + recommendations(verdicts),
@@ -210,6 +211,7 @@ def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         **report["comment_drift"],
         "embedding": report["embedding_drift"],
         "model": report["model_drift"],
+        "kinds": report.get("kinds_drift"),
     }
     return [
         {
