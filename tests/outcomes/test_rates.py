@@ -64,12 +64,17 @@ def test_what_says_nothing_has_no_interval() -> None:
     assert rate([], []) == Rate(None, None, None, 0, 0)
     assert rate([0, 0], [0, 0]) == Rate(None, None, None, 0, 0)
     assert rate([1], [4]) == Rate(0.25, None, None, 1, 4)
+    assert rate([1] * 9, [4] * 9) == Rate(0.25, None, None, 9, 36)
+    assert rate([1] * 10, [4] * 10).low == 0.25
     assert rate([0, 0], [3, 4]) == Rate(0, None, None, 0, 7)
     nothing, something = Sums(np.zeros(2), np.ones(2)), Sums(np.ones(2), np.ones(2))
     assert uplift(something, nothing) == Rate(None, None, None, 1, 0)
+    few, many = (Sums(np.ones(n), np.full(n, 2.0)) for n in (9, 10))
+    assert uplift(many, few) == Rate(0, None, None, 0.5, 0.5)
+    assert uplift(many, many) == Rate(0, 0, 0, 0.5, 0.5)
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=2, max_size=30))
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=10, max_size=30))
 def test_an_interval_contains_its_rate_and_scales_with_it(pairs: list[tuple[int, int]]) -> None:
     numerators, denominators = map(list, zip(*pairs, strict=True))
     found = rate(numerators, denominators)

@@ -32,18 +32,18 @@ def shop(settings: Settings) -> Settings:
         other = {"experiment": "holdout", "variant": "popularity"} if held else {}
         lists.append(
             a_list(
-                number, ["a", "b", "c"], f"u{number % 60}", 24.0 * (number % 2),
+                number, ["a", "b", "c"], f"u{number % 120}", 24.0 * (number % 2),
                 model_id=f"als_{number % 2}", placement="<home>",
                 sources="ppp" if held else "mme", **other,
             )
         )  # fmt: skip
-        if number % (12 if held else 2) == 0:
+        if number % (6 if held else 1) == 0:
             at = 24.0 * (number % 2) + 1
-            events.append(an_event(number, "abc"[number % 3], user=f"u{number % 60}", hours=at))
+            events.append(an_event(number, "abc"[number % 3], user=f"u{number % 120}", hours=at))
         if (number % 12 == 0 and not held) or number % 24 == 0:
             events.append(
                 an_event(
-                    f"p{number}", "b", "purchase", f"u{number % 60}", 24.0 * (number % 2) + 2,
+                    f"p{number}", "b", "purchase", f"u{number % 120}", 24.0 * (number % 2) + 2,
                     value=1000.0,
                 )
             )  # fmt: skip

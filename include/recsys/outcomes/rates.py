@@ -17,6 +17,10 @@ from recsys.arrays import AnyArray, Float64Array
 
 CONFIDENCE: Final = 0.95
 
+MIN_UNITS: Final = 10
+"""An interval needs so many users (or blocks) with something; one of a ratio of rates, so many with
+something counted on either side. Below, the normal approximation promises what it cannot keep."""
+
 FALSE_ALARMS_A_YEAR: Final = 0.05
 """How often in a year in which nothing changes any of the `JUDGED` falls may be called proven."""
 JUDGED: Final = 2
@@ -63,7 +67,7 @@ def rate(numerators: AnyArray, denominators: AnyArray) -> Rate:
     if not totals[1]:
         return Rate(None, None, None, *totals)
     estimate = _estimate(sums)
-    if estimate.freedom < 1 or not totals[0]:
+    if estimate.freedom < MIN_UNITS - 1 or not totals[0]:
         return Rate(estimate.value, None, None, *totals)
     reach = _quantile(estimate.freedom) * float(np.sqrt(estimate.variance))
     value = estimate.value
@@ -80,7 +84,7 @@ def uplift(treated: Sums, control: Sums) -> Rate:
     ratio = one.value / other.value
     relative = one.variance / one.value**2 + other.variance / other.value**2
     freedom = min(one.freedom, other.freedom)
-    if freedom < 1:
+    if min(np.count_nonzero(side.numerators) for side in (treated, control)) < MIN_UNITS:
         return Rate(ratio - 1, None, None, one.value, other.value)
     reach = _quantile(freedom) * float(np.sqrt(relative))
     low, high = ratio * np.exp(-reach) - 1, ratio * np.exp(reach) - 1
