@@ -133,7 +133,7 @@ def test_lists_that_are_the_same_for_everybody_are_on_no_side_of_the_holdout() -
     held = {"experiment": "holdout", "variant": "popularity"}
     served = [
         a_list(1, "ab", "held", **held),
-        a_list(2, "ab", "held", 1, endpoint="similar_items"),
+        a_list(2, "ab", "held", 1, endpoint="similar_items", **held),
         a_list(3, "ab", "u", experiment="e", variant="x"),
         a_list(4, "ab", "v", endpoint="batch_recommend"),
         a_list(5, "ab", "v", 1, endpoint="search"),

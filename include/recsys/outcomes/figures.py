@@ -303,7 +303,7 @@ class _Day:
         """Whether a list is one of the holdout (1), one of everybody else (2), or neither."""
         held = pc.equal(_filled(self.lists["experiment"]), HOLDOUT)
         own = pc.is_in(_filled(self.lists["endpoint"]), value_set=pa.array(OWN_LISTS))
-        return np.where(held, 1, np.where(own, 2, 0)).astype(np.int64)
+        return np.where(own, np.where(held, 1, 2), 0).astype(np.int64)
 
     def _sums(self, code: Int64Array, keys: int, blocks: int) -> Sums:
         """Sums by key and block, of lists that have one key each."""
