@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.alerting import Alert, AlertManager, Severity
@@ -221,13 +222,12 @@ def _count(settings: Settings, experiment: Experiment, now: datetime) -> _Counte
     # The job's clock may stand before an experiment that was started meanwhile.
     days = [first + timedelta(days=number) for number in range(max((last - first).days, 0) + 1)]
     rows = _read_days(settings, days, experiment.name)
-    number = {day: place for place, day in enumerate(days)}
     sides = []
     for variant in experiment.definition.variants:
         table = rows[rows["variant"] == variant.name]
-        units, _ = pd.factorize(table["unit"])
-        places = table["day"].map(number).to_numpy(dtype=np.int64)
-        sides.append((units, places, table))
+        at = table["day"].to_numpy().astype("datetime64[D]")
+        places = (at - np.datetime64(first)).astype(np.int64)
+        sides.append((table["unit"].to_numpy(), places, table))
 
     def sums(numerator: str, denominator: str | None) -> list[Sums]:
         found = []
@@ -252,17 +252,31 @@ def _padded(sums: Sums, length: int) -> Sums:
 
 
 def _read_days(settings: Settings, days: list[date], experiment: str | None = None) -> pd.DataFrame:
-    """The units of `days` (of one experiment), with the column ``day``."""
+    """The units of `days` (of one experiment) by unit and day: ``unit`` is a number, and the column
+    ``day`` a ``datetime64``."""
     chosen = None if experiment is None else [("experiment", "=", experiment)]
-    wanted, found = [*_UNIT_COLUMNS, "fallbacks"], []
+    wanted, found = [*_UNIT_COLUMNS, "fallbacks"], {}
     for day in days:
         path = settings.home / "data" / "outcomes" / f"day={day:%Y-%m-%d}" / "units.parquet"
         if path.exists():
-            table = pq.read_table(path, columns=wanted, filters=chosen, partitioning=None)
-            found.append(table.to_pandas().assign(day=day))
+            found[day] = pq.read_table(
+                path, columns=wanted, filters=chosen, partitioning=None, read_dictionary=wanted[:3]
+            )
     if not found:
-        return pd.DataFrame(columns=[*wanted, "day"])
-    return pd.concat(found, ignore_index=True)
+        return pd.DataFrame(columns=[*wanted, "day"]).astype({"day": "datetime64[s]", "unit": int})
+    # A million ids as text would take most of the memory and of the time.
+    table = pa.concat_tables(found.values()).unify_dictionaries()
+    named = {name: table[name].combine_chunks() for name in wanted[:3]}
+    content = {name: table[name].to_numpy() for name in wanted[3:]}
+    for name in wanted[:2]:
+        content[name] = pd.Categorical.from_codes(
+            named[name].indices.to_numpy(), named[name].dictionary.to_pylist()
+        )
+    content["unit"] = named["unit"].indices.to_numpy()
+    rows = [one.num_rows for one in found.values()]
+    content["day"] = np.repeat(np.array(list(found), dtype="datetime64[D]"), rows)
+    order = np.lexsort((content["day"], content["unit"]))
+    return pd.DataFrame(content).take(order).reset_index(drop=True)
 
 
 def _information(
