@@ -3,6 +3,8 @@
 import pytest
 
 from recsys.errors import InputError
+from recsys.experiments.definitions import Definition
+from recsys.experiments.state import Experiments
 from recsys.publishing import write_json
 from recsys.registry import Registry
 from recsys.upkeep import job
@@ -53,6 +55,18 @@ def test_what_the_last_deployments_and_the_note_of_the_service_name_stays(shop):
     write_json(shop.artifacts / "served_model.json", {"model_id": "m3"})
     job.clean_models(shop, dry_run=False)
     assert _left(shop) == {"m0", "m1", "m2", "m3", "m5", "m6", "m7", "m8", "m9"}
+
+
+def test_what_a_running_experiment_needs_stays(shop):
+    sides = [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "model_id": "m1"}]
+    asked = {"question": "Is b better?", "variants": sides, "primary_metric": "clicks_per_list"}
+    definition = Definition.model_validate({"name": "blend", **asked})
+    Experiments(shop).start(definition, by="lan")
+    job.clean_models(shop, dry_run=False)
+    assert "m1" in _left(shop)
+    Experiments(shop).stop("blend", by="lan", because="done")
+    job.clean_models(shop, dry_run=False)
+    assert "m1" not in _left(shop)
 
 
 @pytest.mark.boots
