@@ -1,5 +1,5 @@
-"""Claim: two further models in a running experiment cost a worker their arrays and the lists made in
-advance, and /recommend at most 3 microseconds a request.
+"""Claim: two further models in a running experiment cost a worker their arrays and the lists made
+in advance, and /recommend at most 3 microseconds a request.
 
     python -m benchmarks.serving.experiments [--seconds 8] [--rounds 3]
 
