@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 
 from recsys import schema
 from recsys.data.dataset import split_interactions
+from recsys.data.event_log import read_events
+from recsys.data.events import archives
 from recsys.data.signals import NO_SIGNALS, OTHER_PRODUCT, SIGNAL_COLUMNS, split_signals
 from recsys.data.staging import append_events
 from recsys.data.versions import current_version, open_version
@@ -168,6 +172,20 @@ def test_views_and_clicks_go_when_they_are_old_and_other_kinds_stay(shop):
     assert summary["signals"]["by_kind"] == {
         **{"cart": 2, "click": 1, "dismiss": 2, "purchase": 2, "view": 1}
     }
+
+
+def test_archived_views_are_not_even_read_when_they_are_old(shop):
+    append_events(shop, [did(kind, "c", 3, -400) for kind in ("view", "purchase")])
+    assert refresh(shop)["signals"]["expired"] == 1
+    (archive,) = archives(shop, "viecomrec")
+    table = pq.read_table(archive)
+    at = table.column_names.index("received_at")
+    old = pa.array(["2023-12-01T00:00:00.5+00:00"] * 2, pa.large_string())
+    pq.write_table(table.set_column(at, "received_at", old), archive)
+    counts = refresh(shop, force_full=True)["signals"]
+    assert (counts["read"], counts["expired"], counts["by_kind"]) == (1, 0, {"purchase": 1})
+    events = read_events(shop, DAY - timedelta(days=401), DAY)
+    assert set(events[schema.KIND]) == {"view", "purchase"}
 
 
 def test_aliases_and_placeholders_hold_for_signals(settings):

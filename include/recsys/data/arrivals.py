@@ -21,6 +21,7 @@ from recsys.data.events import (
     once_each,
     read_archive,
     read_segment,
+    without_expired,
     write_archive,
 )
 from recsys.data.keys import ARRIVAL
@@ -49,7 +50,8 @@ def read_arrivals(
     refresh."""
     parts: list[CleanRows] = []
     staged: Staged = {"segments": [], "files": [], "bad_files": []}
-    events = once_each(_read_events(settings, source, parts, staged))
+    horizon = limits.as_of - config.views_count_for
+    events = once_each(_read_events(settings, source, horizon, parts, staged))
     if events is not None:
         cleaned = clean_rows(events.ratings, EVENT_TIMES, limits)
         cleaned.repeated = events.repeated_ratings
@@ -162,13 +164,18 @@ def _dropped(settings: Settings, source: Source) -> list[Path]:
 
 
 def _read_events(
-    settings: Settings, source: Source, parts: list[CleanRows], staged: Staged
+    settings: Settings,
+    source: Source,
+    horizon: datetime,
+    parts: list[CleanRows],
+    staged: Staged,
 ) -> list[RawRows]:
-    """All events, archived or staged; notes which segments they came from."""
+    """All events, archived or staged, but archived views and clicks from before the `horizon`;
+    notes which segments they came from."""
     raws = []
     for path in archives(settings, source.name):
         try:
-            raws.append(read_archive(path))
+            raws.append(without_expired(read_archive(path), horizon))
         except SourceError as error:  # stays where it is: a backup may restore it
             parts.append(reject_file(path, str(error)))
     sealed = folders_to_read(settings)[0]

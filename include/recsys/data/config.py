@@ -1,6 +1,6 @@
 """``config/data.yaml`` as a typed object."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
 from pydantic import Field
@@ -30,6 +30,10 @@ class DataConfig(ConfigModel):
     keep_view_days: float = Field(default=180, gt=0, le=36_500)
     keep_versions: int = Field(default=7, ge=1)
     keep_quarantine_days: float = Field(default=90, ge=0)
+
+    @property
+    def views_count_for(self) -> timedelta:
+        return timedelta(days=self.keep_view_days)
 
     @property
     def earliest_time(self) -> datetime:

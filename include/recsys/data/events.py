@@ -5,7 +5,7 @@ All become one table, `EVENT_COLUMNS`, in which an id stands for one event."""
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -61,6 +61,9 @@ FIRST_AT = b"first_at"
 """In the metadata of an archive: the time of its earliest event."""
 
 EVENT_TIMES = TimestampFormat(columns=((schema.TIMESTAMP,),), formats=(ISO, EPOCH))
+LOOKED_AT = (schema.Kind.VIEW.value, schema.Kind.CLICK.value)
+"""Kinds that count for a limited time."""
+_LOOKED_AT = pa.array(LOOKED_AT, pa.large_string())
 RATINGS = pa.array(["", schema.Kind.RATING.value], pa.large_string())
 """Lines of before there were signals have no kind."""
 
@@ -163,6 +166,14 @@ def _lines_as_written(content: bytes) -> pa.Table | None:
 def read_archive(path: Path) -> RawRows:
     """The rows of segments that are in a version. Raises `SourceError` if it cannot be read."""
     return read_rows(path, _STAGED, _OF_SIGNALS)
+
+
+def without_expired(raw: RawRows, horizon: datetime) -> RawRows:
+    """The rows but for views and clicks that were received before `horizon`: where their time is
+    looked at they are older still, and there are many."""
+    looked_at = pc.is_in(_staged_table(raw)[schema.KIND], value_set=_LOOKED_AT)
+    old = pc.less(raw.table[RECEIVED_AT], horizon.astimezone(UTC).isoformat())
+    return replace(raw, table=raw.table.filter(pc.invert(pc.and_(looked_at, old))))
 
 
 def read_archived_ids(path: Path) -> RawRows:

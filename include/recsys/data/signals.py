@@ -5,7 +5,6 @@ follows from that user's rows and signals alone, as in `recsys.data.dataset`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from recsys.data.cleaning import CleanRows, Limits, concatenate, reject_rows
 from recsys.data.config import DataConfig
 from recsys.data.dataset import named_sides, split_in_any_order
 from recsys.data.events import (
+    LOOKED_AT,
     OnceEach,
     clean_staged,
     event_frame,
@@ -51,7 +51,6 @@ PURCHASE_COLUMNS = [schema.USER, schema.TIMESTAMP, EVENT_KEY]
 OTHER_PRODUCT = "the event id is that of another product: expected one for each line of an order"
 _TRAIN, _EXCLUDED = (schema.SPLITS.index(name) for name in (schema.TRAIN, schema.EXCLUDED))
 _HELD_OUT = [schema.SPLITS.index(name) for name in (schema.VALIDATION, schema.TEST)]
-_LOOKED_AT = (schema.Kind.VIEW.value, schema.Kind.CLICK.value)
 
 
 class ExportCounts(ConfigModel):
@@ -117,8 +116,8 @@ def read_signals(
     masks = zip(np.split(repeated, ends), np.split(conflicting, ends), strict=True)
     for export, (again, bad) in zip(exports, masks, strict=False):  # no exports make one mask
         _leave_out(export, again, bad)
-    looked_at = kept[schema.KIND].isin(_LOOKED_AT).to_numpy()
-    old = (kept[schema.TIMESTAMP] < limits.as_of - timedelta(days=config.keep_view_days)).to_numpy()
+    looked_at = kept[schema.KIND].isin(LOOKED_AT).to_numpy()
+    old = (kept[schema.TIMESTAMP] < limits.as_of - config.views_count_for).to_numpy()
     guest = (kept[schema.USER] == "").to_numpy()
     expired = looked_at & old & ~guest
     rows = _ordered(kept.loc[~guest & ~expired, SIGNAL_COLUMNS])

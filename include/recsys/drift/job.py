@@ -195,8 +195,8 @@ def _kinds(settings: Settings, version: PublishedVersion, week: Week) -> WeeklyK
     signals = version.signals([schema.USER, schema.KIND, schema.TIMESTAMP])
     if signals.empty:
         return None
-    kept = timedelta(days=load_config(settings, DataConfig).keep_view_days)
-    return weekly_kinds(signals, week.zone, version.as_of - kept)
+    kept_from = version.as_of - load_config(settings, DataConfig).views_count_for
+    return weekly_kinds(signals, week.zone, kept_from)
 
 
 def _vectors(settings: Settings, product_ids: pd.Index) -> Float32Array | None:
