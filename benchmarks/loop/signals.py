@@ -137,7 +137,7 @@ def _set_budget(settings: Settings, seconds: float) -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--days", type=int, default=60, help="of simulated traffic")
-    parser.add_argument("--lists-per-day", type=int, default=1500)
+    parser.add_argument("--lists-per-day", type=int, default=3000)
     parser.add_argument("--seconds", type=float, default=12, help="of tuning, for each family")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

@@ -177,6 +177,11 @@ def up(
             run_job(client, "data_refresh", {})
         _make_models(settings, client, other_shop=source is not None)
         _show(settings)
+        if note := read_note(settings):
+            # The job is due at once when it is unpaused; nobody has to wait for it here.
+            console.print(
+                f"Simulated traffic: {note}; the job outcomes shows soon what became of it"
+            )
 
 
 def prepare_data(
