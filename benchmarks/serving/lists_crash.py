@@ -125,10 +125,10 @@ def start(settings: Settings, port: int) -> subprocess.Popen[bytes]:
 
 
 def kill(answers: Answers, processes: list[psutil.Process]) -> None:
-    answers.kills.append(time.time())
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+        answers.kills.append(time.time())
 
 
 def take_over_killed(settings: Settings, seconds: float) -> bool:
