@@ -171,7 +171,7 @@ async def search_products(body: SearchRequest, service: Running) -> SearchRespon
     """The products whose text is nearest to the query. Needs the bert_embeddings job to have run;
     until then the answer is a 503."""
     with Note(service, "search", body.topk) as note:
-        snapshot = begin(note, body, assigned=False)
+        snapshot = begin(note, body)
         if snapshot.content is None:
             raise ProblemError(
                 503, "There are no text embeddings yet: run bert_embeddings.", {"Retry-After": "60"}
@@ -183,9 +183,9 @@ async def search_products(body: SearchRequest, service: Running) -> SearchRespon
 
 
 def begin(note: Note, body: ListRequest, *, assigned: bool = True) -> Snapshot:
-    """The snapshot that answers: that of the side on which the customer is, if lists of this kind
-    are `assigned`. Raises a 422 problem for a list too long, or for a placement that the shop does
-    not have, a 503 without a snapshot."""
+    """The snapshot that answers: that of the side on which the customer is, if the answer is for
+    one (`assigned`). Raises a 422 problem for a list too long, or for a placement that the shop
+    does not have, a 503 without a snapshot."""
     most, served = note.service.config.max_topk, note.service.served
     if note.topk is not None and note.topk > most:
         note.topk = min(note.topk, 2**62)  # whatever its length, the request log can hold that

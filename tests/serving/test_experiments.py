@@ -228,6 +228,21 @@ def test_lists_beside_a_product_belong_to_the_side_too(models, settings):
             assert client.post("/similar_items", json=asked).json()["model_id"] == "als_1"
 
 
+def test_a_search_is_recorded_for_the_side_of_its_customer(models, settings):
+    """Else a customer of the holdout would count among those who get recommendations."""
+    embed_products(settings, ContentConfig(text_fields=("product_name",)), products(), "v1")
+    models.start(definition(), by="lan")
+    sides = Assignment(models.running())
+    with service(settings) as client:
+        for user in USER_IDS[:6]:
+            asked = {"query": "dầu gội", "user_id": user}
+            assert client.post("/search", json=asked).json()["count"] > 0
+    lists, _ = found(settings)
+    assert {one.user_id: Side(one.experiment, one.variant) for one in lists} == {
+        user: sides.assign(user) for user in USER_IDS[:6]
+    }
+
+
 def test_what_is_recorded_of_a_list_names_experiment_and_side(models, settings):
     models.start(definition(), by="lan")
     sides = Assignment(models.running())
