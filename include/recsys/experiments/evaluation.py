@@ -257,7 +257,7 @@ def _read_days(settings: Settings, days: list[date], experiment: str | None = No
     chosen = None if experiment is None else [("experiment", "=", experiment)]
     wanted, found = [*_UNIT_COLUMNS, "fallbacks"], {}
     for day in days:
-        path = settings.home / "data" / "outcomes" / f"day={day:%Y-%m-%d}" / "units.parquet"
+        path = settings.outcomes / f"day={day:%Y-%m-%d}" / "units.parquet"
         if path.exists():
             found[day] = pq.read_table(
                 path, columns=wanted, filters=chosen, partitioning=None, read_dictionary=wanted[:3]
