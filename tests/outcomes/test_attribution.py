@@ -174,7 +174,7 @@ def expected(lists: list[dict[str, Any]], event: dict[str, Any]) -> tuple[str, b
     return place(max(fitting, key=lambda row: (row["time"], row[schema.RECOMMENDATION])))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(some_lists, some_events, st.data())
 def test_every_event_finds_what_the_rules_say_in_any_order_and_division(
     lists: list[dict[str, Any]], drawn: list[tuple[Any, ...]], data: st.DataObject

@@ -81,7 +81,7 @@ class Replay:
         name = (
             str(list_id(row["time"], 0))[:14] + str(list_id(row["time"], len(self.lists) - 1))[14:]
         )
-        for kind, late in (("click", 0.1), ("cart", 1.0), ("purchase", 100.0)):
+        for kind, late in (("click", 0.1), ("cart", 1.0), ("purchase", 40.0)):
             if draw.random() < 0.5:
                 continue
             product = str(draw.choice(row["products"]))
@@ -170,8 +170,8 @@ def test_a_killed_run_leaves_no_half_day_and_the_next_goes_on(settings: Settings
     record(settings, replay.lists[:200])
     send(settings, replay.events)
     ends = []
-    for rename in (2, 4, 7, 9, 11, 14, 3):
-        if rename == 11:
+    for rename in (2, 6, 9, 13, 3):
+        if rename == 9:
             record(settings, replay.lists[200:])
         child = context.Process(target=run_until, args=(settings.home, rename))
         child.start()
@@ -179,7 +179,7 @@ def test_a_killed_run_leaves_no_half_day_and_the_next_goes_on(settings: Settings
         ends.append(child.exitcode)
         for day in figured_days(settings):
             assert len(list((settings.outcomes / f"day={day}").iterdir())) == 6
-    assert ends.count(9) >= 6
+    assert ends.count(9) >= 4
     run(settings)
     assert counted(settings) == replay.truth
     other = Settings(settings.home.parent / "other")
