@@ -1,6 +1,6 @@
 """The figures of several days together: sums by block of users, and rates over them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Final, NamedTuple
 
@@ -68,41 +68,43 @@ class Period:
         block = rows["block"].to_numpy(dtype=np.int64)
         self._cells[place, block] = rows[measures].to_numpy(dtype=np.float64)
         self._measure = {name: number for number, name in enumerate(measures)}
-        self._heads = heads.reset_index(drop=True)
+        self._day = heads["day"].to_numpy(dtype=np.int64)
+        # Slice and key -> their rows: rates are asked for by the thousand.
+        self._rows: dict[tuple[str, str], list[int]] = {}
+        for row, key in enumerate(zip(heads["slice"], heads["key"], strict=True)):
+            self._rows.setdefault(key, []).append(row)
 
     def keys(self, name: str) -> list[str]:
         """The keys of a slice, those with the most lists first."""
-        heads = self._heads[self._heads["slice"] == name]
-        lists = self._cells[heads.index, :, self._measure["lists"]].sum(axis=1)
-        order = pd.Series(lists, index=heads["key"]).groupby(level=0).sum()
-        ranked = order.sort_index().sort_values(ascending=False, kind="stable")
-        return [str(key) for key in ranked.index]
+        place = self._measure["lists"]
+        lists = {
+            key: self._cells[rows, :, place].sum()
+            for (of, key), rows in self._rows.items()
+            if of == name
+        }
+        return sorted(lists, key=lambda key: (-lists[key], key))
 
-    def sums(
-        self, metric: Metric, name: str = "total", keys: Iterable[str] = ("",), day: int = -1
-    ) -> Sums:
-        """By block, over all days, or that at the place `day`."""
-        chosen = (self._heads["slice"] == name) & self._heads["key"].isin(list(keys))
+    def sums(self, metric: Metric, name: str = "total", key: str = "", day: int = -1) -> Sums:
+        """By block, over all days, or of that at the place `day`."""
+        rows = self._rows.get((name, key), [])
         if day >= 0:
-            chosen &= self._heads["day"] == day
-        cells = self._cells[np.flatnonzero(chosen)].sum(axis=0)
-        return Sums(
-            self._column(cells, metric.counted) * metric.per, self._column(cells, metric.of)
-        )
+            rows = [row for row in rows if self._day[row] == day]
+        counted = self._column(rows, metric.counted)
+        return Sums(counted * metric.per, self._column(rows, metric.of))
 
     def total(self, measure: str, name: str = "total", key: str = "") -> float:
         """The sum of a measure over all days."""
-        return float(self.sums(Metric(measure, "lists"), name, [key]).numerators.sum())
+        return float(self.sums(Metric(measure, "lists"), name, key).numerators.sum())
 
     def rate(self, metric: Metric, name: str = "total", key: str = "", day: int = -1) -> Rate:
-        return rate(*self.sums(metric, name, [key], day))
+        return rate(*self.sums(metric, name, key, day))
 
     def uplifts(self) -> dict[str, Rate] | None:
         """What everybody else did, against the holdout; None without one."""
         if not {HOLDOUT, REST} <= set(self.keys("holdout")):
             return None
         sides = {
-            name: [self.sums(METRICS[name], "holdout", [key]) for key in (REST, HOLDOUT)]
+            name: [self.sums(METRICS[name], "holdout", key) for key in (REST, HOLDOUT)]
             for name in EARNED
         }
         return {name: uplift(*pair) for name, pair in sides.items()}
@@ -127,8 +129,9 @@ class Period:
         every: list[Mapping[str, Any]] = [totals["robots"] for totals in self.totals.values()]
         return {name: sum(one[name] for one in every) for name in ("units", "lists", "outcomes")}
 
-    def _column(self, cells: Float64Array, measure: str) -> Float64Array:
-        return np.asarray(cells[:, self._measure[measure]], dtype=np.float64)
+    def _column(self, rows: list[int], measure: str) -> Float64Array:
+        column = self._cells[rows, :, self._measure[measure]].sum(axis=0)
+        return np.asarray(column, dtype=np.float64)
 
 
 _KEYS: Final = ("day", "slice", "key")

@@ -8,6 +8,7 @@ The users are put together in random groups with fixed members, so that sums of 
 K. M. Wolter, *Introduction to Variance Estimation* (2nd ed., 2007), chapter 2."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -159,5 +160,6 @@ def _value(sums: Sums) -> float:
     return float(sums.numerators.sum()) / total if total else 0.0
 
 
+@lru_cache(maxsize=512)
 def _quantile(freedom: int) -> float:
     return float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
