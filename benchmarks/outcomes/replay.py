@@ -184,9 +184,10 @@ def main() -> None:
         print(f"counted {found}: {right}")
         plain, plain_processor, plain_peak = measured(_PANDAS, scratch)
         print(
-            f"outcomes {seconds:.1f} s ({processor:.1f} of the processor), {peak:,.0f} MB (at most {LIMIT_SECONDS:.0f} s, "
-            f"{LIMIT_MB:,} MB); plain pandas {plain:.1f} s ({plain_processor:.1f}), {plain_peak:,.0f} MB; "
-            f"{seconds / plain:.1f} times its time, {peak / plain_peak:.2f} of its memory"
+            f"outcomes {seconds:.1f} s ({processor:.1f} of the processor), {peak:,.0f} MB "
+            f"(at most {LIMIT_SECONDS:.0f} s, {LIMIT_MB:,} MB); plain pandas {plain:.1f} s "
+            f"({plain_processor:.1f}), {plain_peak:,.0f} MB: {processor / plain_processor:.1f} "
+            f"times its work, {peak / plain_peak:.2f} of its memory"
         )
         last = DAY + timedelta(days=arguments.days - 1)
         for number in range(1, arguments.days):
@@ -194,8 +195,9 @@ def main() -> None:
         page, page_processor, page_peak = measured(_PAGE, scratch, str(last))
         size = sum(path.stat().st_size for path in folder.iterdir())
         print(
-            f"page of {arguments.days} days {page:.1f} s ({page_processor:.1f}), {page_peak:,.0f} MB "
-            f"(at most {LIMIT_PAGE_SECONDS:.0f} s); a day's files have {size / 1e6:.1f} MB"
+            f"page of {arguments.days} days {page:.1f} s ({page_processor:.1f}), "
+            f"{page_peak:,.0f} MB (at most {LIMIT_PAGE_SECONDS:.0f} s); a day's files have "
+            f"{size / 1e6:.1f} MB"
         )
     slow = seconds > LIMIT_SECONDS or peak > LIMIT_MB or page > LIMIT_PAGE_SECONDS
     sys.exit(1 if found != truth or slow else 0)
