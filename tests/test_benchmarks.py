@@ -88,6 +88,7 @@ def test_a_benchmark_is_started_as_a_module() -> None:
 @pytest.mark.parametrize(
     "command",
     [
+        "loop.crashes --kills 2 --job-kills 1 --seconds 2",
         "orchestration.listener --changes 2",
         "tracking.throughput --processes 2 --runs 2",
     ],
@@ -95,4 +96,4 @@ def test_a_benchmark_is_started_as_a_module() -> None:
 def test_a_benchmark_with_a_small_form_runs_to_its_end(command: str) -> None:
     words = [sys.executable, "-m", *f"benchmarks.{command}".split()]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
