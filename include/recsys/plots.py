@@ -15,7 +15,7 @@ def picture(title: str, draw: Callable[[Axes], None], *, left: float = 0.08) -> 
     pyplot's global state is not safe in long-lived workers."""
     figure = Figure(figsize=(8.4, 3.2))
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((left, 0.13, 0.98 - left, 0.76))
+    axes = figure.add_axes((left, 0.13, 0.96 - left, 0.76))
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     draw(axes)

@@ -1,5 +1,6 @@
 """The job over real lists and events: true counts, the same days however they came about."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -265,6 +266,22 @@ def test_what_is_lost_is_made_again(settings: Settings) -> None:
     (settings.outcomes / "events" / "2026-03-10.parquet").unlink()
     run(settings)
     assert (files(settings), rows(settings)) == (before, table)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"seen_until": 5}, {"seen_until": "x"}, {"days": []}, {"reaches": {"2026-03-10": [1]}}],
+)
+def test_a_ledger_that_says_nonsense_is_made_again(
+    settings: Settings, damage: dict[str, Any]
+) -> None:
+    record(settings, [a_list(1, "ab")])
+    send(settings, [an_event(1, "a")])
+    run(settings)
+    before, ledger = files(settings), settings.outcomes / "ledger.json"
+    ledger.write_text(json.dumps(json.loads(ledger.read_text()) | damage))
+    assert run(settings)["made"] == [str(DAY)]
+    assert files(settings) == before
 
 
 def test_robots_of_the_configuration_change_the_days(settings: Settings) -> None:

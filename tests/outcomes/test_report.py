@@ -2,16 +2,25 @@
 
 import json
 import math
-from datetime import timedelta
+import re
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
+from matplotlib.dates import date2num
+from matplotlib.figure import Figure
 
 from recsys import schema
 from recsys.data.simulated import note_traffic
 from recsys.outcomes.job import compute_outcomes
-from recsys.outcomes.report import DAYS, build_report, write_outcome_report
-from recsys.schedule import DataInterval
+from recsys.outcomes.report import (
+    DAYS,
+    _draw_lines,
+    build_report,
+    render_page,
+    write_outcome_report,
+)
+from recsys.schedule import DataInterval, load_zone
 from recsys.settings import Settings
 from tests.data.shop import refresh, row, write_shop
 from tests.outcomes.shop import NOON, a_list, an_event, record, send
@@ -141,3 +150,55 @@ def test_coverage_counts_what_can_be_bought_and_what_is_new(settings: Settings) 
     assert (coverage["shown"], coverage["new"], coverage["new_shown"]) == (3, 8, 2)
     assert coverage["share_of_top_percent"] == 0.25
     assert schema.PRODUCT not in coverage
+
+
+def text_of(page: str) -> str:
+    """What a reader sees: without styles and tags, which do not part words."""
+    return re.sub(r"<[^>]*>", "", page.split("</style>")[1])
+
+
+def test_numbers_stand_apart_and_are_written_out(shop: Settings) -> None:
+    report = build_report(shop, DAY + timedelta(days=1))
+    report["uplift"]["spent_per_user"] |= {"rest": 22_320.4, "holdout": 0.00004}
+    text = text_of(render_page(report))
+    assert "22,320" in text
+    assert not re.search(r"\de[+-]\d", text)
+    low = report["rates"]["click_rate"]["low"]
+    assert f"% {100 * low:.2f} to" in text
+    assert f"{report['rates']['value_per_1000_lists']['value']:,.0f} " in text
+
+
+def test_a_holdout_that_tells_nothing_yet_has_no_picture(shop: Settings) -> None:
+    report = build_report(shop, DAY + timedelta(days=1))
+    for one in report["uplift"].values():
+        one |= {"low": None, "high": None}
+    page = render_page(report)
+    assert "too few customers" in page
+    assert page.count('src="data:image/png;base64,') == 7
+
+
+def test_a_day_without_an_interval_has_no_band() -> None:
+    known, unknown = (
+        {"value": 0.2, "low": low, "high": high} for low, high in ((0.1, 0.3), (None,) * 2)
+    )
+    days = [{"day": f"2026-03-{1 + n:02}", "rate": unknown if n == 1 else known} for n in range(5)]
+    axes = Figure().subplots()
+    _draw_lines({"all": days}, "click_rate", None, axes)
+    [band] = axes.collections
+    marked = {
+        round(x - date2num(date(2026, 3, 1))) for path in band.get_paths() for x, _ in path.vertices
+    }
+    assert marked == {0, 2, 3, 4}
+
+
+def test_days_long_past_are_over(shop: Settings) -> None:
+    report = build_report(shop, DAY + timedelta(days=1))
+    assert report["open_since"] is None
+    assert "not over yet" not in render_page(report)
+
+
+def test_the_last_days_are_not_over(settings: Settings) -> None:
+    today = datetime.now(load_zone(settings)).date()
+    report = build_report(settings, today - timedelta(days=2))
+    assert report["open_since"] == str(today - timedelta(days=7))
+    assert "not over yet" in render_page(report)

@@ -6,11 +6,13 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 
 from recsys.publishing import write_json
 from recsys.settings import Settings
@@ -49,13 +51,19 @@ class Ledger:
             setattr(self, name, {day: what for day, what in entries.items() if day >= first})
 
 
+_LEDGER: Final = TypeAdapter(Ledger)
+
+
 def read_ledger(settings: Settings) -> Ledger:
     """What the last run saved; an empty one if there is none that this code can read."""
     path = _path(settings)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") == _FORMAT:
-            return Ledger(**content)
+            ledger = _LEDGER.validate_python(content)
+            if ledger.seen_until is not None:
+                datetime.fromisoformat(ledger.seen_until)
+            return ledger
         logger.info("The outcomes' rules have changed: all days are made again | file=%s", path)
     except FileNotFoundError:
         pass

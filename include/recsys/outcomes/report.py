@@ -37,6 +37,7 @@ _LINES: Final = 4
 _ROWS: Final = 20
 _COLOURS: Final = ("#2563eb", "#c2410c", "#3f6f52", "#7c3aed")
 _SOFT: Final = "#9aa5b1"
+_ENDS: Final = ("low", "high")
 _SLICES: Final = ("model", "placement", "endpoint", "side")
 _NAMES: Final = {
     "click_rate": "Clicks per list",
@@ -75,6 +76,8 @@ def build_report(settings: Settings, last: date) -> dict[str, Any]:
     first = last - timedelta(days=DAYS - 1)
     period = Period(settings, [day for day in figured_days(settings) if first <= day <= last])
     lost = lost_lists(settings, period.days)
+    now = datetime.now(load_zone(settings))
+    open_since = now.date() - REACH
     simulated = read_note(settings)
     measures = ("lists", "users", "items", "clicks", "carts", "purchases", "fallbacks", "bought")
     totals = {name: int(period.total(name)) for name in measures}
@@ -82,7 +85,7 @@ def build_report(settings: Settings, last: date) -> dict[str, Any]:
     return {
         "first_day": str(first),
         "last_day": str(last),
-        "generated_at": datetime.now(load_zone(settings)).isoformat(timespec="seconds"),
+        "generated_at": now.isoformat(timespec="seconds"),
         "simulated": None if simulated is None else str(simulated),
         "totals": totals,
         "rates": {name: _rate(period.rate(metric)) for name, metric in METRICS.items()},
@@ -103,7 +106,7 @@ def build_report(settings: Settings, last: date) -> dict[str, Any]:
         "lost_lists": sum(lost.values()),
         "repeated": sum(one["repeated"] for one in period.totals.values()),
         "unvalued": sum(one["unvalued"] for one in period.totals.values()),
-        "open_since": str(last - REACH),
+        "open_since": str(open_since) if open_since <= last else None,
     }
 
 
@@ -130,7 +133,7 @@ def render_page(report: Mapping[str, Any]) -> str:
                 ),
             ),
         ]
-    if report["uplift"]:
+    if any(one["low"] is not None for one in (report["uplift"] or {}).values()):
         plots.append(
             (
                 "Uplift",
@@ -249,7 +252,8 @@ def _over_time(
         for label, days in series.items()
     }
     since = None if metric == "click_rate" else report["open_since"]
-    return title, picture(title, partial(_draw_lines, lines, metric, since))
+    still_open = None if since is None else (since, report["last_day"])
+    return title, picture(title, partial(_draw_lines, lines, metric, still_open))
 
 
 def _by_key(title: str, name: str, report: Mapping[str, Any]) -> Plot:
@@ -260,7 +264,7 @@ def _by_key(title: str, name: str, report: Mapping[str, Any]) -> Plot:
 def _draw_lines(
     lines: Mapping[str, Sequence[Mapping[str, Any]]],
     metric: str,
-    open_since: str | None,
+    still_open: tuple[str, str] | None,
     axes: Axes,
 ) -> None:
     is_money = metric == "value_per_1000_lists"
@@ -268,15 +272,13 @@ def _draw_lines(
     for colour, (label, points) in zip(_COLOURS, lines.items(), strict=False):
         days = [date2num(date.fromisoformat(one["day"])) for one in points]
         value = [scale * one["rate"]["value"] for one in points]
-        low, high = (
-            [scale * _or(one["rate"][end], one["rate"]["value"]) for one in points]
-            for end in ("low", "high")
-        )
+        # Where there is no interval there is no band: one of no width would look like certainty.
+        low, high = ([scale * _or(one["rate"][end], np.nan) for one in points] for end in _ENDS)
         axes.fill_between(days, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.plot(days, value, "o-", color=colour, ms=3, label=label or "(none)")
-    if open_since is not None:
-        begin = date2num(date.fromisoformat(open_since))
-        axes.axvspan(begin, begin + REACH.days + 0.5, color=_SOFT, alpha=0.15, linewidth=0)
+    if still_open is not None:
+        begin, end = (date2num(date.fromisoformat(day)) for day in still_open)
+        axes.axvspan(begin, end + 0.5, color=_SOFT, alpha=0.15, linewidth=0)
         axes.annotate(
             "not over yet", (begin, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top"
         )
@@ -296,7 +298,7 @@ def _draw_positions(positions: Sequence[Mapping[str, Any]], axes: Axes) -> None:
     values = [100 * _or(one["value"], 0) for one in positions]
     ends = [
         [100 * abs(_or(one["value"], 0) - _or(one[end], _or(one["value"], 0))) for one in positions]
-        for end in ("low", "high")
+        for end in _ENDS
     ]
     axes.errorbar(places, values, ends, fmt="o-", color=_COLOURS[0], ms=4, capsize=2)
     axes.set_ylim(bottom=0)
