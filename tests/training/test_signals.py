@@ -10,6 +10,7 @@ from recsys import schema
 from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import read_leave_one_out
 from recsys.models.artifacts import load_artifact
+from recsys.models.item_knn import ItemKnnParameters
 from recsys.models.kinds import CODE_OF
 from recsys.models.model_types import MODEL_TYPES
 from recsys.registry import Registry
@@ -112,6 +113,27 @@ def test_weights_are_found_once_a_version_for_all_types(settings, version):
     assert stored.stat().st_mtime_ns == before
     stored.write_text("{", encoding="utf-8")
     assert train_model(settings, "item_knn", version)["signals"]["weights"] == found["weights"]
+
+
+def test_signals_that_say_nothing_do_not_drive_ratings_out(settings):
+    """Whoever clicks on anything after each rating has the ratings several moments further back."""
+    write_config(settings, "{seconds: 60, trials: 4}", "signals: {click: 1}\n")
+    ratings = taste_interactions()
+    alone = train_model(settings, "item_knn", publish_shop(settings, ratings))
+    random = np.random.default_rng(3)
+    last = ratings.groupby("user").nth(-3)  # before those that are asked for
+    clicks = last.loc[last.index.repeat(4)].assign(kind=Kind.CLICK, split=schema.TRAIN)
+    clicks["item"] = random.integers(0, 60, len(clicks))
+    clicks["time"] += 60 * (1 + np.arange(len(clicks)) % 4)
+    noisy = train_model(
+        settings, "item_knn", publish_shop(settings, ratings, version_id="noisy", signals=clicks)
+    )
+    assert noisy["signals"]["tuned"] == []
+    decays = [
+        Registry(settings).get(each["model_id"]).hyperparameters["history_decay"]
+        for each in (alone, noisy)
+    ]
+    assert decays == [ItemKnnParameters().history_decay, 0.9]
 
 
 def test_of_a_rare_kind_the_configured_weight_is_kept(settings, version, monkeypatch):

@@ -21,7 +21,7 @@ from recsys.schema import Kind
 from recsys.settings import Settings
 from recsys.training.config import TrainingConfig
 from recsys.training.search import Point, Range, search
-from recsys.training.tuning import Subject, objective, sample_of
+from recsys.training.tuning import LONG_MEMORY, SPACES, Subject, objective, sample_of
 
 FILE = "signals.json"
 LEAST_EVENTS = 1000
@@ -31,6 +31,7 @@ SHARE = 0.25
 """Of the seconds for a model type, so many are for the weights."""
 
 _RANGE = Range(0.01, 1, log=True)
+_MEMORY = "history_decay"
 _ADDED = ("recall_at_10", "ndcg_at_10")
 
 
@@ -90,24 +91,29 @@ def _read_last(path: Path, key: Mapping[str, Any]) -> Weights | None:
 def _search(
     config: TrainingConfig, data: LeaveOneOut, configured: dict[str, float], kinds: list[Kind]
 ) -> Weights:
-    parameters = config.parameters.get(ItemKnn.model_type, {})
+    configured_model = config.parameters.get(ItemKnn.model_type, {})
+    parameters = ItemKnn.create(configured_model).hyperparameters
 
     def score(point: Point) -> float:
-        weighed = data.weighed(weight_of_codes(point))
-        subject = _subject(weighed, config)
-        return objective(subject.fit(ItemKnn.model_type, parameters), sample_of(subject))
+        subject = _subject(data.weighed(weight_of_codes(point)), config)
+        model = subject.fit(ItemKnn.model_type, {**parameters, _MEMORY: point[_MEMORY]})
+        return objective(model, sample_of(subject))
 
+    usual = {**configured, _MEMORY: parameters[_MEMORY]}
     # Where looking says nothing, it is best to hear nothing of it.
     quiet = {kind.value: _RANGE.low for kind in kinds if kind is not Kind.PURCHASE}
+    # Weighed at a memory so short that signals only drive ratings out, all would seem worthless.
+    space = {kind.value: _RANGE for kind in kinds}
     found = search(
         score,
-        {kind.value: _RANGE for kind in kinds},
-        [configured, {**configured, **quiet}],
+        {**space, _MEMORY: SPACES[ItemKnn.model_type][_MEMORY]},
+        [usual, {**usual, **LONG_MEMORY[ItemKnn.model_type]}, {**usual, **quiet}],
         seconds=SHARE * config.tuning.seconds,
         trials=config.tuning.trials,
         seed=config.seed,
     )
-    return Weights(found.parameters, [kind.value for kind in kinds], found.trials)
+    weights = {kind: found.parameters[kind] for kind in configured}
+    return Weights(weights, [kind.value for kind in kinds], found.trials)
 
 
 def _subject(data: LeaveOneOut, config: TrainingConfig) -> Subject:
