@@ -149,7 +149,10 @@ def read_segment(path: Path) -> Segment:
     """Read a sealed segment. Raises `InputError` if it is none, `OSError` if it cannot be read."""
     if path.stat().st_size > _MOST_SEGMENT_BYTES:
         raise InputError(f"{path}: is no segment of served lists: it is larger than one gets")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except IsADirectoryError:
+        raise InputError(f"{path}: is no segment of served lists: it is a folder") from None
     header = _header_of(content)
     if header is None:
         raise InputError(f"{path}: is no segment of served lists: its header is not ours")
@@ -359,7 +362,10 @@ def seal_lists(settings: Settings) -> None:
         found = sorted(folder.glob(f"*{SUFFIX}"))
         for path, following in zip(found, [*found[1:], None], strict=False):
             with contextlib.suppress(FileNotFoundError, BlockingIOError):  # its writer lives
-                _seal_dead(path, following, sealed)
+                if path.is_dir():  # somebody's; who takes over says what it is
+                    path.rename(sealed / path.name)
+                else:
+                    _seal_dead(path, following, sealed)
 
 
 def hand_in_lists(settings: Settings) -> None:
@@ -370,7 +376,8 @@ def hand_in_lists(settings: Settings) -> None:
     if store.shared:
         for segment in sealed_lists(settings).glob(f"*{SUFFIX}"):
             # The service and a job on this machine may hand in the same one.
-            with contextlib.suppress(FileNotFoundError):
+            # A folder stays where it is.
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 store.share(f"{SEALED_KEY}/{segment.name}")
                 segment.unlink()
 

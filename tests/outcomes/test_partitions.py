@@ -144,6 +144,15 @@ def test_a_file_that_is_no_segment_stops_nobody(settings: Settings):
     assert (settings.quarantine / "served" / "zz.lists").read_bytes() == b"something else"
 
 
+def test_a_folder_among_the_segments_stops_nobody(settings: Settings):
+    record(settings, around_midnight(4))
+    for folder in (sealed_lists(settings), open_lists(settings)):
+        (folder / f"{folder.name}.lists").mkdir(parents=True)
+    assert take_over(settings).lists == 4
+    assert (settings.quarantine / "served" / "sealed.lists").is_dir()
+    assert take_over(settings).lists == 0
+
+
 def test_a_damaged_file_of_a_day_is_named(settings: Settings):
     record(settings, around_midnight(4))
     take_over(settings)
