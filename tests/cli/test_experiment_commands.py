@@ -130,8 +130,9 @@ def test_a_deployment_that_fails_leaves_the_experiment_running(settings, definit
     assert Experiments(settings).get("blend").running
 
 
-def test_a_model_that_an_experiment_needs_is_not_deleted(settings, definition, monkeypatch):
+@pytest.mark.parametrize("command", ["archive", "delete"])
+def test_a_model_that_an_experiment_needs_stays(settings, definition, monkeypatch, command):
     monkeypatch.setenv("RECSYS_SERVICE_URL", "http://127.0.0.1:9")
     run("start", definition)
-    done = CliRunner().invoke(app, ["registry", "delete", "als_2"])
+    done = CliRunner().invoke(app, ["registry", command, "als_2"])
     assert "an experiment that runs needs it" in str(done.exception)

@@ -116,9 +116,14 @@ def test_customers_are_shown_lists_and_what_they_do_is_stored(shop):
 def test_ctrl_c_ends_it_with_a_summary(shop):
     settings, variables = shop
     before = read_note(settings) or None
+    # What a background job of a shell starts does not hear of Ctrl-C, unless it asks for it.
+    program = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('recsys', run_name='__main__')"
+    )
     command = ["simulate-traffic", "--minutes", "2", "--rate", "30"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "recsys", *command],
+        [sys.executable, "-c", program, *command],
         env=os.environ | variables | {"RECSYS_HOME": str(settings.home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -163,7 +163,8 @@ NOW = datetime.now(UTC)
 def requests_of_two_months(settings):
     with contextlib.closing(connect(settings.service_db)) as connection:
         prepare(connection)
-        times = [NOW - timedelta(minutes=10 * number) for number in range(60 * 144)]
+        now = datetime.now(UTC)
+        times = [now - timedelta(minutes=10 * number) for number in range(60 * 144)]
         rows = [(moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],) for moment in times]
         with transaction(connection):
             connection.executemany("INSERT INTO requests (timestamp) VALUES (?)", rows)

@@ -12,7 +12,7 @@ from recsys.deployment.history import read_history
 from recsys.errors import InputError
 from recsys.experiments.state import models_in_experiments
 from recsys.registry import Registry
-from recsys.settings import load_settings
+from recsys.settings import Settings, load_settings
 
 app = typer.Typer()
 registry_app = typer.Typer(no_args_is_help=True, help="Look at the models and tidy them up.")
@@ -71,8 +71,10 @@ def compare(first: ModelId, second: ModelId) -> None:
 
 @registry_app.command()
 def archive(model_id: ModelId) -> None:
-    """Take a model out of every later selection; its files stay."""
-    Registry(load_settings()).archive(model_id)
+    """Take a model out of every later selection, unless an experiment needs it; its files stay."""
+    settings = load_settings()
+    _refuse_on_trial(settings, model_id)
+    Registry(settings).archive(model_id)
     print_json({"archived": model_id})
 
 
@@ -94,7 +96,11 @@ def delete(model_id: ModelId) -> None:
     except ServiceError:
         history = [one for one in read_history(settings) if one.get("status") == "success"]
         served = {one["model_id"] for one in history[-1:]}
-    if model_id in models_in_experiments(settings):
-        raise InputError(f"{model_id}: an experiment that runs needs it; stop that first")
+    _refuse_on_trial(settings, model_id)
     Registry(settings).delete(model_id, serving=model_id if model_id in served else None)
     print_json({"deleted": model_id})
+
+
+def _refuse_on_trial(settings: Settings, model_id: str) -> None:
+    if model_id in models_in_experiments(settings):
+        raise InputError(f"{model_id}: an experiment that runs needs it; stop that first")
