@@ -83,13 +83,9 @@ STARTS: dict[str, list[Point]] = {
 }
 """Where searches begin besides the last result: shops differ most in these."""
 
-LONG_MEMORY: dict[str, Point] = {
-    Als.model_type: {"fold_in_decay": 0.9},
-    Bpr.model_type: {"fold_in_decay": 0.9},
-    ItemKnn.model_type: {"history_decay": 0.9},
-}
-"""And where there are signals: each pushes what was before it away, and the usual values are what
-was good for ratings, which are fewer and say more (decision 137)."""
+LONG_MEMORY: dict[str, Point] = {ItemKnn.model_type: {"history_decay": 0.9}}
+"""And where there are signals: each pushes what was before it away, and the usual value is what was
+good for ratings, which are fewer and say more (decision 137)."""
 
 _SEARCHED_WITH: dict[str, dict[str, float]] = {Als.model_type: {"starts": 1}}
 """What a search sets to be quick. What it finds gets back what was asked for."""
@@ -238,8 +234,9 @@ def _tune_alone(
     base = model_class(model_type).create(start).hyperparameters
     space = dict(SPACES[model_type])
     quick = _SEARCHED_WITH.get(model_type, {})
-    memory = [LONG_MEMORY[model_type]] if subject.weights else []
-    starts = [{**base, **other, **quick} for other in ({}, *memory, *STARTS[model_type])]
+    memory = LONG_MEMORY.get(model_type, {}) if subject.weights else {}
+    others = [{}, *([memory] if memory else []), *STARTS[model_type]]
+    starts = [{**base, **other, **quick} for other in others]
     if "factors" in space:
         fits_a_model = int(base.get("starts", 1))
         space["factors"] = _affordable_factors(space["factors"], subject, seconds / fits_a_model)
