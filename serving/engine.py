@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from recsys.errors import InputError
 from recsys.experiments.definitions import Side
 from recsys.experiments.state import Experiments
+from recsys.merchandising.recommending import Snapshot
+from recsys.merchandising.snapshots import load_snapshot, replay, sources, with_current_catalogue
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.request_log import recent_users
 from recsys.settings import Settings
@@ -22,8 +24,6 @@ from serving.coordination import (
     last_served,
     remember_served,
 )
-from serving.loading import load_snapshot, replay, sources, with_current_catalogue
-from serving.recommending import Snapshot
 from serving.trials import (
     Trials,
     put_in_trial,
@@ -60,6 +60,7 @@ class Engine:
 
     def __init__(self, settings: Settings, config: ServingConfig) -> None:
         self._settings, self._config = settings, config
+        self._list_seconds = config.personal_lists_seconds
         self._preparing = threading.Lock()
         # Held for assignments only: workers swap on the event loop, which waits for no loading.
         self._swapping = threading.Lock()
@@ -73,6 +74,11 @@ class Engine:
         """The model in service."""
         snapshot = self.snapshot
         return None if snapshot is None else snapshot.model_id
+
+    @property
+    def assigns(self) -> bool:
+        """Whether somebody is in an experiment, or in the holdout."""
+        return self.in_trial.assignment is not None
 
     def prepare(self, model_id: str, *, starting: bool = False) -> None:
         """Load and check the registered model `model_id`, beside the one in service; with the last
@@ -93,7 +99,12 @@ class Engine:
         settings, registry = self._settings, Registry(self._settings)
         folder = registry.folder(registry.get(model_id))
         loaded = load_snapshot(
-            settings, folder, model_id, self._config, starting=starting, beside=beside
+            settings,
+            folder,
+            model_id,
+            self._config.personal_lists_seconds,
+            starting=starting,
+            beside=beside,
         )
         replay(loaded, recent_users(settings.service_db, _WARMUP_REQUESTS), _WARMUP_SECONDS)
         return loaded
@@ -196,7 +207,9 @@ class Engine:
         """None if there is none, or it has none of the model's products."""
         if sources(self._settings, snapshot.artifact) == snapshot.sources:
             return None
-        fresh = with_current_catalogue(self._settings, snapshot, self._config, beside)
+        fresh = with_current_catalogue(
+            self._settings, snapshot, self._config.personal_lists_seconds, beside
+        )
         if fresh.catalogue.available.any():
             return fresh
         logger.error(

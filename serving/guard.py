@@ -3,7 +3,10 @@ uvicorn reads headers of any length, for any time, from any number of connection
 middleware classes would cost a request more than the rest together."""
 
 import asyncio
+import functools
 import time
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import Any, cast
 
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -103,11 +106,10 @@ class Guard:
 
         try:
             limit = _LOADING if path in LOADING_PATHS else self._config.request_timeout_seconds
-            async with asyncio.timeout(limit):
-                if not self._requests.allows(f"watch {client}" if path in OPERATIONS else client):
-                    raise HTTPException(429, self._too_many, _LATER)
-                self._take(client, length or 0, length or 0)
-                await self._app(scope, receive_all, send_with_headers)
+            if not self._requests.allows(f"watch {client}" if path in OPERATIONS else client):
+                raise HTTPException(429, self._too_many, _LATER)
+            self._take(client, length or 0, length or 0)
+            await _Within(limit, self._app(scope, receive_all, send_with_headers))
         except (TimeoutError, HTTPException) as error:
             if status:
                 raise
@@ -125,6 +127,47 @@ class Guard:
             raise HTTPException(429, _TOO_MANY_BYTES, _LATER | _HANG_UP)
 
 
+class _Within:
+    """Awaits `work`; raises `TimeoutError` where it takes longer than `seconds`. The deadline is
+    set when the work waits for something first, which most answers never do: `asyncio.timeout`
+    alone would take a tenth of the time of those."""
+
+    def __init__(self, seconds: float, work: Awaitable[None]) -> None:
+        self._seconds, self._work = seconds, cast(Coroutine[Any, Any, None], work)
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        try:
+            waits_for = self._work.send(None)
+        except StopIteration:
+            return
+        yield from self._rest(waits_for).__await__()
+
+    async def _rest(self, waits_for: Any) -> None:
+        async with asyncio.timeout(self._seconds):
+            await _Resumed(self._work, waits_for)
+
+
+class _Resumed:
+    """Awaits `work` that has begun, and waits for `waits_for`."""
+
+    def __init__(self, work: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._work, self._waits_for = work, waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits_for = self._waits_for
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as error:  # noqa: BLE001 - passed on
+                resume = functools.partial(self._work.throw, error)
+            else:
+                resume = functools.partial(self._work.send, sent)
+            try:
+                waits_for = resume()
+            except StopIteration:
+                return
+
+
 def _refusal(error: TimeoutError | HTTPException, waiting: bool) -> JSONResponse:
     if isinstance(error, HTTPException):
         return response_to(error)
@@ -132,6 +175,37 @@ def _refusal(error: TimeoutError | HTTPException, waiting: bool) -> JSONResponse
         return problem_response(408, "The body of the request did not arrive in time.", _HANG_UP)
     detail = "The request took too long and was given up."
     return problem_response(503, detail, {"Retry-After": "5"})
+
+
+class _OneWrite:
+    """A transport that sends the head of an answer together with what follows in the same turn of
+    the loop: uvicorn writes them one after the other, and each costs the system a packet."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send `data` now, or at the end of this turn if it is a head."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        elif data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/"):
+            self._held = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, b""
+        if held:
+            self._transport.write(held)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -148,6 +222,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = _OneWrite(transport, self.loop)  # type: ignore[assignment]
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -14,10 +14,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from recsys.data.staging import append_events, quarantine_events
 from recsys.database import HelperDatabase, transaction
+from recsys.merchandising.recommending import LiveEvent
 from recsys.schema import Kind
 from recsys.settings import Settings
 from serving.config import ServingConfig
@@ -122,15 +123,6 @@ purchase; so many times as many of those are plausible."""
 _in_one_form = json.JSONEncoder(sort_keys=True, ensure_ascii=True).encode
 
 _GUEST = "\x1f"  # in no id of a customer
-
-
-class LiveEvent(NamedTuple):
-    """One interaction; `time` in seconds since 1970, no stars (0) but of a rating."""
-
-    product_id: str
-    rating: float
-    time: int
-    kind: str = Kind.RATING.value
 
 
 def guest(session_id: str) -> str:

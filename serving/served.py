@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from recsys.experiments.definitions import CHECK_PLACEMENT
 from recsys.ids import IdRules, id_fault, normalise_id
+from recsys.merchandising.recommending import AGAIN, CONTENT, MODEL, POPULARITY
 from recsys.served_lists import ListLog, ServedList, id_text, new_id
 from recsys.settings import Settings
 from serving.config import ServingConfig
-from serving.recommending import AGAIN, CONTENT, MODEL, POPULARITY
 from serving.schemas import ListRequest
 from serving.shared import Counters
 
@@ -48,19 +48,25 @@ class Recorder:
         method, `side` the experiment and variant of whom it is for."""
         moment = time.time()
         list_id = new_id(moment)
-        if self.log is not None and body.placement != CHECK_PLACEMENT:  # nobody sees those
-            self.log.record(
+        log, placement = self.log, body.placement
+        if log is not None and placement != CHECK_PLACEMENT:  # nobody sees those
+            user, session = self._whom(body)
+            experiment, variant = side or ("", "")
+            sources = (source or _SOURCES[method]) * len(products)
+            log.record(
                 ServedList(
                     list_id,
                     moment,
-                    *self._whom(body),
-                    body.placement or "",
+                    user,
+                    session,
+                    placement or "",
                     endpoint,
                     model_id,
                     method,
-                    *(side or ("", "")),
+                    experiment,
+                    variant,
                     products,
-                    (source or _SOURCES[method]) * len(products),
+                    sources,
                 )
             )
         return id_text(list_id)

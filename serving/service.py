@@ -19,6 +19,7 @@ from recsys.data.sources import id_rules
 from recsys.errors import InputError
 from recsys.experiments.definitions import HOLDOUT, Side
 from recsys.ids import IdRules
+from recsys.merchandising.recommending import Recommended, Snapshot
 from recsys.request_log import Answered, RequestLog
 from recsys.schedule import load_zone
 from recsys.settings import Settings
@@ -26,7 +27,6 @@ from serving.config import ServiceEnvironment, ServingConfig
 from serving.engine import Coordinator, Engine
 from serving.interactions import Intake, LiveEvents
 from serving.problems import ProblemError
-from serving.recommending import Recommended, Snapshot
 from serving.served import Recorder
 from serving.shared import ChangeSign, Counters
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Self
 from recsys.errors import InputError
 from recsys.experiments.definitions import CANARY, Assignment, Experiment, Side
 from recsys.experiments.state import Experiments, model_of
+from recsys.merchandising.recommending import Snapshot
 from recsys.publishing import write_json
 from recsys.registry import Registry, RegistryError
 from recsys.settings import Settings
-from serving.recommending import Snapshot
 
 logger = logging.getLogger(__name__)
 

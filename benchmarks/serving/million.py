@@ -25,12 +25,12 @@ import numpy as np
 from benchmarks.serving.harness import add_model, fresh_home
 from recsys.arrays import Float32Array, Int64Array
 from recsys.config import load_config
+from recsys.merchandising.ranking import Wanted
+from recsys.merchandising.recommending import Snapshot, recommend
+from recsys.merchandising.snapshots import INDEX_MIN_ITEMS, load_snapshot
 from recsys.models.als import Als, AlsParameters
 from recsys.models.base import Histories
 from serving.config import ServingConfig
-from serving.loading import INDEX_MIN_ITEMS, load_snapshot
-from serving.ranking import Wanted
-from serving.recommending import Snapshot, recommend
 
 FACTORS, TOPK, PURCHASES = 128, 10, 5
 _KIND_PRODUCTS, _TASTES = 250, 64

@@ -16,6 +16,7 @@ import fcntl
 import logging
 import mmap
 import os
+import random
 import struct
 import threading
 import time
@@ -52,6 +53,9 @@ _MOST_PENDING = 20_000  # lists of ten: 15 MB
 _MOST_SEGMENT_BYTES = 64 << 20
 _TICKS = 4096  # in a millisecond, which 12 bits of an id count
 _LAST_SECOND = 253_402_300_800  # the end of the year 9999
+# An id is no secret; asking the system for each takes longer than all the rest of it.
+_CHANCE = random.Random(os.urandom(32))  # noqa: S311
+os.register_at_fork(after_in_child=lambda: _CHANCE.seed(os.urandom(32)))
 
 
 class ServedList(NamedTuple):
@@ -105,10 +109,8 @@ class Columns(NamedTuple):
 
 def new_id(moment: float) -> bytes:
     """A UUIDv7 for a list made at `moment`, in seconds since 1970; later ones are greater."""
-    ticks = int(moment * 1000 * _TICKS)
-    chance = int.from_bytes(os.urandom(8), "big") >> 2
-    milliseconds, fraction = divmod(ticks, _TICKS)
-    number = milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | chance
+    milliseconds, fraction = divmod(int(moment * 1000 * _TICKS), _TICKS)
+    number = milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | _CHANCE.getrandbits(62)
     return number.to_bytes(16, "big")
 
 

@@ -18,11 +18,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from recsys.merchandising.recommending import Snapshot
+from recsys.merchandising.snapshots import try_out
 from recsys.models.storage import ArtifactError
 from recsys.request_log import read_stats
-from serving.loading import try_out
 from serving.problems import documented
-from serving.recommending import Snapshot
 from serving.schemas import Health, ModelInfo, Stats
 from serving.service import NO_MODEL, Running, Service
 from serving.shared import BUCKETS_MS, ENDPOINTS, STATUS_CLASSES

@@ -9,12 +9,12 @@ import pytest
 from recsys.data.sources import select_source
 from recsys.data.versions import current_version
 from recsys.errors import InputError
+from recsys.merchandising.recommending import Wanted, history_of, recommend
+from recsys.merchandising.snapshots import NOTHING, load_snapshot
 from recsys.quality import write_report
 from recsys.settings import REPOSITORY, Settings
 from recsys.training.job import select_best, train_model
 from serving.config import ServingConfig
-from serving.loading import NOTHING, load_snapshot
-from serving.recommending import Wanted, history_of, recommend
 from tests.data.shop import published_rows, quarantined, refresh
 
 CASES = REPOSITORY.parent / "shared" / "cases"

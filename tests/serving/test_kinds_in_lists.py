@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from recsys.merchandising.catalogue import build_catalogue
+from recsys.merchandising.ranking import NOTHING, NearestItems, Wanted, hidden
+from recsys.merchandising.recommending import LiveEvent, Snapshot, history_of
 from recsys.models.als import Als, AlsParameters
 from recsys.models.artifacts import load_artifact
 from recsys.models.base import Histories
@@ -15,11 +18,7 @@ from recsys.models.kinds import CODE_OF
 from recsys.schema import Kind
 from recsys.settings import Settings
 from serving.app import create_app
-from serving.catalogue import build_catalogue
 from serving.config import ServiceEnvironment
-from serving.interactions import LiveEvent
-from serving.ranking import NOTHING, NearestItems, Wanted, hidden
-from serving.recommending import Snapshot, history_of
 from tests.serving.shops import ITEMS, add_model, histories, product_id, products
 
 KINDS = [Kind.RATING, Kind.PURCHASE, Kind.CART, Kind.CLICK, Kind.VIEW, Kind.DISMISS]

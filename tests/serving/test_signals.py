@@ -13,14 +13,14 @@ from fastapi.testclient import TestClient
 
 from recsys.content import ContentConfig
 from recsys.content.job import embed_products
+from recsys.merchandising.recommending import LiveEvent, history_of
 from recsys.models.kinds import CODE_OF
 from recsys.schema import Kind
 from recsys.settings import Settings
 from serving import interactions, shared
 from serving.app import create_app
 from serving.config import ServiceEnvironment
-from serving.interactions import LOOKS_A_PURCHASE, LiveEvent, LiveEvents, guest
-from serving.recommending import history_of
+from serving.interactions import LOOKS_A_PURCHASE, LiveEvents, guest
 from tests.documented import pages, table
 from tests.serving.service_process import running_service
 from tests.serving.shops import ITEMS, LIPSTICKS, add_model, product_id, products

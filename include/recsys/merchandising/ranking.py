@@ -14,13 +14,13 @@ import numpy as np
 from filelock import FileLock
 
 from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, first_in_row
+from recsys.merchandising.catalogue import Catalogue
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories, InnerProductModel
 from recsys.models.histories import take_users, user_rows
 from recsys.models.kinds import dismissed, not_offered
 from recsys.models.storage import ArtifactError
 from recsys.publishing import atomic_path
-from serving.catalogue import Catalogue
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,21 @@ takes the engine's reference to it once: no answer mixes two models, and a swap 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from recsys.arrays import BoolArray, Float32Array, Int32Array
+from recsys.merchandising.catalogue import Catalogue
+from recsys.merchandising.ranking import (
+    NOTHING,
+    NearestItems,
+    PersonalLists,
+    Ranked,
+    Wanted,
+    hidden,
+    top_items,
+)
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories
 from recsys.models.histories import (
@@ -22,17 +32,7 @@ from recsys.models.histories import (
     user_range,
 )
 from recsys.models.kinds import CODE_OF, DISMISS, RATING, dismissed
-from serving.catalogue import Catalogue
-from serving.interactions import LiveEvent
-from serving.ranking import (
-    NOTHING,
-    NearestItems,
-    PersonalLists,
-    Ranked,
-    Wanted,
-    hidden,
-    top_items,
-)
+from recsys.schema import Kind
 
 MODEL: Final = None
 CONTENT = "content"
@@ -43,6 +43,15 @@ NEUTRAL_QUALITY = 0.5
 """Comment quality of an interaction that no refresh has scored yet."""
 
 _NOBODY = histories_from_codes(NOTHING, NOTHING, NOTHING.astype(np.int64), count=1)
+
+
+class LiveEvent(NamedTuple):
+    """One interaction; `time` in seconds since 1970, no stars (0) but of a rating."""
+
+    product_id: str
+    rating: float
+    time: int
+    kind: str = Kind.RATING.value
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recsys.merchandising import snapshots
+from recsys.merchandising.catalogue import build_catalogue
+from recsys.merchandising.ranking import NearestItems, Wanted, top_items
+from recsys.merchandising.recommending import recommend
+from recsys.merchandising.snapshots import load_snapshot
 from recsys.models.als import Als, AlsParameters
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories
 from recsys.models.storage import ArtifactError
 from recsys.settings import Settings
-from serving import loading
-from serving.catalogue import build_catalogue
-from serving.config import ServingConfig
-from serving.loading import load_snapshot
-from serving.ranking import NearestItems, Wanted, top_items
-from serving.recommending import recommend
 
 ITEMS, USERS, TOPK = 5_000, 100, 10
 
@@ -133,7 +132,7 @@ def test_vectors_of_an_odd_length_can_be_indexed(tmp_path, columns):
 def test_the_number_of_products_decides_whether_a_loaded_model_has_an_index(
     large, settings: Settings, monkeypatch: pytest.MonkeyPatch, least: int, indexed: bool
 ):
-    monkeypatch.setattr(loading, "INDEX_MIN_ITEMS", least)
+    monkeypatch.setattr(snapshots, "INDEX_MIN_ITEMS", least)
     model, histories = large
     ids = [f"p{item}" for item in range(ITEMS)]
     path = save_artifact(
@@ -146,7 +145,7 @@ def test_the_number_of_products_decides_whether_a_loaded_model_has_an_index(
         products=pd.DataFrame({"product_id": ids}),
         manifest={"model_id": "als_1", "data_version": "v1"},
     )
-    snapshot = load_snapshot(settings, path, "als_1", ServingConfig())
+    snapshot = load_snapshot(settings, path, "als_1", 20)
     assert (snapshot.nearest is not None) == indexed
     assert (snapshot.lists is None) == indexed
     assert (settings.artifacts / "indexes" / "als_1.faiss").exists() == indexed

@@ -15,15 +15,14 @@ from recsys.content.embeddings import current_embeddings, current_set_id
 from recsys.data.shown import ShownError
 from recsys.data.versions import current_version, list_versions, open_version, published_folder
 from recsys.errors import InputError
+from recsys.merchandising.catalogue import Catalogue, build_catalogue
+from recsys.merchandising.ranking import NOTHING, NearestItems, Wanted, make_personal_lists
+from recsys.merchandising.recommending import ContentIndex, Snapshot, history_of, recommend
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.base import InnerProductModel
 from recsys.models.histories import user_range
 from recsys.models.storage import ArtifactError
 from recsys.settings import Settings
-from serving.catalogue import Catalogue, build_catalogue
-from serving.config import ServingConfig
-from serving.ranking import NOTHING, NearestItems, Wanted, make_personal_lists
-from serving.recommending import ContentIndex, Snapshot, history_of, recommend
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def load_snapshot(
     settings: Settings,
     path: Path,
     model_id: str,
-    config: ServingConfig,
+    list_seconds: float,
     *,
     starting: bool = False,
     beside: Iterable[Snapshot] = (),
@@ -84,13 +83,13 @@ def load_snapshot(
         nearest=nearest,
         sources=seen,
     )
-    return _made_ready(loaded, config)
+    return _made_ready(loaded, list_seconds)
 
 
 def with_current_catalogue(
     settings: Settings,
     snapshot: Snapshot,
-    config: ServingConfig,
+    list_seconds: float,
     beside: Iterable[Snapshot] = (),
 ) -> Snapshot:
     """The same model with the shop's newest catalogue and embeddings, tried out; those that are
@@ -100,7 +99,7 @@ def with_current_catalogue(
     catalogue = catalogue or read_catalogue(settings, snapshot.artifact)
     content = content or read_content(settings, catalogue)
     fresh = dataclasses.replace(snapshot, catalogue=catalogue, content=content, sources=seen)
-    return _made_ready(fresh, config)
+    return _made_ready(fresh, list_seconds)
 
 
 def _shared(
@@ -118,13 +117,13 @@ def _shared(
     return catalogue, content
 
 
-def _made_ready(snapshot: Snapshot, config: ServingConfig) -> Snapshot:
+def _made_ready(snapshot: Snapshot, list_seconds: float) -> Snapshot:
     """Tried out, and with the lists of known users."""
     inline = try_out(snapshot) <= _INLINE_MILLISECONDS
     lists = None
     if snapshot.nearest is None:  # else so many products that time is over after some hundred lists
         artifact, catalogue = snapshot.artifact, snapshot.catalogue
-        lists = make_personal_lists(artifact, catalogue, config.personal_lists_seconds)
+        lists = make_personal_lists(artifact, catalogue, list_seconds)
     return dataclasses.replace(snapshot, inline=inline, lists=lists)
 
 
