@@ -16,6 +16,7 @@ from recsys.deployment import DeploymentConfig
 from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.health.config import HealthConfig, MetricsConfig
 from recsys.health.service import judged, service_metrics
+from recsys.merchandising.rules import RulesConfig
 from recsys.outcomes.config import OutcomesConfig
 from recsys.schedule import SchedulerConfig
 from recsys.settings import REPOSITORY, Settings
@@ -36,6 +37,7 @@ MODELS = (
     HolidayCalendar,
     MaintenanceConfig,
     OutcomesConfig,
+    RulesConfig,
     SchedulerConfig,
     ServingConfig,
     SparkConfig,

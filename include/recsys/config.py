@@ -143,7 +143,7 @@ class Document:
         inner = problem["loc"]
         key = (*at, *inner)
         name = ".".join(str(part) for part in key)
-        where = f"{self.path(key)}: {name[:200] or '(file)'}"
+        where = f"{self.path(key)}: {name[:200] or '(file)'}{self._owner(key)}"
         if problem["type"] == "extra_forbidden":
             # The value under a mistyped name can be a secret.
             siblings = _type_at(model, inner[:-1])
@@ -151,6 +151,12 @@ class Document:
             return f"{where}: there is no such key: expected one of {known}"
         shown = _shown(_value_at(self.content, key), _type_at(model, inner))
         return f"{where}: {str(problem['msg']).removeprefix('Value error, ')}{shown}"
+
+    def _owner(self, key: tuple[int | str, ...]) -> str:
+        """`` of NAME`` for a key in an entry of a list that has a name: nobody counts entries."""
+        entries = [key[: count + 1] for count, part in enumerate(key) if isinstance(part, int)]
+        name = _value_at(self.content, (*entries[0], "name")) if entries else None
+        return f" of {_brief(name)}" if isinstance(name, str) and key[-1] != "name" else ""
 
 
 def load_config(settings: Settings, model: type[ConfigT]) -> ConfigT:
