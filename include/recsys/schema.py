@@ -53,15 +53,18 @@ CATEGORY: Final = "category"  # str, "" when unknown
 PRICE: Final = "price"  # float64, dong; NaN when unknown
 DESCRIPTION: Final = "description"  # str
 FAMILY: Final = "family_id"  # str: listings (sizes, variants) of one product share it
-AVAILABLE: Final = "available"  # bool: the product is in the shop's catalogue
+AVAILABLE: Final = "available"  # bool: the product is in the shop's catalogue, and for sale
 # What a source may say of a product beside that; a table has those that its source names.
 STOCK: Final = "stock"  # float32, pieces; NaN when unknown
 AVAILABLE_FROM: Final = "available_from"  # datetime64[us, UTC]: not sold before; NaT when unknown
 TAGS: Final = "tags"  # str: folded names with line breaks between them, "" for none
 SINCE: Final = "since"  # datetime64[us, UTC]: `available_from`, else the first interaction, or NaT
 
-SHOWN_OF_PRODUCTS: Final = (PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, FAMILY, AVAILABLE)
-"""Columns of a product that a model keeps and the service answers with."""
+SHOWN_OF_PRODUCTS: Final = (
+    *(PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, FAMILY, AVAILABLE),
+    *(STOCK, AVAILABLE_FROM, TAGS, SINCE),
+)
+"""Columns of a product that a model keeps and the service answers with, those that there are."""
 
 POSITIVE_RATING: Final = 4.0
 NEGATIVE_RATING: Final = 2.0

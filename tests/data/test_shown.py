@@ -64,6 +64,19 @@ def test_a_table_written_without_pandas_has_no_price_where_the_number_is_none(tm
     assert read_shown(tmp_path) == {"product_id": ["1", "2"], "price": [None, 2.0]}
 
 
+def test_times_are_seconds_since_1970(tmp_path: Path):
+    moments = pd.to_datetime(["1970-01-01T07:00:01.5+07:00", None], utc=True).astype(
+        "datetime64[us, UTC]"
+    )
+    products = pd.DataFrame({"product_id": ["1", "2"], "available_from": moments})
+    write_shown(tmp_path / "shown_products.jsonl", products)
+    products.to_parquet(tmp_path / "products.parquet")
+    shown_of_both = [read_shown(tmp_path)]
+    (tmp_path / "shown_products.jsonl").unlink()
+    shown_of_both.append(read_shown(tmp_path))
+    assert shown_of_both == [{"product_id": ["1", "2"], "available_from": [1.5, None]}] * 2
+
+
 def test_a_folder_without_products_is_said_to_lack_them(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"products\.parquet"):
         read_shown(tmp_path)

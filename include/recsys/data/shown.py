@@ -3,7 +3,8 @@
 Arrow and pandas take 70 MB of a process, which never gets them back. Folders from before this form
 have ``products.parquet`` only: a process of its own reads it, and ends.
 
-    [name, [value, ...]]     values in the order of the rows, null where one is missing
+    [name, [value, ...]]     values in the order of the rows, null where one is missing; times are
+                             seconds since 1970
 """
 
 import hashlib
@@ -61,9 +62,21 @@ def read_shown(folder: Path, sha256: str | None = None) -> Columns:
 
 
 def _lines(table: "pa.Table") -> Iterator[bytes]:
+    import pyarrow as pa
+
     for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_timestamp(column.type):
+            column = _seconds(column)
         line = json.dumps([name, column.to_pylist()], ensure_ascii=False, allow_nan=False)
         yield line.encode() + b"\n"
+
+
+def _seconds(times: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    microseconds = times.cast(pa.timestamp("us")).cast(pa.int64())
+    return pc.divide(microseconds.cast(pa.float64()), 1e6)
 
 
 def _from_table(path: Path) -> bytes:

@@ -1,13 +1,21 @@
 """The catalogue that answers show: built from the model's products, kept fresh from the shop's."""
 
-from collections.abc import Hashable, Iterable
+import time
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from recsys import schema
-from recsys.arrays import BoolArray, Float64Array, Int32Array, Int64Array, entries_of
+from recsys.arrays import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    entries_of,
+)
 from recsys.data.shown import Columns
 from recsys.text import fold
 
@@ -29,10 +37,16 @@ class Catalogue:
     families: Int32Array  # ``(items,)`` number of the product family: 0, 1, ... without gaps
     family_members: Int32Array  # columns in the order of their families
     family_starts: Int64Array  # where each family begins there, and at the end their number
-    available: BoolArray  # ``(items,)`` may be recommended: listed, not hidden, in stock
+    available: BoolArray  # ``(items,)`` may be recommended: listed, for sale, in stock, launched
     brand_items: dict[str, Int32Array]  # columns of each, by folded name
     category_items: dict[str, Int32Array]
     source: str  # the data version that it is from, or the model's id
+    tag_items: dict[str, Int32Array]  # columns of each, by folded name
+    # What a shop does not say of its products is None, of one product NaN.
+    stock: Float32Array | None  # ``(items,)`` pieces
+    available_from: Float64Array | None  # ``(items,)`` seconds since 1970, as the next
+    since: Float64Array | None  # the same, else the first interaction; see `Snapshot.since`
+    next_launch: float  # seconds since 1970: when one of these products comes on sale, or inf
 
     def listings(self, items: Int32Array) -> tuple[Int32Array, Int64Array]:
         """Columns of all listings of the families of `items`, these included, and the position in
@@ -43,10 +57,13 @@ class Catalogue:
         return self.family_members[entries], np.repeat(np.arange(len(items)), counts)
 
 
-def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Catalogue:
+def build_catalogue(
+    item_ids: list[str], products: Columns, source: str, now: float | None = None
+) -> Catalogue:
     """The catalogue in the order of `item_ids`, from the data version (or model) `source`.
     `products` needs `product_id` and may have the others of `schema.SHOWN_OF_PRODUCTS`. A product
-    that it lacks cannot be recommended; of one that it has twice the first row counts."""
+    that it lacks cannot be recommended, nor one that is sold only after `now` (seconds since 1970,
+    by default by the clock); of one that it has twice the first row counts."""
     row_of: dict[str, int] = {}
     for row, product in enumerate(products[schema.PRODUCT]):
         row_of.setdefault(product, row)
@@ -59,6 +76,9 @@ def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Cata
         found = (None if row is None else values[row] for row in rows)
         return [default if value is None else value for value in found]
 
+    def numbers_of(name: str) -> Float64Array | None:
+        return np.array(column(name, np.nan), dtype=np.float64) if name in products else None
+
     prices = np.array(column(schema.PRICE, np.nan), dtype=np.float64)
     # A product without a family is one of its own.
     named = zip(column(schema.FAMILY, ""), item_ids, strict=True)
@@ -68,7 +88,14 @@ def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Cata
     )
     brands = _shared(column(schema.BRAND, ""))
     categories = _shared(column(schema.CATEGORY, ""))
-    listed = np.array([row is not None for row in rows])
+    stock, available_from = numbers_of(schema.STOCK), numbers_of(schema.AVAILABLE_FROM)
+    available = np.array([row is not None for row in rows])
+    available &= np.array(column(schema.AVAILABLE, True), dtype=bool)
+    next_launch = np.inf
+    if available_from is not None:
+        later = available & (available_from > (time.time() if now is None else now))
+        next_launch = float(available_from[later].min(initial=np.inf))
+        available &= ~later
     return Catalogue(
         item_ids=item_ids,
         index={item: number for number, item in enumerate(item_ids)},
@@ -80,10 +107,15 @@ def build_catalogue(item_ids: list[str], products: Columns, source: str) -> Cata
         families=families,
         family_members=np.argsort(families, kind="stable").astype(np.int32),
         family_starts=np.append(0, np.cumsum(np.bincount(families))),
-        available=listed & np.array(column(schema.AVAILABLE, True), dtype=bool),
+        available=available,
         brand_items=_groups(brands),
         category_items=_groups(categories),
         source=source,
+        tag_items=_groups(column(schema.TAGS, ""), str.splitlines),
+        stock=None if stock is None else stock.astype(np.float32),
+        available_from=available_from,
+        since=numbers_of(schema.SINCE),
+        next_launch=next_launch,
     )
 
 
@@ -117,10 +149,12 @@ def _shared(values: Iterable[Value]) -> list[Value]:
     return [first.setdefault(value, value) for value in values]
 
 
-def _groups(names: list[str]) -> dict[str, Int32Array]:
-    folded = {name: fold(name) for name in set(names) if name}
+def _groups(
+    texts: list[str], names_in: Callable[[str], list[str]] = lambda text: [text]
+) -> dict[str, Int32Array]:
+    folded = {text: [fold(name) for name in names_in(text)] for text in set(texts) if text}
     members: dict[str, list[int]] = {}
-    for number, name in enumerate(names):
-        if name:
-            members.setdefault(folded[name], []).append(number)
+    for number, text in enumerate(texts):
+        for name in folded.get(text, ()):
+            members.setdefault(name, []).append(number)
     return {key: np.array(numbers, dtype=np.int32) for key, numbers in members.items()}

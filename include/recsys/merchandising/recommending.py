@@ -5,13 +5,14 @@ takes the engine's reference to it once: no answer mixes two models, and a swap 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from recsys.arrays import BoolArray, Float32Array, Int32Array
+from recsys.arrays import BoolArray, Float32Array, Float64Array, Int32Array
 from recsys.merchandising.catalogue import Catalogue
 from recsys.merchandising.ranking import (
     NOTHING,
@@ -85,6 +86,17 @@ class Snapshot:
     @property
     def popularity(self) -> Float32Array:
         return self.artifact.popularity
+
+    @functools.cached_property
+    def since(self) -> Float64Array:
+        """``(items,)`` when each product began, in seconds since 1970: as the shop says, else with
+        its first interaction. NaN where that is not known."""
+        if self.catalogue.since is not None:
+            return self.catalogue.since
+        histories = self.artifact.histories
+        first = np.full(len(self.catalogue.item_ids), np.inf)
+        np.minimum.at(first, histories.items, histories.times)
+        return np.where(np.isinf(first), np.nan, first)
 
 
 @dataclass(frozen=True, slots=True)

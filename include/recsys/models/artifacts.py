@@ -137,7 +137,7 @@ class Artifact(ArtifactFolder):
 
     def shown_products(self) -> Columns:
         """The products as they were when the model was trained, one row a column of the model:
-        product_id, product_name, brand, category, price, family_id, available.
+        the columns of `schema.SHOWN_OF_PRODUCTS` that the version had.
 
         Read when asked for: who serves the shop's newer catalogue never needs them.
 

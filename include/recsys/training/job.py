@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from recsys import schema
 from recsys.config import load_config
 from recsys.data.versions import PublishedVersion, current_version, open_version
 from recsys.errors import InputError
@@ -180,7 +179,7 @@ def _save(
         user_ids=data.user_ids,
         histories=data.everything,
         popularity=recent.at(int(version.as_of.timestamp())),
-        products=version.products()[list(schema.SHOWN_OF_PRODUCTS)],
+        products=version.products(),
         manifest={
             "model_id": model_id,
             "data_version": version.version_id,
