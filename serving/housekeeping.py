@@ -19,6 +19,7 @@ from recsys.publishing import DAMAGED
 from recsys.served_lists import SERVED_KEY, hand_in_lists
 from recsys.settings import Settings
 from recsys.storage import open_store
+from serving.rules import RULES_SECONDS, RulesWatch
 from serving.service import Service
 from serving.trials import read_trials
 
@@ -47,6 +48,7 @@ class Housekeeping(threading.Thread):
         settings, since = service.settings, datetime.now(UTC)
         duties: list[tuple[float, Callable[[], object]]] = [
             (service.config.catalogue_check_seconds, service.engine.follow_catalogue),
+            (RULES_SECONDS, service.rules.look),
             (_LOG_WATCH_SECONDS, ImplausibleWatch(service).look),
         ]
         if service.slot:
@@ -56,6 +58,7 @@ class Housekeeping(threading.Thread):
             if open_store(settings).shared:
                 duties.append((_HAND_IN_SECONDS, lambda: hand_in_segments(settings)))
             duties += [
+                (RULES_SECONDS, RulesWatch(settings, service.rules).look),
                 (_HAND_IN_SECONDS, lambda: hand_in_lists(settings)),
                 (_WATCH_SECONDS, lambda: _watch_health_reports(settings, since)),
                 (_PRUNE_SECONDS, service.live.prune),

@@ -412,5 +412,10 @@ class ModelInfo(BaseModel):
     available_items: int
     catalogue_version: str
     embeddings: bool
+    rules: int = Field(description="The shop's rules in service, expired ones included.")
+    rules_sha256: str = Field(description="Of the file that they are from.")
+    rules_problem: str | None = Field(
+        description="Why the file does not count as it is, if it does not.", examples=[None]
+    )
     metrics: dict[str, Any]
     hyperparameters: dict[str, Any]

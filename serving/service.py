@@ -27,6 +27,7 @@ from serving.config import ServiceEnvironment, ServingConfig
 from serving.engine import Coordinator, Engine
 from serving.interactions import Intake, LiveEvents
 from serving.problems import ProblemError
+from serving.rules import FollowedRules
 from serving.served import Recorder
 from serving.shared import ChangeSign, Counters
 
@@ -56,6 +57,7 @@ class Service:
     ) -> None:
         self.settings, self.config, self.environment = settings, config, environment
         self.coordinator, self.slot = coordinator, slot
+        self.rules = FollowedRules(settings)
         self.engine = Engine(settings, config)
         self.counters = Counters(memory, slot)
         database = settings.home / "data" / "live_events.db"

@@ -58,7 +58,7 @@ async def health(service: Running, response: Response) -> Health:
 async def model_info(service: Running) -> ModelInfo:
     """What is known of the model that makes the answers."""
     snapshot = service.snapshot()
-    manifest = snapshot.artifact.manifest
+    manifest, rules = snapshot.artifact.manifest, service.rules
     return ModelInfo(
         model_id=snapshot.model_id,
         model_type=snapshot.model_type,
@@ -70,6 +70,9 @@ async def model_info(service: Running) -> ModelInfo:
         available_items=int(snapshot.catalogue.available.sum()),
         catalogue_version=snapshot.catalogue.source,
         embeddings=snapshot.content is not None,
+        rules=len(rules.current.rules),
+        rules_sha256=rules.current.sha256,
+        rules_problem=rules.problem,
         metrics=manifest.get("metrics") or {},
         hyperparameters=manifest.get("hyperparameters") or {},
     )

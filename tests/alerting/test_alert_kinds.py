@@ -41,6 +41,7 @@ from serving.housekeeping import (
     Waiting,
     tell_of_broken,
 )
+from serving.rules import tell_of_problem
 from tests.documented import spans, table
 from tests.test_docs import may_be
 
@@ -97,6 +98,8 @@ def tell_of_service(settings):
     state.parent.mkdir()
     state.write_text("{")
     TrialsWatch(SimpleNamespace(settings=settings, engine=None), SimpleNamespace()).look()
+    for problem in ("rules.yaml: rules.0.action of 'tet': there is no such action", None):
+        tell_of_problem(settings, problem)
     (settings.logs / f"service_metrics.db{DAMAGED}20250305").touch()
     DamageWatch(settings, NOW).look()
 

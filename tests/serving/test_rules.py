@@ -1,0 +1,161 @@
+"""Every worker follows rules.yaml; a bad file changes nothing but is told of."""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from recsys.merchandising.audit import history, read_standing
+from recsys.settings import Settings
+from serving.app import create_app
+from serving.config import ServiceEnvironment
+from serving.rules import FollowedRules, RulesWatch
+from tests.serving.shops import add_model
+
+RULE: dict[str, Any] = {
+    "name": "no-lips",
+    "action": "hide",
+    "products": {"categories": ["Trang điểm"]},
+    "author": "lan",
+    "reason": 'she said "no", twice',
+}
+
+
+def write(settings: Settings, *rules: dict[str, Any]) -> None:
+    write_text(settings, json.dumps({"rules": rules}))
+
+
+def write_text(settings: Settings, text: str) -> None:
+    path = settings.home / "config" / "rules.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+
+
+def names(followed: FollowedRules) -> list[str]:
+    return [rule.name for rule in followed.current.rules]
+
+
+def looks(followed: FollowedRules) -> bool:
+    """A new content counts at the second look."""
+    return followed.look() or followed.look()
+
+
+def alerts_of(settings: Settings) -> str:
+    path = settings.logs / "service" / "alerts.log"
+    return path.read_text("utf-8") if path.exists() else ""
+
+
+def until(met: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 30
+    while not met() and time.monotonic() < end:
+        time.sleep(0.1)
+    return met()
+
+
+def test_a_shop_without_rules_gets_no_file_and_no_alert(settings: Settings) -> None:
+    followed = FollowedRules(settings)
+    RulesWatch(settings, followed).look()
+    assert looks(followed) is False
+    assert (names(followed), followed.problem) == ([], None)
+    assert not settings.home.exists()
+
+
+def test_a_change_counts_once_two_looks_agree(settings: Settings) -> None:
+    followed = FollowedRules(settings)
+    write(settings, RULE)
+    assert (followed.look(), names(followed)) == (False, [])
+    write(settings, RULE, RULE | {"name": "other"})  # the editor was half through
+    assert (followed.look(), names(followed)) == (False, [])
+    assert (followed.look(), names(followed)) == (True, ["no-lips", "other"])
+    assert looks(followed) is False
+    (settings.home / "config" / "rules.yaml").unlink()
+    assert (looks(followed), names(followed)) == (True, [])
+
+
+def test_a_bad_file_leaves_the_last_good_rules_over_a_restart_and_is_told_once(
+    settings: Settings,
+) -> None:
+    write(settings, RULE)
+    followed = FollowedRules(settings)
+    watch = RulesWatch(settings, followed)
+    watch.look()
+    sha256 = followed.current.sha256
+    write(settings, RULE | {"action": "push"})
+    assert looks(followed) is False
+    watch.look()
+    watch.look()
+    assert names(followed) == ["no-lips"]
+    assert "rules.0.action of 'no-lips'" in str(followed.problem)
+    again = FollowedRules(settings)
+    assert (names(again), again.current.sha256) == (["no-lips"], sha256)
+    RulesWatch(settings, again).look()
+    assert alerts_of(settings).count("rules_refused triggered") == 1
+    assert "rules.0.action of 'no-lips'" in alerts_of(settings)
+    write(settings)
+    assert looks(again) is True
+    RulesWatch(settings, again).look()
+    assert (names(again), again.problem) == ([], None)
+    assert alerts_of(settings).count("rules_refused resolved") == 1
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_text("{"), lambda path: path.mkdir()])
+def test_without_a_sound_note_and_file_there_are_no_rules(
+    settings: Settings, damage: Callable[[Path], Any]
+) -> None:
+    settings.artifacts.mkdir(parents=True)
+    damage(settings.artifacts / "served_rules.json")
+    write_text(settings, "rules: [")
+    followed = FollowedRules(settings)
+    assert names(followed) == []
+    assert "rules.yaml" in str(followed.problem)
+
+
+def test_what_changed_is_written_down_with_author_and_reason(settings: Settings) -> None:
+    followed = FollowedRules(settings)
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    for rules in (
+        [RULE],
+        [RULE | {"action": "bury", "strength": 2.5, "author": "minh"}],
+        [RULE | {"action": "bury", "strength": 2.5, "author": "minh", "end": soon.isoformat()}],
+        [],
+    ):
+        write(settings, *rules)
+        looks(followed)
+        watch = RulesWatch(settings, followed)  # each time as after a restart
+        watch.look()
+        if "end" in str(rules):
+            time.sleep(1.1)
+            watch.look()
+            watch.look()
+    found = history(settings, 10)[::-1]
+    assert [one["what"] for one in found] == ["added", "changed", "changed", "expired", "removed"]
+    added, changed, *_, removed = found
+    assert (added["rule"], added["by"], added["because"]) == ("no-lips", "lan", RULE["reason"])
+    assert added["rule_says"]["products"] == {"categories": ["Trang điểm"]}
+    assert changed["changes"]["action"] == '"hide" -> "bury"'
+    assert changed["changes"]["author"] == '"lan" -> "minh"'
+    assert (removed["by"], removed["sha256"]) == ("minh", followed.current.sha256)
+    assert history(settings, 1) == [removed]
+    assert read_standing(settings).rules.rules == ()
+
+
+def test_the_service_follows_the_file_and_says_which_rules_it_has(settings: Settings) -> None:
+    add_model(settings, "als_1")
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+
+        def says() -> tuple[int, bool]:
+            info = client.get("/model_info").json()
+            return info["rules"], info["rules_problem"] is None
+
+        assert says() == (0, True)
+        write(settings, RULE)
+        assert until(lambda: says() == (1, True))
+        write_text(settings, "rules: [")
+        assert until(lambda: says() == (1, False))
+        assert until(lambda: "rules_refused" in alerts_of(settings))
+        assert [one["what"] for one in history(settings, 9)] == ["added"]
