@@ -1,6 +1,8 @@
 import contextlib
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from recsys.database import connect
@@ -52,6 +54,20 @@ def test_the_artifact_knows_the_test_purchases(settings, version):
     table = taste_interactions()
     history = artifact.history_of("u0")
     assert sorted(history.items) == sorted(table.loc[table["user"] == 0, "item"])
+
+
+def test_the_artifact_knows_what_is_bought_together(settings):
+    """Of 60 products p0 to p59, customers buy neighbours on one day."""
+    table = taste_interactions()
+    beside = table.assign(item=table["item"] ^ 1, time=table["time"] + 60)
+    both = (
+        pd.concat([table, beside]).drop_duplicates(["user", "item"]).sort_values(["user", "time"])
+    )
+    summary = train_model(settings, "item_knn", publish_shop(settings, both))
+    artifact = load_artifact(settings.artifacts / "item_knn" / summary["model_id"])
+    assert artifact.complements is not None
+    for item in range(60):
+        assert artifact.complements.scores(np.array([item])).argmax() == item ^ 1
 
 
 def test_a_training_that_could_not_say_so_counts_if_its_model_is_registered(settings, version):

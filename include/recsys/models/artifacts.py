@@ -9,6 +9,7 @@
     histories/           what those users did (`recsys.models.base.Histories`); kinds.npy only
                          where not all of it is ratings
     popularity.npy       (items,) float32, the fallback's scores
+    complements/         what is bought together (`recsys.models.complements`); older ones have none
     shown_products.jsonl what a recommendation shows (`recsys.data.shown`), in column order
     evaluation.json      all figures; learning_curve.png, a picture of the training
 
@@ -28,6 +29,7 @@ from recsys import schema
 from recsys.arrays import Float32Array, Int64Array, UInt8Array
 from recsys.data.shown import Columns, read_shown, write_shown
 from recsys.models.base import Histories, Model
+from recsys.models.complements import Complements
 from recsys.models.histories import take_users
 from recsys.models.kinds import CODE_OF, weight_of_codes
 from recsys.models.model_types import model_class
@@ -47,6 +49,7 @@ _HISTORY_ARRAYS: dict[str, type[np.generic]] = {
     "times": np.int64,
 }
 _KINDS = "kinds"
+_COMPLEMENTS = "complements"
 
 
 class UserIds:
@@ -93,7 +96,8 @@ class Artifact(ArtifactFolder):
 
     `item_ids` are product ids in column order, `user_ids` the known users in the order of their
     full `histories`, `popularity` ``(items,)`` is for users without one, `kind_weights`
-    ``(kinds,)`` say what an event of each code of `recsys.models.kinds` weighs. The `manifest` has
+    ``(kinds,)`` say what an event of each code of `recsys.models.kinds` weighs, `complements` what
+    is bought together, None in an artefact of before that was learned. The `manifest` has
     ``model_id, model_type, data_version, created_at, hyperparameters, metrics, sample_users,
     signal_weights, items, users, files``."""
 
@@ -110,6 +114,7 @@ class Artifact(ArtifactFolder):
         self.popularity: Float32Array = read_array(folder, "popularity", np.float32, 1)
         _check_sizes(self.item_ids, self.user_ids, self.histories, self.popularity)
         self.kind_weights = self._kind_weights()
+        self.complements = self._complements()
         self.model: Model = model_class(str(self.manifest["model_type"])).load(folder / "model")
 
     @property
@@ -119,6 +124,11 @@ class Artifact(ArtifactFolder):
     @property
     def model_type(self) -> str:
         return str(self.manifest["model_type"])
+
+    def _complements(self) -> Complements | None:
+        if not any(name.startswith(f"{_COMPLEMENTS}/") for name in self.files):
+            return None
+        return Complements.load(self.path / _COMPLEMENTS, len(self.item_ids))
 
     def _kind_weights(self) -> Float32Array:
         stated = self.manifest.get("signal_weights", {})
@@ -158,6 +168,7 @@ def save_artifact(
     products: "pd.DataFrame",
     manifest: Mapping[str, Any],
     attachments: Mapping[str, bytes] | None = None,
+    complements: Complements | None = None,
 ) -> Path:
     """Write the folder `path`, all or nothing.
 
@@ -178,6 +189,9 @@ def save_artifact(
             write_array(folder / "histories", name, getattr(histories, name))
         if histories.kinds.any():
             write_array(folder / "histories", _KINDS, histories.kinds)
+        if complements is not None:
+            (folder / _COMPLEMENTS).mkdir()
+            complements.save(folder / _COMPLEMENTS)
         write_array(folder, "popularity", np.asarray(popularity, dtype=np.float32))
         text = json.dumps(list(item_ids), ensure_ascii=False)
         (folder / _ITEM_IDS).write_text(text, encoding="utf-8")

@@ -10,15 +10,17 @@ from recsys.arrays import (
     Float32Array,
     Float64Array,
     Int8Array,
+    Int32Array,
     Int64Array,
     IntegerArray,
     entries_of,
 )
 from recsys.models.base import Histories
-from recsys.models.kinds import DISMISS, RATING, had, weak
+from recsys.models.kinds import CODE_OF, DISMISS, RATING, had, weak
 
 FIVE_STARS = 5.0
 _FAINTEST = np.float32(1e-3)
+_PURCHASE = CODE_OF[schema.Kind.PURCHASE]
 
 
 def histories_from_codes(
@@ -109,6 +111,18 @@ def latest_weak(histories: Histories, most: int) -> Histories:
     after = np.append(np.cumsum(looked[::-1])[::-1], 0)  # of all users, from each entry on
     ends = np.repeat(after[histories.indptr[1:]], np.diff(histories.indptr))
     return keep_entries(histories, ~looked | (after[:-1] - ends <= most))
+
+
+def acquired(histories: Histories, families: Int32Array) -> BoolArray:
+    """``(entries,)`` where a product was got: each purchase, and a rating of what the user is not
+    known to have bought by then, in whatever size or shade: a review of a purchase is no further
+    one. `families` is the ``(items,)`` number of each product's family."""
+    keys = user_rows(histories) * (int(families.max(initial=0)) + 1) + families[histories.items]
+    pairs, pair = np.unique(keys, return_inverse=True)
+    first = np.full(len(pairs), np.iinfo(np.int64).max)
+    bought = histories.kinds == _PURCHASE
+    np.minimum.at(first, pair[bought], histories.times[bought])
+    return np.asarray(bought | ((histories.kinds == RATING) & (histories.times < first[pair])))
 
 
 def _standing(histories: Histories, keys: Int64Array) -> BoolArray:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from recsys.config import load_config
 from recsys.data.versions import PublishedVersion, current_version, open_version
@@ -19,7 +20,8 @@ from recsys.evaluation.report import Report, report_on
 from recsys.logs import fields
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Model
-from recsys.models.histories import user_rows
+from recsys.models.complements import Complements, learn_complements
+from recsys.models.histories import keep_entries, user_rows
 from recsys.models.hybrid import Hybrid
 from recsys.models.kinds import had, weight_of_codes
 from recsys.models.model_types import model_class
@@ -28,6 +30,7 @@ from recsys.registry import Registry
 from recsys.schedule import load_zone
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.als import als_trainer
+from recsys.text import fold
 from recsys.training.config import TrainingConfig
 from recsys.training.runs import COMPARED, HEADLINE, learning_curves, recorded_run
 from recsys.training.signals import choose_weights, report_on_signals
@@ -148,6 +151,20 @@ def select_best(settings: Settings, trained: Sequence[Mapping[str, Any]]) -> dic
     return {"data_version": version_id, "trained": list(trained), **selection.model_dump()}
 
 
+def complements_of(settings: Settings, version: PublishedVersion, data: LeaveOneOut) -> Complements:
+    """What is bought together in `version`, from all that a model of it learns from."""
+    texts = content_vectors(settings, data.item_ids)
+    names = version.products()[schema.CATEGORY].map(fold)
+    known = keep_entries(data.numbered.histories, data.numbered.learnt)
+    return learn_complements(
+        known,
+        data.families,
+        # 0 for a product without a category: it is of none.
+        1 + pd.factorize(names.where(names != ""))[0].astype(np.int32),
+        None if texts is None else texts.vectors,
+    )
+
+
 def git_commit() -> str | None:
     """The commit that the code is at, None outside a repository."""
     git = partial(subprocess.run, cwd=REPOSITORY, capture_output=True, text=True, timeout=10)
@@ -189,6 +206,7 @@ def _save(
             "signal_weights": dict(weights),
         },
         attachments=attachments,
+        complements=complements_of(settings, version, data),
     )
     return model_id
 
