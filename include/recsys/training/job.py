@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recsys import schema
 from recsys.config import load_config
 from recsys.data.versions import PublishedVersion, current_version, open_version
 from recsys.errors import InputError
