@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.config import ConfigError, load_config
+from recsys.merchandising.placements import PlacementsConfig
 from recsys.settings import Settings, load_settings
 from serving import coordination, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
@@ -300,6 +301,7 @@ def main() -> int:
     try:
         settings = load_settings()
         config = load_config(settings, ServingConfig)
+        load_config(settings, PlacementsConfig)  # a mistake is told once, not by every worker
         asyncio.run(Parent(settings, config, read_environment()).run())
     except (ConfigError, PortInUseError) as error:
         print(error, file=sys.stderr)

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from recsys.config import load_config
+from recsys.merchandising.placements import PlacementsConfig
 from recsys.settings import Settings, load_settings
 from serving import problems, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
@@ -38,13 +39,15 @@ def create_app(
     """The service over the state in `settings`; the first two arguments default to the
     environment's. `place` is the worker's place among others, None for a process of its own.
 
-    Raises `ConfigError` if ``serving.yaml`` or the environment has a bad value."""
+    Raises `ConfigError` if ``serving.yaml``, ``placements.yaml`` or the environment has a bad
+    value."""
     settings = settings or load_settings()
     environment = environment or read_environment()
     config = load_config(settings, ServingConfig)
+    placements = load_config(settings, PlacementsConfig)
     slot, descriptor, coordinator = place or WorkerPlace(0, None, Coordinator(settings))
     memory = shared.attach(descriptor)
-    parts = (settings, config, environment, coordinator, memory, slot)
+    parts = (settings, config, placements, environment, coordinator, memory, slot)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -86,6 +86,7 @@ Placement = Annotated[
     StringConstraints(pattern=events.PLACEMENT),
     Field(description="Where in the shop the list is shown.", examples=["home"]),
 ]
+ExcludeSeen = StrictBool | Literal["until_due"]
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 
 MAX_MANY = 1000  # users or events of a request, which takes a second or two
@@ -128,7 +129,7 @@ class RecommendRequest(ListRequest):
     )
 
     user_id: Id
-    exclude_seen: StrictBool = Field(
+    exclude_seen: ExcludeSeen = Field(
         default=True, description="Leave out what the user has had, and its other sizes and shades."
     )
     exclude: Annotated[Products, Field(description="Products to leave out.")]
@@ -140,7 +141,7 @@ class RecommendRequest(ListRequest):
     @property
     def is_plain(self) -> bool:
         """Whether nothing but the user and `exclude` decide about the list."""
-        asked = self.brands or self.categories or self.history or not self.exclude_seen
+        asked = self.brands or self.categories or self.history or self.exclude_seen is not True
         return not asked and self.min_price is None and self.max_price is None
 
 
@@ -183,7 +184,7 @@ class BatchRequest(ListRequest):
     model_config = _examples({"user_ids": [EXAMPLE_USER, "guest-7"], "topk": 3})
 
     user_ids: list[Id] = Field(min_length=1, max_length=MAX_MANY)
-    exclude_seen: StrictBool = True
+    exclude_seen: ExcludeSeen = True
     exclude: Products
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from recsys.experiments.definitions import CHECK_PLACEMENT
 from recsys.ids import IdRules, id_fault, normalise_id
@@ -24,9 +24,15 @@ class Recorder:
     """Gives every list its id, and records it where that is configured."""
 
     def __init__(
-        self, settings: Settings, config: ServingConfig, ids: IdRules, counters: Counters
+        self,
+        settings: Settings,
+        config: ServingConfig,
+        ids: IdRules,
+        counters: Counters,
+        placements: Iterable[str] = (),
     ) -> None:
-        self.placements = frozenset({*config.placements, DEMO}) if config.placements else None
+        known = config.placements
+        self.placements = frozenset({*known, *placements, DEMO}) if known else None
         self.log = ListLog(settings, counters.count_lists) if config.record_lists else None
         remembered = functools.lru_cache(_REMEMBERED, typed=True)
         self._user = remembered(lambda sent: _known(sent, ids.user_fault))

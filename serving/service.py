@@ -19,6 +19,7 @@ from recsys.data.sources import id_rules
 from recsys.errors import InputError
 from recsys.experiments.definitions import HOLDOUT, Side
 from recsys.ids import IdRules
+from recsys.merchandising.placements import PlacementsConfig
 from recsys.merchandising.recommending import Recommended, Snapshot
 from recsys.request_log import Answered, RequestLog
 from recsys.schedule import load_zone
@@ -50,12 +51,14 @@ class Service:
         self,
         settings: Settings,
         config: ServingConfig,
+        placements: PlacementsConfig,
         environment: ServiceEnvironment,
         coordinator: Coordinator,
         memory: mmap,
         slot: int,
     ) -> None:
         self.settings, self.config, self.environment = settings, config, environment
+        self.placements = placements.placements
         self.coordinator, self.slot = coordinator, slot
         self.rules = FollowedRules(settings)
         self.engine = Engine(settings, config)
@@ -68,7 +71,7 @@ class Service:
         self.earliest = data.earliest_time
         log_file = settings.logs / "service" / "recommender.log"
         self.requests = RequestLog(settings.service_db, log_file, load_zone(settings))
-        self.served = Recorder(settings, config, self.ids, self.counters)
+        self.served = Recorder(settings, config, self.ids, self.counters, self.placements)
         self.started_at = time.time()
         self.slow, self.bulk = ThreadPoolExecutor(SLOW_THREADS), ThreadPoolExecutor(SLOW_THREADS)
 

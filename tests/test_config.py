@@ -16,6 +16,7 @@ from recsys.deployment import DeploymentConfig
 from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.health.config import HealthConfig, MetricsConfig
 from recsys.health.service import judged, service_metrics
+from recsys.merchandising.placements import PlacementsConfig
 from recsys.merchandising.rules import RulesConfig
 from recsys.outcomes.config import OutcomesConfig
 from recsys.schedule import SchedulerConfig
@@ -38,6 +39,7 @@ MODELS = (
     MaintenanceConfig,
     OutcomesConfig,
     RulesConfig,
+    PlacementsConfig,
     SchedulerConfig,
     ServingConfig,
     SparkConfig,

@@ -17,6 +17,7 @@ from recsys.arrays import Int32Array
 from recsys.experiments.definitions import CHECK_PLACEMENT
 from recsys.ids import normalise_id
 from recsys.merchandising.catalogue import filter_products
+from recsys.merchandising.placements import ExcludeSeen
 from recsys.merchandising.ranking import NOTHING, Ranked, Wanted, hidden
 from recsys.merchandising.recommending import (
     ContentIndex,
@@ -207,9 +208,16 @@ async def search_products(body: SearchRequest, service: Running) -> Response:
 
 def begin(note: Note, body: ListRequest, *, assigned: bool = True) -> Snapshot:
     """The snapshot that answers: that of the side on which the customer is, if the answer is for
-    one (`assigned`). Raises a 422 problem for a list too long, or for a placement that the shop
-    does not have, a 503 without a snapshot."""
+    one (`assigned`). What `body` does not say is as its placement has it. Raises a 422 problem for
+    a list too long, or for a placement that the shop does not have, a 503 without a snapshot."""
     most, served = note.service.config.max_topk, note.service.served
+    placement = note.service.placements.get(body.placement) if body.placement else None
+    if placement is not None:
+        given = body.model_fields_set
+        if "topk" not in given:
+            body.topk = note.topk = min(placement.length, most)
+        if "exclude_seen" not in given and isinstance(body, RecommendRequest | BatchRequest):
+            body.exclude_seen = placement.exclude_seen
     if note.topk is not None and note.topk > most:
         note.topk = min(note.topk, 2**62)  # whatever its length, the request log can hold that
         message = f"At most {most} products can be asked for (topk)"
@@ -230,7 +238,7 @@ def wanted_by(
     snapshot: Snapshot,
     body: ListRequest,
     *,
-    exclude_seen: bool = False,
+    exclude_seen: ExcludeSeen = False,
     exclude: Sequence[int | str] = (),
 ) -> Wanted:
     """What the request asks for, in column numbers of the snapshot."""

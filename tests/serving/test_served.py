@@ -132,7 +132,7 @@ def test_a_closed_list_of_placements_is_told(shop: Settings, path: str):
     with TestClient(create_app(shop, ServiceEnvironment())) as client:
         answer = client.post(path, json=ROUTES[path] | {"placement": "hom"})
         assert answer.status_code == 422
-        said = "There is no placement hom: expected one of demo, home, product."
+        said = "There is no placement hom: expected one of cart, demo, home, mail, product."
         assert answer.json()["detail"] == said
         assert answer.json()["errors"][0]["field"] == "body.placement"
         for placement in ("home", "demo", None):

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, first_in_row
 from recsys.merchandising.catalogue import Catalogue
+from recsys.merchandising.placements import ExcludeSeen
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories, InnerProductModel
 from recsys.models.histories import take_users, user_rows
@@ -48,12 +49,12 @@ class Wanted:
     `excluded`; with `exclude_seen` nothing that the user had, nor another size or shade of it."""
 
     topk: int
-    exclude_seen: bool
+    exclude_seen: ExcludeSeen
     allowed: BoolArray
     excluded: Int32Array
 
 
-def hidden(catalogue: Catalogue, history: Histories, exclude_seen: bool) -> Int32Array:
+def hidden(catalogue: Catalogue, history: Histories, exclude_seen: ExcludeSeen) -> Int32Array:
     """Columns that must not stand in a list of the one user of `history`: what was dismissed, and
     with `exclude_seen` what was bought or rated, in all sizes and shades."""
     barred = not_offered(history) if exclude_seen else dismissed(history)
