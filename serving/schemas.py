@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, core_schema
 
 from recsys import events
+from recsys.merchandising import reasons
 from recsys.schema import Kind
 
 
@@ -118,6 +119,9 @@ class ListRequest(_Request):
     topk: Whole = Field(default=10, ge=1)  # at most `max_topk`, which the routes look at
     placement: Placement | None = None
     session_id: Id | None = Field(default=None, description="The visit.")
+    explain: StrictBool = Field(
+        default=False, description="Say of each product why it stands in the list."
+    )
 
 
 class RecommendRequest(ListRequest):
@@ -145,6 +149,27 @@ class RecommendRequest(ListRequest):
         return not asked and self.min_price is None and self.max_price is None
 
 
+class Sentences(BaseModel):
+    """The same for Vietnamese and English readers."""
+
+    vi: str
+    en: str
+
+
+class Reason(BaseModel):
+    """Why a product stands in a list: what counted most."""
+
+    kind: reasons.Why = Field(
+        description="history: a product of the customer's history, or that was asked for; text: a "
+        "text alike; popular; trend: popular at the moment; rule: a rule of the shop; new: new in "
+        "the shop; explore: tried out."
+    )
+    product_id: str | None = Field(description="The product that is named.")
+    product_name: str | None
+    rule: str | None = Field(description="The name of the rule.")
+    text: Sentences
+
+
 class Recommendation(BaseModel):
     """One product of a list."""
 
@@ -154,6 +179,7 @@ class Recommendation(BaseModel):
     product_name: str
     brand: str
     price: float | None = Field(description="Dong; null when unknown.")
+    reason: Reason | None = Field(default=None, description="There if `explain` was asked for.")
 
 
 class _List(BaseModel):

@@ -59,6 +59,7 @@ function show(answer, asKind, asValue) {
     const text = document.createElement("div");
     text.append(element("div", "name", product.product_name || product.product_id));
     if (product.brand) text.append(element("div", "brand", product.brand));
+    if (product.reason) text.append(element("div", "reason", product.reason.text.vi));
     const like = element("button", "like", "Sản phẩm tương tự");
     like.type = "button";
     like.addEventListener("click", () => {
@@ -85,7 +86,8 @@ async function ask() {
   const asValue = value.value.trim();
   if (!asValue) return;
   const body = { ...KINDS[asKind].body(asValue), topk: 10, placement: "demo" };
-  const { brand, min, max } = form.elements;
+  const { brand, min, max, explain } = form.elements;
+  if (explain.checked) body.explain = true;
   if (brand.value.trim()) body.brands = [brand.value.trim()];
   if (min.value) body.min_price = Number(min.value);
   if (max.value) body.max_price = Number(max.value);
@@ -123,5 +125,6 @@ async function start() {
 form.addEventListener("submit", (event) => { event.preventDefault(); ask(); });
 form.addEventListener("change", (event) => {
   if (event.target.name === "kind") { value.value = ""; showPrompt(); }
+  if (event.target.name === "explain") ask();
 });
 start();

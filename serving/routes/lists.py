@@ -16,9 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from recsys.arrays import Int32Array
 from recsys.experiments.definitions import CHECK_PLACEMENT
 from recsys.ids import normalise_id
-from recsys.merchandising.catalogue import filter_products
+from recsys.merchandising import reasons
+from recsys.merchandising.catalogue import Catalogue, filter_products
 from recsys.merchandising.placements import ExcludeSeen
 from recsys.merchandising.ranking import NOTHING, Ranked, Wanted, hidden
+from recsys.merchandising.reasons import Reason
 from recsys.merchandising.recommending import (
     ContentIndex,
     LiveEvent,
@@ -63,6 +65,20 @@ class _Listed(msgspec.Struct, gc=False):
     product_name: str
     brand: str
     price: float | None
+
+
+class _Reason(msgspec.Struct, gc=False):
+    """`serving.schemas.Reason`."""
+
+    kind: str
+    product_id: str | None
+    product_name: str | None
+    rule: str | None
+    text: dict[str, str]
+
+
+class _Explained(_Listed, gc=False):
+    reason: _Reason
 
 
 _ANSWERS = documented(400, 413, 422, 429, 503)
@@ -138,7 +154,8 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
         inline = snapshot.inline and not service.live.has_any(who)
         make = popular_now if note.held_out else recommend_now
         note.made = made = await service.compute(inline, make, service, snapshot, body, who)
-        answer = _answer(note, body, snapshot, made, user_id=body.user_id)
+        why = await _why(body, service, why_recommended_now, service, snapshot, body, who, made)
+        answer = _answer(note, body, snapshot, made, why, user_id=body.user_id)
     answer["latency_ms"] = note.latency_ms
     return Response(_encode(answer), media_type="application/json")
 
@@ -181,7 +198,8 @@ async def similar_items(body: SimilarRequest, service: Running) -> Response:
         make = popular_beside_now if note.held_out else similar_now
         made = note.made = await service.compute(inline, make, service, snapshot, body, item)
         found = {"product_id": catalogue.item_ids[item], "product_name": catalogue.names[item]}
-        answer = _answer(note, body, snapshot, made, **found)
+        why = await _why(body, service, reasons.why_similar, snapshot, item, made)
+        answer = _answer(note, body, snapshot, made, why, **found)
     answer["latency_ms"] = note.latency_ms
     return Response(_encode(answer), media_type="application/json")
 
@@ -200,7 +218,8 @@ async def search_products(body: SearchRequest, service: Running) -> Response:
             )
         ranked = await service.compute(False, search_now, service, snapshot, snapshot.content, body)
         made = Recommended(ranked, None)
-        answer = _answer(note, body, snapshot, made, "c", query=body.query)
+        why = [reasons.SEARCH] * len(ranked.items) if body.explain else None
+        answer = _answer(note, body, snapshot, made, why, "c", query=body.query)
         del answer["fallback"], answer["fallback_method"]
     answer["latency_ms"] = note.latency_ms
     return Response(_encode(answer), media_type="application/json")
@@ -279,6 +298,16 @@ def recommend_now(
     return recommend(snapshot, *_asked(snapshot, body, who[0], live, now), now)
 
 
+def why_recommended_now(
+    service: Service, snapshot: Snapshot, body: RecommendRequest, who: Who, made: Recommended
+) -> list[Reason]:
+    """Why the products of the list `made` for the user who comes first in `who` stand in it."""
+    now, live = int(time.time()), service.live.of_all(who)
+    history, _ = _asked(snapshot, body, who[0], live, now)
+    liked = columns_of(snapshot, body.history).tolist()
+    return reasons.why_recommended(snapshot, history, made, now, liked)
+
+
 def popular_now(
     service: Service, snapshot: Snapshot, body: RecommendRequest, who: Who
 ) -> Recommended:
@@ -317,6 +346,28 @@ def _who(user_id: int | str | None, session_id: int | str | None) -> Who:
     return (user,) if session_id is None else (user, guest(normalise_id(session_id)))
 
 
+async def _why(
+    body: ListRequest, service: Service, explain: Callable[..., list[Reason]], *arguments: Any
+) -> list[Reason] | None:
+    """What `explain` says of `arguments`, if the request wants to know: beside the event
+    loop, as for a slow model it takes some milliseconds."""
+    return await service.compute(False, explain, *arguments) if body.explain else None
+
+
+def _explained(one: _Listed, reason: Reason, catalogue: Catalogue) -> _Explained:
+    vietnamese, english = reasons.sentences(reason, catalogue)
+    item = reason.item
+    told = _Reason(
+        reason.kind,
+        None if item is None else catalogue.item_ids[item],
+        None if item is None else catalogue.names[item],
+        reason.rule,
+        {"vi": vietnamese, "en": english},
+    )
+    shown = (one.product_name, one.brand, one.price)
+    return _Explained(one.product_id, one.score, one.rank, *shown, told)
+
+
 def _without_dismissed(
     service: Service, snapshot: Snapshot, body: SimilarRequest | SearchRequest, wanted: Wanted
 ) -> Wanted:
@@ -351,8 +402,11 @@ def _all_answers(service: Service, body: BatchRequest) -> list[dict[str, Any]]:
             asked = RecommendRequest.model_construct(user_id=user_id, history=[], **shared)
             snapshot = begin(note, asked)
             make = popular_now if note.held_out else recommend_now
-            note.made = made = make(service, snapshot, asked, _who(user_id, None))
-            answer = _answer(note, asked, snapshot, made, user_id=user_id)
+            who = _who(user_id, None)
+            note.made = made = make(service, snapshot, asked, who)
+            explain = why_recommended_now if body.explain else None
+            why = explain and explain(service, snapshot, asked, who, made)
+            answer = _answer(note, asked, snapshot, made, why, user_id=user_id)
         answer["latency_ms"] = note.latency_ms
         answers.append(answer)
     return answers
@@ -363,19 +417,25 @@ def _answer(
     body: ListRequest,
     snapshot: Snapshot,
     made: Recommended,
+    why: Sequence[Reason] | None = None,
     source: str | None = None,
     **asked: int | str,
 ) -> dict[str, Any]:
     """What was asked for and the list, which is recorded, as `serving.schemas` has them (a test
     compares), but for the latency. To make it through those classes would take four times as long.
-    `source` is what `Recorder.record` takes."""
+    `why` each product stands in it is told if it is given; `source` is what `Recorder.record`
+    takes."""
     catalogue, ranked = snapshot.catalogue, made.ranked
     ids, names = catalogue.item_ids, catalogue.names
     brands, prices = catalogue.brands, catalogue.prices
-    listed = [
+    listed: list[_Listed] = [
         _Listed(ids[item], score, rank, names[item], brands[item], prices[item])
         for rank, (item, score) in enumerate(zip(ranked.items, ranked.scores, strict=True), 1)
     ]
+    if why is not None:
+        listed = [
+            _explained(one, reason, catalogue) for one, reason in zip(listed, why, strict=True)
+        ]
     list_id = note.service.served.record(
         body,
         endpoint=note.endpoint.partition(".")[0],

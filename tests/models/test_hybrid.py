@@ -84,3 +84,15 @@ def test_parameters_that_make_no_sense_are_refused(parameters):
 def test_text_of_another_number_of_products_is_refused():
     with pytest.raises(InputError, match="60 products"):
         Hybrid.create({}).use_content(np.ones((3, 2), np.float32)).fit(taste_histories(), ITEMS)
+
+
+def test_the_parts_of_a_blend_add_up_to_its_scores():
+    histories = taste_histories()
+    content = np.eye(6, dtype=np.float32)[np.arange(ITEMS) % 6]
+    small = {"weights": {"content": 0.3}, "als": {"factors": 4, "starts": 1}}
+    model = Hybrid.create(small).use_content(content).fit(histories, ITEMS)
+    some = take_users(histories, np.arange(20))
+    parts = model.parts(some, NOW)
+    assert set(parts) == {"item_knn", "als", "recent_popularity", "content"}
+    np.testing.assert_allclose(sum(parts.values()), model.score(some, NOW), atol=1e-6)
+    assert np.array_equal(sum(model.parts_of_similar(3).values()), model.similar(3))

@@ -156,3 +156,14 @@ class InnerProductModel(Protocol):
 
     def query_vectors(self, histories: Histories, now: int | Int64Array) -> Float32Array:
         """``(users, factors)``; ``query @ item_vectors.T`` is `Model.score`."""
+
+
+@runtime_checkable
+class BlendedModel(Protocol):
+    """A model whose scores are sums of parts, which can be told apart by their names."""
+
+    def parts(self, histories: Histories, now: int | Int64Array) -> dict[str, Float32Array]:
+        """``(users, items)`` what each part adds to `Model.score`."""
+
+    def parts_of_similar(self, item: int) -> dict[str, Float32Array]:
+        """``(items,)`` what each part adds to `Model.similar`."""

@@ -84,6 +84,15 @@ def keep_entries(histories: Histories, kept: BoolArray) -> Histories:
     return _take(histories, np.flatnonzero(kept), indptr)
 
 
+def without_each(history: Histories, items: Int32Array) -> Histories:
+    """The history of one user as it is, and then, a user each, without each of `items`."""
+    kept = np.ones((1 + len(items), len(history.items)), dtype=np.bool_)
+    kept[1:] = history.items != items[:, None]
+    indptr = np.zeros(len(kept) + 1, dtype=np.int64)
+    np.cumsum(kept.sum(axis=1), out=indptr[1:])
+    return _take(history, np.nonzero(kept)[1], indptr)
+
+
 def one_a_product(histories: Histories) -> Histories:
     """The same users with one entry a product.
 

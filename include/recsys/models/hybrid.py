@@ -150,19 +150,32 @@ class Hybrid:
         assert total is not None  # one component always has a weight
         return total
 
+    def parts(self, histories: Histories, now: int | Int64Array) -> dict[str, Float32Array]:
+        """`component_scores` with their weights: their sum is `score`."""
+        scores = self.component_scores(histories, now).items()
+        return {name: self.blend({name: of_component}) for name, of_component in scores}
+
     def similar(self, item: int) -> Float32Array:
         total = np.zeros(len(self._novelty), dtype=np.float32)
+        for similar in self.parts_of_similar(item).values():
+            total += similar
+        return total
+
+    def parts_of_similar(self, item: int) -> dict[str, Float32Array]:
+        """``(items,)`` what each component adds to `similar`."""
+        parts: dict[str, Float32Array] = {}
         for name in self._used():
             if name != RecentPopularity.model_type:
                 similar = np.maximum(self._components[name].similar(item), 0)
                 similar[item] = 0
                 similar /= max(float(similar.max()), 1e-12)
-                total += np.float32(self._weights[name]) * similar
+                parts[name] = np.float32(self._weights[name]) * similar
         if self._content is not None:
             # Products that nobody bought together yet are at least ordered by their text.
             text = np.maximum(self._content @ self._content[item], 0)
-            total += np.maximum(np.float32(self._weights[CONTENT]), np.float32(0.1)) * text
-        return total
+            weight: Any = np.maximum(np.float32(self._weights[CONTENT]), np.float32(0.1))
+            parts[CONTENT] = weight * text
+        return parts
 
     def save(self, folder: Path) -> None:
         for name in self._used():

@@ -1,0 +1,241 @@
+"""Why a product stands in a list, in sentences for customers.
+
+What is named is what counted: the model is asked again without each product of the history, and
+named is the one without which the score falls most. That holds for every model type, whatever it
+computes; one that tells its parts apart (`BlendedModel`) is also asked whether it was the text, or
+rather what everybody buys at the moment."""
+
+from collections.abc import Collection, Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from recsys.arrays import Float32Array, Int32Array, Int64Array
+from recsys.merchandising.catalogue import Catalogue
+from recsys.merchandising.recommending import (
+    AGAIN,
+    CONTENT,
+    MODEL,
+    ContentIndex,
+    Recommended,
+    Snapshot,
+)
+from recsys.models import hybrid
+from recsys.models.base import BlendedModel, Histories, InnerProductModel, Model
+from recsys.models.histories import strength, user_range, without_each
+from recsys.models.kinds import CODE_OF, dismissed, had
+from recsys.models.popularity import RecentPopularity
+from recsys.schema import Kind
+
+Why = Literal["history", "text", "popular", "trend", "rule", "new", "explore"]
+"""A product of the history, the cart, or that was asked for; a text alike; popular in the shop;
+popular at the moment; a rule of the shop; new in the shop; tried out."""
+
+MOST_ASKED = 50
+"""Products of a history that are tried, the latest: an earlier one hardly counts."""
+
+# What a score loses less than this share of the list's best for is rounding.
+_LEAST = 1e-4
+_CELLS_AT_ONCE = 1 << 20
+
+
+class Reason(NamedTuple):
+    """Why one product stands in a list: a key of `SENTENCES`, the column of the product that is
+    named there, and the name of a rule of the shop."""
+
+    kind: Why
+    sentence: str
+    item: int | None = None
+    rule: str | None = None
+
+
+SENTENCES: dict[str, tuple[str, str]] = {
+    "rated": ("Vì bạn đã đánh giá “{name}”", "Because you reviewed “{name}”"),
+    "bought": ("Vì bạn đã mua “{name}”", "Because you bought “{name}”"),
+    "in_cart": ("Vì bạn đã thêm “{name}” vào giỏ hàng", "Because you put “{name}” into your cart"),
+    "looked_at": ("Vì bạn đã xem “{name}”", "Because you looked at “{name}”"),
+    "liked": ("Vì bạn quan tâm đến “{name}”", "Because you are interested in “{name}”"),
+    "again": ("Bạn đã từng chọn “{name}”", "You have chosen “{name}” before"),
+    "similar": (
+        "Khách quan tâm đến “{name}” cũng chọn sản phẩm này",
+        "Customers interested in “{name}” also choose this",
+    ),
+    "together": (
+        "Thường được mua cùng “{name}”",
+        "Often bought together with “{name}”",
+    ),
+    "text": ("Có mô tả giống với “{name}”", "Described like “{name}”"),
+    "search": ("Có mô tả khớp với nội dung bạn tìm", "Its description fits your search"),
+    "popular": ("Được nhiều khách hàng ưa chuộng", "Popular with our customers"),
+    "trend": ("Đang được nhiều khách hàng chọn mua", "Many customers are choosing it now"),
+    "rule": ("Được cửa hàng giới thiệu", "Featured by the shop"),
+    "new": ("Sản phẩm mới, tương tự “{name}”", "New, and like “{name}”"),
+    "only_new": ("Sản phẩm mới của cửa hàng", "New in the shop"),
+    "explore": ("Gợi ý để bạn khám phá", "Something for you to discover"),
+}
+"""What customers read, Vietnamese and English."""
+
+_DONE = {
+    CODE_OF[Kind.RATING]: "rated",
+    CODE_OF[Kind.PURCHASE]: "bought",
+    CODE_OF[Kind.CART]: "in_cart",
+    CODE_OF[Kind.CLICK]: "looked_at",
+    CODE_OF[Kind.VIEW]: "looked_at",
+}
+_HAD = (CODE_OF[Kind.RATING], CODE_OF[Kind.PURCHASE])
+POPULAR = Reason("popular", "popular")
+TREND = Reason("trend", "trend")
+SEARCH = Reason("text", "search")
+
+
+def sentences(reason: Reason, catalogue: Catalogue) -> tuple[str, str]:
+    """The reason in Vietnamese and in English. A product without a name is called by its id."""
+    vietnamese, english = SENTENCES[reason.sentence]
+    name = "" if reason.item is None else _name(catalogue, reason.item)
+    return vietnamese.format(name=name), english.format(name=name)
+
+
+def why_recommended(
+    snapshot: Snapshot,
+    history: Histories,
+    made: Recommended,
+    now: int,
+    liked: Collection[int] = (),
+) -> list[Reason]:
+    """Why each product of the list `made` for the one user of `history` stands in it. Columns that
+    are `liked` are no events: somebody says that the user is interested in them."""
+    items = np.array(made.ranked.items, dtype=np.int32)
+    if not len(items):
+        return []
+    if made.fallback_method is AGAIN:
+        return list(_chosen_before(snapshot.catalogue, history, items))
+    asked = _asked(history)
+    content = snapshot.content
+    if made.fallback_method is CONTENT and content is not None:
+        return _nearest(content, asked, items)
+    if made.fallback_method is not MODEL:
+        return [POPULAR] * len(items)
+    return _by_model(snapshot, history, asked, items, now, liked)
+
+
+def why_similar(snapshot: Snapshot, item: int, made: Recommended) -> list[Reason]:
+    """Why each product of the list `made` stands beside that in column `item`."""
+    if made.fallback_method is CONTENT:
+        return [Reason("text", "text", item)] * len(made.ranked.items)
+    if made.fallback_method is not MODEL:
+        return [POPULAR] * len(made.ranked.items)
+    items, model = np.array(made.ranked.items, dtype=np.int32), snapshot.artifact.model
+    if not isinstance(model, BlendedModel):
+        parts = {model.model_type: np.array(made.ranked.scores)}
+    else:
+        parts = {name: part[items] for name, part in model.parts_of_similar(item).items()}
+    total, text = _sum(parts), parts.get(hybrid.CONTENT)
+    by_text = np.zeros(len(items), bool) if text is None else text > total / 2
+    return [
+        POPULAR if score <= 0 else Reason("text", "text", item) if alike else _beside(model, item)
+        for score, alike in zip(total.tolist(), by_text.tolist(), strict=True)
+    ]
+
+
+def most_missed(asked: Float32Array, without: Float32Array) -> tuple[Int64Array, Float32Array]:
+    """Which of the ``(sources, products)`` rows of scores `without` one source lies most below the
+    ``(products,)`` scores as `asked`, and by how much; -1 where none lies clearly below."""
+    if not len(without):
+        return np.full(len(asked), -1), np.zeros(len(asked), dtype=np.float32)
+    drops = asked - without
+    source = drops.argmax(axis=0)
+    drop = np.take_along_axis(drops, source[None], axis=0)[0]
+    clear = drop > _LEAST * np.abs(asked).max()
+    return np.where(clear, source, -1), np.where(clear, drop, np.float32(0))
+
+
+def _by_model(
+    snapshot: Snapshot,
+    history: Histories,
+    asked: Int32Array,
+    items: Int32Array,
+    now: int,
+    liked: Collection[int],
+) -> list[Reason]:
+    parts = _parts(snapshot.artifact.model, without_each(history, asked), now, items)
+    total = _sum(parts)
+    source, drop = most_missed(total[0], total[1:])
+    nothing = np.zeros_like(total)
+    trend = parts.get(RecentPopularity.model_type, nothing)[0]
+    text = parts.get(hybrid.CONTENT, nothing)
+    by_text = 2 * (text[0] - text[1 + source, np.arange(len(items))]) > drop
+    did = dict(zip(history.items.tolist(), history.kinds.tolist(), strict=True))
+    families = snapshot.catalogue.families
+    reasons = []
+    for place, item in enumerate(items.tolist()):
+        named = int(asked[source[place]]) if source[place] >= 0 else None
+        if trend[place] > drop[place]:
+            reasons.append(TREND)
+        elif named is None:
+            reasons.append(POPULAR)
+        elif families[named] == families[item] and did[named] in _HAD:
+            reasons.append(Reason("history", "again", named))
+        elif by_text[place]:
+            reasons.append(Reason("text", "text", named))
+        else:
+            done = "liked" if named in liked else _DONE[did[named]]
+            reasons.append(Reason("history", done, named))
+    return reasons
+
+
+def _parts(
+    model: Model, histories: Histories, now: int, items: Int32Array
+) -> dict[str, Float32Array]:
+    """``(users, items)`` what each part of the model adds to the scores of the columns `items`."""
+    if isinstance(model, InnerProductModel):
+        scores = model.query_vectors(histories, now) @ model.item_vectors[items].T
+        return {model.model_type: scores}
+    found: list[dict[str, Float32Array]] = []
+    start, stop = 0, 1
+    while start < histories.users:
+        some = user_range(histories, start, stop)
+        if isinstance(model, BlendedModel):
+            parts = model.parts(some, now)
+        else:
+            parts = {model.model_type: model.score(some, now)}
+        found.append({name: part[:, items] for name, part in parts.items()})
+        columns = next(iter(parts.values())).shape[1]
+        start, stop = stop, min(stop + max(1, _CELLS_AT_ONCE // columns), histories.users)
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+def _sum(parts: dict[str, Float32Array]) -> Float32Array:
+    return np.asarray(np.sum(list(parts.values()), axis=0))
+
+
+def _asked(history: Histories) -> Int32Array:
+    """The products that may be named, without which the model is asked: the latest that count."""
+    counts = (strength(history) > 0) & ~dismissed(history)
+    latest = dict.fromkeys(history.items[counts][::-1].tolist())
+    return np.array(list(latest)[:MOST_ASKED], dtype=np.int32)
+
+
+def _nearest(content: ContentIndex, asked: Int32Array, items: Int32Array) -> list[Reason]:
+    """By the one of the products `asked` whose text is nearest."""
+    asked = asked[content.covered[asked]]
+    if not len(asked):  # only of products that were not liked is there a text
+        return [POPULAR] * len(items)
+    nearest = asked[(content.vectors[items] @ content.vectors[asked].T).argmax(axis=1)]
+    return [Reason("text", "text", one) for one in nearest.tolist()]
+
+
+def _chosen_before(catalogue: Catalogue, history: Histories, items: Int32Array) -> Iterator[Reason]:
+    """What was had and stands in the list again, in whatever size or shade."""
+    done = history.items[had(history)]
+    latest = dict(zip(catalogue.families[done].tolist(), done.tolist(), strict=True))
+    for family in catalogue.families[items].tolist():
+        yield Reason("history", "again", latest[family]) if family in latest else POPULAR
+
+
+def _beside(model: Model, item: int) -> Reason:
+    popular = model.model_type in ("popularity", RecentPopularity.model_type)
+    return POPULAR if popular else Reason("history", "similar", item)
+
+
+def _name(catalogue: Catalogue, item: int) -> str:
+    return catalogue.names[item] or catalogue.item_ids[item]

@@ -1,0 +1,198 @@
+"""What is named as the reason is what counted."""
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from recsys.merchandising.ranking import NOTHING, Wanted
+from recsys.merchandising.reasons import (
+    SENTENCES,
+    Reason,
+    most_missed,
+    sentences,
+    why_recommended,
+    why_similar,
+)
+from recsys.merchandising.recommending import (
+    ContentIndex,
+    LiveEvent,
+    Recommended,
+    Snapshot,
+    history_of,
+    recommend,
+    similar,
+)
+from recsys.merchandising.snapshots import load_snapshot
+from recsys.models.base import Histories, Model
+from recsys.models.histories import keep_entries
+from recsys.models.hybrid import Hybrid
+from recsys.models.model_types import MODEL_TYPES
+from recsys.settings import Settings
+from tests.serving.shops import ITEMS, USERS, add_model, histories, product_id
+
+NOW = 1_700_000_000 + 7 * 86_400
+WEIGHTS = {"item_knn": 1.0, "als": 0.5, "recent_popularity": 0.2, "content": 0.5}
+
+
+def snapshot_of(settings: Settings, model: Model, name: str = "m1") -> Snapshot:
+    add_model(settings, name, model=model)
+    return load_snapshot(settings, settings.artifacts / model.model_type / name, name, 0)
+
+
+def vectors() -> np.ndarray:
+    """The texts of lipsticks and of shampoos, each a little different."""
+    random = np.random.default_rng(5)
+    taste = np.repeat(np.eye(2, 8), ITEMS // 2, axis=0)
+    found = taste + 0.3 * random.normal(size=(ITEMS, 8))
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=sorted(MODEL_TYPES))
+def snapshot(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    """Of every family one with a model that was trained."""
+    small = {"als": {"factors": 4, "starts": 1}, "bpr": {"factors": 4, "iterations": 20}}
+    small["hybrid"] = {"weights": WEIGHTS, "als": small["als"]}
+    model = MODEL_TYPES[request.param].create(small.get(request.param, {}), seed=3)
+    if isinstance(model, Hybrid):
+        model.use_content(vectors())
+    settings = Settings(tmp_path_factory.mktemp(request.param))
+    return snapshot_of(settings, model.fit(histories(), ITEMS))
+
+
+def asked(
+    snapshot: Snapshot, user: str, live: tuple[LiveEvent, ...] = (), exclude_seen: bool = True
+) -> tuple[Histories, Recommended]:
+    history = history_of(snapshot, user, live, [], NOW)
+    wanted = Wanted(10, exclude_seen, snapshot.catalogue.available, NOTHING)
+    return history, recommend(snapshot, history, wanted, NOW)
+
+
+def explained(snapshot: Snapshot) -> Iterator[tuple[Histories, int, Reason]]:
+    for user in range(0, USERS, 3):
+        history, made = asked(snapshot, str(user))
+        found = why_recommended(snapshot, history, made, NOW)
+        yield from ((history, *each) for each in zip(made.ranked.items, found, strict=True))
+
+
+def test_without_the_named_product_the_score_is_lower(snapshot: Snapshot):
+    model, named, lower = snapshot.artifact.model, 0, 0
+    for history, item, reason in explained(snapshot):
+        if reason.kind in ("history", "text"):
+            assert reason.item in history.items
+            without = keep_entries(history, history.items != reason.item)
+            named += 1
+            lower += model.score(without, NOW)[0, item] < model.score(history, NOW)[0, item]
+    assert lower == named
+    assert (named > 0) == ("popularity" not in snapshot.model_type)
+
+
+def test_what_says_nothing_about_the_customer_is_called_popular(settings: Settings):
+    for family, kind in (("popularity", "popular"), ("recent_popularity", "trend")):
+        model = MODEL_TYPES[family].create({}).fit(histories(), ITEMS)
+        found = Counter(one.kind for *_, one in explained(snapshot_of(settings, model, family)))
+        assert set(found) == {kind}
+
+
+def test_of_the_parts_of_a_blend_the_one_is_named_that_counted_most(settings: Settings):
+    kinds = {}
+    for part in ("item_knn", "recent_popularity", "content"):
+        weights = dict.fromkeys(WEIGHTS, 0.0) | {"recent_popularity": 0.01} | {part: 1.0}
+        model = Hybrid.create({"weights": weights}).use_content(vectors()).fit(histories(), ITEMS)
+        found = Counter(one.kind for *_, one in explained(snapshot_of(settings, model, part)))
+        kinds[part] = found.most_common(1)[0][0]
+    assert kinds == {"item_knn": "history", "recent_popularity": "trend", "content": "text"}
+
+
+def test_the_sentence_says_what_the_customer_did(settings: Settings):
+    model = MODEL_TYPES["item_knn"].create({}).fit(histories(), ITEMS)
+    snapshot = snapshot_of(settings, model)
+    for kind, said in (
+        ("rating", "Vì bạn đã đánh giá “Son môi số 3”"),
+        ("purchase", "Vì bạn đã mua “Son môi số 3”"),
+        ("cart", "Vì bạn đã thêm “Son môi số 3” vào giỏ hàng"),
+        ("view", "Vì bạn đã xem “Son môi số 3”"),
+    ):
+        live = (LiveEvent("p3", 5.0 if kind == "rating" else 0.0, NOW - 60, kind),)
+        history, made = asked(snapshot, "somebody", live)
+        reason = why_recommended(snapshot, history, made, NOW)[0]
+        assert (reason.kind, reason.item) == ("history", 3)
+        assert sentences(reason, snapshot.catalogue)[0] == said
+        [liked, *_] = why_recommended(snapshot, history, made, NOW, liked=[3])
+        assert sentences(liked, snapshot.catalogue)[1] == (
+            "Because you are interested in “Son môi số 3”"
+        )
+
+
+def test_what_was_disliked_or_dismissed_is_never_the_reason(snapshot: Snapshot):
+    live = (
+        LiveEvent("p3", 1.0, NOW - 60),
+        LiveEvent("p4", 0.0, NOW - 50, "dismiss"),
+        LiveEvent("p5", 5.0, NOW - 40),
+    )
+    history, made = asked(snapshot, "somebody", live)
+    named = {one.item for one in why_recommended(snapshot, history, made, NOW)}
+    assert named <= {5, None}
+
+
+def test_who_has_had_everything_is_told_what_they_had(settings: Settings):
+    model = MODEL_TYPES["item_knn"].create({}).fit(histories(), ITEMS)
+    snapshot = snapshot_of(settings, model)
+    live = tuple(LiveEvent(product_id(item), 5.0, NOW - 90) for item in range(ITEMS))
+    history, made = asked(snapshot, "robot", live)
+    assert made.fallback_method == "again"
+    found = why_recommended(snapshot, history, made, NOW)
+    assert [one.item for one in found] == made.ranked.items
+    assert {one.sentence for one in found} == {"again"}
+
+
+def test_without_the_model_s_opinion_it_is_the_nearest_text(settings: Settings):
+    """A customer of one product that nobody bought with another."""
+    lonely = keep_entries(histories(), histories().items != 7)
+    model = MODEL_TYPES["item_knn"].create({}).fit(lonely, ITEMS)
+    content = ContentIndex(vectors(), np.ones(ITEMS, bool), lambda _: vectors()[0])
+    snapshot = dataclasses.replace(snapshot_of(settings, model), content=content)
+    history, made = asked(snapshot, "new", (LiveEvent("p7", 5.0, NOW - 90),))
+    assert made.fallback_method == "content"
+    found = why_recommended(snapshot, history, made, NOW)
+    assert {(one.kind, one.item) for one in found} == {("text", 7)}
+
+
+def test_beside_a_product_it_is_that_product(snapshot: Snapshot):
+    wanted = Wanted(5, False, snapshot.catalogue.available, NOTHING)
+    found = why_similar(snapshot, 3, similar(snapshot, 3, wanted))
+    assert len(found) == 5
+    if "popularity" in snapshot.model_type:
+        assert {one.kind for one in found} == {"popular"}
+    else:
+        assert {one.item for one in found} == {3}
+        assert {one.kind for one in found} <= {"history", "text"}
+
+
+def test_a_long_history_is_asked_about_by_its_latest_products(settings: Settings):
+    model = MODEL_TYPES["als"].create({"factors": 4}).fit(histories(), ITEMS)
+    snapshot = snapshot_of(settings, model)
+    live = tuple(LiveEvent(f"p{n % 30}", 5.0, NOW - 5000 + n) for n in range(500))
+    history, made = asked(snapshot, "robot", live)
+    started = time.perf_counter()
+    why_recommended(snapshot, history, made, NOW)
+    assert time.perf_counter() - started < 1
+
+
+def test_nothing_is_named_where_no_score_falls():
+    scores = np.array([1.0, 2.0, 0.0], dtype=np.float32)
+    without = np.array([[1.0, 1.5, 0.0], [2.0, 1.9, 1e-6]], dtype=np.float32)
+    source, drop = most_missed(scores, without)
+    assert source.tolist() == [-1, 0, -1]
+    assert drop.tolist() == [0, 0.5, 0]
+    assert most_missed(scores, without[:0])[0].tolist() == [-1, -1, -1]
+
+
+def test_every_sentence_is_there_in_both_languages():
+    for vietnamese, english in SENTENCES.values():
+        assert vietnamese.count("{name}") == english.count("{name}") <= 1
+        assert vietnamese[0].isupper()
+        assert english[0].isupper()
