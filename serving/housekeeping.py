@@ -58,7 +58,7 @@ class Housekeeping(threading.Thread):
             if open_store(settings).shared:
                 duties.append((_HAND_IN_SECONDS, lambda: hand_in_segments(settings)))
             duties += [
-                (RULES_SECONDS, RulesWatch(settings, service.rules).look),
+                (RULES_SECONDS, RulesWatch(settings, service.rules, service.rule_warnings).look),
                 (_HAND_IN_SECONDS, lambda: hand_in_lists(settings)),
                 (_WATCH_SECONDS, lambda: _watch_health_reports(settings, since)),
                 (_PRUNE_SECONDS, service.live.prune),

@@ -2,12 +2,15 @@
 
 import hashlib
 import logging
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from recsys.config import ConfigError
-from recsys.merchandising.audit import read_standing, record, write_standing
+from recsys.merchandising.audit import Told, read_standing, record, write_standing
+from recsys.merchandising.rule_warnings import RuleWarning
 from recsys.merchandising.rules import RulesConfig, RuleSet, read_rules
 from recsys.settings import Settings
 
@@ -17,6 +20,9 @@ RULES_SECONDS = 5.0
 """A change is in service after two looks at the file."""
 
 REFUSED_ALERT = "rules_refused"
+WARNING_ALERT = "rules_warning"
+_WARNINGS_SECONDS = 600.0  # time passes, and so does the catalogue
+_DAY_SECONDS = 86_400.0
 
 
 class FollowedRules:
@@ -64,23 +70,57 @@ def _digest(settings: Settings) -> str:
 
 
 class RulesWatch:
-    """Remembers the rules in service, writes their changes down and tells of a bad file."""
+    """Remembers the rules in service, writes their changes down, and tells of a bad file and, once
+    a day at most, of rules that will not get what they ask for."""
 
-    def __init__(self, settings: Settings, followed: FollowedRules) -> None:
-        self._settings, self._followed = settings, followed
+    def __init__(
+        self, settings: Settings, followed: FollowedRules, warnings: Callable[[], list[RuleWarning]]
+    ) -> None:
+        self._settings, self._followed, self._warnings = settings, followed, warnings
         self._standing = self._written = read_standing(settings)
+        self._warned_of, self._warn_at = RuleSet(), 0.0
 
     def look(self) -> None:
         before, rules, problem = self._standing, self._followed.current, self._followed.problem
         if not (rules.rules or before.rules.rules or problem or before.problem):
             return  # a shop without rules has no note of them
-        self._standing = record(self._settings, before, rules, datetime.now(UTC))
+        now = datetime.now(UTC)
+        self._standing = record(self._settings, before, rules, now)
         if problem != before.problem:
             tell_of_problem(self._settings, problem)
             self._standing = replace(self._standing, problem=problem)
+        if rules != self._warned_of or time.monotonic() >= self._warn_at:
+            self._warned_of, self._warn_at = rules, time.monotonic() + _WARNINGS_SECONDS
+            told = self._tell_of_warnings(self._standing.told, now.timestamp())
+            self._standing = replace(self._standing, told=told)
         if self._standing != self._written:
             write_standing(self._settings, self._standing)
             self._written = self._standing
+
+    def _tell_of_warnings(self, before: Told, now: float) -> Told:
+        warnings = self._warnings()
+        standing = frozenset(one.identity for one in warnings)
+        if standing <= before.warnings or now - before.at < _DAY_SECONDS:
+            # What is over is forgotten: when it comes again it is told again.
+            return before._replace(warnings=before.warnings & standing)
+        new = [one for one in warnings if one.identity not in before.warnings]
+        tell_of_warnings(self._settings, new)
+        return Told(standing, now)
+
+
+def tell_of_warnings(settings: Settings, warnings: Sequence[RuleWarning]) -> None:
+    """Tell of `warnings` that nobody was told of."""
+    from recsys.alerting import Alert, AlertManager, Severity
+
+    sentences = "; ".join(one.sentence for one in warnings)
+    alert = Alert(
+        WARNING_ALERT,
+        "rules will not get what they ask for",
+        Severity.WARNING,
+        facts={"reason": sentences},
+        key=f"{WARNING_ALERT}/{'/'.join(one.identity for one in warnings)}",
+    )
+    AlertManager(settings).deliver(alert)
 
 
 def tell_of_problem(settings: Settings, problem: str | None) -> None:

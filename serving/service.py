@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from mmap import mmap
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
@@ -21,6 +22,7 @@ from recsys.experiments.definitions import HOLDOUT, Side
 from recsys.ids import IdRules
 from recsys.merchandising.placements import PlacementsConfig
 from recsys.merchandising.recommending import Recommended, Snapshot
+from recsys.merchandising.rule_warnings import RuleWarning, warnings_of
 from recsys.request_log import Answered, RequestLog
 from recsys.schedule import load_zone
 from recsys.settings import Settings
@@ -103,6 +105,21 @@ class Service:
         if snapshot is None:
             raise ProblemError(503, NO_MODEL, {"Retry-After": "60"})
         return snapshot, side
+
+    def rule_warnings(self) -> list[RuleWarning]:
+        """What the rules in service ask for and will not get; none without a model, as nobody knows
+        what the shop has."""
+        snapshot = self.engine.snapshot
+        if snapshot is None:
+            return []
+        return warnings_of(
+            self.rules.current.rules,
+            snapshot.catalogue,
+            self.placements,
+            datetime.now(UTC),
+            since=snapshot.since,
+            also_placements=self.config.placements,
+        )
 
     def close(self) -> None:
         """Write what waits, and end all threads."""

@@ -22,6 +22,7 @@ from recsys.health.examination import evaluate
 from recsys.health.pipelines import report_silence
 from recsys.health.reports import watch_reports, write_report
 from recsys.health.verdict import Finding, verdict
+from recsys.merchandising.rule_warnings import RuleWarning
 from recsys.outcomes.alerts import (
     WATCHED,
     Fall,
@@ -41,7 +42,7 @@ from serving.housekeeping import (
     Waiting,
     tell_of_broken,
 )
-from serving.rules import tell_of_problem
+from serving.rules import tell_of_problem, tell_of_warnings
 from tests.documented import spans, table
 from tests.test_docs import may_be
 
@@ -100,6 +101,8 @@ def tell_of_service(settings):
     TrialsWatch(SimpleNamespace(settings=settings, engine=None), SimpleNamespace()).look()
     for problem in ("rules.yaml: rules.0.action of 'tet': there is no such action", None):
         tell_of_problem(settings, problem)
+    doubt = RuleWarning("tet", "expired", "end", "rule tet: end: it ended at 2027-02-06")
+    tell_of_warnings(settings, [doubt])
     (settings.logs / f"service_metrics.db{DAMAGED}20250305").touch()
     DamageWatch(settings, NOW).look()
 

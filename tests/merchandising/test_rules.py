@@ -33,7 +33,7 @@ class Plain(yaml.SafeDumper):
         return True
 
 
-def catalogue() -> Catalogue:
+def catalogue(**more: list[Any]) -> Catalogue:
     return build_catalogue(
         IDS,
         {
@@ -43,6 +43,7 @@ def catalogue() -> Catalogue:
             "category": ["Trang điểm", "Tóc", "Mặt nạ", "Mặt nạ"],
             "price": [100_000.0, 50_000.0, None, 300_000.0],
             "available": [True, True, True, False],
+            **more,
         },
         "v1",
     )
@@ -163,6 +164,29 @@ def test_all_that_is_given_has_to_hold_and_unknown_is_within_nothing(
 
 def test_a_shop_that_does_not_say_stock_tags_or_age_has_no_such_products() -> None:
     assert found(min_stock=0) == found(tags=["tet"]) == found(max_age_days=9) == []
+
+
+@pytest.mark.parametrize(
+    ("products", "expected"),
+    [
+        ({"min_stock": 0}, ["p1", "p2"]),
+        ({"max_stock": 3}, ["p2"]),
+        ({"tags": ["tet 2027"]}, ["p1", "p3"]),
+        ({"max_age_days": 14}, ["p2", "p4"]),
+        ({"min_age_days": 14}, ["p1"]),
+    ],
+)
+def test_stock_tags_and_age_as_the_shop_says_them(
+    products: dict[str, Any], expected: list[str]
+) -> None:
+    day = 86_400
+    since = [NOW.timestamp() - 30 * day, NOW.timestamp(), None, NOW.timestamp() + day]
+    shop = catalogue(stock=[9, 3, None, None], tags=["moi\ntet 2027", "", "tet 2027", "tet"])
+    ages = np.array(since, dtype=np.float64)
+    mask = matching(Products(**products), shop, NOW, ages)
+    assert [IDS[column] for column in np.flatnonzero(mask)] == expected
+    again = matching(Products(**products), catalogue(since=since), NOW)
+    assert again.tolist() == (mask.tolist() if "age" in str(products) else [False] * 4)
 
 
 moments = st.none() | st.integers(-3, 3).map(lambda days: NOW + timedelta(days=days))

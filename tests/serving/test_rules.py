@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from recsys.merchandising.audit import history, read_standing
+from recsys.merchandising.audit import history, read_standing, write_standing
+from recsys.merchandising.rule_warnings import RuleWarning
 from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
@@ -45,6 +47,10 @@ def looks(followed: FollowedRules) -> bool:
     return followed.look() or followed.look()
 
 
+def watching(settings: Settings, followed: FollowedRules, *warnings: RuleWarning) -> RulesWatch:
+    return RulesWatch(settings, followed, lambda: list(warnings))
+
+
 def alerts_of(settings: Settings) -> str:
     path = settings.logs / "service" / "alerts.log"
     return path.read_text("utf-8") if path.exists() else ""
@@ -59,7 +65,7 @@ def until(met: Callable[[], bool]) -> bool:
 
 def test_a_shop_without_rules_gets_no_file_and_no_alert(settings: Settings) -> None:
     followed = FollowedRules(settings)
-    RulesWatch(settings, followed).look()
+    watching(settings, followed).look()
     assert looks(followed) is False
     assert (names(followed), followed.problem) == ([], None)
     assert not settings.home.exists()
@@ -82,7 +88,7 @@ def test_a_bad_file_leaves_the_last_good_rules_over_a_restart_and_is_told_once(
 ) -> None:
     write(settings, RULE)
     followed = FollowedRules(settings)
-    watch = RulesWatch(settings, followed)
+    watch = watching(settings, followed)
     watch.look()
     sha256 = followed.current.sha256
     write(settings, RULE | {"action": "push"})
@@ -93,12 +99,12 @@ def test_a_bad_file_leaves_the_last_good_rules_over_a_restart_and_is_told_once(
     assert "rules.0.action of 'no-lips'" in str(followed.problem)
     again = FollowedRules(settings)
     assert (names(again), again.current.sha256) == (["no-lips"], sha256)
-    RulesWatch(settings, again).look()
+    watching(settings, again).look()
     assert alerts_of(settings).count("rules_refused triggered") == 1
     assert "rules.0.action of 'no-lips'" in alerts_of(settings)
     write(settings)
     assert looks(again) is True
-    RulesWatch(settings, again).look()
+    watching(settings, again).look()
     assert (names(again), again.problem) == ([], None)
     assert alerts_of(settings).count("rules_refused resolved") == 1
 
@@ -126,7 +132,7 @@ def test_what_changed_is_written_down_with_author_and_reason(settings: Settings)
     ):
         write(settings, *rules)
         looks(followed)
-        watch = RulesWatch(settings, followed)  # each time as after a restart
+        watch = watching(settings, followed)  # each time as after a restart
         watch.look()
         if "end" in str(rules):
             time.sleep(1.1)
@@ -144,6 +150,29 @@ def test_what_changed_is_written_down_with_author_and_reason(settings: Settings)
     assert read_standing(settings).rules.rules == ()
 
 
+def test_new_warnings_are_told_once_a_day_at_most(settings: Settings) -> None:
+    write(settings, RULE)
+    followed = FollowedRules(settings)
+    dead, twice = (
+        RuleWarning("no-lips", "unknown_name", f"products.{key}", f"rule no-lips: {key}: none")
+        for key in ("brands", "tags")
+    )
+    watching(settings, followed).look()
+    assert "rules_warning" not in alerts_of(settings)
+    for _ in range(2):
+        watching(settings, followed, dead).look()
+    assert alerts_of(settings).count("rules_warning triggered") == 1
+    assert "rule no-lips: brands: none" in alerts_of(settings)
+    watching(settings, followed, dead, twice).look()
+    assert "rule no-lips: tags: none" not in alerts_of(settings)
+    standing = read_standing(settings)
+    yesterday = standing.told._replace(at=standing.told.at - 86_401)
+    write_standing(settings, replace(standing, told=yesterday))
+    watching(settings, followed, dead, twice).look()
+    assert alerts_of(settings).count("rules_warning triggered") == 2
+    assert alerts_of(settings).count("rule no-lips: brands: none") == 1
+
+
 def test_the_service_follows_the_file_and_says_which_rules_it_has(settings: Settings) -> None:
     add_model(settings, "als_1")
     with TestClient(create_app(settings, ServiceEnvironment())) as client:
@@ -159,3 +188,8 @@ def test_the_service_follows_the_file_and_says_which_rules_it_has(settings: Sett
         assert until(lambda: says() == (1, False))
         assert until(lambda: "rules_refused" in alerts_of(settings))
         assert [one["what"] for one in history(settings, 9)] == ["added"]
+        # Twenty of its products are left, and the rule of a brand that nobody knows is told.
+        write(settings, RULE | {"products": {"brands": ["Nobody"]}})
+        assert until(
+            lambda: "rule no-lips: products.brands: the shop has no" in alerts_of(settings)
+        )

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from recsys.arrays import BoolArray, Float64Array
+from recsys.arrays import BoolArray, Float32Array, Float64Array
 from recsys.config import ConfigModel, load_config
 from recsys.events import PLACEMENT
 from recsys.ids import normalise_id
@@ -173,24 +173,28 @@ def active(rules: Iterable[Rule], now: datetime, placement: str) -> tuple[Rule, 
     return tuple(rule for rule in rules if rule.active(now) and rule.holds(placement))
 
 
-def matching(products: Products, catalogue: Catalogue, now: datetime) -> BoolArray:
-    """``(items,)`` the products of the catalogue that are meant at `now`, available or not."""
+def matching(
+    products: Products, catalogue: Catalogue, now: datetime, since: Float64Array | None = None
+) -> BoolArray:
+    """``(items,)`` the products of the catalogue that are meant at `now`, available or not. `since`
+    is when each began, ``(items,)`` seconds since 1970 (`Snapshot.since`), by default what the
+    catalogue says."""
     chosen = np.ones(len(catalogue.item_ids), dtype=bool)
     if products.ids:
         chosen &= _columns(catalogue.index, map(normalise_id, products.ids), len(chosen))
     groups = (
         (products.brands, catalogue.brand_items),
         (products.categories, catalogue.category_items),
-        (products.tags, getattr(catalogue, "tag_items", {})),
+        (products.tags, catalogue.tag_items),
     )
     for names, members in groups:
         if names:
             chosen &= _columns(members, map(fold, names), len(chosen))
-    since = getattr(catalogue, "since", None)
+    since = catalogue.since if since is None else since
     age = None if since is None else (now.timestamp() - since) / _DAY_SECONDS
     bounds = (
         (catalogue.price_array, products.min_price, products.max_price),
-        (getattr(catalogue, "stock", None), products.min_stock, products.max_stock),
+        (catalogue.stock, products.min_stock, products.max_stock),
         (age, products.min_age_days, products.max_age_days),
     )
     for values, low, high in bounds:
@@ -206,7 +210,9 @@ def _columns(members: Any, names: Iterable[str], items: int) -> BoolArray:
     return found
 
 
-def _within(values: Float64Array | None, low: float | None, high: float | None) -> BoolArray:
+def _within(
+    values: Float32Array | Float64Array | None, low: float | None, high: float | None
+) -> BoolArray:
     """What is NaN is within no bounds; neither is anything of a shop that does not say."""
     if values is None:
         return np.zeros((), dtype=bool)
