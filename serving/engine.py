@@ -210,7 +210,7 @@ class Engine:
         fresh = with_current_catalogue(
             self._settings, snapshot, self._config.personal_lists_seconds, beside
         )
-        if fresh.catalogue.available.any():
+        if fresh.catalogue.is_usable:
             return fresh
         logger.error(
             "The new catalogue has none of the model's products; not taken over | model_id=%s",

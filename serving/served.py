@@ -16,7 +16,9 @@ from serving.shared import Counters
 DEMO = "demo"
 """The placement of the demo page, which is there whatever the shop has."""
 
-_SOURCES = {MODEL: "m", CONTENT: "c", POPULARITY: "p", AGAIN: "a"}
+SOURCE_OF = {MODEL: "m", CONTENT: "c", POPULARITY: "p", AGAIN: "a"}
+"""The letter in `recsys.served_lists.SOURCES` of what made a list, or a product's place in it."""
+
 _REMEMBERED = 8192  # customers and sessions of whom is known whether they are one
 
 
@@ -46,19 +48,18 @@ class Recorder:
         model_id: str,
         method: str | None,
         products: tuple[str, ...],
-        source: str | None = None,
+        sources: str,
         side: tuple[str, str] | None = None,
     ) -> str:
         """The id of the list of `products` that answers `body`; `method` is the fallback that made
-        it, `source` a letter of `recsys.served_lists.SOURCES` where it is another than that of the
-        method, `side` the experiment and variant of whom it is for."""
+        it, `sources` a letter of `recsys.served_lists.SOURCES` for each, `side` the experiment and
+        variant of whom it is for."""
         moment = time.time()
         list_id = new_id(moment)
         log, placement = self.log, body.placement
         if log is not None and placement != CHECK_PLACEMENT:  # nobody sees those
             user, session = self._whom(body)
             experiment, variant = side or ("", "")
-            sources = (source or _SOURCES[method]) * len(products)
             log.record(
                 ServedList(
                     list_id,

@@ -22,6 +22,8 @@ from recsys.merchandising.placements import ExcludeSeen
 from recsys.merchandising.ranking import NOTHING, Ranked, Wanted, hidden
 from recsys.merchandising.reasons import Reason
 from recsys.merchandising.recommending import (
+    CONTENT,
+    MODEL,
     ContentIndex,
     LiveEvent,
     Recommended,
@@ -47,6 +49,7 @@ from serving.schemas import (
     SimilarRequest,
     SimilarResponse,
 )
+from serving.served import SOURCE_OF
 from serving.service import Note, Running, Service
 
 Who = tuple[str, ...]
@@ -193,7 +196,7 @@ async def similar_items(body: SimilarRequest, service: Running) -> Response:
         catalogue = snapshot.catalogue
         item = catalogue.index.get(known_id(body.product_id, catalogue.index))
         if item is None:
-            raise ProblemError(404, "The model knows no product of this id.")
+            raise ProblemError(404, "The shop has no product of this id.")
         inline = snapshot.inline and not service.live.has_any(_who(body.user_id, body.session_id))
         make = popular_beside_now if note.held_out else similar_now
         made = note.made = await service.compute(inline, make, service, snapshot, body, item)
@@ -219,7 +222,7 @@ async def search_products(body: SearchRequest, service: Running) -> Response:
         ranked = await service.compute(False, search_now, service, snapshot, snapshot.content, body)
         made = Recommended(ranked, None)
         why = [reasons.SEARCH] * len(ranked.items) if body.explain else None
-        answer = _answer(note, body, snapshot, made, why, "c", query=body.query)
+        answer = _answer(note, body, snapshot, made, why, CONTENT, query=body.query)
         del answer["fallback"], answer["fallback_method"]
     answer["latency_ms"] = note.latency_ms
     return Response(_encode(answer), media_type="application/json")
@@ -418,13 +421,13 @@ def _answer(
     snapshot: Snapshot,
     made: Recommended,
     why: Sequence[Reason] | None = None,
-    source: str | None = None,
+    ranking: str | None = None,
     **asked: int | str,
 ) -> dict[str, Any]:
     """What was asked for and the list, which is recorded, as `serving.schemas` has them (a test
     compares), but for the latency. To make it through those classes would take four times as long.
-    `why` each product stands in it is told if it is given; `source` is what `Recorder.record`
-    takes."""
+    `why` each product stands in it is told if it is given; `ranking` is the method that made the
+    list where that is no fallback."""
     catalogue, ranked = snapshot.catalogue, made.ranked
     ids, names = catalogue.item_ids, catalogue.names
     brands, prices = catalogue.brands, catalogue.prices
@@ -442,7 +445,7 @@ def _answer(
         model_id=snapshot.model_id,
         method=made.fallback_method,
         products=tuple([one.product_id for one in listed]),
-        source=source,
+        sources=_sources(catalogue, made, ranking),
         side=note.side,
     )
     return {
@@ -454,3 +457,13 @@ def _answer(
         "fallback_method": made.fallback_method,
         "model_id": snapshot.model_id,
     }
+
+
+def _sources(catalogue: Catalogue, made: Recommended, ranking: str | None) -> str:
+    """A letter of `recsys.served_lists.SOURCES` for each product: what put it there."""
+    items = made.ranked.items
+    letter = SOURCE_OF[ranking or made.fallback_method]
+    if letter != SOURCE_OF[MODEL] or max(items, default=0) < catalogue.known:
+        return letter * len(items)
+    # The model knows nothing of a newcomer: its text and what it is stand for it.
+    return "".join(letter if item < catalogue.known else SOURCE_OF[CONTENT] for item in items)

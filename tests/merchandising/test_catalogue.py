@@ -19,13 +19,13 @@ PRODUCTS = {
 }
 
 
-def test_stock_tags_and_beginnings_stand_in_the_order_of_the_model():
+def test_stock_tags_and_beginnings_stand_in_the_order_of_the_model_then_of_ids():
     catalogue = build_catalogue(["d", "x", "a", "b"], PRODUCTS, "v", now=5000)
     assert catalogue.stock is not None
     assert catalogue.stock.dtype == np.float32
-    np.testing.assert_array_equal(catalogue.stock, [12.5, np.nan, 3, np.nan])
-    np.testing.assert_array_equal(catalogue.available_from, [500, np.nan, np.nan, 1000])
-    np.testing.assert_array_equal(catalogue.since, [500, np.nan, 100, 1000])
+    np.testing.assert_array_equal(catalogue.stock, [12.5, np.nan, 3, np.nan, 0])
+    np.testing.assert_array_equal(catalogue.available_from, [500, np.nan, np.nan, 1000, 2000])
+    np.testing.assert_array_equal(catalogue.since, [500, np.nan, 100, 1000, 2000])
     tags = {tag: items.tolist() for tag, items in catalogue.tag_items.items()}
     assert tags == {"tet": [0, 2], "qua tang": [2]}
 

@@ -1,4 +1,4 @@
-"""The catalogue that answers show: built from the model's products, kept fresh from the shop's."""
+"""The catalogue that answers show: the model's products, and the shop's that it does not know."""
 
 import time
 from collections.abc import Callable, Hashable, Iterable
@@ -17,6 +17,7 @@ from recsys.arrays import (
     entries_of,
 )
 from recsys.data.shown import Columns
+from recsys.models.newcomers import Traits
 from recsys.text import fold
 
 Value = TypeVar("Value", bound=Hashable)
@@ -24,10 +25,12 @@ Value = TypeVar("Value", bound=Hashable)
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The products of a model, by column number: what is shown, and what may be shown. Texts are as
-    the shop writes them, "" when unknown; prices dong, None (in the array NaN) when unknown."""
+    """The products of a model, then the newcomers to the shop that it does not know, by column
+    number: what is shown, and what may be shown. Texts are as the shop writes them, "" when
+    unknown; prices dong, None (in the array NaN) when unknown."""
 
     item_ids: list[str]
+    known: int  # so many columns are the model's
     index: dict[str, int]
     names: list[str]
     brands: list[str]
@@ -48,6 +51,23 @@ class Catalogue:
     since: Float64Array | None  # the same, else the first interaction; see `Snapshot.since`
     next_launch: float  # seconds since 1970: when one of these products comes on sale, or inf
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether a product that the model knows may be recommended."""
+        return bool(self.available[: self.known].any())
+
+    @property
+    def traits(self) -> Traits:
+        """What tells how near its products are, without texts."""
+        brands, categories = map(self._numbers, (self.brand_items, self.category_items))
+        return Traits(self.families, brands, categories, self.price_array)
+
+    def _numbers(self, groups: dict[str, Int32Array]) -> Int32Array:
+        numbers = np.full(len(self.item_ids), -1, dtype=np.int32)
+        for number, items in enumerate(groups.values()):
+            numbers[items] = number
+        return numbers
+
     def listings(self, items: Int32Array) -> tuple[Int32Array, Int64Array]:
         """Columns of all listings of the families of `items`, these included, and the position in
         `items` that each of them is there for."""
@@ -58,15 +78,18 @@ class Catalogue:
 
 
 def build_catalogue(
-    item_ids: list[str], products: Columns, source: str, now: float | None = None
+    known_ids: list[str], products: Columns, source: str, now: float | None = None
 ) -> Catalogue:
-    """The catalogue in the order of `item_ids`, from the data version (or model) `source`.
-    `products` needs `product_id` and may have the others of `schema.SHOWN_OF_PRODUCTS`. A product
-    that it lacks cannot be recommended, nor one that is sold only after `now` (seconds since 1970,
-    by default by the clock); of one that it has twice the first row counts."""
+    """The catalogue of the model's `known_ids`, then of the other `products` in order of their ids,
+    from the data version (or model) `source`. `products` needs `product_id` and may have the others
+    of `schema.SHOWN_OF_PRODUCTS`. A product that it lacks cannot be recommended, nor one that is
+    sold only after `now` (seconds since 1970, by default by the clock); of one that it has twice
+    the first row counts."""
     row_of: dict[str, int] = {}
     for row, product in enumerate(products[schema.PRODUCT]):
         row_of.setdefault(product, row)
+    newcomers = sorted(row_of.keys() - set(known_ids))
+    item_ids = known_ids + newcomers if newcomers else known_ids
     rows = [row_of.get(item) for item in item_ids]
 
     def column(name: str, default: Any) -> list[Any]:
@@ -98,6 +121,7 @@ def build_catalogue(
         available &= ~later
     return Catalogue(
         item_ids=item_ids,
+        known=len(known_ids),
         index={item: number for number, item in enumerate(item_ids)},
         names=column(schema.PRODUCT_NAME, ""),
         brands=brands,

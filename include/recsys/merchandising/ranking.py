@@ -5,10 +5,12 @@ a list changes with the model, the catalogue or a new interaction of the user on
 million products takes a core for 50 ms: where the score is an inner product, faiss holds a vector
 in 4 bits for every two numbers, looks at all of these, and the best thousand are scored exactly."""
 
+import copy
 import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from filelock import FileLock
@@ -20,6 +22,7 @@ from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories, InnerProductModel
 from recsys.models.histories import take_users, user_rows
 from recsys.models.kinds import dismissed, not_offered
+from recsys.models.newcomers import Newcomers
 from recsys.models.storage import ArtifactError
 from recsys.publishing import atomic_path
 
@@ -119,7 +122,9 @@ class PersonalLists:
         return len(self.items)
 
 
-def make_personal_lists(artifact: Artifact, catalogue: Catalogue, seconds: float) -> PersonalLists:
+def make_personal_lists(
+    artifact: Artifact, catalogue: Catalogue, newcomers: Newcomers | None, seconds: float
+) -> PersonalLists:
     """The lists of the known users, those who came last first, until `seconds` are over."""
     histories = artifact.histories
     entries = np.diff(histories.indptr)
@@ -137,7 +142,7 @@ def make_personal_lists(artifact: Artifact, catalogue: Catalogue, seconds: float
         if time.monotonic() > until:
             break
         chosen = order[start : start + chunk]
-        scores = _scores(artifact, catalogue, chosen, now)
+        scores = _scores(artifact, catalogue, newcomers, chosen, now)
         good = np.flatnonzero(scores.max(axis=1) > -np.inf)
         made.append(_best_lists(scores[good], catalogue.families))
         row[chosen[good]] = count + np.arange(len(good), dtype=np.int32)
@@ -145,12 +150,21 @@ def make_personal_lists(artifact: Artifact, catalogue: Catalogue, seconds: float
     return PersonalLists(row, *(np.concatenate(part) for part in zip(*made, strict=True)))
 
 
-def _scores(artifact: Artifact, catalogue: Catalogue, users: Int64Array, now: int) -> Float32Array:
+def _scores(
+    artifact: Artifact,
+    catalogue: Catalogue,
+    newcomers: Newcomers | None,
+    users: Int64Array,
+    now: int,
+) -> Float32Array:
     """``(users, items)`` scores, -inf where a product must not stand, and everywhere for a user
     whom the model has no opinion about."""
     asked = take_users(artifact.histories, users)
     scores = np.array(artifact.model.score(asked, now), dtype=np.float32)
-    scores[scores.max(axis=1) == scores.min(axis=1)] = -np.inf
+    no_opinion = scores.max(axis=1) == scores.min(axis=1)
+    if newcomers is not None:
+        scores = newcomers.place(scores)
+    scores[no_opinion] = -np.inf
     scores[:, ~catalogue.available] = -np.inf
     barred = not_offered(asked)
     had, entry = catalogue.listings(asked.items[barred])
@@ -180,13 +194,16 @@ def _best_lists(
 
 
 class NearestItems:
-    """The index of one model, kept in a file for all workers: 32 MB for a million products. Raises
-    `ArtifactError` if the file cannot be read; it is built again at the next try."""
+    """The index of one model, kept in a file for all workers: 32 MB for a million products. What
+    the model does not know is looked at beside it. Raises `ArtifactError` if the file cannot be
+    read; it is built again at the next try."""
 
     def __init__(self, model: InnerProductModel, path: Path) -> None:
         import faiss
 
         self._model, self._vectors = model, model.item_vectors
+        self._newcomers: Newcomers | None = None
+        self._added = self._vectors[:0]
         path.parent.mkdir(parents=True, exist_ok=True)
         # One worker builds, the others wait and read what it wrote.
         with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
@@ -200,12 +217,22 @@ class NearestItems:
                 f"{path}: the index cannot be read; it was removed and is built at the next try"
             ) from error
 
+    def beside(self, newcomers: Newcomers | None) -> Self:
+        """The same index for a catalogue that has `newcomers`."""
+        other = copy.copy(self)
+        other._newcomers, other._added = newcomers, self._vectors[:0]
+        if newcomers is not None:
+            # A newcomer's score is a sum of its neighbours', and so is its vector.
+            other._added = newcomers.place(self._vectors.T)[:, newcomers.known :].T.copy()
+        return other
+
     def recommend(
         self, catalogue: Catalogue, history: Histories, wanted: Wanted, now: int
     ) -> Ranked | None:
         """The list for one user; None when too little is left after filtering: then somebody has to
         look at all products."""
-        query = self._model.query_vectors(history, now)[0]
+        asked = history if self._newcomers is None else self._newcomers.as_known(history)
+        query = self._model.query_vectors(asked, now)[0]
         if not query.any():
             return None
         excluded = wanted.excluded
@@ -213,8 +240,10 @@ class NearestItems:
         take = max(_SCORED_EXACTLY, 4 * wanted.topk + 2 * len(excluded))
         found = self._index.search(_even(query[None]), min(take, len(self._vectors)))[1][0]
         found = found[found >= 0]
+        scores = np.concatenate([self._vectors[found] @ query, self._added @ query])
+        known = len(self._vectors)
+        found = np.concatenate([found, np.arange(known, known + len(self._added))])
         allowed = wanted.allowed[found] & ~np.isin(found, excluded)
-        scores = self._vectors[found] @ query
         best = top_items(scores, allowed, NOTHING, catalogue.families[found], wanted.topk)
         if len(best.items) < wanted.topk:
             return None

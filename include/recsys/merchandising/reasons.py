@@ -128,13 +128,28 @@ def why_similar(snapshot: Snapshot, item: int, made: Recommended) -> list[Reason
     if not isinstance(model, BlendedModel):
         parts = {model.model_type: np.array(made.ranked.scores)}
     else:
-        parts = {name: part[items] for name, part in model.parts_of_similar(item).items()}
+        parts = _parts_of_similar(snapshot, model, item, items)
     total, text = _sum(parts), parts.get(hybrid.CONTENT)
     by_text = np.zeros(len(items), bool) if text is None else text > total / 2
     return [
         POPULAR if score <= 0 else Reason("text", "text", item) if alike else _beside(model, item)
         for score, alike in zip(total.tolist(), by_text.tolist(), strict=True)
     ]
+
+
+def _parts_of_similar(
+    snapshot: Snapshot, model: BlendedModel, item: int, items: Int32Array
+) -> dict[str, Float32Array]:
+    """What each part of the model adds to how like the columns `items` are to that of `item`."""
+    newcomers = snapshot.newcomers
+    if newcomers is None:
+        return {name: part[items] for name, part in model.parts_of_similar(item).items()}
+    parts: dict[str, Float32Array] = {}
+    for like, weight in newcomers.like(item):
+        for name, part in model.parts_of_similar(like).items():
+            added = weight * newcomers.place_some(part, items)
+            parts[name] = parts.get(name, np.zeros_like(added)) + added
+    return parts
 
 
 def most_missed(asked: Float32Array, without: Float32Array) -> tuple[Int64Array, Float32Array]:
@@ -157,7 +172,7 @@ def _by_model(
     now: int,
     liked: Collection[int],
 ) -> list[Reason]:
-    parts = _parts(snapshot.artifact.model, without_each(history, asked), now, items)
+    parts = _parts(snapshot, without_each(history, asked), now, items)
     total = _sum(parts)
     source, drop = most_missed(total[0], total[1:])
     nothing = np.zeros_like(total)
@@ -184,11 +199,18 @@ def _by_model(
 
 
 def _parts(
-    model: Model, histories: Histories, now: int, items: Int32Array
+    snapshot: Snapshot, histories: Histories, now: int, items: Int32Array
 ) -> dict[str, Float32Array]:
     """``(users, items)`` what each part of the model adds to the scores of the columns `items`."""
+    model, newcomers = snapshot.artifact.model, snapshot.newcomers
+    if newcomers is not None:
+        histories = newcomers.as_known(histories)
+
+    def of_items(scores: Float32Array) -> Float32Array:
+        return scores[:, items] if newcomers is None else newcomers.place_some(scores, items)
+
     if isinstance(model, InnerProductModel):
-        scores = model.query_vectors(histories, now) @ model.item_vectors[items].T
+        scores = model.query_vectors(histories, now) @ of_items(model.item_vectors.T)
         return {model.model_type: scores}
     found: list[dict[str, Float32Array]] = []
     start, stop = 0, 1
@@ -198,7 +220,7 @@ def _parts(
             parts = model.parts(some, now)
         else:
             parts = {model.model_type: model.score(some, now)}
-        found.append({name: part[:, items] for name, part in parts.items()})
+        found.append({name: of_items(part) for name, part in parts.items()})
         columns = next(iter(parts.values())).shape[1]
         start, stop = stop, min(stop + max(1, _CELLS_AT_ONCE // columns), histories.users)
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}

@@ -33,6 +33,7 @@ from recsys.models.histories import (
     user_range,
 )
 from recsys.models.kinds import CODE_OF, DISMISS, RATING, dismissed
+from recsys.models.newcomers import Newcomers
 from recsys.schema import Kind
 
 MODEL: Final = None
@@ -57,7 +58,7 @@ class LiveEvent(NamedTuple):
 
 @dataclass(frozen=True)
 class ContentIndex:
-    """Text embeddings in the order of a model's columns: ``(items, d)`` `vectors` of length one,
+    """Text embeddings in the order of a catalogue: ``(items, d)`` `vectors` of length one,
     zeros where a product has none, ``(items,)`` `covered` where it has one; `encode` makes the
     ``(d,)`` vector of a query."""
 
@@ -82,10 +83,14 @@ class Snapshot:
     """Names of the catalogue's version and of the embedding set, to notice newer ones."""
     lists: PersonalLists | None = None  # for users of whom nothing new is known
     inline: bool = True  # scoring one user is quick enough to be done on the event loop
+    newcomers: Newcomers | None = None  # what the catalogue has and the model does not know
+    placed_popularity: Float32Array | None = None
 
     @property
     def popularity(self) -> Float32Array:
-        return self.artifact.popularity
+        """``(items,)`` how popular each product of the catalogue is, newcomers as their like."""
+        placed = self.placed_popularity
+        return self.artifact.popularity if placed is None else placed
 
     @functools.cached_property
     def since(self) -> Float64Array:
@@ -110,7 +115,7 @@ class Recommended:
 def history_of(
     snapshot: Snapshot, user_id: str, live: tuple[LiveEvent, ...], viewed: list[str], now: int
 ) -> Histories:
-    """What the user did, as far as the model knows the products: the model's record, what was sent
+    """What the user did, as far as the shop has the products: the model's record, what was sent
     since, and `viewed`, ids that the caller knows of a visitor; they count as liked, at `now`."""
     row = snapshot.position(user_id)
     known = _NOBODY if row is None else user_range(snapshot.artifact.histories, row, row + 1)
@@ -143,7 +148,7 @@ def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int)
                 return Recommended(quick, MODEL)
         barred = hidden(snapshot.catalogue, history, wanted.exclude_seen)
         excluded = np.concatenate([excluded, barred])
-        scores = snapshot.artifact.model.score(history, now)[0]
+        scores = scores_for(snapshot, history, now)
     not_dismissed = history.items[~dismissed(history)]
     return _best(snapshot, scores, not_dismissed, wanted, excluded)
 
@@ -167,7 +172,38 @@ def similar(snapshot: Snapshot, item: int, wanted: Wanted) -> Recommended:
     """Products like the product in column `item`: by the model, else content, else popularity."""
     items = np.array([item], dtype=np.int32)
     excluded = np.concatenate([wanted.excluded, snapshot.catalogue.listings(items)[0]])
-    return _best(snapshot, snapshot.artifact.model.similar(item), items, wanted, excluded)
+    return _best(snapshot, scores_beside(snapshot, item), items, wanted, excluded)
+
+
+def scores_for(snapshot: Snapshot, history: Histories, now: int) -> Float32Array | None:
+    """``(items,)`` scores of the catalogue for the one user of `history`; None if the model has no
+    opinion: all its scores are equal, or it knows nothing of what the user did."""
+    newcomers = snapshot.newcomers
+    asked = history if newcomers is None else newcomers.as_known(history)
+    if not len(asked.items):
+        return None
+    scores = snapshot.artifact.model.score(asked, now)[0]
+    if scores.max() == scores.min():
+        return None
+    return scores if newcomers is None else newcomers.place(scores)
+
+
+def scores_beside(snapshot: Snapshot, item: int) -> Float32Array | None:
+    """``(items,)`` how like each product of the catalogue is to that in column `item`, by the
+    model; None if it has no opinion."""
+    model, newcomers = snapshot.artifact.model, snapshot.newcomers
+    if newcomers is None:
+        scores = model.similar(item)
+    else:
+        scores = np.zeros(newcomers.known, dtype=np.float32)
+        for like, weight in newcomers.like(item):
+            similar = model.similar(like).copy()
+            # Who is near to it is near to what is like it, too.
+            similar[like] = similar.max()
+            scores += weight * similar
+    if scores.max() == scores.min():
+        return None
+    return scores if newcomers is None else newcomers.place(scores)
 
 
 def _best(
@@ -177,9 +213,9 @@ def _best(
     wanted: Wanted,
     excluded: Int32Array,
 ) -> Recommended:
-    """By the model's `scores` unless they are all equal, which is no opinion, else those whose text
-    is near to that of `items`, else what is popular."""
-    if scores is not None and scores.max() > scores.min():
+    """By the model's `scores` if it has an opinion, else those whose text is near to that of
+    `items`, else what is popular."""
+    if scores is not None:
         return Recommended(_top(snapshot, scores, wanted, excluded), MODEL)
     content = snapshot.content
     if content is not None and content.covered[items].any():

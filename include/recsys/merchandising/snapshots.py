@@ -21,6 +21,8 @@ from recsys.merchandising.recommending import ContentIndex, Snapshot, history_of
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.base import InnerProductModel
 from recsys.models.histories import user_range
+from recsys.models.kinds import had
+from recsys.models.newcomers import find_newcomers
 from recsys.models.storage import ArtifactError
 from recsys.settings import Settings
 
@@ -70,8 +72,6 @@ def load_snapshot(
     catalogue, content = _shared(artifact, seen, beside)
     if catalogue is None:
         catalogue = (last_good_catalogue if starting else read_catalogue)(settings, artifact)
-    else:
-        artifact.item_ids = catalogue.item_ids
     loaded = Snapshot(
         model_id=model_id,
         model_type=artifact.model_type,
@@ -106,25 +106,44 @@ def _shared(
     artifact: Artifact, seen: tuple[str, str | None], beside: Iterable[Snapshot]
 ) -> tuple[Catalogue | None, ContentIndex | None]:
     """Catalogue and content of one of `beside` that are what this model would read: the products
-    have to be the same, in the same order."""
+    have to be the same, in the same order. The ids of the products are shared as well."""
     catalogue = content = None
     for other in beside:
-        if other.artifact.item_ids == artifact.item_ids:
-            if other.sources[0] == seen[0]:
-                catalogue = catalogue or other.catalogue
-            if other.sources[1] == seen[1]:
-                content = content or other.content
+        if other.sources[0] == seen[0] and other.artifact.item_ids == artifact.item_ids:
+            catalogue, artifact.item_ids = other.catalogue, other.artifact.item_ids
+            if other.sources[1] == seen[1] and other.content is not None:
+                return catalogue, other.content
     return catalogue, content
 
 
 def _made_ready(snapshot: Snapshot, list_seconds: float) -> Snapshot:
-    """Tried out, and with the lists of known users."""
+    """With what the model does not know in its place, tried out, and with the lists of known
+    users."""
+    snapshot = _with_newcomers(snapshot)
     inline = try_out(snapshot) <= _INLINE_MILLISECONDS
     lists = None
     if snapshot.nearest is None:  # else so many products that time is over after some hundred lists
         artifact, catalogue = snapshot.artifact, snapshot.catalogue
-        lists = make_personal_lists(artifact, catalogue, list_seconds)
+        lists = make_personal_lists(artifact, catalogue, snapshot.newcomers, list_seconds)
     return dataclasses.replace(snapshot, inline=inline, lists=lists)
+
+
+def _with_newcomers(snapshot: Snapshot) -> Snapshot:
+    artifact, catalogue, content = snapshot.artifact, snapshot.catalogue, snapshot.content
+    newcomers = popularity = None
+    if len(catalogue.item_ids) > catalogue.known:
+        bought = artifact.histories.items[had(artifact.histories)]
+        purchases = np.bincount(bought, minlength=catalogue.known)
+        vectors = None if content is None else content.vectors
+        newcomers = find_newcomers(catalogue.traits._replace(vectors=vectors), purchases)
+    if newcomers is not None:
+        popularity = newcomers.place(artifact.popularity)
+    return dataclasses.replace(
+        snapshot,
+        newcomers=newcomers,
+        nearest=snapshot.nearest and snapshot.nearest.beside(newcomers),
+        placed_popularity=popularity,
+    )
 
 
 def sources(settings: Settings, artifact: Artifact) -> tuple[str, str | None]:
@@ -140,7 +159,7 @@ def try_out(snapshot: Snapshot) -> float:
     `ArtifactError` if a score is not finite, or a list that should have products is empty."""
     artifact, now = snapshot.artifact, int(time.time())
     known, items = len(artifact.user_ids), len(artifact.item_ids)
-    if not snapshot.catalogue.available.any():
+    if not snapshot.catalogue.is_usable:
         raise ArtifactError(f"{artifact.path}: none of its products is available in the shop")
     if known:
         users = min(known, max(1, _TRIAL_CELLS // items))
@@ -168,7 +187,7 @@ def try_out(snapshot: Snapshot) -> float:
 
 
 def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
-    """The shop's newest catalogue in the model's order; the model's own copy if nothing is
+    """The shop's newest catalogue, the model's products first; the model's own copy if nothing is
     published, or it has none of the model's products. Raises `ShownError` if it is damaged."""
     try:
         version = current_version(settings)
@@ -191,7 +210,7 @@ def last_good_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
     products that can be recommended, or the model's own."""
     try:
         catalogue = read_catalogue(settings, artifact)
-        if catalogue.available.any():
+        if catalogue.is_usable:
             return catalogue
         reason = "none of the model's products is available in it"
     except (InputError, OSError) as error:
@@ -204,7 +223,7 @@ def last_good_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
             logger.warning("No catalogue to start with | %s", str(error))
             continue
         catalogue = build_catalogue(artifact.item_ids, products, version_id)
-        if catalogue.available.any():
+        if catalogue.is_usable:
             break
     else:
         catalogue = _own_catalogue(artifact)
@@ -217,7 +236,7 @@ def _own_catalogue(artifact: Artifact) -> Catalogue:
 
 
 def read_content(settings: Settings, catalogue: Catalogue) -> ContentIndex | None:
-    """The current text embeddings in the model's order, None when there are none yet."""
+    """The current text embeddings in the catalogue's order, None when there are none yet."""
     try:
         current = current_embeddings(settings)
         if current is not None and current.is_static:

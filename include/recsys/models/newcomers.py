@@ -1,0 +1,176 @@
+"""Where a product stands that a model does not know: with those near to it. NumPy alone.
+
+Near is who shares the family, the text, the brand, the category or the price. A newcomer's score is
+the mean of its neighbours' scores, and a customer who had a newcomer had, in part, its neighbours.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from recsys.arrays import Float32Array, Float64Array, Int32Array, Int64Array
+from recsys.models.base import Histories
+from recsys.models.histories import one_a_product
+from recsys.models.kinds import CODE_OF, DISMISS
+from recsys.schema import Kind
+
+NEIGHBOURS = 20
+_FAMILY, _TEXT, _BRAND, _CATEGORY, _PRICE = 3.0, 1.0, 0.15, 0.25, 0.1
+_SHARPNESS = 8.0
+"""The weight of a neighbour is e to the power of this times how near it is."""
+_SAME_PRICE = 0.25
+"""Prices of this difference in their logarithm are half as near as equal ones."""
+
+_CELLS_AT_ONCE = 1 << 20
+_MOST_COMPARED = 400_000_000  # pairs of products: seconds, whatever a shop has
+_LEAST_COMPARED = 1_000
+
+_VIEW = CODE_OF[Kind.VIEW]
+
+
+class Traits(NamedTuple):
+    """What tells how near products are, ``(items,)`` each: numbers of the family, of the brand and
+    of the category (-1 unknown), the price in dong (NaN unknown); and ``(items, d)`` text vectors
+    of length one, zeros for a product without, None where there are none at all."""
+
+    families: Int32Array
+    brands: Int32Array
+    categories: Int32Array
+    prices: Float64Array
+    vectors: Float32Array | None = None
+
+
+@dataclass(frozen=True)
+class Newcomers:
+    """Products that follow the `known` ones of a model in the catalogue.
+
+    ``(newcomers, k)`` `near` are columns of the model, `weights` how much each counts: a row sums
+    up to one, or to zero if nothing is near."""
+
+    known: int
+    near: Int32Array
+    weights: Float32Array
+
+    def place(self, scores: Float32Array) -> Float32Array:
+        """``(..., known + newcomers)`` scores from a model's ``(..., known)``. What has no
+        neighbours gets the mean of all."""
+        return np.concatenate([scores, self._placed(scores, self.near, self.weights)], axis=-1)
+
+    def place_some(self, scores: Float32Array, items: Int32Array) -> Float32Array:
+        """``(..., some)`` those of `place` that stand in the columns `items`."""
+        new = items >= self.known
+        chosen = np.empty((*scores.shape[:-1], len(items)), dtype=np.float32)
+        chosen[..., ~new] = scores[..., items[~new]]
+        number = items[new] - self.known
+        chosen[..., new] = self._placed(scores, self.near[number], self.weights[number])
+        return chosen
+
+    @staticmethod
+    def _placed(scores: Float32Array, near: Int32Array, weights: Float32Array) -> Float32Array:
+        placed = np.zeros((*scores.shape[:-1], len(near)), dtype=np.float32)
+        for column, weight in zip(near.T, weights.T, strict=True):
+            placed += scores.take(column, axis=-1) * weight
+        alone = ~weights.any(axis=1)
+        if alone.any():
+            placed[..., alone] = scores.mean(axis=-1, keepdims=True)
+        return placed
+
+    def like(self, item: int) -> list[tuple[int, float]]:
+        """The model's products that stand for that in column `item`, and their weights: itself if
+        the model knows it, else its neighbours."""
+        if item < self.known:
+            return [(item, 1.0)]
+        near, weights = self.near[item - self.known], self.weights[item - self.known]
+        return list(zip(near[weights > 0].tolist(), weights[weights > 0].tolist(), strict=True))
+
+    def as_known(self, histories: Histories) -> Histories:
+        """The same users with what the model knows alone: a newcomer among `histories` counts as
+        looks at its neighbours. One that was dismissed says nothing."""
+        new = histories.items >= self.known
+        if not new.any():
+            return histories
+        number = histories.items[new] - self.known
+        width = self.near.shape[1]
+        entry = np.repeat(np.arange(len(new)), np.where(new, width, 1))
+        spread = new[entry]
+        items, weight = histories.items[entry], histories.weight[entry]
+        kinds = histories.kinds[entry]
+        said = spread & (kinds == DISMISS)
+        items[spread] = self.near[number].ravel()
+        weight[spread] *= self.weights[number].ravel()
+        kinds[spread] = _VIEW
+        kept = ~said & (~spread | (weight > 0))
+        ends = np.append(0, np.cumsum(np.bincount(entry[kept], minlength=len(new))))
+        entry = entry[kept]
+        return one_a_product(
+            replace(
+                histories,
+                indptr=ends[histories.indptr],
+                items=items[kept],
+                confidence=histories.confidence[entry],
+                weight=weight[kept],
+                times=histories.times[entry],
+                kinds=kinds[kept],
+            )
+        )
+
+
+def find_newcomers(traits: Traits, purchases: Int64Array) -> Newcomers | None:
+    """The products of `traits` that follow those a model knows, of which ``(known,)`` `purchases`
+    are known; None if there are none. Neighbours are products with purchases: the others have no
+    score that says anything."""
+    known, items = len(purchases), len(traits.families)
+    if items == known:
+        return None
+    asked = np.arange(known, items, dtype=np.int32)
+    most = max(_LEAST_COMPARED, _MOST_COMPARED // len(asked))
+    among = np.flatnonzero(purchases > 0)
+    if len(among) > most:
+        best = np.argpartition(-purchases[among], most)[:most]
+        among = np.sort(among[best])
+    near, weights = find_near(traits, asked, among.astype(np.int32))
+    return Newcomers(known, near, weights)
+
+
+def find_near(
+    traits: Traits, asked: Int32Array, among: Int32Array, neighbours: int = NEIGHBOURS
+) -> tuple[Int32Array, Float32Array]:
+    """``(asked, k)`` products of `among` that are near to each of `asked`, not itself, and their
+    weights, which sum up to one; all zero in a row where nothing is near."""
+    width = min(neighbours, len(among))
+    near = np.zeros((len(asked), width), dtype=np.int32)
+    weights = np.zeros((len(asked), width), dtype=np.float32)
+    at_once = max(1, _CELLS_AT_ONCE // max(len(among), 1))
+    for start in range(0, len(asked) if width else 0, at_once):
+        rows = asked[start : start + at_once]
+        close = _closeness(traits, rows, among)
+        best = np.argpartition(close, len(among) - width, axis=1)[:, len(among) - width :]
+        closeness = np.take_along_axis(close, best, axis=1)
+        weight = np.exp(_SHARPNESS * (closeness - closeness.max(axis=1, keepdims=True)))
+        weight *= closeness > 0
+        near[start : start + at_once] = among[best]
+        total = np.maximum(weight.sum(axis=1, keepdims=True), np.float32(1e-12))
+        weights[start : start + at_once] = weight / total
+    return near, weights
+
+
+def _closeness(traits: Traits, rows: Int32Array, among: Int32Array) -> Float32Array:
+    """``(rows, among)``: how near the products are, 0 for nothing in common, and for itself."""
+    close = np.zeros((len(rows), len(among)), dtype=np.float32)
+    if traits.vectors is not None:
+        close += np.float32(_TEXT) * np.maximum(traits.vectors[rows] @ traits.vectors[among].T, 0)
+    for weight, numbers in (
+        (_FAMILY, traits.families),
+        (_BRAND, traits.brands),
+        (_CATEGORY, traits.categories),
+    ):
+        same = (numbers[rows, None] == numbers[among]) & (numbers[rows, None] >= 0)
+        close += np.float32(weight) * same
+    with np.errstate(divide="ignore", invalid="ignore"):
+        levels = np.log(traits.prices).astype(np.float32)
+        apart = np.abs(levels[rows, None] - levels[among])
+    price = np.float32(_PRICE) / (1 + apart / np.float32(_SAME_PRICE))
+    close += np.where(np.isfinite(price), price, 0)
+    close[rows[:, None] == among] = 0
+    return close
