@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from recsys.cli import data, experiments, jobs, registry, stack, watching
+from recsys.cli import data, experiments, jobs, registry, rules, stack, watching
 from recsys.errors import InputError, told
 from recsys.orchestration.environment import NOT_SET_UP, is_set_up
 from recsys.settings import load_settings
@@ -33,7 +33,7 @@ def before(context: typer.Context) -> None:
         typer.secho(f"{settings.home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
 
 
-for commands in (jobs, stack, watching, registry, experiments, data):
+for commands in (jobs, stack, watching, rules, registry, experiments, data):
     app.add_typer(commands.app)
 
 

@@ -127,6 +127,10 @@ class Rule(ConfigModel):
         """Whether the rule is for lists of `placement`; "" is a list without one."""
         return not self.placements or placement in self.placements
 
+    def state(self, now: datetime) -> str:
+        """``waiting``, ``active`` or ``expired``."""
+        return "expired" if self.expired(now) else "active" if self.active(now) else "waiting"
+
     def expired(self, now: datetime) -> bool:
         return self.end is not None and self.end <= now
 
