@@ -90,6 +90,7 @@ Placement = Annotated[
 ExcludeSeen = StrictBool | Literal["until_due"]
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 
+MAX_CART = 100  # products; whoever has more needs no more
 MAX_MANY = 1000  # users or events of a request, which takes a second or two
 
 EXAMPLE_USER = 18283
@@ -240,6 +241,33 @@ class SimilarResponse(_List):
     product_name: str
     fallback: bool
     fallback_method: str | None = Field(description="content or popularity", examples=[None])
+
+
+class TogetherRequest(ListRequest):
+    """What completes a cart."""
+
+    model_config = _examples(
+        {"product_ids": [EXAMPLE_PRODUCT, "318900012"], "topk": 5, "placement": "cart"}
+    )
+
+    product_ids: list[Id] = Field(
+        min_length=1, max_length=MAX_CART, description="What is in the cart."
+    )
+    exclude: Annotated[Products, Field(description="Products to leave out.")]
+    user_id: Id | None = Field(default=None, description="Who sees the list.")
+
+
+class TogetherResponse(_List):
+    """What is bought together with the products of the cart, best first."""
+
+    product_ids: list[str] = Field(description="Those of the cart that the answer is made for.")
+    unknown: list[str] = Field(
+        description="Those that the service does not know: they are ignored.", examples=[[]]
+    )
+    fallback: bool = Field(description="Of these nobody knows what completes them.")
+    fallback_method: str | None = Field(
+        description="What made the list instead: similar, content or popularity", examples=[None]
+    )
 
 
 class SearchRequest(ListRequest):

@@ -18,7 +18,8 @@ _MINUTE = 60.0
 
 MAX_WORKERS = 64
 ENDPOINTS = (
-    *("/recommend", "/batch_recommend", "/similar_items", "/search", "/interactions"),
+    *("/recommend", "/batch_recommend", "/similar_items", "/bought_together", "/search"),
+    "/interactions",
     *("/health", "/model_info", "/stats", "/metrics", "/reload_model", "/canary", "/demo"),
     "other",
 )

@@ -59,6 +59,7 @@ PLACES = [
     ("/recommend", '{"user_id": %s}'),
     ("/recommend", '{"user_id": 1, "history": [%s], "exclude": [%s]}'),
     ("/similar_items", '{"product_id": %s}'),
+    ("/bought_together", '{"product_ids": [%s, "p1"]}'),
     ("/interactions", '{"event_id": "hostile", "user_id": %s, "product_id": "p1", "rating": 5}'),
     ("/interactions", '{"event_id": %s, "user_id": "u", "product_id": "p2", "rating": 5}'),
 ]
@@ -88,7 +89,8 @@ BODIES: dict[str, tuple[bytes, dict[str, str]]] = {
     "pickle": (b"\x80\x04cposix\nsystem\n.", {"Content-Type": "application/python-pickle"}),
 }
 ROUTES = (
-    "/recommend", "/batch_recommend", "/similar_items", "/search", "/interactions", "/reload_model",
+    "/recommend", "/batch_recommend", "/similar_items", "/bought_together", "/search",
+    "/interactions", "/reload_model",
 )  # fmt: skip
 
 _POST = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -27,7 +27,10 @@ logger = logging.getLogger(__name__)
 LOGGER_NAME = "recommender"
 TABLE = "requests"
 LOGGED_ENDPOINTS = frozenset(
-    {"recommend", "batch_recommend", "similar_items", "search", "interactions"}
+    {
+        *("recommend", "batch_recommend", "similar_items", "bought_together", "search"),
+        "interactions",
+    }
 )
 WINDOWS_MINUTES = (1, 60, 1440)
 

@@ -34,6 +34,7 @@ from recsys.merchandising.recommending import (
     recommend,
     search,
     similar,
+    together,
 )
 from recsys.models.base import Histories
 from serving.interactions import guest
@@ -48,6 +49,8 @@ from serving.schemas import (
     SearchResponse,
     SimilarRequest,
     SimilarResponse,
+    TogetherRequest,
+    TogetherResponse,
 )
 from serving.served import SOURCE_OF
 from serving.service import Note, Running, Service
@@ -199,10 +202,40 @@ async def similar_items(body: SimilarRequest, service: Running) -> Response:
             raise ProblemError(404, "The shop has no product of this id.")
         inline = snapshot.inline and not service.live.has_any(_who(body.user_id, body.session_id))
         make = popular_beside_now if note.held_out else similar_now
-        made = note.made = await service.compute(inline, make, service, snapshot, body, item)
+        like = np.array([item], dtype=np.int32)
+        made = note.made = await service.compute(inline, make, service, snapshot, body, like)
         found = {"product_id": catalogue.item_ids[item], "product_name": catalogue.names[item]}
         why = await _why(body, service, reasons.why_similar, snapshot, item, made)
         answer = _answer(note, body, snapshot, made, why, **found)
+    answer["latency_ms"] = note.latency_ms
+    return Response(_encode(answer), media_type="application/json")
+
+
+@products.post(
+    "/bought_together",
+    response_model=TogetherResponse,
+    responses=_ANSWERS,
+    summary="Products that complete a cart",
+)
+async def bought_together(body: TogetherRequest, service: Running) -> Response:
+    """What people buy with the products of a cart, not instead of them; filled up with what is
+    popular.
+
+    Products that the service does not know are ignored, and named in the answer; for a cart of
+    nothing else it is what is popular."""
+    with Note(service, "bought_together", body.topk) as note:
+        snapshot = begin(note, body)
+        catalogue = snapshot.catalogue
+        sent = dict.fromkeys(known_id(product, catalogue.index) for product in body.product_ids)
+        known = [product for product in sent if product in catalogue.index]
+        cart = columns_of(snapshot, known)
+        inline = snapshot.inline and not service.live.has_any(_who(body.user_id, body.session_id))
+        make = popular_beside_now if note.held_out else together_now
+        made = note.made = await service.compute(inline, make, service, snapshot, body, cart)
+        unknown = [product for product in sent if product not in catalogue.index]
+        why = await _why(body, service, reasons.why_together, snapshot, cart, made)
+        asked = {"product_ids": known, "unknown": unknown}
+        answer = _answer(note, body, snapshot, made, why, **asked)
     answer["latency_ms"] = note.latency_ms
     return Response(_encode(answer), media_type="application/json")
 
@@ -320,19 +353,30 @@ def popular_now(
 
 
 def similar_now(
-    service: Service, snapshot: Snapshot, body: SimilarRequest, item: int
+    service: Service, snapshot: Snapshot, body: SimilarRequest, items: Int32Array
 ) -> Recommended:
-    """Products like that in column `item`, without what whoever sees the list has dismissed."""
+    """Products like the one in `items`, without what whoever sees the list has dismissed."""
     wanted = wanted_by(snapshot, body, exclude=body.exclude)
-    return similar(snapshot, item, _without_dismissed(service, snapshot, body, wanted))
+    return similar(snapshot, int(items[0]), _without_dismissed(service, snapshot, body, wanted))
+
+
+def together_now(
+    service: Service, snapshot: Snapshot, body: TogetherRequest, items: Int32Array
+) -> Recommended:
+    """What completes a cart of `items`, without what whoever sees the list has dismissed."""
+    wanted = wanted_by(snapshot, body, exclude=body.exclude)
+    return together(snapshot, items, _without_dismissed(service, snapshot, body, wanted))
 
 
 def popular_beside_now(
-    service: Service, snapshot: Snapshot, body: SimilarRequest, item: int
+    service: Service,
+    snapshot: Snapshot,
+    body: SimilarRequest | TogetherRequest,
+    items: Int32Array,
 ) -> Recommended:
-    """What is popular beside the product in column `item`, for a user of the holdout."""
+    """What is popular beside the products in columns `items`, for a user of the holdout."""
     wanted = wanted_by(snapshot, body, exclude=body.exclude)
-    return popular_beside(snapshot, item, _without_dismissed(service, snapshot, body, wanted))
+    return popular_beside(snapshot, items, _without_dismissed(service, snapshot, body, wanted))
 
 
 def search_now(
@@ -372,7 +416,10 @@ def _explained(one: _Listed, reason: Reason, catalogue: Catalogue) -> _Explained
 
 
 def _without_dismissed(
-    service: Service, snapshot: Snapshot, body: SimilarRequest | SearchRequest, wanted: Wanted
+    service: Service,
+    snapshot: Snapshot,
+    body: SimilarRequest | TogetherRequest | SearchRequest,
+    wanted: Wanted,
 ) -> Wanted:
     if body.user_id is None and body.session_id is None:
         return wanted
@@ -422,7 +469,7 @@ def _answer(
     made: Recommended,
     why: Sequence[Reason] | None = None,
     ranking: str | None = None,
-    **asked: int | str,
+    **asked: int | str | list[str],
 ) -> dict[str, Any]:
     """What was asked for and the list, which is recorded, as `serving.schemas` has them (a test
     compares), but for the latency. To make it through those classes would take four times as long.

@@ -6,6 +6,7 @@ import pandas as pd
 from recsys.models.als import Als, AlsParameters
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories, Model
+from recsys.models.complements import Complements
 from recsys.models.histories import take_users
 from recsys.registry import Registry
 from recsys.settings import Settings
@@ -74,6 +75,7 @@ def add_model(
     metrics: dict[str, float] | None = None,
     done: Histories | None = None,
     signal_weights: dict[str, float] | None = None,
+    complements: Complements | None = None,
 ) -> None:
     """Write an artefact through its writer and register it; `select` makes it the current best."""
     done = histories(seed) if done is None else done
@@ -93,6 +95,7 @@ def add_model(
             "sample_users": list(sample_users),
             **({} if signal_weights is None else {"signal_weights": signal_weights}),
         },
+        complements=complements,
     )
     registry = Registry(settings)
     registry.register(

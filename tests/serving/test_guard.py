@@ -39,6 +39,7 @@ PUBLIC_WRITES = {
     "/recommend",
     "/batch_recommend",
     "/similar_items",
+    "/bought_together",
     "/search",
     "/interactions",
 }
@@ -105,6 +106,7 @@ def test_hostile_ids_are_ids_or_bad_requests(shared_client: TestClient, text: st
         "/recommend": {"user_id": text, "history": [text], "exclude": [text], "brands": [text]},
         "/batch_recommend": {"user_ids": [text]},
         "/similar_items": {"product_id": text},
+        "/bought_together": {"product_ids": [text, "p1"], "exclude": [text], "user_id": text},
         "/search": {"query": text},
         "/interactions": {"event_id": text, "user_id": text, "product_id": text, "rating": 5},
     }
@@ -140,6 +142,7 @@ VALID_BODIES = {
     "/recommend": {"user_id": 1, "topk": 3, "history": ["p1"], "brands": ["A"], "min_price": 1},
     "/batch_recommend": {"user_ids": [1, "x"], "topk": 3, "exclude": ["p1"]},
     "/similar_items": {"product_id": "p1", "topk": 3, "max_price": 9000},
+    "/bought_together": {"product_ids": ["p1", 2], "topk": 3, "exclude": ["p9"]},
     "/search": {"query": "son", "topk": 3},
     "/interactions": {"event_id": "e", "user_id": 1, "product_id": "p1", "rating": 5},
     "/reload_model": {"model_id": "als_1"},

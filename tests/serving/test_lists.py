@@ -149,6 +149,7 @@ LISTS = {
     "/recommend": {"user_id": 1},
     "/batch_recommend": {"user_ids": [1]},
     "/similar_items": {"product_id": "p1"},
+    "/bought_together": {"product_ids": ["p1"]},
     "/search": {"query": "son"},
 }
 

@@ -16,9 +16,12 @@ from recsys.merchandising.recommending import (
     AGAIN,
     CONTENT,
     MODEL,
+    SIMILAR,
     ContentIndex,
     Recommended,
     Snapshot,
+    scores_beside,
+    scores_with,
 )
 from recsys.models import hybrid
 from recsys.models.base import BlendedModel, Histories, InnerProductModel, Model
@@ -134,6 +137,30 @@ def why_similar(snapshot: Snapshot, item: int, made: Recommended) -> list[Reason
     return [
         POPULAR if score <= 0 else Reason("text", "text", item) if alike else _beside(model, item)
         for score, alike in zip(total.tolist(), by_text.tolist(), strict=True)
+    ]
+
+
+def why_together(snapshot: Snapshot, cart: Int32Array, made: Recommended) -> list[Reason]:
+    """Why each product of the list `made` stands beside a `cart` of these columns. The scores of a
+    cart are sums: the product without which one falls most is the one that adds most."""
+    items, content = np.array(made.ranked.items, dtype=np.int32), snapshot.content
+    if made.fallback_method is CONTENT and content is not None:
+        return _nearest(content, cart, items)
+    if made.fallback_method not in (MODEL, SIMILAR):
+        return [POPULAR] * len(items)
+    by_model = made.fallback_method is MODEL
+    sentence, parts = "together" if by_model else "similar", np.zeros((len(cart), len(items)))
+    for place, item in enumerate(cart.tolist()):
+        if by_model:
+            scores = scores_with(snapshot, cart[place : place + 1])
+        else:
+            scores = scores_beside(snapshot, item)
+        if scores is not None:
+            parts[place] = scores[items] / (1 if by_model else max(float(scores.max()), 1e-12))
+    most = parts.argmax(axis=0)
+    return [
+        Reason("history", sentence, int(cart[place])) if part > 0 else POPULAR
+        for place, part in zip(most.tolist(), parts.max(axis=0).tolist(), strict=True)
     ]
 
 

@@ -40,6 +40,7 @@ MODEL: Final = None
 CONTENT = "content"
 POPULARITY = "popularity"
 AGAIN = "again"  # everything was seen: the same products once more
+SIMILAR = "similar"  # what completes the cart is not known: what is like the products in it
 
 NEUTRAL_QUALITY = 0.5
 """Comment quality of an interaction that no refresh has scored yet."""
@@ -161,9 +162,8 @@ def popular(snapshot: Snapshot, history: Histories, wanted: Wanted) -> Recommend
     return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
 
 
-def popular_beside(snapshot: Snapshot, item: int, wanted: Wanted) -> Recommended:
-    """What is popular in the shop, but for the product in column `item` and its variants."""
-    items = np.array([item], dtype=np.int32)
+def popular_beside(snapshot: Snapshot, items: Int32Array, wanted: Wanted) -> Recommended:
+    """What is popular in the shop, but for the products in columns `items` and their variants."""
     excluded = np.concatenate([wanted.excluded, snapshot.catalogue.listings(items)[0]])
     return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
 
@@ -204,6 +204,50 @@ def scores_beside(snapshot: Snapshot, item: int) -> Float32Array | None:
     if scores.max() == scores.min():
         return None
     return scores if newcomers is None else newcomers.place(scores)
+
+
+def together(snapshot: Snapshot, items: Int32Array, wanted: Wanted) -> Recommended:
+    """What completes a cart with the products in columns `items`, filled up with what is popular.
+    Where nothing is known of that, what is like them; beside an empty cart what is popular."""
+    if not len(items):
+        return popular_beside(snapshot, items, wanted)
+    excluded = np.concatenate([wanted.excluded, snapshot.catalogue.listings(items)[0]])
+    scores = scores_with(snapshot, items)
+    if scores is not None:
+        known = scores > 0
+        most = max(float(snapshot.popularity.max()), 1e-12)
+        # The last of those that complete the cart stands before the most popular of the others.
+        filled = np.where(known, scores, scores[known].min() / 2 * (snapshot.popularity / most))
+        ranked = _top(snapshot, filled.astype(np.float32), wanted, excluded)
+        completing = bool(ranked.items) and bool(known[ranked.items[0]])
+        return Recommended(ranked, MODEL if completing else POPULARITY)
+    made = _best(snapshot, _beside_all(snapshot, items), items, wanted, excluded)
+    return made if made.fallback_method else Recommended(made.ranked, SIMILAR)
+
+
+def scores_with(snapshot: Snapshot, items: Int32Array) -> Float32Array | None:
+    """``(items,)`` how well each product of the catalogue completes a cart with those in columns
+    `items`, 0 for those that do not; None where nothing is known of that."""
+    complements, newcomers = snapshot.artifact.complements, snapshot.newcomers
+    if complements is None:
+        return None
+    if newcomers is None:
+        scores = complements.scores(items)
+    else:
+        like = [pair for item in items.tolist() for pair in newcomers.like(item)]
+        columns = np.array([item for item, _ in like], dtype=np.int32)
+        weights = np.array([weight for _, weight in like], dtype=np.float32)
+        scores = complements.scores(columns, weights)
+    if not scores.any():
+        return None
+    return scores if newcomers is None else newcomers.place(scores)
+
+
+def _beside_all(snapshot: Snapshot, items: Int32Array) -> Float32Array | None:
+    """`scores_beside` of several products, of which each counts as much as the others."""
+    found = (scores_beside(snapshot, item) for item in np.unique(items).tolist())
+    scores = [one / max(float(one.max()), 1e-12) for one in found if one is not None]
+    return np.asarray(np.sum(scores, axis=0)) if scores else None
 
 
 def _best(

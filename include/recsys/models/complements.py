@@ -62,17 +62,19 @@ class Complements:
     trust: Float32Array  # (families + categories,) in [0, 1]: how much it leaves to what backs it
     rows: SparseRows  # of the families, of the categories, of everything; columns are families
 
-    def scores(self, items: IntegerArray) -> Float32Array:
-        """``(all items,)`` how well each product goes with the products `items` together; 0 where
-        nothing is known, and for the families of `items`."""
-        cart = np.unique(self.families[items])
+    def scores(self, items: IntegerArray, weights: Float32Array | None = None) -> Float32Array:
+        """``(all items,)`` how well each product goes with the products `items` together, each of
+        which counts its weight, or 1; 0 where nothing is known, and for the families of `items`."""
+        cart, place = np.unique(self.families[items], return_inverse=True)
+        counts = np.bincount(place, weights=weights, minlength=len(cart))
+        part = np.minimum(counts, 1).astype(np.float32)  # two sizes of a product are one
         category = len(self.categories) + self.categories[cart]
         everything = np.full(len(cart), len(self.trust))
         to_category = self.trust[cart]
-        weights = [np.ones_like(to_category), to_category, to_category * self.trust[category]]
+        parts = [part, part * to_category, part * to_category * self.trust[category]]
         rows = np.concatenate([cart, category, everything]).astype(np.int32)
         asked = np.array([0, len(rows)], dtype=np.int64)
-        sums = self.rows.weighted_sums(asked, rows, np.concatenate(weights))[0]
+        sums = self.rows.weighted_sums(asked, rows, np.concatenate(parts))[0]
         sums[cart] = 0
         return np.asarray(sums[self.families] * self.listings, dtype=np.float32)
 
