@@ -234,8 +234,7 @@ async def bought_together(body: TogetherRequest, service: Running) -> Response:
         made = note.made = await service.compute(inline, make, service, snapshot, body, cart)
         unknown = [product for product in sent if product not in catalogue.index]
         why = await _why(body, service, reasons.why_together, snapshot, cart, made)
-        asked = {"product_ids": known, "unknown": unknown}
-        answer = _answer(note, body, snapshot, made, why, **asked)
+        answer = _answer(note, body, snapshot, made, why, product_ids=known, unknown=unknown)
     answer["latency_ms"] = note.latency_ms
     return Response(_encode(answer), media_type="application/json")
 

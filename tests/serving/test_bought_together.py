@@ -96,6 +96,11 @@ def test_a_cart_of_nothing_known_gets_what_is_popular(cart: TestClient):
     assert ids(answer) == ids(stranger)
 
 
+def test_the_placement_says_how_many(cart: TestClient):
+    assert ask(cart, "p3", placement="cart")["count"] == 5
+    assert ask(cart, "p3")["count"] == 10
+
+
 @pytest.mark.parametrize("product_ids", [[], "p3", None, [None], ["p3"] * 101, [True]])
 def test_a_cart_that_is_none_is_refused(cart: TestClient, product_ids: object):
     answer = cart.post("/bought_together", json={"product_ids": product_ids})
