@@ -21,6 +21,7 @@ from serving.app import create_app
 from serving.config import ServiceEnvironment
 from serving.schemas import TogetherResponse
 from tests.serving.shops import ITEMS, LIPSTICKS, add_model, histories, product_id, products
+from tests.serving.test_newcomers import GONE, SHADE, SHAMPOO, launched, publish
 from tests.test_served_lists import found
 
 EVENT = {"event_id": "e", "user_id": 2, "kind": "dismiss"}
@@ -205,3 +206,43 @@ def test_who_is_held_out_gets_what_is_popular(settings: Settings):
     }
     assert held
     assert {user for user, method in methods.items() if method == "popularity"} == held
+
+
+def test_a_launched_product_is_completed_and_completes_as_its_like_do(settings: Settings):
+    """A shade of lipstick 3 and a shampoo that the model does not know."""
+    add_shop(settings, complements=baskets())
+    publish(settings, "v1", launched())
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+        answer = ask(client, SHADE, topk=2)
+        assert ids(answer)[0] == "p23"
+        assert (answer["product_ids"], answer["fallback"]) == ([SHADE], False)
+        assert "p3" not in ids(ask(client, SHADE, topk=40))
+        found = ids(ask(client, "p9", "p10", topk=40))
+        assert GONE not in found
+        lipsticks = [found.index(product_id(item)) for item in LIPSTICKS if item not in (9, 10)]
+        assert found.index(SHAMPOO) < min(lipsticks)
+
+
+def test_each_product_says_which_of_the_cart_it_completes(cart: TestClient):
+    answer = ask(cart, "p3", "p7", topk=39, explain=True)
+    plain = ask(cart, "p3", "p7", topk=39)
+    told = {row["product_id"]: row.pop("reason") for row in answer["recommendations"]}
+    assert answer["recommendations"] == plain["recommendations"]
+    named = {"p23": "p3", "p24": "p3", "p27": "p7", "p28": "p7"}
+    for product, beside in named.items():
+        assert (told[product]["kind"], told[product]["product_id"]) == ("history", beside)
+        assert "bought together" in told[product]["text"]["en"]
+    nothing = ask(cart, "never", topk=3, explain=True)
+    assert {row["reason"]["kind"] for row in nothing["recommendations"]} == {"popular"}
+
+
+def test_what_is_only_like_the_cart_says_so(settings: Settings):
+    add_shop(settings)
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+        answer = ask(client, "p3", "p25", topk=30, explain=True)
+    assert answer["fallback_method"] == "similar"
+    for row in answer["recommendations"]:
+        if row["score"] > 0:
+            own = "p3" if row["brand"] == "Đẹp" else "p25"
+            assert row["reason"]["product_id"] == own
+            assert "bought together" not in row["reason"]["text"]["en"]
