@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from recsys import schema
+from recsys.alerting import Alert, Severity
 from recsys.config import load_config
 from recsys.data.event_log import read_events
 from recsys.outcomes import attribution, figures
@@ -38,7 +39,7 @@ from recsys.settings import Settings
 logger = logging.getLogger(__name__)
 
 _REACH_DAYS: Final = REACH.days
-DAMAGE_ALERT: Final = "outcomes_damaged"
+DAMAGE_ALERT = "outcomes_damaged"
 _AT_ONCE: Final = 8
 """Days of events whose lists are looked for in one pass over the lists."""
 
@@ -111,7 +112,9 @@ class Builder:
         aside = set_aside(path).relative_to(self._settings.home).as_posix()
         file = path.relative_to(self._settings.home).as_posix()
         message = f"{file} was damaged and is set aside as {aside}; its lists are gone: {fault}"
-        tell_once(self._settings, DAMAGE_ALERT, message, aside, {"file": file, "reason": fault})
+        facts = {"file": file, "reason": fault}
+        alert = Alert(DAMAGE_ALERT, message, Severity.WARNING, facts=facts)
+        tell_once(self._settings, alert, aside)
 
     def _note_sound(self, path: Path) -> None:
         self.ledger.sound[path.name] = stamp_of(path)

@@ -18,6 +18,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -74,7 +75,7 @@ _DAY = "day="
 _MOST_LISTS = 50_000  # of a file: 100 MB of memory while it is made
 _DAMAGED = "damaged/"  # before the name of a file whose lists are lost, among those of segments
 _OF_THE_DATA = (None, errno.EIO, errno.EISDIR)  # OSErrors of pyarrow's about contents have no errno
-DAMAGE_ALERT: Final = "served_lists_damaged"
+DAMAGE_ALERT = "served_lists_damaged"
 
 Result = TypeVar("Result")
 
@@ -428,19 +429,16 @@ def _tell_of_damage(settings: Settings, path: Path, lost: int | None, error: Inp
     count = "unknown" if lost is None else str(lost)
     message = f"{file} was damaged and is set aside in data/quarantine/served; lists lost: {count}"
     facts = {"file": file, "lost": count, "reason": str(error)}
-    tell_once(settings, DAMAGE_ALERT, message, file, facts)
+    tell_once(settings, Alert(DAMAGE_ALERT, message, Severity.WARNING, facts=facts), file)
 
 
-def tell_once(
-    settings: Settings, name: str, message: str, about: str, facts: Mapping[str, str]
-) -> None:
-    """A warning `about` something that is set aside; that it cannot be told is logged."""
-    key = f"{name}:{about}"
-    alert = Alert(name, message, Severity.WARNING, facts=facts, key=key, until_resolved=True)
+def tell_once(settings: Settings, alert: Alert, about: str) -> None:
+    """Deliver an alert `about` something once; that it cannot be told is logged."""
+    once = replace(alert, key=f"{alert.name}:{about}", until_resolved=True)
     try:
-        AlertManager(settings).deliver(alert)
+        AlertManager(settings).deliver(once)
     except Exception:
-        logger.exception("The alert could not be sent | alert=%s", name)
+        logger.exception("The alert could not be sent | alert=%s", alert.name)
 
 
 def _remove_day(settings: Settings, path: Path) -> bool:
