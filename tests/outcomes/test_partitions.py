@@ -143,7 +143,10 @@ def test_a_file_that_is_no_segment_stops_nobody(settings: Settings):
     (sealed_lists(settings) / "zz.lists").write_bytes(b"something else")
     assert take_over(settings).lists == 4
     assert (settings.quarantine / "served" / "zz.lists").read_bytes() == b"something else"
-    assert "zz.lists was damaged and is set aside" in (settings.logs / "service" / "alerts.log").read_text()
+    assert (
+        "zz.lists was damaged and is set aside"
+        in (settings.logs / "service" / "alerts.log").read_text()
+    )
 
 
 def test_a_folder_among_the_segments_stops_nobody(settings: Settings):

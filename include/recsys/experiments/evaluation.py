@@ -170,8 +170,8 @@ def _stopping(settings: Settings, experiment: Experiment, counted: _Counted) -> 
             return stopped(
                 f"nhánh {variant.name} để {rates[0]} danh sách cho phương án dự phòng, nhánh đối "
                 f"chứng {rates[1]}",
-                f"{variant.name} leaves {rates[0]} of its lists to a fallback, the control "
-                f"{rates[1]}",
+                f"the side {variant.name} leaves {rates[0]} of its lists to a fallback, the "
+                f"control {rates[1]}",
             )
     if (evidence := _ratio_evidence(definition, counted)) is not None:
         units = ", ".join(f"{one:,.0f}" for one in _units(counted))
@@ -387,6 +387,7 @@ def _report(
         "sample_ratio": {
             "evidence": evidence,
             "limit": _RATIO_LIMIT,
+            "enough": min(units) >= MIN_ACTIVE_UNITS or (evidence or 0) > _RATIO_LIMIT,
             "sound": evidence is None or evidence <= _RATIO_LIMIT,
         },
         "information": information,
