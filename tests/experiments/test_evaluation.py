@@ -211,6 +211,7 @@ def test_the_page_has_the_time_of_the_shop(experiments, settings):
     page = (settings.reports / "experiments" / "blend.html").read_text()
     assert "do lan bắt đầu 2026-03-02 00:00 +07;" in page
     assert "As of 2026-03-03 12:00 +07." in page
+    assert page.count("<table>") == page.count('<div class="box"><table>') == 1  # scrolls by itself
     assert report(settings)["started_at"] == "2026-03-01T17:00:00+00:00"
 
 
