@@ -16,7 +16,8 @@ which makes the days of its interval, alarms nobody.
 
 **When it fails**: `compute` or `report` failed: the message names the file that cannot be read, or
 the key of `config/outcomes.yaml`. Damaged files of a day are made again by the next run, damaged
-served lists are set aside, with an alert. Nothing is lost meanwhile: lists and events wait. What the figures mean: `docs/outcomes.md`.
+served lists are set aside, with an alert. Nothing is lost meanwhile: lists and events wait. What
+the figures mean: `docs/outcomes.md`.
 """
 
 from typing import Any, cast
