@@ -12,6 +12,7 @@ from recsys.errors import InputError
 from recsys.experiments.definitions import Side
 from recsys.experiments.state import Experiments
 from recsys.merchandising.recommending import Snapshot
+from recsys.merchandising.served_model import last_served, remember_served
 from recsys.merchandising.snapshots import load_snapshot, replay, sources, with_current_catalogue
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.request_log import recent_users
@@ -21,8 +22,6 @@ from serving.coordination import (
     Followed,
     Reloaded,
     ReloadError,
-    last_served,
-    remember_served,
 )
 from serving.trials import (
     Trials,
