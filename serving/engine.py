@@ -12,7 +12,6 @@ from recsys.errors import InputError
 from recsys.experiments.definitions import Side
 from recsys.experiments.state import Experiments
 from recsys.merchandising.recommending import Snapshot
-from recsys.merchandising.served_model import last_served, remember_served
 from recsys.merchandising.snapshots import load_snapshot, replay, sources, with_current_catalogue
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.request_log import recent_users
@@ -22,6 +21,8 @@ from serving.coordination import (
     Followed,
     Reloaded,
     ReloadError,
+    last_served,
+    remember_served,
 )
 from serving.trials import (
     Trials,
@@ -203,8 +204,10 @@ class Engine:
     def _with_newer_catalogue(
         self, snapshot: Snapshot, beside: Iterable[Snapshot]
     ) -> Snapshot | None:
-        """None if there is none, or it has none of the model's products."""
-        if sources(self._settings, snapshot.artifact) == snapshot.sources:
+        """The same model with what is new: a version, texts, or a product whose time has come. None
+        if nothing is, or the catalogue has none of the model's products."""
+        same = sources(self._settings, snapshot.artifact) == snapshot.sources
+        if same and time.time() < snapshot.catalogue.next_launch:
             return None
         fresh = with_current_catalogue(
             self._settings, snapshot, self._config.personal_lists_seconds, beside

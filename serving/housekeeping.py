@@ -19,6 +19,7 @@ from recsys.publishing import DAMAGED
 from recsys.served_lists import SERVED_KEY, hand_in_lists
 from recsys.settings import Settings
 from recsys.storage import open_store
+from serving.engine import Engine
 from serving.rules import RULES_SECONDS, RulesWatch
 from serving.service import Service
 from serving.trials import read_trials
@@ -47,7 +48,7 @@ class Housekeeping(threading.Thread):
         super().__init__(name="housekeeping", daemon=True)
         settings, since = service.settings, datetime.now(UTC)
         duties: list[tuple[float, Callable[[], object]]] = [
-            (service.config.catalogue_check_seconds, service.engine.follow_catalogue),
+            (service.config.catalogue_check_seconds, lambda: _follow_catalogue(service.engine)),
             (RULES_SECONDS, service.rules.look),
             (_LOG_WATCH_SECONDS, ImplausibleWatch(service).look),
         ]
@@ -248,6 +249,13 @@ class DamageWatch:
                 until_resolved=True,
             )
             AlertManager(self.settings).deliver(alert)
+
+
+def _follow_catalogue(engine: Engine) -> None:
+    """Take over what is newer, and once more what came meanwhile: making lists takes as long as
+    embedding the texts of a new version, which would wait for the next look."""
+    if engine.follow_catalogue():
+        engine.follow_catalogue()
 
 
 def _watch_health_reports(settings: Settings, since: datetime) -> bool:

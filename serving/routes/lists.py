@@ -23,6 +23,7 @@ from recsys.merchandising.ranking import NOTHING, Ranked, Wanted, hidden
 from recsys.merchandising.reasons import Reason
 from recsys.merchandising.recommending import (
     CONTENT,
+    MODEL,
     ContentIndex,
     LiveEvent,
     Recommended,
@@ -33,7 +34,6 @@ from recsys.merchandising.recommending import (
     recommend,
     search,
     similar,
-    sources_of,
     together,
 )
 from recsys.models.base import Histories
@@ -52,6 +52,7 @@ from serving.schemas import (
     TogetherRequest,
     TogetherResponse,
 )
+from serving.served import SOURCE_OF
 from serving.service import Note, Running, Service
 
 Who = tuple[str, ...]
@@ -490,7 +491,7 @@ def _answer(
         model_id=snapshot.model_id,
         method=made.fallback_method,
         products=tuple([one.product_id for one in listed]),
-        sources=sources_of(catalogue, made, ranking),
+        sources=_sources(catalogue, made, ranking),
         side=note.side,
     )
     return {
@@ -502,3 +503,13 @@ def _answer(
         "fallback_method": made.fallback_method,
         "model_id": snapshot.model_id,
     }
+
+
+def _sources(catalogue: Catalogue, made: Recommended, ranking: str | None) -> str:
+    """A letter of `recsys.served_lists.SOURCES` for each product: what put it there."""
+    items = made.ranked.items
+    letter = SOURCE_OF[ranking or made.fallback_method]
+    if letter != SOURCE_OF[MODEL] or max(items, default=0) < catalogue.known:
+        return letter * len(items)
+    # The model knows nothing of a newcomer: its text and what it is stand for it.
+    return "".join(letter if item < catalogue.known else SOURCE_OF[CONTENT] for item in items)

@@ -32,6 +32,7 @@ from recsys.spark.als import als_trainer
 from recsys.spark.session import SparkConfig, spark_session
 from recsys.training.job import train_model
 from tests.data.shop import END, interval, quarantined, refresh, row, write_shop
+from tests.data.test_availability import write_products
 from tests.models.shop import (
     GROUPS,
     ITEMS,
@@ -155,6 +156,32 @@ def test_signals_and_the_split_beside_them_are_the_same(both):
     assert version.manifest["signals"] == found.manifest["signals"]
     name = "signals.parquet"
     assert (version.path / name).read_bytes() == (found.path / name).read_bytes()
+
+
+def test_what_is_sold_is_the_same(both):
+    products = [
+        {
+            "stock": str(number - 2),
+            "status": ("Đang bán", "Ẩn")[number % 5 == 4],
+            "available_from": ("", "2025-02-01")[number % 2],
+            "tags": ("Tết,Mới", "", "da dầu")[number % 3],
+        }
+        for number in range(9)
+    ]
+    for settings in both:
+        write_products(settings, products)
+        append_events(
+            settings,
+            [{"event_id": "e", "kind": "purchase", "user_id": "u1", "product_id": 8,
+              "timestamp": END - timedelta(days=40)}],
+        )  # fmt: skip
+        refresh(settings)
+    plain, spark = both
+    version = assert_same_version(spark, plain)
+    assert version.products()["available"].tolist() == [False] * 3 + [True, False] + [True] * 4
+    for name in ("products.parquet", "shown_products.jsonl"):
+        expected = (current_version(plain).path / name).read_bytes()
+        assert (version.path / name).read_bytes() == expected
 
 
 def test_a_quote_that_never_closes_costs_its_own_row(both):

@@ -21,13 +21,11 @@ from recsys import schema
 from recsys.arrays import UInt64Array
 from recsys.columns import contains_byte, id_faults, normalise_ids, rename_ids
 from recsys.data.keys import add_keys, hash_texts, text_series
-from recsys.data.prices import PriceFormat, parse_prices
 from recsys.data.reading import FILE, ROW, RawRows, is_csv, read_head, read_rows
 from recsys.data.sources import EPOCH, ISO, ReviewFiles, TimedFiles, TimestampFormat
 from recsys.ids import MISSING, STANDS_FOR_MANY, IdRules
 from recsys.publishing import atomic_path
 from recsys.settings import CORES, Settings
-from recsys.text import without_markup
 
 REASON = "reason"
 RAW = "raw"
@@ -152,35 +150,7 @@ def clean_rows(raw: RawRows, timestamp: TimestampFormat, limits: Limits) -> Clea
     add_keys(accepted, user_hash, product_hash, hashing.result())
     accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)
     later = int((good & ~in_view).sum())
-    return CleanRows(accepted, rejected_rows(raw, faults), later, columns=_columns(raw))
-
-
-def clean_products(
-    raw: RawRows, rules: IdRules = IdRules(), price_format: PriceFormat = PriceFormat()
-) -> CleanRows:
-    """Check every row of a catalogue: PRODUCT, its texts and PRICE; ids and names must be there.
-    Texts are as a browser shows them, without markup. Rows under an id of before come first, so
-    that those under today's count."""
-    table = raw.table
-    before = product = normalise_ids(table[schema.PRODUCT])
-    faults = id_faults(product, "product")
-    if rules.aliases:
-        product = rename_ids(product, rules.aliases)
-    name = _shown_text(table, schema.PRODUCT_NAME)
-    faults.append((name.str.lower().isin(MISSING).to_numpy(), "there is no product name"))
-    accepted = pd.DataFrame({schema.PRODUCT: text_series(product), schema.PRODUCT_NAME: name})
-    for text in (schema.BRAND, schema.CATEGORY, schema.DESCRIPTION):
-        accepted[text] = _shown_text(table, text)
-    prices, unclear = parse_prices(text_series(column_text(table, schema.PRICE)), price_format)
-    accepted[schema.PRICE] = prices
-    accepted = accepted[without(faults)]
-    if rules.aliases:
-        renamed = pc.not_equal(before, product).to_numpy()[accepted.index]
-        accepted = accepted.iloc[np.argsort(~renamed, kind="stable")]
-    accepted, columns = accepted.reset_index(drop=True), _columns(raw)
-    return CleanRows(
-        accepted, rejected_rows(raw, faults), 0, columns=columns, unclear_prices=unclear
-    )
+    return CleanRows(accepted, rejected_rows(raw, faults), later, columns=columns_of(raw))
 
 
 def concatenate(parts: list[CleanRows]) -> CleanRows:
@@ -325,17 +295,6 @@ def column_text(table: pa.Table, name: str) -> pa.ChunkedArray:
     return pc.replace_substring(column, "\0", "") if contains_byte(column, 0) else column
 
 
-def _shown_text(table: pa.Table, name: str) -> pd.Series:
-    """A column of text without markup and blanks around it."""
-    column = pc.utf8_trim_whitespace(column_text(table, name))
-    texts = text_series(column)
-    marked = pc.match_substring_regex(column, "[<&]|;base64,").to_numpy()
-    shown = texts[marked].map(without_markup)
-    # Only a description has lines.
-    texts[marked] = shown if name == schema.DESCRIPTION else shown.str.replace("\n", " ")
-    return texts
-
-
 def reject_file(path: Path, reason: str) -> CleanRows:
     """A file of which no row can be used: one rejected row, number 0, stands for it."""
     types = {schema.USER: "str", schema.PRODUCT: "str", schema.RATING: "float32"}
@@ -351,7 +310,8 @@ def reject_rows(files: Any, rows: Any, reasons: Any, raw: Any) -> pd.DataFrame:
     return rejected.astype({FILE: "str", ROW: "int64", REASON: "str", RAW: "str"})
 
 
-def _columns(raw: RawRows) -> frozenset[str]:
+def columns_of(raw: RawRows) -> frozenset[str]:
+    """Our names of the columns that the rows have."""
     return frozenset(raw.table.column_names) - {ROW, FILE}
 
 

@@ -20,6 +20,7 @@ from recsys.arrays import Float32Array, Float64Array, Int8Array, Int32Array, Int
 from recsys.data import keys
 from recsys.data.families import SharedEvents, assign_families, shared_events
 from recsys.data.keys import EVENT_KEY, USER_NUMBER, run_starts, text_series
+from recsys.data.products import SAID_OF_SALE, for_sale, sale_statistics
 
 SEGMENT = "segment"
 SEGMENTS = ("trainable", "one_event", "no_positive")
@@ -187,7 +188,7 @@ def join_parts(
     catalogue: pd.DataFrame,
 ) -> Dataset:
     """A version of the `parts`, whose rows and users follow each other in the same order.
-    `catalogue`: PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, DESCRIPTION; one row a product."""
+    `catalogue`: one row a product, as of `recsys.data.products.clean_products`."""
     bought = pd.concat([part.products for part in parts]).unique()
     listed = catalogue[schema.PRODUCT].to_numpy(object)
     ids = pd.Index(np.unique(np.concatenate([listed, np.asarray(bought, object)])))
@@ -218,7 +219,10 @@ def join_parts(
         item_ids=ids.tolist(),
         matrix=matrix,
         popularity=trained,
-        stats=_statistics(interactions, len(bought), products, users, matrix),
+        stats={
+            **_statistics(interactions, len(bought), products, users, matrix),
+            **sale_statistics(catalogue, len(ids)),
+        },
     )
 
 
@@ -240,11 +244,14 @@ def _products(catalogue: pd.DataFrame, ids: pd.Index, shared: SharedEvents) -> p
     reviews know have empty texts."""
     products = catalogue.set_index(schema.PRODUCT).reindex(ids).rename_axis(schema.PRODUCT)
     products[TEXTS] = products[TEXTS].fillna("").astype("str")
-    products[schema.AVAILABLE] = ids.isin(catalogue[schema.PRODUCT])
+    products[schema.AVAILABLE] = ids.isin(for_sale(catalogue)[schema.PRODUCT])
+    if schema.TAGS in products:
+        products[schema.TAGS] = products[schema.TAGS].fillna("").astype("str")
     products = products.reset_index().astype({schema.PRODUCT: "str"})
     products[schema.FAMILY] = assign_families(products, shared).to_numpy()
     columns = [schema.PRODUCT, *TEXTS[:3], schema.PRICE, TEXTS[3], schema.FAMILY]
-    return products[[*columns, schema.AVAILABLE]]
+    said = [name for name in SAID_OF_SALE if name in products]
+    return products[[*columns, schema.AVAILABLE, *said]]
 
 
 def _user_metadata(

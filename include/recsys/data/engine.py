@@ -7,7 +7,7 @@ give the same version.
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,11 +18,11 @@ from pyarrow import feather
 from recsys import schema
 from recsys.arrays import UInt64Array
 from recsys.data.arrivals import Staged, read_arrivals
-from recsys.data.cleaning import CleanRows, Limits, clean_products, concatenate, read_reviews
+from recsys.data.cleaning import CleanRows, Limits, concatenate, read_reviews
 from recsys.data.config import DataConfig
 from recsys.data.dataset import Dataset, count_part, join_parts, split_interactions
 from recsys.data.keys import KEY, latest_rows, run_starts
-from recsys.data.reading import read_rows
+from recsys.data.products import read_catalogue
 from recsys.data.signals import Signals, read_signals
 from recsys.data.sources import Source
 from recsys.data.writing import VersionFiles
@@ -138,7 +138,7 @@ def read_view(
     paths = (*source.review_files, *source.product_files)
     with ThreadPoolExecutor(CORES) as pool:
         digests = pool.map(sha256_of, paths)
-        catalogue = pool.submit(_read_catalogue, source)
+        catalogue = pool.submit(read_catalogue, source)
         parts = read_files()
         arrivals, staged, events = read_arrivals(settings, source, config, limits)
         signals = read_signals(events, source, config, limits)
@@ -161,16 +161,6 @@ def read_view(
         staged=staged,
         invalid_fraction=bad / max(read, 1),
     )
-
-
-def _read_catalogue(source: Source) -> CleanRows:
-    """All products of the source's files; of several rows of one product the last one counts."""
-    files = source.config.products
-    raws = (read_rows(path, files.needed, files.optional, files) for path in source.product_files)
-    parts = [clean_products(raw, source.config.id_rules, files.price_format) for raw in raws]
-    read = concatenate(parts)
-    accepted = read.accepted.drop_duplicates(schema.PRODUCT, keep="last", ignore_index=True)
-    return replace(read, accepted=accepted)
 
 
 def fingerprint(products: pd.DataFrame) -> str:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from recsys import schema
 from recsys.config import ConfigError, ConfigModel, Document, load_config, read_mapping
@@ -36,6 +36,8 @@ Paths = tuple[Path, ...]
 _as_tuple = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 Names = Annotated[tuple[str, ...], _as_tuple, Field(min_length=1)]
 """Column names of a file, in order of preference."""
+Value = bool | int | str
+_LAUNCHES = (ISO, EPOCH, "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d/%m/%Y")
 
 
 class Columns(ConfigModel):
@@ -66,6 +68,43 @@ class ProductColumns(Columns):
     category: Names | None = None
     price: Names | None = None
     description: Names | None = None
+    stock: Names | None = None
+    status: Names | None = None
+    discontinued: Names | None = None
+    available_from: Names | None = None
+    tags: Names | None = None
+
+
+class NotForSale(ConfigModel):
+    """Which values of a product's columns mean that it is not sold (any more), in any case and with
+    or without accents."""
+
+    status: tuple[Value, ...] = ()
+    discontinued: tuple[Value, ...] = ("1", "true", "yes", "co", "x")
+
+    @property
+    def texts_of_status(self) -> frozenset[str]:
+        return frozenset(text for value in self.status for text in _texts(value))
+
+    @property
+    def texts_of_discontinued(self) -> frozenset[str]:
+        return frozenset(text for value in self.discontinued for text in _texts(value))
+
+
+def _texts(value: Value) -> tuple[str, ...]:
+    """What a file may have, folded, for a value of the description, where `yes` is no text."""
+    if isinstance(value, bool):
+        return ("true", "yes", "on") if value else ("false", "no", "off")
+    return (fold(str(value)),)
+
+
+def _known_formats(formats: tuple[str, ...]) -> tuple[str, ...]:
+    if any(text not in (ISO, EPOCH) and "%" not in text for text in formats):
+        raise ValueError(f"expected '{ISO}', '{EPOCH}' or a format such as '%d/%m/%Y'")
+    return formats
+
+
+TimeFormats = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_formats)]
 
 
 class TimestampFormat(ConfigModel):
@@ -73,14 +112,7 @@ class TimestampFormat(ConfigModel):
     names, in order of preference."""
 
     columns: Annotated[tuple[Names, ...], _as_tuple, Field(min_length=1)]
-    formats: tuple[str, ...] = Field(default=(ISO,), min_length=1)
-
-    @field_validator("formats")
-    @classmethod
-    def _formats_are_known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        if any(text not in (ISO, EPOCH) and "%" not in text for text in formats):
-            raise ValueError(f"expected '{ISO}', '{EPOCH}' or a format such as '%d/%m/%Y'")
-        return formats
+    formats: TimeFormats = (ISO,)
 
     @property
     def candidates(self) -> dict[str, tuple[str, ...]]:
@@ -135,16 +167,29 @@ class PricedFiles(Files):
 
 
 class ProductFiles(PricedFiles):
-    """Where the products are, and which of them got another id (old -> new)."""
+    """Where the products are, which of them got another id (old -> new), and how their columns say
+    what is sold, and from when on."""
 
     columns: ProductColumns
     aliases: dict[str | int, str | int] = Field(default_factory=dict)
+    not_for_sale: NotForSale = NotForSale()
+    available_from_formats: TimeFormats = _LAUNCHES
+    tag_separator: str = Field(default=",", min_length=1)
 
     @field_validator("aliases")
     @classmethod
     def _aliases_end(cls, aliases: dict[str | int, str | int]) -> dict[str | int, str | int]:
         IdRules.of((), aliases)
         return aliases
+
+    @model_validator(mode="after")
+    def _statuses_are_read(self) -> "ProductFiles":
+        if (self.columns.status is None) != (not self.not_for_sale.status):
+            raise ValueError(
+                "expected columns.status and not_for_sale.status together: which column, and which "
+                "of its texts mean that a product is not for sale"
+            )
+        return self
 
 
 class EventColumns(Columns):

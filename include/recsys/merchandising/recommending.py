@@ -41,7 +41,6 @@ CONTENT = "content"
 POPULARITY = "popularity"
 AGAIN = "again"  # everything was seen: the same products once more
 SIMILAR = "similar"  # what completes the cart is not known: what is like the products in it
-_SOURCE_OF = {MODEL: "m", CONTENT: "c", POPULARITY: "p", AGAIN: "a", SIMILAR: "m"}
 
 NEUTRAL_QUALITY = 0.5
 """Comment quality of an interaction that no refresh has scored yet."""
@@ -293,17 +292,6 @@ def _near(
 
 def _top(snapshot: Snapshot, scores: Float32Array, wanted: Wanted, excluded: Int32Array) -> Ranked:
     return top_items(scores, wanted.allowed, excluded, snapshot.catalogue.families, wanted.topk)
-
-
-def sources_of(catalogue: Catalogue, made: Recommended, ranking: str | None = None) -> str:
-    """A letter of `recsys.served_lists.SOURCES` for each product: what put it there. `ranking` is
-    what ordered the list, if that is no fallback."""
-    items = made.ranked.items
-    letter = _SOURCE_OF[ranking or made.fallback_method]
-    if letter != _SOURCE_OF[MODEL] or max(items, default=0) < catalogue.known:
-        return letter * len(items)
-    # The model knows nothing of a newcomer: its text and what it is stand for it.
-    return "".join(letter if item < catalogue.known else _SOURCE_OF[CONTENT] for item in items)
 
 
 def _append(

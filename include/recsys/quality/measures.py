@@ -42,6 +42,7 @@ def measure(version: PublishedVersion, previous: PublishedVersion | None) -> dic
         "counts_before": None if before is None else _counts(before),
         "rejected_by_rule": manifest["quarantined_by_reason"],
         "missing": {"reviews": _missing(rows), "products": _missing(products)},
+        "sale": _sale(version, products),
         "duplicates": _duplicates(rows, manifest["rows"]["superseded"]),
         "distributions": _distributions(rows),
         "distributions_before": None if before is None else _distributions(before),
@@ -81,6 +82,20 @@ def _counts(rows: pd.DataFrame) -> dict[str, int]:
         "users": int(rows[schema.USER].nunique()),
         "products": int(rows[schema.PRODUCT].nunique()),
     }
+
+
+def _sale(version: PublishedVersion, products: pd.DataFrame) -> dict[str, Any]:
+    """What is not for sale and why, by status, and what is to be sold after the version's view;
+    nothing where the shop says nothing of it."""
+    stats = version.stats()
+    figures = {
+        name: stats[f"products_{name}"]
+        for name in ("not_for_sale", "by_status")
+        if f"products_{name}" in stats
+    }
+    if schema.AVAILABLE_FROM in products:
+        figures["later"] = int((products[schema.AVAILABLE_FROM] >= version.as_of).sum())
+    return figures
 
 
 def _missing(table: pd.DataFrame) -> dict[str, float]:

@@ -24,6 +24,7 @@ from recsys.data.arrivals import archive_arrivals, collect_arrivals
 from recsys.data.cleaning import Limits, write_quarantine
 from recsys.data.config import DataConfig, Engine
 from recsys.data.engine import PandasEngine, RefreshEngine, read_frame
+from recsys.data.products import add_since, for_sale
 from recsys.data.retention import prune
 from recsys.data.signals import signal_statistics, split_signals
 from recsys.data.sources import resolve_source
@@ -126,7 +127,7 @@ def ingest(
             write_quarantine(settings, plan.version_id, view.rejected)
         _refuse_bad_input(plan, config)
         if plan.reason != ASKED_FOR:
-            _refuse_bad_catalogue(settings, plan, config)
+            _refuse_bad_catalogue(settings, plan, config, len(for_sale(view.products.accepted)))
             _refuse_lost_columns(settings, plan)
         summary = _outline(plan)
         if plan.makes_version:
@@ -206,6 +207,8 @@ def _build(settings: Settings, config: DataConfig, work: Workspace, plan: Plan) 
             files.add_signals(signals)
         purchased = None if signals is None else work.purchases
         dataset = engine.build(work.rows, work.quality, catalogue, files, purchased)
+        products = add_since(dataset.products, dataset.interactions, signals)
+        dataset = replace(dataset, products=products)
         if signals is not None:
             of_signals = signal_statistics(signals, dataset.products[schema.PRODUCT])
             dataset = replace(dataset, stats={**dataset.stats, "signals": of_signals})
@@ -264,7 +267,7 @@ def _refuse_bad_input(plan: Plan, config: DataConfig) -> None:
             )
 
 
-def _refuse_bad_catalogue(settings: Settings, plan: Plan, config: DataConfig) -> None:
+def _refuse_bad_catalogue(settings: Settings, plan: Plan, config: DataConfig, on_sale: int) -> None:
     valid, bad = plan.products.valid, plan.products.quarantined
     if bad > config.max_invalid_fraction * (valid + bad):
         raise RefreshError(
@@ -279,12 +282,21 @@ def _refuse_bad_catalogue(settings: Settings, plan: Plan, config: DataConfig) ->
     previous = open_version(settings, plan.previous_version)
     if previous.manifest["source"]["name"] != plan.source["name"]:
         return
-    before = previous.stats()["products_available"]
-    if valid < (1 - config.max_shrink_fraction) * before:
+    allowed, available = 1 - config.max_shrink_fraction, previous.stats()["products_available"]
+    before = previous.manifest.get("products", {}).get("valid", available)
+    if valid < allowed * before:
         raise RefreshError(
             f"only {valid} products are left of the {before} of version {plan.previous_version}, "
             f"less than max_shrink_fraction {config.max_shrink_fraction:g} allows: the export was "
             f"cut off or replaced; {_IF_RIGHT}"
+        )
+    if on_sale < allowed * available:
+        raise RefreshError(
+            f"only {on_sale} products are for sale of the {available} of version "
+            f"{plan.previous_version}, less than max_shrink_fraction "
+            f"{config.max_shrink_fraction:g} allows: the export says of the others that they are "
+            f"sold out or not sold any more; correct it, or the source's not_for_sale, or, "
+            f"{_IF_RIGHT}"
         )
 
 

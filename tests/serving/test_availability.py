@@ -1,0 +1,124 @@
+"""What is not sold stands in no answer: sold out, gone, or not on sale yet, on every path."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+from fastapi.testclient import TestClient
+
+from recsys.merchandising import snapshots
+from recsys.refresh.job import run_refresh
+from recsys.schedule import DataInterval
+from recsys.settings import Settings
+from serving.app import create_app
+from serving.config import ServiceEnvironment
+from tests.data.test_availability import describe
+from tests.serving.shops import ITEMS, add_model, product_id, products
+from tests.serving.test_newcomers import configure, embed, listed, publish, service
+
+PRODUCT = "p3"
+WITH_INDEX = pytest.mark.parametrize("index", [False, True], ids=["lists", "index"])
+
+
+def paths(client: TestClient) -> dict[str, list[str]]:
+    """All products that each way to a list gives, to one who has had none of the lipsticks."""
+    everything = {"topk": ITEMS + 1}
+    batch = client.post("/batch_recommend", json={"user_ids": [1, "stranger"], **everything}).json()
+    asked = {
+        "known user": ("/recommend", {"user_id": 1}),
+        "with a filter": ("/recommend", {"user_id": 1, "brands": ["Đẹp"]}),
+        "stranger": ("/recommend", {"user_id": "stranger"}),
+        "visitor": ("/recommend", {"user_id": "visitor", "history": ["p1", "p2"]}),
+        "similar": ("/similar_items", {"product_id": "p1"}),
+        "search": ("/search", {"query": "son môi số 3"}),
+        "bought together": ("/bought_together", {"product_ids": ["p1"]}),
+    }
+    found = {
+        name: listed(client, path, **body, **everything) for name, (path, body) in asked.items()
+    }
+    for number, answer in enumerate(batch["results"]):
+        found[f"batch {number}"] = [row["product_id"] for row in answer["recommendations"]]
+    return found
+
+
+def launches_at(moment: float | None) -> pd.DataFrame:
+    """The shop's catalogue, of which one product is sold from `moment` on."""
+    shop = products()
+    when = pd.Series([pd.NaT] * ITEMS, dtype="datetime64[us, UTC]")
+    if moment is not None:
+        when[3] = pd.Timestamp(moment, unit="s", tz="UTC").as_unit("us")
+    return shop.assign(available_from=when)
+
+
+@WITH_INDEX
+def test_a_product_is_nowhere_before_its_launch_and_everywhere_from_then_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, index: bool
+):
+    if index:
+        monkeypatch.setattr(snapshots, "INDEX_MIN_ITEMS", ITEMS)
+    add_model(settings, "als_1")
+    configure(settings, "catalogue_check_seconds: 0.1\n")
+    publish(settings, "v1", launches_at(time.time() + 3600))
+    embed(settings, products())
+    with service(settings) as client:
+        assert [name for name, found in paths(client).items() if PRODUCT in found] == []
+        launch = time.time() + 1.5
+        publish(settings, "v2", launches_at(launch))
+        while time.time() < launch:
+            assert PRODUCT not in listed(client, "/recommend", user_id=1, topk=ITEMS)
+        while PRODUCT not in listed(client, "/recommend", user_id=1, topk=ITEMS):
+            assert time.time() < launch + 20, "it is not launched"
+        assert [name for name, found in paths(client).items() if PRODUCT not in found] == []
+
+
+def test_the_own_catalogue_of_a_model_knows_launches_as_well(settings: Settings):
+    add_model(settings, "als_1", shop_products=launches_at(time.time() + 3600))
+    with service(settings) as client:
+        assert PRODUCT not in listed(client, "/recommend", user_id=1, topk=ITEMS)
+
+
+def write_export(settings: Settings, missing: str = "", sold_out: str = "") -> None:
+    """The shop's product export, and reviews that are older."""
+    words = [a + b + a * 3 for a in "bcdghklm" for b in "aeiou"]  # names alone would be one family
+    rows = [
+        f"{product_id(item)},Son {words[item]},Đẹp,{0 if product_id(item) == sold_out else 5}"
+        for item in range(ITEMS)
+        if product_id(item) != missing
+    ]
+    (settings.raw / "products.csv").write_text("\n".join(["ma,ten,hang,ton_kho", *rows]) + "\n")
+    reviews = [f"u{item},{product_id(item)},5,2025-01-02 10:00:00" for item in range(5)]
+    folder = settings.raw / "viecomrec"
+    folder.mkdir(exist_ok=True)
+    (folder / "data_reviews_purchase.csv").write_text(
+        "\n".join(["user_id,product_id,rating,cmt_date", *reviews]) + "\n"
+    )
+
+
+def refresh(settings: Settings) -> str:
+    end = datetime(2025, 3, 1, tzinfo=UTC)
+    return str(run_refresh(settings, DataInterval(end - timedelta(days=1), end))["version_id"])
+
+
+def test_what_sells_out_or_goes_leaves_every_list_and_returns_with_the_next_refresh(
+    settings: Settings,
+):
+    settings.raw.mkdir(parents=True)
+    describe(settings, ("stock",))
+    write_export(settings)
+    refresh(settings)
+    embed(settings, products())
+    add_model(settings, "als_1")
+    app = create_app(settings, ServiceEnvironment())
+    with TestClient(app) as client:
+        assert [name for name, found in paths(client).items() if PRODUCT not in found] == []
+        for change in ({"sold_out": PRODUCT}, {"missing": PRODUCT}):
+            write_export(settings, **change)
+            refresh(settings)
+            assert app.state.service.engine.follow_catalogue()
+            assert [name for name, found in paths(client).items() if PRODUCT in found] == []
+            assert PRODUCT not in listed(client, "/similar_items", product_id="p2", topk=ITEMS)
+            write_export(settings)
+            refresh(settings)
+            assert app.state.service.engine.follow_catalogue()
+            assert [name for name, found in paths(client).items() if PRODUCT not in found] == []
