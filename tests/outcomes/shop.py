@@ -99,7 +99,7 @@ def record(settings: Settings, rows: Sequence[Mapping[str, Any]], lost: int = 0)
             session_id=row[schema.SESSION] or None,
             products=tuple(row["products"]),
             fallback_method=row["fallback_method"] or None,
-            propensities=None,
+            propensities=tuple(row["propensities"]) or None,
             **{name: row[name] for name in (*DIMENSIONS, "sources")},
         )
         for row in rows

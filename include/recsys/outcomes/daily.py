@@ -92,6 +92,9 @@ _FILES: Final = {
             ("value", pa.float64()),
         ]
     ),
+    "explored": pa.schema(
+        [(schema.PRODUCT, _TEXT), *((name, pa.int64()) for name in (POSITION, "shown", "clicks"))]
+    ),
     "outcomes": pa.schema(
         [
             (LIST, ID_TYPE),
@@ -104,7 +107,8 @@ _FILES: Final = {
         ]
     ),
 }
-"""File of a day's folder, without its suffix -> its columns."""
+"""File of a day's folder, without its suffix -> its columns. A day on which no place was explored
+has no ``explored``."""
 
 
 def write_events(settings: Settings, day: date, events: pd.DataFrame) -> None:
@@ -133,6 +137,8 @@ def write_day(settings: Settings, day: date, figures: DayFigures) -> None:
         "products": figures.products,
         "outcomes": figures.events,
     }
+    if len(figures.explored):
+        tables["explored"] = figures.explored
     with replaced_folder(_folder(settings, day)) as folder:
         for name, table in tables.items():
             _write(folder / f"{name}.parquet", table, _FILES[name])
@@ -156,6 +162,13 @@ def read_day(
     """The table `name` (a key of the files) of the figures of `day`. Raises `InputError` naming the
     file if it cannot be read."""
     return _read(_folder(settings, day) / f"{name}.parquet", columns)
+
+
+def read_explored(settings: Settings, day: date) -> pd.DataFrame:
+    """What was explored on `day`, see `figures.DayFigures`. Raises `InputError` like `read_day`."""
+    if not (_folder(settings, day) / "explored.parquet").exists():
+        return _FILES["explored"].empty_table().to_pandas()
+    return read_day(settings, day, "explored")
 
 
 def read_totals(settings: Settings, day: date) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys import schema
-from recsys.arrays import AnyArray, Int64Array, UInt8Array
+from recsys.arrays import AnyArray, BoolArray, Int64Array, UInt8Array
 from recsys.experiments.definitions import HOLDOUT
 from recsys.outcomes.attribution import (
     FATE,
@@ -52,7 +52,7 @@ of purchases are over."""
 DIMENSIONS: Final = (schema.PLACEMENT, "endpoint", "model_id", "experiment", "variant")
 LIST_COLUMNS: Final = (
     *(schema.RECOMMENDATION, TIME, schema.USER, schema.SESSION, *DIMENSIONS),
-    *("fallback_method", PRODUCTS, "sources"),
+    *("fallback_method", PRODUCTS, "sources", "propensities"),
 )
 """What a day's figures need of its lists."""
 
@@ -64,6 +64,11 @@ the users bought on that day after their first list, attributed or not."""
 
 SOURCE_NAMES: Final = (*SOURCES.values(), "unknown")
 
+EXPLORED: Final = ("explored", "beside_explored")
+"""Slices by position of lists in which places were given away: places that were, and the others, of
+which nobody has pinned the product."""
+
+_EXPLORE, _RULE = (SOURCE_NAMES.index(name) for name in ("explore", "rule"))
 _POSITIONS: Final = tuple(str(place) for place in range(LAST_POSITION + 1))
 _KINDS: Final = {"clicks": Kind.CLICK, "carts": Kind.CART, "purchases": Kind.PURCHASE}
 
@@ -74,15 +79,17 @@ class DayFigures:
 
     `cube`: one row for each of `DIMENSIONS` and ``source`` with ``lists`` and ``users`` (that had
     one of its products), ``items``, ``clicks``, ``carts``, ``purchases``, ``value``. `slices`: all
-    measures by ``slice`` (total, placement, endpoint, model, source, side, holdout, position),
-    ``key`` and ``block``. `units`: by experiment, variant and unit. `products`: how often each was
-    shown, and its outcomes. `events`: the outcomes with what their list says. `totals`: plain
-    numbers."""
+    measures by ``slice`` (total, placement, endpoint, model, source, side, holdout, position; where
+    places are explored also those of `EXPLORED`), ``key`` and ``block``. `units`: by experiment,
+    variant and unit. `products`: how often each was shown, and its outcomes. `explored`: by product
+    and position how often it was drawn, and clicked then. `events`: the outcomes with what their
+    list says. `totals`: plain numbers."""
 
     cube: pd.DataFrame
     slices: pd.DataFrame
     units: pd.DataFrame
     products: pd.DataFrame
+    explored: pd.DataFrame
     events: pd.DataFrame
     totals: Mapping[str, Any]
 
@@ -110,7 +117,9 @@ def day_figures(
         "unvalued": int(day.outcomes[day.is_kind["purchases"]][schema.VALUE].isna().sum()),
         "happened": {str(fate): _by_kind(fates, fate) for fate in Fate},
     }
-    return DayFigures(day.cube(), slices, units, day.products(), day.events(), totals)
+    return DayFigures(
+        day.cube(), slices, units, day.products(), day.explored(), day.events(), totals
+    )
 
 
 def _without_robots(lists: pa.Table, config: OutcomesConfig) -> tuple[pa.Table, int]:
@@ -191,8 +200,11 @@ class _Day:
         codes = np.full(256, len(SOURCES), dtype=np.int64)
         codes[[ord(letter) for letter in SOURCES]] = np.arange(len(SOURCES))
         source = codes[letters]
+        exploring = pc.list_value_length(self.lists["propensities"].combine_chunks())
+        self.source = source
+        self.exploring = np.asarray(pc.fill_null(exploring, 0), dtype=np.int64) > 0
         place = starts[self.row] + self.outcomes[POSITION].to_numpy(dtype=np.int64)
-        self.outcome_source = source[place]
+        self.outcome_place, self.outcome_source = place, source[place]
         self.outcome_product = np.asarray(self.product.indices, dtype=np.int64)[place]
         width = len(SOURCE_NAMES)
         of_source = np.bincount(self.at * width + source, minlength=len(self.lengths) * width)
@@ -224,7 +236,13 @@ class _Day:
         counted = self._people(rows, source, len(SOURCE_NAMES), BLOCKS)
         counted |= self._source_sums(np.zeros_like(self.block), 1, BLOCKS)
         frames.append(_table("source", SOURCE_NAMES, counted))
-        frames.append(_table("position", _POSITIONS, self._position_sums()))
+        everywhere = np.ones(len(self.at), dtype=np.bool_)
+        frames.append(_table("position", _POSITIONS, self._position_sums(everywhere)))
+        if self.exploring.any():
+            drawn = self.source == _EXPLORE
+            own = self.exploring[self.at] & ~drawn & (self.source != _RULE)
+            for name, chosen in zip(EXPLORED, (drawn, own), strict=True):
+                frames.append(_table(name, _POSITIONS, self._position_sums(chosen)))
         table = pd.concat(frames).fillna(0)
         whole = dict.fromkeys((*WHOLE, "block"), np.int64)
         table = table[["slice", "key", "block", *WHOLE, *MONEY]].astype(whole)
@@ -275,6 +293,26 @@ class _Day:
         kept = {name: sums[name] for name in (*_KINDS, "value")}
         table = pd.DataFrame({schema.PRODUCT: ids, "shown": shown} | kept)
         return table.sort_values(schema.PRODUCT, ignore_index=True)
+
+    def explored(self) -> pd.DataFrame:
+        """How often each product was drawn for each position, and clicked there."""
+        ids, width = self.product.dictionary.to_pylist(), len(_POSITIONS)
+        position = np.minimum(self.position, LAST_POSITION)
+        cell = np.asarray(self.product.indices, dtype=np.int64) * width + position
+        drawn = (self.source == _EXPLORE) & self.exploring[self.at]
+        clicked = self.is_kind["clicks"] & drawn[self.outcome_place]
+        shown = np.bincount(cell[drawn], minlength=len(ids) * width)
+        clicks = np.bincount(cell[self.outcome_place[clicked]], minlength=len(shown))
+        found = np.flatnonzero(shown)
+        table = pd.DataFrame(
+            {
+                schema.PRODUCT: np.array(ids, dtype=object)[found // width],
+                POSITION: found % width,
+                "shown": shown[found],
+                "clicks": clicks[found],
+            }
+        )
+        return table.sort_values([schema.PRODUCT, POSITION], ignore_index=True)
 
     def events(self) -> pd.DataFrame:
         """The outcomes, each with what its list says."""
@@ -332,13 +370,16 @@ class _Day:
             **self._outcomes(cell(self.row, self.outcome_source), most),
         }
 
-    def _position_sums(self) -> Sums:
+    def _position_sums(self, places: BoolArray) -> Sums:
+        """By position, of the ``(all places,)`` `places`."""
         most = len(_POSITIONS) * BLOCKS
         cell = np.minimum(self.position, LAST_POSITION) * BLOCKS + self.block[self.at]
-        shown = np.bincount(cell, minlength=most)
-        place = np.minimum(self.outcomes[POSITION].to_numpy(dtype=np.int64), LAST_POSITION)
-        outcomes = self._outcomes(place * BLOCKS + self.block[self.row], most)
-        return {"lists": shown, "items": shown, **outcomes}
+        # What is not asked for goes to a cell of its own behind all others.
+        cell = np.where(places, cell, most)
+        shown = np.bincount(cell, minlength=most + 1)
+        outcomes = self._outcomes(cell[self.outcome_place], most + 1)
+        sums = {"lists": shown, "items": shown, **outcomes}
+        return {name: one[:most] for name, one in sums.items()}
 
     def _outcomes(self, cell: Int64Array, most: int) -> Sums:
         """How many outcomes of each kind, and the value of purchases, are in each cell."""

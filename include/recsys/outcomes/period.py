@@ -10,8 +10,9 @@ import pandas as pd
 from recsys import schema
 from recsys.arrays import Float64Array
 from recsys.experiments.definitions import HOLDOUT
-from recsys.outcomes.daily import read_day, read_totals
-from recsys.outcomes.figures import BLOCKS, MONEY, REST, WHOLE
+from recsys.outcomes.attribution import POSITION
+from recsys.outcomes.daily import read_day, read_explored, read_totals
+from recsys.outcomes.figures import BLOCKS, LAST_POSITION, MONEY, REST, WHOLE
 from recsys.outcomes.rates import Rate, Sums, rate, uplift
 from recsys.settings import Settings
 
@@ -113,6 +114,18 @@ class Period:
         """``shown`` and outcomes by product, over all days."""
         frames = [read_day(self._settings, day, "products") for day in self.days]
         return pd.concat(frames).groupby(schema.PRODUCT).sum() if frames else pd.DataFrame()
+
+    def explored(self) -> pd.DataFrame:
+        """``shown`` and ``clicks`` by product and position, of what was drawn."""
+        keys = [schema.PRODUCT, POSITION]
+        frames = [read_explored(self._settings, day) for day in self.days]
+        table = pd.concat(frames) if frames else pd.DataFrame(columns=[*keys, "shown", "clicks"])
+        return table.groupby(keys, as_index=False).sum()
+
+    def by_position(self, name: str, measure: str) -> Float64Array:
+        """``(positions, blocks)`` sums of a slice whose keys are positions."""
+        found = [self.sums(Metric(measure, "items"), name, str(n)) for n in range(LAST_POSITION)]
+        return np.array([sums.numerators for sums in found])
 
     def happened(self) -> dict[str, dict[str, int]]:
         """Fate -> kind -> how many events of the days."""

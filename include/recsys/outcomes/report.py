@@ -16,9 +16,16 @@ from recsys import schema
 from recsys.data.simulated import read_note
 from recsys.data.versions import current_version
 from recsys.errors import InputError
-from recsys.outcomes.attribution import REACH, Fate
+from recsys.outcomes.attribution import POSITION, REACH, Fate
 from recsys.outcomes.daily import figured_days
-from recsys.outcomes.figures import LAST_POSITION
+from recsys.outcomes.exploration import (
+    CHANCE,
+    Counts,
+    chance_of,
+    cost_of_exploring,
+    expected_clicks,
+)
+from recsys.outcomes.figures import EXPLORED, LAST_POSITION
 from recsys.outcomes.partitions import lost_lists
 from recsys.outcomes.period import METRICS, OF_ITEMS, OF_LISTS, Metric, Period
 from recsys.outcomes.rates import Rate
@@ -98,6 +105,7 @@ def build_report(settings: Settings, last: date) -> dict[str, Any]:
             "source": _series(period, "source", OF_ITEMS["click_rate"]),
         },
         "positions": _positions(period),
+        "exploration": _exploration(settings, period),
         "coverage": _coverage(settings, period, last),
         "uplift": _uplift(period),
         "happened": period.happened(),
@@ -202,6 +210,59 @@ def _positions(period: Period) -> list[dict[str, Any]]:
         for key in keys
         if key < LAST_POSITION
     ]
+
+
+def _exploration(settings: Settings, period: Period) -> dict[str, Any] | None:
+    """What exploring cost and brought; None if no place was explored."""
+    drawn, others = (
+        Counts(*(period.by_position(name, measure) for measure in ("items", "clicks")))
+        for name in EXPLORED
+    )
+    places = int(drawn.shown.sum())
+    if not places:
+        return None
+    cost = cost_of_exploring(drawn, others)
+    table = period.explored()
+    products, row = np.unique(table[schema.PRODUCT].to_numpy(dtype=object), return_inverse=True)
+    shown = np.zeros((len(products), LAST_POSITION))
+    clicks = np.zeros(len(products))
+    at = np.minimum(table[POSITION].to_numpy(dtype=np.int64), LAST_POSITION - 1)
+    np.add.at(shown, (row, at), table["shown"].to_numpy(dtype=np.float64))
+    np.add.at(clicks, row, table["clicks"].to_numpy(dtype=np.float64))
+    expected = expected_clicks(shown, others)
+    chance = chance_of(clicks, expected)
+    earned = np.flatnonzero((chance <= CHANCE) & (clicks > expected))
+    first = earned[np.lexsort((products[earned], chance[earned]))][:_ROWS]
+    names = _product_names(settings)
+    return {
+        "places": places,
+        "share": places / (places + float(others.shown.sum())),
+        "clicks": int(drawn.clicks.sum()),
+        "explored": _rate(cost.explored),
+        "others": _rate(cost.others),
+        "lost": _rate(cost.lost),
+        "clicks_of_all_lists": int(period.total("clicks")),
+        "products": len(products),
+        "earned": len(earned),
+        "best": [
+            {
+                "product": products[one],
+                "name": names.get(products[one], ""),
+                "shown": int(shown[one].sum()),
+                "clicks": int(clicks[one]),
+                "expected": float(expected[one]),
+            }
+            for one in first
+        ],
+    }
+
+
+def _product_names(settings: Settings) -> dict[str, str]:
+    try:
+        products = current_version(settings).products()
+    except InputError:
+        return {}
+    return dict(zip(products[schema.PRODUCT], products[schema.PRODUCT_NAME], strict=True))
 
 
 def _coverage(settings: Settings, period: Period, last: date) -> dict[str, Any] | None:
