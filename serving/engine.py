@@ -6,13 +6,22 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
 from recsys.errors import InputError
 from recsys.experiments.definitions import Side
 from recsys.experiments.state import Experiments
+from recsys.merchandising.placements import Placement
 from recsys.merchandising.recommending import Snapshot
-from recsys.merchandising.snapshots import load_snapshot, replay, sources, with_current_catalogue
+from recsys.merchandising.rules import RuleSet
+from recsys.merchandising.snapshots import (
+    load_snapshot,
+    replay,
+    sources,
+    steered,
+    with_current_catalogue,
+)
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.request_log import recent_users
 from recsys.settings import Settings
@@ -25,6 +34,7 @@ from serving.coordination import (
     remember_served,
 )
 from serving.trials import (
+    InTrial,
     Trials,
     put_in_trial,
     read_trials,
@@ -58,8 +68,16 @@ class Engine:
     for the models of experiments, `prepare_trials` and `commit_trials`. Reading `snapshot` and
     `in_trial` needs no lock: each is one reference, replaced by one assignment."""
 
-    def __init__(self, settings: Settings, config: ServingConfig) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        config: ServingConfig,
+        placements: Mapping[str, Placement] | None = None,
+        rules: Callable[[], RuleSet] = RuleSet,
+    ) -> None:
+        """`rules` says which ones are in service."""
         self._settings, self._config = settings, config
+        self._placements, self._rules = placements or {}, rules
         self._list_seconds = config.personal_lists_seconds
         self._preparing = threading.Lock()
         # Held for assignments only: workers swap on the event loop, which waits for no loading.
@@ -88,7 +106,7 @@ class Engine:
             in_trial = self.in_trial.snapshots.values()
             # A model that a side of an experiment has already: one copy is enough.
             loaded = next((one for one in in_trial if one.model_id == model_id), None)
-            loaded = loaded or self._load(model_id, starting=starting)
+            loaded = self._steered(loaded or self._load(model_id, starting=starting))
             settle_memory()
             with self._swapping:
                 self._prepared = loaded
@@ -147,7 +165,7 @@ class Engine:
                     continue
                 beside = [*known.values(), *loaded.values()]
                 try:
-                    loaded[model_id] = self._load(model_id, beside=beside)
+                    loaded[model_id] = self._steered(self._load(model_id, beside=beside))
                 except (InputError, OSError) as error:
                     broken[model_id] = str(error)
                 except Exception as error:
@@ -185,20 +203,45 @@ class Engine:
             for one in (snapshot, *in_trial.snapshots.values()):
                 if one is not None and one.model_id not in fresh:
                     newer = self._with_newer_catalogue(one, fresh.values())
-                    fresh.update({one.model_id: newer} if newer else {})
+                    fresh.update({one.model_id: self._steered(newer)} if newer else {})
             if not fresh:
                 return False
             settle_memory()
-            with self._swapping:
-                if self.snapshot is not snapshot or self.in_trial is not in_trial:
-                    return False  # other models came in meanwhile; the next look is for them
-                self.snapshot = snapshot and fresh.get(snapshot.model_id, snapshot)
-                sides = in_trial.snapshots.items()
-                newer_sides = {side: fresh.get(one.model_id, one) for side, one in sides}
-                self.in_trial = in_trial._replace(snapshots=newer_sides)
+            if not self._swap_in(fresh, snapshot, in_trial):
+                return False
         for one in fresh.values():
             source = one.catalogue.source
             logger.info("New catalogue in service | model_id=%s, source=%s", one.model_id, source)
+        return True
+
+    def follow_rules(self) -> bool:
+        """Steer the lists of all models by the rules that are in service now, and by those whose
+        time has come; whether anything changed."""
+        with self._preparing:
+            snapshot, in_trial = self.snapshot, self.in_trial
+            fresh: dict[str, Snapshot] = {}
+            for one in (snapshot, *in_trial.snapshots.values()):
+                if one is not None and one.model_id not in fresh:
+                    newer = self._steered(one)
+                    fresh.update({one.model_id: newer} if newer is not one else {})
+            return bool(fresh) and self._swap_in(fresh, snapshot, in_trial)
+
+    def _steered(self, snapshot: Snapshot) -> Snapshot:
+        """The same snapshot if it is steered as it should be."""
+        return steered(snapshot, self._rules(), self._placements, datetime.now(UTC))
+
+    def _swap_in(
+        self, fresh: Mapping[str, Snapshot], snapshot: Snapshot | None, in_trial: InTrial
+    ) -> bool:
+        """Serve the `fresh` ones, by model id, in place of those that were in service when they
+        were made, if those still are."""
+        with self._swapping:
+            if self.snapshot is not snapshot or self.in_trial is not in_trial:
+                return False  # other models came in meanwhile; the next look is for them
+            self.snapshot = snapshot and fresh.get(snapshot.model_id, snapshot)
+            sides = in_trial.snapshots.items()
+            newer_sides = {side: fresh.get(one.model_id, one) for side, one in sides}
+            self.in_trial = in_trial._replace(snapshots=newer_sides)
         return True
 
     def _with_newer_catalogue(

@@ -50,6 +50,7 @@ class Housekeeping(threading.Thread):
         duties: list[tuple[float, Callable[[], object]]] = [
             (service.config.catalogue_check_seconds, lambda: _follow_catalogue(service.engine)),
             (RULES_SECONDS, service.rules.look),
+            (RULES_SECONDS, service.engine.follow_rules),
             (_LOG_WATCH_SECONDS, ImplausibleWatch(service).look),
         ]
         if service.slot:

@@ -49,11 +49,12 @@ class Recorder:
         method: str | None,
         products: tuple[str, ...],
         sources: str,
+        propensities: tuple[float, ...] | None = None,
         side: tuple[str, str] | None = None,
     ) -> str:
         """The id of the list of `products` that answers `body`; `method` is the fallback that made
-        it, `sources` a letter of `recsys.served_lists.SOURCES` for each, `side` the experiment and
-        variant of whom it is for."""
+        it, `sources` a letter of `recsys.served_lists.SOURCES` for each, `propensities` where
+        places were drawn, `side` the experiment and variant of whom it is for."""
         moment = time.time()
         list_id = new_id(moment)
         log, placement = self.log, body.placement
@@ -74,6 +75,7 @@ class Recorder:
                     variant,
                     products,
                     sources,
+                    propensities,
                 )
             )
         return id_text(list_id)

@@ -62,8 +62,8 @@ class Service:
         self.settings, self.config, self.environment = settings, config, environment
         self.placements = placements.placements
         self.coordinator, self.slot = coordinator, slot
-        self.rules = FollowedRules(settings)
-        self.engine = Engine(settings, config)
+        self.rules = rules = FollowedRules(settings)
+        self.engine = Engine(settings, config, self.placements, lambda: rules.current)
         self.counters = Counters(memory, slot)
         database = settings.home / "data" / "live_events.db"
         self.live = LiveEvents(database, config.live_interaction_days, ChangeSign(memory))

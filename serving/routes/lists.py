@@ -18,6 +18,7 @@ from recsys.experiments.definitions import CHECK_PLACEMENT
 from recsys.ids import normalise_id
 from recsys.merchandising import reasons
 from recsys.merchandising.catalogue import Catalogue, filter_products
+from recsys.merchandising.composing import OWN
 from recsys.merchandising.placements import ExcludeSeen
 from recsys.merchandising.ranking import NOTHING, Ranked, Wanted, hidden
 from recsys.merchandising.reasons import Reason
@@ -29,6 +30,7 @@ from recsys.merchandising.recommending import (
     Recommended,
     Snapshot,
     history_of,
+    only_hidden,
     popular,
     popular_beside,
     recommend,
@@ -299,7 +301,8 @@ def wanted_by(
     allowed = filter_products(
         snapshot.catalogue, body.brands, body.categories, body.min_price, body.max_price
     )
-    return Wanted(body.topk, exclude_seen, allowed, columns_of(snapshot, exclude))
+    steering = snapshot.steerings.of(body.placement)
+    return Wanted(body.topk, exclude_seen, allowed, columns_of(snapshot, exclude), steering)
 
 
 def known_id(product_id: int | str, index: Mapping[str, int]) -> str:
@@ -322,7 +325,8 @@ def recommend_now(
 ) -> Recommended:
     """The list of the user who comes first in `who`: that made at loading, if it does."""
     live = service.live.of_all(who)
-    if snapshot.lists is not None and not live and body.is_plain:
+    unsteered = snapshot.steerings.of(body.placement) is None
+    if snapshot.lists is not None and not live and body.is_plain and unsteered:
         position = snapshot.position(who[0])
         if position is not None:
             excluded = columns_of(snapshot, body.exclude)
@@ -374,7 +378,7 @@ def popular_beside_now(
     items: Int32Array,
 ) -> Recommended:
     """What is popular beside the products in columns `items`, for a user of the holdout."""
-    wanted = wanted_by(snapshot, body, exclude=body.exclude)
+    wanted = only_hidden(wanted_by(snapshot, body, exclude=body.exclude))
     return popular_beside(snapshot, items, _without_dismissed(service, snapshot, body, wanted))
 
 
@@ -492,6 +496,7 @@ def _answer(
         method=made.fallback_method,
         products=tuple([one.product_id for one in listed]),
         sources=_sources(catalogue, made, ranking),
+        propensities=ranked.propensities,
         side=note.side,
     )
     return {
@@ -507,9 +512,14 @@ def _answer(
 
 def _sources(catalogue: Catalogue, made: Recommended, ranking: str | None) -> str:
     """A letter of `recsys.served_lists.SOURCES` for each product: what put it there."""
-    items = made.ranked.items
+    items, marks = made.ranked.items, made.ranked.marks
     letter = SOURCE_OF[ranking or made.fallback_method]
-    if letter != SOURCE_OF[MODEL] or max(items, default=0) < catalogue.known:
-        return letter * len(items)
-    # The model knows nothing of a newcomer: its text and what it is stand for it.
-    return "".join(letter if item < catalogue.known else SOURCE_OF[CONTENT] for item in items)
+    letters = letter * len(items)
+    if letter == SOURCE_OF[MODEL] and max(items, default=0) >= catalogue.known:
+        # The model knows nothing of a newcomer: its text and what it is stand for it.
+        by_text = SOURCE_OF[CONTENT]
+        letters = "".join(letter if item < catalogue.known else by_text for item in items)
+    if marks:
+        pairs = zip(marks, letters, strict=True)
+        letters = "".join(own if mark == OWN else mark for mark, own in pairs)
+    return letters

@@ -8,6 +8,7 @@ in 4 bits for every two numbers, looks at all of these, and the best thousand ar
 import copy
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,6 +19,7 @@ from filelock import FileLock
 from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, first_in_row
 from recsys.merchandising.catalogue import Catalogue
 from recsys.merchandising.placements import ExcludeSeen
+from recsys.merchandising.steering import Explore, Steering
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories, InnerProductModel
 from recsys.models.histories import take_users, user_rows
@@ -40,21 +42,28 @@ _LOCK_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Products in order, best first: their column numbers and scores, equally long."""
+    """Products in order, best first: their column numbers and scores, equally long. Of a list that
+    was steered also why each stands there, as letters of `recsys.merchandising.composing`, and with
+    exploring how probable that was."""
 
     items: list[int]
     scores: list[float]
+    marks: str = ""
+    propensities: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a request asks for: `topk` of the ``(items,)`` `allowed` products, without the columns
-    `excluded`; with `exclude_seen` nothing that the user had, nor another size or shade of it."""
+    `excluded`; with `exclude_seen` nothing that the user had, nor another size or shade of it. A
+    `steering` is what the shop asks for, `explore` begins the drawing of places for a list."""
 
     topk: int
     exclude_seen: ExcludeSeen
     allowed: BoolArray
     excluded: Int32Array
+    steering: Steering | None = None
+    explore: Callable[[], Explore] | None = None
 
 
 def hidden(catalogue: Catalogue, history: Histories, exclude_seen: ExcludeSeen) -> Int32Array:

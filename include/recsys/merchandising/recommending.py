@@ -14,6 +14,7 @@ import numpy as np
 
 from recsys.arrays import BoolArray, Float32Array, Float64Array, Int32Array
 from recsys.merchandising.catalogue import Catalogue
+from recsys.merchandising.composing import compose
 from recsys.merchandising.ranking import (
     NOTHING,
     NearestItems,
@@ -23,6 +24,7 @@ from recsys.merchandising.ranking import (
     hidden,
     top_items,
 )
+from recsys.merchandising.steering import NO_STEERING, Steerings
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories
 from recsys.models.histories import (
@@ -86,6 +88,8 @@ class Snapshot:
     inline: bool = True  # scoring one user is quick enough to be done on the event loop
     newcomers: Newcomers | None = None  # what the catalogue has and the model does not know
     placed_popularity: Float32Array | None = None
+    steerings: Steerings = NO_STEERING
+    """What the shop asks of the lists of each placement."""
 
     @property
     def popularity(self) -> Float32Array:
@@ -143,7 +147,7 @@ def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) 
 def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) -> Recommended:
     excluded, scores = wanted.excluded, None
     if len(history.items):
-        if snapshot.nearest is not None:
+        if snapshot.nearest is not None and wanted.steering is None:
             quick = snapshot.nearest.recommend(snapshot.catalogue, history, wanted, now)
             if quick is not None:
                 return Recommended(quick, MODEL)
@@ -154,8 +158,20 @@ def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int)
     return _best(snapshot, scores, not_dismissed, wanted, excluded)
 
 
+def only_hidden(wanted: Wanted) -> Wanted:
+    """The same without what the shop asks for, but for what it hides: for the holdout."""
+    steering = wanted.steering
+    if steering is None:
+        return wanted
+    hidden = steering.hidden
+    allowed = wanted.allowed if hidden is None else wanted.allowed & ~hidden
+    return dataclasses.replace(wanted, allowed=allowed, steering=None, explore=None)
+
+
 def popular(snapshot: Snapshot, history: Histories, wanted: Wanted) -> Recommended:
-    """What is popular in the shop, but for what the user of `history` had or dismissed."""
+    """What is popular in the shop, but for what the user of `history` had or dismissed: what the
+    holdout gets, which nothing but hiding steers."""
+    wanted = only_hidden(wanted)
     excluded = np.concatenate(
         [wanted.excluded, hidden(snapshot.catalogue, history, wanted.exclude_seen)]
     )
@@ -219,7 +235,7 @@ def together(snapshot: Snapshot, items: Int32Array, wanted: Wanted) -> Recommend
         # The last of those that complete the cart stands before the most popular of the others.
         filled = np.where(known, scores, scores[known].min() / 2 * (snapshot.popularity / most))
         ranked = _top(snapshot, filled.astype(np.float32), wanted, excluded)
-        completing = bool(ranked.items) and bool(known[ranked.items[0]])
+        completing = bool(known[ranked.items].any())
         return Recommended(ranked, MODEL if completing else POPULARITY)
     made = _best(snapshot, _beside_all(snapshot, items), items, wanted, excluded)
     return made if made.fallback_method else Recommended(made.ranked, SIMILAR)
@@ -286,12 +302,31 @@ def _near(
     excluded: Int32Array,
 ) -> Ranked:
     """The products whose text is nearest to the ``(d,)`` `vector`."""
-    covered = dataclasses.replace(wanted, allowed=wanted.allowed & content.covered)
-    return _top(snapshot, content.vectors @ vector, covered, excluded)
+    return _top(snapshot, content.vectors @ vector, wanted, excluded, content.covered)
 
 
-def _top(snapshot: Snapshot, scores: Float32Array, wanted: Wanted, excluded: Int32Array) -> Ranked:
-    return top_items(scores, wanted.allowed, excluded, snapshot.catalogue.families, wanted.topk)
+def _top(
+    snapshot: Snapshot,
+    scores: Float32Array,
+    wanted: Wanted,
+    excluded: Int32Array,
+    among: BoolArray | None = None,
+) -> Ranked:
+    allowed, content = wanted.allowed, snapshot.content
+    if wanted.steering is None:
+        allowed = allowed if among is None else allowed & among
+        return top_items(scores, allowed, excluded, snapshot.catalogue.families, wanted.topk)
+    allowed = allowed.copy()
+    allowed[excluded] = False
+    return compose(
+        scores,
+        allowed,
+        wanted.steering,
+        wanted.topk,
+        among=among,
+        vectors=None if content is None else content.vectors,
+        explore=wanted.explore,
+    )
 
 
 def _append(

@@ -74,6 +74,11 @@ class Products(ConfigModel):
     min_age_days: float | None = Field(default=None, ge=0)
     max_age_days: float | None = Field(default=None, ge=0)
 
+    @property
+    def asks_for_age(self) -> bool:
+        """Whether other products are meant as time goes by."""
+        return self.min_age_days is not None or self.max_age_days is not None
+
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if not any(value not in (None, ()) for value in self.__dict__.values()):

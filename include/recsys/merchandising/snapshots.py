@@ -5,7 +5,8 @@ import functools
 import logging
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ from recsys.data.shown import ShownError
 from recsys.data.versions import current_version, list_versions, open_version, published_folder
 from recsys.errors import InputError
 from recsys.merchandising.catalogue import Catalogue, build_catalogue
+from recsys.merchandising.placements import Placement
 from recsys.merchandising.ranking import NOTHING, NearestItems, Wanted, make_personal_lists
 from recsys.merchandising.recommending import ContentIndex, Snapshot, history_of, recommend
+from recsys.merchandising.rules import RuleSet
+from recsys.merchandising.steering import compile_steerings
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.base import InnerProductModel
 from recsys.models.histories import user_range
@@ -100,6 +104,21 @@ def with_current_catalogue(
     content = content or read_content(settings, catalogue)
     fresh = dataclasses.replace(snapshot, catalogue=catalogue, content=content, sources=seen)
     return _made_ready(fresh, list_seconds)
+
+
+def steered(
+    snapshot: Snapshot, rules: RuleSet, placements: Mapping[str, Placement], now: datetime
+) -> Snapshot:
+    """The snapshot with lists as `rules` and `placements` ask for at `now`; the same one if they
+    are so."""
+    before = snapshot.steerings
+    if before.source is rules and now.timestamp() < before.until:
+        return snapshot
+    catalogue = snapshot.catalogue
+    if catalogue.since is None and any(rule.products.asks_for_age for rule in rules.rules):
+        catalogue = dataclasses.replace(catalogue, since=snapshot.since)
+    compiled = compile_steerings(catalogue, rules.rules, placements, now, source=rules)
+    return dataclasses.replace(snapshot, steerings=compiled)
 
 
 def _shared(

@@ -1,0 +1,322 @@
+"""The order in which products stand in a list, under a steering: docs/placements.md has the rules.
+
+Pins take their places. Every other place, from the first to the last, goes to the best product none
+of whose groups is full. What could not stand once never can later, as groups only fill: one walk
+through the products in their order makes the list. It looks at some hundred, and at four times as
+many whenever they were too few."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from recsys.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
+from recsys.merchandising.ranking import Ranked
+from recsys.merchandising.steering import Explore, MayStand, Steering
+
+BY_RULE, EXPLORED, OWN = "r", "e", " "
+"""Why a product has its place: pinned or asked for by a rule, drawn, or as the list's own."""
+
+POOL: Final = 50
+"""Diversity chooses among so many of the best, one of each family."""
+SPAN_PLACE: Final = 50
+"""Strength 1 lifts a product from this place to the first."""
+_MARGIN: Final = 100
+_GROWTH: Final = 4
+
+
+class TooFewError(Exception):
+    """The walk came to the end of its candidates, and there are others."""
+
+
+@dataclass(slots=True)
+class Run:
+    """Candidates in order, best first, with their groups. `complete`: there are no others. With
+    `mixed` one of a family only; then those ``(items,)`` products have listings that are not among
+    them and may stand where they themselves may not."""
+
+    items: list[int]
+    groups: list[list[int]]
+    complete: bool
+    mixed: BoolArray | None = None
+    at: int = 0
+
+    def first(self, full: set[int]) -> int | None:
+        """The best that may stand, None if none may. Raises `TooFewError`."""
+        items, groups = self.items, self.groups
+        for at in range(self.at, len(items)):
+            mine = groups[at]
+            if full.isdisjoint(mine):
+                self.at = at
+                return items[at]
+            if self.mixed is not None and mine[0] not in full and self.mixed[items[at]]:
+                raise TooFewError
+        self.at = len(items)
+        if not self.complete:
+            raise TooFewError
+        return None
+
+
+@dataclass(slots=True)
+class Pool:
+    """The best of one family each, with ``(n,)`` `values` in [0, 1] and ``(n, d)`` `vectors` of
+    their texts: the next one is good and unlike those in the list."""
+
+    items: list[int]
+    groups: list[list[int]]
+    values: Float64Array
+    vectors: Float32Array
+    diversity: float
+    likeness: Float64Array
+
+    def beside(self, vector: Float32Array) -> None:
+        """Another product, of this text, is in the list."""
+        self.likeness = np.maximum(self.likeness, self.vectors @ vector)
+
+    def first(self, full: set[int], owed: set[int] | None = None) -> int | None:
+        """The best that may stand, and is in one of the groups `owed`."""
+        worth = (1 - self.diversity) * self.values - self.diversity * self.likeness
+        for at in np.argsort(-worth, kind="stable").tolist():
+            mine = self.groups[at]
+            if full.isdisjoint(mine) and not (owed and owed.isdisjoint(mine)):
+                return self.items[at]
+        return None
+
+
+@dataclass(slots=True)
+class Supply:
+    """What a list can be made of: the `run` of all candidates and one of each quota's, the columns
+    of the pins that may stand, in order, `worth` by which two candidates compare, `usable` by which
+    columns are allowed, and where the list is to be diverse the pool."""
+
+    run: Run
+    quotas: Sequence[Run]
+    pins: Sequence[tuple[int, int]]
+    worth: Callable[[int], float]
+    usable: MayStand
+    pool: Pool | None = None
+    vector: Callable[[int], Float32Array] | None = None
+
+
+@dataclass(slots=True)
+class Composed:
+    """Columns in order, a letter each (see `OWN`), and with exploring the propensity of each."""
+
+    items: list[int]
+    marks: str
+    propensities: tuple[float, ...] | None
+
+
+class _List:
+    """A list that is being made."""
+
+    def __init__(self, steering: Steering, supply: Supply, topk: int) -> None:
+        self.steering, self.supply = steering, supply
+        self.places: list[int | None] = [None] * topk
+        self.marks = [OWN] * topk
+        self.chances = [1.0] * topk
+        self.left = topk
+        self.full = set(steering.closed)
+        self._counts: dict[int, int] = {}
+
+    def put(self, place: int, item: int, mark: str) -> None:
+        self.places[place], self.marks[place] = item, mark
+        self.left -= 1
+        counts, most = self._counts, self.steering.most
+        for column, group in enumerate(self.steering.groups[item].tolist()):
+            if group >= 0:
+                counts[group] = count = counts.get(group, 0) + 1
+                if count >= most[column]:
+                    self.full.add(group)
+        if self.supply.pool is not None and self.supply.vector is not None:
+            self.supply.pool.beside(self.supply.vector(item))
+
+    def pin(self) -> None:
+        """Put what is pinned to its place, or to the first free one after it."""
+        places, seen = self.places, set[int]()
+        for item, place in self.supply.pins:
+            if item in seen:
+                continue
+            seen.add(item)
+            while place < len(places) and places[place] is not None:
+                place += 1
+            if place < len(places):
+                self.put(place, item, BY_RULE)
+
+    def next(self) -> tuple[int, str, set[int] | None] | None:
+        """What stands at the next place, why, and the groups that are owed a product there."""
+        if self.steering.quotas:
+            due = [
+                quota.at_least - self._counts.get(quota.group, 0) for quota in self.steering.quotas
+            ]
+            if 0 < self.left <= sum(max(0, one) for one in due):
+                found = self._owed([number for number, one in enumerate(due) if one > 0])
+                if found is not None:
+                    return found
+        pool = self.supply.pool
+        item = pool.first(self.full) if pool is not None else None
+        if item is None:
+            item = self.supply.run.first(self.full)
+        return None if item is None else (item, OWN, None)
+
+    def _owed(self, due: Sequence[int]) -> tuple[int, str, set[int] | None] | None:
+        supply, owed = self.supply, {self.steering.quotas[number].group for number in due}
+        item = None if supply.pool is None else supply.pool.first(self.full, owed)
+        if item is None:
+            best = (supply.quotas[number].first(self.full) for number in due)
+            found = [one for one in best if one is not None]
+            if not found:
+                return None
+            item = min(found, key=lambda one: (-supply.worth(one), one))
+        return item, BY_RULE, owed
+
+    def may_stand(self, owed: set[int] | None) -> MayStand:
+        def look(items: Int32Array) -> BoolArray:
+            groups = self.steering.groups[items]
+            stands = ~np.isin(groups, list(self.full)).any(axis=1) & self.supply.usable(items)
+            if owed is not None:
+                stands &= np.isin(groups, list(owed)).any(axis=1)
+            return np.asarray(stands)
+
+        return look
+
+
+def walk(steering: Steering, supply: Supply, topk: int, explore: Explore | None = None) -> Composed:
+    """The list of `topk` from what the `supply` has. Raises `TooFewError` if it has too little."""
+    made = _List(steering, supply, topk)
+    made.pin()
+    for place in range(topk):
+        if made.places[place] is not None:
+            continue
+        found = made.next()
+        if found is None:
+            break
+        item, mark, owed = found
+        if explore is not None:
+            item, made.chances[place], drawn = explore(place, item, made.may_stand(owed))
+            mark = EXPLORED if drawn else mark
+        made.put(place, item, mark)
+    if made.left:
+        return _closed_up(made, explore is not None)
+    chances = None if explore is None else tuple(made.chances)
+    return Composed(made.places, "".join(made.marks), chances)  # type: ignore[arg-type]
+
+
+def _closed_up(made: _List, explored: bool) -> Composed:
+    """A list that is too short has no gaps before its last pins."""
+    kept = [place for place, item in enumerate(made.places) if item is not None]
+    return Composed(
+        [item for item in made.places if item is not None],
+        "".join(made.marks[place] for place in kept),
+        tuple(made.chances[place] for place in kept) if explored else None,
+    )
+
+
+def compose(
+    scores: Float32Array,
+    allowed: BoolArray,
+    steering: Steering,
+    topk: int,
+    *,
+    among: BoolArray | None = None,
+    vectors: Float32Array | None = None,
+    explore: Callable[[], Explore] | None = None,
+) -> Ranked:
+    """The list of `topk` products by their ``(items,)`` `scores`. Only what is `allowed` stands in
+    it, and but for pins only what is `among` them; ``(items, d)`` `vectors` are those of texts."""
+    if steering.hidden is not None:
+        allowed = allowed & ~steering.hidden
+    candidates = allowed if among is None else allowed & among
+    if among is not None and not candidates.any():
+        return Ranked([], [])  # who made it has nothing to say
+    worth = adjusted(scores, candidates, steering)
+    pins = [(pin.item, pin.place) for pin in steering.pins if allowed[pin.item]]
+    take = _GROWTH * topk + _MARGIN
+    while True:
+        try:
+            supply = _supply(worth, candidates, steering, take, pins, vectors)
+            made = walk(steering, supply, topk, explore and explore())
+        except TooFewError:
+            take *= _GROWTH
+            continue
+        return Ranked(made.items, scores[made.items].tolist(), made.marks, made.propensities)
+
+
+def adjusted(scores: Float32Array, candidates: BoolArray, steering: Steering) -> Float64Array:
+    """``(items,)`` `scores` with what boosts and buries add, -inf of what is no candidate."""
+    worth = np.where(candidates, scores.astype(np.float64), -np.inf)
+    if steering.strength is not None:
+        standing = worth[candidates]
+        if len(standing):
+            worth += steering.strength * span_of(standing)
+    return worth
+
+
+def span_of(scores: Float64Array) -> float:
+    """From the best of ``(n,)`` `scores` to the fiftieth, or the last; 1 if that is nothing."""
+    place = max(0, len(scores) - SPAN_PLACE)
+    return float(scores.max() - np.partition(scores, place)[place]) or 1.0
+
+
+def in_order(worth: Float64Array, take: int) -> tuple[Int64Array, bool]:
+    """The `take` best of ``(n,)`` `worth` above -inf, in order, of equal ones the first first; and
+    whether these are all."""
+    if take >= len(worth):
+        best, complete = np.arange(len(worth)), True
+    else:
+        bound = np.partition(worth, len(worth) - take)[len(worth) - take]
+        above = np.flatnonzero(worth > bound)
+        equal = np.flatnonzero(worth == bound)[: take - len(above)]
+        best, complete = np.concatenate([above, equal]), bool(bound == -np.inf)
+    best = best[worth[best] > -np.inf]
+    return best[np.lexsort((best, -worth[best]))], complete
+
+
+def _supply(
+    worth: Float64Array,
+    candidates: BoolArray,
+    steering: Steering,
+    take: int,
+    pins: list[tuple[int, int]],
+    vectors: Float32Array | None,
+) -> Supply:
+    best, complete = in_order(worth, take)
+    quotas = []
+    for quota in steering.quotas:
+        found, all_of_it = in_order(worth[quota.items], take)
+        quotas.append(run_of(steering, quota.items[found], all_of_it))
+    supply = Supply(
+        run_of(steering, best, complete),
+        quotas,
+        pins,
+        worth=lambda item: float(worth[item]),
+        usable=lambda items: np.asarray(candidates[items]),
+    )
+    if steering.diversity and vectors is not None:
+        families = steering.groups[best, 0]
+        first = np.sort(np.unique(families, return_index=True)[1])[:POOL]
+        if len(first) < POOL and not complete:
+            raise TooFewError
+        supply.pool = pool_of(steering, best[first], worth[best[first]], vectors)
+        supply.vector = lambda item: np.asarray(vectors[item])
+    return supply
+
+
+def run_of(steering: Steering, items: Int64Array | Int32Array, complete: bool) -> Run:
+    return Run(items.tolist(), steering.groups[items].tolist(), complete)
+
+
+def pool_of(
+    steering: Steering, items: Int64Array, worth: Float64Array, vectors: Float32Array
+) -> Pool:
+    low, high = worth.min(initial=np.inf), worth.max(initial=-np.inf)
+    values = (worth - low) / (high - low) if high > low else np.zeros(len(worth))
+    return Pool(
+        items.tolist(),
+        steering.groups[items].tolist(),
+        values,
+        vectors[items],
+        steering.diversity,
+        np.zeros(len(items)),
+    )
