@@ -11,17 +11,22 @@ what no scorer has seen, and `publish` writes a whole new version and moves one 
 **Writes** `data/versions/<version_id>/`, `data/quarantine/<version_id>.csv`, the link
 `data/processed`, and `reports/data_quality/<version_id>.html`.
 
+**Then**: `find_new_texts` triggers `bert_embeddings` if the published version has products with new
+or changed texts, so that what was launched tonight is searchable and placed among its like at once;
+not for a backfill or a dry run, nor if that job is switched off.
+
 **When it fails**: nothing was published, the previous version stays. The message of the failed task
 says which file or how many rows were bad; the rows are in `data/quarantine`. *More than
 max_invalid_fraction*: have the export corrected, or the source's description in `config/sources`.
 *Fewer rows than before*: a file was truncated; if it is meant, run with `force_full`. Killed or
 timed out: run it again, every step can be repeated. A run for an earlier day (backfill) writes that
-day's version and never moves `data/processed` backwards. Only `report_quality` failed: the version
-is published, and the report can be written by running that task again.
+day's version and never moves `data/processed` backwards. Only `report_quality` or
+`find_new_texts` failed: the version is published; run that task again.
 """
 
 from typing import Any, cast
 
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Param, task
 
 from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
@@ -84,6 +89,25 @@ with job_dag(
 
         return report_after_publishing(load_settings(), summary)
 
+    @task.short_circuit
+    @no_retry_on_bad_input
+    def find_new_texts(summary: dict[str, Any], dag_run: Any = None) -> int:
+        from recsys.content.job import count_new_texts
+        from recsys.schedule import load_schedule
+        from recsys.settings import load_settings
+
+        settings = load_settings()
+        is_current = summary["published"] and dag_run.run_type != "backfill"
+        wanted = is_current and load_schedule(settings).job("bert_embeddings").enabled
+        return count_new_texts(settings) if wanted else 0
+
     published = publish()
+    summary = cast("dict[str, Any]", published)
     ingest() >> score_comments() >> published
-    report_quality(cast("dict[str, Any]", published))
+    report_quality(summary)
+    find_new_texts(summary) >> TriggerDagRunOperator(
+        task_id="trigger_embeddings",
+        trigger_dag_id="bert_embeddings",
+        trigger_run_id="texts__{{ ti.xcom_pull(task_ids='publish')['version_id'] }}",
+        skip_when_already_exists=True,
+    )

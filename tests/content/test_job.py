@@ -14,7 +14,12 @@ import pytest
 from recsys.config import ConfigError
 from recsys.content import ContentConfig, ModelConfig
 from recsys.content.embeddings import EmbeddingError, current_embeddings
-from recsys.content.job import alert_on_fallback, build_embeddings, embed_products
+from recsys.content.job import (
+    alert_on_fallback,
+    build_embeddings,
+    count_new_texts,
+    embed_products,
+)
 from recsys.data.sample import write_sample_shop
 from recsys.data.versions import current_version
 from recsys.errors import InputError
@@ -284,6 +289,37 @@ def test_the_published_version_is_embedded_and_shows_the_set(settings: Settings)
     assert summary["data_version"] == current_version(settings).version_id
     assert build_embeddings(settings)["set_id"] == summary["set_id"]
     assert build_embeddings(settings, force=True)["set_id"] != summary["set_id"]
+
+
+def test_only_what_changes_a_text_is_counted_as_new(settings: Settings) -> None:
+    shop = write_sample_shop(settings.raw / "viecomrec", reviews=300)
+    table = pd.read_csv(shop.products_path, dtype=str)
+
+    def counted(**changes: str) -> int:
+        fresh = table.copy()
+        for column, text in changes.items():
+            fresh.loc[3, column] = text
+        fresh.to_csv(shop.products_path, index=False)
+        end = datetime.now(UTC)
+        run_refresh(settings, DataInterval(end - timedelta(days=1), end))
+        return count_new_texts(settings)
+
+    assert counted() == 0, "there is no set yet"
+    build_embeddings(settings)
+    assert counted() == 0
+    assert counted(price="1") == 0
+    assert counted(product_name="Son dưỡng hoàn toàn mới") == 1
+    build_embeddings(settings)
+    assert counted(product_name="Son dưỡng hoàn toàn mới") == 0
+    launched = table.iloc[[3]].assign(product_id="launched", product_name="Nước hoa mới")
+    table = pd.concat([table, launched], ignore_index=True)
+    assert counted() == 2, "the name of before, and the launched one"
+    build_embeddings(settings)
+    table = table.iloc[:-1]
+    assert counted() == 0, "what is gone is no work"
+    (settings.home / "config").mkdir(exist_ok=True)
+    (settings.home / "config" / "content.yaml").write_text("text_fields: [product_name]\n")
+    assert counted() == len(table)
 
 
 def test_a_bad_setting_is_named(settings: Settings) -> None:

@@ -104,6 +104,21 @@ def embed_products(
     return summary | {"seconds": round(time.monotonic() - started, 2)}
 
 
+def count_new_texts(settings: Settings) -> int:
+    """How many products of the published version have a text that the current set has not embedded:
+    new or changed ones, or all of them after other settings. 0 where there is no set yet: the
+    first one is asked for. Raises `InputError` as `build_embeddings` does."""
+    from recsys.data.versions import current_version
+
+    previous = _previous(settings)
+    if previous is None:
+        return 0
+    config, products = load_config(settings, ContentConfig), current_version(settings).products()
+    # What the set was made by, wanted or not: opening a model only to look would take minutes.
+    model = str(previous.manifest["model"])
+    return int(find_work(products, config, model, previous, force=False).new.sum())
+
+
 def alert_on_fallback(settings: Settings, summary: dict[str, Any]) -> dict[str, str]:
     """Warn that another model ran than the wanted one; all clear when it is back. Returns what
     became of the message on each channel; nothing if there was none to send."""
