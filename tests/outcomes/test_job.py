@@ -17,6 +17,7 @@ import pytest
 
 from recsys import schema
 from recsys.errors import InputError
+from recsys.merchandising.exploring import Impressions, read_impressions
 from recsys.outcomes.daily import figured_days, outcome_retentions, read_day, read_totals
 from recsys.outcomes.job import compute_outcomes
 from recsys.publishing import leftovers
@@ -41,11 +42,11 @@ def rows(settings: Settings) -> list[tuple[Any, ...]]:
 
 
 def files(settings: Settings) -> dict[str, bytes]:
-    """All that the days are, but the note of what they were made of."""
+    """All that the days are, but the notes of what they were made of and of four weeks."""
     return {
         str(path.relative_to(settings.outcomes)): path.read_bytes()
         for path in settings.outcomes.rglob("*")
-        if path.is_file() and path.name != "ledger.json"
+        if path.is_file() and path.name not in ("ledger.json", "impressions.json")
     }
 
 
@@ -362,3 +363,30 @@ def test_figures_go_after_a_year_and_a_month_with_events_and_rows(settings: Sett
     }  # fmt: skip
     assert figured_days(settings) == [DAY]
     assert {row[0] for row in rows(settings)} == {str(DAY)}
+
+
+def test_the_service_is_told_what_was_shown_in_four_weeks(settings: Settings) -> None:
+    record(
+        settings,
+        [
+            a_list(1, ["a", "b"]),
+            a_list(2, ["b", "c"], hours=24.0 * 27),
+            a_list(3, ["c"], hours=24.0 * 28),
+        ],
+    )
+    send(settings, [an_event(1, "a"), an_event(2, "b", hours=24.0 * 27 + 1)])
+    run(settings, NOON + timedelta(days=27, hours=3))
+    assert read_impressions(settings) == Impressions(
+        "2026-04-06", {"a": (1, 1), "b": (2, 1), "c": (1, 0)}
+    )
+    # A day later the first one is four weeks ago; days that are made again tell of themselves only.
+    run(settings, NOON + timedelta(days=28, hours=3))
+    later = Impressions("2026-04-07", {"b": (1, 1), "c": (2, 0)})
+    assert read_impressions(settings) == later
+    run(settings, first=str(DAY))
+    assert read_impressions(settings) == later
+
+
+def test_without_lists_the_service_is_told_that_nothing_was_shown(settings: Settings) -> None:
+    run(settings)
+    assert read_impressions(settings) == Impressions("2026-03-19", {})

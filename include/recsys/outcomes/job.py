@@ -10,10 +10,11 @@ import pandas as pd
 from recsys import schema
 from recsys.data.event_log import events_received
 from recsys.errors import InputError
+from recsys.merchandising.exploring import IMPRESSION_DAYS, Impressions, write_impressions
 from recsys.outcomes import alerts
 from recsys.outcomes.attribution import REACH, WINDOWS
 from recsys.outcomes.building import Builder
-from recsys.outcomes.daily import restore_rows
+from recsys.outcomes.daily import figured_days, read_day, restore_rows
 from recsys.outcomes.ledger import read_ledger
 from recsys.outcomes.partitions import take_over
 from recsys.schedule import DataInterval, load_zone
@@ -107,6 +108,7 @@ def _whatever_is_new(
     attributed = builder.attribute(days | set(builder.touched_by_lists()))
     made = builder.figure()
     _note_events(settings, builder, received, now)
+    _note_impressions(settings, builder)
     ledger.seen_until = now.isoformat()
     ledger.forget_before(str(builder.first - REACH))
     ledger.save(settings)
@@ -137,6 +139,20 @@ def _note_events(
         ledger.longest_quiet[today] = max(ledger.quiet, ledger.longest_quiet.get(today, 0))
         ledger.last_event = latest
     alerts.count_quiet(settings, ledger, now, builder.zone)
+
+
+def _note_impressions(settings: Settings, builder: Builder) -> None:
+    """Tell the service how often each product was shown and clicked lately."""
+    days = Span(builder.today - timedelta(days=IMPRESSION_DAYS - 1), builder.today).days
+    there = sorted(set(days) & set(figured_days(settings)))
+    columns = [schema.PRODUCT, "shown", "clicks"]
+    frames = [read_day(settings, day, "products", columns) for day in there]
+    products = {}
+    if frames:
+        sums = pd.concat(frames).groupby(schema.PRODUCT)[columns[1:]].sum()
+        counts = zip(sums["shown"].tolist(), sums["clicks"].tolist(), strict=True)
+        products = dict(zip(sums.index.tolist(), counts, strict=True))
+    write_impressions(settings, Impressions(str(builder.today), products))
 
 
 def alert_on_outcomes(settings: Settings, interval: DataInterval, page: str) -> dict[str, Any]:
