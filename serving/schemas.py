@@ -88,6 +88,10 @@ Placement = Annotated[
     Field(description="Where in the shop the list is shown.", examples=["home"]),
 ]
 ExcludeSeen = StrictBool | Literal["until_due"]
+_EXCLUDE_SEEN = (
+    "Leave out what the user has had, and its other sizes and shades; `until_due`: until the time "
+    "after which customers of the shop buy the product again."
+)
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 
 MAX_CART = 100  # products; whoever has more needs no more
@@ -131,12 +135,11 @@ class RecommendRequest(ListRequest):
     model_config = _examples(
         {"user_id": EXAMPLE_USER, "topk": 5},
         {"user_id": "guest-7", "history": [EXAMPLE_PRODUCT], "max_price": 300000},
+        {"user_id": EXAMPLE_USER, "exclude_seen": "until_due"},
     )
 
     user_id: Id
-    exclude_seen: ExcludeSeen = Field(
-        default=True, description="Leave out what the user has had, and its other sizes and shades."
-    )
+    exclude_seen: ExcludeSeen = Field(default=True, description=_EXCLUDE_SEEN)
     exclude: Annotated[Products, Field(description="Products to leave out.")]
     history: Annotated[
         Products,
@@ -145,8 +148,8 @@ class RecommendRequest(ListRequest):
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing but the user and `exclude` decide about the list."""
-        asked = self.brands or self.categories or self.history or self.exclude_seen is not True
+        """Whether nothing but the user, `exclude` and what is due decide about the list."""
+        asked = self.brands or self.categories or self.history or not self.exclude_seen
         return not asked and self.min_price is None and self.max_price is None
 
 
@@ -211,7 +214,7 @@ class BatchRequest(ListRequest):
     model_config = _examples({"user_ids": [EXAMPLE_USER, "guest-7"], "topk": 3})
 
     user_ids: list[Id] = Field(min_length=1, max_length=MAX_MANY)
-    exclude_seen: ExcludeSeen = True
+    exclude_seen: ExcludeSeen = Field(default=True, description=_EXCLUDE_SEEN)
     exclude: Products
 
 

@@ -19,7 +19,7 @@ from recsys.ids import normalise_id
 from recsys.merchandising import reasons
 from recsys.merchandising.catalogue import Catalogue, filter_products
 from recsys.merchandising.composing import OWN
-from recsys.merchandising.placements import ExcludeSeen
+from recsys.merchandising.placements import UNTIL_DUE, ExcludeSeen
 from recsys.merchandising.ranking import NOTHING, Ranked, Wanted, hidden
 from recsys.merchandising.reasons import Reason
 from recsys.merchandising.recommending import (
@@ -29,6 +29,7 @@ from recsys.merchandising.recommending import (
     LiveEvent,
     Recommended,
     Snapshot,
+    due_again,
     history_of,
     only_hidden,
     popular,
@@ -328,7 +329,7 @@ def recommend_now(
     unsteered = snapshot.steerings.of(body.placement) is None
     if snapshot.lists is not None and not live and body.is_plain and unsteered:
         position = snapshot.position(who[0])
-        if position is not None:
+        if position is not None and not _has_due(snapshot, body, who[0]):
             excluded = columns_of(snapshot, body.exclude)
             ranked = snapshot.lists.first(position, body.topk, excluded)
             if ranked is not None:
@@ -443,7 +444,20 @@ def _asked(
     viewed = [known_id(product, snapshot.catalogue.index) for product in body.history]
     history = history_of(snapshot, user_id, live, viewed, now)
     wanted = wanted_by(snapshot, body, exclude_seen=body.exclude_seen, exclude=body.exclude)
+    if body.exclude_seen == UNTIL_DUE:
+        due = due_again(snapshot, user_id, live, history, now)
+        wanted = dataclasses.replace(wanted, due=due)
     return history, wanted
+
+
+def _has_due(snapshot: Snapshot, body: RecommendRequest, user_id: str) -> bool:
+    """Whether something that the user of an artefact had may return: the list that was made in
+    advance is without it."""
+    if body.exclude_seen != UNTIL_DUE:
+        return False
+    now = int(time.time())
+    history = history_of(snapshot, user_id, (), [], now)
+    return len(due_again(snapshot, user_id, (), history, now)) > 0
 
 
 def _all_answers(service: Service, body: BatchRequest) -> list[dict[str, Any]]:

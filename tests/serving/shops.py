@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from recsys.arrays import Float32Array, Int64Array
 from recsys.models.als import Als, AlsParameters
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories, Model
@@ -76,8 +77,11 @@ def add_model(
     done: Histories | None = None,
     signal_weights: dict[str, float] | None = None,
     complements: Complements | None = None,
+    due_days: Float32Array | None = None,
+    got: Int64Array | None = None,
 ) -> None:
-    """Write an artefact through its writer and register it; `select` makes it the current best."""
+    """Write an artefact through its writer and register it; `select` makes it the current best.
+    `got` is of the entries of `done` in the order of the users' ids."""
     done = histories(seed) if done is None else done
     fitted = model or Als(AlsParameters(factors=2, iterations=10), seed=seed).fit(done, ITEMS)
     save_artifact(
@@ -96,6 +100,8 @@ def add_model(
             **({} if signal_weights is None else {"signal_weights": signal_weights}),
         },
         complements=complements,
+        due_days=due_days,
+        got=got,
     )
     registry = Registry(settings)
     registry.register(

@@ -1,12 +1,13 @@
 """The places of the shop in which lists stand, and what each asks of its lists."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from recsys.config import ConfigModel
 from recsys.events import PLACEMENT
 
+UNTIL_DUE: Final = "until_due"
 ExcludeSeen = bool | Literal["until_due"]
 """Whether what the customer had is left out: always, never, or until it is due again."""
 

@@ -64,12 +64,20 @@ class Wanted:
     excluded: Int32Array
     steering: Steering | None = None
     explore: Callable[[], Explore] | None = None
+    due: Int32Array | None = None  # columns of what the user had and may be offered again
 
 
-def hidden(catalogue: Catalogue, history: Histories, exclude_seen: ExcludeSeen) -> Int32Array:
+def hidden(
+    catalogue: Catalogue,
+    history: Histories,
+    exclude_seen: ExcludeSeen,
+    due: Int32Array | None = None,
+) -> Int32Array:
     """Columns that must not stand in a list of the one user of `history`: what was dismissed, and
-    with `exclude_seen` what was bought or rated, in all sizes and shades."""
+    with `exclude_seen` what was bought or rated and is not `due`, in all sizes and shades."""
     barred = not_offered(history) if exclude_seen else dismissed(history)
+    if due is not None:
+        barred &= dismissed(history) | ~np.isin(history.items, due)
     return catalogue.listings(history.items[barred])[0] if barred.any() else NOTHING
 
 
@@ -245,7 +253,8 @@ class NearestItems:
         if not query.any():
             return None
         excluded = wanted.excluded
-        excluded = np.concatenate([excluded, hidden(catalogue, history, wanted.exclude_seen)])
+        barred = hidden(catalogue, history, wanted.exclude_seen, wanted.due)
+        excluded = np.concatenate([excluded, barred])
         take = max(_SCORED_EXACTLY, 4 * wanted.topk + 2 * len(excluded))
         found = self._index.search(_even(query[None]), min(take, len(self._vectors)))[1][0]
         found = found[found >= 0]

@@ -34,8 +34,9 @@ from recsys.models.histories import (
     one_a_product,
     user_range,
 )
-from recsys.models.kinds import CODE_OF, DISMISS, RATING, dismissed
+from recsys.models.kinds import CODE_OF, DISMISS, RATING, dismissed, had
 from recsys.models.newcomers import Newcomers
+from recsys.models.popularity import DAY
 from recsys.schema import Kind
 
 MODEL: Final = None
@@ -133,6 +134,49 @@ def history_of(
     return _append(known, added, index, weights) if added else known
 
 
+def due_again(
+    snapshot: Snapshot, user_id: str, live: tuple[LiveEvent, ...], history: Histories, now: int
+) -> Int32Array:
+    """Columns of what the user of `history` had so long before `now` that people buy it again by
+    then. Of a product the latest purchase counts, else the rating; of a family the latest of all
+    sizes and shades. What is neither in the artefact nor among the `live` events is of now."""
+    artifact, catalogue = snapshot.artifact, snapshot.catalogue
+    entries = had(history)
+    items = history.items[entries]
+    days = np.full(len(items), np.nan, dtype=np.float32)
+    known = items < len(artifact.due_days)
+    days[known] = artifact.due_days[items[known]]
+    if np.isnan(days).all():
+        return NOTHING
+    got = dict(zip(items.tolist(), history.times[entries].tolist(), strict=True))
+    got |= _recorded(snapshot, user_id)
+    for event in live:
+        item = catalogue.index.get(event.product_id)
+        if item is not None and event.kind == Kind.PURCHASE:
+            got[item] = event.time if item not in got else max(got[item], event.time)
+    last = np.array([got[item] for item in items.tolist()])
+    _, family = np.unique(catalogue.families[items], return_inverse=True)
+    newest = np.zeros(len(items), dtype=np.int64)
+    np.maximum.at(newest, family, last)
+    return items[now - newest[family] >= days * DAY]
+
+
+def _recorded(snapshot: Snapshot, user_id: str) -> dict[int, int]:
+    """When the user last got each product, as far as the artefact has it."""
+    row, artifact = snapshot.position(user_id), snapshot.artifact
+    if row is None:
+        return {}
+    of = slice(artifact.histories.indptr[row], artifact.histories.indptr[row + 1])
+    mine = user_range(artifact.histories, row, row + 1)
+    return {
+        item: time
+        for item, time, own in zip(
+            mine.items.tolist(), artifact.got[of].tolist(), had(mine).tolist(), strict=True
+        )
+        if own
+    }
+
+
 def recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int) -> Recommended:
     """The best products for one history: by the model, unless that tells it nothing, else by
     content, else by popularity. Who has had everything that may stand in the list gets what may be
@@ -151,7 +195,7 @@ def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int)
             quick = snapshot.nearest.recommend(snapshot.catalogue, history, wanted, now)
             if quick is not None:
                 return Recommended(quick, MODEL)
-        barred = hidden(snapshot.catalogue, history, wanted.exclude_seen)
+        barred = hidden(snapshot.catalogue, history, wanted.exclude_seen, wanted.due)
         excluded = np.concatenate([excluded, barred])
         scores = scores_for(snapshot, history, now)
     not_dismissed = history.items[~dismissed(history)]
@@ -172,9 +216,8 @@ def popular(snapshot: Snapshot, history: Histories, wanted: Wanted) -> Recommend
     """What is popular in the shop, but for what the user of `history` had or dismissed: what the
     holdout gets, which nothing but hiding steers."""
     wanted = only_hidden(wanted)
-    excluded = np.concatenate(
-        [wanted.excluded, hidden(snapshot.catalogue, history, wanted.exclude_seen)]
-    )
+    barred = hidden(snapshot.catalogue, history, wanted.exclude_seen, wanted.due)
+    excluded = np.concatenate([wanted.excluded, barred])
     return Recommended(_top(snapshot, snapshot.popularity, wanted, excluded), POPULARITY)
 
 

@@ -7,9 +7,11 @@
     item_ids.json        product ids in column order
     users/               ids.npy + offsets.npy: user ids in order of their bytes
     histories/           what those users did (`recsys.models.base.Histories`); kinds.npy only
-                         where not all of it is ratings
+                         where not all of it is ratings, got.npy only where something was bought
+                         again: when each was last
     popularity.npy       (items,) float32, the fallback's scores
     complements/         what is bought together (`recsys.models.complements`); older ones have none
+    replenishment.npy    (items,) float32, days after which each is bought again, 0: never
     shown_products.jsonl what a recommendation shows (`recsys.data.shown`), in column order
     evaluation.json      all figures; learning_curve.png, a picture of the training
 
@@ -49,7 +51,9 @@ _HISTORY_ARRAYS: dict[str, type[np.generic]] = {
     "times": np.int64,
 }
 _KINDS = "kinds"
+_GOT = "got"
 _COMPLEMENTS = "complements"
+_REPLENISHMENT = "replenishment"
 
 
 class UserIds:
@@ -97,7 +101,9 @@ class Artifact(ArtifactFolder):
     `item_ids` are product ids in column order, `user_ids` the known users in the order of their
     full `histories`, `popularity` ``(items,)`` is for users without one, `kind_weights`
     ``(kinds,)`` say what an event of each code of `recsys.models.kinds` weighs, `complements` what
-    is bought together, None in an artefact of before that was learned. The `manifest` has
+    is bought together, None in an artefact of before that was learned. After `due_days`
+    ``(items,)`` a product is bought again, NaN for never, and `got` ``(entries,)`` is when that of
+    an entry of the histories last was, in seconds since 1970. The `manifest` has
     ``model_id, model_type, data_version, created_at, hyperparameters, metrics, sample_users,
     signal_weights, items, users, files``."""
 
@@ -115,6 +121,12 @@ class Artifact(ArtifactFolder):
         _check_sizes(self.item_ids, self.user_ids, self.histories, self.popularity)
         self.kind_weights = self._kind_weights()
         self.complements = self._complements()
+        self.due_days = self._due_days()
+        self.got = self.histories.times
+        if f"histories/{_GOT}.npy" in self.files:
+            self.got = read_array(folder / "histories", _GOT, np.int64, 1)
+        if len(self.got) != len(self.histories.items):
+            raise ArtifactError(f"{folder}: histories/{_GOT}.npy does not fit the histories")
         self.model: Model = model_class(str(self.manifest["model_type"])).load(folder / "model")
 
     @property
@@ -129,6 +141,16 @@ class Artifact(ArtifactFolder):
         if not any(name.startswith(f"{_COMPLEMENTS}/") for name in self.files):
             return None
         return Complements.load(self.path / _COMPLEMENTS, len(self.item_ids))
+
+    def _due_days(self) -> Float32Array:
+        items = len(self.item_ids)
+        if f"{_REPLENISHMENT}.npy" not in self.files:
+            return np.full(items, np.nan, dtype=np.float32)
+        days = read_array(self.path, _REPLENISHMENT, np.float32, 1)
+        if len(days) != items or not (days >= 0).all():
+            problem = f"has no days of {items} products"
+            raise ArtifactError(f"{self.path}: {_REPLENISHMENT}.npy {problem}")
+        return np.where(days > 0, days, np.float32(np.nan))
 
     def _kind_weights(self) -> Float32Array:
         stated = self.manifest.get("signal_weights", {})
@@ -169,12 +191,15 @@ def save_artifact(
     manifest: Mapping[str, Any],
     attachments: Mapping[str, bytes] | None = None,
     complements: Complements | None = None,
+    due_days: Float32Array | None = None,
+    got: Int64Array | None = None,
 ) -> Path:
     """Write the folder `path`, all or nothing.
 
     `histories` belong to `user_ids`, which are sorted. `manifest` must hold ``model_id`` and
     ``data_version``; what `Artifact.manifest` lists besides is added.
-    `attachments` are further files by name, for people to look at.
+    `attachments` are further files by name, for people to look at. The others are as `Artifact`
+    has them; without `due_days` nothing is due, without `got` the time of an entry counts.
 
     Raises `ArtifactError` if something holds NaN or infinities, or the sizes do not agree, and
     `FileExistsError` if `path` exists."""
@@ -189,6 +214,10 @@ def save_artifact(
             write_array(folder / "histories", name, getattr(histories, name))
         if histories.kinds.any():
             write_array(folder / "histories", _KINDS, histories.kinds)
+        if got is not None and not np.array_equal(got, histories.times):
+            write_array(folder / "histories", _GOT, got)
+        if due_days is not None:
+            write_array(folder, _REPLENISHMENT, np.nan_to_num(due_days, nan=0.0))
         if complements is not None:
             (folder / _COMPLEMENTS).mkdir()
             complements.save(folder / _COMPLEMENTS)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from recsys import schema
+from recsys.arrays import Int32Array
 from recsys.config import load_config
 from recsys.data.versions import PublishedVersion, current_version, open_version
 from recsys.errors import InputError
@@ -20,13 +21,14 @@ from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
 from recsys.evaluation.report import Report, report_on
 from recsys.logs import fields
 from recsys.models.artifacts import save_artifact
-from recsys.models.base import Model
+from recsys.models.base import Histories, Model
 from recsys.models.complements import Complements, learn_complements
 from recsys.models.histories import keep_entries, user_rows
 from recsys.models.hybrid import Hybrid
 from recsys.models.kinds import had, weight_of_codes
 from recsys.models.model_types import model_class
 from recsys.models.popularity import RecentPopularity
+from recsys.models.replenishment import last_got, learn_due_days
 from recsys.registry import Registry
 from recsys.schedule import load_zone
 from recsys.settings import REPOSITORY, Settings
@@ -155,15 +157,19 @@ def select_best(settings: Settings, trained: Sequence[Mapping[str, Any]]) -> dic
 def complements_of(settings: Settings, version: PublishedVersion, data: LeaveOneOut) -> Complements:
     """What is bought together in `version`, from all that a model of it learns from."""
     texts = content_vectors(settings, data.item_ids)
+    vectors = None if texts is None else texts.vectors
+    return learn_complements(_learnt(data), data.families, _categories(version), vectors)
+
+
+def _learnt(data: LeaveOneOut) -> Histories:
+    """An entry an event."""
+    return keep_entries(data.numbered.histories, data.numbered.learnt)
+
+
+def _categories(version: PublishedVersion) -> Int32Array:
+    """``(items,)`` number of each product's category, 0 where it has none."""
     names = version.products()[schema.CATEGORY].map(fold)
-    known = keep_entries(data.numbered.histories, data.numbered.learnt)
-    return learn_complements(
-        known,
-        data.families,
-        # 0 for a product without a category: it is of none.
-        1 + pd.factorize(names.where(names != ""))[0].astype(np.int32),
-        None if texts is None else texts.vectors,
-    )
+    return 1 + pd.factorize(names.where(names != ""))[0].astype(np.int32)
 
 
 def git_commit() -> str | None:
@@ -208,6 +214,8 @@ def _save(
         },
         attachments=attachments,
         complements=complements_of(settings, version, data),
+        due_days=learn_due_days(_learnt(data), data.families, _categories(version)),
+        got=last_got(data.everything, data.numbered.histories),
     )
     return model_id
 
