@@ -15,8 +15,9 @@ and stops what breaks a guardrail.
 which makes the days of its interval, alarms nobody.
 
 **When it fails**: `compute` or `report` failed: the message names the file that cannot be read, or
-the key of `config/outcomes.yaml`; a run with `from` and `to` makes the files of a day again.
-Nothing is lost meanwhile: lists and events wait. What the figures mean: `docs/outcomes.md`.
+the key of `config/outcomes.yaml`. Damaged files of a day are made again by the next run, damaged
+served lists are set aside, with an alert. Nothing is lost meanwhile: lists and events wait. What
+the figures mean: `docs/outcomes.md`.
 """
 
 from typing import Any, cast

@@ -13,10 +13,11 @@ from typing import Any
 
 from recsys.config import ConfigError, load_config
 from recsys.merchandising.placements import PlacementsConfig
+from recsys.merchandising.served_model import remember_served
 from recsys.settings import Settings, load_settings
 from serving import coordination, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
-from serving.coordination import Channel, Message, remember_served, spawn
+from serving.coordination import Channel, Message, spawn
 
 logger = logging.getLogger("serving.parent")
 

@@ -8,11 +8,7 @@ import logging
 import socket
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from recsys.publishing import write_json
-from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -119,23 +115,3 @@ def spawn(work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.create_task(work)
     _running.add(task)
     task.add_done_callback(_running.discard)
-
-
-def remember_served(settings: Settings, model_id: str) -> None:
-    """Write down which model a service that starts later has to come up with."""
-    write_json(_note(settings), {"model_id": model_id})
-
-
-def last_served(settings: Settings) -> str | None:
-    """The model that was served last, None when there was none or the note is damaged."""
-    try:
-        return str(json.loads(_note(settings).read_text(encoding="utf-8"))["model_id"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("The note of the last served model is damaged | error=%r", error)
-        return None
-
-
-def _note(settings: Settings) -> Path:
-    return settings.artifacts / "served_model.json"

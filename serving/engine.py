@@ -15,6 +15,7 @@ from recsys.experiments.state import Experiments
 from recsys.merchandising.placements import Placement
 from recsys.merchandising.recommending import Snapshot
 from recsys.merchandising.rules import RuleSet
+from recsys.merchandising.served_model import last_served, remember_served
 from recsys.merchandising.snapshots import (
     load_snapshot,
     replay,
@@ -30,8 +31,6 @@ from serving.coordination import (
     Followed,
     Reloaded,
     ReloadError,
-    last_served,
-    remember_served,
 )
 from serving.trials import (
     InTrial,

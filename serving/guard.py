@@ -32,7 +32,10 @@ MAX_CLIENT_BYTES_MINUTE = 100_000_000
 of interactions a second would be a shop with a million orders an hour."""
 _TOO_MANY_BYTES = f"At most {MAX_CLIENT_BYTES_MINUTE} bytes a minute are taken from one client."
 
-OPERATIONS = frozenset({"/health", "/metrics", "/stats", "/model_info", "/reload_model", "/canary"})
+OPERATIONS = frozenset(
+    {"/health", "/metrics", "/stats", "/model_info", "/reload_model", "/canary"}
+    | {"/rules", "/rules/preview"}
+)
 """Paths with an allowance of their own: shop traffic at its limit must not make a load balancer or
 a deployment believe that the service is gone."""
 

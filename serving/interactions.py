@@ -18,6 +18,7 @@ from typing import Any
 
 from recsys.data.staging import append_events, quarantine_events
 from recsys.database import HelperDatabase, transaction
+from recsys.merchandising.live_events import GUEST, USERS, events_of
 from recsys.merchandising.recommending import LiveEvent
 from recsys.schema import Kind
 from recsys.settings import Settings
@@ -68,24 +69,7 @@ _TODAY = (
     "SELECT id, events FROM daily WHERE day = ? AND kind = ? "
     "AND id IN (SELECT value FROM json_each(?))"
 )
-_USERS = """
-SELECT user_id FROM events WHERE kind IN ('click', 'view')
-UNION SELECT user_id FROM events WHERE kind NOT IN ('click', 'view')
-"""
 _NEW_USERS = "SELECT user_id, max(number) FROM events WHERE number > ? GROUP BY user_id"
-# The newest of them, in the order they came. A customer of a busy year has some hundred; a list
-# from more would only take longer. Looks must not push out what was bought or dismissed.
-_OF_USER = """
-SELECT product_id, rating, time, kind FROM (
-  SELECT * FROM (
-    SELECT number, product_id, rating, time, kind FROM events
-    WHERE user_id = :who AND kind NOT IN ('click', 'view') ORDER BY number DESC LIMIT :events)
-  UNION ALL SELECT * FROM (
-    SELECT number, product_id, rating, time, kind FROM events
-    WHERE user_id = :who AND kind IN ('click', 'view') ORDER BY number DESC LIMIT :looks))
-ORDER BY number
-"""
-_OF_USER_LIMITS = {"events": 500, "looks": 200}
 _FIRST_SINCE = "SELECT number FROM events WHERE received >= ? ORDER BY number LIMIT 1"
 _REMOVE = """
 DELETE FROM events WHERE number IN (
@@ -122,12 +106,10 @@ purchase; so many times as many of those are plausible."""
 
 _in_one_form = json.JSONEncoder(sort_keys=True, ensure_ascii=True).encode
 
-_GUEST = "\x1f"  # in no id of a customer
-
 
 def guest(session_id: str) -> str:
     """Who is known by a session (in the one spelling) alone, for `LiveEvents`."""
-    return _GUEST + session_id
+    return GUEST + session_id
 
 
 def _counters(event: Event) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -213,11 +195,10 @@ class LiveEvents:
             return ()
         try:
             with self._read.use() as database:
-                rows = database.execute(_OF_USER, _OF_USER_LIMITS | {"who": user_id}).fetchall()
+                return events_of(database, user_id)
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
             return ()
-        return tuple(LiveEvent(*row) for row in rows)
 
     def _look(self, sign: int, moment: float) -> None:
         """Notice users with new events, this service's and others'."""
@@ -235,7 +216,7 @@ class LiveEvents:
                     if self._last_number:
                         rows = database.execute(_NEW_USERS, (self._last_number,)).fetchall()
                     else:  # of all, by the indexes: a day may have millions of looks
-                        rows = [(user, last) for [user] in database.execute(_USERS)]
+                        rows = [(user, last) for [user] in database.execute(USERS)]
             except (sqlite3.Error, OSError) as error:
                 self._fail(error)
                 return
@@ -272,7 +253,7 @@ class LiveEvents:
         """Forget users whose events were all pruned, by whichever worker. Raises as `prune`."""
         number, gone = self._last_number, set(self._users)
         with self._written.use() as database:
-            found = database.execute(_USERS)
+            found = database.execute(USERS)
             gone.difference_update(user for [user] in found)
         with self._looking:
             self._users -= gone
@@ -390,7 +371,7 @@ class Intake:
             if what.endswith(_LOOKS):
                 limit, events = limit * LOOKS_A_PURCHASE, "carts, clicks, views and dismissals"
             if limit and counted[what][one] >= limit:
-                name = "session" if one.startswith(_GUEST) else name
+                name = "session" if one.startswith(GUEST) else name
                 many = f"more than {limit} {events} of one {name} in a day"
                 return f"{name}_id: {many} are not plausible; it is kept in quarantine"
         return None

@@ -477,3 +477,41 @@ class ModelInfo(BaseModel):
     )
     metrics: dict[str, Any]
     hyperparameters: dict[str, Any]
+
+
+class RuleReport(BaseModel):
+    """A rule, as the file has it, but for keys without a value."""
+
+    name: str
+    state: str = Field(description="waiting, active or expired")
+    action: str
+    products: dict[str, Any]
+    placements: list[str] = []
+    position: int | None = None
+    strength: float | None = None
+    at_most: int | None = None
+    at_least: int | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    author: str
+    reason: str
+
+
+class WarningReport(BaseModel):
+    """What a rule asks for and will not get."""
+
+    rule: str
+    kind: str = Field(examples=["matches_nothing"])
+    key: str
+    sentence: str
+
+
+class RulesReport(BaseModel):
+    """The rules in service."""
+
+    sha256: str = Field(description="Of the file that they are from.")
+    problem: str | None = Field(
+        description="Why the file does not count as it is, if it does not.", examples=[None]
+    )
+    rules: list[RuleReport]
+    warnings: list[WarningReport]

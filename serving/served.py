@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 from recsys.experiments.definitions import CHECK_PLACEMENT
 from recsys.ids import IdRules, id_fault, normalise_id
-from recsys.merchandising.recommending import AGAIN, CONTENT, MODEL, POPULARITY, SIMILAR
 from recsys.served_lists import ListLog, ServedList, id_text, new_id
 from recsys.settings import Settings
 from serving.config import ServingConfig
@@ -15,9 +14,6 @@ from serving.shared import Counters
 
 DEMO = "demo"
 """The placement of the demo page, which is there whatever the shop has."""
-
-SOURCE_OF = {MODEL: "m", CONTENT: "c", POPULARITY: "p", AGAIN: "a", SIMILAR: "m"}
-"""The letter in `recsys.served_lists.SOURCES` of what made a list, or a product's place in it."""
 
 _REMEMBERED = 8192  # customers and sessions of whom is known whether they are one
 

@@ -20,6 +20,7 @@ from recsys.data.sources import id_rules
 from recsys.errors import InputError
 from recsys.experiments.definitions import HOLDOUT, Side
 from recsys.ids import IdRules
+from recsys.merchandising.live_events import live_database
 from recsys.merchandising.placements import PlacementsConfig
 from recsys.merchandising.recommending import Recommended, Snapshot
 from recsys.merchandising.rule_warnings import RuleWarning, warnings_of
@@ -65,8 +66,9 @@ class Service:
         self.rules = rules = FollowedRules(settings)
         self.engine = Engine(settings, config, self.placements, lambda: rules.current)
         self.counters = Counters(memory, slot)
-        database = settings.home / "data" / "live_events.db"
-        self.live = LiveEvents(database, config.live_interaction_days, ChangeSign(memory))
+        self.live = LiveEvents(
+            live_database(settings), config.live_interaction_days, ChangeSign(memory)
+        )
         self.intake = Intake(settings, config, self.live)
         self.ids = _read_or(IdRules(), lambda: id_rules(settings))
         data = _read_or(DataConfig(), lambda: load_config(settings, DataConfig))

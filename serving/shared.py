@@ -21,7 +21,7 @@ ENDPOINTS = (
     *("/recommend", "/batch_recommend", "/similar_items", "/bought_together", "/search"),
     "/interactions",
     *("/health", "/model_info", "/stats", "/metrics", "/reload_model", "/canary", "/demo"),
-    "other",
+    *("/rules", "/rules/preview", "other"),
 )
 STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0)

@@ -23,8 +23,8 @@ from recsys.alerting import AlertManager
 from recsys.data.staging import open_segments, segment_lines
 from recsys.data.versions import current_version
 from recsys.deployment.history import append_history
+from recsys.merchandising.served_model import remember_served
 from recsys.settings import Settings
-from serving.coordination import remember_served
 from tests.data.shop import refresh, row, write_shop
 from tests.ports import find_free_port
 from tests.serving.service_process import running_service

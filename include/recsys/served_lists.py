@@ -30,6 +30,7 @@ import msgspec
 
 from recsys.backlog import Backlog
 from recsys.errors import InputError
+from recsys.publishing import write_bytes
 from recsys.settings import Settings
 from recsys.storage import open_store
 
@@ -172,6 +173,14 @@ def open_lists(settings: Settings) -> Path:
 def sealed_lists(settings: Settings) -> Path:
     """Folder of the segments that no one writes to any more."""
     return settings.home / SEALED_KEY
+
+
+def write_segment(settings: Settings, name: str, lists: Sequence[ServedList]) -> None:
+    """Write the `lists` as a sealed segment of their own. Written again under the same `name`, with
+    the same lists, they still count once: days name the segments that are in them."""
+    began_at = min((one.time for one in lists), default=time.time())
+    header = _HEADER.pack(_MAGIC, 0, len(lists), len(lists), began_at)
+    write_bytes(sealed_lists(settings) / f"{name}{SUFFIX}", header + encode(lists))
 
 
 class SegmentWriter:

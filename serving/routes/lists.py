@@ -18,13 +18,11 @@ from recsys.experiments.definitions import CHECK_PLACEMENT
 from recsys.ids import normalise_id
 from recsys.merchandising import reasons
 from recsys.merchandising.catalogue import Catalogue, filter_products
-from recsys.merchandising.composing import OWN
 from recsys.merchandising.placements import UNTIL_DUE, ExcludeSeen
 from recsys.merchandising.ranking import NOTHING, Ranked, Wanted, hidden
 from recsys.merchandising.reasons import Reason
 from recsys.merchandising.recommending import (
     CONTENT,
-    MODEL,
     ContentIndex,
     LiveEvent,
     Recommended,
@@ -37,6 +35,7 @@ from recsys.merchandising.recommending import (
     recommend,
     search,
     similar,
+    sources_of,
     together,
 )
 from recsys.models.base import Histories
@@ -55,7 +54,6 @@ from serving.schemas import (
     TogetherRequest,
     TogetherResponse,
 )
-from serving.served import SOURCE_OF
 from serving.service import Note, Running, Service
 
 Who = tuple[str, ...]
@@ -509,7 +507,7 @@ def _answer(
         model_id=snapshot.model_id,
         method=made.fallback_method,
         products=tuple([one.product_id for one in listed]),
-        sources=_sources(catalogue, made, ranking),
+        sources=sources_of(catalogue, made, ranking),
         propensities=ranked.propensities,
         side=note.side,
     )
@@ -522,18 +520,3 @@ def _answer(
         "fallback_method": made.fallback_method,
         "model_id": snapshot.model_id,
     }
-
-
-def _sources(catalogue: Catalogue, made: Recommended, ranking: str | None) -> str:
-    """A letter of `recsys.served_lists.SOURCES` for each product: what put it there."""
-    items, marks = made.ranked.items, made.ranked.marks
-    letter = SOURCE_OF[ranking or made.fallback_method]
-    letters = letter * len(items)
-    if letter == SOURCE_OF[MODEL] and max(items, default=0) >= catalogue.known:
-        # The model knows nothing of a newcomer: its text and what it is stand for it.
-        by_text = SOURCE_OF[CONTENT]
-        letters = "".join(letter if item < catalogue.known else by_text for item in items)
-    if marks:
-        pairs = zip(marks, letters, strict=True)
-        letters = "".join(own if mark == OWN else mark for mark, own in pairs)
-    return letters

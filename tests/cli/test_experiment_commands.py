@@ -80,6 +80,25 @@ def test_what_cannot_start_says_why(settings, definition):
     assert run("status") == []
 
 
+def test_what_is_refused_is_refused_before_anything_is_planned(settings, definition):
+    run("start", definition)
+    other = DEFINITION.replace("name: blend", "name: other")
+    for text, problem in (
+        (DEFINITION, "of this name was started at"),
+        (other, "experiment blend runs on all placements"),
+        (other.replace("als_2", "als_9"), "als_9: no model of this id"),
+    ):
+        definition.write_text(text)
+        done = CliRunner().invoke(app, ["experiment", "start", str(definition)])
+        assert problem in str(done.exception)
+        assert "plan" not in done.output
+
+
+def test_what_runs_without_a_stack_asks_for_none(settings, definition):
+    done = CliRunner().invoke(app, ["experiment", "status"])
+    assert (json.loads(done.stdout), done.stderr) == ([], "")
+
+
 def test_the_winner_is_deployed_and_the_experiment_ends(settings, definition, airflow):  # noqa: F811
     run("start", definition)
     with pytest.raises(InputError, match="no side has won yet"):

@@ -178,7 +178,10 @@ def test_what_a_person_stopped_says_so_with_its_late_outcomes(experiments, setti
     write_days(settings, simulate(np.random.default_rng(2), SHOP, DAYS))
     experiments.stop("blend", "minh", "the sale begins", after(10))
     assert evaluate(settings, after(12))["verdicts"] == {"blend": "stopped"}
-    assert report(settings)["en"] == "minh ended it: the sale begins"
+    assert report(settings)["en"] == "ended by minh: the sale begins"
+    page = (settings.reports / "experiments" / "blend.html").read_text()
+    assert "Ended by minh: the sale begins." in page
+    assert "Do minh dừng: the sale begins." in page
     assert report(settings)["days"] == 10
     assert evaluate(settings, after(30))["verdicts"] == {}
 
@@ -187,6 +190,38 @@ def test_an_experiment_without_any_list_runs(experiments, settings):
     experiments.start(definition(), by="lan", now=START)
     assert evaluate(settings, after(9))["verdicts"] == {"blend": "running"}
     assert "too few customers" in report(settings)["en"]
+
+
+@pytest.mark.parametrize(("users", "says"), [(2, False), (400, True)])
+def test_whether_customers_are_divided_as_intended_is_said_of_enough_of_them(
+    experiments, settings, users, says
+):
+    experiments.start(definition(), by="lan", now=START)
+    write_days(settings, simulate(np.random.default_rng(7), Shop(users, 2 * users), 3))
+    evaluate(settings, after(2))
+    page = (settings.reports / "experiments" / "blend.html").read_text()
+    assert ("Customers are divided as intended" in page) == says
+    assert ("too few customers to tell whether they are divided" in page) != says
+    assert ("Còn quá ít khách để biết tỷ lệ chia có đúng không" in page) != says
+
+
+def test_the_page_has_the_time_of_the_shop(experiments, settings):
+    experiments.start(definition(), by="lan", now=START)
+    evaluate(settings, after(1.5))
+    page = (settings.reports / "experiments" / "blend.html").read_text()
+    assert "do lan bắt đầu 2026-03-02 00:00 +07;" in page
+    assert "As of 2026-03-03 12:00 +07." in page
+    assert page.count("<table>") == page.count('<div class="box"><table>') == 1  # scrolls by itself
+    assert report(settings)["started_at"] == "2026-03-01T17:00:00+00:00"
+
+
+def test_units_that_cannot_be_read_are_named(experiments, settings):
+    experiments.start(definition(), by="lan", now=START)
+    write_days(settings, simulate(np.random.default_rng(7), SHOP, 2))
+    path = settings.outcomes / f"day={FIRST}" / "units.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"units.parquet: cannot be read; run .*--from DAY"):
+        evaluate(settings, after(1.5))
 
 
 def test_a_plan_is_made_from_the_days_before_and_without_the_holdout(settings):

@@ -43,7 +43,24 @@ def test_an_experiment_starts_and_ends_and_is_on_record(experiments, settings):
     assert models_in_experiments(settings) == set()
     audit = (settings.logs / "experiment_audit.log").read_text()
     assert "start | name=blend, by=lan" in audit
-    assert "stop | name=blend, by=minh, because=we know enough" in audit
+    assert 'stop | name=blend, by=minh, because="we know enough"' in audit
+
+
+def test_a_reason_forges_no_line_and_no_field_of_the_audit_log(experiments, settings):
+    experiments.start(definition(), by="lan, as=root")
+    forged = 'so | start\n2026-01-01 00:00:00 | INFO | experiments | stop | name=x, by="minh"'
+    experiments.stop("blend", by="minh", because=forged)
+    start, stop = (settings.logs / "experiment_audit.log").read_text().splitlines()
+    assert ', by="lan, as=root", variants=' in start
+    quoted = stop.partition(", because=")[2]
+    assert json.loads(quoted) == forged
+
+
+def test_a_name_that_was_used_is_told_with_the_time_of_the_shop(experiments):
+    moment = datetime(2026, 3, 1, 17, 5, tzinfo=UTC)
+    experiments.start(definition(), by="lan", now=moment)
+    with pytest.raises(ExperimentError, match=r"was started at 2026-03-02 00:05 \+07;"):
+        experiments.start(definition(), by="lan")
 
 
 def test_what_cannot_be_served_is_refused(experiments, settings):

@@ -20,6 +20,8 @@ from recsys.errors import InputError
 from recsys.merchandising.exploring import Impressions, read_impressions
 from recsys.outcomes.daily import figured_days, outcome_retentions, read_day, read_totals
 from recsys.outcomes.job import compute_outcomes
+from recsys.outcomes.partitions import lost_lists
+from recsys.outcomes.report import write_outcome_report
 from recsys.publishing import leftovers
 from recsys.retention import Removal
 from recsys.schedule import DataInterval
@@ -344,6 +346,97 @@ def test_a_damaged_file_is_named(settings: Settings, tmp_path: Path) -> None:
         read_day(settings, DAY, "slices")
     run(settings, first=str(DAY))
     assert len(read_day(settings, DAY, "slices"))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("totals.json", b"[]"),
+        ("totals.json", None),
+        ("slices.parquet", b""),
+        ("units.parquet", b"PAR1 nonsense"),
+        ("products.parquet", None),
+    ],
+)
+def test_damaged_figures_are_made_again_by_the_next_run(
+    settings: Settings, name: str, damage: bytes | None
+) -> None:
+    record(settings, [a_list(1, "ab")])
+    send(settings, [an_event(1, "a")])
+    run(settings)
+    before = files(settings)
+    path = settings.outcomes / f"day={DAY}" / name
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    summary = run(settings, NOW + timedelta(hours=1))
+    assert (summary["made"], summary["repaired"]) == ([str(DAY)], [str(DAY)])
+    assert files(settings) == before
+    assert run(settings, NOW + timedelta(hours=2))["repaired"] == []
+
+
+def test_pages_that_are_damaged_in_the_middle_are_noticed(settings: Settings) -> None:
+    record(settings, [a_list(1, "ab")])
+    run(settings)
+    before = files(settings)
+    path = settings.outcomes / f"day={DAY}" / "groups.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(56)
+    path.write_bytes(content)
+    assert run(settings)["repaired"] == [str(DAY)]
+    assert files(settings) == before
+
+
+def test_damaged_events_of_a_day_are_attributed_again(settings: Settings) -> None:
+    record(settings, [a_list(1, "ab", hours=-24 * 20)])
+    name = str(list_id(NOON - timedelta(days=20), 1))
+    send(settings, [an_event(1, "a", recommendation_id=name), an_event(2, "b", "purchase")])
+    run(settings)
+    before = files(settings)
+    for damage in (b"PAR1 nonsense", None):  # no lists in the week before: only the name leads back
+        path = settings.outcomes / "events" / f"{DAY}.parquet"
+        path.unlink() if damage is None else path.write_bytes(damage)
+        summary = run(settings, NOW + timedelta(hours=8))
+        assert (summary["repaired"], files(settings)) == ([str(DAY)], before)
+
+
+def test_past_days_are_made_beside_damaged_ones(settings: Settings) -> None:
+    record(settings, [a_list(1, "ab"), a_list(2, "ab", hours=72)])
+    run(settings)
+    before = files(settings)
+    (settings.outcomes / f"day={DAY}" / "totals.json").write_text("{}")
+    assert run(settings, first="2026-03-13")["made"] == [str(DAY), "2026-03-13"]
+    assert files(settings) == before
+
+
+def test_damaged_figures_whose_lists_are_gone_are_set_aside_and_told(settings: Settings) -> None:
+    record(settings, [a_list(1, "ab")])
+    run(settings)
+    path = settings.outcomes / f"day={DAY}" / "totals.json"
+    path.write_text('{"lists": ')
+    later = NOON + timedelta(days=200)
+    assert run(settings, later)["repaired"] == [str(DAY)]
+    assert figured_days(settings) == []
+    [aside] = settings.outcomes.glob(f"day={DAY}.damaged-*/totals.json")
+    assert aside.read_text() == '{"lists": '
+    told = (settings.logs / "service" / "alerts.log").read_text()
+    assert told.count("outcomes_damaged triggered") == 1
+    assert f"data/outcomes/day={DAY} was damaged and is set aside" in told
+    assert run(settings, later)["repaired"] == []
+    assert len(rows(settings)) == 1  # the table still has the day
+
+
+def test_a_damaged_file_of_served_lists_stops_no_run(settings: Settings) -> None:
+    record(settings, [a_list(1, "ab")])
+    run(settings)
+    record(settings, [a_list(2, "ab"), a_list(3, "ab", hours=72)])
+    [old] = settings.home.glob(f"data/served/day={DAY}/*.parquet")
+    old.write_bytes(old.read_bytes()[:-9])
+    summary = run(settings, NOW + timedelta(hours=1))
+    assert summary["made"] == [str(DAY), "2026-03-13"]
+    assert counted(settings)[DAY, "lists"] == 1
+    write_outcome_report(settings, NOW.date())
+    assert lost_lists(settings, [DAY]) == {DAY: 1}
+    assert run(settings, NOW + timedelta(hours=2))["made"] == []
 
 
 def test_figures_go_after_a_year_and_a_month_with_events_and_rows(settings: Settings) -> None:

@@ -6,14 +6,14 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from recsys.errors import InputError
 from recsys.outcomes import partitions
 from recsys.outcomes.config import OutcomesConfig
 from recsys.outcomes.partitions import (
@@ -23,6 +23,7 @@ from recsys.outcomes.partitions import (
     prune_served,
     read_lists,
     served_days,
+    served_stamps,
     take_over,
 )
 from recsys.retention import Removal
@@ -142,6 +143,10 @@ def test_a_file_that_is_no_segment_stops_nobody(settings: Settings):
     (sealed_lists(settings) / "zz.lists").write_bytes(b"something else")
     assert take_over(settings).lists == 4
     assert (settings.quarantine / "served" / "zz.lists").read_bytes() == b"something else"
+    assert (
+        "zz.lists was damaged and is set aside"
+        in (settings.logs / "service" / "alerts.log").read_text()
+    )
 
 
 def test_a_folder_among_the_segments_stops_nobody(settings: Settings):
@@ -153,15 +158,73 @@ def test_a_folder_among_the_segments_stops_nobody(settings: Settings):
     assert take_over(settings).lists == 0
 
 
-def test_a_damaged_file_of_a_day_is_named(settings: Settings):
-    record(settings, around_midnight(4))
+def nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def zeros_inside(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[4:200] = bytes(196)
+    path.write_bytes(content)
+
+
+def other_columns(path: Path) -> None:
+    pq.write_table(pa.table({"x": [1, 2]}), path)
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [nothing, cut_off, zeros_inside, other_columns, a_folder])
+def test_a_damaged_file_of_a_day_is_set_aside_counted_and_told_once(
+    settings: Settings, damage: Callable[[Path], None]
+):
+    record(settings, around_midnight(4), lost=3)
     take_over(settings)
     [path] = settings.home.glob(f"data/served/day={SECOND}/*.parquet")
-    path.write_bytes(b"PAR1 nonsense")
-    with pytest.raises(InputError, match=rf"{path.name}: cannot be read; restore it"):
-        read_lists(settings, [SECOND])
+    damage(path)
     record(settings, around_midnight(2, start=10))
     assert take_over(settings).lists == 2
+    for _ in range(2):
+        assert len(read_lists(settings, [FIRST, SECOND])) == 4
+        assert lost_lists(settings, [FIRST, SECOND]) == {FIRST: 0, SECOND: 5}
+    assert not path.exists()
+    assert (settings.quarantine / "served" / f"{SECOND}.{path.name}").exists()
+    told = (settings.logs / "service" / "alerts.log").read_text()
+    assert told.count("served_lists_damaged triggered") == 1
+    assert f"{path.name} was damaged and is set aside in data/quarantine/served" in told
+    assert "lists lost: 5" in told
+
+
+def test_a_damaged_file_that_comes_back_from_a_backup_counts_again(settings: Settings):
+    record(settings, around_midnight(4), lost=3)
+    take_over(settings)
+    [path] = settings.home.glob(f"data/served/day={SECOND}/*.parquet")
+    content = path.read_bytes()
+    cut_off(path)
+    assert lost_lists(settings, [SECOND]) == {SECOND: 5}
+    before = served_stamps(settings)[SECOND]
+    path.write_bytes(content)
+    assert lost_lists(settings, [SECOND]) == {SECOND: 3}
+    assert len(read_lists(settings, [SECOND])) == 2
+    assert served_stamps(settings)[SECOND] != before
+
+
+def test_files_of_before_say_how_many_lists_they_had_by_what_can_be_read(settings: Settings):
+    record(settings, around_midnight(4))
+    take_over(settings)
+    for day, damage in ((FIRST, zeros_inside), (SECOND, nothing)):
+        [path] = settings.home.glob(f"data/served/day={day}/*.parquet")
+        damage(path.rename(path.with_name("0123.parquet")))
+    assert len(read_lists(settings, [FIRST, SECOND])) == 0
+    assert lost_lists(settings, [FIRST, SECOND]) == {FIRST: 2, SECOND: 0}
+    assert "lists lost: unknown" in (settings.logs / "service" / "alerts.log").read_text()
 
 
 def test_many_lists_become_several_files(settings: Settings, monkeypatch: pytest.MonkeyPatch):

@@ -107,6 +107,12 @@ def test_the_page_is_one_file_that_takes_names_for_no_markup(shop: Settings) -> 
     assert not any(isinstance(one, float) and math.isnan(one) for one in numbers(report))
 
 
+def test_tables_and_plots_are_wider_than_a_telephone_by_themselves(shop: Settings) -> None:
+    page = render_page(build_report(shop, date(2026, 3, 12)))
+    assert page.count("<table>") == page.count('<div class="wide"><table>') > 1
+    assert page.count("<img ") == page.count('<p class="wide"><img ') > 1
+
+
 def numbers(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [one for inner in value.values() for one in numbers(inner)]

@@ -15,13 +15,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.data.shown import write_shown
+from recsys.merchandising.served_model import last_served
 from recsys.publishing import write_json
 from recsys.registry import Registry
 from recsys.settings import Settings
 from serving import engine
 from serving.app import create_app
 from serving.config import ServiceEnvironment
-from serving.coordination import PREPARED, Channel, last_served
+from serving.coordination import PREPARED, Channel
 from tests.serving.conftest import TOKEN
 from tests.serving.shops import DATA_VERSION, ITEMS, add_model, products
 

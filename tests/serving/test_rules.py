@@ -17,6 +17,7 @@ from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
 from serving.rules import FollowedRules, RulesWatch
+from tests.serving.conftest import TOKEN
 from tests.serving.shops import add_model
 
 RULE: dict[str, Any] = {
@@ -193,3 +194,23 @@ def test_the_service_follows_the_file_and_says_which_rules_it_has(settings: Sett
         assert until(
             lambda: "rule no-lips: products.brands: the shop has no" in alerts_of(settings)
         )
+
+
+def test_the_rules_in_service_are_for_the_admin_alone(settings: Settings, admin) -> None:
+    add_model(settings, "als_1")
+    ended = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    lift = {"action": "boost", "products": {"brands": ["Đẹp"]}, "start": "2999-01-01T00:00+07:00"}
+    write(settings, RULE, RULE | lift | {"name": "later"}, RULE | {"name": "over", "end": ended})
+    environment = ServiceEnvironment(admin_token=TOKEN)
+    with TestClient(create_app(settings, environment)) as client:
+        assert client.get("/rules").status_code == 401
+        answer = client.get("/rules", headers=admin)
+    found = answer.json()
+    assert [(one["name"], one["state"]) for one in found["rules"]] == [
+        ("no-lips", "active"),
+        ("later", "waiting"),
+        ("over", "expired"),
+    ]
+    assert found["rules"][1]["strength"] == 1.0
+    assert [one["kind"] for one in found["warnings"]] == ["expired"]
+    assert found["problem"] is None

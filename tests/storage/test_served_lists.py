@@ -58,6 +58,28 @@ def test_what_one_replica_serves_another_takes_over_and_both_read(
     assert take_over(one).lists == 0
 
 
+def test_a_damaged_copy_is_fetched_again_and_lost_only_where_all_are_damaged(
+    join: Callable[[str], Settings],
+):
+    one, two = join("one"), join("two")
+    lists = around_midnight(20)
+    record(one, lists)
+    take_over(one)
+    assert ids(two) == [each.id for each in lists]
+    [path] = two.home.glob("data/served/day=2026-03-10/*.parquet")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert ids(two) == [each.id for each in lists]
+    assert sum(lost_lists(two, served_days(two)).values()) == 0
+    assert len(list((two.quarantine / "served").iterdir())) == 1
+    for settings in (one, two):
+        [path] = settings.home.glob("data/served/day=2026-03-10/*.parquet")
+        path.write_bytes(b"")
+    open_store(one).share(path.relative_to(two.home).as_posix())
+    for settings in (one, two):
+        assert ids(settings) == [each.id for each in lists[:10]]
+        assert sum(lost_lists(settings, served_days(settings)).values()) == 10
+
+
 def test_two_services_hand_in_and_a_third_machine_takes_over(
     join: Callable[[str], Settings], monkeypatch: pytest.MonkeyPatch
 ):

@@ -29,7 +29,8 @@ app = typer.Typer(
 def before(context: typer.Context) -> None:
     """Say that there is nothing to look at yet; commands that need the stack fail by themselves."""
     settings = load_settings()
-    if context.invoked_subcommand in LOOKING and not is_set_up(settings):
+    empty = not any((settings.home / name).exists() for name in ("data", "artifacts", "logs"))
+    if context.invoked_subcommand in LOOKING and empty and not is_set_up(settings):
         typer.secho(f"{settings.home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
 
 

@@ -11,7 +11,7 @@ from recsys.cli.jobs import run_job
 from recsys.cli.output import console, print_json
 from recsys.errors import InputError
 from recsys.experiments.definitions import Definition, Experiment, read_definition
-from recsys.experiments.state import Experiments, model_of
+from recsys.experiments.state import MOMENT, Experiments, model_of
 from recsys.orchestration.environment import connect
 from recsys.registry import Registry
 from recsys.schedule import load_zone
@@ -35,7 +35,8 @@ def plan_from_file(file: File) -> None:
 def start(file: File) -> None:
     """Begin the experiment: the service follows within seconds."""
     settings, definition = load_settings(), read_definition(file)
-    planned = None
+    experiments, planned = Experiments(settings), None
+    experiments.check(definition)
     try:
         planned = _plan(settings, definition)
         if planned.days > definition.longest_days:
@@ -45,7 +46,7 @@ def start(file: File) -> None:
             )
     except InputError as error:
         console.print(f"It starts without a plan: {error}")
-    started = Experiments(settings).start(definition, getpass.getuser(), planned)
+    started = experiments.start(definition, getpass.getuser(), planned)
     print_json(started.model_dump(mode="json"))
 
 
@@ -79,8 +80,9 @@ def promote(
     settings = load_settings()
     experiments, registry = Experiments(settings), Registry(settings)
     experiment, by = experiments.get(name), getpass.getuser()
-    if not experiment.running:
-        raise InputError(f"{name}: ended at {experiment.ended_at}; deploy the model by its id")
+    if experiment.ended_at is not None:
+        ended = experiment.ended_at.astimezone(load_zone(settings))
+        raise InputError(f"{name}: ended at {ended:{MOMENT}}; deploy the model by its id")
     side = variant or _winner(settings, experiment)
     sides = {one.name: one for one in experiment.definition.variants}
     if side not in sides:

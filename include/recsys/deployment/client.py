@@ -18,7 +18,7 @@ REPLICAS_VARIABLE = "RECSYS_SERVICE_REPLICAS"
 # Any answer but that to a reload takes milliseconds; a service that needs seconds is out of order.
 _ANSWER_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
-_ADMINISTRATION = ("/canary", "/reload_model")
+_ADMINISTRATION = ("/canary", "/reload_model", "/rules")
 
 Result = TypeVar("Result")
 
@@ -101,6 +101,10 @@ class ServiceClient:
         """The answer of ``/recommend`` by the deployed model, whatever experiments run."""
         asked = {"user_id": user_id, "topk": topk, "placement": CHECK_PLACEMENT}
         return self._ask("POST", "/recommend", asked)
+
+    def rules(self) -> dict[str, Any]:
+        """The rules in service and what they will not get: the answer of ``/rules``."""
+        return self._ask("GET", "/rules")
 
     def _ask(
         self, method: str, path: str, body: Any = None, needed: str | None = None

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from recsys.alerting import Alert, AlertManager, Severity
 from recsys.alerting.message import Channel
 from recsys.arrays import Float64Array
+from recsys.errors import InputError
 from recsys.experiments.definitions import COLUMNS, HOLDOUT, Definition, Experiment, Variant
 from recsys.experiments.guardrails import Traffic, broken_guardrail, together
 from recsys.experiments.planning import Plan, plan
@@ -169,8 +170,8 @@ def _stopping(settings: Settings, experiment: Experiment, counted: _Counted) -> 
             return stopped(
                 f"nhánh {variant.name} để {rates[0]} danh sách cho phương án dự phòng, nhánh đối "
                 f"chứng {rates[1]}",
-                f"{variant.name} leaves {rates[0]} of its lists to a fallback, the control "
-                f"{rates[1]}",
+                f"the side {variant.name} leaves {rates[0]} of its lists to a fallback, the "
+                f"control {rates[1]}",
             )
     if (evidence := _ratio_evidence(definition, counted)) is not None:
         units = ", ".join(f"{one:,.0f}" for one in _units(counted))
@@ -259,9 +260,7 @@ def _read_days(settings: Settings, days: list[date], experiment: str | None = No
     for day in days:
         path = settings.outcomes / f"day={day:%Y-%m-%d}" / "units.parquet"
         if path.exists():
-            found[day] = pq.read_table(
-                path, columns=wanted, filters=chosen, partitioning=None, read_dictionary=wanted[:3]
-            )
+            found[day] = _read_units(path, wanted, chosen)
     if not found:
         return pd.DataFrame(columns=[*wanted, "day"]).astype({"day": "datetime64[s]", "unit": int})
     # A million ids as text would take most of the memory and of the time.
@@ -277,6 +276,16 @@ def _read_days(settings: Settings, days: list[date], experiment: str | None = No
     content["day"] = np.repeat(np.array(list(found), dtype="datetime64[D]"), rows)
     order = np.lexsort((content["day"], content["unit"]))
     return pd.DataFrame(content).take(order).reset_index(drop=True)
+
+
+def _read_units(path: Path, columns: list[str], chosen: Any) -> pa.Table:
+    try:
+        return pq.read_table(
+            path, columns=columns, filters=chosen, partitioning=None, read_dictionary=columns[:3]
+        )
+    except (OSError, pa.ArrowException, ValueError) as error:
+        hint = "run `python -m recsys outcomes --from DAY --to DAY` for its day"
+        raise InputError(f"{path}: cannot be read; {hint}: {error}") from error
 
 
 def _information(
@@ -378,6 +387,7 @@ def _report(
         "sample_ratio": {
             "evidence": evidence,
             "limit": _RATIO_LIMIT,
+            "enough": min(units) >= MIN_ACTIVE_UNITS or (evidence or 0) > _RATIO_LIMIT,
             "sound": evidence is None or evidence <= _RATIO_LIMIT,
         },
         "information": information,

@@ -4,15 +4,18 @@ import json
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.ticker import PercentFormatter
 
+from recsys.experiments.state import MOMENT
 from recsys.experiments.verdicts import METRIC_NAMES
 from recsys.pages import templates
 from recsys.plots import mark_days, picture
 from recsys.publishing import write_json, write_text
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 
 FOLDER = "experiments"
@@ -26,8 +29,14 @@ def write_pages(settings: Settings, report: dict[str, Any]) -> Path:
     folder = settings.reports / FOLDER
     write_json(folder / f"{report['name']}.json", report)
     page = folder / f"{report['name']}.html"
+    zone = load_zone(settings)
     template = templates(Path(__file__).parent).get_template("page.html.jinja")
-    shown = {"report": report, "picture": _picture(report), "names": METRIC_NAMES}
+    moments = {
+        name: _moment(report[name], zone).strftime(MOMENT)
+        for name in ("started_at", "generated_at")
+    }
+    picture = _picture(report, _moment(report["started_at"], zone).date())
+    shown = {"report": report, "moments": moments, "picture": picture, "names": METRIC_NAMES}
     write_text(page, template.render(**shown))
     return page
 
@@ -41,8 +50,13 @@ def read_report(settings: Settings, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _picture(report: dict[str, Any]) -> str | None:
-    """The running intervals as an image in the page; None if nothing is said yet."""
+def _moment(text: str, zone: ZoneInfo) -> datetime:
+    return datetime.fromisoformat(text).astimezone(zone)
+
+
+def _picture(report: dict[str, Any], began: date) -> str | None:
+    """The running intervals as an image in the page, whose days are those since the one on which it
+    `began`; None if nothing is said yet."""
     courses = {
         variant: [row for row in rows if row["low"] is not None]
         for variant, rows in report["running"].items()
@@ -63,7 +77,7 @@ def _picture(report: dict[str, Any]) -> str | None:
         ends = [rows[-1] for rows in courses.values() if rows]
         reach = max(effect, *(abs(row[name]) for row in ends for name in ("low", "high")))
         axes.set_ylim(-2.5 * reach, 2.5 * reach)
-        first = float(date2num(datetime.fromisoformat(report["started_at"]).date()))
+        first = float(date2num(began))
         planned = report["planned_days"]
         axes.set_xlim(first - 0.5, first + max(planned or 0, report["days"], 7))
         if planned:

@@ -3,6 +3,8 @@ changes it never loses another's change (`recsys.storage.Document`), and every c
 ``logs/experiment_audit.log``."""
 
 import contextlib
+import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +25,9 @@ if TYPE_CHECKING:  # pandas is not for the service
     from recsys.experiments.planning import Plan
 
 _LAST_GOOD_KEY = "artifacts/experiments.last_good.json"
+MOMENT = "%Y-%m-%d %H:%M %Z"
+"""How moments are shown, in the time zone of the schedule."""
+_NAME = re.compile(r"[\w.@:+-]*")
 _KEPT = 200  # ended ones; the newest
 
 Result = TypeVar("Result")
@@ -69,7 +74,7 @@ class Experiments:
             parse=self._parse,
             dump=_dump,
             on_damage=lambda name, problem: self._audit.error(
-                "experiments set aside%s", fields(file=name, problem=problem)
+                "experiments set aside%s", fields(file=name, problem=_quoted(problem))
             ),
             last_good=_LAST_GOOD_KEY,
         )
@@ -94,6 +99,17 @@ class Experiments:
         """What is wrong with the file, None when it is sound or does not exist yet."""
         return self._document.problem()
 
+    def check(self, definition: Definition) -> None:
+        """Raises `ExperimentError` if `start` would refuse the experiment as things stand."""
+        name = definition.name
+        if name in RESERVED:
+            raise ExperimentError(f"{name}: this name is the service's own; choose another")
+        if definition.primary_metric is None:
+            raise ExperimentError(f"{name}: primary_metric: expected a metric to decide by")
+        for variant in definition.variants:
+            self._check(definition, variant)
+        self._check_beside(definition, self.all())
+
     def start(
         self,
         definition: Definition,
@@ -104,13 +120,8 @@ class Experiments:
         """Begin an experiment. Raises `ExperimentError` if a model is missing, archived, held or
         damaged, or was trained on another source, if the name is taken, or another experiment runs
         on one of its placements."""
+        self.check(definition)
         name, now = definition.name, now or datetime.now(UTC)
-        if name in RESERVED:
-            raise ExperimentError(f"{name}: this name is the service's own; choose another")
-        if definition.primary_metric is None:
-            raise ExperimentError(f"{name}: primary_metric: expected a metric to decide by")
-        for variant in definition.variants:
-            self._check(definition, variant)
         started = Experiment(
             definition=definition,
             salt=f"{name}:{now.isoformat()}",
@@ -121,14 +132,7 @@ class Experiments:
         )
 
         def start(experiments: list[Experiment]) -> None:
-            for other in experiments:
-                if other.name == name:
-                    raise ExperimentError(
-                        f"{name}: an experiment of this name was started at "
-                        f"{other.started_at:%Y-%m-%d %H:%M}; its lists bear the name: take another"
-                    )
-                if other.running and definition.meets(other.definition):
-                    raise ExperimentError(_meeting(definition, other.definition))
+            self._check_beside(definition, experiments)
             experiments.append(started)
 
         self._document.change(start)
@@ -209,6 +213,17 @@ class Experiments:
 
         return self._document.change(apply)
 
+    def _check_beside(self, definition: Definition, experiments: list[Experiment]) -> None:
+        for other in experiments:
+            if other.name == definition.name:
+                moment = other.started_at.astimezone(load_zone(self._settings))
+                raise ExperimentError(
+                    f"{definition.name}: an experiment of this name was started at "
+                    f"{moment:{MOMENT}}; its lists bear the name: take another"
+                )
+            if other.running and definition.meets(other.definition):
+                raise ExperimentError(_meeting(definition, other.definition))
+
     def _check(self, definition: Definition, variant: Variant) -> None:
         """Raises `ExperimentError` if the variant's model cannot be served beside what is."""
         where = f"{definition.name}: variant {variant.name}"
@@ -245,7 +260,15 @@ class Experiments:
         raise ExperimentError(f"{self._place}: is no sound list of experiments: {problem}")
 
     def _note(self, operation: str, name: str, **values: object) -> None:
-        self._audit.info("%s%s", operation, fields(name=name, **values))
+        said = {key: _quoted(value) for key, value in values.items()}
+        self._audit.info("%s%s", operation, fields(name=name, **said))
+
+
+def _quoted(value: object) -> object:
+    """Text that somebody wrote as it stands in JSON, so that it cannot be taken for other fields or
+    lines; names as they are."""
+    plain = not isinstance(value, str) or _NAME.fullmatch(value)
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def model_of(registry: Registry, variant: Variant) -> Entry | None:

@@ -48,7 +48,7 @@ def stopped(vietnamese: str, english: str) -> Verdict:
 def ended(experiment: Experiment) -> Verdict:
     """Of an experiment that a person ended."""
     by, because = experiment.ended_by, experiment.ended_because
-    return stopped(f"{by} đã dừng: {because}", f"{by} ended it: {because}")
+    return stopped(f"do {by} dừng: {because}", f"ended by {by}: {because}")
 
 
 def decide(definition: Definition, compared: list[Comparison], days: float) -> Verdict:
@@ -104,7 +104,8 @@ def _running(vietnamese: str, english: str) -> Verdict:
 
 
 def _winner(definition: Definition, best: Comparison, *, control: bool = False) -> Verdict:
-    name = definition.control.name if control else best.variant
+    control_name = definition.control.name
+    name = control_name if control else best.variant
     value, low, high = (
         float(one[-1] / best.found.control_rate[-1])
         for one in (best.found.value, best.found.low, best.found.high)
@@ -114,8 +115,8 @@ def _winner(definition: Definition, best: Comparison, *, control: bool = False) 
     return Verdict(
         "winner",
         name,
-        f"{name} tốt hơn về {vi}: {best.variant} so với {definition.control.name} là {figures}",
-        f"{name} is better in {en}: {best.variant} against {definition.control.name} is {figures}",
+        f"nhánh {name} tốt hơn về {vi}: {best.variant} so với {control_name} là {figures}",
+        f"the side {name} is better in {en}: {best.variant} against {control_name} is {figures}",
     )
 
 

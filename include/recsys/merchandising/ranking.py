@@ -21,7 +21,7 @@ from recsys.merchandising.catalogue import Catalogue
 from recsys.merchandising.placements import ExcludeSeen
 from recsys.merchandising.steering import Explore, Steering
 from recsys.models.artifacts import Artifact
-from recsys.models.base import Histories, InnerProductModel
+from recsys.models.base import Histories, InnerProductModel, Model
 from recsys.models.histories import take_users, user_rows
 from recsys.models.kinds import dismissed, not_offered
 from recsys.models.newcomers import Newcomers
@@ -159,25 +159,22 @@ def make_personal_lists(
         if time.monotonic() > until:
             break
         chosen = order[start : start + chunk]
-        scores = _scores(artifact, catalogue, newcomers, chosen, now)
+        asked = take_users(histories, chosen)
+        scores = scores_of(artifact.model, catalogue, newcomers, asked, now)
         good = np.flatnonzero(scores.max(axis=1) > -np.inf)
-        made.append(_best_lists(scores[good], catalogue.families))
+        made.append(best_lists(scores[good], catalogue.families))
         row[chosen[good]] = count + np.arange(len(good), dtype=np.int32)
         count += len(good)
     return PersonalLists(row, *(np.concatenate(part) for part in zip(*made, strict=True)))
 
 
-def _scores(
-    artifact: Artifact,
-    catalogue: Catalogue,
-    newcomers: Newcomers | None,
-    users: Int64Array,
-    now: int,
+def scores_of(
+    model: Model, catalogue: Catalogue, newcomers: Newcomers | None, asked: Histories, now: int
 ) -> Float32Array:
     """``(users, items)`` scores, -inf where a product must not stand, and everywhere for a user
     whom the model has no opinion about."""
-    asked = take_users(artifact.histories, users)
-    scores = np.array(artifact.model.score(asked, now), dtype=np.float32)
+    known = asked if newcomers is None else newcomers.as_known(asked)
+    scores = np.array(model.score(known, now), dtype=np.float32)
     no_opinion = scores.max(axis=1) == scores.min(axis=1)
     if newcomers is not None:
         scores = newcomers.place(scores)
@@ -189,20 +186,20 @@ def _scores(
     return scores
 
 
-def _best_lists(
-    scores: Float32Array, families: Int32Array
+def best_lists(
+    scores: Float32Array, families: Int32Array, length: int = LENGTH
 ) -> tuple[Int32Array, Float32Array, Int32Array]:
-    """``(users, LENGTH)`` items and scores in order, and ``(users,)`` how many count."""
+    """``(users, length)`` items and scores in order, and ``(users,)`` how many count."""
     items = scores.shape[1]
-    take = min(2 * LENGTH + 8, items)
+    take = min(2 * length + 8, items)
     best = np.argpartition(scores, items - take, axis=1)[:, items - take :]
     values = np.take_along_axis(scores, best, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")
     best, values = np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
     kept = first_in_row(families[best]) & (values > -np.inf)
-    kept &= np.cumsum(kept, axis=1) <= LENGTH
+    kept &= np.cumsum(kept, axis=1) <= length
     # What is kept moves to the front, in its order.
-    front = np.argsort(~kept, axis=1, kind="stable")[:, :LENGTH]
+    front = np.argsort(~kept, axis=1, kind="stable")[:, :length]
     return (
         np.take_along_axis(best, front, 1).astype(np.int32),
         np.take_along_axis(values, front, 1).astype(np.float32),

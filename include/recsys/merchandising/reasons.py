@@ -89,6 +89,7 @@ _HAD = (CODE_OF[Kind.RATING], CODE_OF[Kind.PURCHASE])
 POPULAR = Reason("popular", "popular")
 TREND = Reason("trend", "trend")
 SEARCH = Reason("text", "search")
+ONLY_NEW = Reason("new", "only_new")
 
 
 def sentences(reason: Reason, catalogue: Catalogue) -> tuple[str, str]:
@@ -134,9 +135,18 @@ def why_similar(snapshot: Snapshot, item: int, made: Recommended) -> list[Reason
         parts = _parts_of_similar(snapshot, model, item, items)
     total, text = _sum(parts), parts.get(hybrid.CONTENT)
     by_text = np.zeros(len(items), bool) if text is None else text > total / 2
+    new = items >= snapshot.catalogue.known
     return [
-        POPULAR if score <= 0 else Reason("text", "text", item) if alike else _beside(model, item)
-        for score, alike in zip(total.tolist(), by_text.tolist(), strict=True)
+        POPULAR
+        if score <= 0
+        else Reason("new", "new", item)
+        if unknown
+        else Reason("text", "text", item)
+        if alike
+        else _beside(model, item)
+        for score, unknown, alike in zip(
+            total.tolist(), new.tolist(), by_text.tolist(), strict=True
+        )
     ]
 
 
@@ -211,7 +221,9 @@ def _by_model(
     reasons = []
     for place, item in enumerate(items.tolist()):
         named = int(asked[source[place]]) if source[place] >= 0 else None
-        if trend[place] > drop[place]:
+        if item >= snapshot.catalogue.known:
+            reasons.append(ONLY_NEW if named is None else Reason("new", "new", named))
+        elif trend[place] > drop[place]:
             reasons.append(TREND)
         elif named is None:
             reasons.append(POPULAR)

@@ -14,7 +14,7 @@ import numpy as np
 
 from recsys.arrays import BoolArray, Float32Array, Float64Array, Int32Array
 from recsys.merchandising.catalogue import Catalogue
-from recsys.merchandising.composing import compose
+from recsys.merchandising.composing import OWN, compose
 from recsys.merchandising.ranking import (
     NOTHING,
     NearestItems,
@@ -44,6 +44,7 @@ CONTENT = "content"
 POPULARITY = "popularity"
 AGAIN = "again"  # everything was seen: the same products once more
 SIMILAR = "similar"  # what completes the cart is not known: what is like the products in it
+_SOURCE_OF = {MODEL: "m", CONTENT: "c", POPULARITY: "p", AGAIN: "a", SIMILAR: "m"}
 
 NEUTRAL_QUALITY = 0.5
 """Comment quality of an interaction that no refresh has scored yet."""
@@ -370,6 +371,22 @@ def _top(
         vectors=None if content is None else content.vectors,
         explore=wanted.explore,
     )
+
+
+def sources_of(catalogue: Catalogue, made: Recommended, ranking: str | None = None) -> str:
+    """A letter of `recsys.served_lists.SOURCES` for each product: what put it there. `ranking` is
+    what ordered the list, if that is no fallback."""
+    items, marks = made.ranked.items, made.ranked.marks
+    letter = _SOURCE_OF[ranking or made.fallback_method]
+    letters = letter * len(items)
+    if letter == _SOURCE_OF[MODEL] and max(items, default=0) >= catalogue.known:
+        # The model knows nothing of a newcomer: its text and what it is stand for it.
+        by_text = _SOURCE_OF[CONTENT]
+        letters = "".join(letter if item < catalogue.known else by_text for item in items)
+    if marks:
+        pairs = zip(marks, letters, strict=True)
+        letters = "".join(own if mark == OWN else mark for mark, own in pairs)
+    return letters
 
 
 def _append(

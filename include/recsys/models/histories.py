@@ -1,5 +1,6 @@
 """Histories: made from arrays, cut, and read by recency. NumPy alone: services import this."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -75,6 +76,21 @@ def user_range(histories: Histories, start: int, stop: int) -> Histories:
     """The histories of users ``start:stop``, without copying."""
     first, last = histories.indptr[start], histories.indptr[stop]
     return _take(histories, slice(first, last), histories.indptr[start : stop + 1] - first)
+
+
+def joined(parts: Sequence[Histories]) -> Histories:
+    """The users of all `parts`, one after another."""
+    lengths = np.concatenate([np.diff(part.indptr) for part in parts])
+    indptr = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=indptr[1:])
+    return Histories(
+        indptr=indptr,
+        items=np.concatenate([part.items for part in parts]),
+        confidence=np.concatenate([part.confidence for part in parts]),
+        weight=np.concatenate([part.weight for part in parts]),
+        times=np.concatenate([part.times for part in parts]),
+        kinds=np.concatenate([part.kinds for part in parts]),
+    )
 
 
 def keep_entries(histories: Histories, kept: BoolArray) -> Histories:

@@ -2,14 +2,16 @@
 day belongs to, then what became of the lists of each day."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from recsys import schema
+from recsys.alerting import Alert, Severity
 from recsys.config import load_config
 from recsys.data.event_log import read_events
 from recsys.outcomes import attribution, figures
@@ -17,20 +19,27 @@ from recsys.outcomes.attribution import FATE, LIST_TIME, REACH, Fate, Search
 from recsys.outcomes.config import OutcomesConfig
 from recsys.outcomes.daily import (
     EVENTS_SCHEMA,
+    events_of,
+    fault_of,
+    fault_of_events,
     figured_days,
+    figures_of,
     has_events,
     read_happened,
+    stamp_of,
     write_day,
     write_events,
 )
 from recsys.outcomes.ledger import Ledger, digest_of, digest_of_rows
-from recsys.outcomes.partitions import read_lists, served_stamps
+from recsys.outcomes.partitions import read_lists, served_stamps, tell_once
+from recsys.publishing import set_aside
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _REACH_DAYS: Final = REACH.days
+DAMAGE_ALERT = "outcomes_damaged"
 _AT_ONCE: Final = 8
 """Days of events whose lists are looked for in one pass over the lists."""
 
@@ -58,6 +67,57 @@ class Builder:
         self._rules = digest_of(
             config.robot_lists_per_day, config.robot_events_per_day, *config.robots
         )
+        self._damaged: set[date] = set()  # days whose figures cannot be read
+        self._without_events: set[date] = set()  # days whose events are gone, or cannot be read
+
+    def find_damage(self) -> list[date]:
+        """Look for files that are not what was written, and cannot be read: `attribute` and
+        `figure` make those of every day again, whatever else they are asked for. Figures whose
+        lists are gone are set aside, and that is told. Returns the days of all."""
+        attributed = {date.fromisoformat(day) for day in self.ledger.attributed}
+        for day in self.in_reach(attributed):
+            path = events_of(self._settings, day)
+            if not has_events(self._settings, day) or self._fault(path, fault_of_events, day):
+                self._without_events.add(day)
+        given_up = set()
+        for day in figured_days(self._settings):
+            path = figures_of(self._settings, day)
+            fault = self._fault(path, fault_of, day)
+            if fault and day in self.in_reach(self.stamps):
+                self._damaged.add(day)
+            elif fault:
+                given_up.add(day)
+                self._give_up(path, fault)
+        there = {events_of(self._settings, day).name for day in attributed}
+        there |= {figures_of(self._settings, day).name for day in figured_days(self._settings)}
+        sound = self.ledger.sound
+        self.ledger.sound = {name: stamp for name, stamp in sound.items() if name in there}
+        return sorted(self._without_events | self._damaged | given_up)
+
+    def _fault(
+        self, path: Path, look: Callable[[Settings, date], str | None], day: date
+    ) -> str | None:
+        """Why a file or folder of `day` cannot be read; it is only read if it is another."""
+        stamp = stamp_of(path)
+        if self.ledger.sound.get(path.name) == stamp:
+            return None
+        fault = look(self._settings, day)
+        if fault is None:
+            self.ledger.sound[path.name] = stamp
+        else:
+            logger.warning("Outcomes are damaged | reason=%s", fault)
+        return fault
+
+    def _give_up(self, path: Path, fault: str) -> None:
+        aside = set_aside(path).relative_to(self._settings.home).as_posix()
+        file = path.relative_to(self._settings.home).as_posix()
+        message = f"{file} was damaged and is set aside as {aside}; its lists are gone: {fault}"
+        facts = {"file": file, "reason": fault}
+        alert = Alert(DAMAGE_ALERT, message, Severity.WARNING, facts=facts)
+        tell_once(self._settings, alert, aside)
+
+    def _note_sound(self, path: Path) -> None:
+        self.ledger.sound[path.name] = stamp_of(path)
 
     def in_reach(self, days: Iterable[date]) -> list[date]:
         """The days that can be made, in order."""
@@ -78,7 +138,7 @@ class Builder:
         """Look for the lists of the events that happened on `days`, where events or lists are not
         what they were, or of all (`again`). Returns the days of which it did."""
         done: list[date] = []
-        for group in _groups(self.in_reach(days)):
+        for group in _groups(self.in_reach({*days, *self._without_events})):
             begin, end = self.midnight(group[0]), self.midnight(group[-1] + timedelta(days=1))
             events = read_events(self._settings, begin, end)
             local = self.days_of(events[schema.TIMESTAMP])
@@ -98,11 +158,13 @@ class Builder:
     def figure(self, *, only: Iterable[date] | None = None, again: bool = False) -> list[date]:
         """Make the figures of the days whose lists or outcomes are not what they were, or of all
         (`again`) of the days in `only`. Returns those that were made."""
-        there, made = set(figured_days(self._settings)), []
-        for day in self.in_reach(self.stamps if only is None else set(only) & set(self.stamps)):
+        there, made = set(figured_days(self._settings)) - self._damaged, []
+        chosen = set(self.stamps) if only is None else {*only, *self._damaged} & set(self.stamps)
+        for day in self.in_reach(chosen):
             made_of = self._figured_of(day)
             if again or day not in there or self.ledger.days.get(str(day)) != made_of:
                 write_day(self._settings, day, self._figures(day))
+                self._note_sound(figures_of(self._settings, day))
                 self.ledger.days[str(day)] = made_of
                 self.ledger.save(self._settings)
                 made.append(day)
@@ -118,7 +180,7 @@ class Builder:
 
     def _is_attributed(self, day: date) -> bool:
         with_these = self.ledger.attributed.get(str(day)) == self._attributed_with(day)
-        return with_these and has_events(self._settings, day)
+        return with_these and day not in self._without_events
 
     def _look(self, searches: dict[date, Search]) -> None:
         """One pass over the lists of all days that any of the searches can reach."""
@@ -135,6 +197,8 @@ class Builder:
 
     def _keep(self, day: date, result: pd.DataFrame) -> None:
         write_events(self._settings, day, result)
+        self._note_sound(events_of(self._settings, day))
+        self._without_events.discard(day)
         outcomes = result[result[FATE] == Fate.ATTRIBUTED]
         by_day = outcomes.groupby(self.days_of(outcomes[LIST_TIME]))
         self.ledger.reaches[str(day)] = {

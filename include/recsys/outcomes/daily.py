@@ -109,23 +109,67 @@ _FILES: Final = {
 }
 """File of a day's folder, without its suffix -> its columns. A day on which no place was explored
 has no ``explored``."""
+_NAMES: Final = (*(f"{name}.parquet" for name in _FILES), "totals.json")
+_TOTALS: Final = {
+    *(*WHOLE, *MONEY, "anonymous_lists", "active_users", "robots", "repeated", "unvalued"),
+    "happened",
+}
 
 
 def write_events(settings: Settings, day: date, events: pd.DataFrame) -> None:
     """Write what `attribution.Search` says of the events that happened on `day`."""
-    with atomic_path(_events_path(settings, day)) as temporary:
+    with atomic_path(events_of(settings, day)) as temporary:
         _write(temporary, events, EVENTS_SCHEMA)
 
 
 def read_happened(settings: Settings, day: date) -> pd.DataFrame:
     """The events that happened on `day`, each with its list. Raises `InputError` if they are not
     there or cannot be read."""
-    return _read(_events_path(settings, day), list(EVENTS_SCHEMA.names))
+    return _read(events_of(settings, day), list(EVENTS_SCHEMA.names))
 
 
 def has_events(settings: Settings, day: date) -> bool:
     """Whether `write_events` has written those of `day`."""
-    return _events_path(settings, day).is_file()
+    return events_of(settings, day).is_file()
+
+
+def figures_of(settings: Settings, day: date) -> Path:
+    """The folder of the figures of `day`."""
+    return settings.outcomes / f"{_DAY}{day}"
+
+
+def events_of(settings: Settings, day: date) -> Path:
+    """The file of the events that happened on `day`."""
+    return settings.outcomes / _EVENTS / f"{day}.parquet"
+
+
+def stamp_of(path: Path) -> str:
+    """What tells whether a folder of figures, or a file of events, is still as it was, unread."""
+    files = [path] if path.suffix else [path / name for name in _NAMES]
+    stats = [one.stat() if one.exists() else None for one in files]
+    return " ".join("-" if one is None else f"{one.st_size}.{one.st_mtime_ns}" for one in stats)
+
+
+def fault_of(settings: Settings, day: date) -> str | None:
+    """Why the figures of `day` cannot be read, None if they can."""
+    try:
+        for name, columns in _FILES.items():
+            path = figures_of(settings, day) / f"{name}.parquet"
+            if name != "explored" or path.exists():
+                _require(path, columns)
+        read_totals(settings, day)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def fault_of_events(settings: Settings, day: date) -> str | None:
+    """The same of the events that happened on `day`."""
+    try:
+        _require(events_of(settings, day), EVENTS_SCHEMA)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def write_day(settings: Settings, day: date, figures: DayFigures) -> None:
@@ -139,7 +183,7 @@ def write_day(settings: Settings, day: date, figures: DayFigures) -> None:
     }
     if len(figures.explored):
         tables["explored"] = figures.explored
-    with replaced_folder(_folder(settings, day)) as folder:
+    with replaced_folder(figures_of(settings, day)) as folder:
         for name, table in tables.items():
             _write(folder / f"{name}.parquet", table, _FILES[name])
         write_json(folder / "totals.json", {"day": str(day), **figures.totals})
@@ -161,23 +205,26 @@ def read_day(
 ) -> pd.DataFrame:
     """The table `name` (a key of the files) of the figures of `day`. Raises `InputError` naming the
     file if it cannot be read."""
-    return _read(_folder(settings, day) / f"{name}.parquet", columns)
+    return _read(figures_of(settings, day) / f"{name}.parquet", columns)
 
 
 def read_explored(settings: Settings, day: date) -> pd.DataFrame:
     """What was explored on `day`, see `figures.DayFigures`. Raises `InputError` like `read_day`."""
-    if not (_folder(settings, day) / "explored.parquet").exists():
+    if not (figures_of(settings, day) / "explored.parquet").exists():
         return _FILES["explored"].empty_table().to_pandas()
     return read_day(settings, day, "explored")
 
 
 def read_totals(settings: Settings, day: date) -> dict[str, Any]:
     """The plain numbers of `day`, see `figures.DayFigures`. Raises `InputError` like `read_day`."""
-    path = _folder(settings, day) / "totals.json"
+    path = figures_of(settings, day) / "totals.json"
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        totals = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(totals, dict) or not totals.keys() >= _TOTALS:
+            raise ValueError(f"expected the numbers {', '.join(sorted(_TOTALS))}")
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
+    return totals
 
 
 def restore_rows(settings: Settings) -> int:
@@ -208,14 +255,6 @@ def outcome_retentions(settings: Settings) -> list[Retention | RowRetention]:
     ]
 
 
-def _folder(settings: Settings, day: date) -> Path:
-    return settings.outcomes / f"{_DAY}{day}"
-
-
-def _events_path(settings: Settings, day: date) -> Path:
-    return settings.outcomes / _EVENTS / f"{day}.parquet"
-
-
 def _write(path: Path, frame: pd.DataFrame, columns: pa.Schema) -> None:
     table = pa.Table.from_pandas(frame[columns.names], columns, preserve_index=False)
     pq.write_table(table.replace_schema_metadata(None), path, compression="zstd")
@@ -225,6 +264,16 @@ def _read(path: Path, columns: list[str] | None) -> pd.DataFrame:
     try:
         with pq.ParquetFile(path) as file:
             return file.read(columns).to_pandas()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _require(path: Path, columns: pa.Schema) -> None:
+    """Raises `InputError` if a file cannot be read, or lacks one of the `columns`."""
+    try:
+        with pq.ParquetFile(path) as file:
+            if lacking := set(columns.names) - set(file.read().column_names):
+                raise ValueError(f"expected the columns {', '.join(sorted(lacking))} too")
     except (OSError, pa.ArrowException, ValueError) as error:
         raise _unreadable(path, error) from error
 

@@ -70,13 +70,15 @@ def compute_outcomes(
     Makes the days whose lists or events are not what they were. From `first` to `last` (local
     dates), it makes those days again, whatever they were made of; as a backfill, the days of the
     interval. Returns ``day`` (the last one), ``made`` (days), ``attributed`` (how many days' events
-    were looked at again), ``taken_over``, ``lost`` (lists), ``duration_seconds``. Raises
+    were looked at again), ``taken_over``, ``lost`` (lists), ``repaired`` (days with
+    damaged files), ``duration_seconds``. Raises
     `InputError` if days, configuration or files are bad."""
     began = time.monotonic()
     today = interval.end.astimezone(load_zone(settings)).date()
     span = span_of(first, last, today)
     taken = take_over(settings)
     builder = Builder(settings, read_ledger(settings), today)
+    repaired = builder.find_damage()
     if span is None and not is_backfill:
         attributed, made = _whatever_is_new(settings, builder, interval.end)
     else:
@@ -89,6 +91,7 @@ def compute_outcomes(
         "attributed": len(attributed),
         "taken_over": taken.lists,
         "lost": taken.lost,
+        "repaired": [str(day) for day in repaired],
         "duration_seconds": round(time.monotonic() - began, 2),
     }
     logger.info("Outcomes computed | %s, restored=%s", summary, restored)

@@ -29,14 +29,17 @@ class Ledger:
 
     Of a day's events: `events`, the digest of what happened on it; `attributed`, of what that was
     attributed with; `reaches`, of the outcomes by the day of their lists. `days`: of what the
-    figures of a day's lists were made of. `quiet` is how many customers were shown lists since the
-    last event, `last_event`, and `longest_quiet` the most of those that ended on a day."""
+    figures of a day's lists were made of. `sound`: what tells whether files that were written, or
+    could be read, are still the same (`daily.stamp_of`). `quiet` is how many customers were shown
+    lists since the last event, `last_event`, and `longest_quiet` the most of those that ended on a
+    day."""
 
     seen_until: str | None = None
     events: dict[str, str] = field(default_factory=dict)
     attributed: dict[str, str] = field(default_factory=dict)
     reaches: dict[str, dict[str, str]] = field(default_factory=dict)
     days: dict[str, str] = field(default_factory=dict)
+    sound: dict[str, str] = field(default_factory=dict)
     last_event: str | None = None
     quiet: int = 0
     longest_quiet: dict[str, int] = field(default_factory=dict)

@@ -4,18 +4,25 @@
 metadata of a file names the segments whose lists of the day are in it. A segment that is met again,
 because a job was killed before it could remove it, adds nothing to a day that names it. Two
 machines that take over at the same moment write two files that name the same segments; `read_lists`
-sees that, and takes each list once."""
+sees that, and takes each list once.
+
+A file that is damaged is set aside in ``data/quarantine/served`` where it is met, unless the store
+has a sound copy of it; an empty file in its place says how many lists are lost with it. That counts
+until the damaged file's name is there again, from a backup."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -24,6 +31,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from recsys.alerting import Alert, AlertManager, Severity
 from recsys.errors import InputError
 from recsys.outcomes.config import OutcomesConfig
 from recsys.publishing import atomic_path
@@ -65,6 +73,11 @@ _SEGMENTS = b"recsys_segments"  # in a file's metadata: {name of a segment: list
 _COLLECTED_KEY = f"{SERVED_KEY}/collected"
 _DAY = "day="
 _MOST_LISTS = 50_000  # of a file: 100 MB of memory while it is made
+_DAMAGED = "damaged/"  # before the name of a file whose lists are lost, among those of segments
+_OF_THE_DATA = (None, errno.EIO, errno.EISDIR)  # OSErrors of pyarrow's about contents have no errno
+DAMAGE_ALERT = "served_lists_damaged"
+
+Result = TypeVar("Result")
 
 
 class TakenOver(NamedTuple):
@@ -100,7 +113,8 @@ def read_lists(
     settings: Settings, days: Iterable[date], columns: Sequence[str] | None = None
 ) -> pa.Table:
     """All lists of the `days`, each once, in no particular order: the `columns` of `SCHEMA`, by
-    default all. Raises `InputError` that names the file if one cannot be read."""
+    default all. Those of damaged files are missing. Raises `OSError` if a sound one cannot be
+    read."""
     wanted = SCHEMA.names if columns is None else list(columns)
     tables = [pa.schema([SCHEMA.field(name) for name in wanted]).empty_table()]
     for day in days:
@@ -110,7 +124,7 @@ def read_lists(
 
 def lost_lists(settings: Settings, days: Iterable[date]) -> dict[date, int]:
     """How many lists of each day were served and are lost, as far as that was noticed."""
-    return {day: sum(_named(_files(settings, day)).values()) for day in days}
+    return {day: sum(_named(settings, day).values()) for day in days}
 
 
 def served_days(settings: Settings) -> list[date]:
@@ -191,25 +205,19 @@ class _Partitions:
     def _known_of(self, day: date) -> dict[str, int]:
         """The segments that the files of a day name, of which each is in the store afterwards."""
         if day not in self._known:
-            files, key = _files(self._settings, day), _key(day)
+            self._known[day] = _named(self._settings, day)
+            key = _key(day)
             there = self._store.files(key)
-            for path in files:
+            for path in _files(self._settings, day):
                 if path.name not in there:  # killed before it was shared
                     self._store.share(f"{key}/{path.name}")
-            self._known[day] = _named(files, damaged_too=True)
         return self._known[day]
 
     def _commit(self) -> None:
         """Write what waits; then the segments are not needed any more."""
         for day, naming in self._naming.items():
             table = pa.concat_tables(self._waiting[day])
-            key = f"{_key(day)}/{_name_of(naming)}"
-            with atomic_path(self._settings.home / key) as temporary:
-                metadata = {_SEGMENTS: json.dumps(naming)}
-                pq.write_table(
-                    table.replace_schema_metadata(metadata), temporary, compression="zstd"
-                )
-            self._store.share(key)
+            _write(self._settings, day, table, naming)
             self._known[day] |= naming
             self._days.add(day)
             self._lists += len(table)
@@ -233,10 +241,8 @@ def _collected(settings: Settings) -> Path:
 
 
 def _quarantine(settings: Settings, path: Path, error: InputError) -> None:
-    logger.error("A file among the served lists is set aside | reason=%s", error)
-    target = settings.quarantine / "served" / path.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(path, target)
+    _tell_of_damage(settings, path, None, error)
+    _move_away(settings, path, path.name)
     open_store(settings).discard(f"{SEALED_KEY}/{path.name}")
 
 
@@ -276,10 +282,30 @@ def _day_of(name: str) -> date | None:
     return None
 
 
-def _name_of(naming: Mapping[str, int]) -> str:
-    """The same for the same segments."""
+def _write(settings: Settings, day: date, table: pa.Table, naming: Mapping[str, int]) -> None:
+    """Add a file to a day, here and in the store."""
+    key = f"{_key(day)}/{_name_of(naming, len(table))}"
+    with atomic_path(settings.home / key) as temporary:
+        metadata = {_SEGMENTS: json.dumps(naming)}
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+    open_store(settings).share(key)
+
+
+def _name_of(naming: Mapping[str, int], lists: int) -> str:
+    """The same for the same segments. It says how many lists are lost with the file."""
     text = "\n".join(sorted(naming))
-    return f"{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}.parquet"
+    digest = hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+    return f"{digest}-{lists + sum(naming.values())}.parquet"
+
+
+def _lists_in(path: Path) -> int | None:
+    """How many lists a file stands for, by its name or by what can still be read of it."""
+    _, dash, count = path.stem.rpartition("-")
+    if dash and count.isdecimal():
+        return int(count)
+    with contextlib.suppress(OSError, pa.ArrowException):
+        return int(pq.read_metadata(path).num_rows)
+    return None
 
 
 def _files(settings: Settings, day: date) -> list[Path]:
@@ -288,16 +314,33 @@ def _files(settings: Settings, day: date) -> list[Path]:
     return sorted((settings.home / _key(day)).glob("[!.]*.parquet"))
 
 
-def _named(files: Iterable[Path], *, damaged_too: bool = False) -> dict[str, int]:
-    """The segments that the `files` name, and what each lost."""
-    found: dict[str, int] = {}
-    for path in files:
+def _read_each(
+    settings: Settings,
+    day: date,
+    read: Callable[[Path], Result],
+    files: Iterable[Path] | None = None,
+) -> dict[Path, Result]:
+    """What `read` makes of each of the `files` of a day, by default all. What it raises
+    `InputError` for is set aside, and all are read again."""
+    found: dict[Path, Result] = {}
+    for path in _files(settings, day) if files is None else files:
         try:
-            found |= _segments_of(path)
-        except InputError:
-            if not damaged_too:
-                raise
+            found[path] = read(path)
+        except FileNotFoundError:  # another process has set it aside
+            continue
+        except InputError as error:
+            _set_aside(settings, day, path, error)
+            return _read_each(settings, day, read)
     return found
+
+
+def _named(settings: Settings, day: date) -> dict[str, int]:
+    """The segments that the files of a day name, and what each lost. So do files that are not there
+    any more, with all that was in them."""
+    files = _read_each(settings, day, _segments_of)
+    there = {f"{_DAMAGED}{path.name}" for path in files}
+    found = {name: lost for named in files.values() for name, lost in named.items()}
+    return {name: lost for name, lost in found.items() if name not in there}
 
 
 def _segments_of(path: Path) -> dict[str, int]:
@@ -308,29 +351,94 @@ def _segments_of(path: Path) -> dict[str, int]:
 
 
 def _read_day(settings: Settings, day: date, wanted: list[str]) -> list[pa.Table]:
-    files = _files(settings, day)
-    named = [name for path in files for name in _segments_of(path)]
+    files = _read_each(settings, day, _segments_of)
+    named = [name for of in files.values() for name in of]
     overlapping = len(named) > len(set(named))
     needed = list(dict.fromkeys([*wanted, RECOMMENDATION])) if overlapping else wanted
-    tables = []
-    for path in files:
-        # Not `read_table`, which would make a column of the folder's name.
-        with _explained(path), pq.ParquetFile(path) as file:
-            tables.append(file.read(needed))
-    if overlapping:
+    read = partial(_read_file, columns=needed)
+    tables = list(_read_each(settings, day, read, files).values())
+    if overlapping and tables:
         table = pa.concat_tables(tables)
         again = pd.Series(table[RECOMMENDATION].to_pylist()).duplicated()
         tables = [table.filter(pa.array(~again)).select(wanted)]
-    return [table.replace_schema_metadata(None) for table in tables]
+    return tables
+
+
+def _read_file(path: Path, columns: list[str]) -> pa.Table:
+    expected = pa.schema([SCHEMA.field(name) for name in columns])
+    # Not `read_table`, which would make a column of the folder's name.
+    with _explained(path), pq.ParquetFile(path) as file:
+        table = file.read(columns).replace_schema_metadata(None)
+        if not table.schema.equals(expected):
+            raise pa.ArrowInvalid(f"expected the columns {', '.join(columns)} as we write them")
+        return table
 
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
+    """Raises `InputError` for what is wrong with the contents of a file."""
     try:
         yield
-    except (pa.ArrowException, ValueError) as error:
-        what = "cannot be read; restore it from a backup, or move it away and do without its lists"
-        raise InputError(f"{path}: {what}: {error}") from error
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _OF_THE_DATA:
+            raise
+        raise InputError(f"{path}: cannot be read: {error}") from error
+
+
+def _set_aside(settings: Settings, day: date, path: Path, error: InputError) -> None:
+    """Move a damaged file of a day away. A sound copy in the store takes its place, else its lists
+    are lost: that is on record and told before it is gone, so that no kill makes it silent."""
+    store, name = open_store(settings), f"{day}.{path.name}"
+    if store.shared and path.name in store.files(_key(day)):
+        _move_away(settings, path, name)
+        if _is_sound(settings, day, path):
+            logger.warning("Served lists were damaged, fetched again | reason=%s", error)
+            return
+    lost = _lists_in(path)
+    naming = {f"{_DAMAGED}{path.name}": lost or 0}
+    _write(settings, day, SCHEMA.empty_table(), naming)
+    _tell_of_damage(settings, path, lost, error)
+    _move_away(settings, path, name)
+    store.discard(f"{_key(day)}/{path.name}")
+
+
+def _is_sound(settings: Settings, day: date, path: Path) -> bool:
+    """Whether the store's copy of a file can be read; it is here afterwards."""
+    if path not in _files(settings, day):
+        return False
+    with contextlib.suppress(InputError):
+        _segments_of(path)
+        _read_file(path, SCHEMA.names)
+        return True
+    return False
+
+
+def _move_away(settings: Settings, path: Path, name: str) -> None:
+    target = settings.quarantine / "served" / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target = target.with_name(f"{uuid.uuid4().hex[:6]}.{name}")
+    with contextlib.suppress(FileNotFoundError):
+        shutil.move(path, target)
+
+
+def _tell_of_damage(settings: Settings, path: Path, lost: int | None, error: InputError) -> None:
+    """Once for each file; that it cannot be told is logged."""
+    logger.error("Served lists are set aside | lost=%s, reason=%s", lost, error)
+    file = path.relative_to(settings.home).as_posix()
+    count = "unknown" if lost is None else str(lost)
+    message = f"{file} was damaged and is set aside in data/quarantine/served; lists lost: {count}"
+    facts = {"file": file, "lost": count, "reason": str(error)}
+    tell_once(settings, Alert(DAMAGE_ALERT, message, Severity.WARNING, facts=facts), file)
+
+
+def tell_once(settings: Settings, alert: Alert, about: str) -> None:
+    """Deliver an alert `about` something once; that it cannot be told is logged."""
+    once = replace(alert, key=f"{alert.name}:{about}", until_resolved=True)
+    try:
+        AlertManager(settings).deliver(once)
+    except Exception:
+        logger.exception("The alert could not be sent | alert=%s", alert.name)
 
 
 def _remove_day(settings: Settings, path: Path) -> bool:

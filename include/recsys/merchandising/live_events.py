@@ -1,0 +1,46 @@
+"""What customers did since the newest version of the data, as the service keeps it beside it."""
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from recsys.merchandising.recommending import LiveEvent
+from recsys.settings import Settings
+
+GUEST: Final = "\x1f"
+"""What the user of a guest begins with, before the session; it is in no id of a customer."""
+
+USERS: Final = """
+SELECT user_id FROM events WHERE kind IN ('click', 'view')
+UNION SELECT user_id FROM events WHERE kind NOT IN ('click', 'view')
+"""
+
+# The newest of them, in the order they came. A customer of a busy year has some hundred; a list
+# from more would only take longer. Looks must not push out what was bought or dismissed.
+_OF_USER = """
+SELECT product_id, rating, time, kind FROM (
+  SELECT * FROM (
+    SELECT number, product_id, rating, time, kind FROM events
+    WHERE user_id = :who AND kind NOT IN ('click', 'view') ORDER BY number DESC LIMIT :events)
+  UNION ALL SELECT * FROM (
+    SELECT number, product_id, rating, time, kind FROM events
+    WHERE user_id = :who AND kind IN ('click', 'view') ORDER BY number DESC LIMIT :looks))
+ORDER BY number
+"""
+_OF_USER_LIMITS = {"events": 500, "looks": 200}
+
+
+def live_database(settings: Settings) -> Path:
+    """Where the service keeps them."""
+    return settings.home / "data" / "live_events.db"
+
+
+def events_of(database: sqlite3.Connection, user_id: str) -> tuple[LiveEvent, ...]:
+    """The newest events of a user, in the order they came. Raises `sqlite3.Error`."""
+    rows = database.execute(_OF_USER, _OF_USER_LIMITS | {"who": user_id}).fetchall()
+    return tuple(LiveEvent(*row) for row in rows)
+
+
+def customers_of(database: sqlite3.Connection) -> set[str]:
+    """Users with events who are no guests. Raises `sqlite3.Error`."""
+    return {user for [user] in database.execute(USERS) if not user.startswith(GUEST)}
