@@ -515,3 +515,51 @@ class RulesReport(BaseModel):
     )
     rules: list[RuleReport]
     warnings: list[WarningReport]
+
+
+class PreviewRequest(_Request):
+    """A list to look at without the rules and with them: a user's, or what stands beside a product
+    (in a placement of `bought_together`: what completes it)."""
+
+    model_config = _examples({"user_id": EXAMPLE_USER, "placement": "home"})
+
+    user_id: Id | None = Field(default=None, description="Whose list, or who sees it.")
+    product_id: Id | None = None
+    placement: Placement | None = None
+    topk: Whole | None = Field(default=None, ge=1, description="Default: the placement's length.")
+    at: Time | None = Field(
+        default=None, description="By the rules that are active then; default: now."
+    )
+
+
+class PreviewedProduct(BaseModel):
+    """One product of a list that is looked at."""
+
+    rank: int
+    product_id: str
+    product_name: str
+    brand: str
+    price: float | None
+
+
+class EffectReport(BaseModel):
+    """What a rule did to a product that it means: its rank if this rule alone were not there, and
+    as it is; null: not in the list."""
+
+    rule: str
+    what: str = Field(description="hidden, left_out, brought_in, up or down")
+    product_id: str
+    product_name: str
+    rank_without: int | None
+    rank_with: int | None
+
+
+class PreviewReport(BaseModel):
+    """The list without rules and with them. Nothing in it is drawn by exploration."""
+
+    placement: str | None
+    at: datetime
+    model_id: str
+    before: list[PreviewedProduct]
+    after: list[PreviewedProduct]
+    effects: list[EffectReport]

@@ -1,15 +1,44 @@
 """What the shop's rules do: for the bearer of the admin token."""
 
 import asyncio
+import dataclasses
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, Depends
 
+from recsys.ids import normalise_id
+from recsys.merchandising.placements import Placement
+from recsys.merchandising.preview import Preview, preview
+from recsys.merchandising.recommending import Recommended, Snapshot
 from recsys.merchandising.rules import Rule
-from serving.problems import documented
+from recsys.merchandising.snapshots import steered
+from recsys.merchandising.steering import NO_STEERING, Steering, Steerings
+from serving.problems import ProblemError, documented
 from serving.routes.administration import require_admin
-from serving.schemas import RuleReport, RulesReport, WarningReport
-from serving.service import Running
+from serving.routes.lists import (
+    begin,
+    columns_of,
+    popular_beside_now,
+    popular_now,
+    recommend_now,
+    similar_now,
+    together_now,
+)
+from serving.schemas import (
+    EffectReport,
+    PreviewedProduct,
+    PreviewReport,
+    PreviewRequest,
+    RecommendRequest,
+    RuleReport,
+    RulesReport,
+    SimilarRequest,
+    TogetherRequest,
+    WarningReport,
+)
+from serving.service import Note, Running, Service
+
+Asked = RecommendRequest | SimilarRequest | TogetherRequest
 
 # The dependency stands on the router, so that no route can be added without it.
 router = APIRouter(tags=["rules"], dependencies=[Depends(require_admin)])
@@ -31,7 +60,100 @@ async def show_rules(service: Running) -> RulesReport:
     )
 
 
+@router.post(
+    "/rules/preview",
+    responses=documented(400, 401, 403, 404, 413, 422, 429, 503),
+    summary="A list without the rules and with them",
+)
+async def preview_rules(body: PreviewRequest, service: Running) -> PreviewReport:
+    """What a customer would get, or what stands beside a product, at the moment or at another time;
+    which rule did what is what is otherwise without it. Nothing is recorded."""
+    asked = _asked(service, body)
+    # Not entered: what nobody sees is no row of the request log.
+    note = Note(service, "rules_preview", asked.topk, body.user_id)
+    snapshot = begin(note, asked)
+    now = body.at or datetime.now(UTC)
+    made = await service.compute_many(_previewed, service, note, snapshot, asked, now)
+    return PreviewReport(
+        placement=body.placement,
+        at=now,
+        model_id=snapshot.model_id,
+        before=_products(snapshot, made.before),
+        after=_products(snapshot, made.after),
+        effects=[
+            EffectReport(
+                rule=one.rule,
+                what=one.what,
+                product_id=snapshot.catalogue.item_ids[one.item],
+                product_name=snapshot.catalogue.names[one.item],
+                rank_without=one.without,
+                rank_with=one.with_it,
+            )
+            for one in made.effects
+        ],
+    )
+
+
 def _report(rule: Rule, now: datetime) -> RuleReport:
     given = rule.model_dump(mode="json", exclude_defaults=True)
     strength = {"strength": rule.strength} if rule.action in ("boost", "bury") else {}
     return RuleReport.model_validate({**given, **strength, "state": rule.state(now)})
+
+
+def _asked(service: Service, body: PreviewRequest) -> Asked:
+    """The request whose answer is looked at: that of the placement's endpoint."""
+    shared = body.model_dump(include={"placement", "topk"}, exclude_none=True)
+    placement = service.placements.get(body.placement or "", Placement())
+    if body.product_id is None:
+        if body.user_id is None:
+            detail = "Expected a user_id, or a product_id for what stands beside it."
+            raise ProblemError(422, detail)
+        return RecommendRequest(user_id=body.user_id, **shared)
+    if placement.endpoint == "bought_together":
+        return TogetherRequest(product_ids=[body.product_id], user_id=body.user_id, **shared)
+    return SimilarRequest(product_id=body.product_id, user_id=body.user_id, **shared)
+
+
+def _previewed(
+    service: Service, note: Note, snapshot: Snapshot, asked: Asked, now: datetime
+) -> Preview:
+    bare = dataclasses.replace(snapshot, steerings=NO_STEERING)
+    coming = steered(bare, service.rules.current, service.placements, now)
+    steering = coming.steerings.of(asked.placement)
+    placement = service.placements.get(asked.placement or "", Placement())
+
+    def make(chosen: Steering | None) -> list[int]:
+        steered_so = dataclasses.replace(snapshot, steerings=Steerings(other=chosen))
+        return _listed(service, note, steered_so, asked).ranked.items
+
+    return preview(snapshot.catalogue, steering.rules if steering else (), placement, make)
+
+
+def _listed(service: Service, note: Note, snapshot: Snapshot, asked: Asked) -> Recommended:
+    """As the route of what is `asked` makes it."""
+    if isinstance(asked, RecommendRequest):
+        make = popular_now if note.held_out else recommend_now
+        return make(service, snapshot, asked, (normalise_id(asked.user_id),))
+    product = asked.product_ids[0] if isinstance(asked, TogetherRequest) else asked.product_id
+    items = columns_of(snapshot, [product])
+    if not len(items):
+        raise ProblemError(404, "The shop has no product of this id.")
+    if note.held_out:
+        return popular_beside_now(service, snapshot, asked, items)
+    if isinstance(asked, TogetherRequest):
+        return together_now(service, snapshot, asked, items)
+    return similar_now(service, snapshot, asked, items)
+
+
+def _products(snapshot: Snapshot, items: list[int]) -> list[PreviewedProduct]:
+    catalogue = snapshot.catalogue
+    return [
+        PreviewedProduct(
+            rank=rank,
+            product_id=catalogue.item_ids[item],
+            product_name=catalogue.names[item],
+            brand=catalogue.brands[item],
+            price=catalogue.prices[item],
+        )
+        for rank, item in enumerate(items, 1)
+    ]

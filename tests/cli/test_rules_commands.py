@@ -15,6 +15,8 @@ from recsys.merchandising.rules import read_rules
 from recsys.settings import Settings
 from tests.data.shop import refresh, row, write_shop
 from tests.merchandising.test_rules import RULE, write
+from tests.serving.service_process import running_service
+from tests.serving.shops import add_model
 
 
 @pytest.fixture
@@ -77,3 +79,23 @@ def test_what_rules_will_not_get_is_told_from_what_is_published(
         ("old", "matches_nothing"),
     ]
     assert "'cocoon' is near to 'Cocon'" in found["warnings"][0]["sentence"]
+
+
+def test_a_preview_asks_the_running_service(
+    home: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    add_model(settings, "als_1")
+    write(settings, RULE | {"products": {"brands": ["Đẹp"]}})
+    monkeypatch.setenv("RECSYS_SERVICE_URL", f"http://127.0.0.1:{free_port}")
+    monkeypatch.setenv("RECSYS_ADMIN_TOKEN", "let-me")
+    with running_service(settings, free_port, "let-me"):
+        found = run("preview", "--user", "2", "--placement", "home")
+        assert {one["brand"] for one in found["before"]} == {"Đẹp"}
+        assert {one["brand"] for one in found["after"]} == {"Sạch"}
+        assert {one["rule"] for one in found["effects"]} == {"tet-sets"}
+        early = run("preview", "--product", "p3", "--at", "2020-01-01T00:00+07:00")
+        assert early["at"] == "2019-12-31T17:00:00Z"
+        with pytest.raises(RuntimeError, match=r"answered 422: .*placement"):
+            run("preview", "--user", "2", "--placement", "the attic")
+        with pytest.raises(RuntimeError, match="Expected a user_id, or a product_id"):
+            run("preview")

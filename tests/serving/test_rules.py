@@ -214,3 +214,44 @@ def test_the_rules_in_service_are_for_the_admin_alone(settings: Settings, admin)
     assert found["rules"][1]["strength"] == 1.0
     assert [one["kind"] for one in found["warnings"]] == ["expired"]
     assert found["problem"] is None
+
+
+def test_a_preview_is_what_customers_get_without_the_rules_and_with_them(
+    settings: Settings, admin
+) -> None:
+    add_model(settings, "als_1")
+    soon = datetime.now(UTC) + timedelta(days=3)
+    pin = {"action": "pin", "products": {"ids": ["p39"]}, "position": 2, "placements": ["home"]}
+    write(settings, RULE, RULE | pin | {"name": "tet", "start": soon.isoformat()})
+    environment = ServiceEnvironment(admin_token=TOKEN)
+    with TestClient(create_app(settings, environment)) as client:
+
+        def preview(**asked: Any) -> dict[str, Any]:
+            answer = client.post("/rules/preview", json=asked, headers=admin)
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        def ids(listed: list[dict[str, Any]]) -> list[str]:
+            return [one["product_id"] for one in listed]
+
+        assert client.post("/rules/preview", json={"user_id": 2}).status_code == 401
+        for asked in ({"user_id": 2, "placement": "home"}, {"product_id": "p3"}):
+            path = "/recommend" if "user_id" in asked else "/similar_items"
+            served = client.post(path, json=asked).json()["recommendations"]
+            found = preview(**asked)
+            assert ids(found["after"]) == ids(served)
+            assert found["before"][0]["product_name"].startswith("Son môi")
+            hidden = [one for one in found["effects"] if one["what"] == "hidden"]
+            assert ids(hidden) == [
+                one["product_id"] for one in found["before"] if one["brand"] == "Đẹp"
+            ]
+        later = preview(user_id=2, placement="home", at=(soon + timedelta(hours=1)).isoformat())
+        assert later["after"][1]["product_id"] == "p39"
+        [pinned] = [one for one in later["effects"] if one["rule"] == "tet"]
+        assert (pinned["product_name"], pinned["rank_with"]) == ("Dầu gội số 39", 2)
+        assert len(preview(product_id="p3", placement="cart")["after"]) == 5
+        bad = [({}, 422), ({"product_id": "nope"}, 404), ({"user_id": 1, "topk": 1000}, 422)]
+        for wrong, status in bad:
+            assert client.post("/rules/preview", json=wrong, headers=admin).status_code == status
+        client.app.state.service.requests.flush()
+        assert "rules_preview" not in str(client.get("/stats").json())

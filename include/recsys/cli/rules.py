@@ -1,4 +1,4 @@
-"""Commands for the shop's rules: check, look back."""
+"""Commands for the shop's rules: check, preview, look back."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -7,9 +7,11 @@ import typer
 
 from recsys import schema
 from recsys.arrays import Float64Array
-from recsys.cli.output import console, print_json
+from recsys.cli.output import console, print_json, use_stack_variables
 from recsys.config import load_config, read_document
 from recsys.data.versions import PublishedVersion, current_version, published_folder
+from recsys.deployment import DeploymentConfig
+from recsys.deployment.client import ServiceError, connect_service
 from recsys.merchandising import audit
 from recsys.merchandising.catalogue import Catalogue, build_catalogue
 from recsys.merchandising.placements import PlacementsConfig
@@ -38,6 +40,28 @@ def check() -> None:
         ],
     }
     print_json(result)
+
+
+@rules_app.command()
+def preview(
+    user: Annotated[str, typer.Option(help="Whose list, or who sees it.")] = "",
+    product: Annotated[str, typer.Option(help="Instead: what stands beside this product.")] = "",
+    placement: Annotated[str, typer.Option(help="Where in the shop.")] = "",
+    at: Annotated[
+        str, typer.Option(help="By the rules of this moment: 2027-01-15T09:00+07:00.")
+    ] = "",
+) -> None:
+    """Ask the running service for a list without the rules and with them, and what each rule does
+    to it."""
+    settings = load_settings()
+    use_stack_variables(settings)
+    client = connect_service(load_config(settings, DeploymentConfig))
+    asked = {"user_id": user, "product_id": product, "placement": placement, "at": at}
+    try:
+        found = client.preview_rules({key: value for key, value in asked.items() if value})
+    except ServiceError as error:
+        raise RuntimeError(str(error)) from error
+    print_json(found)
 
 
 @rules_app.command()

@@ -106,6 +106,10 @@ class ServiceClient:
         """The rules in service and what they will not get: the answer of ``/rules``."""
         return self._ask("GET", "/rules")
 
+    def preview_rules(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """A list without the rules and with them: the answer of ``/rules/preview``."""
+        return self._ask("POST", "/rules/preview", dict(asked))
+
     def _ask(
         self, method: str, path: str, body: Any = None, needed: str | None = None
     ) -> dict[str, Any]:
