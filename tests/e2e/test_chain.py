@@ -216,6 +216,27 @@ def test_a_backfill_makes_the_versions_of_past_days_and_leaves_the_published_one
         assert version.stats() == nightly.stats()
 
 
+def test_a_refresh_with_a_launched_product_has_it_embedded(live):
+    (shop,) = resolve_source(live.settings).product_files
+    with shop.open("a", encoding="utf-8") as file:
+        width = len(pd.read_csv(shop, nrows=0).columns)
+        file.write(",".join(["launched", "Nước hoa Hoa Sen", *[""] * (width - 2)]) + "\n")
+    refreshed = live.recsys("data-refresh")
+    assert refreshed.returncode == 0, refreshed.stderr
+
+    def embedded() -> list[dict[str, Any]]:
+        runs = live.tracker.get_recent_runs("bert_embeddings", limit=10)
+        asked = [run for run in runs if run["metadata"]["airflow_run_id"].startswith("texts__")]
+        return [] if any(run["status"] == "running" for run in asked) else asked
+
+    (run,) = wait_for(embedded, 60, "the embeddings of the launched product")
+    assert run["status"] == "success", run["error_message"]
+    assert (
+        run["metadata"]["airflow_run_id"] == f"texts__{current_version(live.settings).version_id}"
+    )
+    assert run["metadata"]["summary"]["embed"]["encoded"] == 1
+
+
 def test_a_second_up_beside_a_running_one_is_refused(live):
     with filelock.FileLock(live.settings.home / ".airflow" / "run" / "up.lock"):
         second = live.recsys("up")

@@ -1,10 +1,12 @@
 """What is not sold stands in no answer: sold out, gone, or not on sale yet, on every path."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
+import requests
 from fastapi.testclient import TestClient
 
 from recsys.merchandising import snapshots
@@ -14,6 +16,7 @@ from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
 from tests.data.test_availability import describe
+from tests.serving.service_process import running_service
 from tests.serving.shops import ITEMS, add_model, product_id, products
 from tests.serving.test_newcomers import configure, embed, listed, publish, service
 
@@ -122,3 +125,39 @@ def test_what_sells_out_or_goes_leaves_every_list_and_returns_with_the_next_refr
             refresh(settings)
             assert app.state.service.engine.follow_catalogue()
             assert [name for name, found in paths(client).items() if PRODUCT not in found] == []
+
+
+def test_no_worker_serves_again_what_it_knew_to_be_sold_out(settings: Settings, free_port: int):
+    """The small form of `benchmarks.loop.launch`."""
+    add_model(settings, "als_1")
+    publish(settings, "v1", products())
+    until = time.monotonic() + 60
+
+    def ask(number: int) -> list[bool]:
+        """Whether the product was in each answer of one worker: a connection stays with it."""
+        found = []
+        with requests.Session() as session:
+            while found.count(False) < 100 and time.monotonic() < until:
+                turn = len(found)
+                path, body = (
+                    ("recommend", {"user_id": 2 * (number + turn) + 1, "brands": ["Đẹp"]}),
+                    ("similar_items", {"product_id": "p1"}),
+                )[turn % 2]
+                answer = session.post(
+                    f"http://127.0.0.1:{free_port}/{path}", json={**body, "topk": ITEMS}, timeout=20
+                )
+                found.append(f'"{PRODUCT}"' in answer.text)
+                time.sleep(0.005)
+        return found
+
+    with (
+        running_service(settings, free_port, workers=2, catalogue_check_seconds=0.3),
+        ThreadPoolExecutor(6) as pool,
+    ):
+        asked = [pool.submit(ask, number) for number in range(6)]
+        time.sleep(0.5)
+        publish(settings, "v2", products(unavailable=(3,)))
+        for one in asked:
+            found = one.result()
+            assert found[0], "it was there before"
+            assert found == [True] * found.count(True) + [False] * 100
