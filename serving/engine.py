@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from recsys.errors import InputError
 from recsys.experiments.definitions import Side
 from recsys.experiments.state import Experiments
+from recsys.merchandising.exploring import Seen
 from recsys.merchandising.placements import Placement
 from recsys.merchandising.recommending import Snapshot
 from recsys.merchandising.rules import RuleSet
@@ -73,10 +74,11 @@ class Engine:
         config: ServingConfig,
         placements: Mapping[str, Placement] | None = None,
         rules: Callable[[], RuleSet] = RuleSet,
+        seen: Callable[[], Seen | None] = lambda: None,
     ) -> None:
-        """`rules` says which ones are in service."""
+        """`rules` says which ones are in service, `seen` what was shown where lists explore."""
         self._settings, self._config = settings, config
-        self._placements, self._rules = placements or {}, rules
+        self._placements, self._rules, self._seen = placements or {}, rules, seen
         self._list_seconds = config.personal_lists_seconds
         self._preparing = threading.Lock()
         # Held for assignments only: workers swap on the event loop, which waits for no loading.
@@ -214,8 +216,8 @@ class Engine:
         return True
 
     def follow_rules(self) -> bool:
-        """Steer the lists of all models by the rules that are in service now, and by those whose
-        time has come; whether anything changed."""
+        """Steer the lists of all models by the rules that are in service now, by those whose time
+        has come, and by what was shown lately; whether anything changed."""
         with self._preparing:
             snapshot, in_trial = self.snapshot, self.in_trial
             fresh: dict[str, Snapshot] = {}
@@ -227,7 +229,8 @@ class Engine:
 
     def _steered(self, snapshot: Snapshot) -> Snapshot:
         """The same snapshot if it is steered as it should be."""
-        return steered(snapshot, self._rules(), self._placements, datetime.now(UTC))
+        now = datetime.now(UTC)
+        return steered(snapshot, self._rules(), self._placements, now, self._seen())
 
     def _swap_in(
         self, fresh: Mapping[str, Snapshot], snapshot: Snapshot | None, in_trial: InTrial

@@ -20,6 +20,7 @@ from recsys.served_lists import SERVED_KEY, hand_in_lists
 from recsys.settings import Settings
 from recsys.storage import open_store
 from serving.engine import Engine
+from serving.impressions import IMPRESSIONS_SECONDS
 from serving.rules import RULES_SECONDS, RulesWatch
 from serving.service import Service
 from serving.trials import read_trials
@@ -50,6 +51,7 @@ class Housekeeping(threading.Thread):
         duties: list[tuple[float, Callable[[], object]]] = [
             (service.config.catalogue_check_seconds, lambda: _follow_catalogue(service.engine)),
             (RULES_SECONDS, service.rules.look),
+            (IMPRESSIONS_SECONDS, service.impressions.look),
             (RULES_SECONDS, service.engine.follow_rules),
             (_LOG_WATCH_SECONDS, ImplausibleWatch(service).look),
         ]

@@ -128,6 +128,12 @@ class ListRequest(_Request):
         default=False, description="Say of each product why it stands in the list."
     )
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the customer has said what the list is to be of."""
+        prices = self.min_price is not None or self.max_price is not None
+        return bool(self.brands or self.categories or prices)
+
 
 class RecommendRequest(ListRequest):
     """One user's list."""
@@ -282,6 +288,10 @@ class SearchRequest(ListRequest):
         str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"\S")
     ] = Field(description="Vietnamese or English, with or without accents.")
     user_id: Id | None = Field(default=None, description="Who sees the list.")
+
+    @property
+    def is_narrow(self) -> bool:
+        return True
 
 
 class SearchResponse(_List):

@@ -29,6 +29,7 @@ from recsys.schedule import load_zone
 from recsys.settings import Settings
 from serving.config import ServiceEnvironment, ServingConfig
 from serving.engine import Coordinator, Engine
+from serving.impressions import FollowedImpressions
 from serving.interactions import Intake, LiveEvents
 from serving.problems import ProblemError
 from serving.rules import FollowedRules
@@ -64,7 +65,12 @@ class Service:
         self.placements = placements.placements
         self.coordinator, self.slot = coordinator, slot
         self.rules = rules = FollowedRules(settings)
-        self.engine = Engine(settings, config, self.placements, lambda: rules.current)
+        self.impressions = impressions = FollowedImpressions(settings, placements)
+        self.engine = Engine(
+            *(settings, config, self.placements),
+            lambda: rules.current,
+            lambda: impressions.current,
+        )
         self.counters = Counters(memory, slot)
         self.live = LiveEvents(
             live_database(settings), config.live_interaction_days, ChangeSign(memory)

@@ -1,8 +1,10 @@
 """Lists of products: for a user, for many users, for a product, for words."""
 
 import dataclasses
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ from recsys.experiments.definitions import CHECK_PLACEMENT
 from recsys.ids import normalise_id
 from recsys.merchandising import reasons
 from recsys.merchandising.catalogue import Catalogue, filter_products
+from recsys.merchandising.exploring import explorer
 from recsys.merchandising.placements import UNTIL_DUE, ExcludeSeen
 from recsys.merchandising.ranking import NOTHING, Ranked, Wanted, hidden
 from recsys.merchandising.reasons import Reason
@@ -300,8 +303,12 @@ def wanted_by(
     allowed = filter_products(
         snapshot.catalogue, body.brands, body.categories, body.min_price, body.max_price
     )
-    steering = snapshot.steerings.of(body.placement)
-    return Wanted(body.topk, exclude_seen, allowed, columns_of(snapshot, exclude), steering)
+    steering, found = snapshot.steerings.of(body.placement), snapshot.explorable
+    explore = None
+    if found is not None and steering is not None and steering.explore and not body.is_narrow:
+        explore = partial(explorer, found, steering.explore, random.getrandbits(64))
+    excluded = columns_of(snapshot, exclude)
+    return Wanted(body.topk, exclude_seen, allowed, excluded, steering, explore)
 
 
 def known_id(product_id: int | str, index: Mapping[str, int]) -> str:

@@ -2,8 +2,9 @@
 docs/placements.md: slowly, product by product, without anything of what is tested."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,6 +153,7 @@ class Case(NamedTuple):
     made: Recommended
     scores: np.ndarray
     path: str
+    ask: Callable[[Wanted], Recommended]
 
 
 def cases(seed: int, root: Path, requests: int = 25) -> Iterator[Case]:
@@ -187,23 +189,30 @@ def make_case(
     barred: set[int] = set()
     content = snapshot.content
     assert content is not None
+
+    def searched(wanted: Wanted) -> Recommended:
+        return Recommended(search(snapshot, content, user, wanted), CONTENT)
+
+    item = int(random.integers(len(products))) if path == "similar" else -1
+    ask: Callable[[Wanted], Recommended] = {
+        "similar": partial(similar, snapshot, item),
+        "search": searched,
+        "popular": partial(popular, snapshot, history),
+        "recommend": partial(recommend, snapshot, history, now=0),
+    }[path]
+    made = ask(wanted)
     if path == "similar":
-        item = int(random.integers(len(products)))
-        barred, made = {item}, similar(snapshot, item, wanted)
-        scores = snapshot.artifact.model.similar(item)
+        barred, scores = {item}, snapshot.artifact.model.similar(item)
     elif path == "search":
-        made = Recommended(search(snapshot, content, user, wanted), CONTENT)
         scores = content.vectors @ content.encode(user)
     else:
-        make = popular(snapshot, history, wanted) if path == "popular" else None
-        made = make or recommend(snapshot, history, wanted, 0)
         if seen and made.fallback_method != "again":
             barred = set(history.items.tolist())
         scores = snapshot.artifact.model.score(history, 0)[0]
     if made.fallback_method == POPULARITY:
         scores = snapshot.popularity
     where = placement if at_home else None
-    return Case(snapshot, products, rules, where, wanted, barred, made, scores, path)
+    return Case(snapshot, products, rules, where, wanted, barred, made, scores, path, ask)
 
 
 def means(rule: Rule, product: Product) -> bool:

@@ -119,6 +119,7 @@ class _List:
         self.left = topk
         self.full = set(steering.closed)
         self._counts: dict[int, int] = {}
+        self._displaced: set[int] = set()
 
     def put(self, place: int, item: int, mark: str) -> None:
         self.places[place], self.marks[place] = item, mark
@@ -131,6 +132,23 @@ class _List:
                     self.full.add(group)
         if self.supply.pool is not None and self.supply.vector is not None:
             self.supply.pool.beside(self.supply.vector(item))
+
+    def displace(self, item: int) -> None:
+        """Another product was drawn for the place of `item`, which does not move down: what was
+        drawn takes one place from one product, and is compared with that."""
+        family = int(self.steering.groups[item, 0])
+        if family not in self.full:
+            self.full.add(family)
+            self._displaced.add(family)
+
+    def readmit(self) -> bool:
+        """Let what was displaced stand after all, as nothing else may; whether there was any."""
+        back = {one for one in self._displaced if not self._counts.get(one)}
+        self.full -= back
+        self._displaced = set()
+        for run in (self.supply.run, *self.supply.quotas):
+            run.at = 0
+        return bool(back)
 
     def pin(self) -> None:
         """Put what is pinned to its place, or to the first free one after it."""
@@ -190,12 +208,17 @@ def walk(steering: Steering, supply: Supply, topk: int, explore: Explore | None 
         if made.places[place] is not None:
             continue
         found = made.next()
+        if found is None and made.readmit():
+            found = made.next()
         if found is None:
             break
         item, mark, owed = found
         if explore is not None:
-            item, made.chances[place], drawn = explore(place, item, made.may_stand(owed))
-            mark = EXPLORED if drawn else mark
+            own = item
+            item, made.chances[place], drawn = explore(place, own, made.may_stand(owed))
+            if drawn:
+                mark = EXPLORED
+                made.displace(own)
         made.put(place, item, mark)
     if made.left:
         return _closed_up(made, explore is not None)

@@ -9,17 +9,18 @@ These chances are made once, and not in each request, so that they are known: a 
 is the probability, given the places before, that it stands where it stands."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from recsys.arrays import BoolArray, Float64Array, Int32Array, Int64Array
+from recsys.arrays import Float64Array, Int32Array, Int64Array
 from recsys.errors import InputError
 from recsys.merchandising.catalogue import Catalogue
+from recsys.merchandising.steering import Explore, MayStand
 from recsys.settings import Settings
 from recsys.storage import open_store
 
@@ -62,8 +63,11 @@ def read_impressions(settings: Settings) -> Impressions | None:
     """What `write_impressions` wrote last, None if nothing was. Raises `InputError` that names the
     file if it is none, `OSError` if it cannot be read."""
     content = open_store(settings).read(IMPRESSIONS_KEY)
-    if content is None:
-        return None
+    return None if content is None else parse_impressions(content)
+
+
+def parse_impressions(content: bytes) -> Impressions:
+    """What a file holds. Raises `InputError` like `read_impressions`."""
     try:
         file = msgspec.json.decode(content, type=_File)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -86,20 +90,21 @@ class Explorable:
         return {item: place for place, item in enumerate(self.items.tolist())}
 
 
-MayStand = Callable[[Int32Array], BoolArray]
-Explore = Callable[[int, int, MayStand], tuple[int, float, bool]]
+class Seen(NamedTuple):
+    """What was shown, and how often a product may have been to be one of the `few`."""
+
+    impressions: Impressions
+    few: int
 
 
-def explorable(
-    catalogue: Catalogue, impressions: Impressions, few: int, seed: int
-) -> Explorable | None:
-    """The available products that were shown fewer than `few` times, and their chances; of more
-    than `MOST_EXPLORED` some that are drawn. None if there are none."""
+def explorable(catalogue: Catalogue, seen: Seen, seed: int) -> Explorable | None:
+    """The available products that few have seen, and their chances; of more than `MOST_EXPLORED`
+    some that are drawn. None if there are none."""
     columns = np.flatnonzero(catalogue.available)
-    ids, products = catalogue.item_ids, impressions.products
+    ids, products = catalogue.item_ids, seen.impressions.products
     counts = [products.get(ids[column], (0, 0)) for column in columns.tolist()]
     table = np.array(counts, dtype=np.int64).reshape(-1, 2)
-    chosen = np.flatnonzero(table[:, 0] < few)
+    chosen = np.flatnonzero(table[:, 0] < seen.few)
     if not len(chosen):
         return None
     rng = np.random.default_rng(seed)

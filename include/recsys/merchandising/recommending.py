@@ -15,6 +15,7 @@ import numpy as np
 from recsys.arrays import BoolArray, Float32Array, Float64Array, Int32Array
 from recsys.merchandising.catalogue import Catalogue
 from recsys.merchandising.composing import OWN, compose
+from recsys.merchandising.exploring import Explorable
 from recsys.merchandising.ranking import (
     NOTHING,
     NearestItems,
@@ -92,6 +93,8 @@ class Snapshot:
     placed_popularity: Float32Array | None = None
     steerings: Steerings = NO_STEERING
     """What the shop asks of the lists of each placement."""
+    explorable: Explorable | None = None
+    """Products that few have seen; None where nothing is explored."""
 
     @property
     def popularity(self) -> Float32Array:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import random
 import statistics
 import time
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from recsys.data.shown import ShownError
 from recsys.data.versions import current_version, list_versions, open_version, published_folder
 from recsys.errors import InputError
 from recsys.merchandising.catalogue import Catalogue, build_catalogue
+from recsys.merchandising.exploring import Seen, explorable
 from recsys.merchandising.placements import Placement
 from recsys.merchandising.ranking import NOTHING, NearestItems, Wanted, make_personal_lists
 from recsys.merchandising.recommending import ContentIndex, Snapshot, history_of, recommend
@@ -107,18 +109,27 @@ def with_current_catalogue(
 
 
 def steered(
-    snapshot: Snapshot, rules: RuleSet, placements: Mapping[str, Placement], now: datetime
+    snapshot: Snapshot,
+    rules: RuleSet,
+    placements: Mapping[str, Placement],
+    now: datetime,
+    seen: Seen | None = None,
 ) -> Snapshot:
-    """The snapshot with lists as `rules` and `placements` ask for at `now`; the same one if they
-    are so."""
-    before = snapshot.steerings
-    if before.source is rules and now.timestamp() < before.until:
+    """The snapshot with lists as `rules` and `placements` ask for at `now`, which explore by what
+    was `seen`; the same one if they are so."""
+    catalogue, known = snapshot.catalogue, snapshot.steerings
+    source = (catalogue, seen, rules)
+    before = known.source if isinstance(known.source, tuple) else (None, None, None)
+    same = [one is other for one, other in zip(source, before, strict=True)]
+    if all(same) and now.timestamp() < known.until:
         return snapshot
-    catalogue = snapshot.catalogue
+    explored = snapshot.explorable
+    if not all(same[:2]):
+        explored = seen and explorable(catalogue, seen, random.getrandbits(32))
     if catalogue.since is None and any(rule.products.asks_for_age for rule in rules.rules):
         catalogue = dataclasses.replace(catalogue, since=snapshot.since)
-    compiled = compile_steerings(catalogue, rules.rules, placements, now, source=rules)
-    return dataclasses.replace(snapshot, steerings=compiled)
+    compiled = compile_steerings(catalogue, rules.rules, placements, now, source=source)
+    return dataclasses.replace(snapshot, steerings=compiled, explorable=explored)
 
 
 def _shared(
