@@ -505,6 +505,7 @@ def _answer(
         for rank, (item, score) in enumerate(zip(ranked.items, ranked.scores, strict=True), 1)
     ]
     if why is not None:
+        why = reasons.steered(snapshot.steerings.of(body.placement), ranked, list(why))
         listed = [
             _explained(one, reason, catalogue) for one, reason in zip(listed, why, strict=True)
         ]

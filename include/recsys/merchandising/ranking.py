@@ -160,7 +160,8 @@ def make_personal_lists(
             break
         chosen = order[start : start + chunk]
         asked = take_users(histories, chosen)
-        scores = scores_of(artifact.model, catalogue, newcomers, asked, now)
+        barred = not_offered(asked)
+        scores = scores_of(artifact.model, catalogue, newcomers, asked, barred, now)
         good = np.flatnonzero(scores.max(axis=1) > -np.inf)
         made.append(best_lists(scores[good], catalogue.families))
         row[chosen[good]] = count + np.arange(len(good), dtype=np.int32)
@@ -169,10 +170,16 @@ def make_personal_lists(
 
 
 def scores_of(
-    model: Model, catalogue: Catalogue, newcomers: Newcomers | None, asked: Histories, now: int
+    model: Model,
+    catalogue: Catalogue,
+    newcomers: Newcomers | None,
+    asked: Histories,
+    barred: BoolArray,
+    now: int,
 ) -> Float32Array:
     """``(users, items)`` scores, -inf where a product must not stand, and everywhere for a user
-    whom the model has no opinion about."""
+    whom the model has no opinion about. What the ``(entries,)`` `barred` entries of a history are
+    of must not stand in any size or shade."""
     known = asked if newcomers is None else newcomers.as_known(asked)
     scores = np.array(model.score(known, now), dtype=np.float32)
     no_opinion = scores.max(axis=1) == scores.min(axis=1)
@@ -180,7 +187,6 @@ def scores_of(
         scores = newcomers.place(scores)
     scores[no_opinion] = -np.inf
     scores[:, ~catalogue.available] = -np.inf
-    barred = not_offered(asked)
     had, entry = catalogue.listings(asked.items[barred])
     scores[user_rows(asked)[barred][entry], had] = -np.inf
     return scores

@@ -12,6 +12,8 @@ import numpy as np
 
 from recsys.arrays import Float32Array, Int32Array, Int64Array
 from recsys.merchandising.catalogue import Catalogue
+from recsys.merchandising.composing import BY_RULE, EXPLORED
+from recsys.merchandising.ranking import Ranked
 from recsys.merchandising.recommending import (
     AGAIN,
     CONTENT,
@@ -23,6 +25,7 @@ from recsys.merchandising.recommending import (
     scores_beside,
     scores_with,
 )
+from recsys.merchandising.steering import Steering
 from recsys.models import hybrid
 from recsys.models.base import BlendedModel, Histories, InnerProductModel, Model
 from recsys.models.histories import strength, user_range, without_each
@@ -187,6 +190,34 @@ def _parts_of_similar(
             added = weight * newcomers.place_some(part, items)
             parts[name] = parts.get(name, np.zeros_like(added)) + added
     return parts
+
+
+def steered(steering: Steering | None, ranked: Ranked, found: list[Reason]) -> list[Reason]:
+    """The reasons `found` for a list that the shop may have changed: what a rule put to its place
+    is there by that rule, and so is what it lifted above a product that scores higher; what was
+    drawn was tried out."""
+    if steering is None:
+        return found
+    lifted = steering.strength
+    worth = np.zeros(len(ranked.items)) if lifted is None else lifted[ranked.items]
+    reasons = list(found)
+    for place, item in enumerate(ranked.items):
+        mark = ranked.marks[place : place + 1]
+        below = zip(ranked.scores[place + 1 :], worth[place + 1 :], strict=True)
+        if mark == EXPLORED:
+            reasons[place] = Reason("explore", "explore")
+        elif mark == BY_RULE:
+            reasons[place] = _rule(steering, item, ("pin", "quota"))
+        elif any(score > ranked.scores[place] and less < worth[place] for score, less in below):
+            reasons[place] = _rule(steering, item, ("boost",)) if worth[place] > 0 else found[place]
+    return reasons
+
+
+def _rule(steering: Steering, item: int, actions: tuple[str, ...]) -> Reason:
+    """The first of the actions that means the product; of several rules the strongest."""
+    rules = [rule for rule in steering.rules_of(item) if rule.action in actions]
+    rules.sort(key=lambda rule: (actions.index(rule.action), -rule.strength))
+    return Reason("rule", "rule", rule=rules[0].name if rules else None)
 
 
 def most_missed(asked: Float32Array, without: Float32Array) -> tuple[Int64Array, Float32Array]:

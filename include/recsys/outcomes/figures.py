@@ -37,7 +37,7 @@ Sums = dict[str, AnyArray]
 
 BLOCKS: Final = 256
 
-OWN_LISTS: Final = ("recommend", "batch_recommend")
+OWN_LISTS: Final = ("recommend", "batch_recommend", "export_lists")
 """Endpoints of lists for one customer: what the holdout gets otherwise. Lists like a product, or
 for some words, are the same for everybody, and are on neither side."""
 REST: Final = "rest"
