@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from recsys.experiments.definitions import CHECK_PLACEMENT
-from recsys.ids import IdRules, id_fault, normalise_id
+from recsys.ids import IdRules, normalise_id
 from recsys.served_lists import ListLog, ServedList, id_text, new_id
 from recsys.settings import Settings
 from serving.config import ServingConfig
@@ -34,7 +34,7 @@ class Recorder:
         self.log = ListLog(settings, counters.count_lists) if config.record_lists else None
         remembered = functools.lru_cache(_REMEMBERED, typed=True)
         self._user = remembered(lambda sent: _known(sent, ids.user_fault))
-        self._session = remembered(lambda sent: _known(sent, _session_fault))
+        self._session = remembered(lambda sent: _known(sent, ids.session_fault))
 
     def record(
         self,
@@ -99,7 +99,3 @@ def _known(sent: int | str, fault: Callable[[str], str | None]) -> str | None:
     """The id of one customer or session, None if it stands for nobody or for many."""
     text = normalise_id(sent)
     return None if fault(text) else text
-
-
-def _session_fault(text: str) -> str | None:
-    return id_fault(text, "session")

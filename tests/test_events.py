@@ -16,13 +16,14 @@ from recsys import schema
 from recsys.columns import read_events
 from recsys.data.cleaning import parse_times
 from recsys.data.sources import ISO
-from recsys.events import KINDS, NO_KIND, NOBODY, Said, read_event
+from recsys.events import KINDS, NO_KIND, NOBODY, NOBODY_BUT_MANY, Said, read_event
 from recsys.ids import PLACEHOLDERS, STANDS_FOR_MANY, IdRules
 from tests.test_ids import TEXTS
 
 RULES = IdRules.of(PLACEHOLDERS, {"old": "new", "443": "7"})
 UUID = "0197F0A2-7C3B-7d10-9a55-0242ac120002"
-IDS = st.one_of(TEXTS, st.integers(-(2**62), 2**62), st.sampled_from(["u1", 443, "old", 0, None]))
+KNOWN_IDS = ["u1", 443, "old", 0, None, "Guest", "n**a", "Khách lẻ"]
+IDS = st.one_of(TEXTS, st.integers(-(2**62), 2**62), st.sampled_from(KNOWN_IDS))
 NUMBERS = st.one_of(
     st.none(),
     st.floats(allow_nan=False),
@@ -134,6 +135,9 @@ def test_a_time_that_the_service_writes_is_read_as_it_was(moment: datetime, zone
         ({"user_id": 0, "session_id": 12.0}, ("", "12")),
         ({"user_id": "undefined", "session_id": "s"}, ("", "s")),
         ({"user_id": "u1", "session_id": "null"}, ("u1", "")),
+        ({"user_id": "u1", "session_id": "Guest"}, ("u1", "")),
+        ({"user_id": "u1", "session_id": 0.0}, ("u1", "")),
+        ({"user_id": "u1", "session_id": "khách lẻ"}, ("u1", "")),
     ],
 )
 def test_a_guest_is_known_by_the_session(event: dict, who: tuple[str, str]):
@@ -148,6 +152,10 @@ def test_a_guest_is_known_by_the_session(event: dict, who: tuple[str, str]):
         ({"kind": "View"}, "kind", NO_KIND),
         ({"user_id": None}, "user_id", NOBODY),
         ({"user_id": "", "session_id": "undefined"}, "user_id", NOBODY),
+        ({"user_id": None, "session_id": "0"}, "user_id", NOBODY_BUT_MANY),
+        ({"user_id": "null", "session_id": "Khách vãng lai"}, "user_id", NOBODY_BUT_MANY),
+        ({"user_id": "guest", "session_id": "-1"}, "user_id", STANDS_FOR_MANY),
+        ({"user_id": None, "session_id": "n***a"}, "user_id", NOBODY_BUT_MANY),
         ({"user_id": "0"}, "user_id", STANDS_FOR_MANY),
         ({"kind": None, "user_id": None, "session_id": "s"}, "user_id", "there is no user"),
         ({"kind": "rating", "user_id": "0", "session_id": "s"}, "user_id", STANDS_FOR_MANY),

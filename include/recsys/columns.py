@@ -89,9 +89,8 @@ def read_events(
     missing."""
     kind = _trimmed(table, schema.KIND)
     kind = pc.if_else(pc.equal(kind, ""), schema.Kind.RATING.value, kind)
-    session = normalise_ids(_trimmed(table, schema.SESSION))
-    session = pc.if_else(_is_missing(session), "", session)
-    user, user_faults = _customers(table, kind, session, rules)
+    session, of_many, session_faults = _sessions(table, rules)
+    user, user_faults = _customers(table, kind, session, of_many, rules)
     product = normalise_ids(table[schema.PRODUCT])
     recommendation = _recommendations(table)
     placement = _present(table, schema.PLACEMENT)
@@ -99,13 +98,12 @@ def read_events(
     with np.errstate(invalid="ignore"):
         pieces = (quantity > 0) & (quantity <= events.MOST_PIECES)
         worth = (value >= 0) & (value < events.VALUE_LIMIT)
-    there = _mask(pc.not_equal(session, ""))
     named = _mask(pc.match_substring_regex(placement, events.PLACEMENT))
     faults = [
         (~_mask(pc.is_in(kind, value_set=pa.array(events.KINDS, kind.type))), events.NO_KIND),
         *user_faults,
         *id_faults(product, "product"),
-        *((bad & there, why) for bad, why in id_faults(session, "session")),
+        *session_faults,
         (~pieces, events.BAD_QUANTITY),
         (~(worth | np.isnan(value)), events.BAD_VALUE),
         (~named & _mask(pc.not_equal(placement, "")), events.BAD_PLACEMENT),
@@ -128,10 +126,27 @@ def contains_byte(column: pa.ChunkedArray, byte: int) -> bool:
     return False
 
 
+def _sessions(
+    table: pa.Table, rules: ids.IdRules
+) -> tuple[pa.ChunkedArray, BoolArray, list[Fault]]:
+    """The session of each event, "" where it is none or stands for many; where it does that; and
+    what is wrong with the others."""
+    session = normalise_ids(_trimmed(table, schema.SESSION))
+    missing, odd, short, many = id_faults(session, "session", rules)
+    none = missing[0] | many[0]
+    found = pc.if_else(pa.chunked_array([pa.array(none)]), "", session)
+    return found, many[0], [(bad & ~none, why) for bad, why in (odd, short)]
+
+
 def _customers(
-    table: pa.Table, kind: pa.ChunkedArray, session: pa.ChunkedArray, rules: ids.IdRules
+    table: pa.Table,
+    kind: pa.ChunkedArray,
+    session: pa.ChunkedArray,
+    of_many: BoolArray,
+    rules: ids.IdRules,
 ) -> tuple[pa.ChunkedArray, list[Fault]]:
-    """The customer of each event, "" for guests, who have a session; and why there is none."""
+    """The customer of each event, "" for guests, who have a session; and why there is none. The
+    session `of_many` is no one's."""
     user = normalise_ids(_trimmed(table, schema.USER))
     missing, odd, short, many = id_faults(user, "user", rules)
     is_signal = _mask(pc.not_equal(kind, schema.Kind.RATING.value))
@@ -139,6 +154,7 @@ def _customers(
     guest = may_be_guest & _mask(pc.not_equal(session, ""))
     return pc.if_else(pa.chunked_array([pa.array(guest)]), "", user), [
         (missing[0] & ~is_signal, missing[1]),
+        (missing[0] & ~guest & of_many, events.NOBODY_BUT_MANY),
         (missing[0] & ~guest, events.NOBODY),
         odd,
         short,

@@ -13,6 +13,7 @@ from recsys import schema
 from recsys.ids import (
     BLANKS,
     MISSING,
+    SESSION_STANDS_FOR_MANY,
     STANDS_FOR_MANY,
     IdRules,
     id_fault,
@@ -33,6 +34,7 @@ UUID = "^" + "-?".join(f"([0-9a-f]{{{digits}}})" for digits in (8, 4, 4, 4, 12))
 NO_KIND = f"the kind is none of {', '.join(KINDS)}"
 NO_USER = "there is no user"
 NOBODY = "there is neither a user nor a session"
+NOBODY_BUT_MANY = f"there is no user, and {SESSION_STANDS_FOR_MANY}"
 BAD_QUANTITY = f"the quantity is not above 0 and up to {MOST_PIECES:,.0f}"
 BAD_VALUE = "the value is not 0 dong to a million million"
 BAD_PLACEMENT = "the placement is no name of 1 to 64 letters (A-Z), digits, dots, dashes and _"
@@ -60,7 +62,8 @@ def read_event(sent: Mapping[str, Any], rules: IdRules) -> tuple[Said, dict[str,
     """What `sent` says, and what is wrong with it: a sentence each for the names of
     `recsys.schema`. Ids are text or whole numbers, quantity and value numbers, the rest text. What
     is missing may be None, or a text such as ``"null"``. Without a kind it is a rating, which needs
-    a user; what is of another kind may be a guest's, whom the session tells from others.
+    a user; what is of another kind may be a guest's, whom the session tells from others. A session
+    that stands for many, such as ``"0"``, is none.
 
     >>> guest = {"user_id": "guest", "session_id": "s-1", "product_id": 443.0, "kind": "view"}
     >>> read_event(guest, IdRules())[0][:4]
@@ -68,8 +71,10 @@ def read_event(sent: Mapping[str, Any], rules: IdRules) -> tuple[Said, dict[str,
     """
     kind = (sent.get(schema.KIND) or "").strip(BLANKS) or Kind.RATING.value
     session, product = _id(sent.get(schema.SESSION)), _id(sent.get(schema.PRODUCT))
-    session = "" if session.lower() in MISSING else session
+    many = rules.stands_for_many(session)
+    session = "" if many or session.lower() in MISSING else session
     user, fault = _customer(_id(sent.get(schema.USER)), kind, session, rules)
+    fault = NOBODY_BUT_MANY if many and fault == NOBODY else fault
     faults = {} if kind in KINDS else {schema.KIND: NO_KIND}
     if fault:
         faults[schema.USER] = fault

@@ -28,6 +28,7 @@ PLACEHOLDERS = ("0", "-1", "guest", "anonymous", "unknown", "khách", "khách l�
 MASKED = "**"
 """Marketplaces show a customer as ``n*****a``: many customers by one name."""
 
+SESSION_STANDS_FOR_MANY = "the session is a placeholder that stands for many people"
 STANDS_FOR_MANY = "the user is a placeholder that stands for many people"
 """Nothing is wrong with such a row, except that it tells nothing about anybody."""
 
@@ -49,8 +50,9 @@ _POWER = re.compile(r"^(\d)(?:[.,](\d+))?[eE]\+(\d+)$", re.ASCII)
 
 @dataclass(frozen=True)
 class IdRules:
-    """What a shop's ids mean beyond their spelling: `placeholders` are customers that stand for
-    many people, in any case; `aliases` are the products that got another id, old -> new."""
+    """What a shop's ids mean beyond their spelling: `placeholders` are customers, and sessions,
+    that stand for many people, in any case; `aliases` are the products that got another id, old ->
+    new."""
 
     placeholders: tuple[str, ...] = PLACEHOLDERS
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -78,9 +80,18 @@ class IdRules:
     def user_fault(self, user_id: str) -> str | None:
         """Why a normalised id names no customer, None if it does."""
         fault = id_fault(user_id, "user")
-        if fault is None and (user_id.lower() in self.lower_placeholders or MASKED in user_id):
-            return STANDS_FOR_MANY
-        return fault
+        return STANDS_FOR_MANY if fault is None and self.stands_for_many(user_id) else fault
+
+    def session_fault(self, session_id: str) -> str | None:
+        """Why a normalised id names no session, None if it does."""
+        fault = id_fault(session_id, "session")
+        return (
+            SESSION_STANDS_FOR_MANY if fault is None and self.stands_for_many(session_id) else fault
+        )
+
+    def stands_for_many(self, text: str) -> bool:
+        """Whether a normalised id, of a user or a session, is that of many people."""
+        return text.lower() in self.lower_placeholders or MASKED in text
 
     @cached_property
     def lower_placeholders(self) -> frozenset[str]:

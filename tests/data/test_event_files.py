@@ -13,7 +13,7 @@ from recsys.data.cleaning import Limits
 from recsys.data.events import limits_of, read_event_file
 from recsys.data.sources import load_event_source, load_source, resolve_event_sources
 from recsys.errors import SourceError
-from recsys.events import NO_KIND
+from recsys.events import BAD_VALUE, NO_KIND
 from recsys.settings import REPOSITORY, Settings
 from tests.data.shop import row, write_shop
 
@@ -111,6 +111,38 @@ def test_the_shipped_description_of_clicks_reads_an_export(settings):
     assert clicks["event_id"][0] == clicks["event_id"][2] != clicks["event_id"][1]
     assert found.ignored == 1
     assert found.bad_rows == 0
+
+
+@pytest.mark.parametrize(
+    "value", ["$12", "99.000 USD", "-50.000", "9e15", "1000000000000", "hỏi giá"]
+)
+def test_a_value_that_the_service_would_refuse_is_refused_with_its_reason(settings, value):
+    write_exports(settings, orders=ORDERS.replace("378.000", value))
+    found = read(settings, "orders")
+    assert found.accepted["event_id"].tolist() == ["1001-2", "1002-1"]
+    assert found.rejected[["row", "reason"]].to_numpy().tolist()[0] == [2, BAD_VALUE]
+    assert found.bad_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"ma_san_pham": [1]}, "'ma_san_pham' is a list"),
+        ({"ma_san_pham": {"id": 1}}, "'ma_san_pham' is an object"),
+        ({"ma_san_pham": True}, "'ma_san_pham' is true or false"),
+        ({"ma_khach_hang": ["KH01"]}, "'ma_khach_hang' is a list"),
+        ({"phien": {}}, "'phien' is an object"),
+    ],
+)
+def test_an_id_of_a_line_that_is_neither_text_nor_a_number_is_none(settings, change, what):
+    clicks = [CLICKS[0], {**CLICKS[1], **change}, {**CLICKS[2], "phien": "s-8"}, {}]
+    write_exports(settings, clicks=clicks)
+    found = read(settings, "clicks")
+    assert found.accepted["row"].tolist() == [1, 3]
+    number, reason = found.rejected[["row", "reason"]].to_numpy().tolist()[0]
+    assert number == 2
+    assert f"the column {what}; expected an id" in reason
+    assert "Nhấp" in found.rejected["raw"][0]
 
 
 def test_ids_made_of_rows_do_not_change_with_the_aliases_or_the_spelling(settings):

@@ -96,10 +96,12 @@ def test_who_is_nobody_in_particular_is_recorded_as_nobody(shop: Settings):
         {"user_id": "n***a", "session_id": 12.0},
         {"user_id": " 7.0 ", "session_id": "\x00"},
         {"user_id": "0443"},
+        {"user_id": "guest", "session_id": "Khách lẻ"},
+        {"user_id": 8, "session_id": 0},
     ]
     _, lists = asked(shop, *(("/recommend", body) for body in bodies))
-    assert [one.user_id for one in lists] == [None, None, "7", "0443"]
-    assert [one.session_id for one in lists] == [None, "12", None, None]
+    assert [one.user_id for one in lists] == [None, None, "7", "0443", None, "8"]
+    assert [one.session_id for one in lists] == [None, "12", None, None, None, None]
 
 
 def test_a_product_or_words_may_be_asked_for_by_nobody(shop: Settings):

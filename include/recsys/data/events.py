@@ -34,7 +34,7 @@ from recsys.data.cleaning import (
     without,
 )
 from recsys.data.keys import text_series
-from recsys.data.prices import PriceFormat, parse_prices
+from recsys.data.prices import PriceFormat, read_prices
 from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
 from recsys.data.sources import (
     EPOCH,
@@ -45,6 +45,7 @@ from recsys.data.sources import (
     TimestampFormat,
 )
 from recsys.data.staging import EVENT_ID, OF_RATINGS, OF_SIGNALS, RECEIVED_AT
+from recsys.events import BAD_VALUE
 from recsys.ids import IdRules
 from recsys.publishing import atomic_path
 from recsys.settings import Settings
@@ -335,12 +336,12 @@ def _clean(
 ) -> tuple[CleanRows, BoolArray]:
     """Check every row; and which rows of the table were accepted. `prices`: how values are written;
     None: as plain numbers, by the service, which also gave all rows their ids."""
-    table, unclear = raw.table, 0
+    table, value_faults = raw.table, list[Fault]()
     said = {name: column_text(table, name) for name in _SAID}
     said |= {schema.PRODUCT: table[schema.PRODUCT], schema.KIND: kinds}
     if prices is not None:
-        value, unclear = parse_prices(text_series(said[schema.VALUE]), prices)
-        said[schema.VALUE] = pa.array(value)
+        value, unclear = read_prices(text_series(said[schema.VALUE]), prices)
+        said[schema.VALUE], value_faults = pa.array(value), [(unclear, BAD_VALUE)]
     columns, said_faults = read_events(pa.table(said), limits.ids)
     time, time_faults = read_times(table, timestamp, limits)
     events = pd.DataFrame({name: _series(column) for name, column in columns.items()}, copy=False)
@@ -349,13 +350,19 @@ def _clean(
     events[schema.EVENT], id_faults_ = _event_ids(table, events, is_own=prices is None)
     events[schema.RECEIVED] = _received(table, time)
     is_rating = (events[schema.KIND] == schema.Kind.RATING).to_numpy(np.bool_)
-    faults = [*id_faults_, *said_faults, *_rating_faults(table, is_rating), *time_faults]
+    faults = [
+        *id_faults_,
+        *said_faults,
+        *value_faults,
+        *_rating_faults(table, is_rating),
+        *time_faults,
+    ]
     good = without(faults)
     in_view = good & (time < limits.as_of).to_numpy()
     accepted = events.loc[in_view, EVENT_COLUMNS].reset_index(drop=True)
     later = int((good & ~in_view).sum())
     rejected = rejected_rows(raw, faults)
-    return CleanRows(accepted, rejected, later, unclear_prices=unclear), in_view
+    return CleanRows(accepted, rejected, later), in_view
 
 
 def _series(column: pa.ChunkedArray | Float64Array) -> pd.Series:

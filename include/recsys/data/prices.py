@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.arrays import Float64Array
+from recsys.arrays import BoolArray, Float64Array
 from recsys.ids import MISSING
 
 DONG = "VND"
@@ -59,8 +59,16 @@ def is_dong(currency: str) -> bool:
 def parse_prices(
     texts: Iterable[str], style: PriceFormat = PriceFormat()
 ) -> tuple[Float64Array, int]:
-    """The price of each text, NaN where there is none; and the number of those that are unclear. Of
-    a range the lower end counts. Negative prices and those of `HIGHEST` and more are unclear."""
+    """The price of each text, NaN where there is none; and the number of those that are unclear."""
+    prices, unclear = read_prices(texts, style)
+    return prices, int(unclear.sum())
+
+
+def read_prices(
+    texts: Iterable[str], style: PriceFormat = PriceFormat()
+) -> tuple[Float64Array, BoolArray]:
+    """The price of each text, NaN where there is none; and which are unclear. Of a range the lower
+    end counts. Negative prices and those of `HIGHEST` and more are unclear."""
     import pandas as pd  # the service reads the description of sources and carries no pandas
 
     codes, distinct = pd.factorize(pd.Series(texts, dtype=object))
@@ -69,7 +77,7 @@ def parse_prices(
     prices = np.array([_price(numbers, decimal, style) for numbers in found], np.float64)
     given = [str(text).strip(" \u00a0").lower() not in _NONE for text in distinct]
     unclear = np.isnan(prices) & np.array(given, np.bool_)
-    return prices[codes], int(unclear[codes].sum())
+    return prices[codes], unclear[codes]
 
 
 def _parts(text: str, style: PriceFormat) -> list[tuple[str, float]]:

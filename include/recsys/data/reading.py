@@ -27,7 +27,7 @@ from recsys.columns import contains_byte
 from recsys.data import dialects
 from recsys.data.dialects import SHOWN_CHARACTERS, Dialect, Rejection, open_raw, short_lines
 from recsys.errors import SourceError
-from recsys.schema import COMMENT, PRODUCT, PRODUCT_NAME, RATING, USER
+from recsys.schema import COMMENT, EVENT, PRODUCT, PRODUCT_NAME, RATING, SESSION, USER
 
 FILE = "file"
 ROW = "row"
@@ -43,6 +43,8 @@ _DATE = r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
 _BLOCK_BYTES = 4 << 20
 _NEWLINE = 10
 _EXACT = 2.0**53
+_IDS = (USER, PRODUCT, EVENT, SESSION)
+_NO_ID = {list: "a list", dict: "an object", bool: "true or false"}
 
 Columns = Mapping[str, tuple[str, ...]]
 
@@ -356,6 +358,14 @@ def parse_json_lines(
             rejected.append((number, fault, (line or "")[:SHOWN_CHARACTERS]))
     names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
     chosen = _choose(path, names, needed, optional) if records else dict.fromkeys(needed, "")
+    ids = [theirs for ours, theirs in chosen.items() if ours in _IDS]
+    faults = [_fault_of_ids(record, ids) for record in records]
+    if any(faults):
+        found = list(zip(numbers, faults, records, strict=True))
+        rejected += [(n, why, _json_text(one)[:SHOWN_CHARACTERS]) for n, why, one in found if why]
+        rejected.sort()
+        records = [record for _, why, record in found if not why]
+        numbers = [number for number, why, _ in found if not why]
     arrays = {
         ours: pa.array([_json_text(record.get(theirs)) for record in records], pa.large_string())
         for ours, theirs in chosen.items()
@@ -380,6 +390,15 @@ def _parse_line(line: str | None) -> tuple[dict[str, Any] | None, str]:
     return (record, "") if isinstance(record, dict) else (None, "is not a JSON object")
 
 
+def _fault_of_ids(record: dict[str, Any], names: Iterable[str]) -> str:
+    """Which of the columns `names` cannot be an id in a record, and why; "" if all may."""
+    for name in names:
+        if isinstance(value := record.get(name), list | dict | bool):
+            what = _NO_ID[type(value)]
+            return f"the column {name!r} is {what}; expected an id, which is text or a number"
+    return ""
+
+
 def _json_text(value: Any) -> str:
     if value is None:
         return ""
@@ -391,6 +410,9 @@ def _read_parquet(path: Path, needed: Columns, optional: Columns) -> RawRows:
     file = pq.ParquetFile(path)
     chosen = _choose(path, file.schema_arrow.names, needed, optional)
     table = file.read(columns=list(chosen.values()))
+    for ours, theirs in chosen.items():
+        if ours in _IDS and pa.types.is_boolean(table.schema.field(theirs).type):
+            raise SourceError(f"{path}: the column {theirs!r} is {_NO_ID[bool]}; expected ids")
     arrays = {ours: _text_column(path, table[theirs]) for ours, theirs in chosen.items()}
     numbers = pa.array(pd.RangeIndex(1, table.num_rows + 1), pa.int64())
     return RawRows(path, pa.table({**arrays, ROW: numbers}))

@@ -65,7 +65,6 @@ class ExportCounts(ConfigModel):
     repeated: int
     ignored: int
     quarantined: int
-    unclear_values: int
     invalid_fraction: float
 
 
@@ -239,7 +238,6 @@ def _count(source: str, exports: Sequence[_Export]) -> ExportCounts:
         repeated=total.repeated,
         ignored=total.ignored,
         quarantined=len(total.rejected),
-        unclear_values=total.unclear_prices,
         invalid_fraction=total.bad_rows / max(total.rows_read, 1),
     )
 
