@@ -5,14 +5,11 @@ import json
 import re
 import shutil
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import uvicorn
 
 from recsys.outcomes.daily import figured_days, read_totals
 from recsys.outcomes.job import compute_outcomes
@@ -22,6 +19,7 @@ from serving.app import create_app
 from serving.config import ServiceEnvironment
 from tests.documented import pages
 from tests.ports import find_free_port
+from tests.serving.service_process import service_in_thread
 from tests.serving.shops import add_model
 
 PAGE = pages()["docs/outcomes.md"]
@@ -51,17 +49,8 @@ def running(settings: Settings) -> Iterator[str]:
     """The address of a service, until it is stopped."""
     add_model(settings, "als_1")
     port = find_free_port()
-    app = create_app(settings, ServiceEnvironment())
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    try:
+    with service_in_thread(create_app(settings, ServiceEnvironment()), port):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def in_the_browser(recommendation: str, product: str) -> dict[str, Any]:

@@ -99,8 +99,10 @@ def service_in_thread(app: FastAPI, port: int) -> Iterator[None]:
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
+    until = time.monotonic() + 60
     while not server.started:
         assert thread.is_alive()
+        assert time.monotonic() < until, "the service does not start"
         time.sleep(0.01)
     try:
         yield

@@ -149,7 +149,9 @@ def test_a_worker_that_dies_while_it_loads_stops_the_reload(settings: Settings, 
 
 def _patient_reload(port: int) -> requests.Response:
     """Asked until the running worker accepts the connection; the stopped one never answers."""
+    until = time.monotonic() + 60
     while True:
+        assert time.monotonic() < until, "no worker takes the request"
         try:
             return requests.post(
                 f"http://127.0.0.1:{port}/reload_model",
