@@ -16,8 +16,8 @@ from recsys import schema
 from recsys.columns import read_events
 from recsys.data.cleaning import parse_times
 from recsys.data.sources import ISO
-from recsys.events import KINDS, NO_KIND, NOBODY, NOBODY_BUT_MANY, Said, read_event
-from recsys.ids import PLACEHOLDERS, STANDS_FOR_MANY, IdRules
+from recsys.events import KINDS, NO_KIND, NOBODY, Said, read_event
+from recsys.ids import NOBODY_BUT_MANY, PLACEHOLDERS, STANDS_FOR_MANY, IdRules
 from tests.test_ids import TEXTS
 
 RULES = IdRules.of(PLACEHOLDERS, {"old": "new", "443": "7"})

@@ -154,7 +154,7 @@ def _customers(
     guest = may_be_guest & _mask(pc.not_equal(session, ""))
     return pc.if_else(pa.chunked_array([pa.array(guest)]), "", user), [
         (missing[0] & ~is_signal, missing[1]),
-        (missing[0] & ~guest & of_many, events.NOBODY_BUT_MANY),
+        (missing[0] & ~guest & of_many, ids.NOBODY_BUT_MANY),
         (missing[0] & ~guest, events.NOBODY),
         odd,
         short,

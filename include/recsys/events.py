@@ -13,7 +13,7 @@ from recsys import schema
 from recsys.ids import (
     BLANKS,
     MISSING,
-    SESSION_STANDS_FOR_MANY,
+    NOBODY_BUT_MANY,
     STANDS_FOR_MANY,
     IdRules,
     id_fault,
@@ -34,7 +34,6 @@ UUID = "^" + "-?".join(f"([0-9a-f]{{{digits}}})" for digits in (8, 4, 4, 4, 12))
 NO_KIND = f"the kind is none of {', '.join(KINDS)}"
 NO_USER = "there is no user"
 NOBODY = "there is neither a user nor a session"
-NOBODY_BUT_MANY = f"there is no user, and {SESSION_STANDS_FOR_MANY}"
 BAD_QUANTITY = f"the quantity is not above 0 and up to {MOST_PIECES:,.0f}"
 BAD_VALUE = "the value is not 0 dong to a million million"
 BAD_PLACEMENT = "the placement is no name of 1 to 64 letters (A-Z), digits, dots, dashes and _"

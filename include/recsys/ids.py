@@ -28,6 +28,7 @@ PLACEHOLDERS = ("0", "-1", "guest", "anonymous", "unknown", "khách", "khách l�
 MASKED = "**"
 """Marketplaces show a customer as ``n*****a``: many customers by one name."""
 
+NOBODY_BUT_MANY = "there is no user, and the session is a placeholder that stands for many people"
 SESSION_STANDS_FOR_MANY = "the session is a placeholder that stands for many people"
 STANDS_FOR_MANY = "the user is a placeholder that stands for many people"
 """Nothing is wrong with such a row, except that it tells nothing about anybody."""

@@ -135,6 +135,43 @@ def test_an_event_counts_once_over_staging_archive_and_exports(settings):
         append_events(settings, [{**told, "quantity": 1}])
 
 
+def orders_of(settings: Settings, name: str, *lines: str) -> None:
+    head = ORDERS.partition("\n")[0]
+    (settings.raw / "orders" / name).write_text("\n".join([head, *lines, ""]), encoding="utf-8")
+
+
+def test_an_order_that_is_cancelled_later_counts_no_more(settings):
+    write_exports(settings)
+    told = [did("purchase", "KH07", n, -2, event_id=f"app-{n}") for n in (1, 2)]
+    append_events(settings, told)
+    bought = set(refresh(settings) and signals_of(settings)[schema.EVENT])
+    assert {"1001-1", "1001-2", "1002-1", "app-1", "app-2"} <= bought
+    day = "05/02/2025;KH01;1;1;9.000"  # a cancellation has a time of its own, or that of the order
+    orders_of(
+        *(settings, "2025-02.csv", f"1001-1;1001;{day};Đã hủy", f"app-1;;{day};Trả hàng"),
+        *(f"1002-1;1002;{day};Đã hủy", f"1002-1;1002;{day};Đã giao"),  # and delivered after all
+    )
+    counts = refresh(settings)["signals"]
+    left = signals_of(settings).set_index(schema.EVENT)
+    assert bought - set(left.index) == {"1001-1", "app-1"}
+    assert left.loc["1002-1", schema.USER] == "KH01"  # the row that stands below
+    parts = ("accepted", "guests", "expired", "later", "repeated", "ignored", "quarantined")
+    assert sum(counts[part] for part in parts) == counts["read"]
+    beginning, end = datetime(2024, 12, 1, tzinfo=UTC), datetime(2025, 3, 1, tzinfo=UTC)
+    known = set(read_events(settings, beginning, end)[schema.EVENT])
+    assert known & bought == set(left.index) & bought
+    orders_of(settings, "2025-02.csv", f"1001-1;1001;{day};Đã giao", f"x;;{day};Đã hủy")
+    refresh(settings)
+    assert bought <= set(signals_of(settings)[schema.EVENT])
+
+
+def test_a_cancelled_row_without_an_id_takes_nothing_back(settings):
+    write_exports(settings)
+    describe(settings, "orders", ("    event_id: ma_dong\n", ""))
+    refresh(settings)
+    assert (signals_of(settings)[schema.KIND] == "purchase").sum() == 3
+
+
 def test_what_became_of_every_signal_is_counted(settings):
     write_exports(settings)
     bad, guest = did("cart", "a", 3, 1, quantity=-2), did("view", "", 3, 1, session_id="s")

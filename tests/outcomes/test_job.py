@@ -26,6 +26,7 @@ from recsys.publishing import leftovers
 from recsys.retention import Removal
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
+from tests.data.test_event_files import CLICKS, ORDERS, write_exports
 from tests.outcomes.shop import NOON, a_list, an_event, list_id, record, send
 
 DAY = date(2026, 3, 10)
@@ -437,6 +438,32 @@ def test_a_damaged_file_of_served_lists_stops_no_run(settings: Settings) -> None
     write_outcome_report(settings, NOW.date())
     assert lost_lists(settings, [DAY]) == {DAY: 1}
     assert run(settings, NOW + timedelta(hours=2))["made"] == []
+
+
+def test_an_order_that_is_cancelled_reopens_its_day(settings: Settings) -> None:
+    write_exports(settings, clicks=CLICKS[:1])
+    record(settings, [a_list(1, "19", "KH01")])
+    head = ORDERS.partition("\n")[0]
+    exports = settings.raw / "orders"
+    line = "{};1;{};KH01;1;1;9.000;{}\n"
+    bought = [line.format(one, "10/03/2026 14:00", "Đã giao") for one in ("a-1", "a-2")]
+    (exports / "2026-03.csv").write_text("\n".join([head, *bought]))
+    run(settings)
+    assert counted(settings)[DAY, "purchases"] == 1
+    before = files(settings)
+    cancelled = [line.format(one, "18/03/2026 09:00", "Đã hủy") for one in ("a-1", "a-2")]
+    (exports / "2026-04.csv").write_text("\n".join([head, cancelled[0]]))
+    later = NOW + timedelta(hours=1)
+    assert run(settings, later)["made"] == [str(DAY)]
+    assert counted(settings)[DAY, "purchases"] == 1  # the other one
+    (exports / "2026-05.csv").write_text("\n".join([head, *cancelled]))
+    assert run(settings, later)["made"] == [str(DAY)]
+    assert counted(settings)[DAY, "purchases"] == 0
+    assert run(settings, later)["made"] == []
+    for path in exports.glob("2026-0[45].csv"):
+        path.unlink()
+    run(settings, later, first=str(DAY))
+    assert files(settings) == before
 
 
 def test_figures_go_after_a_year_and_a_month_with_events_and_rows(settings: Settings) -> None:

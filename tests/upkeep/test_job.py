@@ -76,6 +76,32 @@ def test_old_quarantine_scratch_and_temporary_files_go(settings):
     assert sum(entry["freed_bytes"] for entry in summary.values()) == 6000
 
 
+def test_what_killed_runs_of_the_outcomes_left_goes(settings):
+    """As `recsys.publishing` and the writers of served lists name what they have begun."""
+    hidden = f"{uuid.uuid4().hex}.tmp"
+    left = [
+        settings.outcomes / "events" / f".2026-03-10.parquet.{hidden}",
+        settings.outcomes / f".ledger.json.{hidden}",
+        settings.outcomes / f".day=2026-03-10.{hidden}" / "groups.parquet",
+        settings.home
+        / "data"
+        / "served"
+        / f"day={datetime.now(UTC):%Y-%m-%d}"
+        / f".0-12.parquet.{hidden}",
+        settings.home / "data" / "served" / "open" / f".0-00000001.lists.{hidden}",
+        settings.reports / "outcomes" / f".outcomes_20260310.html.{hidden}",
+        settings.reports / "experiments" / f".blend.json.{hidden}",
+    ]
+    for path in left:
+        write(path, days=3)
+    aged(left[2].parent, 3)
+    at_work = write(settings.outcomes / "events" / f".2026-03-11.parquet.{hidden}")
+    summary = job.clean_data(settings, dry_run=False)
+    assert [path for path in left if path.exists()] == []
+    assert summary["leftovers"]["count"] == len(left)
+    assert at_work.exists()
+
+
 def test_old_reports_go_and_the_newest_of_each_kind_stays(settings):
     drift, health = settings.reports / "drift", settings.reports / "health"
     for week in range(3):

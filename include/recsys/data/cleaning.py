@@ -23,7 +23,7 @@ from recsys.columns import contains_byte, id_faults, normalise_ids, rename_ids
 from recsys.data.keys import add_keys, hash_texts, text_series
 from recsys.data.reading import FILE, ROW, RawRows, is_csv, read_head, read_rows
 from recsys.data.sources import EPOCH, ISO, ReviewFiles, TimedFiles, TimestampFormat
-from recsys.ids import MISSING, STANDS_FOR_MANY, IdRules
+from recsys.ids import MISSING, NOBODY_BUT_MANY, STANDS_FOR_MANY, IdRules
 from recsys.publishing import atomic_path
 from recsys.settings import CORES, Settings
 
@@ -74,7 +74,8 @@ class CleanRows:
     `recsys.data.keys`, in the order of the file; `rejected` has FILE, ROW, REASON, RAW. `later`
     counts valid rows that the view does not reach yet, `repeated` those whose event id had been
     seen, `unclear_prices` those without a clear price, `ignored` those that the description leaves
-    out. `columns` are ours that the file had.
+    out. `columns` are ours that the file had. `taken_back`, of an export of events: by the hash of
+    an event id the number of the last row that is left out and has it.
     """
 
     accepted: pd.DataFrame
@@ -84,6 +85,7 @@ class CleanRows:
     columns: frozenset[str] = frozenset()
     unclear_prices: int = 0
     ignored: int = 0
+    taken_back: pd.Series | None = None
 
     @property
     def rows_read(self) -> int:
@@ -93,7 +95,7 @@ class CleanRows:
     @property
     def bad_rows(self) -> int:
         """Rejected rows that say something about the file: guests are no fault of it."""
-        return int((self.rejected[REASON] != STANDS_FOR_MANY).sum())
+        return int((~self.rejected[REASON].isin((STANDS_FOR_MANY, NOBODY_BUT_MANY))).sum())
 
 
 def read_reviews(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:

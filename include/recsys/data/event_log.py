@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys import schema
+from recsys.arrays import UInt64Array
 from recsys.config import load_config
 from recsys.data import staging
-from recsys.data.cleaning import Limits
+from recsys.data.cleaning import CleanRows, Limits
 from recsys.data.config import DataConfig
 from recsys.data.events import (
     FIRST_AT,
@@ -33,9 +34,10 @@ from recsys.data.events import (
     read_archived_ids,
     read_event_file,
     read_segment,
+    take_back,
 )
 from recsys.data.reading import RawRows
-from recsys.data.sources import load_source, resolve_event_sources, source_name
+from recsys.data.sources import SourceConfig, load_source, resolve_event_sources, source_name
 from recsys.errors import SourceError
 from recsys.settings import Settings
 from recsys.storage import open_store
@@ -72,6 +74,15 @@ def events_received(settings: Settings, since: datetime) -> pd.DataFrame:
     return _read(settings, _Window(_EVER, _NEVER, received=since, is_exact=True))
 
 
+def ids_taken_back(settings: Settings, since: datetime) -> UInt64Array:
+    """Hashes of the event ids that an export which was written since then takes back: on which days
+    they happened is for those to know who have counted them. Raises like `read_events`."""
+    main = load_source(settings, source_name(settings))
+    parts = _exports(settings, main, _limits(settings, main, _NEVER), since)
+    found = [part.taken_back.index.to_numpy() for part in parts if part.taken_back is not None]
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
+
+
 @dataclass(frozen=True)
 class _Window:
     """What is looked for: events in [`since`, `until`). Those that were received before `received`
@@ -90,9 +101,8 @@ class _Window:
 
 def _read(settings: Settings, window: _Window) -> pd.DataFrame:
     """The events of all places, in the order in which they wander."""
-    config, main = load_config(settings, DataConfig), load_source(settings, source_name(settings))
-    zone, now = ZoneInfo(main.timezone), datetime.now(UTC)
-    limits = Limits(zone, config.earliest_time, window.until, now, main.id_rules)
+    main = load_source(settings, source_name(settings))
+    limits = _limits(settings, main, window.until)
     raws = [*_staged(settings), *_archived(settings, window)]
     staged, taken = event_frame([]), np.zeros(0, np.uint64)
     if once := once_each(raws):
@@ -100,15 +110,29 @@ def _read(settings: Settings, window: _Window) -> pd.DataFrame:
         if window.is_exact:
             staged = staged[(staged[schema.RECEIVED] >= window.received).to_numpy()]
         taken = once.taken(staged)
-    exports = event_frame(
-        read_event_file(path, source.config.events, limits_of(source, main, limits)).accepted
-        for source in resolve_event_sources(settings)
-        for path in source.files
-        if _written(path) >= window.received  # else what it has happened before
-    )
+    parts = _exports(settings, main, limits, window.received)
+    staged = take_back(staged, parts)
+    exports = event_frame(part.accepted for part in parts)
     return merge(staged, exports, taken)[0].sort_values(
         [schema.TIMESTAMP, schema.EVENT], ignore_index=True
     )
+
+
+def _limits(settings: Settings, main: SourceConfig, until: datetime) -> Limits:
+    earliest = load_config(settings, DataConfig).earliest_time
+    return Limits(ZoneInfo(main.timezone), earliest, until, datetime.now(UTC), main.id_rules)
+
+
+def _exports(
+    settings: Settings, main: SourceConfig, limits: Limits, since: datetime
+) -> list[CleanRows]:
+    """The exports that were written since then: what the others say has happened before."""
+    return [
+        read_event_file(path, source.config.events, limits_of(source, main, limits))
+        for source in resolve_event_sources(settings)
+        for path in source.files
+        if _written(path) >= since
+    ]
 
 
 def _staged(settings: Settings) -> Iterator[RawRows]:

@@ -3,7 +3,7 @@
 All become one table, `EVENT_COLUMNS`, in which an id stands for one event."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +73,7 @@ _SAID = (
     *(schema.RECOMMENDATION, schema.PLACEMENT),
 )
 _UNKNOWN = "?"
+_ROWS = 1 << 40  # more than an export has
 
 (TIME_COLUMN,) = EVENT_TIMES.candidates
 _STAGED = {
@@ -237,12 +238,46 @@ def read_event_file(path: Path, files: EventFiles, limits: Limits) -> CleanRows:
     settled = settle_files(path, files, limits)
     raw = read_rows(path, settled.needed, settled.optional, settled)
     kinds, ignored = _kinds_of(raw.table, settled)
+    taken_back = None
     if ignored.any():
         kept = pa.array(~ignored)
+        taken_back = _taken_back(raw.table.filter(pa.array(ignored)))
         raw, kinds = replace(raw, table=raw.table.filter(kept)), kinds.filter(kept)
     cleaned, good = _clean(raw, kinds, settled.timestamp, limits, prices=settled.price_format)
     cleaned.accepted[ROW] = raw.table[ROW].to_numpy()[good]
-    return replace(cleaned, ignored=int(ignored.sum()))
+    return replace(cleaned, ignored=int(ignored.sum()), taken_back=taken_back)
+
+
+def take_back(staged: pd.DataFrame, exports: Sequence[CleanRows]) -> pd.DataFrame:
+    """Leave out events that an ignored row of a later export, or one further down in the same, has
+    the id of: an order was cancelled. Those of `exports`, in their order, count as ignored; returns
+    those of the service, `staged`, that are left."""
+    found = [
+        pd.Series(number * _ROWS + rows, rows.index)
+        for number, rows in enumerate(part.taken_back for part in exports)
+        if rows is not None
+    ]
+    if not found:
+        return staged
+    last = pd.concat(found).groupby(level=0).max()
+    for number, part in enumerate(exports):
+        ids = keys.hash_texts(part.accepted[schema.EVENT])
+        place = number * _ROWS + part.accepted[ROW].to_numpy(np.int64)
+        stays = last.reindex(ids, fill_value=-1).to_numpy() < place
+        part.ignored += int((~stays).sum())
+        part.accepted = part.accepted[stays].reset_index(drop=True)
+    gone = np.isin(keys.hash_texts(staged[schema.EVENT]), last.index.to_numpy())
+    return staged[~gone].reset_index(drop=True)
+
+
+def _taken_back(ignored: pa.Table) -> pd.Series | None:
+    """The last row of each id; None without a column of ids: other rows then have other ids."""
+    if schema.EVENT not in ignored.column_names:
+        return None
+    ids = normalise_ids(ignored[schema.EVENT])
+    named = without(id_faults(ids, "event id")[:3])
+    rows = pd.Series(ignored[ROW].to_numpy(), keys.hash_texts(text_series(ids)))[named]
+    return rows.groupby(level=0).max()
 
 
 def event_frame(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:

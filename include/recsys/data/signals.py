@@ -30,6 +30,7 @@ from recsys.data.events import (
     limits_of,
     merge,
     read_event_file,
+    take_back,
 )
 from recsys.data.keys import EVENT_KEY, text_series
 from recsys.data.reading import ROW
@@ -109,6 +110,9 @@ def read_signals(
         taken = events.taken(staged.accepted)
     exports = _read_exports(source, limits)
     parts = [export.part for export in exports]
+    before = len(staged.accepted)
+    staged.accepted = take_back(staged.accepted, parts)
+    staged.ignored = before - len(staged.accepted)
     found = event_frame(part.accepted for part in parts)
     kept, repeated, conflicting = merge(staged.accepted, found, taken)
     ends = np.cumsum([len(part.accepted) for part in parts])[:-1]

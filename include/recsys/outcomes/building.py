@@ -12,8 +12,10 @@ import pandas as pd
 
 from recsys import schema
 from recsys.alerting import Alert, Severity
+from recsys.arrays import UInt64Array
 from recsys.config import load_config
 from recsys.data.event_log import read_events
+from recsys.data.keys import hash_texts
 from recsys.outcomes import attribution, figures
 from recsys.outcomes.attribution import FATE, LIST_TIME, REACH, Fate, Search
 from recsys.outcomes.config import OutcomesConfig
@@ -133,6 +135,18 @@ class Builder:
             day + timedelta(days=after) for day in self.stamps for after in range(_REACH_DAYS + 1)
         }
         return [day for day in self.in_reach(every) if not self._is_attributed(day)]
+
+    def days_with(self, ids: UInt64Array) -> list[date]:
+        """The days on which an event happened whose id has one of these hashes."""
+        if not len(ids):
+            return []
+
+        def has_one(day: date) -> bool:
+            happened = read_happened(self._settings, day, [schema.EVENT])
+            return bool(np.isin(hash_texts(happened[schema.EVENT]), ids).any())
+
+        days = (date.fromisoformat(day) for day in self.ledger.attributed)
+        return [day for day in self.in_reach(set(days) - self._without_events) if has_one(day)]
 
     def attribute(self, days: Iterable[date], *, again: bool = False) -> list[date]:
         """Look for the lists of the events that happened on `days`, where events or lists are not

@@ -7,7 +7,7 @@ with its list. A day that is made again of the same lists and events has the sam
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -122,10 +122,12 @@ def write_events(settings: Settings, day: date, events: pd.DataFrame) -> None:
         _write(temporary, events, EVENTS_SCHEMA)
 
 
-def read_happened(settings: Settings, day: date) -> pd.DataFrame:
+def read_happened(
+    settings: Settings, day: date, columns: Sequence[str] = EVENTS_SCHEMA.names
+) -> pd.DataFrame:
     """The events that happened on `day`, each with its list. Raises `InputError` if they are not
     there or cannot be read."""
-    return _read(events_of(settings, day), list(EVENTS_SCHEMA.names))
+    return _read(events_of(settings, day), list(columns))
 
 
 def has_events(settings: Settings, day: date) -> bool:

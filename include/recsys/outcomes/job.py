@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from recsys import schema
-from recsys.data.event_log import events_received
+from recsys.data.event_log import events_received, ids_taken_back
 from recsys.errors import InputError
 from recsys.merchandising.exploring import IMPRESSION_DAYS, Impressions, write_impressions
 from recsys.outcomes import alerts
@@ -108,6 +108,7 @@ def _whatever_is_new(
         since = max(since, seen - (OVERLAP if seen.date() == builder.today else DAILY_OVERLAP))
     received = events_received(settings, since)
     days = set(builder.days_of(received[schema.TIMESTAMP]).unique())
+    days |= set(builder.days_with(ids_taken_back(settings, since)))
     attributed = builder.attribute(days | set(builder.touched_by_lists()))
     made = builder.figure()
     _note_events(settings, builder, received, now)
