@@ -82,6 +82,15 @@ def test_a_dismissal_stands_until_the_product_is_bought_or_rated(later, stands):
     assert not_offered(done).all()
 
 
+def test_of_one_second_the_dismissal_stands_in_whatever_order_they_come():
+    for second in (Kind.PURCHASE, Kind.RATING):
+        for events in (
+            [(3, second, 2), (3, Kind.DISMISS, 2)],
+            [(3, Kind.DISMISS, 2), (3, second, 2)],
+        ):
+            assert one_a_product(history(*events)).kinds.tolist() == [CODE_OF[Kind.DISMISS]]
+
+
 EVENTS = st.lists(
     st.tuples(st.integers(0, 2), st.integers(0, 3), st.sampled_from(list(Kind)), st.integers(0, 6)),
     min_size=1,
