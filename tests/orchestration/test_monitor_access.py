@@ -20,6 +20,7 @@ from recsys.orchestration.environment import (
     write_passwords,
 )
 from recsys.orchestration.mirror import tracker_id
+from recsys.publishing import write_json
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.live_stack import make_home
@@ -30,6 +31,7 @@ START_SECONDS = 120
 HTML = {"Accept": "text/html"}
 JOB, RUN = "drift_detection", "manual__2026-01-05T02:00:00.5+00:00"
 SECRET = "for nobody"
+VIEWER = "eve"
 REPORT = "drift_report_20260105.html"
 
 STRUCTURE = """
@@ -106,8 +108,9 @@ class ApiServer:
     settings: Settings
     env: dict[str, str]
 
-    def token(self) -> str:
+    def token(self, viewer: bool = False) -> str:
         user, password = self.env["RECSYS_AIRFLOW_USER"], self.env["RECSYS_AIRFLOW_PASSWORD"]
+        user, password = (VIEWER, VIEWER) if viewer else (user, password)
         answer = requests.post(
             f"{self.url}/auth/token", json={"username": user, "password": password}, timeout=30
         )
@@ -136,6 +139,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) -> 
     write_passwords(settings)
     fill(settings)
     env = stack_environment(settings) | {"RECSYS_HOME": str(settings.home)}
+    env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] += f",{VIEWER}:viewer"
+    passwords = Path(env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
+    write_json(passwords, json.loads(passwords.read_text()) | {VIEWER: VIEWER})
     airflow = [sys.executable, "-m", "airflow"]
     shutil.copy(airflow_database, airflow_home(settings))
     with (settings.home / "api-server.log").open("wb") as log:
@@ -185,7 +191,7 @@ def fill(settings: Settings) -> None:
 
 def test_every_route_depends_on_airflows_user(server):
     found = server.run_python(STRUCTURE)
-    assert len(found["routes"]) == 3
+    assert len(found["routes"]) == 5
     assert found["unguarded"] == []
     assert found["with_an_open_route"] == ["/open"]
 
@@ -201,6 +207,8 @@ PATHS = (
     f"/recsys/runs/{JOB}/{quote(RUN, safe='')}",
     f"/recsys/reports/drift/{REPORT}",
     "/recsys/reports/drift/absent.html",
+    "/recsys/rules",
+    "/recsys/rules/preview?user_id=1",
 )
 
 
@@ -242,6 +250,18 @@ def test_who_is_logged_in_sees_the_pages(server):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cache-Control"] == "no-store"
     assert "sandbox" in report.headers["Content-Security-Policy"]
+
+
+def test_a_preview_is_for_operators_and_the_rules_for_everybody(server):
+    for viewer in (True, False):
+        login = {**HTML, "Authorization": f"Bearer {server.token(viewer)}"}
+        rules = server.get("/recsys/rules", headers=login)
+        assert rules.status_code == 200
+        assert "form-action 'self'" in rules.headers["Content-Security-Policy"]
+        preview = server.get("/recsys/rules/preview?user_id=1&placement=home", headers=login)
+        assert preview.status_code == (403 if viewer else 200)
+        # No service runs here.
+        assert ("Không xem trước được" in preview.text) is not viewer
 
 
 @pytest.mark.parametrize(

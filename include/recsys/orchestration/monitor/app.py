@@ -7,7 +7,10 @@ from typing import Final
 from urllib.parse import quote
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
-from airflow.api_fastapi.core_api.security import requires_access_view
+from airflow.api_fastapi.core_api.security import (
+    requires_access_variable,
+    requires_access_view,
+)
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -15,6 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from recsys.orchestration.mirror import tracker_id
 from recsys.orchestration.monitor import overview
 from recsys.orchestration.monitor.rendering import Renderer
+from recsys.orchestration.monitor.rules import ask_for_preview, placements_of
 from recsys.settings import Settings
 
 # The pages have no script. Reports bring their pictures with them, inline.
@@ -23,6 +27,11 @@ CONTENT_POLICY: Final = (
     " form-action 'none'; frame-ancestors 'self'"
 )
 REPORT_POLICY: Final = f"{CONTENT_POLICY}; sandbox allow-same-origin"
+# One page has a form, which asks and changes nothing.
+FORM_HEADERS: Final = {
+    "Content-Security-Policy": CONTENT_POLICY.replace("form-action 'none'", "form-action 'self'")
+}
+PREVIEW_SECONDS: Final = 20.0
 HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": CONTENT_POLICY,
@@ -33,6 +42,9 @@ HEADERS: Final = {
 # Whoever may see what the cluster does may see this page. A permission for DAGs would not do:
 # Airflow reads which DAG is meant from the request, so whoever may see one could name that.
 may_watch = requires_access_view(AccessView.CLUSTER_ACTIVITY)
+# A preview shows what a customer gets, which is not for viewers: whoever may read Airflow's
+# variables (operators and above) sees more than that.
+may_preview = requires_access_variable("GET")
 _segment = partial(quote, safe="")
 
 
@@ -59,6 +71,22 @@ def create_app(settings: Settings, paused: Callable[[], set[str]] = paused_dags)
         now = datetime.now(UTC)
         found = overview.gather(settings, now, tracker, paused)
         return HTMLResponse(renderer.overview(_root(request), found, now))
+
+    @app.get("/rules")
+    def rules(request: Request) -> HTMLResponse:
+        found, places = overview.rules_section(settings, datetime.now(UTC)), placements_of(settings)
+        page = renderer.rules(_root(request), found, places)
+        return HTMLResponse(page, headers=FORM_HEADERS)
+
+    @app.get("/rules/preview", dependencies=[Depends(may_preview)])
+    def preview(
+        request: Request, user_id: str = "", product_id: str = "", placement: str = ""
+    ) -> HTMLResponse:
+        asked = {"user_id": user_id, "product_id": product_id, "placement": placement}
+        found, places = overview.rules_section(settings, datetime.now(UTC)), placements_of(settings)
+        shown, refused = ask_for_preview(settings, asked, PREVIEW_SECONDS)
+        page = renderer.rules(_root(request), found, places, asked, shown, refused)
+        return HTMLResponse(page, headers=FORM_HEADERS)
 
     @app.get("/runs/{job}/{run_id:path}")
     def run(request: Request, job: str, run_id: str) -> HTMLResponse:

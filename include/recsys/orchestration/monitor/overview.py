@@ -20,6 +20,7 @@ from recsys.deployment.client import ServiceClient, ServiceError, read_address
 from recsys.deployment.history import read_history
 from recsys.errors import InputError
 from recsys.health.reports import latest_report, report_is_overdue
+from recsys.orchestration.monitor.rules import Rules, gather_rules
 from recsys.registry import CurrentBest, Entry, Registry
 from recsys.schedule import JobSchedule, load_schedule
 from recsys.settings import Settings
@@ -131,6 +132,7 @@ class Overview(NamedTuple):
     pages: Mapping[str, Section[list[ReportPage]]]
     drift_severity: Mapping[str, str | None]
     outcomes: Section[Outcomes]
+    rules: Section[Rules]
     alerts: Section[list[dict[str, Any]]]
     simulated: Section[Simulated]
 
@@ -154,9 +156,15 @@ def gather(
         pages=pages,
         drift_severity={page.name: drift_severity(page) for page in shown},
         outcomes=_section(lambda: _outcomes(settings)),
+        rules=rules_section(settings, now),
         alerts=_section(lambda: AlertManager(settings).recent(ALERTS)),
         simulated=_section(lambda: read_note(settings)),
     )
+
+
+def rules_section(settings: Settings, now: datetime) -> Section[Rules]:
+    """The shop's rules; without content where there are none."""
+    return _section(lambda: gather_rules(settings, now, SERVICE_SECONDS))
 
 
 def _section(read: Callable[[], Content | None]) -> Section[Content]:

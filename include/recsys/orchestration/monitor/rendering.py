@@ -13,8 +13,10 @@ from recsys.orchestration.monitor.overview import (
     STATS_DAYS,
     Overview,
     ReportPage,
+    Section,
     summary_of,
 )
+from recsys.orchestration.monitor.rules import Rules
 from recsys.pages import templates
 from recsys.schedule import load_zone
 from recsys.settings import Settings
@@ -33,6 +35,7 @@ class Renderer:
             "duration": duration,
             "percent": percent,
             "curve": curve,
+            "amount": amount,
             "segment": lambda text: quote(str(text), safe=""),
             "pretty": lambda value: json.dumps(value, ensure_ascii=False, indent=2, default=str),
         }
@@ -49,6 +52,21 @@ class Renderer:
         UI, None where a link there leads nowhere."""
         shown = {"run": run, "summary": summary_of(run), "pages": pages}
         return self.render("run.html", root, **shown, airflow_path=airflow, now=datetime.now(UTC))
+
+    def rules(
+        self,
+        root: str,
+        found: Section[Rules],
+        placements: Sequence[str],
+        asked: Mapping[str, str] | None = None,
+        shown: Mapping[str, Any] | None = None,
+        refused: str | None = None,
+    ) -> str:
+        """The shop's rules and the form for a preview in one of the `placements`; what was `asked`
+        by it, and the answer of the service or why there is none."""
+        form = {"user_id": "", "product_id": "", "placement": ""} | dict(asked or {})
+        answer = {"asked": form, "shown": shown, "refused": refused}
+        return self.render("rules.html", root, rules=found, placements=placements, **answer)
 
     def render(self, template: str, root: str, **values: Any) -> str:
         """The template with `values`; `root` is the path that links begin with."""
@@ -88,6 +106,13 @@ def curve(values: Sequence[float], width: int = 240, height: int = 40) -> str:
     step, top = width / max(1, len(values) - 1), max([*values, 0.0]) or 1.0
     ends = ((number * step, height * (1 - value / top)) for number, value in enumerate(values))
     return " ".join(f"{x:.4g},{y:.4g}" for x, y in ends)
+
+
+def amount(value: Any) -> str:
+    """A number without what does not matter, several values with commas: ``6,000``, ``0.5``."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,.15g}" if isinstance(value, int | float) else str(value)
 
 
 def ago(moment: datetime | str | None, now: datetime) -> str:
