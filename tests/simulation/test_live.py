@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+import requests
 
 from recsys import schema
 from recsys.data.sample import write_sample_shop
@@ -105,10 +107,15 @@ def test_customers_are_shown_lists_and_what_they_do_is_stored(shop):
         assert event["event_id"].startswith(f"sim-{event['recommendation_id']}")
         assert UUID(event["recommendation_id"]).version == 7
         assert event["session_id"].startswith("sim-")
-        assert event["placement"] in ("home", "product")
+        assert event["placement"] in ("home", "product", "cart")
         user = event["user_id"]
         assert user == "" or user in known or user.startswith("sim-")
     assert {event["user_id"] for event in events} & known
+    metrics = requests.get(f"{variables['RECSYS_SERVICE_URL']}/metrics", timeout=20).text
+    beside_carts = r'requests_total\{endpoint="/bought_together",status="(...)"\} (\d+)'
+    counted = re.findall(beside_carts, metrics)
+    assert {status: int(count) > 0 for status, count in counted}["2xx"]
+    assert {status for status, count in counted if count != "0"} == {"2xx"}
     note = read_note(settings)
     assert (note.lists, note.events) == (done["lists"], done["events"])
 

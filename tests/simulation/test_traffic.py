@@ -8,9 +8,9 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.schema import Kind
-from recsys.simulation import Disorder, Side, Traffic, by_popularity, by_taste
+from recsys.simulation import Disorder, Side, Traffic, by_popularity, by_taste, simulate
 from recsys.simulation.traffic import KINDS
-from tests.simulation.worlds import END, traffic
+from tests.simulation.worlds import END, period, traffic, world
 
 ALL = Disorder(late=0.1, repeated=0.1, doubled=0.1, strange=0.1, robots=1)
 
@@ -144,3 +144,35 @@ def test_disorder_is_there_on_demand():
 def test_shares_that_are_not_one_together_are_refused():
     with pytest.raises(InputError, match=r"must be 1 together: 0\.7"):
         traffic(sides=(Side(share=0.3), Side(by_taste, 0.4)))
+
+
+def test_baskets_are_completed_as_often_as_they_are_to_be():
+    here = world(customers=3_000)
+    made = simulate(here, period(28), 30_000, baskets=0.5)
+    paid = of_kind(made, Kind.PURCHASE)
+    paid = paid.take(paid.customers >= 0)
+    when = dict(zip(zip(paid.customers, paid.products, strict=True), paid.times, strict=True))
+    alone, completed = 0, 0
+    shop = here.shop
+    had = set(zip(shop.customer_ids[shop.buyers], shop.items, strict=True))
+    for customer, product, time in zip(paid.customers, paid.products, paid.times, strict=True):
+        for partner in here.partners[product].tolist():
+            if partner >= 0 and (here.customer_ids[customer], partner) not in had:
+                bought = when.get((customer, partner))
+                completed += bought is not None and bought - time == 60 * 10**6
+                alone += bought is None or bought >= time
+    assert completed > 100
+    # Every second partner of what was bought by itself; what came with it brings nothing along.
+    assert completed / alone == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_partner_is_of_another_step_of_the_routine():
+    here = world()
+    categories, partners = here.shop.categories, here.partners
+    step = categories[partners] // 3 == categories[:, None] // 3
+    assert (step | (partners < 0)).all()
+    assert ((categories[partners] != categories[:, None]) | (partners < 0)).all()
+    assert (partners >= 0).mean() > 0.9
+    brands = here.shop.brands
+    assert (brands[partners] == brands[:, None]).mean() > 0.2
+    assert np.array_equal(partners, world().partners)

@@ -200,14 +200,15 @@ def prepare_data(
     chosen = (settings.home / "data" / SELECTION_NAME).exists()
     if not chosen and not any(settings.raw.rglob("*.*")):
         from recsys.data.sample import write_sample_shop  # takes pandas with it
-        from recsys.simulation.job import simulate_days
+        from recsys.simulation.job import BASKETS, simulate_days
         from recsys.simulation.shop import shop_of_sample
 
         console.print("No raw data: writing the sample shop")
         write_sample_shop(settings)
         shop = shop_of_sample(settings)
         # Before the refresh: the first model learns from it, and a second `up` finds nothing new.
-        simulate_days(settings, shop, DEMO_DAYS, DEMO_LISTS_PER_DAY, seed=0, ratings=False)
+        days, lists = DEMO_DAYS, DEMO_LISTS_PER_DAY
+        simulate_days(settings, shop, days, lists, seed=0, ratings=False, baskets=BASKETS)
         console.print(f"Simulated traffic: {read_note(settings)}")
 
 

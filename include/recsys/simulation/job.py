@@ -22,21 +22,32 @@ NEWCOMERS = 0.1
 RATED = 0.2
 """Of the purchases, where reviews are asked for."""
 
+BASKETS = 0.3
+"""So often a product of another step of the routine comes into the basket, too."""
+
 SIDES: Final = (Side(share=0.9), Side(by_popularity, 0.1, "holdout", "popularity"))
 """As if a tenth of the customers were held out from the recommendations."""
 
 
 def simulate_days(
-    settings: Settings, shop: Shop, days: int, lists_per_day: int, *, seed: int, ratings: bool
+    settings: Settings,
+    shop: Shop,
+    days: int,
+    lists_per_day: int,
+    *,
+    seed: int,
+    ratings: bool,
+    baskets: float = 0.0,
 ) -> dict[str, Any]:
     """Write traffic of the last `days` days until now as if customers of `shop` had been served,
-    with `ratings` where they also review what they buy. Returns the period, how many ``lists`` and
-    ``events`` there are, and what of them is ``attributable``, by kind. Raises `OSError`."""
+    with `ratings` where they also review what they buy; `baskets` is as `simulate` has it. Returns
+    the period, how many ``lists`` and ``events`` there are, and what of them is ``attributable``,
+    by kind. Raises `OSError`."""
     until = datetime.now(UTC).replace(microsecond=0)
     period = Period(until - timedelta(days=days), until, load_zone(settings))
     rated = RATED if ratings else 0.0
-    lists = days * lists_per_day
-    traffic = simulate(_world(shop, seed), period, lists, sides=SIDES, rated=rated, seed=seed)
+    world, lists = _world(shop, seed), days * lists_per_day
+    traffic = simulate(world, period, lists, sides=SIDES, rated=rated, baskets=baskets, seed=seed)
     done = write_traffic(settings, traffic)
     totals = truth_of(traffic).totals().drop(columns=["lists", "users"]).sum()
     return {
@@ -55,7 +66,9 @@ def simulate_past(
     version = current_version(settings)
     require_sample(settings, version)
     shop = shop_of_version(version)
-    return simulate_days(settings, shop, days, lists_per_day, seed=seed, ratings=ratings)
+    return simulate_days(
+        settings, shop, days, lists_per_day, seed=seed, ratings=ratings, baskets=BASKETS
+    )
 
 
 def simulate_now(

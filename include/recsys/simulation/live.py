@@ -4,7 +4,7 @@ sent to it as a shop's front end would send it, when it happens."""
 import heapq
 import itertools
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +32,10 @@ OPEN_VISITS = 50  # that may go on
 MANY = 500  # events of a request
 BUSY = (429, 503)
 _IDLE_SECONDS = 0.05
+CART = "cart"
+MOST_IN_CART = 20
+COMPLETES = 2.0
+"""So much more attractive is beside the cart what completes it, in deviations of attraction."""
 UNKNOWN_PRODUCT = -4.0
 """Attraction of a product that the world does not have: newer than its version."""
 
@@ -55,6 +59,7 @@ class Visit(NamedTuple):
     guest: bool
     session_id: str
     user_id: str
+    cart: list[str]  # ids, in the order in which they came into it
 
 
 class Front:
@@ -71,9 +76,13 @@ class Front:
         return str(self._ask("GET", "/model_info").json().get("data_version"))
 
     def recommend(self, visit: Visit, placement: str) -> dict[str, Any] | None:
-        """A list for the visit, None from a service that is too busy to make one."""
-        asked = {"user_id": visit.user_id, "session_id": visit.session_id, "topk": TOPK}
-        answer = self._ask("POST", "/recommend", asked | {"placement": placement})
+        """A list for the visit, or beside its cart, None from a service that is too busy to make
+        one."""
+        asked: dict[str, Any] = {"user_id": visit.user_id, "session_id": visit.session_id}
+        path = "/recommend"
+        if placement == CART:
+            path, asked = "/bought_together", asked | {"product_ids": visit.cart}
+        answer = self._ask("POST", path, asked | {"topk": TOPK, "placement": placement})
         if answer.status_code in BUSY:
             self.counts["busy"] += 1
             return None
@@ -139,16 +148,19 @@ class Crowd:
         self._numbers = {product: n for n, product in enumerate(world.shop.product_ids)}
         self._began = time.time()
         self._open: list[Visit] = []
+        self._at_carts: deque[Visit] = deque()
 
     def next(self) -> tuple[Visit, str]:
-        """Who is shown a list next, and where."""
+        """Who is shown a list next, and where: whoever put something into the cart, beside it."""
+        if self._at_carts:
+            return self._at_carts.popleft(), CART
         if self._open and self._rng.random() < GOES_ON:
             return self._open[int(self._rng.integers(len(self._open)))], "product"
         customer = int(self._rng.choice(self._world.customers, p=self._world.activity))
         guest = bool(self._rng.random() < GUESTS)
         session_id = f"{PREFIX}{self._rng.bytes(8).hex()}"
         user_id = session_id if guest else str(self._world.customer_ids[customer])
-        visit = Visit(customer, guest, session_id, user_id)
+        visit = Visit(customer, guest, session_id, user_id, [])
         self._open = [*self._open[-OPEN_VISITS + 1 :], visit]
         return visit, "home"
 
@@ -158,7 +170,11 @@ class Crowd:
         if not shown:
             return
         numbers = np.array([self._numbers.get(one, -1) for one in shown])
-        deeds = self._deeds(visit, numbers)
+        deeds = self._deeds(visit, numbers, placement)
+        if carted := [shown[place] for place in np.flatnonzero(deeds.carted[0]).tolist()]:
+            cart = dict.fromkeys([*visit.cart, *carted])
+            visit.cart[:] = list(cart)[-MOST_IN_CART:]
+            self._at_carts.append(visit)
         names = {
             "recommendation_id": answer["recommendation_id"],
             "placement": placement,
@@ -185,9 +201,12 @@ class Crowd:
     def _day(self) -> float:
         return (time.time() - self._began) / 86_400
 
-    def _deeds(self, visit: Visit, numbers: Int64Array) -> Deeds:
+    def _deeds(self, visit: Visit, numbers: Int64Array, placement: str) -> Deeds:
         customer, known = np.array([visit.customer]), np.maximum(numbers, 0)
         drawn = self._world.attraction(customer, np.array([visit.guest]))[:, known]
+        if placement == CART:
+            cart = [self._numbers[one] for one in visit.cart if one in self._numbers]
+            drawn[:, np.isin(known, self._world.partners[cart])] += COMPLETES
         drawn[:, numbers < 0] = UNKNOWN_PRODUCT
         need = self._world.need(customer[:, None], known[None, :], self._day)
         return behave(drawn, need, np.zeros(1), self._rng)

@@ -158,14 +158,16 @@ def simulate(
     topk: int = 10,
     sides: tuple[Side, ...] = (Side(),),
     rated: float = 0.0,
+    baskets: float = 0.0,
     disorder: Disorder = Disorder(),
     seed: int = 0,
 ) -> Traffic:
     """`lists` lists of `topk` products in the `period`, and what customers did by its end.
 
     `rated` is the share of purchases with a review days later: ratings of the shop like any other,
-    so none by default. Robots have their lists besides. `world` is changed: what was bought is had.
-    """
+    so none by default. `baskets` is how often each of `World.partners` of what is bought comes
+    into the same basket, if the customer does not have it. Robots have their lists besides. `world`
+    is changed: what was bought is had."""
     rng = np.random.default_rng([seed, *period.bounds])
     shown = draw_visits(world, period, lists, disorder.robots, rng)
     sides_of = _sides_of(world, shown, sides, seed, rng)
@@ -173,12 +175,15 @@ def simulate(
     days = period.days_of(shown.times) - period.days_of(np.array(period.bounds[:1]))[0]
     parts = []
     for day in range(int(days.max(initial=0)) + 1):
-        today = np.flatnonzero(days == day)
+        today, done = np.flatnonzero(days == day), list[Events]()
         for rows in np.split(today, np.arange(_BLOCK, len(today), _BLOCK)):
             served = _Served(world, shown, sides, rows, sides_of[rows], day)
             products[rows], deeds = served.by(topk, rng)
-            parts += _what_happened(world, shown, rows, products[rows], deeds, day)
-        parts.append(_without_lists(world, shown.times[today], day, rng))
+            done += _what_happened(world, shown, rows, products[rows], deeds, day)
+        done.append(_without_lists(world, shown.times[today], day, rng))
+        parts += done
+        if baskets:
+            parts.append(_with_partners(world, _together(done), baskets, day, rng))
     events = _completed(_together(parts), world, period, rated, rng)
     robots = [f"{PREFIX}robot-{number}" for number in range(1, disorder.robots + 1)]
     return Traffic(
@@ -262,6 +267,27 @@ def _what_happened(
             own = customers >= 0
             world.buy(customers[own], products[row, place][own], day)
     return parts
+
+
+def _with_partners(
+    world: World, events: Events, baskets: float, day: int, rng: np.random.Generator
+) -> Events:
+    """What else is put into the baskets of the purchases among `events`, a minute later. No list
+    led to it."""
+    bought = (events.kinds == KINDS.index(Kind.PURCHASE)) & (events.customers >= 0)
+    rows, width = np.flatnonzero(bought), world.partners.shape[1]
+    row, place = np.nonzero(rng.random((len(rows), width)) < baskets)
+    of = rows[row]
+    products = world.partners[events.products[of], place]
+    customers = events.customers[of]
+    kept = (products >= 0) & ~world.had[customers, products]
+    keys = customers * world.shop.products + products
+    kept &= np.isin(np.arange(len(keys)), np.unique(keys, return_index=True)[1])  # each once
+    products, customers, of = products[kept], customers[kept], of[kept]
+    world.buy(customers, products, day)
+    times = events.times[of] + _MINUTE
+    visits = events.visits[of]
+    return _events(Kind.PURCHASE, products, times, customers=customers, visits=visits)
 
 
 def _without_lists(world: World, times: Int64Array, day: int, rng: np.random.Generator) -> Events:

@@ -4,6 +4,8 @@ A taste is a liking of some brands and categories, a price that feels right, a f
 buy, and, as far as the shop's history tells, of what those bought who bought the same: what a model
 can learn is what the customers want."""
 
+import functools
+
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import svds
@@ -12,12 +14,14 @@ from recsys.arrays import (
     BoolArray,
     Float32Array,
     Float64Array,
+    Int32Array,
     Int64Array,
     IntegerArray,
     ObjectArray,
     unit_rows,
 )
 from recsys.data.simulated import PREFIX
+from recsys.simulation.routine import partners_of
 from recsys.simulation.shop import Shop
 
 DIRECTIONS = 24
@@ -47,7 +51,7 @@ class World:
     def __init__(self, shop: Shop, newcomers: int = 0, seed: int = 0) -> None:
         rng = np.random.default_rng([seed, 1])
         known = len(shop.customer_ids)
-        self.shop, self.known = shop, known
+        self.shop, self.known, self._seed = shop, known, seed
         names = [f"{PREFIX}{number}" for number in range(1, newcomers + 1)]
         self.customer_ids: ObjectArray = np.array([*shop.customer_ids, *names], dtype=object)
         count = len(self.customer_ids)
@@ -70,6 +74,11 @@ class World:
     @property
     def customers(self) -> int:
         return len(self.customer_ids)
+
+    @functools.cached_property
+    def partners(self) -> Int32Array:
+        """``(products, n)`` what completes each product, -1 for none."""
+        return partners_of(self.shop, self._seed)
 
     def attraction(self, customers: IntegerArray, guests: BoolArray) -> Float32Array:
         """``(n, products)`` how much each of `customers` ``(n,)`` is drawn to each product: 0 in

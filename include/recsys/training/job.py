@@ -158,18 +158,18 @@ def complements_of(settings: Settings, version: PublishedVersion, data: LeaveOne
     """What is bought together in `version`, from all that a model of it learns from."""
     texts = content_vectors(settings, data.item_ids)
     vectors = None if texts is None else texts.vectors
-    return learn_complements(_learnt(data), data.families, _categories(version), vectors)
+    return learn_complements(_learnt(data), data.families, categories_of(version), vectors)
+
+
+def categories_of(version: PublishedVersion) -> Int32Array:
+    """``(items,)`` number of each product's category, 0 where it has none."""
+    names = version.products()[schema.CATEGORY].map(fold)
+    return 1 + pd.factorize(names.where(names != ""))[0].astype(np.int32)
 
 
 def _learnt(data: LeaveOneOut) -> Histories:
     """An entry an event."""
     return keep_entries(data.numbered.histories, data.numbered.learnt)
-
-
-def _categories(version: PublishedVersion) -> Int32Array:
-    """``(items,)`` number of each product's category, 0 where it has none."""
-    names = version.products()[schema.CATEGORY].map(fold)
-    return 1 + pd.factorize(names.where(names != ""))[0].astype(np.int32)
 
 
 def git_commit() -> str | None:
@@ -214,7 +214,7 @@ def _save(
         },
         attachments=attachments,
         complements=complements_of(settings, version, data),
-        due_days=learn_due_days(_learnt(data), data.families, _categories(version)),
+        due_days=learn_due_days(_learnt(data), data.families, categories_of(version)),
         got=last_got(data.everything, data.numbered.histories),
     )
     return model_id
