@@ -23,6 +23,7 @@ from recsys.merchandising.snapshots import (
     sources,
     steered,
     with_current_catalogue,
+    with_steered_lists,
 )
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.request_log import recent_users
@@ -48,6 +49,8 @@ logger = logging.getLogger(__name__)
 # pages of its arrays are warm after some hundred, and a slow model must not hold a reload up.
 _WARMUP_REQUESTS = 200
 _WARMUP_SECONDS = 10.0
+# At most: the next look at the rules waits for it.
+_STEERED_LISTS_SECONDS = 10.0
 
 
 def settle_memory() -> None:
@@ -217,14 +220,22 @@ class Engine:
 
     def follow_rules(self) -> bool:
         """Steer the lists of all models by the rules that are in service now, by those whose time
-        has come, and by what was shown lately; whether anything changed."""
+        has come, and by what was shown lately; whether anything changed. First every list is as
+        they ask for, then the candidates for many of them are made in advance."""
+        changed = self._replace(self._steered)
+        models = {one.model_id for one in self.in_trial.snapshots.values()} | {self.model_id}
+        seconds = min(self._list_seconds, _STEERED_LISTS_SECONDS) / len(models)
+        return self._replace(lambda one: with_steered_lists(one, seconds)) or changed
+
+    def _replace(self, make: Callable[[Snapshot], Snapshot]) -> bool:
+        """Serve what `make` makes of the snapshots in service, if it is another."""
         with self._preparing:
             snapshot, in_trial = self.snapshot, self.in_trial
             fresh: dict[str, Snapshot] = {}
             for one in (snapshot, *in_trial.snapshots.values()):
                 if one is not None and one.model_id not in fresh:
-                    newer = self._steered(one)
-                    fresh.update({one.model_id: newer} if newer is not one else {})
+                    made = make(one)
+                    fresh.update({one.model_id: made} if made is not one else {})
             return bool(fresh) and self._swap_in(fresh, snapshot, in_trial)
 
     def _steered(self, snapshot: Snapshot) -> Snapshot:

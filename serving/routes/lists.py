@@ -32,6 +32,7 @@ from recsys.merchandising.recommending import (
     Snapshot,
     due_again,
     history_of,
+    made_in_advance,
     only_hidden,
     popular,
     popular_beside,
@@ -331,12 +332,12 @@ def recommend_now(
 ) -> Recommended:
     """The list of the user who comes first in `who`: that made at loading, if it does."""
     live = service.live.of_all(who)
-    unsteered = snapshot.steerings.of(body.placement) is None
-    if snapshot.lists is not None and not live and body.is_plain and unsteered:
+    if not live and body.is_plain:
         position = snapshot.position(who[0])
         if position is not None and not _has_due(snapshot, body, who[0]):
+            steering = snapshot.steerings.of(body.placement)
             excluded = columns_of(snapshot, body.exclude)
-            ranked = snapshot.lists.first(position, body.topk, excluded)
+            ranked = made_in_advance(snapshot, position, body.topk, steering, excluded)
             if ranked is not None:
                 return Recommended(ranked, None)
     now = int(time.time())

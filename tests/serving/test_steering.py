@@ -15,6 +15,7 @@ from serving.app import create_app
 from serving.config import ServiceEnvironment
 from serving.rules import RULES_SECONDS
 from tests.serving.shops import LIPSTICKS, add_model, product_id, products
+from tests.serving.test_newcomers import publish
 from tests.test_served_lists import found
 
 ASKED: dict[str, dict[str, Any]] = {
@@ -127,3 +128,21 @@ def test_rules_are_taken_over_and_begin_and_end_while_the_service_runs(shop: Set
             time.sleep(0.1)
         assert time.monotonic() < limit
         assert datetime.now(UTC) >= until
+
+
+def test_rules_follow_a_newer_catalogue(shop: Settings):
+    """A product of another brand is another product to them."""
+    steer(shop, rule("no-sach", "hide", {"brands": ["sach"]}))
+    write(shop, "serving.yaml", "catalogue_check_seconds: 0.2\n")
+    publish(shop, "v1", products())
+    with TestClient(create_app(shop, ServiceEnvironment())) as client:
+        assert not {"p30", "p31"} & set(shown(client, "/recommend", topk=40))
+        renamed = products()
+        renamed.loc[renamed["product_id"] == "p30", "brand"] = "Mới"
+        publish(shop, "v2", renamed)
+        limit = time.monotonic() + 20
+        while "p30" not in shown(client, "/recommend", topk=40) and time.monotonic() < limit:
+            time.sleep(0.1)
+        listed = shown(client, "/recommend", topk=40, exclude_seen=False)
+        assert "p30" in listed
+        assert "p31" not in listed

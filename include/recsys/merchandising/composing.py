@@ -13,7 +13,7 @@ import numpy as np
 
 from recsys.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from recsys.merchandising.ranking import Ranked
-from recsys.merchandising.steering import Explore, MayStand, Steering
+from recsys.merchandising.steering import Explore, MayStand, Quota, Steering
 
 BY_RULE, EXPLORED, OWN = "r", "e", " "
 """Why a product has its place: pinned or asked for by a rule, drawn, or as the list's own."""
@@ -32,25 +32,28 @@ class TooFewError(Exception):
 
 @dataclass(slots=True)
 class Run:
-    """Candidates in order, best first, with their groups. `complete`: there are no others. With
-    `mixed` one of a family only; then those ``(items,)`` products have listings that are not among
-    them and may stand where they themselves may not."""
+    """Candidates in order, best first, with their kinds and families, see `Kinds`. `complete`:
+    there are no others. With `mixed` one of a family only; then those ``(items,)`` products have
+    listings that are not among them and may stand where they themselves may not."""
 
     items: list[int]
-    groups: list[list[int]]
+    kinds: list[int]
+    families: list[int]
+    groups: list[tuple[int, ...]]  # of each kind
     complete: bool
     mixed: BoolArray | None = None
     at: int = 0
 
     def first(self, full: set[int]) -> int | None:
         """The best that may stand, None if none may. Raises `TooFewError`."""
-        items, groups = self.items, self.groups
+        items, kinds, families, groups = self.items, self.kinds, self.families, self.groups
         for at in range(self.at, len(items)):
-            mine = groups[at]
-            if full.isdisjoint(mine):
+            if families[at] in full:
+                continue
+            if full.isdisjoint(groups[kinds[at]]):
                 self.at = at
                 return items[at]
-            if self.mixed is not None and mine[0] not in full and self.mixed[items[at]]:
+            if self.mixed is not None and self.mixed[items[at]]:
                 raise TooFewError
         self.at = len(items)
         if not self.complete:
@@ -60,11 +63,10 @@ class Run:
 
 @dataclass(slots=True)
 class Pool:
-    """The best of one family each, with ``(n,)`` `values` in [0, 1] and ``(n, d)`` `vectors` of
-    their texts: the next one is good and unlike those in the list."""
+    """Some of a `run`, with ``(n,)`` `values` in [0, 1] and ``(n, d)`` `vectors` of their texts:
+    the next one is good and unlike those in the list."""
 
-    items: list[int]
-    groups: list[list[int]]
+    run: Run
     values: Float64Array
     vectors: Float32Array
     diversity: float
@@ -76,22 +78,26 @@ class Pool:
 
     def first(self, full: set[int], owed: set[int] | None = None) -> int | None:
         """The best that may stand, and is in one of the groups `owed`."""
+        run = self.run
         worth = (1 - self.diversity) * self.values - self.diversity * self.likeness
         for at in np.argsort(-worth, kind="stable").tolist():
-            mine = self.groups[at]
-            if full.isdisjoint(mine) and not (owed and owed.isdisjoint(mine)):
-                return self.items[at]
+            mine = run.groups[run.kinds[at]]
+            if run.families[at] in full or not full.isdisjoint(mine):
+                continue
+            if not owed or not owed.isdisjoint(mine):
+                return run.items[at]
         return None
 
 
 @dataclass(slots=True)
 class Supply:
-    """What a list can be made of: the `run` of all candidates and one of each quota's, the columns
-    of the pins that may stand, in order, `worth` by which two candidates compare, `usable` by which
-    columns are allowed, and where the list is to be diverse the pool."""
+    """What a list can be made of: the `run` of all candidates, and one of each quota's for the few
+    lists that come to them; the columns of the pins that may stand, in order, `worth` by which two
+    candidates compare, `usable` by which columns are allowed, and where the list is to be diverse
+    the pool."""
 
     run: Run
-    quotas: Sequence[Run]
+    quotas: Callable[[], Sequence[Run]]
     pins: Sequence[tuple[int, int]]
     worth: Callable[[int], float]
     usable: MayStand
@@ -115,39 +121,43 @@ class _List:
         self.steering, self.supply = steering, supply
         self.places: list[int | None] = [None] * topk
         self.marks = [OWN] * topk
-        self.chances = [1.0] * topk
         self.left = topk
         self.full = set(steering.closed)
         self._counts: dict[int, int] = {}
         self._displaced: set[int] = set()
+        self._owing = sum([quota.at_least for quota in steering.quotas])  # at most
+        self._quotas: Sequence[Run] | None = None
 
     def put(self, place: int, item: int, mark: str) -> None:
-        self.places[place], self.marks[place] = item, mark
+        self.places[place] = item
+        self.marks[place] = mark
         self.left -= 1
-        counts, most = self._counts, self.steering.most
-        for column, group in enumerate(self.steering.groups[item].tolist()):
-            if group >= 0:
-                counts[group] = count = counts.get(group, 0) + 1
-                if count >= most[column]:
-                    self.full.add(group)
-        if self.supply.pool is not None and self.supply.vector is not None:
-            self.supply.pool.beside(self.supply.vector(item))
+        kinds, counts, full = self.steering.kinds, self._counts, self.full
+        kind = kinds.of_item.item(item)
+        family = kinds.families.item(item)
+        full.add(family)
+        self._displaced.discard(family)
+        for group, most in kinds.limits[kind]:
+            count = counts[group] = counts.get(group, 0) + 1
+            if count >= most:
+                full.add(group)
+        pool, vector = self.supply.pool, self.supply.vector
+        if pool is not None and vector is not None:
+            pool.beside(vector(item))
 
     def displace(self, item: int) -> None:
         """Another product was drawn for the place of `item`, which does not move down: what was
         drawn takes one place from one product, and is compared with that."""
-        family = int(self.steering.groups[item, 0])
+        family = self.steering.kinds.families.item(item)
         if family not in self.full:
             self.full.add(family)
             self._displaced.add(family)
 
     def readmit(self) -> bool:
         """Let what was displaced stand after all, as nothing else may; whether there was any."""
-        back = {one for one in self._displaced if not self._counts.get(one)}
+        back, self._displaced = self._displaced, set()
         self.full -= back
-        self._displaced = set()
-        for run in (self.supply.run, *self.supply.quotas):
-            run.at = 0
+        self.supply.run.at, self._quotas = 0, None
         return bool(back)
 
     def pin(self) -> None:
@@ -164,25 +174,29 @@ class _List:
 
     def next(self) -> tuple[int, str, set[int] | None] | None:
         """What stands at the next place, why, and the groups that are owed a product there."""
-        if self.steering.quotas:
-            due = [
-                quota.at_least - self._counts.get(quota.group, 0) for quota in self.steering.quotas
-            ]
-            if 0 < self.left <= sum(max(0, one) for one in due):
-                found = self._owed([number for number, one in enumerate(due) if one > 0])
-                if found is not None:
-                    return found
+        if self.left <= self._owing:
+            found = self._owed()
+            if found is not None:
+                return found
         pool = self.supply.pool
         item = pool.first(self.full) if pool is not None else None
         if item is None:
             item = self.supply.run.first(self.full)
         return None if item is None else (item, OWN, None)
 
-    def _owed(self, due: Sequence[int]) -> tuple[int, str, set[int] | None] | None:
-        supply, owed = self.supply, {self.steering.quotas[number].group for number in due}
+    def _owed(self) -> tuple[int, str, set[int] | None] | None:
+        counts, quotas, supply = self._counts, self.steering.quotas, self.supply
+        due = [max(0, quota.at_least - counts.get(quota.group, 0)) for quota in quotas]
+        if self.left > sum(due):
+            return None
+        owed = {quota.group for quota, count in zip(quotas, due, strict=True) if count}
         item = None if supply.pool is None else supply.pool.first(self.full, owed)
         if item is None:
-            best = (supply.quotas[number].first(self.full) for number in due)
+            if self._quotas is None:
+                self._quotas = supply.quotas()
+            best = [
+                run.first(self.full) for run, count in zip(self._quotas, due, strict=True) if count
+            ]
             found = [one for one in best if one is not None]
             if not found:
                 return None
@@ -203,7 +217,9 @@ class _List:
 def walk(steering: Steering, supply: Supply, topk: int, explore: Explore | None = None) -> Composed:
     """The list of `topk` from what the `supply` has. Raises `TooFewError` if it has too little."""
     made = _List(steering, supply, topk)
-    made.pin()
+    if supply.pins:
+        made.pin()
+    chances = [1.0] * topk
     for place in range(topk):
         if made.places[place] is not None:
             continue
@@ -215,24 +231,17 @@ def walk(steering: Steering, supply: Supply, topk: int, explore: Explore | None 
         item, mark, owed = found
         if explore is not None:
             own = item
-            item, made.chances[place], drawn = explore(place, own, made.may_stand(owed))
+            item, chances[place], drawn = explore(place, own, made.may_stand(owed))
             if drawn:
                 mark = EXPLORED
                 made.displace(own)
         made.put(place, item, mark)
-    if made.left:
-        return _closed_up(made, explore is not None)
-    chances = None if explore is None else tuple(made.chances)
-    return Composed(made.places, "".join(made.marks), chances)  # type: ignore[arg-type]
-
-
-def _closed_up(made: _List, explored: bool) -> Composed:
-    """A list that is too short has no gaps before its last pins."""
+    # A list that is too short has no gaps before its last pins.
     kept = [place for place, item in enumerate(made.places) if item is not None]
     return Composed(
         [item for item in made.places if item is not None],
-        "".join(made.marks[place] for place in kept),
-        tuple(made.chances[place] for place in kept) if explored else None,
+        "".join([made.marks[place] for place in kept]),
+        None if explore is None else tuple(chances[place] for place in kept),
     )
 
 
@@ -305,13 +314,14 @@ def _supply(
     vectors: Float32Array | None,
 ) -> Supply:
     best, complete = in_order(worth, take)
-    quotas = []
-    for quota in steering.quotas:
+
+    def run_of_quota(quota: Quota) -> Run:
         found, all_of_it = in_order(worth[quota.items], take)
-        quotas.append(run_of(steering, quota.items[found], all_of_it))
+        return run_of(steering, quota.items[found], all_of_it)
+
     supply = Supply(
         run_of(steering, best, complete),
-        quotas,
+        lambda: [run_of_quota(quota) for quota in steering.quotas],
         pins,
         worth=lambda item: float(worth[item]),
         usable=lambda items: np.asarray(candidates[items]),
@@ -321,25 +331,31 @@ def _supply(
         first = np.sort(np.unique(families, return_index=True)[1])[:POOL]
         if len(first) < POOL and not complete:
             raise TooFewError
-        supply.pool = pool_of(steering, best[first], worth[best[first]], vectors)
+        best = best[first]
+        supply.pool = pool_of(steering, run_of(steering, best, True), worth[best], vectors)
         supply.vector = lambda item: np.asarray(vectors[item])
     return supply
 
 
-def run_of(steering: Steering, items: Int64Array | Int32Array, complete: bool) -> Run:
-    return Run(items.tolist(), steering.groups[items].tolist(), complete)
+def run_of(
+    steering: Steering,
+    items: Int64Array | Int32Array,
+    complete: bool,
+    mixed: BoolArray | None = None,
+) -> Run:
+    kinds = steering.kinds
+    return Run(
+        items.tolist(),
+        kinds.of_item[items].tolist(),
+        kinds.families[items].tolist(),
+        kinds.groups,
+        complete,
+        mixed,
+    )
 
 
-def pool_of(
-    steering: Steering, items: Int64Array, worth: Float64Array, vectors: Float32Array
-) -> Pool:
+def pool_of(steering: Steering, run: Run, worth: Float64Array, vectors: Float32Array) -> Pool:
+    """The candidates of `run`, one of a family each and worth ``(n,)`` so much."""
     low, high = worth.min(initial=np.inf), worth.max(initial=-np.inf)
     values = (worth - low) / (high - low) if high > low else np.zeros(len(worth))
-    return Pool(
-        items.tolist(),
-        steering.groups[items].tolist(),
-        values,
-        vectors[items],
-        steering.diversity,
-        np.zeros(len(items)),
-    )
+    return Pool(run, values, vectors[run.items], steering.diversity, np.zeros(len(worth)))

@@ -8,7 +8,7 @@ in 4 bits for every two numbers, looks at all of these, and the best thousand ar
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -143,6 +143,23 @@ def make_personal_lists(
     artifact: Artifact, catalogue: Catalogue, newcomers: Newcomers | None, seconds: float
 ) -> PersonalLists:
     """The lists of the known users, those who came last first, until `seconds` are over."""
+    row = np.full(artifact.histories.users, -1, dtype=np.int32)
+    width = min(LENGTH, len(catalogue.item_ids))
+    made = [(np.zeros((0, width), np.int32), np.zeros((0, width), np.float32), NOTHING)]
+    count = 0
+    for chosen, scores in scores_in_chunks(artifact, catalogue, newcomers, seconds):
+        made.append(best_lists(scores, catalogue.families))
+        row[chosen] = count + np.arange(len(chosen), dtype=np.int32)
+        count += len(chosen)
+    return PersonalLists(row, *(np.concatenate(part) for part in zip(*made, strict=True)))
+
+
+def scores_in_chunks(
+    artifact: Artifact, catalogue: Catalogue, newcomers: Newcomers | None, seconds: float
+) -> Iterator[tuple[Int64Array, Float32Array]]:
+    """Known users of whom the model has an opinion, those who came last first, until `seconds` are
+    over: their ``(n,)`` positions and ``(n, items)`` scores, -inf where a product must not stand.
+    """
     histories = artifact.histories
     entries = np.diff(histories.indptr)
     last = np.full(histories.users, -1, dtype=np.int64)
@@ -151,22 +168,15 @@ def make_personal_lists(
     order = order[entries[order] > 0]
     chunk = max(1, _CHUNK_CELLS // len(catalogue.item_ids))
     until, now = time.monotonic() + seconds, int(time.time())
-    row = np.full(histories.users, -1, dtype=np.int32)
-    width = min(LENGTH, len(catalogue.item_ids))
-    made = [(np.zeros((0, width), np.int32), np.zeros((0, width), np.float32), NOTHING)]
-    count = 0
     for start in range(0, len(order), chunk):
         if time.monotonic() > until:
-            break
+            return
         chosen = order[start : start + chunk]
         asked = take_users(histories, chosen)
         barred = not_offered(asked)
         scores = scores_of(artifact.model, catalogue, newcomers, asked, barred, now)
         good = np.flatnonzero(scores.max(axis=1) > -np.inf)
-        made.append(best_lists(scores[good], catalogue.families))
-        row[chosen[good]] = count + np.arange(len(good), dtype=np.int32)
-        count += len(good)
-    return PersonalLists(row, *(np.concatenate(part) for part in zip(*made, strict=True)))
+        yield chosen[good], scores[good]
 
 
 def scores_of(

@@ -6,7 +6,7 @@ takes the engine's reference to it once: no answer mixes two models, and a swap 
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -25,7 +25,8 @@ from recsys.merchandising.ranking import (
     hidden,
     top_items,
 )
-from recsys.merchandising.steering import NO_STEERING, Steerings
+from recsys.merchandising.steered_lists import SteeredLists
+from recsys.merchandising.steering import NO_STEERING, Steering, Steerings
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories
 from recsys.models.histories import (
@@ -95,6 +96,7 @@ class Snapshot:
     """What the shop asks of the lists of each placement."""
     explorable: Explorable | None = None
     """Products that few have seen; None where nothing is explored."""
+    steered_lists: Mapping[Steering, SteeredLists] | None = None  # as `lists`, for some of those
 
     @property
     def popularity(self) -> Float32Array:
@@ -204,6 +206,20 @@ def _recommend(snapshot: Snapshot, history: Histories, wanted: Wanted, now: int)
         scores = scores_for(snapshot, history, now)
     not_dismissed = history.items[~dismissed(history)]
     return _best(snapshot, scores, not_dismissed, wanted, excluded)
+
+
+def made_in_advance(
+    snapshot: Snapshot, position: int, topk: int, steering: Steering | None, excluded: Int32Array
+) -> Ranked | None:
+    """The list of the known user at `position`, of whom nothing new is known and who asks for
+    nothing but `topk` products without those in columns `excluded`. None if it has to be made."""
+    if steering is None:
+        return None if snapshot.lists is None else snapshot.lists.first(position, topk, excluded)
+    lists = snapshot.steered_lists and snapshot.steered_lists.get(steering)
+    if not lists or len(excluded):
+        return None
+    vectors = None if snapshot.content is None else snapshot.content.vectors
+    return lists.first(position, topk, vectors)
 
 
 def only_hidden(wanted: Wanted) -> Wanted:

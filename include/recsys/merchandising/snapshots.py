@@ -23,6 +23,7 @@ from recsys.merchandising.placements import Placement
 from recsys.merchandising.ranking import NOTHING, NearestItems, Wanted, make_personal_lists
 from recsys.merchandising.recommending import ContentIndex, Snapshot, history_of, recommend
 from recsys.merchandising.rules import RuleSet
+from recsys.merchandising.steered_lists import make_steered_lists
 from recsys.merchandising.steering import compile_steerings
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.base import InnerProductModel
@@ -129,7 +130,21 @@ def steered(
     if catalogue.since is None and any(rule.products.asks_for_age for rule in rules.rules):
         catalogue = dataclasses.replace(catalogue, since=snapshot.since)
     compiled = compile_steerings(catalogue, rules.rules, placements, now, source=source)
-    return dataclasses.replace(snapshot, steerings=compiled, explorable=explored)
+    return dataclasses.replace(
+        snapshot, steerings=compiled, explorable=explored, steered_lists=None
+    )
+
+
+def with_steered_lists(snapshot: Snapshot, seconds: float) -> Snapshot:
+    """The snapshot with candidates for the steered lists of known users, those that can be made in
+    so many seconds; the same one if it has them, or nobody's lists are steered."""
+    wanted = snapshot.steerings.for_users
+    if snapshot.steered_lists is not None or snapshot.nearest is not None or not wanted:
+        return snapshot
+    made = make_steered_lists(
+        snapshot.artifact, snapshot.catalogue, snapshot.newcomers, wanted, seconds
+    )
+    return dataclasses.replace(snapshot, steered_lists=made)
 
 
 def _shared(

@@ -4,6 +4,7 @@ Everything that holds a product back is a group with a most of products in a lis
 its brand and category where the placement spreads them, each limit, and what is hidden (none). A
 product may stand while none of its groups is full, whatever their kind."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -51,6 +52,16 @@ class Quota(NamedTuple):
     rule: str
 
 
+class Kinds(NamedTuple):
+    """The ``(items,)`` kind and family of each product, and of each kind the groups but for the
+    family, and each with how many of it a list may have."""
+
+    of_item: Int32Array
+    families: Int32Array
+    groups: list[tuple[int, ...]]
+    limits: list[tuple[tuple[int, int], ...]]
+
+
 @dataclass(frozen=True, eq=False)
 class Steering:
     """The wishes for the lists of one placement. `groups` is ``(items, columns)``, in each column
@@ -75,6 +86,21 @@ class Steering:
         """Whether nothing but groups decides: products are passed over, none is moved."""
         return self.strength is None and not self.pins and not self.quotas
 
+    @functools.cached_property
+    def kinds(self) -> "Kinds":
+        """Products that are in the same groups are of one kind: there are few."""
+        rows, of_item = np.unique(self.groups[:, 1:], axis=0, return_inverse=True)
+        real = [
+            [(group, most) for group, most in zip(row, self.most[1:], strict=True) if group >= 0]
+            for row in rows.tolist()
+        ]
+        return Kinds(
+            of_item.ravel().astype(np.int32),
+            self.groups[:, 0].copy(),
+            [tuple(group for group, _ in row) for row in real],
+            [tuple(row) for row in real],
+        )
+
     def rules_of(self, item: int) -> list[Rule]:
         """The active rules that mean the product in column `item`."""
         return [rule for rule, meant in self.rules if meant[item]]
@@ -87,9 +113,11 @@ class Steerings:
 
     by_placement: Mapping[str, Steering | None] = field(default_factory=dict)
     other: Steering | None = None
+    for_users: tuple[Steering, ...] = ()
+    """Those whose lists are made for users: none draws, and their placement is not for products."""
     until: float = np.inf
     source: object = None
-    """What it was compiled from, to notice another."""
+    """What they were compiled from, to notice others."""
 
     def of(self, placement: str | None) -> Steering | None:
         return self.by_placement.get(placement, self.other) if placement else self.other
@@ -108,17 +136,29 @@ def compile_steerings(
     """The `rules` that are active at `now` and the `placements`, for this catalogue."""
     names = {*placements, *(name for rule in rules for name in rule.placements)}
     meant = _matching_once(catalogue, now)
+    compiled: dict[tuple[object, ...], Steering | None] = {}
 
     def steering(name: str) -> Steering | None:
         placement = placements.get(name, Placement())
         here = active(rules, now, name)
         if not placement.rules:
             here = tuple(rule for rule in here if rule.action == "hide")
-        return compile_steering(catalogue, [(rule, meant(rule)) for rule in here], placement)
+        # Placements that ask for the same share it, and what is made of it.
+        key = (*(rule.name for rule in here), placement.spread, placement.explore)
+        if key not in compiled:
+            compiled[key] = compile_steering(
+                catalogue, [(rule, meant(rule)) for rule in here], placement
+            )
+        return compiled[key]
 
+    by_placement, other = {name: steering(name) for name in names}, steering("")
+    of_users = [by_placement[name] for name in names if _for_users(placements.get(name))]
     return Steerings(
-        by_placement={name: steering(name) for name in names},
-        other=steering(""),
+        by_placement,
+        other,
+        for_users=tuple(
+            dict.fromkeys(one for one in [other, *of_users] if one is not None and not one.explore)
+        ),
         until=_next_change(rules, now),
         source=source,
     )
@@ -173,6 +213,10 @@ def compile_steering(
         explore=placement.explore,
         rules=tuple(rules),
     )
+
+
+def _for_users(placement: Placement | None) -> bool:
+    return placement is None or placement.endpoint == "recommend"
 
 
 class _Groups:
