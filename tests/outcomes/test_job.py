@@ -426,6 +426,35 @@ def test_damaged_figures_whose_lists_are_gone_are_set_aside_and_told(settings: S
     assert len(rows(settings)) == 1  # the table still has the day
 
 
+def test_figures_of_another_version_are_made_again_or_stay_where_they_cannot(
+    settings: Settings,
+) -> None:
+    record(settings, [a_list(1, "ab")])
+    run(settings)
+    before = files(settings)
+    path = settings.outcomes / f"day={DAY}" / "totals.json"
+    totals = json.loads(path.read_text())
+    del totals["unvalued"]
+    path.write_text(json.dumps(totals))
+    assert run(settings)["repaired"] == [str(DAY)]
+    assert files(settings) == before
+    path.write_text(json.dumps(totals))
+    later = NOON + timedelta(days=200)
+    for _ in range(2):
+        assert run(settings, later)["repaired"] == []
+    assert figured_days(settings) == [DAY]
+    assert not (settings.logs / "service" / "alerts.log").exists()
+
+
+def test_a_file_that_a_day_need_not_have_is_missed_where_it_had_one(settings: Settings) -> None:
+    record(settings, [a_list(1, "ab", sources="me", propensities=[0.5, 0.1])])
+    run(settings)
+    before = files(settings)
+    (settings.outcomes / f"day={DAY}" / "explored.parquet").unlink()
+    assert run(settings)["repaired"] == [str(DAY)]
+    assert files(settings) == before
+
+
 def test_a_damaged_file_of_served_lists_stops_no_run(settings: Settings) -> None:
     record(settings, [a_list(1, "ab")])
     run(settings)

@@ -16,11 +16,14 @@ from recsys.arrays import UInt64Array
 from recsys.config import load_config
 from recsys.data.event_log import read_events
 from recsys.data.keys import hash_texts
+from recsys.errors import InputError
 from recsys.outcomes import attribution, figures
 from recsys.outcomes.attribution import FATE, LIST_TIME, REACH, Fate, Search
 from recsys.outcomes.config import OutcomesConfig
 from recsys.outcomes.daily import (
     EVENTS_SCHEMA,
+    GONE,
+    OtherFormatError,
     events_of,
     fault_of,
     fault_of_events,
@@ -87,6 +90,8 @@ class Builder:
             fault = self._fault(path, fault_of, day)
             if fault and day in self.in_reach(self.stamps):
                 self._damaged.add(day)
+            elif isinstance(fault, OtherFormatError):  # it is what it is, and looked at once
+                self._note_sound(path)
             elif fault:
                 given_up.add(day)
                 self._give_up(path, fault)
@@ -97,24 +102,26 @@ class Builder:
         return sorted(self._without_events | self._damaged | given_up)
 
     def _fault(
-        self, path: Path, look: Callable[[Settings, date], str | None], day: date
-    ) -> str | None:
+        self, path: Path, look: Callable[[Settings, date], InputError | None], day: date
+    ) -> InputError | None:
         """Why a file or folder of `day` cannot be read; it is only read if it is another."""
-        stamp = stamp_of(path)
-        if self.ledger.sound.get(path.name) == stamp:
+        stamp, before = stamp_of(path), self.ledger.sound.get(path.name, "")
+        if before == stamp:
             return None
         fault = look(self._settings, day)
+        if before and before.count(GONE) < stamp.count(GONE):
+            fault = InputError(f"{path}: a file that was written is gone")
         if fault is None:
             self.ledger.sound[path.name] = stamp
         else:
             logger.warning("Outcomes are damaged | reason=%s", fault)
         return fault
 
-    def _give_up(self, path: Path, fault: str) -> None:
+    def _give_up(self, path: Path, fault: InputError) -> None:
         aside = set_aside(path).relative_to(self._settings.home).as_posix()
         file = path.relative_to(self._settings.home).as_posix()
         message = f"{file} was damaged and is set aside as {aside}; its lists are gone: {fault}"
-        facts = {"file": file, "reason": fault}
+        facts = {"file": file, "reason": str(fault)}
         alert = Alert(DAMAGE_ALERT, message, Severity.WARNING, facts=facts)
         tell_once(self._settings, alert, aside)
 

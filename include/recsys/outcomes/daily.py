@@ -110,6 +110,8 @@ _FILES: Final = {
 """File of a day's folder, without its suffix -> its columns. A day on which no place was explored
 has no ``explored``."""
 _NAMES: Final = (*(f"{name}.parquet" for name in _FILES), "totals.json")
+GONE: Final = "-"
+"""In a stamp, for a file that is not there."""
 _TOTALS: Final = {
     *(*WHOLE, *MONEY, "anonymous_lists", "active_users", "robots", "repeated", "unvalued"),
     "happened",
@@ -149,10 +151,14 @@ def stamp_of(path: Path) -> str:
     """What tells whether a folder of figures, or a file of events, is still as it was, unread."""
     files = [path] if path.suffix else [path / name for name in _NAMES]
     stats = [one.stat() if one.exists() else None for one in files]
-    return " ".join("-" if one is None else f"{one.st_size}.{one.st_mtime_ns}" for one in stats)
+    return " ".join(GONE if one is None else f"{one.st_size}.{one.st_mtime_ns}" for one in stats)
 
 
-def fault_of(settings: Settings, day: date) -> str | None:
+class OtherFormatError(InputError):
+    """What can be read lacks something: code of before wrote it."""
+
+
+def fault_of(settings: Settings, day: date) -> InputError | None:
     """Why the figures of `day` cannot be read, None if they can."""
     try:
         for name, columns in _FILES.items():
@@ -161,16 +167,16 @@ def fault_of(settings: Settings, day: date) -> str | None:
                 _require(path, columns)
         read_totals(settings, day)
     except InputError as error:
-        return str(error)
+        return error
     return None
 
 
-def fault_of_events(settings: Settings, day: date) -> str | None:
+def fault_of_events(settings: Settings, day: date) -> InputError | None:
     """The same of the events that happened on `day`."""
     try:
         _require(events_of(settings, day), EVENTS_SCHEMA)
     except InputError as error:
-        return str(error)
+        return error
     return None
 
 
@@ -222,10 +228,11 @@ def read_totals(settings: Settings, day: date) -> dict[str, Any]:
     path = figures_of(settings, day) / "totals.json"
     try:
         totals = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(totals, dict) or not totals.keys() >= _TOTALS:
-            raise ValueError(f"expected the numbers {', '.join(sorted(_TOTALS))}")
+        if not isinstance(totals, dict):
+            raise ValueError("expected an object")
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
+    _require_names(path, _TOTALS, totals)
     return totals
 
 
@@ -274,10 +281,16 @@ def _require(path: Path, columns: pa.Schema) -> None:
     """Raises `InputError` if a file cannot be read, or lacks one of the `columns`."""
     try:
         with pq.ParquetFile(path) as file:
-            if lacking := set(columns.names) - set(file.read().column_names):
-                raise ValueError(f"expected the columns {', '.join(sorted(lacking))} too")
+            found = file.read().column_names
     except (OSError, pa.ArrowException, ValueError) as error:
         raise _unreadable(path, error) from error
+    _require_names(path, columns.names, found)
+
+
+def _require_names(path: Path, expected: Iterable[str], found: Iterable[str]) -> None:
+    if lacking := set(expected) - set(found):
+        hint = f"it lacks {', '.join(sorted(lacking))}"
+        raise OtherFormatError(f"{path}: was written by another version; {hint}")
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

@@ -70,9 +70,8 @@ def compute_outcomes(
     Makes the days whose lists or events are not what they were. From `first` to `last` (local
     dates), it makes those days again, whatever they were made of; as a backfill, the days of the
     interval. Returns ``day`` (the last one), ``made`` (days), ``attributed`` (how many days' events
-    were looked at again), ``taken_over``, ``lost`` (lists), ``repaired`` (days with
-    damaged files), ``duration_seconds``. Raises
-    `InputError` if days, configuration or files are bad."""
+    were looked at again), ``taken_over``, ``lost`` (lists), ``repaired`` (days with damaged files),
+    ``duration_seconds``. Raises `InputError` if days or configuration are bad."""
     began = time.monotonic()
     today = interval.end.astimezone(load_zone(settings)).date()
     span = span_of(first, last, today)
