@@ -59,7 +59,6 @@ function show(answer, asKind, asValue) {
     const text = document.createElement("div");
     text.append(element("div", "name", product.product_name || product.product_id));
     if (product.brand) text.append(element("div", "brand", product.brand));
-    if (product.reason) text.append(element("div", "reason", product.reason.text.vi));
     const like = element("button", "like", "Sản phẩm tương tự");
     like.type = "button";
     like.addEventListener("click", () => {
@@ -69,7 +68,9 @@ function show(answer, asKind, asValue) {
       ask();
       scrollTo({ top: 0, behavior: "smooth" });
     });
-    row.append(element("span", "rank", product.rank), text, element("span", "price", money(product.price)), like);
+    row.append(element("span", "rank", product.rank), text, element("span", "price", money(product.price)));
+    if (product.reason) row.append(element("div", "reason", product.reason.text.vi));
+    row.append(like);
     return row;
   }));
 }

@@ -4,16 +4,20 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
-from recsys.merchandising.ranking import NOTHING, Wanted
+from recsys.merchandising.catalogue import build_catalogue
+from recsys.merchandising.ranking import NOTHING, Ranked, Wanted
 from recsys.merchandising.reasons import (
+    POPULAR,
     SENTENCES,
     Reason,
     most_missed,
     sentences,
+    steered,
     why_recommended,
     why_similar,
 )
@@ -26,11 +30,14 @@ from recsys.merchandising.recommending import (
     recommend,
     similar,
 )
+from recsys.merchandising.rules import Rule
 from recsys.merchandising.snapshots import load_snapshot
+from recsys.merchandising.steering import compile_steerings
 from recsys.models.base import Histories, Model
 from recsys.models.histories import keep_entries
 from recsys.models.hybrid import Hybrid
 from recsys.models.model_types import MODEL_TYPES
+from recsys.models.newcomers import Newcomers
 from recsys.settings import Settings
 from tests.serving.shops import ITEMS, USERS, add_model, histories, product_id
 
@@ -196,3 +203,80 @@ def test_every_sentence_is_there_in_both_languages():
         assert vietnamese.count("{name}") == english.count("{name}") <= 1
         assert vietnamese[0].isupper()
         assert english[0].isupper()
+
+
+def rule(name: str, action: str, **more: object) -> Rule:
+    said = {"author": "lan", "reason": "Tết", "name": name, "action": action}
+    return Rule.model_validate(said | more)
+
+
+def test_what_a_rule_put_there_is_there_by_that_rule(settings: Settings):
+    model = MODEL_TYPES["item_knn"].create({}).fit(histories(), ITEMS)
+    snapshot = snapshot_of(settings, model)
+    catalogue = snapshot.catalogue
+    rules = [
+        rule("tet", "pin", position=3, products={"ids": ["p39"]}),
+        rule("two", "quota", at_least=2, products={"ids": ["p35", "p36"]}),
+        rule("up", "boost", strength=3, products={"ids": ["p4"]}),
+        rule("much-up", "boost", strength=9, products={"ids": ["p4"]}),
+        rule("down", "bury", products={"ids": ["p5"]}),
+    ]
+    now = datetime.fromtimestamp(NOW, UTC)
+    steering = compile_steerings(catalogue, rules, {}, now).of(None)
+    history = history_of(snapshot, "0", (), [], NOW)
+    wanted = Wanted(10, True, catalogue.available, NOTHING, steering)
+    made = recommend(snapshot, history, wanted, NOW)
+    found = why_recommended(snapshot, history, made, NOW)
+    told = dict(zip(made.ranked.items, steered(steering, made.ranked, found), strict=True))
+    assert made.ranked.items[2] == 39
+    by_rule = {item: reason.rule for item, reason in told.items() if reason.kind == "rule"}
+    # A product that the customer has had stands in no list, whatever lifts it.
+    up = {4: "much-up"} if 4 not in history.items else {}
+    assert by_rule == {39: "tet", 35: "two", 36: "two"} | up
+    assert sentences(told[39], catalogue) == ("Được cửa hàng giới thiệu", "Featured by the shop")
+    assert steered(None, made.ranked, found) is found
+
+
+def test_what_was_drawn_was_tried_out(settings: Settings):
+    model = MODEL_TYPES["item_knn"].create({}).fit(histories(), ITEMS)
+    catalogue = snapshot_of(settings, model).catalogue
+    rules = [rule("tet", "pin", position=3, products={"ids": ["p39"]})]
+    now = datetime.fromtimestamp(NOW, UTC)
+    steering = compile_steerings(catalogue, rules, {}, now).of(None)
+    ranked = Ranked([1, 2], [2.0, 1.0], " e", (0.9, 0.1))
+    kinds = [one.kind for one in steered(steering, ranked, [POPULAR, POPULAR])]
+    assert kinds == ["popular", "explore"]
+
+
+@pytest.mark.parametrize("family", ["item_knn", "als"])
+def test_a_product_that_the_model_does_not_know_is_new_and_like_what_was_had(
+    settings: Settings, family: str
+):
+    small = {"factors": 4, "starts": 1} if family == "als" else {}
+    add_model(settings, "m1", model=MODEL_TYPES[family].create(small).fit(histories(), ITEMS))
+    loaded = load_snapshot(settings, settings.artifacts / family / "m1", "m1", 0)
+    shown = {"product_id": [*loaded.catalogue.item_ids, "n1"]}
+    shown |= {"product_name": [*loaded.catalogue.names, "Son mới"]}
+    catalogue = build_catalogue(list(loaded.catalogue.item_ids), shown, "v2")
+    near = np.array([[3, 4, 5]], dtype=np.int32)
+    newcomers = Newcomers(ITEMS, near, np.array([[0.5, 0.3, 0.2]], dtype=np.float32))
+    placed = newcomers.place(loaded.popularity)
+    snapshot = dataclasses.replace(
+        loaded, catalogue=catalogue, newcomers=newcomers, placed_popularity=placed
+    )
+    history, made = asked(snapshot, "0")
+    assert (
+        ITEMS
+        in recommend(
+            snapshot, history, Wanted(40, True, catalogue.available, NOTHING), NOW
+        ).ranked.items
+    )
+    only = Recommended(Ranked([ITEMS], [1.0]), None)
+    [reason] = why_recommended(snapshot, history, only, NOW)
+    assert (reason.kind, reason.sentence) == ("new", "new")
+    assert reason.item in history.items
+    before = newcomers.place(snapshot.artifact.model.score(history, NOW))[0, ITEMS]
+    without = keep_entries(history, history.items != reason.item)
+    assert newcomers.place(snapshot.artifact.model.score(without, NOW))[0, ITEMS] < before
+    [beside] = why_similar(snapshot, 3, only)
+    assert (beside.kind, beside.item) == ("new", 3)

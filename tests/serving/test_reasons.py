@@ -11,13 +11,20 @@ from recsys.content.job import embed_products
 from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
-from serving.schemas import BatchResponse, RecommendResponse, SearchResponse, SimilarResponse
+from serving.schemas import (
+    BatchResponse,
+    RecommendResponse,
+    SearchResponse,
+    SimilarResponse,
+    TogetherResponse,
+)
 from tests.serving.shops import add_model, histories, product_id, products
 
 ROUTES = {
     "/recommend": ({"user_id": 2, "topk": 5}, RecommendResponse),
     "/batch_recommend": ({"user_ids": [2, "nobody"], "topk": 5}, BatchResponse),
     "/similar_items": ({"product_id": "p3", "topk": 5}, SimilarResponse),
+    "/bought_together": ({"product_ids": ["p3", "p5"], "topk": 5}, TogetherResponse),
     "/search": ({"query": "dau goi", "topk": 5}, SearchResponse),
 }
 
