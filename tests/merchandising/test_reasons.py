@@ -264,13 +264,9 @@ def test_a_product_that_the_model_does_not_know_is_new_and_like_what_was_had(
     snapshot = dataclasses.replace(
         loaded, catalogue=catalogue, newcomers=newcomers, placed_popularity=placed
     )
-    history, made = asked(snapshot, "0")
-    assert (
-        ITEMS
-        in recommend(
-            snapshot, history, Wanted(40, True, catalogue.available, NOTHING), NOW
-        ).ranked.items
-    )
+    history = history_of(snapshot, "0", (), [], NOW)
+    wanted = Wanted(40, True, catalogue.available, NOTHING)
+    assert ITEMS in recommend(snapshot, history, wanted, NOW).ranked.items
     only = Recommended(Ranked([ITEMS], [1.0]), None)
     [reason] = why_recommended(snapshot, history, only, NOW)
     assert (reason.kind, reason.sentence) == ("new", "new")
