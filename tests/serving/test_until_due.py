@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given
@@ -17,8 +18,10 @@ from recsys.models.item_knn import ItemKnn
 from recsys.models.kinds import CODE_OF
 from recsys.models.popularity import DAY
 from recsys.settings import Settings
+from recsys.training.job import select_best, train_model
 from serving.app import create_app
 from serving.config import ServiceEnvironment
+from tests.models.shop import publish_shop, taste_interactions
 from tests.serving.shops import (
     BY_ID,
     ITEMS,
@@ -206,3 +209,36 @@ def test_an_artifact_of_before_knows_nothing_that_is_due(settings: Settings):
 def test_other_words_are_refused(client: TestClient, value: object):
     body = {"user_id": 1, "exclude_seen": value}
     assert client.post("/recommend", json=body).status_code == 422
+
+
+def test_the_whole_way_from_purchases_over_a_training_to_the_list(settings: Settings):
+    """Customers u1000 to u1039 rated product 0 once, and buy it every thirty days or so: the even
+    ones ten days ago, the odd ones forty. All have had something else, which nobody buys again."""
+    random, now = np.random.default_rng(0), int(time.time())
+    table = taste_interactions()
+    table["time"] += now - 20 * DAY - table["time"].max()
+    rows = []
+    for user in range(1000, 1040):
+        when = now - (10 if user % 2 == 0 else 40) * DAY
+        for _ in range(6):
+            rows.append((user, 0, when, "purchase", "train"))
+            when -= int(DAY * 30 * np.exp(random.normal(0, 0.1)))
+        table.loc[len(table)] = (user, 0, when)
+        table.loc[len(table)] = (user, 1 + user % 50, when - 5 * DAY)
+    columns = ["user", "item", "time", "kind", "split"]
+    version = publish_shop(settings, table, signals=pd.DataFrame(rows, columns=columns))
+    folder = settings.home / "config"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "training.yaml").write_text("tuning: {seconds: 30, trials: 1}\n")
+    select_best(settings, [train_model(settings, "item_knn", version)])
+    with service(settings) as client:
+        days = client.app.state.service.engine.snapshot.artifact.due_days
+        assert days[0] == pytest.approx(30, rel=0.1)
+        assert np.isnan(days[1:]).all()
+        for user in (1000, 1001, 1010, 1011):
+            asked = {"user_id": f"u{user}", "topk": 60}
+            never = ids(client.post("/recommend", json=asked).json())
+            again = client.post("/recommend", json=asked | {"exclude_seen": "until_due"}).json()
+            assert "p0" not in never
+            assert set(ids(again)) - set(never) == ({"p0"} if user % 2 else set())
+            assert f"p{1 + user % 50}" not in ids(again)

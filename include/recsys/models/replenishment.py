@@ -15,7 +15,7 @@ SHORTEST_DAYS, LONGEST_DAYS = 7.0, 400.0
 """Of a gap: within a week an order is completed or a gift bought, not something used up."""
 LEAST_CUSTOMERS = 20
 """Who bought a family again, over the whole shop: below, nothing is learned."""
-LEAST_SHARE = 0.05
+LEAST_SHARE = 0.1
 """Of those who had the time for it: so many at least bought the family again."""
 SHRINKAGE = 10.0
 """With so many customers a family is trusted as much as its category, and that as the shop."""
