@@ -70,9 +70,9 @@ def refused(found: Estimate) -> str:
 
 def test_what_tells_too_little_is_refused_with_a_sentence() -> None:
     lists, _ = a_trial()
-    few = Lists(*(part[lists.unit < 50] for part in lists))
+    few = Lists(*(part[lists.unit < 40] for part in lists))
     assert refused(estimate(few)) == (
-        "50 customers had lists with explored places, expected at least 60"
+        "40 customers had lists with explored places, expected at least 50"
     )
     cold = lists._replace(clicks=np.where(lists.explored, 0.0, lists.clicks))
     assert "explored places have 0 clicks, expected at least 10" in refused(estimate(cold))

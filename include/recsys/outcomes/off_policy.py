@@ -44,8 +44,8 @@ CONFIDENCE: Final = 0.95
 GROUPS: Final = 30
 FOLDS: Final = 5
 
-MIN_UNITS: Final = 60
-"""So many customers there must be, two in a group."""
+MIN_UNITS: Final = 50
+"""So many customers there must be, or some groups have none."""
 MIN_EFFECTIVE: Final = 30
 """And so many whose weights are equal must tell as much as those that there are."""
 MIN_SUPPORT: Final = 0.5

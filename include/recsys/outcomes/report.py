@@ -1,6 +1,8 @@
 """The report of the last four weeks: a JSON document, and a page, one static HTML file with every
 plot inline."""
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -17,6 +19,7 @@ from recsys.data.simulated import read_note
 from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.outcomes.attribution import POSITION, REACH, Fate
+from recsys.outcomes.candidates import candidates, judge_candidates
 from recsys.outcomes.daily import figured_days
 from recsys.outcomes.exploration import (
     CHANCE,
@@ -32,6 +35,7 @@ from recsys.outcomes.rates import Rate
 from recsys.pages import templates
 from recsys.plots import mark_days, picture
 from recsys.publishing import write_json, write_text
+from recsys.registry import Registry
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 
@@ -67,6 +71,8 @@ def write_outcome_report(settings: Settings, last: date) -> dict[str, Any]:
     report = build_report(settings, last)
     path = settings.reports / REPORTS_FOLDER / f"outcomes_{last:%Y%m%d}.json"
     page = path.with_suffix(".html")
+    if report["exploration"] is not None:
+        report["candidates"] = _candidates(settings, last, path)
     write_text(page, render_page(report))
     write_json(path, report)
     totals = report["totals"]
@@ -106,6 +112,7 @@ def build_report(settings: Settings, last: date) -> dict[str, Any]:
         },
         "positions": _positions(period),
         "exploration": _exploration(settings, period),
+        "candidates": None,
         "coverage": _coverage(settings, period, last),
         "uplift": _uplift(period),
         "happened": period.happened(),
@@ -255,6 +262,18 @@ def _exploration(settings: Settings, period: Period) -> dict[str, Any] | None:
             for one in first
         ],
     }
+
+
+def _candidates(settings: Settings, last: date, path: Path) -> dict[str, Any] | None:
+    """Estimates of other models, once a day, and again when there are others: those of the report
+    of this day in `path`, if they are of the same models."""
+    wanted = [entry.model_id for entry in candidates(Registry(settings))]
+    # None may be there, or one of a time without them.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        before = json.loads(path.read_text(encoding="utf-8"))["candidates"]
+        if [one["model_id"] for one in before["models"]] == wanted:
+            return dict(before)
+    return judge_candidates(settings, last)
 
 
 def _product_names(settings: Settings) -> dict[str, str]:
