@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.alerting import AlertManager
 from recsys.outcomes import partitions
 from recsys.outcomes.config import OutcomesConfig
 from recsys.outcomes.partitions import (
@@ -269,8 +270,47 @@ def processes() -> Iterator[multiprocessing.context.BaseContext]:
     return context
 
 
+def set_aside_until(settings: Settings, operation: int) -> None:
+    until(operation)
+    lost_lists(settings, [SECOND])
+    os._exit(0)
+
+
+def test_killed_before_any_of_its_steps_a_damaged_file_is_counted_and_told(
+    settings: Settings, tmp_path: Path, processes
+):
+    record(settings, around_midnight(30), lost=2)
+    take_over(settings)
+    [path] = settings.home.glob(f"data/served/day={SECOND}/*.parquet")
+    cut_off(path)
+    for operation in range(1, 20):
+        copy = Settings(tmp_path / str(operation))
+        shutil.copytree(settings.home, copy.home)
+        process = processes.Process(target=set_aside_until, args=(copy, operation))
+        process.start()
+        process.join()
+        assert lost_lists(copy, [SECOND]) == {SECOND: 17}
+        assert [one.name for one in (copy.quarantine / "served").iterdir()] == [
+            f"{SECOND}.{path.name}"
+        ]
+        # As the health check does for who died while he told.
+        AlertManager(copy, clock=lambda: datetime.now(UTC) + timedelta(hours=1)).retry_undelivered()
+        told = (copy.logs / "service" / "alerts.log").read_text()
+        assert told.count("served_lists_damaged triggered") == 1
+        if process.exitcode == 0:
+            break
+    assert operation > 2
+
+
 def take_over_until(settings: Settings, operation: int) -> None:
     """End before the so-manieth change of a name; in a process of its own."""
+    until(operation)
+    take_over(settings)
+    os._exit(0)
+
+
+def until(operation: int) -> None:
+    """End this process before the so-manieth change of a name."""
     left = [operation]
 
     def stop(event: str, _: object) -> None:
@@ -280,8 +320,6 @@ def take_over_until(settings: Settings, operation: int) -> None:
                 os._exit(9)
 
     sys.addaudithook(stop)
-    take_over(settings)
-    os._exit(0)
 
 
 def test_killed_before_any_of_its_steps_it_takes_each_list_once(
