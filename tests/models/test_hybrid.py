@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 
 from recsys.errors import InputError
-from recsys.models.histories import histories_from_codes, keep_entries, take_users
+from recsys.models.base import Histories
+from recsys.models.histories import histories_from_codes, keep_entries, take_users, user_rows
 from recsys.models.hybrid import Hybrid, normalised
-from tests.models.shop import DAY, ITEMS, START, taste_histories
+from recsys.models.newcomers import MOST_LIFTED, Traits
+from recsys.models.storage import ArtifactError
+from tests.models.shop import DAY, GROUPS, ITEMS, START, taste_histories
 
 NOW = START + 301 * DAY
 
@@ -96,3 +99,67 @@ def test_the_parts_of_a_blend_add_up_to_its_scores():
     assert set(parts) == {"item_knn", "als", "recent_popularity", "content"}
     np.testing.assert_allclose(sum(parts.values()), model.score(some, NOW), atol=1e-6)
     assert np.array_equal(sum(model.parts_of_similar(3).values()), model.similar(3))
+
+
+LIFTED = {"weights": {"als": 0.0, "recent_popularity": 0.5}, "lift": 0.5}
+
+
+def shop_of_brands() -> Traits:
+    """Taste groups are brands, prices are unknown."""
+    nobody = np.full(ITEMS, -1, dtype=np.int32)
+    brands = (np.arange(ITEMS) % GROUPS).astype(np.int32)
+    return Traits(np.arange(ITEMS, dtype=np.int32), brands, nobody, np.full(ITEMS, np.nan))
+
+
+def few_of_each_brand() -> Histories:
+    """The first four products of each brand have one purchase, by who else buys the brand."""
+    histories = taste_histories()
+    first = np.unique(histories.items, return_index=True)[1]
+    kept = histories.items >= 4 * GROUPS
+    kept[first] = True
+    return keep_entries(histories, kept)
+
+
+def test_products_with_few_purchases_are_lifted_by_those_near_to_them():
+    histories = few_of_each_brand()
+    plain = Hybrid.create({**LIFTED, "lift": 0.0}).use_traits(shop_of_brands())
+    lifted = Hybrid.create(LIFTED).use_traits(shop_of_brands())
+    before = plain.fit(histories, ITEMS).score(histories, NOW)
+    after = lifted.fit(histories, ITEMS).score(histories, NOW)
+    rare = np.bincount(histories.items, minlength=ITEMS) < 5
+    assert rare[: 4 * GROUPS].all()
+    assert (after[:, ~rare] == before[:, ~rare]).all()
+    higher = after > before
+    assert higher.any(axis=1).mean() > 0.9
+    assert higher.sum(axis=1).max() <= MOST_LIFTED
+    rows, items = np.nonzero(higher)
+    groups = np.arange(len(before)) % GROUPS
+    assert (items % GROUPS == groups[rows]).mean() > 0.8
+    had_rows, had_items = user_rows(histories), histories.items
+    assert not higher[had_rows, had_items].any(), "who has it needs no more of it"
+
+
+def test_without_traits_nothing_is_lifted():
+    histories = few_of_each_brand()
+    plain = Hybrid.create({**LIFTED, "lift": 0.0}).fit(histories, ITEMS)
+    lifted = Hybrid.create(LIFTED).fit(histories, ITEMS)
+    assert np.array_equal(plain.score(histories, NOW), lifted.score(histories, NOW))
+
+
+def test_parts_of_lifted_products_sum_up_to_their_scores():
+    histories = few_of_each_brand()
+    model = Hybrid.create(LIFTED).use_traits(shop_of_brands()).fit(histories, ITEMS)
+    parts = model.parts(histories, NOW)
+    np.testing.assert_allclose(sum(parts.values()), model.score(histories, NOW), rtol=1e-4)
+
+
+def test_a_lift_survives_saving_and_a_damaged_one_is_refused(tmp_path):
+    histories = few_of_each_brand()
+    model = Hybrid.create(LIFTED).use_traits(shop_of_brands()).fit(histories, ITEMS)
+    model.save(tmp_path)
+    loaded = Hybrid.load(tmp_path)
+    assert np.array_equal(loaded.score(histories, NOW), model.score(histories, NOW))
+    assert loaded.hyperparameters == model.hyperparameters
+    np.save(tmp_path / "rare_near.npy", np.load(tmp_path / "rare_near.npy") + ITEMS)
+    with pytest.raises(ArtifactError, match=r"rare_near\.npy"):
+        Hybrid.load(tmp_path)

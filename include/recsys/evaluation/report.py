@@ -21,14 +21,13 @@ from recsys.evaluation.metrics import (
 from recsys.evaluation.ranking import HeldOut, Scorer, rank_families, rank_targets, user_of_target
 from recsys.models.base import Histories, Model
 from recsys.models.kinds import had
+from recsys.models.newcomers import FEW_PURCHASES
 from recsys.models.popularity import Popularity, RecentPopularity
 
 HEADLINE = ("recall_at_10", "ndcg_at_10")
 
 Comparison = dict[str, Any]
 Fit = Callable[[Histories], Model]
-
-FEW_PURCHASES = 5
 
 
 @dataclass(frozen=True)

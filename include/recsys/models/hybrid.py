@@ -15,7 +15,8 @@ from recsys.models.als import Als, AlsParameters, Trainer
 from recsys.models.base import Histories, Model, Parameters, Progress, parse_parameters
 from recsys.models.histories import steps_from_end, strength, user_rows
 from recsys.models.item_knn import ItemKnn, ItemKnnParameters
-from recsys.models.kinds import not_offered
+from recsys.models.kinds import had, not_offered
+from recsys.models.newcomers import Rare, Traits, find_rare
 from recsys.models.popularity import RecentPopularity, RecentPopularityParameters
 
 COMPONENTS: dict[str, type[Model]] = {
@@ -45,6 +46,7 @@ class HybridParameters(ConfigModel):
 
     weights: HybridWeights = HybridWeights()
     few_purchases: float = Field(default=5.0, gt=0, strict=True)
+    lift: float = Field(default=0.0, ge=0, strict=True)
     item_knn: ItemKnnParameters = ItemKnnParameters()
     als: AlsParameters = AlsParameters()
     recent_popularity: RecentPopularityParameters = RecentPopularityParameters()
@@ -56,7 +58,10 @@ class Hybrid:
     With text vectors, `content` adds the similarity of a product's text to the texts of the
     user's history, scaled by ``few_purchases / (few_purchases + purchases)``: a new product
     competes by its text, a known one by what people did with it. A component of weight zero is
-    not fitted at all."""
+    not fitted at all.
+
+    With traits of the products, a few of those with few purchases are lifted for each user: by the
+    share `lift` of their score and of what is near to them (`recsys.models.newcomers.Rare`)."""
 
     model_type: ClassVar[str] = "hybrid"
 
@@ -64,12 +69,15 @@ class Hybrid:
         chosen = parameters or HybridParameters()
         self._weights: dict[str, float] = chosen.weights.model_dump()
         self._few_purchases = chosen.few_purchases
+        self._lift = chosen.lift
         self._components: dict[str, Model] = {
             name: kind.create(getattr(chosen, name).model_dump(), seed)
             for name, kind in COMPONENTS.items()
         }
         self._content: Float32Array | None = None
         self._novelty: Float32Array = np.zeros(0, dtype=np.float32)
+        self._traits: Traits | None = None
+        self._rare: Rare | None = None
 
     @classmethod
     def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
@@ -92,12 +100,18 @@ class Hybrid:
         return {
             "weights": dict(self._weights),
             "few_purchases": self._few_purchases,
+            "lift": self._lift,
             **{name: model.hyperparameters for name, model in self._components.items()},
         }
 
     def use_content(self, vectors: Float32Array | None) -> Self:
         """Use ``(items, dimensions)`` normalised text vectors; a product without has zeros."""
         self._content = vectors
+        return self
+
+    def use_traits(self, traits: Traits | None) -> Self:
+        """Use what tells how near the products are, to lift those with few purchases."""
+        self._traits = traits
         return self
 
     def trained_by(self, trainer: Trainer | None) -> Self:
@@ -112,6 +126,10 @@ class Hybrid:
         counts = np.bincount(histories.items, weights=histories.weight, minlength=items)
         few = self._few_purchases
         self._novelty = (few / (few + counts)).astype(np.float32)
+        self._rare = None
+        if self._traits is not None and self._lift > 0:
+            purchases = np.bincount(histories.items[had(histories)], minlength=items)
+            self._rare = find_rare(self._traits, purchases)
         return self
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
@@ -122,7 +140,8 @@ class Hybrid:
         return self.count_purchases(histories, items)
 
     def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:
-        return self.blend(self.component_scores(histories, now))
+        total = self.blend(self.component_scores(histories, now))
+        return total if self._rare is None else self._rare.lift(total, self._lift, histories)
 
     def component_scores(
         self, histories: Histories, now: int | Int64Array
@@ -153,7 +172,13 @@ class Hybrid:
     def parts(self, histories: Histories, now: int | Int64Array) -> dict[str, Float32Array]:
         """`component_scores` with their weights: their sum is `score`."""
         scores = self.component_scores(histories, now).items()
-        return {name: self.blend({name: of_component}) for name, of_component in scores}
+        parts = {name: self.blend({name: of_component}) for name, of_component in scores}
+        if self._rare is not None:
+            total = np.sum(list(parts.values()), axis=0)
+            lifted = self._rare.lifted(total, self._lift, histories) * np.float32(self._lift)
+            for part in parts.values():
+                part[:, self._rare.items] += lifted * self._rare.gain(part)
+        return parts
 
     def similar(self, item: int) -> Float32Array:
         total = np.zeros(len(self._novelty), dtype=np.float32)
@@ -184,14 +209,18 @@ class Hybrid:
         storage.write_array(folder, "novelty", self._novelty)
         if self._content is not None:
             storage.write_array(folder, "content", self._content)
-        storage.write_parameters(
-            folder, {**self.hyperparameters, "has_content": self._content is not None}
-        )
+        if self._rare is not None:
+            storage.write_array(folder, "rare_items", self._rare.items)
+            storage.write_array(folder, "rare_near", self._rare.near)
+            storage.write_array(folder, "rare_weights", self._rare.weights)
+        has = {"has_content": self._content is not None, "has_rare": self._rare is not None}
+        storage.write_parameters(folder, {**self.hyperparameters, **has})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = storage.read_parameters(folder)
         has_content = stored.pop("has_content", False)
+        has_rare = stored.pop("has_rare", False)
         model = cls.create(stored)
         model._novelty = storage.read_array(folder, "novelty", np.float32, 1)
         if has_content:
@@ -200,6 +229,8 @@ class Hybrid:
                 raise storage.ArtifactError(
                     f"{folder}: content.npy does not fit the number of products"
                 )
+        if has_rare:
+            model._rare = _read_rare(folder, len(model._novelty))
         for name in model._used():
             model._components[name] = COMPONENTS[name].load(folder / name)
         return model
@@ -214,6 +245,18 @@ class Hybrid:
         terms = weight.astype(np.float32)[:, None] * content[histories.items]
         profile[asked] = np.add.reduceat(terms, histories.indptr[asked], axis=0)
         return normalised(profile @ content.T, histories)
+
+
+def _read_rare(folder: Path, products: int) -> Rare:
+    items = storage.read_array(folder, "rare_items", np.int32, 1)
+    near = storage.read_array(folder, "rare_near", np.int32, 2)
+    rare = Rare(items, near, storage.read_array(folder, "rare_weights", np.float32, 2))
+    fits = len(items) == len(near) and near.shape == rare.weights.shape
+    for columns in (rare.items, rare.near):
+        fits = fits and (not columns.size or 0 <= columns.min() <= columns.max() < products)
+    if not fits:
+        raise storage.ArtifactError(f"{folder}: rare_near.npy does not fit the products")
+    return rare
 
 
 def normalised(scores: Float32Array, histories: Histories) -> Float32Array:

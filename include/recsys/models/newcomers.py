@@ -9,15 +9,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.arrays import Float32Array, Float64Array, Int32Array, Int64Array
+from recsys.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from recsys.models.base import Histories
-from recsys.models.histories import one_a_product
-from recsys.models.kinds import CODE_OF, DISMISS
+from recsys.models.histories import one_a_product, user_rows
+from recsys.models.kinds import CODE_OF, DISMISS, not_offered
 from recsys.schema import Kind
 
 NEIGHBOURS = 20
+FEW_PURCHASES = 5
+"""A product with fewer is new: what people did says little of it."""
+MOST_LIFTED = 2
+"""So many places of a list are for products with few purchases that would not reach it by
+themselves. Without a bound, a customer of rare taste gets a list of them (decision 150)."""
+
 _FAMILY, _TEXT, _BRAND, _CATEGORY, _PRICE = 3.0, 1.0, 0.15, 0.25, 0.1
-_SHARPNESS = 8.0
+_SHARPNESS = 16.0
 """The weight of a neighbour is e to the power of this times how near it is."""
 _SAME_PRICE = 0.25
 """Prices of this difference in their logarithm are half as near as equal ones."""
@@ -68,9 +74,7 @@ class Newcomers:
 
     @staticmethod
     def _placed(scores: Float32Array, near: Int32Array, weights: Float32Array) -> Float32Array:
-        placed = np.zeros((*scores.shape[:-1], len(near)), dtype=np.float32)
-        for column, weight in zip(near.T, weights.T, strict=True):
-            placed += scores.take(column, axis=-1) * weight
+        placed = mean_of_near(scores, near, weights)
         alone = ~weights.any(axis=1)
         if alone.any():
             placed[..., alone] = scores.mean(axis=-1, keepdims=True)
@@ -116,6 +120,54 @@ class Newcomers:
         )
 
 
+@dataclass(frozen=True)
+class Rare:
+    """A model's own products with fewer than `FEW_PURCHASES`: their columns ``(rare,)`` `items`,
+    and ``(rare, k)`` `near` and `weights` as of `Newcomers`."""
+
+    items: Int32Array
+    near: Int32Array
+    weights: Float32Array
+
+    def lift(self, scores: Float32Array, by: float, histories: Histories) -> Float32Array:
+        """``(users, products)`` `scores`, with those of `lifted` products higher by their `gain`
+        times `by`."""
+        higher = scores.copy()
+        higher[:, self.items] += (
+            self.lifted(scores, by, histories) * np.float32(by) * (self.gain(scores))
+        )
+        return higher
+
+    def lifted(self, scores: Float32Array, by: float, histories: Histories) -> BoolArray:
+        """``(users, rare)`` which of them are lifted: the best `MOST_LIFTED` of each user, when
+        all were, among what the users of `histories` may be offered."""
+        higher = scores[:, self.items] + np.float32(by) * self.gain(scores)
+        number = np.full(scores.shape[1], -1)
+        number[self.items] = np.arange(len(self.items))
+        barred = not_offered(histories)
+        had = number[histories.items[barred]]
+        higher[user_rows(histories)[barred][had >= 0], had[had >= 0]] = -np.inf
+        most = min(MOST_LIFTED, len(self.items))
+        best = np.argpartition(higher, len(self.items) - most, axis=1)[:, len(self.items) - most :]
+        lifted = np.zeros(higher.shape, dtype=np.bool_)
+        np.put_along_axis(lifted, best, np.take_along_axis(higher, best, axis=1) > -np.inf, axis=1)
+        return lifted
+
+    def gain(self, scores: Float32Array) -> Float32Array:
+        """``(users, rare)`` their own scores, and to each the mean of its neighbours'."""
+        own = scores[:, self.items]
+        return own + mean_of_near(scores, self.near, self.weights)
+
+
+def find_rare(traits: Traits, purchases: Int64Array) -> Rare | None:
+    """The products of `traits` of which ``(products,)`` `purchases` are few, and what is near; None
+    if there are none."""
+    items = np.flatnonzero(purchases < FEW_PURCHASES).astype(np.int32)
+    if not len(items):
+        return None
+    return Rare(items, *find_near(traits, items, _bought(purchases, len(items))))
+
+
 def find_newcomers(traits: Traits, purchases: Int64Array) -> Newcomers | None:
     """The products of `traits` that follow those a model knows, of which ``(known,)`` `purchases`
     are known; None if there are none. Neighbours are products with purchases: the others have no
@@ -124,13 +176,24 @@ def find_newcomers(traits: Traits, purchases: Int64Array) -> Newcomers | None:
     if items == known:
         return None
     asked = np.arange(known, items, dtype=np.int32)
-    most = max(_LEAST_COMPARED, _MOST_COMPARED // len(asked))
+    return Newcomers(known, *find_near(traits, asked, _bought(purchases, len(asked))))
+
+
+def mean_of_near(scores: Float32Array, near: Int32Array, weights: Float32Array) -> Float32Array:
+    """``(..., n)`` weighted means of the ``(..., products)`` `scores` of the ``(n, k)`` `near`."""
+    mean = np.zeros((*scores.shape[:-1], len(near)), dtype=np.float32)
+    for column, weight in zip(near.T, weights.T, strict=True):
+        mean += scores.take(column, axis=-1) * weight
+    return mean
+
+
+def _bought(purchases: Int64Array, asked: int) -> Int32Array:
+    """The products with purchases, the best known of them if the `asked` ones are very many."""
+    most = max(_LEAST_COMPARED, _MOST_COMPARED // max(asked, 1))
     among = np.flatnonzero(purchases > 0)
     if len(among) > most:
-        best = np.argpartition(-purchases[among], most)[:most]
-        among = np.sort(among[best])
-    near, weights = find_near(traits, asked, among.astype(np.int32))
-    return Newcomers(known, near, weights)
+        among = np.sort(among[np.argpartition(-purchases[among], most)[:most]])
+    return among.astype(np.int32)
 
 
 def find_near(

@@ -37,7 +37,7 @@ from recsys.text import fold
 from recsys.training.config import TrainingConfig
 from recsys.training.runs import COMPARED, HEADLINE, learning_curves, recorded_run
 from recsys.training.signals import choose_weights, report_on_signals
-from recsys.training.tuning import Subject, choose_parameters, content_vectors
+from recsys.training.tuning import Subject, choose_parameters, content_vectors, product_traits
 
 SAMPLE_USERS = 10
 """Known users whose recommendations a deployment checks, stored with the model."""
@@ -79,9 +79,10 @@ def train_model(
             data = data.weighed(weight_of_codes(chosen.weights))
             hybrid = model_type == Hybrid.model_type
             texts = content_vectors(settings, data.item_ids) if hybrid else None
+            traits = product_traits(version, data, texts) if hybrid else None
             known = (data.training, data.validation, len(data.item_ids))
             weights = chosen.weights if data.has_signals else None
-            subject = Subject(*known, config.seed, texts, trainer, weights)
+            subject = Subject(*known, config.seed, texts, trainer, weights, traits)
             rest = chosen.rest_of(config)
             tuned = choose_parameters(settings, rest, version.version_id, model_type, subject)
             run.log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))

@@ -11,23 +11,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from recsys.arrays import BoolArray, Float32Array, Int32Array, first_in_row
+from recsys import schema
+from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, first_in_row
 from recsys.content.embeddings import current_embeddings
+from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation import ranking
+from recsys.evaluation.leave_one_out import MIN_USERS, LeaveOneOut
 from recsys.evaluation.metrics import metrics_per_user
 from recsys.evaluation.ranking import BLOCK, HeldOut, Ranks
+from recsys.evaluation.report import segments_of
 from recsys.models.als import Als, Trainer
 from recsys.models.base import Histories, Model, Progress
 from recsys.models.bpr import Bpr
 from recsys.models.histories import user_range, user_rows
 from recsys.models.hybrid import COMPONENTS, CONTENT, Hybrid, HybridParameters
 from recsys.models.item_knn import ItemKnn
-from recsys.models.kinds import not_offered
+from recsys.models.kinds import had, not_offered
 from recsys.models.model_types import create_model, model_class
+from recsys.models.newcomers import Rare, Traits, find_rare
 from recsys.publishing import write_json
 from recsys.settings import Settings
+from recsys.text import fold
 from recsys.training.config import TrainingConfig
 from recsys.training.search import Found, Point, Range, search
 
@@ -37,6 +44,9 @@ _SAMPLE = 25_000
 # What a second of the budget is taken for when factors are bounded. It is not measured, so that a
 # seed gives the same figures on every machine.
 _WORK_A_SECOND = 15e9
+_LIFTS = tuple(number / 20 for number in range(11))
+_MOST_LOST = 0.01
+_LIFT_CELLS = 40_000_000  # scores that are looked at with each lift: some seconds in all
 _HYBRID_SHARE = {"item_knn": 0.3, "als": 0.4, "recent_popularity": 0.0}
 
 SPACES: dict[str, dict[str, Range]] = {
@@ -109,6 +119,7 @@ class Subject:
     content: ContentVectors | None = None  # for the model type that uses them
     trainer: Trainer | None = None  # what trains ALS; None is `implicit`
     weights: Mapping[str, float] | None = None  # of signals, where there are some
+    traits: Traits | None = None  # for the model type that lifts products with few purchases
 
     def fit(
         self,
@@ -119,8 +130,8 @@ class Subject:
     ) -> Model:
         """A new model with `parameters`, fitted on `histories`, or else on `training`."""
         model = create_model(model_type, parameters, self.seed, self.trainer)
-        if isinstance(model, Hybrid) and self.content is not None:
-            model.use_content(self.content.vectors)
+        if isinstance(model, Hybrid):
+            model.use_content(self.content and self.content.vectors).use_traits(self.traits)
         return model.fit(histories or self.training, self.items, progress)
 
 
@@ -131,6 +142,21 @@ def content_vectors(settings: Settings, item_ids: Sequence[str]) -> ContentVecto
     if embeddings is None or set(item_ids).isdisjoint(embeddings.product_ids):
         return None
     return ContentVectors(embeddings.set_id, embeddings.vectors_of(item_ids))
+
+
+def product_traits(
+    version: PublishedVersion, data: LeaveOneOut, texts: ContentVectors | None
+) -> Traits:
+    """What tells how near the products of `version` are, in the order of `data`."""
+    products = version.products().set_index(schema.PRODUCT).reindex(data.item_ids)
+
+    def numbers(column: str) -> Int32Array:
+        names = products[column].fillna("").map(fold)
+        return pd.factorize(names.mask(names == ""))[0].astype(np.int32)
+
+    prices = products[schema.PRICE].to_numpy(dtype=np.float64)
+    groups = (data.families, numbers(schema.BRAND), numbers(schema.CATEGORY))
+    return Traits(*groups, prices, texts and texts.vectors)
 
 
 def choose_parameters(
@@ -295,8 +321,10 @@ def _tune_hybrid(
     found = _tune_weights(subject, fitted, start, left, trials)
     weights = dict(found.parameters)
     few = weights.pop("few_purchases")
+    chosen = {"weights": weights, "few_purchases": few}
+    chosen["lift"] = _choose_lift(subject, Hybrid.of_fitted(fitted, weights, few))
     components = {name: model.hyperparameters for name, model in fitted.items()}
-    return replace(found, parameters={"weights": weights, "few_purchases": few, **components})
+    return replace(found, parameters=chosen | components)
 
 
 def _tune_weights(
@@ -331,12 +359,54 @@ def _tune_weights(
     return search(score, space, starts, seconds=seconds, trials=trials, seed=subject.seed)
 
 
-def sample_of(subject: Subject) -> HeldOut:
-    """The validation of `subject`, of at most 25,000 users."""
-    users = subject.validation.users
-    if users <= _SAMPLE:
+def _choose_lift(subject: Subject, blend: Hybrid) -> float:
+    """How far `blend` lifts products with few purchases: what finds the most of them on validation,
+    of all that cost at most `_MOST_LOST` of the objective. 0 if too few customers are asked for
+    such products to tell."""
+    if subject.traits is None:
+        return 0.0
+    purchases = np.bincount(subject.training.items[had(subject.training)], minlength=subject.items)
+    questions = sample_of(subject, _LIFT_CELLS // subject.items)
+    new = segments_of(questions, purchases)["new_products"]
+    rare = find_rare(subject.traits, purchases)
+    if rare is None or new.sum() < MIN_USERS:
+        return 0.0
+    texts = subject.content and subject.content.vectors
+    blend.use_content(texts).count_purchases(subject.training, subject.items)
+    figures = []
+    for ranks in _lifted_ranks(blend, rare, questions):
+        per_user = metrics_per_user(Ranks(questions.indptr, ranks))
+        recall = per_user["recall_at_10"]
+        both = (recall.mean() + per_user["ndcg_at_10"].mean()) / 2
+        figures.append((recall[new].mean(), both))
+    least = (1 - _MOST_LOST) * figures[0][1]
+    allowed = [place for place, (_, both) in enumerate(figures) if both >= least]
+    return _LIFTS[max(allowed, key=lambda place: figures[place])]
+
+
+def _lifted_ranks(blend: Hybrid, rare: Rare, questions: HeldOut) -> Int64Array:
+    """``(lifts, targets)`` ranks of the answers with each of `_LIFTS`."""
+    ranks = np.zeros((len(_LIFTS), len(questions.targets)), dtype=np.int64)
+    for start in range(0, questions.users, BLOCK):
+        stop = min(start + BLOCK, questions.users)
+        histories, scores = ranking.finite_scores(blend, questions, start, stop)
+        barred = not_offered(histories)
+        seen = (user_rows(histories)[barred], histories.items[barred])
+        part = slice(questions.indptr[start], questions.indptr[stop])
+        rows = ranking.user_of_target(questions)[part] - start
+        for number, lift in enumerate(_LIFTS):
+            lifted = rare.lift(scores, lift, histories)
+            lifted[seen] = -np.inf
+            ranks[number, part] = ranking.rank_among(lifted, rows, questions.targets[part])
+    return ranks
+
+
+def sample_of(subject: Subject, most: int = _SAMPLE) -> HeldOut:
+    """The validation of `subject`, of at most 25,000 users, or `most` if that is less."""
+    users, most = subject.validation.users, min(most, _SAMPLE)
+    if users <= most:
         return subject.validation
-    chosen = np.random.default_rng(subject.seed).choice(users, _SAMPLE, replace=False)
+    chosen = np.random.default_rng(subject.seed).choice(users, most, replace=False)
     return ranking.take_questions(subject.validation, np.sort(chosen))
 
 
