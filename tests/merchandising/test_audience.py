@@ -80,3 +80,12 @@ def test_a_file_for_the_mailing_tool(shop: Settings):
     assert [(row["user_id"], int(row["place"])) for row in rows] == [
         (one["user_id"], one["place"]) for one in found
     ]
+
+
+def test_what_a_rule_hides_everywhere_is_nobodys(shop: Settings):
+    (shop.home / "config").mkdir()
+    hidden = "{name: gone, action: hide, products: {ids: [p7]}, author: a, reason: b}"
+    (shop.home / "config" / "rules.yaml").write_text(f"rules: [{hidden}]\n")
+    with pytest.raises(InputError, match="p7: a rule of the shop hides the product everywhere"):
+        audience(shop, "p7", 5, NOW)
+    assert audience(shop, "p8", 5, NOW)["customers"]

@@ -39,6 +39,9 @@ def audience(settings: Settings, product_id: str, size: int, now: int) -> dict[s
         raise InputError(f"{product_id}: the shop has no product of this id")
     if not catalogue.available[item]:
         raise InputError(f"{product_id}: the product is not for sale, nobody can be told about it")
+    steering = snapshot.steerings.of(None)
+    if steering is not None and steering.hidden is not None and steering.hidden[item]:
+        raise InputError(f"{product_id}: a rule of the shop hides the product everywhere")
     found: list[tuple[int, float, str]] = []
     asked = 0
     with live_events(settings) as database:

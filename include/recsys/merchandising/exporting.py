@@ -58,7 +58,7 @@ ENDPOINT: Final = "export_lists"
 """What the lists are recorded as."""
 
 CUSTOMERS_AT_ONCE: Final = 20_000
-_MOST_PRODUCTS: Final = 1_000
+_MOST_PRODUCTS: Final = 100
 _STALE_SECONDS: Final = 6 * 3600.0
 """Parts that are older are not gone on with: customers have bought and dismissed since."""
 
