@@ -1,5 +1,6 @@
 """What completes a cart, over HTTP: lipstick n (0 to 19) is bought with shampoo 20 + n."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -221,6 +222,28 @@ def test_a_launched_product_is_completed_and_completes_as_its_like_do(settings: 
         assert GONE not in found
         lipsticks = [found.index(product_id(item)) for item in LIPSTICKS if item not in (9, 10)]
         assert found.index(SHAMPOO) < min(lipsticks)
+
+
+def test_what_the_shop_asks_of_carts_holds(settings: Settings):
+    add_shop(settings, complements=baskets())
+    (settings.home / "config").mkdir(exist_ok=True)
+    text = "placements: {cart: {spread: {brand: 3}}}\n"
+    (settings.home / "config" / "placements.yaml").write_text(text)
+    said = {"placements": ["cart"], "author": "lan", "reason": "x"}
+    rules = [
+        {"name": "no", "action": "hide", "products": {"ids": ["p23"]}, **said},
+        {"name": "second", "action": "pin", "products": {"ids": ["p9"]}, "position": 2, **said},
+    ]
+    (settings.home / "config" / "rules.yaml").write_text(json.dumps({"rules": rules}))
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+        steered = ids(ask(client, "p3", placement="cart", topk=6))
+        plain = ids(ask(client, "p3", topk=6))
+        unknown = ids(ask(client, "never", placement="cart", topk=6))
+    assert steered[:2] == ["p24", "p9"]
+    assert sum(int(one[1:]) >= 20 for one in steered) == 3
+    assert "p23" not in [*steered, *unknown]
+    assert unknown[1] == "p9"
+    assert plain[:2] == ["p23", "p24"]
 
 
 def test_each_product_says_which_of_the_cart_it_completes(cart: TestClient):

@@ -22,6 +22,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "/recommend": {"user_id": 3},
     "/batch_recommend": {"user_ids": [3]},
     "/similar_items": {"product_id": "p3"},
+    "/bought_together": {"product_ids": ["p3"]},
     "/search": {"query": "son moi"},
 }
 
