@@ -110,4 +110,5 @@ with job_dag(
         trigger_dag_id="bert_embeddings",
         trigger_run_id="texts__{{ ti.xcom_pull(task_ids='publish')['version_id'] }}",
         skip_when_already_exists=True,
+        priority_weight=2,  # before the report, which takes the one slot for seconds
     )

@@ -199,20 +199,26 @@ class Engine:
         logger.info("Model in service | model_id=%s", model_id)
 
     def follow_catalogue(self) -> bool:
-        """Take over the shop's newest catalogue and embeddings for the same models; whether there
-        were newer ones."""
+        """Take over the shop's newest catalogue and embeddings for the same models, those that are
+        prepared included: what is sold out must not come back with one. Whether there were newer
+        ones."""
         with self._preparing:
             snapshot, in_trial = self.snapshot, self.in_trial
+            prepared = (self._prepared, *self._prepared_trials.values())
             fresh: dict[str, Snapshot] = {}
-            for one in (snapshot, *in_trial.snapshots.values()):
+            for one in (snapshot, *in_trial.snapshots.values(), *prepared):
                 if one is not None and one.model_id not in fresh:
                     newer = self._with_newer_catalogue(one, fresh.values())
                     fresh.update({one.model_id: self._steered(newer)} if newer else {})
             if not fresh:
                 return False
             settle_memory()
+            with self._swapping:
+                waiting, trials = self._prepared, self._prepared_trials
+                self._prepared = waiting and fresh.get(waiting.model_id, waiting)
+                self._prepared_trials = {m: fresh.get(m, one) for m, one in trials.items()}
             if not self._swap_in(fresh, snapshot, in_trial):
-                return False
+                return True
         for one in fresh.values():
             source = one.catalogue.source
             logger.info("New catalogue in service | model_id=%s, source=%s", one.model_id, source)

@@ -256,7 +256,8 @@ class DamageWatch:
 
 def _follow_catalogue(engine: Engine) -> None:
     """Take over what is newer, and once more what came meanwhile: making lists takes as long as
-    embedding the texts of a new version, which would wait for the next look."""
+    embedding the texts of a new version, which would wait for the next look, as would a model that
+    came in meanwhile."""
     if engine.follow_catalogue():
         engine.follow_catalogue()
 

@@ -4,11 +4,11 @@ replica within 60 s of the end of the refresh, and what is sold out by then is n
     python -m benchmarks.loop.launch [--answers 100000] [--users 20000] [--airflow-seconds 10]
 
 Two replicas of the service, with two workers each and default settings, share a bucket. Customers
-ask all of them in every way there is, while a refresh publishes an export in which one product is
-new and the one that stands in most lists is sold out. The new text is embedded `airflow-seconds`
-after that: so long Airflow takes from the end of `publish` to the start of a triggered task. Every
-answer is held against what its worker had answered before: once without the sold-out product,
-never with it again.
+ask all of them in every way there is, a few hundred times a second, while a refresh publishes an
+export in which one product is new and the one that stands in most lists is sold out. The new text
+is embedded `airflow-seconds` after that: so long Airflow takes from the end of `publish` to the
+start of a triggered task. Every answer is held against what its worker knew: with the new
+catalogue in one way, never again with the sold-out product in any.
 """
 
 import argparse
@@ -87,6 +87,7 @@ class Client(threading.Thread):
         while not self.stop.is_set():
             for path, url, body in self._requests():
                 self._ask(path, url, body)
+                time.sleep(self._shop.pause)
 
     def _requests(self) -> list[tuple[str, str, dict[str, Any]]]:
         user, other = (str(self._draw.randrange(self._shop.users)) for _ in range(2))
@@ -153,8 +154,8 @@ class Client(threading.Thread):
 class Shop:
     """A machine that refreshes, with a model of yesterday and its export."""
 
-    def __init__(self, settings: Settings, users: int) -> None:
-        self._settings, self.users = settings, users
+    def __init__(self, settings: Settings, users: int, pause: float) -> None:
+        self._settings, self.users, self.pause = settings, users, pause
         self.asked: Counter[int] = Counter()  # clients by worker
         self.turn = threading.Lock()
         histories = make_histories(users, ITEMS)
@@ -331,6 +332,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--before", type=float, default=10, help="seconds of traffic before it")
     parser.add_argument("--airflow-seconds", type=float, default=10)
+    parser.add_argument("--pause", type=float, default=0.02, help="of a client between requests")
     options = parser.parse_args()
     os.environ.update(CREDENTIALS)
     with (
@@ -343,7 +345,7 @@ def main() -> None:
         for settings in machines:
             configure(settings)
         *replicas, jobs = machines
-        shop = Shop(jobs, options.users)
+        shop = Shop(jobs, options.users, options.pause)
         services = [running.enter_context(serving(settings)) for settings in replicas]
         clients = [
             Client(port, parent, number * REPLICAS + at, shop)

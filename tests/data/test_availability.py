@@ -292,6 +292,22 @@ def test_a_run_that_would_take_most_products_off_sale_is_refused_unless_forced(s
     assert available(settings) == "5678", "it is compared with what was for sale before"
 
 
+def test_a_description_that_takes_everything_off_sale_is_refused_and_a_new_column_may_take_much(
+    settings,
+):
+    write_products(settings, [{"status": "Đang bán"}] * 9, not_for_sale={"status": ["đang bán"]})
+    with pytest.raises(RefreshError, match="none of the 9 products is for sale"):
+        refresh(settings)
+    half = [{"stock": "0"}] * 6 + PLAIN[6:]
+    write_products(settings, half)
+    describe(settings, ())
+    refresh(settings)
+    assert len(available(settings)) == 9
+    describe(settings, ("stock",))
+    refresh(settings)
+    assert available(settings) == "678", "before, nothing was said of the stock"
+
+
 def test_the_reasons_are_counted_and_shown_in_the_quality_report(settings):
     products = [
         {"stock": "0", "status": "", "discontinued": "", "available_from": ""},

@@ -14,7 +14,8 @@ from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from serving.app import create_app
-from serving.config import ServiceEnvironment
+from serving.config import ServiceEnvironment, ServingConfig
+from serving.engine import Engine
 from tests.data.test_availability import describe
 from tests.serving.service_process import running_service
 from tests.serving.shops import ITEMS, add_model, product_id, products
@@ -161,3 +162,21 @@ def test_no_worker_serves_again_what_it_knew_to_be_sold_out(settings: Settings, 
             found = one.result()
             assert found[0], "it was there before"
             assert found == [True] * found.count(True) + [False] * 100
+
+
+def test_what_is_sold_out_does_not_come_back_with_a_model_that_was_prepared_before(
+    settings: Settings,
+):
+    add_model(settings, "als_1")
+    add_model(settings, "als_2", seed=1, select=False)
+    publish(settings, "v1", products())
+    engine = Engine(settings, ServingConfig(personal_lists_seconds=1))
+    engine.prepare("als_1")
+    engine.commit("als_1")
+    engine.prepare("als_2")
+    publish(settings, "v2", products(unavailable=(3,)))
+    assert engine.follow_catalogue()
+    engine.commit("als_2")
+    assert engine.snapshot is not None
+    assert engine.snapshot.catalogue.source == "v2"
+    assert not engine.snapshot.catalogue.available[3]

@@ -277,6 +277,11 @@ def _refuse_bad_catalogue(settings: Settings, plan: Plan, config: DataConfig, on
         )
     if valid == 0:
         raise RefreshError(f"the catalogue has no products: the export is empty; {_IF_RIGHT}")
+    if on_sale == 0:
+        raise RefreshError(
+            f"none of the {valid} products is for sale: the export says of all that they are sold "
+            f"out or not sold any more; correct it, or the source's not_for_sale, or, {_IF_RIGHT}"
+        )
     if plan.previous_version is None:
         return
     previous = open_version(settings, plan.previous_version)
@@ -290,7 +295,7 @@ def _refuse_bad_catalogue(settings: Settings, plan: Plan, config: DataConfig, on
             f"less than max_shrink_fraction {config.max_shrink_fraction:g} allows: the export was "
             f"cut off or replaced; {_IF_RIGHT}"
         )
-    if on_sale < allowed * available:
+    if previous.manifest["source"] == plan.source and on_sale < allowed * available:
         raise RefreshError(
             f"only {on_sale} products are for sale of the {available} of version "
             f"{plan.previous_version}, less than max_shrink_fraction "
