@@ -35,6 +35,18 @@ def test_lists_for_a_mail_are_written_with_the_holdout_of_the_service(shop: Sett
     assert {one.user_id for one in found(shop)[0] if one.experiment} == popular
 
 
+def test_a_shop_that_records_no_lists_records_none_of_a_mail(shop: Settings):
+    (shop.home / "config" / "serving.yaml").write_text("record_lists: false\n")
+    file = shop.home / "lists.parquet"
+    command = ["export-lists", "--placement", "mail", "--to", str(file)]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert json.loads(done.stdout)["recorded"] is False
+    assert found(shop) == ([], 0)
+    (shop.home / "config" / "serving.yaml").write_text("holdout_share: 7\n")
+    refused = CliRunner().invoke(app, command)
+    assert "serving.yaml: holdout_share" in str(refused.exception)
+
+
 def test_whom_to_tell_is_printed_or_written(shop: Settings, tmp_path: Path):
     asked = ["audience", "p5", "--size", "3"]
     printed = json.loads(CliRunner().invoke(app, asked, catch_exceptions=False).stdout)

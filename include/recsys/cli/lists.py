@@ -14,13 +14,12 @@ from recsys.settings import Settings, load_settings
 
 app = typer.Typer()
 
-_SERVICE = "serving.yaml"
 
-
-class _Holdout(ConfigModel):
-    """What of the service's configuration decides who gets what is popular."""
+class _Service(ConfigModel):
+    """What of the service's configuration holds for these lists as well."""
 
     holdout_share: float = Field(default=0, ge=0, le=0.5)
+    record_lists: bool = True
 
 
 @app.command(rich_help_panel="Lists")
@@ -43,11 +42,12 @@ def export_lists(
     from recsys.merchandising.exporting import export_lists as export
 
     settings = load_settings()
-    lot = Assignment((), _holdout_share(settings))
+    service = _service(settings)
+    lot = Assignment((), service.holdout_share)
     done = export(
         *(settings, placement, to),
         length=length,
-        record=record,
+        record=record and service.record_lists,
         explain=explain,
         holdout=lambda user: lot.assign(user, placement),
         tell=lambda line: console.print(line, markup=False),
@@ -78,8 +78,7 @@ def audience(
     print_json({**found, "customers": len(customers), "file": str(to)})
 
 
-def _holdout_share(settings: Settings) -> float:
-    document = read_document(settings, _SERVICE)
-    share = document.content.get("holdout_share")
-    chosen = document.validate(_Holdout, {} if share is None else {"holdout_share": share})
-    return chosen.holdout_share
+def _service(settings: Settings) -> _Service:
+    document = read_document(settings, "serving.yaml")
+    ours = {key: value for key, value in document.content.items() if key in _Service.model_fields}
+    return document.validate(_Service, ours)

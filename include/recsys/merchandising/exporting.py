@@ -346,7 +346,7 @@ def _served(part: Path, placement: str, model_id: str) -> Iterator[ServedList]:
     table = pq.read_table(part, columns=list(names))
     rows = zip(*(table[name].to_pylist() for name in names), strict=True)
     for list_id, user, method, products, sources, side in rows:
-        binary = uuid.UUID(list_id).bytes
+        binary = bytes.fromhex(list_id.replace("-", ""))
         moment = int.from_bytes(binary[:6], "big") / 1000
         experiment, variant = side or ("", "")
         where = (placement, ENDPOINT, model_id, method, experiment, variant)
