@@ -1,17 +1,15 @@
 """The rules in service: every worker follows the file, worker 0 tells of it for all."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from recsys.config import ConfigError
 from recsys.merchandising.audit import Told, read_standing, record, write_standing
 from recsys.merchandising.rule_warnings import RuleWarning
-from recsys.merchandising.rules import RulesConfig, RuleSet, read_rules
+from recsys.merchandising.rules import RuleSet, file_digest, read_rules
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -62,9 +60,8 @@ class FollowedRules:
 
 def _digest(settings: Settings) -> str:
     """Of what the file holds; of one that cannot be read, of why."""
-    path: Path = settings.config_file(RulesConfig.FILE)
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(settings)
     except OSError as error:
         return f"{type(error).__name__}: {error.strerror}"
 

@@ -528,15 +528,15 @@ class RulesReport(BaseModel):
 
 
 class PreviewRequest(_Request):
-    """A list to look at without the rules and with them: a user's, or what stands beside a product
-    (in a placement of `bought_together`: what completes it)."""
+    """A list to look at without the rules and with them: a user's, by default a stranger's, or what
+    stands beside a product (in a placement of `bought_together`: what completes it)."""
 
     model_config = _examples({"user_id": EXAMPLE_USER, "placement": "home"})
 
     user_id: Id | None = Field(default=None, description="Whose list, or who sees it.")
     product_id: Id | None = None
     placement: Placement | None = None
-    topk: Whole | None = Field(default=None, ge=1, description="Default: the placement's length.")
+    topk: Whole = Field(default=10, ge=1, description="Default: the placement's length.")
     at: Time | None = Field(
         default=None, description="By the rules that are active then; default: now."
     )

@@ -40,6 +40,8 @@ from serving.service import Note, Running, Service
 
 Asked = RecommendRequest | SimilarRequest | TogetherRequest
 
+_STRANGER = "guest"  # stands for many, of whom nothing is known
+
 # The dependency stands on the router, so that no route can be added without it.
 router = APIRouter(tags=["rules"], dependencies=[Depends(require_admin)])
 
@@ -102,13 +104,10 @@ def _report(rule: Rule, now: datetime) -> RuleReport:
 
 def _asked(service: Service, body: PreviewRequest) -> Asked:
     """The request whose answer is looked at: that of the placement's endpoint."""
-    shared = body.model_dump(include={"placement", "topk"}, exclude_none=True)
+    shared = body.model_dump(include={"placement", "topk"}, exclude_unset=True)
     placement = service.placements.get(body.placement or "", Placement())
     if body.product_id is None:
-        if body.user_id is None:
-            detail = "Expected a user_id, or a product_id for what stands beside it."
-            raise ProblemError(422, detail)
-        return RecommendRequest(user_id=body.user_id, **shared)
+        return RecommendRequest(user_id=body.user_id or _STRANGER, **shared)
     if placement.endpoint == "bought_together":
         return TogetherRequest(product_ids=[body.product_id], user_id=body.user_id, **shared)
     return SimilarRequest(product_id=body.product_id, user_id=body.user_id, **shared)

@@ -250,7 +250,9 @@ def test_a_preview_is_what_customers_get_without_the_rules_and_with_them(
         [pinned] = [one for one in later["effects"] if one["rule"] == "tet"]
         assert (pinned["product_name"], pinned["rank_with"]) == ("Dầu gội số 39", 2)
         assert len(preview(product_id="p3", placement="cart")["after"]) == 5
-        bad = [({}, 422), ({"product_id": "nope"}, 404), ({"user_id": 1, "topk": 1000}, 422)]
+        stranger = preview(placement="home", topk=2)
+        assert ids(stranger["after"]) == ids(preview(user_id="nobody", topk=2)["after"])
+        bad = [({"product_id": "nope"}, 404), ({"user_id": 1, "topk": 1000}, 422)]
         for wrong, status in bad:
             assert client.post("/rules/preview", json=wrong, headers=admin).status_code == status
         client.app.state.service.requests.flush()

@@ -44,7 +44,7 @@ def check() -> None:
 
 @rules_app.command()
 def preview(
-    user: Annotated[str, typer.Option(help="Whose list, or who sees it.")] = "",
+    user: Annotated[str, typer.Option(help="Whose list; default: a stranger's.")] = "",
     product: Annotated[str, typer.Option(help="Instead: what stands beside this product.")] = "",
     placement: Annotated[str, typer.Option(help="Where in the shop.")] = "",
     at: Annotated[

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from recsys.arrays import BoolArray, Float32Array, Float64Array
-from recsys.config import ConfigModel, load_config
+from recsys.config import ConfigError, ConfigModel, load_config
 from recsys.events import PLACEMENT
 from recsys.ids import normalise_id
 from recsys.merchandising.catalogue import Catalogue
@@ -162,7 +162,7 @@ class RulesConfig(ConfigModel):
 
 @dataclass(frozen=True)
 class RuleSet:
-    """Rules in the order of their file, and the SHA-256 of that; no file: no rules and ""."""
+    """Rules in the order of their file, and the SHA-256 of that; "" before one was read."""
 
     rules: tuple[Rule, ...] = ()
     sha256: str = ""
@@ -170,11 +170,18 @@ class RuleSet:
 
 def read_rules(settings: Settings) -> RuleSet:
     """What the file says. Raises `ConfigError` with a line for each mistake: file, rule, key."""
-    path = settings.config_file(RulesConfig.FILE)
-    # Before the rules: of a file that changes meanwhile, the next look notices that.
-    content = path.read_bytes() if path.is_file() else b""
     rules = load_config(settings, RulesConfig).rules
-    return RuleSet(rules, hashlib.sha256(content).hexdigest() if content else "")
+    try:
+        return RuleSet(rules, file_digest(settings))
+    except OSError as error:
+        path = settings.config_file(RulesConfig.FILE)
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def file_digest(settings: Settings) -> str:
+    """SHA-256 of the file of the rules. Raises `OSError`."""
+    with settings.config_file(RulesConfig.FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def active(rules: Iterable[Rule], now: datetime, placement: str) -> tuple[Rule, ...]:
