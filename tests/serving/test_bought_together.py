@@ -28,11 +28,11 @@ from tests.test_served_lists import found
 EVENT = {"event_id": "e", "user_id": 2, "kind": "dismiss"}
 
 
-def baskets() -> Complements:
-    """Each lipstick with its shampoo, twenty times; and often with the one after that."""
-    pairs = np.array(
-        [(n, 20 + n) for n in range(20)] * 20 + [(n, 20 + (n + 1) % 20) for n in range(20)] * 9
-    )
+def baskets(lines: int = 20) -> Complements:
+    """Each lipstick with its shampoo, twenty times; and often with the one after that. With fewer
+    `lines` the others are in no basket."""
+    often = [(n, 20 + n) for n in range(lines)] * 20
+    pairs = np.array(often + [(n, 20 + (n + 1) % lines) for n in range(lines)] * 9)
     users = np.repeat(np.arange(len(pairs)), 2)
     times = np.full(len(users), 1_700_000_000)
     bought = histories_from_codes(users, pairs.ravel(), times, count=len(pairs))
@@ -169,24 +169,30 @@ def test_without_anything_learned_it_is_what_is_like_the_cart(settings: Settings
 
 
 def test_it_is_recorded_logged_and_counted(settings: Settings):
-    add_shop(settings, complements=baskets())
+    add_shop(settings, complements=baskets(lines=10))
     with TestClient(create_app(settings, ServiceEnvironment())) as client:
         answer = ask(client, "p3", topk=3, user_id=2, session_id="s-1", placement="cart")
         nothing = ask(client, "never", topk=3)
+        whole = ask(client, "p3", topk=39)
         assert client.post("/bought_together", json={"product_ids": []}).status_code == 422
         metrics = client.get("/metrics").text
         client.app.state.service.requests.flush()
-        assert client.get("/stats").json()["endpoints"]["bought_together"] == 3
+        assert client.get("/stats").json()["endpoints"]["bought_together"] == 4
         assert client.get("/stats").json()["fallback_methods"] == {"popularity": 1}
-    assert 'recsys_requests_total{endpoint="/bought_together",status="2xx"} 2' in metrics
+    assert 'recsys_requests_total{endpoint="/bought_together",status="2xx"} 3' in metrics
     assert 'recsys_requests_total{endpoint="/bought_together",status="4xx"} 1' in metrics
     assert recent_users(settings.service_db, 10) == []
-    (served, popular), lost = found(settings)
+    (served, popular, filled), lost = found(settings)
     assert lost == 0
     assert id_text(served.id) == answer["recommendation_id"]
     assert list(served.products) == ids(answer)
     assert (served.endpoint, served.placement, served.sources) == ("bought_together", "cart", "mmm")
     assert (served.user_id, served.session_id) == ("2", "s-1")
+    # What is in no basket only fills the list up.
+    assert list(filled.products) == ids(whole)
+    in_baskets = {product_id(item) for item in range(ITEMS) if item % 20 < 10}
+    assert filled.sources == "".join("m" if one in in_baskets else "p" for one in ids(whole))
+    assert filled.sources == 19 * "m" + 20 * "p"
     assert list(popular.products) == ids(nothing)
     assert (popular.fallback_method, popular.sources) == ("popularity", "ppp")
 

@@ -118,10 +118,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """A list and where it comes from: ``fallback_method`` is None when the model made it."""
+    """A list and where it comes from: ``fallback_method`` is None when the model made it. Columns
+    that are `filled` in only fill it up, with what is popular."""
 
     ranked: Ranked
     fallback_method: str | None
+    filled: frozenset[int] = frozenset()
 
 
 def history_of(
@@ -298,8 +300,10 @@ def together(snapshot: Snapshot, items: Int32Array, wanted: Wanted) -> Recommend
         # The last of those that complete the cart stands before the most popular of the others.
         filled = np.where(known, scores, scores[known].min() / 2 * (snapshot.popularity / most))
         ranked = _top(snapshot, filled.astype(np.float32), wanted, excluded)
-        completing = bool(known[ranked.items].any())
-        return Recommended(ranked, MODEL if completing else POPULARITY)
+        rest = frozenset(item for item in ranked.items if not known[item])
+        if len(rest) == len(ranked.items):
+            return Recommended(ranked, POPULARITY)
+        return Recommended(ranked, MODEL, rest)
     made = _best(snapshot, _beside_all(snapshot, items), items, wanted, excluded)
     return made if made.fallback_method else Recommended(made.ranked, SIMILAR)
 
@@ -402,6 +406,9 @@ def sources_of(catalogue: Catalogue, made: Recommended, ranking: str | None = No
         # The model knows nothing of a newcomer: its text and what it is stand for it.
         by_text = _SOURCE_OF[CONTENT]
         letters = "".join(letter if item < catalogue.known else by_text for item in items)
+    if made.filled:
+        popular, each = _SOURCE_OF[POPULARITY], zip(items, letters, strict=True)
+        letters = "".join(popular if item in made.filled else own for item, own in each)
     if marks:
         pairs = zip(marks, letters, strict=True)
         letters = "".join(own if mark == OWN else mark for mark, own in pairs)
