@@ -23,7 +23,7 @@ from recsys.merchandising.snapshots import (
     sources,
     steered,
     with_current_catalogue,
-    with_steered_lists,
+    with_more_candidates,
 )
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.request_log import recent_users
@@ -49,8 +49,8 @@ logger = logging.getLogger(__name__)
 # pages of its arrays are warm after some hundred, and a slow model must not hold a reload up.
 _WARMUP_REQUESTS = 200
 _WARMUP_SECONDS = 10.0
-# At most: the next look at the rules waits for it.
-_STEERED_LISTS_SECONDS = 10.0
+# At a time: the next look at the rules waits for it.
+_CANDIDATES_SECONDS = 5.0
 
 
 def settle_memory() -> None:
@@ -230,8 +230,8 @@ class Engine:
         they ask for, then the candidates for many of them are made in advance."""
         changed = self._replace(self._steered)
         models = {one.model_id for one in self.in_trial.snapshots.values()} | {self.model_id}
-        seconds = min(self._list_seconds, _STEERED_LISTS_SECONDS) / len(models)
-        return self._replace(lambda one: with_steered_lists(one, seconds)) or changed
+        seconds, in_all = _CANDIDATES_SECONDS / len(models), self._list_seconds
+        return self._replace(lambda one: with_more_candidates(one, seconds, in_all)) or changed
 
     def _replace(self, make: Callable[[Snapshot], Snapshot]) -> bool:
         """Serve what `make` makes of the snapshots in service, if it is another."""

@@ -178,15 +178,16 @@ def processor_seconds(process: subprocess.Popen[bytes]) -> float:
     return sum(time.user + time.system for time in times)
 
 
-def wrk(port: int, users: int, seconds: int, connections: int = 16) -> float:
+def wrk(port: int, users: int, seconds: int, connections: int = 16, placement: str = "") -> float:
     """Requests/s of POST /recommend for random known users; raises if one failed."""
+    asked = f',"placement":"{placement}"' if placement else ""
     script = SCRATCH / "recommend.lua"
     script.write_text(
         'wrk.method = "POST"\n'
         'wrk.headers["Content-Type"] = "application/json"\n'
         "request = function()\n"
         f'  return wrk.format(nil, "/recommend", nil, '
-        f"'{{\"user_id\":' .. math.random(0, {users - 1}) .. '}}')\n"
+        f"'{{\"user_id\":' .. math.random(0, {users - 1}) .. '{asked}}}')\n"
         "end\n"
     )
     output = subprocess.run(

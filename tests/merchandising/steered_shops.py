@@ -27,7 +27,7 @@ from recsys.merchandising.recommending import (
     similar,
 )
 from recsys.merchandising.rules import Rule, RuleSet
-from recsys.merchandising.snapshots import load_snapshot, steered, with_steered_lists
+from recsys.merchandising.snapshots import load_snapshot, steered, with_more_candidates
 from recsys.models.als import Als, AlsParameters
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories
@@ -167,7 +167,7 @@ def cases(seed: int, root: Path, requests: int = 25) -> Iterator[Case]:
     for _ in range(4):
         rules, placement = make_rules(random, products), make_placement(random)
         snapshot = steered(bare, RuleSet(rules, "x"), {PLACE: placement}, NOW)
-        snapshot = with_steered_lists(snapshot, 20)
+        snapshot = with_more_candidates(snapshot, 20, 20)
         for _ in range(requests // 4):
             yield make_case(random, snapshot, products, rules, placement)
 

@@ -48,17 +48,19 @@ class Run:
         """The best that may stand, None if none may. Raises `TooFewError`."""
         items, kinds, families, groups = self.items, self.kinds, self.families, self.groups
         for at in range(self.at, len(items)):
-            if families[at] in full:
-                continue
-            if full.isdisjoint(groups[kinds[at]]):
+            if families[at] not in full and full.isdisjoint(groups[kinds[at]]):
                 self.at = at
                 return items[at]
-            if self.mixed is not None and self.mixed[items[at]]:
-                raise TooFewError
+            self.passed_over(at, full)
         self.at = len(items)
         if not self.complete:
             raise TooFewError
         return None
+
+    def passed_over(self, at: int, full: set[int]) -> None:
+        """Raises `TooFewError` if another listing may stand where this candidate may not."""
+        if self.mixed is not None and self.families[at] not in full and self.mixed[self.items[at]]:
+            raise TooFewError
 
 
 @dataclass(slots=True)
@@ -172,6 +174,31 @@ class _List:
             if place < len(places):
                 self.put(place, item, BY_RULE)
 
+    def fill(self) -> None:
+        """Put the best that may stand to the places that owe nothing to a quota: what `next` and
+        `put` do, one after the other, in a fifth of the time."""
+        run, places, full, counts = self.supply.run, self.places, self.full, self._counts
+        items, kinds, families, groups = run.items, run.kinds, run.families, run.groups
+        limits, at, count = self.steering.kinds.limits, run.at, len(items)
+        for place, taken in enumerate(places):
+            if self.left <= self._owing:
+                break
+            if taken is not None:
+                continue
+            while at < count and (families[at] in full or not full.isdisjoint(groups[kinds[at]])):
+                run.passed_over(at, full)
+                at += 1
+            if at == count:
+                break
+            places[place] = items[at]
+            full.add(families[at])
+            self.left -= 1
+            for group, most in limits[kinds[at]]:
+                counts[group] = standing = counts.get(group, 0) + 1
+                if standing >= most:
+                    full.add(group)
+        run.at = at
+
     def next(self) -> tuple[int, str, set[int] | None] | None:
         """What stands at the next place, why, and the groups that are owed a product there."""
         if self.left <= self._owing:
@@ -219,6 +246,8 @@ def walk(steering: Steering, supply: Supply, topk: int, explore: Explore | None 
     made = _List(steering, supply, topk)
     if supply.pins:
         made.pin()
+    if supply.pool is None and explore is None:
+        made.fill()
     chances = [1.0] * topk
     for place in range(topk):
         if made.places[place] is not None:
@@ -236,6 +265,8 @@ def walk(steering: Steering, supply: Supply, topk: int, explore: Explore | None 
                 mark = EXPLORED
                 made.displace(own)
         made.put(place, item, mark)
+    if not made.left and explore is None:
+        return Composed(made.places, "".join(made.marks), None)  # type: ignore[arg-type]
     # A list that is too short has no gaps before its last pins.
     kept = [place for place, item in enumerate(made.places) if item is not None]
     return Composed(

@@ -146,37 +146,42 @@ def make_personal_lists(
     row = np.full(artifact.histories.users, -1, dtype=np.int32)
     width = min(LENGTH, len(catalogue.item_ids))
     made = [(np.zeros((0, width), np.int32), np.zeros((0, width), np.float32), NOTHING)]
-    count = 0
-    for chosen, scores in scores_in_chunks(artifact, catalogue, newcomers, seconds):
-        made.append(best_lists(scores, catalogue.families))
-        row[chosen] = count + np.arange(len(chosen), dtype=np.int32)
-        count += len(chosen)
+    count, order = 0, last_first(artifact.histories)
+    for chosen, scores in scores_in_chunks(artifact, catalogue, newcomers, order, seconds):
+        good = np.flatnonzero(scores.max(axis=1) > -np.inf)
+        made.append(best_lists(scores[good], catalogue.families))
+        row[chosen[good]] = count + np.arange(len(good), dtype=np.int32)
+        count += len(good)
     return PersonalLists(row, *(np.concatenate(part) for part in zip(*made, strict=True)))
 
 
-def scores_in_chunks(
-    artifact: Artifact, catalogue: Catalogue, newcomers: Newcomers | None, seconds: float
-) -> Iterator[tuple[Int64Array, Float32Array]]:
-    """Known users of whom the model has an opinion, those who came last first, until `seconds` are
-    over: their ``(n,)`` positions and ``(n, items)`` scores, -inf where a product must not stand.
-    """
-    histories = artifact.histories
+def last_first(histories: Histories) -> Int64Array:
+    """Positions of the users who have a history, those who came last first."""
     entries = np.diff(histories.indptr)
     last = np.full(histories.users, -1, dtype=np.int64)
     last[entries > 0] = histories.times[histories.indptr[1:][entries > 0] - 1]
     order = np.argsort(-last, kind="stable")
-    order = order[entries[order] > 0]
+    return np.asarray(order[entries[order] > 0])
+
+
+def scores_in_chunks(
+    artifact: Artifact,
+    catalogue: Catalogue,
+    newcomers: Newcomers | None,
+    order: Int64Array,
+    seconds: float,
+) -> Iterator[tuple[Int64Array, Float32Array]]:
+    """The known users at the positions `order`, some at a time, until `seconds` are over, each time
+    with what `scores_of` says of them."""
     chunk = max(1, _CHUNK_CELLS // len(catalogue.item_ids))
     until, now = time.monotonic() + seconds, int(time.time())
     for start in range(0, len(order), chunk):
         if time.monotonic() > until:
             return
         chosen = order[start : start + chunk]
-        asked = take_users(histories, chosen)
+        asked = take_users(artifact.histories, chosen)
         barred = not_offered(asked)
-        scores = scores_of(artifact.model, catalogue, newcomers, asked, barred, now)
-        good = np.flatnonzero(scores.max(axis=1) > -np.inf)
-        yield chosen[good], scores[good]
+        yield chosen, scores_of(artifact.model, catalogue, newcomers, asked, barred, now)
 
 
 def scores_of(

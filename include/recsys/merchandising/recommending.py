@@ -6,7 +6,7 @@ takes the engine's reference to it once: no answer mixes two models, and a swap 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -25,7 +25,7 @@ from recsys.merchandising.ranking import (
     hidden,
     top_items,
 )
-from recsys.merchandising.steered_lists import SteeredLists
+from recsys.merchandising.steered_lists import NO_CANDIDATES, Candidates
 from recsys.merchandising.steering import NO_STEERING, Steering, Steerings
 from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories
@@ -96,7 +96,7 @@ class Snapshot:
     """What the shop asks of the lists of each placement."""
     explorable: Explorable | None = None
     """Products that few have seen; None where nothing is explored."""
-    steered_lists: Mapping[Steering, SteeredLists] | None = None  # as `lists`, for some of those
+    candidates: Candidates = NO_CANDIDATES  # as `lists`, for some of those
 
     @property
     def popularity(self) -> Float32Array:
@@ -217,8 +217,8 @@ def made_in_advance(
     nothing but `topk` products without those in columns `excluded`. None if it has to be made."""
     if steering is None:
         return None if snapshot.lists is None else snapshot.lists.first(position, topk, excluded)
-    lists = snapshot.steered_lists and snapshot.steered_lists.get(steering)
-    if not lists or len(excluded):
+    lists = snapshot.candidates.of.get(steering)
+    if lists is None or len(excluded):
         return None
     vectors = None if snapshot.content is None else snapshot.content.vectors
     return lists.first(position, topk, vectors)

@@ -23,7 +23,7 @@ from recsys.merchandising.placements import Placement
 from recsys.merchandising.ranking import NOTHING, NearestItems, Wanted, make_personal_lists
 from recsys.merchandising.recommending import ContentIndex, Snapshot, history_of, recommend
 from recsys.merchandising.rules import RuleSet
-from recsys.merchandising.steered_lists import make_steered_lists
+from recsys.merchandising.steered_lists import NO_CANDIDATES, more_candidates
 from recsys.merchandising.steering import compile_steerings
 from recsys.models.artifacts import Artifact, load_artifact
 from recsys.models.base import InnerProductModel
@@ -131,20 +131,19 @@ def steered(
         catalogue = dataclasses.replace(catalogue, since=snapshot.since)
     compiled = compile_steerings(catalogue, rules.rules, placements, now, source=source)
     return dataclasses.replace(
-        snapshot, steerings=compiled, explorable=explored, steered_lists=None
+        snapshot, steerings=compiled, explorable=explored, candidates=NO_CANDIDATES
     )
 
 
-def with_steered_lists(snapshot: Snapshot, seconds: float) -> Snapshot:
-    """The snapshot with candidates for the steered lists of known users, those that can be made in
-    so many seconds; the same one if it has them, or nobody's lists are steered."""
-    wanted = snapshot.steerings.for_users
-    if snapshot.steered_lists is not None or snapshot.nearest is not None or not wanted:
+def with_more_candidates(snapshot: Snapshot, seconds: float, in_all: float) -> Snapshot:
+    """The snapshot with further candidates for the steered lists of known users, those that can be
+    made in `seconds`. The same one if it has them all, or has taken so many seconds `in_all`."""
+    wanted, before = snapshot.steerings.for_users, snapshot.candidates
+    if snapshot.nearest is not None or not wanted or not before.left or before.seconds >= in_all:
         return snapshot
-    made = make_steered_lists(
-        snapshot.artifact, snapshot.catalogue, snapshot.newcomers, wanted, seconds
-    )
-    return dataclasses.replace(snapshot, steered_lists=made)
+    artifact, catalogue = snapshot.artifact, snapshot.catalogue
+    made = more_candidates(artifact, catalogue, snapshot.newcomers, wanted, before, seconds)
+    return dataclasses.replace(snapshot, candidates=made)
 
 
 def _shared(

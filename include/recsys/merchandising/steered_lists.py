@@ -4,7 +4,8 @@ What does not depend on the request is in them: what is hidden, had or not avail
 buries, and of quotas and pins what a list may need beyond the best. Whatever they cannot tell for
 certain is computed as for anybody else, so that both ways give the same lists."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +29,7 @@ from recsys.merchandising.composing import (
     run_of,
     walk,
 )
-from recsys.merchandising.ranking import Ranked, scores_in_chunks
+from recsys.merchandising.ranking import Ranked, last_first, scores_in_chunks
 from recsys.merchandising.steering import Quota, Steering
 from recsys.models.artifacts import Artifact
 from recsys.models.newcomers import Newcomers
@@ -36,6 +37,7 @@ from recsys.models.newcomers import Newcomers
 _KEPT: Final = 32
 """Candidates of a user: three lists of ten, for those that a limit or the spread passes over."""
 _BEYOND_QUOTA: Final = 8
+_SURELY: Final = 1e-6  # of the numbers in question: more than single precision errs
 _MOST_BYTES: Final = 64 << 20  # of all candidates of one model
 
 
@@ -56,17 +58,24 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class SteeredLists:
-    """The candidates under one steering: `best` of all and of each quota, ``(users, pins)`` the
-    scores of pinned products, -inf where one may not stand, and the ``(users,)`` span that
-    strengths are multiplied with."""
+class Part:
+    """Some users: the `best` of all candidates and of each quota, ``(users, pins)`` the scores of
+    pinned products, -inf where one may not stand, and the ``(users,)`` span that strengths are
+    multiplied with."""
 
-    steering: Steering
-    row: Int32Array  # ``(users,)`` of each known user, -1 if there is none
     best: Rows
     quotas: tuple[Rows, ...]
     pins: Float32Array
     span: Float64Array
+
+
+@dataclass(frozen=True, eq=False)
+class SteeredLists:
+    """The candidates under one steering."""
+
+    steering: Steering
+    row: Int32Array  # ``(users,)`` of each known user in `part`, -1 if there is none
+    part: Part
 
     def first(self, position: int, topk: int, vectors: Float32Array | None) -> Ranked | None:
         """The list of `topk` of the user at `position`; None if the candidates do not tell."""
@@ -74,12 +83,12 @@ class SteeredLists:
         if row < 0:
             return None
         steering = self.steering
-        run, known = self._run(self.best, row)
+        run, known = self._run(self.part.best, row)
         pins = self._pins(row, known) if steering.pins else []
 
         def quotas() -> list[Run]:
             runs = []
-            for rows in self.quotas:
+            for rows in self.part.quotas:
                 run_of_it, scores = self._run(rows, row)
                 runs.append(run_of_it)
                 known.update(scores)
@@ -87,7 +96,7 @@ class SteeredLists:
 
         def worth(item: int) -> float:
             strength = steering.strength
-            return known[item] + (0.0 if strength is None else strength[item] * self.span[row])
+            return known[item] + (0.0 if strength is None else strength[item] * self.part.span[row])
 
         supply = Supply(run, quotas, pins, worth, _none)
         if steering.diversity and vectors is not None:
@@ -114,7 +123,7 @@ class SteeredLists:
     def _pins(self, row: int, known: dict[int, float]) -> list[tuple[int, int]]:
         """Those that may stand; their scores join the `known` ones."""
         pins = []
-        for pin, score in zip(self.steering.pins, self.pins[row].tolist(), strict=True):
+        for pin, score in zip(self.steering.pins, self.part.pins[row].tolist(), strict=True):
             if score > -np.inf:
                 pins.append((pin.item, pin.place))
                 known[pin.item] = score
@@ -125,67 +134,77 @@ def _none(items: Int32Array) -> BoolArray:
     raise AssertionError("nothing is drawn for a list that was made in advance")
 
 
-def make_steered_lists(
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The lists under each steering. `done`: so many of `last_first` were looked at, which took the
+    processor so many `seconds`; `left`: others are still to be."""
+
+    of: Mapping[Steering, SteeredLists]
+    done: int = 0
+    seconds: float = 0.0
+    left: bool = True
+
+
+NO_CANDIDATES: Final = Candidates({})
+
+
+def more_candidates(
     artifact: Artifact,
     catalogue: Catalogue,
     newcomers: Newcomers | None,
     steerings: Sequence[Steering],
+    before: Candidates,
     seconds: float,
-) -> dict[Steering, SteeredLists]:
-    """Those of the users who came last, for each of the `steerings`, until `seconds` are over."""
-    made: dict[Steering, list[_Part]] = {steering: [_nobody(steering)] for steering in steerings}
+) -> Candidates:
+    """Those `before`, of the same `steerings`, and of further users what can be made in `seconds`,
+    those who came last first."""
+    began, order = time.thread_time(), last_first(artifact.histories)
     row = np.full(artifact.histories.users, -1, dtype=np.int32)
+    made = {steering: [_nobody(steering)] for steering in steerings}
+    if before.of:
+        made = {steering: [lists.part] for steering, lists in before.of.items()}
+        row = next(iter(before.of.values())).row.copy()
+    done, count = before.done, int(row.max(initial=-1)) + 1
     most = _MOST_BYTES // max(1, sum(map(_bytes_of_a_row, steerings)))
-    count = 0
-    for chosen, scores in scores_in_chunks(artifact, catalogue, newcomers, seconds):
+    todo = order[done:]
+    for chosen, scores in scores_in_chunks(artifact, catalogue, newcomers, todo, seconds):
+        good = np.flatnonzero(scores.max(axis=1) > -np.inf)
         for steering, parts in made.items():
-            parts.append(_part(steering, scores))
-        row[chosen] = count + np.arange(len(chosen), dtype=np.int32)
-        count += len(chosen)
+            parts.append(_part(steering, scores[good]))
+        row[chosen[good]] = count + np.arange(len(good), dtype=np.int32)
+        done, count = done + len(chosen), count + len(good)
         if count >= most:
             break
-    return {steering: _joined(steering, row, parts) for steering, parts in made.items()}
+    return Candidates(
+        {steering: SteeredLists(steering, row, _joined(parts)) for steering, parts in made.items()},
+        done,
+        before.seconds + time.thread_time() - began,
+        left=done < len(order) and count < most,
+    )
 
 
-@dataclass(frozen=True)
-class _Part:
-    best: Rows
-    quotas: list[Rows]
-    pins: Float32Array
-    span: Float64Array
-
-
-def _part(steering: Steering, scores: Float32Array) -> _Part:
+def _part(steering: Steering, scores: Float32Array) -> Part:
     """Of ``(users, items)`` `scores`, -inf where a product may not stand."""
     if steering.hidden is not None:
         scores = np.where(steering.hidden, np.float32(-np.inf), scores)
-    worth, span = scores.astype(np.float64), np.ones(len(scores))
-    if steering.strength is not None:
-        span = _spans(worth)
-        worth += steering.strength * span[:, None]
-    families = steering.kinds.families
+    span = np.ones(len(scores)) if steering.strength is None else _spans(scores)
     everything = np.arange(scores.shape[1], dtype=np.int32)
-    return _Part(
-        _rows(worth, scores, everything, families, _kept(steering)),
-        [_rows(worth, scores, one.items, families, _kept_of(one)) for one in steering.quotas],
+    return Part(
+        _rows(steering, scores, span, everything, _kept(steering)),
+        tuple(_rows(steering, scores, span, one.items, _kept_of(one)) for one in steering.quotas),
         scores[:, [pin.item for pin in steering.pins]],
         span,
     )
 
 
-def _nobody(steering: Steering) -> _Part:
+def _nobody(steering: Steering) -> Part:
     return _part(steering, np.zeros((0, len(steering.mixed)), dtype=np.float32))
 
 
-def _joined(steering: Steering, row: Int32Array, parts: Sequence[_Part]) -> SteeredLists:
-    return SteeredLists(
-        steering,
-        row,
+def _joined(parts: Sequence[Part]) -> Part:
+    return Part(
         Rows.joined([part.best for part in parts]),
-        tuple(
-            Rows.joined([part.quotas[number] for part in parts])
-            for number in range(len(steering.quotas))
-        ),
+        tuple(Rows.joined(rows) for rows in zip(*(part.quotas for part in parts), strict=True)),
         np.concatenate([part.pins for part in parts]),
         np.concatenate([part.span for part in parts]),
     )
@@ -204,44 +223,56 @@ def _bytes_of_a_row(steering: Steering) -> int:
     return 8 * candidates + 4 * len(steering.pins) + 24
 
 
-def _spans(worth: Float64Array) -> Float64Array:
+def _spans(scores: Float32Array) -> Float64Array:
     """``(users,)`` of `composing.span_of`."""
-    place = max(0, worth.shape[1] - SPAN_PLACE)
-    last = np.partition(worth, place, axis=1)[:, place]
-    least = np.where(np.isinf(worth), np.inf, worth).min(axis=1, initial=np.inf)
-    spans = worth.max(axis=1, initial=-np.inf) - np.where(np.isinf(last), least, last)
+    place = max(0, scores.shape[1] - SPAN_PLACE)
+    last = np.partition(scores, place, axis=1)[:, place]
+    few = np.flatnonzero(np.isinf(last))
+    standing = np.where(np.isinf(scores[few]), np.float32(np.inf), scores[few])
+    last[few] = standing.min(axis=1, initial=np.inf)
+    best = scores.max(axis=1, initial=-np.inf).astype(np.float64)
+    spans = best - last.astype(np.float64)
     spans[(spans == 0) | ~np.isfinite(spans)] = 1.0
     return np.asarray(spans)
 
 
 def _rows(
-    worth: Float64Array, scores: Float32Array, columns: Int32Array, families: Int32Array, keep: int
+    steering: Steering, scores: Float32Array, span: Float64Array, columns: Int32Array, keep: int
 ) -> Rows:
-    """The best `keep` of the `columns`, one of a family. Where those that are looked at end among
-    equal ones, they do not count: which of them come first is not known."""
-    values = worth if len(columns) == worth.shape[1] else worth[:, columns]
-    users, count = values.shape
+    """The best `keep` of the `columns`, one of a family. They are found in single precision and
+    compared in double. What is not surely better than all that is not looked at does not count:
+    equal ones, of which a list takes the first, may be among that."""
+    scores = scores if len(columns) == scores.shape[1] else scores[:, columns]
+    (users, count), strength = scores.shape, steering.strength
+    rough, added = scores, np.float64(0)
+    if strength is not None:
+        strength = strength[columns]
+        rough = scores + span[:, None].astype(np.float32) * strength.astype(np.float32)
+        added = span * np.abs(strength).max(initial=0)
     take = min(2 * keep + 8, count)
+    best = np.broadcast_to(np.arange(count), (users, count))
     if take < count:
-        best = np.argpartition(values, count - take, axis=1)[:, count - take :]
-        best.sort(axis=1)
-    else:
-        best = np.broadcast_to(np.arange(count), (users, count))
-    found = np.take_along_axis(values, best, axis=1)
-    bound = found.min(axis=1, initial=np.inf)
+        best = np.sort(np.argpartition(rough, count - take, axis=1)[:, count - take :], axis=1)
+    own = np.take_along_axis(scores, best, axis=1)
+    worth = own.astype(np.float64)
+    if strength is not None:
+        worth += strength[best] * span[:, None]
+    bound = worth.min(axis=1, initial=np.inf)
     everything = (bound == -np.inf) | (take == count)
-    order = np.argsort(-found, axis=1, kind="stable")
-    best, found = np.take_along_axis(best, order, 1), np.take_along_axis(found, order, 1)
-    items = columns[best]
-    kept = first_in_row(families[items]) & (found > -np.inf)
-    kept &= everything[:, None] | (found > bound[:, None])
+    magnitude = np.abs(np.where(np.isinf(own), 0, own)).max(axis=1, initial=0) + added
+    order = np.argsort(-worth, axis=1, kind="stable")
+    best, own = np.take_along_axis(best, order, 1), np.take_along_axis(own, order, 1)
+    worth = np.take_along_axis(worth, order, 1)
+    families = steering.kinds.families[columns[best]]
+    kept = first_in_row(families) & (worth > -np.inf)
+    kept &= everything[:, None] | (worth > (bound + _SURELY * magnitude)[:, None])
     complete = everything & (kept.sum(axis=1) <= keep)
     kept &= np.cumsum(kept, axis=1) <= keep
+    # What is kept moves to the front, in its order.
     front = np.argsort(~kept, axis=1, kind="stable")[:, :keep]
-    items = np.take_along_axis(items, front, 1)
     return Rows(
-        items.astype(np.int32),
-        np.take_along_axis(scores, items.astype(np.int64), 1),
+        columns[np.take_along_axis(best, front, 1)],
+        np.take_along_axis(own, front, 1),
         kept.sum(axis=1).astype(np.int32),
         complete,
     )
