@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recsys.config import ConfigError
 from recsys.data.sources import load_source
@@ -17,7 +19,8 @@ from recsys.data.versions import PublishedVersion, current_version
 from recsys.quality import write_report
 from recsys.refresh import RefreshError
 from recsys.settings import REPOSITORY, Settings
-from tests.data.shop import quarantined, refresh, row, write_shop
+from tests.data.shop import HEADER, quarantined, refresh, row, write_shop
+from tests.data.test_refresh_properties import a_home, few
 
 COLUMNS = {
     "stock": "ton_kho",
@@ -247,6 +250,39 @@ def test_a_change_of_the_stock_alone_makes_a_version_like_that_of_a_full_refresh
     write_products(settings, PLAIN)
     refresh(settings)
     assert available(settings) == "012345678", "in stock again"
+
+
+EXPORTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "stock": st.sampled_from(["", "0", "-1", "7", "1.000"]),
+            "status": st.sampled_from(["Đang bán", "Ẩn", ""]),
+            "discontinued": st.sampled_from(["", "", "x"]),
+            "available_from": st.sampled_from(["", "2025-01-05", "2030-01-01 08:00"]),
+            "tags": st.sampled_from(["", "Tết", "tết,Mới"]),
+        }
+    ),
+    min_size=1,
+    max_size=9,
+)
+
+
+@few
+@given(EXPORTS, EXPORTS)
+def test_incremental_equals_full(before: list[dict[str, str]], after: list[dict[str, str]]):
+    with a_home() as merged, a_home() as fresh:
+        for one, exports in ((merged, (before, after)), (fresh, (after,))):
+            (one.home / "config" / "data.yaml").write_text("max_shrink_fraction: 1.0\n")
+            for number, export in enumerate(exports):
+                # One product that is sold: without any a run is refused.
+                write_products(one, [*export, {"stock": "1"}])
+                rows = REVIEWS[:-1] if number < len(exports) - 1 else REVIEWS
+                file = one.raw / "viecomrec" / "data_reviews_purchase.csv"
+                file.write_text("\n".join([HEADER, *rows]) + "\n", encoding="utf-8")
+                summary = refresh(one)
+            expected = "incremental" if one is merged else "full"
+            assert summary["strategy"] == expected
+        assert content(current_version(merged)) == content(current_version(fresh))
 
 
 def test_what_is_missing_from_an_export_is_gone_and_what_returns_is_back(settings):
