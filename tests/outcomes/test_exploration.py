@@ -90,7 +90,9 @@ def test_the_report_tells_what_exploring_cost_and_who_earned_a_place(explored: S
 
 def test_the_page_tells_it(explored: Settings) -> None:
     report = build_report(explored, DAY)
-    text = text_of(render_page(report))
+    page = render_page(report)
+    assert page.count("<table>") == page.count('<div class="wide"><table>')
+    text = text_of(page)
     assert "80 places (25.0 % of those of exploring lists) were given to 2 products" in text
     assert "Exploring brought about 20 clicks" in text
     report["exploration"]["lost"] = {"value": 12.3, "low": 3.1, "high": 21.4}

@@ -78,7 +78,8 @@ def test_what_tells_too_little_is_refused_with_a_sentence() -> None:
     assert "explored places have 0 clicks, expected at least 10" in refused(estimate(cold))
     unlike = lists._replace(candidate=np.where(lists.candidate < 30, lists.candidate, 10_000))
     found = estimate(unlike)
-    assert f"only {found.support:.0%} of what it would show could have been seen" in refused(found)
+    share = f"{100 * found.support:.0f} %"
+    assert f"only {share} of what it would show could have been seen" in refused(found)
     assert found.served == lists.clicks.mean()
     one_tells = lists.candidate.copy()
     one_tells[lists.unit % 8 > 0] = -1

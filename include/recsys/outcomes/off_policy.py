@@ -115,8 +115,8 @@ def estimate(lists: Lists) -> Estimate:
     about = (served, fit.support, effective, units, count)
     if fit.support < MIN_SUPPORT:
         refused = (
-            f"only {fit.support:.0%} of what it would show could have been seen in these lists, "
-            f"expected {MIN_SUPPORT:.0%}: nothing tells about the rest but an experiment"
+            f"only {100 * fit.support:.0f} % of what it would show could have been seen in these "
+            f"lists, expected {100 * MIN_SUPPORT:.0f} %: about the rest only an experiment tells"
         )
     elif effective < MIN_EFFECTIVE:
         refused = (
