@@ -45,6 +45,7 @@ from recsys.merchandising.recommending import (
     recommend,
     sources_of,
 )
+from recsys.merchandising.steered_lists import steered_lists_of
 from recsys.merchandising.steering import Steering
 from recsys.models.histories import user_range
 from recsys.models.kinds import dismissed, not_offered
@@ -284,11 +285,9 @@ class _Making:
         for some, scores in scored(snapshot, block.histories, barred, self.now):
             if wanted.steering is not None:
                 asked = (scores.max(axis=1) > -np.inf) & ~held[some]
-                for row in np.flatnonzero(asked).tolist():
-                    made = Recommended(self._composed(scores[row], wanted.steering), MODEL)
-                    if made.ranked.items:
-                        lists.put(some.start + row, made, catalogue)
-                        full[some.start + row] = True
+                for row, ranked in self._composed(scores, wanted.steering, asked):
+                    lists.put(some.start + row, Recommended(ranked, MODEL), catalogue)
+                    full[some.start + row] = True
                 continue
             found, _, counts = best_lists(scores, catalogue.families, wanted.topk)
             ok = (counts >= wanted.topk) & ~held[some]
@@ -301,10 +300,20 @@ class _Making:
                 lists.sources[row] = sources_of(catalogue, lists.of(row)) if new[row] else plain
         return full
 
-    def _composed(self, scores: Float32Array, steering: Steering) -> Ranked:
-        content = self.snapshot.content
+    def _composed(
+        self, scores: Float32Array, steering: Steering, asked: BoolArray
+    ) -> Iterator[tuple[int, Ranked]]:
+        """The rows of ``(users, items)`` `scores` that are `asked` for, with their lists."""
+        content, topk = self.snapshot.content, self.wanted.topk
         vectors = None if content is None else content.vectors
-        return compose(scores, scores > -np.inf, steering, self.wanted.topk, vectors=vectors)
+        quick = steered_lists_of(steering, scores)
+        for row in np.flatnonzero(asked).tolist():
+            ranked = quick.first(row, topk, vectors)
+            if ranked is None:  # its candidates do not tell
+                mine = scores[row]
+                ranked = compose(mine, mine > -np.inf, steering, topk, vectors=vectors)
+            if ranked.items:
+                yield row, ranked
 
     def _reasons(self, block: Block, lists: _Lists) -> tuple[list[list[str]], list[list[str]]]:
         snapshot, vietnamese, english = self.snapshot, [], []

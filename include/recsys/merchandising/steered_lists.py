@@ -183,6 +183,12 @@ def more_candidates(
     )
 
 
+def steered_lists_of(steering: Steering, scores: Float32Array) -> SteeredLists:
+    """Those of some users by their ``(users, items)`` `scores`, -inf where a product must not
+    stand; a position is a row."""
+    return SteeredLists(steering, np.arange(len(scores), dtype=np.int32), _part(steering, scores))
+
+
 def _part(steering: Steering, scores: Float32Array) -> Part:
     """Of ``(users, items)`` `scores`, -inf where a product may not stand."""
     if steering.hidden is not None:
