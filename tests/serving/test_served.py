@@ -270,9 +270,12 @@ def test_the_whole_service_killed_leaves_what_the_next_one_seals(shop: Settings,
         with Customers(free_port, 2) as customers:
             customers.wait_for(60)
             parent = psutil.Process(process.pid)
-            for one in [*parent.children(recursive=True), parent]:
+            killed = [*parent.children(recursive=True), parent]
+            for one in killed:
                 one.kill()
             process.wait()
+            # A worker that is still dying holds its segment.
+            assert not psutil.wait_procs(killed, timeout=30)[1]
     finally:
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             process.kill()
