@@ -75,7 +75,7 @@ class RulesWatch:
     ) -> None:
         self._settings, self._followed, self._warnings = settings, followed, warnings
         self._standing = self._written = read_standing(settings)
-        self._warned_of, self._warn_at = RuleSet(), 0.0
+        self._warned_of, self._warn_at, self._failing = RuleSet(), 0.0, False
 
     def look(self) -> None:
         before, rules, problem = self._standing, self._followed.current, self._followed.problem
@@ -91,8 +91,18 @@ class RulesWatch:
             told = self._tell_of_warnings(self._standing.told, now.timestamp())
             self._standing = replace(self._standing, told=told)
         if self._standing != self._written:
+            self._write()
+
+    def _write(self) -> None:
+        """Into the note; on a full disk at the next look, and the log says so once."""
+        try:
             write_standing(self._settings, self._standing)
-            self._written = self._standing
+        except OSError as error:
+            if not self._failing:
+                logger.error("The rules in service cannot be written down | error=%s", error)
+            self._failing = True
+            return
+        self._written, self._failing = self._standing, False
 
     def _tell_of_warnings(self, before: Told, now: float) -> Told:
         warnings = self._warnings()

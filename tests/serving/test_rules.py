@@ -122,6 +122,24 @@ def test_without_a_sound_note_and_file_there_are_no_rules(
     assert "rules.yaml" in str(followed.problem)
 
 
+def test_on_a_full_disk_rules_are_followed_and_the_note_comes_later(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.artifacts.parent.mkdir(parents=True)
+    settings.artifacts.write_text("no place for a folder")
+    write(settings, RULE)
+    followed = FollowedRules(settings)
+    watch = watching(settings, followed)
+    for _ in range(3):
+        watch.look()
+    assert caplog.text.count("The rules in service cannot be written down") == 1
+    settings.artifacts.unlink()
+    watch.look()
+    assert names(FollowedRules(settings)) == ["no-lips"]
+    assert read_standing(settings).rules == followed.current
+    assert [one["what"] for one in history(settings, 9)] == ["added"]
+
+
 def test_what_changed_is_written_down_with_author_and_reason(settings: Settings) -> None:
     followed = FollowedRules(settings)
     soon = datetime.now(UTC) + timedelta(seconds=1)
