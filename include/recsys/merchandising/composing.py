@@ -232,10 +232,10 @@ class _List:
 
     def may_stand(self, owed: set[int] | None) -> MayStand:
         def look(items: Int32Array) -> BoolArray:
-            groups = self.steering.groups[items]
-            stands = ~np.isin(groups, list(self.full)).any(axis=1) & self.supply.usable(items)
+            groups, marks = self.steering.groups[items], self.steering.mark_groups
+            stands = ~marks(self.full)[groups].any(axis=1) & self.supply.usable(items)
             if owed is not None:
-                stands &= np.isin(groups, list(owed)).any(axis=1)
+                stands &= marks(owed)[groups].any(axis=1)
             return np.asarray(stands)
 
         return look

@@ -5,9 +5,10 @@ its brand and category where the placement spreads them, each limit, and what is
 product may stand while none of its groups is full, whatever their kind."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -100,6 +101,16 @@ class Steering:
             [tuple(group for group, _ in row) for row in real],
             [tuple(row) for row in real],
         )
+
+    def mark_groups(self, groups: Collection[int]) -> BoolArray:
+        """By number of a group whether it is one of `groups`; `NO_GROUP` is not."""
+        marked = np.zeros(self._group_count + 1, dtype=bool)
+        marked[list(groups)] = True
+        return marked
+
+    @cached_property
+    def _group_count(self) -> int:
+        return int(self.groups.max(initial=NO_GROUP)) + 1
 
     def rules_of(self, item: int) -> list[Rule]:
         """The active rules that mean the product in column `item`."""
