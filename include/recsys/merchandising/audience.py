@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from recsys.arrays import Float32Array
 from recsys.errors import InputError
@@ -44,7 +45,7 @@ def audience(settings: Settings, product_id: str, size: int, now: int) -> dict[s
         raise InputError(f"{product_id}: a rule of the shop hides the product everywhere")
     found: list[tuple[int, float, str]] = []
     asked = 0
-    with live_events(settings) as database:
+    with live_events(settings) as database, threadpool_limits(limits=1, user_api="blas"):
         for make in blocks(snapshot, database, _CUSTOMERS_AT_ONCE, now):
             block = make()
             asked += len(block.user_ids)

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
 from recsys.arrays import BoolArray, Float32Array, Int32Array
 from recsys.errors import InputError
@@ -108,7 +109,9 @@ def export_lists(
         if not lock.acquired:
             raise InputError("Another export runs on this machine: wait until it is done")
         wish = Wish(placement, length, record, explain)
-        return _export(settings, to, wish, chosen, holdout, tell)
+        # As in the service: for one history several threads only get in each other's way.
+        with threadpool_limits(limits=1, user_api="blas"):
+            return _export(settings, to, wish, chosen, holdout, tell)
 
 
 def _export(
