@@ -7,6 +7,7 @@ many whenever they were too few."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -106,6 +107,12 @@ class Supply:
     pool: Pool | None = None
     vector: Callable[[int], Float32Array] | None = None
 
+    def begin(self) -> None:
+        """Offer everything again, to another list."""
+        self.run.at = 0
+        if self.pool is not None:
+            self.pool.likeness = np.zeros(len(self.pool.values))
+
 
 @dataclass(slots=True)
 class Composed:
@@ -129,6 +136,7 @@ class _List:
         self._displaced: set[int] = set()
         self._owing = sum([quota.at_least for quota in steering.quotas])  # at most
         self._quotas: Sequence[Run] | None = None
+        supply.begin()
 
     def put(self, place: int, item: int, mark: str) -> None:
         self.places[place] = item
@@ -299,7 +307,13 @@ def compose(
     while True:
         try:
             supply = _supply(worth, candidates, steering, take, pins, vectors)
-            made = walk(steering, supply, topk, explore and explore())
+            made = walk(steering, supply, topk)
+            if explore is not None:
+                # What stands in the list anyway is not drawn for it.
+                others = candidates.copy()
+                others[made.items] = False
+                supply.usable = partial(np.take, others)
+                made = walk(steering, supply, topk, explore())
         except TooFewError:
             take *= _GROWTH
             continue
