@@ -79,6 +79,7 @@ class Housekeeping(threading.Thread):
 
     def run(self) -> None:
         due = [time.monotonic() + every for every, _ in self._duties]
+        due[0] = time.monotonic()  # a refresh may have published while this worker was loading
         while not self._ending.wait(max(0.0, min(due) - time.monotonic())):
             for number, (every, duty) in enumerate(self._duties):
                 if due[number] > time.monotonic():

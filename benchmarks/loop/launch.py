@@ -268,6 +268,8 @@ def watch(shop: Shop, settings: Settings, clients: list[Client], options: Any) -
     for client in clients:
         client.start()
     try:
+        while len(shop.asked) < REPLICAS * WORKERS:  # the last of them is loading
+            time.sleep(0.1)
         time.sleep(options.before)
         shop.change()
         ended = shop.refresh()
