@@ -7,7 +7,8 @@ it writes the report of the last 28 days, and alerts: a rate that fell by more t
 that fell silent, lists that were lost. `judge_experiments` says what the running experiments show,
 and stops what breaks a guardrail.
 
-**Reads** `data/served`, the events of all sources and of the service. **Writes**
+**Reads** `data/served`, the events of all sources and of the service; once a day, where lists
+explore, the models of the registry, to estimate what they would have earned. **Writes**
 `data/outcomes`, the table `daily_outcomes` in `logs/outcome_metrics.db`,
 `reports/outcomes/outcomes_YYYYMMDD.json` and `.html`, `reports/experiments/`.
 

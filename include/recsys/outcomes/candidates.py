@@ -41,7 +41,7 @@ MOST_LISTS: Final = 20_000
 """Of the newest days; of a day with more the lists of some customers."""
 MOST_MODELS: Final = 6
 SECONDS: Final = 180.0
-"""For all models together, of which each begins with a third of what is left."""
+"""For the lists of all models together; each may take its share of what is left."""
 METRICS: Final = ("recall_at_10", "ndcg_at_10")
 
 _COLUMNS: Final = (
