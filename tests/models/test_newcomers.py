@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from recsys.models.als import Als, AlsParameters
 from recsys.models.histories import histories_from_codes, take_users, user_range
 from recsys.models.kinds import CODE_OF, DISMISS
-from recsys.models.newcomers import NEIGHBOURS, Newcomers, Traits, find_near, find_newcomers
+from recsys.models.newcomers import (
+    LIFT,
+    NEIGHBOURS,
+    Newcomers,
+    Traits,
+    find_near,
+    find_newcomers,
+)
 from recsys.schema import Kind
 
 KNOWN = 30
@@ -178,3 +185,15 @@ def test_having_a_newcomer_pulls_towards_its_like():
     )
     assert len(newcomers.as_known(dismissed).items) == 0
     assert newcomers.as_known(had).kinds.tolist() == [CODE_OF[Kind.VIEW]] * 5
+
+
+def test_a_newcomer_is_lifted_above_its_neighbours_and_a_shade_is_not_above_its_siblings():
+    brands, families = numbers(32, {4: 1, 30: 1, 9: 2, 31: 2}), numbers(32, {9: 1, 31: 1})
+    newcomers = find_newcomers(traits(32, brands=brands, families=families), PURCHASES)
+    assert newcomers is not None
+    scores = np.random.default_rng(0).random(KNOWN).astype(np.float32)
+    beside, placed = newcomers.beside(scores), newcomers.place(scores)
+    assert beside[30:] == pytest.approx(scores[[4, 9]], abs=1e-6)
+    assert placed[30] == pytest.approx(beside[30] + LIFT * (beside[30] - scores.mean()))
+    assert placed[31] == beside[31]
+    assert newcomers.place(scores + 7) == pytest.approx(placed + 7, abs=1e-4)

@@ -284,7 +284,7 @@ def scores_beside(snapshot: Snapshot, item: int) -> Float32Array | None:
             scores += weight * similar
     if scores.max() == scores.min():
         return None
-    return scores if newcomers is None else newcomers.place(scores)
+    return scores if newcomers is None else newcomers.beside(scores)
 
 
 def together(snapshot: Snapshot, items: Int32Array, wanted: Wanted) -> Recommended:

@@ -181,7 +181,7 @@ def _with_newcomers(snapshot: Snapshot) -> Snapshot:
         vectors = None if content is None else content.vectors
         newcomers = find_newcomers(catalogue.traits._replace(vectors=vectors), purchases)
     if newcomers is not None:
-        popularity = newcomers.place(artifact.popularity)
+        popularity = newcomers.beside(artifact.popularity)
     return dataclasses.replace(
         snapshot,
         newcomers=newcomers,

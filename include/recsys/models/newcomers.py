@@ -18,6 +18,9 @@ from recsys.schema import Kind
 NEIGHBOURS = 20
 FEW_PURCHASES = 5
 """A product with fewer is new: what people did says little of it."""
+LIFT = 0.2
+"""How far newcomers are lifted above their neighbours, of whom a mean is less than the best; but
+not above those of their own family, whose place in a list is one (decision 150)."""
 MOST_LIFTED = 2
 """So many places of a list are for products with few purchases that would not reach it by
 themselves. Without a bound, a customer of rare taste gets a list of them (decision 150)."""
@@ -29,7 +32,7 @@ _SAME_PRICE = 0.25
 """Prices of this difference in their logarithm are half as near as equal ones."""
 
 _CELLS_AT_ONCE = 1 << 20
-_MOST_COMPARED = 400_000_000  # pairs of products: seconds, whatever a shop has
+_MOST_COMPARED = 100_000_000  # pairs of products: five seconds, whatever a shop has
 _LEAST_COMPARED = 1_000
 
 _VIEW = CODE_OF[Kind.VIEW]
@@ -57,28 +60,39 @@ class Newcomers:
     known: int
     near: Int32Array
     weights: Float32Array
+    lift: Float32Array  # (newcomers,) how far each is lifted above its neighbours
+
+    def beside(self, values: Float32Array) -> Float32Array:
+        """``(..., known + newcomers)`` from ``(..., known)`` `values` of products: a newcomer has
+        the mean of its neighbours', or of all if it has none."""
+        mean, _ = self._means(values, slice(None))
+        return np.concatenate([values, mean], axis=-1)
 
     def place(self, scores: Float32Array) -> Float32Array:
-        """``(..., known + newcomers)`` scores from a model's ``(..., known)``. What has no
-        neighbours gets the mean of all."""
-        return np.concatenate([scores, self._placed(scores, self.near, self.weights)], axis=-1)
+        """``(..., known + newcomers)`` scores from a model's ``(..., known)``: as `beside`, and
+        what lies above the mean of all is lifted by the share `lift` of that."""
+        return np.concatenate([scores, self._placed(scores, slice(None))], axis=-1)
 
     def place_some(self, scores: Float32Array, items: Int32Array) -> Float32Array:
         """``(..., some)`` those of `place` that stand in the columns `items`."""
         new = items >= self.known
         chosen = np.empty((*scores.shape[:-1], len(items)), dtype=np.float32)
         chosen[..., ~new] = scores[..., items[~new]]
-        number = items[new] - self.known
-        chosen[..., new] = self._placed(scores, self.near[number], self.weights[number])
+        chosen[..., new] = self._placed(scores, items[new] - self.known)
         return chosen
 
-    @staticmethod
-    def _placed(scores: Float32Array, near: Int32Array, weights: Float32Array) -> Float32Array:
-        placed = mean_of_near(scores, near, weights)
-        alone = ~weights.any(axis=1)
-        if alone.any():
-            placed[..., alone] = scores.mean(axis=-1, keepdims=True)
-        return placed
+    def _placed(self, scores: Float32Array, rows: Int32Array | slice) -> Float32Array:
+        mean, of_all = self._means(scores, rows)
+        return mean + self.lift[rows] * (mean - of_all)
+
+    def _means(
+        self, values: Float32Array, rows: Int32Array | slice
+    ) -> tuple[Float32Array, Float32Array]:
+        """Means of the neighbours of the newcomers `rows`, and ``(..., 1)`` that of all."""
+        weights = self.weights[rows]
+        mean = mean_of_near(values, self.near[rows], weights)
+        of_all = values.mean(axis=-1, keepdims=True)
+        return np.where(weights.any(axis=1), mean, of_all), of_all
 
     def like(self, item: int) -> list[tuple[int, float]]:
         """The model's products that stand for that in column `item`, and their weights: itself if
@@ -176,7 +190,11 @@ def find_newcomers(traits: Traits, purchases: Int64Array) -> Newcomers | None:
     if items == known:
         return None
     asked = np.arange(known, items, dtype=np.int32)
-    return Newcomers(known, *find_near(traits, asked, _bought(purchases, len(asked))))
+    near, weights = find_near(traits, asked, _bought(purchases, len(asked)))
+    family = traits.families[asked, None]
+    sibling = (traits.families[near] == family) & (family >= 0) & (weights > 0)
+    lift = np.where(sibling.any(axis=1), 0, LIFT).astype(np.float32)
+    return Newcomers(known, near, weights, lift)
 
 
 def mean_of_near(scores: Float32Array, near: Int32Array, weights: Float32Array) -> Float32Array:
