@@ -14,7 +14,6 @@ from recsys.merchandising.snapshots import NOTHING, load_snapshot
 from recsys.quality import write_report
 from recsys.settings import REPOSITORY, Settings
 from recsys.training.job import select_best, train_model
-from serving.config import ServingConfig
 from tests.data.shop import published_rows, quarantined, refresh
 
 CASES = REPOSITORY.parent / "shared" / "cases"
@@ -82,7 +81,7 @@ def a_customer_who_had_everything(settings: Settings, case: Path) -> None:
     trained = train_model(settings, "item_knn", version)
     select_best(settings, [trained])
     folder = settings.artifacts / "item_knn" / trained["model_id"]
-    snapshot = load_snapshot(settings, folder, trained["model_id"], ServingConfig())
+    snapshot = load_snapshot(settings, folder, trained["model_id"], 20.0)
     wanted = Wanted(5, True, snapshot.catalogue.available, NOTHING)
     for user in ("00-staff", "k00", "k01"):
         history = history_of(snapshot, user, (), [], 0)
