@@ -33,16 +33,14 @@ class TooFewError(Exception):
 
 @dataclass(slots=True)
 class Run:
-    """Candidates in order, best first, with their kinds and families, see `Kinds`. `complete`:
-    there are no others. With `mixed` one of a family only; then those ``(items,)`` products have
-    listings that are not among them and may stand where they themselves may not."""
+    """Candidates in order, best first, with their kinds and families, see `Kinds`; of one family
+    and kind the best is enough. `complete`: there are no others."""
 
     items: list[int]
     kinds: list[int]
     families: list[int]
     groups: list[tuple[int, ...]]  # of each kind
     complete: bool
-    mixed: BoolArray | None = None
     at: int = 0
 
     def first(self, full: set[int]) -> int | None:
@@ -52,16 +50,10 @@ class Run:
             if families[at] not in full and full.isdisjoint(groups[kinds[at]]):
                 self.at = at
                 return items[at]
-            self.passed_over(at, full)
         self.at = len(items)
         if not self.complete:
             raise TooFewError
         return None
-
-    def passed_over(self, at: int, full: set[int]) -> None:
-        """Raises `TooFewError` if another listing may stand where this candidate may not."""
-        if self.mixed is not None and self.families[at] not in full and self.mixed[self.items[at]]:
-            raise TooFewError
 
 
 @dataclass(slots=True)
@@ -194,7 +186,6 @@ class _List:
             if taken is not None:
                 continue
             while at < count and (families[at] in full or not full.isdisjoint(groups[kinds[at]])):
-                run.passed_over(at, full)
                 at += 1
             if at == count:
                 break
@@ -235,7 +226,8 @@ class _List:
             found = [one for one in best if one is not None]
             if not found:
                 return None
-            item = min(found, key=lambda one: (-supply.worth(one), one))
+            several = len(found) > 1
+            item = min(found, key=lambda one: (-supply.worth(one), one)) if several else found[0]
         return item, BY_RULE, owed
 
     def may_stand(self, owed: set[int] | None) -> MayStand:
@@ -372,22 +364,11 @@ def _supply(
         usable=lambda items: np.asarray(candidates[items]),
     )
     if steering.diversity and vectors is not None:
-        families = steering.groups[best, 0]
-        first = np.sort(np.unique(families, return_index=True)[1])[:POOL]
-        if len(first) < POOL and not complete:
-            raise TooFewError
-        best = best[first]
-        supply.pool = pool_of(steering, run_of(steering, best, True), worth[best], vectors)
-        supply.vector = lambda item: np.asarray(vectors[item])
+        diversify(supply, steering, best, worth[best], vectors)
     return supply
 
 
-def run_of(
-    steering: Steering,
-    items: Int64Array | Int32Array,
-    complete: bool,
-    mixed: BoolArray | None = None,
-) -> Run:
+def run_of(steering: Steering, items: Int64Array | Int32Array, complete: bool) -> Run:
     kinds = steering.kinds
     return Run(
         items.tolist(),
@@ -395,12 +376,25 @@ def run_of(
         kinds.families[items].tolist(),
         kinds.groups,
         complete,
-        mixed,
     )
 
 
-def pool_of(steering: Steering, run: Run, worth: Float64Array, vectors: Float32Array) -> Pool:
-    """The candidates of `run`, one of a family each and worth ``(n,)`` so much."""
+def diversify(
+    supply: Supply,
+    steering: Steering,
+    best: Int64Array | Int32Array,
+    worth: Float64Array,
+    vectors: Float32Array,
+) -> None:
+    """Give the supply a pool of the ``(n,)`` `best` candidates, in order, which are worth so much.
+    Raises `TooFewError` if there are too few of them."""
+    families = steering.kinds.families[best]
+    first = np.sort(np.unique(families, return_index=True)[1])[:POOL]
+    if len(first) < POOL and not supply.run.complete:
+        raise TooFewError
+    best, worth = best[first], worth[first]
     low, high = worth.min(initial=np.inf), worth.max(initial=-np.inf)
     values = (worth - low) / (high - low) if high > low else np.zeros(len(worth))
-    return Pool(run, values, vectors[run.items], steering.diversity, np.zeros(len(worth)))
+    run, unlike = run_of(steering, best, True), np.zeros(len(worth))
+    supply.pool = Pool(run, values, vectors[best], steering.diversity, unlike)
+    supply.vector = vectors.__getitem__

@@ -25,7 +25,7 @@ from recsys.merchandising.composing import (
     Run,
     Supply,
     TooFewError,
-    pool_of,
+    diversify,
     run_of,
     walk,
 )
@@ -36,6 +36,7 @@ from recsys.models.newcomers import Newcomers
 
 _KEPT: Final = 32
 """Candidates of a user: three lists of ten, for those that a limit or the spread passes over."""
+_FIRST_LOOK: Final = 8  # candidates beyond the length of the list
 _BEYOND_QUOTA: Final = 8
 _SURELY: Final = 1e-6  # of the numbers in question: more than single precision errs
 _MOST_BYTES: Final = 64 << 20  # of all candidates of one model
@@ -82,43 +83,48 @@ class SteeredLists:
         row = self.row.item(position)
         if row < 0:
             return None
-        steering = self.steering
-        run, known = self._run(self.part.best, row)
+        for most in (topk + _FIRST_LOOK, len(self.part.best.items[row])):
+            try:
+                made = self._made(row, topk, vectors, most)
+            except TooFewError:
+                continue
+            return made if made.items else None  # who has had everything gets it again
+        return None
+
+    def _made(self, row: int, topk: int, vectors: Float32Array | None, most: int) -> Ranked:
+        """From so many candidates at `most`. Raises `TooFewError`."""
+        steering, part = self.steering, self.part
+        if steering.diversity:
+            most = POOL
+        run, known = self._run(part.best, row, most)
         pins = self._pins(row, known) if steering.pins else []
 
         def quotas() -> list[Run]:
             runs = []
-            for rows in self.part.quotas:
-                run_of_it, scores = self._run(rows, row)
+            for rows in part.quotas:
+                run_of_it, scores = self._run(rows, row, most)
                 runs.append(run_of_it)
                 known.update(scores)
             return runs
 
         def worth(item: int) -> float:
             strength = steering.strength
-            return known[item] + (0.0 if strength is None else strength[item] * self.part.span[row])
+            return known[item] + (0.0 if strength is None else strength[item] * part.span[row])
 
         supply = Supply(run, quotas, pins, worth, _none)
         if steering.diversity and vectors is not None:
-            if len(run.items) < POOL and not run.complete:
-                return None
-            worths = np.array([worth(item) for item in run.items])
-            supply.pool = pool_of(steering, run, worths, vectors)
-            supply.vector = vectors.__getitem__
-        try:
-            made = walk(steering, supply, topk)
-        except TooFewError:
-            return None
-        if not made.items:
-            return None  # who has had everything gets it again
+            items = part.best.items[row, : len(run.items)]
+            diversify(supply, steering, items, np.array([worth(one) for one in run.items]), vectors)
+        made = walk(steering, supply, topk)
         return Ranked(made.items, [known[item] for item in made.items], made.marks)
 
-    def _run(self, rows: Rows, row: int) -> tuple[Run, dict[int, float]]:
-        """The candidates of one user, and their scores by column."""
+    def _run(self, rows: Rows, row: int, most: int) -> tuple[Run, dict[int, float]]:
+        """The first candidates of one user, and their scores by column."""
         length = rows.lengths.item(row)
-        items = rows.items[row, :length]
-        run = run_of(self.steering, items, rows.complete.item(row), self.steering.mixed)
-        return run, dict(zip(run.items, rows.scores[row, :length].tolist(), strict=True))
+        looked = min(length, most)
+        items = rows.items[row, :looked]
+        run = run_of(self.steering, items, looked == length and rows.complete.item(row))
+        return run, dict(zip(run.items, rows.scores[row, :looked].tolist(), strict=True))
 
     def _pins(self, row: int, known: dict[int, float]) -> list[tuple[int, int]]:
         """Those that may stand; their scores join the `known` ones."""
@@ -204,7 +210,7 @@ def _part(steering: Steering, scores: Float32Array) -> Part:
 
 
 def _nobody(steering: Steering) -> Part:
-    return _part(steering, np.zeros((0, len(steering.mixed)), dtype=np.float32))
+    return _part(steering, np.zeros((0, len(steering.groups)), dtype=np.float32))
 
 
 def _joined(parts: Sequence[Part]) -> Part:
@@ -245,7 +251,7 @@ def _spans(scores: Float32Array) -> Float64Array:
 def _rows(
     steering: Steering, scores: Float32Array, span: Float64Array, columns: Int32Array, keep: int
 ) -> Rows:
-    """The best `keep` of the `columns`, one of a family. They are found in single precision and
+    """The best `keep` of the `columns`, one of a family and kind, found in single precision and
     compared in double. What is not surely better than all that is not looked at does not count:
     equal ones, of which a list takes the first, may be among that."""
     scores = scores if len(columns) == scores.shape[1] else scores[:, columns]
@@ -269,15 +275,16 @@ def _rows(
     order = np.argsort(-worth, axis=1, kind="stable")
     best, own = np.take_along_axis(best, order, 1), np.take_along_axis(own, order, 1)
     worth = np.take_along_axis(worth, order, 1)
-    families = steering.kinds.families[columns[best]]
-    kept = first_in_row(families) & (worth > -np.inf)
+    kinds, items = steering.kinds, columns[best]
+    alike = kinds.families[items].astype(np.int64) * len(kinds.groups) + kinds.of_item[items]
+    kept = first_in_row(alike) & (worth > -np.inf)
     kept &= everything[:, None] | (worth > (bound + _SURELY * magnitude)[:, None])
     complete = everything & (kept.sum(axis=1) <= keep)
     kept &= np.cumsum(kept, axis=1) <= keep
     # What is kept moves to the front, in its order.
     front = np.argsort(~kept, axis=1, kind="stable")[:, :keep]
     return Rows(
-        columns[np.take_along_axis(best, front, 1)],
+        np.take_along_axis(items, front, 1),
         np.take_along_axis(own, front, 1),
         kept.sum(axis=1).astype(np.int32),
         complete,

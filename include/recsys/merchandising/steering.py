@@ -76,7 +76,6 @@ class Steering:
     most: tuple[int, ...]  # of the groups of each column, how many in a list
     names: tuple[str, ...]  # of the columns: the rule of a limit, or what is spread
     closed: frozenset[int]  # groups that are full from the beginning
-    mixed: BoolArray  # ``(items,)`` another listing of the family is in other groups
     diversity: float = 0.0
     explore: float = 0.0
     rules: tuple[tuple[Rule, BoolArray], ...] = ()
@@ -219,7 +218,6 @@ def compile_steering(
         most=tuple(groups.most),
         names=tuple(groups.names),
         closed=frozenset(groups.closed),
-        mixed=groups.mixed(),
         diversity=spread.diversity,
         explore=placement.explore,
         rules=tuple(rules),
@@ -258,14 +256,6 @@ class _Groups:
 
     def stacked(self) -> Int32Array:
         return np.stack(self._columns, axis=1)
-
-    def mixed(self) -> BoolArray:
-        members, starts = self._catalogue.family_members, self._catalogue.family_starts[:-1]
-        differ = np.zeros(len(starts), dtype=bool)
-        for column in self._columns[1:]:
-            values = column[members]
-            differ |= np.minimum.reduceat(values, starts) != np.maximum.reduceat(values, starts)
-        return np.asarray(differ[self._catalogue.families])
 
 
 def _pins(catalogue: Catalogue, rules: Sequence[tuple[Rule, BoolArray]]) -> tuple[Pin, ...]:
