@@ -2,7 +2,7 @@
 list is the one that the words of docs/placements.md make: no rule, filter, spread or availability
 is broken, and no list is short while a product is left that breaks nothing.
 
-    python -m benchmarks.serving.steering [--shops 1000] [--requests 100]
+    python -m benchmarks.serving.steering [--shops 1000] [--first 0] [--requests 100]
 """
 
 import argparse
@@ -17,12 +17,13 @@ from tests.merchandising.steered_shops import cases, check
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shops", type=int, default=1_000)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--requests", type=int, default=100)
     options = parser.parse_args()
 
     paths: Counter[str] = Counter()
     wrong, full, first, started = 0, 0, "", time.perf_counter()
-    for seed in range(options.shops):
+    for seed in range(options.first, options.first + options.shops):
         with tempfile.TemporaryDirectory() as folder:
             for case in cases(seed, Path(folder), options.requests):
                 paths[case.path] += 1

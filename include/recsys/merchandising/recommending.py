@@ -402,7 +402,10 @@ def sources_of(catalogue: Catalogue, made: Recommended, ranking: str | None = No
     items, marks = made.ranked.items, made.ranked.marks
     letter = _SOURCE_OF[ranking or made.fallback_method]
     letters = letter * len(items)
-    if letter == _SOURCE_OF[MODEL] and max(items, default=0) >= catalogue.known:
+    newcomers = letter == _SOURCE_OF[MODEL] and max(items, default=0) >= catalogue.known
+    if marks and not newcomers and not made.filled:
+        return marks.replace(OWN, letter)
+    if newcomers:
         # The model knows nothing of a newcomer: its text and what it is stand for it.
         by_text = _SOURCE_OF[CONTENT]
         letters = "".join(letter if item < catalogue.known else by_text for item in items)

@@ -83,7 +83,7 @@ class SteeredLists:
         row = self.row.item(position)
         if row < 0:
             return None
-        for most in (topk + _FIRST_LOOK, len(self.part.best.items[row])):
+        for most in (topk + _FIRST_LOOK, self.part.best.items.shape[1]):
             try:
                 made = self._made(row, topk, vectors, most)
             except TooFewError:
