@@ -140,11 +140,14 @@ class RecommendRequest(ListRequest):
 
     model_config = _examples(
         {"user_id": EXAMPLE_USER, "topk": 5},
-        {"user_id": "guest-7", "history": [EXAMPLE_PRODUCT], "max_price": 300000},
+        {"session_id": "s-77", "history": [EXAMPLE_PRODUCT], "max_price": 300000},
         {"user_id": EXAMPLE_USER, "exclude_seen": "until_due"},
     )
 
-    user_id: Id
+    user_id: Id | None = Field(
+        default=None,
+        description="A guest has none: `session_id` or `history` say what is known, if anything.",
+    )
     exclude_seen: ExcludeSeen = Field(default=True, description=_EXCLUDE_SEEN)
     exclude: Annotated[Products, Field(description="Products to leave out.")]
     history: Annotated[
@@ -205,7 +208,7 @@ class _List(BaseModel):
 class RecommendResponse(_List):
     """One user's list, best first."""
 
-    user_id: int | str
+    user_id: int | str | None
     fallback: bool = Field(description="The model had nothing to go by.")
     fallback_method: str | None = Field(
         description="What made the list instead: content or popularity; again: everything that "

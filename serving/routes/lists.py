@@ -160,7 +160,7 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
     as there are products that pass."""
     with Note(service, "recommend", body.topk, body.user_id) as note:
         snapshot = begin(note, body)
-        who = _who(body.user_id, body.session_id)
+        who = who_of(body.user_id, body.session_id)
         # Beside the event loop for a slow model, and for a user whose interactions have to be read.
         inline = snapshot.inline and not service.live.has_any(who)
         make = popular_now if note.held_out else recommend_now
@@ -205,7 +205,7 @@ async def similar_items(body: SimilarRequest, service: Running) -> Response:
         item = catalogue.index.get(known_id(body.product_id, catalogue.index))
         if item is None:
             raise ProblemError(404, "The shop has no product of this id.")
-        inline = snapshot.inline and not service.live.has_any(_who(body.user_id, body.session_id))
+        inline = snapshot.inline and not service.live.has_any(who_of(body.user_id, body.session_id))
         make = popular_beside_now if note.held_out else similar_now
         like = np.array([item], dtype=np.int32)
         made = note.made = await service.compute(inline, make, service, snapshot, body, like)
@@ -234,7 +234,7 @@ async def bought_together(body: TogetherRequest, service: Running) -> Response:
         sent = dict.fromkeys(known_id(product, catalogue.index) for product in body.product_ids)
         known = [product for product in sent if product in catalogue.index]
         cart = columns_of(snapshot, known)
-        inline = snapshot.inline and not service.live.has_any(_who(body.user_id, body.session_id))
+        inline = snapshot.inline and not service.live.has_any(who_of(body.user_id, body.session_id))
         make = popular_beside_now if note.held_out else together_now
         made = note.made = await service.compute(inline, make, service, snapshot, body, cart)
         unknown = [product for product in sent if product not in catalogue.index]
@@ -397,7 +397,7 @@ def search_now(
     return search(snapshot, content, body.query, wanted)
 
 
-def _who(user_id: int | str | None, session_id: int | str | None) -> Who:
+def who_of(user_id: int | str | None, session_id: int | str | None) -> Who:
     """Whose live events count: the user's, and those of the visit before they logged in."""
     user = "" if user_id is None else normalise_id(user_id)
     return (user,) if session_id is None else (user, guest(normalise_id(session_id)))
@@ -433,7 +433,7 @@ def _without_dismissed(
 ) -> Wanted:
     if body.user_id is None and body.session_id is None:
         return wanted
-    who = _who(body.user_id, body.session_id)
+    who = who_of(body.user_id, body.session_id)
     history = history_of(snapshot, who[0], service.live.of_all(who), [], int(time.time()))
     unwanted = hidden(snapshot.catalogue, history, exclude_seen=False)
     return dataclasses.replace(wanted, excluded=np.concatenate([wanted.excluded, unwanted]))
@@ -475,7 +475,7 @@ def _all_answers(service: Service, body: BatchRequest) -> list[dict[str, Any]]:
             asked = RecommendRequest.model_construct(user_id=user_id, history=[], **shared)
             snapshot = begin(note, asked)
             make = popular_now if note.held_out else recommend_now
-            who = _who(user_id, None)
+            who = who_of(user_id, None)
             note.made = made = make(service, snapshot, asked, who)
             explain = why_recommended_now if body.explain else None
             why = explain and explain(service, snapshot, asked, who, made)
@@ -492,7 +492,7 @@ def _answer(
     made: Recommended,
     why: Sequence[Reason] | None = None,
     ranking: str | None = None,
-    **asked: int | str | list[str],
+    **asked: int | str | list[str] | None,
 ) -> dict[str, Any]:
     """What was asked for and the list, which is recorded, as `serving.schemas` has them (a test
     compares), but for the latency. To make it through those classes would take four times as long.

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, Depends
 
-from recsys.ids import normalise_id
 from recsys.merchandising.placements import Placement
 from recsys.merchandising.preview import Preview, preview
 from recsys.merchandising.recommending import Recommended, Snapshot
@@ -23,6 +22,7 @@ from serving.routes.lists import (
     recommend_now,
     similar_now,
     together_now,
+    who_of,
 )
 from serving.schemas import (
     EffectReport,
@@ -132,7 +132,7 @@ def _listed(service: Service, note: Note, snapshot: Snapshot, asked: Asked) -> R
     """As the route of what is `asked` makes it."""
     if isinstance(asked, RecommendRequest):
         make = popular_now if note.held_out else recommend_now
-        return make(service, snapshot, asked, (normalise_id(asked.user_id),))
+        return make(service, snapshot, asked, who_of(asked.user_id, None))
     product = asked.product_ids[0] if isinstance(asked, TogetherRequest) else asked.product_id
     items = columns_of(snapshot, [product])
     if not len(items):

@@ -117,8 +117,7 @@ def test_without_exclude_seen_what_a_user_had_may_appear(shared_client: TestClie
 @pytest.mark.parametrize(
     "body",
     [
-        {},
-        {"user_id": None},
+        {"user": 1},
         {"user_id": ""},
         {"user_id": True},
         {"user_id": 1.5},
@@ -300,3 +299,11 @@ def test_one_user_with_very_many_interactions_keeps_nobody_waiting(client: TestC
     assert answer.status_code == 200
     # Reading them all took a second.
     assert time.perf_counter() - started < 0.3
+
+
+@pytest.mark.parametrize("guest", [{"session_id": "v-9"}, {"history": ["p1"]}, {"user_id": None}])
+def test_a_guest_needs_no_user(shared_client: TestClient, guest: dict):
+    answer = shared_client.post("/recommend", json={**guest, "placement": "home"})
+    assert answer.status_code == 200
+    assert answer.json()["user_id"] is None
+    assert answer.json()["recommendations"]

@@ -28,7 +28,10 @@ Name = Annotated[str, typer.Argument(help="The experiment's name.")]
 @experiment_app.command("plan")
 def plan_from_file(file: File) -> None:
     """Print how long the experiment has to run, from what customers did in the last weeks."""
-    print_json(_plan(load_settings(), read_definition(file))._asdict())
+    definition = read_definition(file)
+    planned = _plan(load_settings(), definition)
+    _warn_of_a_long_plan(definition, planned.days)
+    print_json(planned._asdict())
 
 
 @experiment_app.command()
@@ -39,11 +42,7 @@ def start(file: File) -> None:
     experiments.check(definition)
     try:
         planned = _plan(settings, definition)
-        if planned.days > definition.longest_days:
-            console.print(
-                f"It needs {planned.days} days to find {definition.smallest_effect:.0%}, and ends "
-                f"after {definition.longest_days}: it will probably find nothing."
-            )
+        _warn_of_a_long_plan(definition, planned.days)
     except InputError as error:
         console.print(f"It starts without a plan: {error}")
     started = experiments.start(definition, getpass.getuser(), planned)
@@ -97,6 +96,14 @@ def promote(
     print_json({"experiment": name, "promoted": side, "deployment": deployed})
 
 
+def _warn_of_a_long_plan(definition: Definition, days: int) -> None:
+    if days > definition.longest_days:
+        console.print(
+            f"It needs {days} days to find {definition.smallest_effect:.0%}, and ends "
+            f"after {definition.longest_days}: it will probably find nothing."
+        )
+
+
 def _plan(settings: Settings, definition: Definition) -> Any:
     from recsys.experiments.evaluation import plan_experiment
 
@@ -120,7 +127,7 @@ def _row(settings: Settings, experiment: Experiment) -> dict[str, Any]:
         "ended_because": experiment.ended_because,
         "verdict": report.get("verdict"),
         "sentence": report.get("en"),
-        "câu": report.get("vi"),
+        "sentence_vi": report.get("vi"),
     }
 
 
