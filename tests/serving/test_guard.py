@@ -27,7 +27,7 @@ from recsys.settings import REPOSITORY, Settings
 from serving import engine
 from serving.app import create_app
 from serving.config import ServiceEnvironment, read_environment
-from serving.routes import administration
+from serving.routes import administration, rules
 from serving.routes.administration import require_admin
 from tests.serving.conftest import TOKEN
 from tests.serving.service_process import running_service
@@ -71,9 +71,14 @@ def all_dependencies(dependant: Dependant) -> set[object]:
     return found
 
 
+def admin_routes() -> list[APIRoute]:
+    routes = [*administration.router.routes, *rules.router.routes]
+    return [route for route in routes if isinstance(route, APIRoute)]
+
+
 def test_every_admin_route_has_the_auth_dependency():
-    routes = [route for route in administration.router.routes if isinstance(route, APIRoute)]
-    assert {route.path for route in routes} >= {"/reload_model"}
+    routes = admin_routes()
+    assert {route.path for route in routes} >= {"/reload_model", "/rules/preview"}
     for route in routes:
         assert require_admin in all_dependencies(route.dependant), route.path
 
@@ -85,7 +90,7 @@ def test_every_route_that_writes_is_an_admin_route_or_known_to_be_public(setting
         for path, operations in document["paths"].items()
         if set(operations) - {"get", "head", "options"}
     }
-    admin = {route.path for route in administration.router.routes if isinstance(route, APIRoute)}
+    admin = {route.path for route in admin_routes()}
     assert writes == PUBLIC_WRITES | (admin & writes)
     for path in admin:
         for operation in document["paths"][path].values():
@@ -503,7 +508,7 @@ def test_the_request_table_survives_hostile_ids(settings: Settings, client: Test
     assert count.fetchone()[0] == len(INJECTIONS)
 
 
-@pytest.mark.parametrize("user_id", [None, True, {}, 1.5, "", "x" * 129, 2**62 + 1])
+@pytest.mark.parametrize("user_id", [True, {}, 1.5, "", "x" * 129, 2**62 + 1])
 def test_what_is_no_id_is_refused_in_a_sentence(client: TestClient, user_id: Any):
     answer = client.post("/recommend", json={"user_id": user_id})
     assert answer.status_code == 422

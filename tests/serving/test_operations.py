@@ -351,8 +351,12 @@ def test_a_swap_does_not_wait_for_a_catalogue_that_is_being_taken_over(
             assert began.wait(10)
             threads.submit(running.commit, "als_2").result(timeout=5)
             go_on.set()
-            assert following.result(timeout=10) is False
+            following.result(timeout=10)
         assert client.get("/health").json()["model_id"] == "als_2"
+        # What was committed meanwhile gets the catalogue at the next look.
+        running.follow_catalogue()
+        assert running.snapshot is not None
+        assert (running.model_id, running.snapshot.catalogue.source) == ("als_2", "v2")
 
 
 def test_a_worker_can_tell_what_is_wrong_with_a_thousand_models():
