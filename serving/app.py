@@ -21,6 +21,7 @@ from serving.guard import MAX_CLIENT_BYTES_MINUTE, Guard
 from serving.housekeeping import Housekeeping
 from serving.routes import administration, demo, interactions, lists, operations, rules
 from serving.service import Service
+from serving.short_way import ShortWay
 
 
 class WorkerPlace(NamedTuple):
@@ -78,7 +79,7 @@ def create_app(
         app.include_router(module.router)
     problems.install(app)
     _describe(app, config, environment)
-    app.add_middleware(lists.ShortWay, routes=lists.users.routes)
+    app.add_middleware(ShortWay, routes=lists.users.routes)
     app.add_middleware(
         Guard,
         config=config,

@@ -1,50 +1,36 @@
 """Lists of products: for a user, for many users, for a product, for words."""
 
-import dataclasses
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from fastapi import APIRouter, Response
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from recsys.arrays import Int32Array
-from recsys.experiments.definitions import CHECK_PLACEMENT
-from recsys.ids import normalise_id
 from recsys.merchandising import reasons
-from recsys.merchandising.catalogue import Catalogue, filter_products
-from recsys.merchandising.exploring import explorer
-from recsys.merchandising.placements import UNTIL_DUE, ExcludeSeen
-from recsys.merchandising.ranking import NOTHING, Ranked, Wanted, hidden
+from recsys.merchandising.catalogue import Catalogue
 from recsys.merchandising.reasons import Reason
 from recsys.merchandising.recommending import (
     CONTENT,
-    ContentIndex,
-    LiveEvent,
     Recommended,
     Snapshot,
-    due_again,
-    history_of,
-    made_in_advance,
-    only_hidden,
-    popular,
-    popular_beside,
-    recommend,
-    search,
-    similar,
     sources_of,
-    together,
 )
-from recsys.models.base import Histories
-from serving.interactions import guest
-from serving.problems import FieldProblem, ProblemError, documented
+from serving.answering import (
+    begin,
+    columns_of,
+    known_id,
+    popular_beside_now,
+    popular_now,
+    recommend_now,
+    search_now,
+    similar_now,
+    together_now,
+    who_of,
+    why_recommended_now,
+)
+from serving.problems import ProblemError, documented
 from serving.schemas import (
     BatchRequest,
     BatchResponse,
@@ -60,10 +46,6 @@ from serving.schemas import (
 )
 from serving.service import Note, Running, Service
 
-Who = tuple[str, ...]
-"""Keys of `serving.interactions.LiveEvents`: a user, and perhaps a guest."""
-
-_JSON = (b"content-type", b"application/json")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -95,54 +77,6 @@ class _Explained(_Listed, gc=False):
 _ANSWERS = documented(400, 413, 422, 429, 503)
 
 
-class ShortWay:
-    """Answers POST requests to `routes` of the form ``async def route(body: Model, service:
-    Running) -> Response`` beside FastAPI, the application `app`.
-
-    That looks for the route, opens contexts, decodes the body, collects headers, cookies and query,
-    and then validates: half the time of a short request. Here the validator reads the bytes.
-    Whatever is no valid body of type ``application/json`` gets FastAPI's answer."""
-
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
-        self._app = app
-        self._routes: dict[str, tuple[Callable[[bytes], Any], Callable[..., Any]]] = {}
-        for route in routes:
-            assert isinstance(route, APIRoute)
-            field = route.body_field
-            model = field.field_info.annotation if field else None
-            if not (isinstance(model, type) and issubclass(model, BaseModel)):
-                raise TypeError(f"{route}: expected a route whose body is one model, not {model}")
-            validate = model.__pydantic_validator__.validate_json
-            self._routes[route.path] = validate, route.endpoint
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        known = self._routes.get(scope.get("path", ""))
-        if known is None or scope.get("method") != "POST" or _JSON not in scope["headers"]:
-            await self._app(scope, receive, send)
-            return
-        validate, route = known
-        unread, pieces, more = list[Message](), list[bytes](), True
-        while more:
-            message = await receive()
-            pieces.append(message.get("body", b""))
-            more = message.get("more_body", False)
-        # Whoever hung up before the end of the body has not asked for anything.
-        sent = b"".join(pieces) if message["type"] == "http.request" else b""
-        try:
-            body = validate(sent)
-        except ValidationError:
-            unread.append({**message, "body": sent})
-        else:
-            response: Response = await route(body, scope["app"].state.service)
-            await response(scope, receive, send)
-            return
-
-        async def again() -> Message:
-            return unread.pop() if unread else await receive()
-
-        await self._app(scope, again, send)
-
-
 users = APIRouter(tags=["recommendations"])
 products = APIRouter(tags=["products"])
 
@@ -167,8 +101,7 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
         note.made = made = await service.compute(inline, make, service, snapshot, body, who)
         why = await _why(body, service, why_recommended_now, service, snapshot, body, who, made)
         answer = _answer(note, body, snapshot, made, why, user_id=body.user_id)
-    answer["latency_ms"] = note.latency_ms
-    return Response(_encode(answer), media_type="application/json")
+    return _sent(answer, note)
 
 
 @users.post(
@@ -212,8 +145,7 @@ async def similar_items(body: SimilarRequest, service: Running) -> Response:
         found = {"product_id": catalogue.item_ids[item], "product_name": catalogue.names[item]}
         why = await _why(body, service, reasons.why_similar, snapshot, item, made)
         answer = _answer(note, body, snapshot, made, why, **found)
-    answer["latency_ms"] = note.latency_ms
-    return Response(_encode(answer), media_type="application/json")
+    return _sent(answer, note)
 
 
 @products.post(
@@ -240,8 +172,7 @@ async def bought_together(body: TogetherRequest, service: Running) -> Response:
         unknown = [product for product in sent if product not in catalogue.index]
         why = await _why(body, service, reasons.why_together, snapshot, cart, made)
         answer = _answer(note, body, snapshot, made, why, product_ids=known, unknown=unknown)
-    answer["latency_ms"] = note.latency_ms
-    return Response(_encode(answer), media_type="application/json")
+    return _sent(answer, note)
 
 
 @products.post(
@@ -261,146 +192,12 @@ async def search_products(body: SearchRequest, service: Running) -> Response:
         why = [reasons.SEARCH] * len(ranked.items) if body.explain else None
         answer = _answer(note, body, snapshot, made, why, CONTENT, query=body.query)
         del answer["fallback"], answer["fallback_method"]
+    return _sent(answer, note)
+
+
+def _sent(answer: dict[str, Any], note: Note) -> Response:
     answer["latency_ms"] = note.latency_ms
     return Response(_encode(answer), media_type="application/json")
-
-
-def begin(note: Note, body: ListRequest, *, assigned: bool = True) -> Snapshot:
-    """The snapshot that answers: that of the side on which the customer is, if the answer is for
-    one (`assigned`). What `body` does not say is as its placement has it. Raises a 422 problem for
-    a list too long, or for a placement that the shop does not have, a 503 without a snapshot."""
-    most, served = note.service.config.max_topk, note.service.served
-    placement = note.service.placements.get(body.placement) if body.placement else None
-    if placement is not None:
-        given = body.model_fields_set
-        if "topk" not in given:
-            body.topk = note.topk = min(placement.length, most)
-        if "exclude_seen" not in given and isinstance(body, RecommendRequest | BatchRequest):
-            body.exclude_seen = placement.exclude_seen
-    if note.topk is not None and note.topk > most:
-        note.topk = min(note.topk, 2**62)  # whatever its length, the request log can hold that
-        message = f"At most {most} products can be asked for (topk)"
-        errors = [FieldProblem(field="body.topk", message=message)]
-        raise ProblemError(422, f"{message}.", errors=errors)
-    closed = served.placements
-    if closed is not None and body.placement not in (None, CHECK_PLACEMENT, *closed):
-        known = ", ".join(sorted(closed))
-        message = f"There is no placement {body.placement}: expected one of {known}"
-        errors = [FieldProblem(field="body.placement", message=message)]
-        raise ProblemError(422, f"{message}.", errors=errors)
-    service = note.service
-    unit = served.unit(body) if assigned and service.engine.assigns else None
-    return note.of(*service.answering(unit, body.placement or ""))
-
-
-def wanted_by(
-    snapshot: Snapshot,
-    body: ListRequest,
-    *,
-    exclude_seen: ExcludeSeen = False,
-    exclude: Sequence[int | str] = (),
-) -> Wanted:
-    """What the request asks for, in column numbers of the snapshot."""
-    allowed = filter_products(
-        snapshot.catalogue, body.brands, body.categories, body.min_price, body.max_price
-    )
-    steering, found = snapshot.steerings.of(body.placement), snapshot.explorable
-    explore = None
-    if found is not None and steering is not None and steering.explore and not body.is_narrow:
-        explore = partial(explorer, found, steering.explore, random.getrandbits(64))
-    excluded = columns_of(snapshot, exclude)
-    return Wanted(body.topk, exclude_seen, allowed, excluded, steering, explore)
-
-
-def known_id(product_id: int | str, index: Mapping[str, int]) -> str:
-    """The id of a product in the one spelling, or as it is where a model knows it so."""
-    text = str(product_id)
-    return text if text in index else normalise_id(text)
-
-
-def columns_of(snapshot: Snapshot, product_ids: Sequence[int | str]) -> Int32Array:
-    """Column numbers of the products that the model knows."""
-    if not product_ids:
-        return NOTHING
-    index = snapshot.catalogue.index
-    known = [index[name] for product in product_ids if (name := known_id(product, index)) in index]
-    return np.array(known, dtype=np.int32)
-
-
-def recommend_now(
-    service: Service, snapshot: Snapshot, body: RecommendRequest, who: Who
-) -> Recommended:
-    """The list of the user who comes first in `who`: that made at loading, if it does."""
-    live = service.live.of_all(who)
-    if not live and body.is_plain:
-        position = snapshot.position(who[0])
-        if position is not None and not _has_due(snapshot, body, who[0]):
-            steering = snapshot.steerings.of(body.placement)
-            excluded = columns_of(snapshot, body.exclude)
-            ranked = made_in_advance(snapshot, position, body.topk, steering, excluded)
-            if ranked is not None:
-                return Recommended(ranked, None)
-    now = int(time.time())
-    return recommend(snapshot, *_asked(snapshot, body, who[0], live, now), now)
-
-
-def why_recommended_now(
-    service: Service, snapshot: Snapshot, body: RecommendRequest, who: Who, made: Recommended
-) -> list[Reason]:
-    """Why the products of the list `made` for the user who comes first in `who` stand in it."""
-    now, live = int(time.time()), service.live.of_all(who)
-    history, _ = _asked(snapshot, body, who[0], live, now)
-    liked = columns_of(snapshot, body.history).tolist()
-    return reasons.why_recommended(snapshot, history, made, now, liked)
-
-
-def popular_now(
-    service: Service, snapshot: Snapshot, body: RecommendRequest, who: Who
-) -> Recommended:
-    """What is popular, for a user of the holdout."""
-    live = service.live.of_all(who)
-    return popular(snapshot, *_asked(snapshot, body, who[0], live, int(time.time())))
-
-
-def similar_now(
-    service: Service, snapshot: Snapshot, body: SimilarRequest, items: Int32Array
-) -> Recommended:
-    """Products like the one in `items`, without what whoever sees the list has dismissed."""
-    wanted = wanted_by(snapshot, body, exclude=body.exclude)
-    return similar(snapshot, int(items[0]), _without_dismissed(service, snapshot, body, wanted))
-
-
-def together_now(
-    service: Service, snapshot: Snapshot, body: TogetherRequest, items: Int32Array
-) -> Recommended:
-    """What completes a cart of `items`, without what whoever sees the list has dismissed."""
-    wanted = wanted_by(snapshot, body, exclude=body.exclude)
-    return together(snapshot, items, _without_dismissed(service, snapshot, body, wanted))
-
-
-def popular_beside_now(
-    service: Service,
-    snapshot: Snapshot,
-    body: SimilarRequest | TogetherRequest,
-    items: Int32Array,
-) -> Recommended:
-    """What is popular beside the products in columns `items`, for a user of the holdout."""
-    wanted = only_hidden(wanted_by(snapshot, body, exclude=body.exclude))
-    return popular_beside(snapshot, items, _without_dismissed(service, snapshot, body, wanted))
-
-
-def search_now(
-    service: Service, snapshot: Snapshot, content: ContentIndex, body: SearchRequest
-) -> Ranked:
-    """The products that fit, without what whoever sees the list has dismissed."""
-    wanted = _without_dismissed(service, snapshot, body, wanted_by(snapshot, body))
-    return search(snapshot, content, body.query, wanted)
-
-
-def who_of(user_id: int | str | None, session_id: int | str | None) -> Who:
-    """Whose live events count: the user's, and those of the visit before they logged in."""
-    user = "" if user_id is None else normalise_id(user_id)
-    return (user,) if session_id is None else (user, guest(normalise_id(session_id)))
 
 
 async def _why(
@@ -423,47 +220,6 @@ def _explained(one: _Listed, reason: Reason, catalogue: Catalogue) -> _Explained
     )
     shown = (one.product_name, one.brand, one.price)
     return _Explained(one.product_id, one.score, one.rank, *shown, told)
-
-
-def _without_dismissed(
-    service: Service,
-    snapshot: Snapshot,
-    body: SimilarRequest | TogetherRequest | SearchRequest,
-    wanted: Wanted,
-) -> Wanted:
-    if body.user_id is None and body.session_id is None:
-        return wanted
-    who = who_of(body.user_id, body.session_id)
-    history = history_of(snapshot, who[0], service.live.of_all(who), [], int(time.time()))
-    unwanted = hidden(snapshot.catalogue, history, exclude_seen=False)
-    return dataclasses.replace(wanted, excluded=np.concatenate([wanted.excluded, unwanted]))
-
-
-def _asked(
-    snapshot: Snapshot,
-    body: RecommendRequest,
-    user_id: str,
-    live: tuple[LiveEvent, ...],
-    now: int,
-) -> tuple[Histories, Wanted]:
-    """What is known of the user, and what may stand in the list."""
-    viewed = [known_id(product, snapshot.catalogue.index) for product in body.history]
-    history = history_of(snapshot, user_id, live, viewed, now)
-    wanted = wanted_by(snapshot, body, exclude_seen=body.exclude_seen, exclude=body.exclude)
-    if body.exclude_seen == UNTIL_DUE:
-        due = due_again(snapshot, user_id, live, history, now)
-        wanted = dataclasses.replace(wanted, due=due)
-    return history, wanted
-
-
-def _has_due(snapshot: Snapshot, body: RecommendRequest, user_id: str) -> bool:
-    """Whether something that the user of an artefact had may return: the list that was made in
-    advance is without it."""
-    if body.exclude_seen != UNTIL_DUE:
-        return False
-    now = int(time.time())
-    history = history_of(snapshot, user_id, (), [], now)
-    return len(due_again(snapshot, user_id, (), history, now)) > 0
 
 
 def _all_answers(service: Service, body: BatchRequest) -> list[dict[str, Any]]:

@@ -12,9 +12,7 @@ from recsys.merchandising.recommending import Recommended, Snapshot
 from recsys.merchandising.rules import Rule
 from recsys.merchandising.snapshots import steered
 from recsys.merchandising.steering import NO_STEERING, Steering, Steerings
-from serving.problems import ProblemError, documented
-from serving.routes.administration import require_admin
-from serving.routes.lists import (
+from serving.answering import (
     begin,
     columns_of,
     popular_beside_now,
@@ -24,6 +22,8 @@ from serving.routes.lists import (
     together_now,
     who_of,
 )
+from serving.problems import ProblemError, documented
+from serving.routes.administration import require_admin
 from serving.schemas import (
     EffectReport,
     PreviewedProduct,

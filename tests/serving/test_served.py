@@ -123,7 +123,7 @@ def test_with_a_placement_lists_that_were_made_in_advance_still_serve(
         raise AssertionError("the list was there")
 
     with TestClient(create_app(shop, ServiceEnvironment())) as client:
-        monkeypatch.setattr("serving.routes.lists.recommend", computed)
+        monkeypatch.setattr("serving.answering.recommend", computed)
         body = {"user_id": 3, "placement": "home", "session_id": "s-1"}
         assert client.post("/recommend", json=body).status_code == 200
 
