@@ -8,7 +8,7 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from recsys.outcomes.partitions import lost_lists
 from recsys.outcomes.report import write_outcome_report
 from recsys.publishing import leftovers
 from recsys.retention import Removal
-from recsys.schedule import DataInterval
+from recsys.schedule import DataInterval, load_zone
 from recsys.settings import Settings
 from tests.data.test_event_files import CLICKS, ORDERS, write_exports
 from tests.outcomes.shop import NOON, a_list, an_event, list_id, record, send
@@ -499,7 +499,7 @@ def test_figures_go_after_a_year_and_a_month_with_events_and_rows(settings: Sett
     record(settings, [a_list(1, "ab")])
     send(settings, [an_event(1, "a")])
     run(settings)
-    old = datetime.now(UTC).date() - timedelta(days=402)
+    old = datetime.now(load_zone(settings)).date() - timedelta(days=402)
     folder = settings.outcomes / f"day={old}"
     shutil.copytree(settings.outcomes / f"day={DAY}", folder)
     events = settings.outcomes / "events"

@@ -28,6 +28,7 @@ from recsys.outcomes.partitions import (
     take_over,
 )
 from recsys.retention import Removal
+from recsys.schedule import load_zone
 from recsys.served_lists import SegmentWriter, ServedList, open_lists, sealed_lists
 from recsys.settings import Settings
 from tests.test_served_lists import served
@@ -239,7 +240,7 @@ def test_many_lists_become_several_files(settings: Settings, monkeypatch: pytest
 
 def test_old_days_go_and_so_does_what_nobody_took_over(settings: Settings):
     now = time.time()
-    today = datetime.now(UTC).date()
+    today = datetime.now(load_zone(settings)).date()
     for days in (3, 12):
         moment = now - days * 86_400
         record(settings, [served(0, time=moment, id=_id(moment))])

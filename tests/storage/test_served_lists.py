@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from recsys.outcomes.partitions import (
     take_over,
 )
 from recsys.retention import Removal
+from recsys.schedule import load_zone
 from recsys.served_lists import SEALED_KEY, hand_in_lists, id_text, sealed_lists
 from recsys.settings import Settings
 from recsys.storage import open_store
@@ -156,7 +157,7 @@ def test_old_days_go_from_the_bucket_and_from_both(join: Callable[[str], Setting
     assert len(ids(two)) == 4
     for settings in (one, two):
         removal = Removal(settings)
-        keep = (datetime.now(UTC).date() - date(2026, 3, 9)).days - 1
+        keep = (datetime.now(load_zone(settings)).date() - date(2026, 3, 9)).days - 1
         prune_served(settings, OutcomesConfig(keep_served_days=keep), removal)
         days = [path.name for path in settings.home.glob("data/served/day=*")]
         assert days == ["day=2026-03-10"]
