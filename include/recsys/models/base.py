@@ -86,6 +86,9 @@ class Model(Protocol):
     """One model type. Scores of different users are comparable only by their order."""
 
     model_type: ClassVar[str]
+    slow: ClassVar[bool]
+    """Whether a fit takes minutes: trainings keep such fits, and give `fit` a ``checkpoint``, a
+    folder that it may write into and resume from."""
 
     @classmethod
     def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
@@ -123,6 +126,7 @@ class ParametrisedModel(Generic[ParametersT]):
     """What every `Model` with `Parameters` does alike."""
 
     model_type: ClassVar[str]
+    slow: ClassVar[bool] = False
     parameters_type: ClassVar[type[Parameters]] = Parameters
     score_parameters: ClassVar[tuple[str, ...]] = ()
     """What training does not read: with other values of these a fitted model stays fitted."""

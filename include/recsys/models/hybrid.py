@@ -1,6 +1,6 @@
 """A blend of the other model types, with product text where purchases say little."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,6 +24,10 @@ COMPONENTS: dict[str, type[Model]] = {
 }
 CONTENT = "content"
 _CONTENT_DECAY = np.float32(0.8)
+
+
+Fitter = Callable[[Model, Histories, int, Progress | None], Model]
+"""Fits a model as its own `Model.fit` does."""
 
 
 class HybridWeights(Parameters):
@@ -64,6 +68,7 @@ class Hybrid:
     share `lift` of their score and of what is near to them (`recsys.models.newcomers.Rare`)."""
 
     model_type: ClassVar[str] = "hybrid"
+    slow: ClassVar[bool] = False
 
     def __init__(self, parameters: HybridParameters | None = None, seed: int = 0) -> None:
         chosen = parameters or HybridParameters()
@@ -78,6 +83,7 @@ class Hybrid:
         self._novelty: Float32Array = np.zeros(0, dtype=np.float32)
         self._traits: Traits | None = None
         self._rare: Rare | None = None
+        self._fitter: Fitter | None = None
 
     @classmethod
     def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
@@ -121,6 +127,11 @@ class Hybrid:
         component.trained_by(trainer)
         return self
 
+    def fitted_by(self, fitter: Fitter | None) -> Self:
+        """Leave the fits of the components to `fitter`; None: to the components."""
+        self._fitter = fitter
+        return self
+
     def count_purchases(self, histories: Histories, items: int) -> Self:
         """Learn which products are new; part of `fit`."""
         counts = np.bincount(histories.items, weights=histories.weight, minlength=items)
@@ -136,7 +147,11 @@ class Hybrid:
         if self._content is not None and len(self._content) != items:
             raise InputError(f"hybrid: {len(self._content)} text vectors for {items} products")
         for name in self._used():
-            self._components[name].fit(histories, items, progress)
+            component = self._components[name]
+            if self._fitter is None:
+                component.fit(histories, items, progress)
+            else:
+                self._components[name] = self._fitter(component, histories, items, progress)
         return self.count_purchases(histories, items)
 
     def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:

@@ -35,6 +35,7 @@ from recsys.settings import REPOSITORY, Settings
 from recsys.spark.als import als_trainer
 from recsys.text import fold
 from recsys.training.config import TrainingConfig
+from recsys.training.fits import KeptFits, fits_folder
 from recsys.training.runs import COMPARED, HEADLINE, learning_curves, recorded_run
 from recsys.training.signals import choose_weights, report_on_signals
 from recsys.training.tuning import Subject, choose_parameters, content_vectors, product_traits
@@ -82,7 +83,8 @@ def train_model(
             traits = product_traits(version, data, texts) if hybrid else None
             known = (data.training, data.validation, len(data.item_ids))
             weights = chosen.weights if data.has_signals else None
-            subject = Subject(*known, config.seed, texts, trainer, weights, traits)
+            fits = KeptFits(fits_folder(settings))
+            subject = Subject(*known, config.seed, texts, trainer, weights, traits, fits)
             rest = chosen.rest_of(config)
             tuned = choose_parameters(settings, rest, version.version_id, model_type, subject)
             run.log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))

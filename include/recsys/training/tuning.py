@@ -36,6 +36,7 @@ from recsys.publishing import write_json
 from recsys.settings import Settings
 from recsys.text import fold
 from recsys.training.config import TrainingConfig
+from recsys.training.fits import KeptFits
 from recsys.training.search import Found, Point, Range, search
 
 _BEST = 100
@@ -120,6 +121,7 @@ class Subject:
     trainer: Trainer | None = None  # what trains ALS; None is `implicit`
     weights: Mapping[str, float] | None = None  # of signals, where there are some
     traits: Traits | None = None  # for the model type that lifts products with few purchases
+    fits: KeptFits | None = None  # keeps the fits of slow model types
 
     def fit(
         self,
@@ -132,7 +134,15 @@ class Subject:
         model = create_model(model_type, parameters, self.seed, self.trainer)
         if isinstance(model, Hybrid):
             model.use_content(self.content and self.content.vectors).use_traits(self.traits)
-        return model.fit(histories or self.training, self.items, progress)
+            model.fitted_by(self._fit)
+        return self._fit(model, histories or self.training, self.items, progress)
+
+    def _fit(
+        self, model: Model, histories: Histories, items: int, progress: Progress | None
+    ) -> Model:
+        if self.fits is None:
+            return model.fit(histories, items, progress)
+        return self.fits.fit(model, self.seed, histories, items, progress)
 
 
 def content_vectors(settings: Settings, item_ids: Sequence[str]) -> ContentVectors | None:

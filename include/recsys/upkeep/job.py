@@ -29,6 +29,7 @@ from recsys.request_log import request_retention
 from recsys.retention import ABANDONED_AFTER, Removal, Retention
 from recsys.settings import Settings
 from recsys.tracking import run_retention
+from recsys.training.fits import fit_retention
 from recsys.upkeep import MaintenanceConfig
 from recsys.upkeep.airflow_records import clean_airflow_records
 from recsys.upkeep.models import remove_old_models
@@ -53,6 +54,7 @@ def clean_data(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
             set_retention(settings, keep_sets),
             *scorer_retentions(settings, lambda: _scorers_in_use(settings)),
             *outcome_retentions(settings),
+            fit_retention(settings),
             *(Retention("leftovers", at, partial(leftovers, at), ABANDONED_AFTER) for at in roots),
         ]
     )
