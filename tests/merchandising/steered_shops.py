@@ -243,6 +243,18 @@ def means(rule: Rule, product: Product) -> bool:
     )
 
 
+def worth_of(ladder: list[float], place: float) -> float:
+    """What a place is worth, from 0, by the scores in order: between two of them as much as it is
+    between, beyond them by even steps: a fiftieth of the way from the first to the fiftieth."""
+    last = len(ladder) - 1
+    step = ((ladder[0] - ladder[min(last, 49)]) / 50) or 1.0
+    within = min(max(place, 0.0), float(last))
+    above = int(within)
+    part = within - above
+    worth = (1 - part) * ladder[above] + part * ladder[min(above + 1, last)]
+    return worth + step * (within - place)
+
+
 class Reference:
     """One list by the words of the page."""
 
@@ -268,8 +280,13 @@ class Reference:
         by_text = case.path == "search" or case.made.fallback_method == CONTENT
         standing = [p for p in self.allowed if not by_text or content.covered[p.item]]
         self.nothing = by_text and not standing
-        self.worth = self.worth_of(standing)
-        self.order = sorted(standing, key=lambda p: (-self.worth[p.item], p.item))
+        self.scores = {p.item: float(case.scores[p.item]) for p in standing}
+        by_score = sorted(standing, key=lambda p: (-self.scores[p.item], p.item))
+        place = {p.item: at - self.moves(p) for at, p in enumerate(by_score)}
+        # Of those that come to one place the first is who was ahead before.
+        self.order = sorted(by_score, key=lambda p: place[p.item])
+        ladder = [self.scores[p.item] for p in by_score]
+        self.worth = {item: worth_of(ladder, at) for item, at in place.items()}
         self.pool: list[Product] = []
         for product in self.order:
             if len(self.pool) < 50 and product.family not in {p.family for p in self.pool}:
@@ -299,19 +316,11 @@ class Reference:
             for product in self.case.products
         )
 
-    def worth_of(self, standing: list[Product]) -> dict[int, float]:
-        raw = {p.item: float(self.case.scores[p.item]) for p in standing}
-        ranked = sorted(raw.values(), reverse=True)
-        span = (ranked[0] - ranked[min(49, len(ranked) - 1)]) or 1.0 if ranked else 1.0
-        return {
-            p.item: raw[p.item]
-            + span
-            * (
-                sum(r.strength for r in self.of["boost"] if means(r, p))
-                - sum(r.strength for r in self.of["bury"] if means(r, p))
-            )
-            for p in standing
-        }
+    def moves(self, product: Product) -> float:
+        """So many places upwards, and past who stands there."""
+        strength = sum(r.strength for r in self.of["boost"] if means(r, product))
+        strength -= sum(r.strength for r in self.of["bury"] if means(r, product))
+        return 50 * strength + 0.5 * ((strength > 0) - (strength < 0))
 
     def pin(self) -> None:
         for rule in sorted(self.of["pin"], key=lambda r: r.position or 0):

@@ -7,8 +7,8 @@ many whenever they were too few."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Final
+from functools import cache, partial
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -21,10 +21,11 @@ BY_RULE, EXPLORED, OWN = "r", "e", " "
 
 POOL: Final = 50
 """Diversity chooses among so many of the best, one of each family."""
-SPAN_PLACE: Final = 50
-"""Strength 1 lifts a product from this place to the first."""
+PLACES: Final = 50
+"""So many places is a product moved up or down by strength 1."""
 _MARGIN: Final = 100
 _GROWTH: Final = 4
+_AHEAD: Final = 1e-9  # of a place
 
 
 class TooFewError(Exception):
@@ -293,12 +294,12 @@ def compose(
     candidates = allowed if among is None else allowed & among
     if among is not None and not candidates.any():
         return Ranked([], [])  # who made it has nothing to say
-    worth = adjusted(scores, candidates, steering)
+    usable = np.where(candidates, scores, np.float32(-np.inf))
     pins = [(pin.item, pin.place) for pin in steering.pins if allowed[pin.item]]
     take = _GROWTH * topk + _MARGIN
     while True:
         try:
-            supply = _supply(worth, candidates, steering, take, pins, vectors)
+            supply = _supply(usable, steering, take, pins, vectors)
             made = walk(steering, supply, topk)
             if explore is not None:
                 # What stands in the list anyway is not drawn for it.
@@ -312,23 +313,79 @@ def compose(
         return Ranked(made.items, scores[made.items].tolist(), made.marks, made.propensities)
 
 
-def adjusted(scores: Float32Array, candidates: BoolArray, steering: Steering) -> Float64Array:
-    """``(items,)`` `scores` with what boosts and buries add, -inf of what is no candidate."""
-    worth = np.where(candidates, scores.astype(np.float64), -np.inf)
-    if steering.strength is not None:
-        standing = worth[candidates]
-        if len(standing):
-            worth += steering.strength * span_of(standing)
-    return worth
+class Moved(NamedTuple):
+    """Products of each user in the order that boosts and buries make, best first: ``(users, n)``
+    columns, and what each is worth beside the others. So many as ``(users,)`` `certain` are the
+    best that there are; `complete`: there are no others that may stand."""
+
+    items: Int64Array
+    worth: Float64Array
+    certain: Int64Array
+    complete: BoolArray
 
 
-def span_of(scores: Float64Array) -> float:
-    """From the best of ``(n,)`` `scores` to the fiftieth, or the last; 1 if that is nothing."""
-    place = max(0, len(scores) - SPAN_PLACE)
-    return float(scores.max() - np.partition(scores, place)[place]) or 1.0
+def moved(scores: Float32Array, strength: Float64Array, take: int) -> Moved:
+    """By ``(users, items)`` `scores`, -inf of what may not stand: strength 1 moves a product fifty
+    places from that which its score gives it. Places mean the same in every list, however steep
+    its scores are. Looks for the `take` best, and finds fewer where equal scores hide the last.
+
+    A product is worth what that is whose place it takes, above the first by even steps more."""
+    shift = _shift(strength)
+    up = max(0.0, float(shift.max(initial=0.0)))
+    count = scores.shape[1]
+    depth = min(take + int(np.ceil(up)), count)
+    best = np.broadcast_to(np.arange(count), scores.shape)
+    if depth < count:
+        best = np.sort(np.argpartition(scores, count - depth, axis=1)[:, count - depth :], axis=1)
+    own = np.take_along_axis(scores, best, axis=1)
+    order = np.argsort(-own, axis=1, kind="stable")
+    best, own = np.take_along_axis(best, order, 1), np.take_along_axis(own, order, 1)
+    bound, stands = own.min(axis=1, initial=np.inf), own > -np.inf
+    complete = (bound == -np.inf) | (depth == count)
+    # Of those that are equal to the last one others may not have been looked at.
+    placed = np.where(complete, stands.sum(axis=1), (own > bound[:, None]).sum(axis=1))
+    place = np.where(stands, np.arange(depth) - shift[best], np.inf)
+    worth = _worth_of_places(np.where(stands, own, 0.0), stands.sum(axis=1), place)
+    order = np.argsort(place, axis=1, kind="stable")
+    place = np.take_along_axis(place, order, 1)
+    certain = (place < np.where(complete, np.inf, placed - up)[:, None]).sum(axis=1)
+    items, worth = np.take_along_axis(best, order, 1), np.take_along_axis(worth, order, 1)
+    return Moved(items, worth, certain, complete)
 
 
-def in_order(worth: Float64Array, take: int) -> tuple[Int64Array, bool]:
+def nearness(scores: Float32Array, strength: Float64Array) -> Float64Array:
+    """``(users, items)`` how near to the first place each product comes, by scores as in `moved`:
+    in the same order, -inf of what may not stand."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    rank = np.empty(scores.shape)
+    np.put_along_axis(rank, order, np.arange(scores.shape[1], dtype=np.float64)[None], axis=1)
+    # Of those that come to one place the first is who was ahead before.
+    near = _shift(strength) - rank * (1 + _AHEAD)
+    near[scores == -np.inf] = -np.inf
+    return near
+
+
+def _shift(strength: Float64Array) -> Float64Array:
+    """So many places upwards, and past whoever stands there."""
+    return PLACES * strength + np.sign(strength) / 2
+
+
+def _worth_of_places(own: Float64Array, count: Int64Array, place: Float64Array) -> Float64Array:
+    """``(users, n)`` what stands at each `place` from 0 is worth by the ``(users, n)`` scores in
+    order, of which ``(users,)`` `count` are some."""
+    last = np.maximum(count - 1, 0)[:, None]
+    first = own[:, :1]
+    step = (first - np.take_along_axis(own, np.minimum(last, PLACES - 1), 1)) / PLACES
+    step = np.where(step > 0, step, 1.0)
+    within = np.clip(place, 0, last)
+    above = np.floor(within).astype(np.int64)
+    part = within - above
+    worth = (1 - part) * np.take_along_axis(own, above, 1)
+    worth += part * np.take_along_axis(own, np.minimum(above + 1, last), 1)
+    return np.asarray(worth + step * (within - place))
+
+
+def in_order(worth: Float32Array | Float64Array, take: int) -> tuple[Int64Array, bool]:
     """The `take` best of ``(n,)`` `worth` above -inf, in order, of equal ones the first first; and
     whether these are all."""
     if take >= len(worth):
@@ -343,28 +400,40 @@ def in_order(worth: Float64Array, take: int) -> tuple[Int64Array, bool]:
 
 
 def _supply(
-    worth: Float64Array,
-    candidates: BoolArray,
+    usable: Float32Array,
     steering: Steering,
     take: int,
     pins: list[tuple[int, int]],
     vectors: Float32Array | None,
 ) -> Supply:
-    best, complete = in_order(worth, take)
+    """From ``(items,)`` scores, -inf of what is no candidate."""
+    strength = steering.strength
+    if strength is None:
+        best, complete = in_order(usable, take)
+        worth = usable[best].astype(np.float64)
+    else:
+        found = moved(usable[None], strength, take)
+        best, complete = found.items[0, : found.certain[0]], bool(found.complete[0])
+        worth = found.worth[0, : len(best)]
+
+    @cache
+    def ahead() -> Float32Array | Float64Array:
+        """By which two candidates compare, whatever place they have."""
+        return usable if strength is None else nearness(usable[None], strength)[0]
 
     def run_of_quota(quota: Quota) -> Run:
-        found, all_of_it = in_order(worth[quota.items], take)
+        found, all_of_it = in_order(ahead()[quota.items], take)
         return run_of(steering, quota.items[found], all_of_it)
 
     supply = Supply(
         run_of(steering, best, complete),
         lambda: [run_of_quota(quota) for quota in steering.quotas],
         pins,
-        worth=lambda item: float(worth[item]),
-        usable=lambda items: np.asarray(candidates[items]),
+        worth=lambda item: float(ahead()[item]),
+        usable=lambda items: np.asarray(usable[items] > -np.inf),
     )
     if steering.diversity and vectors is not None:
-        diversify(supply, steering, best, worth[best], vectors)
+        diversify(supply, steering, best, worth, vectors)
     return supply
 
 

@@ -7,25 +7,28 @@ certain is computed as for anybody else, so that both ways give the same lists."
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.arrays import (
     BoolArray,
     Float32Array,
     Float64Array,
     Int32Array,
+    Int64Array,
     first_in_row,
 )
 from recsys.merchandising.catalogue import Catalogue
 from recsys.merchandising.composing import (
     POOL,
-    SPAN_PLACE,
     Run,
     Supply,
     TooFewError,
     diversify,
+    moved,
+    nearness,
     run_of,
     walk,
 )
@@ -38,36 +41,37 @@ _KEPT: Final = 32
 """Candidates of a user: three lists of ten, for those that a limit or the spread passes over."""
 _FIRST_LOOK: Final = 8  # candidates beyond the length of the list
 _BEYOND_QUOTA: Final = 8
-_SURELY: Final = 1e-6  # of the numbers in question: more than single precision errs
 _MOST_BYTES: Final = 64 << 20  # of all candidates of one model
+
+
+Scores = NDArray[np.floating[Any]]  # in single precision, or double where products are moved
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Best first: ``(users, n)`` columns and scores, ``(users,)`` how many count, and whether there
-    are no others."""
+    """Best first: ``(users, n)`` columns and scores, what each is worth beside the others,
+    ``(users,)`` how many count, and whether there are no others."""
 
-    items: Int32Array
+    items: Int32Array | Int64Array
     scores: Float32Array
-    lengths: Int32Array
+    worth: Scores
+    lengths: Int32Array | Int64Array
     complete: BoolArray
 
     @classmethod
     def joined(cls, parts: "Sequence[Rows]") -> "Rows":
-        names = ("items", "scores", "lengths", "complete")
+        names = ("items", "scores", "worth", "lengths", "complete")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some users: the `best` of all candidates and of each quota, ``(users, pins)`` the scores of
-    pinned products, -inf where one may not stand, and the ``(users,)`` span that strengths are
-    multiplied with."""
+    """Some users: the `best` of all candidates and of each quota, and ``(users, pins)`` the scores
+    of pinned products, -inf where one may not stand."""
 
     best: Rows
     quotas: tuple[Rows, ...]
     pins: Float32Array
-    span: Float64Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,7 @@ class SteeredLists:
             most = POOL
         run, known = self._run(part.best, row, most)
         pins = self._pins(row, known) if steering.pins else []
+        ahead: dict[int, float] = {}
 
         def quotas() -> list[Run]:
             runs = []
@@ -105,16 +110,15 @@ class SteeredLists:
                 run_of_it, scores = self._run(rows, row, most)
                 runs.append(run_of_it)
                 known.update(scores)
+                worth = rows.worth[row, : len(run_of_it.items)].tolist()
+                ahead.update(zip(run_of_it.items, worth, strict=True))
             return runs
 
-        def worth(item: int) -> float:
-            strength = steering.strength
-            return known[item] + (0.0 if strength is None else strength[item] * part.span[row])
-
-        supply = Supply(run, quotas, pins, worth, _none)
+        supply = Supply(run, quotas, pins, ahead.__getitem__, _none)
         if steering.diversity and vectors is not None:
             items = part.best.items[row, : len(run.items)]
-            diversify(supply, steering, items, np.array([worth(one) for one in run.items]), vectors)
+            worth = part.best.worth[row, : len(run.items)].astype(np.float64)
+            diversify(supply, steering, items, worth, vectors)
         made = walk(steering, supply, topk)
         return Ranked(made.items, [known[item] for item in made.items], made.marks)
 
@@ -199,13 +203,17 @@ def _part(steering: Steering, scores: Float32Array) -> Part:
     """Of ``(users, items)`` `scores`, -inf where a product may not stand."""
     if steering.hidden is not None:
         scores = np.where(steering.hidden, np.float32(-np.inf), scores)
-    span = np.ones(len(scores)) if steering.strength is None else _spans(scores)
-    everything = np.arange(scores.shape[1], dtype=np.int32)
+    strength, keep = steering.strength, _kept(steering)
+    near: Scores = scores
+    if strength is None:
+        best = _rows(steering, scores, scores, keep)
+    else:
+        best = _moved_rows(steering, scores, strength, keep)
+        near = nearness(scores, strength) if steering.quotas else scores
     return Part(
-        _rows(steering, scores, span, everything, _kept(steering)),
-        tuple(_rows(steering, scores, span, one.items, _kept_of(one)) for one in steering.quotas),
+        best,
+        tuple(_rows(steering, scores, near, _kept_of(one), one.items) for one in steering.quotas),
         scores[:, [pin.item for pin in steering.pins]],
-        span,
     )
 
 
@@ -218,7 +226,6 @@ def _joined(parts: Sequence[Part]) -> Part:
         Rows.joined([part.best for part in parts]),
         tuple(Rows.joined(rows) for rows in zip(*(part.quotas for part in parts), strict=True)),
         np.concatenate([part.pins for part in parts]),
-        np.concatenate([part.span for part in parts]),
     )
 
 
@@ -232,60 +239,64 @@ def _kept_of(quota: Quota) -> int:
 
 def _bytes_of_a_row(steering: Steering) -> int:
     candidates = _kept(steering) + sum(map(_kept_of, steering.quotas))
-    return 8 * candidates + 4 * len(steering.pins) + 24
-
-
-def _spans(scores: Float32Array) -> Float64Array:
-    """``(users,)`` of `composing.span_of`."""
-    place = max(0, scores.shape[1] - SPAN_PLACE)
-    last = np.partition(scores, place, axis=1)[:, place]
-    few = np.flatnonzero(np.isinf(last))
-    standing = np.where(np.isinf(scores[few]), np.float32(np.inf), scores[few])
-    last[few] = standing.min(axis=1, initial=np.inf)
-    best = scores.max(axis=1, initial=-np.inf).astype(np.float64)
-    spans = best - last.astype(np.float64)
-    spans[(spans == 0) | ~np.isfinite(spans)] = 1.0
-    return np.asarray(spans)
+    bytes_of_one = 12 if steering.strength is None else 16
+    return bytes_of_one * candidates + 4 * len(steering.pins) + 16
 
 
 def _rows(
-    steering: Steering, scores: Float32Array, span: Float64Array, columns: Int32Array, keep: int
+    steering: Steering,
+    scores: Float32Array,
+    worth: Scores,
+    keep: int,
+    columns: Int32Array | None = None,
 ) -> Rows:
-    """The best `keep` of the `columns`, one of a family and kind, found in single precision and
-    compared in double. What is not surely better than all that is not looked at does not count:
-    equal ones, of which a list takes the first, may be among that."""
-    scores = scores if len(columns) == scores.shape[1] else scores[:, columns]
-    (users, count), strength = scores.shape, steering.strength
-    rough, added = scores, np.float64(0)
-    if strength is not None:
-        strength = strength[columns]
-        rough = scores + span[:, None].astype(np.float32) * strength.astype(np.float32)
-        added = span * np.abs(strength).max(initial=0)
+    """The best `keep` of the `columns` by what they are `worth`, one of a family and kind. What is
+    not better than all that is not looked at does not count: equal ones, of which a list takes the
+    first, may be among that."""
+    worth = worth if columns is None else worth[:, columns]
+    users, count = worth.shape
     take = min(2 * keep + 8, count)
     best = np.broadcast_to(np.arange(count), (users, count))
     if take < count:
-        best = np.sort(np.argpartition(rough, count - take, axis=1)[:, count - take :], axis=1)
-    own = np.take_along_axis(scores, best, axis=1)
-    worth = own.astype(np.float64)
-    if strength is not None:
-        worth += strength[best] * span[:, None]
+        best = np.sort(np.argpartition(worth, count - take, axis=1)[:, count - take :], axis=1)
+    worth = np.take_along_axis(worth, best, axis=1)
     bound = worth.min(axis=1, initial=np.inf)
     everything = (bound == -np.inf) | (take == count)
-    magnitude = np.abs(np.where(np.isinf(own), 0, own)).max(axis=1, initial=0) + added
     order = np.argsort(-worth, axis=1, kind="stable")
-    best, own = np.take_along_axis(best, order, 1), np.take_along_axis(own, order, 1)
-    worth = np.take_along_axis(worth, order, 1)
-    kinds, items = steering.kinds, columns[best]
+    best, worth = np.take_along_axis(best, order, 1), np.take_along_axis(worth, order, 1)
+    counts = (worth > -np.inf) & (everything[:, None] | (worth > bound[:, None]))
+    items = best if columns is None else columns[best]
+    found = Rows(items, _of(scores, items), worth, counts.sum(axis=1), everything)
+    return _first_of_kind(steering, found, keep)
+
+
+def _moved_rows(
+    steering: Steering, scores: Float32Array, strength: Float64Array, keep: int
+) -> Rows:
+    """The same of all candidates, where boosts and buries move products."""
+    found = moved(scores, strength, 2 * keep + 8)
+    own = _of(scores, found.items)
+    rows = Rows(found.items, own, found.worth, found.certain, found.complete)
+    return _first_of_kind(steering, rows, keep)
+
+
+def _of(scores: Float32Array, items: Int64Array | Int32Array) -> Float32Array:
+    return np.asarray(np.take_along_axis(scores, items, axis=1))
+
+
+def _first_of_kind(steering: Steering, rows: Rows, keep: int) -> Rows:
+    """The first `keep` of the `rows`, one of a family and kind."""
+    kinds, items = steering.kinds, rows.items
     alike = kinds.families[items].astype(np.int64) * len(kinds.groups) + kinds.of_item[items]
-    kept = first_in_row(alike) & (worth > -np.inf)
-    kept &= everything[:, None] | (worth > (bound + _SURELY * magnitude)[:, None])
-    complete = everything & (kept.sum(axis=1) <= keep)
+    kept = first_in_row(alike) & (np.arange(items.shape[1]) < rows.lengths[:, None])
+    complete = rows.complete & (kept.sum(axis=1) <= keep)
     kept &= np.cumsum(kept, axis=1) <= keep
     # What is kept moves to the front, in its order.
     front = np.argsort(~kept, axis=1, kind="stable")[:, :keep]
     return Rows(
-        np.take_along_axis(items, front, 1),
-        np.take_along_axis(own, front, 1),
+        np.take_along_axis(items, front, 1).astype(np.int32),
+        np.take_along_axis(rows.scores, front, 1),
+        np.take_along_axis(rows.worth, front, 1),
         kept.sum(axis=1).astype(np.int32),
         complete,
     )
