@@ -28,7 +28,7 @@ def histories_of(*rows: tuple[str, int, float, int]) -> Histories:
     return number_interactions(table, [f"p{item}" for item in range(ITEMS)]).histories
 
 
-@pytest.fixture(params=["item_knn", "als", "bpr", "hybrid"])
+@pytest.fixture(params=["item_knn", "linear", "als", "bpr", "hybrid"])
 def model(request):
     parameters = {"weights": WEIGHTS} if request.param == "hybrid" else {}
     made = create_model(request.param, parameters, 7)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from recsys.models import item_knn
-from recsys.models.item_knn import SparseRows
+from recsys.models import sparse_rows
+from recsys.models.sparse_rows import SparseRows
 
 
 def rows_of(matrix: sparse.csr_matrix) -> SparseRows:
@@ -32,7 +32,7 @@ def test_weighted_sums_are_a_product_of_matrices(size, lengths, seed, at_once):
     weights = random.random(indptr[-1], dtype=np.float32)
     asked = sparse.csr_matrix((weights, rows, indptr), shape=(len(lengths), size))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(item_knn, "_CELLS_AT_ONCE", at_once)
+        patch.setattr(sparse_rows, "_CELLS_AT_ONCE", at_once)
         sums = rows_of(matrix).weighted_sums(indptr, rows, weights)
     assert sums.dtype == np.float32
     np.testing.assert_allclose(sums, (asked @ matrix).toarray(), rtol=1e-5, atol=1e-6)

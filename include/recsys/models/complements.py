@@ -26,7 +26,7 @@ from recsys.arrays import (
 from recsys.models import storage
 from recsys.models.base import Histories
 from recsys.models.histories import acquired, keep_entries, user_rows
-from recsys.models.item_knn import SparseRows
+from recsys.models.sparse_rows import SparseRows
 
 if TYPE_CHECKING:
     from scipy import sparse

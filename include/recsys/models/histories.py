@@ -1,6 +1,6 @@
 """Histories: made from arrays, cut, and read by recency. NumPy alone: services import this."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +20,9 @@ from recsys.models.base import Histories
 from recsys.models.kinds import CODE_OF, DISMISS, RATING, had, weak
 
 FIVE_STARS = 5.0
+LONGEST_OFFSET = 200
+"""Entries that lie further apart in one history are no pair: their number grows with its square."""
+
 _FAINTEST = np.float32(1e-3)
 _PURCHASE = CODE_OF[schema.Kind.PURCHASE]
 
@@ -218,6 +221,22 @@ def moments(histories: Histories) -> Float64Array:
         return running
     first = np.minimum(histories.indptr[:-1], len(running) - 1)
     return np.asarray(running - np.repeat(running[first], np.diff(histories.indptr)))
+
+
+def pairs_within(
+    histories: Histories, window: int
+) -> Iterator[tuple[Int64Array, Int64Array, Float64Array]]:
+    """Pairs of entries of one user that lie up to `window` moments, and `LONGEST_OFFSET` places,
+    apart: the numbers of the earlier and the later ones, and how many moments lie between."""
+    moment, user = moments(histories), user_rows(histories)
+    longest = int(np.diff(histories.indptr).max(initial=0))
+    for offset in range(1, min(longest, LONGEST_OFFSET + 1)):
+        first = np.flatnonzero(user[offset:] == user[:-offset])
+        gap = moment[first + offset] - moment[first]
+        within = gap <= window
+        if not within.any():
+            return
+        yield first[within], first[within] + offset, gap[within]
 
 
 def _take(histories: Histories, entries: IntegerArray | slice, indptr: Int64Array) -> Histories:

@@ -9,10 +9,11 @@ from recsys.models.base import Model
 from recsys.models.bpr import Bpr
 from recsys.models.hybrid import Hybrid
 from recsys.models.item_knn import ItemKnn
+from recsys.models.linear import Linear
 from recsys.models.popularity import Popularity, RecentPopularity
 
 MODEL_TYPES: dict[str, type[Model]] = {
-    one.model_type: one for one in (Als, Bpr, ItemKnn, RecentPopularity, Popularity, Hybrid)
+    one.model_type: one for one in (Als, Bpr, ItemKnn, Linear, RecentPopularity, Popularity, Hybrid)
 }
 
 

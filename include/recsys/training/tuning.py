@@ -30,6 +30,7 @@ from recsys.models.histories import user_range, user_rows
 from recsys.models.hybrid import COMPONENTS, CONTENT, Hybrid, HybridParameters
 from recsys.models.item_knn import ItemKnn
 from recsys.models.kinds import had, not_offered
+from recsys.models.linear import Linear
 from recsys.models.model_types import create_model, model_class
 from recsys.models.newcomers import Rare, Traits, find_rare
 from recsys.publishing import write_json
@@ -79,6 +80,16 @@ SPACES: dict[str, dict[str, Range]] = {
         "shrinkage": Range(0.1, 100, log=True),
         "history_decay": Range(0.2, 1),
     },
+    Linear.model_type: {
+        "window": Range(1, 50, log=True, whole=True),
+        "gap_decay": Range(0.3, 1),
+        "together": Range(0, 3),
+        "reverse": Range(0, 1.5),
+        "age_decay": Range(0.995, 1),
+        "user_norm": Range(0, 1),
+        "regularization": Range(1, 10_000, log=True),
+        "history_decay": Range(0.2, 1),
+    },
 }
 """Model types without an entry have nothing to tune: the half-life of recent popularity is part of
 the definition of the baseline."""
@@ -91,10 +102,13 @@ STARTS: dict[str, list[Point]] = {
     ],
     Bpr.model_type: [{}],
     ItemKnn.model_type: [{"reverse": 0.1}, {"reverse": 1.0, "user_norm": 0.5, "together": 1.0}],
+    Linear.model_type: [{"regularization": 1000.0, "age_decay": 0.999}, {"regularization": 30.0}],
 }
 """Where searches begin besides the last result: shops differ most in these."""
 
-LONG_MEMORY: dict[str, Point] = {ItemKnn.model_type: {"history_decay": 0.9}}
+LONG_MEMORY: dict[str, Point] = {
+    one.model_type: {"history_decay": 0.9} for one in (ItemKnn, Linear)
+}
 """And where there are signals: each pushes what was before it away, and the usual value is what was
 good for ratings, which are fewer and say more (decision 137)."""
 
