@@ -24,6 +24,7 @@ from recsys.merchandising.recommending import (
     Snapshot,
     due_again,
     history_of,
+    keep,
     made_in_advance,
     only_hidden,
     popular,
@@ -116,17 +117,23 @@ def recommend_now(
     service: Service, snapshot: Snapshot, body: RecommendRequest, who: Who
 ) -> Recommended:
     """The list of the user who comes first in `who`: that made at loading, if it does."""
-    live = service.live.of_all(who)
+    live, position = service.live.of_all(who), None
     if not live and body.is_plain:
         position = snapshot.position(who[0])
-        if position is not None and not _has_due(snapshot, body, who[0]):
-            steering = snapshot.steerings.of(body.placement)
-            excluded = columns_of(snapshot, body.exclude)
-            ranked = made_in_advance(snapshot, position, body.topk, steering, excluded)
-            if ranked is not None:
-                return Recommended(ranked, None)
+    if position is not None and _has_due(snapshot, body, who[0]):
+        position = None
+    if position is not None:
+        steering = snapshot.steerings.of(body.placement)
+        excluded = columns_of(snapshot, body.exclude)
+        ranked = made_in_advance(snapshot, position, body.topk, steering, excluded)
+        if ranked is not None:
+            return Recommended(ranked, None)
     now = int(time.time())
-    return recommend(snapshot, *_asked(snapshot, body, who[0], live, now), now)
+    history, wanted = _asked(snapshot, body, who[0], live, now)
+    made = recommend(snapshot, history, wanted, now)
+    if position is not None:
+        keep(snapshot, position, wanted, made)
+    return made
 
 
 def why_recommended_now(

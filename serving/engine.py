@@ -18,6 +18,7 @@ from recsys.merchandising.recommending import Snapshot
 from recsys.merchandising.rules import RuleSet
 from recsys.merchandising.served_model import last_served, remember_served
 from recsys.merchandising.snapshots import (
+    compose_ahead,
     load_snapshot,
     replay,
     sources,
@@ -51,6 +52,7 @@ _WARMUP_REQUESTS = 200
 _WARMUP_SECONDS = 10.0
 # At a time: the next look at the rules waits for it.
 _CANDIDATES_SECONDS = 5.0
+_COMPOSED_SECONDS = 2.0
 
 
 def settle_memory() -> None:
@@ -227,11 +229,19 @@ class Engine:
     def follow_rules(self) -> bool:
         """Steer the lists of all models by the rules that are in service now, by those whose time
         has come, and by what was shown lately; whether anything changed. First every list is as
-        they ask for, then the candidates for many of them are made in advance."""
+        they ask for, then the candidates for many of them are made in advance, then their lists."""
         changed = self._replace(self._steered)
         models = {one.model_id for one in self.in_trial.snapshots.values()} | {self.model_id}
         seconds, in_all = _CANDIDATES_SECONDS / len(models), self._list_seconds
-        return self._replace(lambda one: with_more_candidates(one, seconds, in_all)) or changed
+        changed |= self._replace(lambda one: with_more_candidates(one, seconds, in_all))
+        self._compose_ahead(_COMPOSED_SECONDS / len(models))
+        return changed
+
+    def _compose_ahead(self, seconds: float) -> None:
+        """Compose lists of known users, of each model for so many `seconds`."""
+        served = [one for one in (self.snapshot, *self.in_trial.snapshots.values()) if one]
+        for snapshot in {one.model_id: one for one in served}.values():
+            compose_ahead(snapshot, self._placements, self._config.max_topk, seconds)
 
     def _replace(self, make: Callable[[Snapshot], Snapshot]) -> bool:
         """Serve what `make` makes of the snapshots in service, if it is another."""

@@ -30,7 +30,7 @@ from recsys.models.model_types import model_class
 from recsys.settings import Settings
 
 PLACE = "home"
-MADE_IN_ADVANCE_SECONDS = 75
+MADE_IN_ADVANCE_SECONDS = 60
 
 
 def rule(name: str, action: str, meant: dict, **own: object) -> dict:

@@ -20,6 +20,7 @@ from recsys.merchandising.recommending import (
     Recommended,
     Snapshot,
     history_of,
+    keep,
     made_in_advance,
     popular,
     recommend,
@@ -201,20 +202,13 @@ def make_case(
     def searched(wanted: Wanted) -> Recommended:
         return Recommended(search(snapshot, content, user, wanted), CONTENT)
 
-    def in_advance(wanted: Wanted) -> Recommended:
-        position = snapshot.position(user)
-        ranked = None
-        if position is not None:
-            ranked = made_in_advance(snapshot, position, wanted.topk, wanted.steering, NOTHING)
-        return Recommended(ranked, None) if ranked else recommend(snapshot, history, wanted, 0)
-
     item = int(random.integers(len(products))) if path == "similar" else -1
     ask: Callable[[Wanted], Recommended] = {
         "similar": partial(similar, snapshot, item),
         "search": searched,
         "popular": partial(popular, snapshot, history),
         "recommend": partial(recommend, snapshot, history, now=0),
-        "lists": in_advance,
+        "lists": partial(in_advance, snapshot, user, history),
     }[path]
     made = ask(wanted)
     if path == "similar":
@@ -229,6 +223,21 @@ def make_case(
         scores = snapshot.popularity
     where = placement if at_home else None
     return Case(snapshot, products, rules, where, wanted, barred, made, scores, path, ask)
+
+
+def in_advance(snapshot: Snapshot, user: str, history: Histories, wanted: Wanted) -> Recommended:
+    """As the service answers who asks for nothing but a length; raises `AssertionError` if it is
+    not what it answers who asks once more."""
+    position = snapshot.position(user)
+    if position is None:
+        return recommend(snapshot, history, wanted, 0)
+    asked = (snapshot, position, wanted.topk, wanted.steering, NOTHING)
+    ranked = made_in_advance(*asked)
+    made = Recommended(ranked, None) if ranked else recommend(snapshot, history, wanted, 0)
+    keep(snapshot, position, wanted, made)
+    again = made_in_advance(*asked)
+    assert wanted.steering is None or made.fallback_method or again == made.ranked
+    return made
 
 
 def means(rule: Rule, product: Product) -> bool:

@@ -147,3 +147,20 @@ def test_rules_follow_a_newer_catalogue(shop: Settings):
         listed = shown(client, "/recommend", topk=40, exclude_seen=False)
         assert "p30" in listed
         assert "p31" not in listed
+
+
+def test_a_list_is_the_same_when_it_is_asked_for_again_until_something_new_is_known(shop: Settings):
+    steer(shop, rule("first", "pin", {"ids": ["p30"]}, position=2))
+    with TestClient(create_app(shop, ServiceEnvironment())) as client:
+        bodies = [ASKED["/recommend"] | {"topk": topk} for topk in (5, 40)]
+        answers = [[client.post("/recommend", json=body).json() for body in bodies] for _ in "123"]
+        listed = [[one["recommendations"] for one in asked] for asked in answers]
+        assert listed[0] == listed[1] == listed[2]
+        assert len({one["recommendation_id"] for asked in answers for one in asked}) == 6
+        before = shown(client, "/recommend", topk=5)
+        gone = {"event_id": "e", "user_id": 3, "kind": "dismiss", "product_id": before[0]}
+        assert client.post("/interactions", json=gone).json()["accepted"] == 1
+        after = shown(client, "/recommend", topk=5)
+        assert before[0] not in after
+        assert after[1] == "p30"
+    assert {one.sources for one in found(shop)[0] if len(one.products) == 5} == {"mrmmm"}

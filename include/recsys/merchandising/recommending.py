@@ -7,7 +7,7 @@ takes the engine's reference to it once: no answer mixes two models, and a swap 
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from recsys.arrays import BoolArray, Float32Array, Float64Array, Int32Array
 from recsys.merchandising.catalogue import Catalogue
 from recsys.merchandising.composing import OWN, compose
 from recsys.merchandising.exploring import Explorable
+from recsys.merchandising.kept_lists import KeptLists
 from recsys.merchandising.ranking import (
     NOTHING,
     NearestItems,
@@ -97,6 +98,7 @@ class Snapshot:
     explorable: Explorable | None = None
     """Products that few have seen; None where nothing is explored."""
     candidates: Candidates = NO_CANDIDATES  # as `lists`, for some of those
+    kept: KeptLists = field(default_factory=KeptLists)  # what was made from them under `steerings`
 
     @property
     def popularity(self) -> Float32Array:
@@ -217,11 +219,25 @@ def made_in_advance(
     nothing but `topk` products without those in columns `excluded`. None if it has to be made."""
     if steering is None:
         return None if snapshot.lists is None else snapshot.lists.first(position, topk, excluded)
-    lists = snapshot.candidates.of.get(steering)
-    if lists is None or len(excluded):
+    if len(excluded):
         return None
+    kept = snapshot.kept.get(steering, topk, position)
+    lists = snapshot.candidates.of.get(steering)
+    if kept is not None or lists is None:
+        return kept
     vectors = None if snapshot.content is None else snapshot.content.vectors
-    return lists.first(position, topk, vectors)
+    made = lists.first(position, topk, vectors)
+    if made is not None:
+        snapshot.kept.keep(steering, topk, position, made)
+    return made
+
+
+def keep(snapshot: Snapshot, position: int, wanted: Wanted, made: Recommended) -> None:
+    """Remember, for `made_in_advance`, a list that it would have been asked for: the model's, if
+    nothing of it was drawn."""
+    steering, plain = wanted.steering, wanted.explore is None and not len(wanted.excluded)
+    if steering is not None and plain and made.fallback_method is MODEL:
+        snapshot.kept.keep(steering, wanted.topk, position, made.ranked)
 
 
 def only_hidden(wanted: Wanted) -> Wanted:

@@ -19,9 +19,22 @@ from recsys.data.versions import current_version, list_versions, open_version, p
 from recsys.errors import InputError
 from recsys.merchandising.catalogue import Catalogue, build_catalogue
 from recsys.merchandising.exploring import Seen, explorable
+from recsys.merchandising.kept_lists import KeptLists
 from recsys.merchandising.placements import Placement
-from recsys.merchandising.ranking import NOTHING, NearestItems, Wanted, make_personal_lists
-from recsys.merchandising.recommending import ContentIndex, Snapshot, history_of, recommend
+from recsys.merchandising.ranking import (
+    NOTHING,
+    NearestItems,
+    Wanted,
+    last_first,
+    make_personal_lists,
+)
+from recsys.merchandising.recommending import (
+    ContentIndex,
+    Snapshot,
+    history_of,
+    made_in_advance,
+    recommend,
+)
 from recsys.merchandising.rules import RuleSet
 from recsys.merchandising.steered_lists import NO_CANDIDATES, more_candidates
 from recsys.merchandising.steering import compile_steerings
@@ -43,6 +56,8 @@ takes at most 14 ms."""
 # costs a tenth of that.
 _INLINE_MILLISECONDS = 2.0
 _KNOWN_USERS_CACHED = 65_536
+_COMPOSED_AT_ONCE = 16  # users: a millisecond
+_PAUSE_SECONDS = 0.002
 _TRIAL_TOPK = 10
 _TRIAL_USERS = 5
 _TRIAL_CELLS = 100_000
@@ -131,7 +146,11 @@ def steered(
         catalogue = dataclasses.replace(catalogue, since=snapshot.since)
     compiled = compile_steerings(catalogue, rules.rules, placements, now, source=source)
     return dataclasses.replace(
-        snapshot, steerings=compiled, explorable=explored, candidates=NO_CANDIDATES
+        snapshot,
+        steerings=compiled,
+        explorable=explored,
+        candidates=NO_CANDIDATES,
+        kept=KeptLists(),
     )
 
 
@@ -144,6 +163,29 @@ def with_more_candidates(snapshot: Snapshot, seconds: float, in_all: float) -> S
     artifact, catalogue = snapshot.artifact, snapshot.catalogue
     made = more_candidates(artifact, catalogue, snapshot.newcomers, wanted, before, seconds)
     return dataclasses.replace(snapshot, candidates=made)
+
+
+def compose_ahead(
+    snapshot: Snapshot, placements: Mapping[str, Placement], most: int, seconds: float
+) -> None:
+    """Let the snapshot keep the lists that users with candidates will ask for, at the length of
+    each of the `placements` and `most` at most: what can be composed in `seconds`, with pauses, as
+    requests beside it wait for the interpreter."""
+    kept, candidates, until = snapshot.kept, snapshot.candidates, time.monotonic() + seconds
+    if kept.ahead >= candidates.done or not kept.has_room:
+        return
+    wanted = set()
+    for name in (*snapshot.steerings.by_placement, ""):
+        steering, placement = snapshot.steerings.of(name), placements.get(name, Placement())
+        if steering in candidates.of and placement.exclude_seen:
+            wanted.add((steering, min(placement.length, most)))
+    order = last_first(snapshot.artifact.histories)[: candidates.done]
+    while kept.ahead < len(order) and kept.has_room and time.monotonic() < until:
+        for position in order[kept.ahead : kept.ahead + _COMPOSED_AT_ONCE].tolist():
+            for steering, topk in wanted:
+                made_in_advance(snapshot, position, topk, steering, NOTHING)
+        kept.ahead += _COMPOSED_AT_ONCE
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _shared(
