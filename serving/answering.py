@@ -3,7 +3,7 @@
 import dataclasses
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -70,13 +70,17 @@ def begin(note: Note, body: ListRequest, *, assigned: bool = True) -> Snapshot:
         raise ProblemError(422, f"{message}.", errors=errors)
     closed = served.placements
     if closed is not None and body.placement not in (None, CHECK_PLACEMENT, *closed):
-        known = ", ".join(sorted(closed))
-        message = f"There is no placement {body.placement}: expected one of {known}"
-        errors = [FieldProblem(field="body.placement", message=message)]
-        raise ProblemError(422, f"{message}.", errors=errors)
+        raise unknown_placement(str(body.placement), closed)
     service = note.service
     unit = served.unit(body) if assigned and service.engine.assigns else None
     return note.of(*service.answering(unit, body.placement or ""))
+
+
+def unknown_placement(name: str, known: Collection[str]) -> ProblemError:
+    """The answer to who names a placement that is none of the `known` ones."""
+    message = f"There is no placement {name}: expected one of {', '.join(sorted(known))}"
+    errors = [FieldProblem(field="body.placement", message=message)]
+    return ProblemError(422, f"{message}.", errors=errors)
 
 
 def wanted_by(

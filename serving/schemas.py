@@ -576,3 +576,4 @@ class PreviewReport(BaseModel):
     before: list[PreviewedProduct]
     after: list[PreviewedProduct]
     effects: list[EffectReport]
+    warnings: list[str] = Field(description="Rules that take more than half of the list.")

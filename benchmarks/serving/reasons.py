@@ -7,21 +7,29 @@ Each list of ten is made and explained as the service does it. For the check eac
 taken out of the customer's history by itself, and the model asked once more for that one customer:
 a list counts if the scores of all products that have such a reason fall. Beside it, what `explain`
 costs a list, with the list itself as the reference.
+
+The same lists are made once more under rules that fill most of them. For the check every rule is
+left out by itself: a list counts if of the products of rules those, and only those, are said to
+stand there by a rule that stand lower, or not at all, without it.
 """
 
 import argparse
 import statistics
 import time
 from collections import Counter
+from datetime import UTC, datetime
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.serving.harness import add_model, fresh_home, make_histories
+from recsys.merchandising.placements import Placement
 from recsys.merchandising.ranking import NOTHING, Wanted
-from recsys.merchandising.reasons import Reason, why_recommended
-from recsys.merchandising.recommending import Snapshot, history_of, recommend
+from recsys.merchandising.reasons import Reason, steered, why_recommended
+from recsys.merchandising.recommending import Recommended, Snapshot, history_of, recommend
+from recsys.merchandising.rules import Rule, matching
 from recsys.merchandising.snapshots import load_snapshot
+from recsys.merchandising.steering import Steering, compile_steering
 from recsys.models.base import Histories
 from recsys.models.histories import keep_entries
 from recsys.models.hybrid import Hybrid
@@ -63,6 +71,65 @@ def all_fall(
     )
 
 
+class Ruled:
+    """A shop whose rules lift products, and its lists with and without each of them."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot, now = snapshot, datetime.now(UTC)
+        names = np.random.default_rng(6).permutation(snapshot.catalogue.item_ids).tolist()
+        tenth = len(names) // 10
+        wishes = [
+            {"name": "much", "action": "boost", "strength": 1, "products": {"ids": names[:tenth]}},
+            {
+                "name": "less",
+                "action": "boost",
+                "strength": 0.2,
+                "products": {"ids": names[99:999]},
+            },
+            {"name": "pin", "action": "pin", "position": 2, "products": {"ids": names[-1:]}},
+            {"name": "quota", "action": "quota", "at_least": 1, "products": {"ids": names[-9:-1]}},
+        ]
+        rules = [Rule.model_validate(one | {"author": "-", "reason": "-"}) for one in wishes]
+        meant = [(rule, matching(rule.products, snapshot.catalogue, now)) for rule in rules]
+        self.meant = {rule.name: mask for rule, mask in meant}
+        self.steering = compile_steering(snapshot.catalogue, meant, Placement())
+        self.without = {
+            left_out: compile_steering(
+                snapshot.catalogue,
+                [pair for pair in meant if pair[0].name != left_out],
+                Placement(),
+            )
+            for left_out in self.meant
+        }
+
+    def list_of(self, history: Histories, now: int, steering: Steering | None) -> Recommended:
+        wanted = Wanted(LENGTH, True, self.snapshot.catalogue.available, NOTHING, steering)
+        return recommend(self.snapshot, history, wanted, now)
+
+    def are_true(self, history: Histories, now: int) -> tuple[int, bool]:
+        """How many reasons of a list are rules, and whether what is said of rules is so."""
+        made = self.list_of(history, now, self.steering)
+        found = why_recommended(self.snapshot, history, made, now)
+        told = steered(
+            *(self.steering, made.ranked, found),
+            lambda other: self.list_of(history, now, other).ranked.items,
+        )
+        lists = {
+            name: self.list_of(history, now, other).ranked.items
+            for name, other in self.without.items()
+        }
+        right = True
+        for place, (item, reason) in enumerate(zip(made.ranked.items, told, strict=True)):
+            lower = [
+                name
+                for name, items in lists.items()
+                if self.meant[name][item] and (item not in items or items.index(item) > place)
+            ]
+            several = sum(mask[item] for mask in self.meant.values()) > 1
+            right &= reason.rule in lower if lower else reason.kind != "rule" or several
+        return sum(reason.kind == "rule" for reason in told), right
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lists", type=int, default=10_000)
@@ -82,6 +149,7 @@ def main() -> None:
         snapshot = load_snapshot(settings, path, "m1", 0)
         wanted = Wanted(LENGTH, True, snapshot.catalogue.available, NOTHING)
         kinds, fell, asked = Counter(), 0, 0
+        ruled, by_rule, right = Ruled(snapshot), 0, 0
         plain, explained = [], []
         for user in np.random.default_rng(2).integers(USERS, size=options.lists).tolist():
             history = history_of(snapshot, str(user), (), [], now)
@@ -95,12 +163,16 @@ def main() -> None:
             fall = all_fall(snapshot, history, made.ranked.items, found, now)
             if fall is not None:
                 asked, fell = asked + 1, fell + fall
+            count, true = ruled.are_true(history, now)
+            by_rule, right = by_rule + count, right + true
         share = f"{fell / asked:.2%} of {asked} lists" if asked else "of no list"
         shares = ", ".join(f"{kind} {n / kinds.total():.0%}" for kind, n in kinds.most_common())
         cost = statistics.median(explained) * 1000
         print(
             f"{family}: the score falls in {share} (wanted: at least 95 %); {shares}; "
-            f"explaining {cost:.2f} ms, the list itself {statistics.median(plain) * 1000:.2f} ms"
+            f"explaining {cost:.2f} ms, the list itself {statistics.median(plain) * 1000:.2f} ms; "
+            f"what is said of rules is true in {right / options.lists:.2%} of the lists, "
+            f"{by_rule / options.lists:.1f} products of a list are there by a rule"
         )
 
 

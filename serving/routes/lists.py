@@ -1,7 +1,9 @@
 """Lists of products: for a user, for many users, for a product, for words."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from recsys.merchandising.recommending import (
     Snapshot,
     sources_of,
 )
+from recsys.merchandising.steering import Steering, Steerings
 from serving.answering import (
     begin,
     columns_of,
@@ -45,6 +48,10 @@ from serving.schemas import (
     TogetherResponse,
 )
 from serving.service import Note, Running, Service
+
+Explain = Callable[[Recommended], list[Reason]]
+Again = Callable[..., Recommended]
+"""Makes the list of a request once more, from a `snapshot`."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -99,7 +106,9 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
         inline = snapshot.inline and not service.live.has_any(who)
         make = popular_now if note.held_out else recommend_now
         note.made = made = await service.compute(inline, make, service, snapshot, body, who)
-        why = await _why(body, service, why_recommended_now, service, snapshot, body, who, made)
+        again = partial(make, service, body=body, who=who)
+        explain = partial(why_recommended_now, service, snapshot, body, who)
+        why = await _why(note, body, snapshot, made, explain, again)
         answer = _answer(note, body, snapshot, made, why, user_id=body.user_id)
     return _sent(answer, note)
 
@@ -143,7 +152,9 @@ async def similar_items(body: SimilarRequest, service: Running) -> Response:
         like = np.array([item], dtype=np.int32)
         made = note.made = await service.compute(inline, make, service, snapshot, body, like)
         found = {"product_id": catalogue.item_ids[item], "product_name": catalogue.names[item]}
-        why = await _why(body, service, reasons.why_similar, snapshot, item, made)
+        again = partial(make, service, body=body, items=like)
+        explain = partial(reasons.why_similar, snapshot, item)
+        why = await _why(note, body, snapshot, made, explain, again)
         answer = _answer(note, body, snapshot, made, why, **found)
     return _sent(answer, note)
 
@@ -170,7 +181,9 @@ async def bought_together(body: TogetherRequest, service: Running) -> Response:
         make = popular_beside_now if note.held_out else together_now
         made = note.made = await service.compute(inline, make, service, snapshot, body, cart)
         unknown = [product for product in sent if product not in catalogue.index]
-        why = await _why(body, service, reasons.why_together, snapshot, cart, made)
+        again = partial(make, service, body=body, items=cart)
+        explain = partial(reasons.why_together, snapshot, cart)
+        why = await _why(note, body, snapshot, made, explain, again)
         answer = _answer(note, body, snapshot, made, why, product_ids=known, unknown=unknown)
     return _sent(answer, note)
 
@@ -189,7 +202,8 @@ async def search_products(body: SearchRequest, service: Running) -> Response:
             )
         ranked = await service.compute(False, search_now, service, snapshot, snapshot.content, body)
         made = Recommended(ranked, None)
-        why = [reasons.SEARCH] * len(ranked.items) if body.explain else None
+        again = partial(_searched, service, body)
+        why = await _why(note, body, snapshot, made, _found_by_words, again)
         answer = _answer(note, body, snapshot, made, why, CONTENT, query=body.query)
         del answer["fallback"], answer["fallback_method"]
     return _sent(answer, note)
@@ -201,11 +215,36 @@ def _sent(answer: dict[str, Any], note: Note) -> Response:
 
 
 async def _why(
-    body: ListRequest, service: Service, explain: Callable[..., list[Reason]], *arguments: Any
+    note: Note, body: ListRequest, snapshot: Snapshot, made: Recommended, *how: Any
 ) -> list[Reason] | None:
-    """What `explain` says of `arguments`, if the request wants to know: beside the event
-    loop, as for a slow model it takes some milliseconds."""
-    return await service.compute(False, explain, *arguments) if body.explain else None
+    """`_reasons`, if the request wants to know them: beside the event loop, as that takes some
+    milliseconds, and for every rule that lifts a product of the list once more."""
+    if not body.explain:
+        return None
+    return await note.service.compute(False, _reasons, body, snapshot, made, *how)
+
+
+def _reasons(
+    body: ListRequest, snapshot: Snapshot, made: Recommended, explain: Explain, again: Again
+) -> list[Reason]:
+    """Why each product stands in the list `made`: as `explain` says, and what the shop did, for
+    which the list is made `again` from other snapshots."""
+
+    def make(steering: Steering | None) -> list[int]:
+        other = dataclasses.replace(snapshot, steerings=Steerings(other=steering))
+        return again(snapshot=other).ranked.items
+
+    steering = snapshot.steerings.of(body.placement)
+    return reasons.steered(steering, made.ranked, explain(made), make)
+
+
+def _searched(service: Service, body: SearchRequest, snapshot: Snapshot) -> Recommended:
+    assert snapshot.content is not None
+    return Recommended(search_now(service, snapshot, snapshot.content, body), None)
+
+
+def _found_by_words(made: Recommended) -> list[Reason]:
+    return [reasons.SEARCH] * len(made.ranked.items)
 
 
 def _explained(one: _Listed, reason: Reason, catalogue: Catalogue) -> _Explained:
@@ -233,8 +272,11 @@ def _all_answers(service: Service, body: BatchRequest) -> list[dict[str, Any]]:
             make = popular_now if note.held_out else recommend_now
             who = who_of(user_id, None)
             note.made = made = make(service, snapshot, asked, who)
-            explain = why_recommended_now if body.explain else None
-            why = explain and explain(service, snapshot, asked, who, made)
+            why = None
+            if body.explain:
+                explain = partial(why_recommended_now, service, snapshot, asked, who)
+                again = partial(make, service, body=asked, who=who)
+                why = _reasons(asked, snapshot, made, explain, again)
             answer = _answer(note, asked, snapshot, made, why, user_id=user_id)
         answer["latency_ms"] = note.latency_ms
         answers.append(answer)
@@ -262,7 +304,6 @@ def _answer(
         for rank, (item, score) in enumerate(zip(ranked.items, ranked.scores, strict=True), 1)
     ]
     if why is not None:
-        why = reasons.steered(snapshot.steerings.of(body.placement), ranked, list(why))
         listed = [
             _explained(one, reason, catalogue) for one, reason in zip(listed, why, strict=True)
         ]

@@ -20,6 +20,7 @@ from serving.answering import (
     recommend_now,
     similar_now,
     together_now,
+    unknown_placement,
     who_of,
 )
 from serving.problems import ProblemError, documented
@@ -36,6 +37,7 @@ from serving.schemas import (
     TogetherRequest,
     WarningReport,
 )
+from serving.served import DEMO
 from serving.service import Note, Running, Service
 
 Asked = RecommendRequest | SimilarRequest | TogetherRequest
@@ -70,6 +72,7 @@ async def show_rules(service: Running) -> RulesReport:
 async def preview_rules(body: PreviewRequest, service: Running) -> PreviewReport:
     """What a customer would get, or what stands beside a product, at the moment or at another time;
     which rule did what is what is otherwise without it. Nothing is recorded."""
+    _check_placement(service, body.placement)
     asked = _asked(service, body)
     # Not entered: what nobody sees is no row of the request log.
     note = Note(service, "rules_preview", asked.topk, body.user_id)
@@ -93,6 +96,10 @@ async def preview_rules(body: PreviewRequest, service: Running) -> PreviewReport
             )
             for one in made.effects
         ],
+        warnings=[
+            f"rule {name}: it brings in {count} of {len(made.after)} products: mean fewer, or less"
+            for name, count in made.crowding
+        ],
     )
 
 
@@ -100,6 +107,14 @@ def _report(rule: Rule, now: datetime) -> RuleReport:
     given = rule.model_dump(mode="json", exclude_defaults=True)
     strength = {"strength": rule.strength} if rule.action in ("boost", "bury") else {}
     return RuleReport.model_validate({**given, **strength, "state": rule.state(now)})
+
+
+def _check_placement(service: Service, placement: str | None) -> None:
+    """Raises a 422 problem for a name that is written nowhere: what one looks at is no such list,
+    though requests may give any name where the list of placements is open."""
+    known = {*service.placements, *service.config.placements, DEMO}
+    if placement is not None and placement not in known:
+        raise unknown_placement(placement, known)
 
 
 def _asked(service: Service, body: PreviewRequest) -> Asked:

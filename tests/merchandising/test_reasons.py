@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from recsys.merchandising.catalogue import build_catalogue
+from recsys.merchandising.placements import Placement
 from recsys.merchandising.ranking import NOTHING, Ranked, Wanted
 from recsys.merchandising.reasons import (
     POPULAR,
@@ -30,9 +31,9 @@ from recsys.merchandising.recommending import (
     recommend,
     similar,
 )
-from recsys.merchandising.rules import Rule
+from recsys.merchandising.rules import Rule, matching
 from recsys.merchandising.snapshots import load_snapshot
-from recsys.merchandising.steering import compile_steerings
+from recsys.merchandising.steering import Steering, compile_steering, compile_steerings
 from recsys.models.base import Histories, Model
 from recsys.models.histories import keep_entries
 from recsys.models.hybrid import Hybrid
@@ -227,14 +228,62 @@ def test_what_a_rule_put_there_is_there_by_that_rule(settings: Settings):
     wanted = Wanted(10, True, catalogue.available, NOTHING, steering)
     made = recommend(snapshot, history, wanted, NOW)
     found = why_recommended(snapshot, history, made, NOW)
-    told = dict(zip(made.ranked.items, steered(steering, made.ranked, found), strict=True))
+
+    def make(other: Steering | None) -> list[int]:
+        asked = dataclasses.replace(wanted, steering=other)
+        return recommend(snapshot, history, asked, NOW).ranked.items
+
+    told = dict(zip(made.ranked.items, steered(steering, made.ranked, found, make), strict=True))
     assert made.ranked.items[2] == 39
     by_rule = {item: reason.rule for item, reason in told.items() if reason.kind == "rule"}
     # A product that the customer has had stands in no list, whatever lifts it.
     up = {4: "much-up"} if 4 not in history.items else {}
     assert by_rule == {39: "tet", 35: "two", 36: "two"} | up
     assert sentences(told[39], catalogue) == ("Được cửa hàng giới thiệu", "Featured by the shop")
-    assert steered(None, made.ranked, found) is found
+    assert steered(None, made.ranked, found, make) == found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_rule_is_the_reason_if_without_it_the_product_stands_lower_or_not_at_all(
+    snapshot: Snapshot, seed: int
+):
+    """Tried by leaving rules out of the file, for boosts that fill a list too."""
+    random, catalogue = np.random.default_rng(seed), snapshot.catalogue
+    meant = [f"p{item}" for item in random.permutation(ITEMS)]
+    rules = [
+        rule("much", "boost", strength=0.2, products={"ids": meant[:20]}),
+        rule("little", "boost", strength=0.1, products={"ids": meant[15:30]}),
+        rule("first", "pin", position=1, products={"ids": meant[3:4]}),
+        rule("one", "quota", at_least=1, products={"ids": meant[30:33]}),
+        rule("less", "bury", strength=0.1, products={"ids": meant[33:]}),
+    ][seed % 2 : 5 - seed % 3]
+    now = datetime.fromtimestamp(NOW, UTC)
+    history = history_of(snapshot, str(seed), (), [], NOW)
+
+    def listed(steering: Steering | None) -> Recommended:
+        wanted = Wanted(10, True, catalogue.available, NOTHING, steering)
+        return recommend(snapshot, history, wanted, NOW)
+
+    def rank(item: int, *left_out: str) -> float:
+        kept = [one for one in rules if one.name not in left_out]
+        pairs = [(one, matching(one.products, catalogue, now)) for one in kept]
+        items = listed(compile_steering(catalogue, pairs, Placement())).ranked.items
+        return items.index(item) if item in items else np.inf
+
+    steering = compile_steerings(catalogue, rules, {}, now).of(None)
+    made = listed(steering)
+    found = why_recommended(snapshot, history, made, NOW)
+    told = steered(steering, made.ranked, found, lambda other: listed(other).ranked.items)
+    lifting = [one for one in rules if one.action != "bury"]
+    for place, (item, reason) in enumerate(zip(made.ranked.items, told, strict=True)):
+        its = [one.name for one in lifting if catalogue.item_ids[item] in one.products.ids]
+        lower = {name for name in its if rank(item, name) > place}
+        if lower:
+            assert reason.rule in lower
+            assert rank(item, str(reason.rule)) == max(rank(item, name) for name in lower)
+        else:
+            assert (reason.kind == "rule") == (rank(item, *its) > place)
+    assert any(one.kind == "rule" for one in told)
 
 
 def test_what_was_drawn_was_tried_out(settings: Settings):
@@ -244,7 +293,7 @@ def test_what_was_drawn_was_tried_out(settings: Settings):
     now = datetime.fromtimestamp(NOW, UTC)
     steering = compile_steerings(catalogue, rules, {}, now).of(None)
     ranked = Ranked([1, 2], [2.0, 1.0], " e", (0.9, 0.1))
-    kinds = [one.kind for one in steered(steering, ranked, [POPULAR, POPULAR])]
+    kinds = [one.kind for one in steered(steering, ranked, [POPULAR, POPULAR], lambda _: [1, 2])]
     assert kinds == ["popular", "explore"]
 
 

@@ -18,6 +18,7 @@ from serving.schemas import (
     SimilarResponse,
     TogetherResponse,
 )
+from tests.serving.conftest import TOKEN
 from tests.serving.shops import add_model, histories, product_id, products
 
 ROUTES = {
@@ -101,3 +102,37 @@ def test_explain_is_yes_or_no(shop: TestClient):
     answer = shop.post("/recommend", json={"user_id": 1, "explain": "yes"})
     assert answer.status_code == 422
     assert "explain" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "request_", "previewed"),
+    [
+        ("/recommend", {"user_id": "2"}, {"user_id": "2"}),
+        ("/recommend", {"user_id": "nobody"}, {}),
+        ("/batch_recommend", {"user_ids": ["2"]}, {"user_id": "2"}),
+        ("/similar_items", {"product_id": "p3"}, {"product_id": "p3"}),
+        ("/bought_together", {"product_ids": ["p3"]}, {"product_id": "p3", "placement": "cart"}),
+    ],
+)
+def test_a_rule_is_the_reason_of_what_it_brought_in_as_the_preview_says(
+    settings: Settings, admin: dict, path: str, request_: dict, previewed: dict
+):
+    """Of all places that one boost fills, not only of those above better scores."""
+    add_model(settings, "als_1")
+    half = {"ids": [product_id(item) for item in range(0, 40, 2)]}
+    boost = {"name": "even", "action": "boost", "strength": 1, "products": half}
+    rules = {"rules": [boost | {"author": "lan", "reason": "a campaign"}]}
+    (settings.home / "config").mkdir()
+    (settings.home / "config" / "rules.yaml").write_text(json.dumps(rules))
+    with TestClient(create_app(settings, ServiceEnvironment(admin_token=TOKEN))) as client:
+        answer = client.post(path, json=request_ | {"topk": 7, "explain": True}).json()
+        found = client.post("/rules/preview", json=previewed | {"topk": 7}, headers=admin).json()
+    [told] = lists(answer)
+    by_rule = [one["product_id"] for one in told if one["reason"]["rule"] == "even"]
+    effects = {one["product_id"]: one["what"] for one in found["effects"]}
+    assert [one["product_id"] for one in told] == [one["product_id"] for one in found["after"]]
+    assert by_rule
+    assert set(by_rule) == {one for one, what in effects.items() if what in ("brought_in", "up")}
+    brought = list(effects.values()).count("brought_in")
+    said = f"rule even: it brings in {brought} of 7 products: mean fewer, or less"
+    assert found["warnings"] == ([said] if brought > 3 else [])

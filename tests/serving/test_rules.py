@@ -270,6 +270,10 @@ def test_a_preview_is_what_customers_get_without_the_rules_and_with_them(
         assert len(preview(product_id="p3", placement="cart")["after"]) == 5
         stranger = preview(placement="home", topk=2)
         assert ids(stranger["after"]) == ids(preview(user_id="nobody", topk=2)["after"])
+        said = client.post("/rules/preview", json={"placement": "hoem"}, headers=admin).json()
+        assert said["detail"] == (
+            "There is no placement hoem: expected one of cart, demo, home, mail, product."
+        )
         bad = [({"product_id": "nope"}, 404), ({"user_id": 1, "topk": 1000}, 422)]
         for wrong, status in bad:
             assert client.post("/rules/preview", json=wrong, headers=admin).status_code == status

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -48,6 +49,7 @@ from recsys.merchandising.recommending import (
 )
 from recsys.merchandising.steered_lists import steered_lists_of
 from recsys.merchandising.steering import Steering
+from recsys.models.base import Histories
 from recsys.models.histories import user_range
 from recsys.models.kinds import dismissed, not_offered
 from recsys.publishing import atomic_path, write_json
@@ -262,12 +264,14 @@ class _Making:
         for row in np.flatnonzero(~full | held).tolist():
             history = user_range(block.histories, row, row + 1)
             wanted = replace(self.wanted, due=due.get(row))
-            if held[row]:
-                made = popular(snapshot, history, wanted)
-            else:
-                made = recommend(snapshot, history, wanted, self.now)
-            lists.put(row, made, snapshot.catalogue)
+            lists.put(row, self._made(history, wanted, bool(held[row])), snapshot.catalogue)
         return lists
+
+    def _made(self, history: Histories, wanted: Wanted, held: bool) -> Recommended:
+        """One list alone."""
+        if held:
+            return popular(self.snapshot, history, wanted)
+        return recommend(self.snapshot, history, wanted, self.now)
 
     def _due(self, block: Block) -> dict[int, Int32Array]:
         """What may return of what each customer had, by row, where that is asked for."""
@@ -320,14 +324,22 @@ class _Making:
 
     def _reasons(self, block: Block, lists: _Lists) -> tuple[list[list[str]], list[list[str]]]:
         snapshot, vietnamese, english = self.snapshot, [], []
+        due = self._due(block)
         for row in range(len(block.user_ids)):
             history, made = user_range(block.histories, row, row + 1), lists.of(row)
             found = why_recommended(snapshot, history, made, self.now)
-            found = steered(self.wanted.steering, made.ranked, found)
+            asked = replace(self.wanted, due=due.get(row))
+            make = partial(self._again, history, asked, lists.sides[row] is not None)
+            found = steered(self.wanted.steering, made.ranked, found, make)
             told = [sentences(reason, snapshot.catalogue) for reason in found]
             vietnamese.append([text for text, _ in told])
             english.append([text for _, text in told])
         return vietnamese, english
+
+    def _again(
+        self, history: Histories, wanted: Wanted, held: bool, steering: Steering | None
+    ) -> list[int]:
+        return self._made(history, replace(wanted, steering=steering), held).ranked.items
 
 
 def _barred(block: Block, wanted: Wanted, due: Mapping[int, Int32Array]) -> BoolArray:

@@ -1,6 +1,7 @@
 """What the shop's rules do to one list: as it is without them, as it is with them, and which rule
 did what. A rule did what is otherwise when it alone is left out."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -33,6 +34,12 @@ class Preview(NamedTuple):
     before: list[int]
     after: list[int]
     effects: list[Effect]
+
+    @property
+    def crowding(self) -> list[tuple[str, int]]:
+        """Rules that bring in more than half of the list, each with how many products."""
+        brought = Counter(one.rule for one in self.effects if one.what == "brought_in")
+        return [(name, count) for name, count in brought.items() if 2 * count > len(self.after)]
 
 
 def preview(

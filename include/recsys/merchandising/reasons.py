@@ -3,16 +3,16 @@
 What is named is what counted: the model is asked again without each product of the history, and
 named is the one without which the score falls most. That holds for every model type, whatever it
 computes; one that tells its parts apart (`BlendedModel`) is also asked whether it was the text, or
-rather what everybody buys at the moment."""
+rather what everybody buys at the moment. What a rule did is tried in the same way."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from recsys.arrays import Float32Array, Int32Array, Int64Array
 from recsys.merchandising.catalogue import Catalogue
-from recsys.merchandising.composing import BY_RULE, EXPLORED
+from recsys.merchandising.composing import EXPLORED
 from recsys.merchandising.ranking import Ranked
 from recsys.merchandising.recommending import (
     AGAIN,
@@ -25,6 +25,7 @@ from recsys.merchandising.recommending import (
     scores_beside,
     scores_with,
 )
+from recsys.merchandising.rules import Rule
 from recsys.merchandising.steering import Steering
 from recsys.models import hybrid
 from recsys.models.base import BlendedModel, Histories, InnerProductModel, Model
@@ -36,6 +37,9 @@ from recsys.schema import Kind
 Why = Literal["history", "text", "popular", "trend", "rule", "new", "explore"]
 """A product of the history, the cart, or that was asked for; a text alike; popular in the shop;
 popular at the moment; a rule of the shop; new in the shop; tried out."""
+
+Make = Callable[[Steering | None], list[int]]
+"""The columns of the list under a steering, in order."""
 
 MOST_ASKED = 50
 """Products of a history that are tried, the latest: an earlier one hardly counts."""
@@ -192,32 +196,53 @@ def _parts_of_similar(
     return parts
 
 
-def steered(steering: Steering | None, ranked: Ranked, found: list[Reason]) -> list[Reason]:
-    """The reasons `found` for a list that the shop may have changed: what a rule put to its place
-    is there by that rule, and so is what it lifted above a product that scores higher; what was
-    drawn was tried out."""
-    if steering is None:
-        return found
-    lifted = steering.strength
-    worth = np.zeros(len(ranked.items)) if lifted is None else lifted[ranked.items]
+def steered(
+    steering: Steering | None, ranked: Ranked, found: Sequence[Reason], make: Make
+) -> list[Reason]:
+    """The reasons `found` for a list that the shop may have changed: what would not stand in it, or
+    lower, without a rule of the shop is there by that rule, and what was drawn was tried out.
+    `make` gives the list under another steering."""
     reasons = list(found)
+    if steering is None:
+        return reasons
+    rules = {item: names for item in ranked.items if (names := steering.lifting(item))}
+    tried = _Tried(steering, make)
     for place, item in enumerate(ranked.items):
-        mark = ranked.marks[place : place + 1]
-        below = zip(ranked.scores[place + 1 :], worth[place + 1 :], strict=True)
-        if mark == EXPLORED:
+        if ranked.marks[place : place + 1] == EXPLORED:
             reasons[place] = Reason("explore", "explore")
-        elif mark == BY_RULE:
-            reasons[place] = _rule(steering, item, ("pin", "quota"))
-        elif any(score > ranked.scores[place] and less < worth[place] for score, less in below):
-            reasons[place] = _rule(steering, item, ("boost",)) if worth[place] > 0 else found[place]
+        elif item in rules and (by := tried.lifted_by(item, rules[item])) is not None:
+            reasons[place] = Reason("rule", "rule", rule=by)
     return reasons
 
 
-def _rule(steering: Steering, item: int, actions: tuple[str, ...]) -> Reason:
-    """The first of the actions that means the product; of several rules the strongest."""
-    rules = [rule for rule in steering.rules_of(item) if rule.action in actions]
-    rules.sort(key=lambda rule: (actions.index(rule.action), -rule.strength))
-    return Reason("rule", "rule", rule=rules[0].name if rules else None)
+class _Tried:
+    """Lists that are made without some of the rules, each once."""
+
+    def __init__(self, steering: Steering, make: Make) -> None:
+        self._steering, self._make = steering, make
+        self._ranks: dict[frozenset[str], dict[int, int]] = {}
+
+    def lifted_by(self, item: int, rules: Sequence[Rule]) -> str | None:
+        """The one of `rules` without which the product in column `item` falls most; the first if it
+        falls without all of them alone. None if it stands where it does by itself."""
+        fall = {rule.name: self._fall(item, {rule.name}) for rule in rules}
+        name = max(fall, key=fall.__getitem__)
+        if fall[name] <= 0 and len(rules) > 1 and self._fall(item, set(fall)) > 0:
+            return rules[0].name
+        return name if fall[name] > 0 else None
+
+    def _fall(self, item: int, names: set[str]) -> float:
+        """By how many places it stands lower without the rules `names`, infinitely many where it
+        does not stand in the list at all."""
+        without, now = self._rank(item, names), self._rank(item, set())
+        return 0.0 if now is None else np.inf if without is None else without - now
+
+    def _rank(self, item: int, names: set[str]) -> int | None:
+        key = frozenset(names)
+        if key not in self._ranks:
+            made = self._make(self._steering.without(names))
+            self._ranks[key] = {one: rank for rank, one in enumerate(made)}
+        return self._ranks[key].get(item)
 
 
 def most_missed(asked: Float32Array, without: Float32Array) -> tuple[Int64Array, Float32Array]:

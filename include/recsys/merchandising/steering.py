@@ -6,7 +6,7 @@ product may stand while none of its groups is full, whatever their kind."""
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -24,6 +24,7 @@ _NO_LIMIT: Final = 1 << 30
 # Of one rule, in its order: who pins a brand of thousands does not mean all of them.
 _MOST_PINS: Final = 100
 
+LIFTING: Final = ("pin", "quota", "boost")
 FAMILY, HIDDEN, BRAND, CATEGORY = "family", "hidden", "brand", "category"
 
 
@@ -111,9 +112,28 @@ class Steering:
     def _group_count(self) -> int:
         return int(self.groups.max(initial=NO_GROUP)) + 1
 
-    def rules_of(self, item: int) -> list[Rule]:
-        """The active rules that mean the product in column `item`."""
-        return [rule for rule, meant in self.rules if meant[item]]
+    def lifting(self, item: int) -> list[Rule]:
+        """The active rules that want the product in column `item` in lists, or higher: pins, then
+        quotas, then boosts, the strongest first."""
+        found = [rule for rule, meant in self.rules if rule.action in LIFTING and meant[item]]
+        return sorted(found, key=lambda rule: (LIFTING.index(rule.action), -rule.strength))
+
+    def without(self, names: Collection[str]) -> "Steering | None":
+        """The same without what the rules of these `names` lift, and with nothing drawn; None if
+        that asks for nothing."""
+        kept = [one for one in self.rules if one[0].name not in names]
+        boosts = [one for one in kept if one[0].action == "boost"]
+        buries = [one for one in kept if one[0].action == "bury"]
+        calm = replace(
+            self,
+            strength=_strength(boosts, buries),
+            pins=tuple(pin for pin in self.pins if pin.rule not in names),
+            quotas=tuple(quota for quota in self.quotas if quota.rule not in names),
+            explore=0.0,
+        )
+        calm.__dict__["kinds"] = self.kinds  # of the groups, which are the same
+        held_back = self.closed or any(most < _NO_LIMIT for most in self.most[1:])
+        return calm if held_back or calm.diversity or not calm.is_simple else None
 
 
 @dataclass(frozen=True)
