@@ -19,6 +19,7 @@ from recsys.health.service import judged, service_metrics
 from recsys.merchandising.placements import PlacementsConfig
 from recsys.merchandising.rules import RulesConfig
 from recsys.outcomes.config import OutcomesConfig
+from recsys.privacy import PrivacyConfig
 from recsys.schedule import SchedulerConfig
 from recsys.settings import REPOSITORY, Settings
 from recsys.spark.session import SparkConfig
@@ -40,6 +41,7 @@ MODELS = (
     OutcomesConfig,
     RulesConfig,
     PlacementsConfig,
+    PrivacyConfig,
     SchedulerConfig,
     ServingConfig,
     SparkConfig,

@@ -10,7 +10,7 @@ import re
 import sqlite3
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from pydantic import Field
@@ -19,6 +19,7 @@ from recsys.backlog import Backlog
 from recsys.config import ConfigModel, read_document
 from recsys.database import HelperDatabase, connect, transaction
 from recsys.logs import LINE, file_logger
+from recsys.personal import Found, PersonalData, Sought
 from recsys.retention import RowRetention
 from recsys.settings import Settings
 
@@ -97,6 +98,28 @@ def request_retention(settings: Settings) -> RowRetention:
     """Requests go by age."""
     age = timedelta(days=load_retention(settings).retention_days)
     return RowRetention("request log", settings.service_db, TABLE, age, "timestamp < datetime(?)")
+
+
+def _in_requests(settings: Settings, sought: Sought) -> Found:
+    from recsys.traces import in_table  # the service carries no Arrow
+
+    if settings.service_db.is_file():
+        with _reading(settings.service_db) as table:
+            has_text = "user_text" in _columns(table)
+        user = "coalesce(user_text, user_id)" if has_text else "user_id"
+        yield from in_table(settings, sought, settings.service_db, TABLE, f"of_user({user})")
+
+
+PERSONAL: Final = (
+    PersonalData(
+        "requests to the service",
+        (f"logs/service_metrics.db#{TABLE}",),
+        "to see how the service does, and to warm a new model up",
+        "{days} days (`request_log.retention_days` of `serving.yaml`)",
+        _in_requests,
+        lambda settings: load_retention(settings).retention_days,
+    ),
+)
 
 
 class Answered(NamedTuple):

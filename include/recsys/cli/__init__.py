@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from recsys.cli import data, experiments, jobs, lists, registry, rules, stack, watching
+from recsys.cli import customers, data, experiments, jobs, lists, registry, rules, stack, watching
 from recsys.errors import InputError, told
 from recsys.orchestration.environment import NOT_SET_UP, is_set_up
 from recsys.settings import load_settings
@@ -34,7 +34,7 @@ def before(context: typer.Context) -> None:
         typer.secho(f"{settings.home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
 
 
-for commands in (jobs, stack, watching, rules, registry, experiments, lists, data):
+for commands in (jobs, stack, watching, rules, registry, experiments, lists, customers, data):
     app.add_typer(commands.app)
 
 

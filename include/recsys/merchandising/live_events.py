@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from recsys.merchandising.recommending import LiveEvent
+from recsys.personal import Found, PersonalData, Sought
 from recsys.settings import Settings
 
 GUEST: Final = "\x1f"
@@ -44,3 +45,25 @@ def events_of(database: sqlite3.Connection, user_id: str) -> tuple[LiveEvent, ..
 def customers_of(database: sqlite3.Connection) -> set[str]:
     """Users with events who are no guests. Raises `sqlite3.Error`."""
     return {user for [user] in database.execute(USERS) if not user.startswith(GUEST)}
+
+
+def _in_live_events(settings: Settings, sought: Sought) -> Found:
+    from recsys.traces import in_table  # the service carries no Arrow
+
+    for table, column in _PERSONAL.items():
+        guest = f"CASE WHEN substr({column}, 1, 1) = char({ord(GUEST)}) THEN"
+        owner = f"{guest} of_session(substr({column}, 2)) ELSE of_user({column}) END"
+        yield from in_table(settings, sought, live_database(settings), table, owner)
+
+
+_PERSONAL: Final = {"events": "user_id", "daily": "id"}
+PERSONAL: Final = (
+    PersonalData(
+        "events of the last days in the service",
+        tuple(f"data/live_events.db#{table}" for table in _PERSONAL),
+        "they count in the customer's lists at once, before a model has learnt of them",
+        "ratings and purchases 30 days (`live_interaction_days` of `serving.yaml`), clicks and "
+        "views one; counts of events a day, two days",
+        _in_live_events,
+    ),
+)

@@ -109,14 +109,8 @@ class Artifact(ArtifactFolder):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.item_ids: list[str] = read_json(folder / _ITEM_IDS)
-        types = _HISTORY_ARRAYS.items()
-        arrays = {name: read_array(folder / "histories", name, dtype, 1) for name, dtype in types}
-        if f"histories/{_KINDS}.npy" in self.files:
-            arrays[_KINDS] = read_array(folder / "histories", _KINDS, np.int8, 1)
-        self.histories = Histories(**arrays)
-        text = read_array(folder / "users", "ids", np.uint8, 1)
-        self.user_ids = UserIds(text, read_array(folder / "users", "offsets", np.int64, 1))
+        self.item_ids: list[str] = read_item_ids(folder)
+        self.histories, self.user_ids = read_histories(self), read_user_ids(folder)
         self.popularity: Float32Array = read_array(folder, "popularity", np.float32, 1)
         _check_sizes(self.item_ids, self.user_ids, self.histories, self.popularity)
         self.kind_weights = self._kind_weights()
@@ -252,6 +246,27 @@ def load_artifact(path: Path) -> Artifact:
     with ArtifactFolder(path) as folder:
         folder.verify()
         return Artifact(path)
+
+
+def read_histories(artifact: ArtifactFolder) -> Histories:
+    """What the users of an artefact did. Raises `ArtifactError`."""
+    folder, types = artifact.path / "histories", _HISTORY_ARRAYS.items()
+    arrays = {name: read_array(folder, name, dtype, 1) for name, dtype in types}
+    if f"histories/{_KINDS}.npy" in artifact.files:
+        arrays[_KINDS] = read_array(folder, _KINDS, np.int8, 1)
+    return Histories(**arrays)
+
+
+def read_item_ids(folder: Path) -> list[str]:
+    """The products of the artefact in `folder`. Raises `ArtifactError`."""
+    ids: list[str] = read_json(folder / _ITEM_IDS)
+    return ids
+
+
+def read_user_ids(folder: Path) -> UserIds:
+    """The users of the artefact in `folder`. Raises `ArtifactError`."""
+    text = read_array(folder / "users", "ids", np.uint8, 1)
+    return UserIds(text, read_array(folder / "users", "offsets", np.int64, 1))
 
 
 def _check_sizes(

@@ -134,6 +134,12 @@ def served_days(settings: Settings) -> list[date]:
     return sorted(day for name in names if (day := _day_of(name)) is not None)
 
 
+def mirror_days(settings: Settings) -> None:
+    """Have the files of all days here, whichever machine wrote them."""
+    for day in served_days(settings):
+        open_store(settings).mirror(_key(day), _key(day))
+
+
 def served_stamps(settings: Settings) -> dict[date, str]:
     """What tells whether the lists of a day are still those of before: the names of its files,
     which stand for what is in them."""
@@ -249,14 +255,15 @@ def _quarantine(settings: Settings, path: Path, error: InputError) -> None:
 def _by_day(blocks: Sequence[Columns], zone: ZoneInfo) -> Iterator[tuple[date, pa.Table]]:
     if not blocks:
         return
-    table = pa.concat_tables([_table(block) for block in blocks])
+    table = pa.concat_tables([table_of(block) for block in blocks])
     local = pc.local_timestamp(table[TIME].cast(pa.timestamp("us", str(zone))))
     days = local.cast(pa.date32(), safe=False)
     for day in pc.unique(days).to_pylist():
         yield day, table.filter(pc.equal(days, day))
 
 
-def _table(block: Columns) -> pa.Table:
+def table_of(block: Columns) -> pa.Table:
+    """The lists of a block, with the columns of `SCHEMA`."""
     texts = {"user_id", "session_id", "fallback_method"}
     columns: dict[str, Any] = block._asdict()
     columns |= {name: [text or "" for text in columns[name]] for name in texts}

@@ -1,0 +1,216 @@
+"""What the data area keeps of customers, and where; see `recsys.personal`."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys import schema
+from recsys.config import load_config
+from recsys.data.arrivals import collect_arrivals
+from recsys.data.config import DataConfig
+from recsys.data.events import ARCHIVE_KEY, read_segment
+from recsys.data.reading import ROW, read_rows
+from recsys.data.sources import (
+    TimedFiles,
+    known_sources,
+    load_source,
+    resolve_source,
+    source_name,
+)
+from recsys.data.versions import list_versions, open_version
+from recsys.errors import InputError
+from recsys.personal import SHOP, Found, PersonalData, Sought, Unread, files_at, place_of
+from recsys.settings import Settings
+from recsys.traces import in_files, in_lines, in_parquet, of_rows, of_texts, reading, unread
+
+_FILES: Final = "data/raw/**/*"
+_DROPPED: Final = ("data/raw/dropped/*/*", "data/staging/files/*", "data/staging/collected/files/*")
+_ARCHIVE: Final = f"{ARCHIVE_KEY}/*/*.parquet"
+_STAGED: Final = (
+    *("data/staging/events/*.jsonl", "data/staging/sealed/*.jsonl"),
+    *("data/staging/collected/sealed/*.jsonl", "data/staging/seen/*.jsonl"),
+)
+_BAD_ROWS: Final = "data/quarantine/*.csv"
+_IMPLAUSIBLE: Final = "data/quarantine/interactions/*.jsonl"
+_BAD_FILES: Final = ("data/quarantine/files/*", "data/quarantine/served/*")
+_VERSIONS: Final = "data/versions/*"
+_TABLES: Final = (schema.INTERACTIONS_FILE, schema.SIGNALS_FILE, schema.USER_METADATA_FILE)
+_TWINS: Final = (schema.USER_METADATA_FILE, schema.USER_METADATA_PICKLE)
+"""The same in two formats: the second says what the first says."""
+_KEPT_VERSIONS: Final = (
+    "with the version: the newest `keep_versions`, and those that a model in use or a report names"
+)
+
+
+def session_pairs(settings: Settings) -> Iterator[pa.Table]:
+    """Tables of USER and SESSION, of all events that have both, in whatever spelling."""
+    for path in files_at(settings, _ARCHIVE):
+        with pq.ParquetFile(path) as file:
+            if schema.SESSION in file.schema_arrow.names:  # those of before have none
+                yield file.read([schema.USER, schema.SESSION])
+    for path in files_at(settings, *_STAGED, _IMPLAUSIBLE):
+        yield read_segment(path).table.select([schema.USER, schema.SESSION])
+
+
+def _in_shop_files(settings: Settings, sought: Sought) -> Found:
+    """Of the source's files and the exports of events what their rows say, by their columns; of
+    whatever else lies there what can be told by itself."""
+    collect_arrivals(settings)
+    described: dict[Path, TimedFiles] = {}
+    # Files whose description is of no use are looked at like those that have none.
+    with contextlib.suppress(InputError):
+        source = resolve_source(settings)
+        described = dict.fromkeys(source.review_files, source.config.reviews)
+        for export in source.events:
+            described |= dict.fromkeys(export.files, export.config.events)
+    for path, files in described.items():
+        yield from _in_described(settings, sought, path, files)
+    elsewhere = {*files_at(settings, _ARCHIVE, *_DROPPED), *described}
+    others = [path for path in files_at(settings, _FILES) if path not in elsewhere]
+    yield from in_files(settings, sought, others)
+
+
+def _in_described(settings: Settings, sought: Sought, path: Path, files: TimedFiles) -> Found:
+    """The rows of a file whose columns are described, and what could not be split into such."""
+    place = place_of(settings, path)
+    names = {**files.needed, **files.optional}
+    if schema.USER not in names:  # there are sessions alone
+        yield from in_files(settings, sought, [path])
+        return
+    with reading(path) as problem:
+        needed = {schema.USER: names.pop(schema.USER)}
+        rows = read_rows(path, needed, names, files)
+        session = schema.SESSION if schema.SESSION in rows.table.column_names else None
+        yield from of_rows(sought, place, rows.table, [schema.USER], session=session)
+        torn = pa.array([text for *_, text in rows.rejected], pa.large_string())
+        yield from of_texts(sought, place, torn)
+    yield from unread(settings, path, problem)
+
+
+def _in_dropped(settings: Settings, sought: Sought) -> Found:
+    known = {name: load_source(settings, name).reviews for name in known_sources(settings)}
+    selected = known[source_name(settings)]
+    for path in files_at(settings, *_DROPPED):
+        yield from _in_described(settings, sought, path, known.get(path.parent.name, selected))
+
+
+def _in_archive(settings: Settings, sought: Sought) -> Found:
+    paths = files_at(settings, _ARCHIVE)
+    yield from in_parquet(settings, sought, paths, [schema.USER], session=schema.SESSION)
+
+
+def _in_segments(settings: Settings, sought: Sought, patterns: Iterable[str]) -> Found:
+    for path in files_at(settings, *patterns):
+        with reading(path) as problem:
+            table = read_segment(path).table
+            place = place_of(settings, path)
+            yield from of_rows(
+                sought, place, table.drop([ROW]), [schema.USER], session=schema.SESSION
+            )
+        yield from unread(settings, path, problem)
+
+
+def _in_versions(settings: Settings, sought: Sought) -> Found:
+    for name in list_versions(settings):
+        try:
+            version = open_version(settings, name)
+        except (InputError, OSError) as error:
+            yield Unread(f"data/versions/{name}", str(error))
+            continue
+        with version:
+            tables = [path for one in _TABLES if (path := version.path / one).exists()]
+            for found in in_parquet(settings, sought, tables, [schema.USER]):
+                yield found
+                if found.place.endswith(f"/{schema.USER_METADATA_FILE}"):
+                    yield found._replace(place=found.place.replace(*_TWINS))
+            mappings = version.path / schema.MAPPINGS_FILE
+            with reading(mappings) as problem:
+                users = pa.array(version.mappings()[0], pa.large_string())
+                rows = pa.table({schema.USER: users, "row": pa.array(range(len(users)))})
+                place = place_of(settings, mappings)
+                yield from of_rows(sought, place, rows, [schema.USER])
+            yield from unread(settings, mappings, problem)
+
+
+def _keep_quarantine_days(settings: Settings) -> float:
+    return load_config(settings, DataConfig).keep_quarantine_days
+
+
+PERSONAL: Final = (
+    PersonalData(
+        "files that the shop dropped",
+        _DROPPED,
+        "each refresh reads them again",
+        "for good: they are the only copy",
+        _in_dropped,
+    ),
+    PersonalData(
+        "events that wait for the next refresh",
+        _STAGED,
+        "the service has acknowledged them",
+        "until the next refresh, a day",
+        lambda settings, sought: _in_segments(settings, sought, _STAGED),
+    ),
+    PersonalData(
+        "events that the service took",
+        (_ARCHIVE,),
+        "each refresh reads them again; there is no other copy",
+        "for good",
+        _in_archive,
+    ),
+    PersonalData(
+        "versions of the data",
+        (
+            *(f"{_VERSIONS}/{name}" for name in _TABLES),
+            *(
+                f"{_VERSIONS}/{name}"
+                for name in (schema.USER_METADATA_PICKLE, schema.MAPPINGS_FILE)
+            ),
+        ),
+        "models, reports and the service are made from them",
+        _KEPT_VERSIONS,
+        _in_versions,
+    ),
+    PersonalData(
+        "rows that could not be used",
+        (_BAD_ROWS,),
+        "so that a person can see what is wrong with the shop's export",
+        "{days} days (`keep_quarantine_days` of `data.yaml`)",
+        lambda settings, sought: in_lines(settings, sought, files_at(settings, _BAD_ROWS)),
+        _keep_quarantine_days,
+    ),
+    PersonalData(
+        "events that are not plausible",
+        (_IMPLAUSIBLE,),
+        "so that a person can see who sends them",
+        "{days} days (`keep_quarantine_days` of `data.yaml`)",
+        lambda settings, sought: _in_segments(settings, sought, [_IMPLAUSIBLE]),
+        _keep_quarantine_days,
+    ),
+    PersonalData(
+        "files that could not be used, and damaged ones",
+        _BAD_FILES,
+        "so that a person can see what is wrong with them",
+        "{days} days (`keep_quarantine_days` of `data.yaml`)",
+        lambda settings, sought: in_files(settings, sought, files_at(settings, *_BAD_FILES)),
+        _keep_quarantine_days,
+    ),
+    PersonalData(
+        "scratch of running jobs",
+        ("data/work/**/*",),
+        "a job puts together there what it publishes",
+        "until the job ends; what a killed one left, two days",
+        None,
+    ),
+    PersonalData(
+        "the shop's own files: reviews, orders, clicks",
+        (_FILES,),
+        "they are what everything else is made of",
+        SHOP,
+        _in_shop_files,
+    ),
+)

@@ -1,0 +1,152 @@
+"""Where personal data lies: each area declares it beside the thing that it keeps.
+
+`recsys.upkeep.personal` walks all declarations, for an export of what is kept of a customer, and
+for the table in ``docs/privacy.md``. Readers of files and tables for them: `recsys.traces`."""
+
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recsys.errors import InputError
+from recsys.ids import MAX_LENGTH, id_fault, normalise_id
+from recsys.settings import Settings
+
+SHOP = "while the shop keeps it there"
+"""How long what belongs to the shop stays."""
+
+# What an id may be a part of: another id goes on there.
+_INNER = r"[\w@+\-]"
+
+
+class Record(NamedTuple):
+    """One thing that is kept of `customer`. `place` is the file below the state root, and behind a
+    ``#`` the table; `content` can be written as JSON."""
+
+    customer: str
+    place: str
+    content: Mapping[str, Any]
+
+
+class Unread(NamedTuple):
+    """What may hold something of anybody and cannot be read."""
+
+    place: str
+    reason: str
+
+
+Found = Iterator[Record | Unread]
+
+
+@dataclass(frozen=True)
+class Sought:
+    """The customers that are looked for, by their `ids` in the one spelling, and the `sessions` in
+    which they, and nobody else, were logged in: session -> customer."""
+
+    ids: frozenset[str]
+    sessions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Iterable[str | int]) -> "Sought":
+        """Raises `InputError` for what is no id."""
+        ids = [normalise_id(one) for one in given]
+        for one in ids:
+            if fault := id_fault(one, "customer"):
+                raise InputError(f"{one[:MAX_LENGTH]!r}: {fault}")
+        return cls(frozenset(ids))
+
+    def owner(self, text: str) -> str | None:
+        """Whose id or session `text` is."""
+        return text if text in self.ids else self.sessions.get(text)
+
+    @functools.cached_property
+    def written(self) -> dict[str, str]:
+        """Every way in which texts of ours write an id or session -> the customer."""
+        names = {**{one: one for one in self.ids}, **self.sessions}
+        return {way: whose for name, whose in names.items() for way in _ways(name)}
+
+    @functools.cached_property
+    def pattern(self) -> str:
+        """An expression of RE2 that texts match in which `in_text` may find somebody."""
+        return rf"(?:^|[^\pL\pN_@+\-])(?:{self._names})"
+
+    def in_text(self, text: str) -> set[str]:
+        """Whose ids or sessions stand in `text`, where no longer id goes on."""
+        return {self.written[found] for found in self._exactly.findall(text)}
+
+    @functools.cached_property
+    def _exactly(self) -> re.Pattern[str]:
+        # Files write whole numbers as floats.
+        end = rf"(?:\.0+)?(?!{_INNER}|\.\w)"
+        return re.compile(rf"(?<!{_INNER})(?<!\w\.)({self._names}){end}")
+
+    @functools.cached_property
+    def _names(self) -> str:
+        ways = sorted(self.written, key=len, reverse=True)
+        return "|".join(map(re.escape, ways))
+
+
+@dataclass(frozen=True)
+class PersonalData:
+    """Something that is kept of customers; `what` people call it, and `why` it is kept. `where` are
+    patterns of paths below the state root, behind a ``#`` those of a table; ``**`` are folders of
+    any depth. It is `kept` for so long, where ``{days}`` are those of `days`. `find` yields what is
+    kept of some customers; None where nothing there leads to anybody."""
+
+    what: str
+    where: tuple[str, ...]
+    why: str
+    kept: str
+    find: Callable[[Settings, Sought], Found] | None
+    days: Callable[[Settings], float] | None = None
+
+    def kept_in(self, settings: Settings) -> str:
+        """How long it is kept as `settings` configure it. Raises `ConfigError`."""
+        return self.kept if self.days is None else self.kept.format(days=f"{self.days(settings):g}")
+
+    def covers(self, place: str) -> bool:
+        """Whether a `place` as in `Record` is one of `where`."""
+        return any(_fits(place, pattern) for pattern in self.where)
+
+
+def files_at(settings: Settings, *patterns: str) -> list[Path]:
+    """The files below the state root that patterns as in `PersonalData.where` name, links left out;
+    hidden ones are what writers that died left."""
+    found = {path for one in patterns for path in settings.home.glob(one.partition("#")[0])}
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
+
+
+def place_of(settings: Settings, path: Path, table: str = "") -> str:
+    """How `Record` names a file; one outside of the state root by its whole path."""
+    inside = path.is_relative_to(settings.home)
+    name = path.relative_to(settings.home).as_posix() if inside else str(path)
+    return f"{name}#{table}" if table else name
+
+
+def _fits(place: str, pattern: str) -> bool:
+    file, _, table = place.partition("#")
+    files, _, tables = pattern.partition("#")
+    if table and tables and table != tables:
+        return False
+    return _path_fits(file.split("/"), files.split("/"))
+
+
+def _path_fits(parts: list[str], patterns: list[str]) -> bool:
+    """Whether a path fits a pattern, as `Path.glob` sees it."""
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return any(_path_fits(parts[at:], patterns[1:]) for at in range(len(parts) + 1))
+    return (
+        bool(parts) and fnmatchcase(parts[0], patterns[0]) and _path_fits(parts[1:], patterns[1:])
+    )
+
+
+def _ways(name: str) -> set[str]:
+    """As it is, and as Python and JSON write it."""
+    as_json = (json.dumps(name, ensure_ascii=plain)[1:-1] for plain in (True, False))
+    return {name, repr(name)[1:-1], *as_json}

@@ -1,0 +1,148 @@
+"""All declarations of personal data together (`recsys.personal`), and what they find."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.columns import normalise_ids
+from recsys.config import load_config
+from recsys.data import personal as of_data
+from recsys.merchandising import live_events
+from recsys.models import personal as of_models
+from recsys.outcomes import personal as of_outcomes
+from recsys.personal import Found, PersonalData, Record, Sought, Unread, files_at, place_of
+from recsys.privacy import PRIVACY_KEY
+from recsys.request_log import PERSONAL as OF_REQUESTS
+from recsys.schema import SESSION, USER
+from recsys.settings import Settings
+from recsys.traces import in_files, in_lines
+from recsys.upkeep import MaintenanceConfig
+
+_LOGS: Final = ("logs/**/*.log", "logs/**/*.log.*")
+_AIRFLOW: Final = (".airflow/logs/**/*", ".airflow/airflow.db")
+_RECORDS: Final = (
+    *(f"logs/{name}_metrics.db" for name in ("pipeline", "training", "outcome")),
+    *("logs/service/*.db", "logs/**/*.json"),
+)
+_REPORTS: Final = ("reports/**/*",)
+_LISTS: Final = ("exports/**/*",)
+_ALL: Final = ("data", "artifacts", "logs", "reports", "config", "exports", ".airflow")
+
+
+def _in(patterns: Sequence[str]) -> Any:
+    return lambda settings, sought: in_files(settings, sought, files_at(settings, *patterns))
+
+
+def _in_whatever_else(settings: Settings, sought: Sought) -> Found:
+    """What no declaration covers: it is for a person to look at."""
+    declared = [one for one in PERSONAL if one is not WHATEVER_ELSE]
+    found = files_at(settings, *(f"{area}/**/*" for area in _ALL))
+    others = [
+        path for path in found if not any(one.covers(place_of(settings, path)) for one in declared)
+    ]
+    yield from in_files(settings, sought, others)
+
+
+WHATEVER_ELSE: Final = PersonalData(
+    "files of unknown origin",
+    ("**/*",),
+    "somebody has put them there",
+    "until somebody removes them",
+    _in_whatever_else,
+)
+
+PERSONAL: Final = (
+    *of_data.PERSONAL,
+    *of_models.PERSONAL,
+    *of_outcomes.PERSONAL,
+    *live_events.PERSONAL,
+    *OF_REQUESTS,
+    PersonalData(
+        "lines of log files",
+        _LOGS,
+        "to see what the service and the jobs do",
+        "{days} days after a file is full (`keep_log_days` of `maintenance.yaml`)",
+        lambda settings, sought: in_lines(settings, sought, files_at(settings, *_LOGS)),
+        lambda settings: load_config(settings, MaintenanceConfig).keep_log_days,
+    ),
+    PersonalData(
+        "records of runs and of alerts",
+        _RECORDS,
+        "to see what ran, and what was told to whom; they name customers by accident at most",
+        "runs a year, alerts 90 days",
+        _in(_RECORDS),
+    ),
+    PersonalData(
+        "reports",
+        _REPORTS,
+        "for people to read; they name customers by accident at most",
+        "{days} days (`keep_report_days` of `maintenance.yaml`), those of health 90",
+        _in(_REPORTS),
+        lambda settings: load_config(settings, MaintenanceConfig).keep_report_days,
+    ),
+    PersonalData(
+        "Airflow's records and task logs",
+        _AIRFLOW,
+        "to see what a task did; they name customers by accident at most",
+        "{days} days (`airflow.keep_days` of `maintenance.yaml`)",
+        _in(_AIRFLOW),
+        lambda settings: load_config(settings, MaintenanceConfig).airflow.keep_days,
+    ),
+    PersonalData(
+        "the register of requests, and the key of pseudonyms",
+        (f"{PRIVACY_KEY}/*.json",),
+        "to prove that a request was answered; pseudonyms alone",
+        "for good",
+        None,
+    ),
+    PersonalData(
+        "lists and audiences for mails",
+        _LISTS,
+        "`export-lists` and `audience` write them where somebody says",
+        "until somebody removes them",
+        _in(_LISTS),
+    ),
+    WHATEVER_ELSE,
+)
+"""Every place, each thing in the first that covers it."""
+
+
+def sought(settings: Settings, given: Iterable[str | int]) -> Sought:
+    """The customers `given` by their ids, and the sessions in which nobody else was logged in.
+    Raises `InputError` for what is no id."""
+    known = Sought.of(given)
+    tables = itertools.chain(of_data.session_pairs(settings), of_outcomes.session_pairs(settings))
+    pairs = pa.concat_tables([_pairs(one) for one in tables] or [_NO_PAIRS])
+    pairs = pairs.group_by([USER, SESSION]).aggregate([])
+    theirs = pc.is_in(pairs[USER], value_set=pa.array(sorted(known.ids), pa.large_string()))
+    sessions = pairs.filter(pc.is_in(pairs[SESSION], value_set=pairs.filter(theirs)[SESSION]))
+    alone: dict[str, str] = {}
+    for user, session in zip(
+        *(sessions[name].to_pylist() for name in (USER, SESSION)), strict=True
+    ):
+        alone[session] = user if session not in alone else ""
+    return Sought(known.ids, {session: user for session, user in alone.items() if user})
+
+
+def find(settings: Settings, customers: Sought) -> Iterator[tuple[PersonalData, Record | Unread]]:
+    """Everything that is kept of the customers, by declaration, in one pass over each place."""
+    for declared in PERSONAL:
+        if declared.find is not None:
+            for found in declared.find(settings, customers):
+                yield declared, found
+
+
+_NO_PAIRS: Final = pa.table({name: pa.array([], pa.large_string()) for name in (USER, SESSION)})
+
+
+def _pairs(table: pa.Table) -> pa.Table:
+    columns = {
+        name: normalise_ids(pc.fill_null(table[name].cast(pa.large_string()), ""))
+        for name in (USER, SESSION)
+    }
+    both = pa.table(columns)
+    named = pc.and_(pc.not_equal(both[USER], ""), pc.not_equal(both[SESSION], ""))
+    return both.filter(named).group_by([USER, SESSION]).aggregate([])

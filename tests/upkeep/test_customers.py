@@ -1,0 +1,282 @@
+"""What is kept of a customer: every place is declared, and the export has all that is there."""
+
+import gzip
+import io
+import json
+import sqlite3
+import tarfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from recsys.cli import app
+from recsys.data.staging import append_events
+from recsys.errors import InputError
+from recsys.personal import PersonalData, Record, Sought
+from recsys.privacy import Register, load_pseudonyms
+from recsys.settings import Settings
+from recsys.traces import in_files
+from recsys.upkeep.customers import export_customers
+from recsys.upkeep.personal import PERSONAL, WHATEVER_ELSE, find, sought
+from tests.documented import table
+from tests.upkeep.byte_search import search
+from tests.upkeep.marked_shop import MARKED, WORDS, comment_mark, make_shop, session_of
+
+TEXTS = {
+    **{customer: customer for customer in MARKED},
+    **{session_of(customer): customer for customer in MARKED},
+    **{comment_mark(customer): customer for customer in MARKED},
+}
+"""What is searched for -> whose it is. Comments begin with their mark."""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Settings:
+    settings = Settings(tmp_path_factory.mktemp("marked") / "home")
+    make_shop(settings, datetime.now(UTC))
+    return settings
+
+
+@pytest.fixture(scope="module")
+def places(shop) -> dict[str, set[str]]:
+    """Where the bytes have something of whom."""
+    found: dict[str, set[str]] = {}
+    for place, texts in search(shop.home, TEXTS).items():
+        found.setdefault(place, set()).update(TEXTS[text] for text in texts)
+    return found
+
+
+@pytest.fixture(scope="module")
+def kept(shop) -> list[tuple[PersonalData, Record]]:
+    found = list(find(shop, sought(shop, MARKED)))
+    assert [one for _, one in found if not isinstance(one, Record)] == []
+    return found
+
+
+def test_every_place_with_personal_data_is_declared(places):
+    declared = [one for one in PERSONAL if one is not WHATEVER_ELSE]
+    undeclared = [at for at in places if not any(one.covers(as_declared(at)) for one in declared)]
+    assert undeclared == []
+    assert len(places) > 30
+
+
+def test_every_declaration_is_needed(places, shop):
+    """A declaration of what is nowhere would promise too much; here the shop has all but these."""
+    idle = {
+        one.what for one in PERSONAL if not any(one.covers(as_declared(place)) for place in places)
+    }
+    assert idle == {
+        "scratch of running jobs",
+        "records of runs and of alerts",
+        "reports",
+        "Airflow's records and task logs",
+        "the register of requests, and the key of pseudonyms",
+    }
+
+
+def test_all_that_the_bytes_have_is_in_the_export_and_nothing_else(places, kept):
+    told: dict[str, set[str]] = {}
+    for _, record in kept:
+        told.setdefault(record.place.partition("#")[0], set()).add(record.customer)
+    there: dict[str, set[str]] = {}
+    for place, whose in places.items():
+        there.setdefault(place.partition(":")[0], set()).update(whose)
+    assert told == there
+
+
+def test_what_is_found_is_told_once_by_the_first_that_covers_it(kept):
+    for declared, record in kept:
+        first = next(one for one in PERSONAL if one.covers(record.place) and one.find)
+        assert (declared.what, record.place) == (first.what, record.place)
+
+
+def test_the_export_tells_what_a_customer_wrote_bought_and_saw(shop, kept):
+    mine = [record for _, record in kept if record.customer == WORDS[0]]
+    text = json.dumps([record.content for record in mine], ensure_ascii=False)
+    for number in (0, 1, 2, 5, 6, 7, 8, 9):
+        assert f"{comment_mark(WORDS[0])}{number}" in text
+    by_place = {record.place: record.content for record in mine}
+    assert by_place["data/raw/orders/2025.csv"]["value"] == "99.000"
+    [model] = [content for place, content in by_place.items() if place.endswith("ids.npy")]
+    assert {"p0", "p1", "p2", "p20"} <= set(model["products"])
+    assert any(place.endswith("/manifest.json") for place in by_place)
+
+
+def test_what_was_done_before_logging_in_is_theirs(kept):
+    views = [record for _, record in kept if record.content.get("event_id") == "guest-3"]
+    assert {one.customer for one in views} == {MARKED[3]}
+    assert not any("user_id" in one.content for one in views if "#" not in one.place)
+
+
+def test_a_session_of_two_customers_is_nobodys(settings):
+    events = [
+        {"event_id": f"{user}-{session}", "user_id": user, "session_id": session}
+        for user, session in (("an", "s1"), ("an", "s2"), ("bình", "s2"), ("", "s1"), ("", "s2"))
+    ]
+    append_events(settings, [{**one, "product_id": "p1", "kind": "view"} for one in events])
+    assert sought(settings, ["an"]).sessions == {"s1": "an"}
+    found = [one.content["event_id"] for _, one in find(settings, sought(settings, ["an"]))]
+    assert sorted(found) == ["-s1", "an-s1", "an-s2"]
+
+
+def test_an_export_is_json_with_why_and_until_when(shop, tmp_path):
+    done = export(shop, [WORDS[2]], tmp_path)
+    [file] = done["customers"].values()
+    content = json.loads(Path(file).read_text())
+    assert content["customer"] == WORDS[2]
+    assert content["records"] == sum(len(area["records"]) for area in content["kept"]) > 30
+    assert content["not_read"] == []
+    areas = {area["what"]: area for area in content["kept"]}
+    assert areas["requests to the service"]["until"].startswith("30 days")
+    assert all(area["why"] and area["until"] for area in content["kept"])
+    assert Path(file).stat().st_mode & 0o777 == 0o600
+    assert WORDS[2] not in Path(file).name
+
+
+def test_several_customers_get_a_file_each_with_nothing_of_the_others(shop, tmp_path):
+    done = export(shop, MARKED, tmp_path)
+    for customer, file in done["customers"].items():
+        others = {text for text, whose in TEXTS.items() if whose != customer}
+        found = search_file(Path(file), others)
+        assert found == set()
+        assert json.loads(Path(file).read_text())["customer"] == customer
+
+
+def test_of_somebody_unknown_nothing_is_kept(shop, tmp_path):
+    done = export(shop, ["who-is-this"], tmp_path)
+    assert done["records"] == 0
+    [file] = done["customers"].values()
+    content = json.loads(Path(file).read_text())
+    assert (content["kept"], content["records"]) == ([], 0)
+    [request] = content["requests"]
+    assert (request["kind"], request["asked_by"]) == ("export", "lan")
+
+
+def test_the_register_and_the_audit_log_name_nobody(shop, tmp_path):
+    export(shop, [WORDS[0]], tmp_path)
+    mine = Register(shop).requests(WORDS[0])
+    assert mine[-1].proof["records"] > 0
+    assert mine[-1].asked_at < mine[-1].done_at < mine[-1].due_at
+    audit = (shop.logs / "customer_audit.log").read_text()
+    assert load_pseudonyms(shop).of(WORDS[0]) in audit
+    for folder in (shop.home / "data" / "privacy", shop.logs):
+        found = search(folder, [WORDS[0]])
+        assert not [name for name in found if "audit" in name or "requests.json" in name]
+    assert (shop.home / "data" / "privacy").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("given", [[""], ["undefined"], ["a\nb"], []])
+def test_what_is_no_id_is_refused(settings, tmp_path, given):
+    with pytest.raises(InputError, match=r"there is no customer|not an id|expected 1 to"):
+        export(settings, given, tmp_path)
+    assert not (settings.home / "data" / "privacy" / "requests.json").exists()
+
+
+def test_the_command_prints_the_export_and_the_register(settings, monkeypatch):
+    monkeypatch.setenv("RECSYS_HOME", str(settings.home))
+    answer = CliRunner().invoke(app, ["customer", "export", "77.0", "--by", "minh"])
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.stdout)["customer"] == "77"
+    assert "Nothing is kept" in answer.stderr
+    listed = CliRunner().invoke(app, ["customer", "requests", "77", "--json"])
+    [request] = json.loads(listed.stdout)
+    assert (request["asked_by"], request["kind"]) == ("minh", "export")
+    assert CliRunner().invoke(app, ["customer", "new-key"]).exit_code == 0
+    assert len(json.loads(CliRunner().invoke(app, ["customer", "requests", "--json"]).stdout)) == 1
+    # What was named with the key of before is still found.
+    listed = CliRunner().invoke(app, ["customer", "requests", "77", "--json"])
+    assert len(json.loads(listed.stdout)) == 1
+
+
+def test_files_that_cannot_be_read_are_named(shop, tmp_path):
+    broken = shop.home / "exports" / "broken.parquet"
+    broken.write_bytes(b"PAR1 and then nothing that makes sense")
+    try:
+        done = export(shop, [WORDS[0]], tmp_path)
+    finally:
+        broken.unlink()
+    [file] = done["customers"].values()
+    [unread] = json.loads(Path(file).read_text())["not_read"]
+    assert unread["place"] == "exports/broken.parquet"
+    assert done["unread"] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "whose"),
+    [
+        ("user_id=12, topk=5", {"12"}),
+        ("user_id=123, topk=5", set()),
+        ('{"user_id": "an-bình"}', {"an-bình"}),
+        ("an-bình-2 and x.an-bình", set()),
+        ("it was 12.", {"12"}),
+        ("12.0|p9|4", {"12"}),
+        ("12.5|p9|4", set()),
+        ("12@shop.vn", set()),
+        ("a of (12) and an-bình: both", {"12", "an-bình"}),
+    ],
+)
+def test_an_id_in_a_line_is_found_where_no_longer_one_goes_on(settings, line, whose):
+    path = settings.home / "logs" / "some.log"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"nothing\n{line}\nnothing\n")
+    found = list(in_files(settings, Sought.of(["12", "an-bình"]), [path]))
+    assert {one.customer for one in found} == whose
+    assert {one.content["line"] for one in found} <= {2}
+
+
+def test_the_byte_search_looks_into_what_is_packed(tmp_path):
+    text = "mộc-search"
+    frame = pd.DataFrame({"user": [text] * 100})
+    frame.to_parquet(tmp_path / "a.parquet", compression="zstd")
+    frame.to_feather(tmp_path / "b.feather", compression="zstd")
+    np.save(tmp_path / "c.npy", np.array([text]))
+    np.savez_compressed(tmp_path / "d.npz", users=np.frombuffer(text.encode(), np.uint8))
+    (tmp_path / "e.csv.gz").write_bytes(gzip.compress(f"x,{text}\n".encode()))
+    with sqlite3.connect(tmp_path / "f.db") as database:
+        database.execute("CREATE TABLE t (a TEXT)")
+        database.execute("INSERT INTO t VALUES (?)", (text,))
+    database.close()
+    (tmp_path / "g.json").write_text(json.dumps({"user": text}))
+    with tarfile.open(tmp_path / "h.tar", "w") as tar:
+        entry = tarfile.TarInfo("inner.parquet")
+        content = (tmp_path / "a.parquet").read_bytes()
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    (tmp_path / f"i-{text}").touch()
+    (tmp_path / "j.txt").write_text("mộc-searc h")
+    found = {name.partition(":")[0][0] for name in search(tmp_path, [text])}
+    assert found == set("abcdefghi")
+
+
+def test_the_table_of_the_docs_is_made_from_the_declarations(settings):
+    rows = [
+        [
+            one.what,
+            ", ".join(f"`{pattern}`" for pattern in one.where),
+            one.why,
+            one.kept_in(settings),
+        ]
+        for one in PERSONAL
+    ]
+    assert table("docs/privacy.md", "what") == rows
+
+
+def export(settings: Settings, ids, tmp_path: Path):
+    folder = tmp_path / "export"
+    folder.mkdir(exist_ok=True)
+    return export_customers(settings, ids, folder, asked_by="lan", to=io.StringIO())
+
+
+def as_declared(place: str) -> str:
+    """The byte search names columns, declarations tables."""
+    file, _, inner = place.partition(":")
+    return f"{file}#{inner.partition('.')[0]}" if inner else file
+
+
+def search_file(path: Path, texts) -> set[str]:
+    found = search(path.parent, texts)
+    return found.get(path.name, set())
