@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from recsys.config import parse_json
 from recsys.data.versions import manifest_of
 from recsys.errors import InputError
+from recsys.evaluation import MOST_LOST
 from recsys.logs import fields, file_logger
 from recsys.models.artifacts import verify_artifact
 from recsys.schedule import load_zone
@@ -23,6 +24,7 @@ from recsys.storage import Document, open_store
 
 SELECTION_METRIC = "recall_at_10"
 ARTIFACTS_KEY = "artifacts/cf"
+_OVERLAP = "newcomer_overlap"
 _LAST_GOOD_KEY = f"{ARTIFACTS_KEY}/registry.last_good.json"
 
 
@@ -220,9 +222,11 @@ class Registry:
     def select_best(
         self, data_version: str, *, metric: str = SELECTION_METRIC, selected_by: str
     ) -> Selection:
-        """Select the active model of `data_version` with the highest lower bound of `metric`. One
-        stands only if its metric is finite, it passed its gates (``baseline_comparison.passes``)
-        and its artefact is intact. When none stands, the current best stays as it is."""
+        """Select among the active models of `data_version`. The best has the highest lower bound of
+        `metric`; of those whose `metric` lies within its interval the most personal one is taken,
+        see `_most_personal`. One stands only if its metric is finite, it passed its gates
+        (``baseline_comparison.passes``) and its artefact is intact. When none stands, the current
+        best stays as it is."""
         selection = self._document.change(
             lambda content: self._select_best(content, data_version, metric, selected_by)
         )
@@ -296,17 +300,22 @@ class Registry:
         }
         refused = {name: problem for name, problem in problems.items() if problem is not None}
         standing = [content.models[name] for name in problems.keys() - refused]
-        best = max(standing, key=lambda one: (one.metrics[low], one.model_id), default=None)
+        accurate = max(standing, key=lambda one: (one.metrics[low], one.model_id), default=None)
         before = content.current_best.model_id if content.current_best else None
-        if best is None:
+        if accurate is None:
             why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
             reason = f"no model of data version {data_version} can be selected"
             reason += f" ({why})" if why else ""
             return Selection(model_id=before, changed=False, reason=reason, refused=refused)
-        reason = (
-            f"highest lower bound of {metric}: {best.metrics[low]} "
-            f"(value {best.metrics[metric]}); {best.baseline_comparison.get('reason', '')}"
-        )
+        best = _most_personal(accurate, standing, metric)
+        reason = f"highest lower bound of {metric}: {accurate.metrics[low]}"
+        if best is not accurate:
+            reason = (
+                f"most personal of those within the interval of the {reason} of "
+                f"{accurate.model_id}: {best.metrics[_OVERLAP]} products in ten are those of "
+                f"newcomers, not {accurate.metrics[_OVERLAP]}"
+            )
+        reason += f" (value {best.metrics[metric]}); {best.baseline_comparison.get('reason', '')}"
         content.current_best = CurrentBest(
             model_id=best.model_id,
             model_type=best.model_type,
@@ -351,6 +360,27 @@ class Registry:
 
     def _note(self, operation: str, model_id: str | None, **values: Any) -> None:
         self._audit.info("%s%s", operation, fields(model_id=model_id, **values))
+
+
+def _most_personal(accurate: Entry, standing: list[Entry], metric: str) -> Entry:
+    """The one of `standing` that shares least with what newcomers get, of all whose `metric` lies
+    within the interval of the `accurate` one's, and not more than `MOST_LOST` below it; itself, if
+    none shares less beyond doubt (decision 161). Models of which nobody measured that are left."""
+    shared = _figure(accurate, f"{_OVERLAP}_low")
+    least = (1 - MOST_LOST) * _figure(accurate, metric)
+    least = max(least, _figure(accurate, f"{metric}_low"))
+    as_good = [
+        one
+        for one in standing
+        if _figure(one, metric) >= least and _figure(one, f"{_OVERLAP}_high") < shared
+    ]
+    return min(as_good, key=lambda one: (_figure(one, _OVERLAP), one.model_id), default=accurate)
+
+
+def _figure(entry: Entry, name: str) -> float:
+    """NaN, which is neither more nor less than anything, where the registry does not have it."""
+    value = entry.metrics.get(name)
+    return math.nan if value is None else value
 
 
 def _dump(content: _Content) -> bytes:

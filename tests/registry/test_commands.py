@@ -38,6 +38,7 @@ def test_compare_shows_figures_and_differences(settings, command):
     add(settings, "b", recall=0.25)
     shown = command("compare", "a", "b")
     assert shown["metrics"]["recall_at_10"] == {"a": 0.2, "b": 0.25, "difference": 0.05}
+    assert shown["metrics"]["newcomer_overlap"] == {"a": None, "b": None, "difference": None}
     assert shown["same_data"] is True
 
 

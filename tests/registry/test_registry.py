@@ -39,14 +39,14 @@ def artifact(settings: Settings, model_id: str) -> Path:
     )
 
 
-def add(settings, model_id, recall=0.2, low=0.1, passes=True, data_version="v1"):
+def add(settings, model_id, recall=0.2, low=0.1, passes=True, data_version="v1", **more):
     artifact(settings, model_id)
     return Registry(settings).register(
         model_id,
         data_version=data_version,
         model_type="popularity",
         hyperparameters={},
-        metrics={"recall_at_10": recall, "recall_at_10_low": low},
+        metrics={"recall_at_10": recall, "recall_at_10_low": low, **more},
         baseline_comparison={"passes": passes, "reason": "beats" if passes else "does not beat"},
         training_info={},
     )
@@ -77,6 +77,46 @@ def test_the_highest_lower_bound_wins_not_the_highest_value(settings, registry):
     assert best is not None
     assert best.model_id == "steady"
     assert registry.folder(best).is_dir()
+
+
+def shared(overlap: float) -> dict[str, float]:
+    low, high = overlap - 0.1, overlap + 0.1
+    return {
+        "newcomer_overlap": overlap,
+        "newcomer_overlap_low": low,
+        "newcomer_overlap_high": high,
+    }
+
+
+def test_of_models_as_good_as_the_best_the_most_personal_is_selected(settings):
+    add(settings, "accurate", recall=0.25, low=0.22, **shared(7.2))
+    add(settings, "personal", recall=0.23, low=0.20, **shared(4.5))
+    add(settings, "alike", recall=0.24, low=0.21, **shared(7.1))
+    add(settings, "worse", recall=0.21, low=0.18, **shared(0.5))
+    add(settings, "unmeasured", recall=0.24, low=0.21)
+    selection = select(settings)
+    assert selection.model_id == "personal"
+    assert "most personal of those within the interval" in selection.reason
+    assert "4.5 products in ten are those of newcomers, not 7.2" in selection.reason
+    assert "0.22 of accurate" in selection.reason
+
+
+def test_what_is_more_personal_by_chance_alone_does_not_displace_the_best(settings):
+    add(settings, "accurate", recall=0.25, low=0.22, **shared(4.6))
+    add(settings, "alike", recall=0.24, low=0.21, **shared(4.5))
+    assert select(settings).model_id == "accurate"
+
+
+def test_a_wide_interval_does_not_let_a_bad_model_win_by_being_personal(settings):
+    add(settings, "accurate", recall=0.30, low=0.15, **shared(7.2))
+    add(settings, "personal", recall=0.26, low=0.12, **shared(2.0))
+    assert select(settings).model_id == "accurate"
+
+
+def test_a_model_of_an_older_version_of_the_code_is_selected_as_before(settings):
+    add(settings, "old", recall=0.25, low=0.22)
+    add(settings, "personal", recall=0.24, low=0.21, **shared(2.0))
+    assert select(settings).model_id == "old"
 
 
 def test_the_file_has_the_documented_layout(settings):

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from recsys.database import connect
 from recsys.errors import InputError
+from recsys.evaluation import PERSONAL
 from recsys.models.artifacts import load_artifact
 from recsys.registry import Registry
 from recsys.training.job import plan_training, select_best, train_model
@@ -46,6 +48,17 @@ def test_training_registers_a_model_that_beats_popularity(settings, version):
     artifact = load_artifact(Registry(settings).folder(best))
     assert artifact.manifest["data_version"] == version
     assert all(artifact.history_of(user) is not None for user in artifact.manifest["sample_users"])
+
+
+def test_a_summary_says_how_personal_the_lists_of_the_model_are(settings, version):
+    summary = train_model(settings, "item_knn", version)
+    figures = Registry(settings).get(summary["model_id"]).metrics
+    for name in PERSONAL:
+        assert summary[name] == figures[name]
+    artifact = settings.artifacts / "item_knn" / summary["model_id"]
+    written = json.loads((artifact / "evaluation.json").read_text())
+    assert written["metrics"] == figures
+    assert "newcomer_overlap=" in (settings.logs / "cf" / "item_knn.log").read_text()
 
 
 def test_the_artifact_knows_the_test_purchases(settings, version):

@@ -10,6 +10,7 @@ from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceError, connect_service
 from recsys.deployment.history import read_history
 from recsys.errors import InputError
+from recsys.evaluation import PERSONAL
 from recsys.experiments.state import models_in_experiments
 from recsys.registry import Registry
 from recsys.settings import Settings, load_settings
@@ -20,7 +21,8 @@ app.add_typer(registry_app, name="registry", rich_help_panel="Models")
 
 ModelId = Annotated[str, typer.Argument(help="For example als_20250115_100000.")]
 _LISTED = ("recall_at_10", "recall_at_10_low", "ndcg_at_10")
-_COMPARED = ("recall_at_10", "ndcg_at_10", "mrr_at_10", "coverage_at_10", "novelty_at_10")
+_ACCURACY = ("recall_at_10", "ndcg_at_10", "mrr_at_10")
+_COMPARED = (*_ACCURACY, "coverage_at_10", "novelty_at_10", *PERSONAL)
 
 
 @registry_app.command("list")

@@ -9,3 +9,10 @@ RankingMetric = Literal[
     "mrr_at_5", "mrr_at_10", "mrr_at_20",
 ]  # fmt: skip
 """What a registered model is measured by, on the test events; higher is better."""
+
+PERSONAL: Final = (
+    "debiased_recall_at_10", "recall_at_10_outside_best_20", "first_products", "newcomer_overlap",
+)  # fmt: skip
+"""How personal a model's lists are, see `recsys.evaluation.personal`."""
+MOST_LOST: Final = 0.1
+"""What being more personal may cost of a figure at most, whatever chance explains."""

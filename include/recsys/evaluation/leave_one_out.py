@@ -186,6 +186,8 @@ class LeaveOneOut:
     user_ids: list[str]  # all users with an accepted interaction, trainable or not
     item_ids: list[str]  # all products
     families: Int32Array  # (items,) number of each product's family, from 0 without gaps
+    available: BoolArray  # (items,) whether the shop sells it
+    as_of: int  # the end of the version, in seconds since 1970
     training: Histories  # of the training rows: for tuning on `validation`
     training_and_validation: Histories  # for the one evaluation on `test`
     learnt: Histories  # of all rows: what the served model is fitted on
@@ -265,6 +267,8 @@ def read_leave_one_out(version: PublishedVersion) -> LeaveOneOut:
         user_ids=numbered.user_ids,
         item_ids=item_ids,
         families=_families(version, item_ids),
+        available=_available(version, item_ids),
+        as_of=int(version.as_of.timestamp()),
         training=numbered.part(in_training & learnt),
         training_and_validation=numbered.part(known & learnt),
         learnt=numbered.part(learnt),
@@ -341,6 +345,14 @@ def _families(version: PublishedVersion, item_ids: list[str]) -> Int32Array:
     products = version.products().set_index(schema.PRODUCT)[schema.FAMILY].reindex(item_ids)
     own = pd.Series(item_ids, index=products.index)
     return pd.factorize(products.fillna(own))[0].astype(np.int32)
+
+
+def _available(version: PublishedVersion, item_ids: list[str]) -> BoolArray:
+    """A product that the version says nothing of is not sold."""
+    products = version.products().set_index(schema.PRODUCT)
+    if schema.AVAILABLE not in products:
+        return np.isin(item_ids, products.index)
+    return products[schema.AVAILABLE].reindex(item_ids, fill_value=False).to_numpy(dtype=np.bool_)
 
 
 def _held_out(numbered: Numbered, known: BoolArray, answers: BoolArray, split: str) -> HeldOut:

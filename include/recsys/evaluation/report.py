@@ -18,6 +18,7 @@ from recsys.evaluation.metrics import (
     resampled_means,
     summarise,
 )
+from recsys.evaluation.personal import expected, personal_lists, personal_recall
 from recsys.evaluation.ranking import HeldOut, Scorer, rank_families, rank_targets, user_of_target
 from recsys.models.base import Histories, Model
 from recsys.models.kinds import had
@@ -40,15 +41,19 @@ class Report:
     segments: dict[str, dict[str, float]]
 
 
-def report_on(fit: Fit, data: LeaveOneOut) -> Report:
+def report_on(fit: Fit, data: LeaveOneOut, served: Model | None = None) -> Report:
     """Fit on training and validation, answer the test once; then every time window. `fit` trains
-    the model type with its chosen parameters on the histories that it is given."""
+    the model type with its chosen parameters on the histories that it is given. `served` is what it
+    makes of all that is learnt, if that is there already."""
     items = len(data.item_ids)
     known = data.training_and_validation
     purchases = np.bincount(known.items[had(known)], minlength=items)
     model = fit(known)
-    per_user = metrics_per_user(rank_targets(model, data.test))
+    ranks = rank_targets(model, data.test)
+    per_user = metrics_per_user(ranks)
     metrics = summarise(per_user) | list_metrics(model, data.test, purchases)
+    metrics |= personal_recall(ranks, data.test, expected(data.test, known, items))
+    metrics |= personal_lists(served or fit(data.learnt), data)
     comparison = compare_on_leave_one_out(metrics, known, data.test, items)
     comparison |= compare_on_windows(fit, data.windows, items)
     segments = summarise_segments(per_user, segments_of(data.test, purchases))

@@ -36,7 +36,7 @@ from recsys.merchandising.customers import (
     standing_rules,
 )
 from recsys.merchandising.placements import UNTIL_DUE, Placement
-from recsys.merchandising.ranking import NOTHING, Ranked, Wanted, best_lists
+from recsys.merchandising.ranking import NOTHING, Ranked, Wanted
 from recsys.merchandising.reasons import sentences, steered, why_recommended
 from recsys.merchandising.recommending import (
     MODEL,
@@ -52,6 +52,7 @@ from recsys.merchandising.steering import Steering
 from recsys.models.base import Histories
 from recsys.models.histories import user_range
 from recsys.models.kinds import dismissed, not_offered
+from recsys.models.lists import best_lists
 from recsys.publishing import atomic_path, write_json
 from recsys.served_lists import ServedList, id_text, new_id, write_segment
 from recsys.settings import Settings

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from filelock import FileLock
 
-from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, first_in_row
+from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array
 from recsys.merchandising.catalogue import Catalogue
 from recsys.merchandising.placements import ExcludeSeen
 from recsys.merchandising.steering import Explore, Steering
@@ -24,6 +24,7 @@ from recsys.models.artifacts import Artifact
 from recsys.models.base import Histories, InnerProductModel, Model
 from recsys.models.histories import take_users, user_rows
 from recsys.models.kinds import dismissed, not_offered
+from recsys.models.lists import best_lists
 from recsys.models.newcomers import Newcomers
 from recsys.models.storage import ArtifactError
 from recsys.publishing import atomic_path
@@ -149,7 +150,7 @@ def make_personal_lists(
     count, order = 0, last_first(artifact.histories)
     for chosen, scores in scores_in_chunks(artifact, catalogue, newcomers, order, seconds):
         good = np.flatnonzero(scores.max(axis=1) > -np.inf)
-        made.append(best_lists(scores[good], catalogue.families))
+        made.append(best_lists(scores[good], catalogue.families, LENGTH))
         row[chosen[good]] = count + np.arange(len(good), dtype=np.int32)
         count += len(good)
     return PersonalLists(row, *(np.concatenate(part) for part in zip(*made, strict=True)))
@@ -205,27 +206,6 @@ def scores_of(
     had, entry = catalogue.listings(asked.items[barred])
     scores[user_rows(asked)[barred][entry], had] = -np.inf
     return scores
-
-
-def best_lists(
-    scores: Float32Array, families: Int32Array, length: int = LENGTH
-) -> tuple[Int32Array, Float32Array, Int32Array]:
-    """``(users, length)`` items and scores in order, and ``(users,)`` how many count."""
-    items = scores.shape[1]
-    take = min(2 * length + 8, items)
-    best = np.argpartition(scores, items - take, axis=1)[:, items - take :]
-    values = np.take_along_axis(scores, best, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    best, values = np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
-    kept = first_in_row(families[best]) & (values > -np.inf)
-    kept &= np.cumsum(kept, axis=1) <= length
-    # What is kept moves to the front, in its order.
-    front = np.argsort(~kept, axis=1, kind="stable")[:, :length]
-    return (
-        np.take_along_axis(best, front, 1).astype(np.int32),
-        np.take_along_axis(values, front, 1).astype(np.float32),
-        kept.sum(axis=1).astype(np.int32),
-    )
 
 
 class NearestItems:

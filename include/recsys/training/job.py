@@ -17,6 +17,7 @@ from recsys.arrays import Int32Array
 from recsys.config import load_config
 from recsys.data.versions import PublishedVersion, current_version, open_version
 from recsys.errors import InputError
+from recsys.evaluation import PERSONAL
 from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
 from recsys.evaluation.report import Report, report_on
 from recsys.logs import fields
@@ -95,10 +96,11 @@ def train_model(
             for name, figures in signals.get("without", {}).items():
                 run.log.info("signals%s", fields(without=name, **figures))
             fit = partial(subject.fit, model_type, tuned.parameters)
-            report = report_on(fit, data)
-            headline = {name: report.metrics[name] for name in HEADLINE}
-            run.log.info("evaluated%s", fields(**headline, **report.comparison))
             model = fit(data.learnt, run.progress)
+            report = report_on(fit, data, model)
+            headline = {name: report.metrics[name] for name in HEADLINE}
+            personal = {name: report.metrics[name] for name in PERSONAL}
+            run.log.info("evaluated%s", fields(**headline, **personal, **report.comparison))
         seconds = round(time.monotonic() - start, 2)
         training_info = {
             "duration_seconds": seconds,
@@ -136,6 +138,7 @@ def train_model(
         )
     return {
         **run.results,
+        **personal,
         "data_version": version.version_id,
         "duration_seconds": seconds,
         "set_aside": set_aside,
