@@ -131,7 +131,7 @@ def recommend_now(
         excluded = columns_of(snapshot, body.exclude)
         ranked = made_in_advance(snapshot, position, body.topk, steering, excluded)
         if ranked is not None:
-            return Recommended(ranked, None)
+            return Recommended(ranked, snapshot.own)
     now = int(time.time())
     history, wanted = _asked(snapshot, body, who[0], live, now)
     made = recommend(snapshot, history, wanted, now)

@@ -172,6 +172,7 @@ class Note:
     known: bool | None = None
     side: Side | None = None
     latency_ms: float = 0.0
+    _own: str | None = None  # `Snapshot.own`
     _started: float = 0.0
 
     @property
@@ -182,7 +183,7 @@ class Note:
     def of(self, snapshot: Snapshot, side: Side | None = None) -> Snapshot:
         """Remember which model answers, on which side of which experiment, and whether the model
         knows the customer."""
-        self.model_id, self.side = snapshot.model_id, side
+        self.model_id, self.side, self._own = snapshot.model_id, side, snapshot.own
         if self.user_id is not None:
             self.known = snapshot.position(str(self.user_id)) is not None
         return snapshot
@@ -197,8 +198,9 @@ class Note:
         self.latency_ms = (time.perf_counter() - self._started) * 1000
         made, user = self.made, None if self.user_id is None else str(self.user_id)
         method = made.fallback_method if made else None
-        # What is popular is no fallback of those who are to get it.
-        fallback = None if made is None else method is not None and not self.held_out
+        # What is popular is no fallback of those who are to get it: where it is deployed, or a
+        # customer is held out, no model has failed.
+        fallback = None if made is None else method != self._own and not self.held_out
         asked = (time.time(), self.endpoint, user, self.topk, round(self.latency_ms, 3))
         status, error = (200, None) if fault is None else _outcome(fault)
         answered = Answered(*asked, fallback, method, error, self.model_id, status, self.known)

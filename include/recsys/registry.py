@@ -5,7 +5,7 @@ Two writers never lose each other's entry, and readers see the old file or the n
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from recsys.config import parse_json
 from recsys.data.versions import manifest_of
 from recsys.errors import InputError
-from recsys.evaluation import MOST_LOST
+from recsys.evaluation import MOST_LOST, MOST_SLICE_LOSS
+from recsys.evaluation.slices import slice_loss
 from recsys.logs import fields, file_logger
 from recsys.models.artifacts import verify_artifact
 from recsys.schedule import load_zone
@@ -220,15 +221,23 @@ class Registry:
         return entry
 
     def select_best(
-        self, data_version: str, *, metric: str = SELECTION_METRIC, selected_by: str
+        self,
+        data_version: str,
+        *,
+        metric: str = SELECTION_METRIC,
+        selected_by: str,
+        most_slice_loss: float = MOST_SLICE_LOSS,
     ) -> Selection:
         """Select among the active models of `data_version`. The best has the highest lower bound of
         `metric`; of those whose `metric` lies within its interval the most personal one is taken,
         see `_most_personal`. One stands only if its metric is finite, it passed its gates
-        (``baseline_comparison.passes``) and its artefact is intact. When none stands, the current
-        best stays as it is."""
+        (``baseline_comparison.passes``), its artefact is intact, and in no segment it loses more
+        than the share `most_slice_loss` to what it would take the place of, see `stand_in`. When
+        none stands, the current best stays as it is."""
         selection = self._document.change(
-            lambda content: self._select_best(content, data_version, metric, selected_by)
+            lambda content: self._select_best(
+                content, data_version, metric, selected_by, most_slice_loss
+            )
         )
         why = {"selected_by": selected_by, "reason": selection.reason}
         self._note("select_best", selection.model_id, changed=selection.changed, **why)
@@ -270,6 +279,13 @@ class Registry:
         self._document.change(release)
         self._note("release", model_id)
 
+    def stand_in(self, replaced: Entry, data_version: str) -> Entry | None:
+        """With which model of `data_version` one is compared that takes the place of `replaced`:
+        itself, else the best of its type, None if there is none."""
+        entries = self._document.read().models.values()
+        same = (one for one in entries if one.data_version == data_version)
+        return _stand_in(replaced, same, SELECTION_METRIC)
+
     def repair(self) -> str | None:
         """Write the registry from its last good copy if it is damaged or gone; what it was."""
         return self._document.repair()
@@ -290,9 +306,13 @@ class Registry:
         self._note("delete", model_id)
 
     def _select_best(
-        self, content: _Content, data_version: str, metric: str, selected_by: str
+        self,
+        content: _Content,
+        data_version: str,
+        metric: str,
+        selected_by: str,
+        most_slice_loss: float,
     ) -> Selection:
-        low = f"{metric}_low"
         problems = {
             name: self._refusal(entry, metric)
             for name, entry in content.models.items()
@@ -300,14 +320,22 @@ class Registry:
         }
         refused = {name: problem for name, problem in problems.items() if problem is not None}
         standing = [content.models[name] for name in problems.keys() - refused]
-        accurate = max(standing, key=lambda one: (one.metrics[low], one.model_id), default=None)
+        if content.current_best is not None:
+            replaced = content.models[content.current_best.model_id]
+            standing, lost = _without_losses(
+                standing, _stand_in(replaced, standing, metric), most_slice_loss
+            )
+            refused |= lost
+        accurate = _most_accurate(standing, metric)
         before = content.current_best.model_id if content.current_best else None
         if accurate is None:
             why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
             reason = f"no model of data version {data_version} can be selected"
             reason += f" ({why})" if why else ""
             return Selection(model_id=before, changed=False, reason=reason, refused=refused)
-        best = _most_personal(accurate, standing, metric)
+        low = f"{metric}_low"
+        unharmed, _ = _without_losses(standing, accurate, most_slice_loss)
+        best = _most_personal(accurate, unharmed, metric)
         reason = f"highest lower bound of {metric}: {accurate.metrics[low]}"
         if best is not accurate:
             reason = (
@@ -360,6 +388,39 @@ class Registry:
 
     def _note(self, operation: str, model_id: str | None, **values: Any) -> None:
         self._audit.info("%s%s", operation, fields(model_id=model_id, **values))
+
+
+def _most_accurate(entries: Iterable[Entry], metric: str) -> Entry | None:
+    """The one with the highest lower bound of `metric`."""
+    low = f"{metric}_low"
+    measured = [one for one in entries if one.metrics.get(low) is not None]
+    return max(measured, key=lambda one: (one.metrics[low], one.model_id), default=None)
+
+
+def _stand_in(replaced: Entry, entries: Iterable[Entry], metric: str) -> Entry | None:
+    """Which of `entries`, all of one data version, `replaced` can be compared by: itself, else the
+    best of its type. Figures on the questions of another version say nothing of these."""
+    found = [one for one in entries if one.model_type == replaced.model_type]
+    itself = (one for one in found if one.model_id == replaced.model_id)
+    return next(itself, None) or _most_accurate(found, metric)
+
+
+def _without_losses(
+    entries: list[Entry], reference: Entry | None, most: float
+) -> tuple[list[Entry], dict[str, str]]:
+    """Those that lose no segment to the `reference`, and of the others why they are refused."""
+    lost = {one.model_id: loss for one in entries if (loss := segment_loss(one, reference, most))}
+    return [one for one in entries if one.model_id not in lost], lost
+
+
+def segment_loss(entry: Entry, reference: Entry | None, most: float) -> str | None:
+    """A sentence, if `entry` loses more than the share `most` in a segment to the `reference`,
+    which answered the same questions; None if not."""
+    if reference is None or reference.model_id == entry.model_id:
+        return None
+    ours, theirs = (one.training_info.get("segments") or {} for one in (entry, reference))
+    loss = slice_loss(ours, theirs, most)
+    return loss and f"it loses more than {most:.0%} against {reference.model_id} in {loss}"
 
 
 def _most_personal(accurate: Entry, standing: list[Entry], metric: str) -> Entry:

@@ -44,7 +44,7 @@ function reason(answer, asKind, asValue) {
     return ["Giống với ", `“${answer.product_name}”`, (how[answer.fallback_method] || "") + model];
   }
   if (answer.fallback_method === "popularity") {
-    return ["Chưa biết khách này: ", "hàng đang được ưa chuộng", model];
+    return ["Không chọn riêng cho khách này: ", "hàng đang được ưa chuộng", model];
   }
   if (answer.fallback_method === "content") return ["Theo mô tả những món đã xem ", "", model];
   return ["Gợi ý riêng cho khách ", asValue, model];

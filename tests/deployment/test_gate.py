@@ -24,6 +24,23 @@ def test_a_worse_model_needs_force(
     assert plan.model_id == "als_2"
 
 
+def test_a_model_that_takes_much_from_a_segment_needs_force(
+    settings: Settings, service, client: ServiceClient, config: DeploymentConfig
+):
+    def segments(recall: float) -> dict[str, dict[str, float]]:
+        figures = {"recall_at_10": recall, "recall_at_10_low": recall, "recall_at_10_high": recall}
+        return {"one_known_item": {"users": 500, **figures}}
+
+    add_model(settings, "als_1", segments=segments(0.2))
+    add_model(settings, "als_2", recall=0.2, select=False, segments=segments(0.1))
+    add_model(settings, "als_3", recall=0.3, data_version="v2", select=False)
+    with service():
+        with pytest.raises(InputError, match="20% against als_1 in one_known_item"):
+            plan_deployment(settings, client, config, model_id="als_2")
+        for model_id, force in (("als_2", True), ("als_3", False)):
+            plan_deployment(settings, client, config, model_id=model_id, force=force)
+
+
 def test_models_of_different_data_are_compared_by_their_gain_on_the_baseline(
     settings: Settings, service, client: ServiceClient, config: DeploymentConfig
 ):

@@ -17,6 +17,7 @@ from recsys.evaluation.metrics import list_metrics, metrics_per_user
 from recsys.evaluation.ranking import rank_targets
 from recsys.evaluation.report import (
     compare_on_leave_one_out,
+    compare_on_slices,
     compare_on_windows,
     judge,
     report_on,
@@ -165,6 +166,27 @@ def test_recent_popularity_does_not_lose_to_itself(data):
     assert comparison["window_difference_low"] == comparison["window_difference_high"] == 0
 
 
+def test_a_model_that_fails_a_segment_does_not_pass():
+    recent = np.repeat([1.0, 0.0], [60, 140])
+    worse, as_good = np.repeat([1.0, 0.0], [20, 180]), np.roll(recent, 3)
+    few = (np.zeros(19), np.ones(19))
+    pairs = {"one_known_item": (worse, recent), "new_products": (as_good, recent), "tiny": few}
+    found = compare_on_slices(pairs, 0.2)
+    assert found["slices_lost"] == ["one_known_item (0.1000 against 0.3000)"]
+    base = {"baseline_recall_at_10": 0.1, "beats_popularity": True, "window_users": 0}
+    judged = judge({**base, "holds_in_time": True, **found}, 0.2)
+    assert judged["passes"] is False
+    assert "loses more than 20% to recent popularity in one_known_item (0.1000" in judged["reason"]
+    assert compare_on_slices(pairs, 0.8)["holds_in_slices"] is True
+    assert judge({**base, "holds_in_time": True, **compare_on_slices(pairs, 0.8)}, 0.2)["passes"]
+
+
+def test_a_loss_that_may_be_chance_is_none():
+    recent = np.repeat([1.0, 0.0], [10, 30])
+    ours = np.repeat([0.0, 1.0, 0.0], [4, 6, 30])
+    assert compare_on_slices({"new_products": (ours, recent)}, 0.2)["holds_in_slices"] is True
+
+
 def test_without_windows_only_the_first_gate_counts(data):
     metrics = {"recall_at_10": 0.99, "ndcg_at_10": 0.5}
     comparison = compare_on_leave_one_out(metrics, data.training, data.test, ITEMS)
@@ -184,4 +206,8 @@ def test_a_report_can_be_written_as_json(data):
 
     report = report_on(lambda histories: ItemKnn().fit(histories, ITEMS), data)
     assert report.comparison["passes"] is True
+    assert report.comparison["holds_in_slices"] is True
+    windows = report.segments["time_windows"]
+    assert windows["users"] == report.comparison["window_users"]
+    assert windows["recall_at_10_low"] < windows["recall_at_10"] < windows["recall_at_10_high"]
     json.dumps(asdict(report), allow_nan=False)

@@ -164,6 +164,18 @@ def test_the_units_of_each_side_have_their_sums() -> None:
     assert rows["carts"].sum() == 1
 
 
+def test_what_is_popular_is_no_fallback_of_a_model_that_gives_everybody_that() -> None:
+    popular, more = {"fallback_method": "popularity"}, {"fallback_method": "again"}
+    served = [
+        a_list(1, "ab", "u", model_id="recent_popularity_20250115_100000", **popular),
+        a_list(2, "ab", "u", model_id="popularity_20250115_100000", **popular),
+        a_list(3, "ab", "u", model_id="popularity_20250115_100000", **more),
+        a_list(4, "ab", "u", model_id="als_20250115_100000", **popular),
+        a_list(5, "ab", "u", model_id="als_20250115_100000"),
+    ]
+    assert figures(served, []).totals["fallbacks"] == 2
+
+
 def test_only_the_first_of_a_list_a_product_and_a_kind_counts() -> None:
     happened = [an_event(n, "a", "purchase", hours=n, value=n * 10.0) for n in (3, 1, 2)]
     found = figures([a_list(1, "ab")], happened)

@@ -39,7 +39,9 @@ def artifact(settings: Settings, model_id: str) -> Path:
     )
 
 
-def add(settings, model_id, recall=0.2, low=0.1, passes=True, data_version="v1", **more):
+def add(
+    settings, model_id, recall=0.2, low=0.1, passes=True, data_version="v1", segments=None, **more
+):
     artifact(settings, model_id)
     return Registry(settings).register(
         model_id,
@@ -48,8 +50,13 @@ def add(settings, model_id, recall=0.2, low=0.1, passes=True, data_version="v1",
         hyperparameters={},
         metrics={"recall_at_10": recall, "recall_at_10_low": low, **more},
         baseline_comparison={"passes": passes, "reason": "beats" if passes else "does not beat"},
-        training_info={},
+        training_info={} if segments is None else {"segments": segments},
     )
+
+
+def one_known(recall: float, users: int = 500) -> dict[str, dict[str, float]]:
+    figures = {"recall_at_10": recall, "recall_at_10_low": recall - 0.02}
+    return {"one_known_item": {"users": users, **figures, "recall_at_10_high": recall + 0.02}}
 
 
 def select(settings, data_version="v1"):
@@ -117,6 +124,47 @@ def test_a_model_of_an_older_version_of_the_code_is_selected_as_before(settings)
     add(settings, "old", recall=0.25, low=0.22)
     add(settings, "personal", recall=0.24, low=0.21, **shared(2.0))
     assert select(settings).model_id == "old"
+
+
+def test_a_model_that_takes_much_from_customers_of_one_item_does_not_replace_the_best(settings):
+    add(settings, "serving", low=0.10, segments=one_known(0.2))
+    select(settings)
+    add(settings, "lucky", low=0.15, segments=one_known(0.1))
+    add(settings, "fair", low=0.12, segments=one_known(0.19))
+    selection = select(settings)
+    assert selection.model_id == "fair"
+    assert selection.refused == {
+        "lucky": "it loses more than 20% against serving in one_known_item "
+        "(recall@10 0.1000, not 0.2000)"
+    }
+
+
+def test_being_personal_costs_no_segment_more_than_the_stated_share(settings):
+    add(settings, "accurate", recall=0.25, low=0.22, segments=one_known(0.2), **shared(7.2))
+    add(settings, "personal", recall=0.24, low=0.21, segments=one_known(0.1), **shared(2.0))
+    add(settings, "fair", recall=0.23, low=0.20, segments=one_known(0.18), **shared(4.0))
+    assert select(settings).model_id == "fair"
+
+
+@pytest.mark.parametrize("segments", [one_known(0.13), one_known(0.1, users=19), {}, None])
+def test_a_loss_that_the_size_of_a_segment_does_not_prove_is_none(settings, segments):
+    add(settings, "serving", low=0.10, segments=one_known(0.2))
+    select(settings)
+    add(settings, "better", low=0.15, segments=segments)
+    assert select(settings).model_id == "better"
+
+
+def test_a_best_of_another_version_is_stood_for_by_the_best_of_its_type(settings, registry):
+    add(settings, "serving", low=0.10, segments=one_known(0.9))
+    select(settings)
+    add(settings, "tonight", low=0.15, data_version="v2", segments=one_known(0.3))
+    add(settings, "weak", low=0.05, data_version="v2", segments=one_known(0.1))
+    serving = registry.get("serving")
+    assert registry.stand_in(serving, "v2").model_id == "tonight"
+    assert registry.stand_in(serving, "v1").model_id == "serving"
+    assert registry.stand_in(serving, "v3") is None
+    selection = select(settings, "v2")
+    assert (selection.model_id, list(selection.refused)) == ("tonight", ["weak"])
 
 
 def test_the_file_has_the_documented_layout(settings):

@@ -79,6 +79,7 @@ def add_model(
     complements: Complements | None = None,
     due_days: Float32Array | None = None,
     got: Int64Array | None = None,
+    segments: dict[str, dict[str, float]] | None = None,
 ) -> None:
     """Write an artefact through its writer and register it; `select` makes it the current best.
     `got` is of the entries of `done` in the order of the users' ids."""
@@ -111,7 +112,7 @@ def add_model(
         hyperparameters={},
         metrics={"recall_at_10": recall, "recall_at_10_low": recall} | (metrics or {}),
         baseline_comparison={"passes": True, "baseline_recall_at_10": baseline},
-        training_info={},
+        training_info={} if segments is None else {"segments": segments},
     )
     if select:
         registry.select_best(data_version, selected_by="test")

@@ -4,13 +4,15 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from recsys.config import load_config
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient
 from recsys.deployment.history import model_before
 from recsys.errors import InputError
 from recsys.models.artifacts import verify_artifact
-from recsys.registry import Entry, Registry, RegistryError
+from recsys.registry import Entry, Registry, RegistryError, segment_loss
 from recsys.settings import Settings
+from recsys.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,10 @@ def plan_deployment(
             raise GateError(f"{entry.model_id}: is archived; archived models are not deployed")
         verify_artifact(registry.folder(entry))
         if not (rollback or force or serving in (None, swap.model_id)):
-            _check_not_worse(registry, entry, str(serving), config)
+            current = _entry_or_none(registry, str(serving))
+            if current is not None:  # else there is nothing to compare with any more
+                _check_segments(settings, registry, entry, current)
+                _check_not_worse(entry, current, config)
     except InputError as error:
         known = error.swap if isinstance(error, GateError) else None
         raise GateError(str(error), known or swap) from error
@@ -99,13 +104,25 @@ def _plan_best(settings: Settings, registry: Registry, serving: str | None) -> S
     return Swap(serving, serving, held)
 
 
-def _check_not_worse(
-    registry: Registry, entry: Entry, serving: str, config: DeploymentConfig
-) -> None:
+def _entry_or_none(registry: Registry, model_id: str) -> Entry | None:
     try:
-        current = registry.get(serving)
+        return registry.get(model_id)
     except RegistryError:
-        return  # what serves is not in the registry any more: there is nothing to compare with
+        return None
+
+
+def _check_segments(settings: Settings, registry: Registry, entry: Entry, current: Entry) -> None:
+    reference = registry.stand_in(current, entry.data_version)
+    most = load_config(settings, TrainingConfig).most_slice_loss
+    if loss := segment_loss(entry, reference, most):
+        raise GateError(
+            f"{entry.model_id}: {loss}, in the place of the serving {current.model_id}; "
+            "such a model is deployed only with force"
+        )
+
+
+def _check_not_worse(entry: Entry, current: Entry, config: DeploymentConfig) -> None:
+    serving = current.model_id
     metric = config.gate.metric
     same_data = entry.data_version == current.data_version
     what = metric if same_data else f"{metric} against its baseline"

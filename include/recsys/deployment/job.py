@@ -214,7 +214,7 @@ def _swap_and_verify(
 ) -> tuple[verification.Verification, str | None]:
     """The verification, and what went wrong (None: nothing)."""
     try:
-        users = verification.sample_users(settings, swap.model_id)
+        sample = verification.sample_of(settings, swap.model_id)
         another = swap.serving not in (None, swap.model_id) and not swap.rollback
         if (
             another
@@ -226,7 +226,7 @@ def _swap_and_verify(
             client.reload(swap.model_id)
     except (ServiceError, InputError) as error:
         return verification.NOT_VERIFIED, f"the reload failed: {error}"
-    checked = verification.verify(client, swap.model_id, users, config.verify)
+    checked = verification.verify(client, swap.model_id, sample, config.verify)
     problems = "; ".join(checked.problems)
     return checked, f"the verification failed: {problems}" if problems else None
 
@@ -261,8 +261,8 @@ def _reload_patiently(
     while True:
         try:
             client.reload(model_id)
-            users = verification.sample_users(settings, model_id)
-            problems = verification.verify(client, model_id, users, config.verify).problems
+            sample = verification.sample_of(settings, model_id)
+            problems = verification.verify(client, model_id, sample, config.verify).problems
         except (ServiceError, InputError) as error:
             problems = (str(error),)
         if not problems or time.monotonic() >= until:

@@ -10,7 +10,9 @@ from recsys.deployment.client import ServiceClient, ServiceError
 from recsys.deployment.gate import Swap
 from recsys.experiments.definitions import Guardrails
 from recsys.experiments.guardrails import broken_guardrail
+from recsys.merchandising.recommending import POPULARITY
 from recsys.models.artifacts import read_manifest
+from recsys.models.model_types import model_class
 from recsys.registry import Registry
 from recsys.settings import Settings
 
@@ -20,6 +22,13 @@ _STRANGERS = ("deployment-check-stranger-0", "deployment-check-stranger-1")
 _TOPK = 10
 # Share of the sample users that the model has to answer itself: a few may be left out of it by now.
 _MIN_PERSONAL_SHARE = 0.5
+
+
+class Sample(NamedTuple):
+    """Users that a model is tried out with, and the ``fallback_method`` of its own lists."""
+
+    users: list[str]
+    own: str | None
 
 
 class Verification(NamedTuple):
@@ -34,15 +43,17 @@ NOT_VERIFIED = Verification(
 )
 
 
-def sample_users(settings: Settings, model_id: str) -> list[str]:
-    """Users that the model's metadata names for trying it out."""
+def sample_of(settings: Settings, model_id: str) -> Sample:
+    """The users that the model's metadata names for trying it out."""
     registry = Registry(settings)
     manifest = read_manifest(registry.folder(registry.get(model_id)))
-    return [str(user) for user in manifest.get("sample_users") or []]
+    users = [str(user) for user in manifest.get("sample_users") or []]
+    personal = model_class(str(manifest["model_type"])).personal
+    return Sample(users, None if personal else POPULARITY)
 
 
 def verify(
-    client: ServiceClient, model_id: str, users: list[str], config: VerifyConfig
+    client: ServiceClient, model_id: str, sample: Sample, config: VerifyConfig
 ) -> Verification:
     """Make the three checks. A check that cannot be made has failed."""
     wrong: dict[str, str | None] = {}
@@ -54,7 +65,7 @@ def verify(
     except ServiceError as error:
         wrong["health_check"] = str(error)
     try:
-        problem = _check_recommendations(client, model_id, users[: config.sample_users], config)
+        problem = _check_recommendations(client, model_id, sample, config)
     except ServiceError as error:
         problem = str(error)
     wrong["recommendations_work"] = problem
@@ -63,9 +74,10 @@ def verify(
 
 
 def _check_recommendations(
-    client: ServiceClient, model_id: str, users: list[str], config: VerifyConfig
+    client: ServiceClient, model_id: str, sample: Sample, config: VerifyConfig
 ) -> str | None:
     """What is wrong with the answers to sample users and strangers, None if nothing is."""
+    users = sample.users[: config.sample_users]
     if not users:
         return "the model's metadata names no sample users"
     personal = 0
@@ -73,7 +85,7 @@ def _check_recommendations(
         answer = client.recommend(user, _TOPK)
         if wrong := _problem(answer, model_id, config):
             return f"{'unknown user' if user in _STRANGERS else 'user'} {user}: {wrong}"
-        personal += user not in _STRANGERS and answer.get("fallback") is False
+        personal += user not in _STRANGERS and answer.get("fallback_method") == sample.own
     if personal < _MIN_PERSONAL_SHARE * len(users):
         return f"only {personal} of {len(users)} sample users were answered by the model itself"
     return None

@@ -14,5 +14,9 @@ PERSONAL: Final = (
     "debiased_recall_at_10", "recall_at_10_outside_best_20", "first_products", "newcomer_overlap",
 )  # fmt: skip
 """How personal a model's lists are, see `recsys.evaluation.personal`."""
+MIN_USERS: Final = 20
+"""Fewer say nothing."""
+MOST_SLICE_LOSS: Final = 0.2
+"""What a model may lose of the recall in a segment of customers or products."""
 MOST_LOST: Final = 0.1
 """What being more personal may cost of a figure at most, whatever chance explains."""

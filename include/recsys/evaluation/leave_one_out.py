@@ -18,6 +18,7 @@ from recsys.arrays import BoolArray, Float32Array, Int8Array, Int32Array, Int64A
 from recsys.data.keys import microseconds, run_starts
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
+from recsys.evaluation import MIN_USERS
 from recsys.evaluation.ranking import HeldOut
 from recsys.models.base import Histories
 from recsys.models.histories import (
@@ -38,7 +39,6 @@ COLUMNS = [
     *(schema.CONFIDENCE, schema.WEIGHT, schema.SPLIT),
 ]
 SIGNAL_COLUMNS = [schema.USER, schema.PRODUCT, schema.KIND, schema.TIMESTAMP, schema.SPLIT]
-MIN_USERS = 20
 WINDOWS = 4
 WINDOW_DAYS = 90
 YOUNG_DAYS, BURST_DAYS, BURST_LEAST = 28, 7, 3

@@ -74,7 +74,8 @@ def personal_recall(ranks: Ranks, questions: HeldOut, answers: Expected) -> dict
     owner, hit = user_of_target(questions), ranks.ranks <= _LENGTH
 
     def of_users(values: Float64Array | BoolArray) -> Float64Array:
-        return np.bincount(owner, weights=values, minlength=questions.users)
+        sums = np.bincount(owner, weights=values, minlength=questions.users)
+        return np.asarray(sums, dtype=np.float64)
 
     asked = of_users(answers.outside)
     recall = of_users(answers.outside & hit) / np.maximum(asked, 1)

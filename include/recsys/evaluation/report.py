@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from recsys.arrays import BoolArray, Float64Array, Int64Array
+from recsys.evaluation import MIN_USERS, MOST_SLICE_LOSS
 from recsys.evaluation.leave_one_out import LeaveOneOut, Window
 from recsys.evaluation.metrics import (
     PerUser,
@@ -26,6 +27,7 @@ from recsys.models.newcomers import FEW_PURCHASES
 from recsys.models.popularity import Popularity, RecentPopularity
 
 HEADLINE = ("recall_at_10", "ndcg_at_10")
+_RECALL = HEADLINE[0]
 
 Comparison = dict[str, Any]
 Fit = Callable[[Histories], Model]
@@ -41,25 +43,41 @@ class Report:
     segments: dict[str, dict[str, float]]
 
 
-def report_on(fit: Fit, data: LeaveOneOut, served: Model | None = None) -> Report:
-    """Fit on training and validation, answer the test once; then every time window. `fit` trains
-    the model type with its chosen parameters on the histories that it is given. `served` is what it
-    makes of all that is learnt, if that is there already."""
+def report_on(
+    fit: Fit,
+    data: LeaveOneOut,
+    served: Model | None = None,
+    most_slice_loss: float = MOST_SLICE_LOSS,
+) -> Report:
+    """Fit on training and validation, answer the test once; then every time window.
+
+    `fit` trains the model type with its chosen parameters on the histories that it is given;
+    `served` is what it makes of all that is learnt, if that is there already. `most_slice_loss` is
+    the share of recent popularity's recall@10 that the model may lose in a segment."""
     items = len(data.item_ids)
     known = data.training_and_validation
     purchases = np.bincount(known.items[had(known)], minlength=items)
-    model = fit(known)
+    model, recent = fit(known), RecentPopularity().fit(known, items)
     ranks = rank_targets(model, data.test)
-    per_user = metrics_per_user(ranks)
+    per_user, of_recent = metrics_per_user(ranks), _per_user(recent, data.test)
     metrics = summarise(per_user) | list_metrics(model, data.test, purchases)
     metrics |= personal_recall(ranks, data.test, expected(data.test, known, items))
     metrics |= personal_lists(served or fit(data.learnt), data)
     comparison = compare_on_leave_one_out(metrics, known, data.test, items)
     comparison |= compare_on_windows(fit, data.windows, items)
-    segments = summarise_segments(per_user, segments_of(data.test, purchases))
-    asked = rank_families(model, data.test, data.families)
-    segments["another_family"] = headline_of(metrics_per_user(asked.ranks))
-    return Report(metrics, judge(comparison, metrics["recall_at_10"]), segments)
+    masks = segments_of(data.test, purchases)
+    segments = summarise_segments(per_user, masks)
+    pairs = {name: (per_user[_RECALL][one], of_recent[_RECALL][one]) for name, one in masks.items()}
+    families, popular = (
+        metrics_per_user(rank_families(one, data.test, data.families).ranks)
+        for one in (model, recent)
+    )
+    segments["another_family"] = headline_of(families)
+    pairs["another_family"] = families[_RECALL], popular[_RECALL]
+    comparison |= compare_on_slices(pairs, most_slice_loss)
+    if comparison["windows"]:
+        segments["time_windows"] = _of_windows(comparison)
+    return Report(metrics, judge(comparison, metrics[_RECALL]), segments)
 
 
 def segments_of(questions: HeldOut, purchases: Int64Array) -> dict[str, BoolArray]:
@@ -130,10 +148,12 @@ def compare_on_windows(fit: Fit, windows: Sequence[Window], items: int) -> Compa
     if not windows:
         return {"windows": 0, "window_users": 0, "holds_in_time": True}
     model, baseline_values = np.concatenate(ours), np.concatenate(recent)
-    difference = resampled_means(model - baseline_values)
-    low, high = np.quantile(difference[:, 0], [0.025, 0.975])
+    sampled = resampled_means(model - baseline_values)[:, 0], resampled_means(model)[:, 0]
+    (low, high), (least, most) = (np.quantile(means, [0.025, 0.975]) for means in sampled)
     figures = {
         "window_recall_at_10": model[:, 0].mean(),
+        "window_recall_at_10_low": least,
+        "window_recall_at_10_high": most,
         "window_ndcg_at_10": model[:, 1].mean(),
         "window_recent_popularity_recall_at_10": baseline_values[:, 0].mean(),
         "window_recent_popularity_ndcg_at_10": baseline_values[:, 1].mean(),
@@ -148,6 +168,23 @@ def compare_on_windows(fit: Fit, windows: Sequence[Window], items: int) -> Compa
     }
 
 
+def compare_on_slices(
+    pairs: Mapping[str, tuple[Float64Array, Float64Array]], most_loss: float
+) -> Comparison:
+    """The gate ``holds_in_slices``: in no segment does the model lose more than the share
+    `most_loss` of the recall@10 of recent popularity. `pairs` are ``(users,)`` recalls of the model
+    and of recent popularity by segment. A loss counts if users, resampled, prove it (95 %); fewer
+    than 20 prove nothing. ``slices_lost`` says where, and how much, in words."""
+    lost = []
+    for name, (ours, recent) in pairs.items():
+        if len(ours) < MIN_USERS:
+            continue
+        above = resampled_means((ours - (1 - most_loss) * recent)[:, None])
+        if np.quantile(above, 0.975) < 0:
+            lost.append(f"{name} ({ours.mean():.4f} against {recent.mean():.4f})")
+    return {"holds_in_slices": not lost, "slices_lost": lost, "most_slice_loss": most_loss}
+
+
 def judge(comparison: Comparison, ours: float) -> Comparison:
     """`comparison` with ``passes`` and a ``reason`` in words; `ours` is the model's recall@10."""
     baseline = comparison["baseline_recall_at_10"]
@@ -160,10 +197,27 @@ def judge(comparison: Comparison, ours: float) -> Comparison:
             f"({comparison['window_recall_at_10']:.4f} against "
             f"{comparison['window_recent_popularity_recall_at_10']:.4f})"
         )
-    passes = comparison["beats_popularity"] and comparison["holds_in_time"]
+    lost = comparison.get("slices_lost")
+    if lost:
+        reason += (
+            f"; loses more than {comparison['most_slice_loss']:.0%} to recent popularity in "
+            f"{' and '.join(lost)}"
+        )
+    passes = comparison["beats_popularity"] and comparison["holds_in_time"] and not lost
     return {**comparison, "passes": passes, "reason": reason}
 
 
+def _of_windows(comparison: Comparison) -> dict[str, float]:
+    """`headline_of` the users of all windows."""
+    figures = {"users": comparison["window_users"]}
+    names = (_RECALL, f"{_RECALL}_low", f"{_RECALL}_high", "ndcg_at_10")
+    return figures | {name: comparison[f"window_{name}"] for name in names}
+
+
 def _headline(model: Scorer, questions: HeldOut) -> Float64Array:
-    per_user = metrics_per_user(rank_targets(model, questions))
+    per_user = _per_user(model, questions)
     return np.stack([per_user[name] for name in HEADLINE], axis=1)
+
+
+def _per_user(model: Scorer, questions: HeldOut) -> PerUser:
+    return metrics_per_user(rank_targets(model, questions))

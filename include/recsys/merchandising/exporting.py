@@ -39,7 +39,6 @@ from recsys.merchandising.placements import UNTIL_DUE, Placement
 from recsys.merchandising.ranking import NOTHING, Ranked, Wanted
 from recsys.merchandising.reasons import sentences, steered, why_recommended
 from recsys.merchandising.recommending import (
-    MODEL,
     Recommended,
     Snapshot,
     due_again,
@@ -203,6 +202,7 @@ class _Lists(NamedTuple):
     sources: list[str]
     sides: list[tuple[str, str] | None]
     made: dict[int, Recommended]
+    own: str | None  # `Snapshot.own`
 
     def put(self, row: int, made: Recommended, catalogue: Catalogue) -> None:
         self.items[row, : len(made.ranked.items)] = made.ranked.items
@@ -210,7 +210,7 @@ class _Lists(NamedTuple):
         self.made[row] = made
 
     def of(self, row: int) -> Recommended:
-        return self.made.get(row) or Recommended(Ranked(self.items[row].tolist(), []), MODEL)
+        return self.made.get(row) or Recommended(Ranked(self.items[row].tolist(), []), self.own)
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,8 @@ class _Making:
         """The lists of the customers of the `block`, many at a time where the model fills them."""
         users, snapshot = len(block.user_ids), self.snapshot
         items = np.full((users, self.wanted.topk), -1, dtype=np.int32)
-        lists = _Lists(items, [""] * users, [self.holdout(user) for user in block.user_ids], {})
+        sides = [self.holdout(user) for user in block.user_ids]
+        lists = _Lists(items, [""] * users, sides, {}, snapshot.own)
         held = np.array([side is not None for side in lists.sides], dtype=bool)
         due = self._due(block)
         full = held.copy()
@@ -294,7 +295,7 @@ class _Making:
             if wanted.steering is not None:
                 asked = (scores.max(axis=1) > -np.inf) & ~held[some]
                 for row, ranked in self._composed(scores, wanted.steering, asked):
-                    lists.put(some.start + row, Recommended(ranked, MODEL), catalogue)
+                    lists.put(some.start + row, Recommended(ranked, snapshot.own), catalogue)
                     full[some.start + row] = True
                 continue
             found, _, counts = best_lists(scores, catalogue.families, wanted.topk)
@@ -303,7 +304,7 @@ class _Making:
             full[some] = ok
         if wanted.steering is None:
             new = np.any(lists.items >= catalogue.known, axis=1)
-            plain = sources_of(catalogue, Recommended(Ranked([0] * wanted.topk, []), MODEL))
+            plain = sources_of(catalogue, Recommended(Ranked([0] * wanted.topk, []), snapshot.own))
             for row in np.flatnonzero(full).tolist():
                 lists.sources[row] = sources_of(catalogue, lists.of(row)) if new[row] else plain
         return full

@@ -101,6 +101,11 @@ class Snapshot:
     kept: KeptLists = field(default_factory=KeptLists)  # what was made from them under `steerings`
 
     @property
+    def own(self) -> str | None:
+        """What a list by the model's scores is called: `POPULARITY` where these are everybody's."""
+        return MODEL if self.artifact.model.personal else POPULARITY
+
+    @property
     def popularity(self) -> Float32Array:
         """``(items,)`` how popular each product of the catalogue is, newcomers as their like."""
         placed = self.placed_popularity
@@ -120,7 +125,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """A list and where it comes from: ``fallback_method`` is None when the model made it. Columns
+    """A list and where it comes from: ``fallback_method`` is None when a model made it for whom it
+    is for; what is popular is called so, also where that is the model in service. Columns
     that are `filled` in only fill it up, with what is popular."""
 
     ranked: Ranked
@@ -359,7 +365,7 @@ def _best(
     """By the model's `scores` if it has an opinion, else those whose text is near to that of
     `items`, else what is popular."""
     if scores is not None:
-        return Recommended(_top(snapshot, scores, wanted, excluded), MODEL)
+        return Recommended(_top(snapshot, scores, wanted, excluded), snapshot.own)
     content = snapshot.content
     if content is not None and content.covered[items].any():
         mean = content.vectors[items[content.covered[items]]].mean(axis=0)

@@ -264,7 +264,7 @@ def try_out(snapshot: Snapshot) -> float:
         started = time.perf_counter()
         made = recommend(snapshot, history_of(snapshot, name, (), [], now), wanted, now)
         seconds.append(time.perf_counter() - started)
-        by_model = by_model or made.fallback_method is None
+        by_model = by_model or made.fallback_method == snapshot.own
         if not made.ranked.items:
             raise ArtifactError(f"{artifact.path}: a trial recommendation is empty")
     if not by_model:

@@ -90,6 +90,10 @@ class Model(Protocol):
     """Whether a fit takes minutes: trainings keep such fits, and give `fit` a ``checkpoint``, a
     folder that it may write into and resume from."""
 
+    @property
+    def personal(self) -> bool:
+        """Whether different users get different scores."""
+
     @classmethod
     def create(cls, parameters: Mapping[str, Any], seed: int = 0) -> Self:
         """An unfitted model; parameters that are not named keep their defaults. Raises
@@ -128,6 +132,7 @@ class ParametrisedModel(Generic[ParametersT]):
     model_type: ClassVar[str]
     slow: ClassVar[bool] = False
     parameters_type: ClassVar[type[Parameters]] = Parameters
+    personal: ClassVar[bool] = True
     score_parameters: ClassVar[tuple[str, ...]] = ()
     """What training does not read: with other values of these a fitted model stays fitted."""
 

@@ -110,6 +110,12 @@ class Hybrid:
             **{name: model.hyperparameters for name, model in self._components.items()},
         }
 
+    @property
+    def personal(self) -> bool:
+        """Whether anything but popularity counts."""
+        by_text = self._content is not None and self._weights[CONTENT] > 0
+        return by_text or any(self._components[name].personal for name in self._used())
+
     def use_content(self, vectors: Float32Array | None) -> Self:
         """Use ``(items, dimensions)`` normalised text vectors; a product without has zeros."""
         self._content = vectors

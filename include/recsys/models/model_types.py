@@ -27,6 +27,12 @@ def model_class(model_type: str) -> type[Model]:
         ) from None
 
 
+def ranks_alike(model_id: str) -> bool:
+    """Whether the model of this id gives everybody what is popular; an id begins with the type."""
+    kind = MODEL_TYPES.get(model_id.rsplit("_", 2)[0])
+    return kind is not None and not kind.personal
+
+
 def create_model(
     model_type: str, parameters: Mapping[str, Any], seed: int, trainer: Trainer | None = None
 ) -> Model:

@@ -19,6 +19,7 @@ class Popularity(ParametrisedModel[Parameters]):
     """Number of interactions over all time, signals by their weight: the documented baseline."""
 
     model_type = "popularity"
+    personal = False
 
     def __init__(self, parameters: Parameters | None = None, seed: int = 0) -> None:
         super().__init__(parameters, seed)
@@ -55,6 +56,7 @@ class RecentPopularity(ParametrisedModel[RecentPopularityParameters]):
     signal is the weight of its kind."""
 
     model_type = "recent_popularity"
+    personal = False
     parameters_type = RecentPopularityParameters
 
     def __init__(self, parameters: RecentPopularityParameters | None = None, seed: int = 0) -> None:

@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 from recsys import schema
 from recsys.arrays import AnyArray, BoolArray, Int64Array, UInt8Array
 from recsys.experiments.definitions import HOLDOUT
+from recsys.merchandising.recommending import POPULARITY
+from recsys.models.model_types import ranks_alike
 from recsys.outcomes.attribution import (
     FATE,
     ID_TYPE,
@@ -185,9 +187,12 @@ class _Day:
         self.block = block.astype(np.int64)
         self.block_of = np.append((hashes % BLOCKS).astype(np.int64), self.block)
         self.time = microseconds(self.lists[TIME])
-        self.fallback = np.asarray(
-            pc.not_equal(pc.fill_null(self.lists["fallback_method"], ""), ""), dtype=np.bool_
-        )
+        method = pc.fill_null(self.lists["fallback_method"], "")
+        # What is popular is no fallback of a model that is nothing else.
+        models = pc.unique(self.lists["model_id"]).to_pylist()
+        alike = pa.array([one for one in models if one and ranks_alike(one)], pa.string())
+        own = pc.and_(pc.is_in(self.lists["model_id"], alike), pc.equal(method, POPULARITY))
+        self.fallback = np.asarray(pc.and_not(pc.not_equal(method, ""), own), dtype=np.bool_)
 
     def _place_products(self) -> None:
         array = self.lists[PRODUCTS].combine_chunks()

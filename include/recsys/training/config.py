@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from recsys.config import ConfigModel
 from recsys.data.config import Engine
-from recsys.evaluation import RankingMetric
+from recsys.evaluation import MOST_SLICE_LOSS, RankingMetric
 from recsys.models.kinds import SIGNAL_WEIGHTS
 from recsys.models.model_types import MODEL_TYPES, model_class
 from recsys.schema import Kind
@@ -47,6 +47,7 @@ class TrainingConfig(ConfigModel):
     engine: Engine = Engine.PANDAS
     seed: int = 42
     selection_metric: RankingMetric = "recall_at_10"
+    most_slice_loss: float = Field(default=MOST_SLICE_LOSS, ge=0, le=1)
     tuning: TuningConfig = TuningConfig()
     signals: SignalWeights = SignalWeights()
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)

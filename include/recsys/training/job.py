@@ -97,7 +97,7 @@ def train_model(
                 run.log.info("signals%s", fields(without=name, **figures))
             fit = partial(subject.fit, model_type, tuned.parameters)
             model = fit(data.learnt, run.progress)
-            report = report_on(fit, data, model)
+            report = report_on(fit, data, model, config.most_slice_loss)
             headline = {name: report.metrics[name] for name in HEADLINE}
             personal = {name: report.metrics[name] for name in PERSONAL}
             run.log.info("evaluated%s", fields(**headline, **personal, **report.comparison))
@@ -153,10 +153,15 @@ def select_best(settings: Settings, trained: Sequence[Mapping[str, Any]]) -> dic
     are the summaries of the models of this run, of which there must be one."""
     if not trained:
         raise InputError("no model was trained in this run; there is nothing to select from")
-    metric = load_config(settings, TrainingConfig).selection_metric
+    config = load_config(settings, TrainingConfig)
     version_id = trained[0]["data_version"]
     registry = Registry(settings)
-    selection = registry.select_best(version_id, metric=metric, selected_by="model_training")
+    selection = registry.select_best(
+        version_id,
+        metric=config.selection_metric,
+        selected_by="model_training",
+        most_slice_loss=config.most_slice_loss,
+    )
     return {"data_version": version_id, "trained": list(trained), **selection.model_dump()}
 
 

@@ -18,8 +18,8 @@ from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, first
 from recsys.content.embeddings import current_embeddings
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
-from recsys.evaluation import ranking
-from recsys.evaluation.leave_one_out import MIN_USERS, LeaveOneOut
+from recsys.evaluation import MIN_USERS, ranking
+from recsys.evaluation.leave_one_out import LeaveOneOut
 from recsys.evaluation.metrics import metrics_per_user
 from recsys.evaluation.ranking import BLOCK, HeldOut, Ranks
 from recsys.evaluation.report import segments_of
