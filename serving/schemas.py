@@ -209,9 +209,10 @@ class RecommendResponse(_List):
     """One user's list, best first."""
 
     user_id: int | str | None
-    fallback: bool = Field(description="The model had nothing to go by.")
+    fallback: bool = Field(description="The list is not made for this customer by the model.")
     fallback_method: str | None = Field(
-        description="What made the list instead: content or popularity; again: everything that "
+        description="What made the list instead: content or popularity (also where what is popular "
+        "is the model in service); again: everything that "
         "fits has been seen, so it may be bought again.",
         examples=[None],
     )

@@ -6,7 +6,7 @@ Prints recall@10 / NDCG@10 with 95 % intervals on event-aware leave-one-out, for
 item is known, for products with fewer than five purchases, for the next purchase from another
 product family (lists with one listing a family), and in rolling 90-day windows, beside both
 popularity baselines measured in the same run, and the hybrid without what lifts products with few
-purchases.
+purchases. Below, how personal the lists are.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import yaml
 from recsys.config import load_config
 from recsys.data.versions import current_version
 from recsys.errors import InputError
+from recsys.evaluation import PERSONAL
 from recsys.evaluation.leave_one_out import read_leave_one_out
 from recsys.evaluation.report import report_on
 from recsys.models.model_types import model_class
@@ -144,6 +145,16 @@ def _print(report: dict[str, Any]) -> None:
             f"{window['window_recall_at_10']:.4f} / {window['window_ndcg_at_10']:.4f}",
         ]
         print(f"{name:<20}" + "".join(f"{cell:<34}" for cell in cells))
+    print("\n" + f"{'model':<20}" + "".join(f"{name:<34}" for name in PERSONAL))
+    for name, row in report.items():
+        print(f"{name:<20}" + "".join(f"{_personal(row['metrics'], one):<34}" for one in PERSONAL))
+
+
+def _personal(metrics: dict[str, float], name: str) -> str:
+    low = metrics.get(f"{name}_low")
+    if low is None:
+        return f"{metrics[name]:g}"
+    return f"{metrics[name]:.4f} [{low:.4f}-{metrics[f'{name}_high']:.4f}]"
 
 
 def _cell(metrics: dict[str, float]) -> str:

@@ -12,7 +12,7 @@ from recsys.experiments.definitions import Guardrails
 from recsys.experiments.guardrails import broken_guardrail
 from recsys.merchandising.recommending import POPULARITY
 from recsys.models.artifacts import read_manifest
-from recsys.models.model_types import model_class
+from recsys.models.model_types import IMPERSONAL
 from recsys.registry import Registry
 from recsys.settings import Settings
 
@@ -48,8 +48,7 @@ def sample_of(settings: Settings, model_id: str) -> Sample:
     registry = Registry(settings)
     manifest = read_manifest(registry.folder(registry.get(model_id)))
     users = [str(user) for user in manifest.get("sample_users") or []]
-    personal = model_class(str(manifest["model_type"])).personal
-    return Sample(users, None if personal else POPULARITY)
+    return Sample(users, POPULARITY if manifest["model_type"] in IMPERSONAL else None)
 
 
 def verify(

@@ -16,6 +16,9 @@ MODEL_TYPES: dict[str, type[Model]] = {
     one.model_type: one for one in (Als, Bpr, ItemKnn, Linear, RecentPopularity, Popularity, Hybrid)
 }
 
+IMPERSONAL = (RecentPopularity.model_type, Popularity.model_type)
+"""Types of which every model gives everybody what is popular."""
+
 
 def model_class(model_type: str) -> type[Model]:
     """The class of `model_type`. Raises `InputError` for a name that is none of ours."""
@@ -29,8 +32,7 @@ def model_class(model_type: str) -> type[Model]:
 
 def ranks_alike(model_id: str) -> bool:
     """Whether the model of this id gives everybody what is popular; an id begins with the type."""
-    kind = MODEL_TYPES.get(model_id.rsplit("_", 2)[0])
-    return kind is not None and not kind.personal
+    return model_id.rsplit("_", 2)[0] in IMPERSONAL
 
 
 def create_model(
