@@ -242,7 +242,7 @@ def keep(snapshot: Snapshot, position: int, wanted: Wanted, made: Recommended) -
     """Remember, for `made_in_advance`, a list that it would have been asked for: the model's, if
     nothing of it was drawn."""
     steering, plain = wanted.steering, wanted.explore is None and not len(wanted.excluded)
-    if steering is not None and plain and made.fallback_method is MODEL:
+    if steering is not None and plain and made.fallback_method == snapshot.own:
         snapshot.kept.keep(steering, wanted.topk, position, made.ranked)
 
 
