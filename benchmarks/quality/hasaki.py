@@ -7,10 +7,13 @@ item is known, for products with fewer than five purchases, for the next purchas
 product family (lists with one listing a family), and in rolling 90-day windows, beside both
 popularity baselines measured in the same run, and the hybrid without what lifts products with few
 purchases. Below, how personal the lists are.
+
+With ``--json benchmarks/results/hasaki.json`` the figures are kept, and
+``python -m benchmarks.quality.tables`` puts them on the pages; with ``--models`` only these are
+trained, and the rows of the others stay.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -22,13 +25,14 @@ from typing import Any
 
 import yaml
 
+from benchmarks.quality._results import provenance, read_rows, write_report
 from recsys.config import load_config
 from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.evaluation import PERSONAL
 from recsys.evaluation.leave_one_out import read_leave_one_out
 from recsys.evaluation.report import report_on
-from recsys.models.model_types import model_class
+from recsys.models.model_types import MODEL_TYPES, model_class
 from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
@@ -38,17 +42,19 @@ from recsys.training.job import select_best, train_model
 from recsys.training.tuning import Subject, content_vectors
 
 BASELINES = ("popularity", "recent_popularity")
-MODEL_TYPES = ("item_knn", "als", "bpr", "recent_popularity", "hybrid")
+ASKED = ("item_knn", "linear", "als", "bpr", "self_attention", "recent_popularity", "hybrid")
+FAMILIES = [name for name in ASKED if name in MODEL_TYPES]
 
 
 def main() -> None:
     options = _parse()
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(Path(folder))
-        version_id = _prepare(settings, options)
+        version_id, of_data = _prepare(settings, options)
+        known = read_rows(options.json, of_data)
         report = _baselines(settings)
         summaries = []
-        for model_type in MODEL_TYPES:
+        for model_type in options.models:
             begun = time.monotonic()
             summary = train_model(settings, model_type, version_id)
             entry = Registry(settings).get(summary["model_id"])
@@ -60,15 +66,21 @@ def main() -> None:
                 "hyperparameters": entry.hyperparameters,
                 "seconds": round(time.monotonic() - begun, 1),
             }
-        report["hybrid, no lift"] = _without_lift(settings, report["hybrid"]["hyperparameters"])
+        if "hybrid" in options.models:
+            chosen = report["hybrid"]["hyperparameters"]
+            report["hybrid, no lift"] = _without_lift(settings, chosen)
         selection = select_best(settings, summaries)
+        seed = load_config(settings, TrainingConfig).seed
+    configuration = {name: getattr(options, name) for name in ("seconds", "trials", "embeddings")}
+    made = provenance("benchmarks.quality.hasaki", configuration, [seed])
+    report = known | {name: {**row, "made": made} for name, row in report.items()}
     _print(report)
     print(f"\nselected: {selection['model_id']}: {selection['reason']}")
     if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_report(options.json, {"data": of_data, "models": report})
 
 
-def _prepare(settings: Settings, options: argparse.Namespace) -> str:
+def _prepare(settings: Settings, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     raw = settings.raw / "hasaki"
     raw.parent.mkdir(parents=True)
     raw.symlink_to(options.reviews.resolve())
@@ -89,7 +101,8 @@ def _prepare(settings: Settings, options: argparse.Namespace) -> str:
     own = settings.home / "config" / "training.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)
     own.write_text(yaml.safe_dump(config), encoding="utf-8")
-    return current_version(settings).version_id
+    accepted = {"name": "Hasaki", "interactions": rows["accepted"]}
+    return current_version(settings).version_id, accepted
 
 
 def _baselines(settings: Settings) -> dict[str, Any]:
@@ -172,7 +185,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60, help="of tuning for each family")
     parser.add_argument("--trials", type=int, default=60, help="of tuning for each family")
     parser.add_argument("--embeddings", action="store_true", help="blend product text in")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="file of figures to write, or to add to")
+    parser.add_argument("--models", nargs="+", choices=FAMILIES, default=FAMILIES, metavar="MODEL")
     return parser.parse_args()
 
 

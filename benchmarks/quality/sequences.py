@@ -6,29 +6,44 @@ items that are not in the user's history. An answer that is in the history (some
 again) cannot be recommended and counts as missed, for every model alike.
 
     python -m benchmarks.quality.sequences --data ../shared/data/amazon_beauty/Beauty.txt
+
+With ``--json benchmarks/results/beauty.json`` the figures are kept, and
+``python -m benchmarks.quality.tables`` puts them on the pages. With ``--models`` only these are
+measured: the rows of the others stay, and a hybrid takes over their parameters. With ``--seeds 5``
+everything is done five times; the figures are means, and each row says their standard deviation.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.quality._results import (
+    Row,
+    over_seeds,
+    provenance,
+    read_rows,
+    write_report,
+)
 from recsys.errors import InputError
 from recsys.evaluation.metrics import metrics_per_user, summarise
 from recsys.evaluation.ranking import HeldOut, rank_targets
 from recsys.models.base import Histories, Model
 from recsys.models.histories import histories_from_codes, take_users
-from recsys.models.model_types import model_class
+from recsys.models.hybrid import COMPONENTS
+from recsys.models.model_types import MODEL_TYPES, model_class
 from recsys.training.search import Found
 from recsys.training.tuning import Subject, tune
 
 DAY = 86_400
-TUNED = ("item_knn", "als", "bpr")
+SHARES = {"item_knn": 4, "linear": 4, "als": 5, "bpr": 1, "self_attention": 60, "hybrid": 6}
+"""How the budget is shared by the models that are tuned, of those that are asked for."""
+MODELS = ["popularity", *(name for name in SHARES if name in MODEL_TYPES)]
 MANY_TRIALS = 100_000
 
 PUBLISHED_ON_BEAUTY = {
@@ -39,6 +54,7 @@ PUBLISHED_ON_BEAUTY = {
     "HGN": (0.0512, 0.0266),
     "SASRec": (0.0605, 0.0318),
     "S3-Rec": (0.0647, 0.0327),
+    "BSARec, full cross-entropy": (0.1002, 0.0610),
 }
 
 
@@ -91,45 +107,79 @@ class Sequences:
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = _parse(arguments)
     data = Sequences(options.data)
+    of_data = {
+        "name": options.data.name,
+        "users": data.training.users,
+        "items": data.items,
+        "interactions": len(data.everything.items),
+    }
     print(
         f"input: {options.data.name}: {data.training.users:,} users, {data.items:,} items, "
         f"{len(data.everything.items):,} interactions; {options.budget:.0f} s of tuning",
         flush=True,
     )
-    subject = Subject(data.training, data.validation, data.items, options.seed)
-    tuned = _tune_all(subject, options.budget)
-    rows = {"popularity": _judge(data, "popularity", {}, options.seed)}
-    for model_type, result in tuned.items():
-        rows[model_type] = _judge(data, model_type, result.parameters, options.seed)
-        rows[model_type]["validation_objective"] = result.score
-        rows[model_type]["trials"] = result.trials
-    selected = max(tuned, key=lambda name: tuned[name].score)
-    _print_table(rows, selected, show_published=options.data.name == "Beauty.txt")
-    report = {"data": options.data.name, "selected": selected, "models": rows}
+    rows = read_rows(options.json, of_data)
+    rows |= _measure(data, options, rows)
+    tuned = [name for name, row in rows.items() if "validation_objective" in row]
+    selected = max(tuned, key=lambda name: rows[name]["validation_objective"], default=None)
+    published = PUBLISHED_ON_BEAUTY if options.data.name == "Beauty.txt" else {}
+    _print_table(rows, selected, published)
+    report = {"data": of_data, "selected": selected, "published": published, "models": rows}
     if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_report(options.json, report)
     return report
 
 
-def _tune_all(subject: Subject, budget: float) -> dict[str, Found]:
-    """The model types by themselves, then the hybrid that starts from what was found."""
-    tuned: dict[str, Found] = {}
-    for model_type, share in zip(TUNED, (0.3, 0.35, 0.1), strict=True):
-        tuned[model_type] = tune(
-            model_type, subject, {}, seconds=budget * share, trials=MANY_TRIALS
+def _measure(
+    data: Sequences, options: argparse.Namespace, known: Mapping[str, Row]
+) -> dict[str, Row]:
+    """A row of each model that is asked for, over all seeds."""
+    seeds = range(options.seed, options.seed + options.seeds)
+    runs = [_run(data, options.models, options.budget, seed, known) for seed in seeds]
+    made = provenance("benchmarks.quality.sequences", {"budget": options.budget}, seeds)
+    return {name: _row([run[name] for run in runs], made) for name in runs[0]}
+
+
+def _row(runs: Sequence[Row], made: Row) -> Row:
+    """One model's `runs` as one row: means, and the parameters of the first seed."""
+    row = {**runs[0], "made": made}
+    row["fit_seconds"] = round(float(np.mean([run["fit_seconds"] for run in runs])), 2)
+    if "validation_objective" in row:
+        scores = [run["validation_objective"] for run in runs]
+        row["validation_objective"] = round(float(np.mean(scores)), 6)
+    for side in ("train_only", "refit"):
+        row[side], spread = over_seeds([run[side] for run in runs])
+        if spread:
+            row[f"{side}_spread"] = spread
+    return row
+
+
+def _run(
+    data: Sequences, models: Sequence[str], budget: float, seed: int, known: Mapping[str, Row]
+) -> dict[str, Row]:
+    """Tune and judge `models` with one seed. Of models that are not among them but known, a hybrid
+    takes the parameters."""
+    subject = Subject(data.training, data.validation, data.items, seed)
+    rows: dict[str, Row] = {}
+    components = {name: row["parameters"] for name, row in known.items() if name in COMPONENTS}
+    shares = {name: SHARES[name] for name in MODELS if name in SHARES and name in models}
+    if "popularity" in models:
+        rows["popularity"] = _judge(data, "popularity", {}, seed)
+    for name, share in shares.items():
+        found = tune(
+            name,
+            subject,
+            {},
+            seconds=budget * share / sum(shares.values()),
+            trials=MANY_TRIALS,
+            tuned_components=components,
         )
-        _tell(model_type, tuned[model_type])
-    components = {name: tuned[name].parameters for name in ("item_knn", "als")}
-    tuned["hybrid"] = tune(
-        "hybrid",
-        subject,
-        {},
-        seconds=budget * 0.25,
-        trials=MANY_TRIALS,
-        tuned_components=components,
-    )
-    _tell("hybrid", tuned["hybrid"])
-    return tuned
+        _tell(name, found)
+        rows[name] = _judge(data, name, found.parameters, seed)
+        rows[name] |= {"validation_objective": found.score, "trials": found.trials}
+        if name in COMPONENTS:
+            components[name] = found.parameters
+    return rows
 
 
 def _judge(
@@ -161,31 +211,36 @@ def _tell(model_type: str, tuned: Found) -> None:
     )
 
 
-def _print_table(rows: Mapping[str, Any], selected: str, *, show_published: bool) -> None:
+def _print_table(
+    rows: Mapping[str, Row], selected: str | None, published: Mapping[str, tuple[float, float]]
+) -> None:
     heading = "HR@10 / NDCG@10 on test"
-    print(f"\n{'model':<22}{heading:<38}{'refitted on train + validation':<38}fit")
-    if show_published:
-        for name, (hit, ndcg) in PUBLISHED_ON_BEAUTY.items():
-            print(f"{name + ' (published)':<22}{hit:.4f} / {ndcg:.4f}")
+    print(f"\n{'model':<38}{heading:<46}{'refitted on train + validation':<46}fit")
+    for name, (hit, ndcg) in published.items():
+        print(f"{name + ' (published)':<38}{hit:.4f} / {ndcg:.4f}")
     for name, row in rows.items():
         mark = " <- selected" if name == selected else ""
-        print(
-            f"{name:<22}{_cell(row['train_only']):<38}{_cell(row['refit']):<38}"
-            f"{row['fit_seconds']:.1f} s{mark}"
-        )
+        train, refit = (_cell(row, side) for side in ("train_only", "refit"))
+        print(f"{name:<38}{train:<46}{refit:<46}{row['fit_seconds']:.1f} s{mark}")
 
 
-def _cell(metrics: Mapping[str, float]) -> str:
+def _cell(row: Row, side: str) -> str:
+    metrics, spread = row[side], row.get(f"{side}_spread")
     hit, low, high = (metrics[f"recall_at_10{end}"] for end in ("", "_low", "_high"))
-    return f"{hit:.4f} / {metrics['ndcg_at_10']:.4f} [{low:.4f}-{high:.4f}]"
+    told = f"{hit:.4f} / {metrics['ndcg_at_10']:.4f}"
+    if not spread:
+        return f"{told} [{low:.4f}-{high:.4f}]"
+    return f"{told} +- {spread['recall_at_10']:.4f} / {spread['ndcg_at_10']:.4f}"
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="the file of sequences")
     parser.add_argument("--budget", type=float, default=600, help="seconds of tuning in all")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--json", type=Path, help="file of figures to write, or to add to")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL")
+    parser.add_argument("--seed", type=int, default=42, help="the first one")
+    parser.add_argument("--seeds", type=int, default=1, help="how many, for means with a spread")
     return parser.parse_args(arguments)
 
 
