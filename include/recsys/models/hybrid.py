@@ -18,6 +18,7 @@ from recsys.models.item_knn import ItemKnn, ItemKnnParameters
 from recsys.models.kinds import had, not_offered
 from recsys.models.newcomers import Rare, Traits, find_rare
 from recsys.models.popularity import RecentPopularity, RecentPopularityParameters
+from recsys.models.siblings import lower_siblings
 
 COMPONENTS: dict[str, type[Model]] = {
     one.model_type: one for one in (ItemKnn, Als, RecentPopularity)
@@ -51,6 +52,7 @@ class HybridParameters(ConfigModel):
     weights: HybridWeights = HybridWeights()
     few_purchases: float = Field(default=5.0, gt=0, strict=True)
     lift: float = Field(default=0.0, ge=0, strict=True)
+    siblings: float = Field(default=1.0, ge=0, le=1, strict=True)
     item_knn: ItemKnnParameters = ItemKnnParameters()
     als: AlsParameters = AlsParameters()
     recent_popularity: RecentPopularityParameters = RecentPopularityParameters()
@@ -65,7 +67,8 @@ class Hybrid:
     not fitted at all.
 
     With traits of the products, a few of those with few purchases are lifted for each user: by the
-    share `lift` of their score and of what is near to them (`recsys.models.newcomers.Rare`)."""
+    share `lift` of their score and of what is near to them (`recsys.models.newcomers.Rare`); and
+    other sizes and shades of what the user had keep the share `siblings` of their score."""
 
     model_type: ClassVar[str] = "hybrid"
     slow: ClassVar[bool] = False
@@ -75,6 +78,7 @@ class Hybrid:
         self._weights: dict[str, float] = chosen.weights.model_dump()
         self._few_purchases = chosen.few_purchases
         self._lift = chosen.lift
+        self._siblings = chosen.siblings
         self._components: dict[str, Model] = {
             name: kind.create(getattr(chosen, name).model_dump(), seed)
             for name, kind in COMPONENTS.items()
@@ -83,6 +87,7 @@ class Hybrid:
         self._novelty: Float32Array = np.zeros(0, dtype=np.float32)
         self._traits: Traits | None = None
         self._rare: Rare | None = None
+        self._families: Int32Array | None = None
         self._fitter: Fitter | None = None
 
     @classmethod
@@ -107,6 +112,7 @@ class Hybrid:
             "weights": dict(self._weights),
             "few_purchases": self._few_purchases,
             "lift": self._lift,
+            "siblings": self._siblings,
             **{name: model.hyperparameters for name, model in self._components.items()},
         }
 
@@ -122,7 +128,8 @@ class Hybrid:
         return self
 
     def use_traits(self, traits: Traits | None) -> Self:
-        """Use what tells how near the products are, to lift those with few purchases."""
+        """Use what tells how near the products are, to lift those with few purchases and to lower
+        siblings."""
         self._traits = traits
         return self
 
@@ -147,6 +154,9 @@ class Hybrid:
         if self._traits is not None and self._lift > 0:
             purchases = np.bincount(histories.items[had(histories)], minlength=items)
             self._rare = find_rare(self._traits, purchases)
+        self._families = None
+        if self._traits is not None and self._siblings < 1:
+            self._families = self._traits.families
         return self
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
@@ -162,7 +172,9 @@ class Hybrid:
 
     def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:
         total = self.blend(self.component_scores(histories, now))
-        return total if self._rare is None else self._rare.lift(total, self._lift, histories)
+        if self._rare is not None:
+            total = self._rare.lift(total, self._lift, histories)
+        return self._with_siblings(total, histories)
 
     def component_scores(
         self, histories: Histories, now: int | Int64Array
@@ -199,7 +211,12 @@ class Hybrid:
             lifted = self._rare.lifted(total, self._lift, histories) * np.float32(self._lift)
             for part in parts.values():
                 part[:, self._rare.items] += lifted * self._rare.gain(part)
-        return parts
+        return {name: self._with_siblings(part, histories) for name, part in parts.items()}
+
+    def _with_siblings(self, scores: Float32Array, histories: Histories) -> Float32Array:
+        if self._families is None:
+            return scores
+        return lower_siblings(scores, histories, self._families, self._siblings)
 
     def similar(self, item: int) -> Float32Array:
         total = np.zeros(len(self._novelty), dtype=np.float32)
@@ -234,7 +251,13 @@ class Hybrid:
             storage.write_array(folder, "rare_items", self._rare.items)
             storage.write_array(folder, "rare_near", self._rare.near)
             storage.write_array(folder, "rare_weights", self._rare.weights)
-        has = {"has_content": self._content is not None, "has_rare": self._rare is not None}
+        if self._families is not None:
+            storage.write_array(folder, "families", self._families)
+        has = {
+            "has_content": self._content is not None,
+            "has_rare": self._rare is not None,
+            "has_families": self._families is not None,
+        }
         storage.write_parameters(folder, {**self.hyperparameters, **has})
 
     @classmethod
@@ -242,6 +265,7 @@ class Hybrid:
         stored = storage.read_parameters(folder)
         has_content = stored.pop("has_content", False)
         has_rare = stored.pop("has_rare", False)
+        has_families = stored.pop("has_families", False)
         model = cls.create(stored)
         model._novelty = storage.read_array(folder, "novelty", np.float32, 1)
         if has_content:
@@ -252,6 +276,8 @@ class Hybrid:
                 )
         if has_rare:
             model._rare = _read_rare(folder, len(model._novelty))
+        if has_families:
+            model._families = _read_families(folder, len(model._novelty))
         for name in model._used():
             model._components[name] = COMPONENTS[name].load(folder / name)
         return model
@@ -266,6 +292,14 @@ class Hybrid:
         terms = weight.astype(np.float32)[:, None] * content[histories.items]
         profile[asked] = np.add.reduceat(terms, histories.indptr[asked], axis=0)
         return normalised(profile @ content.T, histories)
+
+
+def _read_families(folder: Path, products: int) -> Int32Array:
+    families = storage.read_array(folder, "families", np.int32, 1)
+    # There are no more families than products, and numbers have no gaps.
+    if len(families) != products or not (families >= 0).all() or (families >= products).any():
+        raise storage.ArtifactError(f"{folder}: families.npy does not fit the products")
+    return families
 
 
 def _read_rare(folder: Path, products: int) -> Rare:

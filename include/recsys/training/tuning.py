@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from recsys.models.kinds import had, not_offered
 from recsys.models.linear import Linear
 from recsys.models.model_types import create_model, model_class
 from recsys.models.newcomers import Rare, Traits, find_rare
+from recsys.models.siblings import lower_siblings
 from recsys.publishing import write_json
 from recsys.settings import Settings
 from recsys.text import fold
@@ -48,6 +50,8 @@ _SAMPLE = 25_000
 _WORK_A_SECOND = 15e9
 _LIFTS = tuple(number / 20 for number in range(11))
 _MOST_LOST = 0.01
+_SIBLINGS = (1.0, 0.5, 0.25)
+_NORMAL_95 = 1.96
 _LIFT_CELLS = 40_000_000  # scores that are looked at with each lift: some seconds in all
 _HYBRID_SHARE = {"item_knn": 0.3, "als": 0.4, "recent_popularity": 0.0}
 
@@ -121,6 +125,10 @@ class ContentVectors(NamedTuple):
 
     set_id: str
     vectors: Float32Array
+
+
+_Change = Callable[[Float32Array, Histories], Float32Array]
+"""What is done to the scores of a blend, to see whether it ranks better then."""
 
 
 @dataclass(frozen=True)
@@ -346,7 +354,9 @@ def _tune_hybrid(
     weights = dict(found.parameters)
     few = weights.pop("few_purchases")
     chosen = {"weights": weights, "few_purchases": few}
-    chosen["lift"] = _choose_lift(subject, Hybrid.of_fitted(fitted, weights, few))
+    blend = Hybrid.of_fitted(fitted, weights, few)
+    chosen["lift"] = _choose_lift(subject, blend)
+    chosen["siblings"] = _choose_siblings(subject, blend)
     components = {name: model.hyperparameters for name, model in fitted.items()}
     return replace(found, parameters=chosen | components)
 
@@ -398,7 +408,7 @@ def _choose_lift(subject: Subject, blend: Hybrid) -> float:
     texts = subject.content and subject.content.vectors
     blend.use_content(texts).count_purchases(subject.training, subject.items)
     figures = []
-    for ranks in _lifted_ranks(blend, rare, questions):
+    for ranks in _changed_ranks(blend, [_lifting(rare, lift) for lift in _LIFTS], questions):
         per_user = metrics_per_user(Ranks(questions.indptr, ranks))
         recall = per_user["recall_at_10"]
         both = (recall.mean() + per_user["ndcg_at_10"].mean()) / 2
@@ -408,9 +418,33 @@ def _choose_lift(subject: Subject, blend: Hybrid) -> float:
     return _LIFTS[max(allowed, key=lambda place: figures[place])]
 
 
-def _lifted_ranks(blend: Hybrid, rare: Rare, questions: HeldOut) -> Int64Array:
-    """``(lifts, targets)`` ranks of the answers with each of `_LIFTS`."""
-    ranks = np.zeros((len(_LIFTS), len(questions.targets)), dtype=np.int64)
+def _choose_siblings(subject: Subject, blend: Hybrid) -> float:
+    """Which share of their score other sizes and shades of what a customer had keep in `blend`:
+    all of it, unless validation is clearly better with less."""
+    if subject.traits is None:
+        return 1.0
+    questions = sample_of(subject, _LIFT_CELLS // subject.items)
+    texts = subject.content and subject.content.vectors
+    blend.use_content(texts).count_purchases(subject.training, subject.items)
+    lower = partial(lower_siblings, families=subject.traits.families)
+    changes: list[_Change] = [partial(lower, share=share) for share in _SIBLINGS]
+    users = []
+    for ranks in _changed_ranks(blend, changes, questions):
+        per_user = metrics_per_user(Ranks(questions.indptr, ranks))
+        users.append((per_user["recall_at_10"] + per_user["ndcg_at_10"]) / 2)
+    best = max(range(len(users)), key=lambda place: users[place].mean())
+    gain = users[best] - users[0]
+    clear = gain.mean() > _NORMAL_95 * gain.std() / len(gain) ** 0.5
+    return _SIBLINGS[best] if clear else 1.0
+
+
+def _lifting(rare: Rare, lift: float) -> _Change:
+    return lambda scores, histories: rare.lift(scores, lift, histories)
+
+
+def _changed_ranks(blend: Hybrid, changes: Sequence[_Change], questions: HeldOut) -> Int64Array:
+    """``(changes, targets)`` ranks of the answers with each of the `changes` of the scores."""
+    ranks = np.zeros((len(changes), len(questions.targets)), dtype=np.int64)
     for start in range(0, questions.users, BLOCK):
         stop = min(start + BLOCK, questions.users)
         histories, scores = ranking.finite_scores(blend, questions, start, stop)
@@ -418,10 +452,10 @@ def _lifted_ranks(blend: Hybrid, rare: Rare, questions: HeldOut) -> Int64Array:
         seen = (user_rows(histories)[barred], histories.items[barred])
         part = slice(questions.indptr[start], questions.indptr[stop])
         rows = ranking.user_of_target(questions)[part] - start
-        for number, lift in enumerate(_LIFTS):
-            lifted = rare.lift(scores, lift, histories)
-            lifted[seen] = -np.inf
-            ranks[number, part] = ranking.rank_among(lifted, rows, questions.targets[part])
+        for number, change in enumerate(changes):
+            changed = change(scores.copy(), histories)
+            changed[seen] = -np.inf
+            ranks[number, part] = ranking.rank_among(changed, rows, questions.targets[part])
     return ranks
 
 
