@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +22,18 @@ import psutil
 
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories, Model
+from recsys.models.complements import Complements
 from recsys.models.histories import take_users
+from recsys.models.model_types import model_class
 from recsys.registry import Registry
 from recsys.settings import REPOSITORY, Settings
 
 SCRATCH = Path(os.environ.get("BENCH_SCRATCH", "/tmp/recsys-bench"))
 SERVER_CORE, CLIENT_CORE = "0", "1"
 TOKEN = "a-token-of-the-benchmark"
+USERS, ITEMS = 26_000, 2_244
+"""The shop that the figures of docs/serving.md are of."""
+_TWO_LOOKS_SECONDS, _IDLE_SECONDS = 12.0, 0.6
 
 
 def make_histories(users: int, items: int, seed: int = 0) -> Histories:
@@ -65,8 +72,20 @@ def make_products(items: int) -> pd.DataFrame:
     )
 
 
+def fit_model(model_type: str) -> tuple[Model, Histories]:
+    """A model of that shop, and its histories."""
+    histories = make_histories(USERS, ITEMS)
+    parameters = {"factors": 64, "starts": 1, "iterations": 3} if model_type == "als" else {}
+    return model_class(model_type).create(parameters).fit(histories, ITEMS), histories
+
+
 def add_model(
-    settings: Settings, model: Model, histories: Histories, items: int, model_id: str
+    settings: Settings,
+    model: Model,
+    histories: Histories,
+    items: int,
+    model_id: str,
+    complements: Complements | None = None,
 ) -> Path:
     """Write the fitted `model` as an artefact, register and select it."""
     products = make_products(items)
@@ -79,6 +98,7 @@ def add_model(
         histories=take_users(histories, by_id),
         popularity=np.bincount(histories.items, minlength=items).astype(np.float32),
         products=products,
+        complements=complements,
         manifest={"model_id": model_id, "data_version": "bench", "sample_users": ["0", "1", "2"]},
     )
     registry = Registry(settings)
@@ -178,17 +198,34 @@ def processor_seconds(process: subprocess.Popen[bytes]) -> float:
     return sum(time.user + time.system for time in times)
 
 
+def wait_until_idle(process: subprocess.Popen[bytes], seconds: float = 600) -> None:
+    """Until the server has made in advance what it makes: it does so at looks five seconds apart,
+    and then hardly anything in two of them."""
+    until, before = time.monotonic() + seconds, -1.0
+    while time.monotonic() < until:
+        used = processor_seconds(process)
+        if used - before < _IDLE_SECONDS:
+            return
+        before = used
+        time.sleep(_TWO_LOOKS_SECONDS)
+    raise RuntimeError("the server does not come to rest")
+
+
 def wrk(port: int, users: int, seconds: int, connections: int = 16, placement: str = "") -> float:
     """Requests/s of POST /recommend for random known users; raises if one failed."""
     asked = f',"placement":"{placement}"' if placement else ""
-    script = SCRATCH / "recommend.lua"
+    body = f"'{{\"user_id\":' .. math.random(0, {users - 1}) .. '{asked}}}'"
+    return load(port, "/recommend", body, seconds, connections)
+
+
+def load(port: int, path: str, body: str, seconds: int, connections: int = 16) -> float:
+    """Requests/s of POST `path`, each with what the expression `body`, in Lua, says; raises if one
+    failed."""
+    script = SCRATCH / f"load_{port}.lua"
     script.write_text(
         'wrk.method = "POST"\n'
         'wrk.headers["Content-Type"] = "application/json"\n'
-        "request = function()\n"
-        f'  return wrk.format(nil, "/recommend", nil, '
-        f"'{{\"user_id\":' .. math.random(0, {users - 1}) .. '{asked}}}')\n"
-        "end\n"
+        f'request = function() return wrk.format(nil, "{path}", nil, {body}) end\n'
     )
     output = subprocess.run(
         [
@@ -205,3 +242,47 @@ def wrk(port: int, users: int, seconds: int, connections: int = 16, placement: s
     if not found:
         raise RuntimeError(output)
     return float(found.group(1))
+
+
+@dataclass
+class Turns:
+    """Of each server by name, of every round: requests/s, and microseconds of processor time a
+    request."""
+
+    rates: dict[str, list[float]]
+    costs: dict[str, list[float]]
+
+    def rate(self, name: str) -> float:
+        return statistics.median(self.rates[name])
+
+    def cost(self, name: str) -> float:
+        return statistics.median(self.costs[name])
+
+    def ratio(self, name: str, to: str) -> float:
+        """Of the rates, the median of all rounds: a shared machine's speed changes by a third
+        within seconds."""
+        return float(np.median(np.divide(self.rates[name], self.rates[to])))
+
+    def cost_ratio(self, name: str, to: str) -> float:
+        """Of the processor times: above 1 where `name` takes less."""
+        return float(np.median(np.divide(self.costs[to], self.costs[name])))
+
+
+def in_turns(
+    servers: Mapping[str, tuple[int, subprocess.Popen[bytes]]],
+    ask: Callable[[int, int], float],
+    rounds: int,
+    seconds: int,
+) -> Turns:
+    """Ask the `servers`, a port and process by name, in short turns, every other round in the other
+    order; `ask` a port for so many seconds says its requests/s."""
+    turns = Turns({name: [] for name in servers}, {name: [] for name in servers})
+    for number in range(rounds):
+        for name in list(servers)[:: -1 if number % 2 else 1]:
+            port, process = servers[name]
+            before = processor_seconds(process)
+            rate = ask(port, seconds)
+            turns.rates[name].append(rate)
+            used = processor_seconds(process) - before
+            turns.costs[name].append(used / (rate * seconds) * 1e6)
+    return turns

@@ -16,20 +16,19 @@ import statistics
 import numpy as np
 
 from benchmarks.serving.harness import (
+    ITEMS,
+    USERS,
     add_model,
+    fit_model,
     free_port,
     fresh_home,
-    make_histories,
-    processor_seconds,
+    in_turns,
     running,
     wrk,
 )
 from benchmarks.serving.steady import percentiles_at_rate
-from recsys.models.model_types import model_class
 from recsys.served_lists import read_segment, sealed_lists
 from recsys.settings import Settings
-
-USERS, ITEMS = 26_000, 2_244
 
 
 def main() -> None:
@@ -41,49 +40,38 @@ def main() -> None:
 
     settings = fresh_home(f"recommend_{options.model}")
     silent = fresh_home(f"recommend_{options.model}_silent", "record_lists: false\n")
-    histories = make_histories(USERS, ITEMS)
-    parameters = {"factors": 64, "starts": 1, "iterations": 3} if options.model == "als" else {}
-    model = model_class(options.model).create(parameters).fit(histories, ITEMS)
+    model, histories = fit_model(options.model)
     for one in (settings, silent):
         add_model(one, model, histories, ITEMS, f"{options.model}_bench")
 
     ports = {"bare": free_port(), "service": free_port(), "no lists": free_port()}
-    rates: dict[str, list[float]] = {name: [] for name in ports}
-    costs: dict[str, list[float]] = {name: [] for name in ports}
     latencies: dict[str, list[dict[int, float]]] = {name: [] for name in ports}
     with (
         running(["-m", "benchmarks.serving.bare"], ports["bare"]) as bare,
         running(["-m", "serving"], ports["service"], settings.home) as service,
         running(["-m", "serving"], ports["no lists"], silent.home) as without,
     ):
-        processes = {"bare": bare, "service": service, "no lists": without}
+        processes = (bare, service, without)
+        servers = {name: (ports[name], one) for name, one in zip(ports, processes, strict=True)}
         for name in ("service", "no lists"):
-            wrk(ports[name], USERS, 3)
-        for number in range(options.rounds):
-            for name, port in list(ports.items())[:: -1 if number % 2 else 1]:
-                before = processor_seconds(processes[name])
-                rates[name].append(wrk(port, USERS, options.seconds))
-                used = processor_seconds(processes[name]) - before
-                costs[name].append(used / (rates[name][-1] * options.seconds) * 1e6)
-        rate = statistics.median(rates["service"])
+            ask(ports[name], 3)
+        turns = in_turns(servers, ask, options.rounds, options.seconds)
+        rate = turns.rate("service")
         for number in range(options.rounds):
             for name, port in list(ports.items())[:: -1 if number % 2 else 1]:
                 found = percentiles_at_rate(port, USERS, 0.7 * rate, options.seconds)
                 latencies[name].append(found)
 
-    bare_rate = statistics.median(rates["bare"])
-    cost, bare_cost, silent_cost = (
-        statistics.median(costs[name]) for name in ("service", "bare", "no lists")
-    )
+    rounds = {name: np.round(turns.rates[name]) for name in ports}
     print(f"input: {USERS} users x {ITEMS} products, {options.model}, topk 10, request log on")
-    print(f"bare FastAPI route: {bare_rate:.0f} requests/s (rounds {np.round(rates['bare'])})")
-    print(f"/recommend:         {rate:.0f} requests/s (rounds {np.round(rates['service'])})")
-    print(f"without lists:      {statistics.median(rates['no lists']):.0f} requests/s")
-    ratio = float(np.median(np.divide(rates["service"], rates["bare"])))
-    print(f"ratio: {ratio:.2f} (wanted: 0.80, hybrid 0.45)")
+    print(f"bare FastAPI route: {turns.rate('bare'):.0f} requests/s (rounds {rounds['bare']})")
+    print(f"/recommend:         {rate:.0f} requests/s (rounds {rounds['service']})")
+    print(f"without lists:      {turns.rate('no lists'):.0f} requests/s")
+    print(f"ratio: {turns.ratio('service', 'bare'):.2f} (wanted: 0.80, hybrid 0.45)")
     print(
-        f"processor time: {cost:.0f} microseconds a request, bare route {bare_cost:.0f}, "
-        f"ratio {bare_cost / cost:.2f}; without lists {silent_cost:.0f}"
+        f"processor time: {turns.cost('service'):.0f} microseconds a request, bare route "
+        f"{turns.cost('bare'):.0f}, ratio {turns.cost_ratio('service', 'bare'):.2f}; without lists "
+        f"{turns.cost('no lists'):.0f}"
     )
     for name, found in latencies.items():
         print(
@@ -94,6 +82,10 @@ def main() -> None:
     with_lists, without_lists = (_median(latencies[name], 99) for name in ("service", "no lists"))
     print(f"p99 with lists / without: {with_lists / without_lists:.2f} (wanted: at most 1.3)")
     print(f"lists recorded: {count_lists(settings)}")
+
+
+def ask(port: int, seconds: int) -> float:
+    return wrk(port, USERS, seconds)
 
 
 def count_lists(settings: Settings) -> int:

@@ -5,32 +5,29 @@ makes at least 0.75 of the requests/s of a bare FastAPI route with the same mode
 
 As benchmarks.serving.recommend: known users, request log on and lists recorded, the servers in
 short turns within one run, a rate counts by its ratio to that of the bare route in the same round.
-Asked are lists of the placement home, which without rules are as long as those of the bare route.
+Asked are lists of the placement home, which without rules are as long as those of the bare route,
+when all that is made beside the requests is made.
 """
 
 import argparse
 import json
-import statistics
-import time
-
-import numpy as np
 
 from benchmarks.serving.harness import (
+    ITEMS,
+    USERS,
     add_model,
+    fit_model,
     free_port,
     fresh_home,
-    make_histories,
+    in_turns,
     post,
-    processor_seconds,
     running,
+    wait_until_idle,
     wrk,
 )
-from benchmarks.serving.recommend import ITEMS, USERS
-from recsys.models.model_types import model_class
 from recsys.settings import Settings
 
 PLACE = "home"
-MADE_IN_ADVANCE_SECONDS = 60
 
 
 def rule(name: str, action: str, meant: dict, **own: object) -> dict:
@@ -55,6 +52,17 @@ RULES = [
 ]
 
 
+def steer(settings: Settings) -> None:
+    """Let all `RULES` and a spread decide about the lists of `PLACE`."""
+    spread = "placements: {home: {spread: {brand: 3, category: 4}}}\n"
+    for name, text in (("rules.yaml", json.dumps({"rules": RULES})), ("placements.yaml", spread)):
+        (settings.home / "config" / name).write_text(text, encoding="utf-8")
+
+
+def ask(port: int, seconds: int) -> float:
+    return wrk(port, USERS, seconds, placement=PLACE)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=2)
@@ -63,49 +71,39 @@ def main() -> None:
     options = parser.parse_args()
 
     plain, steered = fresh_home("rules_none"), fresh_home("rules_ten")
-    write(steered, "rules.yaml", json.dumps({"rules": RULES}))
-    spread = "placements: {home: {spread: {brand: 3, category: 4}}}\n"
-    write(steered, "placements.yaml", spread)
-    histories = make_histories(USERS, ITEMS)
-    parameters = {"factors": 64, "starts": 1, "iterations": 3} if options.model == "als" else {}
-    model = model_class(options.model).create(parameters).fit(histories, ITEMS)
+    steer(steered)
+    model, histories = fit_model(options.model)
     for one in (plain, steered):
         add_model(one, model, histories, ITEMS, f"{options.model}_bench")
 
     ports = {"bare": free_port(), "without rules": free_port(), "ten rules": free_port()}
-    rates: dict[str, list[float]] = {name: [] for name in ports}
-    costs: dict[str, list[float]] = {name: [] for name in ports}
     with (
         running(["-m", "benchmarks.serving.bare"], ports["bare"]) as bare,
         running(["-m", "serving"], ports["without rules"], plain.home) as without,
         running(["-m", "serving"], ports["ten rules"], steered.home) as service,
     ):
-        processes = {"bare": bare, "without rules": without, "ten rules": service}
-        time.sleep(MADE_IN_ADVANCE_SECONDS)
+        wait_until_idle(service)
         body = {"user_id": 7, "placement": PLACE}
         for name in ("without rules", "ten rules"):
             listed = post(ports[name], "/recommend", body)["recommendations"]
             print(f"{name}: {[row['product_id'][-4:] for row in listed]}")
-        for number in range(options.rounds):
-            for name, port in list(ports.items())[:: -1 if number % 2 else 1]:
-                before = processor_seconds(processes[name])
-                rates[name].append(wrk(port, USERS, options.seconds, placement=PLACE))
-                used = processor_seconds(processes[name]) - before
-                costs[name].append(used / (rates[name][-1] * options.seconds) * 1e6)
+        processes = (bare, without, service)
+        servers = {name: (ports[name], one) for name, one in zip(ports, processes, strict=True)}
+        turns = in_turns(servers, ask, options.rounds, options.seconds)
 
     print(f"input: {USERS} users x {ITEMS} products, {options.model}, topk 10, {len(RULES)} rules")
-    for name, found in rates.items():
-        cost = statistics.median(costs[name])
-        print(f"{name}: {statistics.median(found):.0f} requests/s, {cost:.0f} microseconds each")
+    for name in ports:
+        rate, cost = turns.rate(name), turns.cost(name)
+        print(f"{name}: {rate:.0f} requests/s, {cost:.0f} microseconds each")
     for name in ("without rules", "ten rules"):
-        ratio = float(np.median(np.divide(rates[name], rates["bare"])))
-        by_cost = statistics.median(costs["bare"]) / statistics.median(costs[name])
+        ratio, by_cost = turns.ratio(name, "bare"), turns.cost_ratio(name, "bare")
         wanted = " (wanted: 0.75)" if name == "ten rules" else ""
         print(f"{name} / bare: {ratio:.2f}{wanted}, by processor time {by_cost:.2f}")
-
-
-def write(settings: Settings, name: str, text: str) -> None:
-    (settings.home / "config" / name).write_text(text, encoding="utf-8")
+    by_rate, by_cost = (
+        turns.ratio("ten rules", "without rules"),
+        turns.cost_ratio("ten rules", "without rules"),
+    )
+    print(f"ten rules / without: {by_rate:.2f}, by processor time {by_cost:.2f}")
 
 
 if __name__ == "__main__":
