@@ -6,7 +6,7 @@ certain is computed as for anybody else, so that both ways give the same lists."
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -49,8 +49,8 @@ Scores = NDArray[np.floating[Any]]  # in single precision, or double where produ
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Best first: ``(users, n)`` columns and scores, what each is worth beside the others,
-    ``(users,)`` how many count, and whether there are no others."""
+    """Best first: ``(users, n)`` columns and scores, what each is worth beside the others (n or 0,
+    where nobody asks), ``(users,)`` how many count, and whether there are no others."""
 
     items: Int32Array | Int64Array
     scores: Float32Array
@@ -210,6 +210,8 @@ def _part(steering: Steering, scores: Float32Array) -> Part:
     else:
         best = _moved_rows(steering, scores, strength, keep)
         near = nearness(scores, strength) if steering.quotas else scores
+    if not steering.diversity:  # nobody else asks what they are worth
+        best = replace(best, worth=best.worth[:, :0])
     return Part(
         best,
         tuple(_rows(steering, scores, near, _kept_of(one), one.items) for one in steering.quotas),
@@ -238,9 +240,10 @@ def _kept_of(quota: Quota) -> int:
 
 
 def _bytes_of_a_row(steering: Steering) -> int:
-    candidates = _kept(steering) + sum(map(_kept_of, steering.quotas))
-    bytes_of_one = 12 if steering.strength is None else 16
-    return bytes_of_one * candidates + 4 * len(steering.pins) + 16
+    best, of_quotas = _kept(steering), sum(map(_kept_of, steering.quotas))
+    with_worth = of_quotas + (best if steering.diversity else 0)
+    bytes_of_worth = 4 if steering.strength is None else 8
+    return 8 * (best + of_quotas) + bytes_of_worth * with_worth + 4 * len(steering.pins) + 16
 
 
 def _rows(
