@@ -86,17 +86,24 @@ def personal_recall(ranks: Ranks, questions: HeldOut, answers: Expected) -> dict
     }
 
 
-def most_personal(objective: Float64Array, overlap: Float64Array) -> int:
-    """Which of several rankings of the same questions to take: of all that are as good as the best,
-    the one with the lowest of ``(rankings,)`` `overlap`, see `overlap_with_popular`.
+def as_good(ours: Float64Array, best: Float64Array) -> bool:
+    """Whether a ranking serves users as well as the `best` one, so that being more personal may
+    decide. Both are ``(users,)`` and say how well each user was served.
 
-    `objective` ``(rankings, users)`` says how well each user was served. A ranking is as good if
-    it loses no more against the highest mean, user by user, than chance explains (95 %), and no
-    more than `MOST_LOST` of it: with few users chance explains much."""
-    mean = objective.mean(axis=1)
-    loss = objective[np.argmax(mean)] - objective
-    most = np.minimum(_NORMAL_95 * loss.std(axis=1) / np.sqrt(loss.shape[1]), MOST_LOST * max(mean))
-    return int(np.argmin(np.where(loss.mean(axis=1) <= most, overlap, np.inf)))
+    It may lose no more, user by user, than chance explains (95 %), and no more than `MOST_LOST` of
+    the best: with few users chance explains much."""
+    loss = best - ours
+    by_chance = _NORMAL_95 * loss.std() / np.sqrt(len(loss))
+    return bool(loss.mean() <= min(by_chance, MOST_LOST * best.mean()))
+
+
+def most_personal(objective: Float64Array, overlap: Float64Array) -> int:
+    """Which of several rankings of the same questions to take: of all that are `as_good` as the
+    one with the highest mean of ``(rankings, users)`` `objective`, the one with the lowest of
+    ``(rankings,)`` `overlap`, see `overlap_with_popular`."""
+    best = objective[np.argmax(objective.mean(axis=1))]
+    good = np.array([as_good(ours, best) for ours in objective])
+    return int(np.argmin(np.where(good, overlap, np.inf)))
 
 
 def overlap_with_popular(scores: Float32Array, popularity: Float32Array) -> float:
