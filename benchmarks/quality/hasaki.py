@@ -39,7 +39,7 @@ from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.training.config import TrainingConfig
 from recsys.training.job import select_best, train_model
-from recsys.training.tuning import Subject, content_vectors
+from recsys.training.tuning import Subject, content_vectors, product_traits
 
 BASELINES = ("popularity", "recent_popularity")
 ASKED = ("item_knn", "linear", "als", "bpr", "self_attention", "recent_popularity", "hybrid")
@@ -130,7 +130,8 @@ def _without_lift(settings: Settings, chosen: dict[str, Any]) -> dict[str, Any]:
     data = read_leave_one_out(version)
     texts = content_vectors(settings, data.item_ids)
     known = (data.training, data.validation, len(data.item_ids))
-    subject = Subject(*known, config.seed, texts)
+    traits = product_traits(version, data, texts)
+    subject = Subject(*known, config.seed, texts, traits=traits)
     fit = partial(subject.fit, "hybrid", {**chosen, "lift": 0.0})
     print(f"lift of products with few purchases: {chosen['lift']}")
     return asdict(report_on(fit, data))
