@@ -1,10 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
 from recsys.errors import InputError
 from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes, keep_entries, take_users, user_rows
-from recsys.models.hybrid import Hybrid, normalised
+from recsys.models.hybrid import COMPONENTS, Hybrid, normalised
 from recsys.models.newcomers import MOST_LIFTED, Traits
 from recsys.models.storage import ArtifactError
 from tests.models.shop import DAY, GROUPS, ITEMS, START, taste_histories
@@ -20,6 +22,41 @@ def test_a_row_is_scaled_by_the_best_product_that_is_not_known_yet():
     histories = histories_from_codes(np.array([0]), np.array([1]), np.array([0]), count=1)
     scaled = normalised(np.array([[2.0, 8.0, -1.0, 4.0]], dtype=np.float32), histories)
     np.testing.assert_allclose(scaled, [[0.5, 1.0, 0.0, 1.0]])
+
+
+ALL_MEMBERS = {
+    "weights": {"linear": 0.5},
+    "als": {"factors": 4, "starts": 1},
+}
+
+
+def test_a_blend_of_all_components_is_the_sum_of_their_parts_and_survives_saving(tmp_path):
+    histories = taste_histories()
+    model = Hybrid.create(ALL_MEMBERS).fit(histories, ITEMS)
+    some = take_users(histories, np.arange(20))
+    parts = model.parts(some, NOW)
+    assert set(parts) == set(COMPONENTS)
+    np.testing.assert_allclose(sum(parts.values()), model.score(some, NOW), rtol=1e-5)
+    assert set(model.parts_of_similar(3)) == {*COMPONENTS} - {"recent_popularity"}
+    assert np.array_equal(sum(model.parts_of_similar(3).values()), model.similar(3))
+    model.save(tmp_path)
+    loaded = Hybrid.load(tmp_path)
+    assert np.array_equal(loaded.score(some, NOW), model.score(some, NOW))
+    assert loaded.hyperparameters == model.hyperparameters
+
+
+def test_what_was_saved_before_components_joined_means_the_same(tmp_path):
+    histories = taste_histories()
+    model = Hybrid.create({}).fit(histories, ITEMS)
+    model.save(tmp_path)
+    stored = json.loads((tmp_path / "parameters.json").read_text())
+    for name in ("linear",):
+        assert not (tmp_path / name).exists()
+        del stored[name], stored["weights"][name]
+    (tmp_path / "parameters.json").write_text(json.dumps(stored))
+    loaded = Hybrid.load(tmp_path)
+    assert np.array_equal(loaded.score(histories, NOW), model.score(histories, NOW))
+    assert loaded.hyperparameters == model.hyperparameters
 
 
 def test_a_new_product_competes_by_its_text():

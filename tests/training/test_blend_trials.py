@@ -14,6 +14,7 @@ from tests.models.shop import ITEMS, publish_shop, taste_interactions
     [
         {"item_knn": 1.0, "als": 0.5, "recent_popularity": 0.2, "content": 0.3},
         {"item_knn": 1.0, "als": 0.0, "recent_popularity": 2.0, "content": 0.0},
+        {"item_knn": 0.5, "als": 0.0, "linear": 0.4, "content": 0.1},
     ],
 )
 def test_a_trial_ranks_like_the_model_itself(settings, weights):

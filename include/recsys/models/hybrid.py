@@ -16,12 +16,13 @@ from recsys.models.base import Histories, Model, Parameters, Progress, parse_par
 from recsys.models.histories import steps_from_end, strength, user_rows
 from recsys.models.item_knn import ItemKnn, ItemKnnParameters
 from recsys.models.kinds import had, not_offered
+from recsys.models.linear import Linear, LinearParameters
 from recsys.models.newcomers import Rare, Traits, find_rare
 from recsys.models.popularity import RecentPopularity, RecentPopularityParameters
 from recsys.models.siblings import lower_siblings
 
 COMPONENTS: dict[str, type[Model]] = {
-    one.model_type: one for one in (ItemKnn, Als, RecentPopularity)
+    one.model_type: one for one in (ItemKnn, Als, RecentPopularity, Linear)
 }
 CONTENT = "content"
 _CONTENT_DECAY = np.float32(0.8)
@@ -37,6 +38,7 @@ class HybridWeights(Parameters):
     item_knn: float = Field(default=1.0, ge=0)
     als: float = Field(default=0.5, ge=0)
     recent_popularity: float = Field(default=0.2, ge=0)
+    linear: float = Field(default=0.0, ge=0)
     content: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
@@ -56,6 +58,7 @@ class HybridParameters(ConfigModel):
     item_knn: ItemKnnParameters = ItemKnnParameters()
     als: AlsParameters = AlsParameters()
     recent_popularity: RecentPopularityParameters = RecentPopularityParameters()
+    linear: LinearParameters = LinearParameters()
 
 
 class Hybrid:

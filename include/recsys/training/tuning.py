@@ -15,13 +15,21 @@ import numpy as np
 import pandas as pd
 
 from recsys import schema
-from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array, first_in_row
+from recsys.arrays import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    first_in_row,
+)
 from recsys.content.embeddings import current_embeddings
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
-from recsys.evaluation import MIN_USERS, ranking
+from recsys.evaluation import MIN_USERS, MOST_LOST, ranking
 from recsys.evaluation.leave_one_out import LeaveOneOut
 from recsys.evaluation.metrics import metrics_per_user
+from recsys.evaluation.personal import most_personal, overlap_with_popular
 from recsys.evaluation.ranking import BLOCK, HeldOut, Ranks
 from recsys.evaluation.report import segments_of
 from recsys.models.als import Als, Trainer
@@ -34,6 +42,7 @@ from recsys.models.kinds import had, not_offered
 from recsys.models.linear import Linear
 from recsys.models.model_types import create_model, model_class
 from recsys.models.newcomers import Rare, Traits, find_rare
+from recsys.models.popularity import RecentPopularity
 from recsys.models.siblings import lower_siblings
 from recsys.publishing import write_json
 from recsys.settings import Settings
@@ -49,11 +58,24 @@ _SAMPLE = 25_000
 # seed gives the same figures on every machine.
 _WORK_A_SECOND = 15e9
 _LIFTS = tuple(number / 20 for number in range(11))
-_MOST_LOST = 0.01
+_LIFT_COST = 0.01
 _SIBLINGS = (1.0, 0.5, 0.25)
-_NORMAL_95 = 1.96
 _LIFT_CELLS = 40_000_000  # scores that are looked at with each lift: some seconds in all
 _HYBRID_SHARE = {"item_knn": 0.3, "als": 0.4, "recent_popularity": 0.0}
+_OTHERS = ("few_purchases",)  # what a blend has beside weights
+_NORMAL_95 = 1.96
+_FELT = 1.0  # where less than one of ten products is a popular one, nobody's list is everybody's
+_LOOKED_AT = 100  # so many of the best blends are looked at for how personal they are
+
+JOINING: dict[str, tuple[dict[str, Range], list[Point]]] = {
+    Linear.model_type: (
+        {Linear.model_type: Range(0, 4)},
+        [{Linear.model_type: weight} for weight in (0.5, 1.0, 2.0)],
+    ),
+}
+"""What joins a blend where its own training found parameters, and where the blend is clearly better
+with it: each adds a fit that takes long to all that are made of the blend. What is searched for
+then, and where that begins."""
 
 SPACES: dict[str, dict[str, Range]] = {
     Als.model_type: {
@@ -210,9 +232,15 @@ def choose_parameters(
             "tuning": config.tuning.model_dump(),
             "parameters": config.parameters.get(name, {}),
             **({"signals": subject.weights} if subject.weights else {}),
+            **({"joining": joining} if name == Hybrid.model_type and joining else {}),
         }
 
     found = {name: _read_last(settings, name) for name in {model_type, *COMPONENTS}}
+    joining: dict[str, Any] = {}
+    for name in JOINING:
+        key, last = found[name]
+        if last and (name in config.model_types or key == key_of(name)):
+            joining[name] = last.parameters
     same = {name: last for name, (key, last) in found.items() if last and key == key_of(name)}
     if model_type in same:
         return same[model_type]
@@ -223,7 +251,10 @@ def choose_parameters(
         last.parameters if last else config.parameters.get(model_type, {}),
         seconds=config.tuning.seconds,
         trials=config.tuning.trials,
-        tuned_components={name: same[name].parameters for name in same if name in SPACES},
+        tuned_components={
+            **{name: same[name].parameters for name in same if name in _HYBRID_SHARE},
+            **joining,
+        },
     )
     content = {"parameters": best.parameters, "score": best.score, "trials": best.trials}
     write_json(_file(settings, model_type), {**content, "key": key_of(model_type)})
@@ -259,7 +290,8 @@ def tune(
     """Search from `start`, for at most `seconds` (a trial is never cut off) and `trials`.
 
     The objective is the mean of recall@10 and NDCG@10 on at most 25,000 validation users. Of a
-    hybrid, the components in `tuned_components` are taken as they are."""
+    hybrid, the components in `tuned_components` are taken as they are; those that are `JOINING` and
+    not among them are left out."""
     if model_type == Hybrid.model_type:
         return _tune_hybrid(subject, start, tuned_components or {}, seconds, trials)
     if model_type in SPACES:
@@ -277,6 +309,11 @@ def objective(model: Any, questions: HeldOut) -> float:
 def _mean_metric(ranks: Ranks) -> float:
     per_user = metrics_per_user(ranks)
     return float((per_user["recall_at_10"].mean() + per_user["ndcg_at_10"].mean()) / 2)
+
+
+def _metric_per_user(ranks: Ranks) -> Float64Array:
+    per_user = metrics_per_user(ranks)
+    return (per_user["recall_at_10"] + per_user["ndcg_at_10"]) / 2
 
 
 def _tune_alone(
@@ -344,21 +381,22 @@ def _tune_hybrid(
     fitted: dict[str, Model] = {}
     for name in COMPONENTS:
         own = dict(tuned.get(name) or start.get(name, {}))
-        if name in SPACES and name not in tuned:
+        if name in tuned:
+            fitted[name] = subject.fit(name, own)
+        elif name in SPACES and name not in JOINING:
             share = seconds * _HYBRID_SHARE[name]
             _, fitted[name] = _tune_alone(name, subject, own, share, trials)
-        else:
+        elif name not in JOINING:
             fitted[name] = subject.fit(name, own)
     left = max(seconds - (time.monotonic() - begun), 0.1 * seconds)
     found = _tune_weights(subject, fitted, start, left, trials)
     weights = dict(found.parameters)
-    few = weights.pop("few_purchases")
-    chosen = {"weights": weights, "few_purchases": few}
-    blend = Hybrid.of_fitted(fitted, weights, few)
+    chosen = {name: weights.pop(name) for name in _OTHERS}
+    blend = Hybrid.of_fitted(fitted, weights, **chosen)
     chosen["lift"] = _choose_lift(subject, blend)
     chosen["siblings"] = _choose_siblings(subject, blend)
     components = {name: model.hyperparameters for name, model in fitted.items()}
-    return replace(found, parameters=chosen | components)
+    return replace(found, parameters={"weights": weights, **chosen} | components)
 
 
 def _tune_weights(
@@ -368,34 +406,98 @@ def _tune_weights(
     seconds: float,
     trials: int,
 ) -> Found:
-    texts = subject.content.vectors if subject.content is not None else None
-    components = [*COMPONENTS, *([CONTENT] if texts is not None else [])]
-    everything = Hybrid.of_fitted(fitted, dict.fromkeys(components, 1.0))
-    trial = BlendTrials(everything.use_content(texts), sample_of(subject))
-
-    def score(point: Point) -> float:
-        weights = dict(point)
-        few = weights.pop("few_purchases")
-        blend = Hybrid.of_fitted(fitted, weights, few)
-        return _mean_metric(trial.ranks(blend.count_purchases(subject.training, subject.items)))
-
+    """Weights of the `fitted` components, and what else a blend depends on. Those that are joining
+    come one after another, each for an equal share of the time."""
+    judged = _JudgedBlends(subject, fitted)
     # Only the ratios count, so the first component keeps its weight.
     space = {"als": Range(0, 2), "recent_popularity": Range(0, 5)}
-    if texts is not None:
+    if subject.content is not None:
         space |= {CONTENT: Range(0, 2), "few_purchases": Range(0.5, 200, log=True)}
     defaults = HybridParameters()
     base = {
         **defaults.weights.model_dump(),
         **start.get("weights", {}),
-        "few_purchases": start.get("few_purchases", defaults.few_purchases),
+        **dict.fromkeys(JOINING, 0.0),
+        **{name: start.get(name, getattr(defaults, name)) for name in _OTHERS},
     }
     starts = [base, {**base, "recent_popularity": 0.0}, {**base, "als": 1.0}]
-    return search(score, space, starts, seconds=seconds, trials=trials, seed=subject.seed)
+    joining = [name for name in JOINING if name in fitted]
+    limits: Any = {"trials": trials, "seed": subject.seed, "seconds": seconds / (1 + len(joining))}
+    found = search(judged.score, space, starts, **limits)
+    for name in joining:
+        more, points = JOINING[name]
+        last = {key: start[key] for key in more if key in start} | {
+            key: value for key, value in start.get("weights", {}).items() if key in more
+        }
+        starts = [{**found.parameters, **point} for point in (*points, last)]
+        joined = search(judged.score, space | more, starts, **limits)
+        history = found.history + [max(found.score, one) for one in joined.history]
+        made = found.trials + joined.trials
+        # The other weights have moved as well, and that may have been all the gain.
+        without = {**joined.parameters, name: 0.0}
+        if all(judged.better(joined.parameters, one) for one in (found.parameters, without)):
+            space |= more
+            found = joined
+        found = replace(found, trials=made, history=history)
+    return judged.more_personal(found)
+
+
+class _JudgedBlends:
+    """Blends of `fitted` components on the validation of a subject."""
+
+    def __init__(self, subject: Subject, fitted: Mapping[str, Model]) -> None:
+        self._subject, self._fitted = subject, fitted
+        texts = subject.content and subject.content.vectors
+        components = [*fitted, *([CONTENT] if texts is not None else [])]
+        weights = dict.fromkeys(components, 1.0)
+        everything = Hybrid.of_fitted(fitted, weights)
+        self._trials = BlendTrials(everything.use_content(texts), sample_of(subject))
+        self._tried: list[tuple[Point, float, Float32Array]] = []
+
+    def score(self, point: Point) -> float:
+        ranks = self._trials.ranks(self._blend(point))
+        score = _mean_metric(ranks)
+        self._tried.append((point, score, _metric_per_user(ranks).astype(np.float32)))
+        return score
+
+    def better(self, point: Point, before: Point) -> bool:
+        """Whether users gain in the mean by more than chance explains (95 %)."""
+        after, then = (
+            _metric_per_user(self._trials.ranks(self._blend(one))) for one in (point, before)
+        )
+        gain = after - then
+        return float(gain.mean()) > _NORMAL_95 * float(gain.std()) / len(gain) ** 0.5
+
+    def more_personal(self, found: Found) -> Found:
+        """`found`, or a blend that was tried, is as good, and shares less with what is popular."""
+        if self._overlap(found.parameters) < _FELT:
+            return found
+        left_out = {name for name in JOINING if not found.parameters[name]}
+        least = (1 - MOST_LOST) * found.score
+        good = [
+            one
+            for one in sorted(self._tried, key=lambda one: -one[1])
+            if one[1] >= least and not any(one[0][name] for name in left_out)
+        ][:_LOOKED_AT]
+        overlap = np.array([self._overlap(point) for point, _, _ in good])
+        chosen = most_personal(np.stack([of_users for _, _, of_users in good]), overlap)
+        point, score, _ = good[chosen]
+        return replace(found, parameters=point, score=score)
+
+    def _overlap(self, point: Point) -> float:
+        scores, popularity = self._trials.scores(self._blend(point))
+        return overlap_with_popular(scores, popularity)
+
+    def _blend(self, point: Point) -> Hybrid:
+        others = {name: point[name] for name in _OTHERS}
+        weights = {name: value for name, value in point.items() if name not in _OTHERS}
+        blend = Hybrid.of_fitted(self._fitted, weights, **others)
+        return blend.count_purchases(self._subject.training, self._subject.items)
 
 
 def _choose_lift(subject: Subject, blend: Hybrid) -> float:
     """How far `blend` lifts products with few purchases: what finds the most of them on validation,
-    of all that cost at most `_MOST_LOST` of the objective. 0 if too few customers are asked for
+    of all that cost at most `_LIFT_COST` of the objective. 0 if too few customers are asked for
     such products to tell."""
     if subject.traits is None:
         return 0.0
@@ -413,7 +515,7 @@ def _choose_lift(subject: Subject, blend: Hybrid) -> float:
         recall = per_user["recall_at_10"]
         both = (recall.mean() + per_user["ndcg_at_10"].mean()) / 2
         figures.append((recall[new].mean(), both))
-    least = (1 - _MOST_LOST) * figures[0][1]
+    least = (1 - _LIFT_COST) * figures[0][1]
     allowed = [place for place, (_, both) in enumerate(figures) if both >= least]
     return _LIFTS[max(allowed, key=lambda place: figures[place])]
 
@@ -488,10 +590,16 @@ class BlendTrials:
 
     def ranks(self, blend: Hybrid) -> Ranks:
         """Ranks of the answers by the weights of `blend`."""
-        scores = blend.blend(self._parts, self._items)
-        scores[self._barred] = -np.inf
+        scores, _ = self.scores(blend)
         ranks = ranking.rank_among(scores, ranking.user_of_target(self._questions), self._columns)
         return Ranks(self._questions.indptr, ranks)
+
+    def scores(self, blend: Hybrid) -> tuple[Float32Array, Float32Array]:
+        """``(users, candidates)`` scores of `blend`, -inf where a candidate does not count, and how
+        popular each was lately."""
+        scores = blend.blend(self._parts, self._items)
+        scores[self._barred] = -np.inf
+        return scores, self._parts[RecentPopularity.model_type]
 
     def _read(
         self, model: Hybrid, start: int, stop: int
