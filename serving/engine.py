@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from recsys.errors import InputError
 from recsys.experiments.definitions import Side
@@ -26,6 +27,7 @@ from recsys.merchandising.snapshots import (
     with_current_catalogue,
     with_more_candidates,
 )
+from recsys.personal import PSEUDONYM
 from recsys.registry import Entry, Registry, RegistryError
 from recsys.request_log import recent_users
 from recsys.settings import Settings
@@ -66,6 +68,15 @@ def settle_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # glibc's own
         trim(0)
+
+
+def _to_warm_up(loaded: Snapshot, requests: Path) -> list[str]:
+    """Who asked last; for those whom the log does not name, as many known users spread over all."""
+    recent = recent_users(requests, _WARMUP_REQUESTS)
+    named = [user for user in recent if not PSEUDONYM.fullmatch(user)]
+    known, hidden = loaded.artifact.user_ids, len(recent) - len(named)
+    spread = {len(known) * number // hidden for number in range(hidden)} if len(known) else ()
+    return named + [known[position] for position in sorted(spread)]
 
 
 class Engine:
@@ -130,7 +141,7 @@ class Engine:
             starting=starting,
             beside=beside,
         )
-        replay(loaded, recent_users(settings.service_db, _WARMUP_REQUESTS), _WARMUP_SECONDS)
+        replay(loaded, _to_warm_up(loaded, settings.service_db), _WARMUP_SECONDS)
         return loaded
 
     def try_to_prepare(self, model_id: str, *, starting: bool = False) -> str | None:

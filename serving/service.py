@@ -1,6 +1,7 @@
 """What the routes work with: one object a worker process, made at start, closed at the end."""
 
 import asyncio
+import functools
 import logging
 import sqlite3
 import time
@@ -24,6 +25,7 @@ from recsys.merchandising.live_events import live_database
 from recsys.merchandising.placements import PlacementsConfig
 from recsys.merchandising.recommending import Recommended, Snapshot
 from recsys.merchandising.rule_warnings import RuleWarning, warnings_of
+from recsys.privacy import PrivacyConfig, load_pseudonyms
 from recsys.request_log import Answered, RequestLog
 from recsys.schedule import load_zone
 from recsys.settings import Settings
@@ -80,7 +82,11 @@ class Service:
         data = _read_or(DataConfig(), lambda: load_config(settings, DataConfig))
         self.earliest = data.earliest_time
         log_file = settings.logs / "service" / "recommender.log"
-        self.requests = RequestLog(settings.service_db, log_file, load_zone(settings))
+        self.requests = RequestLog(
+            *(settings.service_db, log_file, load_zone(settings)),
+            functools.cache(lambda: load_pseudonyms(settings).of),
+            load_config(settings, PrivacyConfig).pseudonymous_logs,
+        )
         self.served = Recorder(settings, config, self.ids, self.counters, self.placements)
         self.started_at = time.time()
         self.slow, self.bulk = ThreadPoolExecutor(SLOW_THREADS), ThreadPoolExecutor(SLOW_THREADS)

@@ -102,6 +102,56 @@ def test_nothing_is_known_of_a_service_that_never_ran(settings: Settings):
     assert not settings.service_db.exists()
 
 
+def named(user: str) -> str:
+    return f"~{user.encode().hex():0>32}"
+
+
+@pytest.fixture
+def write_named(settings: Settings) -> Callable[..., None]:
+    """Writes with pseudonyms, as the configuration says or as the database began."""
+
+    def write(*rows: Answered, pseudonymous: bool | None = None) -> None:
+        file = settings.logs / "recommender.log"
+        log = RequestLog(settings.service_db, file, ZONE, lambda: named, pseudonymous)
+        for row in rows:
+            log.add(row)
+        log.close()
+
+    return write
+
+
+def test_a_new_log_names_customers_by_pseudonyms(settings: Settings, write_named):
+    write_named(answered("7"), answered("đỏ"), answered(None))
+    assert recent_users(settings.service_db, 10) == [named("đỏ"), named("7")]
+    lines = (settings.logs / "recommender.log").read_text(encoding="utf-8")
+    assert f"user_id={named('7')}, " in lines
+    assert "user_id=7," not in lines
+    assert "đỏ" not in lines
+    now = datetime.now(UTC)
+    window = (now - timedelta(hours=1), now + timedelta(minutes=1))
+    found = read_traffic(settings.service_db, *window, "7", [named("7")])
+    assert found is not None
+    assert found["requests"] == 2
+
+
+def test_a_log_of_before_goes_on_with_ids_until_it_is_told(settings: Settings, write_named):
+    with contextlib.closing(connect(settings.service_db)) as old:
+        old.execute("CREATE TABLE requests (id INTEGER PRIMARY KEY, timestamp TIMESTAMP)")
+        for column in ("user_id INTEGER", "topk INTEGER", "latency_ms REAL", "fallback BOOLEAN"):
+            old.execute(f"ALTER TABLE requests ADD COLUMN {column}")
+        for column in ("error", "model_id", "endpoint", "fallback_method"):
+            old.execute(f"ALTER TABLE requests ADD COLUMN {column} TEXT")
+    write_named(answered("7"))
+    write_named(answered("8"), pseudonymous=True)
+    write_named(answered("9"))
+    assert recent_users(settings.service_db, 10) == ["9", named("8"), "7"]
+
+
+def test_a_new_log_has_ids_where_that_is_wanted(settings: Settings, write_named):
+    write_named(answered("7"), pseudonymous=False)
+    assert recent_users(settings.service_db, 10) == ["7"]
+
+
 def test_rows_are_old_by_their_time(settings: Settings, write):
     moment = datetime(2025, 1, 15, tzinfo=UTC)
     write(

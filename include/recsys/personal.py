@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from recsys.errors import InputError
 from recsys.ids import MAX_LENGTH, id_fault, normalise_id
@@ -21,6 +21,10 @@ SHOP = "while the shop keeps it there"
 
 # What an id may be a part of: another id goes on there.
 _INNER = r"[\w@+\-]"
+
+
+PSEUDONYM: Final = re.compile("~[0-9a-f]{32}")
+"""What `recsys.privacy` makes of an id for logs."""
 
 
 class Record(NamedTuple):
@@ -44,11 +48,12 @@ Found = Iterator[Record | Unread]
 
 @dataclass(frozen=True)
 class Sought:
-    """The customers that are looked for, by their `ids` in the one spelling, and the `sessions` in
-    which they, and nobody else, were logged in: session -> customer."""
+    """The customers that are looked for, by their `ids` in the one spelling, the `sessions` in
+    which they, and nobody else, were logged in (session -> customer), and their `pseudonyms`."""
 
     ids: frozenset[str]
     sessions: Mapping[str, str] = field(default_factory=dict)
+    pseudonyms: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Iterable[str | int]) -> "Sought":
@@ -59,15 +64,16 @@ class Sought:
                 raise InputError(f"{one[:MAX_LENGTH]!r}: {fault}")
         return cls(frozenset(ids))
 
-    def owner(self, text: str) -> str | None:
-        """Whose id or session `text` is."""
-        return text if text in self.ids else self.sessions.get(text)
+    @functools.cached_property
+    def names(self) -> dict[str, str]:
+        """Ids and pseudonyms -> the customer."""
+        return {**self.pseudonyms, **{one: one for one in self.ids}}
 
     @functools.cached_property
     def written(self) -> dict[str, str]:
-        """Every way in which texts of ours write an id or session -> the customer."""
-        names = {**{one: one for one in self.ids}, **self.sessions}
-        return {way: whose for name, whose in names.items() for way in _ways(name)}
+        """Every way in which texts of ours write one of all these -> the customer."""
+        known = {**self.sessions, **self.names}
+        return {way: whose for name, whose in known.items() for way in _ways(name)}
 
     @functools.cached_property
     def pattern(self) -> str:
@@ -75,7 +81,7 @@ class Sought:
         return rf"(?:^|[^\pL\pN_@+\-])(?:{self._names})"
 
     def in_text(self, text: str) -> set[str]:
-        """Whose ids or sessions stand in `text`, where no longer id goes on."""
+        """Whose ids, sessions or pseudonyms stand in `text`, where no longer one goes on."""
         return {self.written[found] for found in self._exactly.findall(text)}
 
     @functools.cached_property

@@ -5,6 +5,7 @@ machines which share it agree: ``data/privacy/``, which nobody else on a machine
 import functools
 import hmac
 import json
+import logging
 import os
 import re
 import secrets
@@ -22,14 +23,15 @@ from recsys.ids import normalise_id
 from recsys.settings import Settings
 from recsys.storage import Document, open_store
 
+logger = logging.getLogger(__name__)
+
 PRIVACY_KEY: Final = "data/privacy"
 KEYS_KEY: Final = f"{PRIVACY_KEY}/keys.json"
 REQUESTS_KEY: Final = f"{PRIVACY_KEY}/requests.json"
 KEY_VARIABLE: Final = "RECSYS_PSEUDONYM_KEY"
 
-MARK: Final = "~"
-"""What pseudonyms begin with, so that readers can tell them from ids."""
-
+# What pseudonyms begin with, so that readers can tell them from ids: `personal.PSEUDONYM`.
+_MARK: Final = "~"
 _HEX: Final = re.compile("[0-9a-f]{64}")
 _KEY_BYTES: Final = 32
 _DIGITS: Final = 32  # 128 bits
@@ -41,6 +43,7 @@ class PrivacyConfig(ConfigModel):
 
     FILE = "privacy.yaml"
 
+    pseudonymous_logs: bool | None = None
     answer_days: float = Field(default=3, gt=0)
 
 
@@ -59,15 +62,10 @@ class Pseudonyms:
         """The names of a customer under all keys, the newest first."""
         text = normalise_id(user_id).encode("utf-8", "replace")
         digests = (hmac.digest(key, text, "sha256").hex()[:_DIGITS] for key in self._keys)
-        return tuple(MARK + digest for digest in digests)
+        return tuple(_MARK + digest for digest in digests)
 
     def _newest(self, user_id: str) -> str:
         return self.all_of(user_id)[0]
-
-
-def is_pseudonym(text: str) -> bool:
-    """Whether a text is one of `Pseudonyms`."""
-    return text.startswith(MARK) and len(text) == len(MARK) + _DIGITS
 
 
 def load_pseudonyms(settings: Settings) -> Pseudonyms:
@@ -78,6 +76,16 @@ def load_pseudonyms(settings: Settings) -> Pseudonyms:
         return Pseudonyms(_keys_of(given.split(","), KEY_VARIABLE))
     content = open_store(settings).read(KEYS_KEY)
     return Pseudonyms(_parsed(settings, content or _change_keys(settings, lambda keys: keys)))
+
+
+def names_in_logs(settings: Settings, user_id: str) -> tuple[str, ...]:
+    """How logs may name somebody: by the id, and by pseudonyms if there were ever any."""
+    try:
+        if KEY_VARIABLE in os.environ or open_store(settings).read(KEYS_KEY) is not None:
+            return user_id, *load_pseudonyms(settings).all_of(user_id)
+    except (InputError, OSError) as error:  # who writes those logs tells of it
+        logger.warning("Pseudonyms cannot be told | reason=%s", error)
+    return (user_id,)
 
 
 def add_key(settings: Settings) -> int:

@@ -5,9 +5,11 @@ Rows of an earlier version have no status; there every error counts."""
 
 import contextlib
 import functools
+import json
 import logging
 import re
 import sqlite3
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -49,6 +51,8 @@ CREATE TABLE IF NOT EXISTS requests (
   endpoint TEXT, fallback_method TEXT, status INTEGER, user_text TEXT, known BOOLEAN);
 CREATE INDEX IF NOT EXISTS requests_timestamp ON requests (timestamp);
 """
+_SINCE_PSEUDONYMS = 2
+"""The ``user_version`` of a database that began when there were pseudonyms."""
 _ADDED_COLUMNS = {"status": "INTEGER", "user_text": "TEXT", "known": "BOOLEAN"}
 # In the order of `Answered`.
 _INSERT = (
@@ -70,6 +74,7 @@ _CHOSEN = (
     "SELECT latency_ms, fallback, {failed} AS failed, {known} AS known_fallback FROM requests"
     " WHERE timestamp >= :day AND julianday(timestamp) > julianday(:since)"
     " AND julianday(timestamp) <= julianday(:until) AND user_id IS NOT :without"
+    " AND (user_id IS NULL OR user_id NOT IN (SELECT value FROM json_each(:named)))"
 )
 _TRAFFIC = (
     "SELECT count(*) AS requests, avg(latency_ms) AS avg_latency_ms,"
@@ -143,10 +148,22 @@ class Answered(NamedTuple):
 
 class RequestLog(Backlog[Answered]):
     """Takes `Answered` from any thread without blocking; a thread writes them in batches. When the
-    database cannot be written for long, the newest rows are dropped and counted."""
+    database cannot be written for long, the newest rows are dropped and counted.
 
-    def __init__(self, database: Path, log_file: Path, timezone: ZoneInfo) -> None:
+    `namer` gives what makes pseudonyms of ids. With it customers are named by these where the log
+    is to be `pseudonymous`; if that is None, where its database began when there were any."""
+
+    def __init__(
+        self,
+        database: Path,
+        log_file: Path,
+        timezone: ZoneInfo,
+        namer: Callable[[], Callable[[str], str]] | None = None,
+        pseudonymous: bool | None = None,
+    ) -> None:
         self._log_file, self._timezone = log_file, timezone
+        self._namer, self._pseudonymous = namer, pseudonymous
+        self._name_of: Callable[[str], str] | None = None
         self._lines_fail = False
         self._table = HelperDatabase(database, prepare, timeout=_WRITE_TIMEOUT_SECONDS)
         try:
@@ -161,11 +178,26 @@ class RequestLog(Backlog[Answered]):
         self._table.close()
 
     def _write(self, batch: list[Answered]) -> None:
-        with self._table.use() as table, transaction(table):
-            table.executemany(_INSERT, map(_row, batch))
+        with self._table.use() as table:
+            self._name_of = self._namer() if self._namer and self._hides_ids(table) else None
+            with transaction(table):
+                table.executemany(_INSERT, map(_row, self._named(batch)))
+
+    def _hides_ids(self, table: sqlite3.Connection) -> bool:
+        if self._pseudonymous is not None:
+            return self._pseudonymous
+        [version] = table.execute("PRAGMA user_version").fetchone()
+        return bool(version >= _SINCE_PSEUDONYMS)
+
+    def _named(self, batch: list[Answered]) -> list[Answered]:
+        """The batch as it is written down."""
+        if (name_of := self._name_of) is None:
+            return batch
+        return [one if one[2] is None else one._replace(user_id=name_of(one[2])) for one in batch]
 
     def _written(self, batch: list[Answered]) -> None:
         """All lines of a batch in one go: taking the file's lock for each would cost too much."""
+        batch = self._named(batch)
         try:
             logger_of_lines = file_logger(LOGGER_NAME, self._log_file, self._timezone)
         except OSError as error:
@@ -187,6 +219,8 @@ class RequestLog(Backlog[Answered]):
 def prepare(connection: sqlite3.Connection) -> None:
     """Create the table; one of an earlier version gets the columns that it lacks. Raises
     `sqlite3.Error` if there is a table of another kind."""
+    if not _columns(connection):
+        connection.execute(f"PRAGMA user_version = {_SINCE_PSEUDONYMS}")
     connection.executescript(_SCHEMA)
     if _ADDED_COLUMNS.keys() - _columns(connection):
         with transaction(connection):
@@ -197,7 +231,8 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 def recent_users(database: Path, count: int) -> list[str]:
-    """The users of the newest `count` requests; none if the table cannot be read."""
+    """The users, or their pseudonyms, of the newest `count` requests; none if the table cannot be
+    read."""
     if not database.exists():
         return []
     try:
@@ -238,13 +273,17 @@ def read_traffic_by_model(database: Path, minutes: float) -> list[dict[str, Any]
 
 
 def read_traffic(
-    database: Path, since: datetime, until: datetime, without_user: str
+    database: Path,
+    since: datetime,
+    until: datetime,
+    without_user: str,
+    also_named: Sequence[str] = (),
 ) -> dict[str, Any] | None:
-    """Requests between two moments but those of one user: ``requests, avg_latency_ms,
-    p95_latency_ms`` (nearest rank)``, error_rate, fallback_rate``, None where nothing has one, and
-    ``known_requests, known_fallback_rate`` of customers whom the model knows (of all, where the
-    table does not tell). None if the service never wrote a request. Others can write this table
-    as well: times are in any ISO form. Raises `sqlite3.Error`."""
+    """Requests between two moments but those of one user, who may be `also_named` so: ``requests,
+    avg_latency_ms, p95_latency_ms`` (nearest rank)``, error_rate, fallback_rate``, None where
+    nothing has one, and ``known_requests, known_fallback_rate`` of customers whom the model knows
+    (of all, where the table does not tell). None if the service never wrote a request. Others can
+    write this table as well: times are in any ISO form. Raises `sqlite3.Error`."""
     if not database.exists():
         return None
     window = {
@@ -252,6 +291,7 @@ def read_traffic(
         "since": _text(since.timestamp()),
         "until": _text(until.timestamp()),
         "without": without_user,
+        "named": json.dumps([*also_named]),
     }
     with _reading(database) as connection:
         columns = _columns(connection)

@@ -108,8 +108,7 @@ def in_table(settings: Settings, sought: Sought, path: Path, table: str, owner: 
     if not path.is_file():
         return
     with reading(path) as problem, contextlib.closing(connect(path)) as database:
-        users = {one: one for one in sought.ids}
-        for name, known in (("of_user", users), ("of_session", sought.sessions)):
+        for name, known in (("of_user", sought.names), ("of_session", sought.sessions)):
             database.create_function(name, 1, _lookup(known), deterministic=True)
         query = f"SELECT {owner} AS its_owner, * FROM {table} WHERE its_owner IS NOT NULL"  # noqa: S608 - ours
         if database.execute(f"{_TABLES} AND name = ?", (table,)).fetchone():

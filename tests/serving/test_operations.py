@@ -117,19 +117,39 @@ def test_a_stranger_cannot_reload(shared_client: TestClient, header: str | None)
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_a_fresh_model_has_been_asked_for_the_recent_users_before_it_serves(
-    settings: Settings, client: TestClient, admin: dict[str, str]
-):
-    users = [str(user) for user in range(10, 30)]
+def with_ids_in_logs(settings: Settings) -> None:
+    (settings.home / "config").mkdir(parents=True, exist_ok=True)
+    (settings.home / "config" / "privacy.yaml").write_text("pseudonymous_logs: false\n")
+
+
+def asked_at_loading(client: TestClient, settings: Settings, users: list[str]) -> int:
+    """How many users a new model was asked for, when `users` have asked for lists before."""
     for user in users:
         client.post("/recommend", json={"user_id": user})
     client.app.state.service.requests.flush()
     add_model(settings, "als_2", seed=1, select=False)
-    assert client.post("/reload_model", json={"model_id": "als_2"}, headers=admin).is_success
-    position = client.app.state.service.engine.snapshot.position
-    before = position.cache_info()
-    assert all(position(user) is not None for user in users)
-    assert position.cache_info().misses == before.misses
+    headers = {"Authorization": "Bearer tok"}
+    assert client.post("/reload_model", json={"model_id": "als_2"}, headers=headers).is_success
+    return int(client.app.state.service.engine.snapshot.position.cache_info().currsize)
+
+
+def test_a_fresh_model_has_been_asked_for_the_recent_users_before_it_serves(settings: Settings):
+    add_model(settings, "als_1")
+    with_ids_in_logs(settings)
+    users = [str(user) for user in range(10, 30)]
+    with service(settings, "tok") as client:
+        asked_at_loading(client, settings, users)
+        position = client.app.state.service.engine.snapshot.position
+        before = position.cache_info()
+        assert all(position(user) is not None for user in users)
+        assert position.cache_info().misses == before.misses
+
+
+def test_where_logs_name_nobody_a_fresh_model_is_asked_for_as_many_known_users(settings: Settings):
+    add_model(settings, "als_1")
+    users = [str(user) for user in range(10, 30)]
+    with service(settings, "tok") as client:
+        assert asked_at_loading(client, settings, users) >= len(users)
 
 
 def test_a_replaced_model_leaves_the_memory_at_once(
@@ -223,6 +243,7 @@ def test_a_useless_note_of_the_last_model_falls_back_to_the_current_best(
 
 def test_every_request_is_a_row_and_a_line(settings: Settings):
     add_model(settings, "als_1")
+    with_ids_in_logs(settings)
     with service(settings) as client:
         client.post("/recommend", json={"user_id": 7, "topk": 3})
         client.post("/recommend", json={"user_id": "nobody\nforged | line", "topk": 4})

@@ -7,6 +7,7 @@ import sqlite3
 import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from recsys.data.staging import append_events
 from recsys.errors import InputError
 from recsys.personal import PersonalData, Record, Sought
 from recsys.privacy import Register, load_pseudonyms
+from recsys.request_log import Answered, RequestLog
 from recsys.settings import Settings
 from recsys.traces import in_files
 from recsys.upkeep.customers import export_customers
@@ -44,10 +46,10 @@ def shop(tmp_path_factory) -> Settings:
 @pytest.fixture(scope="module")
 def places(shop) -> dict[str, set[str]]:
     """Where the bytes have something of whom."""
-    found: dict[str, set[str]] = {}
-    for place, texts in search(shop.home, TEXTS).items():
-        found.setdefault(place, set()).update(TEXTS[text] for text in texts)
-    return found
+    names = load_pseudonyms(shop)
+    whose = {**TEXTS, **{names.of(customer): customer for customer in MARKED}}
+    found = search(shop.home, whose).items()
+    return {place: {whose[text] for text in texts} for place, texts in found}
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,25 @@ def test_what_is_found_is_told_once_by_the_first_that_covers_it(kept):
     for declared, record in kept:
         first = next(one for one in PERSONAL if one.covers(record.place) and one.find)
         assert (declared.what, record.place) == (first.what, record.place)
+
+
+def test_logs_name_nobody_by_id(shop):
+    assert search(shop.logs, TEXTS) == {}
+
+
+def test_requests_of_before_there_were_pseudonyms_are_found(settings):
+    request = Answered(0.0, "recommend", "00123", 10, 1.0, False, None, None, "als_1", 200)
+    log_file = settings.logs / "service" / "recommender.log"
+    log = RequestLog(settings.service_db, log_file, ZoneInfo("UTC"))
+    for user in ("00123", "123", "an", "00123 "):
+        log.add(request._replace(user_id=user))
+    log.close()
+    found = [one for _, one in find(settings, sought(settings, ["00123"]))]
+    assert [one.place for one in found] == [
+        *["logs/service_metrics.db#requests"] * 2,
+        *["logs/service/recommender.log"] * 2,
+    ]
+    assert [one.content["line"] for one in found[2:]] == [1, 4]
 
 
 def test_the_export_tells_what_a_customer_wrote_bought_and_saw(shop, kept):

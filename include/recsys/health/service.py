@@ -12,6 +12,7 @@ from recsys.deployment.client import read_address
 from recsys.errors import InputError
 from recsys.health.config import MetricsConfig
 from recsys.health.verdict import Finding, verdict
+from recsys.privacy import names_in_logs
 from recsys.registry import Registry
 from recsys.request_log import read_traffic
 from recsys.settings import Settings, load_settings
@@ -64,7 +65,8 @@ def service_metrics(settings: Settings, config: MetricsConfig, now: datetime) ->
     ``known_requests``), each None without requests."""
     minutes = config.window_minutes
     since = now - timedelta(minutes=minutes)
-    found = read_traffic(settings.service_db, since, now, TRIAL_USER) or {}
+    trial = names_in_logs(settings, TRIAL_USER)
+    found = read_traffic(settings.service_db, since, now, TRIAL_USER, trial) or {}
     made = found.get("requests")
     rates = {name: found.get(name) for name in (*RATES, "known_fallback_rate")}
     return {

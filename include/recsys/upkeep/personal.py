@@ -14,7 +14,7 @@ from recsys.merchandising import live_events
 from recsys.models import personal as of_models
 from recsys.outcomes import personal as of_outcomes
 from recsys.personal import Found, PersonalData, Record, Sought, Unread, files_at, place_of
-from recsys.privacy import PRIVACY_KEY
+from recsys.privacy import PRIVACY_KEY, load_pseudonyms
 from recsys.request_log import PERSONAL as OF_REQUESTS
 from recsys.schema import SESSION, USER
 from recsys.settings import Settings
@@ -111,9 +111,10 @@ PERSONAL: Final = (
 
 
 def sought(settings: Settings, given: Iterable[str | int]) -> Sought:
-    """The customers `given` by their ids, and the sessions in which nobody else was logged in.
-    Raises `InputError` for what is no id."""
-    known = Sought.of(given)
+    """The customers `given` by their ids, with the sessions in which nobody else was logged in,
+    and their pseudonyms. Raises `InputError` for what is no id."""
+    known, pseudonyms = Sought.of(given), load_pseudonyms(settings)
+    names = {name: one for one in known.ids for name in pseudonyms.all_of(one)}
     tables = itertools.chain(of_data.session_pairs(settings), of_outcomes.session_pairs(settings))
     pairs = pa.concat_tables([_pairs(one) for one in tables] or [_NO_PAIRS])
     pairs = pairs.group_by([USER, SESSION]).aggregate([])
@@ -124,7 +125,7 @@ def sought(settings: Settings, given: Iterable[str | int]) -> Sought:
         *(sessions[name].to_pylist() for name in (USER, SESSION)), strict=True
     ):
         alone[session] = user if session not in alone else ""
-    return Sought(known.ids, {session: user for session, user in alone.items() if user})
+    return Sought(known.ids, {session: user for session, user in alone.items() if user}, names)
 
 
 def find(settings: Settings, customers: Sought) -> Iterator[tuple[PersonalData, Record | Unread]]:

@@ -1,0 +1,96 @@
+"""Pseudonyms, their keys, and the register of requests."""
+
+import hashlib
+import stat
+
+import pytest
+
+from recsys.errors import InputError
+from recsys.personal import PSEUDONYM
+from recsys.privacy import (
+    KEY_VARIABLE,
+    KEYS_KEY,
+    REQUESTS_KEY,
+    Kind,
+    Pseudonyms,
+    Register,
+    add_key,
+    load_pseudonyms,
+    names_in_logs,
+)
+
+KEYS = (b"a" * 32, b"b" * 32)
+
+
+def test_a_pseudonym_is_the_same_for_every_spelling_and_another_with_another_key():
+    names = Pseudonyms(KEYS[:1])
+    assert names.of("443") == names.of("443.0") == names.of(" 443 ")
+    assert PSEUDONYM.fullmatch(names.of("443"))
+    assert names.of("443") != names.of("444")
+    assert names.of("443") != Pseudonyms(KEYS[1:]).of("443")
+    assert hashlib.sha256(b"443").hexdigest()[:32] not in names.of("443")
+
+
+def test_the_first_use_makes_a_key_that_stays(settings):
+    first = load_pseudonyms(settings).of("7")
+    assert load_pseudonyms(settings).of("7") == first
+    folder = (settings.home / KEYS_KEY).parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_new_key_names_and_the_old_ones_find(settings):
+    before = load_pseudonyms(settings).of("7")
+    assert add_key(settings) == 2
+    names = load_pseudonyms(settings)
+    assert names.of("7") != before
+    assert names.all_of("7") == (names.of("7"), before)
+
+
+def test_keys_of_the_environment_come_first(settings, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, ", ".join(key.hex() for key in KEYS))
+    assert load_pseudonyms(settings).all_of("7") == Pseudonyms(KEYS).all_of("7")
+    assert not (settings.home / KEYS_KEY).exists()
+    with pytest.raises(InputError, match="those of the environment"):
+        add_key(settings)
+    monkeypatch.setenv(KEY_VARIABLE, "hunter2")
+    with pytest.raises(InputError, match="64 hexadecimal digits") as told:
+        load_pseudonyms(settings)
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_damaged_key_is_never_replaced_in_silence(settings):
+    load_pseudonyms(settings)
+    (settings.home / KEYS_KEY).write_text('{"keys": []}')
+    for use in (load_pseudonyms, add_key):
+        with pytest.raises(InputError, match="from a backup"):
+            use(settings)
+    assert names_in_logs(settings, "7") == ("7",)
+
+
+def test_logs_may_name_somebody_by_id_or_pseudonym(settings):
+    assert names_in_logs(settings, "7") == ("7",)
+    assert not (settings.home / KEYS_KEY).exists()
+    name = load_pseudonyms(settings).of("7")
+    assert names_in_logs(settings, "7") == ("7", name)
+
+
+def test_a_request_is_on_the_register_until_long_after_it_is_done(settings):
+    register = Register(settings)
+    [first, second] = register.open(Kind.EXPORT, ["7", "8"], "lan")
+    assert (first.number, second.number) == (1, 2)
+    assert (first.due_at - first.asked_at).days == 3
+    register.finish([2], {"records": 4})
+    [eighth] = Register(settings).requests("8.0")
+    assert (eighth.proof, eighth.asked_by) == ({"records": 4}, "lan")
+    assert eighth.done_at > eighth.asked_at
+    assert [one.done_at is None for one in register.requests()] == [True, False]
+    assert register.open(Kind.EXPORT, ["7"], "lan")[0].number == 3
+
+
+def test_a_damaged_register_has_its_last_good_copy(settings):
+    register = Register(settings)
+    register.open(Kind.EXPORT, ["7"], "lan")
+    (settings.home / REQUESTS_KEY).write_text("junk")
+    assert [one.number for one in Register(settings).requests("7")] == [1]
+    register.open(Kind.EXPORT, ["7"], "lan")
+    assert [one.number for one in Register(settings).requests("7")] == [1, 2]
