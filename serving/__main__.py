@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.config import ConfigError, load_config
-from recsys.merchandising.placements import PlacementsConfig
+from recsys.merchandising.placements import placements_in_force
 from recsys.merchandising.served_model import remember_served
 from recsys.settings import Settings, load_settings
 from serving import coordination, shared
@@ -302,7 +302,7 @@ def main() -> int:
     try:
         settings = load_settings()
         config = load_config(settings, ServingConfig)
-        load_config(settings, PlacementsConfig)  # a mistake is told once, not by every worker
+        placements_in_force(settings)  # a mistake is told once, not by every worker
         asyncio.run(Parent(settings, config, read_environment()).run())
     except (ConfigError, PortInUseError) as error:
         print(error, file=sys.stderr)

@@ -54,7 +54,8 @@ Who = tuple[str, ...]
 def begin(note: Note, body: ListRequest, *, assigned: bool = True) -> Snapshot:
     """The snapshot that answers: that of the side on which the customer is, if the answer is for
     one (`assigned`). What `body` does not say is as its placement has it. Raises a 422 problem for
-    a list too long, or for a placement that the shop does not have, a 503 without a snapshot."""
+    a list too long, prices that no product can have, or a placement that the shop does not have, a
+    503 without a snapshot."""
     most, served = note.service.config.max_topk, note.service.served
     placement = note.service.placements.get(body.placement) if body.placement else None
     if placement is not None:
@@ -68,12 +69,23 @@ def begin(note: Note, body: ListRequest, *, assigned: bool = True) -> Snapshot:
         message = f"At most {most} products can be asked for (topk)"
         errors = [FieldProblem(field="body.topk", message=message)]
         raise ProblemError(422, f"{message}.", errors=errors)
+    if body.min_price is not None and body.max_price is not None:
+        _check_prices(body.min_price, body.max_price)
     closed = served.placements
     if closed is not None and body.placement not in (None, CHECK_PLACEMENT, *closed):
         raise unknown_placement(str(body.placement), closed)
     service = note.service
     unit = served.unit(body) if assigned and service.engine.assigns else None
     return note.of(*service.answering(unit, body.placement or ""))
+
+
+def _check_prices(low: float, high: float) -> None:
+    """Raises a 422 problem: an empty list would look as if the shop had nothing."""
+    if low > high:
+        message = f"min_price {low:.15g} is above max_price {high:.15g}"
+        raise ProblemError(
+            422, f"{message}.", errors=[FieldProblem(field="body.min_price", message=message)]
+        )
 
 
 def unknown_placement(name: str, known: Collection[str]) -> ProblemError:

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from recsys.config import load_config
-from recsys.merchandising.placements import PlacementsConfig
+from recsys.merchandising.placements import placements_in_force
 from recsys.settings import Settings, load_settings
 from serving import problems, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
@@ -45,10 +45,10 @@ def create_app(
     settings = settings or load_settings()
     environment = environment or read_environment()
     config = load_config(settings, ServingConfig)
-    placements = load_config(settings, PlacementsConfig)
+    placements_in_force(settings)
     slot, descriptor, coordinator = place or WorkerPlace(0, None, Coordinator(settings))
     memory = shared.attach(descriptor)
-    parts = (settings, config, placements, environment, coordinator, memory, slot)
+    parts = (settings, config, environment, coordinator, memory, slot)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -54,6 +54,7 @@ _WARMUP_REQUESTS = 200
 _WARMUP_SECONDS = 10.0
 # At a time: the next look at the rules waits for it.
 _CANDIDATES_SECONDS = 5.0
+_NO_PLACEMENTS: dict[str, Placement] = {}
 _COMPOSED_SECONDS = 2.0
 
 
@@ -88,13 +89,14 @@ class Engine:
         self,
         settings: Settings,
         config: ServingConfig,
-        placements: Mapping[str, Placement] | None = None,
+        placements: Callable[[], Mapping[str, Placement]] = lambda: _NO_PLACEMENTS,
         rules: Callable[[], RuleSet] = RuleSet,
         seen: Callable[[], Seen | None] = lambda: None,
     ) -> None:
-        """`rules` says which ones are in service, `seen` what was shown where lists explore."""
+        """`rules` and `placements` say which ones are in service, `seen` what was shown where lists
+        explore."""
         self._settings, self._config = settings, config
-        self._placements, self._rules, self._seen = placements or {}, rules, seen
+        self._placements, self._rules, self._seen = placements, rules, seen
         self._list_seconds = config.personal_lists_seconds
         self._preparing = threading.Lock()
         # Held for assignments only: workers swap on the event loop, which waits for no loading.
@@ -238,9 +240,9 @@ class Engine:
         return True
 
     def follow_rules(self) -> bool:
-        """Steer the lists of all models by the rules that are in service now, by those whose time
-        has come, and by what was shown lately; whether anything changed. First every list is as
-        they ask for, then the candidates for many of them are made in advance, then their lists."""
+        """Steer the lists of all models by the rules and placements in service now, by those whose
+        time has come, and by what was shown lately; whether anything changed. First every list is
+        as they ask for, then the candidates for many are made in advance, then their lists."""
         changed = self._replace(self._steered)
         models = {one.model_id for one in self.in_trial.snapshots.values()} | {self.model_id}
         seconds, in_all = _CANDIDATES_SECONDS / len(models), self._list_seconds
@@ -252,7 +254,7 @@ class Engine:
         """Compose lists of known users, of each model for so many `seconds`."""
         served = [one for one in (self.snapshot, *self.in_trial.snapshots.values()) if one]
         for snapshot in {one.model_id: one for one in served}.values():
-            compose_ahead(snapshot, self._placements, self._config.max_topk, seconds)
+            compose_ahead(snapshot, self._placements(), self._config.max_topk, seconds)
 
     def _replace(self, make: Callable[[Snapshot], Snapshot]) -> bool:
         """Serve what `make` makes of the snapshots in service, if it is another."""
@@ -268,7 +270,7 @@ class Engine:
     def _steered(self, snapshot: Snapshot) -> Snapshot:
         """The same snapshot if it is steered as it should be."""
         now = datetime.now(UTC)
-        return steered(snapshot, self._rules(), self._placements, now, self._seen())
+        return steered(snapshot, self._rules(), self._placements(), now, self._seen())
 
     def _swap_in(
         self, fresh: Mapping[str, Snapshot], snapshot: Snapshot | None, in_trial: InTrial

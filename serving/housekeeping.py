@@ -21,7 +21,7 @@ from recsys.settings import Settings
 from recsys.storage import open_store
 from serving.engine import Engine
 from serving.impressions import IMPRESSIONS_SECONDS
-from serving.rules import RULES_SECONDS, RulesWatch
+from serving.rules import RULES_SECONDS, PlacementsWatch, RulesWatch
 from serving.service import Service
 from serving.trials import read_trials
 
@@ -51,6 +51,7 @@ class Housekeeping(threading.Thread):
         duties: list[tuple[float, Callable[[], object]]] = [
             (service.config.catalogue_check_seconds, lambda: _follow_catalogue(service.engine)),
             (RULES_SECONDS, service.rules.look),
+            (RULES_SECONDS, service.places.look),
             (IMPRESSIONS_SECONDS, service.impressions.look),
             (RULES_SECONDS, service.engine.follow_rules),
             (_LOG_WATCH_SECONDS, ImplausibleWatch(service).look),
@@ -63,6 +64,7 @@ class Housekeeping(threading.Thread):
                 duties.append((_HAND_IN_SECONDS, lambda: hand_in_segments(settings)))
             duties += [
                 (RULES_SECONDS, RulesWatch(settings, service.rules, service.rule_warnings).look),
+                (RULES_SECONDS, PlacementsWatch(settings, service.places).look),
                 (_HAND_IN_SECONDS, lambda: hand_in_lists(settings)),
                 (_WATCH_SECONDS, lambda: _watch_health_reports(settings, since)),
                 (_PRUNE_SECONDS, service.live.prune),

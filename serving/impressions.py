@@ -3,6 +3,7 @@ placement explores."""
 
 import hashlib
 import logging
+from collections.abc import Callable
 
 from recsys.errors import InputError
 from recsys.merchandising.exploring import IMPRESSIONS_KEY, Seen, parse_impressions
@@ -19,22 +20,24 @@ class FollowedImpressions:
     """What was shown, as far as this worker knows. Reading `current` needs no lock: it is one
     reference, replaced by one assignment; None where nothing is explored or nobody has counted."""
 
-    def __init__(self, settings: Settings, config: PlacementsConfig) -> None:
-        self._settings, self._few = settings, config.few_impressions
-        self._explores = any(one.explore for one in config.placements.values())
-        self._known: str | None = None
+    def __init__(self, settings: Settings, config: Callable[[], PlacementsConfig]) -> None:
+        self._settings, self._config = settings, config
+        self._known: tuple[str, int] | None = None
         self.current: Seen | None = None
         self.look()
 
     def look(self) -> None:
         """Take over what is new; of a damaged file, or one that cannot be read, nothing."""
-        if not self._explores:
+        config = self._config()
+        if not any(one.explore for one in config.placements.values()):
             return
         try:
             content = open_store(self._settings).read(IMPRESSIONS_KEY)
-            known = None if content is None else hashlib.sha256(content).hexdigest()
-            if content is not None and known != self._known:
+            if content is None:
+                return
+            known = hashlib.sha256(content).hexdigest(), config.few_impressions
+            if known != self._known:
                 self._known = known
-                self.current = Seen(parse_impressions(content), self._few)
+                self.current = Seen(parse_impressions(content), config.few_impressions)
         except (InputError, OSError) as error:
             logger.warning("What was shown cannot be read, exploring goes on | reason=%s", error)

@@ -1,69 +1,102 @@
-"""The rules in service: every worker follows the file, worker 0 tells of it for all."""
+"""Rules and placements in service: every worker follows the files, worker 0 tells for all."""
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Generic, TypeVar
 
-from recsys.config import ConfigError
-from recsys.merchandising.audit import Told, read_standing, record, write_standing
+from recsys.merchandising.audit import (
+    Told,
+    read_standing,
+    record,
+    rules_in_force,
+    write_standing,
+)
+from recsys.merchandising.placements import (
+    PlacementsConfig,
+    StandingPlacements,
+    placements_in_force,
+    read_standing_placements,
+    write_standing_placements,
+)
 from recsys.merchandising.rule_warnings import RuleWarning
-from recsys.merchandising.rules import RuleSet, file_digest, read_rules
+from recsys.merchandising.rules import RulesConfig, RuleSet
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+Content = TypeVar("Content")
 
 RULES_SECONDS = 5.0
 """A change is in service after two looks at the file."""
 
 REFUSED_ALERT = "rules_refused"
 WARNING_ALERT = "rules_warning"
+PLACEMENTS_ALERT = "placements_refused"
 _WARNINGS_SECONDS = 600.0  # time passes, and so does the catalogue
 _DAY_SECONDS = 86_400.0
 
 
-class FollowedRules:
-    """What ``rules.yaml`` says, and of a bad file what it said last. Reading `current` needs no
-    lock: it is one reference, replaced by one assignment."""
+class Followed(Generic[Content]):
+    """What a file says, and of a bad one what it said last. Reading `current` needs no lock: it is
+    one reference, replaced by one assignment."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._known = self._seen = _digest(settings)
-        self.problem: str | None = None
+    def __init__(
+        self,
+        settings: Settings,
+        file: str,
+        read: Callable[[Settings, Content | None], tuple[Content, str | None]],
+    ) -> None:
+        self._settings, self._file, self._read = settings, file, read
+        self._known = self._seen = self._digest()
+        self.current: Content
+        self.problem: str | None
         """Why the file does not count as it is; None when it does."""
-        self.current: RuleSet
-        try:
-            self.current = read_rules(settings)
-        except ConfigError as error:
-            self.problem, self.current = str(error), read_standing(settings).rules
-            logger.error("Rules refused, those of before go on | reason=%s", error)
+        self.current, self.problem = read(settings, None)
+        self._log_problem()
 
     def look(self) -> bool:
-        """Read the file again if it is another one; whether other rules are in service now. A new
+        """Read the file again if it is another one; whether it says something else now. A new
         content counts when two looks have seen it: an editor may be half through with the first."""
-        digest = _digest(self._settings)
+        digest = self._digest()
         settled, self._seen = digest == self._seen, digest
         if not settled or digest == self._known:
             return False
         before, self._known = self.current, digest
-        try:
-            self.current, self.problem = read_rules(self._settings), None
-        except ConfigError as error:
-            self.problem = str(error)
-            logger.error("Rules refused, those of before go on | reason=%s", error)
-            return False
-        count, sha256 = len(self.current.rules), self.current.sha256
-        logger.info("Rules in service | rules=%d, sha256=%s", count, sha256)
+        self.current, self.problem = self._read(self._settings, before)
+        self._log_problem()
+        if self.problem is None:
+            logger.info("%s in service | sha256=%s", self._file, digest)
         return self.current != before
 
+    def _log_problem(self) -> None:
+        if self.problem is not None:
+            logger.error("%s refused, what was before goes on | %s", self._file, self.problem)
 
-def _digest(settings: Settings) -> str:
-    """Of what the file holds; of one that cannot be read, of why."""
-    try:
-        return file_digest(settings)
-    except OSError as error:
-        return f"{type(error).__name__}: {error.strerror}"
+    def _digest(self) -> str:
+        """Of what the file holds; of one that cannot be read, of why."""
+        try:
+            with self._settings.config_file(self._file).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            return f"{type(error).__name__}: {error.strerror}"
+
+
+class FollowedRules(Followed[RuleSet]):
+    """The rules in service."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, RulesConfig.FILE, rules_in_force)
+
+
+class FollowedPlacements(Followed[PlacementsConfig]):
+    """The placements in service. Raises `ConfigError` if there is no good file and was none."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, PlacementsConfig.FILE, placements_in_force)
 
 
 class RulesWatch:
@@ -130,8 +163,27 @@ def tell_of_warnings(settings: Settings, warnings: Sequence[RuleWarning]) -> Non
     AlertManager(settings).deliver(alert)
 
 
+class PlacementsWatch:
+    """Remembers the placements in service, and tells of a bad file."""
+
+    def __init__(self, settings: Settings, followed: FollowedPlacements) -> None:
+        self._settings, self._followed = settings, followed
+        self._written = read_standing_placements(settings)
+
+    def look(self) -> None:
+        current, problem = self._followed.current, self._followed.problem
+        if problem != self._written.problem:
+            tell_of_placements(self._settings, problem)
+        own = self._settings.home / "config" / PlacementsConfig.FILE
+        standing = StandingPlacements(current, problem)
+        # A shop without placements of its own has no note of them.
+        if standing != self._written and (own.exists() or self._written.config is not None):
+            write_standing_placements(self._settings, standing)
+            self._written = standing
+
+
 def tell_of_problem(settings: Settings, problem: str | None) -> None:
-    """Tell what is wrong with the file, or that nothing is any more."""
+    """Tell what is wrong with the file of the rules, or that nothing is any more."""
     from recsys.alerting import Alert, AlertManager, Severity
 
     if problem is None:
@@ -140,6 +192,24 @@ def tell_of_problem(settings: Settings, problem: str | None) -> None:
     alert = Alert(
         REFUSED_ALERT,
         "the rules in the file are refused: those of before go on",
+        Severity.WARNING,
+        facts={"error": problem},
+        until_resolved=True,
+    )
+    AlertManager(settings).deliver(alert)
+
+
+def tell_of_placements(settings: Settings, problem: str | None) -> None:
+    """The same of the placements."""
+    from recsys.alerting import Alert, AlertManager, Severity
+
+    if problem is None:
+        said = "the placements are as the file says again"
+        AlertManager(settings).resolve(PLACEMENTS_ALERT, said)
+        return
+    alert = Alert(
+        PLACEMENTS_ALERT,
+        "the placements in the file are refused: those of before go on",
         Severity.WARNING,
         facts={"error": problem},
         until_resolved=True,

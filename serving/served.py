@@ -2,13 +2,14 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from recsys.experiments.definitions import CHECK_PLACEMENT
 from recsys.ids import IdRules, normalise_id
 from recsys.served_lists import ListLog, ServedList, id_text, new_id
 from recsys.settings import Settings
 from serving.config import ServingConfig
+from serving.rules import FollowedPlacements
 from serving.schemas import ListRequest
 from serving.shared import Counters
 
@@ -27,14 +28,20 @@ class Recorder:
         config: ServingConfig,
         ids: IdRules,
         counters: Counters,
-        placements: Iterable[str] = (),
+        places: FollowedPlacements,
     ) -> None:
-        known = config.placements
-        self.placements = frozenset({*known, *placements, DEMO}) if known else None
+        self._listed, self._places = config.placements, places
         self.log = ListLog(settings, counters.count_lists) if config.record_lists else None
         remembered = functools.lru_cache(_REMEMBERED, typed=True)
         self._user = remembered(lambda sent: _known(sent, ids.user_fault))
         self._session = remembered(lambda sent: _known(sent, ids.session_fault))
+
+    @property
+    def placements(self) -> frozenset[str] | None:
+        """Those that requests may name, None where they may name any."""
+        if not self._listed:
+            return None
+        return frozenset({*self._listed, *self._places.current.placements, DEMO})
 
     def record(
         self,

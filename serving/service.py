@@ -5,7 +5,7 @@ import functools
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from recsys.errors import InputError
 from recsys.experiments.definitions import HOLDOUT, Side
 from recsys.ids import IdRules
 from recsys.merchandising.live_events import live_database
-from recsys.merchandising.placements import PlacementsConfig
+from recsys.merchandising.placements import Placement
 from recsys.merchandising.recommending import Recommended, Snapshot
 from recsys.merchandising.rule_warnings import RuleWarning, warnings_of
 from recsys.privacy import PrivacyConfig, load_pseudonyms
@@ -34,7 +34,7 @@ from serving.engine import Coordinator, Engine
 from serving.impressions import FollowedImpressions
 from serving.interactions import Intake, LiveEvents
 from serving.problems import ProblemError
-from serving.rules import FollowedRules
+from serving.rules import FollowedPlacements, FollowedRules
 from serving.served import Recorder
 from serving.shared import ChangeSign, Counters
 
@@ -57,19 +57,19 @@ class Service:
         self,
         settings: Settings,
         config: ServingConfig,
-        placements: PlacementsConfig,
         environment: ServiceEnvironment,
         coordinator: Coordinator,
         memory: mmap,
         slot: int,
     ) -> None:
         self.settings, self.config, self.environment = settings, config, environment
-        self.placements = placements.placements
         self.coordinator, self.slot = coordinator, slot
         self.rules = rules = FollowedRules(settings)
-        self.impressions = impressions = FollowedImpressions(settings, placements)
+        self.places = places = FollowedPlacements(settings)
+        self.impressions = impressions = FollowedImpressions(settings, lambda: places.current)
         self.engine = Engine(
-            *(settings, config, self.placements),
+            *(settings, config),
+            lambda: places.current.placements,
             lambda: rules.current,
             lambda: impressions.current,
         )
@@ -82,14 +82,20 @@ class Service:
         data = _read_or(DataConfig(), lambda: load_config(settings, DataConfig))
         self.earliest = data.earliest_time
         log_file = settings.logs / "service" / "recommender.log"
+        self.zone = load_zone(settings)
         self.requests = RequestLog(
-            *(settings.service_db, log_file, load_zone(settings)),
+            *(settings.service_db, log_file, self.zone),
             functools.cache(lambda: load_pseudonyms(settings).of),
             load_config(settings, PrivacyConfig).pseudonymous_logs,
         )
-        self.served = Recorder(settings, config, self.ids, self.counters, self.placements)
+        self.served = Recorder(settings, config, self.ids, self.counters, places)
         self.started_at = time.time()
         self.slow, self.bulk = ThreadPoolExecutor(SLOW_THREADS), ThreadPoolExecutor(SLOW_THREADS)
+
+    @property
+    def placements(self) -> Mapping[str, Placement]:
+        """What the file says at the moment of the places in the shop."""
+        return self.places.current.placements
 
     async def compute(self, inline: bool, work: Callable[..., Result], *arguments: Any) -> Result:
         """`work(*arguments)`: on the event loop if it is quick (`inline`), else beside it."""

@@ -51,6 +51,41 @@ RETIRED: Final[Mapping[str, str]] = dict(
 )
 
 
+# By the type of what pydantic found.
+_EXPECTED: Final[Mapping[str, str]] = {
+    "missing": "is missing",
+    **dict.fromkeys(("string_type", "string_unicode"), "expected text"),
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_from_float", "int_parsing_size"),
+        "expected a whole number",
+    ),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    "finite_number": "expected a finite number",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    **dict.fromkeys(("tuple_type", "list_type", "set_type"), "expected a list, such as [a, b]"),
+    **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "expected keys with values"),
+    **dict.fromkeys(("literal_error", "enum"), "expected one of {expected}"),
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected at least {ge}",
+    "less_than": "expected less than {lt}",
+    "less_than_equal": "expected at most {le}",
+    "string_pattern_mismatch": "expected text that fits {pattern}",
+    "string_too_short": "expected at least {min_length} characters",
+    "string_too_long": "expected at most {max_length} characters",
+    "too_short": "expected at least {min_length} entries",
+    "too_long": "expected at most {max_length} entries",
+    **dict.fromkeys(
+        ("timezone_aware", "datetime_type", "datetime_parsing", "datetime_from_date_parsing"),
+        "expected a time with its zone, such as 2026-12-01T00:00+07:00",
+    ),
+    **dict.fromkeys(
+        ("date_type", "date_parsing", "date_from_datetime_parsing", "date_from_datetime_inexact"),
+        "expected a day, such as 2026-12-01",
+    ),
+    "invalid_key": "expected text as the key",
+}
+
+
 class ConfigError(InputError):
     """A configuration file is missing or holds a bad value; the text names file and key."""
 
@@ -64,6 +99,10 @@ class ConfigModel(BaseModel):
 
     FILE: ClassVar[str] = ""
     """The file below ``config/`` that the model stands for; empty: it is a section of one."""
+
+    NOTHING: ClassVar[str] = ""
+    """How a file says that there is nothing to say; empty: by being empty. A file that is read
+    again while it is written looks empty, and must not count as that."""
 
     ENTRIES: ClassVar[Mapping[str, Any]] = {}
     """What mappings with free names hold, by default, below what is given."""
@@ -133,7 +172,7 @@ class Document:
         try:
             return model.model_validate(self.content if content is None and not at else content)
         except ValidationError as error:
-            problems = error.errors(include_url=False, include_input=False, include_context=False)
+            problems = error.errors(include_url=False, include_input=False)
             sentences = "\n".join(self._sentence(model, at, one) for one in problems)
             raise ConfigError(sentences) from None
 
@@ -150,7 +189,7 @@ class Document:
             known = ", ".join(siblings.model_fields) if _is_model(siblings) else "nothing"
             return f"{where}: there is no such key: expected one of {known}"
         shown = _shown(_value_at(self.content, key), _type_at(model, inner))
-        return f"{where}: {str(problem['msg']).removeprefix('Value error, ')}{shown}"
+        return f"{where}: {_said(problem)}{shown}"
 
     def _owner(self, key: tuple[int | str, ...]) -> str:
         """`` of NAME`` for a key in an entry of a list that has a name: nobody counts entries."""
@@ -162,7 +201,12 @@ class Document:
 def load_config(settings: Settings, model: type[ConfigT]) -> ConfigT:
     """`model` as the state root and the repository configure it. Raises `ConfigError` if a file is
     unreadable, or a key is unknown or has a bad value: one line each, with file and key."""
-    return read_document(settings, model.FILE).validate(model)
+    document = read_document(settings, model.FILE)
+    for path, content in document.layers if model.NOTHING else ():
+        if path.exists() and all(value is None for value in content.values()):
+            said = f"write `{model.NOTHING}` if that is meant"
+            raise ConfigError(f"{path}: says nothing, like a file that was cut short: {said}")
+    return document.validate(model)
 
 
 def read_document(settings: Settings, name: str) -> Document:
@@ -319,6 +363,15 @@ def _type_at(model: Any, key: Iterable[int | str]) -> Any:
             kinds = (kind for kind in get_args(model) if kind not in (NoneType, Ellipsis))
             model = next(kinds, None)
     return model
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    """What was expected, in the words of who writes files and not of who writes programs."""
+    said = _EXPECTED.get(problem["type"])
+    if said is not None:
+        return said.format_map(problem.get("ctx", {}))
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return message.replace("Input should be", "expected")
 
 
 def _is_model(kind: Any) -> bool:

@@ -81,7 +81,7 @@ async def preview_rules(body: PreviewRequest, service: Running) -> PreviewReport
     made = await service.compute_many(_previewed, service, note, snapshot, asked, now)
     return PreviewReport(
         placement=body.placement,
-        at=now,
+        at=now.astimezone(service.zone),
         model_id=snapshot.model_id,
         before=_products(snapshot, made.before),
         after=_products(snapshot, made.after),

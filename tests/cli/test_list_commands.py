@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys.cli import app
+from recsys.errors import InputError
 from recsys.settings import Settings
 from tests.serving.shops import USERS, add_model
 from tests.test_served_lists import found
@@ -24,7 +25,7 @@ def shop(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_lists_for_a_mail_are_written_with_the_holdout_of_the_service(shop: Settings):
-    file = shop.home / "out" / "lists.parquet"
+    file = shop.home / "lists.parquet"
     command = ["export-lists", "--placement", "mail", "--to", str(file)]
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert json.loads(done.stdout)["customers"] == USERS
@@ -53,8 +54,25 @@ def test_whom_to_tell_is_printed_or_written(shop: Settings, tmp_path: Path):
     assert len(printed["customers"]) == 3
     to = ["--to", str(tmp_path / "who.csv")]
     said = json.loads(CliRunner().invoke(app, [*asked, *to], catch_exceptions=False).stdout)
-    assert said["customers"] == 3
+    assert (said["written"], "customers" in said) == (3, False)
     with (tmp_path / "who.csv").open(encoding="utf-8", newline="") as file:
         assert [row["user_id"] for row in csv.DictReader(file)] == [
             one["user_id"] for one in printed["customers"]
         ]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["audience", "p5", "--to", "FOLDER/who.csv"],
+        ["export-lists", "--placement", "mail", "--to", "FOLDER/lists.parquet"],
+    ],
+)
+def test_a_folder_that_is_not_there_is_a_mistake_and_is_not_made(
+    shop: Settings, tmp_path: Path, asked: list[str]
+):
+    folder = tmp_path / "no" / "such"
+    told = [part.replace("FOLDER", str(folder)) for part in asked]
+    with pytest.raises(InputError, match=f"there is no folder {folder}"):
+        CliRunner().invoke(app, told, catch_exceptions=False)
+    assert not folder.parent.exists()

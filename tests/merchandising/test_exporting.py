@@ -267,6 +267,7 @@ def test_what_cannot_be_exported_is_told_in_a_sentence(
 
 
 def test_without_a_model_and_beside_another_export_there_is_none(settings: Settings):
+    settings.home.mkdir()
     with pytest.raises(InputError, match="no model yet"):
         export_lists(settings, "mail", settings.home / "a.parquet")
     with PipelineLock("export_lists", settings), pytest.raises(InputError, match="Another export"):

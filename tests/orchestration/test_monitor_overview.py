@@ -9,11 +9,14 @@ import pytest
 from recsys.alerting import AlertManager
 from recsys.data.simulated import note_traffic
 from recsys.deployment.history import append_history
+from recsys.experiments.definitions import Definition
+from recsys.experiments.state import Experiments
 from recsys.orchestration.monitor.overview import gather, list_pages, run_tracker
 from recsys.orchestration.monitor.rendering import Renderer, ago, duration, percent
 from recsys.schedule import load_schedule, load_zone
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.ports import find_free_port
+from tests.serving.shops import add_model
 
 NOW = datetime.now(UTC)
 
@@ -302,3 +305,25 @@ def test_times_and_shares_read_as_people_write_them():
     assert ago(NOW - timedelta(hours=30), NOW) == "1 ngày trước"
     assert ago((NOW + timedelta(minutes=2)).isoformat(), NOW) == "sau 2 phút"
     assert ago("not a time", NOW) == "–"
+
+
+def test_an_experiment_stands_there_from_its_start(settings, show):
+    """Its first report is written by the next hour's job."""
+    add_model(settings, "als_1")
+    add_model(settings, "als_2", select=False)
+    variants = [{"name": "today", "share": 0.5}, {"name": "new", "share": 0.5, "model_id": "als_2"}]
+    content = {"name": "blend", "question": "Is it better?", "primary_metric": "clicks_per_list"}
+    began = Definition.model_validate(content | {"variants": variants})
+    Experiments(settings).start(began, by="lan")
+    assert "<b>blend</b>" in show()[1]
+    Experiments(settings).stop("blend", by="lan", because="enough")
+    assert "<b>blend</b>" not in show()[1]
+
+
+def test_what_a_text_says_stands_below_stands_there(settings, show):
+    about = {"error": "rules.yaml: rules.0.action of 'x': expected one of 'hide'"}
+    manager = AlertManager(settings)
+    manager.send_alert("rules_refused", "refused", "warning", ["log"], context=about)
+    page = show()[1]
+    assert "ở dưới" in page
+    assert "rules.0.action of" in page

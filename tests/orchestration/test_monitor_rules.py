@@ -65,6 +65,10 @@ def test_the_page_shows_warnings_and_both_lists_side_by_side(
         assert found.states == {"active": 1, "waiting": 1, "expired": 0}
         shown = page(settings)
         assert "the shop has no product of Cocoon" in shown
+        assert "Cửa hàng không có tên hoặc mã này" in shown
+        assert shown.count("Cần xem lại") == sum(
+            row["state"] == "active" and row["name"] in found.warnings for row in found.rows
+        )
         previewed = page(settings, user_id="2", placement="home")
         write(settings, HIDE | {"action": "push"})
         still = rules_section(settings, NOW).content

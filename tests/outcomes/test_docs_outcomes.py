@@ -85,7 +85,10 @@ def test_what_a_shop_copies_from_the_page_is_counted(
         for _ in range(2):  # sent again after an error: each counts once
             assert shop["send_on"](events) == []
             shop["ordered"]({"id": "order-1", "lines": [line]}, "nobody-yet")
-        assert shop["send_on"]([{"event_id": "x", "product_id": product, "kind": "bought"}])
+        wrong = {"event_id": "x", "product_id": product, "kind": "bought"}
+        for sent in ([wrong], [wrong, *events]):  # a sentence each, whether others are good or not
+            [said] = shop["send_on"](sent)
+            assert said.startswith("kind: ")
     until = datetime.now(UTC) + timedelta(minutes=1)
     compute_outcomes(settings, DataInterval(until - timedelta(hours=1), until))
     totals = read_totals(settings, figured_days(settings)[-1])

@@ -307,3 +307,24 @@ def test_a_guest_needs_no_user(shared_client: TestClient, guest: dict):
     assert answer.status_code == 200
     assert answer.json()["user_id"] is None
     assert answer.json()["recommendations"]
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/recommend", {"user_id": 1}),
+        ("/batch_recommend", {"user_ids": [1]}),
+        ("/similar_items", {"product_id": "p1"}),
+        ("/bought_together", {"product_ids": ["p1"]}),
+        ("/search", {"query": "son"}),
+    ],
+)
+def test_a_lowest_price_above_the_highest_is_a_mistake_and_no_empty_list(
+    shared_client: TestClient, path: str, asked: dict[str, Any]
+):
+    prices = {"min_price": 9000, "max_price": 5000}
+    answer = shared_client.post(path, json=asked | prices)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "min_price 9000 is above max_price 5000."
+    assert answer.json()["errors"][0]["field"] == "body.min_price"
+    assert shared_client.post(path, json=asked | {"min_price": 5, "max_price": 5}).status_code < 504

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -5,9 +6,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.config import ConfigError
+from recsys.merchandising.customers import placement_of
 from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
+from serving.rules import FollowedPlacements, PlacementsWatch
 from tests.serving.shops import add_model, histories, product_id
 
 PLACEMENTS = """
@@ -85,3 +88,49 @@ def test_placements_join_a_closed_list(settings: Settings):
         for placement, status in (("checkout", 200), ("home", 200), ("elsewhere", 422)):
             body = {"user_id": 0, "placement": placement}
             assert client.post("/recommend", json=body).status_code == status
+
+
+def test_the_service_follows_the_file(settings: Settings):
+    configure(settings, "serving.yaml", "placements: [checkout]\n")
+    configure(settings, "placements.yaml", "placements: {home: {length: 4}}\n")
+    add_model(settings, "als_1")
+
+    def length(client: TestClient, placement: str) -> int | None:
+        body = {"user_id": 0, "placement": placement}
+        return client.post("/recommend", json=body).json().get("count")
+
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+        assert (length(client, "home"), length(client, "new-in")) == (4, None)
+        text = "placements: {home: {length: 5, spread: {brand: 1}}, new-in: {length: 2}}\n"
+        configure(settings, "placements.yaml", text)
+        until = time.monotonic() + 30
+        while length(client, "home") != 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        # Of either brand one, and a name that no request could give before.
+        assert (length(client, "home"), length(client, "new-in")) == (2, 2)
+        assert placement_of(settings, "new-in").length == 2
+
+
+@pytest.mark.parametrize(
+    "bad", ["placements: {home: {lenght: 3}}\n", "", "# nothing\n", "placements:\n", "{"]
+)
+def test_a_bad_file_keeps_the_last_good_placements_over_a_restart(settings: Settings, bad: str):
+    good = "placements: {home: {length: 3}}\n"
+    path = configure(settings, "placements.yaml", good)
+    followed = FollowedPlacements(settings)
+    PlacementsWatch(settings, followed).look()
+    configure(settings, "placements.yaml", bad)
+    assert [followed.look(), followed.look()] == [False, False]
+    again = FollowedPlacements(settings)
+    for one in (followed, again):
+        assert one.current.placements["home"].length == 3
+        assert str(one.problem).startswith(f"{path}: ")
+        PlacementsWatch(settings, one).look()
+    assert placement_of(settings, "home").length == 3
+    log = settings.logs / "service" / "alerts.log"
+    assert log.read_text("utf-8").count("placements_refused triggered") == 1
+    configure(settings, "placements.yaml", "placements: {}\n")
+    assert [again.look(), again.look()] == [False, True]
+    PlacementsWatch(settings, again).look()
+    assert log.read_text("utf-8").count("placements_refused resolved") == 1
+    assert again.current.placements["home"].length == 10

@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.merchandising.audit import history, read_standing, write_standing
+from recsys.merchandising.customers import standing_rules
 from recsys.merchandising.rule_warnings import RuleWarning
 from recsys.settings import Settings
 from serving.app import create_app
@@ -80,8 +81,40 @@ def test_a_change_counts_once_two_looks_agree(settings: Settings) -> None:
     assert (followed.look(), names(followed)) == (False, [])
     assert (followed.look(), names(followed)) == (True, ["no-lips", "other"])
     assert looks(followed) is False
-    (settings.home / "config" / "rules.yaml").unlink()
+    write(settings)  # `rules: []`
     assert (looks(followed), names(followed)) == (True, [])
+
+
+@pytest.mark.parametrize(
+    "content", ["", " \n\n", "# a note\n# rules: []\n", "---\n", "rules:\n", "rules: ~\n", None]
+)
+def test_a_file_that_is_cut_short_or_gone_takes_no_rule_away(
+    settings: Settings, content: str | None
+) -> None:
+    write(settings, RULE)
+    followed = FollowedRules(settings)
+    watch = watching(settings, followed)
+    watch.look()
+    path = settings.home / "config" / "rules.yaml"
+    path.unlink()
+    if content is not None:
+        write_text(settings, content)
+    assert looks(followed) is False
+    watch.look()
+    again = FollowedRules(settings)  # after a restart
+    for one in (followed, again):
+        assert names(one) == ["no-lips"]
+        assert str(one.problem).startswith(f"{path}: ")
+        assert "write `rules: []` if that is meant" in str(one.problem)
+    assert alerts_of(settings).count("rules_refused triggered") == 1
+    assert [rule.name for rule in standing_rules(settings).rules] == ["no-lips"]
+    write(settings)
+    assert looks(again) is True
+    watching(settings, again).look()
+    assert (names(again), again.problem) == ([], None)
+    path.unlink()  # no rules, no file
+    looks(again)
+    assert (names(again), again.problem) == ([], None)
 
 
 def test_a_bad_file_leaves_the_last_good_rules_over_a_restart_and_is_told_once(

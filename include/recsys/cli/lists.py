@@ -68,14 +68,17 @@ def audience(
     Nobody who had it or dismissed it; new products too."""
     from recsys.merchandising.audience import audience as find
     from recsys.merchandising.audience import write_audience
+    from recsys.merchandising.exporting import check_folder
 
+    if to is not None:
+        check_folder(to)
     found = find(load_settings(), product_id, size, int(time.time()))
     if to is None:
         print_json(found)
         return
     customers = found.pop("customers")
     write_audience(customers, to)
-    print_json({**found, "customers": len(customers), "file": str(to)})
+    print_json({**found, "written": len(customers), "file": str(to)})
 
 
 def _service(settings: Settings) -> _Service:

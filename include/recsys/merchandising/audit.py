@@ -7,14 +7,14 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from recsys.config import parse_json
+from recsys.config import ConfigError, parse_json
 from recsys.logs import file_logger
-from recsys.merchandising.rules import Rule, RulesConfig, RuleSet
+from recsys.merchandising.rules import Rule, RulesConfig, RuleSet, read_rules
 from recsys.publishing import write_json
 from recsys.schedule import load_zone
 from recsys.settings import Settings
@@ -43,6 +43,23 @@ class Standing:
     expired: frozenset[str] = frozenset()
     problem: str | None = None
     told: Told = field(default_factory=Told)
+
+
+def rules_in_force(settings: Settings, before: RuleSet | None = None) -> tuple[RuleSet, str | None]:
+    """What the file says. Of one that cannot count, or is gone, the rules `before` it, by default
+    those that this machine had in service last, and what is the matter."""
+    own = settings.home / "config" / RulesConfig.FILE
+    try:
+        rules, problem = read_rules(settings), None
+    except ConfigError as error:
+        rules, problem = RuleSet(), str(error)
+    if problem is None and (rules.rules or own.exists()):
+        return rules, None
+    if before is None:
+        before = read_standing(settings).rules
+    if problem is None and before.rules:
+        problem = f"{own}: the file is gone: write `{RulesConfig.NOTHING}` if that is meant"
+    return (rules, None) if problem is None else (before, problem)
 
 
 def read_standing(settings: Settings) -> Standing:
@@ -91,16 +108,26 @@ def record(settings: Settings, before: Standing, after: RuleSet, now: datetime) 
 
 
 def history(settings: Settings, limit: int) -> list[dict[str, Any]]:
-    """The last changes, the newest first: ``at`` (local time), ``what``, and what the line says."""
+    """The last changes, the newest first: ``at`` (the shop's time, with its zone), ``what``, and
+    what the line says."""
     path = settings.logs / _LOG
     if not path.exists():
         return []
     with path.open(encoding="utf-8", errors="replace") as file:
         found = [match for line in file if (match := _LINE.fullmatch(line.rstrip("\n")))]
+    zone = load_zone(settings)
     return [
-        {"at": at, "what": what, **parse_json(said)}
+        {"at": _with_zone(at, zone), "what": what, **parse_json(said)}
         for at, what, said in (match.groups() for match in found[: -limit - 1 : -1])
     ]
+
+
+def _with_zone(text: str, zone: tzinfo) -> str:
+    """A moment of a log line; as it is where somebody has edited it."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=zone).isoformat()
+    except ValueError:
+        return text
 
 
 def _changes(

@@ -8,15 +8,14 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from recsys.arrays import BoolArray, Float32Array
-from recsys.config import ConfigError, load_config
 from recsys.database import connect
 from recsys.errors import InputError
-from recsys.merchandising.audit import read_standing
+from recsys.merchandising.audit import rules_in_force
 from recsys.merchandising.live_events import customers_of, events_of, live_database
-from recsys.merchandising.placements import Placement, PlacementsConfig
+from recsys.merchandising.placements import Placement, PlacementsConfig, placements_in_force
 from recsys.merchandising.ranking import scores_of
 from recsys.merchandising.recommending import LiveEvent, Snapshot, history_of
-from recsys.merchandising.rules import RuleSet, read_rules
+from recsys.merchandising.rules import RuleSet
 from recsys.merchandising.served_model import last_served
 from recsys.merchandising.snapshots import load_snapshot, steered
 from recsys.models.base import Histories
@@ -48,22 +47,29 @@ def load_served(settings: Settings) -> Snapshot:
             raise InputError("There is no model yet: run model_training and model_deployment.")
     entry = best or registry.get(str(model_id))
     loaded = load_snapshot(settings, registry.folder(entry), entry.model_id, 0, starting=True)
-    placements = load_config(settings, PlacementsConfig).placements
+    placements = standing_placements(settings)
     return steered(loaded, standing_rules(settings), placements, datetime.now(UTC))
 
 
 def standing_rules(settings: Settings) -> RuleSet:
     """The shop's rules; while their file is not good, those of before."""
-    try:
-        return read_rules(settings)
-    except ConfigError as error:
-        logger.error("Rules refused, those of before go on | reason=%s", error)
-        return read_standing(settings).rules
+    rules, problem = rules_in_force(settings)
+    if problem is not None:
+        logger.error("Rules refused, those of before go on | reason=%s", problem)
+    return rules
+
+
+def standing_placements(settings: Settings) -> Mapping[str, Placement]:
+    """The shop's placements, in the same way. Raises `ConfigError` if there are none of before."""
+    config, problem = placements_in_force(settings)
+    if problem is not None:
+        logger.error("Placements refused, those of before go on | reason=%s", problem)
+    return config.placements
 
 
 def placement_of(settings: Settings, name: str) -> Placement:
     """What a placement asks of its lists. Raises `InputError` for one that is not configured."""
-    known = load_config(settings, PlacementsConfig).placements
+    known = standing_placements(settings)
     if name not in known:
         names = ", ".join(sorted(known))
         raise InputError(f"{PlacementsConfig.FILE}: there is no placement {name}: expected {names}")

@@ -107,6 +107,7 @@ def export_lists(
         raise InputError(f"--length: expected 1 to {_MOST_PRODUCTS} products, got {length}")
     if to.suffix != ".parquet" or to.is_dir():
         raise InputError(f"{to}: expected the name of a .parquet file")
+    check_folder(to)
     with PipelineLock(ENDPOINT, settings) as lock:
         if not lock.acquired:
             raise InputError("Another export runs on this machine: wait until it is done")
@@ -114,6 +115,12 @@ def export_lists(
         # As in the service: for one history several threads only get in each other's way.
         with threadpool_limits(limits=1, user_api="blas"):
             return _export(settings, to, wish, chosen, holdout, tell)
+
+
+def check_folder(to: Path) -> None:
+    """Raises `InputError` if the folder of the file `to` is none: a mistyped one is not made."""
+    if not to.parent.is_dir():
+        raise InputError(f"{to}: there is no folder {to.parent}")
 
 
 def _export(

@@ -64,8 +64,9 @@ def warnings_of(
             found.append(_about(rule, "expired", "end", text))
             continue
         found += _unknown_placements(rule, {*placements, *also_placements})
-        found += _unknown_names(rule, catalogue)
-        found += _too_few(rule, groups)
+        unknown = list(_unknown_names(rule, catalogue))
+        # Of what the shop does not have there are no products: that is said once.
+        found += unknown or _too_few(rule, groups)
     for one, other in combinations(coming, 2):
         if _meet(one, other, placements):
             found += _contradictions(one, other, groups)

@@ -147,6 +147,7 @@ class RulesConfig(ConfigModel):
     """``config/rules.yaml``."""
 
     FILE = "rules.yaml"
+    NOTHING = "rules: []"
 
     rules: tuple[Rule, ...] = Field(default=(), max_length=MOST_RULES)
 

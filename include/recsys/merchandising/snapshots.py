@@ -134,8 +134,8 @@ def steered(
     """The snapshot with lists as `rules` and `placements` ask for at `now`, which explore by what
     was `seen`; the same one if they are so."""
     catalogue, known = snapshot.catalogue, snapshot.steerings
-    source = (catalogue, seen, rules)
-    before = known.source if isinstance(known.source, tuple) else (None, None, None)
+    source = (catalogue, seen, rules, placements)
+    before = known.source if isinstance(known.source, tuple) else (None,) * len(source)
     same = [one is other for one, other in zip(source, before, strict=True)]
     if all(same) and now.timestamp() < known.until:
         return snapshot

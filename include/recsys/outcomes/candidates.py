@@ -19,10 +19,11 @@ from recsys import schema
 from recsys.arrays import Int64Array
 from recsys.config import load_config
 from recsys.errors import InputError
-from recsys.merchandising.placements import Placement, PlacementsConfig
+from recsys.merchandising.customers import standing_placements, standing_rules
+from recsys.merchandising.placements import Placement
 from recsys.merchandising.ranking import NOTHING, Wanted
 from recsys.merchandising.recommending import Snapshot, history_of, recommend
-from recsys.merchandising.rules import RuleSet, read_rules
+from recsys.merchandising.rules import RuleSet
 from recsys.merchandising.snapshots import load_snapshot, steered
 from recsys.outcomes.attribution import ID_TYPE, LIST, POSITION, microseconds, places
 from recsys.outcomes.config import OutcomesConfig
@@ -126,13 +127,8 @@ def _refused(why: str) -> Estimate:
 
 def _wishes(settings: Settings) -> tuple[RuleSet, Mapping[str, Placement]]:
     """Rules and placements as they are, but for exploring."""
-    try:
-        rules = read_rules(settings)
-    except InputError as error:
-        logger.warning("Candidates are judged without rules | reason=%s", error)
-        rules = RuleSet()
-    placements = load_config(settings, PlacementsConfig).placements
-    return rules, {
+    placements = standing_placements(settings)
+    return standing_rules(settings), {
         name: one.model_copy(update={"explore": 0.0}) for name, one in placements.items()
     }
 

@@ -19,6 +19,8 @@ from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient, ServiceError, read_address
 from recsys.deployment.history import read_history
 from recsys.errors import InputError
+from recsys.experiments.definitions import Experiment
+from recsys.experiments.state import Experiments
 from recsys.health.reports import latest_report, report_is_overdue
 from recsys.orchestration.monitor.rules import Rules, gather_rules
 from recsys.registry import CurrentBest, Entry, Registry
@@ -133,6 +135,7 @@ class Overview(NamedTuple):
     drift_severity: Mapping[str, str | None]
     outcomes: Section[Outcomes]
     rules: Section[Rules]
+    experiments: Section[list[Experiment]]
     alerts: Section[list[dict[str, Any]]]
     simulated: Section[Simulated]
 
@@ -157,6 +160,7 @@ def gather(
         drift_severity={page.name: drift_severity(page) for page in shown},
         outcomes=_section(lambda: _outcomes(settings)),
         rules=rules_section(settings, now),
+        experiments=_section(lambda: Experiments(settings).running()),
         alerts=_section(lambda: AlertManager(settings).recent(ALERTS)),
         simulated=_section(lambda: read_note(settings)),
     )

@@ -17,12 +17,12 @@ STATES: Final = ("active", "waiting", "expired")
 
 class Rules(NamedTuple):
     """The rules as `rows` of text, in the order of the file, by `states` how many, and `warnings`
-    by rule. `problem` is what is wrong with the file, `silent` why the service says nothing: then
-    the rows are those of the file, and nobody knows the warnings."""
+    by rule: kind and sentence. `problem` is what is wrong with the file, `silent` why the service
+    says nothing: then the rows are those of the file, and nobody knows the warnings."""
 
     rows: list[dict[str, Any]]
     states: Mapping[str, int]
-    warnings: Mapping[str, list[str]]
+    warnings: Mapping[str, list[tuple[str, str]]]
     problem: str | None
     silent: str | None
 
@@ -69,10 +69,10 @@ def placements_of(settings: Settings) -> list[str]:
 
 def _told(answer: Mapping[str, Any]) -> Rules:
     rows = [{key: value for key, value in row.items() if value} for row in answer["rules"]]
-    warnings: dict[str, list[str]] = {}
+    warnings: dict[str, list[tuple[str, str]]] = {}
     for one in answer["warnings"]:
         sentence = str(one["sentence"]).removeprefix(f"rule {one['rule']}: ")
-        warnings.setdefault(one["rule"], []).append(sentence)
+        warnings.setdefault(one["rule"], []).append((str(one["kind"]), sentence))
     return Rules(rows, _counted(rows), warnings, answer["problem"], None)
 
 
