@@ -20,8 +20,16 @@ def family(request: pytest.FixtureRequest) -> type[Model]:
     return MODEL_TYPES[request.param]
 
 
+QUICK = {"self_attention": {"dimensions": 8, "epochs": 2}}
+"""What keeps the slow types short."""
+
+
 def fitted(family: type[Model], seed: int = 0) -> Model:
-    return family.create({}, seed=7).fit(taste_histories(seed), ITEMS)
+    return created(family).fit(taste_histories(seed), ITEMS)
+
+
+def created(family: type[Model]) -> Model:
+    return family.create(QUICK.get(family.model_type, {}), seed=7)
 
 
 def test_scores_have_one_row_a_user_and_are_finite(family):
@@ -53,7 +61,7 @@ def test_the_files_of_a_model_hold_no_pickles(family, tmp_path: Path):
 def test_a_second_fit_forgets_the_first(family):
     histories = taste_histories(1)
     again = fitted(family).fit(histories, ITEMS)
-    once = family.create({}, seed=7).fit(histories, ITEMS)
+    once = created(family).fit(histories, ITEMS)
     assert np.array_equal(again.score(histories, NOW), once.score(histories, NOW))
 
 

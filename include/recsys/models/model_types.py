@@ -11,9 +11,11 @@ from recsys.models.hybrid import Hybrid
 from recsys.models.item_knn import ItemKnn
 from recsys.models.linear import Linear
 from recsys.models.popularity import Popularity, RecentPopularity
+from recsys.models.self_attention import SelfAttention
 
 MODEL_TYPES: dict[str, type[Model]] = {
-    one.model_type: one for one in (Als, Bpr, ItemKnn, Linear, RecentPopularity, Popularity, Hybrid)
+    one.model_type: one
+    for one in (Als, Bpr, ItemKnn, Linear, SelfAttention, RecentPopularity, Popularity, Hybrid)
 }
 
 IMPERSONAL = (RecentPopularity.model_type, Popularity.model_type)
