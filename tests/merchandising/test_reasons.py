@@ -63,6 +63,7 @@ def vectors() -> np.ndarray:
 def snapshot(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     """Of every family one with a model that was trained."""
     small = {"als": {"factors": 4, "starts": 1}, "bpr": {"factors": 4, "iterations": 20}}
+    small["self_attention"] = {"dimensions": 8, "epochs": 3}
     small["hybrid"] = {"weights": WEIGHTS, "als": small["als"]}
     model = MODEL_TYPES[request.param].create(small.get(request.param, {}), seed=3)
     if isinstance(model, Hybrid):

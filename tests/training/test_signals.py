@@ -31,8 +31,9 @@ def write_config(settings, tuning: str, more: str = "") -> None:
     file = settings.home / "config" / "training.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     als = "{factors: 4, starts: 1, iterations: 5}"
-    small = f"{{als: {als}, bpr: {{factors: 4, iterations: 5}}, hybrid: {{als: {als}}}}}"
-    file.write_text(f"tuning: {tuning}\nparameters: {small}\n{more}")
+    small = f"als: {als}, bpr: {{factors: 4, iterations: 5}}, hybrid: {{als: {als}}}"
+    small += ", self_attention: {dimensions: 8, epochs: 2}"
+    file.write_text(f"tuning: {tuning}\nparameters: {{{small}}}\n{more}")
 
 
 def telling_signals(seed: int = 1, users: int = 240) -> pd.DataFrame:
