@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import time
 import zipfile
 from collections.abc import Iterator
@@ -16,16 +17,19 @@ import numpy as np
 from recsys.arrays import BoolArray, Float32Array, Float64Array, Int64Array, entries_of
 from recsys.errors import InputError
 from recsys.logs import fields
-from recsys.models.base import Histories
-from recsys.models.histories import steps_from_end, strength
-from recsys.models.self_attention import (
+from recsys.models.attention_layers import (
     SelfAttentionParameters,
     Weights,
     seen_at,
     shapes_of,
 )
+from recsys.models.base import Histories
+from recsys.models.histories import steps_from_end, strength
 from recsys.publishing import atomic_path
 
+# Read when torch is loaded. Its threads would wait for one another at full speed: beside another
+# job on the same cores a step took ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 try:
     import torch
     from torch import Tensor
@@ -41,7 +45,9 @@ logger = logging.getLogger(__name__)
 _BETAS = (0.9, 0.98)
 _LARGEST_GRADIENT = 5.0
 _WARM_UP = 2  # passes
-_AVERAGED = 0.998  # what is left of an average of weights after a step
+_AVERAGED_OVER = 3  # passes: the scored weights are an average over about so many
+_STEPS = 60  # a pass has at least, or small shops would hardly move
+_FEWEST = 64  # answers that are worth a step
 _SMALL = 0.02  # standard deviation of the first vectors
 _FIRST_WEIGHTS = 0.05
 _ROWS_AT_ONCE = 256  # answers that are compared with all products at a time
@@ -62,7 +68,7 @@ def train(
     checkpoint: Path | None,
 ) -> Iterator[Pass]:
     """Yields, pass by pass, what was measured, the ``(items, dimensions)`` vectors and the other
-    weights. Entries of `histories` all count (`recsys.models.self_attention.readable`).
+    weights. Entries of `histories` all count (`recsys.models.attention_layers.readable`).
 
     Raises `InputError` if the loss of the first pass is not finite; a later one ends the training
     with the pass before it."""
@@ -329,6 +335,9 @@ class _Training:
         self, lessons: Lessons, items: int, chosen: SelfAttentionParameters, seed: int
     ) -> None:
         self._lessons, self._chosen, self._seed = lessons, chosen, seed
+        answers = int(lessons.answers.sum())
+        self._batch = max(min(chosen.batch, answers // _STEPS), min(chosen.batch, _FEWEST))
+        self._forgotten = min(1.0, self._batch / (_AVERAGED_OVER * answers))
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._half = self._device.type == "cuda" or _has_bfloat16()
         with _seeded(seed, 0):
@@ -352,7 +361,7 @@ class _Training:
         generator = np.random.default_rng([self._seed, before + 1])
         total, weight = torch.zeros((), device=self._device), 0.0
         with _seeded(self._seed, before + 1):
-            batches = self._lessons.batches(self._chosen.batch, generator)
+            batches = self._lessons.batches(self._batch, generator)
             for number, runs in enumerate(batches):
                 batch = _batch(self._lessons, runs, self._chosen.length, self._device)
                 self._pace(before + (number + 1) / len(batches))
@@ -383,7 +392,7 @@ class _Training:
             named: list[Tensor] = list(self._named.values())
             # The first steps count less than what they lead to.
             self._steps += 1
-            torch._foreach_lerp_(averages, named, max(1 - _AVERAGED, 9 / (9 + self._steps)))
+            torch._foreach_lerp_(averages, named, max(self._forgotten, 9 / (9 + self._steps)))
         return entropy
 
     def learnt(self) -> tuple[Float32Array, Weights]:
