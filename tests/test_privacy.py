@@ -18,6 +18,9 @@ from recsys.privacy import (
     load_pseudonyms,
     names_in_logs,
 )
+from recsys.settings import Settings
+from recsys.upkeep.backup import write_backup
+from recsys.upkeep.restore import restore_backup
 
 KEYS = (b"a" * 32, b"b" * 32)
 
@@ -94,3 +97,13 @@ def test_a_damaged_register_has_its_last_good_copy(settings):
     assert [one.number for one in Register(settings).requests("7")] == [1]
     register.open(Kind.EXPORT, ["7"], "lan")
     assert [one.number for one in Register(settings).requests("7")] == [1, 2]
+
+
+def test_a_restored_state_knows_its_pseudonyms_and_keeps_them_private(settings, tmp_path):
+    Register(settings).open(Kind.EXPORT, ["7"], "lan")
+    write_backup(settings, tmp_path / "backup.tar")
+    there = Settings(tmp_path / "there")
+    restore_backup(there, tmp_path / "backup.tar")
+    assert load_pseudonyms(there).of("7") == load_pseudonyms(settings).of("7")
+    assert len(Register(there).requests("7")) == 1
+    assert stat.S_IMODE((there.home / KEYS_KEY).parent.stat().st_mode) == 0o700

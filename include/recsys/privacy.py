@@ -88,6 +88,13 @@ def names_in_logs(settings: Settings, user_id: str) -> tuple[str, ...]:
     return (user_id,)
 
 
+def keep_private(home: Path) -> None:
+    """Nobody else on this machine may look into the folder of the state root `home`."""
+    folder = home / PRIVACY_KEY
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
 def add_key(settings: Settings) -> int:
     """Begin with another key; those of before still find what they named. Returns how many there
     are. Raises `InputError` where the environment has the keys, and as `load_pseudonyms`."""
@@ -131,7 +138,9 @@ class Register:
             REQUESTS_KEY,
             parse=functools.partial(_requests, settings.home / REQUESTS_KEY),
             dump=lambda found: _dumped([one.model_dump(mode="json") for one in found]),
-            on_damage=lambda name, problem: None,
+            on_damage=functools.partial(
+                logger.error, "The register of requests is damaged | set_aside=%s, %s"
+            ),
             last_good=f"{REQUESTS_KEY.removesuffix('.json')}.last_good.json",
         )
 
@@ -156,7 +165,7 @@ class Register:
             requests += new
             return new
 
-        _private_folder(self._settings)
+        keep_private(self._settings.home)
         return self._document.change(add)
 
     def finish(self, numbers: Sequence[int], proof: dict[str, Any]) -> None:
@@ -192,15 +201,8 @@ def _change_keys(settings: Settings, change: Callable[[list[bytes]], list[bytes]
         keys = change(list(before) or [secrets.token_bytes(_KEY_BYTES)])
         return f"{json.dumps({'keys': [key.hex() for key in keys]}, indent=1)}\n".encode()
 
-    _private_folder(settings)
+    keep_private(settings.home)
     return open_store(settings).change(KEYS_KEY, changed)
-
-
-def _private_folder(settings: Settings) -> None:
-    """Nobody else on this machine may look into it."""
-    folder = settings.home / PRIVACY_KEY
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
 
 
 def _parsed(settings: Settings, content: bytes) -> tuple[bytes, ...]:

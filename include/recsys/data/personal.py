@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 
 from recsys import schema
 from recsys.config import load_config
-from recsys.data.arrivals import collect_arrivals
 from recsys.data.config import DataConfig
 from recsys.data.events import ARCHIVE_KEY, read_segment
 from recsys.data.reading import ROW, read_rows
@@ -21,14 +20,22 @@ from recsys.data.sources import (
     resolve_source,
     source_name,
 )
+from recsys.data.staging import FILES_KEY, RAW_KEY, SEALED_KEY
 from recsys.data.versions import list_versions, open_version
 from recsys.errors import InputError
 from recsys.personal import SHOP, Found, PersonalData, Sought, Unread, files_at, place_of
 from recsys.settings import Settings
+from recsys.storage import open_store
 from recsys.traces import in_files, in_lines, in_parquet, of_rows, of_texts, reading, unread
 
 _FILES: Final = "data/raw/**/*"
-_DROPPED: Final = ("data/raw/dropped/*/*", "data/staging/files/*", "data/staging/collected/files/*")
+_SEEN: Final = {SEALED_KEY: "data/staging/seen", FILES_KEY: "data/staging/seen_files"}
+"""Where this machine looks at what others handed in. Not where a refresh collects it: each begins
+by emptying that folder."""
+_DROPPED: Final = (
+    *("data/raw/dropped/*/*", "data/staging/files/*"),
+    *("data/staging/collected/files/*", "data/staging/seen_files/*"),
+)
 _ARCHIVE: Final = f"{ARCHIVE_KEY}/*/*.parquet"
 _STAGED: Final = (
     *("data/staging/events/*.jsonl", "data/staging/sealed/*.jsonl"),
@@ -46,8 +53,22 @@ _KEPT_VERSIONS: Final = (
 )
 
 
+def look_at_all(settings: Settings) -> None:
+    """Where state is shared, have what all machines handed in and archived here as well."""
+    store = open_store(settings)
+    if store.shared:
+        store.mirror(RAW_KEY, RAW_KEY)
+        for key, seen in _SEEN.items():
+            store.mirror(key, seen)
+            waiting = store.files(key)
+            for path in files_at(settings, f"{seen}/*"):
+                if path.name not in waiting:  # it is archived
+                    path.unlink(missing_ok=True)
+
+
 def session_pairs(settings: Settings) -> Iterator[pa.Table]:
     """Tables of USER and SESSION, of all events that have both, in whatever spelling."""
+    look_at_all(settings)
     for path in files_at(settings, _ARCHIVE):
         with pq.ParquetFile(path) as file:
             if schema.SESSION in file.schema_arrow.names:  # those of before have none
@@ -59,7 +80,6 @@ def session_pairs(settings: Settings) -> Iterator[pa.Table]:
 def _in_shop_files(settings: Settings, sought: Sought) -> Found:
     """Of the source's files and the exports of events what their rows say, by their columns; of
     whatever else lies there what can be told by itself."""
-    collect_arrivals(settings)
     described: dict[Path, TimedFiles] = {}
     # Files whose description is of no use are looked at like those that have none.
     with contextlib.suppress(InputError):

@@ -80,10 +80,12 @@ def _check_recommendations(
     if not users:
         return "the model's metadata names no sample users"
     personal = 0
-    for user in (*users, *_STRANGERS):
+    for number, user in enumerate((*users, *_STRANGERS), start=1):
         answer = client.recommend(user, _TOPK)
         if wrong := _problem(answer, model_id, config):
-            return f"{'unknown user' if user in _STRANGERS else 'user'} {user}: {wrong}"
+            # Alerts and logs carry this: customers are named by their place among the samples.
+            who = f"unknown user {user}" if user in _STRANGERS else f"sample user {number}"
+            return f"{who}: {wrong}"
         personal += user not in _STRANGERS and answer.get("fallback_method") == sample.own
     if personal < _MIN_PERSONAL_SHARE * len(users):
         return f"only {personal} of {len(users)} sample users were answered by the model itself"

@@ -13,6 +13,7 @@ from typing import IO, Any, cast
 from pydantic import ValidationError
 
 from recsys.config import parse_json
+from recsys.privacy import PRIVACY_KEY, keep_private
 from recsys.publishing import sha256_of, sync, sync_tree
 from recsys.settings import Settings
 from recsys.storage.bundle import LAYOUT, MANIFEST, FileEntry
@@ -147,6 +148,8 @@ def _compare(manifest: Manifest, found: dict[str, FileEntry], links: dict[str, s
 
 def _put_in_place(settings: Settings, unpacked: Path) -> str:
     """Move the areas to their places; returns where the configuration went."""
+    if (unpacked / PRIVACY_KEY).exists():
+        keep_private(unpacked)
     config = CONFIG_ASIDE if (settings.home / "config").exists() else "config"
     for area in AREAS:
         if (unpacked / area).exists():

@@ -9,6 +9,7 @@ from recsys.data.staging import RAW_KEY, STAGING_KEY, hand_in_files, hand_in_seg
 from recsys.data.versions import POINTER_KEY, VERSIONS_KEY
 from recsys.errors import InputError
 from recsys.models.model_types import MODEL_TYPES
+from recsys.privacy import KEYS_KEY, REQUESTS_KEY, keep_private
 from recsys.publishing import write_bytes
 from recsys.registry import ARTIFACTS_KEY
 from recsys.served_lists import SERVED_KEY, hand_in_lists
@@ -22,7 +23,7 @@ FOLDERS = (
     *(f"{ARTIFACTS_KEY}/{family}" for family in sorted(MODEL_TYPES)),
 )
 POINTERS = {POINTER_KEY: VERSIONS_KEY, CURRENT_SET_KEY: SETS_KEY}
-FILES = (REGISTRY_KEY, HISTORY_KEY, EXPERIMENTS_KEY)
+FILES = (REGISTRY_KEY, HISTORY_KEY, EXPERIMENTS_KEY, KEYS_KEY, REQUESTS_KEY)
 
 
 def push_state(settings: Settings) -> dict[str, Any]:
@@ -67,6 +68,8 @@ def pull_state(settings: Settings) -> dict[str, Any]:
     for prefix in (RAW_KEY, STAGING_KEY, SERVED_KEY):
         store.mirror(prefix, prefix)
     contents = {key: content for key in FILES if (content := store.read(key)) is not None}
+    if KEYS_KEY in contents:
+        keep_private(settings.home)
     for key, content in contents.items():
         write_bytes(settings.home / key, content)
     known = {pointer: name for pointer in POINTERS if (name := store.leads_to(pointer))}
