@@ -154,6 +154,18 @@ def test_an_unknown_type_is_refused_before_anything_starts(settings, version):
         plan_training(settings, ["als", "deep_thought"])
 
 
+def test_linear_is_planned_for_as_many_products_as_it_takes(settings, version, caplog):
+    file = settings.home / "config" / "training.yaml"
+    file.unlink()
+    planned = [task["model_type"] for task in plan_training(settings)]
+    assert planned.index("linear") < planned.index("hybrid")  # which takes its parameters
+    file.write_text("parameters: {linear: {most_items: 59}}\n")
+    left = [task["model_type"] for task in plan_training(settings)]
+    assert left == [name for name in planned if name != "linear"]
+    assert "60 products, most_items is 59" in caplog.text
+    assert plan_training(settings, ["linear"])[0]["model_type"] == "linear"
+
+
 def test_a_run_in_which_nothing_was_trained_selects_nothing(settings, version):
     with pytest.raises(InputError, match="no model"):
         select_best(settings, [])

@@ -42,7 +42,7 @@ class TrainingConfig(ConfigModel):
     }
 
     model_types: list[str] = Field(
-        default=["item_knn", "als", "bpr", "recent_popularity", "hybrid"], min_length=1
+        default=["item_knn", "linear", "als", "bpr", "recent_popularity", "hybrid"], min_length=1
     )
     engine: Engine = Engine.PANDAS
     seed: int = 42

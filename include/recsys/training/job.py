@@ -1,6 +1,7 @@
 """From a published data version to a registered model."""
 
 import json
+import logging
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from recsys.models.complements import Complements, learn_complements
 from recsys.models.histories import keep_entries, user_rows
 from recsys.models.hybrid import Hybrid
 from recsys.models.kinds import had, weight_of_codes
+from recsys.models.linear import Linear
 from recsys.models.model_types import model_class
 from recsys.models.popularity import RecentPopularity
 from recsys.models.replenishment import last_got, learn_due_days
@@ -41,6 +43,8 @@ from recsys.training.runs import COMPARED, HEADLINE, learning_curves, recorded_r
 from recsys.training.signals import choose_weights, report_on_signals
 from recsys.training.tuning import Subject, choose_parameters, content_vectors, product_traits
 
+logger = logging.getLogger(__name__)
+
 SAMPLE_USERS = 10
 """Known users whose recommendations a deployment checks, stored with the model."""
 
@@ -49,13 +53,26 @@ def plan_training(
     settings: Settings, model_types: Sequence[str] | None = None
 ) -> list[dict[str, str]]:
     """What a run has to train: ``[{"model_type", "version_id"}, ...]`` on the published version.
+    Of the configured types `linear` is left out where there are more products than it takes.
     Raises `InputError` for an unknown type, a bad configuration or when there is no data."""
     config = load_config(settings, TrainingConfig)
     chosen = list(dict.fromkeys(model_types or config.model_types))
     for model_type in chosen:
         model_class(model_type)
-    version_id = current_version(settings).version_id
-    return [{"model_type": model_type, "version_id": version_id} for model_type in chosen]
+    version = current_version(settings)
+    if not model_types and Linear.model_type in chosen and _too_many_products(config, version):
+        chosen.remove(Linear.model_type)
+    return [{"model_type": one, "version_id": version.version_id} for one in chosen]
+
+
+def _too_many_products(config: TrainingConfig, version: PublishedVersion) -> bool:
+    """Whether `Linear` would refuse `version`: a shop that grows past its limit did not ask for a
+    training that fails."""
+    linear = Linear.create(config.parameters.get(Linear.model_type, {}))
+    most, products = linear.hyperparameters["most_items"], len(version.mappings()[1])
+    if products > most:
+        logger.warning("linear is left out: %s products, most_items is %s", products, most)
+    return bool(products > most)
 
 
 def train_model(
