@@ -246,7 +246,9 @@ class Engine:
         changed = self._replace(self._steered)
         models = {one.model_id for one in self.in_trial.snapshots.values()} | {self.model_id}
         seconds, in_all = _CANDIDATES_SECONDS / len(models), self._list_seconds
-        changed |= self._replace(lambda one: with_more_candidates(one, seconds, in_all))
+        if self._replace(lambda one: with_more_candidates(one, seconds, in_all)):
+            changed = True
+            settle_memory()
         self._compose_ahead(_COMPOSED_SECONDS / len(models))
         return changed
 

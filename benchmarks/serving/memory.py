@@ -18,6 +18,7 @@ from benchmarks.serving.harness import (
     free_port,
     fresh_home,
     running,
+    wait_until_idle,
     wrk,
 )
 from benchmarks.serving.rules import PLACE, steer
@@ -39,6 +40,8 @@ def main() -> None:
     arrays = sum(file.stat().st_size for file in path.rglob("*.npy")) / 1e6
     port = free_port()
     with running(["-m", "serving"], port, settings.home) as parent:
+        if options.rules:
+            wait_until_idle(parent)
         [worker] = psutil.Process(parent.pid).children()
         sizes = [worker.memory_full_info().pss / 1e6]
         served = 0.0
@@ -46,7 +49,8 @@ def main() -> None:
             served += wrk(port, USERS, _ROUND_SECONDS, placement=placement) * _ROUND_SECONDS
             sizes.append(worker.memory_full_info().pss / 1e6)
     print(f"input: {USERS} users x {ITEMS} products x 64 factors, arrays {arrays:.0f} MB")
-    print(f"worker: {sizes[0]:.0f} MB at start, at most {1.3 * arrays + 150:.0f} MB wanted")
+    wanted = f"at most {1.3 * arrays + 150:.0f} MB wanted"
+    print(f"worker: {sizes[0]:.0f} MB before the first request, {wanted}")
     print(
         f"after {served:.0f} requests: {sizes[-1]:.0f} MB; on the way {[round(s) for s in sizes]}"
     )
