@@ -2,8 +2,10 @@
 
 What the last search found is kept in ``artifacts/cf/tuning/<type>.json``."""
 
+import copy
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +45,7 @@ from recsys.models.linear import Linear
 from recsys.models.model_types import create_model, model_class
 from recsys.models.newcomers import Rare, Traits, find_rare
 from recsys.models.popularity import RecentPopularity
+from recsys.models.self_attention import SelfAttention
 from recsys.models.siblings import lower_siblings
 from recsys.publishing import write_json
 from recsys.settings import Settings
@@ -61,6 +64,10 @@ _LIFTS = tuple(number / 20 for number in range(11))
 _LIFT_COST = 0.01
 _SIBLINGS = (1.0, 0.5, 0.25)
 _LIFT_CELLS = 40_000_000  # scores that are looked at with each lift: some seconds in all
+# A family whose fit takes minutes is searched for so many times as long as the others.
+_SLOW = 10
+_MOST_PASSES, _PATIENCE, _JUDGED = 100, 5, 5_000
+_DIMENSIONS = ((128, 30_000), (64, 2_000), (32, 0))  # by the entries that follow another one
 _HYBRID_SHARE = {"item_knn": 0.3, "als": 0.4, "recent_popularity": 0.0}
 _OTHERS = ("few_purchases",)  # what a blend has beside weights
 _NORMAL_95 = 1.96
@@ -249,7 +256,7 @@ def choose_parameters(
         model_type,
         subject,
         last.parameters if last else config.parameters.get(model_type, {}),
-        seconds=config.tuning.seconds,
+        seconds=config.tuning.seconds * (_SLOW if model_class(model_type).slow else 1),
         trials=config.tuning.trials,
         tuned_components={
             **{name: same[name].parameters for name in same if name in _HYBRID_SHARE},
@@ -287,7 +294,8 @@ def tune(
     trials: int,
     tuned_components: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Found:
-    """Search from `start`, for at most `seconds` (a trial is never cut off) and `trials`.
+    """Search from `start`, for at most `seconds` (a trial is never cut off, but for the passes of
+    `self_attention`) and `trials`.
 
     The objective is the mean of recall@10 and NDCG@10 on at most 25,000 validation users. Of a
     hybrid, the components in `tuned_components` are taken as they are; those that are `JOINING` and
@@ -296,6 +304,8 @@ def tune(
         return _tune_hybrid(subject, start, tuned_components or {}, seconds, trials)
     if model_type in SPACES:
         return _tune_alone(model_type, subject, start, seconds, trials)[0]
+    if model_type == SelfAttention.model_type:
+        return _tune_passes(subject, start, seconds, trials)
     model = subject.fit(model_type, start)
     score = objective(model, sample_of(subject))
     return Found(model.hyperparameters, score, trials=1, history=[score])
@@ -342,6 +352,45 @@ def _tune_alone(
     if quick:
         found.score = objective(model, questions)
     return replace(found, parameters=model.hyperparameters), model
+
+
+def _tune_passes(subject: Subject, start: Mapping[str, Any], seconds: float, trials: int) -> Found:
+    """Of each point as many passes as are best on validation, and the best of the points. The first
+    has all the time that it needs; another one is tried when there is as much left."""
+    deadline = time.monotonic() + seconds
+    entries = int((np.diff(subject.training.indptr) - 1).clip(min=0).sum())
+    sized = {"dimensions": next(most for most, from_ in _DIMENSIONS if entries >= from_)}
+    base = SelfAttention.create({**sized, **start}).hyperparameters
+    others: tuple[Point, ...] = ({}, {"dropout": 0.3}, {"dimensions": 2 * sized["dimensions"]})
+    found: list[tuple[Found, SelfAttention]] = []
+    longest = 0.0
+    for other in others[: max(trials, 1)]:
+        begun = time.monotonic()
+        if found and begun + longest > deadline:
+            break
+        found.append(_best_pass(subject, {**base, **other}, deadline))
+        longest = max(longest, time.monotonic() - begun)
+    best, model = max(found, key=lambda each: each[0].score)
+    history = np.maximum.accumulate(np.concatenate([each.history for each, _ in found]))
+    score = objective(model, sample_of(subject))
+    return replace(best, score=score, trials=len(found), history=history.tolist())
+
+
+def _best_pass(subject: Subject, point: Point, deadline: float) -> tuple[Found, SelfAttention]:
+    """`point` with the number of passes after which validation was answered best, and the model as
+    it was then; `history` has an entry a pass."""
+    model = SelfAttention.create({**point, "epochs": _MOST_PASSES}, subject.seed)
+    questions = sample_of(subject, _JUDGED)
+    found, best = Found(dict(point), -math.inf), model
+    for number, _ in enumerate(model.passes(subject.training, subject.items), start=1):
+        score = objective(model, questions)
+        if score > found.score:
+            found.score, best = score, copy.copy(model)
+            found.parameters["epochs"] = number
+        found.history.append(found.score)
+        if time.monotonic() >= deadline or number - found.parameters["epochs"] >= _PATIENCE:
+            break
+    return found, best
 
 
 def _affordable_factors(bounds: Range, subject: Subject, seconds: float) -> Range:
