@@ -31,7 +31,7 @@ from recsys.errors import InputError
 from recsys.evaluation import MIN_USERS, MOST_LOST, ranking
 from recsys.evaluation.leave_one_out import LeaveOneOut
 from recsys.evaluation.metrics import metrics_per_user
-from recsys.evaluation.personal import most_personal, overlap_with_popular
+from recsys.evaluation.personal import as_good, overlap_with_popular
 from recsys.evaluation.ranking import BLOCK, HeldOut, Ranks
 from recsys.evaluation.report import segments_of
 from recsys.models.als import Als, Trainer
@@ -471,7 +471,7 @@ def _tune_weights(
     }
     starts = [base, {**base, "recent_popularity": 0.0}, {**base, "als": 1.0}]
     joining = [name for name in JOINING if name in fitted]
-    limits: Any = {"trials": trials, "seed": subject.seed, "seconds": seconds / (1 + len(joining))}
+    limits: Any = {"trials": trials, "seed": subject.seed, "seconds": seconds / (2 + len(joining))}
     found = search(judged.score, space, starts, **limits)
     for name in joining:
         more, points = JOINING[name]
@@ -488,7 +488,7 @@ def _tune_weights(
             space |= more
             found = joined
         found = replace(found, trials=made, history=history)
-    return judged.more_personal(found)
+    return judged.more_personal(found, space, limits)
 
 
 class _JudgedBlends:
@@ -501,37 +501,48 @@ class _JudgedBlends:
         weights = dict.fromkeys(components, 1.0)
         everything = Hybrid.of_fitted(fitted, weights)
         self._trials = BlendTrials(everything.use_content(texts), sample_of(subject))
-        self._tried: list[tuple[Point, float, Float32Array]] = []
+        self._tried: list[tuple[Point, float]] = []
 
     def score(self, point: Point) -> float:
-        ranks = self._trials.ranks(self._blend(point))
-        score = _mean_metric(ranks)
-        self._tried.append((point, score, _metric_per_user(ranks).astype(np.float32)))
+        score = _mean_metric(self._trials.ranks(self._blend(point)))
+        self._tried.append((point, score))
         return score
 
     def better(self, point: Point, before: Point) -> bool:
         """Whether users gain in the mean by more than chance explains (95 %)."""
-        after, then = (
-            _metric_per_user(self._trials.ranks(self._blend(one))) for one in (point, before)
-        )
-        gain = after - then
+        gain = self._of_users(point) - self._of_users(before)
         return float(gain.mean()) > _NORMAL_95 * float(gain.std()) / len(gain) ** 0.5
 
-    def more_personal(self, found: Found) -> Found:
-        """`found`, or a blend that was tried, is as good, and shares less with what is popular."""
+    def more_personal(
+        self, found: Found, space: Mapping[str, Range], limits: Mapping[str, Any]
+    ) -> Found:
+        """`found`, or a blend that is as good and shares less with what is popular: one that was
+        tried, or that is found in `space` from there."""
         if self._overlap(found.parameters) < _FELT:
             return found
+        best = self._of_users(found.parameters)
+
+        def personal(point: Point) -> float:
+            return -self._overlap(point) if as_good(self._of_users(point), best) else -math.inf
+
         left_out = {name for name in JOINING if not found.parameters[name]}
         least = (1 - MOST_LOST) * found.score
-        good = [
-            one
-            for one in sorted(self._tried, key=lambda one: -one[1])
-            if one[1] >= least and not any(one[0][name] for name in left_out)
-        ][:_LOOKED_AT]
-        overlap = np.array([self._overlap(point) for point, _, _ in good])
-        chosen = most_personal(np.stack([of_users for _, _, of_users in good]), overlap)
-        point, score, _ = good[chosen]
-        return replace(found, parameters=point, score=score)
+        near = [
+            point
+            for point, score in sorted(self._tried, key=lambda one: -one[1])
+            if score >= least and not any(point[name] for name in left_out)
+        ]
+        start = max(near[:_LOOKED_AT], key=personal)
+        more = search(personal, space, [start], **limits)
+        return replace(
+            found,
+            parameters=more.parameters,
+            score=self.score(more.parameters),
+            trials=found.trials + more.trials,
+        )
+
+    def _of_users(self, point: Point) -> Float64Array:
+        return _metric_per_user(self._trials.ranks(self._blend(point)))
 
     def _overlap(self, point: Point) -> float:
         scores, popularity = self._trials.scores(self._blend(point))
