@@ -6,7 +6,7 @@ import pytest
 from recsys.errors import InputError
 from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes, keep_entries, take_users, user_rows
-from recsys.models.hybrid import COMPONENTS, Hybrid, normalised
+from recsys.models.hybrid import COMPONENTS, Hybrid, normalised, softened
 from recsys.models.newcomers import MOST_LIFTED, Traits
 from recsys.models.storage import ArtifactError
 from tests.models.shop import DAY, GROUPS, ITEMS, START, taste_histories
@@ -24,9 +24,24 @@ def test_a_row_is_scaled_by_the_best_product_that_is_not_known_yet():
     np.testing.assert_allclose(scaled, [[0.5, 1.0, 0.0, 1.0]])
 
 
+def test_odds_of_a_row_are_those_beside_the_best_product_that_is_not_known_yet():
+    histories = histories_from_codes(np.array([0]), np.array([1]), np.array([0]), count=1)
+    scores = np.array([[2.0, 8.0, -1.0, 4.0]], dtype=np.float32)
+    expected = np.exp(np.array([[-2, 0, -5, 0]]) / 2)
+    np.testing.assert_allclose(softened(scores, histories, 2.0), expected, rtol=1e-6)
+    assert scores.tolist() == [[2.0, 8.0, -1.0, 4.0]]
+
+
+def test_who_had_everything_is_scored_all_the_same():
+    histories = histories_from_codes(np.zeros(2, int), np.arange(2), np.arange(2), count=1)
+    assert np.isfinite(softened(np.array([[3.0, -2.0]], np.float32), histories, 1.0)).all()
+
+
 ALL_MEMBERS = {
-    "weights": {"linear": 0.5},
+    "weights": {"linear": 0.5, "self_attention": 2.0},
+    "temperature": 2.0,
     "als": {"factors": 4, "starts": 1},
+    "self_attention": {"dimensions": 8, "epochs": 1},
 }
 
 
@@ -37,6 +52,7 @@ def test_a_blend_of_all_components_is_the_sum_of_their_parts_and_survives_saving
     parts = model.parts(some, NOW)
     assert set(parts) == set(COMPONENTS)
     np.testing.assert_allclose(sum(parts.values()), model.score(some, NOW), rtol=1e-5)
+    assert parts["self_attention"].max() == pytest.approx(2.0)
     assert set(model.parts_of_similar(3)) == {*COMPONENTS} - {"recent_popularity"}
     assert np.array_equal(sum(model.parts_of_similar(3).values()), model.similar(3))
     model.save(tmp_path)
@@ -50,9 +66,10 @@ def test_what_was_saved_before_components_joined_means_the_same(tmp_path):
     model = Hybrid.create({}).fit(histories, ITEMS)
     model.save(tmp_path)
     stored = json.loads((tmp_path / "parameters.json").read_text())
-    for name in ("linear",):
+    for name in ("linear", "self_attention"):
         assert not (tmp_path / name).exists()
         del stored[name], stored["weights"][name]
+    del stored["temperature"]
     (tmp_path / "parameters.json").write_text(json.dumps(stored))
     loaded = Hybrid.load(tmp_path)
     assert np.array_equal(loaded.score(histories, NOW), model.score(histories, NOW))
@@ -113,6 +130,8 @@ def test_text_survives_saving(tmp_path):
         {"weights": 3},
         {"weights": {"als": 0, "item_knn": 0, "recent_popularity": 0}},
         {"few_purchases": 0},
+        {"temperature": 0},
+        {"weights": {"self_attention": -1}},
         {"als": {"colour": 1}},
     ],
 )

@@ -14,21 +14,24 @@ from tests.models.shop import ITEMS, publish_shop, taste_interactions
     [
         {"item_knn": 1.0, "als": 0.5, "recent_popularity": 0.2, "content": 0.3},
         {"item_knn": 1.0, "als": 0.0, "recent_popularity": 2.0, "content": 0.0},
-        {"item_knn": 0.5, "als": 0.0, "linear": 0.4, "content": 0.1},
+        {"item_knn": 0.5, "als": 0.0, "linear": 0.4, "self_attention": 2.0, "content": 0.1},
     ],
 )
-def test_a_trial_ranks_like_the_model_itself(settings, weights):
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_a_trial_ranks_like_the_model_itself(settings, weights, temperature):
     publish_shop(settings, taste_interactions())
     data = read_leave_one_out(current_version(settings))
     content = np.eye(6, dtype=np.float32)[np.arange(ITEMS) % 6]
+    small = {"self_attention": {"dimensions": 8, "epochs": 1}}
     fitted = {
-        name: family.create({}, 1).fit(data.training, ITEMS) for name, family in COMPONENTS.items()
+        name: family.create(small.get(name, {}), 1).fit(data.training, ITEMS)
+        for name, family in COMPONENTS.items()
     }
 
-    def blend(chosen):
-        model = Hybrid.of_fitted(fitted, chosen, 2.0).use_content(content)
+    def blend(chosen, at=temperature):
+        model = Hybrid.of_fitted(fitted, chosen, 2.0, at).use_content(content)
         return model.count_purchases(data.training, ITEMS)
 
-    trials = BlendTrials(blend(dict.fromkeys(weights, 1.0)), data.validation)
+    trials = BlendTrials(blend(dict.fromkeys(weights, 1.0), 1.0), data.validation)
     expected = rank_targets(blend(weights), data.validation)
     assert trials.ranks(blend(weights)).ranks.tolist() == expected.ranks.tolist()

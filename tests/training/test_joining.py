@@ -31,8 +31,9 @@ def blend(subject, tuned, start=None):
 
 
 def test_what_was_not_trained_by_itself_is_left_out(subject):
-    found = blend(subject, POOR, {"weights": {"linear": 2.0}})
+    found = blend(subject, POOR, {"weights": {"linear": 2.0, "self_attention": 1.0}})
     assert found.parameters["weights"]["linear"] == 0
+    assert found.parameters["weights"]["self_attention"] == 0
 
 
 def test_what_makes_the_blend_clearly_better_joins_it(subject):

@@ -19,10 +19,11 @@ from recsys.models.kinds import had, not_offered
 from recsys.models.linear import Linear, LinearParameters
 from recsys.models.newcomers import Rare, Traits, find_rare
 from recsys.models.popularity import RecentPopularity, RecentPopularityParameters
+from recsys.models.self_attention import SelfAttention, SelfAttentionParameters
 from recsys.models.siblings import lower_siblings
 
 COMPONENTS: dict[str, type[Model]] = {
-    one.model_type: one for one in (ItemKnn, Als, RecentPopularity, Linear)
+    one.model_type: one for one in (ItemKnn, Als, RecentPopularity, Linear, SelfAttention)
 }
 CONTENT = "content"
 _CONTENT_DECAY = np.float32(0.8)
@@ -39,6 +40,7 @@ class HybridWeights(Parameters):
     als: float = Field(default=0.5, ge=0)
     recent_popularity: float = Field(default=0.2, ge=0)
     linear: float = Field(default=0.0, ge=0)
+    self_attention: float = Field(default=0.0, ge=0)
     content: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
@@ -49,9 +51,11 @@ class HybridWeights(Parameters):
 
 
 class HybridParameters(ConfigModel):
-    """What can be chosen: the weights, what a new product is, and the components' parameters."""
+    """What can be chosen: the weights, how soon scores of a sequence model fall, what a new product
+    is, and the components' parameters."""
 
     weights: HybridWeights = HybridWeights()
+    temperature: float = Field(default=3.0, gt=0, strict=True)
     few_purchases: float = Field(default=5.0, gt=0, strict=True)
     lift: float = Field(default=0.0, ge=0, strict=True)
     siblings: float = Field(default=1.0, ge=0, le=1, strict=True)
@@ -59,10 +63,12 @@ class HybridParameters(ConfigModel):
     als: AlsParameters = AlsParameters()
     recent_popularity: RecentPopularityParameters = RecentPopularityParameters()
     linear: LinearParameters = LinearParameters()
+    self_attention: SelfAttentionParameters = SelfAttentionParameters()
 
 
 class Hybrid:
-    """Scores of the components, cut off at zero, each divided by its largest of the user.
+    """Scores of the components, cut off at zero, each divided by its largest of the user; those of
+    a sequence model, which are logarithms of odds, as odds beside its largest (`softened`).
 
     With text vectors, `content` adds the similarity of a product's text to the texts of the
     user's history, scaled by ``few_purchases / (few_purchases + purchases)``: a new product
@@ -79,6 +85,7 @@ class Hybrid:
     def __init__(self, parameters: HybridParameters | None = None, seed: int = 0) -> None:
         chosen = parameters or HybridParameters()
         self._weights: dict[str, float] = chosen.weights.model_dump()
+        self._temperature = chosen.temperature
         self._few_purchases = chosen.few_purchases
         self._lift = chosen.lift
         self._siblings = chosen.siblings
@@ -103,9 +110,11 @@ class Hybrid:
         components: Mapping[str, Model],
         weights: Mapping[str, float],
         few_purchases: float = HybridParameters().few_purchases,
+        temperature: float = HybridParameters().temperature,
     ) -> Self:
         """A blend of components that are fitted already, for choosing weights."""
-        model = cls.create({"weights": weights, "few_purchases": few_purchases})
+        chosen = {"few_purchases": few_purchases, "temperature": temperature}
+        model = cls.create({"weights": weights, **chosen})
         model._components = dict(components)
         return model
 
@@ -113,6 +122,7 @@ class Hybrid:
     def hyperparameters(self) -> dict[str, Any]:
         return {
             "weights": dict(self._weights),
+            "temperature": self._temperature,
             "few_purchases": self._few_purchases,
             "lift": self._lift,
             "siblings": self._siblings,
@@ -184,12 +194,22 @@ class Hybrid:
     ) -> dict[str, Float32Array]:
         """Normalised ``(users, items)`` scores of each component that has a weight."""
         parts = {
-            name: normalised(self._components[name].score(histories, now), histories)
+            name: self._scaled(name, self._components[name].score(histories, now), histories)
             for name in self._used()
         }
         if self._content is not None and self._weights[CONTENT] > 0:
             parts[CONTENT] = self._content_scores(self._content, histories)
         return parts
+
+    def tempered(
+        self, parts: Mapping[str, Float32Array], temperature: float
+    ) -> dict[str, Float32Array]:
+        """`component_scores` of a blend with that `temperature`, as this one has them."""
+        power = np.float32(temperature / self._temperature)
+        return {
+            name: scores**power if name == SelfAttention.model_type and power != 1 else scores
+            for name, scores in parts.items()
+        }
 
     def blend(
         self, parts: Mapping[str, Float32Array], items: Int32Array | None = None
@@ -285,6 +305,11 @@ class Hybrid:
             model._components[name] = COMPONENTS[name].load(folder / name)
         return model
 
+    def _scaled(self, name: str, scores: Float32Array, histories: Histories) -> Float32Array:
+        if name == SelfAttention.model_type:
+            return softened(scores, histories, self._temperature)
+        return normalised(scores, histories)
+
     def _used(self) -> list[str]:
         return [name for name in self._components if self._weights[name] > 0]
 
@@ -330,3 +355,18 @@ def normalised(scores: Float32Array, histories: Histories) -> Float32Array:
     positive /= np.maximum(positive.max(axis=1, keepdims=True), np.float32(1e-12))
     positive[seen] = np.minimum(of_seen, 1)
     return positive
+
+
+def softened(scores: Float32Array, histories: Histories, temperature: float) -> Float32Array:
+    """``exp((score - largest) / temperature)`` of `scores` ``(users, items)``, the largest being
+    that of each row among the products that may be recommended; others count as one at most."""
+    barred = not_offered(histories)
+    seen = (user_rows(histories)[barred], histories.items[barred])
+    offered = scores.copy()
+    offered[seen] = -np.inf
+    largest = offered.max(axis=1, keepdims=True)
+    largest[largest == -np.inf] = 0
+    offered[seen] = np.minimum(scores, largest)[seen]
+    offered -= largest
+    offered /= np.float32(temperature)
+    return np.exp(offered, out=offered)

@@ -69,7 +69,8 @@ _SLOW = 10
 _MOST_PASSES, _PATIENCE, _JUDGED = 100, 5, 5_000
 _DIMENSIONS = ((128, 30_000), (64, 2_000), (32, 0))  # by the entries that follow another one
 _HYBRID_SHARE = {"item_knn": 0.3, "als": 0.4, "recent_popularity": 0.0}
-_OTHERS = ("few_purchases",)  # what a blend has beside weights
+_TEMPERATURE = 1.0  # at which scores are kept for all temperatures
+_OTHERS = ("few_purchases", "temperature")  # what a blend has beside weights
 _NORMAL_95 = 1.96
 _FELT = 1.0  # where less than one of ten products is a popular one, nobody's list is everybody's
 _LOOKED_AT = 100  # so many of the best blends are looked at for how personal they are
@@ -78,6 +79,10 @@ JOINING: dict[str, tuple[dict[str, Range], list[Point]]] = {
     Linear.model_type: (
         {Linear.model_type: Range(0, 4)},
         [{Linear.model_type: weight} for weight in (0.5, 1.0, 2.0)],
+    ),
+    SelfAttention.model_type: (
+        {SelfAttention.model_type: Range(0, 6), "temperature": Range(0.5, 10, log=True)},
+        [{SelfAttention.model_type: weight, "temperature": 3.0} for weight in (1.0, 2.0, 4.0)],
     ),
 }
 """What joins a blend where its own training found parameters, and where the blend is clearly better
@@ -499,7 +504,7 @@ class _JudgedBlends:
         texts = subject.content and subject.content.vectors
         components = [*fitted, *([CONTENT] if texts is not None else [])]
         weights = dict.fromkeys(components, 1.0)
-        everything = Hybrid.of_fitted(fitted, weights)
+        everything = Hybrid.of_fitted(fitted, weights, temperature=_TEMPERATURE)
         self._trials = BlendTrials(everything.use_content(texts), sample_of(subject))
         self._tried: list[tuple[Point, float]] = []
 
@@ -649,7 +654,7 @@ class BlendTrials:
         self._parts = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def ranks(self, blend: Hybrid) -> Ranks:
-        """Ranks of the answers by the weights of `blend`."""
+        """Ranks of the answers by the weights and the temperature of `blend`."""
         scores, _ = self.scores(blend)
         ranks = ranking.rank_among(scores, ranking.user_of_target(self._questions), self._columns)
         return Ranks(self._questions.indptr, ranks)
@@ -657,7 +662,7 @@ class BlendTrials:
     def scores(self, blend: Hybrid) -> tuple[Float32Array, Float32Array]:
         """``(users, candidates)`` scores of `blend`, -inf where a candidate does not count, and how
         popular each was lately."""
-        scores = blend.blend(self._parts, self._items)
+        scores = blend.blend(blend.tempered(self._parts, _TEMPERATURE), self._items)
         scores[self._barred] = -np.inf
         return scores, self._parts[RecentPopularity.model_type]
 
