@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +22,9 @@ from recsys.merchandising import exporting
 from recsys.merchandising.exporting import export_lists
 from recsys.models.als import Als, AlsParameters
 from recsys.models.base import Model
+from recsys.outcomes.daily import figured_days, read_totals
+from recsys.outcomes.job import compute_outcomes
+from recsys.schedule import DataInterval
 from recsys.settings import REPOSITORY, Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
@@ -216,6 +221,41 @@ def test_killed_anywhere_it_goes_on_and_each_list_counts_once(
         row["recommendation_id"].replace("-", "") for row in rows
     )
     assert not [path for path in shop.home.iterdir() if path.name.startswith(".lists")]
+
+
+def test_the_outcomes_count_an_export_once_that_was_resumed_between_their_runs(
+    shop: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    """It is killed with some of its lists recorded, and the hourly job comes before it goes on."""
+    file, written = shop.home / "lists.parquet", []
+    record = exporting.write_segment
+
+    def dies(*given: Any) -> None:
+        written.append(given)
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        record(*given)
+
+    def outcomes() -> float:
+        until = datetime.now(UTC) + timedelta(hours=1)
+        compute_outcomes(shop, DataInterval(until - timedelta(hours=2), until))
+        return sum(read_totals(shop, day)["lists"] for day in figured_days(shop))
+
+    monkeypatch.setattr(exporting, "CUSTOMERS_AT_ONCE", 7)
+    with monkeypatch.context() as killed:
+        killed.setattr(exporting, "write_segment", dies)
+        with pytest.raises(KeyboardInterrupt):
+            export_lists(shop, "mail", file)
+    assert outcomes() == 4 * 7
+    export_lists(shop, "mail", file)
+    assert outcomes() == USERS
+    assert outcomes() == USERS
+    lists, lost = found(shop)
+    rows = pq.read_table(file).to_pylist()
+    assert {one.id.hex() for one in lists} <= {
+        row["recommendation_id"].replace("-", "") for row in rows
+    }
+    assert lost == 0
 
 
 def interrupt(*_: object) -> None:

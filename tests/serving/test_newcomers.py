@@ -1,10 +1,12 @@
 """What the shop launched after the training stands in every list, beside what is like it."""
 
 import json
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
@@ -12,6 +14,8 @@ from recsys.content import ContentConfig
 from recsys.content.job import embed_products
 from recsys.data.shown import write_shown
 from recsys.merchandising import snapshots
+from recsys.merchandising.audience import audience
+from recsys.merchandising.exporting import export_lists
 from recsys.models.als import Als, AlsParameters
 from recsys.settings import Settings
 from serving.app import create_app
@@ -270,3 +274,39 @@ def test_a_shop_without_launched_products_serves_as_if_there_were_no_such_thing(
         kept = [(row["product_id"], row["score"]) for row in after if row["product_id"] not in NEW]
         scores = [row["score"] for row in before]
         assert np.isin([score for _, score in kept], scores).all(), "what is known keeps its score"
+
+
+def test_files_and_every_route_of_a_running_service_have_a_launched_product(
+    settings: Settings, model: Als
+):
+    """Launched while the service runs, which takes it over by itself."""
+    add_model(settings, "als_1", model=model)
+    configure(settings, "catalogue_check_seconds: 0.3\n")
+    publish(settings, "v1", products())
+    embed(settings, products())
+    with service(settings) as client:
+        assert LIPSTICK not in listed(client, "/recommend", user_id=0, topk=ITEMS)
+        publish(settings, "v2", launched())
+        embed_products(
+            settings, ContentConfig(text_fields=("product_name", "brand")), launched(), "v2"
+        )
+        until = time.monotonic() + 30
+        while LIPSTICK not in listed(client, "/search", query="son môi mới", topk=5):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        for path, asked in (
+            ("/recommend", {"user_id": 0, "topk": ITEMS // 2 - 6}),
+            ("/similar_items", {"product_id": "p3", "topk": ITEMS // 2}),
+            ("/bought_together", {"product_ids": ["p5"], "topk": ITEMS // 2}),
+        ):
+            found = listed(client, path, **asked)
+            assert LIPSTICK in found, path
+            assert GONE not in found
+        export_lists(settings, "mail", settings.home / "lists.parquet", length=ITEMS // 2 - 6)
+        rows = pq.read_table(settings.home / "lists.parquet").to_pylist()
+        [of_user] = [row["product_ids"] for row in rows if row["user_id"] == "0"]
+        assert of_user == listed(client, "/recommend", user_id=0, topk=ITEMS // 2 - 6)
+        assert LIPSTICK in of_user
+    suited = audience(settings, LIPSTICK, 5, int(time.time()))["customers"]
+    # Every other customer is of the taste of lipsticks.
+    assert [int(one["user_id"]) % 2 for one in suited] == [0] * 5
