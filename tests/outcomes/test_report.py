@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
@@ -208,3 +209,20 @@ def test_the_last_days_are_not_over(settings: Settings) -> None:
     report = build_report(settings, today - timedelta(days=2))
     assert report["open_since"] == str(today - timedelta(days=7))
     assert "not over yet" in render_page(report)
+
+
+def test_a_first_day_of_few_lists_presses_no_other_day_to_the_ground_and_no_name_lies_on_a_point():
+    def day(number: int, value: float, wide: float) -> dict[str, Any]:
+        rate = {"value": value, "low": max(0.0, value - wide), "high": value + wide}
+        return {"day": (DAY + timedelta(days=number)).isoformat(), "rate": rate}
+
+    usual = [day(number, 0.05, 0.01) for number in range(1, 9)]
+    figure = Figure(figsize=(8.4, 3.2))
+    axes = figure.add_axes((0.08, 0.13, 0.88, 0.76))
+    _draw_lines({"als_1": [day(0, 0.5, 0.5), *usual], "als_2": usual}, "click_rate", None, axes)
+    assert 6 < axes.get_ylim()[1] < 12  # per cent, not a hundred
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    legend = axes.get_legend().get_window_extent()
+    assert legend.y0 >= axes.get_window_extent().y1 - 1
+    assert legend.y1 <= figure.bbox.y1

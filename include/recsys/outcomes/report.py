@@ -341,6 +341,9 @@ def _by_key(title: str, name: str, report: Mapping[str, Any]) -> Plot:
     return title, picture(title, draw)
 
 
+_USUAL_WIDTHS: Final = 4  # of the median: what is wider is no day to measure the others by
+
+
 def _draw_lines(
     lines: Mapping[str, Sequence[Mapping[str, Any]]],
     metric: str,
@@ -363,10 +366,24 @@ def _draw_lines(
             "not over yet", (begin, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top"
         )
     mark_days(axes)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, _top([one["rate"] for points in lines.values() for one in points], scale))
     axes.yaxis.set_major_formatter("{x:g}" if is_money else "{x:g} %")
-    if len(lines) > 1:
-        axes.legend(frameon=False, loc="upper left", fontsize=8, ncols=2)
+    if len(lines) > 1:  # beside the title, where no point is
+        above = (1.0, 1.0)
+        axes.legend(
+            frameon=False, loc="lower right", bbox_to_anchor=above, borderaxespad=0.2, fontsize=8,
+            ncols=3,
+        )  # fmt: skip
+
+
+def _top(rates: Sequence[Mapping[str, Any]], scale: float) -> float | None:
+    """Where the axis ends: a day of few lists, such as the first, is known so badly that its
+    interval would press all other days to the ground. None: wherever it may."""
+    known = [one for one in rates if one["high"] is not None]
+    widths = [one["high"] - one["low"] for one in known]
+    usual = _USUAL_WIDTHS * float(np.median(widths)) if widths else 0.0
+    highs = [one["high"] for one, width in zip(known, widths, strict=True) if width <= usual]
+    return 1.1 * scale * max(highs) if max(highs, default=0) > 0 else None
 
 
 def _or(value: float | None, otherwise: float) -> float:
