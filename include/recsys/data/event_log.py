@@ -143,11 +143,7 @@ def _staged(settings: Settings) -> Iterator[RawRows]:
     if store.shared:
         # Not where a refresh collects them: it begins by emptying that folder.
         seen = settings.staging / _SEEN
-        store.mirror(staging.SEALED_KEY, seen.relative_to(settings.home).as_posix())
-        waiting = store.files(staging.SEALED_KEY)
-        for path in seen.glob("*"):
-            if path.name not in waiting:  # it is in the archive
-                path.unlink(missing_ok=True)
+        store.see(staging.SEALED_KEY, seen.relative_to(settings.home).as_posix())
         yield from _segments(seen)
         store.mirror(staging.RAW_KEY, staging.RAW_KEY)
 

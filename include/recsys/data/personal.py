@@ -59,11 +59,7 @@ def look_at_all(settings: Settings) -> None:
     if store.shared:
         store.mirror(RAW_KEY, RAW_KEY)
         for key, seen in _SEEN.items():
-            store.mirror(key, seen)
-            waiting = store.files(key)
-            for path in files_at(settings, f"{seen}/*"):
-                if path.name not in waiting:  # it is archived
-                    path.unlink(missing_ok=True)
+            store.see(key, seen)
 
 
 def session_pairs(settings: Settings) -> Iterator[pa.Table]:

@@ -134,10 +134,14 @@ def served_days(settings: Settings) -> list[date]:
     return sorted(day for name in names if (day := _day_of(name)) is not None)
 
 
-def mirror_days(settings: Settings) -> None:
-    """Have the files of all days here, whichever machine wrote them."""
-    for day in served_days(settings):
-        open_store(settings).mirror(_key(day), _key(day))
+def look_at_all(settings: Settings) -> None:
+    """Where state is shared, have the lists of all machines here: those of days, and, in ``seen``,
+    those that wait."""
+    store = open_store(settings)
+    if store.shared:
+        store.see(SEALED_KEY, f"{SERVED_KEY}/seen")
+        for day in served_days(settings):
+            store.mirror(_key(day), _key(day))
 
 
 def served_stamps(settings: Settings) -> dict[date, str]:

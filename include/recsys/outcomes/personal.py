@@ -10,13 +10,14 @@ from recsys import schema
 from recsys.config import load_config
 from recsys.outcomes.config import OutcomesConfig
 from recsys.outcomes.daily import KEPT
-from recsys.outcomes.partitions import mirror_days, table_of
+from recsys.outcomes.partitions import look_at_all, table_of
 from recsys.personal import Found, PersonalData, Sought, files_at, place_of
 from recsys.served_lists import SERVED_KEY, SUFFIX, read_segment
 from recsys.settings import Settings
 from recsys.traces import in_parquet, of_rows, reading, unread
 
-_SEGMENTS: Final = tuple(f"{SERVED_KEY}/{at}/*{SUFFIX}" for at in ("open", "sealed", "collected"))
+_WAITING: Final = ("open", "sealed", "collected", "seen")
+_SEGMENTS: Final = tuple(f"{SERVED_KEY}/{at}/*{SUFFIX}" for at in _WAITING)
 _DAYS: Final = f"{SERVED_KEY}/day=*/*.parquet"
 _EVENTS: Final = "data/outcomes/events/*.parquet"
 _OF_UNITS: Final = tuple(f"data/outcomes/day=*/{one}.parquet" for one in ("outcomes", "units"))
@@ -24,7 +25,7 @@ _OF_UNITS: Final = tuple(f"data/outcomes/day=*/{one}.parquet" for one in ("outco
 
 def session_pairs(settings: Settings) -> Iterator[pa.Table]:
     """Tables of USER and SESSION of all served lists."""
-    mirror_days(settings)
+    look_at_all(settings)
     for path in files_at(settings, _DAYS):
         with pq.ParquetFile(path) as file:
             yield file.read([schema.USER, schema.SESSION])
@@ -43,7 +44,6 @@ def _in_segments(settings: Settings, sought: Sought) -> Found:
 
 
 def _in_days(settings: Settings, sought: Sought) -> Found:
-    mirror_days(settings)
     paths = files_at(settings, _DAYS)
     yield from in_parquet(settings, sought, paths, [schema.USER], session=schema.SESSION)
 

@@ -138,6 +138,16 @@ class Store:
     def mirror(self, prefix: str, into: str) -> None:
         """Copy files below `prefix` that are new or newer in the store to below `into` here."""
 
+    def see(self, prefix: str, into: str) -> None:
+        """Have below `into`, which is for nothing else, the files right below `prefix` that the
+        store has now, and no others: to look at what the machine whose turn it is takes away."""
+        self.mirror(prefix, into)
+        there = self.files(prefix) if self.shared else set()
+        folder = self._home / into
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in there:
+                path.unlink(missing_ok=True)
+
     def files(self, prefix: str) -> set[str]:
         """Paths of the shared files below `prefix`, relative to it."""
         folder = self._home / prefix
