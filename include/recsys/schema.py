@@ -59,6 +59,7 @@ STOCK: Final = "stock"  # float32, pieces; NaN when unknown
 AVAILABLE_FROM: Final = "available_from"  # datetime64[us, UTC]: not sold before; NaT when unknown
 TAGS: Final = "tags"  # str: folded names with line breaks between them, "" for none
 SINCE: Final = "since"  # datetime64[us, UTC]: `available_from`, else the first interaction, or NaT
+RECENT_SALES: Final = "recent_sales"  # float64: how well it sells, see `recsys.data.sales`
 
 SHOWN_OF_PRODUCTS: Final = (
     *(PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, FAMILY, AVAILABLE),
@@ -79,6 +80,7 @@ USER_METADATA_PICKLE: Final = "user_metadata.pkl"
 PRODUCTS_FILE: Final = "products.parquet"
 SHOWN_FILE: Final = "shown_products.jsonl"
 POPULARITY_FILE: Final = "item_popularity.npy"
+SALES_FILE: Final = "recent_sales.npy"
 STATS_FILE: Final = "data_stats.json"
 MANIFEST_FILE: Final = "manifest.json"
 EMBEDDINGS_FOLDER: Final = "content_based_embeddings"

@@ -309,8 +309,8 @@ def test_a_product_that_the_model_does_not_know_is_new_and_like_what_was_had(
     shown |= {"product_name": [*loaded.catalogue.names, "Son mới"]}
     catalogue = build_catalogue(list(loaded.catalogue.item_ids), shown, "v2")
     near = np.array([[3, 4, 5]], dtype=np.int32)
-    weights, lift = np.array([[0.5, 0.3, 0.2]], dtype=np.float32), np.zeros(1, dtype=np.float32)
-    newcomers = Newcomers(ITEMS, near, weights, lift)
+    weights, none = np.array([[0.5, 0.3, 0.2]], dtype=np.float32), np.zeros(1, dtype=np.float32)
+    newcomers = Newcomers(ITEMS, near, weights, lift=none, trend=none)
     placed = newcomers.place(loaded.popularity)
     snapshot = dataclasses.replace(
         loaded, catalogue=catalogue, newcomers=newcomers, placed_popularity=placed

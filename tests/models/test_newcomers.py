@@ -7,8 +7,11 @@ from recsys.models.als import Als, AlsParameters
 from recsys.models.histories import histories_from_codes, take_users, user_range
 from recsys.models.kinds import CODE_OF, DISMISS
 from recsys.models.newcomers import (
+    BEST_SELLERS,
+    LEAST_SALES,
     LIFT,
     NEIGHBOURS,
+    TREND,
     Newcomers,
     Traits,
     find_near,
@@ -88,8 +91,8 @@ def test_some_products_stand_where_all_would(chosen: list[int]):
     newcomers = find_newcomers(traits(KNOWN + 5, brands=brands), PURCHASES)
     assert newcomers is not None
     scores = np.random.default_rng(0).normal(size=(2, KNOWN)).astype(np.float32)
-    some = newcomers.place_some(scores, np.array(chosen, dtype=np.int32))
-    assert np.allclose(some, newcomers.place(scores)[:, chosen])
+    some = newcomers.lifted_some(scores, np.array(chosen, dtype=np.int32))
+    assert np.allclose(some, newcomers.lifted(scores)[:, chosen])
 
 
 def test_without_newcomers_there_is_nothing_to_place():
@@ -197,3 +200,42 @@ def test_a_newcomer_is_lifted_above_its_neighbours_and_a_shade_is_not_above_its_
     assert placed[30] == pytest.approx(beside[30] + LIFT * (beside[30] - scores.mean()))
     assert placed[31] == beside[31]
     assert newcomers.place(scores + 7) == pytest.approx(placed + 7, abs=1e-4)
+
+
+def test_a_newcomer_that_sells_as_the_tenth_best_seller_stands_half_way_to_the_best():
+    brands = np.zeros(KNOWN + 4, dtype=np.int32)
+    known = np.arange(KNOWN, 0, -1) * 2.0
+    tenth = known[BEST_SELLERS - 1]
+    sales = np.concatenate([known, [0, tenth / 2, tenth, 10 * tenth]])
+    newcomers = find_newcomers(traits(KNOWN + 4, brands=brands), PURCHASES, sales)
+    assert newcomers is not None
+    scores = np.random.default_rng(0).normal(size=(3, KNOWN)).astype(np.float32)
+    span = scores.max(axis=1) - scores.mean(axis=1)
+    added = newcomers.place(scores) - newcomers.lifted(scores)
+    assert (added[:, :KNOWN] == 0).all()
+    assert added[:, KNOWN:] == pytest.approx(np.outer(TREND * span, [0, 0.5, 1, 1]), abs=1e-5)
+    popularity = known.astype(np.float32)
+    like = newcomers.beside(popularity)[KNOWN:]
+    popular = newcomers.popular(popularity)
+    assert (popular[:KNOWN] == popularity).all()
+    assert popular[KNOWN:] == pytest.approx(np.maximum(like, tenth * np.array([0, 0.5, 1, 1])))
+
+
+def test_sales_that_nobody_counted_or_made_change_nothing():
+    brands = np.arange(KNOWN + 5, dtype=np.int32) % 7
+    shop = traits(KNOWN + 5, brands=brands)
+    scores = np.random.default_rng(0).random((2, KNOWN), dtype=np.float32)
+    uncounted = find_newcomers(shop, PURCHASES)
+    none = find_newcomers(shop, PURCHASES, np.append(np.full(KNOWN, 9.0), np.zeros(5)))
+    assert uncounted is not None
+    assert none is not None
+    assert (none.place(scores) == uncounted.place(scores)).all()
+    assert (none.popular(scores[0]) == none.beside(scores[0])).all()
+
+
+@pytest.mark.parametrize("known", [0, 3, KNOWN])
+def test_one_sale_is_no_trend_where_hardly_anything_is_sold(known: int):
+    sales = np.append(np.zeros(known), [1.0])
+    newcomers = find_newcomers(traits(known + 1), np.ones(known, dtype=np.int64), sales)
+    assert newcomers is not None
+    assert newcomers.trend == pytest.approx([1 / LEAST_SALES])

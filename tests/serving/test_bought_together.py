@@ -275,3 +275,13 @@ def test_what_is_only_like_the_cart_says_so(settings: Settings):
             own = "p3" if row["brand"] == "Đẹp" else "p25"
             assert row["reason"]["product_id"] == own
             assert "bought together" not in row["reason"]["text"]["en"]
+
+
+def test_what_sells_completes_no_cart_by_that(settings: Settings):
+    add_shop(settings, complements=baskets())
+    publish(settings, "v1", launched(), {})
+    with TestClient(create_app(settings, ServiceEnvironment())) as client:
+        before = ask(client, "p1", topk=5)["recommendations"]
+        publish(settings, "v2", launched(), {SHAMPOO: 25.0})
+        assert client.app.state.service.engine.follow_catalogue() is True
+        assert ask(client, "p1", topk=5)["recommendations"] == before

@@ -17,6 +17,8 @@ from recsys.merchandising import snapshots
 from recsys.merchandising.audience import audience
 from recsys.merchandising.exporting import export_lists
 from recsys.models.als import Als, AlsParameters
+from recsys.publishing import sha256_of
+from recsys.schema import SALES_FILE
 from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
@@ -49,12 +51,18 @@ def launched(unavailable: tuple[int, ...] = ()) -> pd.DataFrame:
     return pd.concat([shop, pd.DataFrame(rows, columns=shop.columns)], ignore_index=True)
 
 
-def publish(settings: Settings, version_id: str, shop: pd.DataFrame) -> None:
-    """A data version of which only the manifest and the catalogue matter here."""
+def publish(
+    settings: Settings, version_id: str, shop: pd.DataFrame, sold: dict[str, float] | None = None
+) -> None:
+    """A data version of which only the manifest, the catalogue and what was `sold` matter here."""
     folder = settings.versions / version_id
     folder.mkdir(parents=True)
     write_shown(folder / "shown_products.jsonl", shop)
-    (folder / "manifest.json").write_text(json.dumps({"schema_version": 1, "files": {}}))
+    files = {}
+    if sold is not None:
+        np.save(folder / SALES_FILE, shop["product_id"].map(sold).fillna(0).to_numpy())
+        files[SALES_FILE] = {"sha256": sha256_of(folder / SALES_FILE)}
+    (folder / "manifest.json").write_text(json.dumps({"schema_version": 1, "files": files}))
     settings.processed.unlink(missing_ok=True)
     settings.processed.symlink_to(f"versions/{version_id}")
 
@@ -252,6 +260,37 @@ def test_a_list_says_which_products_the_model_did_not_know(shop: Settings):
     letters = dict(zip(recorded.products, recorded.sources, strict=True))
     assert {item for item, letter in letters.items() if letter == "c"} == NEW & letters.keys()
     assert set(letters.values()) == {"m", "c"}
+
+
+@pytest.mark.parametrize("lists", [0, 20])
+@pytest.mark.parametrize("index", [False, True])
+def test_a_launched_product_that_sells_rises_in_every_list(
+    settings: Settings, model: Als, monkeypatch: pytest.MonkeyPatch, lists: int, index: bool
+):
+    """Shampoos sell; the launched one sells as well as the best of them, then."""
+    if index:
+        monkeypatch.setattr(snapshots, "INDEX_MIN_ITEMS", ITEMS)
+    add_model(settings, "als_1", model=model)
+    configure(settings, f"personal_lists_seconds: {lists}\n")
+    sold = {product_id(item): 20.0 for item in SHAMPOOS}
+    publish(settings, "v1", launched(), sold)
+    with service(settings) as client:
+
+        def places(user: object) -> int:
+            return listed(client, "/recommend", user_id=user, topk=ITEMS + 4).index(SHAMPOO)
+
+        users = [*range(4), "stranger"]
+        before = [places(user) for user in users]
+        publish(settings, "v2", launched(), {**sold, SHAMPOO: 25.0})
+        assert client.app.state.service.engine.follow_catalogue() is True
+        after = [places(user) for user in users]
+        assert all(now <= then for now, then in zip(after, before, strict=True))
+        assert max(after[1], after[3]) == 0, "the first of those whose taste it is"
+        assert after[0] < before[0]
+        answer = client.post("/recommend", json={"user_id": 0, "topk": 40, "explain": True}).json()
+        kinds = {row["product_id"]: row["reason"]["kind"] for row in answer["recommendations"]}
+        assert kinds[SHAMPOO] == "trend"
+        assert kinds[LIPSTICK] == "new"
 
 
 def test_a_shop_without_launched_products_serves_as_if_there_were_no_such_thing(

@@ -18,7 +18,7 @@ from filelock import FileLock
 from recsys import schema
 from recsys.arrays import Float64Array
 from recsys.config import parse_json
-from recsys.data.shown import Columns, read_shown
+from recsys.data.shown import Columns, read_sales, read_shown
 from recsys.errors import InputError
 from recsys.settings import Settings
 from recsys.storage import DamagedError, open_store
@@ -100,6 +100,12 @@ class PublishedVersion(Bundle):
         like `recsys.data.shown.read_shown`."""
         entry = self.manifest["files"].get(schema.SHOWN_FILE, {})
         return read_shown(self.path, entry.get("sha256"))
+
+    def recent_sales(self) -> Float64Array | None:
+        """``(products,)`` how well each sells at the moment; None in versions from before that was
+        counted. Raises `ShownError` if the file is damaged."""
+        entry = self.manifest["files"].get(schema.SALES_FILE)
+        return None if entry is None else read_sales(self.path, entry["sha256"])
 
     def popularity(self) -> Float64Array:
         """``(products,)`` number of training rows of each product."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys import schema
+from recsys.arrays import Float64Array
 from recsys.data.dataset import SEGMENT, Dataset
 from recsys.data.shown import write_shown
 from recsys.publishing import sha256_of, write_json, write_text
@@ -58,6 +59,9 @@ class VersionFiles(AbstractContextManager["VersionFiles"]):
     def add_users(self, users: pd.DataFrame) -> None:
         self._add(schema.USER_METADATA_PICKLE, _write_pickle, users)
         self._add(schema.USER_METADATA_FILE, _write_parquet, users)
+
+    def add_sales(self, sales: Float64Array) -> None:
+        self._add(schema.SALES_FILE, np.save, sales)
 
     def add_the_rest(self, dataset: Dataset) -> None:
         """All but the rows, their keys and the users."""

@@ -15,7 +15,8 @@ import pandas as pd
 
 from recsys import schema
 from recsys.arrays import BoolArray, Float32Array, Int8Array, Int32Array, Int64Array
-from recsys.data.keys import microseconds, run_starts
+from recsys.data.bursts import BURST_LEAST, YOUNG_DAYS, within_bounds
+from recsys.data.keys import microseconds
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation import MIN_USERS
@@ -41,10 +42,6 @@ COLUMNS = [
 SIGNAL_COLUMNS = [schema.USER, schema.PRODUCT, schema.KIND, schema.TIMESTAMP, schema.SPLIT]
 WINDOWS = 4
 WINDOW_DAYS = 90
-YOUNG_DAYS, BURST_DAYS, BURST_LEAST = 28, 7, 3
-"""New customers give one product at most so many interactions in seven days as the third-strongest
-product gets of such customers, or three. A customer is new for 28 days (decision 123). What they
-bought or rated and what they only looked at are two counts of their own."""
 LOOKED_AT_KEPT = 100
 """Of what a user put into a cart, clicked or viewed, so many products are read, the latest. They
 weigh what five ratings weigh if all are views; pairs within one history grow with its square."""
@@ -148,25 +145,8 @@ def _young(histories: Histories, times: Int64Array) -> BoolArray:
 def without_bursts(histories: Histories, times: Int64Array, items: int) -> BoolArray:
     """``(entries,)`` which entries of `histories`, at `times` in microseconds, a model learns from.
 
-    The surplus of new customers, latest first, is left out: see `YOUNG_DAYS`."""
-    learnt = np.ones(len(times), dtype=np.bool_)
-    young = np.flatnonzero(_young(histories, times))
-    young = young[np.argsort(times[young], kind="stable")]
-    # What came and what stayed of each product on the last seven days, at the day's number mod 7.
-    came, stayed = np.zeros((2, BURST_DAYS, items), dtype=np.int64)
-    day_of = np.full(BURST_DAYS, -BURST_DAYS)
-    for entries in np.split(young, run_starts(times[young] // _DAY)[1:]) if len(young) else []:
-        day = int(times[entries[0]] // _DAY)
-        old = day_of <= day - BURST_DAYS
-        came[old], stayed[old], day_of[day % BURST_DAYS] = 0, 0, day
-        products = histories.items[entries]
-        came[day % BURST_DAYS] = np.bincount(products, minlength=items)
-        third = np.partition(came.sum(axis=0), -min(3, items))[-min(3, items)]
-        room = np.maximum(third, BURST_LEAST) - stayed.sum(axis=0)
-        stays = pd.Series(products).groupby(products).cumcount().to_numpy() < room[products]
-        stayed[day % BURST_DAYS] = np.bincount(products[stays], minlength=items)
-        learnt[entries[~stays]] = False
-    return learnt
+    The surplus of new customers, latest first, is left out: see `recsys.data.bursts`."""
+    return within_bounds(_young(histories, times), times, histories.items, items, BURST_LEAST)
 
 
 @dataclass(frozen=True)

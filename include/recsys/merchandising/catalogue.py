@@ -49,6 +49,7 @@ class Catalogue:
     stock: Float32Array | None  # ``(items,)`` pieces
     available_from: Float64Array | None  # ``(items,)`` seconds since 1970, as the next
     since: Float64Array | None  # the same, else the first interaction; see `Snapshot.since`
+    recent_sales: Float64Array | None  # ``(items,)`` how well each sells at the moment
     next_launch: float  # seconds since 1970: when one of these products comes on sale, or inf
 
     @property
@@ -112,6 +113,7 @@ def build_catalogue(
     brands = _shared(column(schema.BRAND, ""))
     categories = _shared(column(schema.CATEGORY, ""))
     stock, available_from = numbers_of(schema.STOCK), numbers_of(schema.AVAILABLE_FROM)
+    sales = numbers_of(schema.RECENT_SALES)
     available = np.array([row is not None for row in rows])
     available &= np.array(column(schema.AVAILABLE, True), dtype=bool)
     next_launch = np.inf
@@ -139,6 +141,7 @@ def build_catalogue(
         stock=None if stock is None else stock.astype(np.float32),
         available_from=available_from,
         since=numbers_of(schema.SINCE),
+        recent_sales=None if sales is None else np.nan_to_num(sales),
         next_launch=next_launch,
     )
 

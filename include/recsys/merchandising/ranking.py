@@ -218,7 +218,7 @@ class NearestItems:
 
         self._model, self._vectors = model, model.item_vectors
         self._newcomers: Newcomers | None = None
-        self._added = self._vectors[:0]
+        self._added = self._mean = self._vectors[:0]
         path.parent.mkdir(parents=True, exist_ok=True)
         # One worker builds, the others wait and read what it wrote.
         with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
@@ -238,7 +238,8 @@ class NearestItems:
         other._newcomers, other._added = newcomers, self._vectors[:0]
         if newcomers is not None:
             # A newcomer's score is a sum of its neighbours', and so is its vector.
-            other._added = newcomers.place(self._vectors.T)[:, newcomers.known :].T.copy()
+            other._added = newcomers.lifted(self._vectors.T)[:, newcomers.known :].T.copy()
+            other._mean = self._vectors.mean(axis=0)
         return other
 
     def recommend(
@@ -256,8 +257,10 @@ class NearestItems:
         take = max(_SCORED_EXACTLY, 4 * wanted.topk + 2 * len(excluded))
         found = self._index.search(_even(query[None]), min(take, len(self._vectors)))[1][0]
         found = found[found >= 0]
-        scores = np.concatenate([self._vectors[found] @ query, self._added @ query])
-        known = len(self._vectors)
+        scores, added = self._vectors[found] @ query, self._added @ query
+        if self._newcomers is not None:
+            added += self._newcomers.gain(scores.max(keepdims=True) - self._mean @ query)
+        scores, known = np.concatenate([scores, added]), len(self._vectors)
         found = np.concatenate([found, np.arange(known, known + len(self._added))])
         allowed = wanted.allowed[found] & ~np.isin(found, excluded)
         best = top_items(scores, allowed, NOTHING, catalogue.families[found], wanted.topk)

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from recsys.arrays import Float32Array, Int32Array, Int64Array
+from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array
 from recsys.merchandising.catalogue import Catalogue
 from recsys.merchandising.composing import EXPLORED
 from recsys.merchandising.ranking import Ranked
@@ -31,6 +31,7 @@ from recsys.models import hybrid
 from recsys.models.base import BlendedModel, Histories, InnerProductModel, Model
 from recsys.models.histories import strength, user_range, without_each
 from recsys.models.kinds import CODE_OF, dismissed, had
+from recsys.models.newcomers import Newcomers
 from recsys.models.popularity import RecentPopularity
 from recsys.schema import Kind
 
@@ -126,7 +127,7 @@ def why_recommended(
         return _nearest(content, asked, items)
     if made.fallback_method is not MODEL:
         return [POPULAR] * len(items)
-    return _by_model(snapshot, history, asked, items, now, liked)
+    return _by_model(snapshot, history, asked, made.ranked, now, liked)
 
 
 def why_similar(snapshot: Snapshot, item: int, made: Recommended) -> list[Reason]:
@@ -191,7 +192,7 @@ def _parts_of_similar(
     parts: dict[str, Float32Array] = {}
     for like, weight in newcomers.like(item):
         for name, part in model.parts_of_similar(like).items():
-            added = weight * newcomers.place_some(part, items)
+            added = weight * newcomers.lifted_some(part, items)
             parts[name] = parts.get(name, np.zeros_like(added)) + added
     return parts
 
@@ -261,15 +262,18 @@ def _by_model(
     snapshot: Snapshot,
     history: Histories,
     asked: Int32Array,
-    items: Int32Array,
+    ranked: Ranked,
     now: int,
     liked: Collection[int],
 ) -> list[Reason]:
+    items = np.array(ranked.items, dtype=np.int32)
     parts = _parts(snapshot, without_each(history, asked), now, items)
     total = _sum(parts)
     source, drop = most_missed(total[0], total[1:])
     nothing = np.zeros_like(total)
     trend = parts.get(RecentPopularity.model_type, nothing)[0]
+    sells = _sells(snapshot.newcomers, items)
+    trend = np.where(sells, np.array(ranked.scores) - total[0], trend)
     text = parts.get(hybrid.CONTENT, nothing)
     by_text = 2 * (text[0] - text[1 + source, np.arange(len(items))]) > drop
     did = dict(zip(history.items.tolist(), history.kinds.tolist(), strict=True))
@@ -277,10 +281,11 @@ def _by_model(
     reasons = []
     for place, item in enumerate(items.tolist()):
         named = int(asked[source[place]]) if source[place] >= 0 else None
-        if item >= snapshot.catalogue.known:
-            reasons.append(ONLY_NEW if named is None else Reason("new", "new", named))
-        elif trend[place] > drop[place]:
+        new = item >= snapshot.catalogue.known
+        if trend[place] > drop[place] and (sells[place] or not new):
             reasons.append(TREND)
+        elif new:
+            reasons.append(ONLY_NEW if named is None else Reason("new", "new", named))
         elif named is None:
             reasons.append(POPULAR)
         elif families[named] == families[item] and did[named] in _HAD:
@@ -293,6 +298,15 @@ def _by_model(
     return reasons
 
 
+def _sells(newcomers: Newcomers | None, items: Int32Array) -> BoolArray:
+    """Which of the columns `items` are of newcomers whose score their own sales raise."""
+    sells = np.zeros(len(items), dtype=np.bool_)
+    if newcomers is not None:
+        new = items >= newcomers.known
+        sells[new] = newcomers.trend[items[new] - newcomers.known] > 0
+    return sells
+
+
 def _parts(
     snapshot: Snapshot, histories: Histories, now: int, items: Int32Array
 ) -> dict[str, Float32Array]:
@@ -302,7 +316,7 @@ def _parts(
         histories = newcomers.as_known(histories)
 
     def of_items(scores: Float32Array) -> Float32Array:
-        return scores[:, items] if newcomers is None else newcomers.place_some(scores, items)
+        return scores[:, items] if newcomers is None else newcomers.lifted_some(scores, items)
 
     if isinstance(model, InnerProductModel):
         scores = model.query_vectors(histories, now) @ of_items(model.item_vectors.T)

@@ -345,7 +345,7 @@ def scores_with(snapshot: Snapshot, items: Int32Array) -> Float32Array | None:
         scores = complements.scores(columns, weights)
     if not scores.any():
         return None
-    return scores if newcomers is None else newcomers.place(scores)
+    return scores if newcomers is None else newcomers.lifted(scores)
 
 
 def _beside_all(snapshot: Snapshot, items: Int32Array) -> Float32Array | None:

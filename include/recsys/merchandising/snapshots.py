@@ -14,8 +14,14 @@ import numpy as np
 
 from recsys import schema
 from recsys.content.embeddings import current_embeddings, current_set_id
-from recsys.data.shown import ShownError
-from recsys.data.versions import current_version, list_versions, open_version, published_folder
+from recsys.data.shown import Columns, ShownError
+from recsys.data.versions import (
+    PublishedVersion,
+    current_version,
+    list_versions,
+    open_version,
+    published_folder,
+)
 from recsys.errors import InputError
 from recsys.merchandising.catalogue import Catalogue, build_catalogue
 from recsys.merchandising.exploring import Seen, explorable
@@ -221,9 +227,10 @@ def _with_newcomers(snapshot: Snapshot) -> Snapshot:
         bought = artifact.histories.items[had(artifact.histories)]
         purchases = np.bincount(bought, minlength=catalogue.known)
         vectors = None if content is None else content.vectors
-        newcomers = find_newcomers(catalogue.traits._replace(vectors=vectors), purchases)
+        traits = catalogue.traits._replace(vectors=vectors)
+        newcomers = find_newcomers(traits, purchases, catalogue.recent_sales)
     if newcomers is not None:
-        popularity = newcomers.beside(artifact.popularity)
+        popularity = newcomers.popular(artifact.popularity)
     return dataclasses.replace(
         snapshot,
         newcomers=newcomers,
@@ -277,7 +284,7 @@ def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
     published, or it has none of the model's products. Raises `ShownError` if it is damaged."""
     try:
         version = current_version(settings)
-        products = version.shown_products()
+        products = _products_of(version)
         if not set(artifact.item_ids).isdisjoint(products[schema.PRODUCT]):
             return build_catalogue(artifact.item_ids, products, version.version_id)
         logger.warning(
@@ -289,6 +296,12 @@ def read_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
         # As text: an exception kept in a log record keeps the frames that hold the snapshot.
         logger.info("No published catalogue, using the model's own | reason=%s", str(error))
     return _own_catalogue(artifact)
+
+
+def _products_of(version: PublishedVersion) -> Columns:
+    """What the version shows of its products, and how well they sell. Raises `ShownError`."""
+    products, sales = version.shown_products(), version.recent_sales()
+    return products if sales is None else {**products, schema.RECENT_SALES: sales.tolist()}
 
 
 def last_good_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
@@ -304,7 +317,7 @@ def last_good_catalogue(settings: Settings, artifact: Artifact) -> Catalogue:
     logger.error("The published catalogue cannot be served, looking for another | %s", reason)
     for version_id in reversed(list_versions(settings)):
         try:
-            products = open_version(settings, version_id).shown_products()
+            products = _products_of(open_version(settings, version_id))
         except (InputError, OSError) as error:
             logger.warning("No catalogue to start with | %s", str(error))
             continue

@@ -1,7 +1,8 @@
 """Where a product stands that a model does not know: with those near to it. NumPy alone.
 
 Near is who shares the family, the text, the brand, the category or the price. A newcomer's score is
-the mean of its neighbours' scores, and a customer who had a newcomer had, in part, its neighbours.
+the mean of its neighbours' scores, and more where it sells already; a customer who had a newcomer
+had, in part, its neighbours.
 """
 
 from dataclasses import dataclass, replace
@@ -21,6 +22,11 @@ FEW_PURCHASES = 5
 LIFT = 0.2
 """How far newcomers are lifted above their neighbours, of whom a mean is less than the best; but
 not above those of their own family, whose place in a list is one (decision 150)."""
+TREND, BEST_SELLERS = 0.5, 10
+"""What sells as the tenth of the best-selling products does, or better, gains half of what lies
+between the mean of all scores and the best; what sells less gains less (decision 166)."""
+LEAST_SALES = 3.0
+"""So much sells the tenth at least: in a shop of few sales a single one is no trend."""
 MOST_LIFTED = 2
 """So many places of a list are for products with few purchases that would not reach it by
 themselves. Without a bound, a customer of rare taste gets a list of them (decision 150)."""
@@ -61,6 +67,7 @@ class Newcomers:
     near: Int32Array
     weights: Float32Array
     lift: Float32Array  # (newcomers,) how far each is lifted above its neighbours
+    trend: Float32Array  # (newcomers,) how well each sells, from 0 to 1: see `TREND`
 
     def beside(self, values: Float32Array) -> Float32Array:
         """``(..., known + newcomers)`` from ``(..., known)`` `values` of products: a newcomer has
@@ -68,21 +75,43 @@ class Newcomers:
         mean, _ = self._means(values, slice(None))
         return np.concatenate([values, mean], axis=-1)
 
-    def place(self, scores: Float32Array) -> Float32Array:
-        """``(..., known + newcomers)`` scores from a model's ``(..., known)``: as `beside`, and
-        what lies above the mean of all is lifted by the share `lift` of that."""
-        return np.concatenate([scores, self._placed(scores, slice(None))], axis=-1)
+    def lifted(self, values: Float32Array) -> Float32Array:
+        """As `beside`, and what lies above the mean of all is lifted by the share `lift` of that.
+        Linear in `values`: of vectors, sums and parts of scores it gives those of the scores."""
+        return np.concatenate([values, self._lifted(values, slice(None))], axis=-1)
 
-    def place_some(self, scores: Float32Array, items: Int32Array) -> Float32Array:
-        """``(..., some)`` those of `place` that stand in the columns `items`."""
+    def lifted_some(self, values: Float32Array, items: Int32Array) -> Float32Array:
+        """``(..., some)`` those of `lifted` that stand in the columns `items`."""
         new = items >= self.known
-        chosen = np.empty((*scores.shape[:-1], len(items)), dtype=np.float32)
-        chosen[..., ~new] = scores[..., items[~new]]
-        chosen[..., new] = self._placed(scores, items[new] - self.known)
+        chosen = np.empty((*values.shape[:-1], len(items)), dtype=np.float32)
+        chosen[..., ~new] = values[..., items[~new]]
+        chosen[..., new] = self._lifted(values, items[new] - self.known)
         return chosen
 
-    def _placed(self, scores: Float32Array, rows: Int32Array | slice) -> Float32Array:
-        mean, of_all = self._means(scores, rows)
+    def place(self, scores: Float32Array) -> Float32Array:
+        """``(..., known + newcomers)`` scores from a model's ``(..., known)``: as `lifted`, and
+        higher where a newcomer sells already."""
+        placed = self.lifted(scores)
+        if self.trend.any():
+            best, of_all = scores.max(axis=-1, keepdims=True), scores.mean(axis=-1, keepdims=True)
+            placed[..., self.known :] += self.gain(best - of_all)
+        return placed
+
+    def gain(self, span: Float32Array) -> Float32Array:
+        """``(..., newcomers)`` what their own sales add where ``(..., 1)`` `span` lies between the
+        mean of all scores and the best."""
+        return np.float32(TREND) * self.trend * span
+
+    def popular(self, popularity: Float32Array) -> Float32Array:
+        """``(known + newcomers,)`` from the ``(known,)`` `popularity`: as `beside`, and what sells
+        as the tenth of the best-selling products is as popular as that."""
+        placed = self.beside(popularity)
+        own = self.trend * np.float32(_tenth(popularity))
+        placed[self.known :] = np.maximum(placed[self.known :], own)
+        return placed
+
+    def _lifted(self, values: Float32Array, rows: Int32Array | slice) -> Float32Array:
+        mean, of_all = self._means(values, rows)
         return mean + self.lift[rows] * (mean - of_all)
 
     def _means(
@@ -182,10 +211,13 @@ def find_rare(traits: Traits, purchases: Int64Array) -> Rare | None:
     return Rare(items, *find_near(traits, items, _bought(purchases, len(items))))
 
 
-def find_newcomers(traits: Traits, purchases: Int64Array) -> Newcomers | None:
+def find_newcomers(
+    traits: Traits, purchases: Int64Array, sales: Float64Array | None = None
+) -> Newcomers | None:
     """The products of `traits` that follow those a model knows, of which ``(known,)`` `purchases`
     are known; None if there are none. Neighbours are products with purchases: the others have no
-    score that says anything."""
+    score that says anything. ``(products,)`` `sales` are those of late, None if nobody counted
+    them; one that has just happened counts one."""
     known, items = len(purchases), len(traits.families)
     if items == known:
         return None
@@ -194,7 +226,15 @@ def find_newcomers(traits: Traits, purchases: Int64Array) -> Newcomers | None:
     family = traits.families[asked, None]
     sibling = (traits.families[near] == family) & (family >= 0) & (weights > 0)
     lift = np.where(sibling.any(axis=1), 0, LIFT).astype(np.float32)
-    return Newcomers(known, near, weights, lift)
+    trend = np.zeros(len(asked), np.float32) if sales is None else trend_of(sales, known)
+    return Newcomers(known, near, weights, lift, trend)
+
+
+def trend_of(sales: Float64Array, known: int) -> Float32Array:
+    """``(newcomers,)`` what those that follow the `known` products sell beside the tenth of these,
+    at most 1."""
+    of_tenth = max(_tenth(sales[:known]), LEAST_SALES)
+    return np.minimum(sales[known:] / of_tenth, 1).astype(np.float32)
 
 
 def mean_of_near(scores: Float32Array, near: Int32Array, weights: Float32Array) -> Float32Array:
@@ -203,6 +243,14 @@ def mean_of_near(scores: Float32Array, near: Int32Array, weights: Float32Array) 
     for column, weight in zip(near.T, weights.T, strict=True):
         mean += scores.take(column, axis=-1) * weight
     return mean
+
+
+def _tenth(values: Float32Array | Float64Array) -> float:
+    """The tenth of the best, or the last if there are fewer."""
+    if not len(values):
+        return 0.0
+    place = min(BEST_SELLERS, len(values))
+    return float(np.partition(values, len(values) - place)[len(values) - place])
 
 
 def _bought(purchases: Int64Array, asked: int) -> Int32Array:

@@ -26,6 +26,7 @@ from recsys.data.config import DataConfig, Engine
 from recsys.data.engine import PandasEngine, RefreshEngine, read_frame
 from recsys.data.products import add_since, for_sale
 from recsys.data.retention import prune
+from recsys.data.sales import recent_sales
 from recsys.data.signals import signal_statistics, split_signals
 from recsys.data.sources import resolve_source
 from recsys.data.staging import hand_in_files, hand_in_segments
@@ -213,6 +214,7 @@ def _build(settings: Settings, config: DataConfig, work: Workspace, plan: Plan) 
             of_signals = signal_statistics(signals, dataset.products[schema.PRODUCT])
             dataset = replace(dataset, stats={**dataset.stats, "signals": of_signals})
         files.add_the_rest(dataset)
+        files.add_sales(recent_sales(dataset.item_ids, dataset.interactions, signals))
         entries = files.entries()
     scores = json.loads(work.scores.read_bytes())
     manifest = {
