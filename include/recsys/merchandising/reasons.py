@@ -23,6 +23,7 @@ from recsys.merchandising.recommending import (
     Recommended,
     Snapshot,
     scores_beside,
+    scores_for,
     scores_with,
 )
 from recsys.merchandising.rules import Rule
@@ -127,7 +128,7 @@ def why_recommended(
         return _nearest(content, asked, items)
     if made.fallback_method is not MODEL:
         return [POPULAR] * len(items)
-    return _by_model(snapshot, history, asked, made.ranked, now, liked)
+    return _by_model(snapshot, history, asked, items, now, liked)
 
 
 def why_similar(snapshot: Snapshot, item: int, made: Recommended) -> list[Reason]:
@@ -262,18 +263,19 @@ def _by_model(
     snapshot: Snapshot,
     history: Histories,
     asked: Int32Array,
-    ranked: Ranked,
+    items: Int32Array,
     now: int,
     liked: Collection[int],
 ) -> list[Reason]:
-    items = np.array(ranked.items, dtype=np.int32)
     parts = _parts(snapshot, without_each(history, asked), now, items)
     total = _sum(parts)
     source, drop = most_missed(total[0], total[1:])
     nothing = np.zeros_like(total)
     trend = parts.get(RecentPopularity.model_type, nothing)[0]
     sells = _sells(snapshot.newcomers, items)
-    trend = np.where(sells, np.array(ranked.scores) - total[0], trend)
+    scores = scores_for(snapshot, history, now) if sells.any() else None
+    if scores is not None:  # what their own sales add is no sum of what the model says
+        trend = np.where(sells, scores[items] - total[0], trend)
     text = parts.get(hybrid.CONTENT, nothing)
     by_text = 2 * (text[0] - text[1 + source, np.arange(len(items))]) > drop
     did = dict(zip(history.items.tolist(), history.kinds.tolist(), strict=True))
