@@ -82,6 +82,7 @@ def content(version: PublishedVersion) -> dict[str, object]:
             )
         ),
         "popularity": dict(zip(items, version.popularity().tolist(), strict=True)),
+        "sales": dict(zip(items, version.recent_sales().tolist(), strict=True)),
         "stats": version.stats(),
         "rows": version.manifest["rows"],
     }

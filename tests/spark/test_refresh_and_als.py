@@ -66,6 +66,7 @@ def assert_same_version(spark: Settings, plain: Settings) -> PublishedVersion:
     assert ours.mappings() == theirs.mappings()
     assert (ours.matrix() != theirs.matrix()).nnz == 0
     np.testing.assert_array_equal(ours.popularity(), theirs.popularity())
+    np.testing.assert_array_equal(ours.recent_sales(), theirs.recent_sales())
     assert ours.stats() == theirs.stats()
     for name in ("rows", "quarantined_by_reason", "columns", "inputs", "catalogue", "comments"):
         given, expected = (version.manifest[name] for version in (ours, theirs))

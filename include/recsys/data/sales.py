@@ -44,7 +44,7 @@ def recent_sales(
     kept = kept[np.lexsort((weight[kept], time[kept], item[kept]))]  # sums know no other order
     age = (time.max(initial=0) - time[kept]) / (_DAY * HALF_LIFE_DAYS)
     sales = np.bincount(item[kept], weight[kept] * np.exp2(-age), minlength=len(item_ids))
-    return np.round(sales.astype(np.float64), _DIGITS)
+    return np.asarray(np.round(sales, _DIGITS), dtype=np.float64)
 
 
 def _sold(interactions: pd.DataFrame | pa.Table, signals: pd.DataFrame | None) -> pd.DataFrame:
