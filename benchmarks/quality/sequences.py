@@ -16,6 +16,7 @@ everything is done five times; the figures are means, and each row says their st
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ from recsys.evaluation.ranking import HeldOut, rank_targets
 from recsys.models.base import Histories, Model
 from recsys.models.histories import histories_from_codes, take_users
 from recsys.models.hybrid import COMPONENTS
-from recsys.models.model_types import MODEL_TYPES, model_class
+from recsys.models.model_types import MODEL_TYPES
+from recsys.training.fits import KeptFits
 from recsys.training.search import Found
 from recsys.training.tuning import Subject, tune
 
@@ -135,7 +137,12 @@ def _measure(
 ) -> dict[str, Row]:
     """A row of each model that is asked for, over all seeds."""
     seeds = range(options.seed, options.seed + options.seeds)
-    runs = [_run(data, options.models, options.budget, seed, known) for seed in seeds]
+    with tempfile.TemporaryDirectory() as kept:
+        fits = KeptFits(Path(kept))
+        subjects = [
+            Subject(data.training, data.validation, data.items, seed, fits=fits) for seed in seeds
+        ]
+        runs = [_run(data, options.models, options.budget, one, known) for one in subjects]
     made = provenance("benchmarks.quality.sequences", {"budget": options.budget}, seeds)
     return {name: _row([run[name] for run in runs], made) for name in runs[0]}
 
@@ -155,16 +162,19 @@ def _row(runs: Sequence[Row], made: Row) -> Row:
 
 
 def _run(
-    data: Sequences, models: Sequence[str], budget: float, seed: int, known: Mapping[str, Row]
+    data: Sequences,
+    models: Sequence[str],
+    budget: float,
+    subject: Subject,
+    known: Mapping[str, Row],
 ) -> dict[str, Row]:
     """Tune and judge `models` with one seed. Of models that are not among them but known, a hybrid
     takes the parameters."""
-    subject = Subject(data.training, data.validation, data.items, seed)
     rows: dict[str, Row] = {}
     components = {name: row["parameters"] for name, row in known.items() if name in COMPONENTS}
     shares = {name: SHARES[name] for name in MODELS if name in SHARES and name in models}
     if "popularity" in models:
-        rows["popularity"] = _judge(data, "popularity", {}, seed)
+        rows["popularity"] = _judge(data, "popularity", {}, subject)
     for name, share in shares.items():
         found = tune(
             name,
@@ -175,7 +185,7 @@ def _run(
             tuned_components=components,
         )
         _tell(name, found)
-        rows[name] = _judge(data, name, found.parameters, seed)
+        rows[name] = _judge(data, name, found.parameters, subject)
         rows[name] |= {"validation_objective": found.score, "trials": found.trials}
         if name in COMPONENTS:
             components[name] = found.parameters
@@ -183,20 +193,18 @@ def _run(
 
 
 def _judge(
-    data: Sequences, model_type: str, parameters: Mapping[str, Any], seed: int
+    data: Sequences, model_type: str, parameters: Mapping[str, Any], subject: Subject
 ) -> dict[str, Any]:
-    begun = time.monotonic()
-    model: Model = model_class(model_type).create(parameters, seed)
-    model.fit(data.training, data.items)
-    seconds = time.monotonic() - begun
+    """``fit_seconds`` are of the second fit, and of a blend without what is kept of its members."""
+    model = subject.fit(model_type, parameters)
     result: dict[str, Any] = {
         "parameters": model.hyperparameters,
-        "fit_seconds": round(seconds, 2),
         "train_only": _metrics(model, data.test),
     }
-    model.fit(data.training_and_validation, data.items)
-    result["refit"] = _metrics(model, data.test)
-    return result
+    begun = time.monotonic()
+    model = subject.fit(model_type, parameters, data.training_and_validation)
+    seconds = round(time.monotonic() - begun, 2)
+    return {**result, "fit_seconds": seconds, "refit": _metrics(model, data.test)}
 
 
 def _metrics(model: Model, questions: HeldOut) -> dict[str, float]:
