@@ -22,6 +22,7 @@ _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end of results -->)"
 _HASAKI = {
     "leave-one-out": None,
     "one known product": "one_known_item",
+    "new products": "new_products",
     "another family": "another_family",
 }
 
@@ -108,7 +109,7 @@ def _made(rows: Mapping[str, Any]) -> Iterator[str]:
         chosen = ", ".join(f"{name} {value}" for name, value in made["configuration"].items())
         seed = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of {len(seeds)} seeds ± deviation"
         yield (
-            f"{', '.join(names)}: `{made['benchmark'].rpartition('.')[2]}` with {chosen}; {seed}; "
+            f"{', '.join(names)}: measured with {chosen}; {seed}; "
             f"{made['date']}, commit {made['commit']}, {machine['processor']}, "
             f"{machine['cores']} cores.\n"
         )
