@@ -163,7 +163,7 @@ class RequestLog(Backlog[Answered]):
     ) -> None:
         self._log_file, self._timezone = log_file, timezone
         self._namer, self._pseudonymous = namer, pseudonymous
-        self._name_of: Callable[[str], str] | None = None
+        self._users: list[str | None] = []  # of the batch that was written last, as it names them
         self._lines_fail = False
         self._table = HelperDatabase(database, prepare, timeout=_WRITE_TIMEOUT_SECONDS)
         try:
@@ -179,9 +179,13 @@ class RequestLog(Backlog[Answered]):
 
     def _write(self, batch: list[Answered]) -> None:
         with self._table.use() as table:
-            self._name_of = self._namer() if self._namer and self._hides_ids(table) else None
+            name_of = self._namer() if self._namer and self._hides_ids(table) else None
+            users = [one.user_id for one in batch]
+            if name_of is not None:
+                users = [None if user is None else name_of(user) for user in users]
             with transaction(table):
-                table.executemany(_INSERT, map(_row, self._named(batch)))
+                table.executemany(_INSERT, map(_row, batch, users))
+        self._users = users
 
     def _hides_ids(self, table: sqlite3.Connection) -> bool:
         if self._pseudonymous is not None:
@@ -189,15 +193,8 @@ class RequestLog(Backlog[Answered]):
         [version] = table.execute("PRAGMA user_version").fetchone()
         return bool(version >= _SINCE_PSEUDONYMS)
 
-    def _named(self, batch: list[Answered]) -> list[Answered]:
-        """The batch as it is written down."""
-        if (name_of := self._name_of) is None:
-            return batch
-        return [one if one[2] is None else one._replace(user_id=name_of(one[2])) for one in batch]
-
     def _written(self, batch: list[Answered]) -> None:
         """All lines of a batch in one go: taking the file's lock for each would cost too much."""
-        batch = self._named(batch)
         try:
             logger_of_lines = file_logger(LOGGER_NAME, self._log_file, self._timezone)
         except OSError as error:
@@ -208,7 +205,8 @@ class RequestLog(Backlog[Answered]):
         self._lines_fail = False
         first, zone = batch[0], self._timezone
         heads = ["", *(_head(int(one.time), zone, _level(one)) for one in batch[1:])]
-        lines = [head + _message(one) for head, one in zip(heads, batch, strict=True)]
+        parts = zip(heads, batch, self._users, strict=True)
+        lines = [head + _message(one, user) for head, one, user in parts]
         name, text = logger_of_lines.name, "\n".join(lines)
         record = logging.LogRecord(name, _level(first), __file__, 0, "%s", (text,), None)
         record.created = first.time
@@ -326,14 +324,14 @@ def _traffic(connection: sqlite3.Connection, minutes: int) -> dict[str, Any]:
     return figures | {f"p{rank}_latency_ms": ms for rank, ms in zip(ranks, found, strict=True)}
 
 
-def _row(answered: Answered) -> tuple[object, ...]:
-    user = answered.user_id
+def _row(answered: Answered, user: str | None) -> tuple[object, ...]:
     changed = user is not None and _CHANGED_AS_NUMBER.match(user)
-    return (_text(answered.time), *answered[1:], user if changed else None)
+    moment, endpoint, _, *rest = answered
+    return (_text(moment), endpoint, user, *rest, user if changed else None)
 
 
-def _message(answered: Answered) -> str:
-    _, endpoint, user_id, topk, latency, fallback, method, error, model_id, status, _ = answered
+def _message(answered: Answered, user_id: str | None) -> str:
+    _, endpoint, _, topk, latency, fallback, method, error, model_id, status, _ = answered
     # Ids and names of fields come from strangers: repr keeps line breaks and control characters
     # out of the log.
     user = None if user_id is None else repr(user_id)[1:-1]
