@@ -97,15 +97,6 @@ def as_good(ours: Float64Array, best: Float64Array) -> bool:
     return bool(loss.mean() <= min(by_chance, MOST_LOST * best.mean()))
 
 
-def most_personal(objective: Float64Array, overlap: Float64Array) -> int:
-    """Which of several rankings of the same questions to take: of all that are `as_good` as the
-    one with the highest mean of ``(rankings, users)`` `objective`, the one with the lowest of
-    ``(rankings,)`` `overlap`, see `overlap_with_popular`."""
-    best = objective[np.argmax(objective.mean(axis=1))]
-    good = np.array([as_good(ours, best) for ours in objective])
-    return int(np.argmin(np.where(good, overlap, np.inf)))
-
-
 def overlap_with_popular(scores: Float32Array, popularity: Float32Array) -> float:
     """How many of the ten products with the highest `scores` are of the ten most popular, in the
     mean of users. Both are ``(users, candidates)``; the scores are -inf where a candidate does not

@@ -4,6 +4,7 @@ What the last search found is kept in ``artifacts/cf/tuning/<type>.json``."""
 
 import copy
 import functools
+import itertools
 import json
 import math
 import time
@@ -538,7 +539,9 @@ class _JudgedBlends:
             if score >= least and not any(point[name] for name in left_out)
         ]
         start = max(near[:_LOOKED_AT], key=personal)
-        more = search(personal, space, [start], **limits)
+        # Few blends are as good: it begins at many that are less popular, and looks longer.
+        starts = _less_popular(start, [name for name in space if name not in _OTHERS])
+        more = search(personal, space, starts, **{**limits, "trials": 4 * limits["trials"]})
         return replace(
             found,
             parameters=more.parameters,
@@ -558,6 +561,17 @@ class _JudgedBlends:
         weights = {name: value for name, value in point.items() if name not in _OTHERS}
         blend = Hybrid.of_fitted(self._fitted, weights, **others)
         return blend.count_purchases(self._subject.training, self._subject.items)
+
+
+def _less_popular(point: Point, weights: Sequence[str]) -> list[Point]:
+    """`point`, and others with less of the `weights` beside the first component's, and of recent
+    popularity still less."""
+    popular = RecentPopularity.model_type
+    points = []
+    for all_others, popularity in itertools.product((1, 0.5), (1, 0.8, 0.65, 0.5)):
+        lower = {name: all_others * point[name] for name in weights}
+        points.append({**point, **lower, popular: popularity * lower[popular]})
+    return points
 
 
 def _choose_lift(subject: Subject, blend: Hybrid) -> float:
