@@ -168,18 +168,29 @@ class PlacementsWatch:
 
     def __init__(self, settings: Settings, followed: FollowedPlacements) -> None:
         self._settings, self._followed = settings, followed
-        self._written = read_standing_placements(settings)
+        self._standing = self._written = read_standing_placements(settings)
+        self._failing = False
 
     def look(self) -> None:
-        current, problem = self._followed.current, self._followed.problem
-        if problem != self._written.problem:
-            tell_of_placements(self._settings, problem)
+        before = self._standing
+        self._standing = StandingPlacements(self._followed.current, self._followed.problem)
+        if self._standing.problem != before.problem:
+            tell_of_placements(self._settings, self._standing.problem)
         own = self._settings.home / "config" / PlacementsConfig.FILE
-        standing = StandingPlacements(current, problem)
         # A shop without placements of its own has no note of them.
-        if standing != self._written and (own.exists() or self._written.config is not None):
-            write_standing_placements(self._settings, standing)
-            self._written = standing
+        if self._standing != self._written and (own.exists() or self._written.config is not None):
+            self._write()
+
+    def _write(self) -> None:
+        """Into the note; on a full disk at the next look, and the log says so once."""
+        try:
+            write_standing_placements(self._settings, self._standing)
+        except OSError as error:
+            if not self._failing:
+                logger.error("The placements in service cannot be written down | error=%s", error)
+            self._failing = True
+            return
+        self._written, self._failing = self._standing, False
 
 
 def tell_of_problem(settings: Settings, problem: str | None) -> None:

@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from recsys.config import ConfigError
 from recsys.merchandising.customers import placement_of
+from recsys.merchandising.placements import read_standing_placements
 from recsys.settings import Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
@@ -134,3 +135,19 @@ def test_a_bad_file_keeps_the_last_good_placements_over_a_restart(settings: Sett
     PlacementsWatch(settings, again).look()
     assert log.read_text("utf-8").count("placements_refused resolved") == 1
     assert again.current.placements["home"].length == 10
+
+
+def test_on_a_full_disk_placements_are_followed_and_the_note_comes_later(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+):
+    configure(settings, "placements.yaml", "placements: {home: {length: 3}}\n")
+    settings.artifacts.parent.mkdir(parents=True)
+    settings.artifacts.write_text("no place for a folder")
+    followed = FollowedPlacements(settings)
+    watch = PlacementsWatch(settings, followed)
+    for _ in range(3):
+        watch.look()
+    assert caplog.text.count("The placements in service cannot be written down") == 1
+    settings.artifacts.unlink()
+    watch.look()
+    assert read_standing_placements(settings).config == followed.current
