@@ -601,7 +601,7 @@ def _choose_lift(subject: Subject, blend: Hybrid) -> float:
 
 def _choose_siblings(subject: Subject, blend: Hybrid) -> float:
     """Which share of their score other sizes and shades of what a customer had keep in `blend`:
-    all of it, unless validation is clearly better with less."""
+    all of it, unless validation is better with less."""
     if subject.traits is None:
         return 1.0
     questions = sample_of(subject, _LIFT_CELLS // subject.items)
@@ -609,14 +609,9 @@ def _choose_siblings(subject: Subject, blend: Hybrid) -> float:
     blend.use_content(texts).count_purchases(subject.training, subject.items)
     lower = partial(lower_siblings, families=subject.traits.families)
     changes: list[_Change] = [partial(lower, share=share) for share in _SIBLINGS]
-    users = []
-    for ranks in _changed_ranks(blend, changes, questions):
-        per_user = metrics_per_user(Ranks(questions.indptr, ranks))
-        users.append((per_user["recall_at_10"] + per_user["ndcg_at_10"]) / 2)
-    best = max(range(len(users)), key=lambda place: users[place].mean())
-    gain = users[best] - users[0]
-    clear = gain.mean() > _NORMAL_95 * gain.std() / len(gain) ** 0.5
-    return _SIBLINGS[best] if clear else 1.0
+    every = _changed_ranks(blend, changes, questions)
+    scores = [_mean_metric(Ranks(questions.indptr, ranks)) for ranks in every]
+    return _SIBLINGS[scores.index(max(scores))]
 
 
 def _lifting(rare: Rare, lift: float) -> _Change:
