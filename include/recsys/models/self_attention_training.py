@@ -455,8 +455,8 @@ class _Training:
 def _fingerprint(
     histories: Histories, items: int, chosen: SelfAttentionParameters, seed: int
 ) -> str:
-    """What a checkpoint is of. Whoever asks for more passes goes on from it as well."""
-    said = {**chosen.model_dump(exclude={"epochs"}), "seed": seed, "items": items}
+    """What a checkpoint is of."""
+    said = {**chosen.model_dump(), "seed": seed, "items": items}
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for name in ("indptr", "items", "confidence", "weight", "times", "kinds"):
         digest.update(np.ascontiguousarray(getattr(histories, name)).data)
