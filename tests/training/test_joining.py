@@ -52,6 +52,13 @@ def test_what_does_not_help_costs_no_fits(subject):
     assert found.score == alone.score
 
 
+def test_what_cannot_be_fitted_any_more_is_left_out(subject, caplog):
+    found = blend(subject, POOR | {"linear": {"most_items": ITEMS - 1}})
+    assert found.parameters["weights"]["linear"] == 0
+    assert "goes without linear" in caplog.text
+    assert "most_items" in caplog.text
+
+
 def test_the_last_result_of_a_type_that_the_shop_trains_is_looked_at(settings, subject):
     config = TrainingConfig(
         model_types=["linear", "hybrid"],

@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,8 @@ from recsys.text import fold
 from recsys.training.config import TrainingConfig
 from recsys.training.fits import KeptFits
 from recsys.training.search import Found, Point, Range, search
+
+logger = logging.getLogger(__name__)
 
 _BEST = 100
 _FITS_KEPT = 3
@@ -436,12 +439,13 @@ def _tune_hybrid(
     fitted: dict[str, Model] = {}
     for name in COMPONENTS:
         own = dict(tuned.get(name) or start.get(name, {}))
-        if name in tuned:
-            fitted[name] = subject.fit(name, own)
-        elif name in SPACES and name not in JOINING:
+        if name in JOINING:
+            if name in tuned and (member := _fit_or_none(name, subject, own)) is not None:
+                fitted[name] = member
+        elif name in SPACES and name not in tuned:
             share = seconds * _HYBRID_SHARE[name]
             _, fitted[name] = _tune_alone(name, subject, own, share, trials)
-        elif name not in JOINING:
+        else:
             fitted[name] = subject.fit(name, own)
     left = max(seconds - (time.monotonic() - begun), 0.1 * seconds)
     found = _tune_weights(subject, fitted, start, left, trials)
@@ -452,6 +456,16 @@ def _tune_hybrid(
     chosen["siblings"] = _choose_siblings(subject, blend)
     components = {name: model.hyperparameters for name, model in fitted.items()}
     return replace(found, parameters={"weights": weights, **chosen} | components)
+
+
+def _fit_or_none(name: str, subject: Subject, parameters: Mapping[str, Any]) -> Model | None:
+    """A blend does without what cannot be fitted any more: the shop has outgrown a model type, or
+    torch does not import."""
+    try:
+        return subject.fit(name, parameters)
+    except InputError as error:
+        logger.warning("The blend goes without %s, which cannot be fitted: %s", name, error)
+        return None
 
 
 def _tune_weights(
