@@ -126,7 +126,7 @@ def why_recommended(
     content = snapshot.content
     if made.fallback_method is CONTENT and content is not None:
         return _nearest(content, asked, items)
-    if made.fallback_method is not MODEL:
+    if made.fallback_method != snapshot.own:
         return [POPULAR] * len(items)
     return _by_model(snapshot, history, asked, items, now, liked)
 
