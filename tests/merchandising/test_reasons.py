@@ -100,17 +100,16 @@ def test_without_the_named_product_the_score_is_lower(snapshot: Snapshot):
 
 
 def test_what_says_nothing_about_the_customer_is_called_popular(settings: Settings):
-    for family in ("popularity", "recent_popularity"):
+    for family, kind in (("popularity", "popular"), ("recent_popularity", "trend")):
         model = MODEL_TYPES[family].create({}).fit(histories(), ITEMS)
         found = Counter(one.kind for *_, one in explained(snapshot_of(settings, model, family)))
-        assert set(found) == {"popular"}
+        assert set(found) == {kind}
 
 
 def test_of_the_parts_of_a_blend_the_one_is_named_that_counted_most(settings: Settings):
     kinds = {}
     for part in ("item_knn", "recent_popularity", "content"):
-        others = {"recent_popularity": 0.01, "item_knn": 0.01}
-        weights = dict.fromkeys(WEIGHTS, 0.0) | others | {part: 1.0}
+        weights = dict.fromkeys(WEIGHTS, 0.0) | {"recent_popularity": 0.01} | {part: 1.0}
         model = Hybrid.create({"weights": weights}).use_content(vectors()).fit(histories(), ITEMS)
         found = Counter(one.kind for *_, one in explained(snapshot_of(settings, model, part)))
         kinds[part] = found.most_common(1)[0][0]

@@ -56,7 +56,8 @@ def test_each_list_says_that_it_is_what_is_popular(settings: Settings, model_id,
     for answer in [*single, *batch["results"]]:
         assert (answer["fallback"], answer["fallback_method"]) == (True, "popularity")
         assert answer["count"] == len(answer["recommendations"]) > 0
-    assert {one["reason"]["kind"] for one in single[0]["recommendations"]} == {"popular"}
+    reason = "popular" if kind is Popularity else "trend"
+    assert {one["reason"]["kind"] for one in single[0]["recommendations"]} == {reason}
     assert {one.fallback_method for one in lists} == {"popularity"}
     assert {letter for one in lists for letter in one.sources} == {"p"}
 
