@@ -229,7 +229,7 @@ def in_advance(snapshot: Snapshot, user: str, history: Histories, wanted: Wanted
     """As the service answers who asks for nothing but a length; raises `AssertionError` if it is
     not what it answers who asks once more."""
     position = snapshot.position(user)
-    if position is None:
+    if position is None or wanted.explore is not None:  # what is drawn is made anew each time
         return recommend(snapshot, history, wanted, 0)
     asked = (snapshot, position, wanted.topk, wanted.steering, NOTHING)
     ranked = made_in_advance(*asked)
