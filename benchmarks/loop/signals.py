@@ -45,7 +45,8 @@ from recsys.simulation.job import simulate_days
 from recsys.simulation.shop import shop_of_sample
 from recsys.training.config import TrainingConfig
 from recsys.training.job import train_model
-from recsys.training.tuning import Subject, choose_parameters
+from recsys.training.subject import Subject
+from recsys.training.tuning import choose_parameters
 
 MODEL_TYPES = ("item_knn", "als")
 LIMIT = 1.10

@@ -39,7 +39,7 @@ from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.training.config import TrainingConfig
 from recsys.training.job import select_best, train_model
-from recsys.training.tuning import Subject, content_vectors, product_traits
+from recsys.training.subject import Subject, content_vectors, product_traits
 
 BASELINES = ("popularity", "recent_popularity")
 ASKED = ("item_knn", "linear", "als", "bpr", "self_attention", "recent_popularity", "hybrid")

@@ -57,7 +57,7 @@ from recsys.refresh.job import run_refresh
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.training.config import TrainingConfig
-from recsys.training.tuning import content_vectors, product_traits
+from recsys.training.subject import content_vectors, product_traits
 
 LEAST_RATIO = 2.0
 REFERENCE = "recent popularity"

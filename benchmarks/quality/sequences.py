@@ -40,7 +40,8 @@ from recsys.models.hybrid import COMPONENTS
 from recsys.models.model_types import MODEL_TYPES
 from recsys.training.fits import KeptFits
 from recsys.training.search import Found
-from recsys.training.tuning import Subject, tune
+from recsys.training.subject import Subject
+from recsys.training.tuning import tune
 
 DAY = 86_400
 SHARES = {"item_knn": 4, "linear": 4, "als": 5, "bpr": 1, "self_attention": 60, "hybrid": 6}

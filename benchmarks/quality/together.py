@@ -42,7 +42,7 @@ from recsys.settings import Settings
 from recsys.simulation.job import BASKETS, simulate_days
 from recsys.simulation.shop import shop_of_sample
 from recsys.training.job import categories_of
-from recsys.training.tuning import content_vectors
+from recsys.training.subject import content_vectors
 
 SIMILAR = ("item_knn", "als", "hybrid")
 FOLDS, AT = 5, (5, 10)

@@ -5,7 +5,7 @@ from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import read_leave_one_out
 from recsys.evaluation.ranking import rank_targets
 from recsys.models.hybrid import COMPONENTS, Hybrid
-from recsys.training.tuning import BlendTrials
+from recsys.training.blending import BlendTrials
 from tests.models.shop import ITEMS, publish_shop, taste_interactions
 
 

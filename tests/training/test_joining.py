@@ -7,7 +7,8 @@ from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import read_leave_one_out
 from recsys.publishing import write_json
 from recsys.training.config import TrainingConfig, TuningConfig
-from recsys.training.tuning import Subject, choose_parameters, tune
+from recsys.training.subject import Subject
+from recsys.training.tuning import choose_parameters, tune
 from tests.models.shop import DAY, ITEMS, START, publish_shop, taste_interactions
 
 POOR = {

@@ -10,7 +10,8 @@ from recsys.models.base import Histories
 from recsys.models.histories import histories_from_codes
 from recsys.models.hybrid import Hybrid
 from recsys.models.newcomers import Traits
-from recsys.training.tuning import Subject, tune
+from recsys.training.subject import Subject
+from recsys.training.tuning import tune
 
 BRANDS, USERS = 12, 240
 KNOWN, ITEMS = 4 * BRANDS, 5 * BRANDS  # the last of each brand is new

@@ -11,7 +11,8 @@ from recsys.models.histories import histories_from_codes
 from recsys.models.hybrid import Hybrid
 from recsys.models.newcomers import Traits
 from recsys.models.storage import ArtifactError
-from recsys.training.tuning import Subject, tune
+from recsys.training.subject import Subject
+from recsys.training.tuning import tune
 
 TASTES, EACH, USERS = 6, 4, 240
 ITEMS = 2 * TASTES * EACH  # each product in two sizes, one after the other

@@ -41,7 +41,8 @@ from recsys.training.config import TrainingConfig
 from recsys.training.fits import KeptFits, fits_folder
 from recsys.training.runs import COMPARED, HEADLINE, learning_curves, recorded_run
 from recsys.training.signals import choose_weights, report_on_signals
-from recsys.training.tuning import Subject, choose_parameters, content_vectors, product_traits
+from recsys.training.subject import Subject, content_vectors, product_traits
+from recsys.training.tuning import choose_parameters
 
 logger = logging.getLogger(__name__)
 

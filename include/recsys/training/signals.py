@@ -19,9 +19,10 @@ from recsys.models.kinds import SIGNAL_WEIGHTS, weight_of_codes
 from recsys.publishing import write_json
 from recsys.schema import Kind
 from recsys.settings import Settings
+from recsys.training.alone import LONG_MEMORY, SPACES
 from recsys.training.config import TrainingConfig
 from recsys.training.search import Point, Range, search
-from recsys.training.tuning import LONG_MEMORY, SPACES, Subject, objective, sample_of
+from recsys.training.subject import Subject, objective, sample_of
 
 FILE = "signals.json"
 LEAST_EVENTS = 1000

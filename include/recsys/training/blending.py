@@ -1,0 +1,348 @@
+"""Choosing what the hybrid blends: its members, their weights, and what else changes its scores."""
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from recsys.arrays import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    first_in_row,
+)
+from recsys.errors import InputError
+from recsys.evaluation import MIN_USERS, MOST_LOST, ranking
+from recsys.evaluation.metrics import metrics_per_user
+from recsys.evaluation.personal import as_good, overlap_with_popular
+from recsys.evaluation.ranking import BLOCK, HeldOut, Ranks
+from recsys.evaluation.report import segments_of
+from recsys.models.base import Histories, Model
+from recsys.models.histories import user_range, user_rows
+from recsys.models.hybrid import COMPONENTS, CONTENT, Hybrid, HybridParameters
+from recsys.models.kinds import had, not_offered
+from recsys.models.linear import Linear
+from recsys.models.newcomers import Rare, find_rare
+from recsys.models.popularity import RecentPopularity
+from recsys.models.self_attention import SelfAttention
+from recsys.models.siblings import lower_siblings
+from recsys.training.alone import SPACES, tune_alone
+from recsys.training.search import Found, Point, Range, search
+from recsys.training.subject import Subject, mean_metric, metric_per_user, sample_of
+
+logger = logging.getLogger(__name__)
+
+_BEST = 100
+_LIFTS = tuple(number / 20 for number in range(11))
+_LIFT_COST = 0.01
+_SIBLINGS = (1.0, 0.5, 0.25)
+_LIFT_CELLS = 40_000_000  # scores that are looked at with each lift: some seconds in all
+HYBRID_SHARE = {"item_knn": 0.3, "als": 0.4, "recent_popularity": 0.0}
+_TEMPERATURE = 1.0  # at which scores are kept for all temperatures
+_OTHERS = ("few_purchases", "temperature")  # what a blend has beside weights
+_NORMAL_95 = 1.96
+_FELT = 1.0  # where less than one of ten products is a popular one, nobody's list is everybody's
+_LOOKED_AT = 100  # so many of the best blends are looked at for how personal they are
+
+JOINING: dict[str, tuple[dict[str, Range], list[Point]]] = {
+    Linear.model_type: (
+        {Linear.model_type: Range(0, 4)},
+        [{Linear.model_type: weight} for weight in (0.5, 1.0, 2.0)],
+    ),
+    SelfAttention.model_type: (
+        {SelfAttention.model_type: Range(0, 6), "temperature": Range(0.5, 10, log=True)},
+        [{SelfAttention.model_type: weight, "temperature": 3.0} for weight in (1.0, 2.0, 4.0)],
+    ),
+}
+"""What joins a blend where its own training found parameters, and where the blend is clearly better
+with it: each adds a fit that takes long to all that are made of the blend. What is searched for
+then, and where that begins."""
+
+_Change = Callable[[Float32Array, Histories], Float32Array]
+"""What is done to the scores of a blend, to see whether it ranks better then."""
+
+
+def tune_hybrid(
+    subject: Subject,
+    start: Mapping[str, Any],
+    tuned: Mapping[str, Mapping[str, Any]],
+    seconds: float,
+    trials: int,
+) -> Found:
+    begun = time.monotonic()
+    fitted: dict[str, Model] = {}
+    for name in COMPONENTS:
+        own = dict(tuned.get(name) or start.get(name, {}))
+        if name in JOINING:
+            if name in tuned and (member := _fit_or_none(name, subject, own)) is not None:
+                fitted[name] = member
+        elif name in SPACES and name not in tuned:
+            share = seconds * HYBRID_SHARE[name]
+            _, fitted[name] = tune_alone(name, subject, own, share, trials)
+        else:
+            fitted[name] = subject.fit(name, own)
+    left = max(seconds - (time.monotonic() - begun), 0.1 * seconds)
+    found = _tune_weights(subject, fitted, start, left, trials)
+    weights = dict(found.parameters)
+    chosen = {name: weights.pop(name) for name in _OTHERS}
+    blend = Hybrid.of_fitted(fitted, weights, **chosen)
+    chosen["lift"] = _choose_lift(subject, blend)
+    chosen["siblings"] = _choose_siblings(subject, blend)
+    components = {name: model.hyperparameters for name, model in fitted.items()}
+    return replace(found, parameters={"weights": weights, **chosen} | components)
+
+
+def _fit_or_none(name: str, subject: Subject, parameters: Mapping[str, Any]) -> Model | None:
+    """A blend does without what cannot be fitted any more: the shop has outgrown a model type, or
+    torch does not import."""
+    try:
+        return subject.fit(name, parameters)
+    except InputError as error:
+        logger.warning("The blend goes without %s, which cannot be fitted: %s", name, error)
+        return None
+
+
+def _tune_weights(
+    subject: Subject,
+    fitted: Mapping[str, Model],
+    start: Mapping[str, Any],
+    seconds: float,
+    trials: int,
+) -> Found:
+    """Weights of the `fitted` components, and what else a blend depends on. Those that are joining
+    come one after another, each for an equal share of the time."""
+    judged = _JudgedBlends(subject, fitted)
+    # Only the ratios count, so the first component keeps its weight.
+    space = {"als": Range(0, 2), "recent_popularity": Range(0, 5)}
+    if subject.content is not None:
+        space |= {CONTENT: Range(0, 2), "few_purchases": Range(0.5, 200, log=True)}
+    defaults = HybridParameters()
+    base = {
+        **defaults.weights.model_dump(),
+        **start.get("weights", {}),
+        **dict.fromkeys(JOINING, 0.0),
+        **{name: start.get(name, getattr(defaults, name)) for name in _OTHERS},
+    }
+    starts = [base, {**base, "recent_popularity": 0.0}, {**base, "als": 1.0}]
+    joining = [name for name in JOINING if name in fitted]
+    limits: Any = {"trials": trials, "seed": subject.seed, "seconds": seconds / (2 + len(joining))}
+    found = search(judged.score, space, starts, **limits)
+    for name in joining:
+        more, points = JOINING[name]
+        last = {key: start[key] for key in more if key in start} | {
+            key: value for key, value in start.get("weights", {}).items() if key in more
+        }
+        starts = [{**found.parameters, **point} for point in (*points, last)]
+        joined = search(judged.score, space | more, starts, **limits)
+        history = found.history + [max(found.score, one) for one in joined.history]
+        made = found.trials + joined.trials
+        # The other weights have moved as well, and that may have been all the gain.
+        without = {**joined.parameters, name: 0.0}
+        if all(judged.better(joined.parameters, one) for one in (found.parameters, without)):
+            space |= more
+            found = joined
+        found = replace(found, trials=made, history=history)
+    return judged.more_personal(found, space, limits)
+
+
+class _JudgedBlends:
+    """Blends of `fitted` components on the validation of a subject."""
+
+    def __init__(self, subject: Subject, fitted: Mapping[str, Model]) -> None:
+        self._subject, self._fitted = subject, fitted
+        texts = subject.content and subject.content.vectors
+        components = [*fitted, *([CONTENT] if texts is not None else [])]
+        weights = dict.fromkeys(components, 1.0)
+        everything = Hybrid.of_fitted(fitted, weights, temperature=_TEMPERATURE)
+        self._trials = BlendTrials(everything.use_content(texts), sample_of(subject))
+        self._tried: list[tuple[Point, float]] = []
+
+    def score(self, point: Point) -> float:
+        score = mean_metric(self._trials.ranks(self._blend(point)))
+        self._tried.append((point, score))
+        return score
+
+    def better(self, point: Point, before: Point) -> bool:
+        """Whether users gain in the mean by more than chance explains (95 %)."""
+        gain = self._of_users(point) - self._of_users(before)
+        return float(gain.mean()) > _NORMAL_95 * float(gain.std()) / len(gain) ** 0.5
+
+    def more_personal(
+        self, found: Found, space: Mapping[str, Range], limits: Mapping[str, Any]
+    ) -> Found:
+        """`found`, or a blend that is as good and shares less with what is popular: one that was
+        tried, or that is found in `space` from there."""
+        if self._overlap(found.parameters) < _FELT:
+            return found
+        best = self._of_users(found.parameters)
+
+        def personal(point: Point) -> float:
+            return -self._overlap(point) if as_good(self._of_users(point), best) else -math.inf
+
+        left_out = {name for name in JOINING if not found.parameters[name]}
+        least = (1 - MOST_LOST) * found.score
+        near = [
+            point
+            for point, score in sorted(self._tried, key=lambda one: -one[1])
+            if score >= least and not any(point[name] for name in left_out)
+        ]
+        start = max(near[:_LOOKED_AT], key=personal)
+        # Few blends are as good: it begins at many that are less popular, and looks longer.
+        starts = _less_popular(start, [name for name in space if name not in _OTHERS])
+        more = search(personal, space, starts, **{**limits, "trials": 4 * limits["trials"]})
+        return replace(
+            found,
+            parameters=more.parameters,
+            score=self.score(more.parameters),
+            trials=found.trials + more.trials,
+        )
+
+    def _of_users(self, point: Point) -> Float64Array:
+        return metric_per_user(self._trials.ranks(self._blend(point)))
+
+    def _overlap(self, point: Point) -> float:
+        scores, popularity = self._trials.scores(self._blend(point))
+        return overlap_with_popular(scores, popularity)
+
+    def _blend(self, point: Point) -> Hybrid:
+        others = {name: point[name] for name in _OTHERS}
+        weights = {name: value for name, value in point.items() if name not in _OTHERS}
+        blend = Hybrid.of_fitted(self._fitted, weights, **others)
+        return blend.count_purchases(self._subject.training, self._subject.items)
+
+
+def _less_popular(point: Point, weights: Sequence[str]) -> list[Point]:
+    """`point`, and others with less of the `weights` beside the first component's, and of recent
+    popularity still less."""
+    popular = RecentPopularity.model_type
+    points = []
+    for all_others, popularity in itertools.product((1, 0.5), (1, 0.8, 0.65, 0.5)):
+        lower = {name: all_others * point[name] for name in weights}
+        points.append({**point, **lower, popular: popularity * lower[popular]})
+    return points
+
+
+def _choose_lift(subject: Subject, blend: Hybrid) -> float:
+    """How far `blend` lifts products with few purchases: what finds the most of them on validation,
+    of all that cost at most `_LIFT_COST` of recall@10. 0 if too few customers are asked for
+    such products to tell."""
+    if subject.traits is None:
+        return 0.0
+    purchases = np.bincount(subject.training.items[had(subject.training)], minlength=subject.items)
+    questions = sample_of(subject, _LIFT_CELLS // subject.items)
+    new = segments_of(questions, purchases)["new_products"]
+    rare = find_rare(subject.traits, purchases)
+    if rare is None or new.sum() < MIN_USERS:
+        return 0.0
+    texts = subject.content and subject.content.vectors
+    blend.use_content(texts).count_purchases(subject.training, subject.items)
+    figures = []
+    for ranks in _changed_ranks(blend, [_lifting(rare, lift) for lift in _LIFTS], questions):
+        recall = metrics_per_user(Ranks(questions.indptr, ranks))["recall_at_10"]
+        figures.append((recall[new].mean(), recall.mean()))
+    least = (1 - _LIFT_COST) * figures[0][1]
+    allowed = [place for place, (_, overall) in enumerate(figures) if overall >= least]
+    return _LIFTS[max(allowed, key=lambda place: figures[place])]
+
+
+def _choose_siblings(subject: Subject, blend: Hybrid) -> float:
+    """Which share of their score other sizes and shades of what a customer had keep in `blend`:
+    all of it, unless validation is better with less."""
+    if subject.traits is None:
+        return 1.0
+    questions = sample_of(subject, _LIFT_CELLS // subject.items)
+    texts = subject.content and subject.content.vectors
+    blend.use_content(texts).count_purchases(subject.training, subject.items)
+    lower = partial(lower_siblings, families=subject.traits.families)
+    changes: list[_Change] = [partial(lower, share=share) for share in _SIBLINGS]
+    every = _changed_ranks(blend, changes, questions)
+    scores = [mean_metric(Ranks(questions.indptr, ranks)) for ranks in every]
+    return _SIBLINGS[scores.index(max(scores))]
+
+
+def _lifting(rare: Rare, lift: float) -> _Change:
+    return lambda scores, histories: rare.lift(scores, lift, histories)
+
+
+def _changed_ranks(blend: Hybrid, changes: Sequence[_Change], questions: HeldOut) -> Int64Array:
+    """``(changes, targets)`` ranks of the answers with each of the `changes` of the scores."""
+    ranks = np.zeros((len(changes), len(questions.targets)), dtype=np.int64)
+    for start in range(0, questions.users, BLOCK):
+        stop = min(start + BLOCK, questions.users)
+        histories, scores = ranking.finite_scores(blend, questions, start, stop)
+        barred = not_offered(histories)
+        seen = (user_rows(histories)[barred], histories.items[barred])
+        part = slice(questions.indptr[start], questions.indptr[stop])
+        rows = ranking.user_of_target(questions)[part] - start
+        for number, change in enumerate(changes):
+            changed = change(scores.copy(), histories)
+            changed[seen] = -np.inf
+            ranks[number, part] = ranking.rank_among(changed, rows, questions.targets[part])
+    return ranks
+
+
+class BlendTrials:
+    """Blends of component scores of `questions`, which `model` gives once for all weights.
+
+    A product that stands high for no component stands high for no blend, so the best hundred of
+    each component and the answers themselves stand for the whole shop. A component without a weight
+    is left out."""
+
+    def __init__(self, model: Hybrid, questions: HeldOut) -> None:
+        self._questions = questions
+        # A user's targets are the first candidates, in their order.
+        first = np.repeat(questions.indptr[:-1], np.diff(questions.indptr))
+        self._columns = (np.arange(len(questions.targets)) - first).astype(np.int32)
+        starts = range(0, questions.users, BLOCK)
+        blocks = [self._read(model, at, min(at + BLOCK, questions.users)) for at in starts]
+        items, barred, parts = zip(*blocks, strict=True)
+        self._items, self._barred = np.concatenate(items), np.concatenate(barred)
+        self._parts = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def ranks(self, blend: Hybrid) -> Ranks:
+        """Ranks of the answers by the weights and the temperature of `blend`."""
+        scores, _ = self.scores(blend)
+        ranks = ranking.rank_among(scores, ranking.user_of_target(self._questions), self._columns)
+        return Ranks(self._questions.indptr, ranks)
+
+    def scores(self, blend: Hybrid) -> tuple[Float32Array, Float32Array]:
+        """``(users, candidates)`` scores of `blend`, -inf where a candidate does not count, and how
+        popular each was lately."""
+        scores = blend.blend(blend.tempered(self._parts, _TEMPERATURE), self._items)
+        scores[self._barred] = -np.inf
+        return scores, self._parts[RecentPopularity.model_type]
+
+    def _read(
+        self, model: Hybrid, start: int, stop: int
+    ) -> tuple[Int32Array, BoolArray, dict[str, Float32Array]]:
+        """Candidates of the users, which of them do not count, and their scores."""
+        histories = user_range(self._questions.histories, start, stop)
+        parts = model.component_scores(histories, self._questions.now[start:stop])
+        barred = not_offered(histories)
+        seen = (user_rows(histories)[barred], histories.items[barred])
+        candidates = [_padded_targets(self._questions, start, stop)]
+        for scores in parts.values():
+            scores[seen] = -1
+            best = min(_BEST, scores.shape[1] - 1)
+            candidates.append(np.argpartition(-scores, best, axis=1)[:, :best].astype(np.int32))
+        items = np.concatenate(candidates, axis=1)
+        chosen = {name: np.take_along_axis(every, items, axis=1) for name, every in parts.items()}
+        known = next(iter(chosen.values())) < 0
+        kept = {name: np.maximum(scores, 0) for name, scores in chosen.items()}
+        return items, known | ~first_in_row(items), kept
+
+
+def _padded_targets(questions: HeldOut, start: int, stop: int) -> Int32Array:
+    """``(users, most)`` targets, each row filled up with its first."""
+    sizes = np.diff(questions.indptr)
+    place = np.arange(int(sizes.max()))
+    entry = np.where(place < sizes[start:stop, None], place, 0)
+    return questions.targets[questions.indptr[start:stop, None] + entry]

@@ -1,0 +1,124 @@
+"""A shop as trainings see it, and how what they make is judged on validation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from recsys import schema
+from recsys.arrays import (
+    Float32Array,
+    Float64Array,
+    Int32Array,
+)
+from recsys.content.embeddings import current_embeddings
+from recsys.data.versions import PublishedVersion
+from recsys.evaluation import ranking
+from recsys.evaluation.leave_one_out import LeaveOneOut
+from recsys.evaluation.metrics import metrics_per_user
+from recsys.evaluation.ranking import HeldOut, Ranks
+from recsys.models.als import Trainer
+from recsys.models.base import Histories, Model, Progress
+from recsys.models.hybrid import Hybrid
+from recsys.models.model_types import create_model
+from recsys.models.newcomers import Traits
+from recsys.settings import Settings
+from recsys.text import fold
+from recsys.training.fits import KeptFits
+
+_SAMPLE = 25_000
+# What a second of the budget is taken for when factors are bounded. It is not measured, so that a
+# seed gives the same figures on every machine.
+
+
+class ContentVectors(NamedTuple):
+    """``(items, dimensions)`` vectors, zeros for a product without, and the set they are of."""
+
+    set_id: str
+    vectors: Float32Array
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A shop as trainings see it."""
+
+    training: Histories  # parameters are chosen by fits on these
+    validation: HeldOut  # that answer these
+    items: int  # number of products
+    seed: int
+    content: ContentVectors | None = None  # for the model type that uses them
+    trainer: Trainer | None = None  # what trains ALS; None is `implicit`
+    weights: Mapping[str, float] | None = None  # of signals, where there are some
+    traits: Traits | None = None  # for the model type that lifts products with few purchases
+    fits: KeptFits | None = None  # keeps the fits of slow model types
+
+    def fit(
+        self,
+        model_type: str,
+        parameters: Mapping[str, Any],
+        histories: Histories | None = None,
+        progress: Progress | None = None,
+    ) -> Model:
+        """A new model with `parameters`, fitted on `histories`, or else on `training`."""
+        model = create_model(model_type, parameters, self.seed, self.trainer)
+        if isinstance(model, Hybrid):
+            model.use_content(self.content and self.content.vectors).use_traits(self.traits)
+            model.fitted_by(self._fit)
+        return self._fit(model, histories or self.training, self.items, progress)
+
+    def _fit(
+        self, model: Model, histories: Histories, items: int, progress: Progress | None
+    ) -> Model:
+        if self.fits is None:
+            return model.fit(histories, items, progress)
+        return self.fits.fit(model, self.seed, histories, items, progress)
+
+
+def content_vectors(settings: Settings, item_ids: Sequence[str]) -> ContentVectors | None:
+    """The current embeddings of `item_ids`, in their order. None when there are no embeddings yet,
+    or when they are of other products altogether."""
+    embeddings = current_embeddings(settings)
+    if embeddings is None or set(item_ids).isdisjoint(embeddings.product_ids):
+        return None
+    return ContentVectors(embeddings.set_id, embeddings.vectors_of(item_ids))
+
+
+def product_traits(
+    version: PublishedVersion, data: LeaveOneOut, texts: ContentVectors | None
+) -> Traits:
+    """What tells how near the products of `version` are, in the order of `data`."""
+    products = version.products().set_index(schema.PRODUCT).reindex(data.item_ids)
+
+    def numbers(column: str) -> Int32Array:
+        names = products[column].fillna("").map(fold)
+        return pd.factorize(names.mask(names == ""))[0].astype(np.int32)
+
+    prices = products[schema.PRICE].to_numpy(dtype=np.float64)
+    groups = (data.families, numbers(schema.BRAND), numbers(schema.CATEGORY))
+    return Traits(*groups, prices, texts and texts.vectors)
+
+
+def sample_of(subject: Subject, most: int = _SAMPLE) -> HeldOut:
+    """The validation of `subject`, of at most 25,000 users, or `most` if that is less."""
+    users, most = subject.validation.users, min(most, _SAMPLE)
+    if users <= most:
+        return subject.validation
+    chosen = np.random.default_rng(subject.seed).choice(users, most, replace=False)
+    return ranking.take_questions(subject.validation, np.sort(chosen))
+
+
+def objective(model: Any, questions: HeldOut) -> float:
+    """Mean of recall@10 and NDCG@10."""
+    return mean_metric(ranking.rank_targets(model, questions))
+
+
+def mean_metric(ranks: Ranks) -> float:
+    per_user = metrics_per_user(ranks)
+    return float((per_user["recall_at_10"].mean() + per_user["ndcg_at_10"].mean()) / 2)
+
+
+def metric_per_user(ranks: Ranks) -> Float64Array:
+    per_user = metrics_per_user(ranks)
+    return (per_user["recall_at_10"] + per_user["ndcg_at_10"]) / 2
