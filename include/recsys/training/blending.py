@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 _BEST = 100
 _LIFTS = tuple(number / 20 for number in range(11))
 _LIFT_COST = 0.01
+_USUAL_LIFT = 0.2  # what was good where it was measured, see decision 150
 _SIBLINGS = (1.0, 0.5, 0.25)
 _LIFT_CELLS = 40_000_000  # scores that are looked at with each lift: some seconds in all
 HYBRID_SHARE = {"item_knn": 0.3, "als": 0.4, "recent_popularity": 0.0}
@@ -232,8 +233,8 @@ def _less_popular(point: Point, weights: Sequence[str]) -> list[Point]:
 
 def _choose_lift(subject: Subject, blend: Hybrid) -> float:
     """How far `blend` lifts products with few purchases: what finds the most of them on validation,
-    of all that cost at most `_LIFT_COST` of recall@10. 0 if too few customers are asked for
-    such products to tell."""
+    of all that cost at most `_LIFT_COST` of recall@10; up to the usual lift, of all that do not
+    cost more beyond chance (95 %). 0 if too few customers are asked for such products to tell."""
     if subject.traits is None:
         return 0.0
     purchases = np.bincount(subject.training.items[had(subject.training)], minlength=subject.items)
@@ -244,12 +245,18 @@ def _choose_lift(subject: Subject, blend: Hybrid) -> float:
         return 0.0
     texts = subject.content and subject.content.vectors
     blend.use_content(texts).count_purchases(subject.training, subject.items)
-    figures = []
-    for ranks in _changed_ranks(blend, [_lifting(rare, lift) for lift in _LIFTS], questions):
-        recall = metrics_per_user(Ranks(questions.indptr, ranks))["recall_at_10"]
-        figures.append((recall[new].mean(), recall.mean()))
-    least = (1 - _LIFT_COST) * figures[0][1]
-    allowed = [place for place, (_, overall) in enumerate(figures) if overall >= least]
+    changes = [_lifting(rare, lift) for lift in _LIFTS]
+    found = [
+        metrics_per_user(Ranks(questions.indptr, ranks))["recall_at_10"]
+        for ranks in _changed_ranks(blend, changes, questions)
+    ]
+    allowed = []
+    for place, recall in enumerate(found):
+        kept = recall - (1 - _LIFT_COST) * found[0]
+        chance = _NORMAL_95 * float(kept.std()) / len(kept) ** 0.5
+        if kept.mean() >= (-chance if _LIFTS[place] <= _USUAL_LIFT else 0):
+            allowed.append(place)
+    figures = [(recall[new].mean(), recall.mean()) for recall in found]
     return _LIFTS[max(allowed, key=lambda place: figures[place])]
 
 
