@@ -21,6 +21,7 @@ from recsys.merchandising.reasons import (
     steered,
     why_recommended,
     why_similar,
+    why_together,
 )
 from recsys.merchandising.recommending import (
     ContentIndex,
@@ -30,17 +31,20 @@ from recsys.merchandising.recommending import (
     history_of,
     recommend,
     similar,
+    together,
 )
 from recsys.merchandising.rules import Rule, matching
 from recsys.merchandising.snapshots import load_snapshot
 from recsys.merchandising.steering import Steering, compile_steering, compile_steerings
 from recsys.models.base import Histories, Model
+from recsys.models.complements import Complements
 from recsys.models.histories import keep_entries
 from recsys.models.hybrid import Hybrid
 from recsys.models.model_types import MODEL_TYPES
 from recsys.models.newcomers import Newcomers
 from recsys.settings import Settings
 from tests.serving.shops import ITEMS, USERS, add_model, histories, product_id
+from tests.serving.test_bought_together import baskets
 
 NOW = 1_700_000_000 + 7 * 86_400
 WEIGHTS = {"item_knn": 1.0, "als": 0.5, "recent_popularity": 0.2, "content": 0.5}
@@ -298,12 +302,11 @@ def test_what_was_drawn_was_tried_out(settings: Settings):
     assert kinds == ["popular", "explore"]
 
 
-@pytest.mark.parametrize("family", ["item_knn", "als"])
-def test_a_product_that_the_model_does_not_know_is_new_and_like_what_was_had(
-    settings: Settings, family: str
-):
+def with_a_newcomer(settings: Settings, family: str, sold: Complements | None = None) -> Snapshot:
+    """A shop with one product, in column `ITEMS`, that its model does not know."""
     small = {"factors": 4, "starts": 1} if family == "als" else {}
-    add_model(settings, "m1", model=MODEL_TYPES[family].create(small).fit(histories(), ITEMS))
+    model = MODEL_TYPES[family].create(small).fit(histories(), ITEMS)
+    add_model(settings, "m1", model=model, complements=sold)
     loaded = load_snapshot(settings, settings.artifacts / family / "m1", "m1", 0)
     shown = {"product_id": [*loaded.catalogue.item_ids, "n1"]}
     shown |= {"product_name": [*loaded.catalogue.names, "Son mới"]}
@@ -312,9 +315,18 @@ def test_a_product_that_the_model_does_not_know_is_new_and_like_what_was_had(
     weights, none = np.array([[0.5, 0.3, 0.2]], dtype=np.float32), np.zeros(1, dtype=np.float32)
     newcomers = Newcomers(ITEMS, near, weights, lift=none, trend=none)
     placed = newcomers.place(loaded.popularity)
-    snapshot = dataclasses.replace(
+    return dataclasses.replace(
         loaded, catalogue=catalogue, newcomers=newcomers, placed_popularity=placed
     )
+
+
+@pytest.mark.parametrize("family", ["item_knn", "als"])
+def test_a_product_that_the_model_does_not_know_is_new_and_like_what_was_had(
+    settings: Settings, family: str
+):
+    snapshot = with_a_newcomer(settings, family)
+    newcomers, catalogue = snapshot.newcomers, snapshot.catalogue
+    assert newcomers is not None
     history = history_of(snapshot, "0", (), [], NOW)
     wanted = Wanted(40, True, catalogue.available, NOTHING)
     assert ITEMS in recommend(snapshot, history, wanted, NOW).ranked.items
@@ -327,3 +339,25 @@ def test_a_product_that_the_model_does_not_know_is_new_and_like_what_was_had(
     assert newcomers.place(snapshot.artifact.model.score(without, NOW))[0, ITEMS] < before
     [beside] = why_similar(snapshot, 3, only)
     assert (beside.kind, beside.item) == ("new", 3)
+
+
+@pytest.mark.parametrize("sold", [baskets(), None], ids=["together", "apart"])
+@pytest.mark.parametrize("family", ["item_knn", "als"])
+def test_of_a_product_that_nobody_bought_none_is_told_that_customers_chose_it(
+    settings: Settings, family: str, sold: Complements | None
+):
+    snapshot = with_a_newcomer(settings, family, sold)
+    wanted = Wanted(ITEMS + 1, False, snapshot.catalogue.available, NOTHING)
+    beside = why_similar(snapshot, ITEMS, similar(snapshot, ITEMS, wanted))
+    assert {(one.kind, one.item) for one in beside} <= {("text", ITEMS), ("popular", None)}
+    assert ("text", ITEMS) in {(one.kind, one.item) for one in beside}
+    for cart in ([ITEMS], [3], [ITEMS, 3]):
+        columns = np.array(cart, dtype=np.int32)
+        made = together(snapshot, columns, wanted)
+        found = why_together(snapshot, columns, made)
+        told = {one.kind for one in found}
+        assert told & {"text", "history"}
+        for item, reason in zip(made.ranked.items, found, strict=True):
+            if reason.item is not None:
+                kinds = {ITEMS: "new"} | ({} if reason.item < ITEMS else {item: "text"})
+                assert reason.kind == kinds.get(item, "history")

@@ -29,7 +29,7 @@ from recsys.merchandising.recommending import (
 from recsys.merchandising.rules import Rule
 from recsys.merchandising.steering import Steering
 from recsys.models import hybrid
-from recsys.models.base import BlendedModel, Histories, InnerProductModel, Model
+from recsys.models.base import BlendedModel, Histories, InnerProductModel
 from recsys.models.histories import strength, user_range, without_each
 from recsys.models.kinds import CODE_OF, dismissed, had
 from recsys.models.newcomers import Newcomers
@@ -152,7 +152,7 @@ def why_similar(snapshot: Snapshot, item: int, made: Recommended) -> list[Reason
         if unknown
         else Reason("text", "text", item)
         if alike
-        else _beside(model, item)
+        else _beside(snapshot, item)
         for score, unknown, alike in zip(
             total.tolist(), new.tolist(), by_text.tolist(), strict=True
         )
@@ -176,10 +176,15 @@ def why_together(snapshot: Snapshot, cart: Int32Array, made: Recommended) -> lis
             scores = scores_beside(snapshot, item)
         if scores is not None:
             parts[place] = scores[items] / (1 if by_model else max(float(scores.max()), 1e-12))
-    most = parts.argmax(axis=0)
+    named = cart[parts.argmax(axis=0)].tolist()
+    new = items >= snapshot.catalogue.known
     return [
-        Reason("history", sentence, int(cart[place])) if part > 0 else POPULAR
-        for place, part in zip(most.tolist(), parts.max(axis=0).tolist(), strict=True)
+        POPULAR
+        if part <= 0
+        else Reason("new", "new", item)
+        if unknown
+        else _by_others(snapshot, sentence, item)
+        for item, unknown, part in zip(named, new.tolist(), parts.max(axis=0).tolist(), strict=True)
     ]
 
 
@@ -365,9 +370,17 @@ def _chosen_before(catalogue: Catalogue, history: Histories, items: Int32Array) 
         yield Reason("history", "again", latest[family]) if family in latest else POPULAR
 
 
-def _beside(model: Model, item: int) -> Reason:
-    popular = model.model_type in ("popularity", RecentPopularity.model_type)
-    return POPULAR if popular else Reason("history", "similar", item)
+def _beside(snapshot: Snapshot, item: int) -> Reason:
+    popular = snapshot.artifact.model.model_type in ("popularity", RecentPopularity.model_type)
+    return POPULAR if popular else _by_others(snapshot, "similar", item)
+
+
+def _by_others(snapshot: Snapshot, sentence: str, item: int) -> Reason:
+    """Others chose it with the product in column `item`. With a newcomer nobody did, as far as the
+    model knows: what counted is what is described like that."""
+    if item >= snapshot.catalogue.known:
+        return Reason("text", "text", item)
+    return Reason("history", sentence, item)
 
 
 def _name(catalogue: Catalogue, item: int) -> str:
