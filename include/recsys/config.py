@@ -315,6 +315,37 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Respelled(int):
+    """A whole number whose `text` in the file is not its digits."""
+
+    text: str
+
+
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """YAML reads ``0123``, ``0x10``, ``1:30`` and ``1_000`` as whole numbers, too."""
+    number = _Respelled(loader.construct_yaml_int(node))
+    number.text = node.value
+    return int(number) if str(int(number)) == node.value else number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
+def as_written(value: Any) -> Any:
+    """The `value`, of what may be an id or a name. Raises `ValueError` for a whole number that YAML
+    has made of something else, which would mean another product."""
+    if isinstance(value, _Respelled):
+        quoted = f'"{value.text[:80]}"'
+        raise ValueError(f"write it in quotes, {quoted}: without them YAML reads another value")
+    return value
+
+
+def whole_as_text(value: Any) -> Any:
+    """As `as_written`, and of a whole number its digits: YAML reads an id of digits as a number."""
+    whole = isinstance(as_written(value), int) and not isinstance(value, bool)
+    return str(value) if whole else value
+
+
 def parse_json(text: bytes | str) -> Any:
     """The content of a JSON text that somebody else may have written. Raises `ValueError` for what
     is no JSON, names a key twice, or is nested beyond reason."""

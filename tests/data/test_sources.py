@@ -90,6 +90,32 @@ def test_a_bad_description_names_the_key(settings):
         load_source(settings, "shop")
 
 
+def test_what_yaml_reads_as_another_number_is_no_id_and_no_value(settings):
+    folder = settings.home / "config" / "sources"
+    folder.mkdir(parents=True)
+    text = """reviews: {path: x, columns: {user_id: u, product_id: p, rating: r},
+      timestamp: {columns: [t]}, placeholders: [0, GUEST]}
+products: {path: x, columns: {product_id: p, product_name: n, status: s},
+  aliases: {NEW: 5}, not_for_sale: {status: [7, SOLD]}}
+"""
+    wrong = text.replace("GUEST", "012").replace("NEW", "0x10").replace("SOLD", "1_000")
+    (folder / "shop.yaml").write_text(wrong)
+    with pytest.raises(ConfigError) as caught:
+        load_source(settings, "shop")
+    lines = str(caught.value).splitlines()
+    keys = ("reviews.placeholders.1", "products.aliases", "products.not_for_sale.status.1")
+    assert len(lines) == len(keys)
+    for line, key, written in zip(lines, keys, ("012", "0x10", "1_000"), strict=True):
+        assert f": {key}" in line
+        assert f'write it in quotes, "{written}"' in line
+    right = text.replace("GUEST", '"012"').replace("NEW", '"0x10"').replace("SOLD", '"1_000"')
+    (folder / "shop.yaml").write_text(right)
+    source = load_source(settings, "shop")
+    assert source.reviews.placeholders == ("0", "012")
+    assert source.products.aliases == {"0x10": "5"}
+    assert source.products.not_for_sale.texts_of_status == {"7", "1_000"}
+
+
 @pytest.mark.parametrize("encoding", ["utf-99", "base64"])
 def test_an_encoding_that_is_none_names_the_key(settings, encoding):
     folder = settings.home / "config" / "sources"

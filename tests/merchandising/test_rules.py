@@ -2,6 +2,8 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -89,6 +91,38 @@ def test_ids_and_names_of_digits_are_text(settings: Settings) -> None:
     write(settings, RULE | {"products": {"ids": [422220087], "brands": [3]}})
     [rule] = read_rules(settings).rules
     assert (rule.products.ids, rule.products.brands) == (("422220087",), ("3",))
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("0123", 83),
+        ("00", 0),
+        ("0x10", 16),
+        ("12:30", 750),
+        ("1_000", 1000),
+        ("0b11", 3),
+        ("+5", 5),
+    ],
+)
+@pytest.mark.parametrize("key", ["ids", "brands", "categories", "tags"])
+def test_what_yaml_reads_as_another_number_is_refused_without_quotes(
+    settings: Settings, key: str, written: str, read: int
+) -> None:
+    start = "rules: [{name: a, action: hide, author: lan, reason: x, products: {KEY: [p1, ID]}}]"
+    text = start.replace("KEY", key)
+    said = f'write it in quotes, "{written}": without them YAML reads another value (got {read})'
+    where = f"FILE: rules.0.products.{key}.1 of 'a'"
+    assert problem(settings, text=text.replace("ID", written)) == f"{where}: {said}"
+    write(settings, text=text.replace("ID", f'"{written}"'))
+    assert getattr(read_rules(settings).rules[0].products, key) == ("p1", written)
+
+
+@given(st.integers(0, 10**15))
+def test_plain_digits_are_the_ids_that_stand_there(number: int) -> None:
+    with TemporaryDirectory() as home:
+        write(Settings(Path(home)), RULE | {"products": {"ids": [number]}})
+        assert read_rules(Settings(Path(home))).rules[0].products.ids == (str(number),)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import pandas.testing as pdt
 import pytest
 
 from recsys import schema
+from recsys.config import ConfigError, load_config
 from recsys.outcomes.attribution import FATE, LIST, Fate, attribute
 from recsys.outcomes.config import OutcomesConfig
 from recsys.outcomes.figures import DIMENSIONS, DayFigures, day_figures
 from recsys.served_lists import SOURCES
+from recsys.settings import Settings
 from tests.outcomes.shop import a_list, an_event, events_of, lists_of
 
 CONFIG = OutcomesConfig()
@@ -199,6 +201,16 @@ def test_purchases_after_a_day_are_no_prompt_ones() -> None:
     totals = figures([a_list(1, "ab")], happened).totals
     assert (totals["purchases"], totals["prompt_purchases"]) == (2, 1)
     assert totals["unvalued"] == 2
+
+
+def test_robots_are_ids_as_they_stand_in_the_file(settings: Settings) -> None:
+    path = settings.home / "config" / "outcomes.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('robots: [17, probe, "017"]')
+    assert load_config(settings, OutcomesConfig).robots == ("17", "probe", "017")
+    path.write_text("robots: [017]")
+    with pytest.raises(ConfigError, match='write it in quotes, "017"'):
+        load_config(settings, OutcomesConfig)
 
 
 def test_robots_are_left_out_and_counted() -> None:

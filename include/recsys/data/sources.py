@@ -14,7 +14,15 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from recsys import schema
-from recsys.config import ConfigError, ConfigModel, Document, load_config, read_mapping
+from recsys.config import (
+    ConfigError,
+    ConfigModel,
+    Document,
+    as_written,
+    load_config,
+    read_mapping,
+    whole_as_text,
+)
 from recsys.data.config import DataConfig
 from recsys.data.dialects import Dialect, Mark, is_blank, open_raw
 from recsys.data.prices import DONG, PriceFormat
@@ -36,7 +44,8 @@ Paths = tuple[Path, ...]
 _as_tuple = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 Names = Annotated[tuple[str, ...], _as_tuple, Field(min_length=1)]
 """Column names of a file, in order of preference."""
-Value = bool | int | str
+Value = Annotated[bool | int | str, BeforeValidator(as_written)]
+Id = Annotated[str, BeforeValidator(whole_as_text)]
 _LAUNCHES = (ISO, EPOCH, "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d/%m/%Y")
 
 
@@ -141,7 +150,7 @@ class TimedFiles(Files):
     """Files of what customers did at some time, and which customers stand for many people."""
 
     timestamp: TimestampFormat
-    placeholders: tuple[str | int, ...] = PLACEHOLDERS
+    placeholders: tuple[Id, ...] = PLACEHOLDERS
 
     @property
     def needed(self) -> dict[str, tuple[str, ...]]:
@@ -171,14 +180,14 @@ class ProductFiles(PricedFiles):
     what is sold, and from when on."""
 
     columns: ProductColumns
-    aliases: dict[str | int, str | int] = Field(default_factory=dict)
+    aliases: dict[Id, Id] = Field(default_factory=dict)
     not_for_sale: NotForSale = NotForSale()
     available_from_formats: TimeFormats = _LAUNCHES
     tag_separator: str = Field(default=",", min_length=1)
 
     @field_validator("aliases")
     @classmethod
-    def _aliases_end(cls, aliases: dict[str | int, str | int]) -> dict[str | int, str | int]:
+    def _aliases_end(cls, aliases: dict[str, str]) -> dict[str, str]:
         IdRules.of((), aliases)
         return aliases
 

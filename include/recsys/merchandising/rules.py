@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from recsys.arrays import BoolArray, Float32Array, Float64Array
-from recsys.config import ConfigError, ConfigModel, load_config
+from recsys.config import ConfigError, ConfigModel, load_config, whole_as_text
 from recsys.events import PLACEMENT
 from recsys.ids import normalise_id
 from recsys.merchandising.catalogue import Catalogue
@@ -41,12 +41,6 @@ _KEY_OF: Final = {
 }
 
 
-def _whole_as_text(value: Any) -> Any:
-    """YAML reads an id or a brand of digits as a number."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return str(value) if whole else value
-
-
 def _not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("expected some text")
@@ -54,7 +48,7 @@ def _not_blank(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_not_blank), Field(max_length=1000)]
-Names = tuple[Annotated[Text, BeforeValidator(_whole_as_text)], ...]
+Names = tuple[Annotated[Text, BeforeValidator(whole_as_text)], ...]
 
 
 class Products(ConfigModel):

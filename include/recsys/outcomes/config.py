@@ -2,7 +2,7 @@
 
 from pydantic import Field, field_validator
 
-from recsys.config import ConfigModel
+from recsys.config import ConfigModel, whole_as_text
 from recsys.ids import normalise_id
 
 
@@ -22,4 +22,5 @@ class OutcomesConfig(ConfigModel):
         """Ids of users and sessions, which YAML may read as numbers."""
         if not isinstance(value, list | tuple):
             raise ValueError("expected a list of users and sessions")
-        return tuple(normalise_id(one) if isinstance(one, str | int) else one for one in value)
+        texts = map(whole_as_text, value)
+        return tuple(normalise_id(one) if isinstance(one, str) else one for one in texts)
