@@ -23,6 +23,22 @@ SHOP = "while the shop keeps it there"
 _INNER = r"[\w@+\-]"
 
 
+_CUSTOMER: Final = "user|customer|session|khach_?hang|khách hàng"
+_COLUMN: Final = re.compile(rf"(?:ma_?)?(?:{_CUSTOMER})(?:_?id)?|unit", re.IGNORECASE)
+_QUOTE: Final = r"\\*[\"']?"
+# What stands right before an id that is named as one: user ID: 3, user_id=3, "user_id": "3".
+_NAMED: Final = re.compile(
+    rf"(?:(?<![^\W_])(?:{_CUSTOMER})[ _-]?id{_QUOTE}\s*[:=]?|"
+    rf"(?<!\w)(?:ma_?)?(?:{_CUSTOMER}){_QUOTE}\s*[:=])\s*{_QUOTE}$",
+    re.IGNORECASE,
+)
+# The same of a number of something else: retries=3, "retries": 3.
+_OF_ANOTHER: Final = re.compile(rf"(?!\w*(?:{_CUSTOMER}))\b\w+(?:=|\\*\": ?)$", re.IGNORECASE)
+_BEFORE: Final = 60  # characters before an id that may name it
+_LONG_NUMBER: Final = 12
+_SHORT_MIX: Final = 4
+
+
 PSEUDONYM: Final = re.compile("~[0-9a-f]{32}")
 """What `recsys.privacy` makes of an id for logs."""
 
@@ -43,7 +59,27 @@ class Unread(NamedTuple):
     reason: str
 
 
-Found = Iterator[Record | Unread]
+class Doubtful(NamedTuple):
+    """Where something stands that is the id of `customer`, or a number or word that looks alike: a
+    person has to look."""
+
+    customer: str
+    place: str
+
+
+Found = Iterator[Record | Unread | Doubtful]
+
+
+def is_unmistakable(name: str) -> bool:
+    """Whether an id is itself wherever it stands: letters with digits or marks, or many digits.
+    ``3`` may be a number of anything, ``mai`` a word."""
+    mixed = any(map(str.isalpha, name)) and not name.isalpha()
+    return not name.isalpha() and len(name) >= (_SHORT_MIX if mixed else _LONG_NUMBER)
+
+
+def names_customers(column: str) -> bool:
+    """Whether what stands under this name is a customer, or the session of one."""
+    return _COLUMN.fullmatch(column.strip()) is not None
 
 
 @dataclass(frozen=True)
@@ -80,9 +116,29 @@ class Sought:
         """An expression of RE2 that texts match in which `in_text` may find somebody."""
         return rf"(?:^|[^\pL\pN_@+\-])(?:{self._names})"
 
-    def in_text(self, text: str) -> set[str]:
-        """Whose ids, sessions or pseudonyms stand in `text`, where no longer one goes on."""
-        return {self.written[found] for found in self._exactly.findall(text)}
+    def in_text(self, text: str) -> tuple[set[str], set[str]]:
+        """Whose ids, sessions or pseudonyms stand in `text`, where no longer one goes on; and
+        whose may stand there: they are words or numbers of anything, and nothing names them."""
+        surely, perhaps = set[str](), set[str]()
+        for found in self._exactly.finditer(text):
+            name, before = found[1], text[max(0, found.start() - _BEFORE) : found.start()]
+            if is_unmistakable(name) or _NAMED.search(before):
+                surely.add(self.written[name])
+            elif not _OF_ANOTHER.search(before):
+                perhaps.add(self.written[name])
+        return surely, perhaps - surely
+
+    @functools.cached_property
+    def by_doubt(self) -> "tuple[Sought, Sought]":
+        """Those whose names are unmistakable, and those whose are not."""
+        return self._only(sure=True), self._only(sure=False)
+
+    def _only(self, *, sure: bool) -> "Sought":
+        return Sought(
+            frozenset(one for one in self.ids if is_unmistakable(one) is sure),
+            {name: one for name, one in self.sessions.items() if is_unmistakable(name) is sure},
+            self.pseudonyms if sure else {},
+        )
 
     @functools.cached_property
     def _exactly(self) -> re.Pattern[str]:

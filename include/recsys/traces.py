@@ -3,6 +3,7 @@
 Each reads a file once, however many customers are looked for. Who imports this carries Arrow."""
 
 import contextlib
+import csv
 import json
 import math
 import sqlite3
@@ -16,12 +17,13 @@ from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from recsys.columns import normalise_ids
 from recsys.database import connect
 from recsys.ids import normalise_id
-from recsys.personal import Found, Record, Sought, Unread, place_of
+from recsys.personal import Doubtful, Found, Record, Sought, Unread, names_customers, place_of
 from recsys.settings import Settings
 
 _BLOCK_BYTES: Final = 16 << 20
@@ -68,12 +70,37 @@ def of_rows(
             yield Record(owner, place, said(row))
 
 
-def of_texts(sought: Sought, place: str, texts: pa.Array, first: int = 1) -> Iterator[Record]:
-    """The texts, counted from `first`, in which a customer stands."""
+def of_texts(sought: Sought, place: str, texts: pa.Array, first: int = 1) -> Found:
+    """The texts, counted from `first`, in which a customer stands; and once whose may."""
+    doubtful: set[str] = set()
     for at in pc.indices_nonzero(pc.match_substring_regex(texts, sought.pattern)).to_pylist():
         text = texts[at].as_py()
-        for owner in sorted(sought.in_text(text)):
+        surely, perhaps = sought.in_text(text)
+        doubtful |= perhaps
+        for owner in sorted(surely):
             yield Record(owner, place, {"line": first + at, "text": text[:_LONGEST_LINE]})
+    yield from (Doubtful(owner, place) for owner in sorted(doubtful))
+
+
+def of_table(sought: Sought, place: str, table: pa.Table) -> Found:
+    """The rows of a table of unknown origin that are a customer's: by the columns that are named
+    as those of customers, and by unmistakable ids in whatever column of texts."""
+    of_customers, texts = list[str](), list[str]()
+    for field in table.schema:
+        if names_customers(field.name) and not pa.types.is_nested(field.type):
+            of_customers.append(field.name)
+        elif pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            texts.append(field.name)
+    certain, doubtful = sought.by_doubt
+    owners = pc.coalesce(
+        _owners(sought, table, of_customers, None), _owners(certain, table, texts, None)
+    )
+    rows = table.filter(pc.is_valid(owners)).to_pylist()
+    for owner, row in zip(owners.drop_null().to_pylist(), rows, strict=True):
+        yield Record(owner, place, said(row))
+    others = table.filter(pc.is_null(owners))
+    perhaps = _owners(doubtful, others, texts, None).unique().drop_null()
+    yield from (Doubtful(owner, place) for owner in sorted(perhaps.to_pylist()))
 
 
 def in_parquet(
@@ -120,19 +147,44 @@ def in_table(settings: Settings, sought: Sought, path: Path, table: str, owner: 
     yield from unread(settings, path, problem)
 
 
-def in_texts_of_database(settings: Settings, sought: Sought, path: Path) -> Found:
-    """The rows of all tables of a SQLite database in one of whose texts a customer stands."""
+def in_texts_of_database(
+    settings: Settings,
+    sought: Sought,
+    path: Path,
+    only: Mapping[str, Sequence[str]] | None = None,
+    unless: str = "FALSE",
+) -> Found:
+    """The rows of the tables of a SQLite database in one of whose texts a customer stands, or whose
+    column of customers has one. With `only` (table -> columns) just those columns are searched and
+    told, of rows for which the expression `unless` is false."""
     with reading(path) as problem, contextlib.closing(connect(path)) as database:
-        database.create_function("owners_of", -1, _owners_function(sought), deterministic=True)
         for (table,) in database.execute(_TABLES).fetchall():
             columns = [row["name"] for row in database.execute(f'PRAGMA table_info("{table}")')]
-            named = ", ".join(f'"{name}"' for name in columns)
-            rows = f'* FROM "{table}" WHERE their_owners IS NOT NULL'
-            for row in database.execute(f"SELECT owners_of({named}) AS their_owners, {rows}"):
-                content = dict(row)
-                for owner in json.loads(content.pop("their_owners")):
-                    yield Record(owner, place_of(settings, path, table), said(content))
+            if only is not None:
+                columns = [name for name in columns if name in only.get(table, ())]
+            if columns:
+                owners = _owners_function(sought, columns)
+                database.create_function("owners_of", -1, owners, deterministic=True)
+                place = place_of(settings, path, table)
+                where = unless if "event" in columns else "FALSE"
+                yield from _in_columns(database, place, table, columns, where)
     yield from unread(settings, path, problem)
+
+
+def _in_columns(
+    database: sqlite3.Connection, place: str, table: str, columns: Sequence[str], unless: str
+) -> Found:
+    named = ", ".join(f'"{name}"' for name in columns)
+    query = f"""SELECT owners_of({named}) AS their_owners, {named} FROM "{table}"
+        WHERE their_owners IS NOT NULL AND ({unless}) IS NOT TRUE"""  # noqa: S608 - names of its own
+    doubtful: set[str] = set()
+    for row in database.execute(query):
+        content = dict(row)
+        surely, perhaps = json.loads(content.pop("their_owners"))
+        doubtful.update(perhaps)
+        for owner in surely:
+            yield Record(owner, place, said(content))
+    yield from (Doubtful(owner, place) for owner in sorted(doubtful))
 
 
 def in_lines(settings: Settings, sought: Sought, paths: Iterable[Path]) -> Found:
@@ -230,12 +282,22 @@ def _lookup(known: Mapping[str, str]) -> Any:
     return lambda text: None if text is None else known.get(normalise_id(text))
 
 
-def _owners_function(sought: Sought) -> Any:
+def _owners_function(sought: Sought, columns: Sequence[str]) -> Any:
+    """Whose a row is and whose it may be, as JSON; numbers are only ids where a column says so."""
+    of_customers = [names_customers(name) for name in columns]
+    known = {**sought.sessions, **sought.names}
+
     def owners(*values: Any) -> str | None:
-        texts = [one for one in values if isinstance(one, str)]
-        found = sorted(set[str]().union(*map(sought.in_text, texts)))
-        found = found or sorted({str(one) for one in values if isinstance(one, int)} & sought.ids)
-        return json.dumps(found) if found else None
+        surely, perhaps = set[str](), set[str]()
+        for value, named in zip(values, of_customers, strict=True):
+            if named and value is not None and (whose := known.get(normalise_id(str(value)))):
+                surely.add(whose)
+            elif isinstance(value, str):
+                found = sought.in_text(value)
+                surely |= found[0]
+                perhaps |= found[1]
+        both = (sorted(surely), sorted(perhaps - surely))
+        return json.dumps(both) if any(both) else None
 
     return owners
 
@@ -244,15 +306,48 @@ def _of_any_kind(settings: Settings, sought: Sought, path: Path) -> Found:
     with path.open("rb") as file:
         head = file.read(16)
     if head.startswith(b"PAR1"):
-        names = pq.read_schema(path)
-        texts = [
-            one.name for one in names if pa.types.is_large_string(one.type) or one.type == "string"
-        ]
-        yield from in_parquet(settings, sought, [path], texts)
+        with pq.ParquetFile(path) as parquet:
+            for number in range(parquet.num_row_groups):
+                yield from of_table(
+                    sought, place_of(settings, path), parquet.read_row_group(number)
+                )
     elif head == _SQLITE:
         yield from in_texts_of_database(settings, sought, path)
+    elif path.suffix == ".csv" and (separator := _separator(path)):
+        yield from _in_csv(settings, sought, path, separator)
     elif path.name.removesuffix(".gz").endswith(_NAMES_OF_TEXT) or ".log." in path.name:
         yield from in_lines(settings, sought, [path])
+
+
+def _separator(path: Path) -> str:
+    """What parts the columns of a CSV file whose header names one of customers; "" for others."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        head = file.readline(_LONGEST_LINE)
+    for separator in (",", ";", "\t", "|"):
+        if any(map(names_customers, next(csv.reader([head], delimiter=separator), []))):
+            return separator
+    return ""
+
+
+def _in_csv(settings: Settings, sought: Sought, path: Path, separator: str) -> Found:
+    place, torn = place_of(settings, path), list[str]()
+
+    def on_torn(row: Any) -> str:
+        torn.append(row.text)
+        return "skip"
+
+    with path.open("rb") as file:
+        head = file.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
+    names = next(csv.reader([head], delimiter=separator))
+    parsing = {"delimiter": separator, "newlines_in_values": True, "invalid_row_handler": on_torn}
+    converting = pc_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    reader = pc_csv.open_csv(
+        path, parse_options=pc_csv.ParseOptions(**parsing), convert_options=converting
+    )
+    with reader:
+        for batch in reader:
+            yield from of_table(sought, place, pa.table(batch))
+    yield from of_texts(sought, place, pa.array(torn, pa.large_string()))
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 Ids, comments and sessions of these are words that stand nowhere else: what a search of all bytes
 finds is theirs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from fastapi.testclient import TestClient
@@ -57,12 +57,14 @@ def session_of(customer: str) -> str:
     return f"phien-{MARKED.index(customer)}-zqx"
 
 
-def make_shop(settings: Settings, now: datetime) -> None:
-    """Files, refresh, training, service, events, outcomes, reports, lists: everything once."""
-    _write_files(settings, now)
+def make_shop(settings: Settings, now: datetime, others: Sequence[str] = ()) -> None:
+    """Files, refresh, training, service, events, outcomes, reports, lists: everything once.
+
+    `others` are customers and products: they buy themselves, ask for a list and click."""
+    _write_files(settings, now, others)
     _refresh(settings, now - timedelta(days=1))
     _train(settings)
-    _serve(settings, now)
+    _serve(settings, now, others)
     seal_lists(settings)
     seal_segments(settings)
     _drop(settings, "first.csv", now, number=7)
@@ -109,8 +111,14 @@ def reviews(now: datetime, customers: Iterable[str] = WORDS) -> list[str]:
     return rows
 
 
-def _write_files(settings: Settings, now: datetime) -> None:
-    write_shop(settings, reviews(now), CATALOGUE)
+def _write_files(settings: Settings, now: datetime, others: Sequence[str]) -> None:
+    rows = [
+        row(one, item, 5, f"{now - timedelta(days=30):%Y-%m-%d %H:%M:%S}", f"của {one}")
+        for one in others
+        for item in ("p0", "p1", *others)
+    ]
+    listed = [f"{one},Kem số {one},Cocoon,Loại 1,100000,Dưỡng ẩm" for one in others]
+    write_shop(settings, [*reviews(now), *rows], [*CATALOGUE, *listed])
     for name, text in (
         ("data.yaml", "source: viecomrec\nevents: [orders]\nmax_invalid_fraction: 0.5\n"),
         ("training.yaml", "model_types: [als]\ntuning: {seconds: 5, trials: 1}\n"),
@@ -138,7 +146,7 @@ def _train(settings: Settings) -> None:
     select_best(settings, [train_model(settings, t["model_type"], t["version_id"]) for t in tasks])
 
 
-def _serve(settings: Settings, now: datetime) -> None:
+def _serve(settings: Settings, now: datetime, others: Sequence[str]) -> None:
     question = {
         "name": "spread",
         "question": "?",
@@ -153,6 +161,10 @@ def _serve(settings: Settings, now: datetime) -> None:
     with TestClient(create_app(settings, environment)) as client:
         for customer in MARKED:
             _visit(client, customer)
+        for one in others:
+            client.post("/recommend", json={"user_id": one, "topk": 5})
+            event = {"user_id": one, "product_id": one, "kind": "click", "event_id": "c-others"}
+            client.post("/interactions", json=event)
         client.post("/batch_recommend", json={"user_ids": list(MARKED), "topk": 3})
         client.post("/recommend", json={"user_id": MARKED[0], "topk": 99_999})
 

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 from recsys.cli import app
 from recsys.data.staging import append_events
 from recsys.errors import InputError
-from recsys.personal import PersonalData, Record, Sought
+from recsys.personal import Doubtful, PersonalData, Record, Sought, is_unmistakable
 from recsys.privacy import Register, load_pseudonyms
 from recsys.request_log import Answered, RequestLog
 from recsys.settings import Settings
 from recsys.traces import in_files
 from recsys.upkeep.customers import export_customers
-from recsys.upkeep.personal import PERSONAL, WHATEVER_ELSE, find, sought
+from recsys.upkeep.personal import NOBODY, PERSONAL, WHATEVER_ELSE, find, sought
 from tests.documented import table
 from tests.upkeep.byte_search import search
 from tests.upkeep.marked_shop import MARKED, WORDS, comment_mark, make_shop, session_of
@@ -60,7 +60,7 @@ def kept(shop) -> list[tuple[PersonalData, Record]]:
 
 
 def test_every_place_with_personal_data_is_declared(places):
-    declared = [one for one in PERSONAL if one is not WHATEVER_ELSE]
+    declared = [one for one in PERSONAL if one not in (NOBODY, WHATEVER_ELSE)]
     undeclared = [at for at in places if not any(one.covers(as_declared(at)) for one in declared)]
     assert undeclared == []
     assert len(places) > 30
@@ -77,6 +77,7 @@ def test_every_declaration_is_needed(places, shop):
         "reports",
         "Airflow's records and task logs",
         "the register of requests, and the key of pseudonyms",
+        "figures, products, settings and pages, which name no customer",
     }
 
 
@@ -227,26 +228,176 @@ def test_files_that_cannot_be_read_are_named(shop, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "whose"),
+    ("line", "whose", "perhaps"),
     [
-        ("user_id=12, topk=5", {"12"}),
-        ("user_id=123, topk=5", set()),
-        ('{"user_id": "an-bình"}', {"an-bình"}),
-        ("an-bình-2 and x.an-bình", set()),
-        ("it was 12.", {"12"}),
-        ("12.0|p9|4", {"12"}),
-        ("12.5|p9|4", set()),
-        ("12@shop.vn", set()),
-        ("a of (12) and an-bình: both", {"12", "an-bình"}),
+        ("user_id=12, topk=5", {"12"}, set()),
+        ("user_id=123, topk=5", set(), set()),
+        ('{"user_id": "an-bình"}', {"an-bình"}, set()),
+        ("an-bình-2 and x.an-bình", set(), set()),
+        ("it was 12.", set(), {"12"}),
+        ("12.0|p9|4", set(), {"12"}),
+        ("12.5|p9|4", set(), set()),
+        ("12@shop.vn", set(), set()),
+        ("a of (12) and an-bình: both", {"an-bình"}, {"12"}),
+        ("No such user ID: 12 (12 tries)", {"12"}, set()),
+        ('"{\\"customer\\": \\"12.0\\"}"', {"12"}, set()),
+        ("mã khách hàng: 12", {"12"}, set()),
+        ('retries=12, "rows": 12', set(), set()),
+        ("customers=12", set(), {"12"}),
+        ("last_user_id=12", {"12"}, set()),
+        ("sample user 12 said mai", set(), {"12", "mai"}),
+        ("customer=mai", {"mai"}, set()),
     ],
 )
-def test_an_id_in_a_line_is_found_where_no_longer_one_goes_on(settings, line, whose):
+def test_an_id_in_a_line_is_found_where_it_is_nothing_else(settings, line, whose, perhaps):
     path = settings.home / "logs" / "some.log"
     path.parent.mkdir(parents=True)
     path.write_text(f"nothing\n{line}\nnothing\n")
-    found = list(in_files(settings, Sought.of(["12", "an-bình"]), [path]))
-    assert {one.customer for one in found} == whose
-    assert {one.content["line"] for one in found} <= {2}
+    found = list(in_files(settings, Sought.of(["12", "an-bình", "mai"]), [path]))
+    records = [one for one in found if isinstance(one, Record)]
+    assert {one.customer for one in records} == whose
+    assert {one.content["line"] for one in records} <= {2}
+    assert {one.customer for one in found if isinstance(one, Doubtful)} == perhaps
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *(("3", False), ("2025-01-01", False), ("12345678901", False), ("u12", False)),
+        *(("khách", False), ("recommend", False)),
+        *(("77010203040506", True), ("KH01", True), ("mộc-an", True)),
+    ],
+)
+def test_which_ids_are_unmistakable(name, expected):
+    assert is_unmistakable(name) is expected
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "db"])
+def test_tables_of_unknown_origin_tell_customers_by_their_columns(settings, kind):
+    frame = pd.DataFrame(
+        {"user_id": [3, 4, 5, 6], "count": [4, 3, 7, 3], "note": ["x", "y", "3", "KH01"]}
+    )
+    path = settings.home / "exports" / f"mine.{kind}"
+    path.parent.mkdir(parents=True)
+    if kind == "csv":
+        frame.to_csv(path, index=False, sep=";", encoding="utf-8-sig")
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    else:
+        with sqlite3.connect(path) as database:
+            frame.to_sql("t", database, index=False)
+        database.close()
+    found = list(in_files(settings, Sought.of(["3", "KH01"]), [path]))
+    told = {(one.customer, int(one.content["user_id"])) for one in found if type(one) is Record}
+    assert told == {("3", 3), ("KH01", 6)}
+    assert {one.customer for one in found if isinstance(one, Doubtful)} == {"3"}
+
+
+def test_a_row_that_could_not_be_used_is_its_customers(settings):
+    path = settings.home / "data" / "quarantine" / "v1.csv"
+    path.parent.mkdir(parents=True)
+    rows = ['"a.csv",3,"the rating is outside 1-5","3.0 | p9 | 99"', '"a.csv",4,"?","4 | 3 | 99"']
+    path.write_text("\ufeff" + "\n".join(['"file","row","reason","raw"', *rows]) + "\n")
+    found = [one for _, one in find(settings, sought(settings, ["3"]))]
+    assert [one.content["row"] for one in found if isinstance(one, Record)] == [3]
+    assert [one for one in found if isinstance(one, Doubtful)] == [("3", "data/quarantine/v1.csv")]
+
+
+def test_the_export_of_a_number_holds_only_the_customers_records(tmp_path):
+    settings = Settings(tmp_path / "home")
+    now = datetime.now(UTC)
+    make_shop(settings, now, others=("3",))
+    add_airflow(settings)
+    export(settings, ["3"], tmp_path)
+    [file] = (tmp_path / "export").iterdir()
+    text = file.read_text()
+    content = json.loads(text)
+    assert content["not_read"] == []
+    assert not [secret for secret in SECRETS if secret in text]
+    records = [one for area in content["kept"] for one in area["records"]]
+    assert content["records"] == len(records) > 10
+    assert not [one for one in records if not names(one, "3")]
+    by_place = {one["place"]: one for one in records}
+    assert "data/live_events.db#daily" in by_place
+    airflow = {place: one for place, one in by_place.items() if place.startswith(".airflow")}
+    assert airflow == {
+        ".airflow/airflow.db#xcom": {
+            "place": ".airflow/airflow.db#xcom",
+            "dag_id": "d",
+            "key": "k",
+            "value": '{"user_id": "3"}',
+        }
+    }
+    places = " ".join([*by_place, *content["doubtful"]])
+    for nobody in (
+        "slices",
+        "outcomes/day=2026/products",
+        "outcome_metrics",
+        "config/",
+        ".html",
+        "data_product",
+    ):
+        assert nobody not in places
+    assert ".airflow/airflow.db#connection" not in places
+
+
+SECRETS = ("db.secret.vn", "gAAAA-password", "gAAAA-variable", "secret-event", "secret-code")
+
+
+def add_airflow(settings: Settings) -> None:
+    """A database as Airflow has it, in which much has the number 3; and pages with it."""
+    folder = settings.home / ".airflow"
+    folder.mkdir()
+    with sqlite3.connect(folder / "airflow.db") as database:
+        database.executescript(
+            """
+            CREATE TABLE connection (id INTEGER PRIMARY KEY, conn_id, host, login, password);
+            INSERT INTO connection VALUES (3, '3', 'db.secret.vn', '3', 'gAAAA-password');
+            CREATE TABLE variable (id INTEGER PRIMARY KEY, "key", val);
+            INSERT INTO variable VALUES (3, 'user_id', 'gAAAA-variable user_id=3');
+            CREATE TABLE serialized_dag (id INTEGER PRIMARY KEY, data TEXT);
+            INSERT INTO serialized_dag VALUES (3, 'secret-code user_id=3');
+            CREATE TABLE xcom (dag_run_id INTEGER, dag_id TEXT, "key" TEXT, value TEXT);
+            INSERT INTO xcom VALUES (3, 'd', 'k', '7'), (1, 'd', 'k', '{"user_id": "3"}');
+            CREATE TABLE log (id INTEGER PRIMARY KEY, event TEXT, extra TEXT);
+            INSERT INTO log VALUES (3, 'x', 'y'), (4, 'post_connection', 'secret-event user_id=3');
+            CREATE TABLE task_instance (id INTEGER PRIMARY KEY, try_number INTEGER);
+            INSERT INTO task_instance VALUES (3, 3);
+            """
+        )
+    database.close()
+    for place in ("reports/page.html", "config/own.yaml", "artifacts/x/tokenizer.json"):
+        path = settings.home / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a 3 of user_id=3\n")
+
+
+def names(record: dict, customer: str) -> bool:
+    """Whether a record of the marked shop is one of `customer`."""
+    found = record.get("user_id", record.get("unit"))
+    if "#daily" in record["place"]:
+        return record["kind"] == "user.looks"
+    pseudonymous = "~" in f"{found} {record.get('text')}"
+    by_text = f"user_id={customer}" in record.get("text", "") or pseudonymous
+    ours = record["place"].endswith("/ids.npy") or f'"user_id": "{customer}"' in str(record)
+    return str(found) in {customer, f"{customer}.0"} or by_text or ours
+
+
+def test_several_go_into_a_folder_that_is_made(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("RECSYS_HOME", str(settings.home))
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = tmp_path / "a" / "b"
+    asked = ["customer", "export", "KH01", "KH02", "--by", "minh-long-name", "--to", str(folder)]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(list(folder.iterdir())) == 2
+    again = CliRunner().invoke(app, asked)
+    assert "expected an empty folder" in str(again.exception)
+    listed = CliRunner().invoke(app, ["customer", "requests"]).stdout
+    lines = [line for line in listed.splitlines() if "minh" in line]
+    assert [line.count("~") for line in lines] == [1, 1]
+    assert [line for line in listed.splitlines() if line.startswith("│")] == lines
 
 
 def test_the_byte_search_looks_into_what_is_packed(tmp_path):

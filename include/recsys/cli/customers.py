@@ -3,7 +3,7 @@
 import getpass
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -20,7 +20,8 @@ app.add_typer(customer_app, name="customer", rich_help_panel="Customers")
 def export(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The customer's id, or many.")],
     to: Annotated[
-        Path | None, typer.Option(help="An empty folder for a file each; needed for several.")
+        Path | None,
+        typer.Option(help="A folder, empty or new, for a file each; needed for many."),
     ] = None,
     by: Annotated[str | None, typer.Option(help="Who asked; by default who runs this.")] = None,
 ) -> None:
@@ -36,6 +37,11 @@ def export(
         console.print("Nothing is kept of them." if len(ids) > 1 else "Nothing is kept.")
     if done["unread"]:
         console.print(f"{done['unread']} files could not be read: see not_read in the export.")
+    if done["doubtful"]:
+        console.print(
+            f"{done['doubtful']} places may name them or have a number that looks alike: look at "
+            "doubtful in the export, and take it out before you send the file."
+        )
     if to is not None:
         print_json(done)
 
@@ -47,16 +53,32 @@ def requests(
 ) -> None:
     """Show what was asked for on behalf of customers, by whom, until when, and what came of it.
 
-    Customers are named by their pseudonyms: the register knows no ids."""
+    Customers are named by their pseudonyms, of which the table has the beginning: the register
+    knows no ids. Whole, with times and what came of it: --json."""
     from recsys.upkeep.customers import told
 
     found = [told(one) for one in Register(load_settings()).requests(customer)]
     if as_json:
         print_json(found)
         return
-    names = ("number", "kind", "pseudonym", "asked_at", "asked_by", "due_at", "done_at", "proof")
-    rows = [[one.get(name) for name in names] for one in found]
-    print_table("Requests of customers", [name.replace("_", " ") for name in names], rows)
+    print_table("Requests of customers", _COLUMNS, map(_line, found))
+
+
+_COLUMNS: Final = ("no.", "kind", "pseudonym", "asked on", "asked by", "due or done")
+
+
+def _line(one: dict[str, Any]) -> list[str]:
+    """A request in one line of a narrow screen: no more of a name than tells it from others."""
+    done = f"done {one['done_at'][:10]}" if "done_at" in one else f"due {one['due_at'][:10]}"
+    asked = one["asked_at"][:10]
+    return [
+        str(one["number"]),
+        one["kind"],
+        one["pseudonym"][:9],
+        asked,
+        one["asked_by"][:12],
+        done,
+    ]
 
 
 @customer_app.command()

@@ -1,14 +1,17 @@
 """What the data area keeps of customers, and where; see `recsys.personal`."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow.csv import ParseOptions, read_csv
 
 from recsys import schema
+from recsys.columns import normalise_ids
 from recsys.config import load_config
 from recsys.data.config import DataConfig
 from recsys.data.events import ARCHIVE_KEY, read_segment
@@ -26,7 +29,7 @@ from recsys.errors import InputError
 from recsys.personal import SHOP, Found, PersonalData, Sought, Unread, files_at, place_of
 from recsys.settings import Settings
 from recsys.storage import open_store
-from recsys.traces import in_files, in_lines, in_parquet, of_rows, of_texts, reading, unread
+from recsys.traces import in_files, in_parquet, of_rows, of_texts, reading, unread
 
 _FILES: Final = "data/raw/**/*"
 _SEEN: Final = {SEALED_KEY: "data/staging/seen", FILES_KEY: "data/staging/seen_files"}
@@ -77,15 +80,17 @@ def _in_shop_files(settings: Settings, sought: Sought) -> Found:
     """Of the source's files and the exports of events what their rows say, by their columns; of
     whatever else lies there what can be told by itself."""
     described: dict[Path, TimedFiles] = {}
+    catalogue: Sequence[Path] = ()
     # Files whose description is of no use are looked at like those that have none.
     with contextlib.suppress(InputError):
         source = resolve_source(settings)
+        catalogue = source.product_files
         described = dict.fromkeys(source.review_files, source.config.reviews)
         for export in source.events:
             described |= dict.fromkeys(export.files, export.config.events)
     for path, files in described.items():
         yield from _in_described(settings, sought, path, files)
-    elsewhere = {*files_at(settings, _ARCHIVE, *_DROPPED), *described}
+    elsewhere = {*files_at(settings, _ARCHIVE, *_DROPPED), *described, *catalogue}
     others = [path for path in files_at(settings, _FILES) if path not in elsewhere]
     yield from in_files(settings, sought, others)
 
@@ -112,6 +117,23 @@ def _in_dropped(settings: Settings, sought: Sought) -> Found:
     selected = known[source_name(settings)]
     for path in files_at(settings, *_DROPPED):
         yield from _in_described(settings, sought, path, known.get(path.parent.name, selected))
+
+
+def _in_bad_rows(settings: Settings, sought: Sought) -> Found:
+    """The raw fields of a row begin with the customer, where it could be split into such."""
+    for path in files_at(settings, _BAD_ROWS):
+        place = place_of(settings, path)
+        with reading(path) as problem:
+            table = read_csv(path, parse_options=ParseOptions(newlines_in_values=True))
+            raw = table["raw"].cast(pa.large_string())
+            whose = pc.list_element(pc.split_pattern(raw, " | ", max_splits=1), 0)
+            rows = table.append_column(schema.USER, whose)
+            yield from of_rows(sought, place, rows, [schema.USER])
+            ids = pa.array(sorted(sought.ids), pa.large_string())
+            others = pc.invert(pc.is_in(normalise_ids(whose), value_set=ids))
+            rest = raw.filter(others).combine_chunks()
+            yield from of_texts(sought, place, rest)
+        yield from unread(settings, path, problem)
 
 
 def _in_archive(settings: Settings, sought: Sought) -> Found:
@@ -196,7 +218,7 @@ PERSONAL: Final = (
         (_BAD_ROWS,),
         "so that a person can see what is wrong with the shop's export",
         "{days} days (`keep_quarantine_days` of `data.yaml`)",
-        lambda settings, sought: in_lines(settings, sought, files_at(settings, _BAD_ROWS)),
+        _in_bad_rows,
         _keep_quarantine_days,
     ),
     PersonalData(

@@ -56,7 +56,8 @@ def _in_live_events(settings: Settings, sought: Sought) -> Found:
         yield from in_table(settings, sought, live_database(settings), table, owner)
 
 
-_PERSONAL: Final = {"events": "user_id", "daily": "id"}
+# Events are counted by product, too.
+_PERSONAL: Final = {"events": "user_id", "daily": "(CASE WHEN kind LIKE 'user%' THEN id END)"}
 PERSONAL: Final = (
     PersonalData(
         "events of the last days in the service",

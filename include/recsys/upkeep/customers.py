@@ -10,7 +10,7 @@ from typing import IO, Any, Final
 from recsys.errors import InputError
 from recsys.ids import normalise_id
 from recsys.logs import fields, file_logger
-from recsys.personal import PersonalData, Record, Sought, Unread
+from recsys.personal import Doubtful, PersonalData, Record, Sought, Unread
 from recsys.privacy import Kind, Register, Request, load_pseudonyms
 from recsys.schedule import load_zone
 from recsys.settings import Settings
@@ -25,9 +25,11 @@ def export_customers(
 ) -> dict[str, Any]:
     """Write all that is kept of the customers `given` as JSON: of one to `to`, of several a file
     each to `folder`, named by their pseudonyms. Each place is read once; what is found is written
-    at once. The request goes to the register. Returns ``{customers: {id: file}, records, unread}``.
+    at once; `folder` is made. Places where it takes a person to tell whether a number is a customer
+    are named in ``doubtful``, without what stands there. The request goes to the register. Returns
+    ``{customers: {id: file}, records, unread, doubtful}``.
 
-    Raises `InputError` for what is no id, or if the folder is missing or has something in it."""
+    Raises `InputError` for what is no id, or if the folder is a file or has something in it."""
     ids = list(dict.fromkeys(map(normalise_id, given)))
     Sought.of(ids)
     _require_place(ids, folder)
@@ -42,6 +44,8 @@ def export_customers(
             if isinstance(found, Unread):
                 for document in documents.values():
                     document.unread.append(found._asdict())
+            elif isinstance(found, Doubtful):
+                documents[found.customer].doubtful.add(found.place)
             else:
                 documents[found.customer].add(declared, found)
         for one, document in documents.items():
@@ -54,7 +58,9 @@ def export_customers(
         audit.info("exported%s", about)
     unread = len(next(iter(documents.values())).unread)
     written = {one: str(path) for one, path in files.items()}
-    return {"customers": written, "records": sum(counts.values()), "unread": unread}
+    doubtful = sum(len(document.doubtful) for document in documents.values())
+    records = sum(counts.values())
+    return {"customers": written, "records": records, "unread": unread, "doubtful": doubtful}
 
 
 def told(request: Request) -> dict[str, Any]:
@@ -69,6 +75,7 @@ class _Document:
         self._file, self._settings = file, settings
         self._declared: PersonalData | None = None
         self.unread: list[dict[str, str]] = []
+        self.doubtful: set[str] = set()
         self.records = 0
         about = {
             "customer": customer,
@@ -96,7 +103,12 @@ class _Document:
     def end(self, requests: list[dict[str, Any]]) -> None:
         """What cannot be read might have something, and is named."""
         self._write("\n]}" if self._declared else "")
-        rest = {"records": self.records, "requests": requests, "not_read": self.unread}
+        rest = {
+            "records": self.records,
+            "requests": requests,
+            "not_read": self.unread,
+            "doubtful": sorted(self.doubtful),
+        }
         self._write(f"\n], {json.dumps(rest, ensure_ascii=False)[1:]}\n")
 
     def _write(self, text: str) -> None:
@@ -109,8 +121,10 @@ def _require_place(ids: Sequence[str], folder: Path | None) -> None:
         raise InputError(f"expected 1 to {MOST_CUSTOMERS} customers, got {len(ids)}")
     if folder is None and len(ids) > 1:
         raise InputError("--to: expected a folder for several customers: each gets a file")
-    if folder is not None and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: expected an empty folder")
+    if folder is not None:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder}: expected an empty folder, or none: it is made")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _private(path: Path) -> IO[str]:

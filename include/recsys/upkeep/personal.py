@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -13,27 +14,63 @@ from recsys.data import personal as of_data
 from recsys.merchandising import live_events
 from recsys.models import personal as of_models
 from recsys.outcomes import personal as of_outcomes
-from recsys.personal import Found, PersonalData, Record, Sought, Unread, files_at, place_of
+from recsys.personal import (
+    Doubtful,
+    Found,
+    PersonalData,
+    Record,
+    Sought,
+    Unread,
+    files_at,
+    place_of,
+)
 from recsys.privacy import PRIVACY_KEY, load_pseudonyms
 from recsys.request_log import PERSONAL as OF_REQUESTS
 from recsys.schema import SESSION, USER
 from recsys.settings import Settings
-from recsys.traces import in_files, in_lines
+from recsys.traces import in_files, in_lines, in_texts_of_database
 from recsys.upkeep import MaintenanceConfig
 
 _LOGS: Final = ("logs/**/*.log", "logs/**/*.log.*")
 _AIRFLOW: Final = (".airflow/logs/**/*", ".airflow/airflow.db")
 _RECORDS: Final = (
-    *(f"logs/{name}_metrics.db" for name in ("pipeline", "training", "outcome")),
+    *(f"logs/{name}_metrics.db" for name in ("pipeline", "training")),
     *("logs/service/*.db", "logs/**/*.json"),
 )
 _REPORTS: Final = ("reports/**/*",)
 _LISTS: Final = ("exports/**/*",)
-_ALL: Final = ("data", "artifacts", "logs", "reports", "config", "exports", ".airflow")
+_ALL: Final = ("data", "artifacts", "logs", "reports", "config", "exports")
+
+_OF_RUNS: Final = ("dag_id", "task_id", "run_id")
+_AIRFLOW_TEXTS: Final = {
+    "rendered_task_instance_fields": (*_OF_RUNS, "rendered_fields"),
+    "xcom": (*_OF_RUNS, "key", "value"),
+    "log": (*_OF_RUNS, "event", "dttm", "extra"),
+    "dag_run": ("dag_id", "run_id", "conf"),
+    "dag_run_note": ("content",),
+    "task_instance_note": ("content",),
+    "import_error": ("timestamp", "filename", "stacktrace"),
+}
+"""What of Airflow's database can have a sentence about somebody. Its connections, variables, users,
+tokens, triggers and code are never read: they hold secrets."""
+_ABOUT_SECRETS: Final = "event LIKE '%connection%' OR event LIKE '%variable%'"
 
 
 def _in(patterns: Sequence[str]) -> Any:
-    return lambda settings, sought: in_files(settings, sought, files_at(settings, *patterns))
+    return lambda settings, sought: in_files(
+        settings, sought, _but_of_nobody(settings, files_at(settings, *patterns))
+    )
+
+
+def _but_of_nobody(settings: Settings, paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if not NOBODY.covers(place_of(settings, path))]
+
+
+def _in_airflow(settings: Settings, sought: Sought) -> Found:
+    logs, database = _AIRFLOW
+    yield from in_files(settings, sought, files_at(settings, logs))
+    for path in files_at(settings, database):
+        yield from in_texts_of_database(settings, sought, path, _AIRFLOW_TEXTS, _ABOUT_SECRETS)
 
 
 def _in_whatever_else(settings: Settings, sought: Sought) -> Found:
@@ -45,6 +82,21 @@ def _in_whatever_else(settings: Settings, sought: Sought) -> Found:
     ]
     yield from in_files(settings, sought, others)
 
+
+NOBODY: Final = PersonalData(
+    "figures, products, settings and pages, which name no customer",
+    (
+        *("data/versions/*/*products*", "data/versions/*/data_stats.json"),
+        *(f"data/outcomes/day=*/{one}.parquet" for one in ("groups", "products", "slices")),
+        *("data/outcomes/day=*/totals.json", "data/outcomes/*.json", "logs/outcome_metrics.db"),
+        *("artifacts/cf/*/*/*products*", "artifacts/cf/*/*/item_ids.json"),
+        *("artifacts/cf/*/*/evaluation.json", "artifacts/cf/*/*/model/*", "artifacts/cf/tuning/*"),
+        *("**/tokenizer.json", "config/**/*", "reports/**/*.html"),
+    ),
+    "they are made of many customers, or of none",
+    "with what they belong to",
+    None,
+)
 
 WHATEVER_ELSE: Final = PersonalData(
     "files of unknown origin",
@@ -88,7 +140,7 @@ PERSONAL: Final = (
         _AIRFLOW,
         "to see what a task did; they name customers by accident at most",
         "{days} days (`airflow.keep_days` of `maintenance.yaml`)",
-        _in(_AIRFLOW),
+        _in_airflow,
         lambda settings: load_config(settings, MaintenanceConfig).airflow.keep_days,
     ),
     PersonalData(
@@ -105,6 +157,7 @@ PERSONAL: Final = (
         "until somebody removes them",
         _in(_LISTS),
     ),
+    NOBODY,
     WHATEVER_ELSE,
 )
 """Every place, each thing in the first that covers it."""
@@ -128,7 +181,9 @@ def sought(settings: Settings, given: Iterable[str | int]) -> Sought:
     return Sought(known.ids, {session: user for session, user in alone.items() if user}, names)
 
 
-def find(settings: Settings, customers: Sought) -> Iterator[tuple[PersonalData, Record | Unread]]:
+def find(
+    settings: Settings, customers: Sought
+) -> Iterator[tuple[PersonalData, Record | Unread | Doubtful]]:
     """Everything that is kept of the customers, by declaration, in one pass over each place."""
     for declared in PERSONAL:
         if declared.find is not None:
