@@ -1,6 +1,7 @@
 """What rules ask for and will not get is said in a sentence that names rule and key."""
 
 from datetime import timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -212,8 +213,34 @@ def test_what_begins_later_is_told_now() -> None:
     assert only({"action": "hide", "products": {"min_price": 2000}, **later})[1] == "short_list"
 
 
+def test_a_pin_for_all_placements_beyond_every_list_is_told() -> None:
+    rule, kind, sentence = only(pin(COCOON, 6))
+    assert (rule, kind) == ("r1", "contradiction")
+    assert sentence == "position: no placement's lists have so many places: the longest have 5"
+    assert said(pin(COCOON, 5)) == said(pin(COCOON, 6), places={}) == []
+    longer = PLACES | {"product": Placement(length=6)}
+    assert said(pin(COCOON, 6), places=longer) == []
+    without_rules = PLACES | {"app": Placement(length=20, rules=False)}
+    assert only(pin(COCOON, 6), places=without_rules)[1] == "contradiction"
+
+
+def test_a_limit_of_everything_is_told_wherever_it_stands() -> None:
+    rules = [limit(COCOON, 1), limit({"min_price": 0}, 2)]
+    told = "placements: with it lists of home have at most 2 products, and 5 places"
+    assert only(*rules) == ("r2", "short_list", told)
+    assert only(*rules[::-1]) == ("r1", "short_list", told)
+
+
 products = st.sampled_from(
-    [COCOON, MASKS, LIPS, {"ids": ["p1", "p5", "none"]}, {"max_price": 4000}, {"min_stock": 2}]
+    [
+        COCOON,
+        MASKS,
+        LIPS,
+        {"min_price": 0},
+        {"ids": ["p1", "p5", "none"]},
+        {"max_price": 4000},
+        {"min_stock": 2},
+    ]
 )
 anything = st.one_of(
     st.builds(lambda p: {"action": "hide", "products": p}, products),
@@ -230,3 +257,15 @@ def test_each_matter_is_told_once_and_in_the_order_of_the_rules(
     found = said(*rules)
     assert len({one.identity for one in found}) == len(found)
     assert [one.rule for one in found] == sorted(one.rule for one in found)
+
+
+@given(rules=st.lists(anything, max_size=6), order=st.randoms(use_true_random=False))
+def test_whether_a_list_is_short_is_no_matter_of_the_order_of_the_rules(
+    rules: list[dict[str, Any]], order: Random
+) -> None:
+    named = [{"name": f"n{number}", **rule} for number, rule in enumerate(rules)]
+    mixed = order.sample(named, len(named))
+    for places in (PLACES, {"home": Placement(length=20)}):
+        one, other = said(*named, places=places), said(*mixed, places=places)
+        short = [sum(w.kind == "short_list" for w in found) for found in (one, other)]
+        assert short[0] == short[1]

@@ -67,6 +67,7 @@ def warnings_of(
         unknown = list(_unknown_names(rule, catalogue))
         # Of what the shop does not have there are no products: that is said once.
         found += unknown or _too_few(rule, groups)
+    found += _beyond_all(coming, placements)
     for one, other in combinations(coming, 2):
         if _meet(one, other, placements):
             found += _contradictions(one, other, groups)
@@ -216,6 +217,17 @@ def _in_placement(
         yield from _shortened(name, placement, active, groups)
 
 
+def _beyond_all(
+    rules: Collection[Rule], placements: Mapping[str, Placement]
+) -> Iterator[RuleWarning]:
+    """Pins for all placements to a place that the lists of none have."""
+    longest = max((one.length for one in placements.values() if one.rules), default=0)
+    for rule in rules if longest else ():
+        if rule.action == "pin" and not rule.placements and (rule.position or 1) > longest:
+            text = f"no placement's lists have so many places: the longest have {longest}"
+            yield _about(rule, "contradiction", "position", text)
+
+
 def _quotas_together(
     name: str, placement: Placement, active: list[Rule], groups: _Groups
 ) -> Iterator[RuleWarning]:
@@ -240,7 +252,6 @@ def _shortened(
     allowed, catalogue = groups.catalogue.available, groups.catalogue
     if _families(allowed, catalogue) < placement.length:
         return
-    limits = [rule for rule in active if rule.action == "limit"]
     left = allowed
     for rule in active:
         if rule.action == "hide":
@@ -248,19 +259,41 @@ def _shortened(
             if _families(left, catalogue) < placement.length:
                 yield _short(rule, name, placement, _families(left, catalogue))
                 return
-    bound, free, most = _families(left, catalogue), left, 0
-    for rule in limits:
-        group = groups.of(rule) & left
-        if not (group & ~free).any():  # else some are counted with another limit already
-            free, most = free & ~group, most + min(rule.at_most or 0, int(group.sum()))
-            bound = min(bound, _families(free, catalogue) + most)
-        if bound < placement.length:
-            yield _short(rule, name, placement, bound)
-            return
+    limits = [rule for rule in active if rule.action == "limit"]
+    counted, most = _under_limits(limits, left, placement.length, groups)
+    if counted and most < placement.length:
+        yield _short(max(counted, key=active.index), name, placement, most)
+        return
     spread = _most_under_spread(left, placement, catalogue)
     hides = [rule for rule in active if rule.action == "hide"]
     if spread < placement.length and hides:
         yield _short(hides[-1], name, placement, spread)
+
+
+def _under_limits(
+    limits: list[Rule], left: BoolArray, enough: int, groups: _Groups
+) -> tuple[list[Rule], int]:
+    """Which of `limits` narrow a list of the ``(items,)`` products `left`, and how many it may have
+    at most: the narrowest first, whatever their order in the file, until there are not `enough`."""
+
+    def beside(free: BoolArray, rule: Rule) -> tuple[BoolArray, int]:
+        group = groups.of(rule) & left
+        return free & ~group, min(rule.at_most or 0, int(np.count_nonzero(group)))
+
+    def alone(rule: Rule) -> tuple[int, str]:
+        others, own = beside(left, rule)
+        return _families(others, groups.catalogue) + own, rule.name
+
+    counted: list[Rule] = []
+    free, most, bound = left, 0, _families(left, groups.catalogue)
+    for rule in sorted(limits, key=alone):
+        # Else some are counted with another limit already.
+        if bound >= enough and not (groups.of(rule) & left & ~free).any():
+            free, own = beside(free, rule)
+            most += own
+            if (fewer := _families(free, groups.catalogue) + most) < bound:
+                bound, counted = fewer, [*counted, rule]
+    return counted, bound
 
 
 def _short(rule: Rule, name: str, placement: Placement, most: int) -> RuleWarning:
