@@ -35,6 +35,7 @@ _UNREADABLE: Final = (
     zipfile.BadZipFile,
     pa.ArrowException,
     ValueError,
+    KeyError,  # two columns of one name
 )
 _SQLITE: Final = b"SQLite format 3\0"
 _TABLES: Final = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
@@ -324,7 +325,8 @@ def _separator(path: Path) -> str:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         head = file.readline(_LONGEST_LINE)
     for separator in (",", ";", "\t", "|"):
-        if any(map(names_customers, next(csv.reader([head], delimiter=separator), []))):
+        names = next(csv.reader([head], delimiter=separator), [])
+        if any(map(names_customers, names)) and len(names) == len(set(names)):
             return separator
     return ""
 

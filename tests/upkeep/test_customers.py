@@ -303,6 +303,20 @@ def test_a_row_that_could_not_be_used_is_its_customers(settings):
     assert [one for one in found if isinstance(one, Doubtful)] == [("3", "data/quarantine/v1.csv")]
 
 
+def test_tables_that_make_no_sense_do_not_stop_an_export(settings):
+    for place in ("data/quarantine/own.csv", "exports/twice.csv"):
+        path = settings.home / place
+        path.parent.mkdir(parents=True)
+        path.write_text("user_id,user_id\nKH01,2\n")
+    (settings.home / "exports" / "latin.csv").write_bytes("user_id,n\nKH01,é\n".encode("latin-1"))
+    found = [one for _, one in find(settings, sought(settings, ["KH01"]))]
+    assert [one.place for one in found if isinstance(one, Record)] == [
+        "data/quarantine/own.csv",
+        "exports/twice.csv",
+    ]
+    assert [one.place for one in found if not isinstance(one, Record)] == ["exports/latin.csv"]
+
+
 def test_the_export_of_a_number_holds_only_the_customers_records(tmp_path):
     settings = Settings(tmp_path / "home")
     now = datetime.now(UTC)

@@ -125,6 +125,9 @@ def _in_bad_rows(settings: Settings, sought: Sought) -> Found:
         place = place_of(settings, path)
         with reading(path) as problem:
             table = read_csv(path, parse_options=ParseOptions(newlines_in_values=True))
+            if "raw" not in table.column_names:  # somebody else's
+                yield from in_files(settings, sought, [path])
+                continue
             raw = table["raw"].cast(pa.large_string())
             whose = pc.list_element(pc.split_pattern(raw, " | ", max_splits=1), 0)
             rows = table.append_column(schema.USER, whose)
