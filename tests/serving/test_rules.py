@@ -1,6 +1,9 @@
 """Every worker follows rules.yaml; a bad file changes nothing but is told of."""
 
 import json
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +17,7 @@ from fastapi.testclient import TestClient
 from recsys.merchandising.audit import history, read_standing, write_standing
 from recsys.merchandising.customers import standing_rules
 from recsys.merchandising.rule_warnings import RuleWarning
-from recsys.settings import Settings
+from recsys.settings import REPOSITORY, Settings
 from serving.app import create_app
 from serving.config import ServiceEnvironment
 from serving.rules import FollowedRules, RulesWatch
@@ -117,6 +120,38 @@ def test_a_file_that_is_cut_short_or_gone_takes_no_rule_away(
     assert (names(again), again.problem) == ([], None)
 
 
+def test_in_the_repository_itself_the_file_may_be_gone_as_well(tmp_path: Path) -> None:
+    """The default state root has no file below its own. Tried in a copy."""
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "include", tmp_path / "include", ignore=skipped)
+    shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+    script = """
+from recsys.merchandising.audit import Standing, rules_in_force, write_standing
+from recsys.settings import REPOSITORY, load_settings
+settings, rules = load_settings(), REPOSITORY / "config" / "rules.yaml"
+rules.unlink()
+print(rules_in_force(settings))
+rules.write_text("rules: [{name: a, action: hide, products: {ids: [p]}, author: x, reason: y}]")
+before, _ = rules_in_force(settings)
+write_standing(settings, Standing(before))
+rules.unlink()
+after, problem = rules_in_force(settings)
+print(after == before, problem)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(tmp_path / "include"), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    path = tmp_path.resolve() / "config" / "rules.yaml"
+    assert told.stdout.splitlines() == [
+        "(RuleSet(rules=(), sha256=''), None)",
+        f"True {path}: the file is gone: write `rules: []` if that is meant",
+    ]
+
+
 def test_a_bad_file_leaves_the_last_good_rules_over_a_restart_and_is_told_once(
     settings: Settings,
 ) -> None:
@@ -197,6 +232,10 @@ def test_what_changed_is_written_down_with_author_and_reason(settings: Settings)
     assert added["rule_says"]["products"] == {"categories": ["Trang điểm"]}
     assert changed["changes"]["action"] == '"hide" -> "bury"'
     assert changed["changes"]["author"] == '"lan" -> "minh"'
+    # What somebody wrote before it was taken out; a key that nobody wrote is not among them.
+    last = RULE | {"action": "bury", "strength": 2.5, "author": "minh"}
+    assert removed["rule_said"].items() >= last.items()
+    assert removed["rule_said"].keys() == {*last, "end"}
     assert (removed["by"], removed["sha256"]) == ("minh", followed.current.sha256)
     assert history(settings, 1) == [removed]
     assert read_standing(settings).rules.rules == ()

@@ -141,7 +141,7 @@ def _changes(
         elif known != rule:
             yield "changed", rule, {"changes": _differences(known, rule)}
     for rule in old.values():
-        yield "removed", rule, {}
+        yield "removed", rule, {"rule_said": _given(rule)}
     for rule in after.rules:
         same = rule.name in before.expired and rule in before.rules.rules
         if rule.expired(now) and not same:

@@ -169,6 +169,8 @@ def read_rules(settings: Settings) -> RuleSet:
     try:
         return RuleSet(rules, file_digest(settings))
     except OSError as error:
+        if not rules and isinstance(error, FileNotFoundError):
+            return RuleSet()  # the repository's own is the state root's, and is gone
         path = settings.config_file(RulesConfig.FILE)
         raise ConfigError(f"{path}: cannot be read: {error}") from error
 
