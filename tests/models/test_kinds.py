@@ -179,6 +179,7 @@ def two_tastes(weak_kind: Kind, seed: int = 0) -> Histories:
 def test_every_family_takes_a_rating_for_more_than_a_view(model_type):
     done = two_tastes(Kind.VIEW)
     few = {"als": {"factors": 4}, "bpr": {"factors": 4}, "hybrid": {"als": {"factors": 4}}}
+    few["self_attention"] = {"dimensions": 16, "epochs": 10}
     model = create_model(model_type, few.get(model_type, {}), seed=0).fit(done, 40)
     rated = history((1, Kind.RATING, 100), (21, Kind.VIEW, 100))
     scores = model.score(rated, 1_800_000_000)[0]

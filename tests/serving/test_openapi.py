@@ -19,8 +19,19 @@ from tests.serving.shops import add_model, products
 pytestmark = pytest.mark.boots
 
 TOKEN = "a-token-for-tests"
-# What is no schema's to say: a time in the future, a control character, another event under an id.
+# What is no schema's to say: a time in the future, a control character, another event under an id;
+# a least price above the highest, a placement that the shop has not configured.
 CONFIG = """\
+[[operations]]
+include-path-regex = "^/(recommend|batch_recommend|similar_items|search|bought_together)$"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "401", "403", "404", "409", "422", "429", "5xx"]
+
+[[operations]]
+include-path = "/rules/preview"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "401", "403", "404", "409", "422", "429", "5xx"]
+
 [[operations]]
 include-path = "/interactions"
 [operations.checks.positive_data_acceptance]

@@ -8,7 +8,6 @@ have ``products.parquet`` only: a process of its own reads it, and ends.
 """
 
 import hashlib
-import io
 import json
 import os
 import subprocess
@@ -17,10 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from recsys import schema
-from recsys.arrays import Float64Array
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,16 +59,6 @@ def read_shown(folder: Path, sha256: str | None = None) -> Columns:
         return dict(json.loads(line) for line in content.splitlines())
     except ValueError as error:
         raise ShownError(f"{path}: cannot be read: {error}") from error
-
-
-def read_sales(folder: Path, sha256: str) -> Float64Array:
-    """The ``(products,)`` recent sales in the version `folder`, in the order of its products; as
-    its manifest describes the file, else `ShownError`."""
-    path = folder / schema.SALES_FILE
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ShownError(f"{path}: its content is not what the manifest describes")
-    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False), dtype=np.float64)
 
 
 def _lines(table: "pa.Table") -> Iterator[bytes]:
