@@ -201,7 +201,7 @@ def test_models_of_one_shop_share_all_but_their_arrays(models, settings):
         assert len({id(one.content) for one in served_ones}) == 1
         assert len({id(one.artifact.item_ids) for one in served_ones[1:]}) == 1
         publish(settings, "v2", range(3))
-        assert engine.follow_catalogue() is True
+        engine.follow_catalogue()  # the service may just have done so by itself
         fresh = [engine.snapshot, *engine.in_trial.snapshots.values()]
         assert len({id(one.catalogue) for one in fresh}) == 1
         assert fresh[0].catalogue is not served_ones[0].catalogue

@@ -465,10 +465,20 @@ def _fingerprint(
 
 @contextlib.contextmanager
 def _seeded(seed: int, number: int) -> Iterator[None]:
-    """Torch draws from a sequence of its own, which leaves others' draws as they are."""
-    with torch.random.fork_rng():
-        torch.manual_seed(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
-        yield
+    """Torch draws from a sequence of its own, which leaves others' draws as they are, and works
+    with as many threads as the machine gives: sums by another number of threads are others in
+    their last digits, and a training that goes on in another process would be another one."""
+    before = torch.get_num_threads()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(asked) if asked.isdigit() else len(os.sched_getaffinity(0))
+    torch.set_num_threads(max(1, threads))
+    try:
+        with torch.random.fork_rng():
+            words = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
+            torch.manual_seed(words[0])
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _has_bfloat16() -> bool:
