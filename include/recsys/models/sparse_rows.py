@@ -1,5 +1,6 @@
 """A sparse matrix of products by products, summed by NumPy alone, and the models that are one."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -95,7 +96,7 @@ NO_ROWS = SparseRows(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, n
 """What a model has before it is fitted."""
 
 
-class RowsModel(ParametrisedModel[ParametersT]):
+class RowsModel(ParametrisedModel[ParametersT], ABC):
     """A model that has a row of weights for each product: a user's scores are the sum of the rows
     of their products, each moment further back times ``history_decay``."""
 
@@ -106,9 +107,9 @@ class RowsModel(ParametrisedModel[ParametersT]):
         super().__init__(parameters, seed)
         self._rows = NO_ROWS
 
+    @abstractmethod
     def _learn(self, histories: Histories, items: int) -> SparseRows:
         """``(items, items)`` how much each product speaks for each other one."""
-        raise NotImplementedError
 
     def fit(self, histories: Histories, items: int, progress: Progress | None = None) -> Self:
         self._rows = self._learn(histories, items)
