@@ -7,7 +7,7 @@ import pytest
 
 from recsys.evaluation.ranking import HeldOut
 from recsys.models.histories import keep_entries, steps_from_end
-from recsys.training import alone
+from recsys.training import family_tuning
 from recsys.training.subject import Subject, objective
 from recsys.training.tuning import tune
 from tests.models.shop import DAY, ITEMS, START, USERS, taste_histories
@@ -17,8 +17,8 @@ SMALL = {"dimensions": 8, "learning_rate": 0.1, "dropout": 0.1}
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alone, "_MOST_PASSES", 8)
-    monkeypatch.setattr(alone, "_PATIENCE", 2)
+    monkeypatch.setattr(family_tuning, "_MOST_PASSES", 8)
+    monkeypatch.setattr(family_tuning, "_PATIENCE", 2)
 
 
 @pytest.fixture(scope="module")

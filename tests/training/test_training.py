@@ -11,7 +11,7 @@ from recsys.errors import InputError
 from recsys.evaluation import PERSONAL
 from recsys.models.artifacts import load_artifact
 from recsys.registry import Registry
-from recsys.training.alone import SPACES, STARTS
+from recsys.training.family_tuning import SPACES, STARTS
 from recsys.training.job import plan_training, select_best, train_model
 from recsys.training.search import Range
 from tests.models.shop import publish_shop, taste_interactions

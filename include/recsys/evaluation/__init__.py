@@ -13,7 +13,7 @@ RankingMetric = Literal[
 PERSONAL: Final = (
     "debiased_recall_at_10", "recall_at_10_outside_best_20", "first_products", "newcomer_overlap",
 )  # fmt: skip
-"""How personal a model's lists are, see `recsys.evaluation.personal`."""
+"""How personal a model's lists are, see `recsys.evaluation.personalisation`."""
 MIN_USERS: Final = 20
 """Fewer say nothing."""
 MOST_SLICE_LOSS: Final = 0.2

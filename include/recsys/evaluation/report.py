@@ -19,7 +19,7 @@ from recsys.evaluation.metrics import (
     resampled_means,
     summarise,
 )
-from recsys.evaluation.personal import expected, personal_lists, personal_recall
+from recsys.evaluation.personalisation import expected, personal_lists, personal_recall
 from recsys.evaluation.ranking import HeldOut, Scorer, rank_families, rank_targets, user_of_target
 from recsys.models.base import Histories, Model
 from recsys.models.kinds import had

@@ -22,7 +22,7 @@ from recsys.arrays import (
 from recsys.errors import InputError
 from recsys.evaluation import MIN_USERS, MOST_LOST, ranking
 from recsys.evaluation.metrics import metrics_per_user
-from recsys.evaluation.personal import as_good, overlap_with_popular
+from recsys.evaluation.personalisation import as_good, overlap_with_popular
 from recsys.evaluation.ranking import BLOCK, HeldOut, Ranks
 from recsys.evaluation.report import segments_of
 from recsys.models.base import Histories, Model
@@ -34,7 +34,7 @@ from recsys.models.newcomers import Rare, find_rare
 from recsys.models.popularity import RecentPopularity
 from recsys.models.self_attention import SelfAttention
 from recsys.models.siblings import lower_siblings
-from recsys.training.alone import SPACES, tune_alone
+from recsys.training.family_tuning import SPACES, tune_alone
 from recsys.training.search import Found, Point, Range, search
 from recsys.training.subject import Subject, mean_metric, metric_per_user, sample_of
 

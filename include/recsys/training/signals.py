@@ -19,8 +19,8 @@ from recsys.models.kinds import SIGNAL_WEIGHTS, weight_of_codes
 from recsys.publishing import write_json
 from recsys.schema import Kind
 from recsys.settings import Settings
-from recsys.training.alone import LONG_MEMORY, SPACES
 from recsys.training.config import TrainingConfig
+from recsys.training.family_tuning import LONG_MEMORY, SPACES
 from recsys.training.search import Point, Range, search
 from recsys.training.subject import Subject, objective, sample_of
 

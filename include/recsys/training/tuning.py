@@ -13,9 +13,9 @@ from recsys.models.model_types import model_class
 from recsys.models.self_attention import SelfAttention
 from recsys.publishing import write_json
 from recsys.settings import Settings
-from recsys.training.alone import SPACES, tune_alone, tune_passes
 from recsys.training.blending import HYBRID_SHARE, JOINING, tune_hybrid
 from recsys.training.config import TrainingConfig
+from recsys.training.family_tuning import SPACES, tune_alone, tune_passes
 from recsys.training.search import Found
 from recsys.training.subject import Subject, objective, sample_of
 

@@ -5,7 +5,7 @@ import pytest
 
 from recsys.data.versions import current_version
 from recsys.evaluation.leave_one_out import read_leave_one_out
-from recsys.evaluation.personal import (
+from recsys.evaluation.personalisation import (
     Expected,
     as_good,
     expected,
