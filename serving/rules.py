@@ -33,9 +33,7 @@ Content = TypeVar("Content")
 RULES_SECONDS = 5.0
 """A change is in service after two looks at the file."""
 
-REFUSED_ALERT = "rules_refused"
 WARNING_ALERT = "rules_warning"
-PLACEMENTS_ALERT = "placements_refused"
 _WARNINGS_SECONDS = 600.0  # time passes, and so does the catalogue
 _DAY_SECONDS = 86_400.0
 
@@ -85,6 +83,34 @@ class Followed(Generic[Content]):
             return f"{type(error).__name__}: {error.strerror}"
 
 
+class _Note(Generic[Content]):
+    """What a watch has written down of what is in service."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        what: str,
+        written: Content,
+        write: Callable[[Settings, Content], None],
+    ) -> None:
+        self._settings, self._what, self._write = settings, what, write
+        self.written, self._failing = written, False
+
+    def keep(self, standing: Content) -> None:
+        """Write it down if it is new; on a full disk at the next look, and the log says so once."""
+        if standing == self.written:
+            return
+        try:
+            self._write(self._settings, standing)
+        except OSError as error:
+            if not self._failing:
+                sentence = "The %s in service cannot be written down | error=%s"
+                logger.error(sentence, self._what, error)
+            self._failing = True
+            return
+        self.written, self._failing = standing, False
+
+
 class FollowedRules(Followed[RuleSet]):
     """The rules in service."""
 
@@ -107,8 +133,9 @@ class RulesWatch:
         self, settings: Settings, followed: FollowedRules, warnings: Callable[[], list[RuleWarning]]
     ) -> None:
         self._settings, self._followed, self._warnings = settings, followed, warnings
-        self._standing = self._written = read_standing(settings)
-        self._warned_of, self._warn_at, self._failing = RuleSet(), 0.0, False
+        self._standing = read_standing(settings)
+        self._note = _Note(settings, "rules", self._standing, write_standing)
+        self._warned_of, self._warn_at = RuleSet(), 0.0
 
     def look(self) -> None:
         before, rules, problem = self._standing, self._followed.current, self._followed.problem
@@ -117,25 +144,13 @@ class RulesWatch:
         now = datetime.now(UTC)
         self._standing = record(self._settings, before, rules, now)
         if problem != before.problem:
-            tell_of_problem(self._settings, problem)
+            tell_of_refusal(self._settings, "rules", problem)
             self._standing = replace(self._standing, problem=problem)
         if rules != self._warned_of or time.monotonic() >= self._warn_at:
             self._warned_of, self._warn_at = rules, time.monotonic() + _WARNINGS_SECONDS
             told = self._tell_of_warnings(self._standing.told, now.timestamp())
             self._standing = replace(self._standing, told=told)
-        if self._standing != self._written:
-            self._write()
-
-    def _write(self) -> None:
-        """Into the note; on a full disk at the next look, and the log says so once."""
-        try:
-            write_standing(self._settings, self._standing)
-        except OSError as error:
-            if not self._failing:
-                logger.error("The rules in service cannot be written down | error=%s", error)
-            self._failing = True
-            return
-        self._written, self._failing = self._standing, False
+        self._note.keep(self._standing)
 
     def _tell_of_warnings(self, before: Told, now: float) -> Told:
         warnings = self._warnings()
@@ -168,61 +183,33 @@ class PlacementsWatch:
 
     def __init__(self, settings: Settings, followed: FollowedPlacements) -> None:
         self._settings, self._followed = settings, followed
-        self._standing = self._written = read_standing_placements(settings)
-        self._failing = False
+        self._standing = read_standing_placements(settings)
+        self._note = _Note(settings, "placements", self._standing, write_standing_placements)
 
     def look(self) -> None:
         before = self._standing
         self._standing = StandingPlacements(self._followed.current, self._followed.problem)
         if self._standing.problem != before.problem:
-            tell_of_placements(self._settings, self._standing.problem)
+            problem = self._standing.problem
+            tell_of_refusal(self._settings, "placements", problem)
         own = self._settings.home / "config" / PlacementsConfig.FILE
         # A shop without placements of its own has no note of them.
-        if self._standing != self._written and (own.exists() or self._written.config is not None):
-            self._write()
-
-    def _write(self) -> None:
-        """Into the note; on a full disk at the next look, and the log says so once."""
-        try:
-            write_standing_placements(self._settings, self._standing)
-        except OSError as error:
-            if not self._failing:
-                logger.error("The placements in service cannot be written down | error=%s", error)
-            self._failing = True
-            return
-        self._written, self._failing = self._standing, False
+        if own.exists() or self._note.written.config is not None:
+            self._note.keep(self._standing)
 
 
-def tell_of_problem(settings: Settings, problem: str | None) -> None:
-    """Tell what is wrong with the file of the rules, or that nothing is any more."""
+def tell_of_refusal(settings: Settings, what: str, problem: str | None) -> None:
+    """Tell what is wrong with the file of `what`, or that nothing is any more."""
     from recsys.alerting import Alert, AlertManager, Severity
 
     if problem is None:
-        AlertManager(settings).resolve(REFUSED_ALERT, "the rules are as the file says again")
+        AlertManager(settings).resolve(f"{what}_refused", f"the {what} are as the file says again")
         return
-    alert = Alert(
-        REFUSED_ALERT,
-        "the rules in the file are refused: those of before go on",
+    refused = Alert(
+        f"{what}_refused",
+        f"the {what} in the file are refused: those of before go on",
         Severity.WARNING,
         facts={"error": problem},
         until_resolved=True,
     )
-    AlertManager(settings).deliver(alert)
-
-
-def tell_of_placements(settings: Settings, problem: str | None) -> None:
-    """The same of the placements."""
-    from recsys.alerting import Alert, AlertManager, Severity
-
-    if problem is None:
-        said = "the placements are as the file says again"
-        AlertManager(settings).resolve(PLACEMENTS_ALERT, said)
-        return
-    alert = Alert(
-        PLACEMENTS_ALERT,
-        "the placements in the file are refused: those of before go on",
-        Severity.WARNING,
-        facts={"error": problem},
-        until_resolved=True,
-    )
-    AlertManager(settings).deliver(alert)
+    AlertManager(settings).deliver(refused)

@@ -44,7 +44,7 @@ from serving.housekeeping import (
     Waiting,
     tell_of_broken,
 )
-from serving.rules import tell_of_placements, tell_of_problem, tell_of_warnings
+from serving.rules import tell_of_refusal, tell_of_warnings
 from tests.documented import spans, table
 from tests.test_docs import may_be
 
@@ -102,8 +102,8 @@ def tell_of_service(settings):
     state.write_text("{")
     TrialsWatch(SimpleNamespace(settings=settings, engine=None), SimpleNamespace()).look()
     for problem in ("rules.yaml: rules.0.action of 'tet': there is no such action", None):
-        tell_of_problem(settings, problem)
-        tell_of_placements(settings, problem)
+        tell_of_refusal(settings, "rules", problem)
+        tell_of_refusal(settings, "placements", problem)
     doubt = RuleWarning("tet", "expired", "end", "rule tet: end: it ended at 2027-02-06")
     tell_of_warnings(settings, [doubt])
     (settings.logs / f"service_metrics.db{DAMAGED}20250305").touch()
