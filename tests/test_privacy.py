@@ -3,11 +3,14 @@
 import hashlib
 import stat
 
+import pyarrow as pa
 import pytest
 
 from recsys.errors import InputError
+from recsys.ids import IdRules
 from recsys.personal import PSEUDONYM
 from recsys.privacy import (
+    FORGETTING_KEY,
     KEY_VARIABLE,
     KEYS_KEY,
     REQUESTS_KEY,
@@ -15,8 +18,12 @@ from recsys.privacy import (
     Pseudonyms,
     Register,
     add_key,
+    ask_to_forget,
+    ids_to_forget,
+    load_forgotten,
     load_pseudonyms,
     names_in_logs,
+    readmit,
 )
 from recsys.settings import Settings
 from recsys.upkeep.backup import write_backup
@@ -107,3 +114,85 @@ def test_a_restored_state_knows_its_pseudonyms_and_keeps_them_private(settings, 
     assert load_pseudonyms(there).of("7") == load_pseudonyms(settings).of("7")
     assert len(Register(there).requests("7")) == 1
     assert stat.S_IMODE((there.home / KEYS_KEY).parent.stat().st_mode) == 0o700
+
+
+def test_who_asks_to_be_forgotten_is_so_at_once_in_every_spelling(settings):
+    assert not load_forgotten(settings)
+    assert not (settings.home / KEYS_KEY).exists()
+    [request] = forget(settings, "443.0")
+    forgotten = load_forgotten(settings)
+    assert len(forgotten) == 1
+    assert all(way in forgotten for way in ("443", 443, " 443 ", "4.43E+02"))
+    assert "444" not in forgotten
+    assert forgotten.request("443") == request
+    ids = pa.chunked_array([["443.0", "444", None], ["443"], []], pa.large_string())
+    assert forgotten.mask(ids).to_pylist() == [True, False, False, True]
+
+
+def test_a_whole_column_is_answered_like_each_of_its_ids(settings):
+    forget(settings, "7", "mộc an", "KH01")
+    forgotten = load_forgotten(settings)
+    ids = ["7", "07", "mo\u0323\u0302c an", "KH01 ", "kh01", "", "\\N", "7.50"]
+    mask = forgotten.mask(pa.chunked_array([ids], pa.large_string())).to_pylist()
+    assert mask == [one in forgotten for one in ids]
+    assert sum(mask) == 3
+
+
+def test_asked_again_while_it_waits_it_is_one_request(settings):
+    [first] = forget(settings, "7")
+    assert forget(settings, "7", "8")[0] == first
+    add_key(settings)
+    assert forget(settings, "7.0") == [first]
+    assert [one.number for one in Register(settings).requests()] == [1, 2]
+    Register(settings).finish([1], {"erased": {}})
+    assert "7" in load_forgotten(settings)
+    [again] = forget(settings, "7")
+    assert again.number == 3
+
+
+def test_the_register_knows_no_ids_and_the_job_does(settings):
+    forget(settings, "mộc-an-7")
+    assert list(ids_to_forget(settings).read()) == ["mộc-an-7"]
+    for path in (settings.home / REQUESTS_KEY, settings.logs / "customer_audit.log"):
+        assert load_pseudonyms(settings).of("mộc-an-7") in path.read_text()
+        assert "an-7" not in path.read_text()
+    assert stat.S_IMODE((settings.home / FORGETTING_KEY).parent.stat().st_mode) == 0o700
+
+
+def test_who_is_readmitted_is_left_out_no_longer(settings):
+    forget(settings, "7", "8")
+    add_key(settings)
+    [request] = readmit(settings, ["7.0"], "minh", IdRules())
+    assert (request.kind, request.asked_by) == (Kind.READMIT, "minh")
+    forgotten = load_forgotten(settings)
+    assert ("7" in forgotten, "8" in forgotten) == (False, True)
+    assert list(ids_to_forget(settings).read()) == ["8"]
+    first = Register(settings).requests("7")[0]
+    assert (first.done_at, first.proof) == (request.asked_at, {"readmitted_by": 3})
+    assert forget(settings, "7")[0].number == 4
+    assert "7" in load_forgotten(settings)
+
+
+def test_only_who_is_forgotten_can_be_readmitted(settings):
+    forget(settings, "7")
+    with pytest.raises(InputError, match="'9': is not forgotten"):
+        readmit(settings, ["7", "9"], "lan", IdRules())
+    assert "7" in load_forgotten(settings)
+
+
+@pytest.mark.parametrize("given", ["", "guest", "0", "n*****a", "a\nb"])
+def test_nobody_can_be_forgotten_who_is_no_single_customer(settings, given):
+    with pytest.raises(InputError, match=r"no user|not an id|many people"):
+        forget(settings, "7", given)
+    assert not load_forgotten(settings)
+    assert not (settings.home / FORGETTING_KEY).exists()
+
+
+def test_who_is_forgotten_stays_so_while_the_register_is_damaged(settings):
+    forget(settings, "7")
+    (settings.home / REQUESTS_KEY).write_text("junk")
+    assert "7" in load_forgotten(settings)
+
+
+def forget(settings, *ids):
+    return ask_to_forget(settings, ids, "lan", IdRules())

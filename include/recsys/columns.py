@@ -44,6 +44,15 @@ def normalise_ids(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
+def which_are(column: pa.ChunkedArray, is_one: Callable[[str], bool]) -> pa.ChunkedArray:
+    """Which of the ids (large_string, in whatever spelling) are such in their one spelling: each
+    distinct one is asked about once. A missing one is nobody's."""
+    distinct = pc.unique(column).drop_null()
+    normal = normalise_ids(pa.chunked_array([distinct])).to_pylist()
+    mask = pa.array([is_one(one) for one in normal], pa.bool_())
+    return pc.is_in(column, value_set=distinct.filter(mask))
+
+
 def id_faults(column: pa.ChunkedArray, what: str, rules: ids.IdRules | None = None) -> list[Fault]:
     """Which of the normalised ids name no `what`, and why; the first reason of an id counts. With
     `rules`, also which customers stand for many."""

@@ -70,6 +70,17 @@ class Doubtful(NamedTuple):
 Found = Iterator[Record | Unread | Doubtful]
 
 
+class Erased(NamedTuple):
+    """How many records of customers who asked for it are gone from `place`, as in `Record`."""
+
+    place: str
+    records: int
+
+
+Forgot = Iterator[Erased | Unread | Doubtful]
+"""What went; what a person has to look at stays as it is."""
+
+
 def is_unmistakable(name: str) -> bool:
     """Whether an id is itself wherever it stands: letters with digits or marks, or many digits.
     ``3`` may be a number of anything, ``mai`` a word."""
@@ -157,7 +168,9 @@ class PersonalData:
     """Something that is kept of customers; `what` people call it, and `why` it is kept. `where` are
     patterns of paths below the state root, behind a ``#`` those of a table; ``**`` are folders of
     any depth. It is `kept` for so long, where ``{days}`` are those of `days`. `find` yields what is
-    kept of some customers; None where nothing there leads to anybody."""
+    kept of some customers; None where nothing there leads to anybody. `forget` removes that, once
+    or again: it replaces each file as a whole, so that nobody reads half of it, and may die at any
+    moment; None where it goes with something else, or is not ours to change."""
 
     what: str
     where: tuple[str, ...]
@@ -165,6 +178,7 @@ class PersonalData:
     kept: str
     find: Callable[[Settings, Sought], Found] | None
     days: Callable[[Settings], float] | None = None
+    forget: Callable[[Settings, Sought], Forgot] | None = None
 
     def kept_in(self, settings: Settings) -> str:
         """How long it is kept as `settings` configure it. Raises `ConfigError`."""

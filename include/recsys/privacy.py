@@ -1,6 +1,7 @@
-"""What holds for customers' rights on every machine: the key of pseudonyms, and the register of
-what was asked for, which names customers by their pseudonyms alone. Both are in the store, so that
-machines which share it agree: ``data/privacy/``, which nobody else on a machine may read."""
+"""What holds for customers' rights on every machine: the key of pseudonyms, the register of what
+was asked for, which names customers by their pseudonyms alone, and who is forgotten by it. All are
+in the store, so that machines which share it agree: ``data/privacy/``, which nobody else on a
+machine may read."""
 
 import functools
 import hmac
@@ -9,25 +10,31 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from recsys.config import ConfigModel, load_config, parse_json
 from recsys.errors import InputError
-from recsys.ids import normalise_id
+from recsys.ids import MAX_LENGTH, IdRules, normalise_id
+from recsys.logs import fields, file_logger
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 from recsys.storage import Document, open_store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
 PRIVACY_KEY: Final = "data/privacy"
 KEYS_KEY: Final = f"{PRIVACY_KEY}/keys.json"
 REQUESTS_KEY: Final = f"{PRIVACY_KEY}/requests.json"
+FORGETTING_KEY: Final = f"{PRIVACY_KEY}/forgetting.json"
 KEY_VARIABLE: Final = "RECSYS_PSEUDONYM_KEY"
 
 # What pseudonyms begin with, so that readers can tell them from ids: `personal.PSEUDONYM`.
@@ -110,6 +117,7 @@ class Kind(StrEnum):
 
     EXPORT = "export"
     FORGET = "forget"
+    READMIT = "readmit"
 
 
 class Request(ConfigModel):
@@ -125,6 +133,16 @@ class Request(ConfigModel):
     done_at: AwareDatetime | None = None
     proof: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def waits_to_forget(self) -> bool:
+        """Whether the job `forget_customers` has it before it."""
+        return self.kind is Kind.FORGET and self.done_at is None
+
+
+def told(request: Request) -> dict[str, Any]:
+    """A request as commands and routes show it."""
+    return {key: value for key, value in request.model_dump(mode="json").items() if value}
+
 
 class Register:
     """All requests of the installation, oldest first. Raises `InputError` if the file is damaged,
@@ -133,16 +151,7 @@ class Register:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._names = load_pseudonyms(settings)
-        self._document = Document(
-            open_store(settings),
-            REQUESTS_KEY,
-            parse=functools.partial(_requests, settings.home / REQUESTS_KEY),
-            dump=lambda found: _dumped([one.model_dump(mode="json") for one in found]),
-            on_damage=functools.partial(
-                logger.error, "The register of requests is damaged | set_aside=%s, %s"
-            ),
-            last_good=f"{REQUESTS_KEY.removesuffix('.json')}.last_good.json",
-        )
+        self._document = _document_of_requests(settings)
 
     def requests(self, user_id: str | None = None) -> list[Request]:
         """All, or those of one customer."""
@@ -150,37 +159,192 @@ class Register:
         return [one for one in self._document.read() if mine is None or one.pseudonym in mine]
 
     def open(self, kind: Kind, user_ids: Sequence[str], asked_by: str) -> list[Request]:
-        """Note that something was asked for on behalf of each of the customers."""
+        """Note that something was asked for on behalf of each of the customers. Where a request to
+        forget somebody is open already, there is no second one."""
         now = datetime.now(UTC)
         due = now + timedelta(days=load_config(self._settings, PrivacyConfig).answer_days)
         about: dict[str, Any] = {"kind": kind, "asked_at": now, "due_at": due}
         about["asked_by"] = asked_by
 
         def add(requests: list[Request]) -> list[Request]:
-            first = 1 + max((one.number for one in requests), default=0)
-            names = map(self._names.of, user_ids)
-            new = [
-                Request(number=at, pseudonym=who, **about) for at, who in enumerate(names, first)
-            ]
-            requests += new
-            return new
+            forgotten = Forgotten(requests, self._names)
+            opened = []
+            for user in user_ids:
+                one = forgotten.request(user) if kind is Kind.FORGET else None
+                if one is None or one.done_at is not None:
+                    name = self._names.of(user)
+                    one = Request(number=_next_number(requests), pseudonym=name, **about)
+                    requests.append(one)
+                opened.append(one)
+            return opened
 
         keep_private(self._settings.home)
         return self._document.change(add)
 
     def finish(self, numbers: Sequence[int], proof: dict[str, Any]) -> None:
-        """Note that it was done."""
+        """Note that it was done, of those of which nobody noted it before."""
         done = {"done_at": datetime.now(UTC), "proof": proof}
 
         def close(requests: list[Request]) -> None:
             for at, one in enumerate(requests):
-                if one.number in numbers:
+                if one.number in numbers and one.done_at is None:
                     requests[at] = one.model_copy(update=done)
 
         self._document.change(close)
 
+    def readmit(self, user_ids: Sequence[str], asked_by: str) -> list[Request]:
+        """Note that customers are not to be left out any more; what waited to forget them is
+        closed. Raises `InputError`, and notes nothing, if one of them is not forgotten."""
+        now = datetime.now(UTC)
+        about: dict[str, Any] = {"kind": Kind.READMIT, "asked_by": asked_by}
+        about |= dict.fromkeys(("asked_at", "due_at", "done_at"), now)
+
+        def add(requests: list[Request]) -> list[Request]:
+            forgotten = Forgotten(requests, self._names)
+            opened = []
+            for user in user_ids:
+                if user not in forgotten:
+                    raise InputError(f"{user!r}: is not forgotten, so there is nothing to lift")
+                names, number = self._names.all_of(user), _next_number(requests)
+                done = {"done_at": now, "proof": {"readmitted_by": number}}
+                for at, waiting in enumerate(requests):
+                    if waiting.waits_to_forget and waiting.pseudonym in names:
+                        requests[at] = waiting.model_copy(update=done)
+                one = Request(number=number, pseudonym=names[0], **about)
+                requests.append(one)
+                opened.append(one)
+            return opened
+
+        return self._document.change(add)
+
+
+class Forgotten:
+    """The customers who are forgotten, by the newest request of each: from the moment they asked,
+    whatever comes of them is left out. `requests` are those of the register, oldest first."""
+
+    def __init__(self, requests: Iterable[Request], names: Pseudonyms) -> None:
+        self._names = names
+        self._newest = {one.pseudonym: one for one in requests if one.kind is not Kind.EXPORT}
+        self._count = sum(one.kind is Kind.FORGET for one in self._newest.values())
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._count
+
+    def __contains__(self, user_id: str | int) -> bool:
+        return self.request(user_id) is not None
+
+    def request(self, user_id: str | int) -> Request | None:
+        """The request by which somebody is forgotten, None for others."""
+        if not self._count:
+            return None
+        found = (self._newest.get(name) for name in self._names.all_of(user_id))
+        newest = max(filter(None, found), key=lambda one: one.number, default=None)
+        return newest if newest is not None and newest.kind is Kind.FORGET else None
+
+    def mask(self, column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+        """Which of the ids (large_string, in whatever spelling) are of somebody forgotten: each
+        distinct id is looked up once."""
+        from recsys.columns import which_are  # the service carries no Arrow
+
+        return which_are(column, self.__contains__)
+
+
+def load_forgotten(settings: Settings) -> Forgotten:
+    """Who is forgotten at this moment; where nobody is, no keys are needed. Raises `InputError` if
+    the register is damaged, or the keys are, `OSError` if they cannot be read."""
+    requests = _document_of_requests(settings).read()
+    nobody = not any(one.kind is Kind.FORGET for one in requests)
+    return Forgotten(requests, Pseudonyms(()) if nobody else load_pseudonyms(settings))
+
+
+def ask_to_forget(
+    settings: Settings, user_ids: Iterable[str | int], asked_by: str, rules: IdRules
+) -> list[Request]:
+    """Open a request to forget each of the customers, who are left out of everything from now on;
+    the job ``forget_customers`` removes what is kept of them, for which it is told their ids. Asked
+    again, the open request stays. Raises `InputError`, and opens none, for what is no id of
+    one customer by `rules`, `OSError` if nothing can be written: asking again is safe."""
+    ids = _ids(user_ids, rules)
+    noted = dict.fromkeys(ids, datetime.now(UTC))
+    keep_private(settings.home)
+    register = Register(settings)
+    # A request whose id nobody knows could not be done; an id without a request is removed.
+    ids_to_forget(settings).change(lambda known: known.update(noted))
+    requests = register.open(Kind.FORGET, ids, asked_by)
+    _note(settings, "asked to forget", requests)
+    return requests
+
+
+def readmit(
+    settings: Settings, user_ids: Iterable[str | int], asked_by: str, rules: IdRules
+) -> list[Request]:
+    """Leave customers who were forgotten out no longer; what was removed does not come back. Raises
+    as `ask_to_forget`, and `InputError` if somebody is not forgotten."""
+    ids = _ids(user_ids, rules)
+    requests = Register(settings).readmit(ids, asked_by)
+    ids_to_forget(settings).change(lambda known: [known.pop(one, None) for one in ids])
+    _note(settings, "readmitted", requests)
+    return requests
+
+
+def ids_to_forget(settings: Settings) -> Document[dict[str, datetime]]:
+    """The ids that the job still needs, as the register has none, and when each was noted."""
+    return Document(
+        open_store(settings),
+        FORGETTING_KEY,
+        parse=functools.partial(_noted_ids, settings.home / FORGETTING_KEY),
+        dump=lambda known: _IDS.dump_json({"ids": known}, indent=1) + b"\n",
+        on_damage=functools.partial(
+            logger.error,
+            "The ids of those who are to be forgotten are damaged: ask again | set_aside=%s, %s",
+        ),
+    )
+
+
+def _ids(given: Iterable[str | int], rules: IdRules) -> list[str]:
+    ids = list(dict.fromkeys(map(normalise_id, given)))
+    for one in ids:
+        if fault := rules.user_fault(one):
+            raise InputError(f"{one[:MAX_LENGTH]!r}: {fault}")
+    return ids
+
+
+def _note(settings: Settings, what: str, requests: Sequence[Request]) -> None:
+    audit = file_logger("customers", settings.logs / "customer_audit.log", load_zone(settings))
+    for one in requests:
+        about = fields(customer=one.pseudonym, by=one.asked_by, request=one.number)
+        audit.info("%s%s", what, about)
+
+
+_IDS: Final = TypeAdapter(dict[str, dict[str, AwareDatetime]])
+
+
+def _noted_ids(path: Path, content: bytes | None) -> dict[str, datetime]:
+    try:
+        return {} if content is None else _IDS.validate_json(content)["ids"]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: expected the ids of customers: ask again: {error}") from error
+
 
 _REQUESTS: Final = TypeAdapter(list[Request])
+
+
+def _next_number(requests: Sequence[Request]) -> int:
+    return 1 + (requests[-1].number if requests else 0)
+
+
+def _document_of_requests(settings: Settings) -> Document[list[Request]]:
+    return Document(
+        open_store(settings),
+        REQUESTS_KEY,
+        parse=functools.partial(_requests, settings.home / REQUESTS_KEY),
+        dump=lambda found: _dumped([one.model_dump(mode="json") for one in found]),
+        on_damage=functools.partial(
+            logger.error, "The register of requests is damaged | set_aside=%s, %s"
+        ),
+        last_good=f"{REQUESTS_KEY.removesuffix('.json')}.last_good.json",
+    )
 
 
 def _requests(path: Path, content: bytes | None) -> list[Request]:

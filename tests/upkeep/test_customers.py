@@ -18,7 +18,7 @@ from recsys.cli import app
 from recsys.data.staging import append_events
 from recsys.errors import InputError
 from recsys.personal import Doubtful, PersonalData, Record, Sought, is_unmistakable
-from recsys.privacy import Register, load_pseudonyms
+from recsys.privacy import Register, load_forgotten, load_pseudonyms
 from recsys.request_log import Answered, RequestLog
 from recsys.settings import Settings
 from recsys.traces import in_files
@@ -76,6 +76,7 @@ def test_every_declaration_is_needed(places, shop):
         "records of runs and of alerts",
         "reports",
         "Airflow's records and task logs",
+        "ids of those who are to be forgotten",
         "the register of requests, and the key of pseudonyms",
         "figures, products, settings and pages, which name no customer",
     }
@@ -212,6 +213,20 @@ def test_the_command_prints_the_export_and_the_register(settings, monkeypatch):
     # What was named with the key of before is still found.
     listed = CliRunner().invoke(app, ["customer", "requests", "77", "--json"])
     assert len(json.loads(listed.stdout)) == 1
+
+
+def test_commands_forget_and_readmit(settings, monkeypatch):
+    monkeypatch.setenv("RECSYS_HOME", str(settings.home))
+    answer = CliRunner().invoke(app, ["customer", "forget", "77.0", "KH01", "--by", "minh"])
+    assert answer.exit_code == 0, answer.output
+    assert [one["number"] for one in json.loads(answer.stdout)] == [1, 2]
+    assert "77" in load_forgotten(settings)
+    found = {one.place: one.content for _, one in find(settings, sought(settings, ["77"]))}
+    assert found["data/privacy/forgetting.json"]["id"] == "77"
+    answer = CliRunner().invoke(app, ["customer", "readmit", "77", "--by", "minh"])
+    assert json.loads(answer.stdout)[0]["kind"] == "readmit"
+    assert "77" not in load_forgotten(settings)
+    assert "KH01" in load_forgotten(settings)
 
 
 def test_files_that_cannot_be_read_are_named(shop, tmp_path):

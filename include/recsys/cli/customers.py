@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from recsys.cli.output import console, print_json, print_table
-from recsys.privacy import Register, add_key
+from recsys.privacy import Register, add_key, ask_to_forget, readmit, told
 from recsys.settings import load_settings
 
 app = typer.Typer()
@@ -47,6 +47,37 @@ def export(
 
 
 @customer_app.command()
+def forget(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The customer's id, or many.")],
+    by: Annotated[str | None, typer.Option(help="Who asked; by default who runs this.")] = None,
+) -> None:
+    """Ask to forget a customer: left out from now on, removed by the job `forget_customers`.
+
+    For good: whatever comes of the id later is dropped. Until the job has run, `customer readmit`
+    undoes it."""
+    from recsys.data.sources import id_rules
+
+    settings = load_settings()
+    asked = ask_to_forget(settings, ids, by or getpass.getuser(), id_rules(settings))
+    print_json([told(one) for one in asked])
+
+
+@customer_app.command(name="readmit")
+def readmit_customers(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The customer's id, or many.")],
+    by: Annotated[str | None, typer.Option(help="Who asked; by default who runs this.")] = None,
+) -> None:
+    """Take back that a customer is forgotten: for a wrong id, or for somebody who comes back.
+
+    What was removed does not come back."""
+    from recsys.data.sources import id_rules
+
+    settings = load_settings()
+    asked = readmit(settings, ids, by or getpass.getuser(), id_rules(settings))
+    print_json([told(one) for one in asked])
+
+
+@customer_app.command()
 def requests(
     customer: Annotated[str | None, typer.Argument(help="The id; by default those of all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -55,8 +86,6 @@ def requests(
 
     Customers are named by their pseudonyms, of which the table has the beginning: the register
     knows no ids. Whole, with times and what came of it: --json."""
-    from recsys.upkeep.customers import told
-
     found = [told(one) for one in Register(load_settings()).requests(customer)]
     if as_json:
         print_json(found)

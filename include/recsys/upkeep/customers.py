@@ -11,7 +11,7 @@ from recsys.errors import InputError
 from recsys.ids import normalise_id
 from recsys.logs import fields, file_logger
 from recsys.personal import Doubtful, PersonalData, Record, Sought, Unread
-from recsys.privacy import Kind, Register, Request, load_pseudonyms
+from recsys.privacy import Kind, Register, load_pseudonyms, told
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 from recsys.upkeep.personal import find, sought
@@ -61,11 +61,6 @@ def export_customers(
     doubtful = sum(len(document.doubtful) for document in documents.values())
     records = sum(counts.values())
     return {"customers": written, "records": records, "unread": unread, "doubtful": doubtful}
-
-
-def told(request: Request) -> dict[str, Any]:
-    """A request as commands show it."""
-    return {key: value for key, value in request.model_dump(mode="json").items() if value}
 
 
 class _Document:

@@ -24,11 +24,11 @@ from recsys.personal import (
     files_at,
     place_of,
 )
-from recsys.privacy import PRIVACY_KEY, load_pseudonyms
+from recsys.privacy import FORGETTING_KEY, PRIVACY_KEY, ids_to_forget, load_pseudonyms
 from recsys.request_log import PERSONAL as OF_REQUESTS
 from recsys.schema import SESSION, USER
 from recsys.settings import Settings
-from recsys.traces import in_files, in_lines, in_texts_of_database
+from recsys.traces import in_files, in_lines, in_texts_of_database, reading, unread
 from recsys.upkeep import MaintenanceConfig
 
 _LOGS: Final = ("logs/**/*.log", "logs/**/*.log.*")
@@ -71,6 +71,14 @@ def _in_airflow(settings: Settings, sought: Sought) -> Found:
     yield from in_files(settings, sought, files_at(settings, logs))
     for path in files_at(settings, database):
         yield from in_texts_of_database(settings, sought, path, _AIRFLOW_TEXTS, _ABOUT_SECRETS)
+
+
+def _to_be_forgotten(settings: Settings, sought: Sought) -> Found:
+    with reading(settings.home / FORGETTING_KEY) as problem:
+        for one, noted_at in ids_to_forget(settings).read().items():
+            if one in sought.ids:
+                yield Record(one, FORGETTING_KEY, {"id": one, "noted_at": noted_at.isoformat()})
+    yield from unread(settings, settings.home / FORGETTING_KEY, problem)
 
 
 def _in_whatever_else(settings: Settings, sought: Sought) -> Found:
@@ -142,6 +150,13 @@ PERSONAL: Final = (
         "{days} days (`airflow.keep_days` of `maintenance.yaml`)",
         _in_airflow,
         lambda settings: load_config(settings, MaintenanceConfig).airflow.keep_days,
+    ),
+    PersonalData(
+        "ids of those who are to be forgotten",
+        (FORGETTING_KEY,),
+        "to find what has to be removed; the register has pseudonyms alone",
+        "until the job `forget_customers` has removed all",
+        _to_be_forgotten,
     ),
     PersonalData(
         "the register of requests, and the key of pseudonyms",
