@@ -6,6 +6,8 @@ for the table in ``docs/privacy.md``. Readers of files and tables for them: `rec
 import functools
 import json
 import re
+import unicodedata
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -223,6 +225,10 @@ def _path_fits(parts: list[str], patterns: list[str]) -> bool:
 
 
 def _ways(name: str) -> set[str]:
-    """As it is, and as Python and JSON write it."""
-    as_json = (json.dumps(name, ensure_ascii=plain)[1:-1] for plain in (True, False))
-    return {name, repr(name)[1:-1], *as_json}
+    """As it is, in decomposed letters, and as Python, JSON and addresses of pages write these."""
+    found = set[str]()
+    for form in ("NFC", "NFD"):
+        one = unicodedata.normalize(form, name)
+        as_json = (json.dumps(one, ensure_ascii=plain)[1:-1] for plain in (True, False))
+        found |= {one, repr(one)[1:-1], urllib.parse.quote(one, safe=""), *as_json}
+    return found

@@ -36,10 +36,11 @@ _UNREADABLE: Final = (
     pa.ArrowException,
     ValueError,
     KeyError,  # two columns of one name
+    csv.Error,
 )
-_SQLITE: Final = b"SQLite format 3\0"
-_TABLES: Final = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-_NAMES_OF_TEXT: Final = (
+SQLITE: Final = b"SQLite format 3\0"
+TABLES: Final = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+NAMES_OF_TEXT: Final = (
     ".log",
     ".csv",
     ".json",
@@ -63,12 +64,27 @@ def of_rows(
     """The rows of `table` in which one of the columns `names`, in whatever spelling, is a customer;
     and those of guests (the first of `names` is "" or missing there) in whose column `session` is
     one of theirs."""
-    owners = _owners(sought, table, names, session)
+    owners = owners_of(sought, table, names, session)
     found = pc.is_valid(owners)
     if pc.any(found).as_py():
         rows = table.filter(found).to_pylist()
         for owner, row in zip(owners.filter(found).to_pylist(), rows, strict=True):
             yield Record(owner, place, said(row))
+
+
+def owners_in_unknown(sought: Sought, table: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Whose each row of a table of unknown origin is, and whose it may be, as `of_table` says."""
+    of_customers, texts = list[str](), list[str]()
+    for field in table.schema:
+        if names_customers(field.name) and not pa.types.is_nested(field.type):
+            of_customers.append(field.name)
+        elif pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            texts.append(field.name)
+    certain, doubtful = sought.by_doubt
+    owners = pc.coalesce(
+        owners_of(sought, table, of_customers, None), owners_of(certain, table, texts, None)
+    )
+    return owners, owners_of(doubtful, table, texts, None)
 
 
 def of_texts(sought: Sought, place: str, texts: pa.Array, first: int = 1) -> Found:
@@ -86,21 +102,11 @@ def of_texts(sought: Sought, place: str, texts: pa.Array, first: int = 1) -> Fou
 def of_table(sought: Sought, place: str, table: pa.Table) -> Found:
     """The rows of a table of unknown origin that are a customer's: by the columns that are named
     as those of customers, and by unmistakable ids in whatever column of texts."""
-    of_customers, texts = list[str](), list[str]()
-    for field in table.schema:
-        if names_customers(field.name) and not pa.types.is_nested(field.type):
-            of_customers.append(field.name)
-        elif pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            texts.append(field.name)
-    certain, doubtful = sought.by_doubt
-    owners = pc.coalesce(
-        _owners(sought, table, of_customers, None), _owners(certain, table, texts, None)
-    )
+    owners, doubtful = owners_in_unknown(sought, table)
     rows = table.filter(pc.is_valid(owners)).to_pylist()
     for owner, row in zip(owners.drop_null().to_pylist(), rows, strict=True):
         yield Record(owner, place, said(row))
-    others = table.filter(pc.is_null(owners))
-    perhaps = _owners(doubtful, others, texts, None).unique().drop_null()
+    perhaps = doubtful.filter(pc.is_null(owners)).unique().drop_null()
     yield from (Doubtful(owner, place) for owner in sorted(perhaps.to_pylist()))
 
 
@@ -123,7 +129,7 @@ def in_parquet(
             keys = [name for name in names if name in there]
             for number in range(file.num_row_groups if keys else 0):
                 head = file.read_row_group(number, there)
-                if pc.any(pc.is_valid(_owners(sought, head, keys, own))).as_py():
+                if pc.any(pc.is_valid(owners_of(sought, head, keys, own))).as_py():
                     yield from of_rows(
                         sought, place, file.read_row_group(number), keys, session=own
                     )
@@ -137,9 +143,9 @@ def in_table(settings: Settings, sought: Sought, path: Path, table: str, owner: 
         return
     with reading(path) as problem, contextlib.closing(connect(path)) as database:
         for name, known in (("of_user", sought.names), ("of_session", sought.sessions)):
-            database.create_function(name, 1, _lookup(known), deterministic=True)
+            database.create_function(name, 1, lookup(known), deterministic=True)
         query = f"SELECT {owner} AS its_owner, * FROM {table} WHERE its_owner IS NOT NULL"  # noqa: S608 - ours
-        if database.execute(f"{_TABLES} AND name = ?", (table,)).fetchone():
+        if database.execute(f"{TABLES} AND name = ?", (table,)).fetchone():
             for row in database.execute(query):
                 content = dict(row)
                 yield Record(
@@ -159,12 +165,12 @@ def in_texts_of_database(
     column of customers has one. With `only` (table -> columns) just those columns are searched and
     told, of rows for which the expression `unless` is false."""
     with reading(path) as problem, contextlib.closing(connect(path)) as database:
-        for (table,) in database.execute(_TABLES).fetchall():
+        for (table,) in database.execute(TABLES).fetchall():
             columns = [row["name"] for row in database.execute(f'PRAGMA table_info("{table}")')]
             if only is not None:
                 columns = [name for name in columns if name in only.get(table, ())]
             if columns:
-                owners = _owners_function(sought, columns)
+                owners = owners_function(sought, columns)
                 database.create_function("owners_of", -1, owners, deterministic=True)
                 place = place_of(settings, path, table)
                 where = unless if "event" in columns else "FALSE"
@@ -194,7 +200,7 @@ def in_lines(settings: Settings, sought: Sought, paths: Iterable[Path]) -> Found
         place = place_of(settings, path)
         with reading(path) as problem:
             first = 1
-            for block in _blocks(path):
+            for block in blocks_of(path):
                 lines = [line.decode("utf-8", "replace") for line in block.split(b"\n")]
                 yield from of_texts(sought, place, pa.array(lines, pa.large_string()), first)
                 first += len(lines)
@@ -249,10 +255,10 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | bool | None) else str(value)
 
 
-def _owners(
+def owners_of(
     sought: Sought, table: pa.Table, names: Sequence[str], session: str | None
 ) -> pa.ChunkedArray:
-    """Whose each row is, null for nobody's."""
+    """Whose each row is, as `of_rows` says; null for nobody's."""
     ids = pa.array(sorted(sought.ids), pa.large_string())
     owners = pa.chunked_array([pa.nulls(table.num_rows, pa.large_string())])
     for name in names:
@@ -279,11 +285,12 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(column.cast(pa.large_string()), "")
 
 
-def _lookup(known: Mapping[str, str]) -> Any:
+def lookup(known: Mapping[str, str]) -> Any:
+    """A function of SQLite: whose an id is, in whatever spelling."""
     return lambda text: None if text is None else known.get(normalise_id(text))
 
 
-def _owners_function(sought: Sought, columns: Sequence[str]) -> Any:
+def owners_function(sought: Sought, columns: Sequence[str]) -> Any:
     """Whose a row is and whose it may be, as JSON; numbers are only ids where a column says so."""
     of_customers = [names_customers(name) for name in columns]
     known = {**sought.sessions, **sought.names}
@@ -312,15 +319,15 @@ def _of_any_kind(settings: Settings, sought: Sought, path: Path) -> Found:
                 yield from of_table(
                     sought, place_of(settings, path), parquet.read_row_group(number)
                 )
-    elif head == _SQLITE:
+    elif head == SQLITE:
         yield from in_texts_of_database(settings, sought, path)
-    elif path.suffix == ".csv" and (separator := _separator(path)):
+    elif path.suffix == ".csv" and (separator := separator_of(path)):
         yield from _in_csv(settings, sought, path, separator)
-    elif path.name.removesuffix(".gz").endswith(_NAMES_OF_TEXT) or ".log." in path.name:
+    elif path.name.removesuffix(".gz").endswith(NAMES_OF_TEXT) or ".log." in path.name:
         yield from in_lines(settings, sought, [path])
 
 
-def _separator(path: Path) -> str:
+def separator_of(path: Path) -> str:
     """What parts the columns of a CSV file whose header names one of customers; "" for others."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         head = file.readline(_LONGEST_LINE)
@@ -352,7 +359,7 @@ def _in_csv(settings: Settings, sought: Sought, path: Path, separator: str) -> F
     yield from of_texts(sought, place, pa.array(torn, pa.large_string()))
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def blocks_of(path: Path) -> Iterator[bytes]:
     """The content of a file, unpacked, in blocks of whole lines."""
     rest = b""
     with pa.input_stream(str(path), compression="detect") as file:
