@@ -47,15 +47,21 @@ from serving.schemas import (
 )
 from serving.service import Note, Service
 
+_OF_SOMEBODY = (RecommendRequest, SimilarRequest, TogetherRequest, SearchRequest)
+
 Who = tuple[str, ...]
 """Keys of `serving.interactions.LiveEvents`: a user, and perhaps a guest."""
 
 
 def begin(note: Note, body: ListRequest, *, assigned: bool = True) -> Snapshot:
     """The snapshot that answers: that of the side on which the customer is, if the answer is for
-    one (`assigned`). What `body` does not say is as its placement has it. Raises a 422 problem for
+    one (`assigned`). What `body` does not say is as its placement has it; of a customer who is
+    forgotten neither `note` nor `body` names anybody then. Raises a 422 problem for
     a list too long, prices that no product can have, or a placement that the shop does not have, a
     503 without a snapshot."""
+    if isinstance(body, _OF_SOMEBODY) and note.service.forgotten.hides(body.user_id):
+        # As for somebody of whom nothing is known, nor of the visit: on no path is there a name.
+        body.user_id = body.session_id = note.user_id = None
     most, served = note.service.config.max_topk, note.service.served
     placement = note.service.placements.get(body.placement) if body.placement else None
     if placement is not None:

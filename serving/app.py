@@ -19,7 +19,15 @@ from serving.config import ServiceEnvironment, ServingConfig, read_environment
 from serving.engine import Coordinator
 from serving.guard import MAX_CLIENT_BYTES_MINUTE, Guard
 from serving.housekeeping import Housekeeping
-from serving.routes import administration, demo, interactions, lists, operations, rules
+from serving.routes import (
+    administration,
+    customers,
+    demo,
+    interactions,
+    lists,
+    operations,
+    rules,
+)
 from serving.service import Service
 from serving.short_way import ShortWay
 
@@ -75,7 +83,7 @@ def create_app(
     )
     app.include_router(lists.users)
     app.include_router(lists.products)
-    for module in (interactions, operations, administration, rules, demo):
+    for module in (interactions, operations, administration, customers, rules, demo):
         app.include_router(module.router)
     problems.install(app)
     _describe(app, config, environment)

@@ -20,6 +20,7 @@ from recsys.served_lists import SERVED_KEY, hand_in_lists
 from recsys.settings import Settings
 from recsys.storage import open_store
 from serving.engine import Engine
+from serving.forgotten import FORGOTTEN_SECONDS, tell_of_register
 from serving.impressions import IMPRESSIONS_SECONDS
 from serving.rules import RULES_SECONDS, PlacementsWatch, RulesWatch
 from serving.service import Service
@@ -42,13 +43,59 @@ _STARTING_SECONDS = 300.0
 _EVERYBODY = ("log", "email", "slack")
 
 
-class Housekeeping(threading.Thread):
-    """A thread with a few recurring duties; a duty that fails is logged and tried again."""
+Duties = list[tuple[float, Callable[[], object]]]
+"""What is done, and every so many seconds."""
+
+
+class Recurring(threading.Thread):
+    """A thread with a few recurring `duties`; a duty that fails is logged and tried again."""
+
+    def __init__(self, name: str, duties: Duties) -> None:
+        super().__init__(name=name, daemon=True)
+        self._duties = duties
+        self._ending = threading.Event()
+
+    def stop(self) -> None:
+        self._ending.set()
+        if self.is_alive():
+            self.join(timeout=10)
+
+    def run(self) -> None:
+        due = [time.monotonic() + every for every, _ in self._duties]
+        due[0] = time.monotonic()  # a refresh may have published while this worker was loading
+        while not self._ending.wait(max(0.0, min(due) - time.monotonic())):
+            for number, (every, duty) in enumerate(self._duties):
+                if due[number] > time.monotonic():
+                    continue
+                try:
+                    duty()
+                except Exception:
+                    logger.exception("A recurring duty failed")
+                due[number] = time.monotonic() + every
+
+
+class Housekeeping:
+    """What a worker does beside the requests, in two threads: who is forgotten is followed beside
+    all that may take a while."""
 
     def __init__(self, service: Service) -> None:
-        super().__init__(name="housekeeping", daemon=True)
+        self._threads = (
+            Recurring("forgotten", [(FORGOTTEN_SECONDS, service.forgotten.look)]),
+            Recurring("housekeeping", self._duties(service)),
+        )
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        for thread in self._threads:
+            thread.stop()
+
+    @staticmethod
+    def _duties(service: Service) -> Duties:
         settings, since = service.settings, datetime.now(UTC)
-        duties: list[tuple[float, Callable[[], object]]] = [
+        duties: Duties = [
             (service.config.catalogue_check_seconds, lambda: _follow_catalogue(service.engine)),
             (RULES_SECONDS, service.rules.look),
             (RULES_SECONDS, service.places.look),
@@ -70,27 +117,9 @@ class Housekeeping(threading.Thread):
                 (_PRUNE_SECONDS, service.live.prune),
                 (_LOG_WATCH_SECONDS, BacklogWatch(settings, _backlogs(service)).look),
                 (_LOG_WATCH_SECONDS, DamageWatch(settings, since).look),
+                (_LOG_WATCH_SECONDS, RegisterWatch(service).look),
             ]
-        self._duties = duties
-        self._ending = threading.Event()
-
-    def stop(self) -> None:
-        self._ending.set()
-        if self.is_alive():
-            self.join(timeout=10)
-
-    def run(self) -> None:
-        due = [time.monotonic() + every for every, _ in self._duties]
-        due[0] = time.monotonic()  # a refresh may have published while this worker was loading
-        while not self._ending.wait(max(0.0, min(due) - time.monotonic())):
-            for number, (every, duty) in enumerate(self._duties):
-                if due[number] > time.monotonic():
-                    continue
-                try:
-                    duty()
-                except Exception:
-                    logger.exception("A recurring duty failed")
-                due[number] = time.monotonic() + every
+        return duties
 
 
 class Waiting(NamedTuple):
@@ -140,6 +169,20 @@ def _backlogs(service: Service) -> list[Waiting]:
     if lists is not None:
         found.append(Waiting("served_lists", lists, settings.home / SERVED_KEY))
     return found
+
+
+@dataclass
+class RegisterWatch:
+    """Tells that the register of customers' requests cannot be read, and that it can be again."""
+
+    service: Service
+    told: str | None = None
+
+    def look(self) -> None:
+        problem = self.service.forgotten.problem
+        if (problem is None) != (self.told is None):
+            tell_of_register(self.service.settings, problem)
+            self.told = problem
 
 
 @dataclass

@@ -394,6 +394,19 @@ class InteractionsResponse(BaseModel):
 
     accepted: int
     rejected: list[Rejected]
+    left_out: int = Field(
+        default=0,
+        description="Of customers who are forgotten: not stored, and not to be sent again. There "
+        "if there are any.",
+    )
+
+
+class Forgetting(BaseModel):
+    """A request to forget a customer."""
+
+    number: int = Field(description="In the register.")
+    asked_at: datetime
+    due_at: datetime = Field(description="Until when all that is kept of the customer is removed.")
 
 
 class Traffic(BaseModel):

@@ -31,6 +31,7 @@ from recsys.schedule import load_zone
 from recsys.settings import Settings
 from serving.config import ServiceEnvironment, ServingConfig
 from serving.engine import Coordinator, Engine
+from serving.forgotten import FollowedForgotten
 from serving.impressions import FollowedImpressions
 from serving.interactions import Intake, LiveEvents
 from serving.problems import ProblemError
@@ -64,6 +65,7 @@ class Service:
     ) -> None:
         self.settings, self.config, self.environment = settings, config, environment
         self.coordinator, self.slot = coordinator, slot
+        self.forgotten = FollowedForgotten(settings)
         self.rules = rules = FollowedRules(settings)
         self.places = places = FollowedPlacements(settings)
         self.impressions = impressions = FollowedImpressions(settings, lambda: places.current)

@@ -65,6 +65,9 @@ class Pseudonyms:
         # One customer asks for many lists.
         self.of: Callable[[str], str] = functools.lru_cache(_REMEMBERED)(self._newest)
 
+    def __reduce__(self) -> tuple[type["Pseudonyms"], tuple[tuple[bytes, ...]]]:
+        return Pseudonyms, (self._keys,)  # what is remembered does not travel
+
     def all_of(self, user_id: str | int) -> tuple[str, ...]:
         """The names of a customer under all keys, the newest first."""
         text = normalise_id(user_id).encode("utf-8", "replace")
@@ -78,10 +81,18 @@ class Pseudonyms:
 def load_pseudonyms(settings: Settings) -> Pseudonyms:
     """The names of this installation, by the keys of ``RECSYS_PSEUDONYM_KEY`` or those in the
     store, where the first use makes one. Raises `InputError` if there are no sound keys where
-    there should be, `OSError` if none can be written."""
+    there should be: not if the register names somebody by keys that are gone, whom nobody would
+    find by a new one. `OSError` if none can be written."""
     if given := os.environ.get(KEY_VARIABLE, "").strip():
         return Pseudonyms(_keys_of(given.split(","), KEY_VARIABLE))
-    content = open_store(settings).read(KEYS_KEY)
+    store = open_store(settings)
+    content = store.read(KEYS_KEY)
+    if content is None and store.read(REQUESTS_KEY) is not None:
+        place = settings.home / KEYS_KEY
+        raise InputError(
+            f"{place}: is gone, and the register names customers by it: take it from a backup; if "
+            "there is none, move the register away: whom it names nobody can tell any more"
+        )
     return Pseudonyms(_parsed(settings, content or _change_keys(settings, lambda keys: keys)))
 
 
@@ -250,10 +261,34 @@ class Forgotten:
         return which_are(column, self.__contains__)
 
 
+def read_requests(settings: Settings) -> tuple[list[Request], str | None]:
+    """All requests, oldest first, and what is wrong with the register: then they are those of its
+    last good copy. Raises `InputError` if there is no such copy, `OSError` if it cannot be read."""
+    document = _document_of_requests(settings)
+    return document.read(), document.problem()
+
+
+def overdue(requests: Iterable[Request], now: datetime) -> list[Request]:
+    """Those that should have been done before `now`. What was asked for again, and done then, is
+    due no more."""
+    late: dict[tuple[str, Kind], Request] = {}
+    for one in requests:
+        key = (one.pseudonym, one.kind)
+        if one.done_at is not None:
+            late.pop(key, None)
+        elif one.due_at < now:
+            late.setdefault(key, one)
+    return list(late.values())
+
+
 def load_forgotten(settings: Settings) -> Forgotten:
-    """Who is forgotten at this moment; where nobody is, no keys are needed. Raises `InputError` if
-    the register is damaged, or the keys are, `OSError` if they cannot be read."""
-    requests = _document_of_requests(settings).read()
+    """Who is forgotten at this moment. Raises as `read_requests` and `forgotten_by`."""
+    return forgotten_by(settings, read_requests(settings)[0])
+
+
+def forgotten_by(settings: Settings, requests: Sequence[Request]) -> Forgotten:
+    """Who is forgotten by all `requests` of the register; where nobody is, no keys are needed.
+    Raises `InputError` if the keys are damaged, `OSError` if they cannot be read."""
     nobody = not any(one.kind is Kind.FORGET for one in requests)
     return Forgotten(requests, Pseudonyms(()) if nobody else load_pseudonyms(settings))
 

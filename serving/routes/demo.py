@@ -51,7 +51,8 @@ _serve("/docs/docs.js", "docs.js", "javascript")
 async def examples(service: Running) -> Examples:
     """A few known customers, a stranger, and the most popular products."""
     snapshot = service.snapshot()
-    known = snapshot.artifact.manifest.get("sample_users") or []
+    samples = snapshot.artifact.manifest.get("sample_users") or []
+    known = [user for user in samples if not service.forgotten.hides(user)]
     users = [Example(id=str(user), name=f"Khách {user}") for user in known[:_EXAMPLES]]
     users.append(Example(id="khach-moi", name="Khách mới"))
     catalogue = snapshot.catalogue

@@ -24,7 +24,7 @@ from serving.schemas import (
     InteractionsResponse,
     Rejected,
 )
-from serving.service import Note, Running
+from serving.service import Note, Running, Service
 
 router = APIRouter(tags=["interactions"])
 
@@ -55,6 +55,7 @@ async def require_sender(
 
 @router.post(
     "/interactions",
+    response_model_exclude_defaults=True,
     responses=documented(400, 401, 403, 408, 413, 422, 429, 503),
     summary="What customers did",
 )
@@ -67,13 +68,14 @@ async def interactions(
     user's recommendations at once; what was dismissed is not shown to that user again.
 
     What is rejected must not be sent again as it is: the answer names each with the reason, and is
-    a 422 when none was accepted. After any other answer nothing is promised: send the same events
-    again."""
+    a 422 when all were. After any other answer nothing is promised: send the same events again.
+    Events of customers who are forgotten are not stored; `left_out` counts them."""
     events = body.events if isinstance(body, InteractionsRequest) else [body]
     with Note(service, "interactions"):
         now = datetime.now(UTC)
         checked = [_checked(event, now, service.earliest, service.ids) for event in events]
-        good = {index: event for index, event in enumerate(checked) if not isinstance(event, str)}
+        said = {index: event for index, event in enumerate(checked) if not isinstance(event, str)}
+        good = _of_the_others(service, said)
         for event in good.values():
             event["event_id"] = f"{sender}/{event['event_id']}" if sender else event["event_id"]
         try:
@@ -85,8 +87,8 @@ async def interactions(
         reasons = dict(zip(good, stored, strict=True))
         rejected = [
             Rejected(index=index, event_id=_id_of(events[index]), reason=reason)
-            for index, said in enumerate(checked)
-            if (reason := said if isinstance(said, str) else reasons[index]) is not None
+            for index, event in enumerate(checked)
+            if (reason := event if isinstance(event, str) else reasons.get(index)) is not None
         ]
         if len(rejected) == len(events):
             places = ["event" if events[0] is body else f"events.{one.index}" for one in rejected]
@@ -94,7 +96,21 @@ async def interactions(
             errors = [FieldProblem(field=place, message=one.reason) for place, one in told]
             detail = f"No event was accepted. {errors[0].field}: {errors[0].message}."
             raise ProblemError(422, detail, errors=errors)
-    return InteractionsResponse(accepted=len(events) - len(rejected), rejected=rejected)
+    left_out = len(said) - len(good)
+    accepted = len(events) - len(rejected) - left_out
+    return InteractionsResponse(accepted=accepted, rejected=rejected, left_out=left_out)
+
+
+def _of_the_others(service: Service, events: dict[int, Event]) -> dict[int, Event]:
+    """The events but for those of customers who are forgotten. Raises a 503 problem while nobody
+    knows who is."""
+    forgotten = service.forgotten.current
+    if forgotten is None:
+        detail = "Nobody knows yet whose interactions are not to be kept; send them again."
+        raise ProblemError(503, detail, {"Retry-After": "5"})
+    if not forgotten:
+        return events
+    return {at: one for at, one in events.items() if (one["user_id"] or "") not in forgotten}
 
 
 def _checked(sent: Any, now: datetime, earliest: datetime, rules: IdRules) -> Event | str:

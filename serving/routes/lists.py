@@ -99,7 +99,8 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
 
     Never an error for an unknown user. The list is filled up to `topk` after filtering, as long
     as there are products that pass."""
-    with Note(service, "recommend", body.topk, body.user_id) as note:
+    asked_for = body.user_id
+    with Note(service, "recommend", body.topk, asked_for) as note:
         snapshot = begin(note, body)
         who = who_of(body.user_id, body.session_id)
         # Beside the event loop for a slow model, and for a user whose interactions have to be read.
@@ -109,7 +110,7 @@ async def recommend_products(body: RecommendRequest, service: Running) -> Respon
         again = partial(make, service, body=body, who=who)
         explain = partial(why_recommended_now, service, snapshot, body, who)
         why = await _why(note, body, snapshot, made, explain, again)
-        answer = _answer(note, body, snapshot, made, why, user_id=body.user_id)
+        answer = _answer(note, body, snapshot, made, why, user_id=asked_for)
     return _sent(answer, note)
 
 
@@ -270,7 +271,7 @@ def _all_answers(service: Service, body: BatchRequest) -> list[dict[str, Any]]:
             asked = RecommendRequest.model_construct(user_id=user_id, history=[], **shared)
             snapshot = begin(note, asked)
             make = popular_now if note.held_out else recommend_now
-            who = who_of(user_id, None)
+            who = who_of(asked.user_id, None)
             note.made = made = make(service, snapshot, asked, who)
             why = None
             if body.explain:

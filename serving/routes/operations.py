@@ -152,3 +152,19 @@ class _Figures(Collector):
         yield CounterMetricFamily(
             "recsys_lists_dropped", "Served lists that found no room in memory.", dropped
         )
+        known = self._service.forgotten
+        yield GaugeMetricFamily(
+            "recsys_customers_forgotten",
+            "Customers who are forgotten, as this worker knows.",
+            len(known.current or ()),
+        )
+        yield GaugeMetricFamily(
+            "recsys_requests_overdue",
+            "Customers' requests that should have been done by now.",
+            known.overdue(),
+        )
+        yield GaugeMetricFamily(
+            "recsys_register_readable",
+            "1 while this worker can read the register of customers' requests, else 0.",
+            int(known.problem is None),
+        )

@@ -27,7 +27,7 @@ from recsys.settings import REPOSITORY, Settings
 from serving import engine
 from serving.app import create_app
 from serving.config import ServiceEnvironment, read_environment
-from serving.routes import administration, rules
+from serving.routes import administration, customers, rules
 from serving.routes.administration import require_admin
 from tests.serving.conftest import TOKEN
 from tests.serving.service_process import running_service
@@ -72,7 +72,8 @@ def all_dependencies(dependant: Dependant) -> set[object]:
 
 
 def admin_routes() -> list[APIRoute]:
-    routes = [*administration.router.routes, *rules.router.routes]
+    routers = (administration.router, customers.router, rules.router)
+    routes = [route for router in routers for route in router.routes]
     return [route for route in routes if isinstance(route, APIRoute)]
 
 
@@ -90,7 +91,7 @@ def test_every_route_that_writes_is_an_admin_route_or_known_to_be_public(setting
         for path, operations in document["paths"].items()
         if set(operations) - {"get", "head", "options"}
     }
-    admin = {route.path for route in admin_routes()}
+    admin = {route.path_format for route in admin_routes()}
     assert writes == PUBLIC_WRITES | (admin & writes)
     for path in admin:
         for operation in document["paths"][path].values():
@@ -99,8 +100,7 @@ def test_every_route_that_writes_is_an_admin_route_or_known_to_be_public(setting
 
 def test_every_admin_route_refuses_without_a_configured_token(settings: Settings):
     with TestClient(create_app(settings, ServiceEnvironment())) as client:
-        for route in administration.router.routes:
-            assert isinstance(route, APIRoute)
+        for route in admin_routes():
             for method in route.methods:
                 assert client.request(method, route.path, json={}).status_code == 403
 

@@ -64,6 +64,12 @@ class Bucket:
             return bytes(answer.bytes()), str(answer.meta["e_tag"])
         return None
 
+    def tag(self, key: str) -> str | None:
+        """The ETag of an object, None when there is none."""
+        with self._explained(key), self._maybe_missing():
+            return str(obstore.head(self._objects, key)["e_tag"])
+        return None
+
     def write(self, key: str, content: bytes, *, expected: str | None) -> None:
         """Write an object if its ETag is `expected`, or, for None, if it does not exist. Raises
         `ConflictError` otherwise."""

@@ -173,6 +173,9 @@ class BucketStore(Store):
         found = self._bucket.read(key)
         return None if found is None else found[0]
 
+    def revision(self, key: str) -> str | None:
+        return self._bucket.tag(key)
+
     def change(self, key: str, change: Change) -> bytes:
         deadline = time.monotonic() + _CONFLICT_SECONDS
         pause = 0.01

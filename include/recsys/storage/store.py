@@ -120,6 +120,15 @@ class Store:
         except IsADirectoryError as error:
             raise DamagedError(f"{self._home / key}: is a folder, expected a file") from error
 
+    def revision(self, key: str) -> str | None:
+        """Something that is another one after every change of a file, None when there is none: it
+        costs less than reading."""
+        try:
+            found = (self._home / key).stat()
+        except FileNotFoundError:
+            return None
+        return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+
     def change(self, key: str, change: Change) -> bytes:
         """Replace a file by what `change` makes of its content, which is returned; no other change
         is lost. What `change` raises leaves the file as it was."""
