@@ -352,12 +352,14 @@ def _records_of(
         taken: list[bytes] = []
 
         def lines() -> Iterator[str]:
+            mark = "\ufeff"  # before the first line of some
             for line in file:
                 taken.append(line)
-                yield line.decode("utf-8", "replace")
+                yield line.decode("utf-8", "replace").removeprefix(mark)
+                mark = ""
 
         reader = csv.reader(lines(), delimiter=separator)
-        names = [name.removeprefix("\ufeff") for name in next(reader, [])]
+        names = next(reader, [])
         raw, rows = [b"".join(taken)], [list[str]()]  # of the header nobody is told
         taken.clear()
         for row in reader:

@@ -21,7 +21,7 @@ from recsys.backlog import Backlog
 from recsys.config import ConfigModel, read_document
 from recsys.database import HelperDatabase, connect, transaction
 from recsys.logs import LINE, file_logger
-from recsys.personal import Found, PersonalData, Sought
+from recsys.personal import Forgot, Found, PersonalData, Sought
 from recsys.retention import RowRetention
 from recsys.settings import Settings
 
@@ -109,10 +109,20 @@ def _in_requests(settings: Settings, sought: Sought) -> Found:
     from recsys.traces import in_table  # the service carries no Arrow
 
     if settings.service_db.is_file():
-        with _reading(settings.service_db) as table:
-            has_text = "user_text" in _columns(table)
-        user = "coalesce(user_text, user_id)" if has_text else "user_id"
-        yield from in_table(settings, sought, settings.service_db, TABLE, f"of_user({user})")
+        yield from in_table(settings, sought, settings.service_db, TABLE, _owner(settings))
+
+
+def _from_requests(settings: Settings, sought: Sought) -> Forgot:
+    from recsys.erasing import from_tables
+
+    if settings.service_db.is_file():
+        yield from from_tables(settings, sought, settings.service_db, {TABLE: _owner(settings)})
+
+
+def _owner(settings: Settings) -> str:
+    with _reading(settings.service_db) as table:
+        has_text = "user_text" in _columns(table)
+    return f"of_user({'coalesce(user_text, user_id)' if has_text else 'user_id'})"
 
 
 PERSONAL: Final = (
@@ -123,6 +133,7 @@ PERSONAL: Final = (
         "{days} days (`request_log.retention_days` of `serving.yaml`)",
         _in_requests,
         lambda settings: load_retention(settings).retention_days,
+        _from_requests,
     ),
 )
 

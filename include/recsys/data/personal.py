@@ -1,9 +1,10 @@
 """What the data area keeps of customers, and where; see `recsys.personal`."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,11 +26,24 @@ from recsys.data.sources import (
 )
 from recsys.data.staging import FILES_KEY, RAW_KEY, SEALED_KEY
 from recsys.data.versions import list_versions, open_version
+from recsys.erasing import from_csv, from_files, from_json_lines
 from recsys.errors import InputError
-from recsys.personal import SHOP, Found, PersonalData, Sought, Unread, files_at, place_of
+from recsys.ids import normalise_id
+from recsys.personal import (
+    SHOP,
+    Erased,
+    Forgot,
+    Found,
+    PersonalData,
+    Sought,
+    Unread,
+    files_at,
+    place_of,
+)
+from recsys.served_lists import SUFFIX as LISTS
 from recsys.settings import Settings
 from recsys.storage import open_store
-from recsys.traces import in_files, in_parquet, of_rows, of_texts, reading, unread
+from recsys.traces import in_files, in_parquet, of_rows, of_texts, owners_of, reading, unread
 
 _FILES: Final = "data/raw/**/*"
 _SEEN: Final = {SEALED_KEY: "data/staging/seen", FILES_KEY: "data/staging/seen_files"}
@@ -139,6 +153,45 @@ def _in_bad_rows(settings: Settings, sought: Sought) -> Found:
         yield from unread(settings, path, problem)
 
 
+def _out_of_bad_rows(settings: Settings, sought: Sought) -> Forgot:
+    def owners(rows: pa.Table) -> pa.ChunkedArray:
+        raw = rows["raw"]
+        whose = pc.list_element(pc.split_pattern(raw, " | ", max_splits=1), 0)
+        named = owners_of(sought, pa.table({schema.USER: whose}), [schema.USER], None)
+        about = [min(sought.in_text(text)[0], default=None) for text in raw.to_pylist()]
+        return pc.coalesce(named, pa.array(about, pa.large_string()))
+
+    for path in files_at(settings, _BAD_ROWS):
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            ours = "raw" in next(csv.reader(file), [])
+        if ours:
+            yield from from_csv(settings, path, ",", owners)
+        else:
+            yield from from_files(settings, sought, [path])
+
+
+def _out_of_bad_files(settings: Settings, sought: Sought) -> Forgot:
+    """Of served lists that cannot be read nobody can tell whose they are, and how many are lost is
+    known already: they go."""
+    for path in files_at(settings, *_BAD_FILES):
+        found = list(from_files(settings, sought, [path]))
+        ours = path.parent.name == "served"
+        if ours and (path.suffix == LISTS or any(isinstance(one, Unread) for one in found)):
+            path.unlink(missing_ok=True)
+            found = [Erased(place_of(settings, path), 1)]
+        yield from found
+
+
+def _out_of_segments(settings: Settings, sought: Sought, patterns: Iterable[str]) -> Forgot:
+    def owner(event: Mapping[str, Any]) -> str | None:
+        user = normalise_id(str(event.get(schema.USER) or ""))
+        if user:
+            return user if user in sought.ids else None
+        return sought.sessions.get(normalise_id(str(event.get(schema.SESSION) or "")))
+
+    yield from from_json_lines(settings, files_at(settings, *patterns), owner)
+
+
 def _in_archive(settings: Settings, sought: Sought) -> Found:
     paths = files_at(settings, _ARCHIVE)
     yield from in_parquet(settings, sought, paths, [schema.USER], session=schema.SESSION)
@@ -223,6 +276,7 @@ PERSONAL: Final = (
         "{days} days (`keep_quarantine_days` of `data.yaml`)",
         _in_bad_rows,
         _keep_quarantine_days,
+        _out_of_bad_rows,
     ),
     PersonalData(
         "events that are not plausible",
@@ -231,6 +285,7 @@ PERSONAL: Final = (
         "{days} days (`keep_quarantine_days` of `data.yaml`)",
         lambda settings, sought: _in_segments(settings, sought, [_IMPLAUSIBLE]),
         _keep_quarantine_days,
+        lambda settings, sought: _out_of_segments(settings, sought, [_IMPLAUSIBLE]),
     ),
     PersonalData(
         "files that could not be used, and damaged ones",
@@ -239,6 +294,7 @@ PERSONAL: Final = (
         "{days} days (`keep_quarantine_days` of `data.yaml`)",
         lambda settings, sought: in_files(settings, sought, files_at(settings, *_BAD_FILES)),
         _keep_quarantine_days,
+        _out_of_bad_files,
     ),
     PersonalData(
         "scratch of running jobs",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from recsys.merchandising.recommending import LiveEvent
-from recsys.personal import Found, PersonalData, Sought
+from recsys.personal import Forgot, Found, PersonalData, Sought
 from recsys.settings import Settings
 
 GUEST: Final = "\x1f"
@@ -50,10 +50,21 @@ def customers_of(database: sqlite3.Connection) -> set[str]:
 def _in_live_events(settings: Settings, sought: Sought) -> Found:
     from recsys.traces import in_table  # the service carries no Arrow
 
-    for table, column in _PERSONAL.items():
-        guest = f"CASE WHEN substr({column}, 1, 1) = char({ord(GUEST)}) THEN"
-        owner = f"{guest} of_session(substr({column}, 2)) ELSE of_user({column}) END"
+    for table, owner in _owners().items():
         yield from in_table(settings, sought, live_database(settings), table, owner)
+
+
+def _from_live_events(settings: Settings, sought: Sought) -> Forgot:
+    from recsys.erasing import from_tables
+
+    yield from from_tables(settings, sought, live_database(settings), _owners())
+
+
+def _owners() -> dict[str, str]:
+    """Of each table the expression of whose a row is."""
+    guest = f"substr({{0}}, 1, 1) = char({ord(GUEST)}) THEN of_session(substr({{0}}, 2))"
+    owner = f"CASE WHEN {guest} ELSE of_user({{0}}) END"
+    return {table: owner.format(column) for table, column in _PERSONAL.items()}
 
 
 # Events are counted by product, too.
@@ -66,5 +77,6 @@ PERSONAL: Final = (
         "ratings and purchases 30 days (`live_interaction_days` of `serving.yaml`), clicks and "
         "views one; counts of events a day, two days",
         _in_live_events,
+        forget=_from_live_events,
     ),
 )

@@ -2,10 +2,12 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
+from filelock import FileLock
 
 from recsys import schema
 from recsys.data.event_log import events_received, ids_taken_back
@@ -76,14 +78,15 @@ def compute_outcomes(
     today = interval.end.astimezone(load_zone(settings)).date()
     span = span_of(first, last, today)
     taken = take_over(settings)
-    builder = Builder(settings, read_ledger(settings), today)
-    repaired = builder.find_damage()
-    if span is None and not is_backfill:
-        attributed, made = _whatever_is_new(settings, builder, interval.end)
-    else:
-        span = span or _span_of_interval(interval, builder)
-        attributed, made = _the_days(builder, span, again=not is_backfill)
-    restored = restore_rows(settings)
+    with _alone(settings):
+        builder = Builder(settings, read_ledger(settings), today)
+        repaired = builder.find_damage()
+        if span is None and not is_backfill:
+            attributed, made = _whatever_is_new(settings, builder, interval.end)
+        else:
+            span = span or _span_of_interval(interval, builder)
+            attributed, made = _the_days(builder, span, again=not is_backfill)
+        restored = restore_rows(settings)
     summary = {
         "day": str(today if span is None else span.last),
         "made": [str(day) for day in made],
@@ -95,6 +98,24 @@ def compute_outcomes(
     }
     logger.info("Outcomes computed | %s, restored=%s", summary, restored)
     return summary
+
+
+def make_again(settings: Settings, days: Iterable[date]) -> None:
+    """Make `days` again whose events are not what they were, and those whose lists are not, as far
+    as these are still there: where somebody has taken customers out of them."""
+    with _alone(settings):
+        today = datetime.now(load_zone(settings)).date()
+        builder = Builder(settings, read_ledger(settings), today)
+        builder.attribute({*days, *builder.touched_by_lists()})
+        if builder.figure():
+            _note_impressions(settings, builder)
+        builder.ledger.save(settings)
+
+
+def _alone(settings: Settings) -> FileLock:
+    """Two who make days at a time would lose each other's notes in the ledger."""
+    settings.outcomes.mkdir(parents=True, exist_ok=True)
+    return FileLock(settings.outcomes / ".lock")
 
 
 def _whatever_is_new(

@@ -6,6 +6,9 @@ because a job was killed before it could remove it, adds nothing to a day that n
 machines that take over at the same moment write two files that name the same segments; `read_lists`
 sees that, and takes each list once.
 
+A file that was written again without somebody's lists names the one before, which nobody reads
+any more, and which is removed wherever it is met: other machines have copies.
+
 A file that is damaged is set aside in ``data/quarantine/served`` where it is met, unless the store
 has a sound copy of it; an empty file in its place says how many lists are lost with it. That counts
 until the damaged file's name is there again, from a backup."""
@@ -34,6 +37,7 @@ from filelock import FileLock
 from recsys.alerting import Alert, AlertManager, Severity
 from recsys.errors import InputError
 from recsys.outcomes.config import OutcomesConfig
+from recsys.privacy import load_forgotten
 from recsys.publishing import atomic_path
 from recsys.retention import Removal, Retention, remove_path
 from recsys.schedule import load_zone
@@ -70,6 +74,7 @@ SCHEMA: Final = pa.schema(
 """Columns of served lists; texts are "" where there is nothing, and no `propensities` are none."""
 
 _SEGMENTS = b"recsys_segments"  # in a file's metadata: {name of a segment: lists that it lost}
+_REPLACED = b"recsys_replaced"  # in a file's metadata: names of files that it stands for
 _COLLECTED_KEY = f"{SERVED_KEY}/collected"
 _DAY = "day="
 _MOST_LISTS = 50_000  # of a file: 100 MB of memory while it is made
@@ -107,6 +112,24 @@ def take_over(settings: Settings) -> TakenOver:
             except InputError as error:
                 _quarantine(settings, path, error)
         return partitions.finish()
+
+
+def leave_out(
+    settings: Settings, owners: Callable[[pa.Table], pa.ChunkedArray]
+) -> Iterator[tuple[Path, int]]:
+    """Write the files of all days again without the lists that are somebody's, of tables of USER
+    and SESSION; yields each file, and how many went. What waits is taken over first."""
+    take_over(settings)
+    with FileLock(settings.home / SERVED_KEY / ".lock"):
+        for day in served_days(settings):
+            heads = _read_each(settings, day, partial(_read_file, columns=[USER, SESSION]))
+            for path, head in heads.items():
+                theirs = pc.is_valid(owners(head))
+                if gone := int(pc.sum(theirs).as_py() or 0):
+                    left = _read_file(path, SCHEMA.names).filter(pc.invert(theirs))
+                    before = [path.name, *_replaced_by(path)]
+                    _write(settings, day, left, _segments_of(path), before)
+                    yield path, gone
 
 
 def read_lists(
@@ -184,6 +207,7 @@ class _Partitions:
     def __init__(self, settings: Settings) -> None:
         self._settings, self._store = settings, open_store(settings)
         self._zone = load_zone(settings)
+        self._forgotten = load_forgotten(settings)
         self._known: dict[date, dict[str, int]] = {}
         self._waiting: dict[date, list[pa.Table]] = {}
         self._naming: dict[date, dict[str, int]] = {}
@@ -192,8 +216,12 @@ class _Partitions:
         self._days: set[date] = set()
 
     def add(self, path: Path, segment: Segment) -> None:
-        """Take what its days do not have yet."""
-        tables = dict(_by_day(segment.blocks, self._zone))
+        """Take what its days do not have yet, but for lists of the forgotten: they waited while
+        somebody asked for that."""
+        tables = {
+            day: table.filter(pc.invert(self._forgotten.mask(table[USER].cast(pa.large_string()))))
+            for day, table in _by_day(segment.blocks, self._zone)
+        }
         last = max(tables) if tables else _moment(segment.began_at, self._zone).date()
         if segment.lost:
             tables.setdefault(last, SCHEMA.empty_table())
@@ -293,13 +321,22 @@ def _day_of(name: str) -> date | None:
     return None
 
 
-def _write(settings: Settings, day: date, table: pa.Table, naming: Mapping[str, int]) -> None:
-    """Add a file to a day, here and in the store."""
+def _write(
+    settings: Settings,
+    day: date,
+    table: pa.Table,
+    naming: Mapping[str, int],
+    replaced: Sequence[str] = (),
+) -> None:
+    """Add a file to a day, here and in the store; those that it has `replaced` go."""
     key = f"{_key(day)}/{_name_of(naming, len(table))}"
     with atomic_path(settings.home / key) as temporary:
         metadata = {_SEGMENTS: json.dumps(naming)}
+        metadata |= {_REPLACED: json.dumps(replaced)} if replaced else {}
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
     open_store(settings).share(key)
+    for name in replaced:
+        _remove_file(settings, day, name)
 
 
 def _name_of(naming: Mapping[str, int], lists: int) -> str:
@@ -319,10 +356,29 @@ def _lists_in(path: Path) -> int | None:
     return None
 
 
+def _remove_file(settings: Settings, day: date, name: str) -> None:
+    (settings.home / _key(day) / name).unlink(missing_ok=True)
+    open_store(settings).discard(f"{_key(day)}/{name}")
+
+
 def _files(settings: Settings, day: date) -> list[Path]:
     """The files of a day, as far as this machine or any other has them."""
     open_store(settings).mirror(_key(day), _key(day))
-    return sorted((settings.home / _key(day)).glob("[!.]*.parquet"))
+    found = {path.name: path for path in (settings.home / _key(day)).glob("[!.]*.parquet")}
+    for name in {name for path in found.values() for name in _replaced_by(path)} & found.keys():
+        _remove_file(settings, day, name)
+        del found[name]
+    return sorted(found.values())
+
+
+def _replaced_by(path: Path) -> list[str]:
+    """The files that this one stands for; of one that cannot be read its readers tell."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        names: list[str] = json.loads(metadata.get(_REPLACED, b"[]"))
+        return names
+    except (pa.ArrowException, ValueError, OSError):
+        return []
 
 
 def _read_each(

@@ -11,11 +11,13 @@ import pyarrow.compute as pc
 from recsys.columns import normalise_ids
 from recsys.config import load_config
 from recsys.data import personal as of_data
+from recsys.erasing import from_files, from_texts_of_database, over_lines
 from recsys.merchandising import live_events
 from recsys.models import personal as of_models
 from recsys.outcomes import personal as of_outcomes
 from recsys.personal import (
     Doubtful,
+    Forgot,
     Found,
     PersonalData,
     Record,
@@ -53,11 +55,19 @@ _AIRFLOW_TEXTS: Final = {
 }
 """What of Airflow's database can have a sentence about somebody. Its connections, variables, users,
 tokens, triggers and code are never read: they hold secrets."""
+_AIRFLOW_KEYS: Final = (*_OF_RUNS, "key", "event", "dttm", "timestamp", "filename")
+"""What of these says which row it is."""
 _ABOUT_SECRETS: Final = "event LIKE '%connection%' OR event LIKE '%variable%'"
 
 
 def _in(patterns: Sequence[str]) -> Any:
     return lambda settings, sought: in_files(
+        settings, sought, _but_of_nobody(settings, files_at(settings, *patterns))
+    )
+
+
+def _out_of(patterns: Sequence[str]) -> Any:
+    return lambda settings, sought: from_files(
         settings, sought, _but_of_nobody(settings, files_at(settings, *patterns))
     )
 
@@ -81,14 +91,26 @@ def _to_be_forgotten(settings: Settings, sought: Sought) -> Found:
     yield from unread(settings, settings.home / FORGETTING_KEY, problem)
 
 
+def _out_of_airflow(settings: Settings, sought: Sought) -> Forgot:
+    logs, database = _AIRFLOW
+    yield from over_lines(settings, sought, files_at(settings, logs))
+    for path in files_at(settings, database):
+        yield from from_texts_of_database(
+            settings, sought, path, _AIRFLOW_TEXTS, keys=_AIRFLOW_KEYS, unless=_ABOUT_SECRETS
+        )
+
+
 def _in_whatever_else(settings: Settings, sought: Sought) -> Found:
     """What no declaration covers: it is for a person to look at."""
+    yield from in_files(settings, sought, _undeclared(settings))
+
+
+def _undeclared(settings: Settings) -> list[Path]:
     declared = [one for one in PERSONAL if one is not WHATEVER_ELSE]
     found = files_at(settings, *(f"{area}/**/*" for area in _ALL))
-    others = [
+    return [
         path for path in found if not any(one.covers(place_of(settings, path)) for one in declared)
     ]
-    yield from in_files(settings, sought, others)
 
 
 NOBODY: Final = PersonalData(
@@ -112,6 +134,7 @@ WHATEVER_ELSE: Final = PersonalData(
     "somebody has put them there",
     "until somebody removes them",
     _in_whatever_else,
+    forget=lambda settings, sought: from_files(settings, sought, _undeclared(settings)),
 )
 
 PERSONAL: Final = (
@@ -127,6 +150,7 @@ PERSONAL: Final = (
         "{days} days after a file is full (`keep_log_days` of `maintenance.yaml`)",
         lambda settings, sought: in_lines(settings, sought, files_at(settings, *_LOGS)),
         lambda settings: load_config(settings, MaintenanceConfig).keep_log_days,
+        lambda settings, sought: over_lines(settings, sought, files_at(settings, *_LOGS)),
     ),
     PersonalData(
         "records of runs and of alerts",
@@ -134,6 +158,7 @@ PERSONAL: Final = (
         "to see what ran, and what was told to whom; they name customers by accident at most",
         "runs a year, alerts 90 days",
         _in(_RECORDS),
+        forget=_out_of(_RECORDS),
     ),
     PersonalData(
         "reports",
@@ -142,6 +167,7 @@ PERSONAL: Final = (
         "{days} days (`keep_report_days` of `maintenance.yaml`), those of health 90",
         _in(_REPORTS),
         lambda settings: load_config(settings, MaintenanceConfig).keep_report_days,
+        _out_of(_REPORTS),
     ),
     PersonalData(
         "Airflow's records and task logs",
@@ -150,6 +176,7 @@ PERSONAL: Final = (
         "{days} days (`airflow.keep_days` of `maintenance.yaml`)",
         _in_airflow,
         lambda settings: load_config(settings, MaintenanceConfig).airflow.keep_days,
+        _out_of_airflow,
     ),
     PersonalData(
         "ids of those who are to be forgotten",
@@ -171,6 +198,7 @@ PERSONAL: Final = (
         "`export-lists` and `audience` write them where somebody says",
         "until somebody removes them",
         _in(_LISTS),
+        forget=_out_of(_LISTS),
     ),
     NOBODY,
     WHATEVER_ELSE,
