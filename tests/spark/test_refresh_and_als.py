@@ -22,9 +22,11 @@ from recsys.errors import SourceError
 from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
 from recsys.evaluation.metrics import metrics_per_user, summarise
 from recsys.evaluation.ranking import rank_targets
+from recsys.ids import IdRules
 from recsys.models.als import Als, AlsParameters
 from recsys.models.histories import take_users
 from recsys.models.model_types import create_model
+from recsys.privacy import ask_to_forget
 from recsys.refresh import RefreshError, ingest, run_refresh, workspace_of
 from recsys.settings import Settings
 from recsys.spark import refresh as spark_refresh
@@ -131,6 +133,20 @@ def test_dirt_is_found_at_the_same_rows(both, titles):
     assert_same_version(spark, plain)
     assert_same_quarantine(spark, plain)
     assert len(quarantined(plain)) == 16
+
+
+def test_who_is_forgotten_is_in_neither(both):
+    for settings in both:
+        write_shop(settings, [*dirty_rows(), "u3,torn,5", row("u3", rating=9)])
+        refresh(settings)
+        ask_to_forget(settings, ["u3", "u4", "u210"], "lan", IdRules())
+        done = refresh(settings)
+        assert done["strategy"] == "full"
+        assert done["rows"]["forgotten"] == 15 + 15 + 14 + 1  # who is torn may be another
+    plain, spark = both
+    users = set(assert_same_version(spark, plain).interactions()["user_id"])
+    assert users == {f"u{number}" for number in range(211)} - {"u3", "u4", "u210"} | {"u1"}
+    assert_same_quarantine(spark, plain)
 
 
 def test_signals_and_the_split_beside_them_are_the_same(both):

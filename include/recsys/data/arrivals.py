@@ -30,6 +30,7 @@ from recsys.data.sources import Source
 from recsys.data.staging import RAW_KEY, folders_to_read
 from recsys.errors import SourceError
 from recsys.ids import STANDS_FOR_MANY
+from recsys.privacy import Forgotten, load_forgotten
 from recsys.publishing import atomic_path, sync
 from recsys.settings import Settings
 from recsys.storage import open_store
@@ -51,7 +52,7 @@ def read_arrivals(
     parts: list[CleanRows] = []
     staged: Staged = {"segments": [], "files": [], "bad_files": []}
     horizon = limits.as_of - config.views_count_for
-    events = once_each(_read_events(settings, source, horizon, parts, staged))
+    events = once_each(_read_events(settings, source, horizon, parts, staged, limits.forgotten))
     if events is not None:
         cleaned = clean_rows(events.ratings, EVENT_TIMES, limits)
         cleaned.repeated = events.repeated_ratings
@@ -97,7 +98,8 @@ def archive_arrivals(
     target = settings.home / key
     if not target.exists():
         # Segments go away only after the archive stands, so here all of them are still there.
-        write_archive(target, [read_segment(path) for path in segments if path.exists()])
+        forgotten, there = load_forgotten(settings), [path for path in segments if path.exists()]
+        write_archive(target, [read_segment(path, forgotten) for path in there])
     if target.exists():
         store.share(key)
     for path in segments:
@@ -169,20 +171,21 @@ def _read_events(
     horizon: datetime,
     parts: list[CleanRows],
     staged: Staged,
+    forgotten: Forgotten,
 ) -> list[RawRows]:
-    """All events, archived or staged, but archived views and clicks from before the `horizon`;
-    notes which segments they came from."""
+    """All events, archived or staged, but archived views and clicks from before the `horizon`, and
+    those of who is `forgotten`; notes which segments they came from."""
     raws = []
     for path in archives(settings, source.name):
         try:
-            raws.append(without_expired(read_archive(path), horizon))
+            raws.append(without_expired(read_archive(path, forgotten), horizon))
         except SourceError as error:  # stays where it is: a backup may restore it
             parts.append(reject_file(path, str(error)))
     sealed = folders_to_read(settings)[0]
     folders = [sealed] if open_store(settings).shared else [sealed, staging.open_segments(settings)]
     for path in [path for folder in folders for path in sorted(folder.glob("*.jsonl"))]:
         try:
-            raws.append(read_segment(path))
+            raws.append(read_segment(path, forgotten))
             staged["segments"] += [path.name] if path.parent == sealed else []
         except OSError as error:
             reason = f"cannot be read: {error}"

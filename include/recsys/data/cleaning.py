@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from recsys import schema
 from recsys.arrays import UInt64Array
 from recsys.columns import contains_byte, id_faults, normalise_ids, rename_ids
+from recsys.data.forgotten import NOBODY, without_forgotten, without_named
 from recsys.data.keys import add_keys, hash_texts, text_series
 from recsys.data.reading import FILE, ROW, RawRows, is_csv, read_head, read_rows
 from recsys.data.sources import EPOCH, ISO, ReviewFiles, TimedFiles, TimestampFormat
 from recsys.ids import MISSING, NOBODY_BUT_MANY, STANDS_FOR_MANY, IdRules
+from recsys.privacy import Forgotten
 from recsys.publishing import atomic_path
 from recsys.settings import CORES, Settings
 
@@ -57,13 +59,14 @@ class Limits:
     """Which rows a run takes for valid. Times without an offset are local times of `zone`. Those
     before `earliest` or after `now` are rejected; valid rows at or after `as_of`, the exclusive end
     of the view, are counted, no more. `ids` says which customers are none, and which products got
-    another id."""
+    another id. Rows of customers who are `forgotten` are left out before anything else."""
 
     zone: ZoneInfo
     earliest: datetime
     as_of: datetime
     now: datetime
     ids: IdRules = IdRules()
+    forgotten: Forgotten = NOBODY
 
 
 @dataclass
@@ -75,7 +78,8 @@ class CleanRows:
     counts valid rows that the view does not reach yet, `repeated` those whose event id had been
     seen, `unclear_prices` those without a clear price, `ignored` those that the description leaves
     out. `columns` are ours that the file had. `taken_back`, of an export of events: by the hash of
-    an event id the number of the last row that is left out and has it.
+    an event id the number of the last row that is left out and has it. Rows of customers who are
+    `forgotten` were not read, as if the file did not have them.
     """
 
     accepted: pd.DataFrame
@@ -86,6 +90,7 @@ class CleanRows:
     unclear_prices: int = 0
     ignored: int = 0
     taken_back: pd.Series | None = None
+    forgotten: int = 0
 
     @property
     def rows_read(self) -> int:
@@ -105,7 +110,8 @@ def read_reviews(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
 
 def read_settled(path: Path, files: ReviewFiles, limits: Limits) -> CleanRows:
     """The same for files of which `settle_files` has left nothing open."""
-    return clean_rows(read_rows(path, files.needed, files.optional, files), files.timestamp, limits)
+    raw = read_rows(path, files.needed, files.optional, files)
+    return clean_rows(without_forgotten(raw, limits.forgotten), files.timestamp, limits)
 
 
 def settle_files(path: Path, files: FilesT, limits: Limits) -> FilesT:
@@ -152,7 +158,8 @@ def clean_rows(raw: RawRows, timestamp: TimestampFormat, limits: Limits) -> Clea
     add_keys(accepted, user_hash, product_hash, hashing.result())
     accepted = accepted if in_view.all() else accepted[in_view].reset_index(drop=True)
     later = int((good & ~in_view).sum())
-    return CleanRows(accepted, rejected_rows(raw, faults), later, columns=columns_of(raw))
+    rejected, forgotten = rejected_rows(raw, faults, limits.forgotten)
+    return CleanRows(accepted, rejected, later, columns=columns_of(raw), forgotten=forgotten)
 
 
 def concatenate(parts: list[CleanRows]) -> CleanRows:
@@ -168,6 +175,7 @@ def concatenate(parts: list[CleanRows]) -> CleanRows:
         frozenset.intersection(*(part.columns for part in parts)),
         sum(part.unclear_prices for part in parts),
         sum(part.ignored for part in parts),
+        forgotten=sum(part.forgotten for part in parts),
     )
 
 
@@ -317,7 +325,19 @@ def columns_of(raw: RawRows) -> frozenset[str]:
     return frozenset(raw.table.column_names) - {ROW, FILE}
 
 
-def rejected_rows(raw: RawRows, faults: list[Fault]) -> pd.DataFrame:
+def rejected_rows(
+    raw: RawRows, faults: list[Fault], forgotten: Forgotten = NOBODY
+) -> tuple[pd.DataFrame, int]:
+    """What is rejected of the rows, as in `CleanRows`; and how many were left out of `raw`, and of
+    this, because they are of customers who are `forgotten`."""
+    rejected = _all_rejected(raw, faults)
+    kept = without_named(rejected[RAW], forgotten)
+    if kept.all():
+        return rejected, raw.forgotten
+    return rejected[kept].reset_index(drop=True), raw.forgotten + int((~kept).sum())
+
+
+def _all_rejected(raw: RawRows, faults: list[Fault]) -> pd.DataFrame:
     bad = ~without(faults)
     reasons = np.full(np.count_nonzero(bad), "", dtype=object)
     for faulty, reason in reversed(faults):

@@ -39,6 +39,7 @@ from recsys.data.events import (
 from recsys.data.reading import RawRows
 from recsys.data.sources import SourceConfig, load_source, resolve_event_sources, source_name
 from recsys.errors import SourceError
+from recsys.privacy import Forgotten, load_forgotten
 from recsys.settings import Settings
 from recsys.storage import open_store
 
@@ -103,7 +104,7 @@ def _read(settings: Settings, window: _Window) -> pd.DataFrame:
     """The events of all places, in the order in which they wander."""
     main = load_source(settings, source_name(settings))
     limits = _limits(settings, main, window.until)
-    raws = [*_staged(settings), *_archived(settings, window)]
+    raws = [*_staged(settings, limits.forgotten), *_archived(settings, window, limits.forgotten)]
     staged, taken = event_frame([]), np.zeros(0, np.uint64)
     if once := once_each(raws):
         staged = clean_staged(once.between(window.since, window.until), limits).accepted
@@ -120,7 +121,8 @@ def _read(settings: Settings, window: _Window) -> pd.DataFrame:
 
 def _limits(settings: Settings, main: SourceConfig, until: datetime) -> Limits:
     earliest = load_config(settings, DataConfig).earliest_time
-    return Limits(ZoneInfo(main.timezone), earliest, until, datetime.now(UTC), main.id_rules)
+    now, forgotten = datetime.now(UTC), load_forgotten(settings)
+    return Limits(ZoneInfo(main.timezone), earliest, until, now, main.id_rules, forgotten)
 
 
 def _exports(
@@ -135,35 +137,35 @@ def _exports(
     ]
 
 
-def _staged(settings: Settings) -> Iterator[RawRows]:
+def _staged(settings: Settings, forgotten: Forgotten) -> Iterator[RawRows]:
     """What waits for a refresh, of this machine and, where state is shared, of all."""
     for folder in (staging.open_segments(settings), staging.sealed_segments(settings)):
-        yield from _segments(folder)
+        yield from _segments(folder, forgotten)
     store = open_store(settings)
     if store.shared:
         # Not where a refresh collects them: it begins by emptying that folder.
         seen = settings.staging / _SEEN
         store.see(staging.SEALED_KEY, seen.relative_to(settings.home).as_posix())
-        yield from _segments(seen)
+        yield from _segments(seen, forgotten)
         store.mirror(staging.RAW_KEY, staging.RAW_KEY)
 
 
-def _segments(folder: Path) -> Iterator[RawRows]:
+def _segments(folder: Path, forgotten: Forgotten) -> Iterator[RawRows]:
     for path in sorted(folder.glob("*.jsonl")):
         try:
-            yield read_segment(path)
+            yield read_segment(path, forgotten)
         except FileNotFoundError:  # it went on
             continue
         except OSError as error:  # a refresh tells of it
             logger.warning("%s: cannot be read: %s", path, error)
 
 
-def _archived(settings: Settings, window: _Window) -> Iterator[RawRows]:
+def _archived(settings: Settings, window: _Window, forgotten: Forgotten) -> Iterator[RawRows]:
     for path in archives(settings, source_name(settings)):
         try:
             metadata = pq.read_metadata(path)
             if window.may_hold(metadata):
-                yield read_archive(path)
+                yield read_archive(path, forgotten)
             elif not _ends_before(metadata, window.received - REPEATED_WITHIN):
                 yield read_archived_ids(path)
         except (OSError, pa.ArrowException, SourceError) as error:  # a refresh tells of it

@@ -33,6 +33,7 @@ from recsys.data.cleaning import (
     settle_files,
     without,
 )
+from recsys.data.forgotten import NOBODY, without_forgotten
 from recsys.data.keys import text_series
 from recsys.data.prices import PriceFormat, read_prices
 from recsys.data.reading import FILE, ROW, RawRows, parse_json_lines, read_rows
@@ -47,6 +48,7 @@ from recsys.data.sources import (
 from recsys.data.staging import EVENT_ID, OF_RATINGS, OF_SIGNALS, RECEIVED_AT
 from recsys.events import BAD_VALUE
 from recsys.ids import IdRules
+from recsys.privacy import Forgotten
 from recsys.publishing import atomic_path
 from recsys.settings import Settings
 
@@ -97,7 +99,7 @@ class OnceEach:
 
     @property
     def ratings(self) -> RawRows:
-        """The ratings, as events were before there were signals."""
+        """The ratings, as events were before there were signals; with what was left out of all."""
         table = self.rows.table.filter(_are_ratings(self.rows.table))
         return replace(self.rows, table=table.drop([EVENT_ID, RECEIVED_AT, *OF_SIGNALS]))
 
@@ -105,7 +107,7 @@ class OnceEach:
     def signals(self) -> RawRows:
         """All others."""
         table = self.rows.table.filter(pc.invert(_are_ratings(self.rows.table)))
-        return replace(self.rows, table=table, rejected=[])
+        return replace(self.rows, table=table, rejected=[], forgotten=0)
 
     def between(self, since: datetime, until: datetime) -> RawRows:
         """Those that may have a time in [`since`, `until`): not all others, but the ids that
@@ -140,8 +142,13 @@ def write_archive(path: Path, segments: list[RawRows]) -> None:
         pq.write_table(table.rename_columns(names), temporary)
 
 
-def read_segment(path: Path) -> RawRows:
-    """The lines of a segment of the staging area. Raises `OSError` if it cannot be read."""
+def read_segment(path: Path, forgotten: Forgotten = NOBODY) -> RawRows:
+    """The lines of a segment of the staging area, but for those of who is `forgotten`. Raises
+    `OSError` if it cannot be read."""
+    return without_forgotten(_all_of_segment(path), forgotten)
+
+
+def _all_of_segment(path: Path) -> RawRows:
     content = path.read_bytes()
     table = _lines_as_written(content[: content.rfind(b"\n") + 1])
     if table is not None:
@@ -165,9 +172,10 @@ def _lines_as_written(content: bytes) -> pa.Table | None:
     return pa.table({**columns, ROW: pa.array(np.arange(1, len(table) + 1))})
 
 
-def read_archive(path: Path) -> RawRows:
-    """The rows of segments that are in a version. Raises `SourceError` if it cannot be read."""
-    return read_rows(path, _STAGED, _OF_SIGNALS)
+def read_archive(path: Path, forgotten: Forgotten) -> RawRows:
+    """The rows of segments that are in a version, but for those of who is `forgotten`. Raises
+    `SourceError` if it cannot be read."""
+    return without_forgotten(read_rows(path, _STAGED, _OF_SIGNALS), forgotten)
 
 
 def without_expired(raw: RawRows, horizon: datetime) -> RawRows:
@@ -213,7 +221,8 @@ def once_each(raws: list[RawRows]) -> OnceEach | None:
         again = text_series(tied[EVENT_ID]).take(order).duplicated().to_numpy()
         left_out[several[order[again]]] = True
     ratings = np.asarray(_are_ratings(table).to_numpy(), dtype=np.bool_)
-    once = RawRows(raws[-1].path, table.filter(pa.array(~left_out)), rejected)
+    forgotten = sum(raw.forgotten for raw in raws)
+    once = RawRows(raws[-1].path, table.filter(pa.array(~left_out)), rejected, forgotten)
     return OnceEach(
         once, ids[~left_out], int((left_out & ratings).sum()), int((left_out & ~ratings).sum())
     )
@@ -237,6 +246,7 @@ def read_event_file(path: Path, files: EventFiles, limits: Limits) -> CleanRows:
     gets one that follows from what it says. Raises `SourceError` as `read_rows` does."""
     settled = settle_files(path, files, limits)
     raw = read_rows(path, settled.needed, settled.optional, settled)
+    raw = without_forgotten(raw, limits.forgotten)
     kinds, ignored = _kinds_of(raw.table, settled)
     taken_back = None
     if ignored.any():
@@ -396,8 +406,8 @@ def _clean(
     in_view = good & (time < limits.as_of).to_numpy()
     accepted = events.loc[in_view, EVENT_COLUMNS].reset_index(drop=True)
     later = int((good & ~in_view).sum())
-    rejected = rejected_rows(raw, faults)
-    return CleanRows(accepted, rejected, later), in_view
+    rejected, forgotten = rejected_rows(raw, faults, limits.forgotten)
+    return CleanRows(accepted, rejected, later, forgotten=forgotten), in_view
 
 
 def _series(column: pa.ChunkedArray | Float64Array) -> pd.Series:

@@ -83,9 +83,8 @@ def clean_products(raw: RawRows, rules: IdRules, files: ProductFiles, zone: Zone
         renamed = pc.not_equal(before, product).to_numpy()[accepted.index]
         accepted = accepted.iloc[np.argsort(~renamed, kind="stable")]
     accepted, columns = accepted.reset_index(drop=True), columns_of(raw)
-    return CleanRows(
-        accepted, rejected_rows(raw, faults), 0, columns=columns, unclear_prices=unclear
-    )
+    rejected, _ = rejected_rows(raw, faults)
+    return CleanRows(accepted, rejected, 0, columns=columns, unclear_prices=unclear)
 
 
 def for_sale(catalogue: pd.DataFrame) -> pd.DataFrame:

@@ -53,11 +53,13 @@ Columns = Mapping[str, tuple[str, ...]]
 class RawRows:
     """Rows of one file, all columns text. `table` has our names of the columns that were found, and
     `ROW` (int64); `FILE` too where the rows come from several files, and then `path` is one of
-    these. `rejected` is what could not be split into columns."""
+    these. `rejected` is what could not be split into columns; rows of customers who are `forgotten`
+    are counted."""
 
     path: Path
     table: pa.Table
     rejected: list[Rejection] = field(default_factory=list)
+    forgotten: int = 0
 
 
 def read_rows(

@@ -56,7 +56,8 @@ _HELD_OUT = [schema.SPLITS.index(name) for name in (schema.VALIDATION, schema.TE
 
 class ExportCounts(ConfigModel):
     """What became of the rows of a source of events; `repeated` ones have an id that another event
-    had before. `files` are path, SHA-256 and rows of each."""
+    had before. `files` are path, SHA-256 and rows of each. Rows of customers who are `forgotten`
+    are in no other count."""
 
     source: str
     files: list[dict[str, Any]]
@@ -67,6 +68,7 @@ class ExportCounts(ConfigModel):
     ignored: int
     quarantined: int
     invalid_fraction: float
+    forgotten: int = 0
 
 
 class SignalCounts(ConfigModel):
@@ -83,6 +85,7 @@ class SignalCounts(ConfigModel):
     repeated: int = 0
     ignored: int = 0
     quarantined: int = 0
+    forgotten: int = 0
     fingerprint: str = ""
     exports: list[ExportCounts] = Field(default_factory=list)
 
@@ -140,6 +143,7 @@ def read_signals(
             repeated=all_parts.repeated,
             ignored=all_parts.ignored,
             quarantined=len(all_parts.rejected),
+            forgotten=all_parts.forgotten,
             fingerprint=_fingerprint(rows) if is_there else "",
             exports=[_count(one.name, exports) for one in source.events],
         ),
@@ -243,6 +247,7 @@ def _count(source: str, exports: Sequence[_Export]) -> ExportCounts:
         ignored=total.ignored,
         quarantined=len(total.rejected),
         invalid_fraction=total.bad_rows / max(total.rows_read, 1),
+        forgotten=total.forgotten,
     )
 
 

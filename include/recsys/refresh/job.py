@@ -5,6 +5,7 @@ what it wrote before, and publishing what is published already changes nothing."
 
 import contextlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -34,12 +35,15 @@ from recsys.data.versions import is_of_the_future, list_versions, open_version, 
 from recsys.data.versions import publish as publish_version
 from recsys.data.writing import VersionFiles
 from recsys.errors import InputError
+from recsys.privacy import load_forgotten
 from recsys.publishing import sync, sync_tree, write_json
 from recsys.refresh.plan import ASKED_FOR, Plan, Strategy, make_plan
 from recsys.refresh.workspace import Workspace, workspace_of
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.storage.bundle import write_manifest
+
+logger = logging.getLogger(__name__)
 
 REVIEW_COLUMNS = [schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP, schema.COMMENT]
 
@@ -113,7 +117,8 @@ def ingest(
     collect_arrivals(settings)
     config, source = load_config(settings, DataConfig), resolve_source(settings)
     now, zone = datetime.now(UTC), ZoneInfo(source.config.timezone)
-    limits = Limits(zone, config.earliest_time, interval.end, now, source.config.id_rules)
+    forgotten, ids = load_forgotten(settings), source.config.id_rules
+    limits = Limits(zone, config.earliest_time, interval.end, now, ids, forgotten)
     work.empty()
     with open_engine(settings, config, work) as engine:
         view = engine.read(source, limits)
@@ -130,6 +135,8 @@ def ingest(
         if plan.reason != ASKED_FOR:
             _refuse_bad_catalogue(settings, plan, config, len(for_sale(view.products.accepted)))
             _refuse_lost_columns(settings, plan)
+        if left_out := plan.rows.forgotten + plan.signals.forgotten:
+            logger.info("Rows of customers who are forgotten were left out | rows=%d", left_out)
         summary = _outline(plan)
         if plan.makes_version:
             accepted = engine.latest(view, work.rows)
@@ -325,9 +332,10 @@ def _refuse_lost_columns(settings: Settings, plan: Plan) -> None:
 def _refuse_shrinking(settings: Settings, config: DataConfig, plan: Plan, accepted: int) -> None:
     if plan.previous_version is None:
         return
-    before = open_version(settings, plan.previous_version).manifest["rows"]["accepted"]
-    allowed = config.max_shrink_fraction
-    if accepted < (1 - allowed) * before:
+    rows = open_version(settings, plan.previous_version).manifest["rows"]
+    before, allowed = rows["accepted"], config.max_shrink_fraction
+    gone = max(0, plan.rows.forgotten - rows.get("forgotten", 0))  # by customers' own wish
+    if accepted + gone < (1 - allowed) * before:
         raise RefreshError(
             f"only {accepted} rows are left of the {before} of version {plan.previous_version}, "
             f"less than max_shrink_fraction {allowed:g} allows; {_IF_RIGHT}"
@@ -340,10 +348,11 @@ def _refuse_shrunk_exports(settings: Settings, config: DataConfig, plan: Plan) -
         return
     manifest = open_version(settings, plan.previous_version).manifest
     exports = manifest.get("signals", {}).get("exports", [])
-    before = {export["source"]: export["valid"] for export in exports}
+    before = {export["source"]: export for export in exports}
     for export in plan.signals.exports:
-        had = before.get(export.source, 0)
-        if export.valid < (1 - config.max_shrink_fraction) * had:
+        had = before.get(export.source, {}).get("valid", 0)
+        gone = max(0, export.forgotten - before.get(export.source, {}).get("forgotten", 0))
+        if export.valid + gone < (1 - config.max_shrink_fraction) * had:
             raise RefreshError(
                 f"only {export.valid} events are left of the {had} that {export.source} had in "
                 f"version {plan.previous_version}, less than max_shrink_fraction "

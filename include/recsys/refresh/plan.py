@@ -45,13 +45,15 @@ class Strategy(StrEnum):
 
 class RowCounts(ConfigModel):
     """Rows of the view's reviews: `later` are valid ones that the view does not reach yet,
-    `repeated` those whose event id had been seen."""
+    `repeated` those whose event id had been seen. Rows of customers who are `forgotten`, events of
+    all kinds among them, are in no other count."""
 
     read: int
     valid: int
     later: int
     repeated: int
     quarantined: int
+    forgotten: int = 0
 
 
 class Changes(ConfigModel):
@@ -165,6 +167,7 @@ def make_plan(
             later=reviews.later,
             repeated=reviews.repeated,
             quarantined=len(reviews.rejected),
+            forgotten=reviews.forgotten,
         ),
         changes=Changes(
             new=new,

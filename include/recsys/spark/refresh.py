@@ -161,7 +161,10 @@ class SparkEngine:
         return dataset
 
 
-_FOUND = "piece long, accepted long, rejected long, later long, columns string, error string"
+_FOUND = (
+    "piece long, accepted long, rejected long, later long, forgotten long, columns string, "
+    "error string"
+)
 
 
 def _cut_all(
@@ -188,7 +191,8 @@ def _read_pieces(
 
 
 def _read_piece(number: int, piece: Piece, limits: Limits, work: Path) -> dict[str, Any]:
-    found = {"accepted": 0, "rejected": 0, "later": 0, "columns": "[]", "error": ""}
+    found: dict[str, Any] = dict.fromkeys(("accepted", "rejected", "later", "forgotten"), 0)
+    found |= {"columns": "[]", "error": ""}
     try:
         cleaned = read_settled(piece.path, piece.files, limits)
     except SourceError as error:
@@ -200,6 +204,7 @@ def _read_piece(number: int, piece: Piece, limits: Limits, work: Path) -> dict[s
         "accepted": len(cleaned.accepted),
         "rejected": len(cleaned.rejected),
         "later": cleaned.later,
+        "forgotten": cleaned.forgotten,
         "columns": json.dumps(sorted(cleaned.columns)),
     }
 
@@ -223,7 +228,7 @@ def _join_pieces(
     rejected: list[pd.DataFrame] = []
     keys: list[UInt64Array] = []
     columns: set[str] = set()
-    later = before = 0
+    later = before = forgotten = 0
     for number, (piece, summary) in enumerate(zip(pieces, summaries, strict=True)):
         if piece.original != path:
             continue
@@ -235,7 +240,8 @@ def _join_pieces(
         bad[ROW] += before if piece.rows_before is None else piece.rows_before
         bad[FILE] = pd.Series(str(path), index=bad.index, dtype="str")
         rejected.append(bad)
-        before += summary["accepted"] + len(bad) + summary["later"]
+        before += summary["accepted"] + len(bad) + summary["later"] + summary["forgotten"]
+        forgotten += summary["forgotten"]
         later += summary["later"]
         columns |= set(json.loads(summary["columns"]))
     return CleanRows(
@@ -243,6 +249,7 @@ def _join_pieces(
         pd.concat(rejected, ignore_index=True),
         later,
         columns=frozenset(columns),
+        forgotten=forgotten,
     )
 
 
