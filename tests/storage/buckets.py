@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
+from xml.etree import ElementTree
 
 import obstore
 import requests
@@ -75,6 +77,27 @@ def put_object(address: str, url: str, key: str, content: bytes) -> None:
 def delete_object(address: str, url: str, key: str) -> None:
     """Delete an object past the store."""
     obstore.delete(_past(address, url), key)
+
+
+def keep_versions(address: str, url: str) -> None:
+    """Let the bucket keep what is replaced and deleted in it."""
+    bucket = urlsplit(url).netloc
+    content = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    requests.put(f"{address}/{bucket}?versioning", content, timeout=10).raise_for_status()
+
+
+def versions(address: str, url: str) -> list[str]:
+    """Keys of all versions of all objects of the bucket, and of all marks of deleted ones."""
+    answer = requests.get(f"{address}/{urlsplit(url).netloc}?versions", timeout=10)
+    answer.raise_for_status()
+    document = ElementTree.fromstring(answer.content)
+    return [
+        str(found.text)
+        for entry in document
+        if entry.tag.endswith(("}Version", "}DeleteMarker"))
+        for found in entry
+        if found.tag.endswith("}Key")
+    ]
 
 
 def _past(address: str, url: str) -> Any:

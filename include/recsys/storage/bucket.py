@@ -6,7 +6,7 @@ to obstore, the client behind it."""
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Bucket:
 
     def __init__(self, url: str, endpoint: str | None, region: str, retry_seconds: float) -> None:
         parts = urlsplit(url)
-        self.url = url
+        self.url, self._service = url, (endpoint, region)
         self._root = f"{parts.netloc}{parts.path}".rstrip("/")
         config: Any = {"region": region} | ({} if endpoint is None else {"endpoint": endpoint})
         patience = timedelta(seconds=retry_seconds)
@@ -125,6 +125,23 @@ class Bucket:
         if keys:
             with self._explained(keys[0]), contextlib.suppress(FileNotFoundError):
                 obstore.delete(self._objects, keys)
+
+    def remove_old(self, prefix: str, is_meant: Callable[[str], bool]) -> int:
+        """Remove what the service keeps of objects below `prefix` that were replaced or deleted and
+        whose key is meant; how many versions there were: none where it keeps none. Raises
+        `StorageError` if that is not allowed."""
+        if not self._keeps_old():
+            return 0
+        from recsys.storage.old_objects import OldObjects  # most buckets have none
+
+        return OldObjects(self.url, *self._service).remove(prefix, is_meant)
+
+    def _keeps_old(self) -> bool:
+        with self._explained(""), self._maybe_missing():
+            for page in obstore.list(self._objects, chunk_size=1):
+                for entry in page:
+                    return obstore.head(self._objects, entry["path"])["version"] is not None
+        return True  # nobody can tell
 
     def address(self, key: str) -> str:
         """What people call the object."""

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ from recsys.storage.bundle import (
 from recsys.storage.store import Change, StorageError, Store
 
 INDEX_SUFFIX = ".index.json"
+_UPLOAD = re.compile("/[0-9a-f]{32}/")  # where the files of one upload of a folder are
 _TRANSFERS = 8
 _CONFLICT_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 0.5
@@ -237,6 +239,9 @@ class BucketStore(Store):
     def discard_older(self, prefix: str, before: datetime) -> None:
         found = self._bucket.below(prefix)
         self._bucket.delete([key for key, written in found.items() if written < before])
+
+    def remove_old(self, prefix: str, is_meant: Callable[[str], bool]) -> int:
+        return self._bucket.remove_old(prefix, lambda key: is_meant(_UPLOAD.sub("/", key)))
 
     # inside
     def _copy(self, key: str, folder: Path) -> None:

@@ -168,6 +168,12 @@ class Store:
     def discard_older(self, prefix: str, before: datetime) -> None:
         """`discard` every file below `prefix` that was shared before that moment."""
 
+    def remove_old(self, prefix: str, is_meant: Callable[[str], bool]) -> int:
+        """Remove what the store still has of files below `prefix` that were replaced or removed, of
+        those whose key is meant; returns how many there were. Raises `StorageError` if it must not.
+        """
+        return 0
+
     def _alone(self, path: Path) -> FileLock:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(f"{path}.lock", timeout=_LOCK_SECONDS)
