@@ -215,15 +215,15 @@ class Engine:
 
     def follow_catalogue(self) -> bool:
         """Take over the shop's newest catalogue and embeddings for the same models, those that are
-        prepared included: what is sold out must not come back with one. Whether there were newer
-        ones."""
+        prepared included: what is sold out must not come back with one; and models that were
+        written anew without somebody. Whether there was anything newer."""
         with self._preparing:
             snapshot, in_trial = self.snapshot, self.in_trial
             prepared = (self._prepared, *self._prepared_trials.values())
             fresh: dict[str, Snapshot] = {}
             for one in (snapshot, *in_trial.snapshots.values(), *prepared):
                 if one is not None and one.model_id not in fresh:
-                    newer = self._with_newer_catalogue(one, fresh.values())
+                    newer = self._renewed(one, fresh.values())
                     fresh.update({one.model_id: self._steered(newer)} if newer else {})
             if not fresh:
                 return False
@@ -288,11 +288,11 @@ class Engine:
             self.in_trial = in_trial._replace(snapshots=newer_sides)
         return True
 
-    def _with_newer_catalogue(
-        self, snapshot: Snapshot, beside: Iterable[Snapshot]
-    ) -> Snapshot | None:
-        """The same model with what is new: a version, texts, or a product whose time has come. None
-        if nothing is, or the catalogue has none of the model's products."""
+    def _renewed(self, snapshot: Snapshot, beside: Iterable[Snapshot]) -> Snapshot | None:
+        """The same model with what is new: its artefact, a version, texts, or a product whose time
+        has come. None if nothing is, or the catalogue has none of the model's products."""
+        if self._lies_elsewhere(snapshot):
+            return self._load(snapshot.model_id, beside=[snapshot, *beside])
         same = sources(self._settings, snapshot.artifact) == snapshot.sources
         if same and time.time() < snapshot.catalogue.next_launch:
             return None
@@ -306,6 +306,16 @@ class Engine:
             snapshot.model_id,
         )
         return None
+
+    def _lies_elsewhere(self, snapshot: Snapshot) -> bool:
+        """Whether the model was written anew since it was loaded."""
+        try:
+            registry = Registry(self._settings)
+            place = registry.place(registry.get(snapshot.model_id))
+        except (InputError, OSError) as error:  # who loads the next one will say so
+            logger.warning("Where a model lies is not known | reason=%s", error)
+            return False
+        return place != snapshot.artifact.path
 
     def abort(self) -> None:
         """Forget the prepared model."""

@@ -155,6 +155,16 @@ def told(request: Request) -> dict[str, Any]:
     return {key: value for key, value in request.model_dump(mode="json").items() if value}
 
 
+class ToForget(ConfigModel):
+    """What the job needs to know of a customer until it is done: when the id was noted, and, from
+    its first try on, what it will not find again: the sessions in which nobody else was logged in,
+    and how many records of which kind there were."""
+
+    noted_at: AwareDatetime
+    sessions: tuple[str, ...] = ()
+    found: dict[str, int] | None = None
+
+
 class Register:
     """All requests of the installation, oldest first. Raises `InputError` if the file is damaged,
     `OSError` if it cannot be read or written."""
@@ -194,14 +204,19 @@ class Register:
 
     def finish(self, numbers: Sequence[int], proof: dict[str, Any]) -> None:
         """Note that it was done, of those of which nobody noted it before."""
-        done = {"done_at": datetime.now(UTC), "proof": proof}
+        self._note(numbers, {"done_at": datetime.now(UTC), "proof": proof})
 
-        def close(requests: list[Request]) -> None:
+    def report(self, numbers: Sequence[int], proof: dict[str, Any]) -> None:
+        """Note how far requests are that stay open."""
+        self._note(numbers, {"proof": proof})
+
+    def _note(self, numbers: Sequence[int], told: dict[str, Any]) -> None:
+        def note(requests: list[Request]) -> None:
             for at, one in enumerate(requests):
                 if one.number in numbers and one.done_at is None:
-                    requests[at] = one.model_copy(update=done)
+                    requests[at] = one.model_copy(update=told)
 
-        self._document.change(close)
+        self._document.change(note)
 
     def readmit(self, user_ids: Sequence[str], asked_by: str) -> list[Request]:
         """Note that customers are not to be left out any more; what waited to forget them is
@@ -301,11 +316,13 @@ def ask_to_forget(
     again, the open request stays. Raises `InputError`, and opens none, for what is no id of
     one customer by `rules`, `OSError` if nothing can be written: asking again is safe."""
     ids = _ids(user_ids, rules)
-    noted = dict.fromkeys(ids, datetime.now(UTC))
+    now = datetime.now(UTC)
     keep_private(settings.home)
     register = Register(settings)
     # A request whose id nobody knows could not be done; an id without a request is removed.
-    ids_to_forget(settings).change(lambda known: known.update(noted))
+    ids_to_forget(settings).change(
+        lambda known: known.update({one: _noted(known.get(one), now) for one in ids})
+    )
     requests = register.open(Kind.FORGET, ids, asked_by)
     _note(settings, "asked to forget", requests)
     return requests
@@ -323,8 +340,8 @@ def readmit(
     return requests
 
 
-def ids_to_forget(settings: Settings) -> Document[dict[str, datetime]]:
-    """The ids that the job still needs, as the register has none, and when each was noted."""
+def ids_to_forget(settings: Settings) -> Document[dict[str, ToForget]]:
+    """The customers whom the job has before it, by the ids that the register does not have."""
     return Document(
         open_store(settings),
         FORGETTING_KEY,
@@ -352,10 +369,14 @@ def _note(settings: Settings, what: str, requests: Sequence[Request]) -> None:
         audit.info("%s%s", what, about)
 
 
-_IDS: Final = TypeAdapter(dict[str, dict[str, AwareDatetime]])
+_IDS: Final = TypeAdapter(dict[str, dict[str, ToForget]])
 
 
-def _noted_ids(path: Path, content: bytes | None) -> dict[str, datetime]:
+def _noted(before: ToForget | None, now: datetime) -> ToForget:
+    return (before or ToForget(noted_at=now)).model_copy(update={"noted_at": now})
+
+
+def _noted_ids(path: Path, content: bytes | None) -> dict[str, ToForget]:
     try:
         return {} if content is None else _IDS.validate_json(content)["ids"]
     except (ValueError, KeyError) as error:

@@ -5,9 +5,10 @@ Two writers never lose each other's entry, and readers see the old file or the n
 
 import contextlib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -170,9 +171,33 @@ class Registry:
         """Like `folder`, without fetching it."""
         path = (self._settings.home / entry.path).resolve()
         ours = path.is_relative_to(self._settings.artifacts.resolve())
-        if not ours or path.name != entry.model_id:
+        if not ours or not re.fullmatch(rf"{re.escape(entry.model_id)}(\.\d+)?", path.name):
             raise RegistryError(f"{entry.model_id}: its path {entry.path!r} is no artefact of ours")
         return path
+
+    def next_place(self, entry: Entry) -> Path:
+        """Where the model can be written anew: ``ID.1``, ``ID.2``, ..."""
+        taken = self._store.names(PurePosixPath(entry.path).parent.as_posix())
+        rewritten = [re.fullmatch(rf"{re.escape(entry.model_id)}\.(\d+)", name) for name in taken]
+        number = 1 + max((int(one[1]) for one in rewritten if one), default=0)
+        return self.place(entry).with_name(f"{entry.model_id}.{number}")
+
+    def move(self, model_id: str, folder: Path) -> None:
+        """Let the entry lead to `folder`, where the same model is written anew; where it lay before
+        stays, for who still reads it. Raises `ArtifactError` if the artefact is not sound,
+        `RegistryError` for an unknown model."""
+        verify_artifact(folder)
+        path = folder.relative_to(self._settings.home).as_posix()
+        self._store.publish(path)
+
+        def move(content: _Content) -> None:
+            content.entry(model_id).path = path
+            best = content.current_best
+            if best is not None and best.model_id == model_id:
+                best.path = path
+
+        self._document.change(move)
+        self._note("move", model_id, path=path)
 
     def problem(self) -> str | None:
         """What is wrong with the file, None when it is sound or does not exist yet."""

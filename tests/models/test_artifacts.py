@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,14 @@ import pandas as pd
 import pytest
 
 from recsys.models.als import Als, AlsParameters
-from recsys.models.artifacts import Artifact, load_artifact, save_artifact
-from recsys.models.histories import take_users
+from recsys.models.artifacts import (
+    Artifact,
+    ArtifactFolder,
+    load_artifact,
+    save_artifact,
+    write_without,
+)
+from recsys.models.histories import most_active, take_users
 from recsys.models.popularity import RecentPopularity
 from recsys.models.storage import ArtifactError
 from recsys.publishing import sha256_of
@@ -145,3 +152,54 @@ def test_products_in_another_order_are_refused(tmp_path):
 def test_an_artifact_is_never_overwritten(saved):
     with pytest.raises(FileExistsError):
         save(saved)
+
+
+def test_written_without_somebody_it_is_as_if_it_had_never_known_them(tmp_path, saved):
+    gone = [0, 7, USERS - 1]
+    with ArtifactFolder(saved) as artifact:
+        assert write_without(artifact, [USER_IDS[at] for at in gone], tmp_path / "als_1.1") == 3
+    kept = np.delete(np.arange(USERS), gone)
+    never = save(
+        tmp_path / "never",
+        model=load_artifact(saved).model,
+        user_ids=[USER_IDS[at] for at in kept],
+        histories=take_users(taste_histories(), kept),
+    )
+    found = load_artifact(tmp_path / "als_1.1")
+    expected = load_artifact(never)
+    for area in ("users", "histories", "model"):
+        names = {path.name for path in (never / area).iterdir()}
+        assert names == {path.name for path in (found.path / area).iterdir()}
+        for name in names:
+            assert (never / area / name).read_bytes() == (found.path / area / name).read_bytes()
+    assert found.manifest["users"] == expected.manifest["users"] == USERS - 3
+    assert found.model_id == "als_1"
+    assert [found.history_of(USER_IDS[at]) for at in gone] == [None] * 3
+    known = found.history_of(USER_IDS[1])
+    assert known is not None
+    assert known.items.tolist() == take_users(taste_histories(), np.array([1])).items.tolist()
+
+
+def test_others_try_a_model_out_when_those_who_did_are_gone(tmp_path):
+    most = [USER_IDS[at] for at in most_active(taste_histories(), 5)]
+    about = {"model_id": "als_1", "data_version": "v1", "sample_users": most[:3]}
+    before = save(tmp_path / "als_1", manifest=about)
+    with ArtifactFolder(before) as artifact:
+        write_without(artifact, [most[1]], tmp_path / "als_1.1")
+    after = load_artifact(tmp_path / "als_1.1")
+    assert after.manifest["sample_users"] == [most[0], most[2], most[3]]
+
+
+def test_kinds_and_times_of_others_stay_with_them(tmp_path):
+    histories = taste_histories()
+    kinds = np.zeros(len(histories.items), dtype=np.int8)
+    kinds[::3] = 2
+    histories = replace(histories, kinds=kinds)
+    got = histories.times + np.arange(len(histories.items))
+    before = save(tmp_path / "als_1", histories=histories, got=got)
+    with ArtifactFolder(before) as artifact:
+        write_without(artifact, [USER_IDS[3]], tmp_path / "als_1.1")
+    after = load_artifact(tmp_path / "als_1.1")
+    mine = np.repeat(np.arange(USERS), np.diff(histories.indptr)) == 3
+    assert after.got.tolist() == got[~mine].tolist()
+    assert after.histories.kinds.tolist() == kinds[~mine].tolist()

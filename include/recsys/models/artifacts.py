@@ -20,7 +20,8 @@ nothing is pickled."""
 
 import bisect
 import json
-from collections.abc import Iterator, Mapping, Sequence, Sized
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from recsys.arrays import Float32Array, Int64Array, UInt8Array
 from recsys.data.shown import Columns, read_shown, write_shown
 from recsys.models.base import Histories, Model
 from recsys.models.complements import Complements
-from recsys.models.histories import take_users
+from recsys.models.histories import most_active, take_users, user_rows
 from recsys.models.kinds import CODE_OF, weight_of_codes
 from recsys.models.model_types import model_class
 from recsys.models.storage import ArtifactError, read_array, read_json, write_array
@@ -51,6 +52,7 @@ _HISTORY_ARRAYS: dict[str, type[np.generic]] = {
     "times": np.int64,
 }
 _KINDS = "kinds"
+_OF_BUNDLE = ("files", "layout")  # of a manifest
 _GOT = "got"
 _COMPLEMENTS = "complements"
 _REPLENISHMENT = "replenishment"
@@ -226,6 +228,42 @@ def save_artifact(
         write_manifest(folder, {**facts, **sizes, **manifest})
         Artifact(folder).close()
     return path
+
+
+def write_without(artifact: ArtifactFolder, users: Collection[str], path: Path) -> int:
+    """Write the model of `artifact` anew to the folder `path`, all or nothing, as if it had never
+    known `users`: their ids, histories, and places among ``sample_users`` are left out, which those
+    take who had most after them. What was learned of many stays. Returns how many users went.
+    Raises as `save_artifact`."""
+    source, known, histories = artifact.path, read_user_ids(artifact.path), read_histories(artifact)
+    gone = [at for one in users if (at := known.position(one)) is not None]
+    kept = np.delete(np.arange(len(known)), gone)
+    left = take_users(histories, kept)
+    own = ("users", "histories")
+    with atomic_folder(path) as folder:
+        for name in artifact.files:
+            if name.partition("/")[0] not in own:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, folder / name)
+        for name in own:
+            (folder / name).mkdir()
+        _write_user_ids(folder / "users", [known[at] for at in kept.tolist()])
+        for name in _HISTORY_ARRAYS:
+            write_array(folder / "histories", name, getattr(left, name))
+        if left.kinds.any():
+            write_array(folder / "histories", _KINDS, left.kinds)
+        if f"histories/{_GOT}.npy" in artifact.files:
+            got = read_array(source / "histories", _GOT, np.int64, 1)
+            owners = user_rows(histories)
+            write_array(folder / "histories", _GOT, got[~np.isin(owners, gone)])
+        facts = {name: value for name, value in artifact.manifest.items() if name not in _OF_BUNDLE}
+        facts["users"] = len(kept)
+        if samples := facts.get("sample_users"):
+            most = most_active(left, len(samples)).tolist()
+            facts["sample_users"] = [known[at] for at in kept[most].tolist()]
+        write_manifest(folder, facts)
+        Artifact(folder).close()
+    return len(gone)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -75,6 +75,12 @@ def take_users(histories: Histories, users: IntegerArray) -> Histories:
     return _take(histories, *entries_of(histories.indptr[:-1][users], lengths))
 
 
+def most_active(histories: Histories, count: int) -> Int64Array:
+    """The `count` users who had most products, the one with most first."""
+    owned = np.bincount(user_rows(histories)[had(histories)], minlength=histories.users)
+    return np.argsort(-owned, kind="stable")[:count]
+
+
 def user_range(histories: Histories, start: int, stop: int) -> Histories:
     """The histories of users ``start:stop``, without copying."""
     first, last = histories.indptr[start], histories.indptr[stop]

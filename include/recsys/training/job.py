@@ -25,9 +25,9 @@ from recsys.logs import fields
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories, Model
 from recsys.models.complements import Complements, learn_complements
-from recsys.models.histories import keep_entries, user_rows
+from recsys.models.histories import keep_entries, most_active
 from recsys.models.hybrid import Hybrid
-from recsys.models.kinds import had, weight_of_codes
+from recsys.models.kinds import weight_of_codes
 from recsys.models.linear import Linear
 from recsys.models.model_types import model_class
 from recsys.models.popularity import RecentPopularity
@@ -222,9 +222,7 @@ def _save(
     model_id = _free_model_id(settings, model.model_type)
     recent = RecentPopularity().fit(data.learnt, len(data.item_ids))
     # The test asked users who have a history: of these, a fixed handful.
-    owners = user_rows(data.everything)[had(data.everything)]
-    owned = np.bincount(owners, minlength=data.everything.users)
-    known = np.argsort(-owned, kind="stable")[:SAMPLE_USERS]
+    known = most_active(data.everything, SAMPLE_USERS)
     save_artifact(
         settings.artifacts / model.model_type / model_id,
         model=model,

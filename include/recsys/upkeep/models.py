@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from recsys.config import load_config
@@ -46,8 +46,10 @@ def remove_old_models(
     store = open_store(settings)
     if store.read(REGISTRY_KEY) is None:
         return removal.execute([])
-    known = {entry.model_id for entry in entries} | in_use
-    kept = known - old
+    registered = {entry.model_id for entry in entries}
+    kept = (registered | in_use) - old
+    # Of a model that was written anew only the newest folder is known.
+    known = {PurePosixPath(entry.path).name for entry in entries} | (in_use - registered)
     if not removal.dry_run:
         kept = {entry.model_id for entry in registry.list()} | in_use
         for family in MODEL_TYPES:

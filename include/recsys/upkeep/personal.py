@@ -85,9 +85,9 @@ def _in_airflow(settings: Settings, sought: Sought) -> Found:
 
 def _to_be_forgotten(settings: Settings, sought: Sought) -> Found:
     with reading(settings.home / FORGETTING_KEY) as problem:
-        for one, noted_at in ids_to_forget(settings).read().items():
+        for one, known in ids_to_forget(settings).read().items():
             if one in sought.ids:
-                yield Record(one, FORGETTING_KEY, {"id": one, "noted_at": noted_at.isoformat()})
+                yield Record(one, FORGETTING_KEY, {"id": one, **known.model_dump(mode="json")})
     yield from unread(settings, settings.home / FORGETTING_KEY, problem)
 
 
