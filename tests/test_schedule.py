@@ -26,6 +26,7 @@ TIMETABLE = {
     "model_deployment": ("0 5 * * *", 15, 10),
     "health_check": ("0 * * * *", 5, 3),
     "outcomes": ("20 * * * *", 15, 10),
+    "forget_customers": ("30 1 * * *", 120, 60),
 }
 
 

@@ -84,7 +84,7 @@ def rows_left_out(path: Path, owners: Owners, columns: Sequence[str] | None = No
         if gone:
             codec = file.metadata.row_group(0).column(0).compression
             with (
-                _in_place_of(path) as temporary,
+                in_place_of(path) as temporary,
                 pq.ParquetWriter(temporary, file.schema_arrow, compression=codec) as writer,
             ):
                 for number in groups:
@@ -156,7 +156,7 @@ def lines_left_out(path: Path, gone: Callable[[list[bytes]], Collection[int]]) -
     Returns how many."""
     count = 0
     if any(gone(block.split(b"\n")) for block in blocks_of(path)):
-        with _in_place_of(path) as temporary, _packed_as(path, temporary) as file:
+        with in_place_of(path) as temporary, packed_as(path, temporary) as file:
             for block in blocks_of(path):
                 lines = block.split(b"\n")
                 leave = set(gone(lines))
@@ -216,7 +216,7 @@ def records_left_out(
         with contextlib.ExitStack() as opened:
             target: IO[bytes] = io.BytesIO()
             if write:
-                temporary = opened.enter_context(_in_place_of(path))
+                temporary = opened.enter_context(in_place_of(path))
                 target = opened.enter_context(temporary.open("wb"))
             count = 0
             for raw, gone in _records_of(path, separator, owners, torn):
@@ -265,7 +265,7 @@ def _told(settings: Settings, path: Path, records: int, table: str = "") -> Forg
 
 
 @contextlib.contextmanager
-def _in_place_of(path: Path) -> Iterator[Path]:
+def in_place_of(path: Path) -> Iterator[Path]:
     """A temporary file that replaces `path`; as old as that was, and for the same to read."""
     status = path.stat()
     with atomic_path(path) as temporary:
@@ -330,7 +330,7 @@ def _blanked(sought: Sought, path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _packed_as(path: Path, target: Path) -> Iterator[Any]:
+def packed_as(path: Path, target: Path) -> Iterator[Any]:
     """`target`, open to be written, packed by gzip if `path` is."""
     with target.open("wb") as file:
         if path.suffix != ".gz":
@@ -461,7 +461,7 @@ def _entries_left_out(sought: Sought, path: Path, document: Any) -> int:
     if left is None and document is not None:
         path.unlink()
     elif cleaning.entries:
-        with _in_place_of(path) as temporary:
+        with in_place_of(path) as temporary:
             text = json.dumps(left, ensure_ascii=False, indent=2)
             temporary.write_text(f"{text}\n", encoding="utf-8")
     return cleaning.entries

@@ -205,6 +205,13 @@ def place_of(settings: Settings, path: Path, table: str = "") -> str:
     return f"{name}#{table}" if table else name
 
 
+def is_outside(settings: Settings, place: str) -> bool:
+    """Whether a `place` lies outside of the state root, be it behind a link: what is there belongs
+    to somebody else, and is not changed."""
+    path = settings.home / place.partition("#")[0]
+    return not path.resolve().is_relative_to(settings.home.resolve())
+
+
 def _fits(place: str, pattern: str) -> bool:
     file, _, table = place.partition("#")
     files, _, tables = pattern.partition("#")

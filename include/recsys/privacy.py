@@ -35,6 +35,7 @@ PRIVACY_KEY: Final = "data/privacy"
 KEYS_KEY: Final = f"{PRIVACY_KEY}/keys.json"
 REQUESTS_KEY: Final = f"{PRIVACY_KEY}/requests.json"
 FORGETTING_KEY: Final = f"{PRIVACY_KEY}/forgetting.json"
+AUDIT_KEY: Final = "logs/customer_audit.log"
 KEY_VARIABLE: Final = "RECSYS_PSEUDONYM_KEY"
 
 # What pseudonyms begin with, so that readers can tell them from ids: `personal.PSEUDONYM`.
@@ -363,7 +364,7 @@ def _ids(given: Iterable[str | int], rules: IdRules) -> list[str]:
 
 
 def _note(settings: Settings, what: str, requests: Sequence[Request]) -> None:
-    audit = file_logger("customers", settings.logs / "customer_audit.log", load_zone(settings))
+    audit = file_logger("customers", settings.home / AUDIT_KEY, load_zone(settings))
     for one in requests:
         about = fields(customer=one.pseudonym, by=one.asked_by, request=one.number)
         audit.info("%s%s", what, about)

@@ -70,6 +70,7 @@ _DOCUMENTED: Final = {
         ("health_check", "0 * * * *", 5, 3),
         ("maintenance", "0 4 * * 6", 45, 30),
         ("outcomes", "20 * * * *", 15, 10),
+        ("forget_customers", "30 1 * * *", 120, 60),
     )
 }
 

@@ -40,6 +40,7 @@ OPTIONS = {
     "health_check": {"component"},
     "maintenance": {"dry_run"},
     "outcomes": {"from", "to"},
+    "forget_customers": set(),
 }
 
 

@@ -423,3 +423,26 @@ def test_writers_in_several_processes_lose_nothing(settings):
         worker.join()
         assert worker.exitcode == 0
     assert len(Registry(settings).list()) == 20
+
+
+def test_a_model_that_was_written_anew_is_the_same_model_elsewhere(settings, registry):
+    entry = add(settings, "a")
+    select(settings)
+    place = registry.next_place(entry)
+    assert place == settings.artifacts / "popularity" / "a.1"
+    shutil.copytree(registry.folder(entry), place)
+    registry.move("a", place)
+    assert registry.folder(registry.get("a")) == place
+    assert registry.current_best() == registry.get("a")
+    assert registry.selection().path == "artifacts/cf/popularity/a.1"
+    assert registry.next_place(registry.get("a")).name == "a.2"
+    assert registry.source_of("a") is None
+    with pytest.raises(ArtifactError, match=r"missing"):
+        registry.move("a", place.with_name("a.7"))
+
+
+def test_an_entry_leads_to_no_other_model(settings, registry):
+    entry = add(settings, "a")
+    for name in ("b", "a.x", "a.1.1", "ab"):
+        with pytest.raises(RegistryError, match="no artefact of ours"):
+            registry.place(entry.model_copy(update={"path": f"artifacts/cf/popularity/{name}"}))

@@ -10,7 +10,9 @@ import requests
 from fastapi.testclient import TestClient
 
 from recsys.merchandising import snapshots
+from recsys.models.artifacts import ArtifactFolder, write_without
 from recsys.refresh.job import run_refresh
+from recsys.registry import Registry
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from serving.app import create_app
@@ -180,3 +182,30 @@ def test_what_is_sold_out_does_not_come_back_with_a_model_that_was_prepared_befo
     assert engine.snapshot is not None
     assert engine.snapshot.catalogue.source == "v2"
     assert not engine.snapshot.catalogue.available[3]
+
+
+def test_a_model_that_was_written_anew_is_taken_over_with_whom_it_knows(settings: Settings):
+    """Somebody's history was taken out; the service goes on with the same model."""
+    add_model(settings, "als_1")
+    publish(settings, "v1", products())
+    engine = Engine(settings, ServingConfig(personal_lists_seconds=1))
+    engine.prepare("als_1")
+    engine.commit("als_1")
+    before = engine.snapshot
+    assert before is not None
+    assert not engine.follow_catalogue()
+    registry = Registry(settings)
+    entry = registry.get("als_1")
+    place = registry.next_place(entry)
+    with ArtifactFolder(registry.folder(entry)) as artifact:
+        assert write_without(artifact, ["1"], place) == 1
+    registry.move("als_1", place)
+    assert engine.follow_catalogue()
+    after = engine.snapshot
+    assert after is not None
+    assert (after.model_id, after.artifact.path) == ("als_1", place)
+    assert after.catalogue is before.catalogue
+    assert before.position("1") is not None
+    assert after.position("1") is None
+    assert after.position("2") is not None
+    assert not engine.follow_catalogue()

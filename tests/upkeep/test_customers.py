@@ -77,7 +77,7 @@ def test_every_declaration_is_needed(places, shop):
         "reports",
         "Airflow's records and task logs",
         "ids of those who are to be forgotten",
-        "the register of requests, and the key of pseudonyms",
+        "the register of requests, the log of it, and the key of pseudonyms",
         "figures, products, settings and pages, which name no customer",
     }
 

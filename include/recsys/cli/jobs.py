@@ -252,6 +252,12 @@ def maintenance(
 
 
 @app.command(rich_help_panel="Jobs")
+def forget_customers() -> None:
+    """Remove what is kept of the customers who asked to be forgotten."""
+    _run_and_print("forget_customers")
+
+
+@app.command(rich_help_panel="Jobs")
 def backfill(
     job: Annotated[str, typer.Argument(help="The job, such as data_refresh.")],
     from_date: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First day.")],

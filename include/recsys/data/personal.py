@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from recsys.config import load_config
 from recsys.data.config import DataConfig
 from recsys.data.events import ARCHIVE_KEY, read_segment
 from recsys.data.reading import ROW, read_rows
+from recsys.data.records import leave_out
 from recsys.data.sources import (
     TimedFiles,
     known_sources,
@@ -24,13 +26,14 @@ from recsys.data.sources import (
     resolve_source,
     source_name,
 )
-from recsys.data.staging import FILES_KEY, RAW_KEY, SEALED_KEY
+from recsys.data.staging import FILES_KEY, RAW_KEY, SEALED_KEY, seal_segments
 from recsys.data.versions import list_versions, open_version
-from recsys.erasing import from_csv, from_files, from_json_lines
+from recsys.erasing import from_csv, from_files, from_json_lines, from_parquet
 from recsys.errors import InputError
 from recsys.ids import normalise_id
 from recsys.personal import (
     SHOP,
+    Doubtful,
     Erased,
     Forgot,
     Found,
@@ -38,6 +41,7 @@ from recsys.personal import (
     Sought,
     Unread,
     files_at,
+    is_outside,
     place_of,
 )
 from recsys.served_lists import SUFFIX as LISTS
@@ -90,9 +94,9 @@ def session_pairs(settings: Settings) -> Iterator[pa.Table]:
         yield read_segment(path).table.select([schema.USER, schema.SESSION])
 
 
-def _in_shop_files(settings: Settings, sought: Sought) -> Found:
-    """Of the source's files and the exports of events what their rows say, by their columns; of
-    whatever else lies there what can be told by itself."""
+def _shop_files(settings: Settings) -> tuple[dict[Path, TimedFiles], list[Path]]:
+    """The source's files and the exports of events, and how they are described; and whatever else
+    lies there."""
     described: dict[Path, TimedFiles] = {}
     catalogue: Sequence[Path] = ()
     # Files whose description is of no use are looked at like those that have none.
@@ -102,11 +106,24 @@ def _in_shop_files(settings: Settings, sought: Sought) -> Found:
         described = dict.fromkeys(source.review_files, source.config.reviews)
         for export in source.events:
             described |= dict.fromkeys(export.files, export.config.events)
+    elsewhere = {*files_at(settings, _ARCHIVE, *_DROPPED), *described, *catalogue}
+    return described, [path for path in files_at(settings, _FILES) if path not in elsewhere]
+
+
+def _in_shop_files(settings: Settings, sought: Sought) -> Found:
+    """Of files that are described what their rows say, by their columns; of others what can be told
+    by itself."""
+    described, others = _shop_files(settings)
     for path, files in described.items():
         yield from _in_described(settings, sought, path, files)
-    elsewhere = {*files_at(settings, _ARCHIVE, *_DROPPED), *described, *catalogue}
-    others = [path for path in files_at(settings, _FILES) if path not in elsewhere]
     yield from in_files(settings, sought, others)
+
+
+def _out_of_shop_files(settings: Settings, sought: Sought) -> Forgot:
+    described, others = _shop_files(settings)
+    for path, files in described.items():
+        yield from _out_of_described(settings, sought, path, files)
+    yield from _handed_on(settings, from_files(settings, sought, others))
 
 
 def _in_described(settings: Settings, sought: Sought, path: Path, files: TimedFiles) -> Found:
@@ -126,11 +143,60 @@ def _in_described(settings: Settings, sought: Sought, path: Path, files: TimedFi
     yield from unread(settings, path, problem)
 
 
-def _in_dropped(settings: Settings, sought: Sought) -> Found:
+def _out_of_described(settings: Settings, sought: Sought, path: Path, files: TimedFiles) -> Forgot:
+    place = place_of(settings, path)
+    if is_outside(settings, place):
+        return
+    if schema.USER not in {**files.needed, **files.optional}:
+        yield from _handed_on(settings, from_files(settings, sought, [path]))
+        return
+    with reading(path) as problem:
+        if count := leave_out(path, files, sought):
+            yield from _handed_on(settings, [Erased(place, count)])
+    yield from unread(settings, path, problem)
+
+
+def _handed_on(settings: Settings, forgot: Iterable[Erased | Unread | Doubtful]) -> Forgot:
+    """Where state is shared, let all machines have the files as they are now."""
+    store = open_store(settings)
+    for one in forgot:
+        if isinstance(one, Erased) and store.shared:
+            _hand_on(settings, one.place)
+        yield one
+
+
+def _hand_on(settings: Settings, place: str) -> None:
+    """The files of the shop are the same everywhere; of what waits for a refresh this machine has a
+    copy to look at, and the store the one that counts, unless a refresh has taken it."""
+    store = open_store(settings)
+    if place.startswith(f"{RAW_KEY}/"):
+        store.share(place)
+    for key, seen in _SEEN.items():
+        name = place.removeprefix(f"{seen}/")
+        if name != place and name in store.files(key):
+            own = settings.home / key / name
+            own.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(settings.home / place, own)
+            store.share(f"{key}/{name}")
+            own.unlink()
+
+
+def _dropped_files(settings: Settings) -> list[tuple[Path, TimedFiles]]:
     known = {name: load_source(settings, name).reviews for name in known_sources(settings)}
     selected = known[source_name(settings)]
-    for path in files_at(settings, *_DROPPED):
-        yield from _in_described(settings, sought, path, known.get(path.parent.name, selected))
+    found = files_at(settings, *_DROPPED)
+    return [(path, known.get(path.parent.name, selected)) for path in found]
+
+
+def _in_dropped(settings: Settings, sought: Sought) -> Found:
+    for path, files in _dropped_files(settings):
+        yield from _in_described(settings, sought, path, files)
+
+
+def _out_of_dropped(settings: Settings, sought: Sought) -> Forgot:
+    look_at_all(settings)
+    for path, files in _dropped_files(settings):
+        yield from _out_of_described(settings, sought, path, files)
 
 
 def _in_bad_rows(settings: Settings, sought: Sought) -> Found:
@@ -208,7 +274,29 @@ def _in_segments(settings: Settings, sought: Sought, patterns: Iterable[str]) ->
         yield from unread(settings, path, problem)
 
 
-def _in_versions(settings: Settings, sought: Sought) -> Found:
+def _out_of_archive(settings: Settings, sought: Sought) -> Forgot:
+    paths, names = files_at(settings, _ARCHIVE), [schema.USER]
+    forgot = from_parquet(settings, sought, paths, names, session=schema.SESSION)
+    yield from _handed_on(settings, forgot)
+
+
+def _out_of_staged(settings: Settings, sought: Sought) -> Forgot:
+    """Nobody writes to segments that are sealed."""
+    seal_segments(settings)
+    yield from _handed_on(settings, _out_of_segments(settings, sought, _STAGED))
+
+
+def _without_scratch(settings: Settings, sought: Sought) -> Forgot:
+    """While nobody works there, all of it is of runs that are dead."""
+    store, key = open_store(settings), settings.work.relative_to(settings.home).as_posix()
+    for path in settings.work.glob("*"):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for name in store.files(key) if store.shared else ():
+        store.discard(f"{key}/{name}")
+    yield from ()
+
+
+def find_in_versions(settings: Settings, sought: Sought) -> Found:
     for name in list_versions(settings):
         try:
             version = open_version(settings, name)
@@ -234,6 +322,18 @@ def _keep_quarantine_days(settings: Settings) -> float:
     return load_config(settings, DataConfig).keep_quarantine_days
 
 
+VERSIONS: Final = PersonalData(
+    "versions of the data",
+    (
+        *(f"{_VERSIONS}/{name}" for name in _TABLES),
+        *(f"{_VERSIONS}/{name}" for name in (schema.USER_METADATA_PICKLE, schema.MAPPINGS_FILE)),
+    ),
+    "models, reports and the service are made from them",
+    _KEPT_VERSIONS,
+    find_in_versions,
+)
+"""Without what forgets, which is for those to know who can make another: `recsys.upkeep`."""
+
 PERSONAL: Final = (
     PersonalData(
         "files that the shop dropped",
@@ -241,6 +341,7 @@ PERSONAL: Final = (
         "each refresh reads them again",
         "for good: they are the only copy",
         _in_dropped,
+        forget=_out_of_dropped,
     ),
     PersonalData(
         "events that wait for the next refresh",
@@ -248,6 +349,7 @@ PERSONAL: Final = (
         "the service has acknowledged them",
         "until the next refresh, a day",
         lambda settings, sought: _in_segments(settings, sought, _STAGED),
+        forget=_out_of_staged,
     ),
     PersonalData(
         "events that the service took",
@@ -255,19 +357,7 @@ PERSONAL: Final = (
         "each refresh reads them again; there is no other copy",
         "for good",
         _in_archive,
-    ),
-    PersonalData(
-        "versions of the data",
-        (
-            *(f"{_VERSIONS}/{name}" for name in _TABLES),
-            *(
-                f"{_VERSIONS}/{name}"
-                for name in (schema.USER_METADATA_PICKLE, schema.MAPPINGS_FILE)
-            ),
-        ),
-        "models, reports and the service are made from them",
-        _KEPT_VERSIONS,
-        _in_versions,
+        forget=_out_of_archive,
     ),
     PersonalData(
         "rows that could not be used",
@@ -302,6 +392,7 @@ PERSONAL: Final = (
         "a job puts together there what it publishes",
         "until the job ends; what a killed one left, two days",
         None,
+        forget=_without_scratch,
     ),
     PersonalData(
         "the shop's own files: reviews, orders, clicks",
@@ -309,5 +400,6 @@ PERSONAL: Final = (
         "they are what everything else is made of",
         SHOP,
         _in_shop_files,
+        forget=_out_of_shop_files,
     ),
 )

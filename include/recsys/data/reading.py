@@ -94,8 +94,8 @@ def read_head(path: Path, needed: Columns, dialect: Dialect) -> tuple[pa.Table, 
     """The `needed` columns of the beginning of a CSV file, without bad rows; and its dialect.
     Raises `SourceError` as `read_rows` does."""
     with _as_source_error(path, dialect):
-        settled, names, lines = _csv_head(path, needed, dialect)
-        chosen = _choose(path, names, needed, {})
+        settled, names, lines = csv_head(path, needed, dialect)
+        chosen = choose_columns(path, names, needed, {})
     head = dialects.plain_lines(lines[:_HEAD_LINES], settled)
     fields = (settled.fields_of(line) for line in head if line is not None)
     rows = [row for row in fields if len(row) == len(names)][1:]
@@ -116,7 +116,7 @@ def check_file(path: Path, needed: Columns, dialect: Dialect) -> None:
         if is_csv(path):
             read_head(path, needed, dialect)
         elif _suffix(path) == ".parquet":
-            _choose(path, pq.ParquetFile(path).schema_arrow.names, needed, {})
+            choose_columns(path, pq.ParquetFile(path).schema_arrow.names, needed, {})
         else:
             _check_encoding(path, dialect.encoding)
 
@@ -156,7 +156,7 @@ def _decodes(line: bytes) -> bool:
     return line.decode("utf-8", "ignore").encode("utf-8") == line
 
 
-def _choose(
+def choose_columns(
     path: Path, names: list[str], needed: Columns, optional: Columns, where: str = "the file"
 ) -> dict[str, str]:
     """Our name -> the file's, for all columns to read; `names` are those of `where`."""
@@ -174,9 +174,7 @@ def _choose(
     return chosen
 
 
-def _csv_head(
-    path: Path, needed: Columns, dialect: Dialect
-) -> tuple[Dialect, list[str], list[str]]:
+def csv_head(path: Path, needed: Columns, dialect: Dialect) -> tuple[Dialect, list[str], list[str]]:
     """The dialect of a CSV file with nothing left open, its columns, and its first lines."""
     name = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
     head = _check_encoding(path, dialect.encoding)
@@ -190,13 +188,13 @@ def _csv_head(
         raise SourceError(f"{path}: the header cannot be read: {error}") from error
     if any(set(names).isdisjoint(candidates) for candidates in needed.values()):
         number, likeliest = dialect.likeliest_header(text, needed)
-        _choose(path, likeliest, needed, {}, f"line {number}, the likeliest header,")
+        choose_columns(path, likeliest, needed, {}, f"line {number}, the likeliest header,")
     return settled, names, lines
 
 
 def _read_csv(path: Path, needed: Columns, optional: Columns, given: Dialect) -> RawRows:
-    dialect, names, _ = _csv_head(path, needed, given)
-    chosen = _choose(path, names, needed, optional)
+    dialect, names, _ = csv_head(path, needed, given)
+    chosen = choose_columns(path, names, needed, optional)
     # An open quote may stand in any column; those of reviews, which may be many rows, are not read.
     others = () if RATING in chosen else set(names).difference(chosen.values())
     seen = chosen | {f"*{name}": name for name in others}
@@ -303,7 +301,7 @@ def _as_text(rows: RawRows) -> RawRows:
 def _repair_csv(path: Path, names: list[str], chosen: dict[str, str], dialect: Dialect) -> RawRows:
     with open_raw(path) as file:
         lines = dialects.plain_lines(short_lines(file, dialect.encoding), dialect)
-        looks = _looks_like_a_row(names, chosen)
+        looks = looks_like_a_row(names, chosen)
         numbers, records, rejected = dialects.repair_records(lines, len(names), looks, dialect)
     arrays = {}
     for ours, at in ((ours, names.index(theirs)) for ours, theirs in chosen.items()):
@@ -312,7 +310,7 @@ def _repair_csv(path: Path, names: list[str], chosen: dict[str, str], dialect: D
     return RawRows(path, pa.table({**arrays, ROW: pa.array(numbers, pa.int64())}), rejected)
 
 
-def _looks_like_a_row(names: list[str], chosen: dict[str, str]) -> Callable[[list[str]], bool]:
+def looks_like_a_row(names: list[str], chosen: dict[str, str]) -> Callable[[list[str]], bool]:
     """Whether the fields of a line are a whole row and no prose: as many as columns, in a review a
     number as rating or a date as time, in a catalogue an id of one word, no blank before a name."""
     patterns, enough = {PRODUCT: r"\S*[\d_-]\S*\s*$", PRODUCT_NAME: r"\S"}, all
@@ -333,7 +331,7 @@ def _swallows_rows(
 ) -> bool:
     """Whether a quote that never closed made one value of several rows, in the columns `seen`. What
     stands behind a value is not known here: it might make a row of the value's last line."""
-    looks = _looks_like_a_row(names, seen)
+    looks = looks_like_a_row(names, seen)
     texts = [text for _, _, text in bad if "\n" in text]
     for column, at in ((table[ours], names.index(theirs)) for ours, theirs in seen.items()):
         if contains_byte(column, _NEWLINE):
@@ -359,7 +357,7 @@ def parse_json_lines(
         elif fault:
             rejected.append((number, fault, (line or "")[:SHOWN_CHARACTERS]))
     names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
-    chosen = _choose(path, names, needed, optional) if records else dict.fromkeys(needed, "")
+    chosen = choose_columns(path, names, needed, optional) if records else dict.fromkeys(needed, "")
     ids = [theirs for ours, theirs in chosen.items() if ours in _IDS]
     faults = [_fault_of_ids(record, ids) for record in records]
     if any(faults):
@@ -410,7 +408,7 @@ def _json_text(value: Any) -> str:
 
 def _read_parquet(path: Path, needed: Columns, optional: Columns) -> RawRows:
     file = pq.ParquetFile(path)
-    chosen = _choose(path, file.schema_arrow.names, needed, optional)
+    chosen = choose_columns(path, file.schema_arrow.names, needed, optional)
     table = file.read(columns=list(chosen.values()))
     for ours, theirs in chosen.items():
         if ours in _IDS and pa.types.is_boolean(table.schema.field(theirs).type):

@@ -24,7 +24,7 @@ _KEY: Final = Settings.artifacts.as_posix()
 _KINDS: Final = tuple(CODE_OF)
 
 
-def _in_models(settings: Settings, sought: Sought) -> Found:
+def find_in_models(settings: Settings, sought: Sought) -> Found:
     """Of each model the histories, and whether it is tried out with one of the customers."""
     store = open_store(settings)
     for family in sorted(MODEL_TYPES):
@@ -56,12 +56,11 @@ def _in_model(settings: Settings, sought: Sought, artifact: ArtifactFolder) -> F
             yield Record(one, place_of(settings, artifact.path / "users" / "ids.npy"), history)
 
 
-PERSONAL: Final = (
-    PersonalData(
-        "histories in models",
-        (f"{_KEY}/*/*/users/*.npy", f"{_KEY}/*/*/histories/*.npy", f"{_KEY}/*/*/{MANIFEST}"),
-        "lists are made from what a customer had; a handful of customers try a model out",
-        "with the model: the newest of each type, and those that are or were lately in service",
-        _in_models,
-    ),
+MODELS: Final = PersonalData(
+    "histories in models",
+    (f"{_KEY}/*/*/users/*.npy", f"{_KEY}/*/*/histories/*.npy", f"{_KEY}/*/*/{MANIFEST}"),
+    "lists are made from what a customer had; a handful of customers try a model out",
+    "with the model: the newest of each type, and those that are or were lately in service",
+    find_in_models,
 )
+"""Without what forgets, which is for those to know who know the registry: `recsys.upkeep`."""

@@ -11,7 +11,7 @@ from recsys.errors import InputError
 from recsys.ids import normalise_id
 from recsys.logs import fields, file_logger
 from recsys.personal import Doubtful, PersonalData, Record, Sought, Unread
-from recsys.privacy import Kind, Register, load_pseudonyms, told
+from recsys.privacy import AUDIT_KEY, Kind, Register, load_pseudonyms, told
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 from recsys.upkeep.personal import find, sought
@@ -51,7 +51,7 @@ def export_customers(
         for one, document in documents.items():
             document.end([told(entry) for entry in register.requests(one)])
     counts = {one: document.records for one, document in documents.items()}
-    audit = file_logger("customers", settings.logs / "customer_audit.log", load_zone(settings))
+    audit = file_logger("customers", settings.home / AUDIT_KEY, load_zone(settings))
     for one, request in zip(ids, opened, strict=True):
         register.finish([request.number], {"records": counts[one]})
         about = fields(customer=request.pseudonym, by=asked_by, records=counts[one])

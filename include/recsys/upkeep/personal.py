@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 from recsys.columns import normalise_ids
 from recsys.config import load_config
 from recsys.data import personal as of_data
-from recsys.erasing import from_files, from_texts_of_database, over_lines
+from recsys.erasing import from_files, from_lines, from_texts_of_database, over_lines
 from recsys.merchandising import live_events
 from recsys.models import personal as of_models
 from recsys.outcomes import personal as of_outcomes
@@ -26,12 +27,19 @@ from recsys.personal import (
     files_at,
     place_of,
 )
-from recsys.privacy import FORGETTING_KEY, PRIVACY_KEY, ids_to_forget, load_pseudonyms
+from recsys.privacy import (
+    AUDIT_KEY,
+    FORGETTING_KEY,
+    PRIVACY_KEY,
+    ids_to_forget,
+    load_pseudonyms,
+)
 from recsys.request_log import PERSONAL as OF_REQUESTS
 from recsys.schema import SESSION, USER
 from recsys.settings import Settings
 from recsys.traces import in_files, in_lines, in_texts_of_database, reading, unread
 from recsys.upkeep import MaintenanceConfig
+from recsys.upkeep.rewriting import forget_in_models, forget_in_versions
 
 _LOGS: Final = ("logs/**/*.log", "logs/**/*.log.*")
 _AIRFLOW: Final = (".airflow/logs/**/*", ".airflow/airflow.db")
@@ -60,6 +68,9 @@ _AIRFLOW_KEYS: Final = (*_OF_RUNS, "key", "event", "dttm", "timestamp", "filenam
 _ABOUT_SECRETS: Final = "event LIKE '%connection%' OR event LIKE '%variable%'"
 
 
+_DAMAGED_IDS: Final = "data/privacy/forgetting.damaged_*.json"
+
+
 def _in(patterns: Sequence[str]) -> Any:
     return lambda settings, sought: in_files(
         settings, sought, _but_of_nobody(settings, files_at(settings, *patterns))
@@ -76,6 +87,12 @@ def _but_of_nobody(settings: Settings, paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if not NOBODY.covers(place_of(settings, path))]
 
 
+def _log_files(settings: Settings) -> list[Path]:
+    """All but the log of the register, which belongs to that."""
+    audit = set(files_at(settings, f"{AUDIT_KEY}*"))
+    return [path for path in files_at(settings, *_LOGS) if path not in audit]
+
+
 def _in_airflow(settings: Settings, sought: Sought) -> Found:
     logs, database = _AIRFLOW
     yield from in_files(settings, sought, files_at(settings, logs))
@@ -89,6 +106,12 @@ def _to_be_forgotten(settings: Settings, sought: Sought) -> Found:
             if one in sought.ids:
                 yield Record(one, FORGETTING_KEY, {"id": one, **known.model_dump(mode="json")})
     yield from unread(settings, settings.home / FORGETTING_KEY, problem)
+    yield from in_lines(settings, sought, files_at(settings, _DAMAGED_IDS))
+
+
+def _without_damaged_ids(settings: Settings, sought: Sought) -> Forgot:
+    """Whoever asked has asked again; the ids themselves are needed until all else is removed."""
+    yield from from_lines(settings, sought, files_at(settings, _DAMAGED_IDS))
 
 
 def _out_of_airflow(settings: Settings, sought: Sought) -> Forgot:
@@ -139,7 +162,9 @@ WHATEVER_ELSE: Final = PersonalData(
 
 PERSONAL: Final = (
     *of_data.PERSONAL,
-    *of_models.PERSONAL,
+    # Made from all that is before them: forgetting goes in this order.
+    replace(of_data.VERSIONS, forget=forget_in_versions),
+    replace(of_models.MODELS, forget=forget_in_models),
     *of_outcomes.PERSONAL,
     *live_events.PERSONAL,
     *OF_REQUESTS,
@@ -148,9 +173,9 @@ PERSONAL: Final = (
         _LOGS,
         "to see what the service and the jobs do",
         "{days} days after a file is full (`keep_log_days` of `maintenance.yaml`)",
-        lambda settings, sought: in_lines(settings, sought, files_at(settings, *_LOGS)),
+        lambda settings, sought: in_lines(settings, sought, _log_files(settings)),
         lambda settings: load_config(settings, MaintenanceConfig).keep_log_days,
-        lambda settings, sought: over_lines(settings, sought, files_at(settings, *_LOGS)),
+        lambda settings, sought: over_lines(settings, sought, _log_files(settings)),
     ),
     PersonalData(
         "records of runs and of alerts",
@@ -180,14 +205,15 @@ PERSONAL: Final = (
     ),
     PersonalData(
         "ids of those who are to be forgotten",
-        (FORGETTING_KEY,),
+        (FORGETTING_KEY, _DAMAGED_IDS),
         "to find what has to be removed; the register has pseudonyms alone",
         "until the job `forget_customers` has removed all",
         _to_be_forgotten,
+        forget=_without_damaged_ids,
     ),
     PersonalData(
-        "the register of requests, and the key of pseudonyms",
-        (f"{PRIVACY_KEY}/*.json",),
+        "the register of requests, the log of it, and the key of pseudonyms",
+        (f"{PRIVACY_KEY}/*.json", f"{AUDIT_KEY}*"),
         "to prove that a request was answered; pseudonyms alone",
         "for good",
         None,

@@ -1,0 +1,276 @@
+"""The job ``forget_customers``: removes everything that is kept of customers who asked for it.
+
+It may die at any moment: what it removed it does not find again, what it has to know for the rest
+it has written down before, and a request is done only when nothing is found any more."""
+
+import contextlib
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from recsys.alerting import AlertManager, Severity
+from recsys.alerting.message import Alert
+from recsys.data.versions import VERSIONS_KEY
+from recsys.errors import InputError
+from recsys.locks import POLL_SECONDS, PipelineLock
+from recsys.logs import fields
+from recsys.models.model_types import MODEL_TYPES
+from recsys.personal import Doubtful, Erased, Record, Sought, Unread, is_outside, place_of
+from recsys.privacy import (
+    FORGETTING_KEY,
+    Register,
+    Request,
+    ToForget,
+    ids_to_forget,
+    load_forgotten,
+)
+from recsys.publishing import leftovers
+from recsys.registry import ARTIFACTS_KEY
+from recsys.settings import Settings
+from recsys.storage import open_store
+from recsys.training.fits import fits_folder
+from recsys.upkeep.personal import PERSONAL, find, sought
+
+logger = logging.getLogger(__name__)
+
+ALERT = "customers_not_forgotten"
+UNKNOWN: Final = "nobody knows the id any more: ask again to forget the customer"
+_BESIDE: Final = ("data_refresh", "model_training", "outcomes", "maintenance")
+"""Jobs that would write down again what they read before it was removed."""
+_UNASKED_HOURS: Final = 1
+"""An id without a request is that of a command that died before it had opened one."""
+_TOLD: Final = 20  # places of each kind in a proof and a summary
+_TEMPORARY: Final = ("data", "artifacts", "logs", "reports", "exports")
+
+
+def forget_customers(settings: Settings) -> dict[str, Any]:
+    """Remove what is kept of all who asked to be forgotten, look whether anything is left, and
+    write into the register what went, or why a request stays open, which somebody is told.
+
+    Waits until no job runs that would write it down again. Returns ``{requests, forgotten, open,
+    erased: {what: records}, left: [places], seconds}``. Raises `InputError` if the register or the
+    ids to forget cannot be read."""
+    started = time.monotonic()
+    _drop_ids(settings)
+    proofs = _work_off(settings) if load_forgotten(settings) else {}
+    still_open = [proof for proof in proofs.values() if proof.left]
+    left = sorted({place for proof in still_open for place in proof.left})
+    _tell(settings, len(still_open), left)
+    erased = sum((Counter(proof.erased) for proof in proofs.values()), Counter[str]())
+    return {
+        "requests": len(proofs),
+        "forgotten": len(proofs) - len(still_open),
+        "open": len(still_open),
+        "erased": dict(erased),
+        "left": left[:_TOLD],
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+@dataclass
+class Proof:
+    """What became of a request: how many records of what were there before, and places: what is
+    `left` keeps it open, `doubtful` ones have a word or number that may be the customer's id, and
+    what is at `the_shops` the shop has to remove."""
+
+    erased: Mapping[str, int] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    doubtful: set[str] = field(default_factory=set)
+    the_shops: set[str] = field(default_factory=set)
+
+    def told(self) -> dict[str, Any]:
+        """As the register has it."""
+        left = [{"place": at, "reason": why} for at, why in sorted(self.left.items())]
+        return {
+            "erased": dict(self.erased),
+            "left": left[:_TOLD],
+            "doubtful": sorted(self.doubtful)[:_TOLD],
+            "the_shops": sorted(self.the_shops)[:_TOLD],
+            "checked_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _work_off(settings: Settings) -> dict[int, Proof]:
+    """Work off the open requests, and write down what became of each: its number -> the proof."""
+    register = Register(settings)
+    waiting = [one.number for one in register.requests() if one.waits_to_forget]
+    asked = _asked(settings)
+    known = {request.number for request in asked.values()}
+    proofs = {one: Proof(left={FORGETTING_KEY: UNKNOWN}) for one in waiting if one not in known}
+    if asked:
+        with _alone(settings):
+            customers = _remembered(settings, list(asked))
+            unread = [*_erase(settings, customers), *_remove_scratch(settings, [*asked.values()])]
+            proofs |= _look_again(settings, customers, asked, unread)
+    for number, proof in proofs.items():
+        note = register.report if proof.left else register.finish
+        note([number], proof.told())
+    _drop_ids(settings)
+    return proofs
+
+
+def _asked(settings: Settings) -> dict[str, Request]:
+    """The customers whose request waits, by their ids."""
+    forgotten, asked = load_forgotten(settings), dict[str, Request]()
+    for one in ids_to_forget(settings).read():
+        request = forgotten.request(one)
+        if request is not None and request.waits_to_forget:
+            asked[one] = request
+    return asked
+
+
+def _drop_ids(settings: Settings) -> None:
+    """Ids whose request is done are not needed any more."""
+    forgotten, document = load_forgotten(settings), ids_to_forget(settings)
+    long_ago = datetime.now(UTC) - timedelta(hours=_UNASKED_HOURS)
+
+    def is_over(one: str, known: ToForget) -> bool:
+        request = forgotten.request(one)
+        if request is None:
+            return known.noted_at < long_ago
+        # Noted later, it is that of a command which is about to open another one.
+        return request.done_at is not None and known.noted_at < request.done_at
+
+    def drop(ids: dict[str, ToForget]) -> None:
+        for one in [one for one, known in ids.items() if is_over(one, known)]:
+            del ids[one]
+
+    if any(is_over(one, known) for one, known in document.read().items()):
+        document.change(drop)
+
+
+@contextlib.contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """None of the jobs `_BESIDE` runs in the block, nor do their tasks begin."""
+    waits = False
+    while True:
+        with contextlib.ExitStack() as held:
+            locks = [held.enter_context(PipelineLock(job, settings)) for job in _BESIDE]
+            if all(lock.acquired for lock in locks):
+                yield
+                return
+            busy = [job for job, lock in zip(_BESIDE, locks, strict=True) if not lock.acquired]
+        if not waits:
+            logger.info("Waiting%s", fields(running=", ".join(busy)))
+        waits = True
+        time.sleep(POLL_SECONDS)
+
+
+def _remembered(settings: Settings, ids: Sequence[str]) -> Sought:
+    """The customers with all that the job cannot find out again once it has begun."""
+    document = ids_to_forget(settings)
+    known, customers = document.read(), sought(settings, ids)
+    before = {session: one for one in ids for session in known[one].sessions}
+    customers = replace(customers, sessions={**before, **customers.sessions})
+    found: dict[str, Counter[str]] = {one: Counter() for one in ids if known[one].found is None}
+    for declared, one in find(settings, customers) if found else ():
+        if isinstance(one, Record) and one.customer in found and one.place != FORGETTING_KEY:
+            found[one.customer][declared.what] += 1
+
+    def remember(noted: dict[str, ToForget]) -> None:
+        for one in [one for one in ids if one in noted]:  # else they are readmitted
+            theirs = tuple(at for at, whose in customers.sessions.items() if whose == one)
+            told = {"sessions": theirs, "found": found.get(one, noted[one].found)}
+            noted[one] = noted[one].model_copy(update=told)
+
+    document.change(remember)
+    return customers
+
+
+def _erase(settings: Settings, customers: Sought) -> Iterator[Unread]:
+    """Remove everything, in the order in which it is made of each other; what cannot be changed.
+    One place that fails leaves the others to be removed."""
+    for declared in PERSONAL:
+        if declared.forget is None:
+            continue
+        began, records = time.monotonic(), 0
+        try:
+            for one in declared.forget(settings, customers):
+                if isinstance(one, Unread):
+                    yield one
+                elif isinstance(one, Erased):
+                    records += one.records
+        except (InputError, OSError) as error:
+            logger.exception("Not removed%s", fields(what=declared.what))
+            yield Unread(declared.where[0], str(error))
+        seconds = round(time.monotonic() - began, 1)
+        logger.info("Removed%s", fields(what=declared.what, records=records, seconds=seconds))
+
+
+def _remove_scratch(settings: Settings, asked: Sequence[Request]) -> Iterator[Unread]:
+    """Remove what writers that died have left: where only the jobs write that stand still, all of
+    it, elsewhere what is older than the last request. Fits are made again."""
+    store, families = open_store(settings), [f"{ARTIFACTS_KEY}/{one}" for one in MODEL_TYPES]
+    first, last = (way(one.asked_at for one in asked) for way in (min, max))
+    for key in (VERSIONS_KEY, *families):
+        store.remove_unfinished(key, first)
+    ours = [settings.home / key for key in (VERSIONS_KEY, *families)]
+    for root in (*ours, *(settings.home / area for area in _TEMPORARY)):
+        for path in leftovers(root):
+            with contextlib.suppress(FileNotFoundError):
+                if root in ours or path.lstat().st_mtime < last.timestamp():
+                    _remove(path)
+    for path in fits_folder(settings).glob("*"):
+        try:
+            _remove(path)
+        except OSError as error:
+            yield Unread(place_of(settings, path), str(error))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _look_again(
+    settings: Settings, customers: Sought, asked: Mapping[str, Request], unread: Iterable[Unread]
+) -> dict[int, Proof]:
+    """What there is still of the customers, by the numbers of their requests. What could not be
+    read or changed may be anybody's."""
+    noted = ids_to_forget(settings).read()
+    counted = {who: noted[who].found if who in noted else None for who in asked}
+    proofs = {who: Proof(erased=found or {}) for who, found in counted.items()}
+    problems = [*unread]
+    for _, one in find(settings, customers):
+        if isinstance(one, Unread):
+            problems.append(one)
+            continue
+        proof, place = proofs[one.customer], _nameless(customers, one.place)
+        if isinstance(one, Doubtful):
+            proof.doubtful.add(place)
+        elif is_outside(settings, one.place):
+            proof.the_shops.add(place)
+        elif one.place != FORGETTING_KEY:
+            proof.left[place] = "something of the customer is still there"
+    for problem in problems:
+        place = _nameless(customers, problem.place)
+        for proof in proofs.values():
+            if is_outside(settings, problem.place):
+                proof.the_shops.add(place)
+            else:
+                proof.left.setdefault(place, problem.reason)
+    return {asked[who].number: proof for who, proof in proofs.items()}
+
+
+def _nameless(customers: Sought, place: str) -> str:
+    """A place as the register may name it: a file can be named like a customer."""
+    folder, _, name = place.rpartition("/")
+    return f"{folder}/..." if any(customers.in_text(name)) else place
+
+
+def _tell(settings: Settings, still_open: int, left: Sequence[str]) -> None:
+    manager = AlertManager(settings)
+    if not still_open:
+        manager.resolve(ALERT, "everybody who asked for it is forgotten")
+        return
+    facts = {"requests": str(still_open), "places": ", ".join(left[:_TOLD])}
+    message = f"{still_open} customers are not forgotten yet: {facts['places']}"
+    manager.deliver(Alert(ALERT, message, Severity.WARNING, facts=facts, until_resolved=True))

@@ -1,0 +1,175 @@
+"""Nothing is left of customers who asked to be forgotten, and all else is as if they had never
+been there."""
+
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from recsys.data.versions import current_version, list_versions
+from recsys.ids import IdRules
+from recsys.locks import PipelineLock
+from recsys.models.artifacts import load_artifact
+from recsys.privacy import FORGETTING_KEY, Register, ask_to_forget, ids_to_forget, readmit
+from recsys.refresh.job import run_refresh
+from recsys.registry import Registry
+from recsys.schedule import DataInterval
+from recsys.settings import Settings
+from recsys.upkeep.forgetting import forget_customers
+from tests.upkeep.byte_search import search
+from tests.upkeep.marked_shop import MARKED, WORDS, comment_mark, make_shop, session_of
+
+GONE = (*WORDS[:3], MARKED[-1])
+AREAS = ("data/raw", "data/staging", "data/versions", "data/work", "artifacts")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Settings:
+    settings = Settings(tmp_path_factory.mktemp("marked") / "home")
+    make_shop(settings, datetime.now(UTC))
+    return settings
+
+
+@pytest.fixture
+def shop(made, tmp_path) -> Settings:
+    """A copy of the shop for each test."""
+    shutil.copytree(made.home, tmp_path / "home", symlinks=True)
+    return Settings(tmp_path / "home")
+
+
+def forget(settings: Settings, *customers: str) -> dict:
+    ask_to_forget(settings, customers, "lan", IdRules())
+    return forget_customers(settings)
+
+
+def test_nothing_is_left_of_them_in_data_and_models(shop):
+    done = forget(shop, *GONE)
+    assert not [place for place in done["left"] if place.startswith(AREAS)]
+    for area in AREAS:
+        assert search(shop.home / area, of(GONE)) == {}, area
+
+
+def test_versions_are_those_of_a_shop_that_never_had_them(shop, tmp_path):
+    forget(shop, *GONE)
+    never = Settings(tmp_path / "never")
+    shutil.copytree(shop.home / "data" / "raw", never.home / "data" / "raw")
+    shutil.copytree(shop.home / "config", never.home / "config")
+    version = current_version(shop)
+    end = version.as_of
+    run_refresh(never, DataInterval(end - timedelta(days=1), end))
+    expected = current_version(never)
+    assert {name: entry.sha256 for name, entry in version.files.items()} == {
+        name: entry.sha256 for name, entry in expected.files.items()
+    }
+    assert version.stats() == expected.stats()
+    assert list_versions(shop) == [version.version_id]
+
+
+def test_models_know_all_others_as_before(shop):
+    before = Registry(shop).current_best()
+    assert before is not None
+    model = load_artifact(Registry(shop).folder(before))
+    model.close()
+    forget(shop, *GONE)
+    entry = Registry(shop).current_best()
+    assert entry is not None
+    assert (entry.model_id, entry.path) == (before.model_id, f"{before.path}.1")
+    after = load_artifact(Registry(shop).folder(entry))
+    assert set(model.user_ids) - set(after.user_ids) == set(WORDS[:3])
+    for one in ("u1", "u99", WORDS[3]):
+        mine, then = after.history_of(one), model.history_of(one)
+        assert mine is not None
+        assert then is not None
+        assert mine.items.tolist() == then.items.tolist()
+    assert not (shop.home / before.path).exists()
+    assert len(after.manifest["sample_users"]) == len(model.manifest["sample_users"])
+
+
+def test_of_whom_nothing_is_kept_the_request_is_done(shop):
+    done = forget(shop, "who-is-this")
+    assert (done["requests"], done["forgotten"], done["open"]) == (1, 1, 0)
+    [request] = Register(shop).requests("who-is-this")
+    assert request.done_at is not None
+    assert (request.proof["erased"], request.proof["left"]) == ({}, [])
+    assert ids_to_forget(shop).read() == {}
+
+
+def test_without_requests_it_does_nothing(settings):
+    assert forget_customers(settings)["requests"] == 0
+    assert not (settings.home / "data").exists()
+
+
+def test_what_cannot_be_read_keeps_the_request_open_and_somebody_is_told(shop):
+    bad = shop.raw / "orders" / "more.parquet"
+    bad.write_bytes(b"PAR1 and then nothing that makes sense")
+    done = forget(shop, "who-is-this")
+    assert (done["open"], done["left"]) == (1, ["data/raw/orders/more.parquet"])
+    [request] = Register(shop).requests("who-is-this")
+    assert request.done_at is None
+    assert request.proof["left"][0]["place"] == "data/raw/orders/more.parquet"
+    assert "customers_not_forgotten" in (shop.logs / "service" / "alerts.log").read_text()
+    bad.unlink()
+    assert forget_customers(shop)["forgotten"] == 1
+    assert ids_to_forget(shop).read() == {}
+
+
+def test_an_id_that_nobody_knows_any_more_is_asked_for_again(shop):
+    ask_to_forget(shop, ["who-is-this"], "lan", IdRules())
+    (shop.home / FORGETTING_KEY).unlink()
+    assert forget_customers(shop)["open"] == 1
+    [request] = Register(shop).requests("who-is-this")
+    assert "ask again" in request.proof["left"][0]["reason"]
+    assert forget(shop, "who-is-this")["forgotten"] == 1
+    assert [one.number for one in Register(shop).requests()] == [request.number]
+
+
+def test_files_elsewhere_are_the_shops_and_named(shop, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(shop.raw / "orders", elsewhere)
+    (shop.raw / "orders").symlink_to(elsewhere)
+    before = (elsewhere / "2025.csv").read_bytes()
+    forget(shop, WORDS[1])
+    [request] = Register(shop).requests(WORDS[1])
+    assert request.proof["the_shops"] == ["data/raw/orders/2025.csv"]
+    assert (elsewhere / "2025.csv").read_bytes() == before
+
+
+def test_who_was_readmitted_in_time_is_not_removed(shop):
+    before = (shop.raw / "orders" / "2025.csv").read_bytes()
+    ask_to_forget(shop, [WORDS[0]], "lan", IdRules())
+    readmit(shop, [WORDS[0]], "lan", IdRules())
+    assert forget_customers(shop)["requests"] == 0
+    assert (shop.raw / "orders" / "2025.csv").read_bytes() == before
+
+
+def test_it_waits_for_jobs_that_would_write_it_down_again(shop):
+    ask_to_forget(shop, ["who-is-this"], "lan", IdRules())
+    with ThreadPoolExecutor() as threads:
+        with PipelineLock("data_refresh", shop) as lock:
+            assert lock.acquired
+            job = threads.submit(forget_customers, shop)
+            time.sleep(1.5)
+            assert not job.done()
+        assert job.result(timeout=60)["forgotten"] == 1
+
+
+def test_scratch_of_runs_that_died_goes(shop):
+    left = [
+        shop.work / "data_refresh-x" / "rows.feather",
+        shop.artifacts / "fits" / "als" / "0123" / "model" / "x.npy",
+        shop.versions / f".v9.{'0' * 32}.tmp" / "interactions.parquet",
+        shop.versions / ".removed-v8-0123" / "interactions.parquet",
+        shop.artifacts / "als" / f".als_9.{'0' * 32}.tmp" / "users.npy",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.write_text(WORDS[0])
+    forget(shop, WORDS[0])
+    assert not any(path.exists() for path in left)
+
+
+def of(customers) -> list[str]:
+    """What can only be theirs."""
+    return [way(one) for one in customers for way in (str, session_of, comment_mark)]
