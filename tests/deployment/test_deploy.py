@@ -7,6 +7,8 @@ from recsys.deployment.client import ServiceClient
 from recsys.deployment.gate import Swap, plan_deployment
 from recsys.deployment.history import read_history
 from recsys.deployment.job import DeploymentFailedError, deploy
+from recsys.ids import IdRules
+from recsys.privacy import ask_to_forget
 from recsys.settings import Settings
 from tests.deployment.conftest import client_of, running_service
 from tests.serving.shops import add_model
@@ -63,6 +65,17 @@ def test_a_model_that_serves_already_is_a_no_op(
     assert summary["status"] == "unchanged"
     assert summary["verification"] == PASSED
     assert read_history(settings) == []
+
+
+def test_sample_users_who_are_forgotten_speak_against_no_model(
+    settings: Settings, service, client: ServiceClient, config: DeploymentConfig
+):
+    add_model(settings, "als_1")
+    with service():
+        add_model(settings, "als_2", recall=0.2, sample_users=("3", "4", "5"))
+        ask_to_forget(settings, ["4", "5"], "lan", IdRules())
+        plan = plan_deployment(settings, client, config)
+        assert deploy(settings, client, config, plan)["verification"] == PASSED
 
 
 def test_a_failed_verification_restores_the_previous_model(

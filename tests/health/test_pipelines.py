@@ -6,6 +6,8 @@ import pytest
 from recsys.alerting import AlertManager
 from recsys.alerting.runs import RunEvent, tell_of_run
 from recsys.health.pipelines import check_pipeline_health, report_silence
+from recsys.ids import IdRules
+from recsys.privacy import REQUESTS_KEY, Kind, Register, ask_to_forget
 from recsys.schedule import load_schedule
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.sinks import log_lines
@@ -154,3 +156,35 @@ def test_a_mistyped_key_is_named_before_a_job_reads_it(shop):
     result = check_pipeline_health(shop)
     assert result["severity"] == "critical"
     assert "data.yaml: max_shrink_fractoin: there is no such key" in result["error"]
+
+
+def test_what_customers_asked_for_and_did_not_get_is_a_problem(shop):
+    assert check_pipeline_health(shop)["healthy"]
+    requests = ask_to_forget(shop, [f"KH{number}" for number in range(10, 17)], "lan", IdRules())
+    requests += Register(shop).open(Kind.EXPORT, ["KH10"], "lan")
+    assert check_pipeline_health(shop)["healthy"]
+    register = shop.home / REQUESTS_KEY
+    content = json.loads(register.read_text())
+    for one in content["requests"]:
+        one["due_at"] = "2026-01-05T02:00:00Z"
+    register.write_text(json.dumps(content))
+    said = check_pipeline_health(shop)
+    assert said["severity"] == "critical"
+    assert (
+        "overdue, the oldest since 2026-01-05 02:00 UTC: 1, 2, 3, 4, 5 and 3 more" in said["error"]
+    )
+    # The export was asked for again, and done.
+    [again] = Register(shop).open(Kind.EXPORT, ["KH10"], "lan")
+    Register(shop).finish([again.number, *(one.number for one in requests[:6])], {})
+    assert "UTC: 7;" in check_pipeline_health(shop)["error"]
+    Register(shop).finish([7], {})
+    assert check_pipeline_health(shop)["healthy"]
+
+
+def test_a_register_that_cannot_be_read_is_a_problem(shop):
+    ask_to_forget(shop, ["KH10"], "lan", IdRules())
+    register = shop.home / REQUESTS_KEY
+    register.write_text("nonsense")
+    assert "is no register of customers' requests" in check_pipeline_health(shop)["error"]
+    register.with_name("requests.last_good.json").write_text("nonsense")
+    assert "is no register of customers' requests" in check_pipeline_health(shop)["error"]

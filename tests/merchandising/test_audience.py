@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from recsys.errors import InputError
+from recsys.ids import IdRules
 from recsys.merchandising.audience import audience, write_audience
 from recsys.models.histories import take_users
 from recsys.models.item_knn import ItemKnn
 from recsys.models.kinds import CODE_OF
+from recsys.privacy import ask_to_forget
 from recsys.settings import Settings
 from tests.serving.shops import ITEMS, USERS, add_model, histories, products
 
@@ -89,3 +91,11 @@ def test_what_a_rule_hides_everywhere_is_nobodys(shop: Settings):
     with pytest.raises(InputError, match="p7: a rule of the shop hides the product everywhere"):
         audience(shop, "p7", 5, NOW)
     assert audience(shop, "p8", 5, NOW)["customers"]
+
+
+def test_who_is_forgotten_is_not_told(shop: Settings):
+    first, *others = audience(shop, "p5", USERS, NOW)["customers"]
+    ask_to_forget(shop, [first["user_id"]], "lan", IdRules())
+    found = audience(shop, "p5", USERS, NOW)
+    assert found["customers"] == others
+    assert found["asked"] == USERS - 1

@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from recsys.errors import InputError
+from recsys.ids import IdRules
 from recsys.locks import PipelineLock
 from recsys.merchandising import exporting
 from recsys.merchandising.exporting import export_lists
@@ -24,6 +25,7 @@ from recsys.models.als import Als, AlsParameters
 from recsys.models.base import Model
 from recsys.outcomes.daily import figured_days, read_totals
 from recsys.outcomes.job import compute_outcomes
+from recsys.privacy import ask_to_forget
 from recsys.schedule import DataInterval
 from recsys.settings import REPOSITORY, Settings
 from serving.app import create_app
@@ -312,3 +314,20 @@ def test_without_a_model_and_beside_another_export_there_is_none(settings: Setti
         export_lists(settings, "mail", settings.home / "a.parquet")
     with PipelineLock("export_lists", settings), pytest.raises(InputError, match="Another export"):
         export_lists(settings, "mail", settings.home / "a.parquet")
+
+
+def test_who_is_forgotten_has_no_list_in_the_file_nor_in_the_records(shop: Settings):
+    """Also where they asked for it while the export ran, and parts of it stood already."""
+    file = shop.home / "lists.parquet"
+
+    def ask(said: str) -> None:
+        if "customers" in said:
+            ask_to_forget(shop, ["17", "new"], "lan", IdRules())
+
+    with service(shop) as client:
+        client.post("/interactions", json=event(1, "new", 3, "rating"))
+    done = export_lists(shop, "mail", file, tell=ask)
+    users = set(pq.read_table(file)["user_id"].to_pylist())
+    assert users == {str(user) for user in range(USERS)} - {"17"}
+    assert done["customers"] == len(users)
+    assert {one.user_id for one in found(shop)[0]} == users

@@ -20,6 +20,7 @@ from recsys.orchestration.environment import (
     write_passwords,
 )
 from recsys.orchestration.mirror import tracker_id
+from recsys.privacy import Kind, Register
 from recsys.publishing import write_json
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
@@ -191,7 +192,7 @@ def fill(settings: Settings) -> None:
 
 def test_every_route_depends_on_airflows_user(server):
     found = server.run_python(STRUCTURE)
-    assert len(found["routes"]) == 5
+    assert len(found["routes"]) == 7
     assert found["unguarded"] == []
     assert found["with_an_open_route"] == ["/open"]
 
@@ -209,6 +210,7 @@ PATHS = (
     "/recsys/reports/drift/absent.html",
     "/recsys/rules",
     "/recsys/rules/preview?user_id=1",
+    "/recsys/customers",
 )
 
 
@@ -262,6 +264,48 @@ def test_a_preview_is_for_operators_and_the_rules_for_everybody(server):
         assert preview.status_code == (403 if viewer else 200)
         # No service runs here.
         assert ("Không xem trước được" in preview.text) is not viewer
+
+
+def test_a_customer_is_forgotten_by_who_may_and_on_purpose(server):
+    def post(viewer: bool = False, origin: str = "", site: str = "", **form: str):
+        headers = {**HTML, "Authorization": f"Bearer {server.token(viewer)}"}
+        headers |= {"Origin": origin} if origin else {}
+        headers |= {"Sec-Fetch-Site": site} if site else {}
+        return requests.post(
+            f"{server.url}/recsys/customers", data=form, headers=headers, timeout=30
+        )
+
+    viewer = {**HTML, "Authorization": f"Bearer {server.token(viewer=True)}"}
+    assert server.get("/recsys/customers", headers=viewer).status_code == 403
+    given = {"ids": "KH01\n 443.0 \n\nKH01", "sure": "yes"}
+    assert post(viewer=True, **given).status_code == 403
+    assert post(origin="https://elsewhere.example", **given).status_code == 403
+    for site in ("cross-site", "same-site"):
+        assert post(site=site, origin=server.url, **given).status_code == 403
+    unsure = post(ids="KH01")
+    assert unsure.status_code == 422
+    assert ">KH01</textarea>" in unsure.text
+    for ids in ("guest", "", "KH01\nundefined", "\n".join(map(str, range(1000, 1600)))):
+        assert post(ids=ids, sure="yes").status_code == 422, ids
+    register = Register(server.settings)
+    assert register.requests() == []
+    asked = post(origin=server.url, site="same-origin", **given)
+    assert asked.status_code == 200, asked.text
+    assert "form-action 'self'" in asked.headers["Content-Security-Policy"]
+    assert "1, 2" in asked.text
+    assert "KH01" not in asked.text
+    requested = register.requests()
+    assert [one.kind for one in requested] == [Kind.FORGET] * 2
+    assert {one.asked_by for one in requested} == {server.env["RECSYS_AIRFLOW_USER"]}
+    assert [one.number for one in register.requests("443")] == [2]
+    audit = (server.settings.logs / "customer_audit.log").read_text("utf-8")
+    assert audit.count("asked to forget") == 2
+    assert f"by={server.env['RECSYS_AIRFLOW_USER']}" in audit
+    assert "KH01" not in audit
+    post(**given)
+    assert len(register.requests()) == 2
+    operator = {**HTML, "Authorization": f"Bearer {server.token()}"}
+    assert requested[0].pseudonym[:9] in server.get("/recsys/customers", headers=operator).text
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,15 @@ from recsys.data.simulated import note_traffic
 from recsys.deployment.history import append_history
 from recsys.experiments.definitions import Definition
 from recsys.experiments.state import Experiments
-from recsys.orchestration.monitor.overview import gather, list_pages, run_tracker
+from recsys.ids import IdRules
+from recsys.orchestration.monitor.overview import (
+    gather,
+    list_pages,
+    requests_section,
+    run_tracker,
+)
 from recsys.orchestration.monitor.rendering import Renderer, ago, duration, percent
+from recsys.privacy import REQUESTS_KEY, Register, ask_to_forget
 from recsys.schedule import load_schedule, load_zone
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.ports import find_free_port
@@ -327,3 +334,30 @@ def test_what_a_text_says_stands_below_stands_there(settings, show):
     page = show()[1]
     assert "ở dưới" in page
     assert "rules.0.action of" in page
+
+
+def test_customers_requests_are_counted_and_listed(settings, show):
+    assert "none yet" in show()[1]
+    ask_to_forget(settings, ["KH01", "KH02", "KH03"], "<b>lan</b>", IdRules())
+    Register(settings).finish([1], {"left": ["data/raw/notes.bin"]})
+    path = settings.home / REQUESTS_KEY
+    content = json.loads(path.read_text())
+    content["requests"][1]["due_at"] = "2025-01-05T02:00:00Z"
+    path.write_text(json.dumps(content))
+    found = requests_section(settings, NOW)
+    assert (found.content.open, found.content.late) == (2, 1)
+    assert [row["state"] for row in found.content.rows] == ["open", "late", "done"]
+    _, page = show()
+    assert "2 đang chờ" in page
+    assert "1 quá hạn" in page
+    page = Renderer(settings).customers("/recsys", found)
+    assert "<b>lan" not in page
+    assert "1 left for a person to look at" in page
+    path.write_text("nonsense")  # the last good copy of the register is known
+    assert "2 đang chờ" in show()[1]
+    assert "is no register" in show()[1]
+    path.with_name("requests.last_good.json").write_text("nonsense")
+    assert "Không đọc được" in show()[1]
+    assert "is no register" in Renderer(settings).customers(
+        "/recsys", requests_section(settings, NOW)
+    )

@@ -13,6 +13,7 @@ from recsys.experiments.guardrails import broken_guardrail
 from recsys.merchandising.recommending import POPULARITY
 from recsys.models.artifacts import read_manifest
 from recsys.models.model_types import IMPERSONAL
+from recsys.privacy import load_forgotten
 from recsys.registry import Registry
 from recsys.settings import Settings
 
@@ -44,10 +45,12 @@ NOT_VERIFIED = Verification(
 
 
 def sample_of(settings: Settings, model_id: str) -> Sample:
-    """The users that the model's metadata names for trying it out."""
+    """The users that the model's metadata names for trying it out, but for those who are forgotten
+    by now: the service takes them for strangers."""
     registry = Registry(settings)
     manifest = read_manifest(registry.folder(registry.get(model_id)))
-    users = [str(user) for user in manifest.get("sample_users") or []]
+    named, forgotten = map(str, manifest.get("sample_users") or []), load_forgotten(settings)
+    users = [user for user in named if user not in forgotten]
     return Sample(users, POPULARITY if manifest["model_type"] in IMPERSONAL else None)
 
 

@@ -13,8 +13,10 @@ from croniter import croniter
 from recsys.alerting import Alert, AlertManager, Severity
 from recsys.alerting.message import facts_of
 from recsys.config import ConfigError, ConfigModel, load_config
+from recsys.errors import InputError
 from recsys.health.config import HealthConfig
 from recsys.health.verdict import Finding, verdict
+from recsys.privacy import overdue, read_requests
 from recsys.publishing import write_json
 from recsys.schedule import JobSchedule, Schedule, load_schedule
 from recsys.settings import Settings, load_settings
@@ -27,13 +29,15 @@ _GRACE: Final = timedelta(minutes=15)
 """After its deadline: the record of a run is compared with Airflow's own once an hour only."""
 
 _RUNS_TO_READ: Final = 200
+_SHOWN_REQUESTS: Final = 5
 
 Missing = tuple[Mapping[str, Any], datetime | None]
 
 
 def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
-    """Unhealthy if the success rate of any pipeline in the window is too low, or an entry of
-    ``scheduler_config.json`` or any setting of a job cannot be used. Runs that were abandoned (see
+    """Unhealthy if the success rate of any pipeline in the window is too low, an entry of
+    ``scheduler_config.json`` or any setting of a job cannot be used, or what customers asked for is
+    overdue, or cannot be read. Runs that were abandoned (see
     ``pipeline.max_running_hours``) are closed first.
 
     Returns ``healthy``, ``closed_runs``, ``period_days``, ``stats_by_pipeline`` (as
@@ -52,7 +56,27 @@ def check_pipeline_health(settings: Settings | None = None) -> dict[str, Any]:
     unusable = load_schedule(settings).problems
     problems += [f"{job} does not run: {sentence}" for job, sentence in unusable.items()]
     problems += settings_problems(settings)
+    problems += _problems_of_requests(settings, datetime.now(UTC))
     return verdict([Finding(one) for one in problems], closed_runs=closed, **stats)
+
+
+def _problems_of_requests(settings: Settings, now: datetime) -> list[str]:
+    """What is wrong with the register of customers' requests, and what should be done by now."""
+    try:
+        requests, problem = read_requests(settings)
+    except (InputError, OSError) as error:
+        return [str(error)]
+    problems = [] if problem is None else [problem]
+    if late := overdue(requests, now):
+        since = f"{min(one.due_at for one in late):%Y-%m-%d %H:%M} UTC"
+        numbers = ", ".join(str(one.number) for one in late[:_SHOWN_REQUESTS])
+        rest = len(late) - _SHOWN_REQUESTS
+        more = f" and {rest} more" if rest > 0 else ""
+        problems.append(
+            f"customers' requests are overdue, the oldest since {since}: {numbers}{more}; "
+            "`recsys customer requests` shows them"
+        )
+    return problems
 
 
 def settings_problems(settings: Settings, *more: type[ConfigModel]) -> list[str]:

@@ -16,6 +16,7 @@ from recsys.errors import InputError
 from recsys.ids import normalise_id
 from recsys.merchandising.customers import blocks, live_events, load_served, scored
 from recsys.models.kinds import not_offered
+from recsys.privacy import load_forgotten
 from recsys.publishing import atomic_path
 from recsys.settings import Settings
 
@@ -31,8 +32,8 @@ class Suited(NamedTuple):
 
 def audience(settings: Settings, product_id: str, size: int, now: int) -> dict[str, Any]:
     """The `size` customers whom the product suits best: not who had or dismissed it, in whatever
-    size or shade, and not of whom nothing is known that counts. Raises `InputError` for a product
-    that the shop does not have or cannot sell, or without a model."""
+    size or shade, nor who is forgotten, and not of whom nothing is known that counts. Raises
+    `InputError` for a product that the shop does not have or cannot sell, or without a model."""
     snapshot = load_served(settings)
     catalogue = snapshot.catalogue
     item = catalogue.index.get(product_id, catalogue.index.get(normalise_id(product_id)))
@@ -44,16 +45,17 @@ def audience(settings: Settings, product_id: str, size: int, now: int) -> dict[s
     if steering is not None and steering.hidden is not None and steering.hidden[item]:
         raise InputError(f"{product_id}: a rule of the shop hides the product everywhere")
     found: list[tuple[int, float, str]] = []
-    asked = 0
+    asked, forgotten = 0, load_forgotten(settings)
     with live_events(settings) as database, threadpool_limits(limits=1, user_api="blas"):
         for make in blocks(snapshot, database, _CUSTOMERS_AT_ONCE, now):
             block = make()
-            asked += len(block.user_ids)
+            there = np.array([user not in forgotten for user in block.user_ids], dtype=np.bool_)
+            asked += int(there.sum())
             for some, scores in scored(
                 *(snapshot, block.histories, not_offered(block.histories), now)
             ):
                 place, ahead = _standing(scores, item)
-                suited = np.flatnonzero(place)
+                suited = np.flatnonzero(place * there[some])
                 best = suited[np.lexsort((-ahead[suited], place[suited]))[:size]] + some.start
                 found += [
                     (

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
@@ -52,6 +53,7 @@ from recsys.models.base import Histories
 from recsys.models.histories import user_range
 from recsys.models.kinds import dismissed, not_offered
 from recsys.models.lists import best_lists
+from recsys.privacy import Forgotten, load_forgotten
 from recsys.publishing import atomic_path, write_json
 from recsys.served_lists import ServedList, id_text, new_id, write_segment
 from recsys.settings import Settings
@@ -93,8 +95,9 @@ def export_lists(
     holdout: SideOf = lambda _: None,
     tell: Tell = logger.info,
 ) -> dict[str, Any]:
-    """Write the lists of all customers of the served model, and of those who came since, to the
-    Parquet file `to`, and return a summary. `length` is by default that of the `placement`.
+    """Write the lists of all customers of the served model, and of those who came since, but not of
+    those who are forgotten, to the Parquet file `to`, and return a summary. `length` is by default
+    that of the `placement`.
 
     Raises `InputError` if there is no such placement or model, `to` cannot be the file, or another
     export runs."""
@@ -156,10 +159,11 @@ def _export(
                     pq.write_table(making.table(make(), wish), temporary)
             done += pq.read_metadata(part).num_rows
             tell(f"{done:,} customers, {time.monotonic() - began:.0f} s")
-    _publish(parts, to)
+    forgotten = load_forgotten(settings)
+    done = _publish(parts, to, forgotten)
     if wish.record:
         for number, part in enumerate(parts):
-            lists = list(_served(part, wish.placement, snapshot.model_id))
+            lists = list(_served(part, wish.placement, snapshot.model_id, forgotten))
             write_segment(settings, f"{plan.export_id}-{number:08}", lists)
     shutil.rmtree(folder)
     return {
@@ -364,19 +368,33 @@ def _barred(block: Block, wanted: Wanted, due: Mapping[int, Int32Array]) -> Bool
     return barred | dismissed(histories)
 
 
-def _publish(parts: Sequence[Path], to: Path) -> None:
-    """Make the parts one file, without the columns that only we need."""
+def _publish(parts: Sequence[Path], to: Path, forgotten: Forgotten) -> int:
+    """Make the parts one file, without the columns that only we need, and without customers who
+    were `forgotten` by then; how many there are."""
+    customers = 0
     with atomic_path(to) as temporary:
         schema = pq.read_schema(parts[0])
         kept = [name for name in schema.names if not name.startswith("_")]
         with pq.ParquetWriter(temporary, pa.schema([schema.field(name) for name in kept])) as file:
             for part in parts:
-                file.write_table(pq.read_table(part, columns=kept))
+                table = _of_the_others(pq.read_table(part), forgotten).select(kept)
+                file.write_table(table)
+                customers += table.num_rows
+    return customers
 
 
-def _served(part: Path, placement: str, model_id: str) -> Iterator[ServedList]:
+def _of_the_others(table: pa.Table, forgotten: Forgotten) -> pa.Table:
+    if not forgotten:
+        return table
+    theirs = forgotten.mask(table["user_id"].cast(pa.large_string()))
+    return table.filter(pc.invert(theirs))
+
+
+def _served(
+    part: Path, placement: str, model_id: str, forgotten: Forgotten
+) -> Iterator[ServedList]:
     names = ("recommendation_id", "user_id", "fallback_method", "product_ids", "_sources", "_sides")
-    table = pq.read_table(part, columns=list(names))
+    table = _of_the_others(pq.read_table(part, columns=list(names)), forgotten)
     rows = zip(*(table[name].to_pylist() for name in names), strict=True)
     for list_id, user, method, products, sources, side in rows:
         binary = bytes.fromhex(list_id.replace("-", ""))

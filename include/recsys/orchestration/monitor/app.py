@@ -3,20 +3,22 @@
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
-from urllib.parse import quote
+from typing import Annotated, Final
+from urllib.parse import quote, urlsplit
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import (
+    GetUserDep,
     requires_access_variable,
     requires_access_view,
 )
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recsys.orchestration.mirror import tracker_id
 from recsys.orchestration.monitor import overview
+from recsys.orchestration.monitor.customers import LONGEST, ask
 from recsys.orchestration.monitor.rendering import Renderer
 from recsys.orchestration.monitor.rules import ask_for_preview, placements_of
 from recsys.settings import Settings
@@ -27,7 +29,7 @@ CONTENT_POLICY: Final = (
     " form-action 'none'; frame-ancestors 'self'"
 )
 REPORT_POLICY: Final = f"{CONTENT_POLICY}; sandbox allow-same-origin"
-# One page has a form, which asks and changes nothing.
+# Two pages have a form.
 FORM_HEADERS: Final = {
     "Content-Security-Policy": CONTENT_POLICY.replace("form-action 'none'", "form-action 'self'")
 }
@@ -45,6 +47,8 @@ may_watch = requires_access_view(AccessView.CLUSTER_ACTIVITY)
 # A preview shows what a customer gets, which is not for viewers: whoever may read Airflow's
 # variables (operators and above) sees more than that.
 may_preview = requires_access_variable("GET")
+# To forget a customer is not undone: for those who may delete Airflow's variables.
+may_forget = requires_access_variable("DELETE")
 _segment = partial(quote, safe="")
 
 
@@ -65,6 +69,7 @@ def create_app(settings: Settings, paused: Callable[[], set[str]] = paused_dags)
 
     app.middleware("http")(_add_headers)
     _add_error_pages(app, renderer)
+    _add_customers(app, settings, renderer)
 
     @app.get("/")
     def show_all(request: Request) -> HTMLResponse:
@@ -114,6 +119,15 @@ def create_app(settings: Settings, paused: Callable[[], set[str]] = paused_dags)
     return app
 
 
+async def from_this_page(request: Request) -> None:
+    """A browser that is logged in must not forget anybody because another site's page says so."""
+    site, origin = (request.headers.get(name) for name in ("sec-fetch-site", "origin"))
+    foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    if site != "same-origin" and (site is not None or foreign):
+        sentence = "Biểu mẫu được gửi từ một trang khác. (Sent from another site's page.)"
+        raise HTTPException(403, sentence)
+
+
 async def _add_headers(
     request: Request, answer: Callable[[Request], Awaitable[Response]]
 ) -> Response:
@@ -121,6 +135,27 @@ async def _add_headers(
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response
+
+
+def _add_customers(app: FastAPI, settings: Settings, renderer: Renderer) -> None:
+    @app.get("/customers", dependencies=[Depends(may_forget)])
+    def customers(request: Request) -> HTMLResponse:
+        found = overview.requests_section(settings, datetime.now(UTC))
+        return HTMLResponse(renderer.customers(_root(request), found), headers=FORM_HEADERS)
+
+    @app.post("/customers", dependencies=[Depends(may_forget), Depends(from_this_page)])
+    def forget(
+        request: Request,
+        user: GetUserDep,
+        ids: Annotated[str, Form(max_length=LONGEST)] = "",
+        sure: Annotated[str, Form(max_length=10)] = "",
+    ) -> HTMLResponse:
+        not_sure = list[int](), "the box below the ids was not ticked"
+        opened, refused = ask(settings, ids, user.get_name()) if sure else not_sure
+        found = overview.requests_section(settings, datetime.now(UTC))
+        given = "" if opened else ids
+        page = renderer.customers(_root(request), found, given, opened, refused)
+        return HTMLResponse(page, 422 if refused else 200, headers=FORM_HEADERS)
 
 
 def _add_error_pages(app: FastAPI, renderer: Renderer) -> None:

@@ -22,6 +22,7 @@ from recsys.errors import InputError
 from recsys.experiments.definitions import Experiment
 from recsys.experiments.state import Experiments
 from recsys.health.reports import latest_report, report_is_overdue
+from recsys.orchestration.monitor.customers import Requests, gather_requests
 from recsys.orchestration.monitor.rules import Rules, gather_rules
 from recsys.registry import CurrentBest, Entry, Registry
 from recsys.schedule import JobSchedule, load_schedule
@@ -135,6 +136,7 @@ class Overview(NamedTuple):
     drift_severity: Mapping[str, str | None]
     outcomes: Section[Outcomes]
     rules: Section[Rules]
+    requests: Section[Requests]
     experiments: Section[list[Experiment]]
     alerts: Section[list[dict[str, Any]]]
     simulated: Section[Simulated]
@@ -160,6 +162,7 @@ def gather(
         drift_severity={page.name: drift_severity(page) for page in shown},
         outcomes=_section(lambda: _outcomes(settings)),
         rules=rules_section(settings, now),
+        requests=requests_section(settings, now),
         experiments=_section(lambda: Experiments(settings).running()),
         alerts=_section(lambda: AlertManager(settings).recent(ALERTS)),
         simulated=_section(lambda: read_note(settings)),
@@ -169,6 +172,11 @@ def gather(
 def rules_section(settings: Settings, now: datetime) -> Section[Rules]:
     """The shop's rules; without content where there are none."""
     return _section(lambda: gather_rules(settings, now, SERVICE_SECONDS))
+
+
+def requests_section(settings: Settings, now: datetime) -> Section[Requests]:
+    """What customers asked for."""
+    return _section(lambda: gather_requests(settings, now))
 
 
 def _section(read: Callable[[], Content | None]) -> Section[Content]:

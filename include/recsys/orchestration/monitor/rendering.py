@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from recsys.config import ConfigError
+from recsys.orchestration.monitor.customers import LONGEST, Requests
 from recsys.orchestration.monitor.overview import (
     PAGES,
     STATS_DAYS,
@@ -67,6 +68,19 @@ class Renderer:
         form = {"user_id": "", "product_id": "", "placement": ""} | dict(asked or {})
         answer = {"asked": form, "shown": shown, "refused": refused}
         return self.render("rules.html", root, rules=found, placements=placements, **answer)
+
+    def customers(
+        self,
+        root: str,
+        found: Section[Requests],
+        given: str = "",
+        opened: Sequence[int] = (),
+        refused: str | None = None,
+    ) -> str:
+        """What customers asked for and the form that forgets some; what was `given` to it, and the
+        numbers of the requests that it `opened` or why there are none."""
+        answer = {"given": given, "opened": opened, "refused": refused, "longest": LONGEST}
+        return self.render("customers.html", root, requests=found, **answer)
 
     def render(self, template: str, root: str, **values: Any) -> str:
         """The template with `values`; `root` is the path that links begin with."""

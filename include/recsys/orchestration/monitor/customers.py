@@ -1,0 +1,61 @@
+"""What the pages say of customers' requests, and the form that asks to forget some of them."""
+
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from recsys.data.sources import id_rules
+from recsys.errors import InputError
+from recsys.privacy import Kind, Request, ask_to_forget, overdue, read_requests
+from recsys.settings import Settings
+
+SHOWN: Final = 100
+MOST_AT_ONCE: Final = 500
+LONGEST: Final = 100_000
+"""Characters of a form."""
+
+
+class Requests(NamedTuple):
+    """The newest requests first as `rows` of text; how many of all are `open`, and how many of
+    these `late`. `problem` is what is wrong with the register: they are then of its last good
+    copy."""
+
+    rows: list[dict[str, Any]]
+    open: int
+    late: int
+    problem: str | None
+
+
+def gather_requests(settings: Settings, now: datetime) -> Requests:
+    """Raises `InputError` or `OSError` if there is no register to be read."""
+    requests, problem = read_requests(settings)
+    late = {one.number for one in overdue(requests, now)}
+    rows = [_row(one, late) for one in requests[: -SHOWN - 1 : -1]]
+    return Requests(rows, sum(one.done_at is None for one in requests), len(late), problem)
+
+
+def ask(settings: Settings, text: str, asked_by: str) -> tuple[list[int], str | None]:
+    """Ask to forget the customers of `text`, an id a line: the numbers of the requests, or the
+    sentence why there are none."""
+    ids = [line.strip() for line in text.splitlines() if line.strip()]
+    if not 1 <= len(ids) <= MOST_AT_ONCE:
+        return [], f"expected 1 to {MOST_AT_ONCE} customers, an id a line; got {len(ids)}"
+    try:
+        requests = ask_to_forget(settings, ids, asked_by, id_rules(settings))
+    except (InputError, OSError) as error:
+        return [], str(error)
+    return [one.number for one in requests], None
+
+
+def _row(one: Request, late: set[int]) -> dict[str, Any]:
+    state = "done" if one.done_at is not None else "late" if one.number in late else "open"
+    return {
+        "number": one.number,
+        "kind": one.kind.value,
+        "who": one.pseudonym[:9],
+        "by": one.asked_by,
+        "asked_at": one.asked_at.isoformat(),
+        "due_at": None if one.kind is Kind.READMIT else one.due_at.isoformat(),
+        "done_at": one.done_at and one.done_at.isoformat(),
+        "state": state,
+        "left": one.proof.get("left") or [],
+    }
