@@ -90,6 +90,7 @@ def test_a_benchmark_is_started_as_a_module() -> None:
     [
         "loop.crashes --kills 2 --job-kills 1 --seconds 2",
         "orchestration.listener --changes 2",
+        "privacy.kills --kills 3",
         "tracking.throughput --processes 2 --runs 2",
     ],
 )

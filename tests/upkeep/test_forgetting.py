@@ -17,6 +17,7 @@ from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
+from recsys.training.job import train_model
 from recsys.upkeep.forgetting import forget_customers
 from tests.upkeep.byte_search import search
 from tests.upkeep.marked_shop import MARKED, WORDS, comment_mark, make_shop, session_of
@@ -51,20 +52,30 @@ def test_nothing_is_left_of_them_in_data_and_models(shop):
         assert search(shop.home / area, of(GONE)) == {}, area
 
 
-def test_versions_are_those_of_a_shop_that_never_had_them(shop, tmp_path):
+def test_versions_and_models_are_those_of_a_shop_that_never_had_them(shop, tmp_path):
     forget(shop, *GONE)
     never = Settings(tmp_path / "never")
-    shutil.copytree(shop.home / "data" / "raw", never.home / "data" / "raw")
+    shutil.copytree(shop.raw, never.raw)
     shutil.copytree(shop.home / "config", never.home / "config")
     version = current_version(shop)
-    end = version.as_of
-    run_refresh(never, DataInterval(end - timedelta(days=1), end))
+    run_refresh(never, DataInterval(version.as_of - timedelta(days=1), version.as_of))
     expected = current_version(never)
-    assert {name: entry.sha256 for name, entry in version.files.items()} == {
-        name: entry.sha256 for name, entry in expected.files.items()
-    }
+    assert hashes(version) == hashes(expected)
     assert version.stats() == expected.stats()
     assert list_versions(shop) == [version.version_id]
+    trained = [train_model(one, "als", current_version(one).version_id) for one in (shop, never)]
+    folders = [
+        Registry(at).folder(Registry(at).get(one["model_id"]))
+        for at, one in zip((shop, never), trained, strict=True)
+    ]
+    ours, theirs = (
+        {path.relative_to(at): path.read_bytes() for path in at.glob("*/*.npy")} for at in folders
+    )
+    assert ours == theirs
+
+
+def hashes(version) -> dict[str, str]:
+    return {name: entry.sha256 for name, entry in version.files.items()}
 
 
 def test_models_know_all_others_as_before(shop):
