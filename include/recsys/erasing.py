@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
@@ -286,8 +287,13 @@ def _scrubbed(path: Path) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(connect(path, timeout=BUSY_TIMEOUT_SECONDS)) as database:
         yield database
         database.execute("VACUUM")
-        if database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            raise OSError(f"{path}: somebody reads it all the time, so that its log stays")
+        until = time.monotonic() + BUSY_TIMEOUT_SECONDS
+        # Where others write, one of them is often about to do the same: SQLite waits for no other
+        # checkpoint.
+        while database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > until:
+                raise OSError(f"{path}: somebody reads it all the time, so that its log stays")
+            time.sleep(_CHECKPOINT_SECONDS)
 
 
 def _rid(database: sqlite3.Connection, table: str, column: str, where: str) -> int:
@@ -445,6 +451,7 @@ class _Cleaning:
         return _NOTHING if goes else value
 
 
+_CHECKPOINT_SECONDS: Final = 0.1
 _NOTHING: Final = object()
 
 
