@@ -74,6 +74,11 @@ def put_object(address: str, url: str, key: str, content: bytes) -> None:
     obstore.put(_past(address, url), key, content)
 
 
+def get_object(address: str, url: str, key: str) -> bytes:
+    """The content of an object, past the store."""
+    return bytes(obstore.get(_past(address, url), key).bytes())
+
+
 def delete_object(address: str, url: str, key: str) -> None:
     """Delete an object past the store."""
     obstore.delete(_past(address, url), key)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from recsys.data.staging import append_events
 from recsys.data.versions import current_version, list_versions
 from recsys.ids import IdRules
 from recsys.locks import PipelineLock
@@ -19,6 +20,8 @@ from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.training.job import train_model
 from recsys.upkeep.forgetting import forget_customers
+from recsys.upkeep.personal import sought
+from tests.data.shop import row, write_shop
 from tests.upkeep.byte_search import search
 from tests.upkeep.marked_shop import MARKED, WORDS, comment_mark, make_shop, session_of
 
@@ -96,6 +99,16 @@ def test_models_know_all_others_as_before(shop):
         assert mine.items.tolist() == then.items.tolist()
     assert not (shop.home / before.path).exists()
     assert len(after.manifest["sample_users"]) == len(model.manifest["sample_users"])
+
+
+def test_the_only_one_of_whom_something_waits_is_forgotten(settings):
+    write_shop(settings, [row("7", 1), *(row(f"u{user}", user % 5) for user in range(10))])
+    append_events(settings, [{"event_id": "e1", "user_id": "7", "product_id": "3", "rating": 5}])
+    done = forget(settings, "7")
+    assert (done["forgotten"], done["left"]) == (1, [])
+    [segment] = (settings.staging / "sealed").glob("*.jsonl")
+    assert segment.read_bytes() == b""
+    assert sought(settings, ["7"]).sessions == {}
 
 
 def test_of_whom_nothing_is_kept_the_request_is_done(shop):

@@ -153,7 +153,8 @@ def _all_of_segment(path: Path) -> RawRows:
     table = _lines_as_written(content[: content.rfind(b"\n") + 1])
     if table is not None:
         return RawRows(path, table)
-    return parse_json_lines(path, staging.segment_lines(path), {}, _STAGED | _OF_SIGNALS)
+    raw = parse_json_lines(path, staging.segment_lines(path), {}, _STAGED | _OF_SIGNALS)
+    return replace(raw, table=_staged_table(raw))  # of no lines, too
 
 
 def _lines_as_written(content: bytes) -> pa.Table | None:

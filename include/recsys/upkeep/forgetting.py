@@ -24,6 +24,7 @@ from recsys.models.model_types import MODEL_TYPES
 from recsys.personal import Doubtful, Erased, Record, Sought, Unread, is_outside, place_of
 from recsys.privacy import (
     FORGETTING_KEY,
+    PRIVACY_KEY,
     Register,
     Request,
     ToForget,
@@ -35,7 +36,7 @@ from recsys.registry import ARTIFACTS_KEY
 from recsys.settings import Settings
 from recsys.storage import open_store
 from recsys.training.fits import fits_folder
-from recsys.upkeep.personal import PERSONAL, find, sought
+from recsys.upkeep.personal import AREAS, PERSONAL, WHATEVER_ELSE, find, sought
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +108,13 @@ def _work_off(settings: Settings) -> dict[int, Proof]:
         with _alone(settings):
             customers = _remembered(settings, list(asked))
             unread = [*_erase(settings, customers), *_remove_scratch(settings, [*asked.values()])]
+            unread += _remove_old_objects(settings)
             proofs |= _look_again(settings, customers, asked, unread)
     for number, proof in proofs.items():
         note = register.report if proof.left else register.finish
         note([number], proof.told())
     _drop_ids(settings)
+    open_store(settings).remove_old(PRIVACY_KEY, lambda key: key == FORGETTING_KEY)
     return proofs
 
 
@@ -206,11 +209,11 @@ def _erase(settings: Settings, customers: Sought) -> Iterator[Unread]:
 def _remove_scratch(settings: Settings, asked: Sequence[Request]) -> Iterator[Unread]:
     """Remove what writers that died have left: where only the jobs write that stand still, all of
     it, elsewhere what is older than the last request. Fits are made again."""
-    store, families = open_store(settings), [f"{ARTIFACTS_KEY}/{one}" for one in MODEL_TYPES]
+    store, bundles = open_store(settings), _bundle_keys()
     first, last = (way(one.asked_at for one in asked) for way in (min, max))
-    for key in (VERSIONS_KEY, *families):
+    for key in bundles:
         store.remove_unfinished(key, first)
-    ours = [settings.home / key for key in (VERSIONS_KEY, *families)]
+    ours = [settings.home / key for key in bundles]
     for root in (*ours, *(settings.home / area for area in _TEMPORARY)):
         for path in leftovers(root):
             with contextlib.suppress(FileNotFoundError):
@@ -221,6 +224,28 @@ def _remove_scratch(settings: Settings, asked: Sequence[Request]) -> Iterator[Un
             _remove(path)
         except OSError as error:
             yield Unread(place_of(settings, path), str(error))
+
+
+def _bundle_keys() -> list[str]:
+    """Where versions and models lie."""
+    return [VERSIONS_KEY, *(f"{ARTIFACTS_KEY}/{one}" for one in MODEL_TYPES)]
+
+
+def _remove_old_objects(settings: Settings) -> Iterator[Unread]:
+    """A versioned bucket has what was replaced or removed long ago as well. Of versions and models
+    all of that goes: what stands beside the customers' rows is made of them."""
+    store, declared = open_store(settings), [one for one in PERSONAL if one.forget is not None]
+    places = [one for one in declared if one is not WHATEVER_ELSE]
+    bundles = tuple(f"{key}/" for key in _bundle_keys())
+
+    def is_meant(key: str) -> bool:
+        return key.startswith(bundles) or any(one.covers(key) for one in places)
+
+    for area in AREAS:
+        try:
+            store.remove_old(area, is_meant)
+        except OSError as error:
+            yield Unread(area, str(error))
 
 
 def _remove(path: Path) -> None:

@@ -49,7 +49,7 @@ _RECORDS: Final = (
 )
 _REPORTS: Final = ("reports/**/*",)
 _LISTS: Final = ("exports/**/*",)
-_ALL: Final = ("data", "artifacts", "logs", "reports", "config", "exports")
+AREAS: Final = ("data", "artifacts", "logs", "reports", "config", "exports")
 
 _OF_RUNS: Final = ("dag_id", "task_id", "run_id")
 _AIRFLOW_TEXTS: Final = {
@@ -130,7 +130,7 @@ def _in_whatever_else(settings: Settings, sought: Sought) -> Found:
 
 def _undeclared(settings: Settings) -> list[Path]:
     declared = [one for one in PERSONAL if one is not WHATEVER_ELSE]
-    found = files_at(settings, *(f"{area}/**/*" for area in _ALL))
+    found = files_at(settings, *(f"{area}/**/*" for area in AREAS))
     return [
         path for path in found if not any(one.covers(place_of(settings, path)) for one in declared)
     ]
