@@ -232,8 +232,13 @@ def _path_fits(parts: list[str], patterns: list[str]) -> bool:
 
 
 def _ways(name: str) -> set[str]:
-    """As it is, in decomposed letters, and as Python, JSON and addresses of pages write these."""
+    """As it is, in decomposed letters, and as Python, JSON and addresses of pages write these; a
+    long number also as spreadsheets do."""
     found = set[str]()
+    if name.isdecimal() and is_unmistakable(name):
+        rest = name[1:].rstrip("0")
+        number = f"{name[0]}.{rest}" if rest else name[0]
+        found |= {f"{number}{power}+{len(name) - 1}" for power in "eE"}
     for form in ("NFC", "NFD"):
         one = unicodedata.normalize(form, name)
         as_json = (json.dumps(one, ensure_ascii=plain)[1:-1] for plain in (True, False))

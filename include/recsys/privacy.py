@@ -219,6 +219,26 @@ class Register:
 
         self._document.change(note)
 
+    def adopt(self, others: Iterable[Request]) -> None:
+        """Take over requests that another copy of this register has, and this one lacks, or has
+        open still. They are numbered anew, by their times, if numbers were given twice."""
+
+        def add(requests: list[Request]) -> None:
+            known = {(one.kind, one.pseudonym, one.asked_at): one for one in requests}
+            for one in others:
+                mine = known.setdefault((one.kind, one.pseudonym, one.asked_at), one)
+                if mine.done_at is None:
+                    known[one.kind, one.pseudonym, one.asked_at] = one
+            merged = sorted(known.values(), key=lambda one: (one.asked_at, one.number))
+            numbers = [one.number for one in merged]
+            if numbers != sorted(set(numbers)):
+                pairs = enumerate(merged, 1)
+                merged = [one.model_copy(update={"number": at}) for at, one in pairs]
+            requests[:] = merged
+
+        keep_private(self._settings.home)
+        self._document.change(add)
+
     def readmit(self, user_ids: Sequence[str], asked_by: str) -> list[Request]:
         """Note that customers are not to be left out any more; what waited to forget them is
         closed. Raises `InputError`, and notes nothing, if one of them is not forgotten."""
@@ -261,6 +281,10 @@ class Forgotten:
     def __contains__(self, user_id: str | int) -> bool:
         return self.request(user_id) is not None
 
+    def names(self) -> set[str]:
+        """The pseudonyms of all of them."""
+        return {name for name, one in self._newest.items() if one.kind is Kind.FORGET}
+
     def request(self, user_id: str | int) -> Request | None:
         """The request by which somebody is forgotten, None for others."""
         if not self._count:
@@ -275,6 +299,26 @@ class Forgotten:
         from recsys.columns import which_are  # the service carries no Arrow
 
         return which_are(column, self.__contains__)
+
+
+def adopt_privacy(settings: Settings, other: Settings) -> None:
+    """Take over from another copy of this installation the keys, requests and ids to forget that it
+    has and this one lacks. Raises `InputError` if one of them is damaged, or the other copy has
+    requests without the key that they are named by."""
+    requests, _ = read_requests(other)
+    if not requests:
+        return
+    load_pseudonyms(other)  # it has keys
+    theirs = open_store(other).read(KEYS_KEY)
+    if theirs is not None:
+        keys = _parsed(other, theirs)
+        known = open_store(settings).read(KEYS_KEY)
+        own = () if known is None else _parsed(settings, known)
+        merged = [*keys, *(key for key in own if key not in keys)]
+        _change_keys(settings, lambda _: merged)
+    Register(settings).adopt(requests)
+    ids = ids_to_forget(other).read()
+    ids_to_forget(settings).change(lambda known: known.update(ids))
 
 
 def read_requests(settings: Settings) -> tuple[list[Request], str | None]:

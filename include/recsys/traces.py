@@ -216,6 +216,53 @@ def in_files(settings: Settings, sought: Sought, paths: Iterable[Path]) -> Found
         yield from unread(settings, path, problem)
 
 
+def id_columns(paths: Iterable[Path]) -> Iterator[pa.ChunkedArray]:
+    """What stands in the columns that are named as those of customers, of Parquet, SQLite, CSV and
+    lines of JSON; what cannot be read has none."""
+    for path in paths:
+        with reading(path), path.open("rb") as file:
+            head = file.read(16)
+            if head.startswith(b"PAR1"):
+                yield from _columns_of_parquet(path)
+            elif head == SQLITE:
+                yield from _columns_of_database(path)
+            elif path.suffix == ".csv" and (separator := separator_of(path)):
+                for batch in _batches(path, separator, []):
+                    named = filter(names_customers, batch.column_names)
+                    yield from (_texts(batch[name]) for name in named)
+            elif path.suffix == ".jsonl":
+                yield from _columns_of_lines(path)
+
+
+def _columns_of_parquet(path: Path) -> Iterator[pa.ChunkedArray]:
+    with pq.ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if names_customers(name)]
+        for number in range(file.num_row_groups if names else 0):
+            yield from map(_texts, file.read_row_group(number, names).columns)
+
+
+def _columns_of_database(path: Path) -> Iterator[pa.ChunkedArray]:
+    with contextlib.closing(connect(path)) as database:
+        for (table,) in database.execute(TABLES).fetchall():
+            for column in database.execute(f'PRAGMA table_info("{table}")').fetchall():
+                if names_customers(column["name"]):
+                    name = column["name"]
+                    query = f'SELECT DISTINCT "{name}" FROM "{table}"'  # noqa: S608 - names of its own
+                    found = [str(value) for (value,) in database.execute(query)]
+                    yield pa.chunked_array([found], pa.large_string())
+
+
+def _columns_of_lines(path: Path) -> Iterator[pa.ChunkedArray]:
+    for block in blocks_of(path):
+        found = list[str]()
+        for line in block.split(b"\n"):
+            with contextlib.suppress(ValueError):
+                content = json.loads(line)
+                pairs = content.items() if isinstance(content, dict) else ()
+                found += [str(value) for name, value in pairs if names_customers(name)]
+        yield pa.chunked_array([found], pa.large_string())
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[list[str]]:
     """Reads `path` in the block. What is wrong with it is added to the list, for `unread`; a file
@@ -340,6 +387,13 @@ def separator_of(path: Path) -> str:
 
 def _in_csv(settings: Settings, sought: Sought, path: Path, separator: str) -> Found:
     place, torn = place_of(settings, path), list[str]()
+    for batch in _batches(path, separator, torn):
+        yield from of_table(sought, place, batch)
+    yield from of_texts(sought, place, pa.array(torn, pa.large_string()))
+
+
+def _batches(path: Path, separator: str, torn: list[str]) -> Iterator[pa.Table]:
+    """The rows of a CSV file, all of them texts; those of another length are added to `torn`."""
 
     def on_torn(row: Any) -> str:
         torn.append(row.text)
@@ -354,9 +408,7 @@ def _in_csv(settings: Settings, sought: Sought, path: Path, separator: str) -> F
         path, parse_options=pc_csv.ParseOptions(**parsing), convert_options=converting
     )
     with reader:
-        for batch in reader:
-            yield from of_table(sought, place, pa.table(batch))
-    yield from of_texts(sought, place, pa.array(torn, pa.large_string()))
+        yield from (pa.table(batch) for batch in reader)
 
 
 def blocks_of(path: Path) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,6 +41,9 @@ def spellings(text: str) -> set[bytes]:
     """A text as files may write it."""
     composed = {unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
     ways = composed | {json.dumps(one)[1:-1] for one in composed} | {repr(text)[1:-1]}
+    ways |= {quote(one, safe="") for one in composed}
+    if text.isdigit():
+        ways |= {f"{text[0]}.{text[1:]}{power}{len(text) - 1}" for power in ("E+", "e+")}
     return {way.encode() for way in ways} | {
         way.encode(form) for way in ways for form in ("utf-16-le", "utf-32-le")
     }

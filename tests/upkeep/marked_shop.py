@@ -3,6 +3,8 @@
 Ids, comments and sessions of these are words that stand nowhere else: what a search of all bytes
 finds is theirs."""
 
+import random
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -29,28 +31,47 @@ from tests.data.shop import row, write_shop
 from tests.models.shop import ITEMS, taste_interactions
 
 TOKEN = "a-token-for-tests"
-WORDS = "mộc-an", "mộc-bình", "77010203040506", "moc-dung+7@shop.vn"
-"""Ids of the marked customers: accents, a number that files write as a float, an address."""
+WORDS = (
+    *("mộc-an", "mộc-bình", "77010203040506", "moc-dung+7@shop.vn", "MOC0007", "mộc_giang"),
+    *("8f14e45f-ceea-467f-a0e6-mocha", "mộc'hạnh", "77010203040999"),
+)
+"""Ids of the marked customers: accents, numbers that files write as floats, an address, a quote."""
 STRANGER = "moc-em-stranger"
 """Somebody who only asked, and is in no data."""
 MARKED = (*WORDS, STRANGER)
-WRITTEN = {"77010203040506": "77010203040506.0", "mộc-an": " mộc-an "}
+WRITTEN = {
+    "77010203040506": "77010203040506.0",
+    "mộc-an": " mộc-an ",
+    "mộc_giang": unicodedata.normalize("NFD", "mộc_giang"),
+    "77010203040999": "7.7010203040999E+13",
+}
 """How the shop's files write some of them."""
 CATALOGUE = [
     f"p{item},Kem dưỡng {item},Cocoon,Loại {item % 6},10{item}000,Dưỡng ẩm cho da {item % 6}"
     for item in range(ITEMS)
 ]
+_PRAISE = (
+    *("kem", "sữa", "gel", "mịn", "thơm", "nhẹ", "dịu", "ẩm", "sáng", "khô", "rít", "bết", "mềm"),
+    *("tươi", "bền", "lành", "êm", "mát", "trong", "đầy", "xinh", "rẻ", "nhanh", "chắc", "gọn"),
+    *("đẹp", "sạch", "ngon", "tốt", "xịn"),
+)
 ORDERS = "ma_dong;ngay_dat;ma_khach_hang;ma_san_pham;so_luong;thanh_tien;trang_thai"
 
 
 def comment_of(customer: str, number: int = 0) -> str:
-    """A comment that nobody else writes."""
-    return f"hàng {comment_mark(customer)}{number} thơm lắm nhé"
+    """A comment that nobody else writes, and that is not like those of others."""
+    words = " ".join(random.Random(f"{customer} {number}").sample(_PRAISE, 9))
+    return f"hàng {comment_mark(customer)}{number} {words} của {name_of(customer)}"
 
 
 def comment_mark(customer: str) -> str:
     """What stands in all of their comments."""
     return f"quyt{MARKED.index(customer)}dao"
+
+
+def name_of(customer: str) -> str:
+    """With which they sign their comments."""
+    return f"Nguyễn Thị Mận {'ABCDEFGHIK'[MARKED.index(customer)]}úc"
 
 
 def session_of(customer: str) -> str:
@@ -101,13 +122,16 @@ def reviews(now: datetime, customers: Iterable[str] = WORDS) -> list[str]:
     for customer in customers:
         written = WRITTEN.get(customer, customer)
         for number in range(3):
-            when = f"{now - timedelta(days=20 + number):%Y-%m-%d %H:%M:%S}"
+            days = 20 + number + 11 * WORDS.index(customer)  # at once they would be suspicious
+            when = f"{now - timedelta(days=days):%Y-%m-%d %H:%M:%S}"
             rows.append(
                 row(written, f"p{number}", 5 - number % 2, when, comment_of(customer, number))
             )
         if customer == WORDS[0]:  # who has most is asked when a model is tried
             rows += [row(written, f"p{20 + at}", 5, f"{start:%Y-%m-%d}", "") for at in range(12)]
         rows.append(row(written, "p9", 99, f"{now:%Y-%m-%d}", comment_of(customer, 9)))
+        torn = f"{comment_of(customer, 9)},nhé"
+        rows.append(row(written, "p9", 5, f"{now:%Y-%m-%d}", torn))
     return rows
 
 

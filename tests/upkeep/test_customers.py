@@ -26,12 +26,13 @@ from recsys.upkeep.customers import export_customers
 from recsys.upkeep.personal import NOBODY, PERSONAL, WHATEVER_ELSE, find, sought
 from tests.documented import table
 from tests.upkeep.byte_search import search
-from tests.upkeep.marked_shop import MARKED, WORDS, comment_mark, make_shop, session_of
+from tests.upkeep.marked_shop import MARKED, WORDS, comment_mark, make_shop, name_of, session_of
 
 TEXTS = {
     **{customer: customer for customer in MARKED},
     **{session_of(customer): customer for customer in MARKED},
     **{comment_mark(customer): customer for customer in MARKED},
+    **{name_of(customer): customer for customer in MARKED},
 }
 """What is searched for -> whose it is. Comments begin with their mark."""
 
@@ -262,13 +263,15 @@ def test_files_that_cannot_be_read_are_named(shop, tmp_path):
         ("last_user_id=12", {"12"}, set()),
         ("sample user 12 said mai", set(), {"12", "mai"}),
         ("customer=mai", {"mai"}, set()),
+        ("7.70102030405E+13|p9", {"77010203040500"}, set()),
+        ("7.701020304051E+13|1.2E+01", set(), set()),
     ],
 )
 def test_an_id_in_a_line_is_found_where_it_is_nothing_else(settings, line, whose, perhaps):
     path = settings.home / "logs" / "some.log"
     path.parent.mkdir(parents=True)
     path.write_text(f"nothing\n{line}\nnothing\n")
-    found = list(in_files(settings, Sought.of(["12", "an-bình", "mai"]), [path]))
+    found = list(in_files(settings, Sought.of(["12", "an-bình", "mai", "77010203040500"]), [path]))
     records = [one for one in found if isinstance(one, Record)]
     assert {one.customer for one in records} == whose
     assert {one.content["line"] for one in records} <= {2}

@@ -9,7 +9,7 @@ import pytest
 
 from recsys.personal import Erased, Record, Sought, Unread
 from recsys.settings import Settings
-from recsys.upkeep.personal import PERSONAL
+from recsys.upkeep.personal import PERSONAL, sought
 from tests.upkeep.byte_search import search
 from tests.upkeep.test_customers import SECRETS, add_airflow
 
@@ -86,6 +86,16 @@ def test_events_that_are_not_plausible_go_with_their_customers(settings):
     path = write(settings, place, "".join(f"{json.dumps(one)}\n" for one in events))
     assert forget(settings) == {place: 2}
     assert [json.loads(line)["event_id"] for line in path.read_text().splitlines()] == ["b"]
+
+
+@pytest.mark.parametrize("place", ["data/quarantine/interactions", "data/staging/sealed"])
+@pytest.mark.parametrize("left", ["", '{"user_id": "bình", "event_id": "x"}\n'])
+def test_of_a_segment_without_sessions_there_may_be_nothing_left(settings, place, left):
+    path = write(settings, f"{place}/x.jsonl", f'{{"user_id": "{WHO}", "event_id": "a"}}\n{left}')
+    assert sought(settings, [WHO]).sessions == {}
+    assert forget(settings) == {f"{place}/x.jsonl": 1}
+    assert path.read_text() == left
+    assert sought(settings, [WHO]).sessions == {}
 
 
 def test_damaged_lists_of_whom_nobody_can_tell_go(settings):

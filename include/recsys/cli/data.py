@@ -90,11 +90,19 @@ def backup(file: Annotated[Path, typer.Argument(help="Where to write; must not e
 
 
 @app.command(rich_help_panel="Data")
-def restore(file: Annotated[Path, typer.Argument(help="What `backup` wrote.")]) -> None:
-    """Make an empty state root ($RECSYS_HOME) what it was when the backup was made."""
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
+    privacy: Annotated[
+        Path | None, typer.Option(help="A newer copy of data/privacy, kept apart from backups.")
+    ] = None,
+) -> None:
+    """Make an empty state root ($RECSYS_HOME) what it was when the backup was made.
+
+    Without customers who asked to be forgotten since, as far as the register knows: that of the
+    state root, which may have data/privacy already, or of a copy."""
     from recsys.upkeep.restore import restore_backup
 
-    print_json(restore_backup(load_settings(), file))
+    print_json(restore_backup(load_settings(), file, privacy))
 
 
 @storage_app.command()

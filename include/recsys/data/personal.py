@@ -126,6 +126,26 @@ def _out_of_shop_files(settings: Settings, sought: Sought) -> Forgot:
     yield from _handed_on(settings, from_files(settings, sought, others))
 
 
+def id_columns(settings: Settings) -> Iterator[pa.ChunkedArray]:
+    """The customers of files that are described, and of rows that could not be used; of all else
+    the files themselves say which column it is."""
+    for path, files in (*_shop_files(settings)[0].items(), *_dropped_files(settings)):
+        if schema.USER in files.needed and not is_outside(settings, place_of(settings, path)):
+            with reading(path):
+                users = {schema.USER: files.needed[schema.USER]}
+                yield read_rows(path, users, {}, files).table[schema.USER]
+    for path in files_at(settings, _BAD_ROWS):
+        with reading(path):
+            table = read_csv(path, parse_options=ParseOptions(newlines_in_values=True))
+            if "raw" in table.column_names:
+                yield _first_of(table["raw"])
+
+
+def _first_of(raw: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The customers of raw rows, where they could be split into columns."""
+    return pc.list_element(pc.split_pattern(raw.cast(pa.large_string()), " | ", max_splits=1), 0)
+
+
 def _in_described(settings: Settings, sought: Sought, path: Path, files: TimedFiles) -> Found:
     """The rows of a file whose columns are described, and what could not be split into such."""
     place = place_of(settings, path)
@@ -209,7 +229,7 @@ def _in_bad_rows(settings: Settings, sought: Sought) -> Found:
                 yield from in_files(settings, sought, [path])
                 continue
             raw = table["raw"].cast(pa.large_string())
-            whose = pc.list_element(pc.split_pattern(raw, " | ", max_splits=1), 0)
+            whose = _first_of(raw)
             rows = table.append_column(schema.USER, whose)
             yield from of_rows(sought, place, rows, [schema.USER])
             ids = pa.array(sorted(sought.ids), pa.large_string())
@@ -222,7 +242,7 @@ def _in_bad_rows(settings: Settings, sought: Sought) -> Found:
 def _out_of_bad_rows(settings: Settings, sought: Sought) -> Forgot:
     def owners(rows: pa.Table) -> pa.ChunkedArray:
         raw = rows["raw"]
-        whose = pc.list_element(pc.split_pattern(raw, " | ", max_splits=1), 0)
+        whose = _first_of(raw)
         named = owners_of(sought, pa.table({schema.USER: whose}), [schema.USER], None)
         about = [min(sought.in_text(text)[0], default=None) for text in raw.to_pylist()]
         return pc.coalesce(named, pa.array(about, pa.large_string()))

@@ -1,9 +1,12 @@
 """What models keep of customers; see `recsys.personal`."""
 
+import contextlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
 from recsys.errors import InputError
 from recsys.models.artifacts import (
@@ -35,6 +38,19 @@ def find_in_models(settings: Settings, sought: Sought) -> Found:
                     yield from _in_model(settings, sought, artifact)
             except (InputError, OSError) as error:
                 yield Unread(key, str(error))
+
+
+def id_columns(settings: Settings) -> Iterator[pa.ChunkedArray]:
+    """Whom the models know, a column a model; what cannot be read knows nobody."""
+    store = open_store(settings)
+    for family in sorted(MODEL_TYPES):
+        for name in store.names(f"{_KEY}/{family}"):
+            with (
+                contextlib.suppress(InputError, OSError),
+                ArtifactFolder(store.fetch(f"{_KEY}/{family}/{name}")) as artifact,
+            ):
+                users = read_user_ids(artifact.path)
+                yield pa.chunked_array([pa.array(list(users), pa.large_string())])
 
 
 def _in_model(settings: Settings, sought: Sought, artifact: ArtifactFolder) -> Found:

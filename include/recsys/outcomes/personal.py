@@ -54,6 +54,13 @@ def session_pairs(settings: Settings) -> Iterator[pa.Table]:
             yield table_of(block).select([schema.USER, schema.SESSION])
 
 
+def id_columns(settings: Settings) -> Iterator[pa.ChunkedArray]:
+    """The customers of lists that wait; of all else the files themselves say which column it is."""
+    for path in files_at(settings, *_SEGMENTS):
+        with reading(path):
+            yield from (table_of(block)[schema.USER] for block in read_segment(path).blocks)
+
+
 def _in_segments(settings: Settings, sought: Sought) -> Found:
     for path in files_at(settings, *_SEGMENTS):
         with reading(path) as problem:

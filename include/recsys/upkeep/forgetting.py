@@ -107,7 +107,7 @@ def _work_off(settings: Settings) -> dict[int, Proof]:
     if asked:
         with _alone(settings):
             customers = _remembered(settings, list(asked))
-            unread = [*_erase(settings, customers), *_remove_scratch(settings, [*asked.values()])]
+            unread = [*erase(settings, customers, [one.asked_at for one in asked.values()])]
             unread += _remove_old_objects(settings)
             proofs |= _look_again(settings, customers, asked, unread)
     for number, proof in proofs.items():
@@ -186,9 +186,15 @@ def _remembered(settings: Settings, ids: Sequence[str]) -> Sought:
     return customers
 
 
-def _erase(settings: Settings, customers: Sought) -> Iterator[Unread]:
-    """Remove everything, in the order in which it is made of each other; what cannot be changed.
-    One place that fails leaves the others to be removed."""
+def erase(settings: Settings, customers: Sought, asked_at: Sequence[datetime]) -> Iterator[Unread]:
+    """Remove everything of the customers, who asked at these moments, in the order in which it is
+    made of each other; what cannot be changed. One place that fails leaves the others to be
+    removed. No job may write meanwhile."""
+    yield from _erase_declared(settings, customers)
+    yield from _remove_scratch(settings, min(asked_at), max(asked_at))
+
+
+def _erase_declared(settings: Settings, customers: Sought) -> Iterator[Unread]:
     for declared in PERSONAL:
         if declared.forget is None:
             continue
@@ -206,11 +212,10 @@ def _erase(settings: Settings, customers: Sought) -> Iterator[Unread]:
         logger.info("Removed%s", fields(what=declared.what, records=records, seconds=seconds))
 
 
-def _remove_scratch(settings: Settings, asked: Sequence[Request]) -> Iterator[Unread]:
+def _remove_scratch(settings: Settings, first: datetime, last: datetime) -> Iterator[Unread]:
     """Remove what writers that died have left: where only the jobs write that stand still, all of
     it, elsewhere what is older than the last request. Fits are made again."""
     store, bundles = open_store(settings), _bundle_keys()
-    first, last = (way(one.asked_at for one in asked) for way in (min, max))
     for key in bundles:
         store.remove_unfinished(key, first)
     ours = [settings.home / key for key in bundles]

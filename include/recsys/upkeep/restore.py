@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import tarfile
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,34 +14,44 @@ from typing import IO, Any, cast
 from pydantic import ValidationError
 
 from recsys.config import parse_json
-from recsys.privacy import PRIVACY_KEY, keep_private
+from recsys.privacy import PRIVACY_KEY, adopt_privacy, keep_private
 from recsys.publishing import sha256_of, sync, sync_tree
 from recsys.settings import Settings
+from recsys.storage import StorageError
 from recsys.storage.bundle import LAYOUT, MANIFEST, FileEntry
 from recsys.upkeep.backup import AREAS, BackupError, Manifest, check_links, check_path
+from recsys.upkeep.tombstones import erase_forgotten
 
 CONFIG_ASIDE = "config.restored"
+_STORAGE = "config/storage.yaml"
 _LARGEST_MANIFEST = 256 << 20  # bytes: of a million files
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
 
 
-def restore_backup(settings: Settings, source: Path) -> dict[str, Any]:
+def restore_backup(settings: Settings, source: Path, privacy: Path | None = None) -> dict[str, Any]:
     """Unpack the backup `source` into the empty state root of `settings`.
 
-    Everything is unpacked beside its place and compared with the manifest first. The backup's
-    ``config/`` is put next to one that is there (of a checkout of the repository), as
-    ``config.restored/``. Returns ``{home, files, bytes, created_at, config}``.
+    Everything is unpacked beside its place and compared with the manifest first. Who is forgotten
+    by the register of the backup, of what is in ``data/privacy`` of the state root, or of a copy of
+    that in the folder `privacy` is so before anything is put in place. The backup's ``config/`` is
+    put next to one that is there (of a checkout of the repository), as ``config.restored/``.
+    Returns ``{home, files, bytes, created_at, config, forgotten, left}``: how many customers were
+    in the backup and are forgotten, and places that a person has to look at.
 
-    Raises `BackupError` if the state root holds anything, cannot be written or has no space, or the
-    file is no sound backup. Nothing is changed then."""
+    Raises `BackupError` if the state root holds anything else, cannot be written or has no space,
+    or the file is no sound backup; `InputError` if a register is damaged, or lacks its key. Nothing
+    is changed then."""
     _require_empty(settings)
     unpacked = settings.home / f".restore-{uuid.uuid4().hex}"
     try:
         unpacked.mkdir(mode=0o700, parents=True)
         with _opened(source) as tar:
             manifest = _unpack(tar, source.stat().st_size, unpacked)
+        forgotten = _forget(settings, unpacked, privacy)
         sync_tree(unpacked)
         config = _put_in_place(settings, unpacked)
+    except StorageError:
+        raise
     except OSError as error:
         why = f"what {source} holds cannot be written: {error.strerror or error}"
         raise BackupError(f"{error.filename or settings.home}: {why}") from error
@@ -52,17 +63,43 @@ def restore_backup(settings: Settings, source: Path) -> dict[str, Any]:
         "bytes": sum(entry.size or 0 for entry in manifest.files.values()),
         "created_at": manifest.created_at,
         "config": config,
+        "forgotten": forgotten["customers"],
+        "left": forgotten["left"],
     }
+
+
+def _forget(settings: Settings, unpacked: Path, privacy: Path | None) -> dict[str, Any]:
+    """Bring the register of what is unpacked up to date, and remove who is forgotten by it."""
+    restored = Settings(unpacked)
+    storage, aside = unpacked / _STORAGE, unpacked / f"{_STORAGE}.aside"
+    if storage.exists():  # the bucket that it names is not what is being restored
+        storage.rename(aside)
+    adopt_privacy(restored, settings)
+    if privacy is not None:
+        with tempfile.TemporaryDirectory(dir=unpacked) as folder:
+            copy = Path(folder) / PRIVACY_KEY
+            shutil.copytree(privacy, copy)
+            adopt_privacy(restored, Settings(Path(folder)))
+    found = erase_forgotten(restored)
+    if aside.exists():
+        aside.rename(storage)
+    return found
 
 
 def _require_empty(settings: Settings) -> None:
     for area in AREAS:
         path = settings.home / area
-        if area != "config" and (path.is_symlink() or (path.exists() and any(path.iterdir()))):
+        there = path.is_symlink() or (path.exists() and _holds_anything(settings, path))
+        if area != "config" and there:
             sentence = "is not empty; a backup is restored into an empty state root"
             raise BackupError(f"{path}: {sentence}")
     if (settings.home / CONFIG_ASIDE).exists():
         raise BackupError(f"{settings.home / CONFIG_ASIDE}: exists from a restore before; move it")
+
+
+def _holds_anything(settings: Settings, area: Path) -> bool:
+    """Anything but the register: it is kept apart from backups, and put back first."""
+    return any(path != settings.home / PRIVACY_KEY for path in area.iterdir())
 
 
 @contextlib.contextmanager
@@ -147,13 +184,24 @@ def _compare(manifest: Manifest, found: dict[str, FileEntry], links: dict[str, s
 
 
 def _put_in_place(settings: Settings, unpacked: Path) -> str:
-    """Move the areas to their places; returns where the configuration went."""
-    if (unpacked / PRIVACY_KEY).exists():
-        keep_private(unpacked)
+    """Move the areas to their places, the register first; returns where the configuration went."""
+    register, kept = unpacked / PRIVACY_KEY, settings.home / PRIVACY_KEY
+    if register.exists():
+        keep_private(settings.home)
+        for path in register.iterdir():
+            path.replace(kept / path.name)
+        register.rmdir()
+        sync(kept)
     config = CONFIG_ASIDE if (settings.home / "config").exists() else "config"
     for area in AREAS:
-        if (unpacked / area).exists():
-            place = settings.home / (config if area == "config" else area)
+        place = settings.home / (config if area == "config" else area)
+        if not (unpacked / area).exists():
+            continue
+        if place.exists():  # with the register, or nothing
+            for path in (unpacked / area).iterdir():
+                path.rename(place / path.name)
+            sync(place)
+        else:
             (unpacked / area).rename(place)
     sync(settings.home)
     return config
