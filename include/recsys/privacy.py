@@ -72,8 +72,8 @@ class Pseudonyms:
     def all_of(self, user_id: str | int) -> tuple[str, ...]:
         """The names of a customer under all keys, the newest first."""
         text = normalise_id(user_id).encode("utf-8", "replace")
-        digests = (hmac.digest(key, text, "sha256").hex()[:_DIGITS] for key in self._keys)
-        return tuple(_MARK + digest for digest in digests)
+        names = [_MARK + hmac.digest(key, text, "sha256").hex()[:_DIGITS] for key in self._keys]
+        return tuple(names)
 
     def _newest(self, user_id: str) -> str:
         return self.all_of(user_id)[0]
@@ -289,9 +289,12 @@ class Forgotten:
         """The request by which somebody is forgotten, None for others."""
         if not self._count:
             return None
-        found = (self._newest.get(name) for name in self._names.all_of(user_id))
-        newest = max(filter(None, found), key=lambda one: one.number, default=None)
-        return newest if newest is not None and newest.kind is Kind.FORGET else None
+        known = self._newest
+        found = [known[name] for name in self._names.all_of(user_id) if name in known]
+        if not found:
+            return None
+        newest = max(found, key=lambda one: one.number)
+        return newest if newest.kind is Kind.FORGET else None
 
     def mask(self, column: "pa.ChunkedArray") -> "pa.ChunkedArray":
         """Which of the ids (large_string, in whatever spelling) are of somebody forgotten: each

@@ -104,13 +104,11 @@ async def interactions(
 def _of_the_others(service: Service, events: dict[int, Event]) -> dict[int, Event]:
     """The events but for those of customers who are forgotten. Raises a 503 problem while nobody
     knows who is."""
-    forgotten = service.forgotten.current
-    if forgotten is None:
+    forgotten = service.forgotten
+    if forgotten.current is None:
         detail = "Nobody knows yet whose interactions are not to be kept; send them again."
         raise ProblemError(503, detail, {"Retry-After": "5"})
-    if not forgotten:
-        return events
-    return {at: one for at, one in events.items() if (one["user_id"] or "") not in forgotten}
+    return {at: one for at, one in events.items() if not forgotten.hides(one["user_id"])}
 
 
 def _checked(sent: Any, now: datetime, earliest: datetime, rules: IdRules) -> Event | str:
