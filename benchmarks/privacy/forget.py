@@ -30,6 +30,7 @@ from recsys.settings import REPOSITORY, Settings
 from recsys.training.job import plan_training, select_best, train_model
 
 REVIEWS_OF_A_USER = 1.23
+AT_ONCE = 2_000  # what waits to be written is limited
 SECONDS, MEGABYTES = 300.0, 2_000.0
 _REFRESH = """
 import sys
@@ -93,8 +94,10 @@ def make(settings: Settings, users: int) -> None:
     log_file = settings.logs / "service" / "recommender.log"
     log = RequestLog(settings.service_db, log_file, ZoneInfo("UTC"))
     asked = Answered(time.time(), "recommend", "", 10, 1.0, False, None, None, "als_1", 200)
-    for user, _ in pairs:
+    for number, (user, _) in enumerate(pairs, start=1):
         log.add(asked._replace(user_id=user))
+        if number % AT_ONCE == 0:
+            log.flush()
     log.close()
     run_refresh(settings, interval)
     tasks = plan_training(settings)
