@@ -66,6 +66,7 @@ def test_versions_and_models_are_those_of_a_shop_that_never_had_them(shop, tmp_p
     assert hashes(version) == hashes(expected)
     assert version.stats() == expected.stats()
     assert list_versions(shop) == [version.version_id]
+    assert (shop.reports / "data_quality" / f"{version.version_id}.html").exists()
     trained = [train_model(one, "als", current_version(one).version_id) for one in (shop, never)]
     folders = [
         Registry(at).folder(Registry(at).get(one["model_id"]))

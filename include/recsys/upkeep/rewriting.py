@@ -12,6 +12,7 @@ from recsys.errors import InputError
 from recsys.models.artifacts import ArtifactFolder, write_without
 from recsys.models.personal import find_in_models
 from recsys.personal import Erased, Forgot, Found, Record, Sought, Unread
+from recsys.quality import report_after_publishing
 from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.schedule import DataInterval
@@ -36,7 +37,8 @@ def forget_in_versions(settings: Settings, sought: Sought) -> Forgot:
     if current in held:
         end = datetime.fromisoformat(manifest_of(settings, current.rpartition("/")[2])["as_of"])
         try:
-            run_refresh(settings, DataInterval(end - _DAY, end), force_full=True)
+            made = run_refresh(settings, DataInterval(end - _DAY, end), force_full=True)
+            report_after_publishing(settings, made)
         except InputError as error:
             yield Unread(current, f"it cannot be made anew: {error}")
             held.pop(current)
