@@ -6,7 +6,8 @@ forget`, the service's `DELETE /users/{id}`, the monitor), and removes everythin
 these customers: rows of the shop's files and of the archive, histories in versions and models,
 lists, requests, logs, reports. The published version is made anew, older ones that have somebody
 go; models are written anew, and the service takes them over by itself. Then it looks whether
-anything is left, and writes into the register what went. With no open request it does nothing.
+anything is left, and writes into the register what went. Whoever was forgotten before and stands
+somewhere again goes again (`came_back`). Where nobody was ever forgotten it does nothing.
 
 **Reads** `data/privacy`. **Changes** everything below the state root that has one of the customers;
 files elsewhere are the shop's, and are named in the proof. It waits until `data_refresh`,

@@ -12,7 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
@@ -87,8 +87,13 @@ def point_link(link: Path, target: Path) -> None:
 
 def leftovers(root: Path) -> list[Path]:
     """Temporary files and folders below `root`, of writers at work and of killed ones."""
-    found = [path for path in root.rglob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]
+    found = [path for path in root.rglob(".*.tmp") if is_temporary(path)]
     return [path for path in found if not any(map(_TEMPORARY.fullmatch, path.parts[:-1]))]
+
+
+def is_temporary(path: PurePath) -> bool:
+    """Whether a path is named as those of writers that are at work, or were killed."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def sha256_of(path: Path) -> str:

@@ -64,7 +64,7 @@ def _inside(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
         inner = gzip.decompress(content)
         yield "", inner
         yield from _inside(name.removesuffix(".gz"), inner)
-    elif content.startswith(b"PAR1"):
+    elif content.startswith(b"PAR1") and content[4:].endswith(b"PAR1"):  # else one was killed
         file = pq.ParquetFile(io.BytesIO(content))
         yield "", _text_of(file.read().to_pylist())
         yield "", str(file.metadata.metadata).encode()

@@ -1,6 +1,7 @@
 """Nothing is left of customers who asked to be forgotten, and all else is as if they had never
 been there."""
 
+import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -193,6 +194,38 @@ def test_scratch_of_runs_that_died_goes(shop):
         path.write_text(WORDS[0])
     forget(shop, WORDS[0])
     assert not any(path.exists() for path in left)
+
+
+def test_who_comes_back_goes_again(settings):
+    rows = [row("KH01", 1), *(row(f"u{user}", user % 5) for user in range(10))]
+    write_shop(settings, rows)
+    forget(settings, "KH01")
+    assert forget_customers(settings)["came_back"] == 0
+    write_shop(settings, rows)  # tonight's export, which knows nothing of it
+    before = Register(settings).requests()
+    done = forget_customers(settings)
+    assert (done["requests"], done["came_back"], done["left"]) == (0, 1, [])
+    assert "KH01" not in (settings.raw / "viecomrec" / "data_reviews_purchase.csv").read_text()
+    assert Register(settings).requests() == before
+    assert ids_to_forget(settings).read() == {}
+    readmit(settings, ["KH01"], "lan", IdRules())
+    write_shop(settings, rows)
+    assert forget_customers(settings)["came_back"] == 0
+    assert "KH01" in (settings.raw / "viecomrec" / "data_reviews_purchase.csv").read_text()
+
+
+def test_what_a_killed_try_has_left_keeps_nothing_open(shop):
+    name = f".2025.parquet.{'0' * 32}.tmp"
+    places = [shop.raw / "orders", shop.staging / "files", shop.home / "exports", shop.logs]
+    for place in places:
+        (place / name).write_bytes(b"PAR1")
+    ask_to_forget(shop, [WORDS[0]], "lan", IdRules())
+    later = time.time() + 60
+    for place in places:
+        os.utime(place / name, (later, later))
+    assert forget_customers(shop)["left"] == []
+    left = [place.name for place in places if (place / name).exists()]
+    assert left == ["exports", "logs"]  # where others may be writing
 
 
 def of(customers) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from recsys.alerting import AlertManager, Severity
 from recsys.alerting.message import Alert
@@ -31,12 +31,19 @@ from recsys.privacy import (
     ids_to_forget,
     load_forgotten,
 )
-from recsys.publishing import leftovers
+from recsys.publishing import is_temporary, leftovers
 from recsys.registry import ARTIFACTS_KEY
 from recsys.settings import Settings
 from recsys.storage import open_store
 from recsys.training.fits import fits_folder
-from recsys.upkeep.personal import AREAS, PERSONAL, WHATEVER_ELSE, find, sought
+from recsys.upkeep.personal import (
+    AREAS,
+    PERSONAL,
+    WHATEVER_ELSE,
+    find,
+    named_ids,
+    sought,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,29 +54,34 @@ _BESIDE: Final = ("data_refresh", "model_training", "outcomes", "maintenance")
 _UNASKED_HOURS: Final = 1
 """An id without a request is that of a command that died before it had opened one."""
 _TOLD: Final = 20  # places of each kind in a proof and a summary
-_TEMPORARY: Final = ("data", "artifacts", "logs", "reports", "exports")
+_STANDING_STILL: Final = tuple(
+    f"data/{area}" for area in ("raw", "staging", "served", "outcomes", "quarantine")
+)
+"""Where only these jobs replace files, and this one."""
 
 
 def forget_customers(settings: Settings) -> dict[str, Any]:
     """Remove what is kept of all who asked to be forgotten, look whether anything is left, and
     write into the register what went, or why a request stays open, which somebody is told.
 
-    Waits until no job runs that would write it down again. Returns ``{requests, forgotten, open,
-    erased: {what: records}, left: [places], seconds}``. Raises `InputError` if the register or the
-    ids to forget cannot be read."""
+    Also removes who was forgotten before and has come back since. Waits until no job runs that
+    would write it down again. Returns ``{requests, forgotten, open, came_back, erased: {what:
+    records}, left: [places], seconds}``. Raises `InputError` if the register or the ids to forget
+    cannot be read."""
     started = time.monotonic()
     _drop_ids(settings)
-    proofs = _work_off(settings) if load_forgotten(settings) else {}
-    still_open = [proof for proof in proofs.values() if proof.left]
-    left = sorted({place for proof in still_open for place in proof.left})
-    _tell(settings, len(still_open), left)
-    erased = sum((Counter(proof.erased) for proof in proofs.values()), Counter[str]())
+    worked = _work_off(settings) if load_forgotten(settings) else _Worked({}, {})
+    still_open = [proof for proof in worked.asked.values() if proof.left]
+    left = {place for one in (worked.asked, worked.back) for p in one.values() for place in p.left}
+    _tell(settings, len(still_open), sorted(left))
+    erased = sum((Counter(proof.erased) for proof in worked.asked.values()), Counter[str]())
     return {
-        "requests": len(proofs),
-        "forgotten": len(proofs) - len(still_open),
+        "requests": len(worked.asked),
+        "forgotten": len(worked.asked) - len(still_open),
         "open": len(still_open),
+        "came_back": len(worked.back),
         "erased": dict(erased),
-        "left": left[:_TOLD],
+        "left": sorted(left)[:_TOLD],
         "seconds": round(time.monotonic() - started, 3),
     }
 
@@ -97,25 +109,38 @@ class Proof:
         }
 
 
-def _work_off(settings: Settings) -> dict[int, Proof]:
-    """Work off the open requests, and write down what became of each: its number -> the proof."""
+class _Worked(NamedTuple):
+    """The proofs by the numbers of requests: those that were open, and those that were done, whose
+    customers had come back."""
+
+    asked: dict[int, Proof]
+    back: dict[int, Proof]
+
+
+def _work_off(settings: Settings) -> _Worked:
+    """Remove who asked and who came back, and write down what became of the requests."""
     register = Register(settings)
     waiting = [one.number for one in register.requests() if one.waits_to_forget]
-    asked = _asked(settings)
-    known = {request.number for request in asked.values()}
-    proofs = {one: Proof(left={FORGETTING_KEY: UNKNOWN}) for one in waiting if one not in known}
-    if asked:
+    asked, back = _asked(settings), _came_back(settings)
+    proofs: dict[int, Proof] = {}
+    if everybody := asked | back:
         with _alone(settings):
-            customers = _remembered(settings, list(asked))
-            unread = [*erase(settings, customers, [one.asked_at for one in asked.values()])]
-            unread += _remove_old_objects(settings)
-            proofs |= _look_again(settings, customers, asked, unread)
-    for number, proof in proofs.items():
+            customers = _remembered(settings, list(everybody))
+            moments = [one.asked_at for one in everybody.values()]
+            unread = [*erase(settings, customers, moments), *_remove_old_objects(settings)]
+            proofs = _look_again(settings, customers, everybody, unread)
+    known = {request.number for request in asked.values()}
+    told = {one: proofs[one] for one in known}
+    told |= {one: Proof(left={FORGETTING_KEY: UNKNOWN}) for one in waiting if one not in known}
+    for number, proof in told.items():
         note = register.report if proof.left else register.finish
         note([number], proof.told())
     _drop_ids(settings)
-    open_store(settings).remove_old(PRIVACY_KEY, lambda key: key == FORGETTING_KEY)
-    return proofs
+    try:
+        open_store(settings).remove_old(PRIVACY_KEY, lambda key: key == FORGETTING_KEY)
+    except OSError as error:  # requests that need it are open, and say so
+        logger.error("Old versions of %s stay | reason=%s", FORGETTING_KEY, error)
+    return _Worked(told, {one: proofs[one] for one in proofs.keys() - known})
 
 
 def _asked(settings: Settings) -> dict[str, Request]:
@@ -126,6 +151,19 @@ def _asked(settings: Settings) -> dict[str, Request]:
         if request is not None and request.waits_to_forget:
             asked[one] = request
     return asked
+
+
+def _came_back(settings: Settings) -> dict[str, Request]:
+    """Customers whose request is done, and who stand somewhere again: in a file that the shop has
+    put there since, in what another machine had read before."""
+    forgotten, back, known = load_forgotten(settings), dict[str, Request](), set[str]()
+    for ids in named_ids(settings):
+        known.update(ids)
+    for one in known:
+        request = forgotten.request(one)
+        if request is not None and not request.waits_to_forget:
+            back[one] = request
+    return back
 
 
 def _drop_ids(settings: Settings) -> None:
@@ -169,15 +207,16 @@ def _remembered(settings: Settings, ids: Sequence[str]) -> Sought:
     """The customers with all that the job cannot find out again once it has begun."""
     document = ids_to_forget(settings)
     known, customers = document.read(), sought(settings, ids)
-    before = {session: one for one in ids for session in known[one].sessions}
+    before = {at: one for one in ids if one in known for at in known[one].sessions}
     customers = replace(customers, sessions={**before, **customers.sessions})
-    found: dict[str, Counter[str]] = {one: Counter() for one in ids if known[one].found is None}
+    new = [one for one in ids if one in known and known[one].found is None]
+    found: dict[str, Counter[str]] = {one: Counter() for one in new}
     for declared, one in find(settings, customers) if found else ():
         if isinstance(one, Record) and one.customer in found and one.place != FORGETTING_KEY:
             found[one.customer][declared.what] += 1
 
     def remember(noted: dict[str, ToForget]) -> None:
-        for one in [one for one in ids if one in noted]:  # else they are readmitted
+        for one in [one for one in ids if one in noted]:
             theirs = tuple(at for at, whose in customers.sessions.items() if whose == one)
             told = {"sessions": theirs, "found": found.get(one, noted[one].found)}
             noted[one] = noted[one].model_copy(update=told)
@@ -190,8 +229,8 @@ def erase(settings: Settings, customers: Sought, asked_at: Sequence[datetime]) -
     """Remove everything of the customers, who asked at these moments, in the order in which it is
     made of each other; what cannot be changed. One place that fails leaves the others to be
     removed. No job may write meanwhile."""
-    yield from _erase_declared(settings, customers)
     yield from _remove_scratch(settings, min(asked_at), max(asked_at))
+    yield from _erase_declared(settings, customers)
 
 
 def _erase_declared(settings: Settings, customers: Sought) -> Iterator[Unread]:
@@ -218,8 +257,8 @@ def _remove_scratch(settings: Settings, first: datetime, last: datetime) -> Iter
     store, bundles = open_store(settings), _bundle_keys()
     for key in bundles:
         store.remove_unfinished(key, first)
-    ours = [settings.home / key for key in bundles]
-    for root in (*ours, *(settings.home / area for area in _TEMPORARY)):
+    ours = [settings.home / key for key in (*bundles, *_STANDING_STILL)]
+    for root in (*ours, *(settings.home / area for area in AREAS)):
         for path in leftovers(root):
             with contextlib.suppress(FileNotFoundError):
                 if root in ours or path.lstat().st_mtime < last.timestamp():
@@ -268,10 +307,11 @@ def _look_again(
     noted = ids_to_forget(settings).read()
     counted = {who: noted[who].found if who in noted else None for who in asked}
     proofs = {who: Proof(erased=found or {}) for who, found in counted.items()}
-    problems = [*unread]
+    # Writers that live are told of whom to leave out; what dead ones have left goes by its age.
+    problems = [one for one in unread if not is_temporary(Path(one.place))]
     for _, one in find(settings, customers):
         if isinstance(one, Unread):
-            problems.append(one)
+            problems += [one] if not is_temporary(Path(one.place)) else []
             continue
         proof, place = proofs[one.customer], _nameless(customers, one.place)
         if isinstance(one, Doubtful):

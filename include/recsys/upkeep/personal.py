@@ -37,7 +37,7 @@ from recsys.privacy import (
 from recsys.request_log import PERSONAL as OF_REQUESTS
 from recsys.schema import SESSION, USER
 from recsys.settings import Settings
-from recsys.traces import in_files, in_lines, in_texts_of_database, reading, unread
+from recsys.traces import id_columns, in_files, in_lines, in_texts_of_database, reading, unread
 from recsys.upkeep import MaintenanceConfig
 from recsys.upkeep.rewriting import forget_in_models, forget_in_versions
 
@@ -258,6 +258,20 @@ def find(
         if declared.find is not None:
             for found in declared.find(settings, customers):
                 yield declared, found
+
+
+def named_ids(settings: Settings) -> Iterator[Iterable[str]]:
+    """Every id of a customer that stands where one is named, in the one spelling."""
+    found = files_at(settings, *(f"{area}/**/*" for area in AREAS))
+    columns = itertools.chain(
+        of_data.id_columns(settings),
+        of_models.id_columns(settings),
+        of_outcomes.id_columns(settings),
+        id_columns(path for path in found if not NOBODY.covers(place_of(settings, path))),
+    )
+    for column in columns:
+        distinct = pc.unique(column.cast(pa.large_string())).drop_null()
+        yield normalise_ids(pa.chunked_array([distinct])).to_pylist()
 
 
 _NO_PAIRS: Final = pa.table({name: pa.array([], pa.large_string()) for name in (USER, SESSION)})

@@ -3,20 +3,12 @@
 The register has pseudonyms alone, so the ids that stand in the data are looked up in it, one by
 one; where an id stands nowhere, its pseudonym still leads to what logs have."""
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from recsys.columns import normalise_ids
-from recsys.data import personal as of_data
-from recsys.models import personal as of_models
-from recsys.outcomes import personal as of_outcomes
-from recsys.personal import Record, Unread, files_at, place_of
+from recsys.personal import Record, Unread
 from recsys.privacy import (
     FORGETTING_KEY,
     Forgotten,
@@ -25,9 +17,8 @@ from recsys.privacy import (
     load_pseudonyms,
 )
 from recsys.settings import Settings
-from recsys.traces import id_columns
 from recsys.upkeep.forgetting import erase
-from recsys.upkeep.personal import AREAS, NOBODY, find, sought
+from recsys.upkeep.personal import find, named_ids, sought
 
 _TOLD: Final = 20
 
@@ -40,7 +31,7 @@ def erase_forgotten(settings: Settings) -> dict[str, Any]:
     forgotten = load_forgotten(settings)
     if not forgotten:
         return {"customers": 0, "left": []}
-    known = set(ids_to_forget(settings).read()).union(*_ids_in(settings))
+    known = set(ids_to_forget(settings).read()).union(*named_ids(settings))
     theirs = sorted(one for one in known if one in forgotten)
     names = _names_of_others(settings, forgotten, known)
     customers = sought(settings, theirs)
@@ -48,20 +39,6 @@ def erase_forgotten(settings: Settings) -> dict[str, Any]:
     left = {one.place for one in erase(settings, customers, [datetime.now(UTC)])}
     left |= {one.place for _, one in find(settings, customers) if isinstance(one, Record | Unread)}
     return {"customers": len(theirs), "left": sorted(left - {FORGETTING_KEY})[:_TOLD]}
-
-
-def _ids_in(settings: Settings) -> Iterator[Iterable[str]]:
-    """Every id of a customer that stands where one is named, in the one spelling."""
-    found = files_at(settings, *(f"{area}/**/*" for area in AREAS))
-    columns = itertools.chain(
-        of_data.id_columns(settings),
-        of_models.id_columns(settings),
-        of_outcomes.id_columns(settings),
-        id_columns(path for path in found if not NOBODY.covers(place_of(settings, path))),
-    )
-    for column in columns:
-        distinct = pc.unique(column.cast(pa.large_string())).drop_null()
-        yield normalise_ids(pa.chunked_array([distinct])).to_pylist()
 
 
 def _names_of_others(
