@@ -93,16 +93,38 @@ def keep_versions(address: str, url: str) -> None:
 
 def versions(address: str, url: str) -> list[str]:
     """Keys of all versions of all objects of the bucket, and of all marks of deleted ones."""
-    answer = requests.get(f"{address}/{urlsplit(url).netloc}?versions", timeout=10)
-    answer.raise_for_status()
-    document = ElementTree.fromstring(answer.content)
-    return [
-        str(found.text)
-        for entry in document
-        if entry.tag.endswith(("}Version", "}DeleteMarker"))
-        for found in entry
-        if found.tag.endswith("}Key")
-    ]
+    return [key for key, _, _ in _versions(address, url)]
+
+
+def save_versions(address: str, url: str, folder: Path) -> int:
+    """Write everything that the bucket has or has kept below `folder`; returns how many objects."""
+    found = [(key, version) for key, version, is_object in _versions(address, url) if is_object]
+    whole = _past(address, f"s3://{urlsplit(url).netloc}")
+    for key, version in found:
+        content = bytes(obstore.get(whole, key, options={"version": version}).bytes())
+        path = folder / version.replace("/", "_") / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return len(found)
+
+
+def _versions(address: str, url: str) -> Iterator[tuple[str, str, bool]]:
+    """Key and version, and whether it is an object: else it is the mark of a deleted one."""
+    query = {"versions": ""}
+    while True:
+        answer = requests.get(f"{address}/{urlsplit(url).netloc}", query, timeout=60)
+        answer.raise_for_status()
+        page = ElementTree.fromstring(answer.content)
+        space = page.tag.rpartition("}")[0] + "}"
+        for entry in page:
+            kind = entry.tag.removeprefix(space)
+            if kind in ("Version", "DeleteMarker"):
+                key, version = (entry.findtext(f"{space}{of}") or "" for of in ("Key", "VersionId"))
+                yield key, version, kind == "Version"
+        if page.findtext(f"{space}IsTruncated") != "true":
+            return
+        query["key-marker"] = page.findtext(f"{space}NextKeyMarker") or ""
+        query["version-id-marker"] = page.findtext(f"{space}NextVersionIdMarker") or ""
 
 
 def _past(address: str, url: str) -> Any:
