@@ -42,6 +42,10 @@ a deployment believe that the service is gone."""
 LOADING_PATHS = frozenset({"/reload_model", "/canary"})
 _LOADING = RELOAD_SECONDS + 20  # seconds: whoever asked for it must hear how it ended
 
+EXPORT_SECONDS = 120.0
+"""What is kept of a customer lies in many files."""
+_EXPORT = "/users/", "/export"
+
 _HANG_UP = {"Connection": "close"}
 _LATER = {"Retry-After": "10"}
 _HEADERS = [
@@ -108,7 +112,7 @@ class Guard:
             await send(message)
 
         try:
-            limit = _LOADING if path in LOADING_PATHS else self._config.request_timeout_seconds
+            limit = self._deadline(path)
             if not self._requests.allows(f"watch {client}" if path in OPERATIONS else client):
                 raise HTTPException(429, self._too_many, _LATER)
             self._take(client, length or 0, length or 0)
@@ -120,6 +124,12 @@ class Guard:
         finally:
             elapsed = (time.perf_counter() - started) * 1000
             self._counters.count(path, status or 500, elapsed)
+
+    def _deadline(self, path: str) -> float:
+        if path in LOADING_PATHS:
+            return _LOADING
+        of_export = path.startswith(_EXPORT[0]) and path.endswith(_EXPORT[1])
+        return EXPORT_SECONDS if of_export else self._config.request_timeout_seconds
 
     def _take(self, client: str, size: int, total: int) -> None:
         """Count `size` bytes of a body of `total` so far. Raises the one kind of error that FastAPI

@@ -226,6 +226,9 @@ def test_the_route_opens_a_request_once_and_works_at_once(shop: Settings, admin:
 
 
 def test_the_route_of_exports_answers_as_the_command(shop: Settings, admin: dict[str, str]):
+    """Also where nothing else may take so long."""
+    (shop.home / "config").mkdir(exist_ok=True)
+    (shop.home / "config" / "serving.yaml").write_text("request_timeout_seconds: 0.5\n")
     with serving(shop) as client:
         assert client.get(f"/users/{GONE}/export").status_code == 401
         client.post("/interactions", json=event(1, GONE, "p1"))
