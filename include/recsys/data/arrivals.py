@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from recsys import schema
-from recsys.columns import normalise_ids
 from recsys.data import staging
 from recsys.data.cleaning import REASON, CleanRows, Limits, clean_rows, read_reviews, reject_file
 from recsys.data.config import DataConfig
@@ -27,13 +25,11 @@ from recsys.data.events import (
     write_archive,
 )
 from recsys.data.keys import ARRIVAL
-from recsys.data.reading import RawRows, read_rows
-from recsys.data.records import leave_out
-from recsys.data.sources import Source, load_source
+from recsys.data.reading import RawRows
+from recsys.data.sources import Source
 from recsys.data.staging import RAW_KEY, folders_to_read
 from recsys.errors import SourceError
 from recsys.ids import STANDS_FOR_MANY
-from recsys.personal import Sought
 from recsys.privacy import Forgotten, load_forgotten
 from recsys.publishing import atomic_path, sync
 from recsys.settings import Settings
@@ -43,7 +39,7 @@ Staged = dict[str, list[Any]]
 """What of the staging area a refresh read: the names of the sealed ``segments``, the dropped
 ``files``, and the ``bad_files`` that were not usable, segments among them. Of files there are path,
 size and time of change, for telling whether one is still the same when it is archived; of bad ones
-the ``reason`` as well; of those with rows of customers who are ``forgotten``, how many."""
+the ``reason`` as well."""
 
 
 def read_arrivals(
@@ -78,8 +74,6 @@ def read_arrivals(
             reason = f"the file is set aside as a whole, {cleaned.bad_rows} rows are bad: {why}"
             cleaned = reject_file(path, reason)
             kind, described["reason"] = "bad_files", why.removeprefix(f"{path}: ")
-        elif cleaned.forgotten:
-            described["forgotten"] = cleaned.forgotten
         staged[kind].append(described)
         parts.append(cleaned)
     return parts, staged, events
@@ -95,8 +89,7 @@ def archive_arrivals(
     settings: Settings, source: str, version_id: str, staged: Staged
 ) -> list[dict[str, str]]:
     """Move what `version_id` contains out of the staging area. Can be repeated after a crash. A
-    dropped file that has changed since it was read stays for the next run; of the others the rows
-    of customers who are forgotten go. Returns of each file
+    dropped file that has changed since it was read stays for the next run. Returns of each file
     that was set aside its ``file`` (the name), ``reason``, and ``place`` in the state root."""
     collect_arrivals(settings)
     store = open_store(settings)
@@ -112,8 +105,7 @@ def archive_arrivals(
     for path in segments:
         path.unlink(missing_ok=True)
         store.discard(f"{staging.SEALED_KEY}/{path.name}")
-    moved = _move(staged["files"], settings, settings.raw / "dropped" / source, version_id)
-    _leave_out_forgotten(settings, source, staged["files"], moved)
+    _move(staged["files"], settings, settings.raw / "dropped" / source, version_id)
     aside = _move(staged["bad_files"], settings, settings.quarantine / "files", version_id)
     return [
         {
@@ -163,27 +155,6 @@ def _move(
         store.share(moved.relative_to(settings.home).as_posix())
         store.discard(f"{staging.STAGING_KEY}/{path.parent.name}/{path.name}")
     return places
-
-
-def _leave_out_forgotten(
-    settings: Settings,
-    source: str,
-    described: Iterable[dict[str, Any]],
-    moved: Iterable[tuple[dict[str, Any], Path]],
-) -> None:
-    """Write dropped files again without the rows of customers who were forgotten before: what came
-    later nobody else removes. A crash leaves that to the next run, which reads them all."""
-    places = {entry["path"]: place for entry, place in moved}
-    forgotten, files = load_forgotten(settings), load_source(settings, source).reviews
-    for entry in described:
-        place = places.get(entry["path"], settings.home / entry["path"])
-        if "forgotten" not in entry or place.parent.name != source or not place.exists():
-            continue
-        users = read_rows(place, {schema.USER: files.needed[schema.USER]}, {}, files)
-        column = users.table[schema.USER]
-        ids = normalise_ids(column.filter(forgotten.mask(column)))
-        if leave_out(place, files, Sought(frozenset(ids.to_pylist()))):
-            open_store(settings).share(place.relative_to(settings.home).as_posix())
 
 
 def _dropped(settings: Settings, source: Source) -> list[Path]:
