@@ -281,9 +281,9 @@ class Forgotten:
     def __contains__(self, user_id: str | int) -> bool:
         return self.request(user_id) is not None
 
-    def names(self) -> set[str]:
-        """The pseudonyms of all of them."""
-        return {name for name, one in self._newest.items() if one.kind is Kind.FORGET}
+    def by_name(self) -> dict[str, Request]:
+        """Their pseudonyms, each with the request by which somebody of that name is forgotten."""
+        return {name: one for name, one in self._newest.items() if one.kind is Kind.FORGET}
 
     def request(self, user_id: str | int) -> Request | None:
         """The request by which somebody is forgotten, None for others."""

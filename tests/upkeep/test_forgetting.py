@@ -6,6 +6,7 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -14,9 +15,17 @@ from recsys.data.versions import current_version, list_versions
 from recsys.ids import IdRules
 from recsys.locks import PipelineLock
 from recsys.models.artifacts import load_artifact
-from recsys.privacy import FORGETTING_KEY, Register, ask_to_forget, ids_to_forget, readmit
+from recsys.privacy import (
+    FORGETTING_KEY,
+    Register,
+    ask_to_forget,
+    ids_to_forget,
+    load_pseudonyms,
+    readmit,
+)
 from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
+from recsys.request_log import Answered, RequestLog
 from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.training.job import train_model
@@ -212,6 +221,21 @@ def test_who_comes_back_goes_again(settings):
     write_shop(settings, rows)
     assert forget_customers(settings)["came_back"] == 0
     assert "KH01" in (settings.raw / "viecomrec" / "data_reviews_purchase.csv").read_text()
+
+
+def test_what_another_machine_has_logged_under_a_pseudonym_goes_there_as_well(settings):
+    forget(settings, "KH01")
+    name = load_pseudonyms(settings).of("KH01")
+    log_file = settings.logs / "service" / "recommender.log"
+    log = RequestLog(settings.service_db, log_file, ZoneInfo("UTC"))
+    for user in (name, "u1"):
+        log.add(Answered(time.time(), "recommend", user, 5, 1.0, False, None, None, "m", 200))
+    log.close()
+    assert len(search(settings.logs, [name])) == 4  # its log, two in the database, the register's
+    assert forget_customers(settings)["came_back"] == 1
+    assert list(search(settings.logs, [name])) == ["customer_audit.log"]
+    assert "user_id=u1" in log_file.read_text()
+    assert forget_customers(settings)["came_back"] == 0
 
 
 def test_what_a_killed_try_has_left_keeps_nothing_open(shop):

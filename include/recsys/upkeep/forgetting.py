@@ -155,12 +155,14 @@ def _asked(settings: Settings) -> dict[str, Request]:
 
 def _came_back(settings: Settings) -> dict[str, Request]:
     """Customers whose request is done, and who stand somewhere again: in a file that the shop has
-    put there since, in what another machine had read before."""
+    put there since, in what another machine had read before. Its service has logged them by their
+    pseudonyms, which are all that is known of them there."""
     forgotten, back, known = load_forgotten(settings), dict[str, Request](), set[str]()
+    names = forgotten.by_name()
     for ids in named_ids(settings):
         known.update(ids)
     for one in known:
-        request = forgotten.request(one)
+        request = names.get(one) or forgotten.request(one)
         if request is not None and not request.waits_to_forget:
             back[one] = request
     return back

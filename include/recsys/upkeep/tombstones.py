@@ -47,4 +47,4 @@ def _names_of_others(
     """Pseudonyms of the forgotten whose ids stand nowhere, each as a customer of that name."""
     names = load_pseudonyms(settings)
     readmitted = {name for one in known if one not in forgotten for name in names.all_of(one)}
-    return {name: name for name in forgotten.names() - readmitted}
+    return {name: name for name in forgotten.by_name().keys() - readmitted}
