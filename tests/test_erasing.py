@@ -3,11 +3,14 @@
 import gzip
 import json
 import os
+import pickle
 import sqlite3
 import threading
 import unicodedata
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -242,6 +245,25 @@ def test_lines_of_json_go_by_their_owner(settings, place):
     told = list(from_json_lines(settings, [path], lambda row: {"a": "a"}.get(row["who"])))
     assert told == [Erased("exports/a.jsonl", 1)]
     assert path.read_text() == 'no json\n[1]\n{"who": "b"}\n'
+
+
+def test_who_stands_in_a_file_of_another_kind_is_for_a_person(settings, place):
+    """Its name, in whatever encoding, and in a workbook; but no short one, and no part of one."""
+    name = "khách-dài-7"
+    np.save(place / "a.npy", np.array([name, "x"]))
+    (place / "b.bin").write_bytes(b"\0" * ((16 << 20) - 5) + name.encode() + b"\0")
+    pd.DataFrame({"user_id": [name]}).to_feather(place / "c.feather", compression="uncompressed")
+    with zipfile.ZipFile(place / "d.xlsx", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("xl/sheet1.xml", f"<c>{name}</c>" * 100)
+    (place / "e.pkl").write_bytes(pickle.dumps({"user": name}))
+    (place / "f.bin").write_bytes(f"{name}8 mộc-an 3 ".encode())
+    (place / "g.bin").write_bytes(b"1234567")
+    (place / "h.bin").touch()
+    sought, paths = Sought(SOUGHT.ids | {name}), sorted(place.iterdir())
+    assert list(from_files(settings, sought, paths)) == []
+    found = list(in_files(settings, sought, paths))
+    assert {one.customer for one in found} == {name}
+    assert [Path(one.place).name[0] for one in found] == ["a", "b", "c", "d", "e"]
 
 
 def test_what_cannot_be_read_is_named(settings, place):

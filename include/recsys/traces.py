@@ -6,6 +6,8 @@ import contextlib
 import csv
 import json
 import math
+import mmap
+import re
 import sqlite3
 import zipfile
 import zlib
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
@@ -27,6 +30,10 @@ from recsys.personal import Doubtful, Found, Record, Sought, Unread, names_custo
 from recsys.settings import Settings
 
 _BLOCK_BYTES: Final = 16 << 20
+_LEAST_OF_BYTES: Final = 8  # of a name; a shorter one may stand by chance among numbers
+_LARGEST_MEMBER: Final = 256 << 20  # bytes
+_PLAIN_END: Final = rb"(?![\w@+-])"
+_FORMS: Final = ("utf-8", "utf-16-le", "utf-32-le")
 _LONGEST_LINE: Final = 10_000  # characters of a line that an export shows
 _UNREADABLE: Final = (
     OSError,
@@ -40,6 +47,7 @@ _UNREADABLE: Final = (
 )
 SQLITE: Final = b"SQLite format 3\0"
 TABLES: Final = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+Content = bytes | mmap.mmap
 NAMES_OF_TEXT: Final = (
     ".log",
     ".csv",
@@ -209,7 +217,8 @@ def in_lines(settings: Settings, sought: Sought, paths: Iterable[Path]) -> Found
 
 def in_files(settings: Settings, sought: Sought, paths: Iterable[Path]) -> Found:
     """What files of any kind have of the customers, told by the files themselves: rows of Parquet
-    and SQLite, lines of texts. Others (arrays, pictures) name nobody in the open."""
+    and SQLite, lines of texts. Of others, and of what is in a zip file (a workbook is one), only
+    that a long name stands there: a person has to look."""
     for path in paths:
         with reading(path) as problem:
             yield from _of_any_kind(settings, sought, path)
@@ -372,6 +381,54 @@ def _of_any_kind(settings: Settings, sought: Sought, path: Path) -> Found:
         yield from _in_csv(settings, sought, path, separator)
     elif path.name.removesuffix(".gz").endswith(NAMES_OF_TEXT) or ".log." in path.name:
         yield from in_lines(settings, sought, [path])
+    else:
+        yield from _in_bytes(sought, place_of(settings, path), path)
+
+
+def _in_bytes(sought: Sought, place: str, path: Path) -> Found:
+    known = {way: whose for way, whose in sought.written.items() if len(way) >= _LEAST_OF_BYTES}
+    codes = {way.encode(form): whose for way, whose in known.items() for form in _FORMS}
+    if codes:
+        found = {
+            codes[name] for content in _contents(path) for name in _standing_in(content, codes)
+        }
+        what = {"found": "the name, in a file of a kind that cannot be told apart"}
+        yield from (Record(owner, place, what) for owner in sorted(found))
+
+
+def _standing_in(content: Content, names: Iterable[bytes]) -> Iterator[bytes]:
+    """Which of the `names` stand in the content. An expression of thousands takes a minute for what
+    the first eight bytes, as numbers, tell in a second."""
+    longest_first = sorted(names, key=len, reverse=True)
+    # Arrays of wide characters have nothing between two texts.
+    ends = [re.escape(one) + (b"" if 0 in one else _PLAIN_END) for one in longest_first]
+    exactly = re.compile(rb"(?<![\w@+-])(" + b"|".join(ends) + b")")
+    heads = np.unique(np.frombuffer(b"".join(one[:8] for one in longest_first), "<u8"))
+    for begin in range(0, len(content), _BLOCK_BYTES):
+        block = content[begin : begin + _BLOCK_BYTES + len(longest_first[0])]
+        for shift in range(min(8, len(block) - 7)):
+            words = np.frombuffer(block, "<u8", (len(block) - shift) // 8, shift)
+            places = np.searchsorted(heads, words)
+            places[places == len(heads)] = 0
+            for at in np.flatnonzero(heads[places] == words).tolist():
+                if found := exactly.match(block, shift + 8 * at):
+                    yield found[1]
+
+
+def _contents(path: Path) -> Iterator[Content]:
+    """The bytes of a file, or of those that are packed in it."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            for member in packed.infolist():
+                if member.file_size > _LARGEST_MEMBER:
+                    raise ValueError(f"{member.filename} is too large to be unpacked")
+                yield packed.read(member)
+    elif path.stat().st_size:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            yield content
 
 
 def separator_of(path: Path) -> str:

@@ -144,6 +144,7 @@ NOBODY: Final = PersonalData(
         *("data/outcomes/day=*/totals.json", "data/outcomes/*.json", "logs/outcome_metrics.db"),
         *("artifacts/cf/*/*/*products*", "artifacts/cf/*/*/item_ids.json"),
         *("artifacts/cf/*/*/evaluation.json", "artifacts/cf/*/*/model/*", "artifacts/cf/tuning/*"),
+        *("data/embeddings/*/*", "data/comments/**/*", "artifacts/cf/fits/**/*"),
         *("**/tokenizer.json", "config/**/*", "reports/**/*.html"),
     ),
     "they are made of many customers, or of none",
