@@ -52,6 +52,7 @@ cluster-packages: $(VENV)/.installed-cluster
 drill: $(VENV)/.installed-dev s3-server ## Attack and damage the product; print what it survives
 	@for drill in benchmarks/drills/[a-z]*.py; do $(BIN)/python -m "benchmarks.drills.$$(basename $$drill .py)" || exit 1; done
 	@$(BIN)/python -m benchmarks.loop.crashes --kills 10 --job-kills 4 --seconds 15
+	@$(BIN)/python -m benchmarks.privacy.kills --kills 10
 
 lint: $(VENV)/.installed-dev ## Check style, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -30,19 +30,27 @@ from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.training.job import train_model
 from recsys.upkeep.forgetting import forget_customers
-from recsys.upkeep.personal import sought
-from tests.data.shop import row, write_shop
+from recsys.upkeep.personal import PERSONAL, sought
+from tests.data.shop import HEADER, row, write_shop
 from tests.upkeep.byte_search import search
-from tests.upkeep.marked_shop import MARKED, WORDS, comment_mark, make_shop, session_of
+from tests.upkeep.marked_shop import (
+    MARKED,
+    WORDS,
+    comment_mark,
+    make_shop,
+    reviews,
+    session_of,
+)
 
 GONE = (*WORDS[:3], MARKED[-1])
+NOW = datetime.now(UTC)
 AREAS = ("data/raw", "data/staging", "data/versions", "data/work", "artifacts")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Settings:
     settings = Settings(tmp_path_factory.mktemp("marked") / "home")
-    make_shop(settings, datetime.now(UTC))
+    make_shop(settings, NOW)
     return settings
 
 
@@ -58,11 +66,26 @@ def forget(settings: Settings, *customers: str) -> dict:
     return forget_customers(settings)
 
 
+def test_whatever_can_be_found_can_be_forgotten():
+    """Figures by customer are counted again from what is left of lists and events."""
+    stays = {one.what for one in PERSONAL if one.find is not None and one.forget is None}
+    assert stays == {"outcomes by customer"}
+
+
 def test_nothing_is_left_of_them_in_data_and_models(shop):
     done = forget(shop, *GONE)
     assert done["left"] == []
     for area in AREAS:
         assert search(shop.home / area, of(GONE)) == {}, area
+
+
+def test_files_of_the_shop_are_as_if_they_had_never_stood_there(made, shop):
+    forget(shop, *GONE)
+    found = (shop.raw / "viecomrec" / "data_reviews_purchase.csv").read_text()
+    assert found == "\n".join([HEADER, *reviews(NOW, WORDS[3:]), ""])
+    left, before = ((at.raw / "orders" / "2025.csv").read_text().split("\n") for at in (shop, made))
+    assert left == [line for line in before if not {*GONE}.intersection(line.split(";"))]
+    assert 2 < len(left) < len(before)
 
 
 def test_versions_and_models_are_those_of_a_shop_that_never_had_them(shop, tmp_path):
