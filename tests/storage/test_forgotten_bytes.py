@@ -14,9 +14,12 @@ from recsys.privacy import ask_to_forget, load_pseudonyms
 from recsys.served_lists import hand_in_lists
 from recsys.settings import Settings
 from recsys.storage import open_store
+from recsys.upkeep.backup import write_backup
 from recsys.upkeep.forgetting import forget_customers
+from recsys.upkeep.restore import restore_backup
 from recsys.upkeep.transfer import push_state
-from tests.storage.buckets import keep_versions, save_versions
+from tests.data.shop import refresh, row, write_shop
+from tests.storage.buckets import keep_versions, objects, save_versions
 from tests.upkeep.byte_search import search
 from tests.upkeep.marked_shop import MARKED, comment_mark, make_shop, name_of, session_of
 
@@ -52,6 +55,25 @@ def test_nothing_is_left_in_a_bucket_nor_in_what_it_has_kept(
     found = search(tmp_path / "after", names)
     assert {Path(place).name for place in found} <= {"requests.json", "requests.last_good.json"}
     assert search(jobs.home, TEXTS) == {}
+
+
+def test_a_backup_is_restored_by_the_register_in_the_bucket_which_stays_as_it_is(
+    join: Callable[[str], Settings], bucket: str, s3_address: str, tmp_path: Path
+):
+    made, desk, there = Settings(tmp_path / "made"), join("desk"), join("there")
+    write_shop(made, [row("KH01", 1), *(row(f"u{user}", user % 5) for user in range(10))])
+    refresh(made)
+    config = made.home / "config" / "storage.yaml"
+    config.parent.mkdir(exist_ok=True)
+    shutil.copy(desk.home / "config" / "storage.yaml", config)
+    write_backup(made, tmp_path / "backup.tar")
+    ask_to_forget(desk, ["KH01"], "lan", IdRules())
+    before = objects(s3_address, bucket)
+    done = restore_backup(there, tmp_path / "backup.tar")
+    assert (done["forgotten"], done["left"], done["config"]) == (1, [], "config.restored")
+    assert (there.home / "config.restored" / "storage.yaml").read_text() == config.read_text()
+    assert search(there.home, ["KH01"]) == {}
+    assert objects(s3_address, bucket) == before
 
 
 def unwritten() -> set[str]:

@@ -14,10 +14,10 @@ from typing import IO, Any, cast
 from pydantic import ValidationError
 
 from recsys.config import parse_json
-from recsys.privacy import PRIVACY_KEY, adopt_privacy, keep_private
+from recsys.privacy import FORGETTING_KEY, PRIVACY_KEY, adopt_privacy, keep_private
 from recsys.publishing import sha256_of, sync, sync_tree
 from recsys.settings import Settings
-from recsys.storage import StorageError
+from recsys.storage import StorageError, open_store
 from recsys.storage.bundle import LAYOUT, MANIFEST, FileEntry
 from recsys.upkeep.backup import AREAS, BackupError, Manifest, check_links, check_path
 from recsys.upkeep.tombstones import erase_forgotten
@@ -81,6 +81,8 @@ def _forget(settings: Settings, unpacked: Path, privacy: Path | None) -> dict[st
             shutil.copytree(privacy, copy)
             adopt_privacy(restored, Settings(Path(folder)))
     found = erase_forgotten(restored)
+    if open_store(settings).shared:  # the bucket has them, and would not know of these
+        (unpacked / FORGETTING_KEY).unlink(missing_ok=True)
     if aside.exists():
         aside.rename(storage)
     return found
