@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import tarfile
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from recsys.ids import IdRules
+from recsys.privacy import ask_to_forget
 from recsys.publishing import write_json, write_text
 from recsys.settings import Settings
-from recsys.upkeep.backup import BackupError, write_backup
+from recsys.upkeep.backup import BackupError, remove_unpacked, unpacking, write_backup
+from recsys.upkeep.forgetting import forget_customers
 from recsys.upkeep.restore import restore_backup
 from tests.upkeep.ageing import aged
 
@@ -323,6 +327,31 @@ def run_with_little_space(settings, program: str) -> str:
         check=False,
     )
     return done.stderr.splitlines()[-1]
+
+
+def test_what_a_killed_restore_has_left_goes_with_the_next_or_with_forgetting(
+    backup, empty, tmp_path
+):
+    program = (
+        "import os, signal, sys; from pathlib import Path; from recsys.settings import Settings\n"
+        "from recsys.upkeep import restore\n"
+        "restore._put_in_place = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "restore.restore_backup(Settings(Path(sys.argv[1])), Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", program, str(empty.home), str(backup)]
+    for end in ("restore", "forget"):
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        [left] = empty.home.glob(".restore-*")
+        assert (left / "data" / "raw" / "reviews.csv").exists()
+        if end == "restore":
+            with unpacking(empty.home) as folder:  # one at work is left alone, and takes the rest
+                assert [*empty.home.glob(".restore-*")] == [folder]
+                remove_unpacked(empty.home)
+                assert folder.is_dir()
+            assert untouched(empty)
+    ask_to_forget(empty, ["KH01"], "lan", IdRules())
+    forget_customers(empty)
+    assert not left.exists()
 
 
 def test_no_space_is_said_with_the_file(shop, empty, tmp_path):

@@ -2,12 +2,15 @@
 again. Its manifest comes last. `recsys.upkeep.restore` is the way back."""
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
+import shutil
 import sqlite3
 import tarfile
 import tempfile
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -32,6 +35,7 @@ AREAS = ("data", "artifacts", "logs", "reports", "config")
 # Scratch of running jobs, and what belongs to open files of this machine.
 _LEFT_OUT = ("data/work",)
 _SUFFIXES_LEFT_OUT = ("-wal", "-shm", "-journal", ".lock", ".tmp")
+_UNPACKED = ".restore-"
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -58,6 +62,35 @@ def check_links(links: dict[str, str]) -> None:
         check_path(path)
         if not leads_inside(path, links):
             raise BackupError(f"{path}: the link leads to {target}, outside of the state root")
+
+
+@contextlib.contextmanager
+def unpacking(home: Path) -> Iterator[Path]:
+    """A folder in the state root `home`, for its owner alone, to unpack a backup to; it goes
+    afterwards. What a restore that was killed has left goes first."""
+    remove_unpacked(home)
+    folder = home / f"{_UNPACKED}{uuid.uuid4().hex}"
+    folder.mkdir(mode=0o700, parents=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_unpacked(home: Path) -> None:
+    """Remove what restores that were killed have left in the state root `home`."""
+    for folder in home.glob(f"{_UNPACKED}*"):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+        except BlockingIOError:  # it is at work
+            continue
+        finally:
+            os.close(descriptor)
 
 
 def write_backup(settings: Settings, target: Path) -> dict[str, Any]:

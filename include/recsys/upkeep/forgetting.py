@@ -36,6 +36,7 @@ from recsys.registry import ARTIFACTS_KEY
 from recsys.settings import Settings
 from recsys.storage import open_store
 from recsys.training.fits import fits_folder
+from recsys.upkeep.backup import remove_unpacked
 from recsys.upkeep.personal import (
     AREAS,
     PERSONAL,
@@ -257,6 +258,7 @@ def _remove_scratch(settings: Settings, first: datetime, last: datetime) -> Iter
     """Remove what writers that died have left: where only the jobs write that stand still, all of
     it, elsewhere what is older than the last request. Fits are made again."""
     store, bundles = open_store(settings), _bundle_keys()
+    remove_unpacked(settings.home)
     for key in bundles:
         store.remove_unfinished(key, first)
     ours = [settings.home / key for key in (*bundles, *_STANDING_STILL)]

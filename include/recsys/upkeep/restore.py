@@ -6,7 +6,6 @@ import os
 import shutil
 import tarfile
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -19,7 +18,7 @@ from recsys.publishing import sha256_of, sync, sync_tree
 from recsys.settings import Settings
 from recsys.storage import StorageError, open_store
 from recsys.storage.bundle import LAYOUT, MANIFEST, FileEntry
-from recsys.upkeep.backup import AREAS, BackupError, Manifest, check_links, check_path
+from recsys.upkeep.backup import AREAS, BackupError, Manifest, check_links, check_path, unpacking
 from recsys.upkeep.tombstones import erase_forgotten
 
 CONFIG_ASIDE = "config.restored"
@@ -42,21 +41,18 @@ def restore_backup(settings: Settings, source: Path, privacy: Path | None = None
     or the file is no sound backup; `InputError` if a register is damaged, or lacks its key. Nothing
     is changed then."""
     _require_empty(settings)
-    unpacked = settings.home / f".restore-{uuid.uuid4().hex}"
     try:
-        unpacked.mkdir(mode=0o700, parents=True)
-        with _opened(source) as tar:
-            manifest = _unpack(tar, source.stat().st_size, unpacked)
-        forgotten = _forget(settings, unpacked, privacy)
-        sync_tree(unpacked)
-        config = _put_in_place(settings, unpacked)
+        with unpacking(settings.home) as unpacked:
+            with _opened(source) as tar:
+                manifest = _unpack(tar, source.stat().st_size, unpacked)
+            forgotten = _forget(settings, unpacked, privacy)
+            sync_tree(unpacked)
+            config = _put_in_place(settings, unpacked)
     except StorageError:
         raise
     except OSError as error:
         why = f"what {source} holds cannot be written: {error.strerror or error}"
         raise BackupError(f"{error.filename or settings.home}: {why}") from error
-    finally:
-        shutil.rmtree(unpacked, ignore_errors=True)
     return {
         "home": str(settings.home),
         "files": len(manifest.files),
