@@ -1,6 +1,7 @@
 """Pseudonyms, their keys, and the register of requests."""
 
 import hashlib
+import shutil
 import stat
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from recsys.privacy import (
     Pseudonyms,
     Register,
     add_key,
+    adopt_privacy,
     ask_to_forget,
     ids_to_forget,
     load_forgotten,
@@ -196,3 +198,29 @@ def test_who_is_forgotten_stays_so_while_the_register_is_damaged(settings):
 
 def forget(settings, *ids):
     return ask_to_forget(settings, ids, "lan", IdRules())
+
+
+def test_registers_that_went_apart_become_one(settings, tmp_path):
+    """As after a restore: each has requests that the other lacks, under the same numbers."""
+    forget(settings, "7")
+    copy = Settings(tmp_path / "copy")
+    shutil.copytree(settings.home, copy.home)
+    Register(settings).finish([1], {"erased": {}})
+    readmit(settings, ["7"], "lan", IdRules())
+    forget(copy, "8")
+    add_key(copy)
+    forget(copy, "9")
+    for _ in range(2):
+        adopt_privacy(copy, settings)
+        merged = Register(copy).requests()
+        assert [one.number for one in merged] == [1, 2, 3, 4]
+        assert [one.kind for one in merged] == [Kind.FORGET, Kind.READMIT, Kind.FORGET, Kind.FORGET]
+        assert merged[0].done_at is not None
+        assert merged == sorted(merged, key=lambda one: one.asked_at)
+        forgotten = load_forgotten(copy)
+        assert [one in forgotten for one in ("7", "8", "9")] == [False, True, True]
+        assert set(load_pseudonyms(copy).all_of("8")) >= set(load_pseudonyms(settings).all_of("8"))
+        assert set(ids_to_forget(copy).read()) >= {"8", "9"}
+    adopt_privacy(settings, copy)
+    assert Register(settings).requests() == merged
+    assert load_pseudonyms(settings).of("9") in load_pseudonyms(copy).all_of("9")

@@ -82,7 +82,7 @@ def exported(settings: Settings, **options: object) -> list[dict]:
 
 events = st.lists(
     st.tuples(
-        st.sampled_from(["0", "1", "17", "59", "new", "other"]),
+        st.sampled_from(["3", "1", "17", "59", "new", "other"]),
         st.integers(0, 39),
         st.sampled_from(KINDS),
     ),

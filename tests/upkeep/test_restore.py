@@ -329,6 +329,12 @@ def run_with_little_space(settings, program: str) -> str:
     return done.stderr.splitlines()[-1]
 
 
+def test_what_is_no_copy_of_the_register_is_refused(backup, empty, tmp_path):
+    with pytest.raises(BackupError, match="there is no register in it"):
+        restore_backup(empty, backup, tmp_path / "elsewhere")
+    assert untouched(empty)
+
+
 def test_what_a_killed_restore_has_left_goes_with_the_next_or_with_forgetting(
     backup, empty, tmp_path
 ):

@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 from pydantic import ValidationError
 
 from recsys.config import parse_json
-from recsys.privacy import FORGETTING_KEY, PRIVACY_KEY, adopt_privacy, keep_private
+from recsys.privacy import FORGETTING_KEY, PRIVACY_KEY, REQUESTS_KEY, adopt_privacy, keep_private
 from recsys.publishing import sha256_of, sync, sync_tree
 from recsys.settings import Settings
 from recsys.storage import StorageError, open_store
@@ -41,6 +41,8 @@ def restore_backup(settings: Settings, source: Path, privacy: Path | None = None
     or the file is no sound backup; `InputError` if a register is damaged, or lacks its key. Nothing
     is changed then."""
     _require_empty(settings)
+    if privacy is not None and not (privacy / Path(REQUESTS_KEY).name).is_file():
+        raise BackupError(f"{privacy}: is no copy of {PRIVACY_KEY}: there is no register in it")
     try:
         with unpacking(settings.home) as unpacked:
             with _opened(source) as tar:
