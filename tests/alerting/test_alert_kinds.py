@@ -36,6 +36,8 @@ from recsys.publishing import DAMAGED
 from recsys.quality import report_after_publishing
 from recsys.schedule import DataInterval
 from recsys.settings import REPOSITORY
+from recsys.upkeep.forgetting import tell_of_forgetting
+from serving.forgotten import tell_of_register
 from serving.housekeeping import (
     BacklogWatch,
     DamageWatch,
@@ -106,6 +108,8 @@ def tell_of_service(settings):
         tell_of_refusal(settings, "placements", problem)
     doubt = RuleWarning("tet", "expired", "end", "rule tet: end: it ended at 2027-02-06")
     tell_of_warnings(settings, [doubt])
+    for problem in ("requests.json: is no register of customers' requests", None):
+        tell_of_register(settings, problem)
     (settings.logs / f"service_metrics.db{DAMAGED}20250305").touch()
     DamageWatch(settings, NOW).look()
 
@@ -163,6 +167,8 @@ def tell_of_experiments(settings):
 def tell_of_the_rest(settings):
     place = "data/quarantine/files/20250305-more.csv"
     report_after_publishing(settings, {"files_set_aside": [SET_ASIDE | {"place": place}]})
+    for left in (["data/raw/notes.bin"], []):
+        tell_of_forgetting(settings, len(left), left)
     send_pipeline_alert("dong_bo_kho", "failed", "hết chỗ", settings=settings)
     AlertManager(settings).deliver(AlertManager(settings).test_alert(), [Channel.EMAIL])
 

@@ -74,7 +74,7 @@ def forget_customers(settings: Settings) -> dict[str, Any]:
     worked = _work_off(settings) if load_forgotten(settings) else _Worked({}, {})
     still_open = [proof for proof in worked.asked.values() if proof.left]
     left = {place for one in (worked.asked, worked.back) for p in one.values() for place in p.left}
-    _tell(settings, len(still_open), sorted(left))
+    tell_of_forgetting(settings, len(still_open), sorted(left))
     erased = sum((Counter(proof.erased) for proof in worked.asked.values()), Counter[str]())
     return {
         "requests": len(worked.asked),
@@ -340,7 +340,8 @@ def _nameless(customers: Sought, place: str) -> str:
     return f"{folder}/..." if any(customers.in_text(name)) else place
 
 
-def _tell(settings: Settings, still_open: int, left: Sequence[str]) -> None:
+def tell_of_forgetting(settings: Settings, still_open: int, left: Sequence[str]) -> None:
+    """Tell that requests are `still_open` because of what is `left`, or that none is."""
     manager = AlertManager(settings)
     if not still_open:
         manager.resolve(ALERT, "everybody who asked for it is forgotten")
