@@ -52,6 +52,41 @@ def test_training_has_all_but_the_held_out_events(settings, monkeypatch):
     assert len(data.learnt.items) == USERS * EVENTS
 
 
+def test_folds_ask_everybody_once_and_know_what_the_others_did_before_their_test(data):
+    folds = data.folds(seed=3)
+    assert len(folds) == leave_one_out.FOLDS
+    asked = np.concatenate([fold.questions.now for fold in folds])
+    assert sorted(asked) == sorted(data.validation.now)
+    known = data.training_and_validation
+    for fold in folds:
+        questions = fold.questions
+        missing = len(known.items) - len(fold.training.items)
+        assert missing == questions.users == len(questions.targets)
+        # Whose last entry is missing is who is asked, for just that product and time.
+        held_out = np.flatnonzero(np.diff(known.indptr) > np.diff(fold.training.indptr))
+        last = known.indptr[held_out + 1] - 1
+        assert questions.targets.tolist() == known.items[last].tolist()
+        assert questions.now.tolist() == known.times[last].tolist()
+    histories = [fold.questions.histories for fold in folds]
+    assert sum(len(one.items) for one in histories) == len(data.validation.histories.items)
+
+
+def test_who_is_not_asked_is_known_in_every_fold(settings):
+    table = taste_interactions()
+    newcomer = table[table["user"] == 0].tail(2)  # one validation event, and the test
+    publish_shop(settings, pd.concat([newcomer, table[table["user"] > 0]], ignore_index=True))
+    data = read_leave_one_out(current_version(settings))
+    user = data.user_ids.index("u0")
+    assert not np.diff(data.training.indptr)[user]
+    for fold in data.folds(seed=3):
+        assert np.diff(fold.training.indptr)[user] == 1
+
+
+def test_many_questions_are_not_dealt(data, monkeypatch):
+    monkeypatch.setattr(leave_one_out, "MANY_QUESTIONS", data.validation.users)
+    assert data.folds(seed=3) == []
+
+
 def test_targets_are_the_held_out_products(data):
     table = taste_interactions()
     last = table.groupby("user")["item"].last()

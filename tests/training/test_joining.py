@@ -37,7 +37,7 @@ def test_what_was_not_trained_by_itself_is_left_out(subject):
     assert found.parameters["weights"]["self_attention"] == 0
 
 
-def test_what_makes_the_blend_clearly_better_joins_it(subject):
+def test_a_quick_one_that_makes_the_blend_better_joins_it(subject):
     alone = blend(subject, POOR)
     found = blend(subject, POOR | {"linear": {"regularization": 100.0}})
     assert found.parameters["weights"]["linear"] > 0
@@ -47,8 +47,13 @@ def test_what_makes_the_blend_clearly_better_joins_it(subject):
 
 
 def test_what_does_not_help_costs_no_fits(subject):
-    alone = blend(subject, GOOD)
     found = blend(subject, GOOD | USELESS)
+    assert found.parameters["weights"]["linear"] == 0
+
+
+def test_a_slow_one_joins_only_if_the_blend_is_clearly_better(subject):
+    alone = blend(subject, GOOD)
+    found = blend(subject, GOOD | {"self_attention": {"dimensions": 8, "epochs": 1}})
     assert found.parameters["weights"] == alone.parameters["weights"]
     assert found.score == alone.score
 

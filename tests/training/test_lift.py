@@ -65,3 +65,9 @@ def test_where_it_cannot_be_told_nothing_is_lifted(why: str):
     found = tune("hybrid", subject, {"weights": WEIGHTS}, seconds=0.1, trials=1)
     assert found.parameters["lift"] == 0
     assert isinstance(subject.fit("hybrid", found.parameters), Hybrid)
+
+
+def test_the_usual_lift_stands_where_less_or_more_finds_no_other_products():
+    weights = {**WEIGHTS, "recent_popularity": 0.0}
+    found = tune("hybrid", shop(0.6), {"weights": weights}, seconds=0.1, trials=1)
+    assert found.parameters["lift"] == 0.2

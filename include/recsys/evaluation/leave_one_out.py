@@ -9,6 +9,7 @@ Unlike with leave-one-out nobody's future is in training: a shop that trains on 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from recsys.data.keys import microseconds
 from recsys.data.versions import PublishedVersion
 from recsys.errors import InputError
 from recsys.evaluation import MIN_USERS
-from recsys.evaluation.ranking import HeldOut
+from recsys.evaluation.ranking import HeldOut, take_questions
 from recsys.models.base import Histories
 from recsys.models.histories import (
     FIVE_STARS,
@@ -42,6 +43,9 @@ COLUMNS = [
 SIGNAL_COLUMNS = [schema.USER, schema.PRODUCT, schema.KIND, schema.TIMESTAMP, schema.SPLIT]
 WINDOWS = 4
 WINDOW_DAYS = 90
+FOLDS = 5
+MANY_QUESTIONS = 5_000
+"""So many tell models apart well enough, and a fit for each fold takes long in such a shop."""
 LOOKED_AT_KEPT = 100
 """Of what a user put into a cart, clicked or viewed, so many products are read, the latest. They
 weigh what five ratings weigh if all are views; pairs within one history grow with its square."""
@@ -159,6 +163,13 @@ class Window:
     questions: HeldOut
 
 
+class Fold(NamedTuple):
+    """Questions to some of the users, and what is known of all when they are asked."""
+
+    training: Histories
+    questions: HeldOut
+
+
 @dataclass(frozen=True)
 class LeaveOneOut:
     """What is fitted on, and the questions to the users who have a history before the event."""
@@ -214,6 +225,26 @@ class LeaveOneOut:
             ],
             numbered=replace(self.numbered, histories=weighed(self.numbered.histories, weights)),
         )
+
+    def folds(self, seed: int) -> list[Fold]:
+        """`validation` dealt to `FOLDS`. Each asks some of the users, and all that the others did
+        up to their test is known there: as much, nearly, as when the test is asked. In `training`
+        the latest but one event of everybody is missing, and with it who bought what together.
+
+        Nothing where there are `MANY_QUESTIONS`."""
+        if self.validation.users >= MANY_QUESTIONS:
+            return []
+        numbered = self.numbered
+        owners = user_rows(numbered.histories)
+        asked, _ = _asked(numbered.part(self.in_training), numbered.part(self.in_validation))
+        dealt = np.random.default_rng(seed).permutation(len(asked)) % FOLDS
+        folds = []
+        for fold in range(min(FOLDS, len(asked))):
+            chosen = np.flatnonzero(dealt == fold)
+            held_out = self.in_validation & np.isin(owners, asked[chosen])
+            known = (self.in_training | self.in_validation) & ~held_out & numbered.learnt
+            folds.append(Fold(numbered.part(known), take_questions(self.validation, chosen)))
+        return folds
 
     def without(self, kinds: Iterable[schema.Kind]) -> tuple[Histories, HeldOut]:
         """`training`, and the questions of `validation` to the same users for the same products, as

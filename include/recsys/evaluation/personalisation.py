@@ -30,7 +30,6 @@ CUSTOMERS = 400
 _LENGTH = 10
 _LOOKED_AT = 50  # listings of a family are many
 _SEED = 0
-_NORMAL_95 = 1.96
 
 
 class Expected(NamedTuple):
@@ -90,10 +89,11 @@ def as_good(ours: Float64Array, best: Float64Array) -> bool:
     """Whether a ranking serves users as well as the `best` one, so that being more personal may
     decide. Both are ``(users,)`` and say how well each user was served.
 
-    It may lose no more, user by user, than chance explains (95 %), and no more than `MOST_LOST` of
-    the best: with few users chance explains much."""
+    It may lose no more than one standard error of the loss, user by user, as trees and penalties
+    are chosen (Breiman et al. 1984: the simplest within one standard error of the best), and no
+    more than `MOST_LOST` of the best: with few users chance explains much."""
     loss = best - ours
-    by_chance = _NORMAL_95 * loss.std() / np.sqrt(len(loss))
+    by_chance = loss.std() / np.sqrt(len(loss))
     return bool(loss.mean() <= min(by_chance, MOST_LOST * best.mean()))
 
 

@@ -16,11 +16,11 @@ from recsys.arrays import (
     Float32Array,
     Float64Array,
     Int32Array,
-    Int64Array,
     first_in_row,
 )
 from recsys.errors import InputError
 from recsys.evaluation import MIN_USERS, MOST_LOST, ranking
+from recsys.evaluation.leave_one_out import Fold
 from recsys.evaluation.metrics import metrics_per_user
 from recsys.evaluation.personalisation import as_good, overlap_with_popular
 from recsys.evaluation.ranking import BLOCK, HeldOut, Ranks
@@ -36,7 +36,7 @@ from recsys.models.self_attention import SelfAttention
 from recsys.models.siblings import lower_siblings
 from recsys.training.family_tuning import SPACES, tune_alone
 from recsys.training.search import Found, Point, Range, search
-from recsys.training.subject import Subject, mean_metric, metric_per_user, sample_of
+from recsys.training.subject import Subject, judged_on, metric_per_user
 
 logger = logging.getLogger(__name__)
 
@@ -50,22 +50,20 @@ HYBRID_SHARE = {"item_knn": 0.3, "als": 0.4, "recent_popularity": 0.0}
 _TEMPERATURE = 1.0  # at which scores are kept for all temperatures
 _OTHERS = ("few_purchases", "temperature")  # what a blend has beside weights
 _NORMAL_95 = 1.96
+_BLENDS = 6  # where questions are few so many are tried for one trial of parameters: no fit is made
 _FELT = 1.0  # where less than one of ten products is a popular one, nobody's list is everybody's
 _LOOKED_AT = 100  # so many of the best blends are looked at for how personal they are
 
 JOINING: dict[str, tuple[dict[str, Range], list[Point]]] = {
-    Linear.model_type: (
-        {Linear.model_type: Range(0, 4)},
-        [{Linear.model_type: weight} for weight in (0.5, 1.0, 2.0)],
-    ),
+    Linear.model_type: ({Linear.model_type: Range(0, 4)}, [{Linear.model_type: 1.0}]),
     SelfAttention.model_type: (
         {SelfAttention.model_type: Range(0, 6), "temperature": Range(0.5, 10, log=True)},
         [{SelfAttention.model_type: weight, "temperature": 3.0} for weight in (1.0, 2.0, 4.0)],
     ),
 }
-"""What joins a blend where its own training found parameters, and where the blend is clearly better
-with it: each adds a fit that takes long to all that are made of the blend. What is searched for
-then, and where that begins."""
+"""What takes part in a blend where its own training found parameters: what is searched for then,
+and where that begins. A slow one joins only where the blend is clearly better with it: it adds
+minutes to every fit. A quick one is a member like the others."""
 
 _Change = Callable[[Float32Array, Histories], Float32Array]
 """What is done to the scores of a blend, to see whether it ranks better then."""
@@ -79,67 +77,109 @@ def tune_hybrid(
     trials: int,
 ) -> Found:
     begun = time.monotonic()
-    fitted: dict[str, Model] = {}
+    folds = judged_on(subject)
+    fitted: dict[str, list[Model]] = {}
     for name in COMPONENTS:
         own = dict(tuned.get(name) or start.get(name, {}))
-        if name in JOINING:
-            if name in tuned and (member := _fit_or_none(name, subject, own)) is not None:
-                fitted[name] = member
-        elif name in SPACES and name not in tuned:
+        if name in SPACES and name not in JOINING and name not in tuned:
             share = seconds * HYBRID_SHARE[name]
-            _, fitted[name] = tune_alone(name, subject, own, share, trials)
-        else:
-            fitted[name] = subject.fit(name, own)
+            alone, model = tune_alone(name, subject, own, share, trials)
+            if not subject.folds:
+                fitted[name] = [model]
+                continue
+            own = alone.parameters
+        if name not in JOINING:
+            fitted[name] = [subject.fit(name, own, fold.training) for fold in folds]
+        elif name in tuned and (members := _fit_or_none(name, subject, own, folds)) is not None:
+            fitted[name] = members
+    judged = [
+        _JudgedFold(subject, fold, {name: members[number] for name, members in fitted.items()})
+        for number, fold in enumerate(folds)
+    ]
     left = max(seconds - (time.monotonic() - begun), 0.1 * seconds)
-    found = _tune_weights(subject, fitted, start, left, trials)
-    weights = dict(found.parameters)
-    chosen = {name: weights.pop(name) for name in _OTHERS}
-    blend = Hybrid.of_fitted(fitted, weights, **chosen)
-    chosen["lift"] = _choose_lift(subject, blend)
-    chosen["siblings"] = _choose_siblings(subject, blend)
-    components = {name: model.hyperparameters for name, model in fitted.items()}
+    blends = trials * (_BLENDS if subject.folds else 1)
+    found = _tune_weights(subject, judged, start, left, blends)
+    chosen = {name: found.parameters[name] for name in _OTHERS}
+    chosen["lift"] = _choose_lift(subject, judged, found.parameters)
+    chosen["siblings"] = _choose_siblings(subject, judged, found.parameters)
+    weights = {name: value for name, value in found.parameters.items() if name not in _OTHERS}
+    components = {name: members[0].hyperparameters for name, members in fitted.items()}
     return replace(found, parameters={"weights": weights, **chosen} | components)
 
 
-def _fit_or_none(name: str, subject: Subject, parameters: Mapping[str, Any]) -> Model | None:
+def _fit_or_none(
+    name: str, subject: Subject, parameters: Mapping[str, Any], folds: Sequence[Fold]
+) -> list[Model] | None:
     """A blend does without what cannot be fitted any more: the shop has outgrown a model type, or
     torch does not import."""
     try:
-        return subject.fit(name, parameters)
+        return [subject.fit(name, parameters, fold.training) for fold in folds]
     except InputError as error:
         logger.warning("The blend goes without %s, which cannot be fitted: %s", name, error)
         return None
 
 
+class _JudgedFold:
+    """Blends of components that are `fitted` on what is known in a fold, and its questions."""
+
+    def __init__(self, subject: Subject, fold: Fold, fitted: Mapping[str, Model]) -> None:
+        self.fitted = fitted
+        self._training, self._items = fold.training, subject.items
+        self._texts = subject.content and subject.content.vectors
+        self.purchases = np.bincount(fold.training.items[had(fold.training)], minlength=self._items)
+        components = [*fitted, *([CONTENT] if self._texts is not None else [])]
+        weights = dict.fromkeys(components, 1.0)
+        everything = Hybrid.of_fitted(fitted, weights, temperature=_TEMPERATURE)
+        self.trials = BlendTrials(everything.use_content(self._texts), fold.questions)
+
+    def blend(self, point: Point) -> Hybrid:
+        others = {name: point[name] for name in _OTHERS}
+        weights = {name: value for name, value in point.items() if name not in _OTHERS}
+        blend = Hybrid.of_fitted(self.fitted, weights, **others).use_content(self._texts)
+        return blend.count_purchases(self._training, self._items)
+
+
 def _tune_weights(
     subject: Subject,
-    fitted: Mapping[str, Model],
+    folds: Sequence[_JudgedFold],
     start: Mapping[str, Any],
     seconds: float,
     trials: int,
 ) -> Found:
-    """Weights of the `fitted` components, and what else a blend depends on. Those that are joining
-    come one after another, each for an equal share of the time."""
-    judged = _JudgedBlends(subject, fitted)
+    """Weights of the fitted components, and what else a blend depends on. Slow ones that are
+    joining come one after another, each for an equal share of the time."""
+    judged = _JudgedBlends(folds)
     # Only the ratios count, so the first component keeps its weight.
     space = {"als": Range(0, 2), "recent_popularity": Range(0, 5)}
     if subject.content is not None:
         space |= {CONTENT: Range(0, 2), "few_purchases": Range(0.5, 200, log=True)}
+    joining = [name for name in JOINING if name in folds[0].fitted]
+    quick = [name for name in joining if not COMPONENTS[name].slow]
+    slow = [name for name in joining if COMPONENTS[name].slow]
     defaults = HybridParameters()
+    weights: Mapping[str, float] = start.get("weights", {})
     base = {
         **defaults.weights.model_dump(),
-        **start.get("weights", {}),
-        **dict.fromkeys(JOINING, 0.0),
+        **weights,
+        **{name: 0.0 for name in JOINING if name not in quick},
         **{name: start.get(name, getattr(defaults, name)) for name in _OTHERS},
     }
     starts = [base, {**base, "recent_popularity": 0.0}, {**base, "als": 1.0}]
-    joining = [name for name in JOINING if name in fitted]
-    limits: Any = {"trials": trials, "seed": subject.seed, "seconds": seconds / (2 + len(joining))}
+    for name in quick:
+        more, points = JOINING[name]
+        space |= more
+        starts += [{**one, **point} for one in starts for point in points]
+    limits: Any = {"trials": trials, "seed": subject.seed, "seconds": seconds / (2 + len(slow))}
     found = search(judged.score, space, starts, **limits)
-    for name in joining:
+    for name in quick:
+        without = {**found.parameters, name: 0.0}
+        if judged.score(without) >= found.score:
+            found = replace(found, parameters=without)
+            space = {key: bounds for key, bounds in space.items() if key != name}
+    for name in slow:
         more, points = JOINING[name]
         last = {key: start[key] for key in more if key in start} | {
-            key: value for key, value in start.get("weights", {}).items() if key in more
+            key: value for key, value in weights.items() if key in more
         }
         starts = [{**found.parameters, **point} for point in (*points, last)]
         joined = search(judged.score, space | more, starts, **limits)
@@ -155,19 +195,14 @@ def _tune_weights(
 
 
 class _JudgedBlends:
-    """Blends of `fitted` components on the validation of a subject."""
+    """Blends of the same components in all `folds`."""
 
-    def __init__(self, subject: Subject, fitted: Mapping[str, Model]) -> None:
-        self._subject, self._fitted = subject, fitted
-        texts = subject.content and subject.content.vectors
-        components = [*fitted, *([CONTENT] if texts is not None else [])]
-        weights = dict.fromkeys(components, 1.0)
-        everything = Hybrid.of_fitted(fitted, weights, temperature=_TEMPERATURE)
-        self._trials = BlendTrials(everything.use_content(texts), sample_of(subject))
+    def __init__(self, folds: Sequence[_JudgedFold]) -> None:
+        self._folds = folds
         self._tried: list[tuple[Point, float]] = []
 
     def score(self, point: Point) -> float:
-        score = mean_metric(self._trials.ranks(self._blend(point)))
+        score = float(self._of_users(point).mean())
         self._tried.append((point, score))
         return score
 
@@ -207,17 +242,13 @@ class _JudgedBlends:
         )
 
     def _of_users(self, point: Point) -> Float64Array:
-        return metric_per_user(self._trials.ranks(self._blend(point)))
+        every = [metric_per_user(fold.trials.ranks(fold.blend(point))) for fold in self._folds]
+        return np.concatenate(every)
 
     def _overlap(self, point: Point) -> float:
-        scores, popularity = self._trials.scores(self._blend(point))
-        return overlap_with_popular(scores, popularity)
-
-    def _blend(self, point: Point) -> Hybrid:
-        others = {name: point[name] for name in _OTHERS}
-        weights = {name: value for name, value in point.items() if name not in _OTHERS}
-        blend = Hybrid.of_fitted(self._fitted, weights, **others)
-        return blend.count_purchases(self._subject.training, self._subject.items)
+        """The mean of the folds, which are of equal size."""
+        every = [fold.trials.scores(fold.blend(point)) for fold in self._folds]
+        return float(np.mean([overlap_with_popular(*of_fold) for of_fold in every]))
 
 
 def _less_popular(point: Point, weights: Sequence[str]) -> list[Point]:
@@ -231,24 +262,26 @@ def _less_popular(point: Point, weights: Sequence[str]) -> list[Point]:
     return points
 
 
-def _choose_lift(subject: Subject, blend: Hybrid) -> float:
-    """How far `blend` lifts products with few purchases: what finds the most of them on validation,
-    of all that cost at most `_LIFT_COST` of recall@10; up to the usual lift, of all that do not
-    cost more beyond chance (95 %). 0 if too few customers are asked for such products to tell."""
+def _choose_lift(subject: Subject, folds: Sequence[_JudgedFold], point: Point) -> float:
+    """How far the blend of `point` lifts products with few purchases: the usual, if on validation
+    that costs at most `_LIFT_COST` of recall@10 or not more beyond chance (95 %), or what finds
+    more of them still and costs no more than that. Where the usual costs too much, what finds the
+    most at no such cost. 0 if too few customers are asked for such products to tell."""
     if subject.traits is None:
         return 0.0
-    purchases = np.bincount(subject.training.items[had(subject.training)], minlength=subject.items)
-    questions = sample_of(subject, _LIFT_CELLS // subject.items)
-    new = segments_of(questions, purchases)["new_products"]
-    rare = find_rare(subject.traits, purchases)
-    if rare is None or new.sum() < MIN_USERS:
+    new: list[BoolArray] = []
+    every: list[list[Ranks]] = []
+    for judged, fold in zip(folds, judged_on(subject, _LIFT_CELLS // subject.items), strict=True):
+        new.append(segments_of(fold.questions, judged.purchases)["new_products"])
+        rare = find_rare(subject.traits, judged.purchases)
+        changes = [_lifting(rare, lift) for lift in _LIFTS]
+        every.append(_changed_ranks(judged.blend(point), changes, fold.questions))
+    asked = np.concatenate(new)
+    if asked.sum() < MIN_USERS:
         return 0.0
-    texts = subject.content and subject.content.vectors
-    blend.use_content(texts).count_purchases(subject.training, subject.items)
-    changes = [_lifting(rare, lift) for lift in _LIFTS]
     found = [
-        metrics_per_user(Ranks(questions.indptr, ranks))["recall_at_10"]
-        for ranks in _changed_ranks(blend, changes, questions)
+        np.concatenate([metrics_per_user(ranks)["recall_at_10"] for ranks in of_folds])
+        for of_folds in zip(*every, strict=True)
     ]
     allowed = []
     for place, recall in enumerate(found):
@@ -256,31 +289,38 @@ def _choose_lift(subject: Subject, blend: Hybrid) -> float:
         chance = _NORMAL_95 * float(kept.std()) / len(kept) ** 0.5
         if kept.mean() >= (-chance if _LIFTS[place] <= _USUAL_LIFT else 0):
             allowed.append(place)
-    figures = [(recall[new].mean(), recall.mean()) for recall in found]
+    usual = _LIFTS.index(_USUAL_LIFT)
+    if usual in allowed:
+        allowed = [place for place in allowed if place >= usual]
+    figures = [(recall[asked].mean(), recall.mean()) for recall in found]
     return _LIFTS[max(allowed, key=lambda place: figures[place])]
 
 
-def _choose_siblings(subject: Subject, blend: Hybrid) -> float:
-    """Which share of their score other sizes and shades of what a customer had keep in `blend`:
-    all of it, unless validation is better with less."""
+def _choose_siblings(subject: Subject, folds: Sequence[_JudgedFold], point: Point) -> float:
+    """Which share of their score other sizes and shades of what a customer had keep in the blend of
+    `point`: all of it, unless validation is better with less."""
     if subject.traits is None:
         return 1.0
-    questions = sample_of(subject, _LIFT_CELLS // subject.items)
-    texts = subject.content and subject.content.vectors
-    blend.use_content(texts).count_purchases(subject.training, subject.items)
     lower = partial(lower_siblings, families=subject.traits.families)
     changes: list[_Change] = [partial(lower, share=share) for share in _SIBLINGS]
-    every = _changed_ranks(blend, changes, questions)
-    scores = [mean_metric(Ranks(questions.indptr, ranks)) for ranks in every]
+    asked = zip(folds, judged_on(subject, _LIFT_CELLS // subject.items), strict=True)
+    every = [_changed_ranks(one.blend(point), changes, fold.questions) for one, fold in asked]
+    scores = [
+        float(np.concatenate([metric_per_user(ranks) for ranks in of_folds]).mean())
+        for of_folds in zip(*every, strict=True)
+    ]
     return _SIBLINGS[scores.index(max(scores))]
 
 
-def _lifting(rare: Rare, lift: float) -> _Change:
-    return lambda scores, histories: rare.lift(scores, lift, histories)
+def _lifting(rare: Rare | None, lift: float) -> _Change:
+    def change(scores: Float32Array, histories: Histories) -> Float32Array:
+        return scores if rare is None else rare.lift(scores, lift, histories)
+
+    return change
 
 
-def _changed_ranks(blend: Hybrid, changes: Sequence[_Change], questions: HeldOut) -> Int64Array:
-    """``(changes, targets)`` ranks of the answers with each of the `changes` of the scores."""
+def _changed_ranks(blend: Hybrid, changes: Sequence[_Change], questions: HeldOut) -> list[Ranks]:
+    """Ranks of the answers with each of the `changes` of the scores."""
     ranks = np.zeros((len(changes), len(questions.targets)), dtype=np.int64)
     for start in range(0, questions.users, BLOCK):
         stop = min(start + BLOCK, questions.users)
@@ -293,7 +333,7 @@ def _changed_ranks(blend: Hybrid, changes: Sequence[_Change], questions: HeldOut
             changed = change(scores.copy(), histories)
             changed[seen] = -np.inf
             ranks[number, part] = ranking.rank_among(changed, rows, questions.targets[part])
-    return ranks
+    return [Ranks(questions.indptr, of_change) for of_change in ranks]
 
 
 class BlendTrials:

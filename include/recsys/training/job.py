@@ -101,9 +101,10 @@ def train_model(
             texts = content_vectors(settings, data.item_ids) if hybrid else None
             traits = product_traits(version, data, texts) if hybrid else None
             known = (data.training, data.validation, len(data.item_ids))
+            folds = data.folds(config.seed)
             weights = chosen.weights if data.has_signals else None
             fits = KeptFits(fits_folder(settings))
-            subject = Subject(*known, config.seed, texts, trainer, weights, traits, fits)
+            subject = Subject(*known, config.seed, texts, trainer, weights, traits, fits, folds)
             rest = chosen.rest_of(config)
             tuned = choose_parameters(settings, rest, version.version_id, model_type, subject)
             run.log.info("tuned%s", fields(score=f"{tuned.score:.4f}", **tuned.parameters))

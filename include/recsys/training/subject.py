@@ -16,7 +16,7 @@ from recsys.arrays import (
 from recsys.content.embeddings import current_embeddings
 from recsys.data.versions import PublishedVersion
 from recsys.evaluation import ranking
-from recsys.evaluation.leave_one_out import LeaveOneOut
+from recsys.evaluation.leave_one_out import Fold, LeaveOneOut
 from recsys.evaluation.metrics import metrics_per_user
 from recsys.evaluation.ranking import HeldOut, Ranks
 from recsys.models.als import Trainer
@@ -45,7 +45,7 @@ class Subject:
     """A shop as trainings see it."""
 
     training: Histories  # parameters are chosen by fits on these
-    validation: HeldOut  # that answer these
+    validation: HeldOut  # that answer these, or where there are `folds` on these
     items: int  # number of products
     seed: int
     content: ContentVectors | None = None  # for the model type that uses them
@@ -53,6 +53,7 @@ class Subject:
     weights: Mapping[str, float] | None = None  # of signals, where there are some
     traits: Traits | None = None  # for the model type that lifts products with few purchases
     fits: KeptFits | None = None  # keeps the fits of slow model types
+    folds: Sequence[Fold] = ()  # the same questions, each with more that is known
 
     def fit(
         self,
@@ -100,23 +101,37 @@ def product_traits(
     return Traits(*groups, prices, texts and texts.vectors)
 
 
+def judged_on(subject: Subject, most: int = _SAMPLE) -> list[Fold]:
+    """What parameters are judged by: fits on the `training` of each answer its questions. At most
+    25,000 users are asked in all, or `most` if that is less."""
+    if not subject.folds:
+        return [Fold(subject.training, sample_of(subject, most))]
+    most = max(min(most, _SAMPLE) // len(subject.folds), 1)
+    return [Fold(one.training, _sample(one.questions, most, subject.seed)) for one in subject.folds]
+
+
 def sample_of(subject: Subject, most: int = _SAMPLE) -> HeldOut:
     """The validation of `subject`, of at most 25,000 users, or `most` if that is less."""
-    users, most = subject.validation.users, min(most, _SAMPLE)
-    if users <= most:
-        return subject.validation
-    chosen = np.random.default_rng(subject.seed).choice(users, most, replace=False)
-    return ranking.take_questions(subject.validation, np.sort(chosen))
+    return _sample(subject.validation, min(most, _SAMPLE), subject.seed)
+
+
+def _sample(questions: HeldOut, most: int, seed: int) -> HeldOut:
+    if questions.users <= most:
+        return questions
+    chosen = np.random.default_rng(seed).choice(questions.users, most, replace=False)
+    return ranking.take_questions(questions, np.sort(chosen))
 
 
 def objective(model: Any, questions: HeldOut) -> float:
     """Mean of recall@10 and NDCG@10."""
-    return mean_metric(ranking.rank_targets(model, questions))
+    return float(metric_per_user(ranking.rank_targets(model, questions)).mean())
 
 
-def mean_metric(ranks: Ranks) -> float:
-    per_user = metrics_per_user(ranks)
-    return float((per_user["recall_at_10"].mean() + per_user["ndcg_at_10"].mean()) / 2)
+def objective_on(folds: Sequence[Fold], models: Sequence[Any]) -> float:
+    """`objective` of all users of the `folds`, those of each asked of its own model."""
+    every = zip(models, folds, strict=True)
+    ranks = [ranking.rank_targets(model, fold.questions) for model, fold in every]
+    return float(np.concatenate([metric_per_user(one) for one in ranks]).mean())
 
 
 def metric_per_user(ranks: Ranks) -> Float64Array:
