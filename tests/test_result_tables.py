@@ -1,6 +1,7 @@
 """The tables of quality on the pages are the figures of ``benchmarks/results``."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from benchmarks.quality import tables
 from benchmarks.quality.sequences import main
 from recsys.errors import InputError
+from recsys.models.model_types import MODEL_TYPES
 
 PAGE = "before\n<!-- results: chains -->\nold\n<!-- end of results -->\nafter\n"
 
@@ -78,6 +80,12 @@ def test_a_table_is_filled_in_and_nothing_else_of_a_page_changes(chains: Path) -
     assert "old" not in text
     assert "(selected)" in text
     assert tables.filled(text, chains) == text
+
+
+def test_a_variant_that_is_no_model_type_is_never_selected() -> None:
+    selected = re.findall(r"\*\*(.+?)\*\* \(selected\)", tables.table("hasaki"))
+    assert len(selected) == 1
+    assert selected[0] in MODEL_TYPES
 
 
 def test_figures_of_other_data_are_not_mixed(chains: Path, tmp_path: Path) -> None:

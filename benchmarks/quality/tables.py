@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import InputError
+from recsys.models.model_types import MODEL_TYPES
 from recsys.publishing import write_text
 from recsys.settings import REPOSITORY
 
@@ -66,7 +67,7 @@ def _hasaki(report: Mapping[str, Any]) -> Iterator[str]:
     lows = {
         name: row["metrics"]["recall_at_10_low"]
         for name, row in report["models"].items()
-        if row["comparison"]["passes"]
+        if row["comparison"]["passes"] and name in MODEL_TYPES  # "hybrid, no lift" is none
     }
     for name, row in report["models"].items():
         parts = [row["segments"][one] if one else row["metrics"] for one in _HASAKI.values()]
