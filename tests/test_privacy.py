@@ -79,6 +79,18 @@ def test_a_damaged_key_is_never_replaced_in_silence(settings):
     assert names_in_logs(settings, "7") == ("7",)
 
 
+def test_no_new_key_takes_the_place_of_one_that_is_gone(settings):
+    forget(settings, "7")
+    register = settings.home / REQUESTS_KEY
+    (settings.home / KEYS_KEY).unlink()
+    for _ in range(2):
+        for use in (load_pseudonyms, add_key, lambda _: forget(settings, "8")):
+            with pytest.raises(InputError, match=r"keys\.json: is gone"):
+                use(settings)
+        assert not (settings.home / KEYS_KEY).exists()
+        register.unlink(missing_ok=True)  # its last good copy names them still
+
+
 def test_logs_may_name_somebody_by_id_or_pseudonym(settings):
     assert names_in_logs(settings, "7") == ("7",)
     assert not (settings.home / KEYS_KEY).exists()

@@ -35,6 +35,7 @@ PRIVACY_KEY: Final = "data/privacy"
 KEYS_KEY: Final = f"{PRIVACY_KEY}/keys.json"
 REQUESTS_KEY: Final = f"{PRIVACY_KEY}/requests.json"
 FORGETTING_KEY: Final = f"{PRIVACY_KEY}/forgetting.json"
+_LAST_GOOD_KEY: Final = f"{PRIVACY_KEY}/requests.last_good.json"
 AUDIT_KEY: Final = "logs/customer_audit.log"
 KEY_VARIABLE: Final = "RECSYS_PSEUDONYM_KEY"
 
@@ -88,7 +89,8 @@ def load_pseudonyms(settings: Settings) -> Pseudonyms:
         return Pseudonyms(_keys_of(given.split(","), KEY_VARIABLE))
     store = open_store(settings)
     content = store.read(KEYS_KEY)
-    if content is None and store.read(REQUESTS_KEY) is not None:
+    registers = (REQUESTS_KEY, _LAST_GOOD_KEY)
+    if content is None and any(store.read(key) is not None for key in registers):
         place = settings.home / KEYS_KEY
         raise InputError(
             f"{place}: is gone, and the register names customers by it: take it from a backup; if "
@@ -120,6 +122,7 @@ def add_key(settings: Settings) -> int:
     if os.environ.get(KEY_VARIABLE, "").strip():
         say = "put a new one before it, with a comma between them"
         raise InputError(f"{KEY_VARIABLE}: the keys are those of the environment: {say}")
+    load_pseudonyms(settings)  # a new one alone would not tell whom the register names
     content = _change_keys(settings, lambda keys: [secrets.token_bytes(_KEY_BYTES), *keys])
     return len(_parsed(settings, content))
 
@@ -447,7 +450,7 @@ def _document_of_requests(settings: Settings) -> Document[list[Request]]:
         on_damage=functools.partial(
             logger.error, "The register of requests is damaged | set_aside=%s, %s"
         ),
-        last_good=f"{REQUESTS_KEY.removesuffix('.json')}.last_good.json",
+        last_good=_LAST_GOOD_KEY,
     )
 
 

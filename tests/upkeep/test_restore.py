@@ -330,9 +330,18 @@ def run_with_little_space(settings, program: str) -> str:
 
 
 def test_what_is_no_copy_of_the_register_is_refused(backup, empty, tmp_path):
-    with pytest.raises(BackupError, match="there is no register in it"):
-        restore_backup(empty, backup, tmp_path / "elsewhere")
-    assert untouched(empty)
+    safe = tmp_path / "safe"
+    (safe / "privacy").mkdir(parents=True)
+    (safe / "privacy" / "requests.json").write_text('{"requests": []}')
+    for wrong, why in (
+        (tmp_path / "elsewhere", "there is no register in it"),
+        (safe, "there is no register in it"),
+        (safe / "privacy", "its register is empty"),
+    ):
+        with pytest.raises(BackupError, match=why) as told:
+            restore_backup(empty, backup, wrong)
+        assert str(wrong) in str(told.value)
+        assert untouched(empty)
 
 
 def test_what_a_killed_restore_has_left_goes_with_the_next_or_with_forgetting(

@@ -13,7 +13,14 @@ from typing import IO, Any, cast
 from pydantic import ValidationError
 
 from recsys.config import parse_json
-from recsys.privacy import FORGETTING_KEY, PRIVACY_KEY, REQUESTS_KEY, adopt_privacy, keep_private
+from recsys.privacy import (
+    FORGETTING_KEY,
+    PRIVACY_KEY,
+    REQUESTS_KEY,
+    adopt_privacy,
+    keep_private,
+    read_requests,
+)
 from recsys.publishing import sha256_of, sync, sync_tree
 from recsys.settings import Settings
 from recsys.storage import StorageError, open_store
@@ -38,8 +45,8 @@ def restore_backup(settings: Settings, source: Path, privacy: Path | None = None
     in the backup and are forgotten, and places that a person has to look at.
 
     Raises `BackupError` if the state root holds anything else, cannot be written or has no space,
-    or the file is no sound backup; `InputError` if a register is damaged, or lacks its key. Nothing
-    is changed then."""
+    the file is no sound backup, or `privacy` has no register with a request; `InputError` if a
+    register is damaged, or lacks its key. Nothing is changed then."""
     _require_empty(settings)
     if privacy is not None and not (privacy / Path(REQUESTS_KEY).name).is_file():
         raise BackupError(f"{privacy}: is no copy of {PRIVACY_KEY}: there is no register in it")
@@ -77,6 +84,8 @@ def _forget(settings: Settings, unpacked: Path, privacy: Path | None) -> dict[st
         with tempfile.TemporaryDirectory(dir=unpacked) as folder:
             copy = Path(folder) / PRIVACY_KEY
             shutil.copytree(privacy, copy)
+            if not read_requests(Settings(Path(folder)))[0]:
+                raise BackupError(f"{privacy}: its register is empty: nobody would be forgotten")
             adopt_privacy(restored, Settings(Path(folder)))
     found = erase_forgotten(restored)
     if open_store(settings).shared:  # the bucket has them, and would not know of these
