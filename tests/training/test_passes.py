@@ -1,6 +1,7 @@
 """How many passes of the sequence model are chosen, and how long that may take."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from recsys.evaluation.ranking import HeldOut
 from recsys.models.histories import keep_entries, steps_from_end
 from recsys.training import family_tuning
+from recsys.training.fits import KeptFits
 from recsys.training.subject import Subject, objective
 from recsys.training.tuning import tune
 from tests.models.shop import DAY, ITEMS, START, USERS, taste_histories
@@ -43,6 +45,27 @@ def test_a_refit_of_as_many_passes_is_as_good_as_what_was_found(subject):
     assert found.history == sorted(found.history)
     again = subject.fit("self_attention", found.parameters)
     assert objective(again, subject.validation) == found.score == found.history[-1]
+
+
+def test_what_was_found_is_not_fitted_again(subject, tmp_path):
+    keeping = replace(subject, fits=KeptFits(tmp_path))
+    found = tune("self_attention", keeping, SMALL, seconds=60, trials=1)
+    (folder,) = (tmp_path / "self_attention").glob("*")
+    made, heard = folder.stat().st_mtime_ns, []
+    kept = keeping.fit(
+        "self_attention",
+        found.parameters,
+        progress=lambda number, told: heard.append((number, told)),
+    )
+    assert (folder.stat().st_mtime_ns, [*folder.parent.iterdir()]) == (made, [folder])
+    assert [number for number, _ in heard] == [*range(1, found.parameters["epochs"] + 1)]
+    told = []
+    anew = subject.fit(
+        "self_attention", found.parameters, progress=lambda number, one: told.append((number, one))
+    )
+    assert heard == told
+    asked = subject.validation
+    assert np.array_equal(kept.score(asked.histories, 0), anew.score(asked.histories, 0))
 
 
 def test_the_time_ends_a_training_after_the_pass_that_it_is_in(subject):

@@ -12,6 +12,8 @@ from recsys.models.histories import keep_entries, strength, user_rows
 
 WIDENING = 2
 """The hidden layer behind each attention has so many times the dimensions."""
+OUTER_NORMS = ("first_norm", "last_norm")
+"""What is no part of a layer."""
 _FAINTEST = 1e-3
 _ROUNDING = 1e-3  # of sums of signals' weights
 
@@ -47,11 +49,13 @@ class SelfAttentionParameters(Parameters):
 
 
 def shapes_of(chosen: SelfAttentionParameters) -> dict[str, tuple[int, ...]]:
-    """The shape of every array beside the vectors of products. A layer is ``x + attention(x)``,
-    then ``x + down(gelu(up(x)))``, each on `x` made even by its norm (scale, shift)."""
+    """The shape of every array beside the vectors of products. These are made even by the first
+    norm (scale, shift). A layer is ``x + attention(x)``, then ``x + down(gelu(up(x)))``, each on
+    `x` made even by its norm."""
     layers, wide, inner = chosen.layers, chosen.dimensions, WIDENING * chosen.dimensions
     distances = (chosen.length, wide // chosen.heads)
     return {
+        "first_norm": (2, wide),
         "attention_norm": (layers, 2, wide),
         "projection": (layers, wide, 3 * wide),  # queries, keys, values; each a part a head
         "projection_bias": (layers, 3 * wide),

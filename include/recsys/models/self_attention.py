@@ -13,6 +13,7 @@ import numpy as np
 from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array
 from recsys.models import storage
 from recsys.models.attention_layers import (
+    OUTER_NORMS,
     WIDENING,
     SelfAttentionParameters,
     Weights,
@@ -149,7 +150,7 @@ class SelfAttention(ParametrisedModel[SelfAttentionParameters]):
         self._items, self._weights = items, weights
         self._norms = np.linalg.norm(items[:, :-1], axis=1)
         self._learned = bool(self._norms.any())
-        self._of_layers = [name for name in weights if name != "last_norm"]
+        self._of_layers = [name for name in weights if name not in OUTER_NORMS]
 
     def _cells_an_entry(self, length: int) -> int:
         chosen = self._parameters
@@ -162,7 +163,8 @@ class SelfAttention(ParametrisedModel[SelfAttentionParameters]):
         """``(users, dimensions)`` what users of ``(users, length)`` `items` ask for. ``seen[u, i,
         j]`` says whether entry `i` of user `u` sees entry `j`, which is ``distance[u, i, j]``
         moments before it."""
-        inputs = self._items[items, :-1] * np.minimum(strengths, 1)[:, :, None]
+        inputs = _even(self._items[items, :-1], self._weights["first_norm"])
+        inputs *= np.minimum(strengths, 1)[:, :, None]
         looked_at = np.where(seen, np.log(strengths)[:, None, :], np.float32(-np.inf))[:, None]
         last = self._parameters.layers - 1
         for layer in range(last + 1):

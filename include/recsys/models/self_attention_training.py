@@ -18,6 +18,7 @@ from recsys.arrays import BoolArray, Float32Array, Float64Array, Int64Array, ent
 from recsys.errors import InputError
 from recsys.logs import fields
 from recsys.models.attention_layers import (
+    OUTER_NORMS,
     SelfAttentionParameters,
     Weights,
     seen_at,
@@ -42,14 +43,14 @@ except (ImportError, OSError) as error:
 
 logger = logging.getLogger(__name__)
 
-_BETAS = (0.9, 0.98)
+_BETAS = (0.9, 0.999)
 _LARGEST_GRADIENT = 5.0
 _WARM_UP = 2  # passes
 _AVERAGED_OVER = 3  # passes: the scored weights are an average over about so many
 _STEPS = 30  # a pass has at least, or small shops would hardly move
 _FEWEST = 96  # answers that are worth a step
 _SMALL = 0.02  # standard deviation of the first vectors
-_FIRST_WEIGHTS = 0.05
+_FIRST_WEIGHTS = 0.01  # so small that a layer changes little of what passes by, see decision 157
 _ROWS_AT_ONCE = 256  # answers that are compared with all products at a time
 _LENGTHS_APART = 12  # batches among which histories are sorted by length
 _CHECKPOINT = "checkpoint.npz"
@@ -210,15 +211,15 @@ class Network(torch.nn.Module):
     def forward(self, batch: _Batch) -> Tensor:
         """``(answers, dimensions)`` what is asked for."""
         chosen = self.chosen
-        inputs = functional.embedding(batch.items, self.vectors)
+        weights = dict(self.named_parameters())
+        inputs = _even(functional.embedding(batch.items, self.vectors), weights["first_norm"])
         inputs = self._dropped(inputs * batch.strengths.clamp(max=1)[..., None])
         hidden = torch.where(batch.seen, batch.strengths.log()[:, None, :], _HIDDEN)[:, None]
-        weights = dict(self.named_parameters())
         for layer in range(chosen.layers):
             of_layer = {
                 name: array[layer]
                 for name, array in weights.items()
-                if name not in ("vectors", "last_norm")
+                if name not in ("vectors", *OUTER_NORMS)
             }
             found = self._attended(of_layer, inputs, hidden, batch.distance[:, None])
             inputs = inputs + self._dropped(found)

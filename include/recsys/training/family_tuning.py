@@ -1,6 +1,5 @@
 """Choosing the parameters of a model type by itself."""
 
-import copy
 import functools
 import math
 import time
@@ -17,6 +16,7 @@ from recsys.models.item_knn import ItemKnn
 from recsys.models.linear import Linear
 from recsys.models.model_types import model_class
 from recsys.models.self_attention import SelfAttention
+from recsys.training.fits import Measured
 from recsys.training.search import Found, Point, Range, search
 from recsys.training.subject import (
     Subject,
@@ -132,7 +132,7 @@ def tune_passes(subject: Subject, start: Mapping[str, Any], seconds: float, tria
     sized = {"dimensions": next(most for most, from_ in _DIMENSIONS if entries >= from_)}
     base = SelfAttention.create({**sized, **start}).hyperparameters
     others: tuple[Point, ...] = ({}, {"dropout": 0.3}, {"dimensions": 2 * sized["dimensions"]})
-    found: list[tuple[Found, SelfAttention]] = []
+    found: list[tuple[Found, SelfAttention, Measured]] = []
     longest = 0.0
     for other in others[: max(trials, 1)]:
         begun = time.monotonic()
@@ -140,27 +140,31 @@ def tune_passes(subject: Subject, start: Mapping[str, Any], seconds: float, tria
             break
         found.append(_best_pass(subject, {**base, **other}, deadline))
         longest = max(longest, time.monotonic() - begun)
-    best, model = max(found, key=lambda each: each[0].score)
-    history = np.maximum.accumulate(np.concatenate([each.history for each, _ in found]))
+    best, model, measured = max(found, key=lambda each: each[0].score)
+    subject.keep(model, measured)
+    history = np.maximum.accumulate(np.concatenate([each.history for each, *_ in found]))
     score = objective(model, sample_of(subject))
     return replace(best, score=score, trials=len(found), history=history.tolist())
 
 
-def _best_pass(subject: Subject, point: Point, deadline: float) -> tuple[Found, SelfAttention]:
-    """`point` with the number of passes after which validation was answered best, and the model as
-    it was then; `history` has an entry a pass."""
+def _best_pass(
+    subject: Subject, point: Point, deadline: float
+) -> tuple[Found, SelfAttention, Measured]:
+    """`point` with the number of passes after which validation was answered best, the model as a
+    fit of so many passes makes it, and what these measured; `history` has an entry a pass."""
     model = SelfAttention.create({**point, "epochs": _MOST_PASSES}, subject.seed)
     questions = sample_of(subject, _JUDGED)
-    found, best = Found(dict(point), -math.inf), model
-    for number, _ in enumerate(model.passes(subject.training, subject.items), start=1):
+    found, best, measured = Found(dict(point), -math.inf), model, list[tuple[int, Point]]()
+    for number, told in enumerate(model.passes(subject.training, subject.items), start=1):
+        measured.append((number, told))
         score = objective(model, questions)
         if score > found.score:
-            found.score, best = score, copy.copy(model)
+            found.score, best = score, model.asked_with({"epochs": number})
             found.parameters["epochs"] = number
         found.history.append(found.score)
         if time.monotonic() >= deadline or number - found.parameters["epochs"] >= _PATIENCE:
             break
-    return found, best
+    return found, best, measured[: found.parameters["epochs"]]
 
 
 def _affordable_factors(bounds: Range, subject: Subject, seconds: float) -> Range:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ _MODEL = "model"
 _PROGRESS = "progress.json"
 
 logger = logging.getLogger(__name__)
+
+Measured = Sequence[tuple[int, dict[str, float]]]
+"""Numbers of iterations, and what each measured."""
 
 
 def fits_folder(settings: Settings) -> Path:
@@ -75,6 +79,16 @@ class KeptFits:
             fitted = _fit(folder, model, histories, items, progress)
         return _read(folder, model, None) or fitted
 
+    def keep(
+        self, model: Model, seed: int, histories: Histories, items: int, measured: Measured
+    ) -> None:
+        """Keep `model`, which somebody has fitted in another way than `fit` and to the same end;
+        `measured` is what its training told."""
+        folder = self.folder / model.model_type / _key(model, seed, histories, items)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "fits.lock"):
+            _write(folder, model, measured)
+
 
 def _fit(
     folder: Path, model: Any, histories: Histories, items: int, progress: Progress | None
@@ -89,13 +103,17 @@ def _fit(
     checkpoint = folder.with_name(f"{folder.name}.checkpoint")
     checkpoint.mkdir(parents=True, exist_ok=True)
     fitted: Model = model.fit(histories, items, note, checkpoint=checkpoint)
+    _write(folder, fitted, measured)
+    shutil.rmtree(checkpoint)
+    return fitted
+
+
+def _write(folder: Path, fitted: Model, measured: Measured) -> None:
     with replaced_folder(folder) as temporary:
         (temporary / _MODEL).mkdir()
         fitted.save(temporary / _MODEL)
         write_json(temporary / _PROGRESS, measured)
         write_manifest(temporary, {"model_type": fitted.model_type})
-    shutil.rmtree(checkpoint)
-    return fitted
 
 
 def _read(folder: Path, model: Model, progress: Progress | None) -> Model | None:

@@ -26,11 +26,9 @@ from recsys.models.model_types import create_model
 from recsys.models.newcomers import Traits
 from recsys.settings import Settings
 from recsys.text import fold
-from recsys.training.fits import KeptFits
+from recsys.training.fits import KeptFits, Measured
 
 _SAMPLE = 25_000
-# What a second of the budget is taken for when factors are bounded. It is not measured, so that a
-# seed gives the same figures on every machine.
 
 
 class ContentVectors(NamedTuple):
@@ -68,6 +66,11 @@ class Subject:
             model.use_content(self.content and self.content.vectors).use_traits(self.traits)
             model.fitted_by(self._fit)
         return self._fit(model, histories or self.training, self.items, progress)
+
+    def keep(self, model: Model, measured: Measured) -> None:
+        """Spare `fit` what was fitted on `training` already, a tuning having stopped it there."""
+        if self.fits is not None:
+            self.fits.keep(model, self.seed, self.training, self.items, measured)
 
     def _fit(
         self, model: Model, histories: Histories, items: int, progress: Progress | None
