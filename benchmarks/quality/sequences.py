@@ -44,7 +44,7 @@ from recsys.training.subject import Subject
 from recsys.training.tuning import tune
 
 DAY = 86_400
-SHARES = {"item_knn": 4, "linear": 4, "als": 5, "bpr": 1, "self_attention": 60, "hybrid": 6}
+SHARES = {"item_knn": 4, "linear": 4, "als": 5, "bpr": 1, "self_attention": 20, "hybrid": 6}
 """How the budget is shared by the models that are tuned, of those that are asked for."""
 MODELS = ["popularity", *(name for name in SHARES if name in MODEL_TYPES)]
 MANY_TRIALS = 100_000

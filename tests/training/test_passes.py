@@ -79,4 +79,4 @@ def test_the_time_ends_a_training_after_the_pass_that_it_is_in(subject):
 def test_other_networks_are_tried_while_there_is_time(subject):
     found = tune("self_attention", subject, SMALL | {"dimensions": 4}, seconds=600, trials=2)
     assert found.trials == 2
-    assert found.parameters["dropout"] in (0.1, 0.3)
+    assert found.parameters["dropout"] in (0.1, 0.5)

@@ -28,10 +28,10 @@ class SelfAttentionParameters(Parameters):
     layers: int = Field(default=2, ge=1, le=8)
     heads: int = Field(default=2, ge=1, le=16)
     length: int = Field(default=50, ge=1, le=500)  # so many of the latest entries are read
-    epochs: int = Field(default=60, ge=1)  # passes over the data
-    learning_rate: float = Field(default=0.002, gt=0)
-    batch: int = Field(default=2_048, ge=1)  # at most so many answers are learned from at a time
-    dropout: float = Field(default=0.5, ge=0, lt=1)
+    epochs: int = Field(default=15, ge=1)  # passes over the data
+    learning_rate: float = Field(default=0.001, gt=0)
+    batch: int = Field(default=512, ge=1)  # at most so many answers are learned from at a time
+    dropout: float = Field(default=0.4, ge=0, lt=1)
     weight_decay: float = Field(default=0.05, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     # Each answer is compared with all products of a catalogue of up to so many, and with as many

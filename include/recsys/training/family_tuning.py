@@ -131,7 +131,7 @@ def tune_passes(subject: Subject, start: Mapping[str, Any], seconds: float, tria
     entries = int((np.diff(subject.training.indptr) - 1).clip(min=0).sum())
     sized = {"dimensions": next(most for most, from_ in _DIMENSIONS if entries >= from_)}
     base = SelfAttention.create({**sized, **start}).hyperparameters
-    others: tuple[Point, ...] = ({}, {"dropout": 0.3}, {"dimensions": 2 * sized["dimensions"]})
+    others: tuple[Point, ...] = ({}, {"dropout": 0.5}, {"dimensions": 2 * sized["dimensions"]})
     found: list[tuple[Found, SelfAttention, Measured]] = []
     longest = 0.0
     for other in others[: max(trials, 1)]:
