@@ -1,6 +1,6 @@
 """Claim: a hybrid with `linear` and `self_attention` in it is loaded in at most twice the time.
 
-    python -m benchmarks.serving.reload_time [--dimensions 128]
+    python -m benchmarks.serving.reload_time [--layers 2]
 
 What a worker does when a model is deployed: read the artefact, put the catalogue together, and make
 the lists of 26,000 known users, on one thread. The reference of the same run is the hybrid without
@@ -44,7 +44,7 @@ WEIGHTS = {
 def main() -> None:
     options = _parse()
     settings, histories = fresh_home("reload_time"), make_histories(USERS, ITEMS)
-    joining = {"linear": {}, "self_attention": {"dimensions": options.dimensions, "epochs": 1}}
+    joining = {"linear": {}, "self_attention": {"layers": options.layers, "epochs": 1}}
     fitted = {
         name: model_class(name).create(parameters).fit(histories, ITEMS)
         for name, parameters in (BASE | joining).items()
@@ -89,7 +89,7 @@ def _wait_of_one(model: Model, histories: Histories) -> float:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dimensions", type=int, default=128, help="of the sequence model")
+    parser.add_argument("--layers", type=int, default=2, help="of the sequence model")
     return parser.parse_args()
 
 

@@ -53,7 +53,8 @@ def test_what_does_not_help_costs_no_fits(subject):
 
 def test_a_slow_one_joins_only_if_the_blend_is_clearly_better(subject):
     alone = blend(subject, GOOD)
-    found = blend(subject, GOOD | {"self_attention": {"dimensions": 8, "epochs": 1}})
+    untaught = {"dimensions": 8, "epochs": 1, "learning_rate": 1e-9}
+    found = blend(subject, GOOD | {"self_attention": untaught})
     assert found.parameters["weights"] == alone.parameters["weights"]
     assert found.score == alone.score
 
