@@ -1,10 +1,14 @@
 """What an export finds in files can be taken out, and nothing else goes with it."""
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import os
 import pickle
 import sqlite3
+import tarfile
 import threading
 import unicodedata
 import zipfile
@@ -15,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from recsys.database import connect
 from recsys.erasing import (
@@ -256,7 +261,7 @@ def test_who_stands_in_a_file_of_another_kind_is_for_a_person(settings, place):
     with zipfile.ZipFile(place / "d.xlsx", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("xl/sheet1.xml", f"<c>{name}</c>" * 100)
     (place / "e.pkl").write_bytes(pickle.dumps({"user": name}))
-    (place / "f.bin").write_bytes(f"{name}8 mộc-an 3 ".encode())
+    (place / "f.bin").write_bytes(f"\0{name}8 mộc-an 3 ".encode())
     (place / "g.bin").write_bytes(b"1234567")
     (place / "h.bin").touch()
     sought, paths = Sought(SOUGHT.ids | {name}), sorted(place.iterdir())
@@ -264,6 +269,75 @@ def test_who_stands_in_a_file_of_another_kind_is_for_a_person(settings, place):
     found = list(in_files(settings, sought, paths))
     assert {one.customer for one in found} == {name}
     assert [Path(one.place).name[0] for one in found] == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a.ndjson", "a.sql", "a.md", "a.eml", "a.TXT", "a", "wide.csv", "a.parquet", "a.feather"),
+        *("a.tar.gz", "a.tar", "a.zip", "a.txt.bz2", "a.XZ", "a.CSV.GZ", "a.log.xz"),
+    ],
+)
+def test_a_short_name_is_found_in_whatever_it_stands_or_the_file_is_named(settings, place, name):
+    """Either it goes, or the file is for a person; never is it passed over in silence."""
+    path = place / name
+    _write(path, f"id\n{WHO}\nother\n")
+    list(from_files(settings, SOUGHT, [path]))
+    left = list(in_files(settings, SOUGHT, [path]))
+    goes = name.endswith((".ndjson", ".md", ".eml", ".TXT", ".parquet"))
+    assert {type(one) for one in left} == (set() if goes else {Record})
+
+
+def _write(path: Path, text: str) -> None:
+    how = path.name.lower()
+    if how.endswith((".tar", ".tar.gz")):
+        with tarfile.open(path, "w:gz" if how.endswith("gz") else "w") as packed:
+            member = tarfile.TarInfo("a.txt")
+            member.size = len(text.encode())
+            packed.addfile(member, io.BytesIO(text.encode()))
+    elif how.endswith(".zip"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr("a.txt", text)
+    elif how.endswith((".parquet", ".feather")):
+        rows = [{"of": [{"who": WHO}], "raw": b"x"}, {"of": [], "raw": b"y"}]
+        table = pa.Table.from_pylist(rows)
+        if how.endswith("parquet"):
+            pq.write_table(table, path)
+        else:
+            feather.write_feather(table, path)
+    else:
+        ways = {"bz2": bz2.compress, "xz": lzma.compress, "gz": gzip.compress}
+        content = text.encode("utf-16" if how.startswith("wide") else "utf-8")
+        path.write_bytes(ways.get(how.rpartition(".")[2], bytes)(content))
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.CSV", "a.csv.gz"])
+def test_numbers_in_a_column_of_customers_go_whatever_the_table_is_called(settings, place, name):
+    path = place / name
+    _write(path, "user_id\tn\n3\t1\n4\t3\n")
+    assert erase(settings, path) == {f"exports/{name}": 1}
+
+
+def test_a_wide_table_is_found_by_its_columns_and_left_to_a_person(settings, place):
+    path = place / "wide.csv"
+    _write(path, "user_id,n\n3,1\n4,3\n")
+    assert list(from_files(settings, SOUGHT, [path])) == []
+    [found] = [one for one in in_files(settings, SOUGHT, [path]) if isinstance(one, Record)]
+    assert found.content == {"user_id": "3", "n": "1"}
+
+
+@pytest.mark.parametrize("begin", [b"%PDF-1.4\n", b"7z\xbc\xaf\x27\x1c", b"\x28\xb5\x2f\xfd"])
+def test_what_is_of_a_kind_that_cannot_be_searched_is_named(settings, place, begin):
+    path = place / "a.txt"
+    path.write_bytes(begin + b"\0whatever")
+    [found] = in_files(settings, SOUGHT, [path])
+    assert isinstance(found, Unread)
+    packed = place / "b.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(path, "inner")
+    [found] = in_files(settings, SOUGHT, [packed])
+    assert isinstance(found, Unread)
+    assert "inner" in found.reason
 
 
 def test_what_cannot_be_read_is_named(settings, place):

@@ -23,15 +23,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.database import BUSY_TIMEOUT_SECONDS, connect, transaction
+from recsys.file_kinds import blocks_of, is_named_text, is_text, is_wide, opened
 from recsys.ids import normalise_id
 from recsys.personal import Erased, Forgot, Sought, names_customers, place_of
 from recsys.publishing import atomic_path
 from recsys.settings import Settings
 from recsys.traces import (
-    NAMES_OF_TEXT,
     SQLITE,
     TABLES,
-    blocks_of,
     lookup,
     owners_in_unknown,
     owners_of,
@@ -214,11 +213,11 @@ def records_left_out(
     Returns how many records went. Raises `csv.Error` for what makes no records."""
     count = 0
     for write in (False, True):  # most files have nobody
-        with contextlib.ExitStack() as opened:
+        with contextlib.ExitStack() as held:
             target: IO[bytes] = io.BytesIO()
             if write:
-                temporary = opened.enter_context(in_place_of(path))
-                target = opened.enter_context(temporary.open("wb"))
+                temporary = held.enter_context(in_place_of(path))
+                target = held.enter_context(packed_as(path, temporary))
             count = 0
             for raw, gone in _records_of(path, separator, owners, torn):
                 count += len(gone)
@@ -246,7 +245,9 @@ def _from_any_kind(settings: Settings, sought: Sought, path: Path) -> Forgot:
         yield from _told(settings, path, gone)
     elif head == SQLITE:
         yield from from_texts_of_database(settings, sought, path)
-    elif path.suffix == ".csv" and (separator := separator_of(path)):
+    elif is_wide(path):
+        return  # for a person to change, as other files than texts
+    elif separator := separator_of(path):
         gone = records_left_out(
             path,
             separator,
@@ -254,9 +255,9 @@ def _from_any_kind(settings: Settings, sought: Sought, path: Path) -> Forgot:
             lambda records: _lines_of(sought, records),
         )
         yield from _told(settings, path, gone)
-    elif path.suffix == ".json" and (document := _document(path)) is not None:
+    elif path.suffix.lower() == ".json" and (document := _document(path)) is not None:
         yield from _told(settings, path, _entries_left_out(sought, path, document))
-    elif path.name.removesuffix(".gz").endswith(NAMES_OF_TEXT) or ".log." in path.name:
+    elif is_named_text(path) and is_text(path):
         yield from from_lines(settings, sought, [path])
 
 
@@ -354,7 +355,7 @@ def _records_of(
     torn: Callable[[list[bytes]], Collection[int]],
 ) -> Iterator[tuple[list[bytes], set[int]]]:
     """The bytes of records, many at a time, the header with the first, and which are gone."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         taken: list[bytes] = []
 
         def lines() -> Iterator[str]:

@@ -4,11 +4,13 @@ Each reads a file once, however many customers are looked for. Who imports this 
 
 import contextlib
 import csv
+import io
 import json
+import lzma
 import math
-import mmap
 import re
 import sqlite3
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,13 +27,22 @@ import pyarrow.parquet as pq
 
 from recsys.columns import normalise_ids
 from recsys.database import connect
+from recsys.file_kinds import (
+    Content,
+    blocks_of,
+    contents,
+    encoding_of,
+    is_text,
+    may_be_table,
+    opened,
+    text_in,
+)
 from recsys.ids import normalise_id
 from recsys.personal import Doubtful, Found, Record, Sought, Unread, names_customers, place_of
 from recsys.settings import Settings
 
 _BLOCK_BYTES: Final = 16 << 20
 _LEAST_OF_BYTES: Final = 8  # of a name; a shorter one may stand by chance among numbers
-_LARGEST_MEMBER: Final = 256 << 20  # bytes
 _PLAIN_END: Final = rb"(?![\w@+-])"
 _FORMS: Final = ("utf-8", "utf-16-le", "utf-32-le")
 _LONGEST_LINE: Final = 10_000  # characters of a line that an export shows
@@ -40,6 +51,9 @@ _UNREADABLE: Final = (
     EOFError,
     zlib.error,
     zipfile.BadZipFile,
+    NotImplementedError,  # a way of packing
+    lzma.LZMAError,
+    tarfile.TarError,
     pa.ArrowException,
     ValueError,
     KeyError,  # two columns of one name
@@ -47,18 +61,6 @@ _UNREADABLE: Final = (
 )
 SQLITE: Final = b"SQLite format 3\0"
 TABLES: Final = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-Content = bytes | mmap.mmap
-NAMES_OF_TEXT: Final = (
-    ".log",
-    ".csv",
-    ".json",
-    ".jsonl",
-    ".html",
-    ".txt",
-    ".yaml",
-    ".tsv",
-    ".xml",
-)
 
 
 def of_rows(
@@ -82,17 +84,37 @@ def of_rows(
 
 def owners_in_unknown(sought: Sought, table: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Whose each row of a table of unknown origin is, and whose it may be, as `of_table` says."""
-    of_customers, texts = list[str](), list[str]()
+    of_customers, texts, others = list[str](), list[str](), list[str]()
     for field in table.schema:
-        if names_customers(field.name) and not pa.types.is_nested(field.type):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        if pa.types.is_nested(kind) or binary or pa.types.is_fixed_size_binary(kind):
+            others.append(field.name)
+        elif names_customers(field.name):
             of_customers.append(field.name)
-        elif pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
             texts.append(field.name)
     certain, doubtful = sought.by_doubt
+    inside, perhaps = _owners_inside(sought, table.select(others))
     owners = pc.coalesce(
-        owners_of(sought, table, of_customers, None), owners_of(certain, table, texts, None)
+        owners_of(sought, table, of_customers, None),
+        owners_of(certain, table, texts, None),
+        inside,
     )
-    return owners, owners_of(doubtful, table, texts, None)
+    return owners, pc.coalesce(owners_of(doubtful, table, texts, None), perhaps)
+
+
+def _owners_inside(sought: Sought, table: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """The same by what stands inside of lists, structures and bytes, as JSON says it."""
+    surely, perhaps = (list[str | None]([None]) * table.num_rows for _ in range(2))
+    for name in table.column_names:
+        told = (json.dumps({name: _plain(one)}, default=str) for one in table[name].to_pylist())
+        texts = pa.array(told, pa.large_string())
+        for at in pc.indices_nonzero(pc.match_substring_regex(texts, sought.pattern)).to_pylist():
+            found = sought.in_text(texts[at].as_py())
+            surely[at] = surely[at] or min(found[0], default=None)
+            perhaps[at] = perhaps[at] or min(found[1], default=None)
+    return pa.array(surely, pa.large_string()), pa.array(perhaps, pa.large_string())
 
 
 def of_texts(sought: Sought, place: str, texts: pa.Array, first: int = 1) -> Found:
@@ -235,7 +257,7 @@ def id_columns(paths: Iterable[Path]) -> Iterator[pa.ChunkedArray]:
                 yield from _columns_of_parquet(path)
             elif head == SQLITE:
                 yield from _columns_of_database(path)
-            elif path.suffix == ".csv" and (separator := separator_of(path)):
+            elif separator := separator_of(path):
                 for batch in _batches(path, separator, []):
                     named = filter(names_customers, batch.column_names)
                     yield from (_texts(batch[name]) for name in named)
@@ -301,6 +323,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            return value.decode()
         return str(UUID(bytes=value)) if len(value) == 16 else value.hex()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -377,23 +401,35 @@ def _of_any_kind(settings: Settings, sought: Sought, path: Path) -> Found:
                 )
     elif head == SQLITE:
         yield from in_texts_of_database(settings, sought, path)
-    elif path.suffix == ".csv" and (separator := separator_of(path)):
+    elif head.startswith(b"ARROW1"):
+        with pa.ipc.open_file(path) as feather:
+            for number in range(feather.num_record_batches):
+                batch = pa.Table.from_batches([feather.get_batch(number)])
+                yield from of_table(sought, place_of(settings, path), batch)
+    elif separator := separator_of(path):
         yield from _in_csv(settings, sought, path, separator)
-    elif path.name.removesuffix(".gz").endswith(NAMES_OF_TEXT) or ".log." in path.name:
+    elif is_text(path):
         yield from in_lines(settings, sought, [path])
     else:
         yield from _in_bytes(sought, place_of(settings, path), path)
 
 
 def _in_bytes(sought: Sought, place: str, path: Path) -> Found:
+    """Who stands in a file, or in those that are packed there: in texts by every name, in others by
+    long ones. Its lines are not told: one may have everybody."""
     known = {way: whose for way, whose in sought.written.items() if len(way) >= _LEAST_OF_BYTES}
     codes = {way.encode(form): whose for way, whose in known.items() for form in _FORMS}
-    if codes:
-        found = {
-            codes[name] for content in _contents(path) for name in _standing_in(content, codes)
-        }
-        what = {"found": "the name, in a file of a kind that cannot be told apart"}
-        yield from (Record(owner, place, what) for owner in sorted(found))
+    surely, perhaps = set[str](), set[str]()
+    for content in contents(path):
+        if (text := text_in(content)) is not None:
+            found = sought.in_text(text)
+            surely |= found[0]
+            perhaps |= found[1]
+        elif codes:
+            surely |= {codes[name] for name in _standing_in(content, codes)}
+    what = {"found": "the name, in a file of a kind that cannot be told apart"}
+    yield from (Record(owner, place, what) for owner in sorted(surely))
+    yield from (Doubtful(owner, place) for owner in sorted(perhaps - surely))
 
 
 def _standing_in(content: Content, names: Iterable[bytes]) -> Iterator[bytes]:
@@ -415,31 +451,22 @@ def _standing_in(content: Content, names: Iterable[bytes]) -> Iterator[bytes]:
                     yield found[1]
 
 
-def _contents(path: Path) -> Iterator[Content]:
-    """The bytes of a file, or of those that are packed in it."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as packed:
-            for member in packed.infolist():
-                if member.file_size > _LARGEST_MEMBER:
-                    raise ValueError(f"{member.filename} is too large to be unpacked")
-                yield packed.read(member)
-    elif path.stat().st_size:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
-            yield content
-
-
 def separator_of(path: Path) -> str:
-    """What parts the columns of a CSV file whose header names one of customers; "" for others."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        head = file.readline(_LONGEST_LINE)
+    """What parts the columns of a text whose header names one of customers; "" for others."""
+    if not may_be_table(path):
+        return ""
+    head = _header(path)
     for separator in (",", ";", "\t", "|"):
         names = next(csv.reader([head], delimiter=separator), [])
         if any(map(names_customers, names)) and len(names) == len(set(names)):
             return separator
     return ""
+
+
+def _header(path: Path) -> str:
+    with opened(path) as file:
+        text = io.TextIOWrapper(file, encoding_of(path), errors="replace", newline="")
+        return text.readline(_LONGEST_LINE)
 
 
 def _in_csv(settings: Settings, sought: Sought, path: Path, separator: str) -> Found:
@@ -456,28 +483,16 @@ def _batches(path: Path, separator: str, torn: list[str]) -> Iterator[pa.Table]:
         torn.append(row.text)
         return "skip"
 
-    with path.open("rb") as file:
-        head = file.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
-    names = next(csv.reader([head], delimiter=separator))
+    names = next(csv.reader([_header(path).rstrip("\r\n")], delimiter=separator))
     parsing = {"delimiter": separator, "newlines_in_values": True, "invalid_row_handler": on_torn}
     converting = pc_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    # Of UTF-8 Arrow leaves the mark out itself, and reads it as it is.
+    encoding = encoding_of(path).removesuffix("-sig")
     reader = pc_csv.open_csv(
-        path, parse_options=pc_csv.ParseOptions(**parsing), convert_options=converting
+        path,
+        pc_csv.ReadOptions(encoding=encoding.replace("utf-8", "utf8")),
+        pc_csv.ParseOptions(**parsing),
+        converting,
     )
     with reader:
         yield from (pa.table(batch) for batch in reader)
-
-
-def blocks_of(path: Path) -> Iterator[bytes]:
-    """The content of a file, unpacked, in blocks of whole lines."""
-    rest = b""
-    with pa.input_stream(str(path), compression="detect") as file:
-        while block := file.read(_BLOCK_BYTES):
-            content, newline, after = (rest + block).rpartition(b"\n")
-            if newline:
-                yield content
-                rest = after
-            else:
-                rest = after
-    if rest:
-        yield rest
