@@ -1,12 +1,14 @@
 """Pseudonyms, their keys, and the register of requests."""
 
 import hashlib
+import json
 import shutil
 import stat
 
 import pyarrow as pa
 import pytest
 
+from recsys.config import parse_json
 from recsys.errors import InputError
 from recsys.ids import IdRules
 from recsys.personal import PSEUDONYM
@@ -26,6 +28,7 @@ from recsys.privacy import (
     load_pseudonyms,
     names_in_logs,
     readmit,
+    told,
 )
 from recsys.settings import Settings
 from recsys.upkeep.backup import write_backup
@@ -89,6 +92,37 @@ def test_no_new_key_takes_the_place_of_one_that_is_gone(settings):
                 use(settings)
         assert not (settings.home / KEYS_KEY).exists()
         register.unlink(missing_ok=True)  # its last good copy names them still
+
+
+def test_a_register_that_other_keys_name_is_refused(settings, monkeypatch):
+    """By keys that are not its own nobody would be forgotten any more."""
+    forget(settings, "7")
+    own = parse_json((settings.home / KEYS_KEY).read_bytes())["keys"]
+    before = (settings.home / REQUESTS_KEY).read_bytes()
+    other = KEYS[0].hex()
+    monkeypatch.setenv(KEY_VARIABLE, other)
+    for use in (load_forgotten, Register, lambda _: forget(settings, "8")):
+        with pytest.raises(InputError, match=f"{KEY_VARIABLE}: 1 requests of the register"):
+            use(settings)
+    assert (settings.home / REQUESTS_KEY).read_bytes() == before
+    monkeypatch.setenv(KEY_VARIABLE, ",".join([other, *own]))
+    [again] = forget(settings, "7.0")
+    assert again.number == 1
+    forget(settings, "8")
+    assert all(one in load_forgotten(settings) for one in ("7", "8"))
+    monkeypatch.delenv(KEY_VARIABLE)
+    with pytest.raises(InputError, match=r"keys\.json: 1 requests of the register"):
+        load_forgotten(settings)
+
+
+def test_a_register_of_before_has_no_fingerprints_and_is_read(settings):
+    forget(settings, "7")
+    register = settings.home / REQUESTS_KEY
+    content = parse_json(register.read_bytes())
+    assert content["requests"][0].pop("key")
+    register.write_text(json.dumps(content))
+    assert "7" in load_forgotten(settings)
+    assert "key" not in told(forget(settings, "8")[0])
 
 
 def test_logs_may_name_somebody_by_id_or_pseudonym(settings):

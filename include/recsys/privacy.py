@@ -4,6 +4,7 @@ in the store, so that machines which share it agree: ``data/privacy/``, which no
 machine may read."""
 
 import functools
+import hashlib
 import hmac
 import json
 import logging
@@ -44,6 +45,7 @@ _MARK: Final = "~"
 _HEX: Final = re.compile("[0-9a-f]{64}")
 _KEY_BYTES: Final = 32
 _DIGITS: Final = 32  # 128 bits
+_FINGERPRINT_DIGITS: Final = 16
 _REMEMBERED: Final = 10_000
 
 
@@ -66,6 +68,12 @@ class Pseudonyms:
         self._keys = tuple(keys)
         # One customer asks for many lists.
         self.of: Callable[[str], str] = functools.lru_cache(_REMEMBERED)(self._newest)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """What tells the keys from others, and nothing else of them, the newest first."""
+        marked = (b"key of pseudonyms" + key for key in self._keys)
+        return tuple(hashlib.sha256(one).hexdigest()[:_FINGERPRINT_DIGITS] for one in marked)
 
     def __reduce__(self) -> tuple[type["Pseudonyms"], tuple[tuple[bytes, ...]]]:
         return Pseudonyms, (self._keys,)  # what is remembered does not travel
@@ -142,6 +150,8 @@ class Request(ConfigModel):
     number: int
     kind: Kind
     pseudonym: str
+    key: str = ""
+    """The fingerprint of the key that made the pseudonym; empty in registers of before."""
     asked_at: AwareDatetime
     asked_by: str
     due_at: AwareDatetime
@@ -156,7 +166,8 @@ class Request(ConfigModel):
 
 def told(request: Request) -> dict[str, Any]:
     """A request as commands and routes show it."""
-    return {key: value for key, value in request.model_dump(mode="json").items() if value}
+    shown = request.model_dump(mode="json", exclude={"key"})
+    return {key: value for key, value in shown.items() if value}
 
 
 class ToForget(ConfigModel):
@@ -170,13 +181,13 @@ class ToForget(ConfigModel):
 
 
 class Register:
-    """All requests of the installation, oldest first. Raises `InputError` if the file is damaged,
-    `OSError` if it cannot be read or written."""
+    """All requests of the installation, oldest first. Raises `InputError` if the file is damaged or
+    names customers by keys that are not there, `OSError` if it cannot be read or written."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._names = load_pseudonyms(settings)
         self._document = _document_of_requests(settings)
+        self._names = _names_in(settings, self._document.read())
 
     def requests(self, user_id: str | None = None) -> list[Request]:
         """All, or those of one customer."""
@@ -189,7 +200,7 @@ class Register:
         now = datetime.now(UTC)
         due = now + timedelta(days=load_config(self._settings, PrivacyConfig).answer_days)
         about: dict[str, Any] = {"kind": kind, "asked_at": now, "due_at": due}
-        about["asked_by"] = asked_by
+        about |= {"asked_by": asked_by, "key": self._names.fingerprints[0]}
 
         def add(requests: list[Request]) -> list[Request]:
             forgotten = Forgotten(requests, self._names)
@@ -197,8 +208,8 @@ class Register:
             for user in user_ids:
                 one = forgotten.request(user) if kind is Kind.FORGET else None
                 if one is None or one.done_at is not None:
-                    name = self._names.of(user)
-                    one = Request(number=_next_number(requests), pseudonym=name, **about)
+                    name, number = self._names.of(user), _next_number(requests)
+                    one = Request(number=number, pseudonym=name, **about)
                     requests.append(one)
                 opened.append(one)
             return opened
@@ -247,6 +258,7 @@ class Register:
         closed. Raises `InputError`, and notes nothing, if one of them is not forgotten."""
         now = datetime.now(UTC)
         about: dict[str, Any] = {"kind": Kind.READMIT, "asked_by": asked_by}
+        about["key"] = self._names.fingerprints[0]
         about |= dict.fromkeys(("asked_at", "due_at", "done_at"), now)
 
         def add(requests: list[Request]) -> list[Request]:
@@ -314,7 +326,7 @@ def adopt_privacy(settings: Settings, other: Settings) -> None:
     requests, _ = read_requests(other)
     if not requests:
         return
-    load_pseudonyms(other)  # it has keys
+    _names_in(other, requests)  # it has their keys
     theirs = open_store(other).read(KEYS_KEY)
     if theirs is not None:
         keys = _parsed(other, theirs)
@@ -354,9 +366,26 @@ def load_forgotten(settings: Settings) -> Forgotten:
 
 def forgotten_by(settings: Settings, requests: Sequence[Request]) -> Forgotten:
     """Who is forgotten by all `requests` of the register; where nobody is, no keys are needed.
-    Raises `InputError` if the keys are damaged, `OSError` if they cannot be read."""
+    Raises `InputError` if the keys are damaged or not those of the register, `OSError` if they
+    cannot be read."""
     nobody = not any(one.kind is Kind.FORGET for one in requests)
-    return Forgotten(requests, Pseudonyms(()) if nobody else load_pseudonyms(settings))
+    return Forgotten(requests, Pseudonyms(()) if nobody else _names_in(settings, requests))
+
+
+def _names_in(settings: Settings, requests: Sequence[Request]) -> Pseudonyms:
+    """The names of this installation. Raises `InputError` if `requests`, read before the keys are,
+    name somebody by others: to those everybody would be a stranger."""
+    names = load_pseudonyms(settings)
+    lacking = {one.key for one in requests} - {"", *names.fingerprints}
+    if lacking:
+        given = os.environ.get(KEY_VARIABLE, "").strip()
+        place = KEY_VARIABLE if given else str(settings.home / KEYS_KEY)
+        count = sum(one.key in lacking for one in requests)
+        raise InputError(
+            f"{place}: {count} requests of the register name customers by a key that is not there: "
+            "put it behind the newest one, such as those of keys.json in the variable"
+        )
+    return names
 
 
 def ask_to_forget(
