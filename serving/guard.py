@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.config import ServingConfig
 from serving.coordination import RELOAD_SECONDS
-from serving.problems import MEDIA_TYPE, TITLES, problem_response, response_to
+from serving.problems import MEDIA_TYPE, TITLES, is_export, problem_response, response_to
 from serving.shared import ClientLimit, Counters
 
 MAX_HEAD_BYTES = 65_536  # twice what browsers and proxies send at most (nginx: 32 KB)
@@ -44,7 +44,6 @@ _LOADING = RELOAD_SECONDS + 20  # seconds: whoever asked for it must hear how it
 
 EXPORT_SECONDS = 120.0
 """What is kept of a customer lies in many files."""
-_EXPORT = "/users/", "/export"
 
 _HANG_UP = {"Connection": "close"}
 _LATER = {"Retry-After": "10"}
@@ -88,8 +87,8 @@ class Guard:
         said = headers.get(b"content-length", b"")
         length = int(said) if said.isdigit() else None
         waiting = bool(length) or b"transfer-encoding" in headers
-        # Load balancers ask with HEAD; every GET route answers, without the body.
-        head_only = scope["method"] == "HEAD"
+        # Load balancers ask with HEAD; every GET route answers, without the body, but for exports.
+        head_only = scope["method"] == "HEAD" and not is_export(path)
         scope = {**scope, "method": "GET"} if head_only else scope
 
         async def receive_all() -> Message:
@@ -128,8 +127,7 @@ class Guard:
     def _deadline(self, path: str) -> float:
         if path in LOADING_PATHS:
             return _LOADING
-        of_export = path.startswith(_EXPORT[0]) and path.endswith(_EXPORT[1])
-        return EXPORT_SECONDS if of_export else self._config.request_timeout_seconds
+        return EXPORT_SECONDS if is_export(path) else self._config.request_timeout_seconds
 
     def _take(self, client: str, size: int, total: int) -> None:
         """Count `size` bytes of a body of `total` so far. Raises the one kind of error that FastAPI

@@ -136,10 +136,17 @@ async def _on_fault(request: Request, error: Exception) -> JSONResponse:
     return problem_response(500, "The service failed on this request; its log says more.")
 
 
+def is_export(path: str) -> bool:
+    """Whether it asks for what is kept of a customer, which works for long and notes who asked:
+    nothing to be done for somebody who wants headers alone."""
+    return path.startswith("/users/") and path.endswith("/export")
+
+
 def _methods_of(request: Request) -> set[str]:
     """All methods that the path of `request` answers to: each is a route of its own."""
     methods: set[str] = set()
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
             methods |= route.methods or set()
-    return methods | ({"HEAD"} if "GET" in methods else set())
+    by_head = "GET" in methods and not is_export(request.url.path)
+    return methods | ({"HEAD"} if by_head else set())

@@ -228,12 +228,21 @@ def test_only_who_is_forgotten_can_be_readmitted(settings):
     assert "7" in load_forgotten(settings)
 
 
-@pytest.mark.parametrize("given", ["", "guest", "0", "n*****a", "a\nb"])
+@pytest.mark.parametrize("given", ["", "guest", "0", "n*****a", "a\nb", f"~{'0a' * 16}"])
 def test_nobody_can_be_forgotten_who_is_no_single_customer(settings, given):
-    with pytest.raises(InputError, match=r"no user|not an id|many people"):
+    with pytest.raises(InputError, match=r"no user|not an id|many people|is a pseudonym"):
         forget(settings, "7", given)
     assert not load_forgotten(settings)
     assert not (settings.home / FORGETTING_KEY).exists()
+
+
+@pytest.mark.parametrize("by", ["", "x" * 65, "lan | customer=~1", "lan\n", "lan\u2028"])
+def test_who_asks_fits_into_a_line_of_the_log(settings, by):
+    forget(settings, "7")
+    for ask in (ask_to_forget, readmit):
+        with pytest.raises(InputError, match=r"--by .* expected 1 to 64 characters"):
+            ask(settings, ["7"], by, IdRules())
+    assert len(Register(settings).requests()) == 1
 
 
 def test_who_is_forgotten_stays_so_while_the_register_is_damaged(settings):

@@ -23,6 +23,7 @@ from recsys.config import ConfigModel, load_config, parse_json
 from recsys.errors import InputError
 from recsys.ids import MAX_LENGTH, IdRules, normalise_id
 from recsys.logs import fields, file_logger
+from recsys.personal import PSEUDONYM
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 from recsys.storage import Document, open_store
@@ -40,13 +41,18 @@ _LAST_GOOD_KEY: Final = f"{PRIVACY_KEY}/requests.last_good.json"
 AUDIT_KEY: Final = "logs/customer_audit.log"
 KEY_VARIABLE: Final = "RECSYS_PSEUDONYM_KEY"
 
-# What pseudonyms begin with, so that readers can tell them from ids: `personal.PSEUDONYM`.
+# What pseudonyms begin with, so that readers can tell them from ids: `PSEUDONYM`.
 _MARK: Final = "~"
 _HEX: Final = re.compile("[0-9a-f]{64}")
 _KEY_BYTES: Final = 32
 _DIGITS: Final = 32  # 128 bits
 _FINGERPRINT_DIGITS: Final = 16
 _REMEMBERED: Final = 10_000
+
+MOST_OF_A_NAME: Final = 64
+NOT_IN_NAMES: Final = r"[\x00-\x1f\x7f-\x9f\u2028\u2029|]"
+"""What nobody's name has who asks: in the log of the register `|` begins the fields of a line."""
+ASKED_BY: Final = rf"^[^{NOT_IN_NAMES[1:]}+$"
 
 
 class PrivacyConfig(ConfigModel):
@@ -388,6 +394,23 @@ def _names_in(settings: Settings, requests: Sequence[Request]) -> Pseudonyms:
     return names
 
 
+def checked_ids(user_ids: Iterable[str | int], asked_by: str, rules: IdRules) -> list[str]:
+    """The ids of a request in the one spelling, each once. Raises `InputError` for what is no id of
+    one customer by `rules`, for a pseudonym, which would lead to what is kept of another, and for
+    what cannot be written down as who asked."""
+    if len(asked_by) > MOST_OF_A_NAME or not re.fullmatch(ASKED_BY, asked_by):
+        said = f"expected 1 to {MOST_OF_A_NAME} characters, neither '|' nor control characters"
+        raise InputError(f"--by {asked_by[:MOST_OF_A_NAME]!r}: {said}")
+    ids = list(dict.fromkeys(map(normalise_id, user_ids)))
+    for one in ids:
+        fault = rules.user_fault(one)
+        if fault is None and PSEUDONYM.fullmatch(one):
+            fault = "is a pseudonym; give the id, as the shop writes it"
+        if fault:
+            raise InputError(f"{one[:MAX_LENGTH]!r}: {fault}")
+    return ids
+
+
 def ask_to_forget(
     settings: Settings, user_ids: Iterable[str | int], asked_by: str, rules: IdRules
 ) -> list[Request]:
@@ -395,7 +418,7 @@ def ask_to_forget(
     the job ``forget_customers`` removes what is kept of them, for which it is told their ids. Asked
     again, the open request stays. Raises `InputError`, and opens none, for what is no id of
     one customer by `rules`, `OSError` if nothing can be written: asking again is safe."""
-    ids = _ids(user_ids, rules)
+    ids = checked_ids(user_ids, asked_by, rules)
     now = datetime.now(UTC)
     keep_private(settings.home)
     register = Register(settings)
@@ -413,7 +436,7 @@ def readmit(
 ) -> list[Request]:
     """Leave customers who were forgotten out no longer; what was removed does not come back. Raises
     as `ask_to_forget`, and `InputError` if somebody is not forgotten."""
-    ids = _ids(user_ids, rules)
+    ids = checked_ids(user_ids, asked_by, rules)
     requests = Register(settings).readmit(ids, asked_by)
     ids_to_forget(settings).change(lambda known: [known.pop(one, None) for one in ids])
     _note(settings, "readmitted", requests)
@@ -432,14 +455,6 @@ def ids_to_forget(settings: Settings) -> Document[dict[str, ToForget]]:
             "The ids of those who are to be forgotten are damaged: ask again | set_aside=%s, %s",
         ),
     )
-
-
-def _ids(given: Iterable[str | int], rules: IdRules) -> list[str]:
-    ids = list(dict.fromkeys(map(normalise_id, given)))
-    for one in ids:
-        if fault := rules.user_fault(one):
-            raise InputError(f"{one[:MAX_LENGTH]!r}: {fault}")
-    return ids
 
 
 def _note(settings: Settings, what: str, requests: Sequence[Request]) -> None:

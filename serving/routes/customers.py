@@ -8,8 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from recsys.errors import InputError
-from recsys.ids import normalise_id
-from recsys.privacy import ask_to_forget
+from recsys.privacy import ASKED_BY, MOST_OF_A_NAME, ask_to_forget, checked_ids
 from serving.guard import EXPORT_SECONDS
 from serving.problems import ProblemError, documented
 from serving.routes.administration import require_admin
@@ -26,9 +25,8 @@ Customer = Annotated[
 AskedBy = Annotated[
     str,
     Query(
-        min_length=1,
-        max_length=64,
-        pattern=r"^[^\x00-\x1f\x7f]+$",
+        max_length=MOST_OF_A_NAME,
+        pattern=ASKED_BY,
         description="Who asked, for the register.",
         examples=["support"],
     ),
@@ -65,7 +63,7 @@ async def export(user_id: Customer, service: Running, by: AskedBy = _BY) -> Resp
 
 
 def _forget(service: Service, user_id: str, by: str) -> Forgetting:
-    _check(service, user_id)
+    _check(service, user_id, by)
     try:
         [request] = ask_to_forget(service.settings, [user_id], by, service.ids)
     except (InputError, OSError) as error:
@@ -76,7 +74,7 @@ def _forget(service: Service, user_id: str, by: str) -> Forgetting:
 
 def _export(service: Service, user_id: str, by: str) -> bytes:
     """In a process of its own, which carries what reads all kinds of files, and may die alone."""
-    _check(service, user_id)
+    _check(service, user_id, by)
     command = [sys.executable, "-m", "recsys", "customer", "export", f"--by={by}", "--", user_id]
     environment = os.environ | {"RECSYS_HOME": str(service.settings.home)}
     try:
@@ -96,7 +94,9 @@ def _export(service: Service, user_id: str, by: str) -> bytes:
     return done.stdout
 
 
-def _check(service: Service, user_id: str) -> None:
+def _check(service: Service, user_id: str, by: str) -> None:
     """Raises a 422 problem for what is no id of one customer."""
-    if fault := service.ids.user_fault(normalise_id(user_id)):
-        raise ProblemError(422, f"This is no customer: {fault}.")
+    try:
+        checked_ids([user_id], by, service.ids)
+    except InputError as error:
+        raise ProblemError(422, f"This is no customer: {error}.") from error

@@ -12,6 +12,7 @@ from recsys.deployment.history import append_history
 from recsys.experiments.definitions import Definition
 from recsys.experiments.state import Experiments
 from recsys.ids import IdRules
+from recsys.orchestration.monitor.customers import ask
 from recsys.orchestration.monitor.overview import (
     gather,
     list_pages,
@@ -361,3 +362,8 @@ def test_customers_requests_are_counted_and_listed(settings, show):
     assert "is no register" in Renderer(settings).customers(
         "/recsys", requests_section(settings, NOW)
     )
+
+
+def test_a_login_with_marks_of_a_provider_may_ask_to_forget(settings):
+    assert ask(settings, "77\nKH01", "saml|lan" + "x" * 100) == ([1, 2], None)
+    assert {one.asked_by for one in Register(settings).requests()} == {"saml lan" + "x" * 56}

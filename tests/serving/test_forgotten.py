@@ -21,6 +21,7 @@ from recsys.privacy import (
     Register,
     ask_to_forget,
     ids_to_forget,
+    load_pseudonyms,
     readmit,
 )
 from recsys.settings import Settings
@@ -218,10 +219,11 @@ def test_the_route_opens_a_request_once_and_works_at_once(shop: Settings, admin:
             "lan",
         )
         assert list(ids_to_forget(shop).read()) == [GONE]
-        for wrong in ("guest", "null", "%00", "x" * 200, ""):
+        for wrong in ("guest", "null", "%00", "x" * 200, "", "~" + "0a" * 16):
             refused = client.delete(f"/users/{wrong}", headers=admin)
             assert refused.status_code in (404, 405, 422), (wrong, refused.text)
-        assert client.delete("/users/7?by=a%00b", headers=admin).status_code == 422
+        for wrong in ("a%00b", "lan%20|%20customer=~1", "x" * 65):
+            assert client.delete(f"/users/7?by={wrong}", headers=admin).status_code == 422
         assert len(Register(shop).requests()) == 1
 
 
@@ -237,10 +239,13 @@ def test_the_route_of_exports_answers_as_the_command(shop: Settings, admin: dict
         assert answer.json()["customer"] == GONE
         what = {part["what"] for part in answer.json()["kept"]}
         assert "events of the last days in the service" in what
+        by_head = client.head(f"/users/{GONE}/export", headers=admin)
+        assert (by_head.status_code, by_head.headers["allow"]) == (405, "GET")
         [request] = Register(shop).requests(GONE)
         assert (request.kind, request.asked_by) == (Kind.EXPORT, "lan")
         assert client.get("/users/--help/export", headers=admin).json()["customer"] == "--help"
-        assert client.get("/users/guest/export", headers=admin).status_code == 422
+        for wrong in ("guest", "n***a", load_pseudonyms(shop).of(GONE)):
+            assert client.get(f"/users/{wrong}/export", headers=admin).status_code == 422
         (shop.home / KEYS_KEY).write_text("nonsense")
         failed = client.get(f"/users/{GONE}/export", headers=admin)
         assert failed.status_code == 503

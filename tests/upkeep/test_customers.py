@@ -193,11 +193,22 @@ def test_the_register_and_the_audit_log_name_nobody(shop, tmp_path):
     assert (shop.home / "data" / "privacy").stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("given", [[""], ["undefined"], ["a\nb"], []])
-def test_what_is_no_id_is_refused(settings, tmp_path, given):
-    with pytest.raises(InputError, match=r"there is no customer|not an id|expected 1 to"):
+@pytest.mark.parametrize(
+    "given", [[""], ["undefined"], ["a\nb"], [], ["guest"], ["n***a"], ["KH01", f"~{'0a' * 16}"]]
+)
+def test_what_is_no_id_of_one_customer_is_refused(settings, tmp_path, given):
+    said = r"there is no user|not an id|expected 1 to|many people|is a pseudonym"
+    with pytest.raises(InputError, match=said):
         export(settings, given, tmp_path)
     assert not (settings.home / "data" / "privacy" / "requests.json").exists()
+
+
+def test_an_export_is_not_asked_for_by_what_looks_like_a_field(settings, monkeypatch):
+    monkeypatch.setenv("RECSYS_HOME", str(settings.home))
+    for wrong in ("lan | customer=~1", "x" * 5000):
+        answer = CliRunner().invoke(app, ["customer", "export", "77", "--by", wrong])
+        assert isinstance(answer.exception, InputError)
+    assert Register(settings).requests() == []
 
 
 def test_the_command_prints_the_export_and_the_register(settings, monkeypatch):

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
+from recsys.data.sources import id_rules
 from recsys.errors import InputError
-from recsys.ids import normalise_id
 from recsys.logs import fields, file_logger
-from recsys.personal import Doubtful, PersonalData, Record, Sought, Unread
-from recsys.privacy import AUDIT_KEY, Kind, Register, load_pseudonyms, told
+from recsys.personal import Doubtful, PersonalData, Record, Unread
+from recsys.privacy import AUDIT_KEY, Kind, Register, checked_ids, load_pseudonyms, told
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 from recsys.upkeep.personal import find, sought
@@ -29,9 +29,8 @@ def export_customers(
     are named in ``doubtful``, without what stands there. The request goes to the register. Returns
     ``{customers: {id: file}, records, unread, doubtful}``.
 
-    Raises `InputError` for what is no id, or if the folder is a file or has something in it."""
-    ids = list(dict.fromkeys(map(normalise_id, given)))
-    Sought.of(ids)
+    Raises `InputError` as `checked_ids`, or if the folder is a file or has something in it."""
+    ids = checked_ids(given, asked_by, id_rules(settings))
     _require_place(ids, folder)
     register, names = Register(settings), load_pseudonyms(settings)
     opened = register.open(Kind.EXPORT, ids, asked_by)

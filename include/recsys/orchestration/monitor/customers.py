@@ -1,17 +1,27 @@
 """What the pages say of customers' requests, and the form that asks to forget some of them."""
 
+import re
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from recsys.data.sources import id_rules
 from recsys.errors import InputError
-from recsys.privacy import Kind, Request, ask_to_forget, overdue, read_requests
+from recsys.privacy import (
+    MOST_OF_A_NAME,
+    NOT_IN_NAMES,
+    Kind,
+    Request,
+    ask_to_forget,
+    overdue,
+    read_requests,
+)
 from recsys.settings import Settings
 
 SHOWN: Final = 100
 MOST_AT_ONCE: Final = 500
 LONGEST: Final = 100_000
 """Characters of a form."""
+_NOT_WRITTEN: Final = re.compile(NOT_IN_NAMES)
 
 
 class Requests(NamedTuple):
@@ -35,12 +45,14 @@ def gather_requests(settings: Settings, now: datetime) -> Requests:
 
 def ask(settings: Settings, text: str, asked_by: str) -> tuple[list[int], str | None]:
     """Ask to forget the customers of `text`, an id a line: the numbers of the requests, or the
-    sentence why there are none."""
+    sentence why there are none. A login that cannot be written down as it is (a provider's
+    ``saml|lan``) loses what cannot."""
     ids = [line.strip() for line in text.splitlines() if line.strip()]
     if not 1 <= len(ids) <= MOST_AT_ONCE:
         return [], f"expected 1 to {MOST_AT_ONCE} customers, an id a line; got {len(ids)}"
     try:
-        requests = ask_to_forget(settings, ids, asked_by, id_rules(settings))
+        who = _NOT_WRITTEN.sub(" ", asked_by)[:MOST_OF_A_NAME]
+        requests = ask_to_forget(settings, ids, who, id_rules(settings))
     except (InputError, OSError) as error:
         return [], str(error)
     return [one.number for one in requests], None
