@@ -1,6 +1,7 @@
 """Nothing is left of customers who asked to be forgotten, and all else is as if they had never
 been there."""
 
+import json
 import os
 import shutil
 import time
@@ -9,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from typer.testing import CliRunner
 
+from recsys.cli import app
 from recsys.data.staging import append_events
 from recsys.data.versions import current_version, list_versions
 from recsys.ids import IdRules
@@ -259,6 +262,18 @@ def test_what_another_machine_has_logged_under_a_pseudonym_goes_there_as_well(se
     assert list(search(settings.logs, [name])) == ["customer_audit.log"]
     assert "user_id=u1" in log_file.read_text()
     assert forget_customers(settings)["came_back"] == 0
+
+
+def test_a_machine_without_airflow_forgets_by_itself(settings, monkeypatch):
+    write_shop(settings, [row("KH01", 1), *(row(f"u{user}", user % 5) for user in range(10))])
+    ask_to_forget(settings, ["KH01"], "lan", IdRules())
+    monkeypatch.setenv("RECSYS_HOME", str(settings.home))
+    by_airflow = CliRunner().invoke(app, ["forget-customers"])
+    assert "nothing is set up here" in str(by_airflow.exception)
+    done = CliRunner().invoke(app, ["forget-customers", "--local"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["summary"]["forget"]["forgotten"] == 1
+    assert search(settings.home, ["KH01"]) == {}
 
 
 def test_what_a_killed_try_has_left_keeps_nothing_open(shop):

@@ -252,9 +252,23 @@ def maintenance(
 
 
 @app.command(rich_help_panel="Jobs")
-def forget_customers() -> None:
+def forget_customers(
+    local: Annotated[
+        bool, typer.Option("--local", help="Here, as on a machine without Airflow.")
+    ] = False,
+) -> None:
     """Remove what is kept of the customers who asked to be forgotten."""
-    _run_and_print("forget_customers")
+    if not local:
+        _run_and_print("forget_customers")
+        return
+    from recsys.upkeep import forgetting
+
+    settings = load_settings()
+    use_stack_variables(settings)
+    began = time.monotonic()
+    summary = {"forget": forgetting.forget_customers(settings)}
+    seconds = round(time.monotonic() - began, 2)
+    print_json(_result("forget_customers", None, "success", seconds, None, summary))
 
 
 @app.command(rich_help_panel="Jobs")
