@@ -4,6 +4,7 @@ A writer fills a temporary sibling, which is flushed to the disk and renamed ove
 then the folder is flushed, so that the new name survives a power cut as well."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 DAMAGED = ".damaged-"
 """What the name of something that was set aside has after its own."""
 
@@ -129,6 +131,10 @@ def _becoming(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
         sync(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno in _OF_DISKS:
+            error.filename = str(path)  # writing and flushing know a number alone
+        raise
     finally:
         if temporary.is_dir() and not temporary.is_symlink():
             shutil.rmtree(temporary, ignore_errors=True)

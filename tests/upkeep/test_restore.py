@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from recsys.ids import IdRules
-from recsys.privacy import ask_to_forget
+from recsys.privacy import FORGETTING_KEY, ask_to_forget, load_forgotten
 from recsys.publishing import write_json, write_text
 from recsys.settings import Settings
 from recsys.upkeep.backup import BackupError, remove_unpacked, unpacking, write_backup
@@ -342,6 +342,22 @@ def test_what_is_no_copy_of_the_register_is_refused(backup, empty, tmp_path):
             restore_backup(empty, backup, wrong)
         assert str(wrong) in str(told.value)
         assert untouched(empty)
+
+
+def test_a_copy_of_the_register_that_cannot_be_read_is_said_to_be_that(backup, empty, tmp_path):
+    (tmp_path / "requests.json").write_text('{"requests": []}')
+    (tmp_path / "keys.json").symlink_to("nowhere")
+    with pytest.raises(BackupError, match=r"keys\.json: cannot be read: No such file"):
+        restore_backup(empty, backup, tmp_path)
+    assert untouched(empty)
+
+
+def test_no_space_for_a_request_is_said_with_the_file(empty):
+    program = "from recsys.privacy import ask_to_forget; from recsys.ids import IdRules; START; "
+    program += "ask_to_forget(settings, [f'KH{n}' for n in range(99)], 'lan', IdRules())"
+    said = run_with_little_space(empty, program)
+    assert f"File too large: '{empty.home / FORGETTING_KEY}'" in said
+    assert load_forgotten(empty).by_name() == {}
 
 
 def test_what_a_killed_restore_has_left_goes_with_the_next_or_with_forgetting(

@@ -83,7 +83,7 @@ def _forget(settings: Settings, unpacked: Path, privacy: Path | None) -> dict[st
     if privacy is not None:
         with tempfile.TemporaryDirectory(dir=unpacked) as folder:
             copy = Path(folder) / PRIVACY_KEY
-            shutil.copytree(privacy, copy)
+            _copy(privacy, copy)
             if not read_requests(Settings(Path(folder)))[0]:
                 raise BackupError(f"{privacy}: its register is empty: nobody would be forgotten")
             adopt_privacy(restored, Settings(Path(folder)))
@@ -93,6 +93,17 @@ def _forget(settings: Settings, unpacked: Path, privacy: Path | None) -> dict[st
     if aside.exists():
         aside.rename(storage)
     return found
+
+
+def _copy(privacy: Path, target: Path) -> None:
+    """Its files alone: what else lies in such a folder is no part of the register."""
+    target.mkdir(parents=True)
+    for path in sorted(privacy.glob("*.json")):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BackupError(f"{path}: cannot be read: {error.strerror or error}") from error
+        (target / path.name).write_bytes(content)
 
 
 def _require_empty(settings: Settings) -> None:
