@@ -37,6 +37,7 @@ _NAMED: Final = re.compile(
 # The same of a number of something else: retries=3, "retries": 3.
 _OF_ANOTHER: Final = re.compile(rf"(?!\w*(?:{_CUSTOMER}))\b\w+(?:=|\\*\": ?)$", re.IGNORECASE)
 _BEFORE: Final = 60  # characters before an id that may name it
+_DATE: Final = re.compile(r"\d{4}-?\d\d-?\d\d")
 _LONG_NUMBER: Final = 12
 _SHORT_MIX: Final = 4
 
@@ -141,6 +142,14 @@ class Sought:
                 perhaps.add(self.written[name])
         return surely, perhaps - surely
 
+    def nameless(self, place: str) -> str:
+        """A place, or what is wrong there, as registers, alerts and logs may say it: without the
+        folders and files that are named like a customer."""
+        if not self.written:
+            return place
+        parts = place.split("/")
+        return "/".join("..." if self._in_name.search(_DATE.sub("", one)) else one for one in parts)
+
     @functools.cached_property
     def by_doubt(self) -> "tuple[Sought, Sought]":
         """Those whose names are unmistakable, and those whose are not."""
@@ -158,6 +167,10 @@ class Sought:
         # Files write whole numbers as floats.
         end = rf"(?:\.0+)?(?!{_INNER}|\.\w)"
         return re.compile(rf"(?<!{_INNER})(?<!\w\.)({self._names}){end}")
+
+    @functools.cached_property
+    def _in_name(self) -> re.Pattern[str]:
+        return re.compile(rf"(?<![^\W_])(?:{self._names})(?![^\W_])")
 
     @functools.cached_property
     def _names(self) -> str:

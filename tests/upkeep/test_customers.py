@@ -301,6 +301,20 @@ def test_which_ids_are_unmistakable(name, expected):
     assert is_unmistakable(name) is expected
 
 
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("exports/KH01/a.csv", "exports/.../a.csv"),
+        ("exports/answer-KH01.csv#t", "exports/..."),
+        ("exports/12_2.csv", "exports/..."),
+        ("data/outcomes/day=2026-12-12/KH012.csv", "data/outcomes/day=2026-12-12/KH012.csv"),
+    ],
+)
+def test_places_are_told_without_the_names_of_customers(place, expected):
+    assert Sought.of(["KH01", 12]).nameless(place) == expected
+    assert Sought.of([]).nameless(place) == place
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet", "db"])
 def test_tables_of_unknown_origin_tell_customers_by_their_columns(settings, kind):
     frame = pd.DataFrame(

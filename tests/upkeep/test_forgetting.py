@@ -1,6 +1,7 @@
 """Nothing is left of customers who asked to be forgotten, and all else is as if they had never
 been there."""
 
+import gzip
 import json
 import os
 import shutil
@@ -176,6 +177,22 @@ def test_what_cannot_be_read_keeps_the_request_open_and_somebody_is_told(shop):
     assert ids_to_forget(shop).read() == {}
 
 
+@pytest.mark.parametrize("named", ["{}/list.parquet", "{}.parquet", "lists/answer-{}/a.parquet"])
+def test_no_folder_or_file_tells_the_id_to_the_register_an_alert_or_a_log(settings, named, caplog):
+    path = settings.home / "exports" / named.format("KH-01x")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1 and then nothing that makes sense")
+    with caplog.at_level("INFO"):
+        done = forget(settings, "KH-01x")
+    assert done["open"] == 1
+    assert "..." in done["left"][0]
+    [request] = Register(settings).requests()
+    told = [str(done), str(request.proof), caplog.text]
+    told += [path.read_text() for path in (settings.logs / "service").glob("*.log")]
+    assert len(told) > 3
+    assert not [one for one in told if "KH-01x" in one]
+
+
 def test_an_id_that_nobody_knows_any_more_is_asked_for_again(shop):
     ask_to_forget(shop, ["who-is-this"], "lan", IdRules())
     (shop.home / FORGETTING_KEY).unlink()
@@ -247,6 +264,18 @@ def test_who_comes_back_goes_again(settings):
     write_shop(settings, rows)
     assert forget_customers(settings)["came_back"] == 0
     assert "KH01" in (settings.raw / "viecomrec" / "data_reviews_purchase.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.CSV", "a.csv.gz"])
+def test_who_comes_back_in_a_table_goes_whatever_that_is_called(settings, name):
+    forget(settings, "KH-01x")
+    path = settings.home / "exports" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = b"user_id\tn\nKH-01x\t1\nKH-02x\t2\n"
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert forget_customers(settings)["came_back"] == 1
+    assert search(path.parent, {"KH-01x": "KH-01x"}) == {}
+    assert search(path.parent, {"KH-02x": "KH-02x"}) != {}
 
 
 def test_what_another_machine_has_logged_under_a_pseudonym_goes_there_as_well(settings):

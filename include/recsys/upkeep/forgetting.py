@@ -248,7 +248,8 @@ def _erase_declared(settings: Settings, customers: Sought) -> Iterator[Unread]:
                 elif isinstance(one, Erased):
                     records += one.records
         except (InputError, OSError) as error:
-            logger.exception("Not removed%s", fields(what=declared.what))
+            reason = customers.nameless(str(error))  # a traceback names files as they are
+            logger.error("Not removed%s", fields(what=declared.what, reason=reason))
             yield Unread(declared.where[0], str(error))
         seconds = round(time.monotonic() - began, 1)
         logger.info("Removed%s", fields(what=declared.what, records=records, seconds=seconds))
@@ -317,7 +318,7 @@ def _look_again(
         if isinstance(one, Unread):
             problems += [one] if not is_temporary(Path(one.place)) else []
             continue
-        proof, place = proofs[one.customer], _nameless(customers, one.place)
+        proof, place = proofs[one.customer], customers.nameless(one.place)
         if isinstance(one, Doubtful):
             proof.doubtful.add(place)
         elif is_outside(settings, one.place):
@@ -325,19 +326,13 @@ def _look_again(
         elif one.place != FORGETTING_KEY:
             proof.left[place] = "something of the customer is still there"
     for problem in problems:
-        place = _nameless(customers, problem.place)
+        place = customers.nameless(problem.place)
         for proof in proofs.values():
             if is_outside(settings, problem.place):
                 proof.the_shops.add(place)
             else:
-                proof.left.setdefault(place, problem.reason)
+                proof.left.setdefault(place, customers.nameless(problem.reason))
     return {asked[who].number: proof for who, proof in proofs.items()}
-
-
-def _nameless(customers: Sought, place: str) -> str:
-    """A place as the register may name it: a file can be named like a customer."""
-    folder, _, name = place.rpartition("/")
-    return f"{folder}/..." if any(customers.in_text(name)) else place
 
 
 def tell_of_forgetting(settings: Settings, still_open: int, left: Sequence[str]) -> None:

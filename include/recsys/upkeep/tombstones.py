@@ -38,7 +38,8 @@ def erase_forgotten(settings: Settings) -> dict[str, Any]:
     customers = replace(customers, pseudonyms=names | dict(customers.pseudonyms))
     left = {one.place for one in erase(settings, customers, [datetime.now(UTC)])}
     left |= {one.place for _, one in find(settings, customers) if isinstance(one, Record | Unread)}
-    return {"customers": len(theirs), "left": sorted(left - {FORGETTING_KEY})[:_TOLD]}
+    told = sorted({customers.nameless(place) for place in left - {FORGETTING_KEY}})
+    return {"customers": len(theirs), "left": told[:_TOLD]}
 
 
 def _names_of_others(
