@@ -57,6 +57,7 @@ _UNREADABLE: Final = (
     pa.ArrowException,
     ValueError,
     KeyError,  # two columns of one name
+    RecursionError,  # JSON of a thousand levels
     csv.Error,
 )
 SQLITE: Final = b"SQLite format 3\0"
@@ -248,8 +249,8 @@ def in_files(settings: Settings, sought: Sought, paths: Iterable[Path]) -> Found
 
 
 def id_columns(paths: Iterable[Path]) -> Iterator[pa.ChunkedArray]:
-    """What stands in the columns that are named as those of customers, of Parquet, SQLite, CSV and
-    lines of JSON; what cannot be read has none."""
+    """What stands in the columns that are named as those of customers, of Parquet, SQLite, CSV
+    and JSON; what cannot be read has none."""
     for path in paths:
         with reading(path), path.open("rb") as file:
             head = file.read(16)
@@ -263,6 +264,24 @@ def id_columns(paths: Iterable[Path]) -> Iterator[pa.ChunkedArray]:
                     yield from (_texts(batch[name]) for name in named)
             elif path.suffix == ".jsonl":
                 yield from _columns_of_lines(path)
+            elif path.suffix.lower() == ".json":
+                found = list(_named_in(json.loads(path.read_bytes())))
+                yield pa.chunked_array([found], pa.large_string())
+
+
+def _named_in(content: Any) -> Iterator[str]:
+    """What a JSON document names as a customer, however deep."""
+    parts: Iterable[Any] = content if isinstance(content, list) else ()
+    if isinstance(content, dict):
+        yield from (
+            str(value)
+            for name, value in content.items()
+            if names_customers(name) and isinstance(value, str | int)
+        )
+        parts = content.values()
+    for part in parts:
+        if isinstance(part, list | dict):
+            yield from _named_in(part)
 
 
 def _columns_of_parquet(path: Path) -> Iterator[pa.ChunkedArray]:

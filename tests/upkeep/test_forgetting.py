@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -31,10 +32,10 @@ from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.request_log import Answered, RequestLog
 from recsys.schedule import DataInterval
-from recsys.settings import Settings
+from recsys.settings import REPOSITORY, Settings
 from recsys.training.job import train_model
 from recsys.upkeep.forgetting import forget_customers
-from recsys.upkeep.personal import PERSONAL, sought
+from recsys.upkeep.personal import PERSONAL, not_searched, sought
 from tests.data.shop import HEADER, row, write_shop
 from tests.upkeep.byte_search import search
 from tests.upkeep.marked_shop import (
@@ -193,6 +194,20 @@ def test_no_folder_or_file_tells_the_id_to_the_register_an_alert_or_a_log(settin
     assert not [one for one in told if "KH-01x" in one]
 
 
+def test_a_proof_names_what_in_the_state_root_is_not_searched(settings):
+    (settings.home / "backups").mkdir(parents=True)
+    (settings.home / "KH-01x.csv").write_text("user_id\nKH-01x\n")
+    assert forget(settings, "KH-01x")["forgotten"] == 1
+    [request] = Register(settings).requests()
+    assert request.proof["not_searched"] == ["...", "backups"]
+
+
+def test_in_the_repository_nothing_of_the_product_is_named():
+    shipped = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True)
+    top = {line.split("/")[0] for line in shipped.stdout.splitlines()}
+    assert {*not_searched(Settings(REPOSITORY))}.isdisjoint(top)
+
+
 def test_an_id_that_nobody_knows_any_more_is_asked_for_again(shop):
     ask_to_forget(shop, ["who-is-this"], "lan", IdRules())
     (shop.home / FORGETTING_KEY).unlink()
@@ -266,12 +281,14 @@ def test_who_comes_back_goes_again(settings):
     assert "KH01" in (settings.raw / "viecomrec" / "data_reviews_purchase.csv").read_text()
 
 
-@pytest.mark.parametrize("name", ["a.tsv", "a.CSV", "a.csv.gz"])
+@pytest.mark.parametrize("name", ["a.tsv", "a.CSV", "a.csv.gz", "a.json"])
 def test_who_comes_back_in_a_table_goes_whatever_that_is_called(settings, name):
     forget(settings, "KH-01x")
     path = settings.home / "exports" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     content = b"user_id\tn\nKH-01x\t1\nKH-02x\t2\n"
+    if name.endswith("json"):
+        content = b'{"all": [{"user_id": "KH-01x"}, {"user_id": "KH-02x"}]}'
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     assert forget_customers(settings)["came_back"] == 1
     assert search(path.parent, {"KH-01x": "KH-01x"}) == {}

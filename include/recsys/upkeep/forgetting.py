@@ -43,6 +43,7 @@ from recsys.upkeep.personal import (
     WHATEVER_ELSE,
     find,
     named_ids,
+    not_searched,
     sought,
 )
 
@@ -91,12 +92,13 @@ def forget_customers(settings: Settings) -> dict[str, Any]:
 class Proof:
     """What became of a request: how many records of what were there before, and places: what is
     `left` keeps it open, `doubtful` ones have a word or number that may be the customer's id, and
-    what is at `the_shops` the shop has to remove."""
+    what is at `the_shops` the shop has to remove, and what is `not_searched` to look at."""
 
     erased: Mapping[str, int] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     doubtful: set[str] = field(default_factory=set)
     the_shops: set[str] = field(default_factory=set)
+    not_searched: Sequence[str] = ()
 
     def told(self) -> dict[str, Any]:
         """As the register has it."""
@@ -106,6 +108,7 @@ class Proof:
             "left": left[:_TOLD],
             "doubtful": sorted(self.doubtful)[:_TOLD],
             "the_shops": sorted(self.the_shops)[:_TOLD],
+            "not_searched": self.not_searched[:_TOLD],
             "checked_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -311,7 +314,8 @@ def _look_again(
     read or changed may be anybody's."""
     noted = ids_to_forget(settings).read()
     counted = {who: noted[who].found if who in noted else None for who in asked}
-    proofs = {who: Proof(erased=found or {}) for who, found in counted.items()}
+    beside = [customers.nameless(one) for one in not_searched(settings)]
+    proofs = {who: Proof(erased=found or {}, not_searched=beside) for who, found in counted.items()}
     # Writers that live are told of whom to leave out; what dead ones have left goes by its age.
     problems = [one for one in unread if not is_temporary(Path(one.place))]
     for _, one in find(settings, customers):

@@ -51,6 +51,15 @@ _REPORTS: Final = ("reports/**/*",)
 _LISTS: Final = ("exports/**/*",)
 AREAS: Final = ("data", "artifacts", "logs", "reports", "config", "exports")
 
+_REQUIREMENTS: Final = ("", "-dev", "-cluster", "-s3server", "-spark")
+_PRODUCT: Final = (
+    *("benchmarks", "dags", "docker", "docs", "include", "plugins", "serving", "tests"),
+    *("CHANGELOG.md", "Dockerfile", "LICENSE", "Makefile", "README.md", "README.vi.md"),
+    *("conftest.py", "docker-compose.yaml", "pyproject.toml", "__pycache__"),
+    *(f"requirements{one}.{end}" for one in _REQUIREMENTS for end in ("in", "txt")),
+)
+"""What the repository has at its top."""
+
 _OF_RUNS: Final = ("dag_id", "task_id", "run_id")
 _AIRFLOW_TEXTS: Final = {
     "rendered_task_instance_fields": (*_OF_RUNS, "rendered_fields"),
@@ -134,6 +143,14 @@ def _undeclared(settings: Settings) -> list[Path]:
     return [
         path for path in found if not any(one.covers(place_of(settings, path)) for one in declared)
     ]
+
+
+def not_searched(settings: Settings) -> list[str]:
+    """What stands in the state root beside the areas that are searched: somebody has put it there.
+    Hidden names and, where the state root is the repository, those of the product are left out."""
+    ours = {*AREAS, *(_PRODUCT if (settings.home / "include" / "recsys").is_dir() else ())}
+    names = (path.name for path in settings.home.glob("*") if not path.name.startswith("."))
+    return sorted(set(names) - ours)
 
 
 NOBODY: Final = PersonalData(
