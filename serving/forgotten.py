@@ -6,7 +6,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from recsys.errors import InputError
-from recsys.privacy import REQUESTS_KEY, Forgotten, Request, forgotten_by, overdue, read_requests
+from recsys.privacy import (
+    REQUESTS_KEY,
+    Forgotten,
+    Request,
+    forgotten_by,
+    lost_requests,
+    overdue,
+    read_requests,
+)
 from recsys.settings import Settings
 from recsys.storage import open_store
 
@@ -41,6 +49,8 @@ class FollowedForgotten:
             if revision == self._revision and self.problem is None:
                 return
             requests, problem = read_requests(self._settings)
+            if lost := lost_requests(requests, self._requests):
+                raise InputError(f"{REQUESTS_KEY}: lacks {lost} requests that it had")
             self.current = known = forgotten_by(self._settings, requests)
             remembered = functools.lru_cache(_REMEMBERED)(known.__contains__)
             self._is_hidden = remembered if known else lambda _: False

@@ -27,6 +27,7 @@ from recsys.privacy import (
     load_forgotten,
     load_pseudonyms,
     names_in_logs,
+    read_requests,
     readmit,
     told,
 )
@@ -249,6 +250,31 @@ def test_who_is_forgotten_stays_so_while_the_register_is_damaged(settings):
     forget(settings, "7")
     (settings.home / REQUESTS_KEY).write_text("junk")
     assert "7" in load_forgotten(settings)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_register_never_shrinks(settings, left):
+    forget(settings, "7")
+    forget(settings, "8")
+    register = settings.home / REQUESTS_KEY
+    content = parse_json(register.read_bytes())
+    register.write_text(json.dumps({"requests": content["requests"][:left]}))
+    assert all(one in load_forgotten(settings) for one in ("7", "8"))
+    assert f"lacks {2 - left} requests" in str(read_requests(settings)[1])
+    assert forget(settings, "9")[0].number == 3
+    assert read_requests(settings)[1] is None
+    assert all(one in load_forgotten(settings) for one in ("7", "8", "9"))
+
+
+def test_the_files_of_the_register_are_their_owners_alone(settings, tmp_path):
+    forget(settings, "7")
+    write_backup(settings, tmp_path / "backup.tar")
+    there = Settings(tmp_path / "there")
+    restore_backup(there, tmp_path / "backup.tar")
+    for home in (settings.home, there.home):
+        files = list((home / KEYS_KEY).parent.glob("*.json"))
+        assert len(files) == 4
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
 def forget(settings, *ids):

@@ -3,6 +3,7 @@ was asked for, which names customers by their pseudonyms alone, and who is forgo
 in the store, so that machines which share it agree: ``data/privacy/``, which nobody else on a
 machine may read."""
 
+import contextlib
 import functools
 import hashlib
 import hmac
@@ -124,10 +125,14 @@ def names_in_logs(settings: Settings, user_id: str) -> tuple[str, ...]:
 
 
 def keep_private(home: Path) -> None:
-    """Nobody else on this machine may look into the folder of the state root `home`."""
+    """Nobody else on this machine may look into the folder of the state root `home`, nor into its
+    files where they are copied."""
     folder = home / PRIVACY_KEY
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a temporary one of another process
+            path.chmod(0o600)
 
 
 def add_key(settings: Settings) -> int:
@@ -244,11 +249,10 @@ class Register:
         open still. They are numbered anew, by their times, if numbers were given twice."""
 
         def add(requests: list[Request]) -> None:
-            known = {(one.kind, one.pseudonym, one.asked_at): one for one in requests}
+            known = {_identity(one): one for one in requests}
             for one in others:
-                mine = known.setdefault((one.kind, one.pseudonym, one.asked_at), one)
-                if mine.done_at is None:
-                    known[one.kind, one.pseudonym, one.asked_at] = one
+                if known.setdefault(_identity(one), one).done_at is None:
+                    known[_identity(one)] = one
             merged = sorted(known.values(), key=lambda one: (one.asked_at, one.number))
             numbers = [one.number for one in merged]
             if numbers != sorted(set(numbers)):
@@ -495,7 +499,22 @@ def _document_of_requests(settings: Settings) -> Document[list[Request]]:
             logger.error, "The register of requests is damaged | set_aside=%s, %s"
         ),
         last_good=_LAST_GOOD_KEY,
+        lost=_lost,
     )
+
+
+def lost_requests(now: Iterable[Request], before: Iterable[Request]) -> int:
+    """How many of the requests of before there are no more: a register never shrinks."""
+    return len({_identity(one) for one in before} - {_identity(one) for one in now})
+
+
+def _lost(now: list[Request], before: list[Request]) -> str | None:
+    count = lost_requests(now, before)
+    return f"{REQUESTS_KEY}: lacks {count} requests that {_LAST_GOOD_KEY} has" if count else None
+
+
+def _identity(one: Request) -> tuple[Kind, str, datetime]:
+    return one.kind, one.pseudonym, one.asked_at
 
 
 def _requests(path: Path, content: bytes | None) -> list[Request]:

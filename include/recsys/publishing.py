@@ -36,8 +36,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace the file `path` by `content`, atomically and durably."""
+    """Replace the file `path` by `content`, atomically and durably. In a folder that is its owner's
+    alone the file is so as well, wherever it is copied to."""
     with atomic_path(path) as temporary:
+        if not path.parent.stat().st_mode & 0o077:
+            temporary.touch(0o600)
         temporary.write_bytes(content)
 
 

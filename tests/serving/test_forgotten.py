@@ -1,6 +1,7 @@
 """Who is forgotten is nobody in particular: on every path, in every worker and replica."""
 
 import contextlib
+import shutil
 import sqlite3
 import threading
 import time
@@ -252,10 +253,25 @@ def test_the_route_of_exports_answers_as_the_command(shop: Settings, admin: dict
         assert "keys.json" in failed.json()["detail"]
 
 
+def test_a_register_that_is_taken_away_changes_nothing_and_is_told(shop: Settings):
+    forget(shop, GONE)
+    folder = (shop.home / REQUESTS_KEY).parent
+    away = folder.with_name("away")
+    with serving(shop) as client:
+        folder.rename(away)
+        until(lambda: "recsys_register_readable 0.0" in client.get("/metrics").text, "it is seen")
+        assert client.post("/recommend", json={"user_id": GONE}).json()["fallback"]
+        assert not client.post("/recommend", json={"user_id": STAYS}).json()["fallback"]
+        until(lambda: "register_unreadable triggered" in alerts_of(shop), "somebody is told")
+        shutil.copytree(away, folder, dirs_exist_ok=True)  # there may be a new key
+        until(lambda: "recsys_register_readable 1.0" in client.get("/metrics").text, "it is back")
+
+
 def test_a_damaged_register_changes_nothing_and_is_told(shop: Settings):
     forget(shop, GONE)
     register = shop.home / REQUESTS_KEY
     good = register.with_name("requests.last_good.json")
+    sound = register.read_bytes()
     with serving(shop) as client:
         for path in (register, good):
             path.write_text("nonsense")
@@ -263,11 +279,10 @@ def test_a_damaged_register_changes_nothing_and_is_told(shop: Settings):
         assert client.post("/recommend", json={"user_id": GONE}).json()["fallback"]
         assert not client.post("/recommend", json={"user_id": STAYS}).json()["fallback"]
         until(lambda: "register_unreadable triggered" in alerts_of(shop), "somebody is told")
-        register.unlink()
-        good.unlink()
+        register.write_bytes(sound)  # as from a backup
         forget(shop, STAYS)
         until(lambda: "recsys_register_readable 1.0" in client.get("/metrics").text, "it is well")
-        assert known_to(client, 1)()
+        until(known_to(client, 2), "both are known")
         assert client.post("/recommend", json={"user_id": STAYS}).json()["fallback"]
         until(lambda: "register_unreadable resolved" in alerts_of(shop), "it is told to be well")
 

@@ -227,7 +227,9 @@ class Document(Generic[Content]):
     `parse` makes content of bytes, raises `InputError` for nonsense, and of None makes an empty
     one; `dump` is the way back. `on_damage` is told the name of what was set aside, and why.
     `last_good` is the key of a copy of the last sound content, which is used while the document is
-    damaged or gone; None to begin a new one then."""
+    damaged or gone; None to begin a new one then. `lost` makes a sentence of what the document
+    lacks that the last good one has, of documents that no change takes anything from: then it is
+    damaged, too."""
 
     def __init__(
         self,
@@ -238,9 +240,11 @@ class Document(Generic[Content]):
         dump: Callable[[Content], bytes],
         on_damage: Callable[[str, str], None],
         last_good: str | None = None,
+        lost: Callable[[Content, Content], str | None] | None = None,
     ) -> None:
         self._store, self._key, self._last_good = store, key, last_good
         self._parse, self._dump, self._on_damage = parse, dump, on_damage
+        self._lost = lost
 
     def read(self) -> Content:
         """The content, or the last good one. Raises `InputError` if there is neither."""
@@ -300,10 +304,18 @@ class Document(Generic[Content]):
             gone = self._kept() is not None
             return f"{self._key}: is gone; {self._last_good} has its content" if gone else None
         try:
-            self._parse(content)
+            found = self._parse(content)
         except InputError as error:
             return str(error)
-        return None
+        kept = None if self._lost is None else self._kept()
+        if self._lost is None or kept is None:
+            return None
+        try:
+            lost = self._lost(found, self._parse(kept))
+        except InputError:  # the copy is the damaged one
+            return None
+        # What was written since `content` was read is in the copy, and no loss.
+        return lost if self._stored() == content else None
 
     def _kept(self) -> bytes | None:
         return None if self._last_good is None else self._store.read(self._last_good)

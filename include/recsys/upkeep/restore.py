@@ -211,6 +211,7 @@ def _put_in_place(settings: Settings, unpacked: Path) -> str:
         for path in register.iterdir():
             path.replace(kept / path.name)
         register.rmdir()
+        keep_private(settings.home)
         sync(kept)
     config = CONFIG_ASIDE if (settings.home / "config").exists() else "config"
     for area in AREAS:
