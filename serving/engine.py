@@ -220,10 +220,13 @@ class Engine:
         with self._preparing:
             snapshot, in_trial = self.snapshot, self.in_trial
             prepared = (self._prepared, *self._prepared_trials.values())
+            every = [one for one in (snapshot, *in_trial.snapshots.values(), *prepared) if one]
+            current = [one for one in every if time.time() < one.catalogue.next_launch]
             fresh: dict[str, Snapshot] = {}
-            for one in (snapshot, *in_trial.snapshots.values(), *prepared):
-                if one is not None and one.model_id not in fresh:
-                    newer = self._renewed(one, fresh.values())
+            for one in every:
+                if one.model_id not in fresh:
+                    # A version that came in the middle of the last look is news to some alone.
+                    newer = self._renewed(one, [*fresh.values(), *current])
                     fresh.update({one.model_id: self._steered(newer)} if newer else {})
             if not fresh:
                 return False

@@ -159,6 +159,15 @@ def test_a_training_on_its_version_stands_beside_its_models(old):
     assert statuses == [("success",)] * 3
 
 
+def nearly(value: Any) -> Any:
+    """What equals `value` up to the last digits of scores, which processors round in other ways."""
+    if isinstance(value, dict):
+        return {name: nearly(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [nearly(one) for one in value]
+    return pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value
+
+
 @pytest.mark.boots
 def test_the_service_starts_from_it_and_answers_as_the_old_one_did(old, unpacked):
     # Live events count for some days after they came: let them have come just now.
@@ -170,7 +179,7 @@ def test_the_service_starts_from_it_and_answers_as_the_old_one_did(old, unpacked
     with running_service(old, port):
         for path, body, expected in asked:
             answer = requests.post(f"http://127.0.0.1:{port}/{path}", json=body, timeout=10).json()
-            assert {name: answer[name] for name in expected} == expected
+            assert {name: answer[name] for name in expected} == nearly(expected)
 
 
 @pytest.mark.boots
