@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -38,12 +39,18 @@ class FollowedForgotten:
         self._requests: Sequence[Request] = ()
         self.current: Forgotten | None = None
         self._is_hidden: Callable[[int | str], bool] = lambda _: True
+        self._looking = threading.Lock()
         self.problem: str | None = None
         """What is wrong with the register: what was known before still holds."""
         self.look()
 
     def look(self) -> None:
-        """Take over what is new."""
+        """Take over what is new. One at a time: who read it earlier would miss requests that
+        another one has taken over since, and call the register damaged."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         try:
             revision = self._store.revision(REQUESTS_KEY)
             if revision == self._revision and self.problem is None:

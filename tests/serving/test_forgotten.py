@@ -26,6 +26,7 @@ from recsys.privacy import (
     readmit,
 )
 from recsys.settings import Settings
+from serving import forgotten
 from serving.app import create_app
 from serving.config import ServiceEnvironment
 from serving.forgotten import FollowedForgotten
@@ -379,3 +380,27 @@ def test_from_a_second_after_the_request_on_no_worker_of_any_replica_uses_the_hi
     assert failed == []
     assert late == []
     assert answers[0] > 100
+
+
+def test_a_slow_look_beside_a_quick_one_finds_no_damage(settings: Settings, monkeypatch):
+    forget(settings, GONE)
+    followed, has_read = FollowedForgotten(settings), threading.Event()
+    forget(settings, STAYS)
+    read = forgotten.read_requests
+
+    def read_slowly(*given: Any) -> Any:
+        found = read(*given)
+        if not has_read.is_set():
+            has_read.set()
+            time.sleep(0.5)
+        return found
+
+    monkeypatch.setattr(forgotten, "read_requests", read_slowly)
+    slow = threading.Thread(target=followed.look)
+    slow.start()
+    assert has_read.wait(10)
+    forget(settings, STRANGER)
+    followed.look()
+    slow.join()
+    assert followed.problem is None
+    assert all(map(followed.hides, (GONE, STAYS, STRANGER)))

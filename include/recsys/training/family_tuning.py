@@ -154,11 +154,13 @@ def _best_pass(
     fit of so many passes makes it, and what these measured; `history` has an entry a pass."""
     model = SelfAttention.create({**point, "epochs": _MOST_PASSES}, subject.seed)
     questions = sample_of(subject, _JUDGED)
-    found, best, measured = Found(dict(point), -math.inf), model, list[tuple[int, Point]]()
+    found, best = Found(dict(point), -math.inf), model
+    measured: list[tuple[int, dict[str, float]]] = []
     for number, told in enumerate(model.passes(subject.training, subject.items), start=1):
         measured.append((number, told))
         score = objective(model, questions)
         if score > found.score:
+            # What a fit of so many passes would be: only the number is another.
             found.score, best = score, model.asked_with({"epochs": number})
             found.parameters["epochs"] = number
         found.history.append(found.score)
