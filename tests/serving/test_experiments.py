@@ -17,6 +17,7 @@ from recsys.content.job import embed_products
 from recsys.experiments.definitions import Assignment, Definition, Side
 from recsys.experiments.state import Experiments
 from recsys.settings import Settings
+from serving import engine as engine_module
 from serving.app import create_app
 from serving.config import ServiceEnvironment
 from tests.serving.conftest import TOKEN
@@ -185,7 +186,7 @@ def test_the_holdout_gets_what_is_popular_whatever_runs(models, settings):
         assert known
 
 
-def test_models_of_one_shop_share_all_but_their_arrays(models, settings):
+def test_models_of_one_shop_share_all_but_their_arrays(models, settings, monkeypatch):
     add_model(settings, "als_3", seed=2, select=False)
     embed_products(settings, ContentConfig(text_fields=("product_name",)), products(), "v1")
     publish(settings, "v1", range(0))
@@ -206,6 +207,18 @@ def test_models_of_one_shop_share_all_but_their_arrays(models, settings):
         assert len({id(one.catalogue) for one in fresh}) == 1
         assert fresh[0].catalogue is not served_ones[0].catalogue
         assert not any(np.shares_memory(fresh[0].popularity, one.popularity) for one in fresh[1:])
+        publish(settings, "v3", range(2))
+        before = fresh[0].sources
+        looks = iter([before])  # the first model was looked at a moment too early
+        published = engine_module.sources
+        monkeypatch.setattr(
+            engine_module, "sources", lambda *of: next(looks, None) or published(*of)
+        )
+        for _ in range(2):
+            engine.follow_catalogue()
+        fresh = [engine.snapshot, *engine.in_trial.snapshots.values()]
+        assert {one.catalogue.source for one in fresh} == {"v3"}
+        assert len({id(one.catalogue) for one in fresh}) == 1
 
 
 def test_lists_beside_a_product_belong_to_the_side_too(models, settings):
