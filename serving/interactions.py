@@ -23,7 +23,7 @@ from recsys.merchandising.recommending import LiveEvent
 from recsys.schema import Kind
 from recsys.settings import Settings
 from serving.config import ServingConfig
-from serving.shared import ChangeSign
+from serving.shared import ChangeSign, Counters
 
 logger = logging.getLogger(__name__)
 
@@ -290,8 +290,10 @@ def digest_of(content: Any) -> str:
 class Intake:
     """Stores events durably. One write to the disk serves all requests that wait for it."""
 
-    def __init__(self, settings: Settings, config: ServingConfig, live: LiveEvents) -> None:
-        self._settings, self._live = settings, live
+    def __init__(
+        self, settings: Settings, config: ServingConfig, live: LiveEvents, counters: Counters
+    ) -> None:
+        self._settings, self._live, self._counters = settings, live, counters
         self._limits = {
             USER: config.max_events_of_user_per_day,
             PRODUCT: config.max_events_of_product_per_day,
@@ -356,6 +358,7 @@ class Intake:
         append_events(self._settings, fresh)
         if implausible:
             self.implausible += len(implausible)
+            self._counters.tally("events_implausible", len(implausible))
             quarantine_events(self._settings, implausible)
         if fresh:
             try:

@@ -79,7 +79,7 @@ class Service:
         self.live = LiveEvents(
             live_database(settings), config.live_interaction_days, ChangeSign(memory)
         )
-        self.intake = Intake(settings, config, self.live)
+        self.intake = Intake(settings, config, self.live, self.counters)
         self.ids = _read_or(IdRules(), lambda: id_rules(settings))
         data = _read_or(DataConfig(), lambda: load_config(settings, DataConfig))
         self.earliest = data.earliest_time
@@ -217,6 +217,9 @@ class Note:
         fallback = None if made is None else method != self._own and not self.held_out
         asked = (time.time(), self.endpoint, user, self.topk, round(self.latency_ms, 3))
         status, error = (200, None) if fault is None else _outcome(fault)
+        if fallback is not None:
+            whose, how = "known" if self.known else "unknown", "fallback" if fallback else "model"
+            self.service.counters.tally(f"{whose}_by_{how}")
         answered = Answered(*asked, fallback, method, error, self.model_id, status, self.known)
         self.service.requests.add(answered)
 

@@ -7,6 +7,7 @@ import ipaddress
 import mmap
 import os
 import tempfile
+import threading
 import time
 from bisect import bisect_left
 from pathlib import Path
@@ -25,15 +26,21 @@ ENDPOINTS = (
 )
 STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0)
+TALLIES = (
+    *("lists_recorded", "lists_dropped", "lists_empty"),
+    *("known_by_model", "known_by_fallback", "unknown_by_model", "unknown_by_fallback"),
+    *("events_accepted", "events_rejected", "events_left_out", "events_implausible"),
+)
+"""What is counted beside the requests."""
 _FIELDS = len(STATUS_CLASSES) + len(BUCKETS_MS) + 2  # ... the bucket above all, the sum
 _WORKER_FIELDS = len(ENDPOINTS) * _FIELDS
 
 _CLIENT_BYTES = _CLIENT_SLOTS * _CLIENT_FIELDS * 8
 _COUNTER_BYTES = MAX_WORKERS * _WORKER_FIELDS * 8
-# Requests of clients, bytes of clients, counters of requests and of lists, the sign of changes.
+# Requests of clients, bytes of clients, counters of requests, tallies, the sign of changes.
 _COUNTERS_AT = 2 * _CLIENT_BYTES
-_LISTS_AT = _COUNTERS_AT + _COUNTER_BYTES
-_SIGN_AT = _LISTS_AT + MAX_WORKERS * 2 * 8
+_TALLIES_AT = _COUNTERS_AT + _COUNTER_BYTES
+_SIGN_AT = _TALLIES_AT + MAX_WORKERS * len(TALLIES) * 8
 SIZE = _SIGN_AT + 8
 
 
@@ -102,13 +109,14 @@ class ClientLimit:
 
 
 class Counters:
-    """Requests by endpoint and outcome, and lists. Each worker writes its own row; reading adds
+    """Requests by endpoint and outcome, and `TALLIES`. Each worker writes its own row; reading adds
     them up."""
 
     def __init__(self, memory: mmap.mmap, slot: int) -> None:
-        self._cells = memoryview(memory)[_COUNTERS_AT:_LISTS_AT].cast("d")
-        self._lists = memoryview(memory)[_LISTS_AT:_SIGN_AT].cast("Q")
-        self._slot = slot
+        self._cells = memoryview(memory)[_COUNTERS_AT:_TALLIES_AT].cast("d")
+        self._tallies = memoryview(memory)[_TALLIES_AT:_SIGN_AT].cast("Q")
+        self._places = {name: slot * len(TALLIES) + at for at, name in enumerate(TALLIES)}
+        self._tallying = threading.Lock()  # lists are made in several threads
         self._base = slot * _WORKER_FIELDS
         self._offsets = {path: number * _FIELDS for number, path in enumerate(ENDPOINTS)}
 
@@ -129,15 +137,19 @@ class Counters:
         classes = len(STATUS_CLASSES)
         return total[:classes], total[classes:-1], total[-1]
 
+    def tally(self, name: str, amount: int = 1) -> None:
+        """`amount` more of what `TALLIES` calls so."""
+        with self._tallying:
+            self._tallies[self._places[name]] += amount
+
     def count_lists(self, recorded: int = 0, dropped: int = 0) -> None:
         """So many more served lists were written down, or found no room."""
-        self._lists[2 * self._slot] += recorded
-        self._lists[2 * self._slot + 1] += dropped
+        self.tally("lists_recorded", recorded)
+        self.tally("lists_dropped", dropped)
 
-    def lists(self) -> tuple[int, int]:
-        """Served lists over all workers: recorded and dropped."""
-        counts = self._lists.tolist()
-        return sum(counts[::2]), sum(counts[1::2])
+    def tallied(self, name: str) -> int:
+        """How many there were over all workers."""
+        return sum(self._tallies[TALLIES.index(name) :: len(TALLIES)].tolist())
 
 
 class ChangeSign:

@@ -90,14 +90,17 @@ async def interactions(
             for index, event in enumerate(checked)
             if (reason := event if isinstance(event, str) else reasons.get(index)) is not None
         ]
+        left_out = len(said) - len(good)
+        accepted = len(events) - len(rejected) - left_out
+        counts = {"accepted": accepted, "rejected": len(rejected), "left_out": left_out}
+        for outcome, count in counts.items():
+            service.counters.tally(f"events_{outcome}", count)
         if len(rejected) == len(events):
             places = ["event" if events[0] is body else f"events.{one.index}" for one in rejected]
             told = list(zip(places, rejected, strict=True))[:SHOWN_ERRORS]
             errors = [FieldProblem(field=place, message=one.reason) for place, one in told]
             detail = f"No event was accepted. {errors[0].field}: {errors[0].message}."
             raise ProblemError(422, detail, errors=errors)
-    left_out = len(said) - len(good)
-    accepted = len(events) - len(rejected) - left_out
     return InteractionsResponse(accepted=accepted, rejected=rejected, left_out=left_out)
 
 

@@ -298,6 +298,8 @@ def _answer(
     `why` each product stands in it is told if it is given; `ranking` is the method that made the
     list where that is no fallback."""
     catalogue, ranked = snapshot.catalogue, made.ranked
+    if not ranked.items and not body.is_narrow:  # a search is, whatever it looks for
+        note.service.counters.tally("lists_empty")
     ids, names = catalogue.item_ids, catalogue.names
     brands, prices = catalogue.brands, catalogue.prices
     listed: list[_Listed] = [

@@ -3,29 +3,20 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import accumulate
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
 
 from recsys.merchandising.recommending import Snapshot
 from recsys.merchandising.snapshots import try_out
 from recsys.models.storage import ArtifactError
 from recsys.request_log import read_stats
+from serving.figures import Figures
 from serving.problems import documented
 from serving.schemas import Health, ModelInfo, Stats
-from serving.service import NO_MODEL, Running, Service
-from serving.shared import BUCKETS_MS, ENDPOINTS, STATUS_CLASSES
+from serving.service import NO_MODEL, Running
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +88,9 @@ async def stats(service: Running) -> Stats:
     summary="Metrics for Prometheus",
 )
 async def metrics(service: Running) -> Response:
-    """Counters of all workers since the service started, in Prometheus' text format."""
-    return Response(generate_latest(_Figures(service)), media_type=CONTENT_TYPE_LATEST)
+    """Counters of all workers since the service started, and how it stands, in Prometheus' text
+    format."""
+    return Response(generate_latest(Figures(service)), media_type=CONTENT_TYPE_LATEST)
 
 
 def _examine(snapshot: Snapshot | None) -> tuple[str, str]:
@@ -112,59 +104,3 @@ def _examine(snapshot: Snapshot | None) -> tuple[str, str]:
         logger.exception("A trial recommendation failed | model_id=%s", snapshot.model_id)
         return "failing", f"A trial recommendation failed with {type(error).__name__}."
     return "healthy", f"Trial recommendations take {milliseconds:.2f} ms."
-
-
-class _Figures(Collector):
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    def collect(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
-            "recsys_requests", "Answered requests.", labels=["endpoint", "status"]
-        )
-        latency = HistogramMetricFamily(
-            "recsys_request_seconds", "Time to answer.", labels=["endpoint"]
-        )
-        bounds = [*(str(bound / 1000) for bound in BUCKETS_MS), "+Inf"]
-        for path in ENDPOINTS:
-            classes, buckets, total_ms = self._service.counters.of(path)
-            for name, count in zip(STATUS_CLASSES, classes, strict=True):
-                if count:
-                    requests.add_metric([path, name], count)
-            if any(buckets):
-                pairs = list(zip(bounds, accumulate(buckets), strict=True))
-                latency.add_metric([path], pairs, total_ms / 1000)
-        yield requests
-        yield latency
-        model = GaugeMetricFamily("recsys_model", "The model in service.", labels=["model_id"])
-        if self._service.engine.model_id is not None:
-            model.add_metric([self._service.engine.model_id], 1)
-        yield model
-        log = self._service.requests
-        yield GaugeMetricFamily(
-            "recsys_log_rows_waiting", "Rows that this worker has yet to write.", log.pending
-        )
-        yield CounterMetricFamily(
-            "recsys_log_rows_dropped", "Rows that this worker could not keep.", log.dropped
-        )
-        recorded, dropped = self._service.counters.lists()
-        yield CounterMetricFamily("recsys_lists_recorded", "Served lists written down.", recorded)
-        yield CounterMetricFamily(
-            "recsys_lists_dropped", "Served lists that found no room in memory.", dropped
-        )
-        known = self._service.forgotten
-        yield GaugeMetricFamily(
-            "recsys_customers_forgotten",
-            "Customers who are forgotten, as this worker knows.",
-            len(known.current or ()),
-        )
-        yield GaugeMetricFamily(
-            "recsys_requests_overdue",
-            "Customers' requests that should have been done by now.",
-            known.overdue(),
-        )
-        yield GaugeMetricFamily(
-            "recsys_register_readable",
-            "1 while this worker can read the register of customers' requests, else 0.",
-            int(known.problem is None),
-        )

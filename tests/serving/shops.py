@@ -80,6 +80,7 @@ def add_model(
     due_days: Float32Array | None = None,
     got: Int64Array | None = None,
     segments: dict[str, dict[str, float]] | None = None,
+    manifest: dict[str, str] | None = None,
 ) -> None:
     """Write an artefact through its writer and register it; `select` makes it the current best.
     `got` is of the entries of `done` in the order of the users' ids."""
@@ -99,6 +100,7 @@ def add_model(
             "metrics": {"recall_at_10": recall, "recall_at_10_low": recall},
             "sample_users": list(sample_users),
             **({} if signal_weights is None else {"signal_weights": signal_weights}),
+            **(manifest or {}),
         },
         complements=complements,
         due_days=due_days,
