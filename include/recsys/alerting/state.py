@@ -7,7 +7,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -68,9 +68,9 @@ class Cleared(NamedTuple):
 class AlertState:
     """The memory of the alerts; safe to share between processes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timeout: float = _BUSY_SECONDS) -> None:
         self.path = path
-        self._database = HelperDatabase(path, _prepare, timeout=_BUSY_SECONDS)
+        self._database = HelperDatabase(path, _prepare, timeout=timeout)
 
     def claim(
         self, alert: Alert, channels: Sequence[Channel], now: datetime, cooldown: timedelta
@@ -177,6 +177,28 @@ class AlertState:
                 (key_prefix, since.timestamp()),
             )
             return rows.fetchone() is not None
+
+    def told_since(self, since: datetime) -> list[tuple[str, Severity, datetime]]:
+        """Name, severity and last time of what was told since then, the latest first; notices that
+        something is over are not among them."""
+        with self._database.use() as database:
+            rows = database.execute(
+                "SELECT json_extract(content, '$.name') AS name, severity, MAX(created_at) AS at"
+                " FROM alerts WHERE created_at >= ? AND NOT json_extract(content, '$.resolved')"
+                " GROUP BY 1, 2 ORDER BY at DESC, 1, 2",
+                (since.timestamp(),),
+            ).fetchall()
+        return [(one[0], Severity(one[1]), datetime.fromtimestamp(one[2], UTC)) for one in rows]
+
+    def last_deliveries(self) -> dict[Channel, str]:
+        """How the last delivery of each channel that has tried one ended: `SENT` or `FAILED`."""
+        with self._database.use() as database:
+            rows = database.execute(
+                "SELECT channel, status, MAX(updated_at) FROM deliveries WHERE status IN (?, ?)"
+                " GROUP BY channel",
+                (SENT, FAILED),
+            ).fetchall()
+        return {Channel(row["channel"]): str(row["status"]) for row in rows}
 
     def recent(self, limit: int, zone: tzinfo) -> list[dict[str, Any]]:
         """The last `limit` alerts, newest first: ``alert``, ``at`` which time in `zone`, how many

@@ -1,5 +1,6 @@
 """Commands that look back at runs and alerts, and repair the record of runs."""
 
+import logging
 from typing import Annotated
 
 import typer
@@ -8,6 +9,8 @@ from recsys.alerting import AlertManager, Severity
 from recsys.alerting.message import DEFAULT_CHANNELS
 from recsys.cli.output import print_json, use_stack_variables
 from recsys.errors import InputError
+from recsys.exporter.server import PORT, STATSD_PORT, serve
+from recsys.logs import LINE
 from recsys.orchestration.environment import connect
 from recsys.orchestration.mirror import reconcile_runs
 from recsys.settings import load_settings
@@ -61,6 +64,21 @@ def recent(limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.
 def stats(days: Days = 7) -> None:
     """Print pipeline statistics as JSON."""
     print_json(PipelineTracker().get_stats(days))
+
+
+@app.command(rich_help_panel="Watching")
+def exporter(
+    host: Annotated[str, typer.Option(help="Where to listen; this machine alone by default.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of /metrics.")] = PORT,
+    statsd_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Of Airflow's StatsD packets (UDP).")
+    ] = STATSD_PORT,
+) -> None:
+    """Show Prometheus jobs, freshness, quality, outcomes, alerts and Airflow, until it is ended."""
+    logging.basicConfig(level=logging.INFO, format=LINE)
+    serve(load_settings(), host, port, statsd_port)
 
 
 @tracker_app.command()

@@ -6,6 +6,7 @@ that does not load), nor of a failure whose callback died with its process."""
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from croniter import croniter
@@ -130,6 +131,28 @@ def report_silence(settings: Settings, manager: AlertManager, now: datetime) -> 
     return overdue
 
 
+def owed_since(settings: Settings, schedule: Schedule, now: datetime) -> dict[str, datetime]:
+    """The moment that each enabled job was last due before `now`, with its deadline and a grace: it
+    should have succeeded since. As in `report_silence`, which has to have seen the job before."""
+    path = settings.logs / "service" / "health_state.json"
+    known = _known_jobs(path)
+    owed = {}
+    for job, timing in schedule.jobs.items():
+        entry = known.get(job)
+        if timing.enabled and isinstance(entry, dict) and entry.get("cron") == timing.cron:
+            since = _last_expected(timing, schedule, now)
+            if since >= datetime.fromisoformat(entry["first_seen"]):
+                owed[job] = since
+    return owed
+
+
+def _known_jobs(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["jobs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def _missing(tracker: PipelineTracker, job: str, since: datetime) -> Missing | None:
     """The last run since then ({} without any) and the last success, None if a run succeeded."""
     runs = [
@@ -151,10 +174,7 @@ def _first_seen(
     ``logs/service/health_state.json``, which may get lost: all jobs then count as new. A job that
     is not among `jobs` (switched off) is forgotten."""
     path = settings.logs / "service" / "health_state.json"
-    try:
-        known = dict(json.loads(path.read_text(encoding="utf-8"))["jobs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        known = {}
+    known = _known_jobs(path)
     current: dict[str, dict[str, str]] = {}
     for job, timing in jobs.items():
         entry = known.get(job)
