@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the servers that the tests start, from the distribution's packages, where they are
+# Installs the servers and the browser that the tests start, from the distribution's packages, where they are
 # missing and this user may. Where not, the tests that need them are skipped and say so.
 set -eu
 PATH=$PATH:/usr/sbin
@@ -7,6 +7,7 @@ packages=
 [ -n "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null || command -v postgres)" ] || packages=" postgresql"
 command -v valkey-server >/dev/null || command -v redis-server >/dev/null || packages="$packages redis-server"
 command -v nginx >/dev/null || packages="$packages nginx"
+command -v chromium >/dev/null || packages="$packages chromium fonts-noto-core"
 [ -n "$packages" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "Not installed, and this user cannot install:$packages (the tests that need them are skipped)"

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from recsys.config import ConfigError
+from recsys.orchestration.monitor.language import Language
 from recsys.orchestration.monitor.overview import rules_section
-from recsys.orchestration.monitor.rendering import Renderer, amount
 from recsys.orchestration.monitor.rules import ask_for_preview, gather_rules, placements_of
 from recsys.settings import Settings
 from tests.merchandising.test_rules import RULE, write
+from tests.orchestration.monitor_pages import render
 from tests.serving.service_process import running_service
 from tests.serving.shops import add_model
 
@@ -29,10 +30,10 @@ def address(monkeypatch: pytest.MonkeyPatch, free_port: int) -> int:
 
 def page(settings: Settings, **asked: str) -> str:
     found, places = rules_section(settings, NOW), placements_of(settings)
-    if not asked:
-        return Renderer(settings).rules("/recsys", found, places)
-    shown, refused = ask_for_preview(settings, asked, 20)
-    return Renderer(settings).rules("/recsys", found, places, asked, shown, refused)
+    form = {"user_id": "", "product_id": "", "placement": ""} | asked
+    shown, refused = ask_for_preview(settings, asked, 20) if asked else (None, None)
+    answer = {"asked": form, "shown": shown, "refused": refused}
+    return render(settings, "rules.html", rules=found, placements=places, **answer)
 
 
 def test_of_a_shop_without_rules_nobody_is_asked(settings: Settings, address: int) -> None:
@@ -44,7 +45,7 @@ def test_without_the_service_the_file_speaks(settings: Settings, address: int) -
     write(settings, HIDE, LATER)
     shown = page(settings)
     assert "Dịch vụ không trả lời" in shown
-    for text in ("no-lips", "Ẩn", "Chưa đến lúc", "nhãn Đẹp; giá đến 5,000", "lan"):
+    for text in ("no-lips", "Ẩn", "Chưa đến lúc", ">Đẹp<", ">5.000<", "lan"):
         assert text in shown, text
     assert "<b>Tết</b>" not in shown
     assert "Không xem trước được" in page(settings, user_id="2")
@@ -83,7 +84,7 @@ def test_the_page_shows_warnings_and_both_lists_side_by_side(
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(6000.0, "6,000"), (0.5, "0.5"), (["a", "b"], "a, b"), ("x", "x")]
+    ("value", "text"), [(6000.0, "6.000"), (0.5, "0,5"), (["a", "b"], "a, b"), ("x", "x")]
 )
 def test_amounts_read_as_people_write_them(value: Any, text: str) -> None:
-    assert amount(value) == text
+    assert Language("vi", UTC).amount(value) == text

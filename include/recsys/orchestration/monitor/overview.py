@@ -1,61 +1,33 @@
-"""What the monitor shows, gathered from the files and databases that the jobs write.
-
-Every section stands alone: one that cannot be read says so and leaves the others as they are."""
+"""How things stand now, gathered from the files and databases that the jobs write."""
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from croniter import croniter
 
-from recsys.alerting import AlertManager
 from recsys.config import load_config
 from recsys.data.simulated import Simulated, read_note
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient, ServiceError, read_address
 from recsys.deployment.history import read_history
 from recsys.errors import InputError
-from recsys.experiments.definitions import Experiment
-from recsys.experiments.state import Experiments
 from recsys.health.reports import latest_report, report_is_overdue
 from recsys.orchestration.monitor.customers import Requests, gather_requests
+from recsys.orchestration.monitor.reports import ReportPage, pages_of_run
 from recsys.orchestration.monitor.rules import Rules, gather_rules
+from recsys.orchestration.monitor.sections import Section, section
 from recsys.registry import CurrentBest, Entry, Registry
 from recsys.schedule import JobSchedule, load_schedule
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker, RunStatus, tracker_database
 
-ALERTS: Final = 20
 DEPLOYMENTS: Final = 5
-PAGES: Final = 5
 STATS_DAYS: Final = 7
 DATABASE_SECONDS: Final = 5.0
 SERVICE_SECONDS: Final = 2.0
 """The page does not wait longer for the service: that it hangs is the news."""
-
-KINDS: Final = {
-    "drift": "drift_report_*.html",
-    "data_quality": "*.html",
-    "outcomes": "outcomes_*.html",
-    "experiments": "*.html",
-}
-"""Folder below ``reports/`` -> which of its files are pages. Their names sort by time, but for
-those of experiments."""
-
-logger = logging.getLogger(__name__)
-
-Content = TypeVar("Content")
-
-
-class Section(NamedTuple, Generic[Content]):
-    """A part of the page: its content, or the sentence why there is none."""
-
-    content: Content | None
-    problem: str | None = None
 
 
 class Health(NamedTuple):
@@ -68,22 +40,6 @@ class Health(NamedTuple):
     metrics: Mapping[str, Any]
     broken_rules: tuple[str, ...]
     overdue_jobs: tuple[str, ...]
-
-
-class ReportPage(NamedTuple):
-    """A page: its kind, the name of its file, when it was written (UTC)."""
-
-    kind: str
-    path: Path
-    written_at: datetime
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def title(self) -> str:
-        return self.path.stem.removeprefix("drift_report_").removeprefix("outcomes_")
 
 
 class JobRow(NamedTuple):
@@ -114,31 +70,16 @@ class Models(NamedTuple):
     serving_problem: str | None
 
 
-class Outcomes(NamedTuple):
-    """The last report of outcomes: its page, days with lists (ISO), totals, rates (each with
-    ``value``, ``low``, ``high``), clicks per list of each day."""
-
-    page: ReportPage
-    days: tuple[str, ...]
-    totals: Mapping[str, float]
-    rates: Mapping[str, Mapping[str, float | None]]
-    click_rates: tuple[float, ...]
-
-
 class Overview(NamedTuple):
-    """All sections of the page."""
+    """How everything stands; `now` is when that was looked up."""
 
+    now: datetime
     health: Section[Health]
     jobs: Section[list[JobRow]]
     models: Section[Models]
     deployments: Section[list[dict[str, Any]]]
-    pages: Mapping[str, Section[list[ReportPage]]]
-    drift_severity: Mapping[str, str | None]
-    outcomes: Section[Outcomes]
     rules: Section[Rules]
     requests: Section[Requests]
-    experiments: Section[list[Experiment]]
-    alerts: Section[list[dict[str, Any]]]
     simulated: Section[Simulated]
 
 
@@ -150,43 +91,33 @@ def run_tracker(settings: Settings) -> PipelineTracker:
 def gather(
     settings: Settings, now: datetime, tracker: PipelineTracker, paused_jobs: Callable[[], set[str]]
 ) -> Overview:
-    """Everything that the page shows at `now`; `paused_jobs` gives the DAGs paused in Airflow."""
-    pages = {kind: _section(partial(list_pages, settings, kind)) for kind in KINDS}
-    shown = (pages["drift"].content or [])[:PAGES]
+    """How things stand at `now`; `paused_jobs` gives the DAGs paused in Airflow."""
     return Overview(
-        health=_section(lambda: _health(settings, now)),
-        jobs=_section(lambda: _jobs(settings, now, tracker, paused_jobs)),
-        models=_section(lambda: _models(settings)),
-        deployments=_section(lambda: read_history(settings)[: -DEPLOYMENTS - 1 : -1]),
-        pages=pages,
-        drift_severity={page.name: drift_severity(page) for page in shown},
-        outcomes=_section(lambda: _outcomes(settings)),
+        now=now,
+        health=section(lambda: _health(settings, now)),
+        jobs=section(lambda: _jobs(settings, now, tracker, paused_jobs)),
+        models=section(lambda: _models(settings)),
+        deployments=section(lambda: read_history(settings)[: -DEPLOYMENTS - 1 : -1]),
         rules=rules_section(settings, now),
         requests=requests_section(settings, now),
-        experiments=_section(lambda: Experiments(settings).running()),
-        alerts=_section(lambda: AlertManager(settings).recent(ALERTS)),
-        simulated=_section(lambda: read_note(settings)),
+        simulated=section(lambda: read_note(settings)),
     )
 
 
 def rules_section(settings: Settings, now: datetime) -> Section[Rules]:
     """The shop's rules; without content where there are none."""
-    return _section(lambda: gather_rules(settings, now, SERVICE_SECONDS))
+    return section(lambda: gather_rules(settings, now, SERVICE_SECONDS))
 
 
 def requests_section(settings: Settings, now: datetime) -> Section[Requests]:
     """What customers asked for."""
-    return _section(lambda: gather_requests(settings, now))
+    return section(lambda: gather_requests(settings, now))
 
 
-def _section(read: Callable[[], Content | None]) -> Section[Content]:
-    try:
-        return Section(read())
-    except InputError as error:
-        return Section(None, str(error))
-    except Exception as error:
-        logger.exception("A part of the monitor page cannot be shown")
-        return Section(None, f"{type(error).__name__}: {error}")
+def summary_of(run: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the tasks of a run returned, by task id; empty while there is nothing."""
+    summary = (run or {}).get("metadata", {}).get("summary")
+    return summary if isinstance(summary, dict) else {}
 
 
 def _health(settings: Settings, now: datetime) -> Health | None:
@@ -235,12 +166,6 @@ def _jobs(
     return [row(name) for name in schedule.names]
 
 
-def summary_of(run: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the tasks of a run returned, by task id; empty while there is nothing."""
-    summary = (run or {}).get("metadata", {}).get("summary")
-    return summary if isinstance(summary, dict) else {}
-
-
 def _models(settings: Settings) -> Models:
     registry = Registry(settings)
     selection = registry.selection()
@@ -251,58 +176,3 @@ def _models(settings: Settings) -> Models:
     except ServiceError as error:
         return Models(selection, entry, None, str(error))
     return Models(selection, entry, serving, None)
-
-
-def list_pages(settings: Settings, kind: str) -> list[ReportPage]:
-    """The pages of `kind`, newest first; none for an unknown kind or a missing folder."""
-    paths = (settings.reports / kind).glob(KINDS[kind]) if kind in KINDS else ()
-    pages = [
-        ReportPage(kind, path, datetime.fromtimestamp(path.stat().st_mtime, UTC))
-        for path in sorted(paths, reverse=True)
-        if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
-    ]
-    if kind == "experiments":
-        pages.sort(key=lambda page: page.written_at, reverse=True)
-    return pages
-
-
-def find_page(settings: Settings, kind: str, name: str) -> ReportPage | None:
-    """The page of that name if the folder lists it. The name is compared, never opened."""
-    return next((page for page in list_pages(settings, kind) if page.name == name), None)
-
-
-def drift_severity(page: ReportPage) -> str | None:
-    """The overall severity in the JSON beside a drift page; None if that cannot be read."""
-    try:
-        report = json.loads(page.path.with_suffix(".json").read_text(encoding="utf-8"))
-        return str(report["overall_severity"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _outcomes(settings: Settings) -> Outcomes | None:
-    page = next(iter(list_pages(settings, "outcomes")), None)
-    if page is None:
-        return None
-    path = page.path.with_suffix(".json")
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        days = report["days"]
-        return Outcomes(
-            page=page,
-            days=tuple(str(one["day"]) for one in days),
-            totals={key: float(value) for key, value in report["totals"].items()},
-            rates={key: dict(rate) for key, rate in report["rates"].items()},
-            click_rates=tuple(float(one["click_rate"]["value"] or 0) for one in days),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is no report of outcomes: {error!r}") from error
-
-
-def pages_of_run(settings: Settings, summary: Mapping[str, Any] | None) -> list[ReportPage]:
-    """The pages that the results of a run's tasks name, each once."""
-    results = (one for one in (summary or {}).values() if isinstance(one, Mapping))
-    texts = (value for one in results for value in one.values() if isinstance(value, str))
-    named = (parts for text in dict.fromkeys(texts) if len(parts := PurePosixPath(text).parts) == 3)
-    found = (find_page(settings, kind, name) for top, kind, name in named if top == "reports")
-    return [page for page in found if page is not None]

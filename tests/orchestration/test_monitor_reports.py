@@ -4,12 +4,17 @@ import json
 
 import pytest
 
-from recsys.orchestration.monitor.overview import (
+from recsys.experiments.definitions import Definition
+from recsys.experiments.state import Experiments
+from recsys.orchestration.monitor.reports import (
     drift_severity,
     find_page,
+    gather_reports,
     list_pages,
     pages_of_run,
 )
+from tests.orchestration.monitor_pages import render
+from tests.serving.shops import add_model
 
 
 @pytest.fixture
@@ -82,3 +87,41 @@ def test_the_pages_of_a_run_are_those_its_tasks_name(reports):
     }
     assert [page.title for page in pages_of_run(reports, summary)] == ["20230109"]
     assert pages_of_run(reports, None) == []
+
+
+def show(settings):
+    return render(settings, "reports.html", **gather_reports(settings)._asdict())
+
+
+def test_the_outcomes_of_four_weeks_are_shown_with_their_page(settings):
+    folder = settings.reports / "outcomes"
+    folder.mkdir(parents=True)
+    rate = {"value": 0.0512, "low": 0.05, "high": 0.0525}
+    report = {
+        "days": [{"day": f"2026-03-0{n}", "click_rate": {"value": n / 100}} for n in (1, 2)],
+        "totals": {"lists": 1234567},
+        "rates": {"click_rate": rate, "purchase_rate": dict.fromkeys(rate)}
+        | {"value_per_1000_lists": rate | {"value": 98765.4}},
+    }
+    (folder / "outcomes_20260301.html").write_text("older")
+    (folder / "outcomes_20260302.html").write_text("x")
+    (folder / "outcomes_20260302.json").write_text(json.dumps(report))
+    page = show(settings)
+    for shown in ("1.234.567", "5,12%", "5,00% – 5,25%", "98.765"):
+        assert shown in page
+    assert "/recsys/reports/outcomes/outcomes_20260302.html" in page
+    (folder / "outcomes_20260302.json").write_text('{"days": 3}')
+    assert "outcomes_20260302.json: is no report of outcomes" in show(settings)
+
+
+def test_an_experiment_stands_there_from_its_start(settings):
+    """Its first report is written by the next hour's job."""
+    add_model(settings, "als_1")
+    add_model(settings, "als_2", select=False)
+    variants = [{"name": "today", "share": 0.5}, {"name": "new", "share": 0.5, "model_id": "als_2"}]
+    content = {"name": "blend", "question": "Is it better?", "primary_metric": "clicks_per_list"}
+    began = Definition.model_validate(content | {"variants": variants})
+    Experiments(settings).start(began, by="lan")
+    assert ">blend</b>" in show(settings)
+    Experiments(settings).stop("blend", by="lan", because="enough")
+    assert ">blend</b>" not in show(settings)

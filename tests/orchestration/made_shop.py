@@ -1,0 +1,108 @@
+"""The state root of a shop that has something to say on every page of the monitor."""
+
+from datetime import datetime, timedelta
+
+from recsys.alerting import AlertManager
+from recsys.data.simulated import note_traffic
+from recsys.deployment.history import append_history
+from recsys.ids import IdRules
+from recsys.orchestration.mirror import tracker_id
+from recsys.privacy import ask_to_forget
+from recsys.publishing import write_json
+from recsys.settings import Settings
+from recsys.tracking import PipelineTracker, RunRecord, RunStatus
+from tests.merchandising.test_rules import RULE
+from tests.merchandising.test_rules import write as write_rules
+
+JOB, RUN = "data_refresh", "manual__2026-01-05T02:00:00.5+00:00"
+REPORT = "drift_report_20260105.html"
+
+
+def make_shop(settings: Settings, now: datetime) -> None:
+    """Fill an empty state root with what the jobs of a shop leave, as of `now`."""
+    write_health(settings, now)
+    write_runs(settings, now)
+    write_reports(settings)
+    failed = {"status": "rolled_back", "error": "the verification failed: no answer in time"}
+    append_history(
+        settings, {"timestamp": now.isoformat(), "model_id": "als_20260101_020000", **failed}
+    )
+    alerts = AlertManager(settings)
+    about = {"job": JOB, "run_id": RUN, "error": "publish: the disk is full"}
+    alerts.send_alert("data_refresh_failed", "data_refresh failed", "critical", context=about)
+    alerts.send_alert("data_drift", "drift of volume", "warning")
+    write_rules(settings, RULE | {"reason": "thu hồi theo lô"}, hide_expired(now))
+    ask_to_forget(settings, ["KH01", "KH02"], "lan", IdRules())
+    note_traffic(settings, now - timedelta(days=3), now, lists=1_200, events=40)
+
+
+def write_health(settings: Settings, now: datetime) -> None:
+    checks = {
+        "service": {"healthy": False, "severity": "critical", "error": "GET /health failed"},
+        "data": {
+            "healthy": True,
+            "newest_event": (now - timedelta(days=3)).isoformat(),
+            **{"interactions": 123_456, "users": 5_000, "items": 800},
+        },
+        "model": {"healthy": False, "severity": "warning", "error": "als_1 is not served"},
+        "pipeline": {"healthy": True},
+    }
+    metrics = {"window_minutes": 60, "requests": 1_234, "p95_latency_ms": 12.3}
+    metrics |= {"error_rate": 0.001, "fallback_rate": 0.12}
+    report = {
+        "generated_at": now.isoformat(),
+        "status": "critical",
+        **{"checks": checks, "metrics": metrics},
+        "overdue_jobs": {"model_training": {}},
+        "alerts": [{"alert_name": "high_latency"}],
+    }
+    write_json(settings.reports / "health" / "latest.json", report)
+
+
+def write_runs(settings: Settings, now: datetime) -> None:
+    tracker = PipelineTracker(settings.pipeline_db)
+    summary = {"detect": {"page": f"reports/drift/{REPORT}"}, "ingest": {"rows": 3}}
+    about = {"airflow_run_id": RUN, "run_type": "manual", "summary": summary}
+    interval = {"data_interval_start": (now - timedelta(days=1)).isoformat()}
+    about |= {**interval, "data_interval_end": now.isoformat(), "conf": {"force_full": True}}
+    for job, hours, status, error in (
+        (JOB, 30, RunStatus.SUCCESS, None),
+        (JOB, 2, RunStatus.FAILED, "publish: the disk is full"),
+        ("model_training", 3, RunStatus.SUCCESS, None),
+        ("outcomes", 1, RunStatus.RUNNING, None),
+    ):
+        start = now - timedelta(hours=hours)
+        end = None if status is RunStatus.RUNNING else start + timedelta(seconds=90)
+        known = tracker_id(JOB, RUN) if error else f"{job}_{hours}"
+        run = RunRecord(known, job, status, start, end, error, about if error else {})
+        tracker.record_run(run)
+
+
+def write_reports(settings: Settings) -> None:
+    reports = settings.reports
+    for folder, name in (
+        ("drift", REPORT),
+        ("data_quality", "20260105T020000Z-a.html"),
+        ("outcomes", "outcomes_20260302.html"),
+        ("experiments", "blend.html"),
+    ):
+        (reports / folder).mkdir(parents=True, exist_ok=True)
+        page = "<html lang='vi'><title>x</title><h1>Tuần yên ổn</h1>"
+        (reports / folder / name).write_text(page, encoding="utf-8")
+    write_json(
+        (reports / "drift" / REPORT).with_suffix(".json"), {"overall_severity": "not judged"}
+    )
+    rate = {"value": 0.0512, "low": 0.05, "high": 0.0525}
+    days = [{"day": f"2026-03-0{n}", "click_rate": {"value": n / 100}} for n in (1, 2)]
+    rates = {"click_rate": rate, "purchase_rate": rate, "value_per_1000_lists": rate}
+    outcomes = {"days": days, "totals": {"lists": 1_234_567}, "rates": rates}
+    write_json(reports / "outcomes" / "outcomes_20260302.json", outcomes)
+
+
+def hide_expired(now: datetime) -> dict:
+    return RULE | {
+        "name": "old-campaign",
+        "action": "hide",
+        "products": {"brands": ["Cocoon"], "max_price": 99_000},
+        "end": (now - timedelta(days=1)).isoformat(),
+    }

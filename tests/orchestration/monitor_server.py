@@ -1,0 +1,28 @@
+"""The monitor in a plain server: Airflow's own part is who is asking.
+
+``python -m tests.orchestration.monitor_server PORT``, with ``RECSYS_HOME`` for the state root."""
+
+import sys
+from types import SimpleNamespace
+
+import uvicorn
+from airflow.api_fastapi.core_api.security import get_user
+from fastapi import FastAPI
+
+from recsys.orchestration.monitor import access
+from recsys.orchestration.monitor.app import create_app
+from recsys.settings import load_settings
+
+
+def main() -> None:
+    monitor = create_app(load_settings(), set)
+    monitor.dependency_overrides[get_user] = lambda: SimpleNamespace(get_name=lambda: "lan")
+    for right in (access.may_watch, access.may_preview, access.may_forget):
+        monitor.dependency_overrides[right] = lambda: None
+    airflow = FastAPI()
+    airflow.mount("/recsys", monitor)
+    uvicorn.run(airflow, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

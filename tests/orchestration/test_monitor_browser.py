@@ -1,0 +1,196 @@
+"""Every page of the monitor in a real browser: both languages, both themes, phone and desk."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Page
+
+from recsys.orchestration.monitor.language import texts
+from recsys.settings import Settings
+from tests import browser as browsers
+from tests.browser import DESK, PHONE, serious_faults
+from tests.live_stack import wait_for
+from tests.orchestration.made_shop import JOB, REPORT, RUN, make_shop
+from tests.ports import find_free_port
+
+pytestmark = pytest.mark.boots
+
+PAGES = (
+    "/",
+    "/reports",
+    "/rules",
+    "/rules/preview?user_id=1&placement=home",
+    "/customers",
+    "/alerts",
+    f"/runs/{JOB}/{quote(RUN, safe='')}",
+    "/no-such-page",
+)
+
+# Words of English that no Vietnamese page needs: those of the English texts that no Vietnamese
+# text has, and words in which programs like to speak.
+ENGLISH = {
+    word
+    for text in texts("en").values()
+    for word in re.findall(r"[a-z]{3,}", re.sub(r"\{.*?\}", "", text.lower()))
+}
+VIETNAMESE = {
+    word
+    for text in texts("vi").values()
+    for word in re.findall(r"[a-z]{3,}", re.sub(r"\{.*?\}", "", text.lower()))
+}
+FOREIGN = (ENGLISH | {"error", "none", "null", "true", "false", "unknown"}) - VIETNAMESE
+
+# What a reader reads, but for what is marked as being in another language, names and code.
+READ = """() => {
+  const skipped = "code, pre, [lang=en], [translate=no], script, style, .languages";
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const texts = [];
+  while (walker.nextNode())
+    if (!walker.currentNode.parentElement.closest(skipped)) texts.push(walker.currentNode.data);
+  return texts.join(" ");
+}"""
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The address of a running monitor, and its state root."""
+
+    url: str
+    settings: Settings
+
+
+@pytest.fixture(scope="module")
+def monitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
+    home = tmp_path_factory.mktemp("monitor")
+    settings, port = Settings(home / "home"), find_free_port()
+    make_shop(settings, datetime.now(UTC))
+    own = {
+        "RECSYS_HOME": str(settings.home),
+        "RECSYS_SERVICE_URL": f"http://127.0.0.1:{find_free_port()}",
+        "AIRFLOW_HOME": str(home / "airflow"),
+    }
+    command = [sys.executable, "-m", "tests.orchestration.monitor_server", str(port)]
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log)
+    try:
+        running = Monitor(f"http://127.0.0.1:{port}/recsys", settings)
+        wait_for(lambda: answers(running) or server.poll() is not None, 60, "the monitor")
+        assert server.poll() is None, (home / "server.log").read_text()[-2000:]
+        yield running
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def answers(monitor: Monitor) -> bool:
+    try:
+        return requests.get(f"{monitor.url}/", timeout=10).ok
+    except requests.ConnectionError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    yield from browsers.chromium()
+
+
+@dataclass
+class Look:
+    """A page as a browser has it, and what went wrong meanwhile."""
+
+    page: Page
+    faults: list[str]
+
+
+@pytest.fixture
+def look(monitor: Monitor, browser: Browser) -> Iterator:
+    contexts = []
+
+    def at(path: str, language: str, theme: str, width: int) -> Look:
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        cookie = {"name": "recsys_language", "value": language, "path": "/recsys/"}
+        context.add_cookies([{**cookie, "domain": "127.0.0.1"}])
+        # As Airflow's own pages keep it.
+        context.add_init_script(f"localStorage.setItem('theme', '{theme}')")
+        page, faults = context.new_page(), list[str]()
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda one: faults.extend(elsewhere(monitor, one.url)))
+        page.goto(monitor.url + path)
+        return Look(page, faults)
+
+    yield at
+    for context in contexts:
+        context.close()
+
+
+def elsewhere(monitor: Monitor, url: str) -> list[str]:
+    ours = url.startswith((f"{monitor.url}/", "data:"))
+    return [] if ours else [f"request to {url}"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_sound_in_both_languages_themes_and_widths(look, path: str) -> None:
+    for language, theme, width in (
+        *(("vi", "light", PHONE), ("vi", "dark", DESK)),
+        *(("en", "light", DESK), ("en", "dark", PHONE)),
+    ):
+        seen = look(path, language, theme, width)
+        where = f"{path} {language} {theme} {width}"
+        assert seen.page.evaluate("document.documentElement.dataset.theme") == theme
+        assert seen.page.evaluate("document.documentElement.lang") == language
+        wider = seen.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wider <= 0, where
+        faults = [one for one in seen.faults if "404 (Not Found)" not in one]
+        assert faults == [], where
+        assert serious_faults(seen.page) == [], where
+        if language == "vi":
+            words = set(re.findall(r"[a-z]{3,}", seen.page.evaluate(READ).lower()))
+            assert words & FOREIGN == set(), where
+
+
+def test_the_language_is_remembered_and_the_page_stays(look, monitor: Monitor) -> None:
+    seen = look("/alerts", "vi", "light", DESK)
+    seen.page.get_by_role("link", name="English").click()
+    assert seen.page.url == f"{monitor.url}/alerts"
+    assert seen.page.locator("h1").inner_text() == "Alerts"
+    seen.page.goto(f"{monitor.url}/")
+    assert seen.page.locator("h1").inner_text() == "Today"
+
+
+def test_nobody_is_led_to_another_site_by_the_choice_of_a_language(monitor: Monitor) -> None:
+    for back in ("https://elsewhere.example/", "//elsewhere.example", "/airflow", ""):
+        asked = {"back": back}
+        answer = requests.get(
+            f"{monitor.url}/language/en", params=asked, allow_redirects=False, timeout=30
+        )
+        assert answer.headers["Location"] == "/recsys/"
+
+
+def test_the_theme_follows_airflow_while_the_page_is_open(look, monitor: Monitor) -> None:
+    seen = look("/", "vi", "light", DESK)
+    other = seen.page.context.new_page()
+    other.goto(f"{monitor.url}/alerts")
+    other.evaluate("localStorage.setItem('theme', 'dark')")
+    seen.page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+
+
+def test_the_keyboard_reaches_the_content_first(look) -> None:
+    seen = look("/", "vi", "light", DESK)
+    seen.page.keyboard.press("Tab")
+    assert seen.page.evaluate("document.activeElement.className") == "skip"
+
+
+def test_a_report_opens_in_its_own_style(look) -> None:
+    seen = look(f"/reports/drift/{REPORT}", "vi", "light", DESK)
+    assert seen.faults == []
+    assert seen.page.locator("h1").inner_text() == "Tuần yên ổn"
