@@ -23,12 +23,31 @@ Fault = tuple[BoolArray, str]
 
 def normalise_series(texts: pd.Series) -> pd.Series:
     """`normalise` for each text; missing ones become ``""``. Keeps index and name."""
-    return _on_distinct(_normalise_array, texts)
+    return _on_distinct(normalise_texts, texts)
 
 
 def fold_series(texts: pd.Series) -> pd.Series:
     """`fold` for each text; missing ones become ``""``. Keeps index and name."""
-    return _on_distinct(_fold_array, texts)
+    return _on_distinct(fold_texts, texts)
+
+
+def normalise_texts(texts: pa.Array) -> pa.Array:
+    """`normalise` of each text (large_string)."""
+    texts = pc.replace_substring_regex(texts, f"[{text.INVISIBLE}]+", "")
+    texts = _single_blanks(texts)
+    texts = pc.replace_substring_regex(texts, "[ðɖ]", "đ")
+    texts = pc.replace_substring_regex(texts, "[ÐƉ]", "Đ")
+    texts = pc.utf8_normalize(texts, form="NFD")
+    texts = pc.replace_substring_regex(texts, text.EARLY_TONE.pattern, text.MOVED_TONE)
+    return pc.utf8_normalize(texts, form="NFC")
+
+
+def fold_texts(texts: pa.Array) -> pa.Array:
+    """`fold` of each text (large_string)."""
+    texts = pc.utf8_normalize(normalise_texts(texts), form="NFKD")
+    texts = pc.replace_substring_regex(texts, text.ACCENTS.pattern, "")
+    texts = pc.replace_substring_regex(texts, "[đĐ]", "d")
+    return pc.utf8_lower(_single_blanks(pc.utf8_normalize(texts, form="NFC")))
 
 
 def normalise_ids(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -208,23 +227,6 @@ def _present(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 def _is_missing(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.is_in(pc.ascii_lower(column), value_set=pa.array(ids.MISSING, column.type))
-
-
-def _normalise_array(texts: pa.Array) -> pa.Array:
-    texts = pc.replace_substring_regex(texts, f"[{text.INVISIBLE}]+", "")
-    texts = _single_blanks(texts)
-    texts = pc.replace_substring_regex(texts, "[ðɖ]", "đ")
-    texts = pc.replace_substring_regex(texts, "[ÐƉ]", "Đ")
-    texts = pc.utf8_normalize(texts, form="NFD")
-    texts = pc.replace_substring_regex(texts, text.EARLY_TONE.pattern, text.MOVED_TONE)
-    return pc.utf8_normalize(texts, form="NFC")
-
-
-def _fold_array(texts: pa.Array) -> pa.Array:
-    texts = pc.utf8_normalize(_normalise_array(texts), form="NFKD")
-    texts = pc.replace_substring_regex(texts, text.ACCENTS.pattern, "")
-    texts = pc.replace_substring_regex(texts, "[đĐ]", "d")
-    return pc.utf8_lower(_single_blanks(pc.utf8_normalize(texts, form="NFC")))
 
 
 def _single_blanks(texts: pa.Array) -> pa.Array:

@@ -1,10 +1,13 @@
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.comments import CommentConfig, score_comments
 from recsys.comments.features import describe
+from recsys.comments.near_copies import SIMILARITY, are_similar
 from recsys.comments.scoring import group_texts, similar_among
 
 CONFIG = CommentConfig()
@@ -76,3 +79,29 @@ def test_groups_do_not_depend_on_the_order_of_texts(texts, seed):
     back = np.empty(len(texts), dtype=int)
     back[order] = shuffled
     assert np.array_equal(together, back[:, None] == back[None, :])
+
+
+def shingles(text):
+    data = text.encode()
+    return {data[at : at + 5] for at in range(len(data) - 4)}
+
+
+@pytest.mark.parametrize("words", [8, 200])  # a long text fills its sketch
+def test_pairs_are_similar_exactly_when_they_share_so_many_shingles(words):
+    rng = np.random.default_rng(words)
+    texts = []
+    for _ in range(300):
+        original = [f"tu{n}" for n in rng.integers(1_000, size=words)]
+        texts.append(" ".join(original))
+        for at in rng.choice(words, size=rng.integers(words // 2 + 1), replace=False):
+            original[at] = f"kh{at}"
+        texts.append(" ".join(original))
+    pairs = np.arange(len(texts)).reshape(-1, 2)
+    pairs = np.concatenate([pairs, rng.integers(len(texts), size=(300, 2))])
+    expected = []
+    for left, right in pairs:
+        one, other = shingles(texts[left]), shingles(texts[right])
+        expected.append(len(one & other) >= SIMILARITY * len(one | other))
+    found = are_similar(pa.array(texts, pa.large_string()), pairs)
+    assert found.tolist() == expected
+    assert 30 < sum(expected[:300]) < 270

@@ -48,12 +48,18 @@ def test_odd_texts_have_a_row_each():
     assert counts("", " ").nnz <= 2
 
 
-def test_pieces_give_what_the_whole_gives():
-    texts = pd.Series([f"kem số {n} dùng tốt" for n in range(9_000)], dtype="str")
+def test_parts_give_what_the_whole_gives():
+    texts = pd.Series([f"kem số {n} dùng tốt" for n in range(20_000)], dtype="str")
     whole = ngrams.count(texts)
     covered = 0
-    for rows, piece in ngrams.in_chunks(texts):
-        assert (whole[rows] != piece).nnz == 0
-        covered += piece.shape[0]
+    for rows, part in ngrams.in_counts(texts, lambda counts: counts):
+        assert rows.start == covered
+        assert (whole[rows] != part).nnz == 0
+        covered += part.shape[0]
     assert covered == len(texts)
     assert np.isfinite(whole.data).all()
+
+
+def test_what_is_counted_twice_is_one_column():
+    (row,) = counts("kem kem kem")
+    assert sorted(row.data[row.indices < 2 * ngrams.BUCKETS]) == [2, 2, 3, 3]

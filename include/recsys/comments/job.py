@@ -12,9 +12,10 @@ from recsys.arrays import BoolArray, Float32Array, Int64Array, UInt64Array
 from recsys.comments import scoring
 from recsys.comments.cache import Columns, TextCache
 from recsys.comments.features import FEATURES_VERSION, TextFeatures, concatenate, describe
+from recsys.comments.near_copies import Similar
 from recsys.comments.pretrained import load_pretrained
 from recsys.comments.scorers import CACHE_KEY, due_scorer
-from recsys.comments.scoring import CommentConfig, CommentScores, SentimentScorer, Similar, Texts
+from recsys.comments.scoring import CommentConfig, CommentScores, SentimentScorer, Texts
 from recsys.comments.training import Units, gather_units
 from recsys.data.keys import MULTIPLIER, hash_texts
 from recsys.schema import RATING, USER

@@ -50,10 +50,13 @@ class NgramScorer:
     def score(self, texts: pd.Series, keys: UInt64Array) -> Float32Array:
         """Sentiment in [0, 1] of each text. `keys`: the texts' `TextFeatures.key`."""
         idf, weights = self._dense("idf"), self._dense("weights")
+
+        def decide(counts: sparse.csr_matrix) -> Float64Array:
+            return weigh(counts, idf) @ weights + self.arrays["intercepts"]
+
         fold = self._folds(keys)
         scores = np.empty(len(texts), dtype=np.float32)
-        for rows, counts in ngrams.in_chunks(texts):
-            decisions = weigh(counts, idf) @ weights + self.arrays["intercepts"]
+        for rows, decisions in ngrams.in_counts(texts, decide):
             scores[rows] = self._calibrated(decisions, fold[rows])
         return scores
 

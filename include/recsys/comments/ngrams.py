@@ -6,11 +6,11 @@ characters of the folded text. The folded blocks carry over to comments typed wi
 Before that, what Vietnamese shoppers type is spelled out: teencode, emoji, drawn-out letters."""
 
 import functools
+import itertools
 import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,9 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from recsys.arrays import Int64Array, UInt64Array
-from recsys.columns import fold_series, normalise_series
-from recsys.comments.features import windows
-from recsys.data.keys import MULTIPLIER, one_chunk
-from recsys.settings import CORES
+from recsys.columns import fold_texts, normalise_texts
+from recsys.comments.pieces import Pieces, in_parts, pieces_of, windows
+from recsys.data.keys import MULTIPLIER, one_chunk, run_starts
 
 _RUN: Final = re.compile(r"([^\W\d_])\1{2,}")
 
@@ -45,76 +44,68 @@ def _spellings() -> dict[str, str]:
     return {short: meant for meant, shorts in meanings for short in shorts.split(" ")}
 
 
-BUCKETS = 1 << 18  # columns of one block
+_BUCKET_BITS = 18
+BUCKETS = 1 << _BUCKET_BITS  # columns of one block
 BLOCKS = 3
 WIDTH = BLOCKS * BUCKETS
 CHARACTER_SIZES = (3, 4, 5)
-_CHUNK = 4_096  # texts at a time: some 50 MB of n-grams
+_TEXT_AT = 20  # bits of a column, below those of a text
+_TOGETHER = 1_024  # texts at a time: their n-grams stay in the processor's cache
 _NOTHING, _BLANK = (pa.scalar(text, pa.large_string()) for text in ("", " "))
-_SHIFT = np.uint64(64 - 18)
+
+UsedT = TypeVar("UsedT")
 
 
-def in_chunks(texts: pd.Series) -> Iterator[tuple[slice, sparse.csr_matrix]]:
-    """Count `texts` piece by piece, on two threads: pairs of (rows, counts of those rows). At most
-    a few pieces exist at a time, so memory does not grow with the number of texts."""
-    slices = [slice(at, min(at + _CHUNK, len(texts))) for at in range(0, len(texts), _CHUNK)]
-    with ThreadPoolExecutor(CORES) as pool:
-        for at in range(0, len(slices), CORES):
-            group = slices[at : at + CORES]
-            counts = pool.map(lambda rows: count(texts.iloc[rows]), group)
-            yield from zip(group, counts, strict=True)
+def in_counts(
+    texts: pd.Series, use: Callable[[sparse.csr_matrix], UsedT]
+) -> Iterator[tuple[slice, UsedT]]:
+    """What `use` makes of the counts of `texts`, some at a time, on all cores: pairs of (rows, that
+    of those rows). Only few counts exist at a time, so memory does not grow with the texts."""
+
+    def used(part: pa.LargeStringArray) -> list[UsedT]:
+        return [use(counts) for counts in _counts(part)]
+
+    for rows, parts in in_parts(one_chunk(texts), used):
+        for at, one in zip(range(rows.start, rows.stop, _TOGETHER), parts, strict=True):
+            yield slice(at, min(at + _TOGETHER, rows.stop)), one
 
 
 def count(texts: pd.Series) -> sparse.csr_matrix:
-    """float32 counts, one row a text, `WIDTH` columns. `texts`: str."""
-    owner, ids, vocabulary = _words(texts)
-    folded = fold_series(vocabulary)
+    """float32 counts, one row a text, `WIDTH` columns, which ascend. `texts`: str."""
+    counts = [counts for _, counts in in_counts(texts, lambda counts: counts)]
+    none = sparse.csr_matrix((0, WIDTH), dtype=np.float32)
+    return sparse.vstack([none, *counts], format="csr")
+
+
+def _counts(texts: pa.LargeStringArray) -> Iterator[sparse.csr_matrix]:
+    words = _words(texts)
+    folded = fold_texts(words.vocabulary)
     # Each text as its folded words, with a blank at either end.
-    plain = _joined(owner, ids, folded, len(texts))
+    plain = Pieces(words.owner, words.ids, folded).joined(len(texts))
     plain = pc.binary_join_element_wise(_NOTHING, plain, _NOTHING, _BLANK)
-    blocks = [
-        _matrix(*_word_ngrams(owner, _hash(vocabulary)[ids]), len(texts)),
-        _matrix(*_word_ngrams(owner, _hash(folded)[ids]), len(texts)),
-        _matrix(*windows(plain, CHARACTER_SIZES), len(texts)),
-    ]
-    return sparse.hstack(blocks, format="csr", dtype=np.float32)
+    hashes = [_hash(words.vocabulary), _hash(folded)]
+    bounds = np.searchsorted(words.owner, np.arange(0, len(texts) + _TOGETHER, _TOGETHER))
+    for at, first, last in zip(itertools.count(0, _TOGETHER), bounds, bounds[1:], strict=False):
+        owner, ids = words.owner[first:last] - at, words.ids[first:last]
+        part = plain[at : at + _TOGETHER]
+        grams = [_word_ngrams(owner, of_word[ids]) for of_word in hashes]
+        yield _matrix([*grams, windows(part, CHARACTER_SIZES)], len(part))
 
 
-def _words(texts: pd.Series) -> tuple[Int64Array, Int64Array, pd.Series]:
-    """The words of `texts`, in order: the text of each, its place in the vocabulary, and that."""
-    lower = pc.utf8_lower(one_chunk(normalise_series(texts)))
+def _words(texts: pa.LargeStringArray) -> Pieces:
+    """The words of `texts`, spelled out."""
+    pieces = pieces_of(texts)
+    lower = pc.utf8_lower(normalise_texts(pieces.vocabulary))
     # Everything but letters and digits is a word of its own; emoji variants are one emoji.
     spaced = pc.replace_substring_regex(lower, r"[\x{fe00}-\x{fe0f}\x{200d}]|\p{M}", "")
     spaced = pc.replace_substring_regex(spaced, r"([^\p{L}\p{N}\s])", r" \1 ")
-    lists = pc.utf8_split_whitespace(spaced)
-    owner = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False).astype(np.int64)
-    encoded = pc.list_flatten(lists).dictionary_encode()
-    ids = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    # Splitting leaves "" at the ends of a text: it means no words at all.
-    meant = [spelled_out(word).split() for word in encoded.dictionary.to_pylist()]
-    vocabulary = pd.Series([word for words in meant for word in words], dtype="str")
-    lengths = np.array([len(words) for words in meant], dtype=np.int64)
-    return *_expand(owner, ids, lengths), vocabulary
+    words = pieces.replaced(pc.utf8_split_whitespace(spaced))
+    meant = [spelled_out(word).split() for word in words.vocabulary.to_pylist()]
+    return words.replaced(pa.array(meant, pa.list_(pa.large_string())))
 
 
-def _expand(
-    owner: Int64Array, ids: Int64Array, lengths: Int64Array
-) -> tuple[Int64Array, Int64Array]:
-    """Replace each word by the words it stands for: `lengths` of them, numbered one by one."""
-    first = np.concatenate([[0], np.cumsum(lengths)])[:-1] if len(lengths) else lengths
-    repeats = lengths[ids]
-    position = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    return np.repeat(owner, repeats), np.repeat(first[ids], repeats) + position
-
-
-def _joined(owner: Int64Array, ids: Int64Array, vocabulary: pd.Series, n: int) -> pa.Array:
-    offsets = np.searchsorted(owner, np.arange(n + 1)).astype(np.int32)
-    words = one_chunk(vocabulary).take(pa.array(ids))
-    return pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), words), _BLANK)
-
-
-def _hash(words: pd.Series) -> UInt64Array:
-    return pd.util.hash_array(words.to_numpy(dtype=object), categorize=False)
+def _hash(words: pa.LargeStringArray) -> UInt64Array:
+    return pd.util.hash_array(words.to_numpy(zero_copy_only=False), categorize=False)
 
 
 def _word_ngrams(owner: Int64Array, words: UInt64Array) -> tuple[Int64Array, UInt64Array]:
@@ -124,8 +115,19 @@ def _word_ngrams(owner: Int64Array, words: UInt64Array) -> tuple[Int64Array, UIn
     return np.concatenate([owner, owner[1:][pair]]), np.concatenate([words, pairs])
 
 
-def _matrix(owner: Int64Array, hashes: UInt64Array, n: int) -> sparse.csr_matrix:
-    # The best-mixed bits of a product are its highest.
-    columns = (hashes * MULTIPLIER >> _SHIFT).astype(np.int32)
-    ones = np.ones(len(columns), dtype=np.float32)
-    return sparse.csr_matrix((ones, (owner.astype(np.int32), columns)), shape=(n, BUCKETS))
+def _matrix(blocks: Sequence[tuple[Int64Array, UInt64Array]], n: int) -> sparse.csr_matrix:
+    """Counts of the hashes of each of `n` texts: a block of columns for each of `blocks`."""
+    cells = []
+    for block, (owner, hashes) in enumerate(blocks):
+        # The best-mixed bits of a product are its highest.
+        columns = hashes * MULTIPLIER >> np.uint64(64 - _BUCKET_BITS)
+        cell = owner.astype(np.uint64) << np.uint64(_TEXT_AT) | columns
+        cells.append((cell + np.uint64(block * BUCKETS)).astype(np.uint32))
+    # Text and column in 32 bits: equal ones stand together as soon as these are sorted.
+    ordered = np.sort(np.concatenate(cells))
+    starts = run_starts(ordered)
+    cell = ordered[starts]
+    counts = np.diff(starts, append=len(ordered)).astype(np.float32)
+    columns = (cell & np.uint32((1 << _TEXT_AT) - 1)).astype(np.int32)
+    ends = np.searchsorted(cell >> np.uint32(_TEXT_AT), np.arange(n + 1))
+    return sparse.csr_matrix((counts, columns, ends.astype(np.int32)), shape=(n, WIDTH))

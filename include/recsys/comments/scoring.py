@@ -1,6 +1,5 @@
 """The formula: from the features of a text and the rows it stands in to ``comment_quality``."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -10,13 +9,8 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from recsys.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, UInt64Array
-from recsys.comments.features import (
-    TextFeatures,
-    are_similar,
-    describe,
-    group_near_duplicates,
-    plain_words,
-)
+from recsys.comments.features import TextFeatures, describe, plain_words
+from recsys.comments.near_copies import Similar, are_similar, group_near_duplicates
 from recsys.config import ConfigModel
 from recsys.data.keys import one_chunk
 from recsys.schema import COMMENT, COMMENT_QUALITY, RATING, TIMESTAMP, USER
@@ -91,8 +85,6 @@ _LOWEST_STARS, _HIGHEST_STARS = 1.0, 5.0
 _EXAMPLES = 10  # campaigns named in the summary
 _EXAMPLE_LENGTH = 120
 _SOMETHING = r"[^\x00-\x20\x7f-\x{a0}\p{Z}\x{200b}\x{ad}\x{2060}\x{feff}\x{fffd}]"
-
-Similar = Callable[[Int64Array], BoolArray]
 
 
 class SentimentScorer(Protocol):

@@ -141,7 +141,7 @@ def choose(units: Units, limit: int) -> Int64Array:
 def train(units: Units, as_of: datetime) -> NgramScorer:
     """Fit one model a fold, calibrate on what each had not seen, measure the same way."""
     chosen = units.take(choose(units, MAX_TRAINING_TEXTS))
-    counts = _count(chosen.texts)
+    counts = ngrams.count(chosen.texts)
     seen_in = np.bincount(counts.indices, minlength=ngrams.WIDTH)
     columns = np.flatnonzero(seen_in >= _MIN_TEXTS)
     idf = np.zeros(ngrams.WIDTH, dtype=np.float32)
@@ -151,7 +151,7 @@ def train(units: Units, as_of: datetime) -> NgramScorer:
     decisions = _unseen(weighed, weights, intercepts, chosen.fold)
     sample_weight = _sampling_weights(units, chosen)
     calibration = _calibrate(decisions, chosen.positive, sample_weight)
-    plain = weigh(_count(fold_series(chosen.texts)), idf)[:, columns]
+    plain = weigh(ngrams.count(fold_series(chosen.texts)), idf)[:, columns]
     order = np.argsort(chosen.member_keys)
     owners = chosen.member_units[order]
     arrays: dict[str, AnyArray] = {
@@ -167,10 +167,6 @@ def train(units: Units, as_of: datetime) -> NgramScorer:
     folded = _unseen(plain, weights, intercepts, chosen.fold)
     metrics = measure(chosen.rating, decisions, folded, calibration, sample_weight)
     return NgramScorer(version_of(as_of, arrays), as_of, metrics, arrays)
-
-
-def _count(texts: pd.Series) -> sparse.csr_matrix:
-    return sparse.vstack([counts for _, counts in ngrams.in_chunks(texts)], format="csr")
 
 
 def _fit_folds(weighed: sparse.csr_matrix, units: Units) -> tuple[Float64Array, Float64Array]:
