@@ -14,7 +14,7 @@ REVIEWS ?=
 PRODUCTS ?=
 UP_OPTIONS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(REVIEWS),--reviews "$(REVIEWS)") $(if $(PRODUCTS),--products "$(PRODUCTS)")
 
-.PHONY: help up down status logs check test cluster-test cluster-packages drill lint spark lock \
+.PHONY: help up down status logs check test cluster-test cluster-packages container-test deploy drill lint spark lock \
   s3-server
 
 help: ## List the targets
@@ -49,6 +49,14 @@ cluster-test: $(VENV)/.installed-dev s3-server cluster-packages ## Run the produ
 cluster-packages: $(VENV)/.installed-cluster
 	@sh tests/cluster/packages.sh
 
+container-test: $(VENV)/.installed-dev ## Build the images and run the production shape in containers (needs root)
+	@sh tests/containers/packages.sh
+	@$(BIN)/python -m pytest -n 0 -m containers tests/containers $(PYTEST_OPTIONS)
+
+deploy: ## Bring VERSION of the containers into service without an outage; goes back by itself
+	@test -n "$(VERSION)" || { echo "name it: make deploy VERSION=..."; exit 1; }
+	@python3 docker/deploy.py "$(VERSION)"
+
 drill: $(VENV)/.installed-dev s3-server ## Attack and damage the product; print what it survives
 	@for drill in benchmarks/drills/[a-z]*.py; do $(BIN)/python -m "benchmarks.drills.$$(basename $$drill .py)" || exit 1; done
 	@$(BIN)/python -m benchmarks.loop.crashes --kills 10 --job-kills 4 --seconds 15
@@ -68,6 +76,7 @@ lock: $(VENV)/.installed-dev ## Compile requirements*.in into pinned requirement
 	@sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.txt
 	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-dev.txt requirements-dev.in
 	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-cluster.txt requirements-cluster.in
+	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-service.txt requirements-service.in
 	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-s3server.txt requirements-s3server.in
 	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-spark.txt requirements-spark.in
 

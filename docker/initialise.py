@@ -1,4 +1,5 @@
-"""Prepares Airflow before its components start: login, database, pools. Safe to repeat."""
+"""Prepares state and Airflow before its components start: folders, login, database, pools. Safe to
+repeat."""
 
 import json
 import os
@@ -14,10 +15,11 @@ PRIVATE = 0o600
 
 
 def main() -> None:
-    """Write the login file, migrate Airflow's database, create the pools."""
+    """Make the folders, write the login file, migrate Airflow's database, create the pools."""
     settings = load_settings()
-    for folder in ("scheduler", "service"):
-        (settings.logs / folder).mkdir(parents=True, exist_ok=True)
+    # Raw files that are copied in must not make their folder root's: jobs archive events there.
+    for folder in (settings.raw, settings.logs / "scheduler", settings.logs / "service"):
+        folder.mkdir(parents=True, exist_ok=True)
     passwords = Path(os.environ["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
     login = {os.environ["RECSYS_AIRFLOW_USER"]: os.environ["RECSYS_AIRFLOW_PASSWORD"]}
     with atomic_path(passwords) as temporary:

@@ -34,6 +34,12 @@ def fill(template: str, existing: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def read_values(path: Path) -> dict[str, str]:
+    """The variables of a file such as cluster.env."""
+    pairs = (line.partition("=") for line in path.read_text("utf-8").splitlines())
+    return {name: value for name, sign, value in pairs if sign and name[:1] != "#"}
+
+
 def new_secret(name: str) -> str:
     """64 random bytes as URL-safe text; for a Fernet key 32 in its own alphabet."""
     if name.endswith("FERNET_KEY"):
@@ -43,10 +49,7 @@ def new_secret(name: str) -> str:
 
 def main() -> int:
     target = FOLDER / "cluster.env"
-    existing: dict[str, str] = {}
-    if target.exists():
-        pairs = (line.partition("=") for line in target.read_text("utf-8").splitlines())
-        existing = {name: value for name, sign, value in pairs if sign and name[:1] != "#"}
+    existing = read_values(target) if target.exists() else {}
     text = fill((FOLDER / "cluster.env.example").read_text("utf-8"), existing)
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

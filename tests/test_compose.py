@@ -1,7 +1,6 @@
 """What can be said of the containers without an engine: schema, secrets, ports, pins, mounts.
 
-The files were not built or started here; docs/production.md says so.
-"""
+They are built and started in tests/containers."""
 
 import contextlib
 import json
@@ -97,14 +96,23 @@ def test_everything_that_the_production_shape_needs_is_there(services):
 def test_images_are_pinned_to_a_version(services):
     for name, service in services.items():
         if service["image"].startswith("${RECSYS_IMAGE"):
+            assert service["image"].endswith(":${RECSYS_VERSION:-local}")
             continue
         tag = service["image"].rsplit(":", 1)[-1]
         assert re.match(r"v?\d+\.\d+", tag), (name, tag)
     dockerfile = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
     assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+$", dockerfile, re.M)
-    assert re.findall(r"^FROM (\S+)", dockerfile, re.M) == ["${PYTHON_IMAGE}"] * 2
-    assert re.search(r"^USER recsys$", dockerfile, re.M)
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.M)) == {"${PYTHON_IMAGE}", "base"}
+    assert len(re.findall(r"^USER recsys$", dockerfile, re.M)) == 2
     assert "HEALTHCHECK" in dockerfile
+
+
+def test_each_container_has_the_image_for_what_it_does(services):
+    for name in (*OURS, "service-1", "service-2"):
+        kind = "service" if name.startswith("service") else "airflow"
+        assert services[name]["image"].startswith(f"${{RECSYS_IMAGE:-recsys}}-{kind}:")
+    assert services["initialise"]["build"]["target"] == "airflow"
+    assert services["service-1"]["build"]["target"] == "service"
 
 
 def test_only_the_ui_the_api_and_the_dev_mail_are_published_and_on_loopback_alone(services):
@@ -172,7 +180,8 @@ def test_the_script_fills_in_every_required_secret_and_keeps_what_is_there(tmp_p
 
 def test_secrets_and_state_never_enter_the_image_or_the_repository():
     ignored = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
-    assert "/docker/cluster.env" in ignored
+    for name in ("cluster.env", "cluster.env.new", "cluster.dump"):
+        assert f"/docker/{name}" in ignored
     lines = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
@@ -242,16 +251,30 @@ def test_a_running_task_is_not_handed_out_a_second_time(services):
     assert int(services["worker"]["environment"][name]) > longest
 
 
-def test_the_cluster_packages_are_pinned_and_agree_with_the_others():
-    def pins(name: str) -> dict[str, str]:
-        text = (REPOSITORY / name).read_text(encoding="utf-8")
-        return dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.M))
+def pins(name: str) -> dict[str, str]:
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    return dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.M))
 
+
+def test_the_service_has_the_packages_of_the_others_without_airflow_and_torch():
+    service, base = pins("requirements-service.txt"), pins("requirements.txt")
+    assert not {name for name in service if base.get(name) != service[name]}
+    assert not [name for name in service if "airflow" in name or "torch" in name]
+    assert {"fastapi", "numpy", "pyarrow"} <= set(service)
+
+
+def test_the_cluster_packages_are_pinned_and_agree_with_the_others():
     cluster, base = pins("requirements-cluster.txt"), pins("requirements.txt")
     assert cluster["celery"] == "5.6.3"
     assert {"psycopg2-binary", "redis", "apache-airflow-providers-celery"} <= set(cluster)
     different = {name for name in set(cluster) & set(base) if cluster[name] != base[name]}
     assert not different
+
+
+def test_the_proxy_has_as_many_processes_as_its_container_may_have(services):
+    text = (DOCKER / "proxy" / "nginx.conf").read_text(encoding="utf-8")
+    (number,) = re.findall(r"^worker_processes (\d+);$", text, re.M)
+    assert int(number) < services["proxy"]["deploy"]["resources"]["limits"]["pids"]
 
 
 class _Replica(BaseHTTPRequestHandler):
@@ -287,17 +310,20 @@ def replica(port: int) -> Iterator[None]:
 @pytest.mark.boots
 def test_the_proxy_spreads_requests_survives_a_replica_and_keeps_administration_out(tmp_path):
     ports = [find_free_port() for _ in range(3)]
-    text = (DOCKER / "proxy.conf").read_text(encoding="utf-8")
+    text = (DOCKER / "proxy" / "nginx.conf").read_text(encoding="utf-8")
     for number in (1, 2):
-        text = text.replace(f"service-{number}:8000", f"127.0.0.1:{ports[number]}")
+        # Names that are asked for again are for nginx 1.27.3 and Docker's networks.
+        name = f"service-{number}:8000 resolve"
+        assert name in text
+        text = text.replace(name, f"127.0.0.1:{ports[number]}")
     text = text.replace("listen 8000", f"listen 127.0.0.1:{ports[0]}").replace(
         "/tmp/", f"{tmp_path}/"
     )
-    (tmp_path / "proxy.conf").write_text(f"daemon off; {text}", encoding="utf-8")
+    (tmp_path / "nginx.conf").write_text(f"daemon off; {text}", encoding="utf-8")
     url = f"http://127.0.0.1:{ports[0]}"
     with replica(ports[2]), contextlib.ExitStack() as first:
         first.enter_context(replica(ports[1]))
-        proxy = subprocess.Popen(["nginx", "-c", str(tmp_path / "proxy.conf")])
+        proxy = subprocess.Popen(["nginx", "-c", str(tmp_path / "nginx.conf")])
         try:
             _wait_for_port(ports[0])
             answers = {requests.get(f"{url}/health", timeout=5).json()["port"] for _ in range(20)}
@@ -350,3 +376,20 @@ def test_the_healthcheck_says_no_when_nobody_answers():
     with replica(int(environment["RECSYS_SERVICE_PORT"])):
         done = subprocess.run([sys.executable, script], env=environment, check=False)
         assert done.returncode == 0
+
+
+def test_the_page_has_the_commands_that_tests_containers_runs():
+    text = (REPOSITORY / "docs" / "production.md").read_text(encoding="utf-8")
+    for command in (
+        "exec -T worker tar -x -C /state/data/raw",
+        "exec worker python -m recsys up",
+        "exec worker python -m recsys backup /state/backup.tar",
+        "cp worker:/state/backup.tar .",
+        "exec -T postgres pg_dump -U airflow -Fc airflow > airflow.dump",
+        "sh -c 'cat >/state/backup.tar' < backup.tar",
+        "run --rm --no-deps -T worker python -m recsys restore /state/backup.tar",
+        "exec -T postgres pg_restore -U airflow -d airflow < airflow.dump",
+        "docker/deploy.py --rotate",
+        "make deploy VERSION=",
+    ):
+        assert command in text, command

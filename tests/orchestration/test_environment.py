@@ -8,6 +8,7 @@ from cryptography.fernet import Fernet
 from recsys.config import ConfigError
 from recsys.orchestration.environment import (
     GENERATED,
+    connect,
     ensure_env,
     read_env,
     stack_environment,
@@ -127,3 +128,13 @@ def test_a_job_of_ones_own_adds_its_pool_to_the_shipped_ones(settings, tmp_path)
     write_pools(settings, tmp_path / "pools.json")
     pools = json.loads((tmp_path / "pools.json").read_text())
     assert {"stock_report", "data_refresh", "health_probes"} <= set(pools)
+
+
+def test_in_a_cluster_links_lead_to_where_people_find_the_ui(settings, monkeypatch):
+    for name, value in (("URL", "http://api-server:8080"), ("USER", "admin"), ("PASSWORD", "x")):
+        monkeypatch.setenv(f"RECSYS_AIRFLOW_{name}", value)
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/")
+    client = connect(settings)
+    assert client.url == "http://api-server:8080"
+    page = "https://airflow.example.com/dags/data_refresh/runs/manual__1%2B2"
+    assert client.run_url("data_refresh", "manual__1+2") == page

@@ -1,6 +1,7 @@
 """Commands that start, stop and describe the stack, Airflow's own command line, and ``up``: from
 nothing to recommendations."""
 
+import contextlib
 import os
 import sys
 import time
@@ -22,7 +23,13 @@ from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.health import pipelines
 from recsys.orchestration.client import AirflowClient, AirflowError
-from recsys.orchestration.environment import airflow_home, connect, stack_environment
+from recsys.orchestration.environment import (
+    airflow_home,
+    commands_environment,
+    connect,
+    is_run_by_others,
+    stack_environment,
+)
 from recsys.orchestration.stack import Stack, StackError
 from recsys.registry import Registry
 from recsys.schedule import load_schedule, load_zone
@@ -159,17 +166,19 @@ def up(
     """Start the stack, refresh, embed, train, deploy, and show recommendations.
 
     A source is selected for good once its data is published: after a failure before that, the
-    nightly refresh goes on with the one of before."""
+    nightly refresh goes on with the one of before. In a container, where Airflow and the service
+    run already, nothing is started."""
     settings = load_settings()
     if problems := _settings_problems(settings):
         raise InputError("; ".join(problems))
-    stack = Stack(settings)
-    with stack.exclusive():
+    stack = None if is_run_by_others() else Stack(settings)
+    with stack.exclusive() if stack else contextlib.nullcontext():
         with selection_kept_on_failure(settings):
             prepare_data(settings, source, reviews, products)
-            with console.status("Starting Airflow and the service"):
-                started = stack.start()
-            console.print("Stack: up" if started else "Stack: was up already")
+            if stack:
+                with console.status("Starting Airflow and the service"):
+                    started = stack.start()
+                console.print("Stack: up" if started else "Stack: was up already")
             client = connect(settings)
             _wait_for_dags(client)
             # The run that is due covers the days until last night; this one takes all there is.
@@ -261,15 +270,18 @@ def _run(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> None:
 def _show(settings: Settings) -> None:
     """Recommendations for the first and the middle customer whom the model knows, and for one whom
     it does not; and where to look on."""
-    env = stack_environment(settings)
+    env = commands_environment(settings)
     users, _ = current_version(settings).mappings()
     asked = (users[0], users[len(users) // 2], UNKNOWN_CUSTOMER)
     sections = [_recommendations(env["RECSYS_SERVICE_URL"], user) for user in asked]
     columns = ("customer", "kind", "#", "product", "brand", "price")
     print_table("Recommendations", columns, *sections)
+    login = f"user {env['RECSYS_AIRFLOW_USER']}, password: RECSYS_AIRFLOW_PASSWORD in"
+    if is_run_by_others():
+        console.print(f"Airflow UI    {env['AIRFLOW__API__BASE_URL']}  ({login} its environment)")
+        return
     console.print(
-        f"Airflow UI    {env['RECSYS_AIRFLOW_URL']}  (user {env['RECSYS_AIRFLOW_USER']}, "
-        f"password: RECSYS_AIRFLOW_PASSWORD in {settings.home / '.env'})\n"
+        f"Airflow UI    {env['RECSYS_AIRFLOW_URL']}  ({login} {settings.home / '.env'})\n"
         f"API docs      {env['RECSYS_SERVICE_URL']}/docs\n"
         f"Log files     {settings.logs}\n"
         f"Task logs     {airflow_home(settings) / 'logs'}"

@@ -37,10 +37,12 @@ class RunProgress(NamedTuple):
 
 
 class AirflowClient:
-    """A session with one Airflow API server, as one user."""
+    """A session with one Airflow API server, as one user. `pages` is where people's browsers find
+    its UI, if not at the same address."""
 
-    def __init__(self, url: str, user: str, password: str) -> None:
+    def __init__(self, url: str, user: str, password: str, pages: str | None = None) -> None:
         self.url = url.rstrip("/")
+        self.pages = (pages or url).rstrip("/")
         self._credentials = {"username": user, "password": password}
         self._session = requests.Session()
 
@@ -181,7 +183,7 @@ class AirflowClient:
 
     def run_url(self, dag_id: str, run_id: str) -> str:
         """The page of a run in the web UI."""
-        return f"{self.url}/dags/{dag_id}/runs/{_segment(run_id)}"
+        return f"{self.pages}/dags/{dag_id}/runs/{_segment(run_id)}"
 
     def _pages(
         self, path: str, key: str, parameters: Mapping[str, Any] | None = None

@@ -64,9 +64,15 @@ def read_env(settings: Settings) -> dict[str, str]:
     return {name: value for name, value in merged.items() if value}
 
 
+def is_run_by_others() -> bool:
+    """Whether Airflow and the service run elsewhere, as in a cluster: there the environment says it
+    all, and there is no stack whose settings to work out."""
+    return bool(os.environ.get("RECSYS_AIRFLOW_URL"))
+
+
 def is_set_up(settings: Settings) -> bool:
-    """Whether there was a first start; in a cluster the environment says it all."""
-    return "RECSYS_AIRFLOW_URL" in os.environ or (settings.home / ENV_FILE).exists()
+    """Whether there was a first start."""
+    return is_run_by_others() or (settings.home / ENV_FILE).exists()
 
 
 def ensure_env(settings: Settings) -> dict[str, str]:
@@ -158,8 +164,13 @@ def _write_private(path: Path, content: str) -> None:
         temporary.write_text(content, encoding="utf-8")
 
 
+def commands_environment(settings: Settings) -> dict[str, str]:
+    """What commands know of Airflow and the service."""
+    return dict(os.environ) if is_run_by_others() else stack_environment(settings)
+
+
 def connect(settings: Settings) -> AirflowClient:
     """A client of this state root's Airflow."""
-    # In a cluster everything is in the environment; there is no stack whose settings to work out.
-    env = dict(os.environ) if os.environ.get("RECSYS_AIRFLOW_URL") else stack_environment(settings)
-    return AirflowClient(*(env[f"RECSYS_AIRFLOW_{name}"] for name in ("URL", "USER", "PASSWORD")))
+    env = commands_environment(settings)
+    url, user, password = (env[f"RECSYS_AIRFLOW_{name}"] for name in ("URL", "USER", "PASSWORD"))
+    return AirflowClient(url, user, password, env.get("AIRFLOW__API__BASE_URL"))

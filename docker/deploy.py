@@ -1,0 +1,262 @@
+"""Brings a version of the containers into service without an outage; goes back by itself if that
+does not become healthy. Or gives everything new secrets in the same way.
+
+    python docker/deploy.py VERSION
+    python docker/deploy.py --rotate
+
+Needs nothing but Python and docker. Exits with 1 if what served before serves again, with 2 if it
+needs you.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from write_env import new_secret, read_values
+
+FOLDER = Path(__file__).resolve().parent
+ENV_FILE = FOLDER / "cluster.env"
+NEW_ENV_FILE = FOLDER / "cluster.env.new"
+DUMP = FOLDER / "cluster.dump"
+PRIVATE = 0o600
+
+REPLICAS = ("service-1", "service-2")
+AIRFLOW = ("scheduler", "dag-processor", "triggerer", "worker")
+ROTATED = (
+    "RECSYS_AIRFLOW_PASSWORD",
+    "POSTGRES_PASSWORD",
+    "VALKEY_PASSWORD",
+    "RECSYS_ADMIN_TOKEN",
+    "AIRFLOW_JWT_SECRET",
+    "AIRFLOW_SECRET_KEY",
+)
+
+HEALTHY_SECONDS = 300.0
+SETTLE_SECONDS = 8.0
+"""Until the proxy has asked for the new address of a replica, and has forgotten that it failed."""
+RESTARTS = 2
+"""So often may a container die before it is given up: waiting on would not make it better."""
+
+
+class DeployError(RuntimeError):
+    """The version cannot be brought into service; the text says why."""
+
+
+class StrandedError(RuntimeError):
+    """What served before cannot be brought back either; the text says why."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the containers are made from: the version of their images, and their variables."""
+
+    version: str
+    env_file: Path
+
+    def compose(
+        self,
+        *arguments: str,
+        stdin: bytes | IO[bytes] | None = None,
+        stdout: IO[bytes] | int = subprocess.PIPE,
+    ) -> bytes:
+        """What `docker compose` prints. Raises `DeployError` with what it says of a failure."""
+        command = ["docker", "compose", "--project-directory", str(FOLDER.parent)]
+        command += ["--env-file", str(self.env_file), *arguments]
+        given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+        done: subprocess.CompletedProcess[bytes] = subprocess.run(  # noqa: S603
+            command,
+            env={**os.environ, "RECSYS_VERSION": self.version},
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            check=False,
+            **given,
+        )
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip()[-1000:]
+            raise DeployError(f"docker compose {' '.join(arguments)}: {said}")
+        return done.stdout or b""
+
+    def replace(self, *services: str) -> None:
+        """Start `services` anew where they differ, and wait until all their containers are well."""
+        self.compose("up", "--detach", "--no-deps", *services)
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        for service in services:
+            while not all(_is_well(service, one) for one in self._containers(service)):
+                if time.monotonic() > deadline:
+                    raise DeployError(f"{service} is not healthy after {HEALTHY_SECONDS:g} s")
+                time.sleep(1)
+
+    def sql(self, statement: str) -> str:
+        """The answer of Airflow's database, as one who sits in its container."""
+        psql = ("psql", "-U", "airflow", "-d", "airflow", "-tA", "-v", "ON_ERROR_STOP=1")
+        return self.compose("exec", "-T", "postgres", *psql, stdin=statement.encode()).decode()
+
+    def _containers(self, service: str) -> list[dict[str, Any]]:
+        ids = self.compose("ps", "--all", "--quiet", service).decode().split()
+        if not ids:
+            raise DeployError(f"{service} has no container")
+        return list(json.loads(_docker("inspect", *ids)))
+
+
+def _is_well(service: str, container: dict[str, Any]) -> bool:
+    health = container["State"].get("Health", {}).get("Status")
+    died = container["RestartCount"] > RESTARTS
+    if health == "unhealthy" or died:
+        why = "ends again and again" if died else "is unhealthy"
+        said = _docker("logs", "--tail", "5", container["Id"], stderr=subprocess.STDOUT)
+        raise DeployError(f"{service} {why}: {said.decode(errors='replace').strip()}")
+    return health == "healthy"
+
+
+def _docker(*arguments: str, stderr: int = subprocess.PIPE) -> bytes:
+    command = ["docker", *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, check=True).stdout  # noqa: S603
+
+
+def bring(target: Target, told: str) -> None:
+    """Replace everything by `target`: workers end their tasks first, customers are always answered,
+    and the database is migrated while nobody uses it. Raises `DeployError`."""
+    with _step("let the workers end their tasks (10 minutes at most)"):
+        target.compose("stop", "worker")
+    for replica in REPLICAS:
+        with _step(f"{replica}: {told}"):
+            target.replace(replica)
+            time.sleep(SETTLE_SECONDS)
+    with _step("proxy: read its configuration"):
+        nginx = ("nginx", "-c", "/etc/nginx/recsys/nginx.conf")
+        target.compose("exec", "-T", "proxy", *nginx, "-s", "reload")
+    with _step("database and broker"):
+        target.compose("stop", *AIRFLOW, "api-server")
+        _dump(target)
+        target.replace("postgres", "valkey")
+        password = read_values(target.env_file)["POSTGRES_PASSWORD"].replace("'", "''")
+        target.sql(f"ALTER USER airflow PASSWORD '{password}'")
+        target.compose("run", "--rm", "-T", "--no-deps", "initialise")
+    with _step(f"Airflow: {told}"):
+        target.replace("api-server")
+        target.replace(*AIRFLOW)
+
+
+def go_back(target: Target, schema: str) -> None:
+    """Have `target` serve again; if the database was migrated meanwhile, it gets its old content:
+    nobody has worked with the new one. Raises `DeployError`."""
+    target.compose("stop", *AIRFLOW)
+    if _schema(target) != schema:
+        target.compose("stop", "api-server")
+        restore = ("pg_restore", "-U", "airflow", "-d", "airflow", "--clean", "--if-exists")
+        with DUMP.open("rb") as dump:
+            target.compose("exec", "-T", "postgres", *restore, stdin=dump)
+    bring(target, "go back")
+
+
+def _schema(target: Target) -> str:
+    return target.sql("SELECT version_num FROM alembic_version").strip()
+
+
+def _dump(target: Target) -> None:
+    descriptor = os.open(DUMP, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
+    with os.fdopen(descriptor, "wb") as file:
+        command = ("pg_dump", "-U", "airflow", "--format=custom", "airflow")
+        target.compose("exec", "-T", "postgres", *command, stdout=file)
+
+
+@contextlib.contextmanager
+def _step(what: str) -> Iterator[None]:
+    print(f"{what} ...", end=" ", flush=True)
+    began = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        print("failed", flush=True)
+        raise
+    print(f"{time.monotonic() - began:.0f} s", flush=True)
+
+
+def check(before: Target, version: str) -> None:
+    """Refuse what cannot go well. Raises `DeployError`."""
+    name = read_values(before.env_file)["RECSYS_IMAGE"]
+    for image in (f"{name}-airflow:{version}", f"{name}-service:{version}"):
+        try:
+            _docker("image", "inspect", image)
+        except subprocess.CalledProcessError as error:
+            raise DeployError(f"{image} is not here; build or pull it first") from error
+    for replica in REPLICAS:
+        for container in before._containers(replica):
+            if not _is_well(replica, container):
+                raise DeployError(f"{replica} is not healthy; for a first start see production.md")
+
+
+def write_variables(values: dict[str, str], target: Path) -> None:
+    """Rewrite the file of variables `target` with `values` in the place of its own."""
+    lines = []
+    for line in ENV_FILE.read_text("utf-8").splitlines():
+        name, sign, _ = line.partition("=")
+        known = sign and not line.startswith("#") and name in values
+        lines.append(f"{name}={values[name]}" if known else line)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def deploy(version: str | None, rotate: bool) -> None:
+    """Bring `version`, or new secrets, into service. Raises `DeployError` if what served before
+    serves (again), `StrandedError` if nothing may."""
+    values = read_values(ENV_FILE)
+    if "RECSYS_VERSION" not in values:
+        raise DeployError(f"{ENV_FILE} names no RECSYS_VERSION; run docker/write_env.py")
+    before = Target(values["RECSYS_VERSION"], ENV_FILE)
+    check(before, version or before.version)
+    new = {"RECSYS_VERSION": version or before.version}
+    if rotate:
+        new |= {name: new_secret(name) for name in ROTATED}
+    write_variables(new, NEW_ENV_FILE)
+    schema = _schema(before)
+    try:
+        bring(Target(new["RECSYS_VERSION"], NEW_ENV_FILE), "replace")
+    except (DeployError, subprocess.CalledProcessError, KeyboardInterrupt) as error:
+        print(f"{error or 'interrupted'}\nGoing back", flush=True)
+        try:
+            go_back(before, schema)
+        except (DeployError, subprocess.CalledProcessError) as worse:
+            raise StrandedError(f"{before.version} does not come back: {worse}") from error
+        NEW_ENV_FILE.unlink()
+        raise DeployError("what served before serves again") from error
+    NEW_ENV_FILE.replace(ENV_FILE)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("version", nargs="?", help="of images that are here")
+    what.add_argument("--rotate", action="store_true", help="new secrets, the same version")
+    asked = parser.parse_args()
+    with (FOLDER / "write_env.py").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            deploy(asked.version, asked.rotate)
+        except BlockingIOError:
+            print("another deployment is under way", file=sys.stderr)
+            return 1
+        except DeployError as error:
+            print(error, file=sys.stderr)
+            return 1
+        except StrandedError as error:
+            print(error, file=sys.stderr)
+            return 2
+    print(f"in service: {asked.version or 'new secrets'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The first start, as docs/production.md says: from an empty volume to lists."""
+
+import io
+import json
+import re
+import tarfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import requests
+
+from recsys.data.sample import write_sample_shop
+from recsys.settings import Settings
+from tests.containers.engine import wait_for
+from tests.containers.stack import RECIPIENT, Containers, ask_within
+
+REVIEWS = 6000
+WELL_SECONDS = 300
+AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
+CHAIN = ("bert_embeddings", "model_training", "model_deployment")
+_printed: list[str] = []
+
+
+def first_run(containers: Containers) -> None:
+    """Raw files go in, and one command does the rest."""
+    containers.wait_until_well(WELL_SECONDS, "postgres", "valkey", *AIRFLOW, "proxy")
+    with TemporaryDirectory() as folder:
+        shop = Settings(Path(folder))
+        write_sample_shop(shop.raw / "viecomrec", reviews=REVIEWS)
+        command = ("exec", "-T", "worker", "tar", "-x", "-C", "/state/data/raw")
+        containers.compose(*command, input=_tar(shop.raw))
+    _printed.append(containers.recsys("up"))
+    containers.wait_until_well(60, "service-1", "service-2")
+
+
+def _tar(folder: Path) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.add(path, path.name)
+    return packed.getvalue()
+
+
+def test_a_service_without_a_model_is_unhealthy_and_everything_else_is_well(started: Containers):
+    started.wait_until_well(WELL_SECONDS, "postgres", "valkey", *AIRFLOW, "proxy", "mail")
+    assert started.recommend().status_code == 503
+
+
+def test_one_command_makes_both_replicas_recommend(serving: Containers):
+    for _ in range(4):
+        answer = serving.recommend()
+        assert answer.status_code == 200
+        assert answer.json()["recommendations"]
+    assert ask_within(serving, "service-1") == ask_within(serving, "service-2")
+
+
+def test_links_lead_to_where_the_ui_is_published(serving: Containers):
+    (printed,) = _printed
+    published = f"http://127.0.0.1:{serving.ports['AIRFLOW_PORT']}"
+    assert f"Airflow UI    {published}" in printed
+    told = serving.recsys("data-refresh")
+    (link,) = re.findall(r"https?://[^\s\"]+/dags/[^\s\"]+", told)
+    assert link.startswith(published)
+    assert requests.get(link, timeout=10).status_code == 200
+
+
+def test_no_job_of_the_chain_ran_twice_and_none_failed(serving: Containers):
+    long_ago = datetime(2000, 1, 1, tzinfo=UTC)
+    runs = {job: list(serving.client.runs_since(job, long_ago)) for job in serving.client.dags()}
+    assert {job: len(runs[job]) for job in CHAIN} == dict.fromkeys(CHAIN, 1)
+    assert not [
+        run["dag_run_id"] for some in runs.values() for run in some if run["state"] == "failed"
+    ]
+
+
+def test_a_refresh_ends_well_after_the_first_interaction(serving: Containers):
+    """It archives events below data/raw, which must not be root's."""
+    body = {"event_id": "first", "user_id": "1", "product_id": "7", "rating": 5}
+    token = {"Authorization": f"Bearer {serving.variables['RECSYS_WRITE_TOKEN']}"}
+    sent = requests.post(f"{serving.url}/interactions", json=body, headers=token, timeout=10)
+    assert sent.status_code in (200, 202), sent.text
+    result = json.loads(serving.recsys("data-refresh"))
+    assert result["state"] == "success"
+
+
+def test_alerts_reach_the_mail_catcher(serving: Containers):
+    serving.recsys("alerts", "test", "--severity", "warning")
+    inbox = f"http://127.0.0.1:{serving.ports['MAIL_PORT']}/api/v1/messages"
+    mails = wait_for(lambda: requests.get(inbox, timeout=10).json()["messages"], 30, "a mail")
+    assert mails[0]["To"][0]["Address"] == RECIPIENT
+
+
+def test_a_service_with_a_model_is_ready_within_seconds(serving: Containers):
+    (container,) = serving.containers("service-2")
+    address = container["NetworkSettings"]["Networks"]["recsys_outside"]["IPAddress"]
+    serving.compose("stop", "service-2")
+    began = time.monotonic()
+    serving.compose("start", "service-2")
+
+    def healthy() -> bool:
+        try:
+            return requests.get(f"http://{address}:8000/health", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    wait_for(healthy, 5, "the service is ready")
+    print(f"the service was ready after {time.monotonic() - began:.1f} s")
