@@ -5,7 +5,8 @@
     manifest.json        model id and type, data version, metrics, sha256 of every other file
     model/               the model type's own arrays and parameters
     item_ids.json        product ids in column order
-    users/               ids.npy + offsets.npy: user ids in order of their bytes
+    users/               ids.npy + offsets.npy: user ids in order of their bytes; queries.npy,
+                         what each asks for, where a model reads that slowly (`RememberingModel`)
     histories/           what those users did (`recsys.models.base.Histories`); kinds.npy only
                          where not all of it is ratings, got.npy only where something was bought
                          again: when each was last
@@ -31,7 +32,8 @@ import numpy as np
 from recsys import schema
 from recsys.arrays import Float32Array, Int64Array, UInt8Array
 from recsys.data.shown import Columns, read_shown, write_shown
-from recsys.models.base import Histories, Model
+from recsys.errors import InputError
+from recsys.models.base import Histories, Model, RememberingModel
 from recsys.models.complements import Complements
 from recsys.models.histories import most_active, take_users, user_rows
 from recsys.models.kinds import CODE_OF, weight_of_codes
@@ -54,6 +56,7 @@ _HISTORY_ARRAYS: dict[str, type[np.generic]] = {
 _KINDS = "kinds"
 _OF_BUNDLE = ("files", "layout")  # of a manifest
 _GOT = "got"
+_QUERIES = "queries"
 _COMPLEMENTS = "complements"
 _REPLENISHMENT = "replenishment"
 
@@ -124,6 +127,17 @@ class Artifact(ArtifactFolder):
         if len(self.got) != len(self.histories.items):
             raise ArtifactError(f"{folder}: histories/{_GOT}.npy does not fit the histories")
         self.model: Model = model_class(str(self.manifest["model_type"])).load(folder / "model")
+        if f"users/{_QUERIES}.npy" in self.files:
+            self._remember()
+
+    def _remember(self) -> None:
+        queries = read_array(self.path / "users", _QUERIES, np.float32, 2)
+        try:
+            if not isinstance(self.model, RememberingModel):
+                raise InputError(f"a model of type {self.model_type} has none")
+            self.model.remember(self.histories, queries)
+        except InputError as error:
+            raise ArtifactError(f"{self.path}: users/{_QUERIES}.npy: {error}") from None
 
     @property
     def model_id(self) -> str:
@@ -206,6 +220,9 @@ def save_artifact(
             (folder / name).mkdir()
         model.save(folder / "model")
         _write_user_ids(folder / "users", user_ids)
+        queries = model.slow_queries(histories) if isinstance(model, RememberingModel) else None
+        if queries is not None:
+            write_array(folder / "users", _QUERIES, queries)
         for name in _HISTORY_ARRAYS:
             write_array(folder / "histories", name, getattr(histories, name))
         if histories.kinds.any():
@@ -248,6 +265,9 @@ def write_without(artifact: ArtifactFolder, users: Collection[str], path: Path) 
         for name in own:
             (folder / name).mkdir()
         _write_user_ids(folder / "users", [known[at] for at in kept.tolist()])
+        if f"users/{_QUERIES}.npy" in artifact.files:
+            queries = read_array(source / "users", _QUERIES, np.float32, 2)
+            write_array(folder / "users", _QUERIES, queries[kept])
         for name in _HISTORY_ARRAYS:
             write_array(folder / "histories", name, getattr(left, name))
         if left.kinds.any():

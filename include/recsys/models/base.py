@@ -168,6 +168,19 @@ class InnerProductModel(Protocol):
 
 
 @runtime_checkable
+class RememberingModel(Protocol):
+    """A model that reads a history slowly, and may be told what it read before."""
+
+    def slow_queries(self, histories: Histories) -> Float32Array | None:
+        """``(users, factors)`` what takes long of `Model.score`, at whatever time; None where
+        nothing does."""
+
+    def remember(self, histories: Histories, queries: Float32Array) -> None:
+        """Take `queries` for `slow_queries` of `histories`. Raises `InputError` if the shape is
+        another one."""
+
+
+@runtime_checkable
 class BlendedModel(Protocol):
     """A model whose scores are sums of parts, which can be told apart by their names."""
 

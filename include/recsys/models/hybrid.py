@@ -12,7 +12,14 @@ from recsys.config import ConfigModel
 from recsys.errors import InputError
 from recsys.models import storage
 from recsys.models.als import Als, AlsParameters, Trainer
-from recsys.models.base import Histories, Model, Parameters, Progress, parse_parameters
+from recsys.models.base import (
+    Histories,
+    Model,
+    Parameters,
+    Progress,
+    RememberingModel,
+    parse_parameters,
+)
 from recsys.models.histories import steps_from_end, strength, user_rows
 from recsys.models.item_knn import ItemKnn, ItemKnnParameters
 from recsys.models.kinds import had, not_offered
@@ -241,6 +248,16 @@ class Hybrid:
             return scores
         return lower_siblings(scores, histories, self._families, self._siblings)
 
+    def slow_queries(self, histories: Histories) -> Float32Array | None:
+        reader = self._reader()
+        return None if reader is None else reader.slow_queries(histories)
+
+    def remember(self, histories: Histories, queries: Float32Array) -> None:
+        reader = self._reader()
+        if reader is None:
+            raise InputError("hybrid: there is no component that reads slowly")
+        reader.remember(histories, queries)
+
     def similar(self, item: int) -> Float32Array:
         total = np.zeros(len(self._novelty), dtype=np.float32)
         for similar in self.parts_of_similar(item).values():
@@ -309,6 +326,11 @@ class Hybrid:
         if name == SelfAttention.model_type:
             return softened(scores, histories, self._temperature)
         return normalised(scores, histories)
+
+    def _reader(self) -> RememberingModel | None:
+        """The component that reads a history slowly; there is one kind at most."""
+        used = [self._components[name] for name in self._used()]
+        return next((one for one in used if isinstance(one, RememberingModel)), None)
 
     def _used(self) -> list[str]:
         return [name for name in self._components if self._weights[name] > 0]

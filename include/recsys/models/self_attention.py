@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from recsys.arrays import BoolArray, Float32Array, Int32Array, Int64Array
+from recsys.errors import InputError
 from recsys.models import storage
 from recsys.models.attention_layers import (
     OUTER_NORMS,
@@ -23,7 +24,8 @@ from recsys.models.attention_layers import (
     shapes_of,
 )
 from recsys.models.base import Histories, ParametrisedModel, Progress
-from recsys.models.histories import steps_from_end, strength
+from recsys.models.histories import steps_from_end, strength, take_users
+from recsys.models.known_queries import KnownQueries
 
 _EPSILON = np.float32(1e-5)
 _CELLS_AT_ONCE = 1 << 21
@@ -48,6 +50,7 @@ class SelfAttention(ParametrisedModel[SelfAttentionParameters]):
 
     def __init__(self, parameters: SelfAttentionParameters | None = None, seed: int = 0) -> None:
         super().__init__(parameters, seed)
+        self._known: KnownQueries | None = None
         wide = self._parameters.dimensions
         self._set(np.zeros((0, wide + 1), dtype=np.float32), self._untrained())
 
@@ -95,6 +98,22 @@ class SelfAttention(ParametrisedModel[SelfAttentionParameters]):
         return self.query_vectors(histories, now) @ self._items.T
 
     def query_vectors(self, histories: Histories, now: int | Int64Array) -> Float32Array:
+        if self._known is None:
+            return self.slow_queries(histories)
+        rows = self._known.rows(histories)
+        queries = self._known.queries[rows]
+        others = np.flatnonzero(rows < 0)
+        if len(others):
+            queries[others] = self.slow_queries(take_users(histories, others))
+        return queries
+
+    def remember(self, histories: Histories, queries: Float32Array) -> None:
+        expected = (histories.users, self._items.shape[1])
+        if queries.shape != expected:
+            raise InputError(f"queries of {self.model_type}: {queries.shape}, expected {expected}")
+        self._known = KnownQueries(histories, queries)
+
+    def slow_queries(self, histories: Histories) -> Float32Array:
         latest = latest_entries(readable(histories), self._parameters.length)
         lengths = np.diff(latest.indptr)
         queries = np.zeros((histories.users, self._items.shape[1]), dtype=np.float32)
@@ -148,6 +167,7 @@ class SelfAttention(ParametrisedModel[SelfAttentionParameters]):
 
     def _set(self, items: Float32Array, weights: Weights) -> None:
         self._items, self._weights = items, weights
+        self._known = None
         self._norms = np.linalg.norm(items[:, :-1], axis=1)
         self._learned = bool(self._norms.any())
         self._of_layers = [name for name in weights if name not in OUTER_NORMS]
