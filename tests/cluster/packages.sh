@@ -8,6 +8,9 @@ packages=
 command -v valkey-server >/dev/null || command -v redis-server >/dev/null || packages="$packages redis-server"
 command -v nginx >/dev/null || packages="$packages nginx"
 command -v chromium >/dev/null || packages="$packages chromium fonts-noto-core"
+command -v prometheus >/dev/null || packages="$packages prometheus"
+command -v prometheus-alertmanager >/dev/null || packages="$packages prometheus-alertmanager"
+command -v faketime >/dev/null || packages="$packages faketime"
 [ -n "$packages" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "Not installed, and this user cannot install:$packages (the tests that need them are skipped)"

@@ -4,16 +4,11 @@ from pathlib import Path
 import pytest
 
 from recsys.alerting import AlertManager
-from recsys.data.sample import write_sample_shop
-from recsys.health import examine
-from recsys.refresh.job import run_refresh
-from recsys.schedule import DataInterval
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker, RunStatus
 from tests.documented import spans, table
-from tests.exporter.shop import all_jobs_seen, figures_of, record_run, write_report
+from tests.exporter.shop import all_jobs_seen, figures_of, lived_in_shop, record_run
 from tests.ports import find_free_port
-from tests.serving.shops import add_model
 
 NOW = datetime(2026, 3, 10, 6, 0, tzinfo=UTC)  # 13:00 in Ho Chi Minh City
 SOUND = "recsys_exporter_sound"
@@ -93,29 +88,7 @@ def test_a_channel_that_fails_is_seen_until_it_delivers(
 
 @pytest.fixture(scope="module")
 def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A shop in which every job has run; no service listens."""
-    settings = Settings(tmp_path_factory.mktemp("lived_in"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RECSYS_HOME", str(settings.home))
-        patch.setenv("RECSYS_SERVICE_URL", f"http://127.0.0.1:{find_free_port()}")
-        end = datetime.now(UTC)
-        write_sample_shop(settings, reviews=600, until=end.date())
-        run_refresh(settings, DataInterval(end - timedelta(days=1), end))
-        add_model(settings, "als_1", metrics={"ndcg_at_10": 0.06})
-        AlertManager(settings).send_alert("stock_low", "3 left", channels=["log"])
-        all_jobs_seen(settings, end - timedelta(days=30))
-        found = {"silence": 0.2, "lost_share": 0.0, "proven_falls": {"click": 0.03}}
-        for status in (RunStatus.SUCCESS, RunStatus.FAILED):
-            at = end - timedelta(hours=status is RunStatus.SUCCESS)
-            record_run(settings, "outcomes", status, at, summary={"alert": found})
-        about = {"generated_at": end.isoformat()}
-        drift = about | {"overall_severity": "medium"}
-        write_report(settings.reports / "drift", "drift_report_20260309.json", drift)
-        totals = {"lists": 900, "clicks": 80, "carts": 9, "purchases": 5, "value": 2e6, "bought": 5}
-        outcomes = about | {"totals": totals}
-        write_report(settings.reports / "outcomes", "outcomes_20260309.json", outcomes)
-        examine(settings)
-    return settings
+    return lived_in_shop(tmp_path_factory.mktemp("lived_in"))
 
 
 def test_freshness_quality_outcomes_and_health_are_seen(lived_in: Settings):
