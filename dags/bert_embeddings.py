@@ -21,6 +21,7 @@ from typing import Any
 
 from airflow.sdk import Param, task
 
+from recsys.orchestration import assets
 from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
 
 with job_dag(
@@ -29,13 +30,15 @@ with job_dag(
     params={"force": Param(False, type="boolean", description="Encode every product again")},
 ):
 
-    @task
+    @task(inlets=[assets.DATA_VERSION], outlets=[assets.EMBEDDINGS])
     @no_retry_on_bad_input
     def embed(params: Any = None) -> dict[str, Any]:
         from recsys.content.job import build_embeddings
         from recsys.settings import load_settings
 
-        return build_embeddings(load_settings(), force=params["force"])
+        summary = build_embeddings(load_settings(), force=params["force"])
+        assets.announce(assets.EMBEDDINGS, assets.embedding_facts(summary))
+        return summary
 
     @task
     @no_retry_on_bad_input

@@ -29,6 +29,7 @@ from typing import Any, cast
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Param, task
 
+from recsys.orchestration import assets
 from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
 
 with job_dag(
@@ -44,7 +45,7 @@ with job_dag(
     },
 ):
 
-    @task
+    @task(outlets=[assets.RAW_DROP])
     @no_retry_on_bad_input
     def ingest(params: Any = None, run_id: Any = None, **context: Any) -> dict[str, Any]:
         from recsys.refresh import ingest, open_workspace
@@ -53,13 +54,15 @@ with job_dag(
 
         settings = load_settings()
         with open_workspace(settings, run_id) as work:
-            return ingest(
+            summary = ingest(
                 settings,
                 work,
                 interval_of(context),
                 force_full=params["force_full"],
                 dry_run=params["dry_run"],
             )
+        assets.announce(assets.RAW_DROP, assets.drop_facts(settings, summary))
+        return summary
 
     @task
     @no_retry_on_bad_input
@@ -71,7 +74,7 @@ with job_dag(
         with open_workspace(settings, run_id) as work:
             return score_comments(settings, work)
 
-    @task
+    @task(inlets=[assets.RAW_DROP], outlets=[assets.DATA_VERSION])
     @no_retry_on_bad_input
     def publish(run_id: Any = None) -> dict[str, Any]:
         from recsys.refresh import open_workspace, publish
@@ -79,7 +82,9 @@ with job_dag(
 
         settings = load_settings()
         with open_workspace(settings, run_id) as work:
-            return publish(settings, work)
+            summary = publish(settings, work)
+        assets.announce(assets.DATA_VERSION, assets.version_facts(summary))
+        return summary
 
     @task
     @no_retry_on_bad_input

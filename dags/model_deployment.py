@@ -29,6 +29,7 @@ from airflow.sdk import Param, TriggerRule, task
 
 from recsys.config import load_config
 from recsys.deployment import DeploymentConfig
+from recsys.orchestration import assets
 from recsys.orchestration.jobs import failure_of, job_dag, no_retry_on_bad_input
 from recsys.settings import load_settings
 
@@ -50,7 +51,7 @@ with job_dag(
 
         return job.check_gate(load_settings(), params or {}, failure_of(dag_run))
 
-    @task
+    @task(inlets=[assets.SELECTED_MODEL], outlets=[assets.SERVED_MODEL])
     @no_retry_on_bad_input
     def deploy(
         plan: dict[str, Any],
@@ -62,9 +63,11 @@ with job_dag(
 
         # Airflow may have begun the run before it read that a person has to be asked.
         approved = ti.xcom_pull(task_ids="ask_if_needed") is not None
-        return job.bring_into_service(
+        summary = job.bring_into_service(
             load_settings(), plan, params or {}, failure_of(dag_run), approved=approved
         )
+        assets.announce(assets.SERVED_MODEL, assets.deployment_facts(summary))
+        return summary
 
     plan = cast("dict[str, Any]", check_gate())
     done = deploy.override(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)(plan)

@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from airflow.sdk import Param, TriggerRule, task
 
+from recsys.orchestration import assets
 from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
 
 with job_dag(
@@ -58,12 +59,18 @@ with job_dag(
         reason = (params or {}).get("reason")
         return train_model(load_settings(), model_type, version_id, reason=reason)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    @task(
+        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+        inlets=[assets.DATA_VERSION, assets.EMBEDDINGS],
+        outlets=[assets.SELECTED_MODEL],
+    )
     @no_retry_on_bad_input
     def select_best(trained: Iterable[dict[str, Any]]) -> dict[str, Any]:
         from recsys.settings import load_settings
         from recsys.training.job import select_best
 
-        return select_best(load_settings(), [one for one in trained if one])
+        summary = select_best(load_settings(), [one for one in trained if one])
+        assets.announce(assets.SELECTED_MODEL, assets.selection_facts(summary))
+        return summary
 
     select_best(cast("Iterable[dict[str, Any]]", train.expand_kwargs(plan())))

@@ -25,6 +25,7 @@ from typing import Any, cast
 
 from airflow.sdk import Param, task
 
+from recsys.orchestration import assets
 from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
 
 
@@ -41,7 +42,7 @@ with job_dag(
     },
 ):
 
-    @task
+    @task(inlets=[assets.SERVED_MODEL], outlets=[assets.OUTCOMES])
     @no_retry_on_bad_input
     def compute(params: dict[str, Any] | None = None, **context: Any) -> dict[str, Any]:
         from recsys.outcomes.job import compute_outcomes
@@ -49,13 +50,15 @@ with job_dag(
         from recsys.settings import load_settings
 
         days = params or {}
-        return compute_outcomes(
+        summary = compute_outcomes(
             load_settings(),
             interval_of(context),
             first=days.get("from"),
             last=days.get("to"),
             is_backfill=context["dag_run"].run_type == "backfill",
         )
+        assets.announce(assets.OUTCOMES, assets.outcome_facts(summary))
+        return summary
 
     @task
     @no_retry_on_bad_input

@@ -154,3 +154,61 @@ def test_the_health_check_tells_of_a_job_that_cannot_run(settings: Settings) -> 
 
 def test_the_shipped_file_is_the_documented_timetable() -> None:
     assert load_schedule(Settings(REPOSITORY)).jobs == SchedulerConfig().jobs
+
+
+def after(**jobs_after: list[str]) -> dict[str, Any]:
+    return jobs(**{job: {"after": names} for job, names in jobs_after.items()})
+
+
+def test_no_job_follows_anything_unless_it_is_told_to(settings: Settings) -> None:
+    assert all(job.after == () for job in load_schedule(settings).jobs.values())
+    chain = {
+        "data_refresh": ["raw_drop"],
+        "model_training": ["data_version"],
+        "model_deployment": ["selected_model"],
+        "drift_detection": ["embeddings", "outcomes"],
+    }
+    write(settings, after(**chain))
+    schedule = load_schedule(settings)
+    assert schedule.problems == {}
+    assert {job: list(schedule.job(job).after) for job in chain} == chain
+    assert schedule.job("data_refresh").cron == "0 2 * * *"
+
+
+def test_what_no_job_makes_can_not_be_followed(settings: Settings) -> None:
+    path = write(settings, after(model_training=["data_versions"]))
+    with pytest.raises(ConfigError) as refused:
+        load_schedule(settings).job("model_training")
+    assert str(refused.value).startswith(path)
+    assert "'data_versions' is none of raw_drop, data_version, embeddings, " in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("follows", "bad"),
+    [
+        ({"data_refresh": ["data_version"]}, {"data_refresh"}),
+        ({"outcomes": ["served_model", "outcomes"]}, {"outcomes"}),
+        (
+            {"model_training": ["served_model"], "model_deployment": ["selected_model"]},
+            {"model_training", "model_deployment"},
+        ),
+    ],
+)
+def test_a_job_that_would_start_itself_is_refused_and_no_other(
+    settings: Settings, follows: dict[str, list[str]], bad: set[str]
+) -> None:
+    write(settings, after(**follows))
+    schedule = load_schedule(settings)
+    assert schedule.problems.keys() == bad
+    assert set(TIMETABLE) - bad <= schedule.jobs.keys()
+    for job in bad:
+        with pytest.raises(ConfigError, match=f"jobs.{job}.after: {job} would start itself"):
+            schedule.job(job)
+
+
+def test_a_job_that_another_one_starts_when_it_is_needed_does_not_follow_the_same(
+    settings: Settings,
+) -> None:
+    write(settings, after(bert_embeddings=["data_version"]))
+    with pytest.raises(ConfigError, match="data_refresh starts bert_embeddings itself"):
+        load_schedule(settings).job("bert_embeddings")

@@ -26,16 +26,43 @@ TimeZone = Annotated[str, AfterValidator(_exists)]
 """The name of a time zone that this machine knows."""
 
 
+FOLLOWS: Final = "asset_triggered"
+"""Airflow's word for a run that was started because something was new."""
+
+RAW_DROP: Final = "raw_drop"
+MADE_BY: Final[Mapping[str, str | None]] = {
+    RAW_DROP: None,
+    "data_version": "data_refresh",
+    "embeddings": "bert_embeddings",
+    "selected_model": "model_training",
+    "served_model": "model_deployment",
+    "outcomes": "outcomes",
+}
+"""What jobs may follow -> the job that makes it, None for what the shop drops."""
+
+_STARTED_ANYWAY: Final = {("bert_embeddings", "data_version"): "data_refresh"}
+"""Job, and what it may not follow -> who starts it then, and only if there is something to do."""
+
+
 class JobSchedule(ConfigModel):
     """When a job runs and how long it may take: the timeout counts from the start of a run, the
-    deadline (two thirds of the timeout by default) from the moment it was queued. With `queue`,
-    only Celery workers listening to it run its tasks."""
+    deadline (two thirds of the timeout by default) from the moment it was queued. It also runs
+    after any of `after` (names of `MADE_BY`) is new. With `queue`, only Celery workers listening to
+    it run its tasks."""
 
     enabled: bool = True
     cron: str
+    after: tuple[str, ...] = ()
     timeout_minutes: float = Field(gt=0)
     deadline_minutes: float | None = Field(default=None, gt=0)
     queue: str | None = Field(default=None, min_length=1)
+
+    @field_validator("after")
+    @classmethod
+    def _is_made(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(value) - MADE_BY.keys()):
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(MADE_BY)}")
+        return value
 
     @field_validator("cron")
     @classmethod
@@ -129,7 +156,28 @@ def load_schedule(settings: Settings) -> Schedule:
             jobs[name] = document.validate(JobSchedule, entry, at=("jobs", name))
         except ConfigError as error:
             problems[name] = str(error)
+    for name, problem in _bad_followers(jobs).items():
+        del jobs[name]
+        problems[name] = f"{SchedulerConfig.FILE}: jobs.{name}.after: {problem}"
     return Schedule(zone, jobs, problems)
+
+
+def _bad_followers(jobs: Mapping[str, JobSchedule]) -> dict[str, str]:
+    """Jobs that would start themselves, or that somebody starts already -> a sentence."""
+    bad = {}
+    for name, job in jobs.items():
+        for asset in job.after:
+            if starter := _STARTED_ANYWAY.get((name, asset)):
+                bad[name] = f"{starter} starts {name} itself when {asset} asks for it"
+        followed, ahead = set[str](), [name]
+        while ahead:
+            after = jobs[ahead.pop()].after
+            makers = {maker for asset in after if (maker := MADE_BY[asset]) in jobs and maker}
+            ahead += makers - followed
+            followed |= makers
+        if name in followed:
+            bad[name] = f"{name} would start itself, by way of what it follows"
+    return bad
 
 
 def _over(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,9 +207,12 @@ class DataInterval:
 
 def interval_of(context: Mapping[str, Any]) -> DataInterval:
     """The data interval of an Airflow task context; of a run by hand without a date, which has
-    none, the day that ends when the run was asked for."""
+    none, the day that ends when the run was asked for. One that follows something new takes what is
+    there when it begins: more may have come since it was asked for."""
     start, end = context.get("data_interval_start"), context.get("data_interval_end")
     if start is not None and end is not None:
         return DataInterval(start, end)
-    asked = getattr(context["dag_run"], "run_after", None) or datetime.now(UTC)
+    run = context["dag_run"]
+    moment = "start_date" if getattr(run, "run_type", None) == FOLLOWS else "run_after"
+    asked = getattr(run, moment, None) or datetime.now(UTC)
     return DataInterval(asked - timedelta(days=1), asked)

@@ -17,13 +17,16 @@ def describe(folder: str) -> dict[str, Any]:
 
 
 def _dag(dag: Any) -> dict[str, Any]:
+    clock = getattr(dag.timetable, "timetable", dag.timetable)
+    followed = getattr(dag.timetable, "asset_condition", None)
     return {
         "file": dag.fileloc,
         "doc": dag.doc_md,
         "tags": sorted(dag.tags),
-        "cron": getattr(dag.timetable, "_expression", None),
-        "timezone": str(getattr(dag.timetable, "_timezone", None)),
+        "cron": getattr(clock, "expression", None),
+        "timezone": str(getattr(clock, "timezone", None)),
         "timetable": type(dag.timetable).__name__,
+        "follows": sorted(asset.name for asset in getattr(followed, "objects", ())),
         "timeout_seconds": dag.dagrun_timeout.total_seconds(),
         "deadline_seconds": [alert.interval for alert in _alerts(dag)],
         "max_active_runs": dag.max_active_runs,
@@ -34,6 +37,8 @@ def _dag(dag: Any) -> dict[str, Any]:
             task.task_id: {
                 "pool": task.pool,
                 "queue": task.queue,
+                "inlets": [asset.name for asset in task.inlets],
+                "outlets": [asset.name for asset in task.outlets],
                 "retries": task.retries,
                 "has_failure_callback": bool(task.on_failure_callback),
             }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recsys.schedule import load_schedule
+from recsys.schedule import MADE_BY, load_schedule
 from recsys.settings import REPOSITORY, Settings
 
 DAGS = sorted((REPOSITORY / "dags").glob("*.py"))
@@ -152,6 +152,35 @@ def test_a_disabled_job_stays_visible_without_a_schedule(tmp_path):
     bag = inspect_with(tmp_path, "drift_detection", enabled=False)
     assert bag["import_errors"] == {}
     assert bag["dags"]["drift_detection"]["timetable"] == "NullTimetable"
+
+
+def test_a_job_that_follows_something_new_keeps_its_clock(tmp_path):
+    bag = inspect_with(tmp_path, "data_refresh", after=["raw_drop"])
+    assert bag["import_errors"] == {}
+    assert bag["heavy"] == []
+    dag = bag["dags"]["data_refresh"]
+    assert (dag["timetable"], dag["follows"]) == ("AssetOrTimeSchedule", ["raw_drop"])
+    assert (dag["cron"], dag["timezone"]) == ("0 2 * * *", "Asia/Ho_Chi_Minh")
+    assert dag["max_active_runs"] == 1
+    assert [one for one in bag["dags"].values() if one["follows"]] == [dag]
+
+
+def test_a_job_that_would_start_itself_is_an_import_error_of_its_own_dag(tmp_path):
+    bag = inspect_with(tmp_path, "data_refresh", after=["data_version"])
+    (error,) = bag["import_errors"].values()
+    assert "jobs.data_refresh.after: data_refresh would start itself" in error
+    assert set(bag["dags"]) == set(JOBS) - {"data_refresh"}
+
+
+def test_every_asset_is_made_by_the_job_that_the_schedule_names_and_used_by_another_task(bag):
+    made, used = {}, set()
+    for dag_id, dag in bag["dags"].items():
+        for task in dag["tasks"].values():
+            made |= dict.fromkeys(task["outlets"], dag_id)
+            used |= set(task["inlets"])
+    assert made.pop("raw_drop") == "data_refresh"  # as long as no watcher tells of drops
+    assert made == {asset: job for asset, job in MADE_BY.items() if job}
+    assert used == set(MADE_BY) - {"outcomes"}
 
 
 def test_all_tasks_of_a_job_with_a_queue_are_for_the_workers_that_listen_to_it(tmp_path):

@@ -51,8 +51,9 @@ class _Choice(NamedTuple):
 def build_embeddings(settings: Settings, *, force: bool = False) -> dict[str, Any]:
     """Embed the products of the published version that are new or changed, all with `force`.
 
-    Returns ``set_id``, ``model``, ``requested_model``, ``fallback_reason``, ``reason`` (why
-    everything was done afresh, or None), counts and ``seconds``.
+    Returns ``set_id``, whether it is a ``new_set``, ``model``, ``requested_model``,
+    ``fallback_reason``, ``reason`` (why everything was done afresh, or None), counts and
+    ``seconds``.
 
     Raises `InputError` if no version is published, it has no products or none of the configured
     columns, or the wanted model cannot be had and ``fallback`` is ``strict``. The current set
@@ -90,6 +91,7 @@ def embed_products(
             "without_text": work.without_text,
             "encoded": 0,
         }
+        summary["new_set"] = not (work.base is not None and work.is_done)
         if work.base is not None and work.is_done:
             summary["set_id"] = work.base.set_id
             logger.info("No product text changed%s", fields(set=work.base.set_id))

@@ -52,6 +52,7 @@ QUARANTINE_SECONDS = 86_400.0
 _SUFFIX = ".jsonl"
 _IGNORED_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload")
 
+_MARK = re.compile(r"^[0-9a-f]{12}-")  # of a file that was handed in, see `hand_in_files`
 _LONGEST_NAME = 200  # bytes, of 255
 
 # macOS has no fdatasync.
@@ -85,6 +86,18 @@ def dropped_files(folder: Path) -> list[Path]:
     with contextlib.suppress(FileNotFoundError):  # what else cannot be listed is an error
         found = sorted(path for path in folder.iterdir() if path.name[0] != ".")
     return [path for path in found if path.suffix not in _IGNORED_SUFFIXES and path.is_file()]
+
+
+def waiting_files(settings: Settings) -> dict[str, int]:
+    """The dropped files that no refresh has archived yet, of all machines: name -> when it changed
+    (ns since the epoch; where state is shared, 0). A file has one name, handed in or not."""
+    store, found = open_store(settings), dict[str, int]()
+    for path in dropped_files(settings.staging / "files"):
+        with contextlib.suppress(FileNotFoundError):  # a refresh has just taken it
+            found[path.name] = path.stat().st_mtime_ns
+    if not store.shared:
+        return found
+    return dict.fromkeys((_MARK.sub("", name) for name in {*found, *store.files(FILES_KEY)}), 0)
 
 
 def marked_name(mark: str, name: str) -> str:

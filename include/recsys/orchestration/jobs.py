@@ -5,17 +5,25 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import ParamSpec, TypeVar, cast
 
-from airflow.sdk import DAG, Param, get_current_context
+from airflow.sdk import (
+    DAG,
+    AssetAny,
+    AssetOrTimeSchedule,
+    Context,
+    CronDataIntervalTimetable,
+    Param,
+    get_current_context,
+)
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.execution_time.context import InletEventsAccessors
 from airflow.sdk.types import DagRunProtocol
-from airflow.timetables.interval import CronDataIntervalTimetable
 
 from recsys.errors import InputError
-from recsys.orchestration import callbacks
-from recsys.orchestration.mirror import future_of
-from recsys.schedule import load_schedule
+from recsys.orchestration import assets, callbacks
+from recsys.orchestration.mirror import future_of, text_of
+from recsys.schedule import FOLLOWS, JobSchedule, interval_of, load_schedule
 from recsys.settings import load_settings
 
 TAG = "recsys"
@@ -33,11 +41,10 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
     is bad or lacks the job; Airflow shows it as an import error."""
     schedule = load_schedule(load_settings())
     timing = schedule.job(job)
-    timetable = CronDataIntervalTimetable(timing.cron, timezone=schedule.zone.key)
     return DAG(
         dag_id=job,
         doc_md=runbook,
-        schedule=timetable if timing.enabled else None,
+        schedule=_timetable(timing, schedule.zone.key) if timing.enabled else None,
         start_date=FIRST_DAY,
         catchup=False,
         max_active_runs=1,
@@ -62,6 +69,14 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
     )
 
 
+def _timetable(timing: JobSchedule, zone: str) -> CronDataIntervalTimetable | AssetOrTimeSchedule:
+    clock = CronDataIntervalTimetable(timing.cron, timezone=zone)
+    if not timing.after:
+        return clock
+    followed = AssetAny(*(assets.BY_NAME[name] for name in timing.after))
+    return AssetOrTimeSchedule(timetable=clock, assets=followed)
+
+
 def failure_of(dag_run: DagRunProtocol) -> str:
     """What all alerts about a failure of this run, since it was last cleared, are known by."""
     from recsys.alerting.runs import failure_key
@@ -71,7 +86,8 @@ def failure_of(dag_run: DagRunProtocol) -> str:
 
 def no_retry_on_bad_input(step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Fail a task at once on `InputError`: a second try would read the same input. The request for
-    the run is input as well. Meanwhile no script has the job's `PipelineLock`."""
+    the run is input as well. Meanwhile no script has the job's `PipelineLock`. A run that follows
+    something new is skipped if another one has done its work."""
 
     @functools.wraps(step)
     def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -82,12 +98,39 @@ def no_retry_on_bad_input(step: Callable[Arguments, Result]) -> Callable[Argumen
             context = get_current_context()
             run, dag = context["dag_run"], context["dag"]
             refuse_bad_request(run, dag.params)
+            skip_what_is_done(context)
             with shared_with_tasks(load_settings(), run.dag_id):
                 return step(*args, **kwargs)
         except InputError as error:
             raise AirflowFailException(str(error)) from error
 
     return guarded
+
+
+def skip_what_is_done(context: Context) -> None:
+    """Skip the first task of a run, and so the run, of a job that follows something new, if
+    another run has done its work: the summary says which. What somebody asked for is always done.
+    """
+    run, settings = context["dag_run"], load_settings()
+    after, kind = load_schedule(settings).job(run.dag_id).after, text_of(run.run_type)
+    if not after or context["task"].upstream_task_ids or kind not in (FOLLOWS, "scheduled"):
+        return
+    from recsys.orchestration.causes import DONE, Cause, done_by, overtaken_by
+
+    if kind == FOLLOWS:
+        causes = []
+        for name in after:
+            asset = assets.BY_NAME[name]
+            newest = InletEventsAccessors([asset])[asset].ascending(False).limit(1)
+            ids = ((one.timestamp, str((one.extra or {}).get("id"))) for one in newest)
+            causes += [Cause(name, *told) for told in ids]
+        other = done_by(settings, run.dag_id, causes)
+    else:
+        other = overtaken_by(settings, run.dag_id, interval_of(context).end)
+    if other:
+        note = f"{other} has done this already"
+        context["ti"].xcom_push(key="return_value", value={DONE: other, "note": note})
+        raise AirflowSkipException(note)
 
 
 def refuse_bad_request(dag_run: DagRunProtocol, params: Iterable[str]) -> None:

@@ -30,7 +30,7 @@ from recsys.data.retention import prune
 from recsys.data.sales import recent_sales
 from recsys.data.signals import signal_statistics, split_signals
 from recsys.data.sources import resolve_source
-from recsys.data.staging import hand_in_files, hand_in_segments
+from recsys.data.staging import STAGING_KEY, hand_in_files, hand_in_segments
 from recsys.data.versions import is_of_the_future, list_versions, open_version, shows_later
 from recsys.data.versions import publish as publish_version
 from recsys.data.writing import VersionFiles
@@ -371,6 +371,8 @@ def _outline(plan: Plan) -> Summary:
         outline["version_id"] = plan.previous_version
     bad = plan.staged["bad_files"]
     set_aside = [{"file": Path(one["path"]).name, "reason": one["reason"]} for one in bad]
+    read = (Path(one["path"]) for one in plan.staged["files"])
+    outline["files_read"] = [path.name for path in read if path.is_relative_to(STAGING_KEY)]
     source = plan.source["name"]
     return {**outline, "source": source, "files_set_aside": set_aside, "note": plan.note}
 
