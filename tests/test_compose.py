@@ -28,7 +28,7 @@ DOCKER = REPOSITORY / "docker"
 COMPOSE = REPOSITORY / "docker-compose.yaml"
 VARIABLE = re.compile(r"\$\{(\w+)(?::([?-])([^}]*))?\}")
 SECRET = re.compile(r"PASSWORD|TOKEN|SECRET|KEY|WEBHOOK")
-OPTIONAL = ("ALERT_EMAIL_PASSWORD", "SLACK_WEBHOOK_URL")
+OPTIONAL = ("ALERT_EMAIL_PASSWORD", "HEARTBEAT_URL", "SLACK_WEBHOOK_URL")
 OURS = ("initialise", "api-server", "scheduler", "dag-processor", "triggerer", "worker")
 
 

@@ -54,6 +54,7 @@ WITHOUT_DEFAULT = {
     AlertsConfig: {
         "email": {"smtp_server", "sender", "password", "recipients"},
         "slack": {"webhook_url", "channel"},
+        "heartbeat": {"url"},
     },
     HolidayCalendar: {"holidays": True},
 }

@@ -42,6 +42,7 @@ def test_variables_come_from_the_environment(settings):
         "ALERT_EMAIL_SENDER": "alerts@example.com",
         "ALERT_EMAIL_PASSWORD": "app-password",
         "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T/B/x",
+        "HEARTBEAT_URL": "https://ping.example.com/a-secret-id",
     }
     setup = load_alerts_config(settings, environment)
     assert setup.unset == {}
@@ -49,6 +50,7 @@ def test_variables_come_from_the_environment(settings):
     assert setup.config.email.password.get_secret_value() == "app-password"
     assert "app-password" not in repr(setup)
     assert "services" not in repr(setup)
+    assert "a-secret-id" not in repr(setup)
 
 
 def test_unset_and_empty_variables_are_named_with_their_channel(settings):
@@ -56,6 +58,7 @@ def test_unset_and_empty_variables_are_named_with_their_channel(settings):
     assert setup.unset == {
         "email": ("ALERT_EMAIL_SENDER", "ALERT_EMAIL_PASSWORD"),
         "slack": ("SLACK_WEBHOOK_URL",),
+        "heartbeat": ("HEARTBEAT_URL",),
     }
 
 
@@ -89,7 +92,7 @@ def test_a_rule_without_channels_gets_those_of_its_severity(settings):
         ("language: fr", "FILE: language: expected one of 'vi' or 'en' (got 'fr')"),
         ("cooldown: 5",
          "FILE: cooldown: there is no such key: expected one of language, cooldown_minutes, alerts,"
-         " email, slack, logging"),
+         " email, slack, heartbeat, logging"),
         ("email: {pasword: hunter2}",
          "FILE: email.pasword: there is no such key: expected one of enabled, smtp_server,"
          " smtp_port, sender, username, password, recipients"),

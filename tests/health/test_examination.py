@@ -33,6 +33,7 @@ def test_a_healthy_system_gives_a_report_and_no_alert(shop, mails):
         "alerts": [],
         "overdue_jobs": [],
         "redelivered": 0,
+        "heartbeat": "not set up",
         "report": "reports/health/health_20250115_1535.json",
     }
     report = json.loads((shop.home / summary["report"]).read_text())

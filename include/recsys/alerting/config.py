@@ -29,6 +29,12 @@ Metric = Literal[
 """What the hourly health check measures of the service."""
 
 
+def _checked_url(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and not re.match(r"https?://[^/\s]+", value.get_secret_value()):
+        raise ValueError("expected a URL that starts with https:// (or http://)")
+    return value
+
+
 class Rule(ConfigModel):
     """Alert when `metric` is above (or below) `threshold`."""
 
@@ -94,9 +100,18 @@ class SlackConfig(ConfigModel):
     @field_validator("webhook_url")
     @classmethod
     def _webhook_is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.match(r"https?://[^/\s]+", value.get_secret_value()):
-            raise ValueError("expected a URL that starts with https:// (or http://)")
-        return value
+        return _checked_url(value)
+
+
+class HeartbeatConfig(ConfigModel):
+    """The dead-man's switch outside that hears of it when all is well."""
+
+    url: SecretStr | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
+        return _checked_url(value)
 
 
 class LoggingConfig(ConfigModel):
@@ -127,6 +142,7 @@ class AlertsConfig(ConfigModel):
     alerts: dict[str, Rule] = Field(default_factory=dict)
     email: EmailConfig = EmailConfig()
     slack: SlackConfig = SlackConfig()
+    heartbeat: HeartbeatConfig = HeartbeatConfig()
     logging: LoggingConfig = LoggingConfig()
 
     @property
@@ -136,8 +152,10 @@ class AlertsConfig(ConfigModel):
         if self.email.password is not None:
             password = self.email.password.get_secret_value()
             secrets += [password, f"\0{self.email.user}\0{password}"]
-        if self.slack.webhook_url is not None:
-            url = self.slack.webhook_url.get_secret_value()
+        for secret in (self.slack.webhook_url, self.heartbeat.url):
+            if secret is None:
+                continue
+            url = secret.get_secret_value()
             parts = urlsplit(url)
             secrets += [url, parts.path + (f"?{parts.query}" if parts.query else "")]
             secrets.append(parts.path.rsplit("/", 1)[-1])
@@ -165,7 +183,7 @@ def load_alerts_config(settings: Settings, environment: Mapping[str, str]) -> Al
     """Read ``alerts_config.yaml``, with ``${VAR}`` replaced from `environment`.
 
     Raises `ConfigError` as `load_config` does, and for a variable that is not set (or empty). One
-    of ``email`` or ``slack`` is no error: that channel is then not set up."""
+    of ``email``, ``slack`` or ``heartbeat`` is no error: that is then not set up."""
     document = read_document(settings, AlertsConfig.FILE)
     missing: list[tuple[tuple[Any, ...], str]] = []
 
@@ -185,7 +203,7 @@ def load_alerts_config(settings: Settings, environment: Mapping[str, str]) -> Al
         f"{document.path(key)}: {'.'.join(map(str, key))}: the environment variable {name} is "
         "not set"
         for key, name in missing
-        if key[0] not in ("email", "slack")
+        if key[0] not in ("email", "slack", "heartbeat")
     ]
     if fatal:
         raise ConfigError("\n".join(fatal))

@@ -216,6 +216,16 @@ class AlertManager:
             key=f"test_alert/{now.isoformat()}",
         )
 
+    @property
+    def heartbeat_url(self) -> str | None:
+        """Where `send_heartbeat` asks, None where nobody waits for it."""
+        url = self._config.heartbeat.url
+        return None if url is None else url.get_secret_value()
+
+    def note_failure(self, what: str, problem: str) -> None:
+        """A line in the alert log: nobody else is told."""
+        self._write(logging.ERROR, f"{what} failed: {problem}")
+
     def local_time(self, moment: datetime) -> str:
         """`moment` as people write it here: ``2025-01-15 15:35:00 +07``."""
         return moment.astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from recsys.alerting import Alert, AlertManager, Severity
+from recsys.alerting import Alert, AlertManager, Severity, send_heartbeat
 from recsys.config import load_config
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
@@ -46,7 +46,9 @@ def evaluate(
     `results` is what the checks returned, by component; None for a check that broke. The report of
     one `component` alone does not become ``latest.json``. Returns ``status`` (``healthy``,
     ``warning`` or ``critical``), ``unhealthy`` (components), ``alerts`` (names of broken rules),
-    ``overdue_jobs``, ``redelivered``, ``report`` (its path below the state root).
+    ``overdue_jobs``, ``redelivered``, ``heartbeat`` (``sent``, ``failed``, ``not set up``, or
+    ``withheld``: not all is well, or not all was looked at), ``report`` (its path below the state
+    root).
 
     Raises `InputError` if the component is unknown, and `BrokenCheckError` after everything else is
     done, if a check broke."""
@@ -73,6 +75,7 @@ def evaluate(
     report["redelivered"] = manager.retry_undelivered()
     path = write_report(settings, report, now, full=component is None)
     Removal(settings).execute([report_retention(settings)])
+    heartbeat = _beat(manager, report)
     if broken:
         raise BrokenCheckError(f"the {' and '.join(broken)} check broke; the report is {path.name}")
     return {
@@ -81,8 +84,15 @@ def evaluate(
         "alerts": [alert["alert_name"] for alert in report.get("alerts", [])],
         "overdue_jobs": sorted(report.get("overdue_jobs", {})),
         "redelivered": report["redelivered"],
+        "heartbeat": heartbeat,
         "report": str(path.relative_to(settings.home)),
     }
+
+
+def _beat(manager: AlertManager, report: Mapping[str, Any]) -> str:
+    """Tell the dead-man's switch that everything was looked at and all is well."""
+    well = report["component"] is None and report["status"] == "healthy"
+    return send_heartbeat(manager) if well else "withheld"
 
 
 def examine(settings: Settings, component: str | None = None) -> dict[str, Any]:
