@@ -11,7 +11,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM ${PYTHON_IMAGE} AS airflow-packages
 # Where the CPU build of torch comes from, if the default index has only the large one.
 ARG PIP_EXTRA_INDEX_URL
-COPY docker/install_packages.sh requirements.txt requirements-cluster.txt /tmp/
+COPY docker/install_packages.sh requirements.txt requirements-cluster.txt requirements-torch.txt /tmp/
 RUN --mount=type=cache,target=/root/.cache/pip \
     sh /tmp/install_packages.sh --requirement /tmp/requirements.txt --requirement /tmp/requirements-cluster.txt
 

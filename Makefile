@@ -15,7 +15,7 @@ PRODUCTS ?=
 UP_OPTIONS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(REVIEWS),--reviews "$(REVIEWS)") $(if $(PRODUCTS),--products "$(PRODUCTS)")
 
 .PHONY: help up down status logs check test cluster-test cluster-packages container-test deploy drill lint spark lock \
-  s3-server
+  licences sbom audit s3-server
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,30 +70,55 @@ lint: $(VENV)/.installed-dev ## Check style, types and the direction of imports
 
 spark: $(VENV)/.installed-spark ## Install PySpark, for `engine: spark` (450 MB; needs Java 17)
 
-lock: $(VENV)/.installed-dev ## Compile requirements*.in into pinned requirements*.txt
-	@# The CPU build of torch has a local version label that the index does not know.
-	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.txt requirements.in
-	@sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.txt
-	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-dev.txt requirements-dev.in
-	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-cluster.txt requirements-cluster.in
-	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-service.txt requirements-service.in
-	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-s3server.txt requirements-s3server.in
-	@$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-spark.txt requirements-spark.in
+# uv reads the digests that PyPI states; torch is kept apart, see docs/supply-chain.md.
+LOCK := $(BIN)/uv pip compile --quiet --no-config --python-version 3.11 --generate-hashes \
+  --override requirements.overrides --custom-compile-command "make lock"
+
+lock: $(VENV)/.installed-dev ## Compile requirements*.in into requirements*.txt, with digests
+	@for file in requirements.in $(filter-out requirements.in,$(wildcard requirements*.in)); do \
+	  $(LOCK) --output-file "$${file%.in}.txt" "$$file" || exit 1; \
+	done
+
+# What is looked at is what is installed: the lock files' packages, with `make cluster-packages` those
+# of the containers.
+AUDIT_BIN := .venv-audit/bin
+
+licences: .venv-audit/.installed $(VENV)/.installed-cluster ## Write the licences of what we ship into docs/licences.md
+	@{ printf '# Licences\n\nOf the packages of requirements.txt, -torch and -cluster. Written by `make licences`.\n\n'; \
+	  $(AUDIT_BIN)/pip-licenses --python $(BIN)/python --with-system --from mixed --format markdown --no-version --order name \
+	  --packages $$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/\1/p' requirements.txt requirements-torch.txt requirements-cluster.txt | sort -u) \
+	  | sed 's/  *|/ |/g; s/-\{4,\}/---/g'; } > docs/licences.md.tmp
+	@mv docs/licences.md.tmp docs/licences.md
+
+BOM_OPTIONS := --output-reproducible --output-format JSON --output-file
+sbom: .venv-audit/.installed $(VENV)/.installed ## Write bills of materials (CycloneDX): sbom.json, sbom-service.json
+	@$(AUDIT_BIN)/cyclonedx-py environment $(BOM_OPTIONS) sbom.json $(BIN)/python
+	@$(AUDIT_BIN)/cyclonedx-py requirements $(BOM_OPTIONS) sbom-service.json requirements-service.txt
+
+audit: .venv-audit/.installed ## Look up known vulnerabilities of the pins; needs PyPI's JSON API
+	@for file in $(wildcard requirements*.txt); do \
+	  echo "$$file"; $(AUDIT_BIN)/pip-audit --strict --disable-pip --no-deps --requirement "$$file" || exit 1; \
+	done
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else "error: Python %d.%d is not supported; install 3.11 or 3.12, or name one: make up PYTHON=python3.11" % v)'
 	@echo "Creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: requirements.txt | $(BIN)/python
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A lock file has all packages with the digests of their files, and takes no other.
+LOCKED := --no-deps --require-hashes --requirement
+
+$(VENV)/.installed: requirements.txt requirements-torch.txt | $(BIN)/python
 	@echo "Installing the pinned packages (about two minutes with a warm cache)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(INSTALL) $(LOCKED) requirements.txt
+	@$(INSTALL) --requirement requirements-torch.txt
 	@# Makes `python -m recsys` work from everywhere without PYTHONPATH.
 	@$(BIN)/python -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "recsys.pth").write_text(str(pathlib.Path("include").resolve()) + "\n")'
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed $(VENV)/.installed-spark
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(INSTALL) $(LOCKED) requirements-dev.txt
 	@touch $@
 
 s3-server: $(S3_VENV)/.installed ## Install the S3 server that the tests start
@@ -101,13 +126,18 @@ s3-server: $(S3_VENV)/.installed ## Install the S3 server that the tests start
 $(S3_VENV)/.installed: requirements-s3server.txt | $(BIN)/python
 	@echo "Installing the S3 server of the tests"
 	@$(BIN)/python -m venv $(S3_VENV)
-	@$(S3_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-s3server.txt
+	@$(S3_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(LOCKED) requirements-s3server.txt
 	@touch $@
 
 $(VENV)/.installed-cluster: requirements-cluster.txt $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
+	@$(INSTALL) $(LOCKED) requirements-cluster.txt
 	@touch $@
 
 $(VENV)/.installed-spark: requirements-spark.txt $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-spark.txt
+	@$(INSTALL) $(LOCKED) requirements-spark.txt
+	@touch $@
+
+.venv-audit/.installed: requirements-audit.txt | $(BIN)/python
+	@$(BIN)/python -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check $(LOCKED) requirements-audit.txt
 	@touch $@

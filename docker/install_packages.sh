@@ -2,9 +2,14 @@
 # Installs packages into /venv, without what no container runs: installers, tests, C headers, and
 # the compiled form of modules that only a training imports, once.
 #   install_packages.sh --requirement requirements.txt
+# The files are those of `make lock`: all packages, with digests. Beside them lies
+# requirements-torch.txt where torch is wanted.
 set -eu
 python -m venv /venv
-/venv/bin/pip install --disable-pip-version-check --no-compile "$@"
+/venv/bin/pip install --disable-pip-version-check --no-compile --no-deps --require-hashes "$@"
+if [ -f /tmp/requirements-torch.txt ]; then
+    /venv/bin/pip install --disable-pip-version-check --no-compile --requirement /tmp/requirements-torch.txt
+fi
 /venv/bin/pip check
 /venv/bin/pip uninstall --quiet --yes pip setuptools
 cd /venv/lib/python3*/site-packages

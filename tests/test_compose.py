@@ -253,7 +253,7 @@ def test_a_running_task_is_not_handed_out_a_second_time(services):
 
 def pins(name: str) -> dict[str, str]:
     text = (REPOSITORY / name).read_text(encoding="utf-8")
-    return dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.M))
+    return dict(re.findall(r"^([\w.-]+)==(\S+)(?: \\)?$", text, re.M))
 
 
 def test_the_service_has_the_packages_of_the_others_without_airflow_and_torch():

@@ -19,7 +19,7 @@ PORT = 8099
 @contextlib.contextmanager
 def torch_index() -> Iterator[str]:
     """The address of a package index with torch alone, that a build reaches."""
-    pin = re.search(r"^torch==\S+$", (REPOSITORY / "requirements.txt").read_text(), re.M)
+    pin = re.search(r"^torch==\S+$", (REPOSITORY / "requirements-torch.txt").read_text(), re.M)
     assert pin is not None
     folder = ROOT / "index"
     if not any(folder.glob(f"torch/{pin[0].replace('==', '-')}*.whl")):
