@@ -20,6 +20,7 @@ import requests
 import yaml
 from compose_spec import PyCompose
 
+from recsys.exporter.server import PORT, STATSD_PORT
 from recsys.orchestration.environment import VARIABLES
 from recsys.settings import REPOSITORY
 from tests.ports import find_free_port
@@ -29,6 +30,7 @@ COMPOSE = REPOSITORY / "docker-compose.yaml"
 VARIABLE = re.compile(r"\$\{(\w+)(?::([?-])([^}]*))?\}")
 SECRET = re.compile(r"PASSWORD|TOKEN|SECRET|KEY|WEBHOOK")
 OPTIONAL = ("ALERT_EMAIL_PASSWORD", "HEARTBEAT_URL", "SLACK_WEBHOOK_URL")
+MONITORING = ("exporter", "prometheus", "alertmanager", "grafana")
 OURS = ("initialise", "api-server", "scheduler", "dag-processor", "triggerer", "worker")
 
 
@@ -88,9 +90,11 @@ def test_the_parser_notices_what_is_wrong(compose, key, value):
 
 
 def test_everything_that_the_production_shape_needs_is_there(services):
-    assert set(services) == {*OURS, "postgres", "valkey", "service-1", "service-2", "proxy", "mail"}
+    others = {"postgres", "valkey", "service-1", "service-2", "proxy", "mail"}
+    assert set(services) == {*OURS, *MONITORING, *others}
     assert services["worker"]["deploy"]["replicas"] == 2
-    assert [name for name, service in services.items() if "profiles" in service] == ["mail"]
+    profiles = {name: one["profiles"] for name, one in services.items() if "profiles" in one}
+    assert profiles == {"mail": ["dev"], **{key: ["monitoring"] for key in MONITORING}}
 
 
 def test_images_are_pinned_to_a_version(services):
@@ -115,12 +119,29 @@ def test_each_container_has_the_image_for_what_it_does(services):
     assert services["service-1"]["build"]["target"] == "service"
 
 
-def test_only_the_ui_the_api_and_the_dev_mail_are_published_and_on_loopback_alone(services):
+def test_only_pages_for_people_and_the_api_are_published_and_on_loopback_alone(services):
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert set(published) == {"api-server", "proxy", "mail"}
+    assert set(published) == {"api-server", "proxy", "mail", "prometheus", "grafana"}
     for ports in published.values():
         assert all(port.startswith("127.0.0.1:") for port in ports)
     assert not any(service.get("network_mode") == "host" for service in services.values())
+
+
+def test_what_watches_asks_what_there_is(services):
+    folder = REPOSITORY / "monitoring"
+    asked = yaml.safe_load((folder / "prometheus.yml").read_text(encoding="utf-8"))
+    jobs = {one["job_name"]: one["static_configs"][0]["targets"] for one in asked["scrape_configs"]}
+    assert jobs == {
+        "service": [f"{name}:8000" for name in services if name.startswith("service-")],
+        "exporter": [f"exporter:{PORT}"],
+    }
+    environment = services["scheduler"]["environment"]
+    assert environment["AIRFLOW__METRICS__STATSD_HOST"] == "exporter"
+    assert environment["AIRFLOW__METRICS__STATSD_PORT"] == str(STATSD_PORT)
+    # Nobody but Prometheus reaches the exporter.
+    assert services["exporter"]["networks"] == ["inside"]
+    source = yaml.safe_load((folder / "grafana" / "datasource.yml").read_text(encoding="utf-8"))
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
 
 
 def test_database_and_broker_have_no_way_out(compose, services):
