@@ -122,11 +122,8 @@ def _docker(*arguments: str, stderr: int = subprocess.PIPE) -> bytes:
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, check=True).stdout  # noqa: S603
 
 
-def bring(target: Target, told: str) -> None:
-    """Replace everything by `target`: workers end their tasks first, customers are always answered,
-    and the database is migrated while nobody uses it. Raises `DeployError`."""
-    with _step("let the workers end their tasks (10 minutes at most)"):
-        target.compose("stop", "worker")
+def replace_service(target: Target, told: str) -> None:
+    """Replace one replica after the other, while the other one answers. Raises `DeployError`."""
     for replica in REPLICAS:
         with _step(f"{replica}: {told}"):
             target.replace(replica)
@@ -134,6 +131,11 @@ def bring(target: Target, told: str) -> None:
     with _step("proxy: read its configuration"):
         nginx = ("nginx", "-c", "/etc/nginx/recsys/nginx.conf")
         target.compose("exec", "-T", "proxy", *nginx, "-s", "reload")
+
+
+def replace_airflow(target: Target, told: str) -> None:
+    """Replace Airflow, whose database is saved and migrated while nobody uses it. Raises
+    `DeployError`."""
     with _step("database and broker"):
         target.compose("stop", *AIRFLOW, "api-server")
         _dump(target)
@@ -146,16 +148,17 @@ def bring(target: Target, told: str) -> None:
         target.replace(*AIRFLOW)
 
 
-def go_back(target: Target, schema: str) -> None:
-    """Have `target` serve again; if the database was migrated meanwhile, it gets its old content:
-    nobody has worked with the new one. Raises `DeployError`."""
-    target.compose("stop", *AIRFLOW)
-    if _schema(target) != schema:
-        target.compose("stop", "api-server")
-        restore = ("pg_restore", "-U", "airflow", "-d", "airflow", "--clean", "--if-exists")
+def restore_database(target: Target) -> None:
+    """Give the database the content that it had before it was migrated: nobody has worked with the
+    new one. Raises `DeployError`."""
+    with _step("database: go back"):
+        target.compose("stop", *AIRFLOW, "api-server")
+        within = ("exec", "-T", "postgres")
+        target.compose(*within, "dropdb", "-U", "airflow", "--force", "airflow")
+        target.compose(*within, "createdb", "-U", "airflow", "airflow")
         with DUMP.open("rb") as dump:
-            target.compose("exec", "-T", "postgres", *restore, stdin=dump)
-    bring(target, "go back")
+            restore = ("pg_restore", "-U", "airflow", "-d", "airflow")
+            target.compose(*within, *restore, stdin=dump)
 
 
 def _schema(target: Target) -> str:
@@ -221,18 +224,32 @@ def deploy(version: str | None, rotate: bool) -> None:
     if rotate:
         new |= {name: new_secret(name) for name in ROTATED}
     write_variables(new, NEW_ENV_FILE)
-    schema = _schema(before)
+    target, schema, touched = Target(new["RECSYS_VERSION"], NEW_ENV_FILE), _schema(before), False
     try:
-        bring(Target(new["RECSYS_VERSION"], NEW_ENV_FILE), "replace")
+        with _step("let the workers end their tasks (10 minutes at most)"):
+            before.compose("stop", "worker")
+        replace_service(target, "replace")
+        touched = True
+        replace_airflow(target, "replace")
     except (DeployError, subprocess.CalledProcessError, KeyboardInterrupt) as error:
         print(f"{error or 'interrupted'}\nGoing back", flush=True)
         try:
-            go_back(before, schema)
+            _go_back(before, schema, touched)
         except (DeployError, subprocess.CalledProcessError) as worse:
             raise StrandedError(f"{before.version} does not come back: {worse}") from error
         NEW_ENV_FILE.unlink()
         raise DeployError("what served before serves again") from error
     NEW_ENV_FILE.replace(ENV_FILE)
+
+
+def _go_back(before: Target, schema: str, touched: bool) -> None:
+    replace_service(before, "go back")
+    if not touched:
+        before.replace("worker")
+        return
+    if _schema(before) != schema:
+        restore_database(before)
+    replace_airflow(before, "go back")
 
 
 def main() -> int:

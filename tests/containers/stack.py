@@ -26,6 +26,7 @@ RECIPIENT = "team@example.com"
 # Long enough to be interrupted, short enough to be waited for.
 TUNING_SECONDS = 6
 VERSION = "local"
+READY_SECONDS = 5
 PORTS = ("AIRFLOW_PORT", "RECSYS_SERVICE_PORT", "MAIL_PORT")
 
 
@@ -142,7 +143,15 @@ class Load:
                 self.answers[answer.status_code] += 1
             except requests.RequestException:
                 self.answers[0] += 1
-            time.sleep(0.02)
+            time.sleep(0.1)
+
+
+def status(url: str) -> int:
+    """What the service at `url` says of its health; 0 if nothing."""
+    try:
+        return requests.get(f"{url}/health", timeout=5).status_code
+    except requests.RequestException:
+        return 0
 
 
 def ask_within(containers: Containers, service: str, *options: str) -> Any:

@@ -2,25 +2,24 @@
 
 import io
 import json
-import re
 import tarfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import requests
 
 from recsys.data.sample import write_sample_shop
 from recsys.settings import Settings
 from tests.containers.engine import wait_for
-from tests.containers.stack import RECIPIENT, Containers, ask_within
+from tests.containers.stack import READY_SECONDS, RECIPIENT, Containers, ask_within, status
 
 REVIEWS = 6000
 WELL_SECONDS = 300
 AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
 CHAIN = ("bert_embeddings", "model_training", "model_deployment")
-_printed: list[str] = []
 
 
 def first_run(containers: Containers) -> None:
@@ -31,7 +30,7 @@ def first_run(containers: Containers) -> None:
         write_sample_shop(shop.raw / "viecomrec", reviews=REVIEWS)
         command = ("exec", "-T", "worker", "tar", "-x", "-C", "/state/data/raw")
         containers.compose(*command, input=_tar(shop.raw))
-    _printed.append(containers.recsys("up"))
+    containers.recsys("up")
     containers.wait_until_well(60, "service-1", "service-2")
 
 
@@ -56,16 +55,6 @@ def test_one_command_makes_both_replicas_recommend(serving: Containers):
     assert ask_within(serving, "service-1") == ask_within(serving, "service-2")
 
 
-def test_links_lead_to_where_the_ui_is_published(serving: Containers):
-    (printed,) = _printed
-    published = f"http://127.0.0.1:{serving.ports['AIRFLOW_PORT']}"
-    assert f"Airflow UI    {published}" in printed
-    told = serving.recsys("data-refresh")
-    (link,) = re.findall(r"https?://[^\s\"]+/dags/[^\s\"]+", told)
-    assert link.startswith(published)
-    assert requests.get(link, timeout=10).status_code == 200
-
-
 def test_no_job_of_the_chain_ran_twice_and_none_failed(serving: Containers):
     long_ago = datetime(2000, 1, 1, tzinfo=UTC)
     runs = {job: list(serving.client.runs_since(job, long_ago)) for job in serving.client.dags()}
@@ -83,6 +72,9 @@ def test_a_refresh_ends_well_after_the_first_interaction(serving: Containers):
     assert sent.status_code in (200, 202), sent.text
     result = json.loads(serving.recsys("data-refresh"))
     assert result["state"] == "success"
+    # Links lead to where people find the UI, not to a name in the containers' network.
+    assert result["url"].startswith(f"http://127.0.0.1:{serving.ports['AIRFLOW_PORT']}/dags/")
+    assert requests.get(result["url"], timeout=10).status_code == 200
 
 
 def test_alerts_reach_the_mail_catcher(serving: Containers):
@@ -92,18 +84,15 @@ def test_alerts_reach_the_mail_catcher(serving: Containers):
     assert mails[0]["To"][0]["Address"] == RECIPIENT
 
 
-def test_a_service_with_a_model_is_ready_within_seconds(serving: Containers):
+def test_a_service_with_a_model_is_ready_after_seconds_of_work(serving: Containers):
+    """Counted in seconds of a core: a busy machine fails no test."""
+    serving.compose("restart", "--no-deps", "service-2")
     (container,) = serving.containers("service-2")
     address = container["NetworkSettings"]["Networks"]["recsys_outside"]["IPAddress"]
-    serving.compose("stop", "service-2")
-    began = time.monotonic()
-    serving.compose("start", "service-2")
-
-    def healthy() -> bool:
-        try:
-            return requests.get(f"http://{address}:8000/health", timeout=2).status_code == 200
-        except requests.RequestException:
-            return False
-
-    wait_for(healthy, 5, "the service is ready")
-    print(f"the service was ready after {time.monotonic() - began:.1f} s")
+    wait_for(lambda: status(f"http://{address}:8000") == 200, 120, "the service is ready")
+    process = psutil.Process(container["State"]["Pid"])
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    work = sum(one.user + one.system for one in times)
+    seconds = time.time() - process.create_time()
+    print(f"the service was ready after {seconds:.1f} s, {work:.1f} s of a core")
+    assert work <= READY_SECONDS
