@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -188,6 +188,21 @@ class PipelineTracker:
         found = [dict(row) for row in rows]
         stats = {one.pop("pipeline_name"): one for one in found}
         return {"period_days": days, "stats_by_pipeline": stats}
+
+    def get_days(self, since: datetime, zone: tzinfo) -> list[dict[str, Any]]:
+        """Of the runs that started since then, by day and pipeline: ``day`` (ISO date in `zone`, by
+        the offset that it has then), ``pipeline_name``, how many were a ``success`` and how many
+        ``failed``, ``duration_seconds`` of the successful ones on average (None without any)."""
+        offset = since.astimezone(zone).utcoffset() or timedelta()
+        shift = f"{offset.total_seconds():+.0f} seconds"
+        rows = self._read(
+            "SELECT date(started_at, ?2) AS day, pipeline_name, SUM(status = 'success') AS success,"
+            " SUM(status = 'failed') AS failed,"
+            " AVG(CASE WHEN status = 'success' THEN duration_seconds END) AS duration_seconds"
+            " FROM pipeline_runs WHERE started_at >= ?1 GROUP BY day, pipeline_name ORDER BY 1, 2",
+            (_text(since), shift),
+        )
+        return [dict(row) for row in rows]
 
     def is_pipeline_running(self, pipeline_name: str) -> bool:
         """Whether any run of the pipeline is recorded as running."""

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from benchmarks.monitor.made_year import make_year
 from recsys.alerting import AlertManager
 from recsys.data.simulated import note_traffic
 from recsys.deployment.history import append_history
@@ -9,24 +10,25 @@ from recsys.ids import IdRules
 from recsys.orchestration.mirror import tracker_id
 from recsys.privacy import ask_to_forget
 from recsys.publishing import write_json
+from recsys.registry import Registry
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.merchandising.test_rules import RULE
 from tests.merchandising.test_rules import write as write_rules
+from tests.serving.shops import add_model
 
 JOB, RUN = "data_refresh", "manual__2026-01-05T02:00:00.5+00:00"
+BEFORE, HELD = ("als_20260101_020000", "als_20260102_020000"), "als_20260103_020000"
 REPORT = "drift_report_20260105.html"
 
 
 def make_shop(settings: Settings, now: datetime) -> None:
     """Fill an empty state root with what the jobs of a shop leave, as of `now`."""
+    make_year(settings, now, days=40)
+    add_models(settings, now)
     write_health(settings, now)
     write_runs(settings, now)
     write_reports(settings)
-    failed = {"status": "rolled_back", "error": "the verification failed: no answer in time"}
-    append_history(
-        settings, {"timestamp": now.isoformat(), "model_id": "als_20260101_020000", **failed}
-    )
     alerts = AlertManager(settings)
     about = {"job": JOB, "run_id": RUN, "error": "publish: the disk is full"}
     alerts.send_alert("data_refresh_failed", "data_refresh failed", "critical", context=about)
@@ -34,6 +36,26 @@ def make_shop(settings: Settings, now: datetime) -> None:
     write_rules(settings, RULE | {"reason": "thu hồi theo lô"}, hide_expired(now))
     ask_to_forget(settings, ["KH01", "KH02"], "lan", IdRules())
     note_traffic(settings, now - timedelta(days=3), now, lists=1_200, events=40)
+
+
+def add_models(settings: Settings, now: datetime) -> None:
+    """Two models that served one after the other, and one that was taken out of service."""
+    figures = {"ndcg_at_10": 0.05, "recall_at_10_high": 0.14, "newcomer_overlap": 3.2}
+    segment = {"users": 210, "recall_at_10": 0.09, "recall_at_10_low": 0.07}
+    segments = {"new_products": segment | {"recall_at_10_high": 0.11}}
+    for n, model_id in enumerate(BEFORE):
+        add_model(settings, model_id, recall=0.1 + n / 100, metrics=figures, segments=segments)
+        replaced = {"previous_model_id": BEFORE[n - 1] if n else None, "status": "success"}
+        moment = (now - timedelta(days=60 - 50 * n)).isoformat()
+        append_history(settings, {"timestamp": moment, "model_id": model_id, **replaced})
+    add_model(settings, HELD, metrics=figures, segments=segments, select=False)
+    folder = settings.artifacts / "als" / HELD
+    curves = {"iterations": {"loss": [3.0, 2.0, 1.5]}, "search": [0.1, 0.12]}
+    write_json(folder / "evaluation.json", {"curves": curves})
+    Registry(settings).hold(HELD)
+    failed = {"status": "rolled_back", "error": "the verification failed: no answer in time"}
+    known = {"model_id": HELD, "previous_model_id": BEFORE[-1], **failed}
+    append_history(settings, {"timestamp": now.isoformat(), **known})
 
 
 def write_health(settings: Settings, now: datetime) -> None:

@@ -192,7 +192,7 @@ def fill(settings: Settings) -> None:
 
 def test_every_route_depends_on_airflows_user(server):
     found = server.run_python(STRUCTURE)
-    assert len(found["routes"]) == 11
+    assert len(found["routes"]) == 16
     assert found["unguarded"] == []
     assert found["with_an_open_route"] == ["/open"]
 
@@ -213,6 +213,10 @@ PATHS = (
     "/recsys/customers",
     "/recsys/reports",
     "/recsys/alerts",
+    "/recsys/time",
+    "/recsys/models",
+    "/recsys/models/compare",
+    "/recsys/models/als_1",
     "/recsys/static/monitor.css",
     "/recsys/language/en",
 )
@@ -363,3 +367,15 @@ def test_every_link_keeps_the_path_that_airflow_lives_below(server):
     outer = [link for link in found["links"] if not link.startswith(("#", "data:"))]
     assert all(link.startswith("/airflow/recsys/") for link in outer)
     assert found["login"] == "/airflow/api/v2/auth/login?next=%2Fairflow%2Frecsys%2F"
+
+
+def test_a_viewer_releases_no_model(server):
+    for viewer, status in ((True, 403), (False, 404)):  # no model of that name
+        login = {**HTML, "Authorization": f"Bearer {server.token(viewer)}"}
+        answer = requests.post(
+            f"{server.url}/recsys/models/als_1/release", headers=login, timeout=30
+        )
+        assert answer.status_code == status
+    foreign = {**login, "Sec-Fetch-Site": "cross-site"}
+    answer = requests.post(f"{server.url}/recsys/models/als_1/release", headers=foreign, timeout=30)
+    assert answer.status_code == 403

@@ -11,20 +11,26 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from recsys.orchestration.monitor.language import texts
+from recsys.registry import Registry
 from recsys.settings import Settings
 from tests import browser as browsers
 from tests.browser import DESK, PHONE, serious_faults
 from tests.live_stack import wait_for
-from tests.orchestration.made_shop import JOB, REPORT, RUN, make_shop
+from tests.orchestration.made_shop import BEFORE, HELD, JOB, REPORT, RUN, make_shop
 from tests.ports import find_free_port
 
 pytestmark = pytest.mark.boots
 
 PAGES = (
     "/",
+    "/time?days=28",
+    "/time?days=365",
+    "/models?sort=recall_at_10",
+    f"/models/compare?id={HELD}&id={BEFORE[0]}",
+    f"/models/{HELD}",
     "/reports",
     "/rules",
     "/rules/preview?user_id=1&placement=home",
@@ -77,7 +83,7 @@ def monitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
         "RECSYS_SERVICE_URL": f"http://127.0.0.1:{find_free_port()}",
         "AIRFLOW_HOME": str(home / "airflow"),
     }
-    command = [sys.executable, "-m", "tests.orchestration.monitor_server", str(port)]
+    command = [sys.executable, "-m", "benchmarks.monitor.server", str(port)]
     with (home / "server.log").open("wb") as log:
         server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log)
     try:
@@ -181,7 +187,7 @@ def test_the_theme_follows_airflow_while_the_page_is_open(look, monitor: Monitor
     other = seen.page.context.new_page()
     other.goto(f"{monitor.url}/alerts")
     other.evaluate("localStorage.setItem('theme', 'dark')")
-    seen.page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    expect(seen.page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
 def test_the_keyboard_reaches_the_content_first(look) -> None:
@@ -194,3 +200,26 @@ def test_a_report_opens_in_its_own_style(look) -> None:
     seen = look(f"/reports/drift/{REPORT}", "vi", "light", DESK)
     assert seen.faults == []
     assert seen.page.locator("h1").inner_text() == "Tuần yên ổn"
+
+
+def test_the_curves_are_drawn_in_the_colours_of_the_theme(look) -> None:
+    seen = look("/time?days=28", "vi", "light", DESK)
+    places = seen.page.locator(".chart")
+    assert places.count() >= 8
+    assert seen.page.locator(".chart canvas").count() == places.count()
+    assert "Yêu cầu mỗi ngày" in (places.first.get_attribute("aria-label") or "")
+    before = places.first.locator("canvas").evaluate("one => one.toDataURL()")
+    seen.page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    drawn = "one => one.toDataURL()"
+    wait_for(lambda: places.first.locator("canvas").evaluate(drawn) != before, 10, "a new drawing")
+    assert seen.faults == []
+
+
+def test_a_held_model_is_released_by_a_person_who_is_named(look, monitor: Monitor) -> None:
+    seen = look(f"/models/{HELD}", "vi", "light", DESK)
+    seen.page.get_by_role("button", name="Thả mô hình này").click()
+    assert seen.page.url == f"{monitor.url}/models/{HELD}"
+    assert seen.page.get_by_role("button", name="Thả mô hình này").count() == 0
+    assert Registry(monitor.settings).get(HELD).status == "active"
+    audit = (monitor.settings.logs / "monitor_audit.log").read_text("utf-8")
+    assert f"release | by=lan, model_id={HELD}" in audit

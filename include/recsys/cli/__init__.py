@@ -8,7 +8,18 @@ import sys
 
 import typer
 
-from recsys.cli import customers, data, experiments, jobs, lists, registry, rules, stack, watching
+from recsys.cli import (
+    customers,
+    data,
+    experiments,
+    jobs,
+    lists,
+    live,
+    registry,
+    rules,
+    stack,
+    watching,
+)
 from recsys.errors import InputError, told
 from recsys.orchestration.environment import NOT_SET_UP, is_set_up
 from recsys.settings import load_settings
@@ -34,7 +45,8 @@ def before(context: typer.Context) -> None:
         typer.secho(f"{settings.home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
 
 
-for commands in (jobs, stack, watching, rules, registry, experiments, lists, customers, data):
+_AREAS = (jobs, stack, watching, rules, registry, live, experiments, lists, customers, data)
+for commands in _AREAS:
     app.add_typer(commands.app)
 
 

@@ -2,7 +2,9 @@
 
 import json
 import logging
-from typing import Any
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from recsys.config import parse_json
 from recsys.errors import InputError
@@ -31,6 +33,40 @@ def append_history(settings: Settings, entry: dict[str, Any]) -> str | None:
 
     _document(settings, asides).change(append)
     return asides[-1] if asides else None
+
+
+class Stint(NamedTuple):
+    """A time in which one model served: `since` None where the history does not reach back so far,
+    `until` None where it still does. `model_id` None: none did, or nobody knows."""
+
+    model_id: str | None
+    since: datetime | None
+    until: datetime | None
+
+
+def stints_of(deployments: Iterable[dict[str, Any]]) -> list[Stint]:
+    """Which model served when, oldest first, by what `read_history` gives. A deployment that failed
+    or was rolled back leaves the model that it wanted to replace; the minutes of its try are not
+    counted."""
+    stints: list[Stint] = []
+    for entry in deployments:
+        previous = entry.get("previous_model_id")
+        serving = entry["model_id"] if entry.get("status") == "success" else previous
+        if not stints:
+            stints.append(Stint(previous, None, None))
+        if serving is not None and serving != stints[-1].model_id:
+            moment = datetime.fromisoformat(entry["timestamp"])
+            stints[-1] = stints[-1]._replace(until=moment)
+            stints.append(Stint(serving, moment, None))
+    return stints
+
+
+def live_at(deployments: Iterable[dict[str, Any]], moment: datetime) -> Stint | None:
+    """The stint that `moment` lies in, None before the first deployment of a shop without one."""
+    for stint in stints_of(deployments):
+        if stint.until is None or moment < stint.until:
+            return stint
+    return None
 
 
 def model_before(settings: Settings, serving: str | None) -> str:

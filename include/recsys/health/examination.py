@@ -11,6 +11,7 @@ from recsys.config import load_config
 from recsys.errors import InputError
 from recsys.health.config import HealthConfig
 from recsys.health.data import check_data_health
+from recsys.health.days import note_days
 from recsys.health.model import check_model_health
 from recsys.health.pipelines import check_pipeline_health, report_silence
 from recsys.health.reports import report_retention, write_report
@@ -67,6 +68,8 @@ def evaluate(
             metrics = service_metrics(settings, config, now)
             alerts = manager.check_alert_conditions(judged(metrics, config.min_requests))
             report |= {"metrics": metrics, "alerts": alerts}
+            if component is None:
+                note_days(settings, now, results.get("data"))
     if component in (None, "pipeline"):
         with _noting(broken, "silence"):
             report["overdue_jobs"] = report_silence(settings, manager, now)

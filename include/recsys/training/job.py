@@ -135,7 +135,8 @@ def train_model(
             "segments": report.segments,
             **({"signals": signals} if signals else {}),
         }
-        written = {**asdict(report), "training": training_info}
+        curves = {"iterations": run.curves, "search": tuned.history}
+        written = {**asdict(report), "training": training_info, "curves": curves}
         attachments = {
             "evaluation.json": json.dumps(written, ensure_ascii=False, indent=2).encode() + b"\n",
             "learning_curve.png": learning_curves(model_type, run.curves, tuned.history),

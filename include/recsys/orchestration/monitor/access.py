@@ -33,6 +33,8 @@ may_watch = requires_access_view(AccessView.CLUSTER_ACTIVITY)
 # A preview shows what a customer gets, which is not for viewers: whoever may read Airflow's
 # variables (operators and above) sees more than that.
 may_preview = requires_access_variable("GET")
+# What can be undone is for operators: whoever may change Airflow's variables.
+may_act = requires_access_variable("PUT")
 # To forget a customer is not undone: for those who may delete Airflow's variables.
 may_forget = requires_access_variable("DELETE")
 

@@ -4,32 +4,36 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 from urllib.parse import quote
 
 from airflow.api_fastapi.core_api.security import GetUserDep
-from fastapi import Depends, FastAPI, Form, HTTPException, Request
+from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recsys.alerting import AlertManager
+from recsys.errors import InputError
 from recsys.orchestration.mirror import tracker_id
-from recsys.orchestration.monitor import overview, reports, today
+from recsys.orchestration.monitor import history, models, overview, reports, today
 from recsys.orchestration.monitor.access import (
     HEADERS,
     REPORT_POLICY,
     from_this_page,
+    may_act,
     may_forget,
     may_preview,
     may_watch,
 )
 from recsys.orchestration.monitor.assets import assets
+from recsys.orchestration.monitor.audit import note
 from recsys.orchestration.monitor.customers import LONGEST, ask
 from recsys.orchestration.monitor.language import LANGUAGES
 from recsys.orchestration.monitor.rendering import Renderer
 from recsys.orchestration.monitor.rules import ask_for_preview, placements_of
 from recsys.orchestration.monitor.sections import section
 from recsys.orchestration.monitor.visit import LANGUAGE_COOKIE, visit_of
+from recsys.registry import Registry
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker
 
@@ -37,6 +41,8 @@ ALERTS: Final = 50
 PREVIEW_SECONDS: Final = 20.0
 _YEAR_SECONDS: Final = 31_536_000
 _segment = partial(quote, safe="")
+
+Found = TypeVar("Found")
 
 
 def paused_dags() -> set[str]:
@@ -57,6 +63,7 @@ def create_app(settings: Settings, paused: Callable[[], set[str]] = paused_dags)
     app.middleware("http")(_add_headers)
     _add_error_pages(app, renderer)
     _add_frame(app)
+    _add_models(app, settings, renderer, tracker)
     _add_rules(app, settings, renderer)
     _add_customers(app, settings, renderer)
     _add_runs_and_reports(app, settings, renderer, tracker)
@@ -68,6 +75,15 @@ def create_app(settings: Settings, paused: Callable[[], set[str]] = paused_dags)
         newest = today.newest_review(found.health.content)
         page = renderer.page("today.html", visit_of(request), "today", newest=newest, **shown)
         return HTMLResponse(page)
+
+    @app.get("/time")
+    def over_time(request: Request, days: int = history.SPANS[0]) -> HTMLResponse:
+        visit = visit_of(request)
+        if days not in history.SPANS:
+            raise HTTPException(404, visit.say("problem.no_page"))
+        found = history.gather_history(settings, datetime.now(UTC), days, tracker)
+        shown = {"history": found._asdict(), "spans": history.SPANS, "span": days}
+        return HTMLResponse(renderer.page("time.html", visit, "time", **shown))
 
     @app.get("/alerts")
     def alerts(request: Request) -> HTMLResponse:
@@ -99,6 +115,60 @@ def _add_frame(app: FastAPI) -> None:
             LANGUAGE_COOKIE, code, max_age=_YEAR_SECONDS, path=home, httponly=True, samesite="lax"
         )
         return answer
+
+
+def _add_models(
+    app: FastAPI, settings: Settings, renderer: Renderer, tracker: PipelineTracker
+) -> None:
+    @app.get("/models")
+    def list_models(
+        request: Request, sort: str = "created_at", order: str = "down"
+    ) -> HTMLResponse:
+        visit, down, now = visit_of(request), order != "up", datetime.now(UTC)
+        if sort not in models.COLUMNS:
+            raise HTTPException(404, visit.say("problem.no_page"))
+        stints = section(lambda: models.gather_stints(settings))
+        shown = {
+            "rows": section(lambda: models.gather_models(settings, sort, down)),
+            "stints": stints,
+            "bars": models.timeline(stints.content or [], now),
+            "timeline_days": models.TIMELINE_DAYS,
+            **{"sort": sort, "down": down, "most": models.MOST_COMPARED},
+        }
+        return HTMLResponse(renderer.page("models.html", visit, "models", **shown))
+
+    @app.get("/models/compare")
+    def compare(request: Request, id: Annotated[list[str] | None, Query()] = None) -> HTMLResponse:  # noqa: A002
+        rows = _known(lambda: models.compare(settings, id or []))
+        segments = [row.entry.training_info.get("segments") or {} for row in rows]
+        shown = {
+            "rows": rows,
+            "figures": models.FIGURES,
+            "segments": list(dict.fromkeys(name for one in segments for name in one)),
+            "parameters": models.hyperparameters(rows),
+        }
+        return HTMLResponse(renderer.page("compare.html", visit_of(request), "models", **shown))
+
+    @app.get("/models/{model_id}")
+    def show_model(request: Request, model_id: str) -> HTMLResponse:
+        found = _known(lambda: models.gather_model(settings, model_id, tracker))
+        return HTMLResponse(renderer.page("model.html", visit_of(request), "models", found=found))
+
+    @app.post(
+        "/models/{model_id}/release", dependencies=[Depends(may_act), Depends(from_this_page)]
+    )
+    def release(request: Request, user: GetUserDep, model_id: str) -> RedirectResponse:
+        _known(lambda: Registry(settings).release(model_id))
+        note(settings, "release", user.get_name(), model_id=model_id)
+        return RedirectResponse(f"{visit_of(request).root}/models/{_segment(model_id)}", 303)
+
+
+def _known(read: Callable[[], Found]) -> Found:
+    """What `read` returns; what it does not know is not found."""
+    try:
+        return read()
+    except InputError as error:
+        raise HTTPException(404, str(error)) from None
 
 
 def _add_rules(app: FastAPI, settings: Settings, renderer: Renderer) -> None:

@@ -1,6 +1,6 @@
 """The monitor in a plain server: Airflow's own part is who is asking.
 
-``python -m tests.orchestration.monitor_server PORT``, with ``RECSYS_HOME`` for the state root."""
+``python -m benchmarks.monitor.server PORT``, with ``RECSYS_HOME`` for the state root."""
 
 import sys
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from recsys.settings import load_settings
 def main() -> None:
     monitor = create_app(load_settings(), set)
     monitor.dependency_overrides[get_user] = lambda: SimpleNamespace(get_name=lambda: "lan")
-    for right in (access.may_watch, access.may_preview, access.may_forget):
+    for right in (access.may_watch, access.may_preview, access.may_act, access.may_forget):
         monitor.dependency_overrides[right] = lambda: None
     airflow = FastAPI()
     airflow.mount("/recsys", monitor)

@@ -1,0 +1,73 @@
+// Draws the curves of a page with uPlot, in its colours and in the form of its language.
+"use strict";
+(function () {
+  const language = document.documentElement.lang;
+  const form = (digits, more) => new Intl.NumberFormat(language, { maximumFractionDigits: digits, ...more });
+  const whole = form(0), tenth = form(1), fine = form(4), share = form(1, { style: "percent" });
+  const units = {
+    count: (value) => whole.format(value),
+    days: (value) => tenth.format(value),
+    score: (value) => fine.format(value),
+    share: (value) => share.format(value),
+    ms: (value) => tenth.format(value) + " ms",
+    seconds: (value) => tenth.format(value) + " s",
+  };
+  // A training takes a hundred times as long as a check.
+  const scales = { seconds: { distr: 3 } };
+  const inLegend = new Intl.DateTimeFormat(language, { day: "numeric", month: "numeric", year: "numeric", timeZone: "UTC" });
+  const month = language === "en" ? "short" : "numeric";
+  const onAxis = new Intl.DateTimeFormat(language, { day: "numeric", month, timeZone: "UTC" });
+  const write = (formatter, second) => formatter.format(new Date(second * 1000));
+  const drawn = [];
+
+  function colour(name) {
+    return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  }
+
+  function draw(place) {
+    const chart = JSON.parse(place.dataset.chart);
+    const unit = (value) => (value === null || value === undefined ? "–" : units[chart.unit](value));
+    const times = chart.days.map((day) => (chart.steps ? Number(day) : Date.parse(day) / 1000));
+    const name = (formatter, place) => (chart.steps ? whole.format(place) : write(formatter, place));
+    const lines = chart.lines.map((line, n) => ({
+      label: line.name,
+      stroke: colour(`--c${n + 1}`),
+      width: 1.75,
+      spanGaps: chart.dots,
+      points: { show: chart.dots ? undefined : false, size: 5 },
+      value: (_, value) => unit(value),
+    }));
+    const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
+    const options = {
+      width: place.clientWidth,
+      height: 190,
+      tzDate: (second) => uPlot.tzDate(new Date(second * 1000), "UTC"),
+      series: [{ value: (_, at) => (at ? name(inLegend, at) : "–"), label: place.dataset.day }, ...lines],
+      axes: [
+        { ...axis, values: (_, places) => places.map((at) => name(onAxis, at)), space: 64 },
+        { ...axis, values: (_, values) => values.map(unit), size: 70 },
+      ],
+      scales: { x: { time: !chart.steps }, y: scales[chart.unit] || { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.05 : 1] } },
+      cursor: { drag: { x: false, y: false } },
+    };
+    const values = chart.lines.map((line) => line.values);
+    const plot = new uPlot(options, [times, ...values], place);
+    // Until somebody points at a day, the legend has the values of the last one.
+    const last = times.findLastIndex((_, n) => values.some((line) => line[n] !== null));
+    plot.setLegend({ idx: last });
+    return plot;
+  }
+
+  function drawAll() {
+    for (const one of drawn.splice(0)) one.destroy();
+    for (const place of document.querySelectorAll(".chart")) drawn.push(draw(place));
+  }
+  drawAll();
+  new MutationObserver(drawAll).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  let wide = innerWidth;
+  addEventListener("resize", function () {
+    if (innerWidth === wide) return;
+    wide = innerWidth;
+    drawAll();
+  });
+})();
