@@ -3,12 +3,12 @@
     python -m benchmarks.scale.engines --rows 10_000_000 --engine both [--shop FOLDER]
 
 The shop is `recsys.data.sample`'s, a million rows of it; further millions are the same rows of
-other customers, at other times, on other products. Comments are not scored: that step is the same
-under both engines, so every row gets the same quality. ALS is fitted on the version's matrix, from
-one random start. Each engine runs in a process of its own; memory is that of the process and all
-below it (with Spark: the Java and Python processes of driver and executors), sampled five times a
-second. *Peak* counts every resident page; *anonymous* leaves out pages of files, which the system
-takes back when it needs them.
+other customers, at other times, on other products. Comments are scored only with ``--comments``:
+that step is the same under both engines; without it every row gets the same quality. ALS is fitted
+on the version's matrix, from one random start. Each engine runs in a process of its own; memory is
+that of the process and all below it (with Spark: the Java and Python processes of driver and
+executors), sampled five times a second. *Peak* counts every resident page; *anonymous* leaves out
+pages of files, which the system takes back when it needs them.
 """
 
 import argparse
@@ -77,13 +77,17 @@ def other_customers(base: pa.Table, copy: int, first_user: int) -> pa.Table:
     return pa.table({name: columns.get(name, base[name]) for name in base.column_names})
 
 
-def run_refresh(settings: Settings, engine: Engine) -> None:
-    """Refresh with force; prints one JSON line a step, and what was published."""
+def run_refresh(settings: Settings, engine: Engine, *, comments: bool = False) -> None:
+    """Refresh with force, and score `comments` if wanted; prints one JSON line a step, and what was
+    published."""
     interval = DataInterval(UNTIL - timedelta(days=1), UNTIL)
     work = refresh.workspace_of(settings, f"{engine.value}-scale")
     with refresh.open_engine(settings, load_config(settings, DataConfig), work):
         ingested = step("ingest", lambda: refresh.ingest(settings, work, interval, force_full=True))
-        score_alike(work, ingested["rows"]["accepted"])
+        if comments:
+            step("comments", lambda: refresh.score_comments(settings, work))
+        else:
+            score_alike(work, ingested["rows"]["accepted"])
         step("publish", lambda: refresh.publish(settings, work))
     version = current_version(settings)
     print(json.dumps({"stats": version.stats(), "rows": version.manifest["rows"]}), flush=True)
@@ -110,7 +114,9 @@ def step(name: str, function: Any) -> Any:
 
 
 def score_alike(work: refresh.Workspace, rows: int) -> None:
-    np.save(work.quality, np.full(rows, 0.5, dtype=np.float32))
+    quality = np.lib.format.open_memmap(work.quality, "w+", np.float32, (rows,))
+    quality[:] = 0.5
+    quality.flush()
     write_json(work.scores, {"scorer": "none", "scored_now": 0})
 
 
@@ -122,10 +128,11 @@ def configure(settings: Settings, engine: Engine) -> None:
     (own / "data.yaml").write_text(text, encoding="utf-8")
 
 
-def measure(home: Path, engine: Engine, only: str) -> Figures:
+def measure(home: Path, engine: Engine, only: str, *, comments: bool) -> Figures:
     """Run an engine in a process of its own and watch the memory of its tree."""
     command = [sys.executable, "-m", "benchmarks.scale.engines", "--child", str(home)]
     command += ["--engine", engine.value, "--only", only, "--rows", "0"]
+    command += ["--comments"] if comments else []
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     watch = _Watch(process.pid)
@@ -228,13 +235,15 @@ def main() -> None:
     parser.add_argument("--rows", type=lambda text: int(text.replace("_", "")), required=True)
     parser.add_argument("--engine", choices=["pandas", "spark", "both"], default="both")
     parser.add_argument("--only", choices=["refresh", "als", "both"], default="both")
+    parser.add_argument("--comments", action="store_true", help="score the comments")
     parser.add_argument("--shop", type=Path, help="where the shop is, or is to be written")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         settings, engine = Settings(options.child), Engine(options.engine)
         configure(settings, engine)
-        for name, run in (("refresh", run_refresh), ("als", fit_als)):
+        refresh_all = partial(run_refresh, comments=options.comments)
+        for name, run in (("refresh", refresh_all), ("als", fit_als)):
             if options.only in (name, "both"):
                 run(settings, engine)
         return
@@ -253,7 +262,7 @@ def main() -> None:
         figures = {}
         for engine in engines:
             print(f"{engine.value}:", flush=True)
-            figures[engine] = measure(home, engine, options.only)
+            figures[engine] = measure(home, engine, options.only, comments=options.comments)
             show(engine, figures[engine])
         if len(figures) == 2:
             compare(figures[Engine.PANDAS], figures[Engine.SPARK])

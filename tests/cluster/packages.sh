@@ -11,6 +11,7 @@ command -v chromium >/dev/null || packages="$packages chromium fonts-noto-core"
 command -v prometheus >/dev/null || packages="$packages prometheus"
 command -v prometheus-alertmanager >/dev/null || packages="$packages prometheus-alertmanager"
 command -v faketime >/dev/null || packages="$packages faketime"
+command -v ip >/dev/null || packages="$packages iproute2"
 [ -n "$packages" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "Not installed, and this user cannot install:$packages (the tests that need them are skipped)"

@@ -73,7 +73,8 @@ def test_parts_of_users_make_the_same_version_as_all_at_once(reviews, ends):
     pd.testing.assert_frame_equal(joined.interactions, whole.interactions)
     pd.testing.assert_frame_equal(joined.user_metadata, whole.user_metadata)
     pd.testing.assert_frame_equal(joined.products, whole.products)
-    assert (joined.user_ids, joined.item_ids) == (whole.user_ids, whole.item_ids)
+    assert joined.user_ids.equals(whole.user_ids)
+    assert joined.item_ids == whole.item_ids
     assert (joined.matrix != whole.matrix).nnz == 0
     np.testing.assert_array_equal(joined.popularity, whole.popularity)
     assert joined.stats["mean_comment_quality"] == pytest.approx(

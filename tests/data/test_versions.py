@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from recsys.data import writing
 from recsys.data.versions import (
     VersionError,
     current_version,
@@ -66,6 +67,19 @@ def test_all_parts_of_a_version_agree(shop):
         "interactions.parquet"
     ] == len(rows)
     assert (version.path / "content_based_embeddings").readlink().name == "current"
+
+
+def test_mappings_are_written_in_pieces_as_one_object(settings, monkeypatch):
+    monkeypatch.setattr(writing, "_IDS_AT_ONCE", 2)
+    days = {1: "2025-01-02 10:00:00", 2: "2025-01-03 10:00:00"}
+    users = ("bé", '"""q"""', "c")  # as CSV writes a quoted q
+    write_shop(settings, [row(user, day, 5, days[day]) for user in users for day in days])
+    refresh(settings)
+    text = (current_version(settings).path / "user_item_mappings.json").read_text()
+    mappings = json.loads(text)
+    assert mappings["idx_to_user"] == ['"q"', "bé", "c"]
+    assert mappings["item_to_idx"] == {str(number): number for number in range(9)}
+    assert text == json.dumps(mappings, ensure_ascii=False)
 
 
 @pytest.mark.parametrize("longest", ["bé", "u" * 128])

@@ -54,7 +54,7 @@ def test_a_quote_that_never_closes_does_not_make_the_rest_one_piece(tmp_path):
     lines = [f'u{number},1,5,2025,"fine"' for number in range(20_000)]
     lines[10] = 'u10,1,5,2025,"never closed'
     path.write_text("\n".join([",".join(HEADER), *lines]) + "\n")
-    pieces = cut(path, tmp_path / "cut", 40_000, UTF8)
+    pieces = list(cut(path, tmp_path / "cut", 40_000, UTF8))
     assert max(piece.path.stat().st_size for piece in pieces) < 120_000
     together = [line for piece in pieces for line in piece.path.read_text().splitlines()[1:]]
     assert together == lines
@@ -64,7 +64,7 @@ def test_a_line_without_end_is_copied_in_parts(tmp_path):
     path = tmp_path / "reviews.csv"
     long = "u1,1,5,2025," + "x" * 3_000_000
     path.write_text("\n".join([",".join(HEADER), "u0,1,5,2025,a", long, "u2,1,5,2025,b"]))
-    pieces = cut(path, tmp_path / "cut", 10, UTF8)
+    pieces = list(cut(path, tmp_path / "cut", 10, UTF8))
     assert max(len(piece.path.read_bytes()) for piece in pieces) > 3_000_000
     assert sum(len(read_lines(piece.path)) - 1 for piece in pieces) == 3
 

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from recsys.config import load_config
 from recsys.data.config import DataConfig
 from recsys.refresh import Workspace, open_engine
-from recsys.spark.session import SparkError, find_java
+from recsys.spark.session import SparkConfig, SparkError, find_java, spark_session
 from tests.spark.cluster import java_is_missing
 
 
@@ -57,6 +58,19 @@ def test_without_pyspark_the_target_that_installs_it_is_named(tmp_path):
     assert "install it by `make spark` or set engine: pandas" in done.stderr
 
 
+@pytest.mark.skipif(java_is_missing(), reason="there is no java on this machine")
+def test_a_cluster_without_a_secret_is_refused(tmp_path):
+    config = SparkConfig(master="spark://127.0.0.1:7077")
+    with pytest.raises(SparkError, match="RECSYS_SPARK_SECRET"), spark_session(config, tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("master", ["spark://host", "host:7077", "local[4]", ""])
+def test_a_master_of_no_kind_is_a_mistake(master):
+    with pytest.raises(ValidationError, match="master"):
+        SparkConfig(master=master)
+
+
 def test_pandas_needs_no_session(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with open_engine(settings, load_config(settings, DataConfig), Workspace(tmp_path)):
@@ -76,6 +90,7 @@ try:
         open_to = {c.laddr.ip.removeprefix("::ffff:") for p in javas
                    for c in p.net_connections() if c.status == "LISTEN"}
         print(len(javas), *open_to)
+        print(any("secret" in " ".join(p.cmdline()) for p in javas))
         raise RuntimeError("in the middle")
 except RuntimeError:
     pass
@@ -93,4 +108,6 @@ def test_a_session_listens_on_loopback_and_leaves_nothing(tmp_path):
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert done.stdout.splitlines() == ["3 127.0.0.1", "False False False", "False"], done.stderr
+    assert done.stdout.splitlines() == ["3 127.0.0.1", "False", "False False False", "False"], (
+        done.stderr
+    )

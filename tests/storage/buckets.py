@@ -23,7 +23,7 @@ _START_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def s3_server(log: Path, *options: str) -> Iterator[str]:
+def s3_server(log: Path, *options: str, host: str = "127.0.0.1") -> Iterator[str]:
     """The server's address; installs it into ``.venv-s3`` if that was not done yet."""
     subprocess.run(["make", "--silent", "s3-server"], cwd=REPOSITORY, check=True)
     port = find_free_port()
@@ -32,6 +32,7 @@ def s3_server(log: Path, *options: str) -> Iterator[str]:
             [
                 str(REPOSITORY / ".venv-s3" / "bin" / "python"),
                 str(Path(__file__).with_name("s3_server.py")),
+                host,
                 str(port),
                 *options,
             ],
@@ -39,7 +40,7 @@ def s3_server(log: Path, *options: str) -> Iterator[str]:
             stderr=subprocess.STDOUT,
             env=os.environ | CREDENTIALS,
         )
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://{host}:{port}"
     try:
         _wait_for(process, address, log)
         yield address

@@ -60,6 +60,6 @@ def _is_signed(environ: dict[str, Any], body: bytes) -> bool:
 
 
 if __name__ == "__main__":
-    server = make_server("127.0.0.1", int(sys.argv[1]), application, threaded=True)
+    server = make_server(sys.argv[1], int(sys.argv[2]), application, threaded=True)
     print("ready", flush=True)
     server.serve_forever()

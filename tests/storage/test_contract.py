@@ -159,3 +159,21 @@ def test_nothing_unfinished_is_found_where_all_was_finished(two, stores):
     later = datetime.now(UTC) + timedelta(days=1)
     assert stores[1].remove_unfinished("data/versions", later) == []
     assert contents(stores[1].fetch(KEY))
+
+
+def test_a_shared_copy_is_read_whole_and_in_parts(two, stores, tmp_path):
+    original = tmp_path / "elsewhere.bin"
+    original.write_bytes(bytes(range(256)) * 40_000)
+    moment = original.stat().st_mtime_ns
+    stores[0].share_copy(original, "data/work/run/rows.bin")
+    assert original.stat().st_mtime_ns == moment
+    with stores[1].open("data/work/run/rows.bin") as file:
+        file.seek(5_000_001)
+        assert file.read(4) == bytes([65, 66, 67, 68])
+        assert file.seek(0, 2) == 10_240_000
+    path = stores[1].bring("data/work/run/rows.bin")
+    assert path == two[1].home / "data/work/run/rows.bin"
+    assert path.read_bytes() == original.read_bytes()
+    for read in (stores[1].bring, stores[1].open):
+        with pytest.raises(FileNotFoundError):
+            read("data/work/run/none.bin")

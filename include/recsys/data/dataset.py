@@ -4,7 +4,7 @@ What concerns a user follows from the rows of that user alone: built of any numb
 with all rows of some users, a version is the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,8 +38,8 @@ class Dataset:
 
     interactions: pd.DataFrame | pa.Table
     products: pd.DataFrame
-    user_metadata: pd.DataFrame
-    user_ids: list[str]
+    user_metadata: pd.DataFrame | pa.Table
+    user_ids: pa.LargeStringArray
     item_ids: list[str]
     matrix: sparse.csr_matrix
     popularity: Float64Array
@@ -183,39 +183,28 @@ def count_part(
 
 def join_parts(
     interactions: pd.DataFrame | pa.Table,
-    users: pd.DataFrame,
-    parts: Sequence[Entries],
+    users: pd.DataFrame | pa.Table,
+    parts: Iterable[Entries],
     catalogue: pd.DataFrame,
 ) -> Dataset:
-    """A version of the `parts`, whose rows and users follow each other in the same order.
+    """A version of the `parts`, whose rows and users follow each other in the same order; they are
+    gone through several times, and need not be in memory together.
     `catalogue`: one row a product, as of `recsys.data.products.clean_products`."""
     bought = pd.concat([part.products for part in parts]).unique()
     listed = catalogue[schema.PRODUCT].to_numpy(object)
     ids = pd.Index(np.unique(np.concatenate([listed, np.asarray(bought, object)])))
     positions = [ids.get_indexer(pd.Index(part.products)) for part in parts]
     products = _products(catalogue, ids, _add_shared(parts, positions, len(ids)))
-
-    user_ids = users[schema.USER]
-    trainable = np.flatnonzero((users[SEGMENT] == SEGMENTS[0]).to_numpy())
-    # Bytes of UTF-8 are in the order of the characters.
-    trainable = trainable[pc.sort_indices(keys.one_chunk(user_ids.iloc[trainable])).to_numpy()]
-    position = np.full(len(user_ids), -1, dtype=np.int64)
-    position[trainable] = np.arange(len(trainable))
-    first_user = np.cumsum([0, *(part.users for part in parts)])
-    user = [first + part.user for first, part in zip(first_user, parts, strict=False)]
-    item = [at[part.product] for at, part in zip(positions, parts, strict=True)]
-    confidence = np.concatenate([part.confidence for part in parts])
-    cells = (position[np.concatenate(user)], np.concatenate(item))
-    shape = (len(trainable), len(ids))
-    matrix = sparse.csr_matrix((confidence, cells), shape=shape, dtype=np.float32)
+    user_ids, row = _trainable(users)
     trained = np.zeros(len(ids))
     for at, part in zip(positions, parts, strict=True):
         trained[at] += part.trained
+    matrix = _matrix(parts, positions, row, (len(user_ids), len(ids)))
     return Dataset(
         interactions=interactions,
         products=products,
         user_metadata=users,
-        user_ids=user_ids.iloc[trainable].tolist(),
+        user_ids=user_ids,
         item_ids=ids.tolist(),
         matrix=matrix,
         popularity=trained,
@@ -226,8 +215,54 @@ def join_parts(
     )
 
 
+def _trainable(users: pd.DataFrame | pa.Table) -> tuple[pa.LargeStringArray, Int32Array]:
+    """The ids of trainable users in order, and of each of all users its row among them, or -1."""
+    table = users if isinstance(users, pa.Table) else pa.Table.from_pandas(users)
+    chosen = pc.equal(table[SEGMENT], SEGMENTS[0])
+    ids = table[schema.USER].filter(chosen).cast(pa.large_string()).combine_chunks()
+    # Bytes of UTF-8 are in the order of the characters.
+    order = pc.sort_indices(ids)
+    trainable = np.flatnonzero(chosen.to_numpy())
+    row = np.full(len(table), -1, dtype=np.int32)
+    row[trainable[order.to_numpy()]] = np.arange(len(trainable), dtype=np.int32)
+    return ids.take(order), row
+
+
+def _matrix(
+    parts: Iterable[Entries],
+    positions: Sequence[NDArray[np.int64]],
+    row: Int32Array,
+    shape: tuple[int, int],
+) -> sparse.csr_matrix:
+    """``(trainable users, products)`` confidences. No user and product has two entries; those of a
+    user are all in one part."""
+    starts = np.zeros(shape[0] + 1, dtype=np.int64)
+    for users, part in _with_rows(parts, row):
+        np.add.at(starts, users[part.user] + 1, 1)
+    np.cumsum(starts, out=starts)
+    columns = np.empty(starts[-1], dtype=np.int32)
+    confidence = np.empty(starts[-1], dtype=np.float32)
+    for at, (users, part) in zip(positions, _with_rows(parts, row), strict=True):
+        owner, column = users[part.user], at[part.product]
+        order = np.lexsort((column, owner))
+        owner = owner[order]
+        first = keys.run_starts(owner)
+        within = np.arange(len(owner)) - np.repeat(first, np.diff(first, append=len(owner)))
+        place = starts[owner] + within
+        columns[place], confidence[place] = column[order], part.confidence[order]
+    return sparse.csr_matrix((confidence, columns, starts), shape=shape)
+
+
+def _with_rows(parts: Iterable[Entries], row: Int32Array) -> Iterable[tuple[Int32Array, Entries]]:
+    """Each part with the `row` of each of its users."""
+    first = 0
+    for part in parts:
+        yield row[first : first + part.users], part
+        first += part.users
+
+
 def _add_shared(
-    parts: Sequence[Entries], positions: Sequence[NDArray[np.int64]], products: int
+    parts: Iterable[Entries], positions: Sequence[NDArray[np.int64]], products: int
 ) -> SharedEvents:
     counts = np.zeros(products, dtype=np.int64)
     pairs = sparse.csr_array((products, products))
@@ -280,21 +315,23 @@ def _statistics(
     interactions: pd.DataFrame | pa.Table,
     bought: int,
     products: pd.DataFrame,
-    users: pd.DataFrame,
+    users: pd.DataFrame | pa.Table,
     matrix: sparse.csr_matrix,
 ) -> dict[str, Any]:
     """The content of ``data_stats.json``."""
     rows = interactions
     if isinstance(rows, pd.DataFrame):
         rows = pa.Table.from_pandas(rows[INTERACTION_COLUMNS[2:]], preserve_index=False)
-    segments = users[SEGMENT].value_counts()
+    if isinstance(users, pd.DataFrame):
+        users = pa.Table.from_pandas(users[["events", SEGMENT]], preserve_index=False)
+    segments = _counts(users[SEGMENT])
     stars, sides = _counts(pc.round(rows[schema.RATING])), _counts(rows[schema.SPLIT])
     times = pc.min_max(rows[schema.TIMESTAMP]).as_py()
     shape = dict(zip(("users", "items"), matrix.shape, strict=True))
     cells = max(matrix.shape[0] * matrix.shape[1], 1)
     return {
         "interactions": len(rows),
-        "events": int(users["events"].sum()),
+        "events": pc.sum(users["events"]).as_py() or 0,
         "rows_of_copied_events": _true(pc.less(rows[schema.WEIGHT], 1)),
         "users": len(users),
         "users_by_segment": {name: int(segments.get(name, 0)) for name in SEGMENTS},
@@ -305,7 +342,9 @@ def _statistics(
         "ratings": {str(star): stars.get(star, 0) for star in range(1, 6)},
         "mean_rating": _mean(rows[schema.RATING]),
         "mean_comment_quality": _mean(rows[schema.COMMENT_QUALITY]),
-        "without_comment": _true(pc.equal(pc.binary_length(rows[schema.COMMENT]), 0)),
+        "without_comment": sum(
+            _true(pc.equal(pc.binary_length(chunk), 0)) for chunk in rows[schema.COMMENT].chunks
+        ),
         "rows_by_split": {name: sides.get(name, 0) for name in schema.SPLITS},
         "matrix": {**shape, "entries": int(matrix.nnz), "density": matrix.nnz / cells},
         "first_at": times["min"] and times["min"].isoformat(),
@@ -317,7 +356,7 @@ def _counts(column: pa.ChunkedArray) -> dict[Any, int]:
     return {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
 
 
-def _true(column: pa.ChunkedArray) -> int:
+def _true(column: pa.Array | pa.ChunkedArray) -> int:
     return pc.sum(column).as_py() or 0
 
 

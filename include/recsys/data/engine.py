@@ -4,10 +4,9 @@ Another engine deals the same work out to several processes (`recsys.spark.refre
 give the same version.
 """
 
-import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ from recsys.data.arrivals import Staged, read_arrivals
 from recsys.data.cleaning import CleanRows, Limits, concatenate, read_reviews
 from recsys.data.config import DataConfig
 from recsys.data.dataset import Dataset, count_part, join_parts, split_interactions
-from recsys.data.keys import KEY, latest_rows, run_starts
+from recsys.data.keys import KEY, distinct_keys, latest_rows
 from recsys.data.products import read_catalogue
 from recsys.data.signals import Signals, read_signals
 from recsys.data.sources import Source
@@ -34,9 +33,10 @@ from recsys.settings import CORES, Settings
 class View:
     """Every raw row up to the end of a run's interval, checked, and the catalogue. `arrivals` are
     those of the `reviews` that came beside the source's files; `signals` are what is no review.
-    `columns` are our names of those
-    that all files of reviews, and of products, have. The `invalid_fraction` is that of the source's
-    files: what arrived beside them cannot stop a run."""
+    `columns` are our names of those that all files of reviews, and of products, have. The
+    `invalid_fraction` is that of the source's files: what arrived beside them cannot stop a run.
+    `row_keys` are the sorted keys of the valid rows, each once. An engine may have nothing of the
+    rows themselves in `reviews` but their number."""
 
     reviews: CleanRows
     products: CleanRows
@@ -46,18 +46,13 @@ class View:
     staged: Staged
     columns: dict[str, list[str]]
     invalid_fraction: float
+    row_keys: UInt64Array
 
     @property
     def rejected(self) -> pd.DataFrame:
         """Bad rows of reviews, products and signals."""
         parts = (self.reviews, self.products, self.signals)
         return pd.concat([part.rejected for part in parts], ignore_index=True)
-
-    @functools.cached_property
-    def row_keys(self) -> UInt64Array:
-        """Sorted keys of the valid rows, each once."""
-        keys = np.sort(self.reviews.accepted[KEY].to_numpy())
-        return keys[run_starts(keys)]
 
 
 class RefreshEngine(Protocol):
@@ -96,7 +91,8 @@ class PandasEngine:
             files = source.config.reviews
             return [read_reviews(path, files, limits) for path in source.review_files]
 
-        return read_view(self.settings, self.config, source, limits, read_files)
+        view = read_view(self.settings, self.config, source, limits, read_files)
+        return replace(view, row_keys=distinct_keys(view.reviews.accepted[KEY].to_numpy()))
 
     def latest(self, view: View, rows: Path) -> int:
         latest = latest_rows(view.reviews.accepted)
@@ -134,7 +130,8 @@ def read_view(
     limits: Limits,
     read_files: Callable[[], list[CleanRows]],
 ) -> View:
-    """Everything there is up to the limits; `read_files` reads the source's review files."""
+    """Everything there is up to the limits; `read_files` reads the source's review files. The
+    `row_keys` are the engine's to add."""
     paths = (*source.review_files, *source.product_files)
     with ThreadPoolExecutor(CORES) as pool:
         digests = pool.map(sha256_of, paths)
@@ -160,6 +157,7 @@ def read_view(
         signals=signals,
         staged=staged,
         invalid_fraction=bad / max(read, 1),
+        row_keys=np.zeros(0, dtype=np.uint64),
     )
 
 

@@ -162,6 +162,12 @@ def run_starts(*columns: NDArray) -> NDArray[np.int64]:
     return np.flatnonzero(changed)
 
 
+def distinct_keys(keys: UInt64Array) -> UInt64Array:
+    """`keys` in ascending order, each once."""
+    ordered = np.sort(keys)
+    return ordered[run_starts(ordered)]
+
+
 def microseconds(column: pd.Series) -> NDArray[np.int64]:
     """Microseconds since 1970 UTC."""
     return np.asarray(column.dt.as_unit("us").astype("int64"))

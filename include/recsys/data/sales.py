@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys import schema
-from recsys.arrays import BoolArray, Float64Array, Int64Array
+from recsys.arrays import Float64Array
 from recsys.data.bursts import YOUNG_DAYS, within_bounds
 from recsys.data.keys import microseconds
 from recsys.schema import Kind
@@ -53,21 +54,22 @@ def _sold(interactions: pd.DataFrame | pa.Table, signals: pd.DataFrame | None) -
     if signals is not None:
         bought = signals.loc[signals[schema.KIND] == Kind.PURCHASE.value, _COLUMNS]
         tables.append(bought.assign(**{schema.WEIGHT: np.float32(1)}))
-    times = [_times(table) for table in tables]
-    since = max(int(each.max(initial=0)) for each in times) - DAYS * _DAY
-    late = [_rows(table, each >= since) for table, each in zip(tables, times, strict=True)]
-    return pd.concat(late, ignore_index=True)
+    since = max(map(_latest_time, tables)) - DAYS * _DAY
+    return pd.concat([_late_rows(table, since) for table in tables], ignore_index=True)
 
 
-def _times(rows: pd.DataFrame | pa.Table) -> Int64Array:
-    times = rows[schema.TIMESTAMP]
-    return microseconds(times if isinstance(times, pd.Series) else times.to_pandas())
+def _latest_time(rows: pd.DataFrame | pa.Table) -> int:
+    if isinstance(rows, pa.Table):
+        return pc.max(rows[schema.TIMESTAMP]).cast(pa.int64()).as_py() or 0
+    return int(microseconds(rows[schema.TIMESTAMP]).max(initial=0))
 
 
-def _rows(table: pd.DataFrame | pa.Table, chosen: BoolArray) -> pd.DataFrame:
+def _late_rows(rows: pd.DataFrame | pa.Table, since: int) -> pd.DataFrame:
     names = [*_COLUMNS, schema.WEIGHT]
-    if isinstance(table, pa.Table):
-        table = table.select(names).filter(pa.array(chosen)).to_pandas()
+    if isinstance(rows, pa.Table):
+        time = rows[schema.TIMESTAMP]
+        late = pc.greater_equal(time, pa.scalar(since, pa.int64()).cast(time.type))
+        found = rows.select(names).filter(late).to_pandas()
     else:
-        table = table.loc[chosen, names]
-    return table.astype({schema.USER: "str", schema.PRODUCT: "str"})
+        found = rows.loc[microseconds(rows[schema.TIMESTAMP]) >= since, names]
+    return found.astype({schema.USER: "str", schema.PRODUCT: "str"})

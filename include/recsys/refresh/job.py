@@ -206,7 +206,7 @@ def _build(settings: Settings, config: DataConfig, work: Workspace, plan: Plan) 
     shutil.rmtree(work.version, ignore_errors=True)
     work.version.mkdir()
     with VersionFiles(work.version) as files, open_engine(settings, config, work) as engine:
-        files.add_row_keys(np.load(work.row_keys))
+        files.add_row_keys(np.load(work.row_keys, mmap_mode="r"))
         signals, catalogue = None, read_frame(work.catalogue)
         if plan.signals.fingerprint:
             read = read_frame(work.signals)

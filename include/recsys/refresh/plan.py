@@ -31,6 +31,7 @@ ASKED_FOR = "asked for"
 
 logger = logging.getLogger(__name__)
 
+_KEYS_AT_ONCE = 1 << 22
 _PACKAGE = Path(recsys.__file__).parent
 _IMPORT = re.compile(r"^\s*from (recsys[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 
@@ -276,11 +277,14 @@ def _difference(keys: UInt64Array, previous: PublishedVersion | None) -> tuple[i
     """Numbers of new and of vanished keys."""
     if previous is None:
         return len(keys), 0
-    known: UInt64Array = np.load(previous.path / ROW_KEYS_FILE, allow_pickle=False)
-    # Both are ascending, each key once.
-    at = np.searchsorted(known, keys)
-    found = at < len(known)
-    common = int((known[at[found]] == keys[found]).sum())
+    known: UInt64Array = np.load(previous.path / ROW_KEYS_FILE, mmap_mode="r", allow_pickle=False)
+    common = 0
+    for first in range(0, len(keys), _KEYS_AT_ONCE):
+        # Both are ascending, each key once.
+        part = keys[first : first + _KEYS_AT_ONCE]
+        at = np.searchsorted(known, part)
+        found = at < len(known)
+        common += int((known[at[found]] == part[found]).sum())
     return len(keys) - common, len(known) - common
 
 

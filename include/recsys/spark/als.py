@@ -1,15 +1,14 @@
 """Item factors of ALS from `pyspark.ml`, for the same model that `implicit` trains otherwise."""
 
 import contextlib
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
+import functools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pyarrow import feather
 from scipy import sparse
 
 from recsys.arrays import Float32Array
@@ -17,7 +16,8 @@ from recsys.config import load_config
 from recsys.data.config import Engine
 from recsys.models.als import AlsParameters, Trainer
 from recsys.settings import Settings
-from recsys.spark.session import SparkConfig, as_literal, spark_session
+from recsys.spark.session import SparkConfig, session_folder, spark_session
+from recsys.spark.shelf import Shelf, open_shelf
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -37,37 +37,46 @@ def als_trainer(engine: Engine, settings: Settings) -> Iterator[Trainer | None]:
         yield None
         return
     spark = load_config(settings, SparkConfig)
-    folder = settings.work / f"als-{uuid4().hex}"
+    work = settings.work / f"als-{uuid4().hex}"
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
 
         def train(matrix: sparse.csr_matrix, parameters: AlsParameters, seed: int) -> Float32Array:
-            session = stack.enter_context(spark_session(spark, folder / "spark"))
-            entries = folder / "entries"
-            shutil.rmtree(entries, ignore_errors=True)
-            _write_entries(matrix, entries)
-            return _item_factors(session, entries, matrix, parameters, seed, spark)
+            session = stack.enter_context(spark_session(spark, session_folder(work)))
+            with contextlib.closing(open_shelf(settings, spark, work)) as shelf:
+                return _item_factors(session, shelf, matrix, parameters, seed, spark)
 
         yield train
 
 
-def _write_entries(matrix: sparse.csr_matrix, folder: Path) -> None:
-    """``(user, item, rating)`` of the stored entries, in files of a million.
+def _put_entries(matrix: sparse.csr_matrix, shelf: Shelf) -> list[str]:
+    """``(user, item, rating)`` of the stored entries, in files of a million; their names.
 
     Spark's confidence is ``1 + alpha * rating`` where `implicit`'s is the value itself.
     """
-    folder.mkdir(parents=True)
+    names = []
     user = np.repeat(np.arange(matrix.shape[0], dtype=np.int32), np.diff(matrix.indptr))
     for first in range(0, matrix.nnz, _ROWS_AT_ONCE):
         part = slice(first, first + _ROWS_AT_ONCE)
         rating = np.maximum(matrix.data[part] - 1, _SMALLEST).astype(np.float32)
         columns = {"user": user[part], "item": matrix.indices[part], "rating": rating}
-        pq.write_table(pa.table(columns), folder / f"{first:012}.parquet")
+        names.append(f"entries/{first:012}.feather")
+        with shelf.put(names[-1]) as path:
+            feather.write_feather(pa.table(columns), str(path))
+    return names
+
+
+def _read_entries(
+    batches: Iterator[pa.RecordBatch], *, shelf: Shelf, names: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for number in batch.column(0).to_pylist():
+            with shelf.local(names[number]) as path:
+                yield from feather.read_table(path, memory_map=False).to_batches()
 
 
 def _item_factors(
     session: "SparkSession",
-    entries: Path,
+    shelf: Shelf,
     matrix: sparse.csr_matrix,
     parameters: AlsParameters,
     seed: int,
@@ -94,7 +103,14 @@ def _item_factors(
         numItemBlocks=blocks,
         finalStorageLevel="MEMORY_AND_DISK",
     )
-    found = als.fit(session.read.parquet(as_literal(entries))).itemFactors.toArrow()
+    names = _put_entries(matrix, shelf)
+    if not shelf.is_in_a_bucket:
+        # ALS cuts its lineage there every ten iterations; Spark itself cannot write into a bucket.
+        session.sparkContext.setCheckpointDir(str(shelf.keep("checkpoints")))
+    task = functools.partial(_read_entries, shelf=shelf.of_workers, names=names)
+    numbers = session.range(0, len(names), 1, max(len(names), 1))
+    entries = numbers.mapInArrow(task, "user int, item int, rating float")
+    found = als.fit(entries).itemFactors.toArrow()
     factors = np.zeros((matrix.shape[1], parameters.factors), dtype=np.float32)
     vectors = found["features"].combine_chunks().flatten().to_numpy()
     factors[found["id"].to_numpy()] = vectors.reshape(len(found), parameters.factors)

@@ -39,8 +39,8 @@ class Piece:
     rows_before: int | None = 0
 
 
-def cut(path: Path, folder: Path, piece_bytes: int, files: ReviewFiles) -> list[Piece]:
-    """Cut `path` into pieces of about `piece_bytes` in the new `folder`.
+def cut(path: Path, folder: Path, piece_bytes: int, files: ReviewFiles) -> Iterator[Piece]:
+    """Cut `path` into pieces of about `piece_bytes` in the new `folder`, one at a time.
 
     A file that is smaller stays where it is, and so does one whose encoding hides line ends or that
     escapes its quotes. Raises what opening and reading the file raises.
@@ -49,15 +49,17 @@ def cut(path: Path, folder: Path, piece_bytes: int, files: ReviewFiles) -> list[
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     plain = "\n".encode(files.encoding) == _LINE_END and not files.escape
     if not plain or (not packed and path.stat().st_size <= piece_bytes):
-        return [Piece(path, path, files)]
+        yield Piece(path, path, files)
+        return
     folder.mkdir(parents=True)
     if suffix == ".parquet":
-        return list(_cut_parquet(path, folder, piece_bytes, files))
+        yield from _cut_parquet(path, folder, piece_bytes, files)
+        return
     with cast("IO[bytes]", gzip.open(path) if packed else path.open("rb")) as file:
         if suffix == ".jsonl":
-            return list(_cut_lines(path, file, folder, piece_bytes, files))
-        pieces = list(_cut_csv(path, file, folder, piece_bytes, files))
-        return pieces or [Piece(path, path, files)]
+            yield from _cut_lines(path, file, folder, piece_bytes, files)
+        else:
+            yield from _cut_csv(path, file, folder, piece_bytes, files)
 
 
 def _cut_parquet(path: Path, folder: Path, piece_bytes: int, files: ReviewFiles) -> Iterator[Piece]:
@@ -93,7 +95,8 @@ def _cut_csv(
     titles = b"".join(file.readline(MAX_LINE_CHARACTERS) for _ in range(files.skip_lines or 0))
     header = file.readline(MAX_LINE_CHARACTERS)
     if header.count(quote) % 2 or not header.endswith(_LINE_END):
-        return  # nothing to go by
+        yield Piece(path, path, files)  # nothing to go by
+        return
     columns = len(files.fields_of(header.decode(files.encoding, "replace")))
     number, first = 0, b""
     while block := first + file.read(piece_bytes):

@@ -4,6 +4,7 @@ Paths below the state root are the keys, so that ``data/versions/<id>`` is the s
 disk and in a bucket. `open_store` gives the store that ``config/storage.yaml`` names."""
 
 from functools import lru_cache
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -13,7 +14,8 @@ from recsys.settings import Settings
 from recsys.storage.bundle import DamagedError
 from recsys.storage.store import Document, StorageError, Store
 
-__all__ = ["DamagedError", "Document", "StorageConfig", "StorageError", "Store", "open_store"]
+__all__ = ["DamagedError", "Document", "StorageConfig", "StorageError", "Store"]
+__all__ += ["open_store", "store_of"]
 
 
 class StorageConfig(ConfigModel):
@@ -39,12 +41,16 @@ class StorageConfig(ConfigModel):
 def open_store(settings: Settings) -> Store:
     """The store of `settings`; the configuration is read once in a process. Raises `ConfigError`
     that names the key."""
-    config = load_config(settings, StorageConfig)
+    return store_of(load_config(settings, StorageConfig), settings.home)
+
+
+def store_of(config: StorageConfig, home: Path) -> Store:
+    """The store that `config` names, for a machine with the state root `home`."""
     if config.url == "file://":
-        return Store(settings.home)
+        return Store(home)
     # One machine with one disk needs none of this.
     from recsys.storage.bucket import Bucket
     from recsys.storage.bucket_store import BucketStore
 
     bucket = Bucket(config.url, config.endpoint, config.region, config.retry_seconds)
-    return BucketStore(settings.home, bucket)
+    return BucketStore(home, bucket)

@@ -5,11 +5,12 @@ to obstore, the client behind it."""
 
 import contextlib
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import obstore
@@ -102,6 +103,12 @@ class Bucket:
                 digest.update(block)
         return digest.hexdigest()
 
+    def open(self, key: str) -> BinaryIO:
+        """An object for reading parts of it, a request for each. Raises `FileNotFoundError`."""
+        with self._explained(key):
+            reader = obstore.open_reader(self._contents, key)
+        return io.BufferedReader(_Parts(reader, lambda: self._explained(key)))
+
     def children(self, prefix: str) -> list[str]:
         """Names of the objects right below `prefix`."""
         with self._explained(prefix), self._maybe_missing():
@@ -167,3 +174,32 @@ class Bucket:
         except (BaseError, PermissionError) as error:
             said = str(error).split("\n", 1)[0]
             raise StorageError(f"{self.address(key)}: {said}") from error
+
+
+class _Parts(io.RawIOBase):
+    """An object as Python's files are."""
+
+    def __init__(
+        self,
+        reader: "obstore.ReadableFile",
+        explained: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:
+        self._reader, self._explained = reader, explained
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._reader.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._reader.tell()
+
+    def readinto(self, buffer: Any, /) -> int:
+        with self._explained():
+            found = self._reader.read(len(buffer))
+        buffer[: len(found)] = bytes(found)
+        return len(found)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 from uuid import uuid4
 
 from pydantic import ValidationError
@@ -207,6 +208,18 @@ class BucketStore(Store):
         moment = self._bucket.written(key).timestamp() + 1
         with contextlib.suppress(PermissionError):  # somebody else's file
             os.utime(file, (moment, moment))
+
+    def share_copy(self, file: Path, key: str) -> None:
+        self._bucket.upload(file, key)
+
+    def bring(self, key: str) -> Path:
+        path = self._home / key
+        with atomic_path(path) as temporary:
+            self._bucket.download(key, temporary)
+        return path
+
+    def open(self, key: str) -> BinaryIO:
+        return self._bucket.open(key)
 
     def mirror(self, prefix: str, into: str) -> None:
         def bring(key: str) -> None:

@@ -1,14 +1,15 @@
 """What every store offers, the state root as one, and the small documents that jobs keep there."""
 
+import shutil
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 from filelock import FileLock
 
 from recsys.errors import InputError
-from recsys.publishing import point_link, set_aside, write_bytes
+from recsys.publishing import atomic_path, point_link, set_aside, write_bytes
 from recsys.retention import Retention
 from recsys.storage.bundle import Bundle, DamagedError, remove_folder, remove_remains
 
@@ -143,6 +144,23 @@ class Store:
     # files that come in once and are not changed
     def share(self, key: str) -> None:
         """Make the file at `key` of the state root, of a name of its own, known to all machines."""
+
+    def share_copy(self, file: Path, key: str) -> None:
+        """Make a copy of a file, wherever it is, known to all machines as `key`."""
+        with atomic_path(self._home / key) as temporary:
+            shutil.copyfile(file, temporary)
+
+    def bring(self, key: str) -> Path:
+        """The shared file `key` in its place below the state root, copied there. Raises
+        `FileNotFoundError` if there is none."""
+        path = self._home / key
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: does not exist")
+        return path
+
+    def open(self, key: str) -> BinaryIO:
+        """The shared file `key` for reading parts of it where it is. Raises `FileNotFoundError`."""
+        return (self._home / key).open("rb")
 
     def mirror(self, prefix: str, into: str) -> None:
         """Copy files below `prefix` that are new or newer in the store to below `into` here."""
