@@ -1,10 +1,17 @@
 """Two services over one state root: a model reaches both, or neither keeps it."""
 
+import socket
+
 import pytest
 import requests
 
 from recsys.deployment import DeploymentConfig, job
-from recsys.deployment.client import ReplicatedService, ServiceClient, connect_service
+from recsys.deployment.client import (
+    ReplicatedService,
+    ServiceClient,
+    ServiceError,
+    connect_service,
+)
 from recsys.deployment.job import DeploymentFailedError
 from tests.ports import find_free_port
 from tests.serving.service_process import running_service
@@ -56,3 +63,21 @@ def test_a_model_is_deployed_to_every_replica_and_taken_back_from_every_one(
 def test_without_a_list_of_replicas_there_is_one_service():
     service = connect_service(DeploymentConfig(), {"RECSYS_SERVICE_URL": "http://127.0.0.1:1"})
     assert type(service) is ServiceClient
+
+
+def test_a_name_stands_for_all_addresses_that_it_has():
+    variables = {"RECSYS_SERVICE_REPLICAS": "dns+http://localhost:8000", "RECSYS_ADMIN_TOKEN": "t"}
+    found = {place[0] for *_, place in socket.getaddrinfo("localhost", 8000)}
+    service = connect_service(DeploymentConfig(), variables)
+    clients = service._replicas if isinstance(service, ReplicatedService) else [service]
+    addresses = {client._address.url: client._address.token for client in clients}
+    assert set(addresses) == {
+        f"http://[{host}]:8000" if ":" in host else f"http://{host}:8000" for host in found
+    }
+    assert set(addresses.values()) == {"t"}
+
+
+def test_a_name_without_an_address_is_an_error_that_names_it():
+    variables = {"RECSYS_SERVICE_REPLICAS": "dns+http://no-such-service.invalid:8000"}
+    with pytest.raises(ServiceError, match=r"dns\+http://no-such-service\.invalid:8000: "):
+        connect_service(DeploymentConfig(), variables)

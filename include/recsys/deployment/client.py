@@ -1,13 +1,16 @@
 """The service, as the deployment sees it: a few HTTP requests, to each of its replicas, which
-``RECSYS_SERVICE_REPLICAS`` lists: a proxy would hand a model to one of them only."""
+``RECSYS_SERVICE_REPLICAS`` lists: a proxy would hand a model to one of them only. An entry
+``dns+http://name:port`` stands for all addresses that the name has at the time."""
 
 import itertools
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 
@@ -15,6 +18,7 @@ from recsys.deployment import DeploymentConfig
 from recsys.experiments.definitions import CHECK_PLACEMENT
 
 REPLICAS_VARIABLE = "RECSYS_SERVICE_REPLICAS"
+_NAMED = "dns+"
 # Any answer but that to a reload takes milliseconds; a service that needs seconds is out of order.
 _ANSWER_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
@@ -187,13 +191,29 @@ class ReplicatedService(ServiceClient):
 def connect_service(
     config: DeploymentConfig, variables: Mapping[str, str] = os.environ
 ) -> ServiceClient:
-    """A client of the service, or of all its replicas if the environment lists them."""
+    """A client of the service, or of all its replicas if the environment lists them. Raises
+    `ServiceError` if a name among them has no address."""
     address = read_address(variables)
-    urls = [url.strip().rstrip("/") for url in variables.get(REPLICAS_VARIABLE, "").split(",")]
-    addresses = [replace(address, url=url) for url in urls if url] or [address]
+    listed = [url.strip().rstrip("/") for url in variables.get(REPLICAS_VARIABLE, "").split(",")]
+    urls = itertools.chain.from_iterable(_addresses_of(url) for url in listed if url)
+    addresses = [replace(address, url=url) for url in urls] or [address]
     if len(addresses) > 1:
         return ReplicatedService(addresses, config)
     return ServiceClient(addresses[0], config)
+
+
+def _addresses_of(url: str) -> list[str]:
+    """The url itself; of ``dns+http`` one for each address of its name."""
+    if not url.startswith(_NAMED):
+        return [url]
+    parts = urlsplit(url.removeprefix(_NAMED))
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ServiceError(f"{REPLICAS_VARIABLE}: {url}: {error}") from error
+    hosts = sorted({str(place[0]) for *_, place in found})
+    hosts = [f"[{host}]" if ":" in host else host for host in hosts]
+    return [f"{parts.scheme}://{host}:{parts.port}" for host in hosts]
 
 
 def _the_one(served: Sequence[str | None]) -> str | None:
