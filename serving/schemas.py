@@ -567,6 +567,11 @@ class PreviewedProduct(BaseModel):
     product_name: str
     brand: str
     price: float | None
+    score: float = Field(description="By which the list is ordered; means nothing between lists.")
+    source: str = Field(description="What put it there, as in the files of served lists.")
+    reason: Reason | None = Field(
+        default=None, description="Of the list with the rules, by what it has from the model."
+    )
 
 
 class EffectReport(BaseModel):

@@ -63,6 +63,7 @@ class PrivacyConfig(ConfigModel):
 
     pseudonymous_logs: bool | None = None
     answer_days: float = Field(default=3, gt=0)
+    see_customers: tuple[str, ...] = ("admin",)
 
 
 class Pseudonyms:

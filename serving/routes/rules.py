@@ -3,15 +3,18 @@
 import asyncio
 import dataclasses
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from fastapi import APIRouter, Depends
 
+from recsys.merchandising import reasons
 from recsys.merchandising.placements import Placement
 from recsys.merchandising.preview import Preview, preview
-from recsys.merchandising.recommending import Recommended, Snapshot
+from recsys.merchandising.recommending import Recommended, Snapshot, sources_of
 from recsys.merchandising.rules import Rule
 from recsys.merchandising.snapshots import steered
 from recsys.merchandising.steering import NO_STEERING, Steering, Steerings
+from recsys.served_lists import SOURCES
 from serving.answering import (
     begin,
     columns_of,
@@ -22,6 +25,7 @@ from serving.answering import (
     together_now,
     unknown_placement,
     who_of,
+    why_recommended_now,
 )
 from serving.problems import ProblemError, documented
 from serving.routes.administration import require_admin
@@ -30,9 +34,11 @@ from serving.schemas import (
     PreviewedProduct,
     PreviewReport,
     PreviewRequest,
+    Reason,
     RecommendRequest,
     RuleReport,
     RulesReport,
+    Sentences,
     SimilarRequest,
     TogetherRequest,
     WarningReport,
@@ -78,13 +84,14 @@ async def preview_rules(body: PreviewRequest, service: Running) -> PreviewReport
     note = Note(service, "rules_preview", asked.topk, body.user_id)
     snapshot = begin(note, asked)
     now = body.at or datetime.now(UTC)
-    made = await service.compute_many(_previewed, service, note, snapshot, asked, now)
+    looked = await service.compute_many(_previewed, service, note, snapshot, asked, now)
+    made = looked.preview
     return PreviewReport(
         placement=body.placement,
         at=now.astimezone(service.zone),
         model_id=snapshot.model_id,
-        before=_products(snapshot, made.before),
-        after=_products(snapshot, made.after),
+        before=_products(snapshot, looked.before, []),
+        after=_products(snapshot, looked.after, looked.reasons),
         effects=[
             EffectReport(
                 rule=one.rule,
@@ -128,19 +135,47 @@ def _asked(service: Service, body: PreviewRequest) -> Asked:
     return SimilarRequest(product_id=body.product_id, user_id=body.user_id, **shared)
 
 
+class _Looked(NamedTuple):
+    """A preview with both lists, and why each product of the second stands in it, if that can be
+    told."""
+
+    preview: Preview
+    before: Recommended
+    after: Recommended
+    reasons: list[reasons.Reason]
+
+
 def _previewed(
     service: Service, note: Note, snapshot: Snapshot, asked: Asked, now: datetime
-) -> Preview:
+) -> _Looked:
     bare = dataclasses.replace(snapshot, steerings=NO_STEERING)
     coming = steered(bare, service.rules.current, service.placements, now)
     steering = coming.steerings.of(asked.placement)
     placement = service.placements.get(asked.placement or "", Placement())
 
+    lists: list[Recommended] = []
+
     def make(chosen: Steering | None) -> list[int]:
         steered_so = dataclasses.replace(snapshot, steerings=Steerings(other=chosen))
-        return _listed(service, note, steered_so, asked).ranked.items
+        lists.append(_listed(service, note, steered_so, asked))
+        return lists[-1].ranked.items
 
-    return preview(snapshot.catalogue, steering.rules if steering else (), placement, make)
+    made = preview(snapshot.catalogue, steering.rules if steering else (), placement, make)
+    before, after = lists[:2]  # what a preview makes first
+    return _Looked(made, before, after, _reasons(service, note, snapshot, asked, after))
+
+
+def _reasons(
+    service: Service, note: Note, snapshot: Snapshot, asked: Asked, made: Recommended
+) -> list[reasons.Reason]:
+    """Why each product of `made` stands there; nothing where that is for somebody of the holdout,
+    and beside a cart."""
+    if note.held_out or isinstance(asked, TogetherRequest):
+        return []
+    if isinstance(asked, SimilarRequest):
+        [item] = columns_of(snapshot, [asked.product_id]).tolist()
+        return reasons.why_similar(snapshot, item, made)
+    return why_recommended_now(service, snapshot, asked, who_of(asked.user_id, None), made)
 
 
 def _listed(service: Service, note: Note, snapshot: Snapshot, asked: Asked) -> Recommended:
@@ -159,15 +194,33 @@ def _listed(service: Service, note: Note, snapshot: Snapshot, asked: Asked) -> R
     return similar_now(service, snapshot, asked, items)
 
 
-def _products(snapshot: Snapshot, items: list[int]) -> list[PreviewedProduct]:
-    catalogue = snapshot.catalogue
+def _products(
+    snapshot: Snapshot, made: Recommended, why: list[reasons.Reason]
+) -> list[PreviewedProduct]:
+    catalogue, ranked = snapshot.catalogue, made.ranked
+    sources = sources_of(catalogue, made)
     return [
         PreviewedProduct(
-            rank=rank,
+            rank=place + 1,
             product_id=catalogue.item_ids[item],
             product_name=catalogue.names[item],
             brand=catalogue.brands[item],
             price=catalogue.prices[item],
+            score=ranked.scores[place],
+            source=SOURCES[sources[place]],
+            reason=_reason(why[place], snapshot) if why else None,
         )
-        for rank, item in enumerate(items, 1)
+        for place, item in enumerate(ranked.items)
     ]
+
+
+def _reason(why: reasons.Reason, snapshot: Snapshot) -> Reason:
+    vietnamese, english = reasons.sentences(why, snapshot.catalogue)
+    item, catalogue = why.item, snapshot.catalogue
+    return Reason(
+        kind=why.kind,
+        product_id=None if item is None else catalogue.item_ids[item],
+        product_name=None if item is None else catalogue.names[item],
+        rule=why.rule,
+        text=Sentences(vi=vietnamese, en=english),
+    )

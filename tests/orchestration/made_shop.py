@@ -13,11 +13,15 @@ from recsys.publishing import write_json
 from recsys.registry import Registry
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
+from tests.data.shop import refresh, row, write_shop
 from tests.merchandising.test_rules import RULE
 from tests.merchandising.test_rules import write as write_rules
-from tests.serving.shops import add_model
+from tests.serving.shops import ITEMS, add_model
 
 JOB, RUN = "data_refresh", "manual__2026-01-05T02:00:00.5+00:00"
+# Names that no two sizes of one product have.
+NAMES = [f"Son {'aeiou'[n % 5] * 3}{'bcdghklm'[n // 5] * 3}" for n in range(ITEMS)]
+CATALOGUE = [f"p{n},{NAMES[n]},Đẹp,Trang điểm,{n}000,Mô tả" for n in range(1, ITEMS)]
 BEFORE, HELD = ("als_20260101_020000", "als_20260102_020000"), "als_20260103_020000"
 REPORT = "drift_report_20260105.html"
 
@@ -26,6 +30,7 @@ def make_shop(settings: Settings, now: datetime) -> None:
     """Fill an empty state root with what the jobs of a shop leave, as of `now`."""
     make_year(settings, now, days=40)
     add_models(settings, now)
+    publish(settings)
     write_health(settings, now)
     write_runs(settings, now)
     write_reports(settings)
@@ -36,6 +41,13 @@ def make_shop(settings: Settings, now: datetime) -> None:
     write_rules(settings, RULE | {"reason": "thu hồi theo lô"}, hide_expired(now))
     ask_to_forget(settings, ["KH01", "KH02"], "lan", IdRules())
     note_traffic(settings, now - timedelta(days=3), now, lists=1_200, events=40)
+
+
+def publish(settings: Settings) -> None:
+    """A version in which customer 2 has rated p1, p2 and p3, and nobody p9."""
+    rows = [row("2", f"p{n}", 3 + n % 3, f"2025-01-0{n} 10:00:00") for n in (1, 2, 3)]
+    write_shop(settings, [*rows, row("3", "p1")], CATALOGUE)
+    refresh(settings)
 
 
 def add_models(settings: Settings, now: datetime) -> None:

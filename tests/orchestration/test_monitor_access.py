@@ -192,7 +192,7 @@ def fill(settings: Settings) -> None:
 
 def test_every_route_depends_on_airflows_user(server):
     found = server.run_python(STRUCTURE)
-    assert len(found["routes"]) == 16
+    assert len(found["routes"]) == 21
     assert found["unguarded"] == []
     assert found["with_an_open_route"] == ["/open"]
 
@@ -217,6 +217,9 @@ PATHS = (
     "/recsys/models",
     "/recsys/models/compare",
     "/recsys/models/als_1",
+    "/recsys/look",
+    "/recsys/look/customer",
+    "/recsys/look/product?product_id=p1",
     "/recsys/static/monitor.css",
     "/recsys/language/en",
 )
@@ -379,3 +382,31 @@ def test_a_viewer_releases_no_model(server):
     foreign = {**login, "Sec-Fetch-Site": "cross-site"}
     answer = requests.post(f"{server.url}/recsys/models/als_1/release", headers=foreign, timeout=30)
     assert answer.status_code == 403
+
+
+def test_customers_are_for_whom_the_shop_names_and_products_for_everybody(server):
+    privacy = server.settings.home / "config" / "privacy.yaml"
+    privacy.parent.mkdir(exist_ok=True)
+    url = f"{server.url}/recsys/look"
+
+    def look(viewer: bool = False) -> int:
+        login = {**HTML, "Authorization": f"Bearer {server.token(viewer)}"}
+        answer = requests.post(f"{url}/customer", data={"user_id": "2"}, headers=login, timeout=30)
+        return answer.status_code
+
+    assert (look(viewer=True), look()) == (403, 200)
+    # Not even by an operator, and not by a viewer who is named.
+    privacy.write_text(f"see_customers: [{VIEWER}]\n")
+    assert (look(viewer=True), look()) == (403, 403)
+    operator = {**HTML, "Authorization": f"Bearer {server.token()}"}
+    preview = "/recsys/rules/preview?placement=home"
+    assert server.get(f"{preview}&user_id=2", headers=operator).status_code == 403
+    assert server.get(preview, headers=operator).status_code == 200
+    privacy.unlink()
+    viewer = {**HTML, "Authorization": f"Bearer {server.token(viewer=True)}"}
+    asked = {"product_id": "p1", "action": "hide", "until": "2999-01-01", "reason": "x"}
+    for headers, status in ((viewer, 403), ({**operator, "Sec-Fetch-Site": "cross-site"}, 403)):
+        answer = requests.post(f"{url}/product", data=asked, headers=headers, timeout=30)
+        assert answer.status_code == status
+    assert server.get("/recsys/look/product?product_id=p1", headers=viewer).status_code == 200
+    assert not (server.settings.home / "config" / "rules.yaml").exists()

@@ -13,16 +13,17 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
+from recsys.merchandising.rules import read_rules
 from recsys.orchestration.monitor.language import texts
 from recsys.registry import Registry
 from recsys.settings import Settings
 from tests import browser as browsers
 from tests.browser import DESK, PHONE, serious_faults
 from tests.live_stack import wait_for
-from tests.orchestration.made_shop import BEFORE, HELD, JOB, REPORT, RUN, make_shop
+from tests.orchestration.made_shop import BEFORE, HELD, JOB, NAMES, REPORT, RUN, make_shop
 from tests.ports import find_free_port
 
-pytestmark = pytest.mark.boots
+pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
 
 PAGES = (
     "/",
@@ -31,9 +32,12 @@ PAGES = (
     "/models?sort=recall_at_10",
     f"/models/compare?id={HELD}&id={BEFORE[0]}",
     f"/models/{HELD}",
+    "/look",
+    "/look/product?product_id=p1",
+    "/look/product?product_id=absent",
     "/reports",
     "/rules",
-    "/rules/preview?user_id=1&placement=home",
+    "/rules/preview?product_id=p1&placement=product",
     "/customers",
     "/alerts",
     f"/runs/{JOB}/{quote(RUN, safe='')}",
@@ -78,6 +82,7 @@ def monitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
     home = tmp_path_factory.mktemp("monitor")
     settings, port = Settings(home / "home"), find_free_port()
     make_shop(settings, datetime.now(UTC))
+    (settings.home / "config" / "privacy.yaml").write_text("see_customers: [lan]\n")
     own = {
         "RECSYS_HOME": str(settings.home),
         "RECSYS_SERVICE_URL": f"http://127.0.0.1:{find_free_port()}",
@@ -88,7 +93,7 @@ def monitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
         server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log)
     try:
         running = Monitor(f"http://127.0.0.1:{port}/recsys", settings)
-        wait_for(lambda: answers(running) or server.poll() is not None, 60, "the monitor")
+        wait_for(lambda: answers(running) or server.poll() is not None, 240, "the monitor")
         assert server.poll() is None, (home / "server.log").read_text()[-2000:]
         yield running
     finally:
@@ -223,3 +228,34 @@ def test_a_held_model_is_released_by_a_person_who_is_named(look, monitor: Monito
     assert Registry(monitor.settings).get(HELD).status == "active"
     audit = (monitor.settings.logs / "monitor_audit.log").read_text("utf-8")
     assert f"release | by=lan, model_id={HELD}" in audit
+
+
+def test_who_looks_at_a_customer_is_written_down_without_the_customers_id(
+    look, monitor: Monitor
+) -> None:
+    seen = look("/look", "vi", "light", PHONE)
+    seen.page.get_by_label("Mã khách").fill("2")
+    seen.page.locator("form[action$=customer] button").click()
+    assert "Danh sách lúc này của 2" in seen.page.content()
+    assert NAMES[3] in seen.page.content()
+    assert seen.page.url == f"{monitor.url}/look/customer"
+    assert seen.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert serious_faults(seen.page) == []
+    words = set(re.findall(r"[a-z]{3,}", seen.page.evaluate(READ).lower()))
+    assert words & FOREIGN == set()
+    last = (monitor.settings.logs / "monitor_audit.log").read_text("utf-8").splitlines()[-1]
+    assert "look at customer | by=lan, customer=" in last
+    assert "customer=2" not in last
+
+
+def test_an_operator_hides_a_product_until_a_day(look, monitor: Monitor) -> None:
+    seen = look("/look/product?product_id=p9", "vi", "light", DESK)
+    seen.page.get_by_label("Đến hết ngày").fill("2999-12-31")
+    seen.page.get_by_label("Vì sao").fill("thu hồi")
+    seen.page.get_by_role("button", name="Đặt quy tắc").click()
+    assert "Đã thêm quy tắc hide-" in seen.page.locator(".calm").inner_text()
+    assert "Một quy tắc ẩn nó ở mọi nơi." in seen.page.content()
+    rule = read_rules(monitor.settings).rules[-1]
+    assert (rule.action, rule.products.ids, rule.author) == ("hide", ("p9",), "lan")
+    audit = (monitor.settings.logs / "monitor_audit.log").read_text("utf-8")
+    assert f"hide | by=lan, product=p9, rule={rule.name}" in audit

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from recsys.alerting import AlertManager
 from recsys.errors import InputError
 from recsys.orchestration.mirror import tracker_id
-from recsys.orchestration.monitor import history, models, overview, reports, today
+from recsys.orchestration.monitor import history, inspector, models, overview, reports, today
 from recsys.orchestration.monitor.access import (
     HEADERS,
     REPORT_POLICY,
@@ -64,6 +64,7 @@ def create_app(settings: Settings, paused: Callable[[], set[str]] = paused_dags)
     _add_error_pages(app, renderer)
     _add_frame(app)
     _add_models(app, settings, renderer, tracker)
+    _add_inspector(app, settings, renderer)
     _add_rules(app, settings, renderer)
     _add_customers(app, settings, renderer)
     _add_runs_and_reports(app, settings, renderer, tracker)
@@ -163,6 +164,78 @@ def _add_models(
         return RedirectResponse(f"{visit_of(request).root}/models/{_segment(model_id)}", 303)
 
 
+def _add_inspector(app: FastAPI, settings: Settings, renderer: Renderer) -> None:
+    @app.get("/look")
+    def look(request: Request, user: GetUserDep) -> HTMLResponse:
+        return _show(request, user.get_name())
+
+    @app.get("/look/customer")
+    def ask_again(request: Request) -> RedirectResponse:
+        """Whose page it was stands in no address."""
+        return RedirectResponse(f"{visit_of(request).root}/look", 303)
+
+    @app.post("/look/customer", dependencies=[Depends(may_preview), Depends(from_this_page)])
+    def customer(
+        request: Request, user: GetUserDep, user_id: Annotated[str, Form(max_length=128)]
+    ) -> HTMLResponse:
+        _require_right(request, settings, user.get_name())
+        named = inspector.pseudonym_of(settings, user_id)
+        note(settings, "look at customer", user.get_name(), customer=named)
+        found = section(lambda: inspector.look_at_customer(settings, user_id))
+        values = {"customer": found.content, "refused": found.problem}
+        return _show(request, user.get_name(), **values)
+
+    @app.get("/look/product")
+    def product(
+        request: Request, user: GetUserDep, product_id: str, noted: str = ""
+    ) -> HTMLResponse:
+        return _show_product(request, user.get_name(), product_id, noted=noted)
+
+    @app.post("/look/product", dependencies=[Depends(may_act), Depends(from_this_page)])
+    def steer(
+        request: Request,
+        user: GetUserDep,
+        product_id: Annotated[str, Form(max_length=128)],
+        action: Annotated[str, Form()] = "",
+        position: Annotated[str, Form(max_length=5)] = "",
+        until: Annotated[str, Form()] = "",
+        reason: Annotated[str, Form(max_length=300)] = "",
+    ) -> Response:
+        asked = {"action": action, "position": position, "until": until, "reason": reason}
+        name, now = user.get_name(), datetime.now(UTC)
+        done = section(lambda: inspector.steer(settings, product_id, asked, name, now))
+        if done.content is None:
+            page = _show_product(request, name, product_id, refused=done.problem)
+            page.status_code = 422
+            return page
+        rule = done.content.name
+        note(settings, action, name, product=product_id, rule=rule, until=until)
+        target = f"{visit_of(request).root}/look/product?product_id={_segment(product_id)}"
+        return RedirectResponse(f"{target}&noted={_segment(rule)}", 303)
+
+    def _show_product(
+        request: Request, name: str, product_id: str, noted: str = "", refused: str | None = None
+    ) -> HTMLResponse:
+        now = datetime.now(UTC)
+        found = section(lambda: inspector.look_at_product(settings, product_id, now))
+        values = {"shown_product": found.content, "refused": refused or found.problem}
+        return _show(request, name, noted=noted, **values)
+
+    def _show(request: Request, name: str, **values: object) -> HTMLResponse:
+        nothing = dict.fromkeys(("customer", "shown_product", "refused", "noted"))
+        known = {
+            "sees_customers": inspector.may_see_customers(settings, name),
+            "look_days": inspector.DAYS,
+        }
+        page = renderer.page("look.html", visit_of(request), "look", **(nothing | known | values))
+        return HTMLResponse(page)
+
+
+def _require_right(request: Request, settings: Settings, name: str) -> None:
+    if not inspector.may_see_customers(settings, name):
+        raise HTTPException(403, visit_of(request).say("problem.personal"))
+
+
 def _known(read: Callable[[], Found]) -> Found:
     """What `read` returns; what it does not know is not found."""
     try:
@@ -179,8 +252,16 @@ def _add_rules(app: FastAPI, settings: Settings, renderer: Renderer) -> None:
 
     @app.get("/rules/preview", dependencies=[Depends(may_preview)])
     def preview(
-        request: Request, user_id: str = "", product_id: str = "", placement: str = ""
+        request: Request,
+        user: GetUserDep,
+        user_id: str = "",
+        product_id: str = "",
+        placement: str = "",
     ) -> HTMLResponse:
+        if user_id:
+            _require_right(request, settings, user.get_name())
+            named = inspector.pseudonym_of(settings, user_id)
+            note(settings, "preview", user.get_name(), customer=named)
         asked = {"user_id": user_id, "product_id": product_id, "placement": placement}
         return _show(request, asked, *ask_for_preview(settings, asked, PREVIEW_SECONDS))
 
