@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from recsys.arrays import AnyArray, BoolArray, Int64Array, UInt64Array
+from recsys.data.keys import run_starts
 from recsys.publishing import atomic_path
 
 _SEGMENTS = 16  # more than these are merged
@@ -94,7 +95,8 @@ class TextCache:
     def _write(self, segments: list[Columns]) -> None:
         """One segment with all entries of `segments`, each hash once, ascending."""
         joined = {name: np.concatenate([each[name] for each in segments]) for name in segments[0]}
-        _, first = np.unique(joined[_HASH], return_index=True)
+        order = np.argsort(joined[_HASH])
+        first = order[run_starts(joined[_HASH][order])]
         with (
             atomic_path(self._folder / f"segment-{uuid.uuid4().hex}.npz") as temporary,
             temporary.open("wb") as file,

@@ -186,7 +186,7 @@ def _shingle_sets(plain: pa.LargeStringArray) -> sparse.csr_matrix:
     owner, shingles = windows(plain, (_SHINGLE,))
     columns = shingles * MULTIPLIER >> np.uint64(64 - _COLUMN_BITS)
     # One number for text and column sorts faster than two.
-    packed = np.sort(owner << _COLUMN_BITS | columns.astype(np.int64))
+    packed = np.sort(owner.astype(np.int64) << _COLUMN_BITS | columns.astype(np.int64))
     packed = packed[run_starts(packed)]
     ends = np.searchsorted(packed, np.arange(len(plain) + 1) << _COLUMN_BITS)
     columns = (packed & ((1 << _COLUMN_BITS) - 1)).astype(np.int32)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from recsys.arrays import Int64Array, UInt64Array
+from recsys.arrays import Int64Array, IntegerArray, UInt64Array
 from recsys.columns import fold_texts, normalise_texts
 from recsys.comments.pieces import Pieces, in_parts, pieces_of, windows
 from recsys.data.keys import MULTIPLIER, one_chunk, run_starts
@@ -115,14 +115,15 @@ def _word_ngrams(owner: Int64Array, words: UInt64Array) -> tuple[Int64Array, UIn
     return np.concatenate([owner, owner[1:][pair]]), np.concatenate([words, pairs])
 
 
-def _matrix(blocks: Sequence[tuple[Int64Array, UInt64Array]], n: int) -> sparse.csr_matrix:
+def _matrix(blocks: Sequence[tuple[IntegerArray, UInt64Array]], n: int) -> sparse.csr_matrix:
     """Counts of the hashes of each of `n` texts: a block of columns for each of `blocks`."""
     cells = []
     for block, (owner, hashes) in enumerate(blocks):
         # The best-mixed bits of a product are its highest.
-        columns = hashes * MULTIPLIER >> np.uint64(64 - _BUCKET_BITS)
-        cell = owner.astype(np.uint64) << np.uint64(_TEXT_AT) | columns
-        cells.append((cell + np.uint64(block * BUCKETS)).astype(np.uint32))
+        columns = hashes * MULTIPLIER
+        columns >>= np.uint64(64 - _BUCKET_BITS)
+        first = owner.astype(np.uint32) << np.uint32(_TEXT_AT) | np.uint32(block * BUCKETS)
+        cells.append(first | columns.astype(np.uint32))
     # Text and column in 32 bits: equal ones stand together as soon as these are sorted.
     ordered = np.sort(np.concatenate(cells))
     starts = run_starts(ordered)

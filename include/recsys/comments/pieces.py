@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys.arrays import Int64Array, UInt64Array, entries_of
+from recsys.arrays import Int32Array, Int64Array, UInt64Array, entries_of
 from recsys.data.keys import MULTIPLIER, bytes_of
 from recsys.settings import CORES
 
@@ -82,19 +82,19 @@ def _parts(texts: pa.LargeStringArray) -> Iterator[slice]:
         first = last
 
 
-def windows(texts: pa.LargeStringArray, sizes: tuple[int, ...]) -> tuple[Int64Array, UInt64Array]:
+def windows(texts: pa.LargeStringArray, sizes: tuple[int, ...]) -> tuple[Int32Array, UInt64Array]:
     """Text index and hash of every window of each size (in bytes, ascending, at least 2). Windows
     of one size come in the order of the texts; no window crosses from one into the next."""
     offsets, data = bytes_of(texts)
-    owner = np.repeat(np.arange(len(texts)), np.diff(offsets))
+    owner = np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(offsets))
     owners, hashes = [], []
     content = data.astype(np.uint64)
     window = content
-    for size in range(2, max(sizes) + 1):
-        step = size - 1
-        window = window[:-1] * MULTIPLIER + content[step:]
-        if size in sizes:
-            inside = owner[step:] == owner[: max(len(owner) - step, 0)]
+    for step in range(1, max(sizes)):
+        window = window[:-1] * MULTIPLIER
+        window += content[step:]
+        if step + 1 in sizes:
+            inside = owner[step:] == owner[:-step]
             owners.append(owner[step:][inside])
             hashes.append(window[inside])
     return np.concatenate(owners), np.concatenate(hashes)

@@ -143,8 +143,10 @@ def similar_among(texts: pd.Series) -> Similar:
     """The exact comparison of pairs of `texts`."""
 
     def similar(pairs: Int64Array) -> BoolArray:
-        positions, compared = np.unique(pairs, return_inverse=True)
-        return are_similar(plain_words(texts.iloc[positions]), compared.reshape(pairs.shape))
+        compared = np.zeros(len(texts), dtype=np.bool_)
+        compared[pairs] = True
+        position = np.cumsum(compared) - 1
+        return are_similar(plain_words(texts[compared]), position[pairs])
 
     return similar
 
