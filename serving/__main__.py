@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.config import ConfigError, load_config
+from recsys.logs import log_to_output
 from recsys.merchandising.placements import placements_in_force
 from recsys.merchandising.served_model import remember_served
+from recsys.schedule import load_log_format, load_zone
 from recsys.settings import Settings, load_settings
 from serving import coordination, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
@@ -296,11 +298,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 def main() -> int:
     """Serve on RECSYS_SERVICE_HOST:RECSYS_SERVICE_PORT. Returns the exit status."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s"
-    )
     try:
         settings = load_settings()
+        log_to_output(load_log_format(settings), load_zone(settings))
         config = load_config(settings, ServingConfig)
         placements_in_force(settings)  # a mistake is told once, not by every worker
         asyncio.run(Parent(settings, config, read_environment()).run())

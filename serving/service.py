@@ -27,7 +27,7 @@ from recsys.merchandising.recommending import Recommended, Snapshot
 from recsys.merchandising.rule_warnings import RuleWarning, warnings_of
 from recsys.privacy import PrivacyConfig, load_pseudonyms
 from recsys.request_log import Answered, RequestLog
-from recsys.schedule import load_zone
+from recsys.schedule import load_log_format, load_zone
 from recsys.settings import Settings
 from serving.config import ServiceEnvironment, ServingConfig
 from serving.engine import Coordinator, Engine
@@ -89,6 +89,7 @@ class Service:
             *(settings.service_db, log_file, self.zone),
             functools.cache(lambda: load_pseudonyms(settings).of),
             load_config(settings, PrivacyConfig).pseudonymous_logs,
+            load_log_format(settings),
         )
         self.served = Recorder(settings, config, self.ids, self.counters, places)
         self.started_at = time.time()

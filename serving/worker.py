@@ -16,6 +16,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 import uvicorn
 
 from recsys.errors import InputError
+from recsys.logs import log_to_output
+from recsys.schedule import load_log_format, load_zone
 from recsys.settings import Settings, load_settings
 from serving import coordination
 from serving.app import WorkerPlace, create_app
@@ -141,12 +143,10 @@ class ParentLink(Coordinator):
 
 def main(arguments: list[str]) -> int:
     """Serve until the parent ends it. Returns the exit status."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s"
-    )
+    settings = load_settings()
+    log_to_output(load_log_format(settings), load_zone(settings))
     sys.setswitchinterval(_SWITCH_SECONDS)
     slot, listening, control, memory = map(int, arguments)
-    settings = load_settings()
     link = ParentLink(settings, socket.socket(fileno=control))
     serving = uvicorn.Config(
         create_app(settings, read_environment(), WorkerPlace(slot, memory, link)),

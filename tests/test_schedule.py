@@ -137,7 +137,7 @@ def test_a_mistyped_section_is_named(settings: Settings) -> None:
     with pytest.raises(ConfigError) as caught:
         load_schedule(settings)
     assert str(caught.value) == (
-        f"{path}: job: there is no such key: expected one of timezone, jobs"
+        f"{path}: job: there is no such key: expected one of timezone, log_format, jobs"
     )
     write(settings, {"jobs": 3})
     with pytest.raises(ConfigError, match="jobs: expected keys with values"):

@@ -1,12 +1,13 @@
 """Log files for people: one format, local time, rotation that is safe for several processes."""
 
 import functools
+import json
 import logging
 import re
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from recsys.publishing import set_aside
@@ -17,6 +18,11 @@ MAX_BYTES = 10_000_000
 BACKUPS = 5
 LINE = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 
+LogFormat = Literal["text", "json"]
+"""Lines for people, or JSON objects for what collects logs; one line a record either way."""
+
+_FIELDS: Final = re.compile(r"(.*?) \| (\w+=.*)", re.DOTALL)
+_FIELD: Final = re.compile(r", (?=\w+=)")
 _ROTATED = re.compile(r".+\.log\.\d+(\.gz)?")
 # Control characters, separators of lines, and what turns the direction of writing.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -41,6 +47,46 @@ class LocalTimeFormatter(logging.Formatter):
         return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], line)
 
 
+class JsonFormatter(LocalTimeFormatter):
+    """Formats a record as one JSON object: ``time`` (ISO 8601 in the time zone of the shop),
+    ``level``, ``logger``, ``message``, and where there are any ``fields`` (texts by name, what
+    `fields` put behind the message) and ``error`` (the traceback)."""
+
+    def __init__(self, name: str | None, timezone: ZoneInfo) -> None:
+        super().__init__(LINE, timezone)
+        self._name, self._zone = name, timezone
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The object; several lines of a record with the attribute ``lines``."""
+        if hasattr(record, "lines"):  # made as lines of text, in the form of `LINE`
+            return "\n".join(map(self._of_line, super().format(record).split("\n")))
+        error = self.formatException(record.exc_info) if record.exc_info else None
+        moment = datetime.fromtimestamp(int(record.created), self._zone)
+        return self._object(moment, record.levelname, record.name, record.getMessage(), error)
+
+    def _of_line(self, line: str) -> str:
+        time, level, name, message = line.split(" | ", 3)
+        moment = datetime.fromisoformat(time).replace(tzinfo=self._zone)
+        return self._object(moment, level, name, message, None)
+
+    def _object(
+        self, moment: datetime, level: str, name: str, message: str, error: str | None
+    ) -> str:
+        found = _FIELDS.fullmatch(message)
+        content: dict[str, Any] = {
+            "time": moment.isoformat(),
+            "level": level,
+            "logger": self._name or name,
+            "message": found[1] if found else message,
+        }
+        if found:
+            content["fields"] = dict(part.split("=", 1) for part in _FIELD.split(found[2]))
+        if error is not None:
+            content["error"] = error
+        text = json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+        return _UNPRINTABLE.sub(lambda char: f"\\u{ord(char[0]):04x}", text)
+
+
 @functools.cache
 def _handler_class() -> Any:
     # With it comes redis, where that is installed, and every Airflow process loads this module.
@@ -61,10 +107,15 @@ def _handler_class() -> Any:
 
 
 def file_logger(
-    name: str, path: Path, timezone: ZoneInfo, *, named_lines: bool = True
+    name: str,
+    path: Path,
+    timezone: ZoneInfo,
+    *,
+    named_lines: bool = True,
+    log_format: LogFormat = "text",
 ) -> logging.Logger:
     """The logger that writes lines of `name` to the file `path` and nowhere else. Repeated calls
-    give the same logger. `named_lines` false leaves the name column out."""
+    give the same logger. `named_lines` false leaves the name column out of lines of text."""
     logger = logging.getLogger(f"recsys.file.{path}.{name}")
     with _lock:
         if not logger.handlers:
@@ -73,11 +124,23 @@ def file_logger(
                 str(path), maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8"
             )
             line = LINE.replace("%(name)s | ", f"{name} | " if named_lines else "")
-            handler.setFormatter(LocalTimeFormatter(line, timezone))
+            handler.setFormatter(
+                JsonFormatter(name, timezone)
+                if log_format == "json"
+                else LocalTimeFormatter(line, timezone)
+            )
             logger.addHandler(handler)
             logger.setLevel(logging.INFO)
             logger.propagate = False
     return logger
+
+
+def log_to_output(log_format: LogFormat, timezone: ZoneInfo) -> None:
+    """Let this process log to its standard error."""
+    logging.basicConfig(level=logging.INFO, format=LINE)
+    if log_format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter(None, timezone))
 
 
 def fields(**values: Any) -> str:

@@ -20,7 +20,7 @@ from pydantic import Field
 from recsys.backlog import Backlog
 from recsys.config import ConfigModel, read_document
 from recsys.database import HelperDatabase, connect, transaction
-from recsys.logs import LINE, file_logger
+from recsys.logs import LINE, LogFormat, file_logger
 from recsys.personal import Forgot, Found, PersonalData, Sought
 from recsys.retention import RowRetention
 from recsys.settings import Settings
@@ -171,8 +171,9 @@ class RequestLog(Backlog[Answered]):
         timezone: ZoneInfo,
         namer: Callable[[], Callable[[str], str]] | None = None,
         pseudonymous: bool | None = None,
+        log_format: LogFormat = "text",
     ) -> None:
-        self._log_file, self._timezone = log_file, timezone
+        self._log_file, self._timezone, self._log_format = log_file, timezone, log_format
         self._namer, self._pseudonymous = namer, pseudonymous
         self._users: list[str | None] = []  # of the batch that was written last, as it names them
         self._lines_fail = False
@@ -207,7 +208,9 @@ class RequestLog(Backlog[Answered]):
     def _written(self, batch: list[Answered]) -> None:
         """All lines of a batch in one go: taking the file's lock for each would cost too much."""
         try:
-            logger_of_lines = file_logger(LOGGER_NAME, self._log_file, self._timezone)
+            logger_of_lines = file_logger(
+                LOGGER_NAME, self._log_file, self._timezone, log_format=self._log_format
+            )
         except OSError as error:
             if not self._lines_fail:
                 logger.error("Requests are no lines of the log | error=%s", error)

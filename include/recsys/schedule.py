@@ -11,6 +11,7 @@ from croniter import CroniterError, croniter
 from pydantic import AfterValidator, Field, field_validator
 
 from recsys.config import ConfigError, ConfigModel, merged, read_document
+from recsys.logs import LogFormat
 from recsys.settings import Settings
 
 
@@ -103,12 +104,13 @@ _DOCUMENTED: Final = {
 
 
 class SchedulerConfig(ConfigModel):
-    """The time zone that cron expressions are read in, and all jobs by name. Jobs that no file
-    lists run as they are documented."""
+    """The time zone that cron expressions are read in and logs are written in, the form of these,
+    and all jobs by name. Jobs that no file lists run as they are documented."""
 
     FILE = "scheduler_config.json"
 
     timezone: TimeZone = "Asia/Ho_Chi_Minh"
+    log_format: LogFormat = "text"
     jobs: dict[str, JobSchedule] = Field(default=_DOCUMENTED)
 
 
@@ -136,9 +138,18 @@ class Schedule:
 
 def load_zone(settings: Settings) -> ZoneInfo:
     """The time zone alone, whatever is wrong with a job. Raises `ConfigError` for a bad one."""
+    return ZoneInfo(_alone(settings, "timezone").timezone)
+
+
+def load_log_format(settings: Settings) -> LogFormat:
+    """The form of the logs alone, likewise."""
+    return _alone(settings, "log_format").log_format
+
+
+def _alone(settings: Settings, wanted: str) -> SchedulerConfig:
     document = read_document(settings, SchedulerConfig.FILE)
-    content = {key: value for key, value in document.content.items() if key == "timezone"}
-    return ZoneInfo(document.validate(SchedulerConfig, content).timezone)
+    content = {key: value for key, value in document.content.items() if key == wanted}
+    return document.validate(SchedulerConfig, content)
 
 
 def load_schedule(settings: Settings) -> Schedule:

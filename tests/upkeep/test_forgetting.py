@@ -295,18 +295,19 @@ def test_who_comes_back_in_a_table_goes_whatever_that_is_called(settings, name):
     assert search(path.parent, {"KH-02x": "KH-02x"}) != {}
 
 
-def test_what_another_machine_has_logged_under_a_pseudonym_goes_there_as_well(settings):
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_another_machine_has_logged_under_a_pseudonym_goes_there_as_well(settings, log_format):
     forget(settings, "KH01")
     name = load_pseudonyms(settings).of("KH01")
     log_file = settings.logs / "service" / "recommender.log"
-    log = RequestLog(settings.service_db, log_file, ZoneInfo("UTC"))
+    log = RequestLog(settings.service_db, log_file, ZoneInfo("UTC"), log_format=log_format)
     for user in (name, "u1"):
         log.add(Answered(time.time(), "recommend", user, 5, 1.0, False, None, None, "m", 200))
     log.close()
     assert len(search(settings.logs, [name])) == 4  # its log, two in the database, the register's
     assert forget_customers(settings)["came_back"] == 1
     assert list(search(settings.logs, [name])) == ["customer_audit.log"]
-    assert "user_id=u1" in log_file.read_text()
+    assert ('"user_id": "u1"' if log_format == "json" else "user_id=u1") in log_file.read_text()
     assert forget_customers(settings)["came_back"] == 0
 
 

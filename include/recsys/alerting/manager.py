@@ -28,7 +28,7 @@ from recsys.alerting.slack import SlackSender
 from recsys.alerting.state import AlertState, Claim
 from recsys.errors import InputError
 from recsys.logs import fields, file_logger
-from recsys.schedule import load_zone
+from recsys.schedule import load_log_format, load_zone
 from recsys.settings import Settings, load_settings
 
 HELD_BACK: Final = "held back"
@@ -66,7 +66,7 @@ class AlertManager:
         settings = settings or load_settings()
         self._setup = load_alerts_config(settings, os.environ)
         self._config = self._setup.config
-        self._zone = load_zone(settings)
+        self._zone, self._log_format = load_zone(settings), load_log_format(settings)
         self._clock = clock
         self._masker = masker_for(os.environ, self._config.secrets)
         self._log_path = settings.home / self._config.logging.path
@@ -301,7 +301,8 @@ class AlertManager:
         if not self._config.logging.enabled:
             return logger.log(level, text)
         try:
-            file_logger("alerting", self._log_path, self._zone).log(level, text)
+            log = file_logger("alerting", self._log_path, self._zone, log_format=self._log_format)
+            log.log(level, text)
         except OSError as error:
             logger.log(level, text)
             logger.error("Alert log unusable | path=%s, error=%s", self._log_path, error)

@@ -1,6 +1,5 @@
 """Commands that look back at runs and alerts, and repair the record of runs."""
 
-import logging
 from typing import Annotated
 
 import typer
@@ -10,9 +9,10 @@ from recsys.alerting.message import DEFAULT_CHANNELS
 from recsys.cli.output import print_json, use_stack_variables
 from recsys.errors import InputError
 from recsys.exporter.server import PORT, STATSD_PORT, serve
-from recsys.logs import LINE
+from recsys.logs import log_to_output
 from recsys.orchestration.environment import connect
 from recsys.orchestration.mirror import reconcile_runs
+from recsys.schedule import load_log_format, load_zone
 from recsys.settings import load_settings
 from recsys.tracking import PipelineTracker, tracker_database
 
@@ -77,8 +77,9 @@ def exporter(
     ] = STATSD_PORT,
 ) -> None:
     """Show Prometheus jobs, freshness, quality, outcomes, alerts and Airflow, until it is ended."""
-    logging.basicConfig(level=logging.INFO, format=LINE)
-    serve(load_settings(), host, port, statsd_port)
+    settings = load_settings()
+    log_to_output(load_log_format(settings), load_zone(settings))
+    serve(settings, host, port, statsd_port)
 
 
 @tracker_app.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.errors import InputError, told
 from recsys.logs import fields, file_logger
-from recsys.schedule import load_schedule, load_zone
+from recsys.schedule import load_log_format, load_schedule, load_zone
 from recsys.settings import Settings, load_settings
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus, tracker_database
 
@@ -113,7 +113,8 @@ def log_end(record: RunRecord) -> None:
 def _scheduler_log() -> Any:
     settings = load_settings()
     path = settings.logs / "scheduler" / "scheduler.log"
-    return file_logger("scheduler", path, load_zone(settings), named_lines=False)
+    zone, log_format = load_zone(settings), load_log_format(settings)
+    return file_logger("scheduler", path, zone, named_lines=False, log_format=log_format)
 
 
 def _error_message(run: Mapping[str, Any], task_errors: Mapping[str, str]) -> str:

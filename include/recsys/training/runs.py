@@ -17,7 +17,7 @@ from typing import Any
 from recsys.database import HelperDatabase, transaction
 from recsys.logs import fields, file_logger
 from recsys.registry import Registry
-from recsys.schedule import load_zone
+from recsys.schedule import load_log_format, load_zone
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ class TrainingRun:
         self.results: dict[str, Any] = {}
         self.curves: dict[str, list[float]] = {}
         path = settings.logs / "cf" / f"{model_type}.log"
-        self.log = file_logger(model_type, path, load_zone(settings))
+        zone, log_format = load_zone(settings), load_log_format(settings)
+        self.log = file_logger(model_type, path, zone, log_format=log_format)
 
     def progress(self, iteration: int, measured: Mapping[str, float]) -> None:
         """A line for an iteration."""
