@@ -1,6 +1,5 @@
 """What Airflow sends, and the process that receives it."""
 
-import contextlib
 import os
 import re
 import shutil
@@ -9,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from recsys.exporter.airflow import AirflowFigures, Listener
 from recsys.settings import REPOSITORY, Settings
 from tests.documented import pages
+from tests.exporter.process import exporter_process, free_udp_port, start_scheduler
 from tests.exporter.shop import Figures, parsed
 from tests.ports import find_free_port
 
@@ -69,39 +68,9 @@ def test_what_is_not_on_the_list_changes_nothing(packet: bytes):
     assert shown(figures) == before
 
 
-@contextlib.contextmanager
-def exporter_process(
-    settings: Settings, port: int, statsd_port: int, **variables: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    """The exporter as its operators start it; it must end cleanly."""
-    path = f"{REPOSITORY}:{REPOSITORY / 'include'}"
-    environment = os.environ | {"RECSYS_HOME": str(settings.home), "PYTHONPATH": path} | variables
-    command = [sys.executable, "-m", "recsys", "exporter"]
-    command += ["--port", str(port), "--statsd-port", str(statsd_port)]
-    process = subprocess.Popen(command, env=environment, cwd=REPOSITORY)
-    try:
-        until = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(requests.RequestException):
-                if requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).ok:
-                    break
-            assert process.poll() is None, "the exporter ended"
-            assert time.monotonic() < until, "the exporter does not answer"
-            time.sleep(0.05)
-        yield process
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_the_process_answers_listens_and_ends_when_asked(settings: Settings):
     settings.home.mkdir()
-    port, statsd_port = find_free_port(), 0
-    with socket.socket(type=socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        statsd_port = probe.getsockname()[1]
+    port, statsd_port = find_free_port(), free_udp_port()
     with exporter_process(settings, port, statsd_port):
         with socket.socket(type=socket.SOCK_DGRAM) as sender:
             sender.sendto(b"airflow.ti_failures:1|c", ("127.0.0.1", statsd_port))
@@ -121,7 +90,7 @@ def test_a_port_that_is_taken_is_a_sentence(settings: Settings):
         port = str(taken.getsockname()[1])
         environment = os.environ | {"RECSYS_HOME": str(settings.home)}
         command = [sys.executable, "-m", "recsys", "exporter", "--port", port]
-        command += ["--statsd-port", str(find_free_port())]
+        command += ["--statsd-port", str(free_udp_port())]
         ended = subprocess.run(
             command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=60
         )
@@ -142,29 +111,13 @@ def test_a_real_scheduler_is_heard_until_it_dies(
     listener = Listener(figures, "127.0.0.1", 0)
     began = shown(figures)[HEARTBEAT, "scheduler"]
     [switch, port] = re.findall("^AIRFLOW__METRICS__.*", pages()["docs/watching.md"], re.MULTILINE)
-    variables = {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-        "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-        **dict([switch.split("=")]),
-        port.split("=")[0]: str(listener.port),
-    }
-    foreign = ("AIRFLOW", "RECSYS_")
-    kept = {name: one for name, one in os.environ.items() if not name.startswith(foreign)}
-    with (tmp_path / "scheduler.log").open("wb") as log:
-        scheduler = subprocess.Popen(
-            [sys.executable, "-m", "airflow", "scheduler"],
-            env=kept | variables,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    extra = {**dict([switch.split("=")]), port.split("=")[0]: str(listener.port)}
+    log = tmp_path / "scheduler.log"
+    scheduler = start_scheduler(home, log, extra)
     try:
         until = time.monotonic() + 200
         while shown(figures)[HEARTBEAT, "scheduler"] <= began:
-            assert scheduler.poll() is None, (tmp_path / "scheduler.log").read_text()[-2000:]
+            assert scheduler.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < until, "the scheduler is not heard"
             time.sleep(0.2)
         while "recsys_airflow_open_slots" not in {key[0] for key in shown(figures)}:

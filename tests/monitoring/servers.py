@@ -21,7 +21,9 @@ _SPAN = re.compile(r"\b(\d+)(s|m|h)\b")
 _MILLISECONDS = {"s": 1000, "m": 60_000, "h": 3_600_000}
 # Keys whose values are spans of time, and ranges of queries. Numbers of seconds in comparisons
 # (an age, a threshold) are none: they are of the world that is looked at.
-_KEYS = re.compile(r"^(\s*(?:- )?(?:for|\w+_interval|group_wait|scrape_timeout): )(\S+)$", re.M)
+_KEYS = re.compile(
+    r"^(\s*(?:- )?(?:(?:keep_firing_)?for|\w+_interval|group_wait|scrape_timeout): )(\S+)$", re.M
+)
 _RANGE = re.compile(r"\[(\w+)\]")
 
 

@@ -19,6 +19,7 @@ from recsys.exporter.airflow import COUNTERS, GAUGES, HEARTBEATS
 from recsys.exporter.server import exporting
 from recsys.settings import Settings
 from recsys.tracking import RunStatus
+from tests.exporter.process import free_udp_port
 from tests.exporter.shop import lived_in_shop, record_run
 from tests.monitoring.rules import MONITORING
 from tests.monitoring.servers import Watched, faster, watching
@@ -43,7 +44,7 @@ class Stand(NamedTuple):
 @pytest.fixture(scope="module")
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     lived_in = lived_in_shop(tmp_path_factory.mktemp("lived_in"))
-    port, exporter_port, statsd_port = find_free_port(), find_free_port(), _free_udp_port()
+    port, exporter_port, statsd_port = find_free_port(), find_free_port(), free_udp_port()
     folder = tmp_path_factory.mktemp("prometheus")
     with contextlib.ExitStack() as running:
         sink = running.enter_context(mail_sink())
@@ -53,12 +54,6 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         targets = {"service": [f"127.0.0.1:{port}"], "exporter": [f"127.0.0.1:{exporter_port}"]}
         watched = running.enter_context(watching(folder, targets, sink.port, TIMES))
         yield Stand(lived_in, watched, sink, statsd_port, f"http://127.0.0.1:{port}")
-
-
-def _free_udp_port() -> int:
-    with contextlib.closing(socket.socket(type=socket.SOCK_DGRAM)) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(said: Callable[[], object], what: str, seconds: float = 90) -> None:
