@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from benchmarks.monitor.made_year import make_year
 from recsys.alerting import AlertManager
 from recsys.data.simulated import note_traffic
+from recsys.deployment.comparison import note_comparison
 from recsys.deployment.history import append_history
 from recsys.ids import IdRules
 from recsys.orchestration.mirror import tracker_id
@@ -38,6 +39,7 @@ def make_shop(settings: Settings, now: datetime) -> None:
     about = {"job": JOB, "run_id": RUN, "error": "publish: the disk is full"}
     alerts.send_alert("data_refresh_failed", "data_refresh failed", "critical", context=about)
     alerts.send_alert("data_drift", "drift of volume", "warning")
+    assert note_comparison(settings, *BEFORE) is not None
     write_rules(settings, RULE | {"reason": "thu hồi theo lô"}, hide_expired(now))
     ask_to_forget(settings, ["KH01", "KH02"], "lan", IdRules())
     note_traffic(settings, now - timedelta(days=3), now, lists=1_200, events=40)
@@ -56,7 +58,14 @@ def add_models(settings: Settings, now: datetime) -> None:
     segment = {"users": 210, "recall_at_10": 0.09, "recall_at_10_low": 0.07}
     segments = {"new_products": segment | {"recall_at_10_high": 0.11}}
     for n, model_id in enumerate(BEFORE):
-        add_model(settings, model_id, recall=0.1 + n / 100, metrics=figures, segments=segments)
+        add_model(
+            settings,
+            model_id,
+            seed=n,
+            recall=0.1 + n / 100,
+            metrics=figures,
+            segments=segments,
+        )
         replaced = {"previous_model_id": BEFORE[n - 1] if n else None, "status": "success"}
         moment = (now - timedelta(days=60 - 50 * n)).isoformat()
         append_history(settings, {"timestamp": moment, "model_id": model_id, **replaced})

@@ -32,6 +32,7 @@ PAGES = (
     "/models?sort=recall_at_10",
     f"/models/compare?id={HELD}&id={BEFORE[0]}",
     f"/models/{HELD}",
+    "/before",
     "/look",
     "/look/product?product_id=p1",
     "/look/product?product_id=absent",
@@ -213,6 +214,8 @@ def test_the_curves_are_drawn_in_the_colours_of_the_theme(look) -> None:
     assert places.count() >= 8
     assert seen.page.locator(".chart canvas").count() == places.count()
     assert "Yêu cầu mỗi ngày" in (places.first.get_attribute("aria-label") or "")
+    # While nobody points at a day, the legend has the values of the last one.
+    assert re.search(r"Yêu cầu:\s*[\d.]+", places.first.inner_text())
     before = places.first.locator("canvas").evaluate("one => one.toDataURL()")
     seen.page.evaluate("document.documentElement.dataset.theme = 'dark'")
     drawn = "one => one.toDataURL()"

@@ -18,6 +18,7 @@ from recsys.deployment.client import (
     ServiceError,
     connect_service,
 )
+from recsys.deployment.comparison import note_comparison
 from recsys.deployment.gate import GateError, Swap, plan_deployment
 from recsys.deployment.history import append_history
 from recsys.errors import InputError
@@ -56,6 +57,8 @@ def check_gate(
             wanted = model_id or ("model before" if rollback else "current best")
             record_refusal(settings, known or Swap(wanted, None, ""), str(error), failure)
         raise DeploymentFailedError(str(error)) from error
+    if swap.serving not in (None, swap.model_id) and not swap.rollback:
+        note_comparison(settings, str(swap.serving), swap.model_id)
     return swap.as_dict()
 
 

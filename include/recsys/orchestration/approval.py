@@ -42,6 +42,15 @@ class DeploymentApproval(ApprovalOperator):
             **options,
         )
 
+    def execute(self, context: Context) -> Any:
+        from recsys.deployment.comparison import in_words, read_comparisons
+
+        plan = _plan(context)
+        known = (one for one in read_comparisons(load_settings()) if _is_of(one, plan))
+        if comparison := next(known, None):
+            self.body = f"{self.body}\n\n{in_words(comparison)}"
+        return super().execute(context)
+
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         from recsys.deployment.gate import Swap
         from recsys.deployment.job import record_refusal
@@ -55,6 +64,10 @@ class DeploymentApproval(ApprovalOperator):
         failure = failure_of(context["dag_run"])
         record_refusal(load_settings(), Swap(**_plan(context)), reason, failure)
         raise AirflowFailException(reason)
+
+
+def _is_of(comparison: dict[str, Any], plan: dict[str, Any]) -> bool:
+    return all(comparison.get(key) == plan[key] for key in ("serving", "model_id"))
 
 
 def _plan(context: Context) -> dict[str, Any]:

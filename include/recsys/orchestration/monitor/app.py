@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recsys.alerting import AlertManager
+from recsys.deployment.comparison import CUSTOMERS, mean_shared, read_comparisons
 from recsys.errors import InputError
 from recsys.orchestration.mirror import tracker_id
 from recsys.orchestration.monitor import history, inspector, models, overview, reports, today
@@ -137,6 +138,17 @@ def _add_models(
             **{"sort": sort, "down": down, "most": models.MOST_COMPARED},
         }
         return HTMLResponse(renderer.page("models.html", visit, "models", **shown))
+
+    @app.get("/before")
+    def before_a_deployment(request: Request, model_id: str = "") -> HTMLResponse:
+        visit, found = visit_of(request), section(lambda: read_comparisons(settings))
+        known = [one for one in found.content or [] if model_id in ("", one["model_id"])]
+        if model_id and not known:
+            raise HTTPException(404, visit.say("problem.no_page"))
+        chosen = known[0] if known else None
+        stay = 0.0 if chosen is None else mean_shared(chosen)
+        shown = {"comparisons": found, "chosen": chosen, "stay": stay, "customers": CUSTOMERS}
+        return HTMLResponse(renderer.page("before.html", visit, "before", **shown))
 
     @app.get("/models/compare")
     def compare(request: Request, id: Annotated[list[str] | None, Query()] = None) -> HTMLResponse:  # noqa: A002

@@ -15,7 +15,17 @@ from recsys.pages import templates
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 
-SECTIONS: Final = ("today", "time", "models", "look", "reports", "rules", "customers", "alerts")
+SECTIONS: Final = (
+    "today",
+    "time",
+    "models",
+    "before",
+    "look",
+    "reports",
+    "rules",
+    "customers",
+    "alerts",
+)
 """The pages of the navigation, in its order; ``nav.NAME`` is what it calls each."""
 
 

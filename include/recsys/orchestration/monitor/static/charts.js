@@ -38,24 +38,24 @@
       value: (_, value) => unit(value),
     }));
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
+    const values = chart.lines.map((line) => line.values);
+    const last = times.findLastIndex((_, n) => values.some((line) => line[n] !== null));
+    // While nobody points at a day, the legend has the values of the last one.
+    const showLast = (plot) => plot.cursor.idx ?? plot.setLegend({ idx: last });
     const options = {
+      hooks: { ready: [showLast], setCursor: [showLast] },
       width: place.clientWidth,
       height: 190,
       tzDate: (second) => uPlot.tzDate(new Date(second * 1000), "UTC"),
       series: [{ value: (_, at) => (at ? name(inLegend, at) : "–"), label: place.dataset.day }, ...lines],
       axes: [
-        { ...axis, values: (_, places) => places.map((at) => name(onAxis, at)), space: 64 },
+        { ...axis, values: (_, places) => places.map((at) => name(onAxis, at)), space: 64, ...(chart.steps && { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }) },
         { ...axis, values: (_, values) => values.map(unit), size: 70 },
       ],
       scales: { x: { time: !chart.steps }, y: scales[chart.unit] || { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.05 : 1] } },
       cursor: { drag: { x: false, y: false } },
     };
-    const values = chart.lines.map((line) => line.values);
-    const plot = new uPlot(options, [times, ...values], place);
-    // Until somebody points at a day, the legend has the values of the last one.
-    const last = times.findLastIndex((_, n) => values.some((line) => line[n] !== null));
-    plot.setLegend({ idx: last });
-    return plot;
+    return new uPlot(options, [times, ...values], place);
   }
 
   function drawAll() {

@@ -15,6 +15,9 @@
   }
   document.addEventListener("click", goInAirflow);
 
+  const here = document.querySelector(".top [aria-current=page]");
+  if (here) here.scrollIntoView({ inline: "center", block: "nearest" });
+
   const minutes = Number(document.body.dataset.reload || 0);
   if (minutes) {
     setInterval(function () {
