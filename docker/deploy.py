@@ -111,7 +111,7 @@ def _is_well(service: str, container: dict[str, Any]) -> bool:
     health = container["State"].get("Health", {}).get("Status")
     died = container["RestartCount"] > RESTARTS
     if health == "unhealthy" or died:
-        why = "ends again and again" if died else "is unhealthy"
+        why = "ends again and again" if container["RestartCount"] else "is unhealthy"
         said = _docker("logs", "--tail", "5", container["Id"], stderr=subprocess.STDOUT)
         raise DeployError(f"{service} {why}: {said.decode(errors='replace').strip()}")
     return health == "healthy"

@@ -34,6 +34,8 @@ def engine() -> Iterator[Engine]:
             engine.docker("rm", "--force", "--volumes", left)
         engine.docker("volume", "prune", "--force")
         engine.docker("network", "prune", "--force")
+        engine.docker("image", "prune", "--force")
+        engine.docker("builder", "prune", "--force", "--keep-storage", "10gb")
         yield engine
 
 

@@ -21,7 +21,7 @@ from tests.containers.engine import ROOT, Engine, wait_for
 from tests.ports import find_free_port
 
 FILES = ("docker-compose.yaml", "Dockerfile", ".dockerignore")
-FOLDERS = ("docker", "config", "dags", "plugins", "include", "serving")
+FOLDERS = ("docker", "config", "dags", "plugins", "include", "serving", "monitoring")
 RECIPIENT = "team@example.com"
 # Long enough to be interrupted, short enough to be waited for.
 TUNING_SECONDS = 6

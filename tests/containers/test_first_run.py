@@ -17,7 +17,7 @@ from tests.containers.engine import wait_for
 from tests.containers.stack import READY_SECONDS, RECIPIENT, Containers, ask_within, status
 
 REVIEWS = 6000
-WELL_SECONDS = 300
+WELL_SECONDS = 600
 AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
 CHAIN = ("bert_embeddings", "model_training", "model_deployment")
 
