@@ -225,9 +225,10 @@ def _figures(settings: Settings, product_id: str) -> dict[str, float]:
     names = ["shown", "clicks", "carts", "purchases"]
     sums = dict.fromkeys(names, 0.0)
     for day in _recent_days(settings):
-        rows = read_day(settings, day, "products", [schema.PRODUCT, *names])
-        own = rows[rows[schema.PRODUCT] == product_id][names].sum()
-        sums = {name: sums[name] + float(own[name]) for name in names}
+        with suppress(InputError):  # a damaged day is made again by the next hour's job
+            rows = read_day(settings, day, "products", [schema.PRODUCT, *names])
+            own = rows[rows[schema.PRODUCT] == product_id][names].sum()
+            sums = {name: sums[name] + float(own[name]) for name in names}
     return sums
 
 
