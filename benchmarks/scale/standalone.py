@@ -37,10 +37,8 @@ from tests.spark.standalone import standalone
 
 HOST, WORKERS, HEAP_MB = "127.0.0.1", 2, 512
 SPARK = f"executors: {WORKERS}\ncores: 1\nmemory_mb: {HEAP_MB}\ndriver_memory_mb: {HEAP_MB}\n"
-_GROUPS = (
-    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
-    (Path("/sys/fs/cgroup"), "memory.max", "memory.peak"),
-)
+_ROOTS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"))
+_FULL = 0.85
 
 
 def main() -> None:
@@ -111,7 +109,7 @@ def measure(home: Path, engine: Engine, group: "Group | None") -> Figures:
         text=True,
         preexec_fn=group and group.join,
     )
-    watch = Watch(process.pid)
+    watch = Watch(process.pid, group)
     watch.start()
     assert process.stdout is not None
     figures: Figures = {}
@@ -146,18 +144,31 @@ def measure(home: Path, engine: Engine, group: "Group | None") -> Figures:
 class Group:
     """A control group with a limit of memory, pages of files included."""
 
-    def __init__(self, path: Path, limit: str, peak: str, gigabytes: float) -> None:
-        self._path, self._peak, self._gigabytes = path, peak, gigabytes
+    def __init__(self, path: Path, gigabytes: float) -> None:
+        self._path, self._limit = path, int(gigabytes * 1e9)
         path.mkdir()
-        (path / limit).write_text(str(int(gigabytes * 1e9)))
+        self._is_old = (path / "memory.limit_in_bytes").exists()
+        (path / ("memory.limit_in_bytes" if self._is_old else "memory.max")).write_text(
+            str(self._limit)
+        )
+        if not self._is_old:
+            (path / "memory.high").write_text(str(int(_FULL * self._limit)))
 
     def join(self) -> None:
         """Move this process, and all that it starts, into the group."""
         (self._path / "cgroup.procs").write_text(str(os.getpid()))
 
+    def relieve(self) -> None:
+        """Let go the cache of a group that is nearly full. Old groups leave it to whoever touches a
+        page next, which on a busy machine takes all of its time."""
+        used = int((self._path / "memory.usage_in_bytes").read_text()) if self._is_old else 0
+        if used > _FULL * self._limit:
+            (self._path / "memory.force_empty").write_text("0")
+
     def peak(self) -> str:
-        peak = int((self._path / self._peak).read_text()) / 1e9
-        return f"hard limit {self._gigabytes:g} GB, most of it used {peak:.2f} GB (the cache too)"
+        name = "memory.max_usage_in_bytes" if self._is_old else "memory.peak"
+        peak = int((self._path / name).read_text()) / 1e9
+        return f"hard limit {self._limit / 1e9:g} GB, most of it used {peak:.2f} GB (the cache too)"
 
     def remove(self) -> None:
         self._path.rmdir()
@@ -166,33 +177,32 @@ class Group:
 @contextlib.contextmanager
 def memory_group(gigabytes: float) -> Iterator[Group | None]:
     """A new group for the block; None, with a word why, where this user may make none."""
-    for root, limit, peak in _GROUPS:
-        if not (root / limit).exists() and not (root / "cgroup.subtree_control").exists():
-            continue
-        try:
-            group = Group(root / f"recsys-{uuid4().hex[:8]}", limit, peak, gigabytes)
-        except OSError as error:
-            print(f"no hard limit of memory: {error}", flush=True)
-            break
-        try:
-            yield group
-        finally:
-            group.remove()
+    root = next((root for root in _ROOTS if root.is_dir()), _ROOTS[-1])
+    try:
+        group = Group(root / f"recsys-{uuid4().hex[:8]}", gigabytes)
+    except OSError as error:
+        print(f"no hard limit of memory: {error}", flush=True)
+        yield None
         return
-    yield None
+    try:
+        yield group
+    finally:
+        group.remove()
 
 
 class Watch(threading.Thread):
-    """Samples the memory of a process and of all below it."""
+    """Samples the memory of a process and of all below it, and relieves their group."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, group: Group | None) -> None:
         super().__init__(daemon=True)
-        self._root = psutil.Process(pid)
+        self._root, self._group = psutil.Process(pid), group
         self._peak = (0, 0)
 
     def run(self) -> None:
         while self._root.is_running():
             self._look()
+            if self._group is not None:
+                self._group.relieve()
             time.sleep(1)
 
     def take(self) -> tuple[float, float]:

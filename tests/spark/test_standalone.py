@@ -15,7 +15,7 @@ import pytest
 from recsys.settings import Settings
 from tests.data.shop import refresh, write_shop
 from tests.models.shop import GROUPS, ITEMS
-from tests.spark.cluster import java_is_missing, use_spark
+from tests.spark.cluster import CONFIG, java_is_missing, use_spark
 from tests.spark.machines import Machine, network
 from tests.spark.standalone import Standalone, standalone
 from tests.spark.test_refresh_and_als import assert_same_quarantine, assert_same_version, dirty_rows
@@ -137,6 +137,9 @@ def test_a_worker_that_is_killed_in_mid_stage_costs_nothing_but_time(cluster, tm
 
 
 def test_als_needs_no_common_disk_for_many_iterations(cluster, tmp_path):
+    # Of the two workers one is left.
+    own = cluster.settings.home / "config" / "spark.yaml"
+    own.write_text(f"{CONFIG}master: {cluster.master.address}\n")
     with cluster.driver(TRAIN, str(tmp_path / "vectors.npy")):
         pass
     vectors = np.load(tmp_path / "vectors.npy")
