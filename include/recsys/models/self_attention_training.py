@@ -38,7 +38,7 @@ try:
 except (ImportError, OSError) as error:
     raise InputError(
         f"self_attention is trained with torch, which does not import ({error}): install the "
-        "version that requirements.txt names, or leave self_attention out of model_types"
+        "version that requirements-torch.txt names, or leave self_attention out of model_types"
     ) from error
 
 logger = logging.getLogger(__name__)
