@@ -297,11 +297,14 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def main() -> int:
-    """Serve on RECSYS_SERVICE_HOST:RECSYS_SERVICE_PORT. Returns the exit status."""
+    """Serve on RECSYS_SERVICE_HOST:RECSYS_SERVICE_PORT; with ``--check`` only read the settings.
+    Returns the exit status."""
     try:
         settings = load_settings()
         log_to_output(load_log_format(settings), load_zone(settings))
         config = load_config(settings, ServingConfig)
+        if sys.argv[1:] == ["--check"]:
+            return 0
         placements_in_force(settings)  # a mistake is told once, not by every worker
         asyncio.run(Parent(settings, config, read_environment()).run())
     except (ConfigError, PortInUseError) as error:

@@ -192,7 +192,7 @@ class PlacementsWatch:
         if self._standing.problem != before.problem:
             problem = self._standing.problem
             tell_of_refusal(self._settings, "placements", problem)
-        own = self._settings.home / "config" / PlacementsConfig.FILE
+        own = self._settings.config / PlacementsConfig.FILE
         # A shop without placements of its own has no note of them.
         if own.exists() or self._note.written.config is not None:
             self._note.keep(self._standing)

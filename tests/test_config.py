@@ -134,6 +134,15 @@ def test_a_file_of_the_state_root_states_only_what_differs(settings: Settings) -
     assert (config.tuning.seconds, config.tuning.trials) == (30, 25)
 
 
+def test_local_files_are_laid_over_those_that_git_knows(settings: Settings) -> None:
+    write(settings, "model_types: [als]\ntuning: {trials: 3, seconds: 5}\n", "training.yaml")
+    (settings.home / "config/local").mkdir()
+    write(settings, "tuning: {trials: 4}\n", "local/training.yaml")
+    config = load_config(settings, TrainingConfig)
+    assert (config.model_types, config.tuning.trials, config.tuning.seconds) == (["als"], 4, 5)
+    assert settings.config_file("training.yaml").parent.name == "local"
+
+
 def test_files_are_merged_key_by_key(settings: Settings) -> None:
     write(settings, "parameters: {als: {factors: 99}}\ntuning: {trials: 3}\n", "training.yaml")
     config = load_config(settings, TrainingConfig)

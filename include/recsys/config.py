@@ -1,8 +1,9 @@
 """Configuration files as typed objects, read once by whoever starts something and passed on.
 
-``<root>/config/FILE`` is laid over the repository's ``config/FILE`` key by key, and both over the
-defaults of a `ConfigModel`. Sections are merged, any other value (a list too) replaces the one
-below it, and a section that is left empty changes nothing."""
+``<root>/config/local/FILE``, if there is that folder, is laid over ``<root>/config/FILE`` key by
+key, that over the repository's ``config/FILE``, and all over the defaults of a `ConfigModel`.
+Sections are merged, any other value (a list too) replaces the one below it, and a section that is
+left empty changes nothing."""
 
 import json
 import logging
@@ -145,7 +146,7 @@ ConfigT = TypeVar("ConfigT", bound=ConfigModel)
 
 @dataclass(frozen=True)
 class Document:
-    """What the files of one name say together: the state root's first, then the repository's."""
+    """What the files of one name say together, the state root's own first."""
 
     layers: tuple[tuple[Path, Mapping[str, Any]], ...]
 
@@ -210,21 +211,23 @@ def load_config(settings: Settings, model: type[ConfigT]) -> ConfigT:
 
 
 def read_document(settings: Settings, name: str) -> Document:
-    """Both files of `name`, as far as they exist. Raises `ConfigError` when one is unreadable."""
-    paths = dict.fromkeys(root / "config" / name for root in (settings.home, REPOSITORY))
+    """All files of `name`, as far as they exist. Raises `ConfigError` when one is unreadable."""
+    paths = [folder / name for folder in settings.config_folders]
     found = tuple((path, content) for path in paths if (content := _read(path)) is not None)
     for path, content in found:
         _drop_retired(path, name, content)
-    return Document(found or ((settings.home / "config" / name, {}),))
+    return Document(found or ((paths[0], {}),))
 
 
 def unknown_files(settings: Settings) -> list[str]:
-    """A sentence for each file of the state root's ``config/`` that nobody reads."""
-    shipped = {path.name for path in (REPOSITORY / "config").iterdir()}
+    """A sentence for each file of the state root's settings that nobody reads."""
+    kinds = (".yaml", ".yml", ".json")
+    shipped = {path.name for path in (REPOSITORY / "config").iterdir() if path.suffix in kinds}
     return [
         f"{path}: no settings have this name: expected one of {', '.join(sorted(shipped))}"
-        for path in sorted((settings.home / "config").glob("*.*"))
-        if path.suffix in (".yaml", ".yml", ".json") and path.name not in shipped
+        for folder in settings.config_folders[:-1]
+        for path in sorted(folder.glob("*.*"))
+        if path.suffix in kinds and path.name not in shipped
     ]
 
 

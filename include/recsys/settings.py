@@ -58,10 +58,23 @@ class Settings:
     deployment_history = _Below(HISTORY_KEY)
     reports = _Below("reports")
 
+    @property
+    def config(self) -> Path:
+        """The folder of the state root's own settings: ``config/local``, which git leaves alone, if
+        there is one."""
+        local = self.home / "config" / "local"
+        return local if local.is_dir() else self.home / "config"
+
+    @property
+    def config_folders(self) -> tuple[Path, ...]:
+        """Folders of settings; what an earlier one says holds."""
+        folders = (self.config, self.home / "config", REPOSITORY / "config")
+        return tuple(dict.fromkeys(folders))
+
     def config_file(self, name: str) -> Path:
         """The path of configuration file `name`: the state root's own, else the repository's."""
-        own = self.home / "config" / name
-        return own if own.exists() else REPOSITORY / "config" / name
+        files = [folder / name for folder in self.config_folders]
+        return next((file for file in files if file.exists()), files[-1])
 
 
 def load_settings(home: str | Path | None = None) -> Settings:

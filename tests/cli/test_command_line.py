@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,7 +57,15 @@ def test_a_database_that_cannot_be_opened_is_named(settings: Settings, recsys) -
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [("stats",), ("registry", "list"), ("alerts", "recent")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stats", "--json"),
+        ("registry", "list", "--json"),
+        ("deployments", "--json"),
+        ("alerts", "recent"),
+    ],
+)
 def test_what_only_looks_says_so_too_and_prints_its_json(
     settings: Settings, recsys, words: tuple[str, ...]
 ) -> None:
@@ -126,6 +135,52 @@ def test_a_mistyped_key_is_named_before_a_job_reads_it(settings: Settings, recsy
         assert "data.yaml" in errors
         assert "max_shrink_fractoin" in errors
     assert not (settings.home / ".airflow").exists()
+
+
+@pytest.fixture
+def local(settings: Settings) -> Path:
+    folder = settings.home / "config" / "local"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("training.yaml", "tuning: {trails: 3}", "tuning.trails: there is no such key"),
+        ("serving.yaml", "workers: 0", "workers: expected at least 1"),
+        ("rules.yaml", "rules: [{name: x}]", "rules.0.action of 'x'"),
+        ("alerts_config.yaml", "cooldown_minutes: soon", "cooldown_minutes: expected a number"),
+        ("scheduler_config.json", '{"timezone": "Asia/Saigong"}', "timezone"),
+        ("data.yaml", "source: nix", "'nix' is not a source"),
+        ("sources/hasaki.yaml", "reviews: {}", "reviews.path: is missing"),
+        ("trainning.yaml", "", "no settings have this name"),
+    ],
+)
+def test_a_bad_setting_is_found_before_anything_starts(
+    recsys, local: Path, name: str, content: str, told: str
+) -> None:
+    path = local / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    (local / "drift.yaml").write_text("{}\n")
+    code, out, errors = recsys("config", "check", "--json")
+    assert code == 2
+    assert told in errors
+    assert str(path if name != "data.yaml" else local) in errors + out
+    found = json.loads(out)
+    assert len(found["problems"]) == 1
+    assert set(found["own_files"]) == {str(local / "drift.yaml"), str(path)}
+
+
+def test_sound_settings_are_said_to_be_so(recsys, local: Path) -> None:
+    assert recsys("config", "check")[::2] == (
+        0, f"No settings of this shop's own; they belong in {local}\n",
+    )  # fmt: skip
+    (local / "training.yaml").write_text("tuning: {trials: 3}\n")
+    code, out, errors = recsys("config", "check")
+    assert (code, errors) == (0, "")
+    assert "sound" in out
 
 
 def test_an_unknown_model_is_not_deployed(recsys) -> None:

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys.cli import app
-from recsys.cli.stack import DEMO_DAYS, DEMO_LISTS_PER_DAY, prepare_data
+from recsys.cli.up import DEMO_DAYS, DEMO_LISTS_PER_DAY, prepare_data
 from recsys.data.simulated import note_traffic, read_note
 from recsys.data.staging import append_events, sealed_segments
 from recsys.served_lists import sealed_lists

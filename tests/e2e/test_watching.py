@@ -286,7 +286,7 @@ def test_the_scheduler_log_has_its_two_lines_for_every_run(live, week):
 
 
 def test_stats_count_the_week(live, week):
-    stats = json.loads(live.recsys("stats").stdout)["stats_by_pipeline"]
+    stats = json.loads(live.recsys("stats", "--json").stdout)["stats_by_pipeline"]
     refresh = stats["data_refresh"]
     assert refresh["failed"] == 2
     assert refresh["running"] == 0

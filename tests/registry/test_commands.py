@@ -28,7 +28,7 @@ def test_list_shows_the_best(settings, command):
     add(settings, "a", low=0.3)
     add(settings, "b")
     select(settings)
-    rows = {row["model_id"]: row for row in command("list")}
+    rows = {row["model_id"]: row for row in command("list", "--json")}
     assert rows["a"]["current_best"] is True
     assert rows["b"]["current_best"] is False
 
@@ -52,9 +52,9 @@ def test_archive_and_delete(settings, command):
 def test_a_held_model_shows_and_can_be_released(settings, command):
     add(settings, "a")
     Registry(settings).hold("a")
-    assert command("list")[0]["status"] == "held"
+    assert command("list", "--json")[0]["status"] == "held"
     assert command("release", "a") == {"released": "a"}
-    assert command("list")[0]["status"] == "active"
+    assert command("list", "--json")[0]["status"] == "active"
 
 
 def test_without_a_service_the_last_deployed_model_is_not_deleted(settings, command):

@@ -1,7 +1,7 @@
 """The command line: ``python -m recsys --help``.
 
 Exit codes: 0 done, 1 the job or the stack failed, 2 what was given cannot be used.
-Results go to standard output as JSON, progress and errors to standard error."""
+Results go to standard output, as JSON or as tables, progress and errors to standard error."""
 
 import sqlite3
 import sys
@@ -17,7 +17,9 @@ from recsys.cli import (
     live,
     registry,
     rules,
+    settings,
     stack,
+    up,
     watching,
 )
 from recsys.errors import InputError, told
@@ -25,7 +27,7 @@ from recsys.orchestration.environment import NOT_SET_UP, is_set_up
 from recsys.settings import load_settings
 from recsys.storage import StorageError
 
-LOOKING = ("alerts", "experiment", "registry", "scheduler", "stats", "tracker")
+LOOKING = ("alerts", "deployments", "experiment", "registry", "scheduler", "stats", "tracker")
 
 app = typer.Typer(
     name="recsys",
@@ -39,14 +41,29 @@ app = typer.Typer(
 @app.callback()
 def before(context: typer.Context) -> None:
     """Say that there is nothing to look at yet; commands that need the stack fail by themselves."""
-    settings = load_settings()
-    empty = not any((settings.home / name).exists() for name in ("data", "artifacts", "logs"))
-    if context.invoked_subcommand in LOOKING and empty and not is_set_up(settings):
-        typer.secho(f"{settings.home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
+    home = load_settings().home
+    empty = not any((home / name).exists() for name in ("data", "artifacts", "logs"))
+    if context.invoked_subcommand in LOOKING and empty and not is_set_up(load_settings()):
+        typer.secho(f"{home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
 
 
-_AREAS = (jobs, stack, watching, rules, registry, live, experiments, lists, customers, data)
-for commands in _AREAS:
+_COMMANDS = (
+    *(
+        jobs,
+        up,
+        stack,
+        settings,
+        watching,
+        rules,
+        registry,
+        live,
+        experiments,
+        lists,
+        customers,
+        data,
+    ),
+)
+for commands in _COMMANDS:
     app.add_typer(commands.app)
 
 

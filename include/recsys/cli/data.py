@@ -1,19 +1,23 @@
 """Commands about files: the synthetic shop and its customers, backups, and state that machines
 share. What they call takes pandas with it, and is imported when it is called."""
 
+import dataclasses
 import os
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recsys.cli.output import console, print_json, use_stack_variables
+from recsys.cli.output import AsJson, console, print_json, print_table, use_stack_variables
+from recsys.data.sources import source_name
 from recsys.settings import load_settings
 from recsys.storage import open_store
 
 app = typer.Typer()
 storage_app = typer.Typer(no_args_is_help=True, help="State that several machines share.")
+source_app = typer.Typer(no_args_is_help=True, help="Files of the shop.")
+app.add_typer(source_app, name="source", rich_help_panel="Data")
 app.add_typer(storage_app, name="storage", rich_help_panel="Data")
 
 
@@ -44,6 +48,44 @@ def sample_data(
     )
     typer.echo(f"{shop.reviews_path}: {shop.reviews} reviews of {shop.users} customers")
     typer.echo(f"{shop.products_path}: {shop.products} products")
+
+
+@source_app.command("check")
+def check_source(
+    file: Annotated[Path, typer.Argument(help="A file of reviews or of products.")],
+    source: Annotated[
+        str | None, typer.Option(help="Its description in config/sources; default: the shop's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how a file would be read: each column, the first rows, what is refused, and what looks
+    wrong. Nothing is changed; 2 if it cannot be read, 1 if no row can."""
+    from recsys.data.preview import preview
+
+    settings = load_settings()
+    name = source or source_name(settings)
+    found = preview(settings, name, file, datetime.now(UTC))
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    else:
+        title = f"{file} as {found.kind} of {name}: {found.accepted:,} of {found.rows:,} rows"
+        rows = [
+            (ours, theirs, "\n".join(texts), "\n".join(values))
+            for ours, theirs, texts, values in found.columns
+        ]
+        print_table(
+            title, ("ours", "in the file", "first rows", "read as"), *([row] for row in rows)
+        )
+        if found.unused:
+            typer.echo(f"Not read: {', '.join(found.unused)}")
+        for reason, count in found.refused.items():
+            typer.echo(f"Refused: {count:,} rows: {reason}")
+        for row, reason, text in found.first_refused:
+            typer.echo(f"  row {row}: {reason}: {text}")
+        for doubt in found.doubts:
+            typer.echo(f"Look: {doubt}")
+    if not found.accepted:
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel="Data")

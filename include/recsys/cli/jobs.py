@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.status import Status
 
-from recsys.cli.output import console, print_json, use_stack_variables
+from recsys.cli.output import console, duration, print_json, use_stack_variables
 from recsys.errors import InputError, told
 from recsys.health import examine
 from recsys.health.examination import COMPONENTS
@@ -51,13 +51,12 @@ class JobFailedError(RuntimeError):
 def _shown(job: str, status: Status) -> Callable[[RunProgress], None]:
     """Prints a run's tasks as they end, and shows in `status` what is under way meanwhile."""
     known: dict[str, str] = {}
-    started = time.monotonic()
 
     def show(progress: RunProgress) -> None:
-        seconds = time.monotonic() - started
         for task, state in progress.tasks.items():
             if state in MARKS and known.get(task) != state:
-                console.print(f"  {job}.{escape(task)}: {MARKS[state]} ({seconds:.0f} s)")
+                took = duration(progress.seconds[task])
+                console.print(f"  {job}.{escape(task)}: {MARKS[state]} ({took})")
         known.update(progress.tasks)
         under_way = [f"{escape(t)} {s}" for t, s in progress.tasks.items() if s not in MARKS]
         ended = len(progress.tasks) - len(under_way)

@@ -3,7 +3,9 @@
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from datetime import datetime
+from typing import Annotated, Any, Final
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Console
@@ -13,6 +15,9 @@ from recsys.orchestration.environment import read_env
 from recsys.settings import Settings
 
 console: Final = Console(stderr=True, highlight=False)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def print_json(content: Any) -> None:
@@ -31,6 +36,22 @@ def print_table(
             table.add_row(*("" if cell is None else str(cell) for cell in row))
         table.add_section()
     Console(highlight=False).print(table)
+
+
+def duration(seconds: float | None) -> str | None:
+    """``7.3 s``, ``4 min 10 s`` or ``2 h 5 min``."""
+    if seconds is None:
+        return None
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, left = divmod(minutes, 60)
+    return f"{hours} h {left} min" if hours else f"{minutes} min {rest} s"
+
+
+def local_time(moment: str | None, zone: ZoneInfo) -> str | None:
+    """A moment as records have it, in the schedule's time zone."""
+    return moment and f"{datetime.fromisoformat(moment).astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"
 
 
 def use_stack_variables(settings: Settings) -> None:

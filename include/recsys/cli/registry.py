@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recsys.cli.output import print_json, use_stack_variables
+from recsys.cli.output import AsJson, local_time, print_json, print_table, use_stack_variables
 from recsys.config import load_config
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceError, connect_service
@@ -13,6 +13,7 @@ from recsys.errors import InputError
 from recsys.evaluation import PERSONAL
 from recsys.experiments.state import models_in_experiments
 from recsys.registry import Registry
+from recsys.schedule import load_zone
 from recsys.settings import Settings, load_settings
 
 app = typer.Typer()
@@ -26,11 +27,12 @@ _COMPARED = (*_ACCURACY, "coverage_at_10", "novelty_at_10", *PERSONAL)
 
 
 @registry_app.command("list")
-def list_models() -> None:
-    """Print all models as JSON, newest first."""
-    registry = Registry(load_settings())
+def list_models(as_json: AsJson = False) -> None:
+    """Show all models, newest first, and which of them is the best."""
+    settings = load_settings()
+    registry = Registry(settings)
     best = registry.current_best()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "model_id": entry.model_id,
             "status": entry.status,
@@ -42,7 +44,59 @@ def list_models() -> None:
         }
         for entry in registry.list()
     ]
-    print_json(rows)
+    if as_json:
+        print_json(rows)
+        return
+    zone = load_zone(settings)
+    shown = [
+        (
+            row["model_id"],
+            "best" if row["current_best"] else row["status"],
+            {True: "yes", False: "no"}.get(row["passes"]),
+            _with_low(row["recall_at_10"], row["recall_at_10_low"]),
+            _figure(row["ndcg_at_10"]),
+            row["data_version"],
+            local_time(row["created_at"], zone),
+        )
+        for row in rows
+    ]
+    columns = ("model", "status", "passes", "recall@10", "NDCG@10", "data version", "trained")
+    print_table("Models, the newest first", columns, shown)
+
+
+@app.command(rich_help_panel="Models")
+def deployments(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was deployed when, what it replaced and why, newest first."""
+    settings = load_settings()
+    entries = read_history(settings)[-limit:][::-1]
+    if as_json:
+        print_json(entries)
+        return
+    zone = load_zone(settings)
+    rows = [
+        (
+            local_time(entry["timestamp"], zone),
+            entry["model_id"],
+            entry["status"],
+            entry.get("previous_model_id"),
+            entry.get("error") or entry.get("reason"),
+        )
+        for entry in entries
+    ]
+    print_table(
+        "Deployments, the newest first", ("when", "model", "outcome", "in place of", "why"), rows
+    )
+
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"
+
+
+def _with_low(value: float | None, low: float | None) -> str | None:
+    return _figure(value) if low is None else f"{_figure(value)} (at least {_figure(low)})"
 
 
 @registry_app.command()

@@ -6,7 +6,7 @@ import typer
 
 from recsys.alerting import AlertManager, Severity
 from recsys.alerting.message import DEFAULT_CHANNELS
-from recsys.cli.output import print_json, use_stack_variables
+from recsys.cli.output import AsJson, duration, print_json, print_table, use_stack_variables
 from recsys.errors import InputError
 from recsys.exporter.server import PORT, STATSD_PORT, serve
 from recsys.logs import log_to_output
@@ -61,9 +61,23 @@ def recent(limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.
 
 
 @app.command(rich_help_panel="Watching")
-def stats(days: Days = 7) -> None:
-    """Print pipeline statistics as JSON."""
-    print_json(PipelineTracker().get_stats(days))
+def stats(days: Days = 7, as_json: AsJson = False) -> None:
+    """Show how often each pipeline ran, failed, and how long it takes."""
+    found = PipelineTracker().get_stats(days)
+    if as_json:
+        print_json(found)
+        return
+    columns = ("pipeline", "succeeded", "failed", "running", "cancelled", "success rate", "mean")
+    rows = [
+        (
+            name,
+            *(one[state] or None for state in ("success", "failed", "running", "cancelled")),
+            None if one["success_rate"] is None else f"{one['success_rate']:.1%}",
+            duration(one["avg_duration_seconds"]),
+        )
+        for name, one in found["stats_by_pipeline"].items()
+    ]
+    print_table(f"Runs of the last {days} days", columns, rows)
 
 
 @app.command(rich_help_panel="Watching")

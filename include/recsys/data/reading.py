@@ -106,6 +106,21 @@ def read_head(path: Path, needed: Columns, dialect: Dialect) -> tuple[pa.Table, 
     return pa.table(columns), settled
 
 
+def file_columns(path: Path, needed: Columns, dialect: Dialect) -> list[str]:
+    """Names of all columns of a file, of JSON lines those of its first one. Raises `SourceError` as
+    `read_rows` does."""
+    with _as_source_error(path, dialect):
+        if is_csv(path):
+            return csv_head(path, needed, dialect)[1]
+        if _suffix(path) == ".parquet":
+            return list(pq.ParquetFile(path).schema_arrow.names)
+        with open_raw(path) as file:
+            record, fault = _parse_line(next(short_lines(file, dialect.encoding), None))
+        if record is None:
+            raise SourceError(f"{path}: line 1: {fault or 'there is nothing'}")
+        return list(record)
+
+
 def is_csv(path: Path) -> bool:
     return _suffix(path) not in (".parquet", ".jsonl")
 

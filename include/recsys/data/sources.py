@@ -30,7 +30,7 @@ from recsys.errors import SourceError
 from recsys.ids import PLACEHOLDERS, IdRules
 from recsys.publishing import write_bytes, write_json
 from recsys.schedule import TimeZone
-from recsys.settings import REPOSITORY, Settings
+from recsys.settings import Settings
 from recsys.text import fold
 
 logger = logging.getLogger(__name__)
@@ -358,8 +358,8 @@ def known_sources(settings: Settings) -> list[str]:
 
 def _names(settings: Settings, *, of_events: bool) -> list[str]:
     """Names of the descriptions of events, or of the others, among them those of no sense."""
-    folders = (settings.home / "config" / "sources", REPOSITORY / "config" / "sources")
-    names = {file.stem for folder in folders for file in folder.glob("*.yaml")}
+    folders = settings.config_folders
+    names = {file.stem for folder in folders for file in folder.glob("sources/*.yaml")}
     return sorted(name for name in names if _is_of_events(settings, name) is of_events)
 
 

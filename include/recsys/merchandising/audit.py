@@ -48,7 +48,7 @@ class Standing:
 def rules_in_force(settings: Settings, before: RuleSet | None = None) -> tuple[RuleSet, str | None]:
     """What the file says. Of one that cannot count, or is gone, the rules `before` it, by default
     those that this machine had in service last, and what is the matter."""
-    own = settings.home / "config" / RulesConfig.FILE
+    own = settings.config / RulesConfig.FILE
     try:
         rules, problem = read_rules(settings), None
     except ConfigError as error:

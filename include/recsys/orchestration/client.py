@@ -30,10 +30,12 @@ class AirflowError(RuntimeError):
 
 
 class RunProgress(NamedTuple):
-    """How far a run is: its state, and the state of every task instance by name."""
+    """How far a run is: its state, the state of every task instance by name, and how many seconds
+    each took that has ended."""
 
     state: str
     tasks: Mapping[str, str]
+    seconds: Mapping[str, float]
 
 
 class AirflowClient:
@@ -171,7 +173,8 @@ class AirflowClient:
                 if scheduler == "healthy":
                     patience = time.monotonic() + PATIENCE_SECONDS
                 states = {_task_name(task): task["state"] or "waiting" for task in tasks}
-                progress = RunProgress(run["state"], states)
+                took = {_task_name(task): task["duration"] or 0.0 for task in tasks}
+                progress = RunProgress(run["state"], states, took)
                 if progress != last:
                     show(progress)
                     last = progress

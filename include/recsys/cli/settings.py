@@ -1,0 +1,105 @@
+"""Every file of settings, read before something starts with it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from recsys.alerting.config import load_alerts_config
+from recsys.cli.output import AsJson, console, print_json, print_table, use_stack_variables
+from recsys.config import ConfigError, ConfigModel, load_config, unknown_files
+from recsys.data.config import DataConfig
+from recsys.data.sources import known_sources, load_event_source, load_source, source_name
+from recsys.errors import InputError
+from recsys.health import pipelines
+from recsys.merchandising.placements import PlacementsConfig
+from recsys.merchandising.rules import RulesConfig
+from recsys.privacy import PrivacyConfig
+from recsys.schedule import load_schedule
+from recsys.settings import REPOSITORY, Settings, load_settings
+from recsys.upkeep import MaintenanceConfig
+
+app = typer.Typer()
+config_app = typer.Typer(no_args_is_help=True, help="Look at the settings.")
+app.add_typer(config_app, name="config", rich_help_panel="Stack")
+
+
+@config_app.command()
+def check(
+    as_json: AsJson = False,
+) -> None:
+    """Read every file of settings; 2 if one cannot be used or has a name that nobody reads."""
+    settings = load_settings()
+    own, problems = _own_files(settings), settings_problems(settings)
+    if as_json:
+        print_json({"own_files": [str(path) for path in own], "problems": problems})
+    elif own:
+        rows = [(path, _verdict(path, problems)) for path in own]
+        print_table("Settings of this shop, over the shipped ones", ("file", "verdict"), rows)
+    else:
+        said = f"No settings of this shop's own; they belong in {settings.config}"
+        console.print(said, markup=False, soft_wrap=True)
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def settings_problems(settings: Settings) -> list[str]:
+    """A sentence for each file of settings that cannot be used, or that nobody reads."""
+    try:
+        problems = list(load_schedule(settings).problems.values())
+    except ConfigError as error:
+        problems = [str(error)]
+    problems += unknown_files(settings)
+    upper: tuple[type[ConfigModel], ...] = (MaintenanceConfig, PrivacyConfig, RulesConfig)
+    problems += pipelines.settings_problems(settings, *upper, PlacementsConfig)
+    problems += _of_the_service(settings)
+    use_stack_variables(settings)
+    readers: list[Callable[[], object]] = [
+        lambda: load_alerts_config(settings, os.environ),
+        lambda: load_source(settings, source_name(settings)),
+        *(lambda name=name: load_source(settings, name) for name in known_sources(settings)),
+        *(lambda name=name: load_event_source(settings, name) for name in _events(settings)),
+    ]
+    for read in readers:
+        try:
+            read()
+        except InputError as error:
+            problems.append(str(error))
+    return list(dict.fromkeys(problems))
+
+
+def _events(settings: Settings) -> tuple[str, ...]:
+    try:
+        return tuple(load_config(settings, DataConfig).events)
+    except ConfigError:
+        return ()  # which is told already
+
+
+def _of_the_service(settings: Settings) -> list[str]:
+    """What is wrong with the settings that the service alone reads: nothing here imports it."""
+    if not (REPOSITORY / "serving").is_dir():
+        return []  # an image of jobs alone
+    paths = os.pathsep.join([str(REPOSITORY / "include"), str(REPOSITORY)])
+    done = subprocess.run(
+        [sys.executable, "-m", "serving", "--check"],
+        env={**os.environ, "PYTHONPATH": paths, "RECSYS_HOME": str(settings.home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr.strip().splitlines() if done.returncode else []
+
+
+def _own_files(settings: Settings) -> list[Path]:
+    """The files of the state root, the repository's left out."""
+    kinds = (".yaml", ".yml", ".json")
+    folders = [one for one in settings.config_folders if one != REPOSITORY / "config"]
+    files = (path for folder in folders for path in folder.rglob("*.*"))
+    return sorted({path for path in files if path.suffix in kinds})
+
+
+def _verdict(path: Path, problems: list[str]) -> str:
+    return "cannot be used" if any(str(path) in one for one in problems) else "sound"
