@@ -6,6 +6,11 @@ class InputError(ValueError):
     is a sentence that names the file, row or key, what was wrong and what was expected."""
 
 
+class RequestError(InputError):
+    """Somebody asked a job for what it cannot do: a slip of theirs, and nothing is wrong with the
+    system."""
+
+
 def told(error: BaseException) -> str:
     """What an error says, after its notes: the file that it is about, say."""
     return ": ".join([*getattr(error, "__notes__", ()), str(error)])

@@ -91,8 +91,8 @@ def test_a_rule_without_channels_gets_those_of_its_severity(settings):
          "FILE: email.recipients: expected a list of e-mail addresses"),
         ("language: fr", "FILE: language: expected one of 'vi' or 'en' (got 'fr')"),
         ("cooldown: 5",
-         "FILE: cooldown: there is no such key: expected one of language, cooldown_minutes, alerts,"
-         " email, slack, heartbeat, logging"),
+         "FILE: cooldown: there is no such key: expected one of language, public_url,"
+         " cooldown_minutes, alerts, email, slack, heartbeat, logging"),
         ("email: {pasword: hunter2}",
          "FILE: email.pasword: there is no such key: expected one of enabled, smtp_server,"
          " smtp_port, sender, username, password, recipients"),

@@ -3,8 +3,8 @@ from datetime import UTC, datetime
 import pytest
 
 from recsys.alerting import send_pipeline_alert
-from recsys.alerting.runs import RunEvent, tell_of_run
-from tests.sinks import log_lines, write_alerts_config
+from recsys.alerting.runs import RunEvent, tell_of_run, tell_of_success
+from tests.sinks import alerts_config, log_lines, write_alerts_config
 
 RUN = {"job": "data_refresh", "run_id": "scheduled__2025-01-15T19:00", "run_type": "scheduled"}
 
@@ -41,6 +41,61 @@ def test_other_runs_and_cleared_runs_fail_anew(settings, mails):
     tell_of_run(RunEvent("run_failed", **RUN | {"run_id": "manual__2"}), settings)
     tell_of_run(RunEvent("run_failed", **RUN, attempt=1), settings)
     assert len(mails.mails) == 3
+
+
+def test_a_slip_of_who_asked_is_in_the_log_and_nobody_is_woken(settings, mails, slack):
+    run = RUN | {"run_id": "manual__1", "run_type": "manual"}
+    slip = RunEvent("bad_request", **run, task="ingest", error="conf: 'dryrun' is no parameter")
+    tell_of_run(slip, settings)
+    tell_of_run(RunEvent("run_failed", **run, reason="task_failure"), settings)
+    assert len(mails.mails) == len(slack.posts) == 0
+    [line] = [line for line in log_lines(settings) if "triggered" in line]
+    assert line.startswith("INFO | ")
+    assert "what was asked for cannot be done" in line
+    assert "'dryrun' is no parameter" in line
+
+
+def test_a_job_that_works_again_is_told_once_to_those_who_were_told(settings, mails, slack):
+    for night in ("1", "2"):
+        failed = RUN | {"run_id": f"scheduled__{night}"}
+        tell_of_run(RunEvent("task_failed", **failed, task="publish", error="OSError"), settings)
+    tell_of_success("data_refresh_too", "scheduled__3", settings)
+    assert len(mails.mails) == 2
+    tell_of_success("data_refresh", "scheduled__3", settings)
+    tell_of_success("data_refresh", "scheduled__4", settings)
+    assert len(mails.mails) == len(slack.posts) == 3
+    assert mails.mails[-1]["Subject"] == "[RESOLVED] Pipeline data_refresh works again"
+    text = mails.mails[-1].get_body(("plain",)).get_content()
+    assert "data_refresh has succeeded again." in text
+    assert "For the shop" not in text
+
+
+def test_nothing_makes_up_for_a_day_of_a_backfill_but_itself(settings, mails):
+    day = RUN | {"run_id": "backfill__2025-01-03", "run_type": "backfill"}
+    tell_of_run(RunEvent("task_failed", **day, task="publish", error="OSError"), settings)
+    tell_of_run(RunEvent("task_failed", **RUN, task="publish", error="OSError"), settings)
+    for other in ("backfill__2025-01-04", "backfill__2025-01-03"):
+        tell_of_success("data_refresh", other, settings)
+    assert [mail["Subject"].split("]")[0] for mail in mails.mails] == [
+        "[CRITICAL", "[CRITICAL", "[RESOLVED",
+    ]  # fmt: skip
+    tell_of_success("data_refresh", "scheduled__2025-01-16T19:00", settings)
+    assert len(mails.mails) == 4
+
+
+def test_a_mail_says_what_it_means_for_the_shop_under_a_public_address(
+    settings, mails, monkeypatch
+):
+    text = alerts_config(mails.port, "en", "null")
+    write_alerts_config(settings, f"{text}public_url: https://airflow.shop.example/\n")
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://api-server:8080")
+    places = {"log": "http://api-server:8080/log/1", "link": "http://api-server:8080/dags/x"}
+    tell_of_run(RunEvent("task_failed", **RUN, task="publish", error="OSError", **places), settings)
+    text = mails.mails[0].get_body(("plain",)).get_content()
+    assert "For the shop: customers still get lists of the last good data" in text
+    assert "https://airflow.shop.example/dags/x" in text
+    assert "Log: https://airflow.shop.example/log/1" in text
+    assert "api-server" not in text
 
 
 def test_a_deadline_miss_mail_says_what_the_sla_mail_said(settings, mails, slack):

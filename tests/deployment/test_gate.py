@@ -5,7 +5,7 @@ from recsys.deployment.client import ServiceClient, ServiceError
 from recsys.deployment.gate import plan_deployment
 from recsys.deployment.history import read_history
 from recsys.deployment.job import DeploymentFailedError, deploy
-from recsys.errors import InputError
+from recsys.errors import InputError, RequestError
 from recsys.registry import Registry
 from recsys.settings import Settings
 from tests.deployment.conftest import TOKEN
@@ -166,12 +166,25 @@ def environment(settings: Settings, port: int, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("environment")
 def test_a_refused_deployment_is_on_record_with_an_alert(settings: Settings):
+    add_model(settings, "als_1")
     with pytest.raises(DeploymentFailedError, match="ConnectionError"):
         job.check_gate(settings, {"model_id": "als_1"})
     [entry] = read_history(settings)
     assert entry["status"] == "failed"
     assert entry["verification"] == dict.fromkeys(entry["verification"], False)
     assert "als_1 failed" in (settings.logs / "service" / "alerts.log").read_text()
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    "options", [{"model_id": "asl_1"}, {"model_id": "als_1", "rollback": True}]
+)
+def test_a_slip_in_the_form_is_no_failed_deployment(settings: Settings, options: dict[str, object]):
+    add_model(settings, "als_1")
+    with pytest.raises(RequestError, match="model_id"):
+        job.check_gate(settings, options)
+    assert read_history(settings) == []
+    assert not (settings.logs / "service" / "alerts.log").exists()
 
 
 @pytest.mark.usefixtures("environment")

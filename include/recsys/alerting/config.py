@@ -138,12 +138,19 @@ class AlertsConfig(ConfigModel):
     }
 
     language: Language = "vi"
+    public_url: str | None = None
     cooldown_minutes: float = Field(default=240, ge=0)
     alerts: dict[str, Rule] = Field(default_factory=dict)
     email: EmailConfig = EmailConfig()
     slack: SlackConfig = SlackConfig()
     heartbeat: HeartbeatConfig = HeartbeatConfig()
     logging: LoggingConfig = LoggingConfig()
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        _checked_url(None if value is None else SecretStr(value))
+        return value
 
     @property
     def secrets(self) -> list[str]:

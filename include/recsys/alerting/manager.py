@@ -5,6 +5,7 @@ import math
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -37,6 +38,8 @@ _STATUS_SEVERITY: Final = {
     "failed": Severity.CRITICAL,
     **dict.fromkeys((*_SUCCESSES, "started", "running"), Severity.INFO),
 }
+
+_AIRFLOW_URLS: Final = ("AIRFLOW__API__BASE_URL", "RECSYS_AIRFLOW_URL")
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +114,7 @@ class AlertManager:
         severity = severity or _STATUS_SEVERITY.get(status, Severity.WARNING)
         checked, _ = self._checked(name, message, severity)
         if status in _SUCCESSES:
-            for key in self._remembered(lambda: self._state.active(prefix), otherwise=[]):
+            for key in self.active(prefix):
                 before = key.removeprefix(prefix)
                 if _STATUS_SEVERITY.get(before) is not Severity.INFO:
                     self.resolve(f"{pipeline_name}_{before}", message, key=key)
@@ -145,14 +148,21 @@ class AlertManager:
         ]
 
     def resolve(
-        self, alert_name: str, message: str, *, key: str = "", text: str = "", headline: str = ""
+        self,
+        alert_name: str,
+        message: str,
+        *,
+        key: str = "",
+        text: str = "",
+        headline: str = "",
+        quietly: bool = False,
     ) -> dict[str, str]:
         """Say that a condition has cleared, on the channels that were told of it. `key` is what
         repeats of the alert are recognised by, if that is not its name. Of a condition that is not
-        active nothing is sent, and the result is empty."""
+        active nothing is sent, and the result is empty; nor is it `quietly`."""
         key = key or alert_name
         cleared = self._remembered(lambda: self._state.resolve(key, self._clock()), otherwise=None)
-        if cleared is None:
+        if cleared is None or quietly:
             return {}
         notice = Alert(
             alert_name,
@@ -167,9 +177,15 @@ class AlertManager:
         )
         return self.deliver(notice, cleared.channels or (Channel.LOG,))
 
+    def active(self, key_prefix: str) -> list[str]:
+        """Keys that begin with `key_prefix`, of what was told and has not cleared."""
+        return self._remembered(lambda: self._state.active(key_prefix), otherwise=[])
+
     def deliver(self, alert: Alert, channels: Sequence[Channel] | None = None) -> dict[str, str]:
         """Send `alert` to `channels` (by default those of its severity); as `send_alert`."""
         wanted = tuple(channels or DEFAULT_CHANNELS[alert.severity])
+        facts = {name: self._public(value) for name, value in alert.facts.items()}
+        alert = replace(alert, facts=facts, link=alert.link and self._public(alert.link))
         clean, now = self.texts.worded(alert).cleaned(self._masker), self._clock()
         ask = partial(self._state.claim, clean, wanted, now, self._cooldown(clean))
         claim = self._remembered(ask, otherwise=None)
@@ -229,6 +245,14 @@ class AlertManager:
     def local_time(self, moment: datetime) -> str:
         """`moment` as people write it here: ``2025-01-15 15:35:00 +07``."""
         return moment.astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S %Z")
+
+    def _public(self, text: str) -> str:
+        """`text`, an address of Airflow's as people outside reach it."""
+        public = self._config.public_url
+        for base in filter(None, map(os.environ.get, _AIRFLOW_URLS)) if public else ():
+            if text == base or text.startswith(f"{base.rstrip('/')}/"):
+                return str(public).rstrip("/") + text.removeprefix(base.rstrip("/"))
+        return text
 
     def _checked(
         self, name: str, message: str, severity: str, channels: Sequence[str] | None = None

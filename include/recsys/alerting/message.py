@@ -154,7 +154,8 @@ class DeliveryError(Exception):
 
 
 class Texts:
-    """The texts of one language, and the page of docs/ that helps with each kind of alert."""
+    """The texts of one language, and what each kind of alert means for the shop and which page of
+    docs/ helps with it."""
 
     def __init__(self, language: Language) -> None:
         self.language = language
@@ -163,17 +164,23 @@ class Texts:
         self._texts: Mapping[str, str] = content[language]
         self._alerts: Mapping[str, str] = content["alerts"][language]
         self._pages: Mapping[str, str] = content["pages"]
+        self._effects = {kind: text[language] for kind, text in content["effects"].items()}
 
     def say(self, text: str, **values: object) -> str:
         """The text called `text`, with its blanks filled in."""
         return self._texts[text].format(**values)
 
     def worded(self, alert: Alert) -> Alert:
-        """`alert` with text and headline of its kind, if it brings none; their blanks are facts."""
+        """`alert` with text and headline of its kind, if it brings none; their blanks are facts.
+        The text ends with what it means for the shop."""
         kind = f"{alert.name}.resolved" if alert.resolved else alert.name
         kinds, blanks = (kind, f"{kind}.headline"), defaultdict(lambda: "?", alert.facts)
         text, headline = (self._alerts.get(one, "").format_map(blanks) for one in kinds)
-        return replace(alert, text=alert.text or text, headline=alert.headline or headline)
+        text = alert.text or text
+        effects = (said for kind, said in self._effects.items() if re.search(kind, alert.name))
+        if not alert.resolved and (effect := next(effects, None)):
+            text = f"{text or alert.message}\n\n{self.say('effect', effect=effect)}"
+        return replace(alert, text=text, headline=alert.headline or headline)
 
     def around(self, alert: Alert, at: datetime) -> dict[str, str]:
         """``headline``, ``severity``, ``footer`` and ``open_link`` of `alert`; `at` is local."""

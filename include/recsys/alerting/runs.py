@@ -32,12 +32,13 @@ logger = logging.getLogger(__name__)
 class RunEvent:
     """What went wrong with one run of a job.
 
-    `what` is ``task_failed`` (for good, after its last try), ``run_failed``, ``run_timed_out``, or
-    ``deadline``: not done when it was `due`. `state` is the run's, now; `attempt` counts how often
+    `what` is ``task_failed`` (for good, after its last try), ``bad_request`` (somebody asked for
+    what no job can do), ``run_failed``, ``run_timed_out``, or ``deadline``: not done when it was
+    `due`. `state` is the run's, now; `attempt` counts how often
     it was cleared before; `error` is the last error line of `task`, `log` the place of its log;
     `link` is the run's page."""
 
-    what: Literal["task_failed", "run_failed", "run_timed_out", "deadline"]
+    what: Literal["task_failed", "bad_request", "run_failed", "run_timed_out", "deadline"]
     job: str
     run_id: str
     run_type: str
@@ -53,7 +54,11 @@ class RunEvent:
     @property
     def message(self) -> str:
         """What happened, for the log."""
-        known = {"task_failed": f"task {self.task} failed", "run_timed_out": "run timed out"}
+        known = {
+            "task_failed": f"task {self.task} failed",
+            "bad_request": "what was asked for cannot be done",
+            "run_timed_out": "run timed out",
+        }
         return known.get(self.what, f"run {self.state}")
 
 
@@ -99,9 +104,47 @@ def tell_of_run(event: RunEvent, settings: Settings | None = None) -> dict[str, 
     line = f"{event.job}_{'deadline_missed' if late else 'failed'} triggered: {event.message}"
     line += f" | run_id={event.run_id}, " + (f"due={event.due}" if late else f"error={event.error}")
     channels = tuple(Channel) if late else None  # the SLA-miss mail goes to every channel
-    return _send(
-        lambda manager: manager.deliver(_alert(event, manager, settings), channels), line, settings
-    )
+
+    def tell(manager: AlertManager) -> dict[str, str]:
+        alert = _alert(event, manager, settings)
+        # The task has said why, however severe that was; the run knows less.
+        if event.what == "run_failed" and alert.identity in manager.active(alert.identity):
+            return {}
+        return manager.deliver(alert, channels)
+
+    return _send(tell, line, settings)
+
+
+def tell_of_success(job: str, run_id: str, settings: Settings | None = None) -> dict[str, str]:
+    """Say that `job` works again to whom was told that it failed or was late: one notice, whatever
+    the number of runs. A run of a backfill makes up for itself alone, and nothing makes up for it
+    but itself. Does not raise; returns what became of it on each channel."""
+    message = "succeeded again"
+
+    def tell(manager: AlertManager) -> dict[str, str]:
+        made_up = [key for key in manager.active(f"{job}/") if _makes_up(run_id, key)]
+        results: dict[str, str] = {}
+        for key in made_up:
+            name = "deadline_missed" if "/deadline/" in key else "failed"
+            blanks = {
+                "text": manager.texts.say("run_cleared", job=job),
+                "headline": manager.texts.say("works_again", job=job),
+            }
+            results = manager.resolve(
+                f"{job}_{name}", message, key=key, quietly=key != made_up[-1], **blanks
+            )
+        return results
+
+    return _send(tell, f"{job} {message} | run_id={run_id}", settings)
+
+
+def _makes_up(run_id: str, key: str) -> bool:
+    """Whether the success of `run_id` ends what is known by `key`, ``job/run/failure/attempt``."""
+    failed = key.split("/", 1)[1].rsplit("/", 2)[0]
+    if "/failure/" not in key and "/deadline/" not in key:
+        return False
+    by_itself = failed.startswith("backfill__") or run_id.startswith("backfill__")
+    return failed == run_id if by_itself else True
 
 
 def failure_key(job: str, run_id: str, attempt: int = 0) -> str:
@@ -129,7 +172,8 @@ def _alert(event: RunEvent, manager: AlertManager, settings: Settings | None) ->
     return Alert(
         f"{job}_failed",
         event.message,
-        Severity.CRITICAL,
+        # Who asked sees it on the page of the run, and nothing is wrong with the system.
+        Severity.INFO if event.what == "bad_request" else Severity.CRITICAL,
         text=say(event.what, job=job, task=event.task),
         headline=say("failed", job=job),
         facts=facts_of(facts | {"disk_free": _scarce_space(settings)}),

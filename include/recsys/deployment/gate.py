@@ -8,7 +8,7 @@ from recsys.config import load_config
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceClient
 from recsys.deployment.history import model_before
-from recsys.errors import InputError
+from recsys.errors import InputError, RequestError
 from recsys.models.artifacts import verify_artifact
 from recsys.registry import Entry, Registry, RegistryError, segment_loss
 from recsys.settings import Settings
@@ -54,10 +54,13 @@ def plan_deployment(
     registry's current best) and check that it may be deployed. `force` lets a model pass that is
     worse or cannot be compared, and nothing else. A held current best leaves what serves.
 
-    Raises `GateError` if there is no such model, it is archived or damaged, worse than the serving
-    one, or not to be compared with it; `ServiceError` if the service does not answer."""
+    Raises `RequestError` for options that cannot be meant, `GateError` if there is no such model,
+    it is archived or damaged, worse than the serving one, or not to be compared with it;
+    `ServiceError` if the service does not answer."""
     if rollback and model_id:
-        raise InputError("model_id and rollback exclude each other: give one of them")
+        raise RequestError("model_id and rollback exclude each other: give one of them")
+    if model_id:
+        _require_known(settings, model_id)
     serving = client.wait_for_serving_model()
     wanted = f"the model before {serving}" if rollback else model_id or "current best"
     swap = Swap(wanted, serving, "the model was named" if model_id else "")
@@ -85,6 +88,13 @@ def plan_deployment(
         known = error.swap if isinstance(error, GateError) else None
         raise GateError(str(error), known or swap) from error
     return swap
+
+
+def _require_known(settings: Settings, model_id: str) -> None:
+    try:
+        Registry(settings).get(model_id)
+    except RegistryError as error:
+        raise RequestError(f"model_id: {error}") from error
 
 
 def _plan_best(settings: Settings, registry: Registry, serving: str | None) -> Swap:

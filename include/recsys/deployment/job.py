@@ -21,7 +21,7 @@ from recsys.deployment.client import (
 from recsys.deployment.comparison import note_comparison
 from recsys.deployment.gate import GateError, Swap, plan_deployment
 from recsys.deployment.history import append_history
-from recsys.errors import InputError
+from recsys.errors import InputError, RequestError
 from recsys.registry import Registry
 from recsys.settings import Settings
 
@@ -41,8 +41,9 @@ def check_gate(
     settings: Settings, options: dict[str, Any], failure: str | None = None
 ) -> dict[str, Any]:
     """Choose and check the model; `options` are the DAG's params. Returns the `Swap` as a mapping.
-    Raises `DeploymentFailedError` if there is no model that may be deployed, or no service to
-    deploy to; but for a dry run, that is written down and raises an alert."""
+    Raises `RequestError` for options that cannot be meant, `DeploymentFailedError` if there is no
+    model that may be deployed, or no service to deploy to; but for a dry run, that is written down
+    and raises an alert."""
     config = load_config(settings, DeploymentConfig)
     client = connect_service(config)
     model_id, rollback = options.get("model_id") or None, bool(options.get("rollback"))
@@ -51,6 +52,8 @@ def check_gate(
         swap = plan_deployment(
             settings, client, config, model_id=model_id, rollback=rollback, force=force
         )
+    except RequestError:
+        raise
     except (InputError, ServiceError) as error:
         if not options.get("dry_run"):
             known = error.swap if isinstance(error, GateError) else None

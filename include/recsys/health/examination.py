@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from recsys.alerting import Alert, AlertManager, Severity, send_heartbeat
 from recsys.config import load_config
-from recsys.errors import InputError
+from recsys.errors import InputError, RequestError
 from recsys.health.config import HealthConfig
 from recsys.health.data import check_data_health
 from recsys.health.days import note_days
@@ -110,7 +110,7 @@ def examine(settings: Settings, component: str | None = None) -> dict[str, Any]:
 def _chosen(component: str | None) -> tuple[str, ...]:
     if component is not None and component not in COMPONENTS:
         known = ", ".join(COMPONENTS)
-        raise InputError(f"component {component!r} is unknown; expected one of {known}")
+        raise RequestError(f"component {component!r} is unknown; expected one of {known}")
     return tuple(COMPONENTS) if component is None else (component,)
 
 

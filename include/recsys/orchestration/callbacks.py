@@ -17,9 +17,18 @@ from recsys.orchestration.mirror import TIMED_OUT, error_line, text_of, tracker_
 
 def task_failed(context: Context) -> None:
     """A task failed for good: called in the worker after its last try."""
-    instance = context["ti"]
-    error = error_line(context.get("exception")) or "?"
-    _tell("task_failed", instance.dag_id, instance.run_id, context, error=error)
+    from recsys.errors import RequestError
+
+    instance, failure = context["ti"], context.get("exception")
+    error = error_line(failure) or "?"
+    asked = isinstance(getattr(failure, "__cause__", None), RequestError)
+    _tell(
+        "bad_request" if asked else "task_failed",
+        instance.dag_id,
+        instance.run_id,
+        context,
+        error=error,
+    )
 
 
 def run_failed(context: Context) -> None:

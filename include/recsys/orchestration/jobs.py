@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.execution_time.context import InletEventsAccessors
 from airflow.sdk.types import DagRunProtocol
 
-from recsys.errors import InputError
+from recsys.errors import InputError, RequestError
 from recsys.orchestration import assets, callbacks
 from recsys.orchestration.mirror import future_of, text_of
 from recsys.schedule import FOLLOWS, JobSchedule, interval_of, load_schedule
@@ -134,13 +134,13 @@ def skip_what_is_done(context: Context) -> None:
 
 
 def refuse_bad_request(dag_run: DagRunProtocol, params: Iterable[str]) -> None:
-    """Raise `InputError` for a run that was asked for with what no job can do. Airflow takes every
-    key of `conf`: with a slip such as ``dryrun`` for ``dry_run``, a run would do what nobody
+    """Raise `RequestError` for a run that was asked for with what no job can do. Airflow takes
+    every key of `conf`: with a slip such as ``dryrun`` for ``dry_run``, a run would do what nobody
     wanted. An interval that is not over has no data yet."""
     known = sorted(params)
     for key in dag_run.conf or {}:
         if key not in known:
             has = ", ".join(known) or "none"
-            raise InputError(f"conf: {key!r} is no parameter of {dag_run.dag_id}; it has {has}")
+            raise RequestError(f"conf: {key!r} is no parameter of {dag_run.dag_id}; it has {has}")
     if problem := future_of(dag_run):
-        raise InputError(problem)
+        raise RequestError(problem)

@@ -46,6 +46,7 @@ class RunMirrorListener:
     @hookimpl
     def on_dag_run_success(self, dag_run: Any, msg: str) -> None:
         _in_background(_mirror_end, dag_run, msg)
+        _in_background(_tell_success, dag_run, msg)
 
     @hookimpl
     def on_dag_run_failed(self, dag_run: Any, msg: str) -> None:
@@ -119,12 +120,18 @@ def _refuse(run: Run) -> None:
     with create_session(scoped=False) as session:
         session.execute(open_run.values(state="failed", end_date=now))
     _mirror_end({**run, "state": "failed", "end_date": now, "reason": problem})
-    _tell("run_failed", run, error=problem)
+    _tell("bad_request", run, error=problem)
 
 
 def _tell_timeout(run: Run) -> None:
     """The alert; Airflow's callback knows how often the run was cleared from our record only."""
     _tell("run_timed_out", run, reason=run["reason"])
+
+
+def _tell_success(run: Run) -> None:
+    from recsys.alerting.runs import tell_of_success
+
+    tell_of_success(run["dag_id"], run["dag_run_id"])
 
 
 def _tell(what: Any, run: Run, **details: Any) -> None:

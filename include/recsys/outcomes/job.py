@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from recsys import schema
 from recsys.data.event_log import events_received, ids_taken_back
-from recsys.errors import InputError
+from recsys.errors import RequestError
 from recsys.merchandising.exploring import IMPRESSION_DAYS, Impressions, write_impressions
 from recsys.outcomes import alerts
 from recsys.outcomes.attribution import REACH, WINDOWS
@@ -44,18 +44,18 @@ class Span(NamedTuple):
 
 def span_of(first: str | None, last: str | None, today: date) -> Span | None:
     """The days from `first` to `last` (ISO dates; without one of them, the other; `today` at the
-    latest), None without both. Raises `InputError` if they are none."""
+    latest), None without both. Raises `RequestError` if they are none."""
     if first is None and last is None:
         return None
     try:
         begin = date.fromisoformat(first or last or "")
         end = date.fromisoformat(last or first or "")
     except ValueError:
-        raise InputError(f"from {first}, to {last}: expected days such as 2026-03-10") from None
+        raise RequestError(f"from {first}, to {last}: expected days such as 2026-03-10") from None
     if end < begin:
-        raise InputError(f"to: {end} is before from: {begin}")
+        raise RequestError(f"to: {end} is before from: {begin}")
     if begin > today:
-        raise InputError(f"from: {begin} is still to come; today is {today}")
+        raise RequestError(f"from: {begin} is still to come; today is {today}")
     return Span(begin, min(end, today))
 
 

@@ -17,7 +17,7 @@ from recsys import schema
 from recsys.arrays import Int32Array
 from recsys.config import load_config
 from recsys.data.versions import PublishedVersion, current_version, open_version
-from recsys.errors import InputError
+from recsys.errors import InputError, RequestError
 from recsys.evaluation import PERSONAL
 from recsys.evaluation.leave_one_out import LeaveOneOut, read_leave_one_out
 from recsys.evaluation.report import Report, report_on
@@ -59,7 +59,10 @@ def plan_training(
     config = load_config(settings, TrainingConfig)
     chosen = list(dict.fromkeys(model_types or config.model_types))
     for model_type in chosen:
-        model_class(model_type)
+        try:
+            model_class(model_type)
+        except InputError as error:
+            raise RequestError(f"model_types: {error}") if model_types else error from None
     version = current_version(settings)
     if not model_types and Linear.model_type in chosen and _too_many_products(config, version):
         chosen.remove(Linear.model_type)
