@@ -89,7 +89,7 @@ def test_every_command_and_option_stands_in_the_docs_and_no_other() -> None:
 def test_every_command_line_in_the_docs_can_be_given() -> None:
     known = commands()
     for line in code():
-        for given in re.findall(r"(?:-m |^)recsys ([^#|>]*)", line):
+        for given in re.findall(r"(?:-m |^|\./)recsys ([^#|>]*)", line):
             words = given.split()
             if not words or words[0] in ("airflow", "--help", "<job>", "..."):
                 continue

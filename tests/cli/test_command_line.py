@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,18 @@ def recsys(settings: Settings):
         return done.returncode, done.stdout, done.stderr
 
     return run
+
+
+def test_the_command_works_from_anywhere_and_says_what_it_lacks(tmp_path: Path) -> None:
+    if (REPOSITORY / ".venv").exists():
+        asked = [str(REPOSITORY / "recsys"), "stats", "--help"]
+        done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0
+        assert "--days" in done.stdout
+    shutil.copy(REPOSITORY / "recsys", tmp_path)
+    bare = subprocess.run([str(tmp_path / "recsys")], capture_output=True, text=True)
+    assert (bare.returncode, bare.stdout) == (2, "")
+    assert "nothing is installed here yet; run `make up` first" in bare.stderr
 
 
 def test_the_test_alert_knows_the_channels_of_the_env_file(settings: Settings, recsys) -> None:
