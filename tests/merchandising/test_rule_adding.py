@@ -54,6 +54,17 @@ def test_the_first_rule_of_a_shop(settings: Settings, before: str | None) -> Non
     assert (added.products.ids, added.reason) == (("0123",), "thu hồi: lô 7")
 
 
+def test_a_shop_with_settings_out_of_gits_way_gets_it_there(settings: Settings) -> None:
+    known = file_of(settings)
+    known.write_text(BY_HAND, "utf-8")
+    (known.parent / "local").mkdir()
+    before = read_rules(settings).rules
+    added = [add_rule(settings, {**NEW, "name": name}) for name in ("hide-1", "hide-2")]
+    assert read_rules(settings).rules == (*before, *added)
+    assert known.read_text("utf-8") == BY_HAND
+    assert (known.parent / "local" / "rules.yaml").read_text("utf-8").startswith(BY_HAND.rstrip())
+
+
 def test_what_stands_in_the_file_stays_as_it_was_written(settings: Settings) -> None:
     path = file_of(settings)
     path.write_text(BY_HAND, "utf-8")

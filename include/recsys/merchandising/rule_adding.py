@@ -17,15 +17,17 @@ _WAIT_SECONDS: Final = 10
 
 
 def add_rule(settings: Settings, content: Mapping[str, Any]) -> Rule:
-    """Add a rule at the end of ``config/rules.yaml`` of the state root, which is written anew as a
+    """Add a rule at the end of the state root's own ``rules.yaml``, which is written anew as a
     whole and keeps what stands in it, comments too. Raises `InputError` if the rule or the file
     is bad, or the file does not end with its rules, one below the other: then nothing is
     changed."""
-    path = settings.home / "config" / RulesConfig.FILE
+    path = settings.config / RulesConfig.FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock"), timeout=_WAIT_SECONDS):
         before = read_rules(settings).rules
-        text = path.read_text(encoding="utf-8") if path.exists() else _NONE
+        # The first rule of a file of the shop's own brings along what held before it.
+        in_force = settings.config_file(RulesConfig.FILE)
+        text = in_force.read_text(encoding="utf-8") if in_force.exists() else _NONE
         added = yaml.safe_dump([dict(content)], allow_unicode=True, sort_keys=False)
         wanted = _appended(text, added)
         if _rules_of(wanted) != [*_rules_of(text), dict(content)]:
