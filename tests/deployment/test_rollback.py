@@ -177,9 +177,9 @@ def test_the_record_of_a_refused_rollback_names_the_models(settings, service):
         refused = read_history(settings)[-1]
         assert (refused["model_id"], refused["previous_model_id"]) == ("als_1", "als_2")
         with pytest.raises(DeploymentFailedError):
-            run(settings, model_id="als_9")
+            run(settings, model_id="als_1")
         refused = read_history(settings)[-1]
-        assert (refused["model_id"], refused["previous_model_id"]) == ("als_9", "als_2")
+        assert (refused["model_id"], refused["previous_model_id"]) == ("als_1", "als_2")
     settings.deployment_history.unlink()
     with service():
         with pytest.raises(DeploymentFailedError, match="nothing to roll back to"):

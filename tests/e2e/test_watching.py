@@ -362,7 +362,7 @@ def test_a_job_of_ones_own_runs_and_is_mirrored(live, week):
         lambda: live.tracker.get_recent_runs("stock_report", status="success"), 10, "the mirror"
     )[0]
     assert run["metadata"]["summary"]["report"] == report
-    assert live.recsys("stats").stdout.count("stock_report") == 1
+    assert live.recsys("stats", "--json").stdout.count("stock_report") == 1
 
 
 def test_a_deleted_run_is_cancelled(live, week):

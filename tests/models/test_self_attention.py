@@ -328,7 +328,7 @@ def test_without_torch_the_other_families_work_and_this_one_says_what_to_install
         [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True
     )
     assert "torch, which does not import" in done.stdout
-    assert "requirements.txt" in done.stdout
+    assert "requirements-torch.txt" in done.stdout
 
 
 def test_scoring_does_not_import_torch(model, tmp_path: Path):

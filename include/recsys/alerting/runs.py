@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
@@ -107,9 +107,9 @@ def tell_of_run(event: RunEvent, settings: Settings | None = None) -> dict[str, 
 
     def tell(manager: AlertManager) -> dict[str, str]:
         alert = _alert(event, manager, settings)
-        # The task has said why, however severe that was; the run knows less.
         if event.what == "run_failed" and alert.identity in manager.active(alert.identity):
-            return {}
+            # The task has said why, however severe that was: the run knows less, and is a repeat.
+            alert = replace(alert, severity=Severity.INFO)
         return manager.deliver(alert, channels)
 
     return _send(tell, line, settings)

@@ -51,9 +51,12 @@ _REPORTS: Final = ("reports/**/*",)
 _LISTS: Final = ("exports/**/*",)
 AREAS: Final = ("data", "artifacts", "logs", "reports", "config", "exports")
 
-_REQUIREMENTS: Final = ("", "-dev", "-cluster", "-s3server", "-spark")
+_REQUIREMENTS: Final = (
+    *("", "-audit", "-cluster", "-dev", "-s3server", "-service", "-spark", "-torch"),
+)
 _PRODUCT: Final = (
-    *("benchmarks", "dags", "docker", "docs", "include", "plugins", "serving", "tests"),
+    *("benchmarks", "dags", "deploy", "docker", "docs", "include", "monitoring", "plugins"),
+    *("recsys", "requirements.overrides", "serving", "tests"),
     *("CHANGELOG.md", "Dockerfile", "LICENSE", "Makefile", "README.md", "README.vi.md"),
     *("conftest.py", "docker-compose.yaml", "pyproject.toml", "__pycache__"),
     *(f"requirements{one}.{end}" for one in _REQUIREMENTS for end in ("in", "txt")),
