@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from recsys.orchestration.mirror import MARKED_BY_HAND
 from recsys.settings import REPOSITORY, Settings
 from recsys.tracking import PipelineTracker, tracker_database
 
@@ -173,6 +174,25 @@ run_failed({"dag": SimpleNamespace(dag_id="data_refresh"), "run_id": "manual__1"
     )
     log = (settings.logs / "service" / "alerts.log").read_text()
     assert log.count("data_refresh_failed triggered: run timed out") == 1
+
+
+@pytest.mark.parametrize(
+    ("success", "told"),
+    [
+        ("run('success', run_id='manual__2', conf={}), 'success'", 1),
+        ("run('success', run_id='manual__2', conf={'dry_run': True}), 'success'", 0),
+        (f"run('success', conf=None), {'DagRun ' + MARKED_BY_HAND!r}", 0),
+    ],
+)
+def test_only_a_run_that_did_the_work_says_that_the_job_works_again(settings, success, told):
+    program = """
+listener.on_dag_run_running(run("running"), "started")
+listener.on_dag_run_failed(run("failed"), "timed_out")
+"""
+    in_airflow(settings.home, f"{program}listener.on_dag_run_success({success})\ndrain()")
+    log = (settings.logs / "service" / "alerts.log").read_text("utf-8")
+    assert log.count("data_refresh_failed triggered: run timed out") == 1
+    assert log.count("data_refresh_failed resolved: succeeded again") == told
 
 
 def test_other_dags_of_the_shop_are_left_alone(settings):

@@ -131,6 +131,8 @@ def _tell_timeout(run: Run) -> None:
 def _tell_success(run: Run) -> None:
     from recsys.alerting.runs import tell_of_success
 
+    if (run["conf"] or {}).get("dry_run") or run["marked_by_hand"]:
+        return  # which shows of no job that it works
     tell_of_success(run["dag_id"], run["dag_run_id"])
 
 
