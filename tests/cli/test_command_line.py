@@ -105,6 +105,7 @@ def test_what_only_looks_says_so_too_and_prints_its_json(
             ("outcomes", "--from", "2026-03-10", "--to", "2026-03-09"),
             "--to 2026-03-09 is before --from 2026-03-10",
         ),
+        (("live-at", "0001-01-01T00:00+14:00"), "is no time; expected a time such as"),
         (("nothing",), "No such command 'nothing'"),
     ],
 )
@@ -168,6 +169,7 @@ def local(settings: Settings) -> Path:
         ("data.yaml", "source: nix", "'nix' is not a source"),
         ("sources/hasaki.yaml", "reviews: {}", "reviews.path: is missing"),
         ("trainning.yaml", "", "no settings have this name"),
+        ("pools.json", "[1", "cannot be read"),
     ],
 )
 def test_a_bad_setting_is_found_before_anything_starts(

@@ -26,10 +26,10 @@ def show_live_at(
     zone = load_zone(settings)
     try:
         known = datetime.fromisoformat(moment)
-    except ValueError:
+        known = known.astimezone(zone) if known.tzinfo else known.replace(tzinfo=zone)
+    except (ValueError, OverflowError):  # the calendar ends with the year 1
         example = "expected a time such as 2026-11-24 10:00"
         raise InputError(f"moment: {moment!r} is no time; {example}") from None
-    known = known if known.tzinfo else known.replace(tzinfo=zone)
     if known > datetime.now(zone):
         raise InputError(f"moment: {moment!r} is still to come")
     stint = live_at(read_history(settings), known) or Stint(None, None, None)

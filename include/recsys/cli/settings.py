@@ -10,7 +10,7 @@ import typer
 
 from recsys.alerting.config import load_alerts_config
 from recsys.cli.output import AsJson, console, print_json, print_table, use_stack_variables
-from recsys.config import ConfigError, ConfigModel, load_config, unknown_files
+from recsys.config import ConfigError, ConfigModel, load_config, read_document, unknown_files
 from recsys.data.config import DataConfig
 from recsys.data.sources import known_sources, load_event_source, load_source, source_name
 from recsys.errors import InputError
@@ -59,6 +59,7 @@ def settings_problems(settings: Settings) -> list[str]:
     use_stack_variables(settings)
     readers: list[Callable[[], object]] = [
         lambda: load_alerts_config(settings, os.environ),
+        lambda: read_document(settings, "pools.json"),
         lambda: load_source(settings, source_name(settings)),
         *(lambda name=name: load_source(settings, name) for name in known_sources(settings)),
         *(lambda name=name: load_event_source(settings, name) for name in _events(settings)),
