@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from recsys.merchandising.rules import read_rules
 from recsys.orchestration.monitor.language import texts
@@ -121,6 +121,11 @@ class Look:
     page: Page
     faults: list[str]
 
+    def go(self, place: Locator) -> None:
+        """Click on what leads to another page, and wait until that is there."""
+        with self.page.expect_navigation():
+            place.click()
+
 
 @pytest.fixture
 def look(monitor: Monitor, browser: Browser) -> Iterator:
@@ -172,7 +177,7 @@ def test_a_page_is_sound_in_both_languages_themes_and_widths(look, path: str) ->
 
 def test_the_language_is_remembered_and_the_page_stays(look, monitor: Monitor) -> None:
     seen = look("/alerts", "vi", "light", DESK)
-    seen.page.get_by_role("link", name="English").click()
+    seen.go(seen.page.get_by_role("link", name="English"))
     assert seen.page.url == f"{monitor.url}/alerts"
     assert seen.page.locator("h1").inner_text() == "Alerts"
     seen.page.goto(f"{monitor.url}/")
@@ -225,7 +230,7 @@ def test_the_curves_are_drawn_in_the_colours_of_the_theme(look) -> None:
 
 def test_a_held_model_is_released_by_a_person_who_is_named(look, monitor: Monitor) -> None:
     seen = look(f"/models/{HELD}", "vi", "light", DESK)
-    seen.page.get_by_role("button", name="Thả mô hình này").click()
+    seen.go(seen.page.get_by_role("button", name="Thả mô hình này"))
     assert seen.page.url == f"{monitor.url}/models/{HELD}"
     assert seen.page.get_by_role("button", name="Thả mô hình này").count() == 0
     assert Registry(monitor.settings).get(HELD).status == "active"
@@ -238,7 +243,7 @@ def test_who_looks_at_a_customer_is_written_down_without_the_customers_id(
 ) -> None:
     seen = look("/look", "vi", "light", PHONE)
     seen.page.get_by_label("Mã khách").fill("2")
-    seen.page.locator("form[action$=customer] button").click()
+    seen.go(seen.page.locator("form[action$=customer] button"))
     assert "Danh sách lúc này của 2" in seen.page.content()
     assert NAMES[3] in seen.page.content()
     assert seen.page.url == f"{monitor.url}/look/customer"
@@ -255,7 +260,7 @@ def test_an_operator_hides_a_product_until_a_day(look, monitor: Monitor) -> None
     seen = look("/look/product?product_id=p9", "vi", "light", DESK)
     seen.page.get_by_label("Đến hết ngày").fill("2999-12-31")
     seen.page.get_by_label("Vì sao").fill("thu hồi")
-    seen.page.get_by_role("button", name="Đặt quy tắc").click()
+    seen.go(seen.page.get_by_role("button", name="Đặt quy tắc"))
     assert "Đã thêm quy tắc hide-" in seen.page.locator(".calm").inner_text()
     assert "Một quy tắc ẩn nó ở mọi nơi." in seen.page.content()
     rule = read_rules(monitor.settings).rules[-1]
