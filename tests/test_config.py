@@ -208,7 +208,7 @@ def test_an_error_names_the_file_that_says_it(settings: Settings) -> None:
         ("keep_days: no", "FILE: keep_days: expected a number, not yes or no (got False)"),
         ("keep_days: 99999", "FILE: keep_days: expected at most a hundred years, which are 36500"
          " (got 99999)"),
-        ("width: 2001-02-31", "FILE: cannot be read: day is out of range for month"),
+        ("width: 2001-02-31", "FILE: line 1: day is out of range for month"),
         ("width: !!python/name:os.system x", "FILE: line 1: could not determine a constructor"
          " for the tag 'tag:yaml.org,2002:python/name:os.system'"),
         ("# " + "x" * 256_001, "FILE: expected at most 256000 bytes"),
@@ -291,7 +291,7 @@ def nested(parts: list[str], value: Any) -> Any:
 
 
 def test_an_integer_of_many_digits_is_an_error(settings: Settings) -> None:
-    assert "FILE: cannot be read: " in error_of(settings, "width: " + "9" * 9_000)
+    assert "FILE: line 1: Exceeds the limit" in error_of(settings, "width: " + "9" * 9_000)
 
 
 def test_all_errors_are_reported_at_once(settings: Settings) -> None:

@@ -83,6 +83,7 @@ _EXPECTED: Final[Mapping[str, str]] = {
         ("date_type", "date_parsing", "date_from_datetime_parsing", "date_from_datetime_inexact"),
         "expected a day, such as 2026-12-01",
     ),
+    "date_past": "expected a day in the past",
     "invalid_key": "expected text as the key",
 }
 
@@ -307,6 +308,12 @@ class _Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark
             raise yaml.MarkedYAMLError(problem="expected values, not aliases", problem_mark=mark)
         return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # looks like a day, and there is none like it
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -86,6 +86,7 @@ def test_what_only_looks_says_so_too_and_prints_its_json(
     assert code == 0
     assert not json.loads(out) or json.loads(out)["stats_by_pipeline"] == {}
     assert "nothing is set up here yet; run `make up` first" in errors
+    assert recsys(*words)[2] == errors  # also when looking has made its files
     (settings.home / ".env").write_text("")
     assert recsys(*words)[2] == ""
 
@@ -170,6 +171,10 @@ def local(settings: Settings) -> Path:
         ("sources/hasaki.yaml", "reviews: {}", "reviews.path: is missing"),
         ("trainning.yaml", "", "no settings have this name"),
         ("pools.json", "[1", "cannot be read"),
+        ("pools.json", '{"outcomes": {"slots": 0}}', "outcomes.slots: expected at least 1"),
+        ("pools.json", '{"outcomes": {"slot": 2}}', "outcomes.slot: there is no such key"),
+        ("data.yaml", "earliest: 9999-12-31", "earliest: expected a day in the past"),
+        ("data.yaml", "\nearliest: 2026-13-01", "line 2: month must be in 1..12"),
     ],
 )
 def test_a_bad_setting_is_found_before_anything_starts(

@@ -1,6 +1,7 @@
 """How a file would be read, seen before a refresh reads it."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def test_a_file_that_is_neither_is_told_what_is_missing(settings, tmp_path) -> N
         check(settings, tmp_path / "x.csv", "a,b\n1,2\n")
 
 
+def test_a_pipe_is_no_file(settings, tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(SourceError, match=r"pipe\.csv: expected a file"):
+        preview(settings, "hasaki", tmp_path / "pipe.csv", NOW)
+
+
 def test_the_command_says_it_as_a_table_or_as_json(settings, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("RECSYS_HOME", str(settings.home))
     (tmp_path / "r.csv").write_text(REVIEWS, encoding="utf-8")
@@ -84,5 +91,7 @@ def test_the_command_says_it_as_a_table_or_as_json(settings, tmp_path, monkeypat
     assert "Not read: id" in done.stdout
     told = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
     assert told["accepted"] == 2
+    nameless = CliRunner().invoke(app, [*asked[:-1], ""])
+    assert str(nameless.exception).startswith("'' is not a source: expected one of")
     (tmp_path / "r.csv").write_text(HEADER + "1,443,308500015,9,29/11/2024,17:06,x\n")
     assert CliRunner().invoke(app, asked).exit_code == 1

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
+from recsys.settings import REPOSITORY
 from tests.documented import spans, table
 from tests.monitoring.rules import MONITORING, RULES, alert_rules, program, promtool_test, waits
 
@@ -236,6 +238,27 @@ def test_every_text_names_a_page_and_known_labels() -> None:
         assert (MONITORING.parent / notes["page"]).is_file(), name
         known = CASES[name].labels.keys()
         assert set(re.findall(r"\$labels\.(\w+)", notes["summary"])) <= known, name
+
+
+@pytest.mark.parametrize(
+    ("rule", "own", "unit"),
+    [
+        ("ServiceSlow", "high_latency", 1000),
+        ("ServiceVerySlow", "critical_latency", 1000),
+        ("ServiceErrors", "high_error_rate", 1),
+        ("ManyFallbacks", "high_fallback_rate", 1),
+    ],
+)
+def test_prometheus_and_the_hourly_check_have_the_same_thresholds(
+    rule: str, own: str, unit: int
+) -> None:
+    """`unit`: of what alerts_config.yaml has, how much is one of Prometheus'."""
+    text = (REPOSITORY / "config" / "alerts_config.yaml").read_text(encoding="utf-8")
+    asked = yaml.safe_load(text)["alerts"][own]
+    first = re.search(r">\s*([\d.]+)", alert_rules()[rule]["expr"])
+    assert first
+    assert float(first[1]) * unit == asked["threshold"]
+    assert alert_rules()[rule]["labels"]["severity"] == asked["severity"]
 
 
 def test_figures_that_rules_use_are_shown_by_somebody() -> None:

@@ -42,7 +42,8 @@ app = typer.Typer(
 def before(context: typer.Context) -> None:
     """Say that there is nothing to look at yet; commands that need the stack fail by themselves."""
     home = load_settings().home
-    empty = not any((home / name).exists() for name in ("data", "artifacts", "logs"))
+    # Looking makes files in logs/ of its own.
+    empty = not any((home / name).exists() for name in ("data", "artifacts"))
     if context.invoked_subcommand in LOOKING and empty and not is_set_up(load_settings()):
         typer.secho(f"{home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
 

@@ -63,7 +63,7 @@ def check_source(
     from recsys.data.preview import preview
 
     settings = load_settings()
-    name = source or source_name(settings)
+    name = source_name(settings) if source is None else source
     found = preview(settings, name, file, datetime.now(UTC))
     if as_json:
         print_json(dataclasses.asdict(found))

@@ -29,8 +29,11 @@ def print_table(
     title: str, columns: Sequence[str], *sections: Iterable[Sequence[object | None]]
 ) -> None:
     """A result for people: rows by section; a cell of None is empty."""
-    # What does not fit goes on in the next line: half a time or a name is none.
-    table = Table(*(Column(name, overflow="fold") for name in columns), title=title)
+    # What does not fit goes on in the next line: half a time or a name is none. An id stays whole:
+    # it is what the next command is given.
+    whole = {"model", "in place of"}
+    made = (Column(name, overflow="fold", no_wrap=name in whole) for name in columns)
+    table = Table(*made, title=title)
     for rows in sections:
         for row in rows:
             table.add_row(*("" if cell is None else str(cell) for cell in row))

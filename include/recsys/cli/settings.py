@@ -10,13 +10,14 @@ import typer
 
 from recsys.alerting.config import load_alerts_config
 from recsys.cli.output import AsJson, console, print_json, print_table, use_stack_variables
-from recsys.config import ConfigError, ConfigModel, load_config, read_document, unknown_files
+from recsys.config import ConfigError, ConfigModel, load_config, unknown_files
 from recsys.data.config import DataConfig
 from recsys.data.sources import known_sources, load_event_source, load_source, source_name
 from recsys.errors import InputError
 from recsys.health import pipelines
 from recsys.merchandising.placements import PlacementsConfig
 from recsys.merchandising.rules import RulesConfig
+from recsys.orchestration.environment import load_pools
 from recsys.privacy import PrivacyConfig
 from recsys.schedule import load_schedule
 from recsys.settings import REPOSITORY, Settings, load_settings
@@ -59,7 +60,7 @@ def settings_problems(settings: Settings) -> list[str]:
     use_stack_variables(settings)
     readers: list[Callable[[], object]] = [
         lambda: load_alerts_config(settings, os.environ),
-        lambda: read_document(settings, "pools.json"),
+        lambda: load_pools(settings),
         lambda: load_source(settings, source_name(settings)),
         *(lambda name=name: load_source(settings, name) for name in known_sources(settings)),
         *(lambda name=name: load_event_source(settings, name) for name in _events(settings)),

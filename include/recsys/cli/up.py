@@ -164,10 +164,14 @@ def _make_models(settings: Settings, client: AirflowClient, *, other_shop: bool)
     """Embed, train and deploy.
 
     Nothing is trained when the best model knows the current data. The embeddings come first: the
-    hybrid learns from them."""
+    hybrid learns from them, and search finds only what is embedded."""
+    from recsys.content.job import count_new_texts  # takes pandas with it
+
     best = Registry(settings).current_best()
-    if best is None or best.data_version != current_version(settings).version_id:
+    known = best is not None and best.data_version == current_version(settings).version_id
+    if not known or count_new_texts(settings):
         _run(client, "bert_embeddings", {})
+    if best is None or not known:
         trained = _run(client, "model_training", {})["summary"].get("select_best", {})
         _tell_of_winner(settings, trained.get("trained", []))
     else:

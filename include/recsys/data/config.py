@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, PastDate
 
 from recsys.config import ConfigModel
 
@@ -25,7 +25,7 @@ class DataConfig(ConfigModel):
     engine: Engine = Engine.PANDAS
     max_invalid_fraction: float = Field(default=0.2, ge=0, le=1)
     max_shrink_fraction: float = Field(default=0.5, ge=0, le=1)
-    earliest: date = date(2000, 1, 1)
+    earliest: PastDate = date(2000, 1, 1)
     incremental_limit: int = Field(default=100, ge=0)
     keep_view_days: float = Field(default=180, gt=0, le=36_500)
     keep_versions: int = Field(default=7, ge=1)

@@ -47,6 +47,8 @@ def preview(settings: Settings, source: str, path: Path, now: datetime) -> Previ
     columns of reviews. Raises `SourceError` if it is neither, and as `read_rows` does, and
     `ConfigError`."""
     config = load_source(settings, source)
+    if path.exists() and not path.is_file():
+        raise SourceError(f"{path}: expected a file: it is read more than once")
     zone, limits = ZoneInfo(config.timezone), _limits(settings, config, now)
     kind = _kind_of(path, config)
     if kind == REVIEWS:

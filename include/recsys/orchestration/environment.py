@@ -13,8 +13,9 @@ from string import Template
 from typing import Final
 
 from dotenv import dotenv_values
+from pydantic import Field
 
-from recsys.config import ConfigError, read_document
+from recsys.config import ConfigError, ConfigModel, read_document
 from recsys.orchestration.client import AirflowClient
 from recsys.publishing import atomic_path, write_json
 from recsys.settings import REPOSITORY, Settings
@@ -127,9 +128,25 @@ def write_passwords(settings: Settings) -> None:
     _write_private(airflow_home(settings) / "passwords.json", content)
 
 
+class Pool(ConfigModel):
+    """How many tasks of a kind run at a time."""
+
+    slots: int = Field(ge=1, le=1000)
+    description: str = ""
+    include_deferred: bool = False
+
+
+def load_pools(settings: Settings) -> dict[str, Pool]:
+    """The state root's pools over the shipped ones. Raises `ConfigError` with file and key."""
+    document = read_document(settings, "pools.json")
+    return {
+        name: document.validate(Pool, pool, at=(name,)) for name, pool in document.content.items()
+    }
+
+
 def write_pools(settings: Settings, path: Path) -> None:
-    """One file for ``airflow pools import``: the state root's pools over the shipped ones."""
-    write_json(path, read_document(settings, "pools.json").content)
+    """One file for ``airflow pools import``. Raises as `load_pools` does."""
+    write_json(path, {name: pool.model_dump() for name, pool in load_pools(settings).items()})
 
 
 def run_airflow(env: Mapping[str, str], *arguments: str, timeout: float | None = None) -> str:
