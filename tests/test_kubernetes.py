@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from recsys.config import load_config
+from recsys.exporter.server import PORT, STATSD_PORT
 from recsys.settings import REPOSITORY, Settings
 from recsys.storage import StorageConfig
 from serving.config import ServingConfig, read_environment
@@ -134,10 +135,10 @@ def test_what_chooses_pods_finds_them_by_label_and_port():
         for name, pod in pods()
     }
     for service in of_kind("Service"):
-        assert chosen(service["spec"]["selector"]) == {"recsys-service"}
-        assert {one["targetPort"] for one in service["spec"]["ports"]} <= ports["recsys-service"]
-    for one in of_kind("PodDisruptionBudget", "StatefulSet"):
-        assert chosen(one["spec"]["selector"]) == {"recsys-service"}
+        (name,) = chosen(service["spec"]["selector"])
+        assert {one["targetPort"] for one in service["spec"]["ports"]} <= ports[name]
+    for one in of_kind("PodDisruptionBudget", "StatefulSet", "Deployment"):
+        assert chosen(one["spec"]["selector"]) == {one["metadata"]["name"]}
     for policy in of_kind("NetworkPolicy"):
         assert chosen(policy["spec"]["podSelector"]), policy["metadata"]["name"]
     (scaler,) = of_kind("HorizontalPodAutoscaler")
@@ -156,6 +157,24 @@ def test_the_deployment_finds_all_replicas_also_those_without_a_model():
     variables = {one["name"]: one["value"] for one in VALUES["env"]}
     name, port = replicas["metadata"]["name"], replicas["spec"]["ports"][0]["port"]
     assert variables["RECSYS_SERVICE_REPLICAS"] == f"dns+http://{name}:{port}"
+
+
+def test_airflow_and_prometheus_reach_the_exporter_which_reads_airflows_disk():
+    (exporter,) = of_kind("Deployment")
+    (service,) = [one for one in of_kind("Service") if one["metadata"]["name"] == "recsys-exporter"]
+    ports = {one["name"]: (one["port"], one.get("protocol")) for one in service["spec"]["ports"]}
+    assert ports == {"http": (PORT, None), "statsd": (STATSD_PORT, "UDP")}
+    variables = {one["name"]: one["value"] for one in VALUES["env"]}
+    assert variables["AIRFLOW__METRICS__STATSD_HOST"] == service["metadata"]["name"]
+    assert variables["AIRFLOW__METRICS__STATSD_PORT"] == str(STATSD_PORT)
+    pod = exporter["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == VALUES["nodeSelector"]
+    assert pod["volumes"][0] == VALUES["volumes"][0]
+    (policy,) = [one for one in of_kind("NetworkPolicy") if one["metadata"]["name"] == "airflow"]
+    assert "recsys-exporter" in chosen(policy["spec"]["podSelector"])
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["from"][0]["podSelector"] == policy["spec"]["podSelector"]
+    assert "monitoring" in str(rule["from"][1])
 
 
 def test_without_a_rule_nobody_talks_to_anybody():
@@ -221,9 +240,6 @@ def test_airflow_has_the_variables_that_it_has_in_compose():
         "AIRFLOW__CELERY__RESULT_BACKEND",
         "AIRFLOW__CELERY__BROKER_URL",
         "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK",  # the chart's probes ask it
-        "AIRFLOW__METRICS__STATSD_ON",  # the chart has an exporter of its own
-        "AIRFLOW__METRICS__STATSD_HOST",
-        "AIRFLOW__METRICS__STATSD_PORT",
     }
     assert there - here == by_the_chart
     settings = {one["name"]: one.get("value") for one in VALUES["env"]}
@@ -238,6 +254,8 @@ def test_the_service_can_read_what_it_is_given(tmp_path):
     given = {one["name"]: one.get("value", "token") for one in service["env"]}
     environment = read_environment(given)
     assert (environment.host, environment.port) == ("0.0.0.0", 8000)
+    # Until the shop says whom, nobody but the pod itself is believed about who asks.
+    assert environment.trusted_proxies == ("127.0.0.1/32",)
     (configuration,) = of_kind("ConfigMap")
     (tmp_path / "config").mkdir()
     for name, text in configuration["data"].items():
