@@ -94,6 +94,25 @@ def test_a_better_side_wins_and_stays_the_winner(experiments, settings):
     assert alerts.count("experiment_decided triggered") == 1
 
 
+def test_the_metrics_that_do_not_decide_have_intervals_too(experiments, settings):
+    experiments.start(definition(), by="lan", now=START)
+    write_days(settings, simulate(np.random.default_rng(1), SHOP, DAYS, uplift=0.3))
+    evaluate(settings, after(27.5))
+    found = report(settings)
+    courses = {"clicks_per_list": found["running"], **found["others"]}
+    for name in ("clicks_per_list", "purchases_per_list", "purchases_per_user", "value_per_user"):
+        [last] = courses[name]["new"][-1:]
+        assert last["low"] < 0.3 < last["high"], name
+        # Narrow at the end as the deciding one is: no clock of another metric widens it.
+        width = (last["high"] - last["low"]) / 2
+        error = abs(last["value"] - 0.3)
+        assert error < width < 1, name
+    assert found["others"]["carts_per_list"] == {}  # nobody put anything into a cart
+    last = found["split"][-1]
+    assert last["day"] == str(FIRST + timedelta(days=27))
+    assert last["units"] == [side["units"] for side in found["sides"]]
+
+
 def test_a_worse_side_makes_the_control_the_winner(experiments, settings):
     experiments.start(definition(), by="lan", now=START)
     write_days(settings, simulate(np.random.default_rng(1), SHOP, DAYS, uplift=-0.3))

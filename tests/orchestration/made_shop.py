@@ -2,11 +2,16 @@
 
 from datetime import datetime, timedelta
 
+import numpy as np
+
+from benchmarks.experiments.sequential import Shop, simulate
 from benchmarks.monitor.made_year import make_year
 from recsys.alerting import AlertManager
 from recsys.data.simulated import note_traffic
 from recsys.deployment.comparison import note_comparison
 from recsys.deployment.history import append_history
+from recsys.experiments.evaluation import evaluate
+from recsys.experiments.state import Experiments
 from recsys.ids import IdRules
 from recsys.orchestration.mirror import tracker_id
 from recsys.privacy import ask_to_forget
@@ -15,6 +20,8 @@ from recsys.registry import Registry
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.data.shop import refresh, row, write_shop
+from tests.experiments.test_evaluation import write_days
+from tests.experiments.test_state import definition
 from tests.merchandising.test_rules import RULE
 from tests.merchandising.test_rules import write as write_rules
 from tests.serving.shops import ITEMS, add_model
@@ -25,6 +32,7 @@ NAMES = [f"Son {'aeiou'[n % 5] * 3}{'bcdghklm'[n // 5] * 3}" for n in range(ITEM
 CATALOGUE = [f"p{n},{NAMES[n]},Đẹp,Trang điểm,{n}000,Mô tả" for n in range(1, ITEMS)]
 BEFORE, HELD = ("als_20260101_020000", "als_20260102_020000"), "als_20260103_020000"
 REPORT = "drift_report_20260105.html"
+EXPERIMENT = "tron-lan-dau"
 
 
 def make_shop(settings: Settings, now: datetime) -> None:
@@ -40,6 +48,7 @@ def make_shop(settings: Settings, now: datetime) -> None:
     alerts.send_alert("data_refresh_failed", "data_refresh failed", "critical", context=about)
     alerts.send_alert("data_drift", "drift of volume", "warning")
     assert note_comparison(settings, *BEFORE) is not None
+    add_experiment(settings, now)
     write_rules(settings, RULE | {"reason": "thu hồi theo lô"}, hide_expired(now))
     ask_to_forget(settings, ["KH01", "KH02"], "lan", IdRules())
     note_traffic(settings, now - timedelta(days=3), now, lists=1_200, events=40)
@@ -77,6 +86,22 @@ def add_models(settings: Settings, now: datetime) -> None:
     failed = {"status": "rolled_back", "error": "the verification failed: no answer in time"}
     known = {"model_id": HELD, "previous_model_id": BEFORE[-1], **failed}
     append_history(settings, {"timestamp": now.isoformat(), **known})
+
+
+def add_experiment(settings: Settings, now: datetime) -> None:
+    """One that has run for three weeks, as the outcomes job left it, and one that has just begun
+    elsewhere."""
+    began = now - timedelta(days=20)
+    sides = [("hien-nay", None), ("moi", BEFORE[0])]
+    variants = [{"name": name, "share": 0.5, "model_id": one} for name, one in sides]
+    asked = {"question": "Mô hình mới có được bấm nhiều hơn không?", "variants": variants}
+    first = definition(EXPERIMENT, placements=["home"], **asked)
+    Experiments(settings).start(first, "lan", now=began)
+    visits = simulate(np.random.default_rng(1), Shop(300, 2000), 21, uplift=0.3)
+    write_days(*(settings, visits), name=EXPERIMENT, names=("hien-nay", "moi"), first=began.date())
+    evaluate(settings, now)
+    begun = definition("tron-lan-hai", placements=["cart"], **asked)
+    Experiments(settings).start(begun, "lan", now=now)
 
 
 def write_health(settings: Settings, now: datetime) -> None:

@@ -20,7 +20,16 @@ from recsys.settings import Settings
 from tests import browser as browsers
 from tests.browser import DESK, PHONE, serious_faults
 from tests.live_stack import wait_for
-from tests.orchestration.made_shop import BEFORE, HELD, JOB, NAMES, REPORT, RUN, make_shop
+from tests.orchestration.made_shop import (
+    BEFORE,
+    EXPERIMENT,
+    HELD,
+    JOB,
+    NAMES,
+    REPORT,
+    RUN,
+    make_shop,
+)
 from tests.ports import find_free_port
 
 pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
@@ -33,6 +42,9 @@ PAGES = (
     f"/models/compare?id={HELD}&id={BEFORE[0]}",
     f"/models/{HELD}",
     "/before",
+    "/experiments",
+    f"/experiments/{EXPERIMENT}",
+    "/experiments/tron-lan-hai",
     "/look",
     "/look/product?product_id=p1",
     "/look/product?product_id=absent",

@@ -11,7 +11,7 @@ from recsys.cli.jobs import run_job
 from recsys.cli.output import console, print_json
 from recsys.errors import InputError
 from recsys.experiments.definitions import Definition, Experiment, read_definition
-from recsys.experiments.state import MOMENT, Experiments, model_of
+from recsys.experiments.state import MOMENT, Experiments, model_of, read_report
 from recsys.orchestration.environment import connect
 from recsys.registry import Registry
 from recsys.schedule import load_zone
@@ -142,8 +142,6 @@ def _winner(settings: Settings, experiment: Experiment) -> str:
 
 def _report(settings: Settings, experiment: Experiment) -> dict[str, Any]:
     """What the outcomes job wrote of it last; empty before that."""
-    from recsys.experiments.report import read_report
-
     report = read_report(settings, experiment.name)
     started = experiment.started_at.isoformat(timespec="seconds")
     return report if report.get("started_at") == started else {}

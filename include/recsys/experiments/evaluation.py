@@ -353,7 +353,7 @@ def _report(
     metric = str(definition.primary_metric)
     evidence = _ratio_evidence(definition, counted)
     lists = [float(side.n[-1]) for side in counted.sums["clicks_per_list"]]
-    units = _units(counted)
+    units, customers = _units(counted), counted.sums["purchases_per_user"]
     return {
         "name": experiment.name,
         "question": definition.question,
@@ -392,7 +392,36 @@ def _report(
         },
         "information": information,
         "running": {one.variant: _course(counted.days, one.found) for one in compared},
+        "others": {
+            name: _others(definition, counted, name, information)
+            for name in COLUMNS
+            if name != metric and information is not None
+        },
+        "split": [
+            {"day": day.isoformat(), "units": [float(side.units[number]) for side in customers]}
+            for number, day in enumerate(counted.days)
+        ],
     }
+
+
+def _others(
+    definition: Definition, counted: _Counted, name: str, information: float
+) -> dict[str, list[dict[str, Any]]]:
+    """The course of a metric that does not decide. Its intervals are narrowest when those of the
+    deciding one are: clicks and dong have clocks of their own, which go alike."""
+    control, *others = counted.sums[name]
+    primary = counted.sums[str(definition.primary_metric)]
+    found = {}
+    for variant, side, decides in zip(definition.variants[1:], others, primary[1:], strict=True):
+        clocks = [
+            float(difference(_last(one), _last(other), 1.0).information)
+            for one, other in ((control, side), (primary[0], decides))
+        ]
+        planned = information * clocks[0] / clocks[1] if min(clocks) > 0 else 0.0
+        if planned > 0:
+            compared = difference(control, side, planned, _alpha(definition))
+            found[variant.name] = _course(counted.days, compared)
+    return found
 
 
 def _rate(sums: Sums, scale: float) -> float | None:

@@ -1,6 +1,5 @@
 """``reports/experiments/<name>.json`` and ``.html``: question, sides, interval by day, advice."""
 
-import json
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.ticker import PercentFormatter
 
-from recsys.experiments.state import MOMENT
+from recsys.experiments.state import MOMENT, REPORTS
 from recsys.experiments.verdicts import METRIC_NAMES
 from recsys.pages import templates
 from recsys.plots import mark_days, picture
@@ -18,15 +17,13 @@ from recsys.publishing import write_json, write_text
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 
-FOLDER = "experiments"
-
 _COLOURS = ("#2f6f8f", "#b5533c", "#4d7c4a", "#8a5a9e", "#a07a2c", "#5b6b76", "#a34a6b")
 _INK, _LINE = "#33424d", "#c3ccd3"
 
 
 def write_pages(settings: Settings, report: dict[str, Any]) -> Path:
     """Write both; the path of the page."""
-    folder = settings.reports / FOLDER
+    folder = settings.reports / REPORTS
     write_json(folder / f"{report['name']}.json", report)
     page = folder / f"{report['name']}.html"
     zone = load_zone(settings)
@@ -39,15 +36,6 @@ def write_pages(settings: Settings, report: dict[str, Any]) -> Path:
     shown = {"report": report, "moments": moments, "picture": picture, "names": METRIC_NAMES}
     write_text(page, template.render(**shown))
     return page
-
-
-def read_report(settings: Settings, name: str) -> dict[str, Any]:
-    """What was written last of the experiment `name`; empty if nothing is there or sound."""
-    try:
-        found = json.loads((settings.reports / FOLDER / f"{name}.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _moment(text: str, zone: ZoneInfo) -> datetime:

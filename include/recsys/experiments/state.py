@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # pandas is not for the service
     from recsys.experiments.planning import Plan
 
 _LAST_GOOD_KEY = "artifacts/experiments.last_good.json"
+REPORTS = "experiments"
+"""Below ``reports``."""
 MOMENT = "%Y-%m-%d %H:%M %Z"
 """How moments are shown, in the time zone of the schedule."""
 _NAME = re.compile(r"[\w.@:+-]*")
@@ -284,6 +286,15 @@ def model_of(registry: Registry, variant: Variant) -> Entry | None:
         if entry.model_type == variant.model_type and passed:
             return entry
     raise RegistryError(f"no active model of type {variant.model_type} has passed its gates")
+
+
+def read_report(settings: Settings, name: str) -> dict[str, Any]:
+    """What was written last of the experiment `name`; empty if nothing is there or sound."""
+    try:
+        found = json.loads((settings.reports / REPORTS / f"{name}.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def models_in_experiments(settings: Settings) -> set[str]:

@@ -57,7 +57,8 @@ def decide(definition: Definition, compared: list[Comparison], days: float) -> V
     all others have lost."""
     if days < WHOLE_WEEK_DAYS:
         return _running(
-            f"mới chạy {days:.1f} ngày; cần trọn một tuần để có đủ ngày thường và cuối tuần",
+            f"mới chạy {_comma(f'{days:.1f}')} ngày; cần "
+            "trọn một tuần để có đủ ngày thường và cuối tuần",
             f"it has run for {days:.1f} days; a whole week is needed, with its Sunday",
         )
     ahead = {one.variant: one for one in compared if _last_sign(one.found) > 0}
@@ -115,9 +116,14 @@ def _winner(definition: Definition, best: Comparison, *, control: bool = False) 
     return Verdict(
         "winner",
         name,
-        f"nhánh {name} tốt hơn về {vi}: {best.variant} so với {control_name} là {figures}",
+        f"nhánh {name} tốt hơn về {vi}: {best.variant} so với {control_name} là {_comma(figures)}",
         f"the side {name} is better in {en}: {best.variant} against {control_name} is {figures}",
     )
+
+
+def _comma(number: str) -> str:
+    """As Vietnamese writes it."""
+    return number.replace(".", ",")
 
 
 def _last_sign(found: Difference) -> int:

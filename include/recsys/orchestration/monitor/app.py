@@ -16,7 +16,15 @@ from recsys.alerting import AlertManager
 from recsys.deployment.comparison import CUSTOMERS, mean_shared, read_comparisons
 from recsys.errors import InputError
 from recsys.orchestration.mirror import tracker_id
-from recsys.orchestration.monitor import history, inspector, models, overview, reports, today
+from recsys.orchestration.monitor import (
+    experiments,
+    history,
+    inspector,
+    models,
+    overview,
+    reports,
+    today,
+)
 from recsys.orchestration.monitor.access import (
     HEADERS,
     REPORT_POLICY,
@@ -65,6 +73,7 @@ def create_app(settings: Settings, paused: Callable[[], set[str]] = paused_dags)
     _add_error_pages(app, renderer)
     _add_frame(app)
     _add_models(app, settings, renderer, tracker)
+    _add_measured(app, settings, renderer)
     _add_inspector(app, settings, renderer)
     _add_rules(app, settings, renderer)
     _add_customers(app, settings, renderer)
@@ -174,6 +183,29 @@ def _add_models(
         _known(lambda: Registry(settings).release(model_id))
         note(settings, "release", user.get_name(), model_id=model_id)
         return RedirectResponse(f"{visit_of(request).root}/models/{_segment(model_id)}", 303)
+
+
+def _add_measured(app: FastAPI, settings: Settings, renderer: Renderer) -> None:
+    @app.get("/experiments")
+    def list_experiments(request: Request) -> HTMLResponse:
+        found = section(lambda: experiments.gather_trials(settings))
+        visit = visit_of(request)
+        return HTMLResponse(renderer.page("experiments.html", visit, "experiments", trials=found))
+
+    @app.get("/experiments/{name}")
+    def experiment(request: Request, name: str) -> HTMLResponse:
+        trial = _known(lambda: experiments.gather_trial(settings, name))
+        shown = {
+            "trial": trial,
+            "lifts": experiments.lifts(trial),
+            "split": experiments.split(trial),
+            "intended": experiments.intended(trial),
+            "metrics": experiments.METRICS,
+            "page": reports.find_page(settings, "experiments", f"{name}.html"),
+        }
+        return HTMLResponse(
+            renderer.page("experiment.html", visit_of(request), "experiments", **shown)
+        )
 
 
 def _add_inspector(app: FastAPI, settings: Settings, renderer: Renderer) -> None:

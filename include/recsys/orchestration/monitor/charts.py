@@ -15,17 +15,21 @@ _DIGITS: Final = {"share": 1, "ms": 1, "score": 4}
 
 class Line(NamedTuple):
     """A curve: a value for each day of its chart, None where nothing was measured. `name` is that
-    of its text, ``line.NAME``, or its own where the catalogue has none."""
+    of its text, ``line.NAME``, or its own where the catalogue has none. `low` and `high` are the
+    ends of each value's interval, None where there is none; empty of a curve without intervals."""
 
     name: str
     values: Values
+    low: Values = ()
+    high: Values = ()
 
 
 class Chart(NamedTuple):
-    """Curves of one unit (``count``, ``share``, ``ms``, ``seconds``, ``days``, ``score``) over
-    `days` (ISO dates). ``chart.NAME`` is its title, ``chart.NAME.text`` what it tells. `dots`:
-    there is not a value every day, and values are joined across what lies between. `steps`: the
-    values are those of a training's steps, whose numbers stand in place of days."""
+    """Curves of one unit (``count``, ``share``, ``change``, ``ms``, ``seconds``, ``days``,
+    ``score``) over `days` (ISO dates). ``chart.NAME`` is its title, ``chart.NAME.text`` what it
+    tells. `dots`: there is not a value every day, and values are joined across what lies between.
+    `steps`: the values are those of a training's steps, whose numbers stand in place of days.
+    `zone`: what lies between these two values is of no interest."""
 
     name: str
     unit: str
@@ -33,6 +37,7 @@ class Chart(NamedTuple):
     lines: Sequence[Line]
     dots: bool = False
     steps: bool = False
+    zone: tuple[float, float] | None = None
 
     @property
     def has_values(self) -> bool:
@@ -45,32 +50,43 @@ class Chart(NamedTuple):
             "unit": self.unit,
             "dots": self.dots,
             "steps": self.steps,
+            "zone": self.zone,
             "lines": [
-                {"name": language.known("line", line.name), "values": _rounded(line.values)}
+                {"name": language.known("line", line.name)}
+                | {name: _rounded(getattr(line, name)) for name in ("values", "low", "high")}
                 for line in self.lines
             ],
         }
 
     def said(self, language: Language) -> list[str]:
-        """Of each line its last value, the lowest and the highest, in a sentence."""
+        """Of each line its last value, with its interval if it has one, else the lowest and the
+        highest, in a sentence."""
         return [
-            language.say(
-                "chart.said",
-                line=language.known("line", line.name),
-                day=self.days[last] if self.steps else language.day(self.days[last]),
-                last=self.written(line.values[last], language),
-                low=self.written(min(known), language),
-                high=self.written(max(known), language),
-            )
+            self._said(line, known, language)
             for line in self.lines
-            if (known := [value for value in line.values if value is not None])
-            for last in [max(n for n, value in enumerate(line.values) if value is not None)]
+            if (known := [n for n, value in enumerate(line.values) if value is not None])
         ]
+
+    def _said(self, line: Line, known: Sequence[int], language: Language) -> str:
+        last = known[-1]
+        said = {
+            "line": language.known("line", line.name),
+            "day": self.days[last] if self.steps else language.day(self.days[last]),
+            "last": self.written(line.values[last], language),
+        }
+        if line.low and line.low[last] is not None:
+            low, high = (self.written(ends[last], language) for ends in (line.low, line.high))
+            return language.say("chart.said_between", **said, low=low, high=high)
+        values = [value for value in line.values if value is not None]
+        low, high = (self.written(ends(values), language) for ends in (min, max))
+        return language.say("chart.said", **said, low=low, high=high)
 
     def written(self, value: float | None, language: Language) -> str:
         """A value with its unit."""
         if self.unit == "share":
             return language.percent(value, 1)
+        if self.unit == "change":
+            return language.change(value)
         if self.unit == "seconds":
             return language.duration(value)
         number = language.number(value, _DIGITS.get(self.unit, 0))

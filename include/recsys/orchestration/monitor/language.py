@@ -71,6 +71,10 @@ class Language:
         """A share as a percentage."""
         return DASH if share is None else self._written(f"{share:.{digits}%}")
 
+    def change(self, share: float | None) -> str:
+        """A difference as a percentage: ``+5.2%``."""
+        return DASH if share is None else self._written(f"{share:+.1%}")
+
     def day(self, value: date | str | None) -> str:
         """``28/11/2026``, ``28 Nov 2026``: a date, or the local date of a moment."""
         if isinstance(value, str) and len(value) == len("2026-11-28"):

@@ -20,6 +20,7 @@ SECTIONS: Final = (
     "time",
     "models",
     "before",
+    "experiments",
     "look",
     "reports",
     "rules",

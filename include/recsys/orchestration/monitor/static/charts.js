@@ -4,11 +4,13 @@
   const language = document.documentElement.lang;
   const form = (digits, more) => new Intl.NumberFormat(language, { maximumFractionDigits: digits, ...more });
   const whole = form(0), tenth = form(1), fine = form(4), share = form(1, { style: "percent" });
+  const change = form(1, { style: "percent", signDisplay: "exceptZero" });
   const units = {
     count: (value) => whole.format(value),
     days: (value) => tenth.format(value),
     score: (value) => fine.format(value),
     share: (value) => share.format(value),
+    change: (value) => change.format(value),
     ms: (value) => tenth.format(value) + " ms",
     seconds: (value) => tenth.format(value) + " s",
   };
@@ -22,6 +24,50 @@
 
   function colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  }
+
+  // What was known badly, such as the first days, does not press all else to the ground.
+  const usualWidths = 4;
+
+  function reach(chart) {
+    const widths = chart.lines.flatMap((line) => line.high.map((high, n) => (high === null ? null : high - line.low[n])));
+    const known = widths.filter((width) => width !== null).sort((one, other) => one - other);
+    const most = known.length ? usualWidths * known[Math.floor(known.length / 2)] : Infinity;
+    const ends = chart.lines.flatMap((line) =>
+      line.values.flatMap((value, n) => {
+        if (value === null) return [];
+        if (!known.length || !line.high.length) return [value];
+        const end = line.high[n];
+        return end !== null && end - line.low[n] <= most ? [line.low[n], end] : [];
+      }));
+    const all = [...ends, ...(chart.zone || []), 0];
+    const [low, high] = [Math.min(...all), Math.max(...all)];
+    return [low * 1.05, high > low ? high * 1.05 : 1];
+  }
+
+  // Behind the curves: what is of no interest, and the intervals.
+  function drawBehind(plot, chart, times) {
+    const at = (value, scale) => plot.valToPos(value, scale, true);
+    const { ctx, bbox } = plot;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    if (chart.zone) {
+      ctx.globalAlpha = 0.6;
+      ctx.fillStyle = colour("--line");
+      ctx.fillRect(bbox.left, at(chart.zone[1], "y"), bbox.width, at(chart.zone[0], "y") - at(chart.zone[1], "y"));
+    }
+    ctx.globalAlpha = 0.18;
+    chart.lines.forEach(function (line, n) {
+      ctx.fillStyle = colour(`--c${n + 1}`);
+      const known = line.high.map((high, n) => (high === null ? -1 : n)).filter((n) => n >= 0);
+      ctx.beginPath();
+      for (const n of known) ctx.lineTo(at(times[n], "x"), at(line.high[n], "y"));
+      for (const n of known.reverse()) ctx.lineTo(at(times[n], "x"), at(line.low[n], "y"));
+      ctx.fill();
+    });
+    ctx.restore();
   }
 
   function draw(place) {
@@ -43,7 +89,7 @@
     // While nobody points at a day, the legend has the values of the last one.
     const showLast = (plot) => plot.cursor.idx ?? plot.setLegend({ idx: last });
     const options = {
-      hooks: { ready: [showLast], setCursor: [showLast] },
+      hooks: { ready: [showLast], setCursor: [showLast], drawAxes: [(plot) => drawBehind(plot, chart, times)] },
       width: place.clientWidth,
       height: 190,
       tzDate: (second) => uPlot.tzDate(new Date(second * 1000), "UTC"),
@@ -52,7 +98,7 @@
         { ...axis, values: (_, places) => places.map((at) => name(onAxis, at)), space: 64, ...(chart.steps && { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }) },
         { ...axis, values: (_, values) => values.map(unit), size: 70 },
       ],
-      scales: { x: { time: !chart.steps }, y: scales[chart.unit] || { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.05 : 1] } },
+      scales: { x: { time: !chart.steps }, y: scales[chart.unit] || { range: reach(chart) } },
       cursor: { drag: { x: false, y: false } },
     };
     return new uPlot(options, [times, ...values], place);
