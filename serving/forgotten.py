@@ -7,15 +7,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from recsys.errors import InputError
-from recsys.privacy import (
-    REQUESTS_KEY,
-    Forgotten,
-    Request,
-    forgotten_by,
-    lost_requests,
-    overdue,
-    read_requests,
-)
+from recsys.privacy import Forgotten, Request, forgotten_by, lost_requests, overdue, read_requests
+from recsys.pseudonyms import REQUESTS_KEY
 from recsys.settings import Settings
 from recsys.storage import open_store
 

@@ -25,7 +25,8 @@ from recsys.merchandising.live_events import live_database
 from recsys.merchandising.placements import Placement
 from recsys.merchandising.recommending import Recommended, Snapshot
 from recsys.merchandising.rule_warnings import RuleWarning, warnings_of
-from recsys.privacy import PrivacyConfig, load_pseudonyms
+from recsys.privacy import PrivacyConfig
+from recsys.pseudonyms import load_pseudonyms
 from recsys.request_log import Answered, RequestLog
 from recsys.schedule import load_log_format, load_zone
 from recsys.settings import Settings

@@ -14,22 +14,24 @@ from recsys.ids import IdRules
 from recsys.personal import PSEUDONYM
 from recsys.privacy import (
     FORGETTING_KEY,
-    KEY_VARIABLE,
-    KEYS_KEY,
-    REQUESTS_KEY,
     Kind,
-    Pseudonyms,
     Register,
-    add_key,
     adopt_privacy,
     ask_to_forget,
     ids_to_forget,
     load_forgotten,
-    load_pseudonyms,
-    names_in_logs,
     read_requests,
     readmit,
     told,
+)
+from recsys.pseudonyms import (
+    KEY_VARIABLE,
+    KEYS_KEY,
+    REQUESTS_KEY,
+    Pseudonyms,
+    add_key,
+    load_pseudonyms,
+    names_in_logs,
 )
 from recsys.settings import Settings
 from recsys.upkeep.backup import write_backup

@@ -26,7 +26,8 @@ from pathlib import Path
 
 from recsys.data.versions import current_version
 from recsys.ids import IdRules
-from recsys.privacy import AUDIT_KEY, PRIVACY_KEY, Register, ask_to_forget, load_pseudonyms
+from recsys.privacy import AUDIT_KEY, Register, ask_to_forget
+from recsys.pseudonyms import PRIVACY_KEY, load_pseudonyms
 from recsys.publishing import sha256_of
 from recsys.refresh.job import run_refresh
 from recsys.registry import Registry

@@ -43,7 +43,7 @@ _SHORT_MIX: Final = 4
 
 
 PSEUDONYM: Final = re.compile("~[0-9a-f]{32}")
-"""What `recsys.privacy` makes of an id for logs."""
+"""What `recsys.pseudonyms` makes of an id for logs."""
 
 
 class Record(NamedTuple):

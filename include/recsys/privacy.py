@@ -1,18 +1,12 @@
-"""What holds for customers' rights on every machine: the key of pseudonyms, the register of what
-was asked for, which names customers by their pseudonyms alone, and who is forgotten by it. All are
-in the store, so that machines which share it agree: ``data/privacy/``, which nobody else on a
-machine may read."""
+"""What holds for customers' rights on every machine: the register of what was asked for, which
+names customers by their pseudonyms alone, and who is forgotten by it. It is in the store, so that
+machines which share it agree, beside the keys of pseudonyms."""
 
-import contextlib
 import functools
-import hashlib
-import hmac
 import json
 import logging
-import os
 import re
-import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +19,16 @@ from recsys.errors import InputError
 from recsys.ids import MAX_LENGTH, IdRules, normalise_id
 from recsys.logs import fields, file_logger
 from recsys.personal import PSEUDONYM
+from recsys.pseudonyms import (
+    LAST_GOOD_REQUESTS_KEY,
+    PRIVACY_KEY,
+    REQUESTS_KEY,
+    Pseudonyms,
+    adopt_keys,
+    keep_private,
+    load_pseudonyms,
+    place_of_keys,
+)
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 from recsys.storage import Document, open_store
@@ -34,21 +38,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PRIVACY_KEY: Final = "data/privacy"
-KEYS_KEY: Final = f"{PRIVACY_KEY}/keys.json"
-REQUESTS_KEY: Final = f"{PRIVACY_KEY}/requests.json"
 FORGETTING_KEY: Final = f"{PRIVACY_KEY}/forgetting.json"
-_LAST_GOOD_KEY: Final = f"{PRIVACY_KEY}/requests.last_good.json"
 AUDIT_KEY: Final = "logs/customer_audit.log"
-KEY_VARIABLE: Final = "RECSYS_PSEUDONYM_KEY"
-
-# What pseudonyms begin with, so that readers can tell them from ids: `PSEUDONYM`.
-_MARK: Final = "~"
-_HEX: Final = re.compile("[0-9a-f]{64}")
-_KEY_BYTES: Final = 32
-_DIGITS: Final = 32  # 128 bits
-_FINGERPRINT_DIGITS: Final = 16
-_REMEMBERED: Final = 10_000
 
 MOST_OF_A_NAME: Final = 64
 NOT_IN_NAMES: Final = r"[\x00-\x1f\x7f-\x9f\u2028\u2029|]"
@@ -64,87 +55,6 @@ class PrivacyConfig(ConfigModel):
     pseudonymous_logs: bool | None = None
     answer_days: float = Field(default=3, gt=0)
     see_customers: tuple[str, ...] = ("admin",)
-
-
-class Pseudonyms:
-    """Keyed names of customers: without the key nobody tells whose they are, nor tries all ids.
-
-    `keys` are 32 bytes each, the newest first: it makes new names, the others find those that were
-    made before there was another key."""
-
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = tuple(keys)
-        # One customer asks for many lists.
-        self.of: Callable[[str], str] = functools.lru_cache(_REMEMBERED)(self._newest)
-
-    @property
-    def fingerprints(self) -> tuple[str, ...]:
-        """What tells the keys from others, and nothing else of them, the newest first."""
-        marked = (b"key of pseudonyms" + key for key in self._keys)
-        return tuple(hashlib.sha256(one).hexdigest()[:_FINGERPRINT_DIGITS] for one in marked)
-
-    def __reduce__(self) -> tuple[type["Pseudonyms"], tuple[tuple[bytes, ...]]]:
-        return Pseudonyms, (self._keys,)  # what is remembered does not travel
-
-    def all_of(self, user_id: str | int) -> tuple[str, ...]:
-        """The names of a customer under all keys, the newest first."""
-        text = normalise_id(user_id).encode("utf-8", "replace")
-        names = [_MARK + hmac.digest(key, text, "sha256").hex()[:_DIGITS] for key in self._keys]
-        return tuple(names)
-
-    def _newest(self, user_id: str) -> str:
-        return self.all_of(user_id)[0]
-
-
-def load_pseudonyms(settings: Settings) -> Pseudonyms:
-    """The names of this installation, by the keys of ``RECSYS_PSEUDONYM_KEY`` or those in the
-    store, where the first use makes one. Raises `InputError` if there are no sound keys where
-    there should be: not if the register names somebody by keys that are gone, whom nobody would
-    find by a new one. `OSError` if none can be written."""
-    if given := os.environ.get(KEY_VARIABLE, "").strip():
-        return Pseudonyms(_keys_of(given.split(","), KEY_VARIABLE))
-    store = open_store(settings)
-    content = store.read(KEYS_KEY)
-    registers = (REQUESTS_KEY, _LAST_GOOD_KEY)
-    if content is None and any(store.read(key) is not None for key in registers):
-        place = settings.home / KEYS_KEY
-        raise InputError(
-            f"{place}: is gone, and the register names customers by it: take it from a backup; if "
-            "there is none, move the register away: whom it names nobody can tell any more"
-        )
-    return Pseudonyms(_parsed(settings, content or _change_keys(settings, lambda keys: keys)))
-
-
-def names_in_logs(settings: Settings, user_id: str) -> tuple[str, ...]:
-    """How logs may name somebody: by the id, and by pseudonyms if there were ever any."""
-    try:
-        if KEY_VARIABLE in os.environ or open_store(settings).read(KEYS_KEY) is not None:
-            return user_id, *load_pseudonyms(settings).all_of(user_id)
-    except (InputError, OSError) as error:  # who writes those logs tells of it
-        logger.warning("Pseudonyms cannot be told | reason=%s", error)
-    return (user_id,)
-
-
-def keep_private(home: Path) -> None:
-    """Nobody else on this machine may look into the folder of the state root `home`, nor into its
-    files where they are copied."""
-    folder = home / PRIVACY_KEY
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a temporary one of another process
-            path.chmod(0o600)
-
-
-def add_key(settings: Settings) -> int:
-    """Begin with another key; those of before still find what they named. Returns how many there
-    are. Raises `InputError` where the environment has the keys, and as `load_pseudonyms`."""
-    if os.environ.get(KEY_VARIABLE, "").strip():
-        say = "put a new one before it, with a comma between them"
-        raise InputError(f"{KEY_VARIABLE}: the keys are those of the environment: {say}")
-    load_pseudonyms(settings)  # a new one alone would not tell whom the register names
-    content = _change_keys(settings, lambda keys: [secrets.token_bytes(_KEY_BYTES), *keys])
-    return len(_parsed(settings, content))
 
 
 class Kind(StrEnum):
@@ -338,13 +248,7 @@ def adopt_privacy(settings: Settings, other: Settings) -> None:
     if not requests:
         return
     _names_in(other, requests)  # it has their keys
-    theirs = open_store(other).read(KEYS_KEY)
-    if theirs is not None:
-        keys = _parsed(other, theirs)
-        known = open_store(settings).read(KEYS_KEY)
-        own = () if known is None else _parsed(settings, known)
-        merged = [*keys, *(key for key in own if key not in keys)]
-        _change_keys(settings, lambda _: merged)
+    adopt_keys(settings, other)
     Register(settings).adopt(requests)
     ids = ids_to_forget(other).read()
     ids_to_forget(settings).change(lambda known: known.update(ids))
@@ -389,12 +293,11 @@ def _names_in(settings: Settings, requests: Sequence[Request]) -> Pseudonyms:
     names = load_pseudonyms(settings)
     lacking = {one.key for one in requests} - {"", *names.fingerprints}
     if lacking:
-        given = os.environ.get(KEY_VARIABLE, "").strip()
-        place = KEY_VARIABLE if given else str(settings.home / KEYS_KEY)
         count = sum(one.key in lacking for one in requests)
         raise InputError(
-            f"{place}: {count} requests of the register name customers by a key that is not there: "
-            "put it behind the newest one, such as those of keys.json in the variable"
+            f"{place_of_keys(settings)}: {count} requests of the register name customers by a key "
+            "that is not there: put it behind the newest one, such as those of keys.json in the "
+            "variable"
         )
     return names
 
@@ -499,7 +402,7 @@ def _document_of_requests(settings: Settings) -> Document[list[Request]]:
         on_damage=functools.partial(
             logger.error, "The register of requests is damaged | set_aside=%s, %s"
         ),
-        last_good=_LAST_GOOD_KEY,
+        last_good=LAST_GOOD_REQUESTS_KEY,
         lost=_lost,
     )
 
@@ -511,7 +414,8 @@ def lost_requests(now: Iterable[Request], before: Iterable[Request]) -> int:
 
 def _lost(now: list[Request], before: list[Request]) -> str | None:
     count = lost_requests(now, before)
-    return f"{REQUESTS_KEY}: lacks {count} requests that {_LAST_GOOD_KEY} has" if count else None
+    lacks = f"{REQUESTS_KEY}: lacks {count} requests that {LAST_GOOD_REQUESTS_KEY} has"
+    return lacks if count else None
 
 
 def _identity(one: Request) -> tuple[Kind, str, datetime]:
@@ -528,31 +432,3 @@ def _requests(path: Path, content: bytes | None) -> list[Request]:
 def _dumped(requests: list[dict[str, Any]]) -> bytes:
     text = json.dumps({"requests": requests}, ensure_ascii=False, indent=1, allow_nan=False)
     return f"{text}\n".encode()
-
-
-def _change_keys(settings: Settings, change: Callable[[list[bytes]], list[bytes]]) -> bytes:
-    def changed(content: bytes | None) -> bytes:
-        before = () if content is None else _parsed(settings, content)
-        keys = change(list(before) or [secrets.token_bytes(_KEY_BYTES)])
-        return f"{json.dumps({'keys': [key.hex() for key in keys]}, indent=1)}\n".encode()
-
-    keep_private(settings.home)
-    return open_store(settings).change(KEYS_KEY, changed)
-
-
-def _parsed(settings: Settings, content: bytes) -> tuple[bytes, ...]:
-    place = str(settings.home / KEYS_KEY)
-    try:
-        return _keys_of([str(one) for one in parse_json(content)["keys"]], place)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{place}: expected keys, 64 hexadecimal digits each; take the file from a backup: "
-            f"without it pseudonyms cannot be told any more: {error}"
-        ) from error
-
-
-def _keys_of(texts: Sequence[str], place: str) -> tuple[bytes, ...]:
-    stripped = [text.strip() for text in texts]
-    if not stripped or not all(map(_HEX.fullmatch, stripped)):
-        raise InputError(f"{place}: expected keys of 64 hexadecimal digits, the newest first")
-    return tuple(map(bytes.fromhex, stripped))

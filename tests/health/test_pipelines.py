@@ -7,7 +7,8 @@ from recsys.alerting import AlertManager
 from recsys.alerting.runs import RunEvent, tell_of_run
 from recsys.health.pipelines import check_pipeline_health, report_silence
 from recsys.ids import IdRules
-from recsys.privacy import REQUESTS_KEY, Kind, Register, ask_to_forget
+from recsys.privacy import Kind, Register, ask_to_forget
+from recsys.pseudonyms import REQUESTS_KEY
 from recsys.schedule import load_schedule
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.sinks import log_lines

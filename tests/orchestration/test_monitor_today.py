@@ -20,7 +20,8 @@ from recsys.orchestration.monitor.overview import (
 from recsys.orchestration.monitor.reports import list_pages
 from recsys.orchestration.monitor.sections import section
 from recsys.orchestration.monitor.today import newest_review, tasks
-from recsys.privacy import REQUESTS_KEY, Register, ask_to_forget
+from recsys.privacy import Register, ask_to_forget
+from recsys.pseudonyms import REQUESTS_KEY
 from recsys.schedule import load_schedule, load_zone
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.orchestration.monitor_pages import render

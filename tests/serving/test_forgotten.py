@@ -15,16 +15,8 @@ from fastapi.testclient import TestClient
 from recsys.content import ContentConfig
 from recsys.content.job import embed_products
 from recsys.ids import IdRules
-from recsys.privacy import (
-    KEYS_KEY,
-    REQUESTS_KEY,
-    Kind,
-    Register,
-    ask_to_forget,
-    ids_to_forget,
-    load_pseudonyms,
-    readmit,
-)
+from recsys.privacy import Kind, Register, ask_to_forget, ids_to_forget, readmit
+from recsys.pseudonyms import KEYS_KEY, REQUESTS_KEY, load_pseudonyms
 from recsys.settings import Settings
 from serving import forgotten
 from serving.app import create_app

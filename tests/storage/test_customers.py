@@ -11,7 +11,8 @@ from recsys.data.staging import append_events, hand_in_segments
 from recsys.data.versions import current_version
 from recsys.ids import IdRules
 from recsys.models.artifacts import load_artifact
-from recsys.privacy import Register, ask_to_forget, load_forgotten, load_pseudonyms
+from recsys.privacy import Register, ask_to_forget, load_forgotten
+from recsys.pseudonyms import load_pseudonyms
 from recsys.registry import Registry
 from recsys.served_lists import ServedList, hand_in_lists, new_id, write_segment
 from recsys.settings import Settings

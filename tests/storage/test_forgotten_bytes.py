@@ -10,7 +10,8 @@ import pytest
 from recsys.data.staging import append_events, hand_in_segments
 from recsys.data.versions import list_versions
 from recsys.ids import IdRules
-from recsys.privacy import ask_to_forget, load_pseudonyms
+from recsys.privacy import ask_to_forget
+from recsys.pseudonyms import load_pseudonyms
 from recsys.served_lists import hand_in_lists
 from recsys.settings import Settings
 from recsys.storage import open_store

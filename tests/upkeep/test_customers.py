@@ -18,7 +18,8 @@ from recsys.cli import app
 from recsys.data.staging import append_events
 from recsys.errors import InputError
 from recsys.personal import Doubtful, PersonalData, Record, Sought, is_unmistakable
-from recsys.privacy import Register, load_forgotten, load_pseudonyms
+from recsys.privacy import Register, load_forgotten
+from recsys.pseudonyms import load_pseudonyms
 from recsys.request_log import Answered, RequestLog
 from recsys.settings import Settings
 from recsys.traces import in_files

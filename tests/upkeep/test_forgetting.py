@@ -20,14 +20,8 @@ from recsys.data.versions import current_version, list_versions
 from recsys.ids import IdRules
 from recsys.locks import PipelineLock
 from recsys.models.artifacts import load_artifact
-from recsys.privacy import (
-    FORGETTING_KEY,
-    Register,
-    ask_to_forget,
-    ids_to_forget,
-    load_pseudonyms,
-    readmit,
-)
+from recsys.privacy import FORGETTING_KEY, Register, ask_to_forget, ids_to_forget, readmit
+from recsys.pseudonyms import load_pseudonyms
 from recsys.refresh.job import run_refresh
 from recsys.registry import Registry
 from recsys.request_log import Answered, RequestLog

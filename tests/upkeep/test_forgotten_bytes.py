@@ -14,17 +14,8 @@ from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.ids import IdRules
 from recsys.personal import Record
-from recsys.privacy import (
-    KEYS_KEY,
-    PRIVACY_KEY,
-    REQUESTS_KEY,
-    Register,
-    add_key,
-    ask_to_forget,
-    load_forgotten,
-    load_pseudonyms,
-    readmit,
-)
+from recsys.privacy import Register, ask_to_forget, load_forgotten, readmit
+from recsys.pseudonyms import KEYS_KEY, PRIVACY_KEY, REQUESTS_KEY, add_key, load_pseudonyms
 from recsys.publishing import leftovers
 from recsys.settings import Settings
 from recsys.upkeep.backup import write_backup

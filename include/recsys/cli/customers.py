@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from recsys.cli.output import console, print_json, print_table
-from recsys.privacy import Register, add_key, ask_to_forget, readmit, told
+from recsys.privacy import Register, ask_to_forget, readmit, told
+from recsys.pseudonyms import add_key
 from recsys.settings import load_settings
 
 app = typer.Typer()

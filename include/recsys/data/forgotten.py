@@ -13,7 +13,8 @@ from recsys.arrays import BoolArray
 from recsys.data.dialects import Rejection
 from recsys.data.reading import RawRows
 from recsys.personal import is_unmistakable
-from recsys.privacy import Forgotten, Pseudonyms
+from recsys.privacy import Forgotten
+from recsys.pseudonyms import Pseudonyms
 from recsys.schema import USER
 
 NOBODY: Final = Forgotten((), Pseudonyms(()))

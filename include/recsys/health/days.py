@@ -11,7 +11,7 @@ from typing import Any, Final
 from recsys.config import parse_json
 from recsys.errors import InputError
 from recsys.health.service import RATES, TRIAL_USER
-from recsys.privacy import names_in_logs
+from recsys.pseudonyms import names_in_logs
 from recsys.publishing import write_json
 from recsys.request_log import load_retention, read_traffic
 from recsys.schedule import load_zone

@@ -12,7 +12,7 @@ from recsys.deployment.client import read_address
 from recsys.errors import InputError
 from recsys.health.config import MetricsConfig
 from recsys.health.verdict import Finding, verdict
-from recsys.privacy import names_in_logs
+from recsys.pseudonyms import names_in_logs
 from recsys.registry import Registry
 from recsys.request_log import read_traffic
 from recsys.settings import Settings, load_settings

@@ -11,7 +11,8 @@ from recsys.data.sources import id_rules
 from recsys.errors import InputError
 from recsys.logs import fields, file_logger
 from recsys.personal import Doubtful, PersonalData, Record, Unread
-from recsys.privacy import AUDIT_KEY, Kind, Register, checked_ids, load_pseudonyms, told
+from recsys.privacy import AUDIT_KEY, Kind, Register, checked_ids, told
+from recsys.pseudonyms import load_pseudonyms
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 from recsys.upkeep.personal import find, sought

@@ -24,13 +24,13 @@ from recsys.models.model_types import MODEL_TYPES
 from recsys.personal import Doubtful, Erased, Record, Sought, Unread, is_outside, place_of
 from recsys.privacy import (
     FORGETTING_KEY,
-    PRIVACY_KEY,
     Register,
     Request,
     ToForget,
     ids_to_forget,
     load_forgotten,
 )
+from recsys.pseudonyms import PRIVACY_KEY
 from recsys.publishing import is_temporary, leftovers
 from recsys.registry import ARTIFACTS_KEY
 from recsys.settings import Settings

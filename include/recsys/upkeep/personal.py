@@ -27,13 +27,8 @@ from recsys.personal import (
     files_at,
     place_of,
 )
-from recsys.privacy import (
-    AUDIT_KEY,
-    FORGETTING_KEY,
-    PRIVACY_KEY,
-    ids_to_forget,
-    load_pseudonyms,
-)
+from recsys.privacy import AUDIT_KEY, FORGETTING_KEY, ids_to_forget
+from recsys.pseudonyms import PRIVACY_KEY, load_pseudonyms
 from recsys.request_log import PERSONAL as OF_REQUESTS
 from recsys.schema import SESSION, USER
 from recsys.settings import Settings

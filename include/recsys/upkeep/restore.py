@@ -13,14 +13,8 @@ from typing import IO, Any, cast
 from pydantic import ValidationError
 
 from recsys.config import parse_json
-from recsys.privacy import (
-    FORGETTING_KEY,
-    PRIVACY_KEY,
-    REQUESTS_KEY,
-    adopt_privacy,
-    keep_private,
-    read_requests,
-)
+from recsys.privacy import FORGETTING_KEY, adopt_privacy, read_requests
+from recsys.pseudonyms import PRIVACY_KEY, REQUESTS_KEY, keep_private
 from recsys.publishing import sha256_of, sync, sync_tree
 from recsys.settings import Settings
 from recsys.storage import StorageError, open_store

@@ -9,13 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from recsys.personal import Record, Unread
-from recsys.privacy import (
-    FORGETTING_KEY,
-    Forgotten,
-    ids_to_forget,
-    load_forgotten,
-    load_pseudonyms,
-)
+from recsys.privacy import FORGETTING_KEY, Forgotten, ids_to_forget, load_forgotten
+from recsys.pseudonyms import load_pseudonyms
 from recsys.settings import Settings
 from recsys.upkeep.forgetting import erase
 from recsys.upkeep.personal import find, named_ids, sought

@@ -9,7 +9,7 @@ from recsys.data.staging import RAW_KEY, STAGING_KEY, hand_in_files, hand_in_seg
 from recsys.data.versions import POINTER_KEY, VERSIONS_KEY
 from recsys.errors import InputError
 from recsys.models.model_types import MODEL_TYPES
-from recsys.privacy import KEYS_KEY, REQUESTS_KEY, keep_private
+from recsys.pseudonyms import KEYS_KEY, REQUESTS_KEY, keep_private
 from recsys.publishing import write_bytes
 from recsys.registry import ARTIFACTS_KEY
 from recsys.served_lists import SERVED_KEY, hand_in_lists

@@ -20,7 +20,8 @@ from recsys.merchandising.rule_adding import add_rule
 from recsys.merchandising.rules import Rule, matching, read_rules
 from recsys.outcomes.attribution import FATE, POSITION
 from recsys.outcomes.daily import figured_days, read_day, read_happened
-from recsys.privacy import PrivacyConfig, load_pseudonyms
+from recsys.privacy import PrivacyConfig
+from recsys.pseudonyms import load_pseudonyms
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 
