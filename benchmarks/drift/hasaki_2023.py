@@ -26,7 +26,7 @@ from recsys.settings import Settings
 ZONE = ZoneInfo("Asia/Ho_Chi_Minh")
 FIRST_MONDAY = date(2023, 1, 9)  # the report about the week of 2 January
 WEEKS = 52
-COLOURS = {"low": "#2563eb", "medium": "#d97706", "high": "#b91c1c"}
+COLOURS = {"low": "#2563eb", "medium": "#d97706", "high": "#b91c1c", "not judged": "#9aa5b1"}
 EXPECTED = {
     "2023-04-10": {"volume"},
     "2023-04-24": {"volume", "campaign"},

@@ -6,10 +6,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 
-def templates(folder: Path) -> Environment:
-    """The templates in `folder`; in all but ``*.txt`` what is filled in is escaped."""
+def templates(*folders: Path) -> Environment:
+    """The templates in `folders`; in all but ``*.txt`` what is filled in is escaped."""
     return Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(folders),
         autoescape=select_autoescape(disabled_extensions=("txt",), default=True),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import timedelta
@@ -117,14 +118,33 @@ def test_data_that_end_before_the_week_does_are_a_warning(shop: Settings) -> Non
     assert report["data"]["covers_window"] is False
     assert "data_refresh" in report["recommendations"][0]
     assert summary["rows"] == 0
+    # That nothing was read of the week is no news about the shop.
+    assert summary["overall_severity"] == "not judged"
+    assert set(summary["not_judged"]) >= {"volume", "campaign", "rating"}
+    assert report["interaction_drift"]["volume"]["severity"] == "not judged"
+    assert reason_to_retrain(shop, summary, MONDAY) is None
+
+
+def test_a_page_leads_to_the_weeks_before_it_and_to_the_other_language(shop: Settings) -> None:
+    for days in (-14, -7, 0):
+        summary = detect_drift(shop, interval(days))
+    plain = (shop.home / summary["page"]).read_text(encoding="utf-8")
+    links = re.findall(r'href="(drift_report[^"]+)"', plain)
+    name = "drift_report_20240603"
+    assert links == [f"{name}.html", f"{name}.en.html"] + [
+        f"drift_report_{day}.html" for day in ("20240527", "20240520")
+    ]
+    other = (shop.home / summary["page"]).with_suffix(".en.html").read_text(encoding="utf-8")
+    assert "drift_report_20240527.en.html" in other
+    assert "20 May 2024 – 26 May 2024" in other
 
 
 def test_the_page_stands_alone_and_shows_names_as_text(shop: Settings) -> None:
     summary = detect_drift(shop, interval())
-    page = (shop.home / summary["page"]).read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 3
-    assert "http" not in page.replace("data:image", "")
-    assert "dưỡng &lt;3 &amp; hơn" in page
+    for name in (summary["page"], str(summary["page"]).replace(".html", ".en.html")):
+        page = (shop.home / name).read_text(encoding="utf-8")
+        assert not re.search(r"<script|<img|https?:|<3 & hơn", page)
+        assert "<svg" in page
 
 
 def test_the_length_of_the_reference_can_be_chosen(shop: Settings) -> None:
@@ -159,6 +179,15 @@ def test_high_severity_alerts_once_and_asks_for_one_training(shop: Settings) -> 
     assert reason_to_retrain(shop, following, MONDAY + timedelta(days=7)) is not None
 
 
+def test_what_was_not_judged_is_told_when_an_alert_is_over(shop: Settings) -> None:
+    alert_on_drift(shop, detect_drift(shop, interval()))
+    alert_on_drift(shop, detect_drift(shop, interval(days_after=-7)))
+    log = (shop.logs / "service" / "alerts.log").read_text(encoding="utf-8")
+    last = log.splitlines()[-1]
+    assert "Nothing that was judged is raised in the drift report 20240527; not judged: " in last
+    assert "model" in last
+
+
 def test_a_report_of_low_severity_does_nothing(shop: Settings) -> None:
     summary = detect_drift(shop, interval(days_after=-7))
     assert alert_on_drift(shop, summary)["alert"] is None
@@ -190,7 +219,8 @@ def test_a_week_that_nothing_could_be_judged_of_is_not_quiet(shop: Settings) -> 
     assert not any("no action is needed" in one for one in summary["recommendations"])
     assert any("look whether they still arrive" in one for one in summary["recommendations"])
     page = (shop.home / str(summary["page"])).read_text(encoding="utf-8")
-    assert '<span class="badge not-judged">not judged</span>' in page
+    assert "Tuần này có quá ít dữ liệu để nói bất cứ điều gì" in page
+    assert 'class="badge good"' not in page
     # Nobody is told that the drift of before is over.
     assert alert_on_drift(shop, summary) == {"alert": None, "channels": {}}
     log = (shop.logs / "service" / "alerts.log").read_text(encoding="utf-8")

@@ -120,4 +120,4 @@ def test_the_report_of_a_shop_with_signals_says_what_became_of_their_mix(setting
     assert report["kinds_drift"]["kinds"]["view"]["new"] == pytest.approx(0.5)
     assert "kinds" not in summary["raised"]
     page = (settings.home / summary["page"]).read_text(encoding="utf-8")
-    assert "Kinds" in page
+    assert "Khách vẫn mua, bấm và xem theo tỷ lệ như trước." in page

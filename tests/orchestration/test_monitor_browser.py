@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -14,11 +15,11 @@ import requests
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from recsys.merchandising.rules import read_rules
-from recsys.orchestration.monitor.language import texts
+from recsys.orchestration import monitor as monitor_package
 from recsys.registry import Registry
 from recsys.settings import Settings
 from tests import browser as browsers
-from tests.browser import DESK, PHONE, serious_faults
+from tests.browser import DESK, PHONE, english, read_words, serious_faults, wider_than_the_window
 from tests.live_stack import wait_for
 from tests.orchestration.made_shop import (
     BEFORE,
@@ -57,29 +58,7 @@ PAGES = (
     "/no-such-page",
 )
 
-# Words of English that no Vietnamese page needs: those of the English texts that no Vietnamese
-# text has, and words in which programs like to speak.
-ENGLISH = {
-    word
-    for text in texts("en").values()
-    for word in re.findall(r"[a-z]{3,}", re.sub(r"\{.*?\}", "", text.lower()))
-}
-VIETNAMESE = {
-    word
-    for text in texts("vi").values()
-    for word in re.findall(r"[a-z]{3,}", re.sub(r"\{.*?\}", "", text.lower()))
-}
-FOREIGN = (ENGLISH | {"error", "none", "null", "true", "false", "unknown"}) - VIETNAMESE
-
-# What a reader reads, but for what is marked as being in another language, names and code.
-READ = """() => {
-  const skipped = "code, pre, [lang=en], [translate=no], script, style, .languages";
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  const texts = [];
-  while (walker.nextNode())
-    if (!walker.currentNode.parentElement.closest(skipped)) texts.push(walker.currentNode.data);
-  return texts.join(" ");
-}"""
+FOREIGN = english(Path(monitor_package.__file__).parent / "texts")
 
 
 @dataclass(frozen=True)
@@ -177,14 +156,12 @@ def test_a_page_is_sound_in_both_languages_themes_and_widths(look, path: str) ->
         where = f"{path} {language} {theme} {width}"
         assert seen.page.evaluate("document.documentElement.dataset.theme") == theme
         assert seen.page.evaluate("document.documentElement.lang") == language
-        wider = seen.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wider <= 0, where
+        assert wider_than_the_window(seen.page) <= 0, where
         faults = [one for one in seen.faults if "404 (Not Found)" not in one]
         assert faults == [], where
         assert serious_faults(seen.page) == [], where
         if language == "vi":
-            words = set(re.findall(r"[a-z]{3,}", seen.page.evaluate(READ).lower()))
-            assert words & FOREIGN == set(), where
+            assert read_words(seen.page) & FOREIGN == set(), where
 
 
 def test_the_language_is_remembered_and_the_page_stays(look, monitor: Monitor) -> None:
@@ -259,10 +236,9 @@ def test_who_looks_at_a_customer_is_written_down_without_the_customers_id(
     assert "Danh sách lúc này của 2" in seen.page.content()
     assert NAMES[3] in seen.page.content()
     assert seen.page.url == f"{monitor.url}/look/customer"
-    assert seen.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert wider_than_the_window(seen.page) <= 0
     assert serious_faults(seen.page) == []
-    words = set(re.findall(r"[a-z]{3,}", seen.page.evaluate(READ).lower()))
-    assert words & FOREIGN == set()
+    assert read_words(seen.page) & FOREIGN == set()
     last = (monitor.settings.logs / "monitor_audit.log").read_text("utf-8").splitlines()[-1]
     assert "look at customer | by=lan, customer=" in last
     assert "customer=2" not in last

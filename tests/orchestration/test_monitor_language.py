@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from recsys import language
 from recsys.orchestration import monitor
 from recsys.orchestration.monitor.language import LANGUAGES, Language, preferred, texts
 
@@ -31,7 +32,7 @@ def test_every_language_has_every_text_with_the_same_blanks() -> None:
 
 def test_every_text_that_the_pages_name_is_there_and_no_other() -> None:
     """A name is written as a whole, or as the beginning of a group of names."""
-    sources = [*FOLDER.glob("*.py"), *FOLDER.glob("templates/*")]
+    sources = [Path(language.__file__), *FOLDER.glob("*.py"), *FOLDER.glob("templates/*")]
     written = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     named = set(re.findall(r"\b(?:t|say|count)\(\s*[\"']([\w.]+)[\"']", written))
     groups = {name.rstrip(".") for name in named if name.endswith((".", "_"))}

@@ -7,6 +7,7 @@ wait."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from recsys.arrays import Float32Array, Int64Array
@@ -36,6 +37,7 @@ class Material:
     kinds: WeeklyKinds | None = None
     reference_stop: int | None = None
     """First week number that is no longer reference; None for a moving reference."""
+    ends: datetime | None = None  # the moment that the data go up to; None: later than every week
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def check_week(
     return span, [
         check_rating(span, config),
         check_popularity(span, config),
-        check_volume(span, config, calendar),
+        check_volume(span, config, calendar, ends=material.ends),
         check_campaign(span, config),
         *check_customers(span),
         *check_comments(span),

@@ -25,10 +25,12 @@ from recsys.drift.config import DriftConfig, HolidayCalendar
 from recsys.drift.examination import Material, examine
 from recsys.drift.kinds import WeeklyKinds, weekly_kinds
 from recsys.drift.model import Prediction, model_before
-from recsys.drift.report import NOT_JUDGED, build_report, render_page
+from recsys.drift.page import render_drift_pages
+from recsys.drift.report import NOT_JUDGED, build_report
 from recsys.drift.weeks import Events, Week, events_of, product_names
 from recsys.errors import InputError
-from recsys.publishing import write_json, write_text
+from recsys.publishing import write_json
+from recsys.reporting import write_pages
 from recsys.schedule import DataInterval, load_zone
 from recsys.settings import Settings
 
@@ -45,14 +47,14 @@ def detect_drift(
 ) -> dict[str, Any]:
     """Examine the last week that is over at the end of `interval` and write its report.
 
-    Writes ``reports/drift/drift_report_YYYYMMDD.json`` and ``.html``, dated by the Monday after
-    the week. The same data give the same report, whatever was reported before. `reference_days`
-    overrides the length of the reference.
+    Writes ``reports/drift/drift_report_YYYYMMDD.json``, ``.html`` and ``.en.html``, dated by the
+    Monday after the week. The same data give the same report, whatever was reported before; the
+    pages lead to those of before. `reference_days` overrides the length of the reference.
 
     Returns ``report_date``, ``report`` and ``page`` (paths below the state root),
-    ``overall_severity``, ``raised``, ``recommendations``, ``data_version``, ``events``, ``rows``,
-    ``duration_seconds``. Raises `InputError` if nothing is published, or the configuration or
-    `reference_days` is wrong."""
+    ``overall_severity``, ``raised``, ``not_judged``, ``recommendations``, ``data_version``,
+    ``events``, ``rows``, ``duration_seconds``. Raises `InputError` if nothing is published, or the
+    configuration or `reference_days` is wrong."""
     began = time.monotonic()
     zone = load_zone(settings)
     config = with_reference_days(load_config(settings, DriftConfig), reference_days)
@@ -77,9 +79,9 @@ def detect_drift(
     )
     path = settings.reports / REPORTS_FOLDER / f"drift_report_{week.end:%Y%m%d}.json"
     page = path.with_suffix(".html")
-    write_text(page, render_page(report))
+    write_pages(page, render_drift_pages(report, page, zone))
     write_json(path, report)
-    told = ("report_date", "overall_severity", "raised", "recommendations")
+    told = ("report_date", "overall_severity", "raised", "not_judged", "recommendations")
     window = report["windows"]["new"]
     summary = {
         **{key: report[key] for key in told},
@@ -104,7 +106,9 @@ def alert_on_drift(settings: Settings, summary: Mapping[str, Any]) -> dict[str, 
     week = f"drift report {summary['report_date']}"
     if severity is None:
         if summary["overall_severity"] != NOT_JUDGED:
-            manager.resolve(ALERT_NAME, f"Nothing is raised any more in the {week}.")
+            unknown = ", ".join(summary["not_judged"])
+            rest = f"; not judged: {unknown}" if unknown else ""
+            manager.resolve(ALERT_NAME, f"Nothing that was judged is raised in the {week}{rest}.")
         return {"alert": None, "channels": {}}
     raised = ", ".join(summary["raised"])
     told = " ".join(summary["recommendations"][: len(summary["raised"])])
@@ -186,6 +190,7 @@ def _read(
         prediction=Prediction(past, rows) if past else None,
         kinds=_kinds(settings, version, week),
         reference_stop=stop,
+        ends=version.as_of,
     )
     return material, events
 

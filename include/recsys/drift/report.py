@@ -1,39 +1,23 @@
-"""The report of an examined week: a JSON document with the documented keys, and a page, one static
-HTML file with every plot inline."""
+"""The report of an examined week: a JSON document with the documented keys."""
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import date
-from functools import partial
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.dates import date2num
 from pydantic_core import to_json
 
+from recsys.drift.checks import INSUFFICIENT
 from recsys.drift.config import HolidayCalendar
 from recsys.drift.examination import Examination, Verdict, is_unjudged, overall, recommendations
 from recsys.drift.volume import MIN_HISTORY_WEEKS, expect
 from recsys.drift.weeks import Events, Week
-from recsys.pages import templates
-from recsys.plots import mark_days, picture
 
-NOT_JUDGED = "not judged"
-"""In place of the severity of a week that no check had enough data for."""
+NOT_JUDGED: Final = "not judged"
+"""In place of the severity of a week, or of a check, that had not enough data."""
 
 _MOVERS = 10
 _SERIES_WEEKS = 26
-_OLD, _NEW, _ALARM = "#9aa5b1", "#2563eb", "#c2410c"
-_TITLES = {
-    "rating": "Ratings",
-    "activity": "Activity per customer",
-    "new_users": "New customers",
-    "comment_missing": "Missing comments",
-    "embedding": "Kind of product",
-}
-"""Of checks that are called otherwise than by their name."""
 
 
 def build_report(
@@ -81,8 +65,9 @@ def build_report(
         "embedding_drift": _section(by_name["embedding"]),
         "model_drift": _section(by_name["model"]),
         **{f"{name}_drift": _section(by_name[name]) for name in ("kinds",) if name in by_name},
-        "overall_severity": NOT_JUDGED if is_unjudged(verdicts) else overall(verdicts),
+        "overall_severity": _severity(verdicts),
         "raised": [verdict.check.name for verdict in verdicts if verdict.raised],
+        "not_judged": [one.check.name for one in verdicts if is_unjudged([one])],
         "recommendations": (stale if not data["covers_window"] else []) + recommendations(verdicts),
         "windows": {
             "new": _window(week, (week.number, week.number + 1), span.all_window),
@@ -102,7 +87,7 @@ def _section(verdict: Verdict, detected: str = "drift_detected") -> dict[str, An
     check = verdict.check
     return check.details | {
         detected: verdict.raised,
-        "severity": verdict.severity,
+        "severity": _severity([verdict]),
         "status": check.status,
         "evidence_this_week": verdict.evidence,
         "evidence_week_before": verdict.evidence_before,
@@ -116,9 +101,14 @@ def _joint(by_name: Mapping[str, Verdict], names: Sequence[str]) -> dict[str, An
     verdicts = [by_name[name] for name in names]
     return {
         "drift_detected": any(verdict.raised for verdict in verdicts),
-        "severity": overall(verdicts),
+        "severity": _severity(verdicts),
         **{verdict.check.name: _section(verdict) for verdict in verdicts},
     }
+
+
+def _severity(verdicts: Sequence[Verdict]) -> str:
+    """The highest that was raised; `NOT_JUDGED` where nothing could be."""
+    return NOT_JUDGED if is_unjudged(verdicts) else overall(verdicts)
 
 
 def _window(week: Week, bounds: tuple[int, int], events: Events) -> dict[str, Any]:
@@ -188,21 +178,8 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100.0 * share
 
 
-def render_page(report: Mapping[str, Any]) -> str:
-    """The HTML page of a report made by `build_report`."""
-    page = templates(Path(__file__).parent / "templates").get_template("report.html")
-    return page.render(
-        report=report,
-        checks=_rows(report),
-        star_plot=picture("Share of stars", partial(_draw_stars, report=report)),
-        volume_plot=picture("Reviews a week", partial(_draw_volume, report=report)),
-        mover_plot=picture(
-            "Change of share, percentage points", partial(_draw_movers, report=report), left=0.36
-        ),
-    )
-
-
-def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def checks_of(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The section of each check of a report made by `build_report`, by the check's name."""
     sections = {
         "rating": report["rating_drift"],
         "popularity": report["popularity_drift"],
@@ -213,65 +190,14 @@ def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         "model": report["model_drift"],
         "kinds": report.get("kinds_drift"),
     }
-    return [
-        {
-            "title": _TITLES.get(name, name.replace("_", " ").capitalize()),
-            "state": _state(section),
-            "raised": name in report["raised"],
-            "effect": section["effect_size"],
-            **{key: section.get(key, "") for key in ("severity", "unit", "p_value", "test")},
-        }
-        for name, section in sections.items()
-        if isinstance(section, Mapping)
-    ]
+    return {name: one for name, one in sections.items() if isinstance(one, Mapping)}
 
 
-def _state(section: Mapping[str, Any]) -> str:
-    if section["status"] == "insufficient_data":
-        return "not enough data"
+def state_of(section: Mapping[str, Any]) -> str:
+    """What a check found: ``not_judged``, ``raised``, ``seen_once`` (in one week so far) or
+    ``quiet``."""
+    if section["status"] == INSUFFICIENT:
+        return "not_judged"
     if section.get("drift_detected") or section.get("shift_detected"):
         return "raised"
-    return "seen once" if section["evidence_this_week"] else "quiet"
-
-
-def _draw_stars(axes: Axes, report: Mapping[str, Any]) -> None:
-    comparison = report["rating_drift"]["rating_comparison"]
-    places = range(len(comparison))
-    kinds = ((-0.2, "historical", _OLD, "reference"), (0.2, "new", _NEW, "this week"))
-    for offset, key, colour, label in kinds:
-        heights = [100 * shares[key] for shares in comparison.values()]
-        beside = [place + offset for place in places]
-        bars = axes.bar(beside, heights, 0.38, color=colour, label=label)
-        axes.bar_label(bars, fmt="%.0f", fontsize=8)
-    axes.set_xticks(list(places), [f"{star}★" for star in comparison])
-    axes.set_ylabel("percent of reviews")
-    axes.set_ylim(0, 110)
-    axes.legend(frameon=False, loc="upper left")
-
-
-def _draw_volume(axes: Axes, report: Mapping[str, Any]) -> None:
-    series = report["interaction_drift"]["series"]
-    days = [date2num(date.fromisoformat(point["week"])) for point in series]
-    known = [point for point in series if point["expected"]]
-    if known:
-        at = [date2num(date.fromisoformat(point["week"])) for point in known]
-        low, high, expected = ([p[name] for p in known] for name in ("low", "high", "expected"))
-        axes.fill_between(at, low, high, color=_OLD, alpha=0.3, linewidth=0, label="99 % band")
-        axes.plot(at, expected, color=_OLD, label="expected")
-    axes.plot(days, [point["events"] for point in series], "o-", color=_NEW, ms=3, label="reviews")
-    if "volume" in report["raised"]:
-        axes.plot(days[-1:], [series[-1]["events"]], "o", color=_ALARM, ms=9, label="alarm")
-    mark_days(axes)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("reviews, each counted once")
-    axes.legend(frameon=False, loc="upper left")
-
-
-def _draw_movers(axes: Axes, report: Mapping[str, Any]) -> None:
-    movers = list(reversed(report["popularity_drift"]["top_movers"]))
-    changes = [100 * (one["new_share"] - one["historical_share"]) for one in movers]
-    axes.barh(range(len(movers)), changes, color=[_NEW if c > 0 else _OLD for c in changes])
-    labels = [one["product_name"] or one["product_id"] for one in movers]
-    shortened = [text if len(text) <= 44 else f"{text[:43]}…" for text in labels]
-    axes.set_yticks(range(len(movers)), shortened, fontsize=8)
-    axes.axvline(0, color="black", linewidth=0.6)
+    return "seen_once" if section["evidence_this_week"] else "quiet"

@@ -5,6 +5,7 @@ the reference's weeks is not moved by a few wild ones; the spread of the weeks a
 band beyond pure chance, and a holiday widens it further."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,11 @@ def busy_days(daily: Int64Array, expectation: Expectation) -> list[int]:
     return [int(day) for day in np.flatnonzero(daily > most + _BUSY * np.sqrt(most))]
 
 
-def check_volume(span: Span, config: DriftConfig, calendar: HolidayCalendar) -> Check:
-    """Events of the week against trend, weekday profile and band."""
+def check_volume(
+    span: Span, config: DriftConfig, calendar: HolidayCalendar, ends: datetime | None = None
+) -> Check:
+    """Events of the week against trend, weekday profile and band. Of a week that is not over where
+    the data end, at `ends`, nobody knows how many there were."""
     first, stop = span.history_bounds
     observed, rows = len(span.all_window), int(span.all_window.copies.sum())
     daily = span.all_window.daily(span.week.number, span.week.number + 1)[0]
@@ -99,6 +103,8 @@ def check_volume(span: Span, config: DriftConfig, calendar: HolidayCalendar) -> 
         "daily": [int(count) for count in daily],
         "campaign_events": observed - len(span.window),
     }
+    if ends is not None and ends < span.week.end:
+        return Check("volume", details=details | {"data_end": ends.isoformat()})
     if stop - first < MIN_HISTORY_WEEKS:
         return Check("volume", details=details)
     widen = calendar.widening(span.week.first_day)
@@ -147,9 +153,9 @@ def check_campaign(span: Span, config: DriftConfig) -> Check:
         "test": "users of one sentence in a week against its usual rate",
     }
     weeks = span.history_bounds[1] - span.history_bounds[0]
-    if span.all_window.comments is None or weeks < MIN_HISTORY_WEEKS:
+    if span.all_window.comments is None or weeks < MIN_HISTORY_WEEKS or not observed:
         return Check("campaign", details=details)
-    share = copied / observed if observed else 0.0
+    share = copied / observed
     raised = share >= config.campaign.min_share
     text = span.sentences[0]["text"] if span.sentences else ""
     return Check(

@@ -10,7 +10,9 @@ from typing import Any, Final, NamedTuple
 from recsys.errors import InputError
 from recsys.experiments.definitions import Experiment
 from recsys.experiments.state import Experiments
+from recsys.language import LANGUAGES
 from recsys.orchestration.monitor.sections import Section, section
+from recsys.reporting import is_plain, page_in
 from recsys.settings import Settings
 
 KINDS: Final = {
@@ -19,9 +21,8 @@ KINDS: Final = {
     "outcomes": "outcomes_*.html",
     "experiments": "*.html",
 }
-"""Folder below ``reports/`` -> which of its files are pages. Their names sort by time, but for
-those of experiments."""
-
+"""Folder below ``reports/`` -> which of its files are pages, in all languages. Their names sort by
+time, but for those of experiments."""
 
 LISTED: Final = 5
 """Pages of a kind that are shown at once; the older ones are folded away."""
@@ -37,6 +38,11 @@ class ReportPage(NamedTuple):
     @property
     def name(self) -> str:
         return self.path.name
+
+    def name_in(self, code: str) -> str:
+        """Its name in a language, or the plain one if it was written in one language only."""
+        path = page_in(self.path, code)
+        return path.name if path.is_file() else self.name
 
     @property
     def title(self) -> str:
@@ -89,7 +95,10 @@ def list_pages(settings: Settings, kind: str) -> list[ReportPage]:
     pages = [
         ReportPage(kind, path, datetime.fromtimestamp(path.stat().st_mtime, UTC))
         for path in sorted(paths, reverse=True)
-        if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
+        if path.is_file()
+        and not path.is_symlink()
+        and not path.name.startswith(".")
+        and is_plain(path)
     ]
     if kind == "experiments":
         pages.sort(key=lambda page: page.written_at, reverse=True)
@@ -97,8 +106,12 @@ def list_pages(settings: Settings, kind: str) -> list[ReportPage]:
 
 
 def find_page(settings: Settings, kind: str, name: str) -> ReportPage | None:
-    """The page of that name if the folder lists it. The name is compared, never opened."""
-    return next((page for page in list_pages(settings, kind) if page.name == name), None)
+    """The page that has that name in some language, if the folder lists it. The name is compared,
+    never opened."""
+    for page in list_pages(settings, kind):
+        if name in {page.name_in(code) for code in LANGUAGES}:
+            return page._replace(path=page.path.with_name(name))
+    return None
 
 
 def drift_severity(page: ReportPage) -> str | None:

@@ -1,0 +1,128 @@
+"""The pages of the reports in a real browser, from files without a server."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from recsys.drift.examination import Material
+from recsys.drift.page import render_drift_pages
+from recsys.drift.report import checks_of, state_of
+from recsys.language import LANGUAGES
+from recsys.publishing import write_json
+from recsys.reporting import page_in, write_pages
+from recsys.settings import Settings
+from tests import browser as browsers
+from tests.browser import (
+    DESK,
+    PHONE,
+    english,
+    read_words,
+    serious_faults,
+    wider_than_the_window,
+)
+from tests.drift.made_report import made_report, material
+from tests.drift.shop import ZONE, events
+from tests.reporting.test_texts import AREAS
+
+pytestmark = [pytest.mark.boots, pytest.mark.timeout(300)]
+
+UNFOLD = "document.querySelectorAll('details').forEach(one => one.open = true)"
+FOREIGN = english(*(area / "texts" for area in AREAS))
+DRIFT = [f"drift/drift_report_{day}.html" for day in ("20240520", "20240527", "20240603")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    yield from browsers.chromium()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three weeks of a shop: nothing to judge by, seen once, and raised."""
+    settings = Settings(tmp_path_factory.mktemp("reports"))
+    weeks = [
+        made_report(Material(events([0, 3])), ends_early=True),
+        made_report(material(settings, weeks_of_change=1)),
+        made_report(material(Settings(settings.home / "other"), weeks_of_change=2)),
+    ]
+    for name, report in zip(DRIFT, weeks, strict=True):
+        page = settings.reports / name
+        write_pages(page, render_drift_pages(report, page, ZONE))
+        write_json(page.with_suffix(".json"), report)
+    return settings.reports
+
+
+@dataclass
+class Look:
+    """A page as a browser has it, and what went wrong meanwhile."""
+
+    page: Page
+    faults: list[str]
+
+
+@pytest.fixture
+def look(browser: Browser) -> Iterator:
+    contexts = []
+
+    def at(path: Path, theme: str, width: int) -> Look:
+        size = {"width": width, "height": 900}
+        context = browser.new_context(viewport=size, color_scheme=theme)
+        contexts.append(context)
+        page, faults = context.new_page(), list[str]()
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda one: faults.extend(elsewhere(one.url)))
+        page.goto(path.as_uri())
+        return Look(page, faults)
+
+    yield at
+    for context in contexts:
+        context.close()
+
+
+def elsewhere(url: str) -> list[str]:
+    return [] if url.startswith(("file:", "data:")) else [f"request to {url}"]
+
+
+@pytest.mark.parametrize("name", DRIFT)
+def test_a_report_is_sound_in_both_languages_themes_and_widths(look, reports: Path, name) -> None:
+    for code in LANGUAGES:
+        for theme, width in (("light", PHONE), ("dark", DESK), ("dark", PHONE), ("light", DESK)):
+            seen = look(page_in(reports / name, code), theme, width)
+            where = f"{name} {code} {theme} {width}"
+            assert seen.page.evaluate("document.documentElement.lang") == code
+            # What is folded is seen as well.
+            seen.page.evaluate(
+                "document.querySelectorAll('details').forEach(one => one.open = true)"
+            )
+            assert wider_than_the_window(seen.page) <= 0, where
+            assert serious_faults(seen.page) == [], where
+            assert seen.faults == [], where
+            if code == "vi":
+                assert read_words(seen.page) & FOREIGN == set(), where
+
+
+def test_the_made_weeks_show_every_state_of_the_checks(reports: Path) -> None:
+    found = [json.loads((reports / name).with_suffix(".json").read_bytes()) for name in DRIFT]
+    states = [{one: state_of(part) for one, part in checks_of(week).items()} for week in found]
+    assert set(states[0].values()) == {"not_judged"}
+    changed = ("rating", "popularity", "embedding", "model", "kinds")
+    assert {states[1][name] for name in changed} == {"seen_once"}
+    assert {states[2][name] for name in changed} == {"raised"}
+
+
+def test_the_switch_and_the_links_lead_where_they_say(look, reports: Path) -> None:
+    seen = look(reports / DRIFT[2], "light", DESK)
+    assert seen.page.locator("section#rating .badge").inner_text() == "Báo động"
+    seen.page.get_by_role("link", name="English").click()
+    assert seen.page.locator("section#rating .badge").inner_text() == "Raised"
+    seen.page.get_by_role("link", name="20 May 2024 – 26 May 2024").click()
+    assert seen.page.evaluate("document.documentElement.lang") == "en"
+    assert seen.page.locator("section#rating .badge").inner_text() == "Seen once"
+    seen.page.get_by_role("link", name="13 May 2024 – 19 May 2024").click()
+    assert seen.page.locator("h1 .badge").inner_text() == "Not judged"
+    assert seen.page.locator(".good").count() == 0
