@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from recsys.settings import Settings, load_settings
 from serving import problems, shared
 from serving.config import ServiceEnvironment, ServingConfig, read_environment
 from serving.engine import Coordinator
+from serving.examples import add_examples
 from serving.guard import MAX_CLIENT_BYTES_MINUTE, Guard
 from serving.housekeeping import Housekeeping
 from serving.routes import (
@@ -113,9 +115,10 @@ def create_app(
 
 def _describe(app: FastAPI, config: ServingConfig, environment: ServiceEnvironment) -> None:
     """Say in the OpenAPI document what problems look like, how many recommendations may be asked
-    for, and whether interactions need a token."""
+    for, whether interactions need a token, and examples of everything."""
     make = app.openapi
 
+    @functools.cache  # it takes a tenth of a second, and anybody may ask
     def openapi() -> dict[str, Any]:
         document = make()
         schemas = document["components"]["schemas"]
@@ -125,6 +128,7 @@ def _describe(app: FastAPI, config: ServingConfig, environment: ServiceEnvironme
                 topk["maximum"] = config.max_topk
         if not environment.write_tokens:
             document["paths"]["/interactions"]["post"].pop("security", None)
+        add_examples(document)
         # FastAPI has made floating point of all bounds, and the one of ids then reads as another.
         written: dict[str, Any] = json.loads(json.dumps(document), parse_float=_exactly)
         return written

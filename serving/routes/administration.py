@@ -10,7 +10,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from recsys.request_log import read_traffic_by_model
 from serving.coordination import Reloaded, ReloadError
 from serving.problems import ProblemError, documented
-from serving.schemas import CanaryReport, CanaryRequest, ModelTraffic, ReloadRequest
+from serving.reports import (
+    CanaryReport,
+    CanaryRequest,
+    ModelTraffic,
+    ReloadRequest,
+)
 from serving.service import Running
 
 _bearer = HTTPBearer(

@@ -11,8 +11,10 @@ from recsys.errors import InputError
 from recsys.privacy import ASKED_BY, MOST_OF_A_NAME, ask_to_forget, checked_ids
 from serving.guard import EXPORT_SECONDS
 from serving.problems import ProblemError, documented
+from serving.reports import (
+    Forgetting,
+)
 from serving.routes.administration import require_admin
-from serving.schemas import Forgetting
 from serving.service import Running, Service
 
 # The dependency stands on the router, so that no route can be added without it.

@@ -15,7 +15,11 @@ from recsys.models.storage import ArtifactError
 from recsys.request_log import read_stats
 from serving.figures import Figures
 from serving.problems import documented
-from serving.schemas import Health, ModelInfo, Stats
+from serving.reports import (
+    Health,
+    ModelInfo,
+    Stats,
+)
 from serving.service import NO_MODEL, Running
 
 logger = logging.getLogger(__name__)

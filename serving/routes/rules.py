@@ -28,20 +28,22 @@ from serving.answering import (
     why_recommended_now,
 )
 from serving.problems import ProblemError, documented
-from serving.routes.administration import require_admin
-from serving.schemas import (
+from serving.reports import (
     EffectReport,
     PreviewedProduct,
     PreviewReport,
     PreviewRequest,
-    Reason,
-    RecommendRequest,
     RuleReport,
     RulesReport,
+    WarningReport,
+)
+from serving.routes.administration import require_admin
+from serving.schemas import (
+    Reason,
+    RecommendRequest,
     Sentences,
     SimilarRequest,
     TogetherRequest,
-    WarningReport,
 )
 from serving.served import DEMO
 from serving.service import Note, Running, Service

@@ -1,5 +1,7 @@
 """Small shops with models that can be served: two tastes, known users of each."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -24,12 +26,16 @@ def product_id(item: int) -> str:
     return f"p{item}"
 
 
-def products(unavailable: tuple[int, ...] = (), families: dict[int, str] | None = None):
+def products(
+    unavailable: tuple[int, ...] = (),
+    families: dict[int, str] | None = None,
+    name_of: Callable[[int], str] = product_id,
+) -> pd.DataFrame:
     """A catalogue: lipsticks of brand A, shampoos of brand B, item 7 costs 7,000 dong."""
     numbers = range(ITEMS)
     return pd.DataFrame(
         {
-            "product_id": [product_id(item) for item in numbers],
+            "product_id": [name_of(item) for item in numbers],
             "product_name": [
                 f"Son môi số {item}" if item in LIPSTICKS else f"Dầu gội số {item}"
                 for item in numbers
@@ -81,6 +87,7 @@ def add_model(
     got: Int64Array | None = None,
     segments: dict[str, dict[str, float]] | None = None,
     manifest: dict[str, str] | None = None,
+    name_of: Callable[[int], str] = product_id,
 ) -> None:
     """Write an artefact through its writer and register it; `select` makes it the current best.
     `got` is of the entries of `done` in the order of the users' ids."""
@@ -89,11 +96,11 @@ def add_model(
     save_artifact(
         settings.artifacts / fitted.model_type / model_id,
         model=fitted,
-        item_ids=[product_id(item) for item in range(ITEMS)],
+        item_ids=[name_of(item) for item in range(ITEMS)],
         user_ids=[str(user) for user in BY_ID],
         histories=take_users(done, BY_ID),
         popularity=np.bincount(done.items, minlength=ITEMS).astype(np.float32),
-        products=products() if shop_products is None else shop_products,
+        products=products(name_of=name_of) if shop_products is None else shop_products,
         manifest={
             "model_id": model_id,
             "data_version": data_version,
