@@ -1,131 +1,218 @@
+// The page for trying the recommender. Everything is put in as text, never as HTML.
 "use strict";
 
 const form = document.getElementById("ask");
 const value = document.getElementById("value");
-const label = document.getElementById("label");
-const why = document.getElementById("why");
-const list = document.getElementById("list");
-const samples = document.getElementById("samples");
+const token = document.getElementById("token");
+const rights = document.getElementById("rights");
+const place = document.getElementById("answer");
 
-const KINDS = {
-  user: { prompt: "Mã khách hàng", path: "/recommend", body: (v) => ({ user_id: v }) },
-  product: { prompt: "Mã sản phẩm", path: "/similar_items", body: (v) => ({ product_id: v }) },
-  search: { prompt: "Ví dụ: kem chống nắng cho da dầu", path: "/search", body: (v) => ({ query: v }) },
-};
-let examples = { user: [], product: [], search: ["kem chống nắng", "son dưỡng môi", "dau goi"] };
+let language = localStorage.getItem("recsys_language") === "en" ? "en" : "vi";
+let examples = { user: [], product: [] };
+let model = null;
 let asked = 0;
 
-const money = (price) => (price === null ? "Chưa có giá" : `${Math.round(price).toLocaleString("vi-VN")} ₫`);
+const told = () => TEXTS[language];
+const locale = () => (language === "vi" ? "vi-VN" : "en-GB");
+const number = (count) => count.toLocaleString(locale());
 const kind = () => form.elements.kind.value;
+const money = (price) => (price === null ? told().noPrice : `${number(Math.round(price))}\u00a0₫`);
 
-function element(tag, className, text) {
+function element(tag, className, text, ...inner) {
   const made = document.createElement(tag);
   made.className = className;
   made.textContent = text;
+  made.append(...inner);
   return made;
 }
 
+class Refused extends Error {
+  constructor(status) {
+    super(told().problems[status] || told().problem(status));
+    this.status = status;
+  }
+}
+
+async function get(path, body) {
+  const headers = { "Content-Type": "application/json" };
+  if (token.value) headers.Authorization = `Bearer ${token.value}`;
+  const sent = body && { method: "POST", body: JSON.stringify(body) };
+  let response;
+  try {
+    response = await fetch(path, { headers, ...sent });
+  } catch {
+    throw new Error(told().unreachable);
+  }
+  if (!response.ok) throw new Refused(response.status);
+  return response.json();
+}
+
+// What a request is narrowed down by, and that it is of this page.
+function wanted(topk) {
+  const { brand, min, max } = form.elements;
+  const body = { topk, placement: "demo" };
+  if (brand.value.trim()) body.brands = [brand.value.trim()];
+  if (min.value) body.min_price = Number(min.value);
+  if (max.value) body.max_price = Number(max.value);
+  return body;
+}
+
+function look(asKind, asValue) {
+  form.elements.kind.value = asKind;
+  showPrompt();
+  value.value = asValue;
+  ask();
+  scrollTo({ top: 0, behavior: "smooth" });
+}
+
+function card(product, ...more) {
+  const text = element("div", "", "", element("div", "name", product.product_name || product.product_id));
+  if (product.brand) text.append(element("div", "brand", product.brand));
+  const row = element("li", "", "", text, element("span", "price", money(product.price)), ...more);
+  const like = element("button", "like", told().like);
+  like.type = "button";
+  like.addEventListener("click", () => look("product", product.product_id));
+  row.append(like);
+  return row;
+}
+
+function list(title, note, answer, empty) {
+  const part = element("section", "part", "", element("h2", "", title));
+  if (note) part.append(element("p", "note", note));
+  if (!answer.count) part.append(element("p", "", empty || told().nothing));
+  const rows = answer.recommendations.map((product) => {
+    const row = card(product, ...(product.reason ? [element("div", "reason", product.reason.text[language])] : []));
+    row.prepend(element("span", "rank", product.rank));
+    return row;
+  });
+  part.append(element("ol", "list", "", ...rows));
+  part.append(element("p", "quiet", told().madeBy(answer.model_id, number(Number(answer.latency_ms.toFixed(1))))));
+  return part;
+}
+
+// What the customer did, null where this page may not see it.
+async function history(user) {
+  try {
+    const answer = await get(`/demo/customers/${encodeURIComponent(user)}`);
+    return answer.history;
+  } catch (error) {
+    if (error.status !== 401 && error.status !== 403) throw error;
+    rights.hidden = false;
+    return null;
+  }
+}
+
+function past(done) {
+  const part = element("section", "part past", "", element("h2", "", told().history));
+  if (!done) {
+    part.append(element("p", "", token.value ? told().wrongToken : told().hidden));
+    return part;
+  }
+  if (!done.length) part.append(element("p", "", told().noHistory));
+  const rows = done.map((one) => {
+    const day = new Date(one.at).toLocaleDateString(locale());
+    const what = [told().done[one.kind], ...(one.liked ? [] : [told().disliked])].join(", ");
+    return card(one, element("div", "reason", `${what} · ${day}`));
+  });
+  part.append(element("ul", "list", "", ...rows));
+  return part;
+}
+
+const ASK = {
+  async user(user) {
+    const done = await history(user);
+    // A reason tells what somebody did.
+    const answer = await get("/recommend", { ...wanted(10), user_id: user, explain: done !== null });
+    const by = { popularity: told().popular, content: told().content, again: told().again };
+    const title = by[answer.fallback_method] || told().chosen(user);
+    return [list(title, "", answer), past(done)];
+  },
+  async product(product) {
+    const body = { ...wanted(6), explain: true };
+    const [similar, together] = await Promise.all([
+      get("/similar_items", { ...body, product_id: product }),
+      get("/bought_together", { ...body, product_ids: [product] }),
+    ]);
+    const name = similar.product_name || product;
+    return [
+      list(told().together(name), told().togetherBy[together.fallback_method], together),
+      list(told().similar(name), told().similarBy[similar.fallback_method], similar),
+    ];
+  },
+  async search(query) {
+    const answer = await get("/search", { ...wanted(10), query });
+    if (!answer.count) return [element("p", "note", told().nothingFound(query))];
+    return [list(told().found(query), "", answer)];
+  },
+};
+
+async function ask() {
+  const turn = ++asked;
+  const text = value.value.trim();
+  if (!text) return;
+  let parts;
+  try {
+    parts = await ASK[kind()](text);
+  } catch (error) {
+    parts = [element("p", "error", error.message)];
+  }
+  if (turn === asked) place.replaceChildren(...parts);
+}
+
 function showPrompt() {
-  value.placeholder = label.textContent = KINDS[kind()].prompt;
-  samples.replaceChildren(...examples[kind()].map((example) => {
-    const button = element("button", "", example.name || example);
+  const prompt = told().prompts[kind()];
+  value.placeholder = document.getElementById("label").textContent = prompt;
+  const samples = document.getElementById("samples");
+  samples.setAttribute("aria-label", told().samples);
+  const offered = {
+    user: examples.user.map(({ id, known }) => [id, known ? told().customer(id) : told().stranger]),
+    product: examples.product.map(({ id, name }) => [id, name]),
+    search: told().words.map((words) => [words, words]),
+  };
+  samples.replaceChildren(...offered[kind()].map(([id, name]) => {
+    const button = element("button", "", name);
     button.type = "button";
-    button.addEventListener("click", () => { value.value = example.id || example; ask(); });
+    button.addEventListener("click", () => { value.value = id; ask(); });
     return button;
   }));
 }
 
-function reason(answer, asKind, asValue) {
-  const model = ` · mô hình ${answer.model_id} · ${answer.latency_ms.toFixed(1)}\u00a0ms`;
-  if (!answer.count) return ["Không có sản phẩm nào phù hợp.", "", model];
-  if (asKind === "search") return ["Gần nghĩa nhất với ", `“${answer.query}”`, model];
-  if (asKind === "product") {
-    const how = { content: " (theo mô tả)", popularity: " (chưa có dữ liệu: hàng bán chạy)" };
-    return ["Giống với ", `“${answer.product_name}”`, (how[answer.fallback_method] || "") + model];
+function speak() {
+  document.documentElement.lang = language;
+  document.title = told().title;
+  for (const one of document.querySelectorAll("[data-text]")) one.textContent = told()[one.dataset.text];
+  for (const one of document.querySelectorAll("[data-language]")) {
+    one.setAttribute("aria-pressed", one.dataset.language === language);
   }
-  if (answer.fallback_method === "popularity") {
-    return ["Không chọn riêng cho khách này: ", "hàng đang được ưa chuộng", model];
-  }
-  if (answer.fallback_method === "content") return ["Theo mô tả những món đã xem ", "", model];
-  return ["Gợi ý riêng cho khách ", asValue, model];
-}
-
-function show(answer, asKind, asValue) {
-  const [before, strong, after] = reason(answer, asKind, asValue);
-  why.className = "why";
-  why.replaceChildren(before, element("b", "", strong), element("span", "quiet", after));
-  list.replaceChildren(...answer.recommendations.map((product) => {
-    const row = document.createElement("li");
-    const text = document.createElement("div");
-    text.append(element("div", "name", product.product_name || product.product_id));
-    if (product.brand) text.append(element("div", "brand", product.brand));
-    const like = element("button", "like", "Sản phẩm tương tự");
-    like.type = "button";
-    like.addEventListener("click", () => {
-      form.elements.kind.value = "product";
-      showPrompt();
-      value.value = product.product_id;
-      ask();
-      scrollTo({ top: 0, behavior: "smooth" });
-    });
-    row.append(element("span", "rank", product.rank), text, element("span", "price", money(product.price)));
-    if (product.reason) row.append(element("div", "reason", product.reason.text.vi));
-    row.append(like);
-    return row;
-  }));
-}
-
-function fail(sentence) {
-  why.className = "why error";
-  why.textContent = sentence;
-  list.replaceChildren();
-}
-
-async function ask() {
-  const turn = ++asked;
-  const asKind = kind();
-  const asValue = value.value.trim();
-  if (!asValue) return;
-  const body = { ...KINDS[asKind].body(asValue), topk: 10, placement: "demo" };
-  const { brand, min, max, explain } = form.elements;
-  if (explain.checked) body.explain = true;
-  if (brand.value.trim()) body.brands = [brand.value.trim()];
-  if (min.value) body.min_price = Number(min.value);
-  if (max.value) body.max_price = Number(max.value);
-  try {
-    const response = await fetch(KINDS[asKind].path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-    });
-    const answer = await response.json();
-    if (turn !== asked) return;
-    if (response.ok) show(answer, asKind, asValue);
-    else fail(answer.detail || "Dịch vụ không trả lời được.");
-  } catch {
-    if (turn === asked) fail("Không kết nối được với dịch vụ.");
-  }
+  document.getElementById("model").textContent = model
+    ? told().model(model.model_id, number(model.users), number(model.available_items))
+    : told().noModel;
+  showPrompt();
 }
 
 async function start() {
+  speak();
   try {
-    const [info, given] = await Promise.all([fetch("/model_info"), fetch("/demo/examples")]);
-    if (!info.ok) throw new Error((await info.json()).detail);
-    const model = await info.json();
-    document.getElementById("model").textContent =
-      `${model.model_id} · ${model.users.toLocaleString("vi-VN")} khách hàng · ` +
-      `${model.available_items.toLocaleString("vi-VN")} sản phẩm đang bán`;
-    if (given.ok) examples = { ...examples, ...(await given.json()) };
+    [model, examples] = await Promise.all([get("/model_info"), get("/demo/examples")]);
   } catch (error) {
-    document.getElementById("model").textContent = error.message || "Chưa có mô hình.";
+    place.replaceChildren(element("p", "error", error.message));
+    return;
   }
-  showPrompt();
-  if (examples.user.length) { value.value = examples.user[0].id || examples.user[0]; ask(); }
+  speak();
+  if (examples.user.length) { value.value = examples.user[0].id; ask(); }
 }
 
 form.addEventListener("submit", (event) => { event.preventDefault(); ask(); });
 form.addEventListener("change", (event) => {
-  if (event.target.name === "kind") { value.value = ""; showPrompt(); }
-  if (event.target.name === "explain") ask();
+  if (event.target.name === "kind") { value.value = ""; place.replaceChildren(); showPrompt(); }
+  if (event.target === token) ask();
 });
+for (const button of document.querySelectorAll("[data-language]")) {
+  button.addEventListener("click", () => {
+    language = button.dataset.language;
+    localStorage.setItem("recsys_language", language);
+    speak();
+    ask();
+  });
+}
 start();

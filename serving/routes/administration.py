@@ -18,9 +18,7 @@ from serving.reports import (
 )
 from serving.service import Running
 
-_bearer = HTTPBearer(
-    auto_error=False, description="The token in RECSYS_ADMIN_TOKEN of the service."
-)
+bearer = HTTPBearer(auto_error=False, description="The token in RECSYS_ADMIN_TOKEN of the service.")
 _LOADS = documented(400, 401, 403, 409, 413, 422, 429, 503)
 
 
@@ -38,7 +36,7 @@ def name_of_bearer(
 
 
 async def require_admin(
-    service: Running, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    service: Running, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> None:
     """The dependency of every admin route: lets the bearer of the admin token pass."""
     token = service.environment.admin_token

@@ -1,32 +1,71 @@
 """Pages for people: what customers would see, and how to ask for it."""
 
+import asyncio
+import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
+from fastapi import Path as PathParameter
 from fastapi.responses import Response
-from pydantic import BaseModel
+from fastapi.security import HTTPAuthorizationCredentials
+from pydantic import BaseModel, Field
 
+from recsys.data.simulated import is_sample
+from recsys.merchandising.recommending import Snapshot, history_of
+from recsys.schema import Kind
+from serving.answering import who_of
 from serving.problems import documented
-from serving.service import Running
+from serving.routes.administration import bearer, require_admin
+from serving.service import Running, Service
 
 router = APIRouter(tags=["demo"])
 
 _EXAMPLES = 4
+_MOST_DONE = 30
+_KINDS = [kind.value for kind in Kind]  # by the codes of `recsys.models.kinds`
 
 
 class Example(BaseModel):
-    """Something to ask for."""
+    """A product to ask for."""
 
     id: str
     name: str
 
 
+class ExampleCustomer(BaseModel):
+    """A customer to ask for."""
+
+    id: str
+    known: bool = Field(description="Whether the model has learnt of them.")
+
+
 class Examples(BaseModel):
     """Customers and products of the model in service."""
 
-    user: list[Example]
+    user: list[ExampleCustomer]
     product: list[Example]
+
+
+class Done(BaseModel):
+    """What a customer did with a product."""
+
+    product_id: str
+    product_name: str
+    brand: str
+    price: float | None = Field(description="Dong; null when unknown.")
+    kind: str = Field(description="As of `/interactions`.")
+    liked: bool = Field(description="False of a rating with one or two stars, and of a dismissal.")
+    at: datetime
+
+
+class CustomerHistory(BaseModel):
+    """What is known of a customer, the newest first."""
+
+    user_id: str
+    history: list[Done] = Field(description=f"At most {_MOST_DONE}.")
 
 
 def _serve(path: str, name: str, kind: str) -> None:
@@ -39,10 +78,20 @@ def _serve(path: str, name: str, kind: str) -> None:
 
 
 _serve("/demo", "index.html", "html")
+_serve("/demo/texts.js", "texts.js", "javascript")
 _serve("/demo/demo.js", "demo.js", "javascript")
 _serve("/demo/demo.css", "demo.css", "css")
 _serve("/docs", "docs.html", "html")
 _serve("/docs/docs.js", "docs.js", "javascript")
+
+
+async def require_viewer(
+    service: Running, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+) -> None:
+    """Lets everybody look at customers who were made up, and the bearer of the admin token at real
+    ones."""
+    if not await asyncio.to_thread(_all_made_up, service):
+        await require_admin(service, credentials)
 
 
 @router.get(
@@ -52,9 +101,9 @@ async def examples(service: Running) -> Examples:
     """A few known customers, a stranger, and the most popular products."""
     snapshot = service.snapshot()
     samples = snapshot.artifact.manifest.get("sample_users") or []
-    known = [user for user in samples if not service.forgotten.hides(user)]
-    users = [Example(id=str(user), name=f"Khách {user}") for user in known[:_EXAMPLES]]
-    users.append(Example(id="khach-moi", name="Khách mới"))
+    known = [str(user) for user in samples if not service.forgotten.hides(user)][:_EXAMPLES]
+    users = [ExampleCustomer(id=user, known=True) for user in known]
+    users.append(ExampleCustomer(id="khach-moi", known=False))
     catalogue = snapshot.catalogue
     usable = np.where(catalogue.available, snapshot.popularity, -np.inf)
     best = np.argsort(-usable, kind="stable")[:_EXAMPLES].tolist()
@@ -62,3 +111,53 @@ async def examples(service: Running) -> Examples:
         Example(id=catalogue.item_ids[item], name=catalogue.names[item][:60]) for item in best
     ]
     return Examples(user=users, product=products)
+
+
+@router.get(
+    "/demo/customers/{user_id}",
+    dependencies=[Depends(require_viewer)],
+    responses=documented(401, 403, 422, 429, 503),
+    summary="What the demo page shows of a customer",
+)
+async def customer(
+    user_id: Annotated[
+        str, PathParameter(min_length=1, max_length=128, description="The id, as the shop has it.")
+    ],
+    service: Running,
+) -> CustomerHistory:
+    """What the model and the last days know of a customer; nothing of one who is unknown or
+    forgotten. Customers of the sample shop are shown to everybody, real ones to the bearer of the
+    admin token."""
+    snapshot = service.snapshot()
+    done = await service.compute(False, _done, service, snapshot, user_id)
+    return CustomerHistory(user_id=user_id, history=done)
+
+
+def _all_made_up(service: Service) -> bool:
+    """Whether the model in service has learnt from a sample shop, and that is the shop."""
+    snapshot = service.snapshot()
+    versions = {snapshot.artifact.manifest.get("data_version"), snapshot.catalogue.source}
+    # The source is the model itself where no version is published.
+    return all(is_sample(service.settings, str(one)) for one in versions - {snapshot.model_id})
+
+
+def _done(service: Service, snapshot: Snapshot, user_id: str) -> list[Done]:
+    if service.forgotten.hides(user_id):
+        return []
+    who = who_of(user_id, None)
+    live, catalogue = service.live.of_all(who), snapshot.catalogue
+    history = history_of(snapshot, who[0], live, [], int(time.time()))
+    newest = np.argsort(-history.times, kind="stable")[:_MOST_DONE].tolist()
+    return [
+        Done(
+            product_id=catalogue.item_ids[item],
+            product_name=catalogue.names[item],
+            brand=catalogue.brands[item],
+            price=catalogue.prices[item],
+            kind=_KINDS[history.kinds[entry]],
+            liked=bool(history.confidence[entry] > 0),
+            at=datetime.fromtimestamp(int(history.times[entry]), UTC),
+        )
+        for entry in newest
+        for item in [int(history.items[entry])]
+    ]

@@ -121,3 +121,17 @@ assert not found, found
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("known", ["kem chống nắng", "Kem CHONG nang", "kem zzzzz", "chongg nắng"])
+def test_a_query_is_known_by_half_of_its_words(encoder: StaticEncoder, known: str) -> None:
+    assert encoder.knows(normalise(known))
+
+
+@pytest.mark.parametrize(
+    "unknown", ["laptop dell", "xyzzy plugh kem", "日本 kem 東京", "15", "", "?!"]
+)
+def test_words_in_pieces_of_a_letter_or_two_are_unknown(
+    encoder: StaticEncoder, unknown: str
+) -> None:
+    assert not encoder.knows(normalise(unknown))

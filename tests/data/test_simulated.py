@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from recsys.data.sample import write_sample_shop
-from recsys.data.simulated import drop_staged, note_traffic, read_note, require_sample
+from recsys.data.simulated import drop_staged, is_sample, note_traffic, read_note, require_sample
 from recsys.data.sources import select_source
 from recsys.data.staging import append_events, sealed_segments, segment_lines
 from recsys.data.versions import current_version
@@ -24,6 +24,7 @@ def sample(settings: Settings, **options) -> None:
 def test_the_sample_shop_may_have_simulated_customers(settings):
     sample(settings)
     require_sample(settings, current_version(settings))
+    assert is_sample(settings, current_version(settings).version_id)
 
 
 def test_a_shops_own_data_are_refused(settings):
@@ -31,6 +32,8 @@ def test_a_shops_own_data_are_refused(settings):
     refresh(settings)
     with pytest.raises(InputError, match="is not what `sample-data` wrote: customers that do not"):
         require_sample(settings, current_version(settings))
+    assert not is_sample(settings, current_version(settings).version_id)
+    assert not is_sample(settings, "no-such-version")
 
 
 def test_a_sample_whose_files_were_changed_is_a_shops_own(settings):

@@ -1,16 +1,20 @@
 """Small shops with models that can be served: two tastes, known users of each."""
 
+import json
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
+from recsys import schema
 from recsys.arrays import Float32Array, Int64Array
+from recsys.data.simulated import mark_sample
 from recsys.models.als import Als, AlsParameters
 from recsys.models.artifacts import save_artifact
 from recsys.models.base import Histories, Model
 from recsys.models.complements import Complements
 from recsys.models.histories import take_users
+from recsys.publishing import sha256_of
 from recsys.registry import Registry
 from recsys.settings import Settings
 
@@ -125,3 +129,15 @@ def add_model(
     )
     if select:
         registry.select_best(data_version, selected_by="test")
+
+
+def say_made_up(settings: Settings) -> None:
+    """Let the data version of the shop be one of a sample shop, whose customers do not exist."""
+    reviews = settings.raw / "viecomrec" / "data_reviews_purchase.csv"
+    reviews.parent.mkdir(parents=True)
+    reviews.write_text("user_id,product_id\n")
+    mark_sample(reviews.parent, reviews)
+    manifest = settings.versions / DATA_VERSION / schema.MANIFEST_FILE
+    manifest.parent.mkdir(parents=True)
+    sources = [{"path": str(reviews), "sha256": sha256_of(reviews)}]
+    manifest.write_text(json.dumps({"as_of": "2025-01-15T02:00:00+07:00", "sources": sources}))

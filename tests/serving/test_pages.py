@@ -15,7 +15,7 @@ from tests import browser as browsers
 from tests.browser import DESK, PHONE, serious_faults
 from tests.ports import find_free_port
 from tests.serving.service_process import service_in_thread
-from tests.serving.shops import add_model, products
+from tests.serving.shops import add_model, products, say_made_up
 
 pytestmark = pytest.mark.boots
 
@@ -44,6 +44,7 @@ def browser() -> Iterator[Browser]:
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings, port = Settings(tmp_path_factory.mktemp("pages")), find_free_port()
     add_model(settings, "als_1", name_of=str)
+    say_made_up(settings)
     texts = ContentConfig(text_fields=("product_name", "brand"))
     embed_products(settings, texts, products(name_of=str), "v1")
     with service_in_thread(create_app(settings, ServiceEnvironment(admin_token=TOKEN)), port):
@@ -54,16 +55,19 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def look(url: str, browser: Browser) -> Iterator[At]:
     contexts = []
 
-    def at(path: str, theme: str = "light", width: int = DESK) -> Look:
+    def at(
+        path: str, theme: str = "light", width: int = DESK, language: str = "vi", of: str = url
+    ) -> Look:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=theme, locale="vi-VN"
         )
         contexts.append(context)
+        context.add_init_script(f"localStorage.setItem('recsys_language', '{language}')")
         page, faults = context.new_page(), list[str]()
         page.on("console", lambda message: faults.append(message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda one: faults.extend(elsewhere(url, one.url)))
-        page.goto(url + path)
+        page.on("request", lambda one: faults.extend(elsewhere(of, one.url)))
+        page.goto(of + path)
         return Look(page, faults)
 
     yield at
@@ -119,3 +123,100 @@ def test_the_docs_put_parameters_and_the_token_into_the_request(look: At):
     route.get_by_role("button", name="Ask", exact=True).click()
     expect(route.locator("pre[aria-live]")).to_contain_text('202\n{"number":')
     assert seen.faults == []
+
+
+def ask(page: Page, kind: str, text: str) -> None:
+    page.locator(f"label:has(input[value={kind}])").click()
+    page.locator("#value").fill(text)
+    page.locator("button[type=submit]").click()
+
+
+@pytest.mark.parametrize("language", ["vi", "en"])
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_demo_shows_customers_products_and_searches(
+    look: At, theme: str, width: int, language: str
+):
+    seen = look("/demo", theme, width, language)
+    for kind, text, parts in (("user", "1", 2), ("product", "7", 2), ("search", "son môi", 1)):
+        ask(seen.page, kind, text)
+        expect(seen.page.locator("#answer .part")).to_have_count(parts)
+        expect(seen.page.locator("#answer li").first).to_be_visible()
+        assert overflow(seen.page) <= 0
+        assert serious_faults(seen.page) == []
+    assert seen.faults == []
+
+
+SAID = {
+    "vi": {
+        "history": [
+            "Gợi ý riêng cho khách 1",
+            "Khách đã làm gì",
+            "Vì bạn đã đánh giá",
+            "đã đánh giá ·",
+        ],
+        "popular": ["Hàng đang được ưa chuộng, không chọn riêng cho khách này", "Chưa biết gì"],
+        "beside": ["Thường được mua cùng “Son môi số 7”", "Giống “Son môi số 7”"],
+        "nonsense": "Không tìm thấy gì cho “xyzzy plugh”.",
+        "absent": "Cửa hàng không có sản phẩm nào mang mã này.",
+    },
+    "en": {
+        "history": [
+            "Chosen for customer 1",
+            "What the customer did",
+            "Because you reviewed",
+            "reviewed ·",
+        ],
+        "popular": ["Popular at the moment, not chosen for this customer", "Nothing is known"],
+        "beside": ["Often bought together with “Son môi số 7”", "Like “Son môi số 7”"],
+        "nonsense": "Nothing found for “xyzzy plugh”.",
+        "absent": "The shop has no product of this id.",
+    },
+}
+
+
+@pytest.mark.parametrize("language", ["vi", "en"])
+def test_the_demo_calls_things_what_they_are(look: At, language: str):
+    seen, said = look("/demo", language=language), SAID[language]
+    answer = seen.page.locator("#answer")
+    for kind, text, sentences in (
+        ("user", "1", said["history"]),
+        ("user", "nobody", said["popular"]),
+        ("product", "7", said["beside"]),
+    ):
+        ask(seen.page, kind, text)
+        for sentence in sentences:
+            expect(answer).to_contain_text(sentence)
+    ask(seen.page, "search", "xyzzy plugh")
+    expect(answer).to_have_text(said["nonsense"])
+    assert seen.faults == []
+    ask(seen.page, "product", "no-such-product")
+    expect(answer).to_have_text(said["absent"])
+    assert all("404" in fault for fault in seen.faults)  # as the browser notes any such answer
+
+
+def test_the_demo_remembers_the_language(look: At):
+    seen = look("/demo")
+    seen.page.get_by_role("button", name="English").click()
+    expect(seen.page.locator("h1")).to_have_text("Product recommendations")
+    expect(seen.page.locator("#answer")).to_contain_text("Chosen for customer")
+    assert seen.page.evaluate("localStorage.getItem('recsys_language')") == "en"
+    assert seen.page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_what_a_real_customer_did_is_shown_to_the_bearer_of_the_admin_token_only(
+    look: At, tmp_path_factory: pytest.TempPathFactory
+):
+    settings, port = Settings(tmp_path_factory.mktemp("real")), find_free_port()
+    add_model(settings, "als_1", name_of=str)
+    with service_in_thread(create_app(settings, ServiceEnvironment(admin_token=TOKEN)), port):
+        seen = look("/demo", language="en", of=f"http://127.0.0.1:{port}")
+        answer = seen.page.locator("#answer")
+        expect(answer).to_contain_text("these customers are real")
+        expect(answer).to_contain_text("Chosen for customer 0")
+        assert "Because you" not in answer.inner_text()
+        seen.page.get_by_text("See customers' histories").click()
+        seen.page.get_by_label("Admin token").fill(TOKEN)
+        ask(seen.page, "user", "1")
+        expect(answer).to_contain_text("reviewed ·")
+        expect(answer).to_contain_text("Because you reviewed")

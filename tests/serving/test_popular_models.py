@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 
 import pytest
-from fastapi.testclient import TestClient
 
 from recsys.deployment import DeploymentConfig, VerifyConfig
 from recsys.deployment.gate import plan_deployment
@@ -18,8 +17,6 @@ from recsys.models.hybrid import Hybrid
 from recsys.models.popularity import Popularity, RecentPopularity
 from recsys.request_log import read_traffic_by_model
 from recsys.settings import Settings
-from serving.app import create_app
-from serving.config import ServiceEnvironment
 from tests.deployment.conftest import client_of, running_service
 from tests.ports import find_free_port
 from tests.serving.shops import ITEMS, add_model, histories
@@ -99,12 +96,3 @@ def test_a_popular_model_can_be_deployed(settings: Settings):
         summary = deploy(settings, client, config, plan)
         assert client.serving_model() == POPULAR
     assert summary["status"] == "success"
-
-
-def test_the_demo_does_not_call_popular_products_chosen_for_somebody(settings: Settings):
-    add_popular(settings)
-    with TestClient(create_app(settings, ServiceEnvironment())) as client:
-        script = client.get("/demo/demo.js").text
-    popular = script.index('"popularity") {')
-    assert popular < script.index("Gợi ý riêng cho khách")
-    assert "Không chọn riêng cho khách này" in script[popular : popular + 200]

@@ -88,12 +88,13 @@ class EmbeddingSet(Bundle):
         return list(json.loads((self.path / HASHES_FILE).read_text(encoding="utf-8")))
 
     def encode_query(self, text: str) -> Float32Array:
-        """``(d,)`` unit vector of a query in the space of `vectors`; zeros if nothing is known. Of
-        other models than catalog-static this loads torch and the model, once."""
+        """``(d,)`` unit vector of a query in the space of `vectors`; zeros where most is unknown.
+        Of other models than catalog-static this loads torch and the model, once."""
         query = normalise(text)
         if self.is_static:
-            vector: Float32Array = self._static_encoder.encode([query])[0]
-            return vector
+            encoder = self._static_encoder
+            vector: Float32Array = encoder.encode([query])[0]
+            return vector if encoder.knows(query) else np.zeros_like(vector)
         return self._library_encoder.encode_query(query)
 
     def search(self, text: str, k: int) -> list[tuple[str, float]]:

@@ -25,6 +25,11 @@ VOCABULARY = 20_000
 FIT_PRODUCTS = 10_000
 """Larger catalogues are fitted on a sample of so many products."""
 
+UNKNOWN = "[UNK]"
+"""The token of what no token is for."""
+_WORD_START = "▁"
+_PIECE = 4  # letters of a token that is not the whole word, and says something of it
+
 _TOKENIZER_FILE = "tokenizer.json"
 _WEIGHTS_FILE = "model.safetensors"
 _WEIGHTS_NAME = "embedding.weight"
@@ -70,6 +75,15 @@ class StaticEncoder:
 
     encode_products = encode
 
+    def knows(self, query: str) -> bool:
+        """Whether at least half of the words of `query` stand in the texts that this was fitted on.
+        Others fall into pieces of a letter or two, whose vectors say nothing of them: a product
+        would be near to any of them. A piece of four letters that is half of the word will do,
+        for a slip."""
+        words = [word for word in query.split() if any(map(str.isalpha, word))]
+        known = sum(map(self._knows_word, words))
+        return bool(words) and 2 * known >= len(words)
+
     def save(self, folder: Path) -> None:
         """Write a stock sentence-transformers model."""
         from sentence_transformers import SentenceTransformer
@@ -81,6 +95,12 @@ class StaticEncoder:
             modules=[tokens, Normalize()], device="cpu", similarity_fn_name="cosine"
         )
         model.save(str(folder), create_model_card=False)
+
+    def _knows_word(self, word: str) -> bool:
+        tokens = self.tokenizer.encode(word, add_special_tokens=False).tokens
+        pieces = (token.lstrip(_WORD_START) for token in tokens if token != UNKNOWN)
+        longest = max(map(len, pieces), default=0)
+        return longest >= len(word) or (longest >= _PIECE and 2 * longest >= len(word))
 
     def _sums(self, texts: Sequence[str]) -> Float32Array:
         sums: Float32Array = count_tokens(self.tokenizer, texts, len(self.weights)) @ self.weights

@@ -19,7 +19,6 @@ from recsys.content import static_encoder
 from recsys.content.static_encoder import DIMENSIONS, FIT_PRODUCTS, StaticEncoder, count_tokens
 from recsys.errors import InputError
 
-_UNKNOWN = "[UNK]"
 _MIN_FREQUENCY = 2
 _SVD_STEPS = 3
 _SEED = 0
@@ -65,7 +64,7 @@ def _sample(texts: Sequence[str] | pd.Series, most: int) -> pd.Series:
 
 
 def _train_tokenizer(texts: Sequence[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
+    tokenizer = Tokenizer(models.BPE(unk_token=static_encoder.UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Lowercase(), normalizers.Strip()]
     )
@@ -75,7 +74,7 @@ def _train_tokenizer(texts: Sequence[str]) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=static_encoder.VOCABULARY,
         min_frequency=_MIN_FREQUENCY,
-        special_tokens=[_UNKNOWN],
+        special_tokens=[static_encoder.UNKNOWN],
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -86,7 +85,7 @@ def _says_something(tokenizer: Tokenizer) -> BoolArray:
     """``(tokens,)`` whether a token has a letter or digit; the unknown and blank ones have none."""
     by_id = pd.Series({number: token for token, number in tokenizer.get_vocab().items()})
     words = by_id.sort_index().astype("str")
-    says = words.str.contains(r"[^\W_]", regex=True) & (words != _UNKNOWN)
+    says = words.str.contains(r"[^\W_]", regex=True) & (words != static_encoder.UNKNOWN)
     return says.to_numpy(dtype=bool)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from recsys.config import parse_json
 from recsys.data.sources import resolve_source
 from recsys.data.staging import seal_segments, sealed_segments, segment_lines
-from recsys.data.versions import PublishedVersion
+from recsys.data.versions import PublishedVersion, VersionError, manifest_of
 from recsys.errors import InputError
 from recsys.publishing import sha256_of, write_bytes, write_json
 from recsys.settings import Settings
@@ -52,7 +52,6 @@ def require_sample(settings: Settings, version: PublishedVersion) -> None:
     `sample-data` writes it; `SourceError` if there is no source to refresh from."""
     source, manifest = resolve_source(settings), version.manifest
     here = (*source.review_files, *source.product_files)
-    there = {Path(entry["path"]): entry["sha256"] for entry in manifest["sources"]}
     refused = "traffic is simulated for the sample shop only, and"
     because = "customers that do not exist must not get among the shop's own"
     for path in here:
@@ -62,12 +61,21 @@ def require_sample(settings: Settings, version: PublishedVersion) -> None:
                 f"{refused} {path} of the source {source.name!r} is not what `sample-data` wrote: "
                 f"{because}"
             )
-    if not all(_mark_of(path.parent).get(path.name) == sha for path, sha in there.items()):
+    if not _marked(manifest):
         name = manifest["source"]["name"]
         raise InputError(
             f"{refused} data version {version.version_id} was made of other files, of the source "
             f"{name!r}: {because}"
         )
+
+
+def is_sample(settings: Settings, version_id: str) -> bool:
+    """Whether a data version was made of a sample shop alone, whose customers do not exist; not if
+    there is no such version, or nobody can tell any more."""
+    try:
+        return _marked(manifest_of(settings, version_id))
+    except (OSError, VersionError):
+        return False
 
 
 def drop_staged(settings: Settings) -> int:
@@ -111,6 +119,13 @@ def note_traffic(
         events=before.events + events,
     )
     write_json(settings.home / "data" / NOTE_NAME, note._asdict())
+
+
+def _marked(manifest: dict[str, Any]) -> bool:
+    sources = {Path(entry["path"]): entry["sha256"] for entry in manifest.get("sources", [])}
+    return bool(sources) and all(
+        _mark_of(path.parent).get(path.name) == sha for path, sha in sources.items()
+    )
 
 
 def _mark_of(folder: Path) -> dict[str, Any]:
