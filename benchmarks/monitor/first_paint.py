@@ -27,7 +27,7 @@ from benchmarks.monitor.made_year import make_year, runs_in
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker
 
-PAGES = ("/", "/time?days=28", "/time?days=365", "/reports", "/alerts")
+PAGES = ("/", "/time?days=28", "/time?days=365", "/outcomes?days=365", "/reports", "/alerts")
 PORT = 8977
 WRITES = 300
 _PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"

@@ -4,13 +4,20 @@ import json
 import math
 import sqlite3
 from contextlib import closing
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
+import pandas as pd
 
+from recsys import schema
 from recsys.database import connect, transaction
 from recsys.health.days import NAME
+from recsys.outcomes.attribution import LIST, POSITION, Fate
+from recsys.outcomes.daily import write_day
+from recsys.outcomes.figures import BLOCKS, COUNTS, DIMENSIONS, MONEY, WHOLE, DayFigures
+from recsys.outcomes.report import write_outcome_report
 from recsys.publishing import write_json, write_text
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker
 
@@ -28,6 +35,20 @@ JOBS = {
 """Job -> runs a day, and seconds of each."""
 FAMILIES = ("als", "bpr", "hybrid", "item_knn", "linear")
 _CHECKS = ("rating", "popularity", "volume", "activity", "new_users", "campaign", "embedding")
+SILENT = 9
+"""So many days ago no event came."""
+_HEARD = ("clicks", "carts", "purchases", "prompt_purchases", "value")
+_SLICES = {
+    "total": {"": (1.0, 0.06)},
+    "placement": {"home": (0.5, 0.07), "product": (0.35, 0.055), "cart": (0.15, 0.03)},
+    "endpoint": {"recommend": (0.65, 0.06), "similar_items": (0.35, 0.055)},
+    "model": {"hybrid_20260101_020000": (0.8, 0.065), "als_20260101_020000": (0.2, 0.05)},
+    "source": {"model": (0.9, 0.006), "content": (0.2, 0.004), "rule": (0.1, 0.003)},
+    "side": {"": (0.9, 0.06), "holdout/popularity": (0.1, 0.04)},
+    "holdout": {"rest": (0.6, 0.06), "holdout": (0.1, 0.04)},
+    "position": {str(place): (1.0, 0.012 / (1 + place)) for place in range(6)},
+}
+"""Slice -> key -> its share of all lists, and clicks per list."""
 _TRAINING_RUNS = """
 CREATE TABLE training_runs (
   run_id TEXT PRIMARY KEY, model_type TEXT, started_at TIMESTAMP, completed_at TIMESTAMP,
@@ -113,16 +134,58 @@ def _drift(settings: Settings, now: datetime, days: int, rng: np.random.Generato
 
 
 def _outcomes(settings: Settings, now: datetime, days: int, rng: np.random.Generator) -> None:
-    names = ("users", "items", "prompt_purchases", "fallbacks", "bought", "value", "spent")
-    names += ("anonymous_lists", "active_users", "repeated", "unvalued")
+    """Whole days of figures, of which one is silent, and what the job makes of them."""
+    today = now.astimezone(load_zone(settings)).date()
     for n in range(1, days):
-        day: date = (now - timedelta(days=n)).date()
-        lists = int(rng.integers(20_000, 30_000))
-        totals = {"day": str(day), "lists": lists, "robots": {}, "happened": {}}
-        totals |= dict.fromkeys(names, 0)
-        totals |= {"clicks": int(lists * 0.06), "carts": int(lists * 0.02)}
-        totals |= {"purchases": int(lists * 0.011)}
-        write_json(settings.outcomes / f"day={day}" / "totals.json", totals)
+        write_day(settings, today - timedelta(days=n), _figures(rng, silent=n == SILENT))
+    write_outcome_report(settings, today)
+
+
+def _figures(rng: np.random.Generator, *, silent: bool) -> DayFigures:
+    lists = float(rng.integers(20_000, 30_000))
+    sums = {
+        (name, key): _sums(rng, lists * share, rate)
+        for name, keys in _SLICES.items()
+        for key, (share, rate) in keys.items()
+    }
+    frames = []
+    for (name, key), found in sums.items():
+        if silent:
+            found |= {one: 0 * found[one] for one in _HEARD}
+        about = {"slice": name, "key": key, "block": np.arange(BLOCKS)}
+        frames.append(pd.DataFrame(about | found))
+    whole = {name: values.sum() for name, values in sums["total", ""].items()}
+    heard = {"click": int(whole["clicks"]), "purchase": int(whole["purchases"])}
+    totals = {name: int(whole[name]) for name in WHOLE}
+    totals |= {name: float(whole[name]) for name in MONEY}
+    totals |= dict.fromkeys(("anonymous_lists", "repeated", "unvalued"), 0)
+    totals |= {"active_users": int(0.3 * whole["users"]) * (not silent)}
+    totals |= {"robots": dict.fromkeys(("units", "lists", "outcomes"), 0)}
+    totals |= {"happened": {str(Fate.ATTRIBUTED): heard}}
+    empty = {
+        "cube": (*DIMENSIONS, "source", *COUNTS, "value"),
+        "units": ("experiment", "variant", "unit", *COUNTS, "value", "fallbacks"),
+        "products": (schema.PRODUCT, "shown", "clicks", "carts", "purchases", "value"),
+        "explored": (schema.PRODUCT, POSITION, "shown", "clicks"),
+        "events": (
+            *(LIST, schema.EVENT, schema.PRODUCT, schema.KIND, schema.TIMESTAMP, schema.QUANTITY),
+            *(schema.VALUE, POSITION, "source", "unit", *DIMENSIONS),
+        ),
+    }
+    tables = {name: pd.DataFrame(columns=columns) for name, columns in empty.items()}
+    return DayFigures(slices=pd.concat(frames), totals=totals, **tables)
+
+
+def _sums(rng: np.random.Generator, lists: float, rate: float) -> dict[str, np.ndarray]:
+    """Of each block of customers, where a list is clicked at that `rate`."""
+    given = rng.poisson(lists / BLOCKS, BLOCKS)
+    clicks, carts, purchases = (rng.poisson(given * rate * one) for one in (1, 0.4, 0.18))
+    value = purchases * rng.gamma(2.0, 150_000, BLOCKS)
+    bought = rng.poisson(given * 0.05 * (1 + rate))
+    sums = {"lists": given, "users": -(-given // 2), "items": 10 * given, "clicks": clicks}
+    sums |= {"carts": carts, "purchases": purchases, "prompt_purchases": purchases}
+    sums |= {"fallbacks": given // 9, "bought": bought, "value": value}
+    return sums | {"spent": bought * 300_000.0}
 
 
 def runs_in(settings: Settings) -> int:

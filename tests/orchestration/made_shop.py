@@ -151,7 +151,6 @@ def write_reports(settings: Settings) -> None:
     for folder, name in (
         ("drift", REPORT),
         ("data_quality", "20260105T020000Z-a.html"),
-        ("outcomes", "outcomes_20260302.html"),
         ("experiments", "blend.html"),
     ):
         (reports / folder).mkdir(parents=True, exist_ok=True)
@@ -160,11 +159,6 @@ def write_reports(settings: Settings) -> None:
     write_json(
         (reports / "drift" / REPORT).with_suffix(".json"), {"overall_severity": "not judged"}
     )
-    rate = {"value": 0.0512, "low": 0.05, "high": 0.0525}
-    days = [{"day": f"2026-03-0{n}", "click_rate": {"value": n / 100}} for n in (1, 2)]
-    rates = {"click_rate": rate, "purchase_rate": rate, "value_per_1000_lists": rate}
-    outcomes = {"days": days, "totals": {"lists": 1_234_567}, "rates": rates}
-    write_json(reports / "outcomes" / "outcomes_20260302.json", outcomes)
 
 
 def hide_expired(now: datetime) -> dict:

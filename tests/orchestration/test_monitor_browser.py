@@ -43,6 +43,8 @@ PAGES = (
     f"/models/compare?id={HELD}&id={BEFORE[0]}",
     f"/models/{HELD}",
     "/before",
+    "/outcomes?days=28",
+    "/outcomes?days=365",
     "/experiments",
     f"/experiments/{EXPERIMENT}",
     "/experiments/tron-lan-hai",

@@ -1,6 +1,6 @@
 """The curves of a year, from what the jobs leave."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -10,6 +10,7 @@ from recsys.orchestration.monitor.charts import Chart, Line
 from recsys.orchestration.monitor.history import gather_history
 from recsys.orchestration.monitor.language import Language
 from recsys.orchestration.monitor.overview import run_tracker
+from recsys.outcomes.daily import read_totals
 from recsys.publishing import write_json
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
@@ -50,7 +51,8 @@ def test_the_curves_are_what_was_noted(month: Settings) -> None:
     day = requests.days[-2]
     assert line(requests, "requests").values[-2] == days[day]["requests"]
     clicks = line(found["rates"], "clicks_per_list").values[-2]
-    assert clicks == pytest.approx(0.06, abs=1e-4)
+    totals = read_totals(month, date.fromisoformat(day))
+    assert clicks == totals["clicks"] / totals["lists"] > 0.05
     assert {one.name for one in found["recall"].lines} == {"baseline", *FAMILIES}
     assert line(found["recall"], "baseline").values[-2] == 0.07
     age = line(found["newest_review"], "age").values[-2]

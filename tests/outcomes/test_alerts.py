@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.outcomes.alerts import MIN_FALL, Silence, count_quiet, silence_of, tell
+from recsys.outcomes.alerts import (
+    MIN_FALL,
+    Silence,
+    count_quiet,
+    silence_of,
+    silent_days,
+    tell,
+)
 from recsys.outcomes.attribution import FATE, Fate, attribute
 from recsys.outcomes.config import OutcomesConfig
 from recsys.outcomes.daily import write_day
@@ -168,3 +175,26 @@ def test_lists_that_got_lost_are_told_by_their_share(settings: Settings, log: Pa
     compute_outcomes(settings, DataInterval(now - timedelta(hours=1), now))
     assert tell(settings, Ledger(), now, ZONE, PAGE)["alerts"] == ["served_lists_lost"]
     assert "18 served lists of the last 7 days are lost, 1.77 %" in log.read_text(encoding="utf-8")
+
+
+def test_a_day_is_silent_that_had_many_customers_and_no_event() -> None:
+    heard = {"attributed": {"click": 3}, "no_list": {}}
+    usual = {"users": 2_000, "active_users": 100, "happened": heard}
+    nothing = {"active_users": 0, "happened": {"attributed": {"click": 0}}}
+    days = {
+        FIRST + timedelta(days=n): usual | changes
+        for n, changes in enumerate(
+            [
+                {},
+                nothing,
+                nothing | {"users": 20},  # that few of them do nothing is no wonder
+                nothing | {"happened": {"no_list": {"purchase": 1}}},
+                nothing,
+            ]
+        )
+    }
+    last = FIRST + timedelta(days=4)
+    assert silent_days(days, last) == [FIRST + timedelta(days=1)]
+    assert silent_days(days, last + timedelta(days=1)) == [FIRST + timedelta(days=1), last]
+    # Where no event ever came nobody knows what is usual.
+    assert silent_days({FIRST: usual | nothing}, last) == []

@@ -226,3 +226,24 @@ def test_a_first_day_of_few_lists_presses_no_other_day_to_the_ground_and_no_name
     legend = axes.get_legend().get_window_extent()
     assert legend.y0 >= axes.get_window_extent().y1 - 1
     assert legend.y1 <= figure.bbox.y1
+
+
+def test_the_year_is_written_once_a_day_and_agrees_with_the_report(shop: Settings) -> None:
+    run(shop)
+    now = DAY + timedelta(days=3)
+    write_outcome_report(shop, now)
+    path = shop.reports / "outcomes" / "year.json"
+    year, report = json.loads(path.read_text()), build_report(shop, now)
+    assert year["totals"]["clicks"] == report["totals"]["clicks"] > 0
+    assert year["totals"]["click_rate"] == report["rates"]["click_rate"]
+    for name in ("placement", "model", "side"):
+        for ours, theirs in zip(year["by"][name], report["by"][name], strict=True):
+            assert {one: theirs[one] for one in ours} == ours
+    for name, found in year["uplift"].items():
+        assert found == {one: report["uplift"][name][one] for one in found}
+    path.write_text(json.dumps({"last_day": str(now)}))
+    write_outcome_report(shop, now - timedelta(days=1))  # of past days, again
+    write_outcome_report(shop, now)
+    assert json.loads(path.read_text()) == {"last_day": str(now)}
+    write_outcome_report(shop, now + timedelta(days=1))
+    assert json.loads(path.read_text())["last_day"] == str(now + timedelta(days=1))

@@ -2,7 +2,7 @@
 
 Each is told once, until it is over. docs/decisions/139 says why these and how they are judged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -146,6 +146,23 @@ def silence_of(period: Period, ledger: Ledger) -> Silence:
         return Silence(ledger.quiet, None, since)
     usual = 2 * max(ledger.longest_quiet.values(), default=0)
     return Silence(ledger.quiet, max(silent_after(active / users), usual), since)
+
+
+def silent_days(totals: Mapping[date, Mapping[str, Any]], until: date) -> list[date]:
+    """The days before `until` on which no event happened, though so many customers were shown lists
+    that this is no chance. `totals` are the plain numbers of days, see `figures.DayFigures`."""
+    users = sum(one["users"] for one in totals.values())
+    active = sum(one["active_users"] for one in totals.values())
+    if not active:
+        return []
+    bound = silent_after(active / users)
+    heard = {
+        day
+        for day, one in totals.items()
+        if any(count for kinds in one["happened"].values() for count in kinds.values())
+    }
+    lists = (day for day, one in totals.items() if one["users"] >= bound)
+    return [day for day in lists if day < until and day not in heard]
 
 
 def _pooled(days: Sequence[Sums]) -> float | None:

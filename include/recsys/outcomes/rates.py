@@ -43,6 +43,11 @@ class Rate(NamedTuple):
     denominator: float
 
 
+def as_json(found: Rate) -> dict[str, float | None]:
+    """The rate and the ends of its interval."""
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
 class Sums(NamedTuple):
     """Numerators and denominators of a rate, one cell a block of users."""
 

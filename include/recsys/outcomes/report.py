@@ -18,6 +18,7 @@ from recsys import schema
 from recsys.data.simulated import read_note
 from recsys.data.versions import current_version
 from recsys.errors import InputError
+from recsys.outcomes.alerts import silent_days
 from recsys.outcomes.attribution import POSITION, REACH, Fate
 from recsys.outcomes.candidates import candidates, judge_candidates
 from recsys.outcomes.daily import figured_days
@@ -31,7 +32,8 @@ from recsys.outcomes.exploration import (
 from recsys.outcomes.figures import EXPLORED, LAST_POSITION
 from recsys.outcomes.partitions import lost_lists
 from recsys.outcomes.period import METRICS, OF_ITEMS, OF_LISTS, Metric, Period
-from recsys.outcomes.rates import Rate
+from recsys.outcomes.rates import as_json
+from recsys.outcomes.year import write_outcome_year
 from recsys.pages import templates
 from recsys.plots import mark_days, picture
 from recsys.publishing import write_json, write_text
@@ -64,7 +66,8 @@ _NAMES: Final = {
 
 
 def write_outcome_report(settings: Settings, last: date) -> dict[str, Any]:
-    """Write ``reports/outcomes/outcomes_YYYYMMDD.json`` and ``.html`` about `DAYS` up to `last`.
+    """Write ``reports/outcomes/outcomes_YYYYMMDD.json`` and ``.html`` about `DAYS` up to `last`,
+    and, once a day, the year's ``year.json``.
 
     Returns ``report`` and ``page`` (paths below the state root), ``days``, ``lists``, ``clicks``,
     ``purchases``, ``value``. Raises `InputError` if the figures of a day cannot be read."""
@@ -75,6 +78,7 @@ def write_outcome_report(settings: Settings, last: date) -> dict[str, Any]:
         report["candidates"] = _candidates(settings, last, path)
     write_text(page, render_page(report))
     write_json(path, report)
+    write_outcome_year(settings, last)
     totals = report["totals"]
     return {
         "report": str(path.relative_to(settings.home)),
@@ -101,7 +105,7 @@ def build_report(settings: Settings, last: date) -> dict[str, Any]:
         "generated_at": now.isoformat(timespec="seconds"),
         "simulated": None if simulated is None else str(simulated),
         "totals": totals,
-        "rates": {name: _rate(period.rate(metric)) for name, metric in METRICS.items()},
+        "rates": {name: as_json(period.rate(metric)) for name, metric in METRICS.items()},
         "days": [_day(period, number, lost) for number in range(len(period.days))],
         "by": {name: _rows(period, name) for name in _SLICES}
         | {"source": _rows(period, "source", OF_ITEMS)},
@@ -115,6 +119,7 @@ def build_report(settings: Settings, last: date) -> dict[str, Any]:
         "candidates": None,
         "coverage": _coverage(settings, period, last),
         "uplift": _uplift(period),
+        "silent": [str(day) for day in silent_days(period.totals, now.date())],
         "happened": period.happened(),
         "robots": period.robots(),
         "anonymous_lists": sum(one["anonymous_lists"] for one in period.totals.values()),
@@ -162,10 +167,6 @@ def render_page(report: Mapping[str, Any]) -> str:
     return page.render(report=report, plots=plots, names=_NAMES, fates=list(Fate), rows=_ROWS)
 
 
-def _rate(found: Rate) -> dict[str, float | None]:
-    return {"value": found.value, "low": found.low, "high": found.high}
-
-
 def _day(period: Period, number: int, lost: Mapping[date, int]) -> dict[str, Any]:
     day = period.days[number]
     totals = period.totals[day]
@@ -175,7 +176,7 @@ def _day(period: Period, number: int, lost: Mapping[date, int]) -> dict[str, Any
         **{name: totals[name] for name in counts},
         "lost": lost[day],
         "robot_lists": totals["robots"]["lists"],
-        **{name: _rate(period.rate(METRICS[name], day=number)) for name in OF_LISTS},
+        **{name: as_json(period.rate(METRICS[name], day=number)) for name in OF_LISTS},
     }
 
 
@@ -188,7 +189,7 @@ def _rows(
             "key": key,
             **{count: int(period.total(count, name, key)) for count in counts},
             "value": round(period.total("value", name, key)),
-            **{rate: _rate(period.rate(metrics[rate], name, key)) for rate in OF_LISTS},
+            **{rate: as_json(period.rate(metrics[rate], name, key)) for rate in OF_LISTS},
         }
         for key in period.keys(name)
     ]
@@ -198,7 +199,7 @@ def _series(period: Period, name: str, metric: Metric) -> dict[str, list[dict[st
     """Days and rates of the keys with the most lists."""
     return {
         key: [
-            {"day": str(day), "rate": _rate(found)}
+            {"day": str(day), "rate": as_json(found)}
             for number, day in enumerate(period.days)
             if (found := period.rate(metric, name, key, number)).value is not None
         ]
@@ -212,7 +213,7 @@ def _positions(period: Period) -> list[dict[str, Any]]:
         {
             "position": key + 1,
             "shown": int(period.total("items", "position", str(key))),
-            **_rate(period.rate(OF_ITEMS["click_rate"], "position", str(key))),
+            **as_json(period.rate(OF_ITEMS["click_rate"], "position", str(key))),
         }
         for key in keys
         if key < LAST_POSITION
@@ -245,9 +246,9 @@ def _exploration(settings: Settings, period: Period) -> dict[str, Any] | None:
         "places": places,
         "share": places / (places + float(others.shown.sum())),
         "clicks": int(drawn.clicks.sum()),
-        "explored": _rate(cost.explored),
-        "others": _rate(cost.others),
-        "lost": _rate(cost.lost),
+        "explored": as_json(cost.explored),
+        "others": as_json(cost.others),
+        "lost": as_json(cost.lost),
         "clicks_of_all_lists": int(period.total("clicks")),
         "products": len(products),
         "earned": len(earned),
@@ -313,7 +314,7 @@ def _uplift(period: Period) -> dict[str, Any] | None:
     if found is None:
         return None
     return {
-        name: {**_rate(one), "rest": one.numerator, "holdout": one.denominator}
+        name: {**as_json(one), "rest": one.numerator, "holdout": one.denominator}
         for name, one in found.items()
     }
 

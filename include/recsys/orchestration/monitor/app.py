@@ -21,6 +21,7 @@ from recsys.orchestration.monitor import (
     history,
     inspector,
     models,
+    outcomes,
     overview,
     reports,
     today,
@@ -206,6 +207,22 @@ def _add_measured(app: FastAPI, settings: Settings, renderer: Renderer) -> None:
         return HTMLResponse(
             renderer.page("experiment.html", visit_of(request), "experiments", **shown)
         )
+
+    @app.get("/outcomes")
+    def show_outcomes(request: Request, days: int = outcomes.SPANS[0]) -> HTMLResponse:
+        visit = visit_of(request)
+        if days not in outcomes.SPANS:
+            raise HTTPException(404, visit.say("problem.no_page"))
+        found = section(lambda: outcomes.gather_outcomes(settings, days))
+        silent = found.content.silent if found.content else []
+        language = renderer.language(visit)
+        shown = {
+            "found": found,
+            **{"spans": outcomes.SPANS, "span": days, "slices": outcomes.SLICES},
+            **{"steps": outcomes.STEPS, "rates": outcomes.RATES},
+            "silent_days": ", ".join(map(language.day, silent)),
+        }
+        return HTMLResponse(renderer.page("outcomes.html", visit, "outcomes", **shown))
 
 
 def _add_inspector(app: FastAPI, settings: Settings, renderer: Renderer) -> None:

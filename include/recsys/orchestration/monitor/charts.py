@@ -29,7 +29,8 @@ class Chart(NamedTuple):
     ``score``) over `days` (ISO dates). ``chart.NAME`` is its title, ``chart.NAME.text`` what it
     tells. `dots`: there is not a value every day, and values are joined across what lies between.
     `steps`: the values are those of a training's steps, whose numbers stand in place of days.
-    `zone`: what lies between these two values is of no interest."""
+    `zone`: what lies between these two values is of no interest. `marks`: days on which nothing
+    was heard of, so that their values say nothing."""
 
     name: str
     unit: str
@@ -38,6 +39,7 @@ class Chart(NamedTuple):
     dots: bool = False
     steps: bool = False
     zone: tuple[float, float] | None = None
+    marks: Sequence[str] = ()
 
     @property
     def has_values(self) -> bool:
@@ -51,6 +53,7 @@ class Chart(NamedTuple):
             "dots": self.dots,
             "steps": self.steps,
             "zone": self.zone,
+            "marks": list(self.marks),
             "lines": [
                 {"name": language.known("line", line.name)}
                 | {name: _rounded(getattr(line, name)) for name in ("values", "low", "high")}

@@ -20,6 +20,7 @@ SECTIONS: Final = (
     "time",
     "models",
     "before",
+    "outcomes",
     "experiments",
     "look",
     "reports",

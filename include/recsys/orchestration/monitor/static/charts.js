@@ -59,6 +59,11 @@
       ctx.fillRect(bbox.left, at(chart.zone[1], "y"), bbox.width, at(chart.zone[0], "y") - at(chart.zone[1], "y"));
     }
     ctx.globalAlpha = 0.18;
+    ctx.fillStyle = colour("--bad");
+    for (const day of chart.marks) {
+      const [from, to] = [0, 1].map((more) => at(Date.parse(day) / 1000 + (more - 0.5) * 86400, "x"));
+      ctx.fillRect(from, bbox.top, to - from, bbox.height);
+    }
     chart.lines.forEach(function (line, n) {
       ctx.fillStyle = colour(`--c${n + 1}`);
       const known = line.high.map((high, n) => (high === null ? -1 : n)).filter((n) => n >= 0);
