@@ -80,7 +80,12 @@ def add_models(settings: Settings, now: datetime) -> None:
         append_history(settings, {"timestamp": moment, "model_id": model_id, **replaced})
     add_model(settings, HELD, metrics=figures, segments=segments, select=False)
     folder = settings.artifacts / "als" / HELD
-    curves = {"iterations": {"loss": [3.0, 2.0, 1.5]}, "search": [0.1, 0.12]}
+    scores = [0.1, None, 0.12, 0.11]
+    tried = [
+        {"parameters": {"factors": 32 * n, "alpha": 4.5}, "score": score, "passes": [0.05, 0.1]}
+        for n, score in enumerate(scores, start=1)
+    ]
+    curves = {"iterations": {"loss": [3.0, 2.0, 1.5]}, "search": [0.1, 0.12], "trials": tried}
     write_json(folder / "evaluation.json", {"curves": curves})
     Registry(settings).hold(HELD)
     failed = {"status": "rolled_back", "error": "the verification failed: no answer in time"}

@@ -1,6 +1,5 @@
 """The page of the models, of one of them, and what served when."""
 
-import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -40,6 +39,15 @@ def names(settings: Settings, sort: str, down: bool) -> list[str]:
     return [row.entry.model_id for row in models.gather_models(settings, sort, down)]
 
 
+def details(settings: Settings, model_id: str) -> models.Details:
+    return models.gather_model(settings, model_id, run_tracker(settings), "score", True)
+
+
+def shown(settings: Settings, model_id: str) -> str:
+    about = {"sort": "score", "down": True, "most": 25}
+    return render(settings, "model.html", "en", found=details(settings, model_id), **about)
+
+
 def test_the_table_sorts_by_any_column_and_what_has_no_value_comes_last(shop: Settings) -> None:
     assert names(shop, "recall_at_10", True) == ["als_2", "als_3", "als_1"]
     assert names(shop, "recall_at_10", False) == ["als_1", "als_3", "als_2"]
@@ -70,28 +78,14 @@ def test_a_model_says_what_the_selection_said_of_it(shop: Settings) -> None:
     tracker = PipelineTracker(shop.pipeline_db)
     run = RunRecord("r", "model_training", RunStatus.SUCCESS, NOW, NOW, None, {"summary": summary})
     tracker.record_run(run)
-    tracker = run_tracker(shop)
-    assert models.gather_model(shop, "als_1", tracker).refused == why
-    best = models.gather_model(shop, "als_2", tracker)
+    assert details(shop, "als_1").refused == why
+    best = details(shop, "als_2")
     assert best.refused is None
     assert best.selection is not None
-    page = render(shop, "model.html", "en", found=models.gather_model(shop, "als_1", tracker))
+    page = shown(shop, "als_1")
     assert why in page
     assert "The selection refused it." in page
-    held = render(shop, "model.html", "en", found=models.gather_model(shop, "als_3", tracker))
-    assert "Release this model" in held
-
-
-def test_curves_are_drawn_from_two_values_on(shop: Settings) -> None:
-    folder = Registry(shop).place(Registry(shop).get("als_2"))
-    curves = {"iterations": {"loss": [3, 2, 1], "once": [1]}, "search": [0.1, 0.2]}
-    (folder / "evaluation.json").write_text(json.dumps({"curves": curves}))
-    found = models.gather_model(shop, "als_2", run_tracker(shop)).curves
-    assert [chart.name for chart in found] == ["loss", "search"]
-    assert found[0].lines[0].values == [3, 2, 1]
-    assert list(found[0].days) == ["1", "2", "3"]
-    (folder / "evaluation.json").write_text("{")
-    assert models.gather_model(shop, "als_2", run_tracker(shop)).curves == []
+    assert "Release this model" in shown(shop, "als_3")
 
 
 def test_models_are_compared_by_what_differs(shop: Settings) -> None:

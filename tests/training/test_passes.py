@@ -43,6 +43,9 @@ def test_a_refit_of_as_many_passes_is_as_good_as_what_was_found(subject):
     assert found.parameters["dimensions"] == 8
     assert len(found.history) == min(found.parameters["epochs"] + 2, 8)
     assert found.history == sorted(found.history)
+    [tried] = found.tried
+    assert tried.parameters["epochs"] == found.parameters["epochs"]
+    assert list(np.maximum.accumulate(tried.passes)) == found.history
     again = subject.fit("self_attention", found.parameters)
     assert objective(again, subject.validation) == found.score == found.history[-1]
 

@@ -25,6 +25,23 @@ def test_it_comes_close_to_the_best_point():
     assert found.history == sorted(found.history)
 
 
+def test_every_point_that_was_tried_is_noted_with_its_score():
+    def fragile(point):
+        if point["b"] > 0.5:
+            raise InputError("NaN")
+        return bowl(point)
+
+    found = run(fragile)
+    assert len(found.tried) == found.trials == 150
+    assert found.tried[0].parameters == START
+    for one in found.tried:
+        broken = one.parameters["b"] > 0.5
+        assert one.score == (None if broken else bowl(one.parameters))
+    scores = [one.score for one in found.tried if one.score is not None]
+    assert 1 < len(scores) < 150
+    assert max(scores) == found.score
+
+
 def test_the_same_seed_finds_the_same_point():
     assert run().parameters == run().parameters
     assert run(seed=2).parameters != run().parameters

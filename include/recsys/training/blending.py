@@ -184,13 +184,13 @@ def _tune_weights(
         starts = [{**found.parameters, **point} for point in (*points, last)]
         joined = search(judged.score, space | more, starts, **limits)
         history = found.history + [max(found.score, one) for one in joined.history]
-        made = found.trials + joined.trials
+        made, tried = found.trials + joined.trials, found.tried + joined.tried
         # The other weights have moved as well, and that may have been all the gain.
         without = {**joined.parameters, name: 0.0}
         if all(judged.better(joined.parameters, one) for one in (found.parameters, without)):
             space |= more
             found = joined
-        found = replace(found, trials=made, history=history)
+        found = replace(found, trials=made, history=history, tried=tried)
     return judged.more_personal(found, space, limits)
 
 

@@ -17,7 +17,7 @@ from recsys.models.linear import Linear
 from recsys.models.model_types import model_class
 from recsys.models.self_attention import SelfAttention
 from recsys.training.fits import Measured
-from recsys.training.search import Found, Point, Range, search
+from recsys.training.search import Found, Point, Range, Trial, search
 from recsys.training.subject import (
     Subject,
     objective,
@@ -144,7 +144,8 @@ def tune_passes(subject: Subject, start: Mapping[str, Any], seconds: float, tria
     subject.keep(model, measured)
     history = np.maximum.accumulate(np.concatenate([each.history for each, *_ in found]))
     score = objective(model, sample_of(subject))
-    return replace(best, score=score, trials=len(found), history=history.tolist())
+    tried = [trial for each, *_ in found for trial in each.tried]
+    return replace(best, score=score, trials=len(found), history=history.tolist(), tried=tried)
 
 
 def _best_pass(
@@ -156,9 +157,11 @@ def _best_pass(
     questions = sample_of(subject, _JUDGED)
     found, best = Found(dict(point), -math.inf), model
     measured: list[tuple[int, dict[str, float]]] = []
+    scores: list[float] = []
     for number, told in enumerate(model.passes(subject.training, subject.items), start=1):
         measured.append((number, told))
         score = objective(model, questions)
+        scores.append(score)
         if score > found.score:
             # What a fit of so many passes would be: only the number is another.
             found.score, best = score, model.asked_with({"epochs": number})
@@ -166,6 +169,7 @@ def _best_pass(
         found.history.append(found.score)
         if time.monotonic() >= deadline or number - found.parameters["epochs"] >= _PATIENCE:
             break
+    found.tried = [Trial(dict(found.parameters), found.score, scores)]
     return found, best, measured[: found.parameters["epochs"]]
 
 

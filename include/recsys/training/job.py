@@ -138,7 +138,8 @@ def train_model(
             "segments": report.segments,
             **({"signals": signals} if signals else {}),
         }
-        curves = {"iterations": run.curves, "search": tuned.history}
+        tried = [one._asdict() for one in tuned.tried]
+        curves = {"iterations": run.curves, "search": tuned.history, "trials": tried}
         written = {**asdict(report), "training": training_info, "curves": curves}
         attachments = {
             "evaluation.json": json.dumps(written, ensure_ascii=False, indent=2).encode() + b"\n",

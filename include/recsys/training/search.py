@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,15 @@ class Range:
         return round(value) if self.whole else float(f"{value:.4g}")
 
 
+class Trial(NamedTuple):
+    """A point that was tried, and its score, None where the training broke down. `passes` has the
+    score after each pass of a model that learns in passes."""
+
+    parameters: Mapping[str, Any]
+    score: float | None
+    passes: Sequence[float] = ()
+
+
 @dataclass
 class Found:
     """What a search found."""
@@ -53,6 +62,7 @@ class Found:
     score: float
     trials: int = 0
     history: list[float] = field(default_factory=list)  # the best score after each trial
+    tried: list[Trial] = field(default_factory=list)
     reused: bool = False  # an earlier training found it, and nothing was searched
 
 
@@ -95,6 +105,7 @@ def search(
             step = min(step * 1.5, _LARGEST_STEP) if improved else max(step * 0.9, _SMALLEST_STEP)
         result.trials += 1
         result.history.append(result.score)
+        result.tried.append(Trial(dict(point), score if math.isfinite(score) else None))
     if problem is not None and not math.isfinite(result.score):
         raise problem
     return result

@@ -16,7 +16,7 @@ from recsys.settings import Settings
 from recsys.training.blending import HYBRID_SHARE, JOINING, tune_hybrid
 from recsys.training.config import TrainingConfig
 from recsys.training.family_tuning import SPACES, tune_alone, tune_passes
-from recsys.training.search import Found
+from recsys.training.search import Found, Trial
 from recsys.training.subject import Subject, objective, sample_of
 
 # A family whose fit takes minutes is searched for so many times as long as the others.
@@ -67,6 +67,7 @@ def choose_parameters(
         },
     )
     content = {"parameters": best.parameters, "score": best.score, "trials": best.trials}
+    content["tried"] = [one._asdict() for one in best.tried]
     write_json(_file(settings, model_type), {**content, "key": key_of(model_type)})
     return best
 
@@ -81,7 +82,8 @@ def _read_last(settings: Settings, model_type: str) -> tuple[Any, Found | None]:
     try:
         stored = json.loads(_file(settings, model_type).read_text(encoding="utf-8"))
         key = stored.pop("key")
-        found = Found(**stored, reused=True)
+        tried = [Trial(**one) for one in stored.pop("tried", ())]
+        found = Found(**stored, tried=tried, reused=True)
         model_class(model_type).create(found.parameters)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError):
         return None, None
@@ -111,4 +113,5 @@ def tune(
         return tune_passes(subject, start, seconds, trials)
     model = subject.fit(model_type, start)
     score = objective(model, sample_of(subject))
-    return Found(model.hyperparameters, score, trials=1, history=[score])
+    tried = [Trial(model.hyperparameters, score)]
+    return Found(model.hyperparameters, score, trials=1, history=[score], tried=tried)

@@ -20,6 +20,7 @@ from recsys.orchestration.monitor import (
     experiments,
     history,
     inspector,
+    learning,
     models,
     outcomes,
     overview,
@@ -173,9 +174,13 @@ def _add_models(
         return HTMLResponse(renderer.page("compare.html", visit_of(request), "models", **shown))
 
     @app.get("/models/{model_id}")
-    def show_model(request: Request, model_id: str) -> HTMLResponse:
-        found = _known(lambda: models.gather_model(settings, model_id, tracker))
-        return HTMLResponse(renderer.page("model.html", visit_of(request), "models", found=found))
+    def show_model(
+        request: Request, model_id: str, sort: str = learning.SCORE, order: str = "down"
+    ) -> HTMLResponse:
+        down = order != "up"
+        found = _known(lambda: models.gather_model(settings, model_id, tracker, sort, down))
+        shown = {"found": found, "sort": sort, "down": down, "most": learning.SHOWN}
+        return HTMLResponse(renderer.page("model.html", visit_of(request), "models", **shown))
 
     @app.post(
         "/models/{model_id}/release", dependencies=[Depends(may_act), Depends(from_this_page)]

@@ -46,7 +46,7 @@ class Chart(NamedTuple):
         return any(value is not None for line in self.lines for value in line.values)
 
     def drawn(self, language: Language) -> dict[str, Any]:
-        """What the script needs."""
+        """What the script needs. `own` are the names that no language has."""
         return {
             "days": list(self.days),
             "unit": self.unit,
@@ -55,8 +55,8 @@ class Chart(NamedTuple):
             "zone": self.zone,
             "marks": list(self.marks),
             "lines": [
-                {"name": language.known("line", line.name)}
-                | {name: _rounded(getattr(line, name)) for name in ("values", "low", "high")}
+                {"name": (name := language.known("line", line.name)), "own": name == line.name}
+                | {part: _rounded(getattr(line, part)) for part in ("values", "low", "high")}
                 for line in self.lines
             ],
         }

@@ -1,13 +1,12 @@
 """The trained models: a row each, what is known of one, and what served when."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from recsys.deployment.history import Stint, read_history, stints_of
 from recsys.errors import InputError
-from recsys.orchestration.monitor.charts import Chart, Line
+from recsys.orchestration.monitor.learning import Learning, gather_learning
 from recsys.orchestration.monitor.overview import summary_of
 from recsys.registry import CurrentBest, Entry, Registry
 from recsys.settings import Settings
@@ -73,7 +72,7 @@ class Details(NamedTuple):
     row: Row
     selection: CurrentBest | None
     refused: str | None
-    curves: list[Chart]
+    learning: Learning
     stints: list[Stint]
 
 
@@ -113,15 +112,19 @@ def compare(settings: Settings, model_ids: Sequence[str]) -> list[Row]:
     return [rows[model_id] for model_id in dict.fromkeys(model_ids)][:MOST_COMPARED]
 
 
-def gather_model(settings: Settings, model_id: str, tracker: PipelineTracker) -> Details:
-    """Raises `InputError` for a model that is not registered."""
+def gather_model(
+    settings: Settings, model_id: str, tracker: PipelineTracker, sort: str, down: bool
+) -> Details:
+    """With its trials by the column `sort`. Raises `InputError` for a model that is not
+    registered."""
     [row] = compare(settings, [model_id])
     registry = Registry(settings)
     selection = registry.selection()
     chosen = selection if selection is not None and selection.model_id == model_id else None
     refused = None if chosen else _refusal(model_id, tracker)
     stints = [one for one in gather_stints(settings) if one.model_id == model_id]
-    return Details(row, chosen, refused, _curves(registry, row.entry), stints)
+    learning = gather_learning(registry, row.entry, sort, down)
+    return Details(row, chosen, refused, learning, stints)
 
 
 def _rows(settings: Settings) -> list[Row]:
@@ -151,27 +154,6 @@ def _refusal(model_id: str, tracker: PipelineTracker) -> str | None:
             if isinstance(refused, dict) and model_id in refused:
                 return str(refused[model_id])
     return None
-
-
-def _curves(registry: Registry, entry: Entry) -> list[Chart]:
-    """What its iterations measured, and the best score of the search after each try; nothing of one
-    number alone, and nothing of an artefact that lies elsewhere or was written by earlier code."""
-    try:
-        path = registry.place(entry) / "evaluation.json"
-        curves = json.loads(path.read_text(encoding="utf-8"))["curves"]
-        measured = {**curves["iterations"], "search": curves["search"]}
-        return [
-            _steps(name, list(map(float, values)))
-            for name, values in measured.items()
-            if len(values) > 1
-        ]
-    except (InputError, OSError, ValueError, KeyError, TypeError):
-        return []
-
-
-def _steps(name: str, values: list[float]) -> Chart:
-    steps = [str(n + 1) for n in range(len(values))]
-    return Chart(name, "score", steps, [Line(name, values)], steps=True)
 
 
 def hyperparameters(rows: Sequence[Row]) -> dict[str, list[Any]]:

@@ -103,10 +103,14 @@
         { ...axis, values: (_, places) => places.map((at) => name(onAxis, at)), space: 64, ...(chart.steps && { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }) },
         { ...axis, values: (_, values) => values.map(unit), size: 70 },
       ],
-      scales: { x: { time: !chart.steps }, y: scales[chart.unit] || { range: reach(chart) } },
+      scales: { x: { time: !chart.steps }, y: chart.steps ? {} : scales[chart.unit] || { range: reach(chart) } },
       cursor: { drag: { x: false, y: false } },
     };
-    return new uPlot(options, [times, ...values], place);
+    const plot = new uPlot(options, [times, ...values], place);
+    place.querySelectorAll(".u-series").forEach(function (row, n) {
+      if (n && chart.lines[n - 1].own) row.setAttribute("translate", "no");
+    });
+    return plot;
   }
 
   function drawAll() {
