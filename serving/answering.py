@@ -168,6 +168,16 @@ def why_recommended_now(
     return reasons.why_recommended(snapshot, history, made, now, liked)
 
 
+def parts_recommended_now(
+    service: Service, snapshot: Snapshot, body: RecommendRequest, who: Who, made: Recommended
+) -> list[dict[str, float]]:
+    """What each part of the model adds to the scores of the list `made` for the user who comes
+    first in `who`."""
+    now, live = int(time.time()), service.live.of_all(who)
+    history, _ = _asked(snapshot, body, who[0], live, now)
+    return reasons.parts_recommended(snapshot, history, made, now)
+
+
 def popular_now(
     service: Service, snapshot: Snapshot, body: RecommendRequest, who: Who
 ) -> Recommended:

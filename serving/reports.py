@@ -173,6 +173,10 @@ class PreviewedProduct(BaseModel):
     reason: Reason | None = Field(
         default=None, description="Of the list with the rules, by what it has from the model."
     )
+    parts: dict[str, float] = Field(
+        default={},
+        description="Of the list with the rules: what each part of the model adds to the score.",
+    )
 
 
 class EffectReport(BaseModel):

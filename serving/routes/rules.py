@@ -18,6 +18,7 @@ from recsys.served_lists import SOURCES
 from serving.answering import (
     begin,
     columns_of,
+    parts_recommended_now,
     popular_beside_now,
     popular_now,
     recommend_now,
@@ -92,8 +93,8 @@ async def preview_rules(body: PreviewRequest, service: Running) -> PreviewReport
         placement=body.placement,
         at=now.astimezone(service.zone),
         model_id=snapshot.model_id,
-        before=_products(snapshot, looked.before, []),
-        after=_products(snapshot, looked.after, looked.reasons),
+        before=_products(snapshot, looked.before, [], []),
+        after=_products(snapshot, looked.after, looked.reasons, looked.parts),
         effects=[
             EffectReport(
                 rule=one.rule,
@@ -138,13 +139,14 @@ def _asked(service: Service, body: PreviewRequest) -> Asked:
 
 
 class _Looked(NamedTuple):
-    """A preview with both lists, and why each product of the second stands in it, if that can be
-    told."""
+    """A preview with both lists, and why each product of the second stands in it, and with what
+    parts of its score, if that can be told."""
 
     preview: Preview
     before: Recommended
     after: Recommended
     reasons: list[reasons.Reason]
+    parts: list[dict[str, float]]
 
 
 def _previewed(
@@ -164,20 +166,22 @@ def _previewed(
 
     made = preview(snapshot.catalogue, steering.rules if steering else (), placement, make)
     before, after = lists[:2]  # what a preview makes first
-    return _Looked(made, before, after, _reasons(service, note, snapshot, asked, after))
+    return _Looked(made, before, after, *_reasons(service, note, snapshot, asked, after))
 
 
 def _reasons(
     service: Service, note: Note, snapshot: Snapshot, asked: Asked, made: Recommended
-) -> list[reasons.Reason]:
-    """Why each product of `made` stands there; nothing where that is for somebody of the holdout,
-    and beside a cart."""
+) -> tuple[list[reasons.Reason], list[dict[str, float]]]:
+    """Why each product of `made` stands there, and the parts of its score; nothing where that is
+    for somebody of the holdout, and beside a cart."""
     if note.held_out or isinstance(asked, TogetherRequest):
-        return []
+        return [], []
     if isinstance(asked, SimilarRequest):
         [item] = columns_of(snapshot, [asked.product_id]).tolist()
-        return reasons.why_similar(snapshot, item, made)
-    return why_recommended_now(service, snapshot, asked, who_of(asked.user_id, None), made)
+        why = reasons.why_similar(snapshot, item, made)
+        return why, reasons.parts_similar(snapshot, item, made)
+    about = service, snapshot, asked, who_of(asked.user_id, None), made
+    return why_recommended_now(*about), parts_recommended_now(*about)
 
 
 def _listed(service: Service, note: Note, snapshot: Snapshot, asked: Asked) -> Recommended:
@@ -197,7 +201,10 @@ def _listed(service: Service, note: Note, snapshot: Snapshot, asked: Asked) -> R
 
 
 def _products(
-    snapshot: Snapshot, made: Recommended, why: list[reasons.Reason]
+    snapshot: Snapshot,
+    made: Recommended,
+    why: list[reasons.Reason],
+    parts: list[dict[str, float]],
 ) -> list[PreviewedProduct]:
     catalogue, ranked = snapshot.catalogue, made.ranked
     sources = sources_of(catalogue, made)
@@ -211,6 +218,7 @@ def _products(
             score=ranked.scores[place],
             source=SOURCES[sources[place]],
             reason=_reason(why[place], snapshot) if why else None,
+            parts=parts[place] if parts else {},
         )
         for place, item in enumerate(ranked.items)
     ]

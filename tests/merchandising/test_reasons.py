@@ -17,6 +17,8 @@ from recsys.merchandising.reasons import (
     SENTENCES,
     Reason,
     most_missed,
+    parts_recommended,
+    parts_similar,
     sentences,
     steered,
     why_recommended,
@@ -172,6 +174,33 @@ def test_without_the_model_s_opinion_it_is_the_nearest_text(settings: Settings):
     assert made.fallback_method == "content"
     found = why_recommended(snapshot, history, made, NOW)
     assert {(one.kind, one.item) for one in found} == {("text", 7)}
+
+
+def test_the_parts_of_a_score_are_those_of_the_model_and_add_up(settings: Settings):
+    model = Hybrid.create({"weights": WEIGHTS}).use_content(vectors()).fit(histories(), ITEMS)
+    blended = snapshot_of(settings, model)
+    history, made = asked(blended, "3")
+    found = parts_recommended(blended, history, made, NOW)
+    assert set(found[0]) == set(WEIGHTS)
+    assert [sum(one.values()) for one in found] == pytest.approx(made.ranked.scores, rel=1e-4)
+    assert len({one["als"] for one in found}) > 1
+    beside = similar(blended, 3, Wanted(5, False, blended.catalogue.available, NOTHING))
+    near = parts_similar(blended, 3, beside)
+    assert [sum(one.values()) for one in near] == pytest.approx(beside.ranked.scores, rel=1e-4)
+
+
+def test_one_model_has_one_part_and_what_it_did_not_order_has_none(settings: Settings):
+    single = snapshot_of(settings, MODEL_TYPES["item_knn"].create({}).fit(histories(), ITEMS))
+    history, made = asked(single, "3")
+    found = parts_recommended(single, history, made, NOW)
+    assert [one["item_knn"] for one in found] == pytest.approx(made.ranked.scores, rel=1e-4)
+    near = similar(single, 3, Wanted(5, False, single.catalogue.available, NOTHING))
+    told = parts_similar(single, 3, near)
+    assert [one["item_knn"] for one in told] == pytest.approx(near.ranked.scores, rel=1e-4)
+    nobody, popular = asked(single, "nobody")
+    assert popular.fallback_method == "popularity"
+    assert parts_recommended(single, nobody, popular, NOW) == [{}] * len(popular.ranked.items)
+    assert parts_similar(single, 3, popular) == [{}] * len(popular.ranked.items)
 
 
 def test_beside_a_product_it_is_that_product(snapshot: Snapshot):

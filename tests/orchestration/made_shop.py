@@ -13,6 +13,7 @@ from recsys.deployment.history import append_history
 from recsys.experiments.evaluation import evaluate
 from recsys.experiments.state import Experiments
 from recsys.ids import IdRules
+from recsys.models.hybrid import Hybrid
 from recsys.orchestration.mirror import tracker_id
 from recsys.privacy import ask_to_forget
 from recsys.publishing import write_json
@@ -24,13 +25,13 @@ from tests.experiments.test_evaluation import write_days
 from tests.experiments.test_state import definition
 from tests.merchandising.test_rules import RULE
 from tests.merchandising.test_rules import write as write_rules
-from tests.serving.shops import ITEMS, add_model
+from tests.serving.shops import ITEMS, add_model, histories
 
 JOB, RUN = "data_refresh", "manual__2026-01-05T02:00:00.5+00:00"
 # Names that no two sizes of one product have.
 NAMES = [f"Son {'aeiou'[n % 5] * 3}{'bcdghklm'[n // 5] * 3}" for n in range(ITEMS)]
 CATALOGUE = [f"p{n},{NAMES[n]},Đẹp,Trang điểm,{n}000,Mô tả" for n in range(1, ITEMS)]
-BEFORE, HELD = ("als_20260101_020000", "als_20260102_020000"), "als_20260103_020000"
+BEFORE, HELD = ("als_20260101_020000", "hybrid_20260102_020000"), "als_20260103_020000"
 REPORT = "drift_report_20260105.html"
 EXPERIMENT = "tron-lan-dau"
 
@@ -70,6 +71,7 @@ def add_models(settings: Settings, now: datetime) -> None:
         add_model(
             settings,
             model_id,
+            model=Hybrid.create({}).fit(histories(), ITEMS) if n else None,
             seed=n,
             recall=0.1 + n / 100,
             metrics=figures,

@@ -32,6 +32,7 @@ from tests.orchestration.made_shop import (
     make_shop,
 )
 from tests.ports import find_free_port
+from tests.serving.service_process import running_service
 
 pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
 
@@ -60,33 +61,36 @@ PAGES = (
     "/no-such-page",
 )
 
+TOKEN = "let-me"
 FOREIGN = english(Path(monitor_package.__file__).parent / "texts")
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """The address of a running monitor, and its state root."""
+    """The address of a running monitor, its state root, and where it looks for the service."""
 
     url: str
     settings: Settings
+    service_port: int
 
 
 @pytest.fixture(scope="module")
 def monitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
     home = tmp_path_factory.mktemp("monitor")
-    settings, port = Settings(home / "home"), find_free_port()
+    settings, port, service_port = Settings(home / "home"), find_free_port(), find_free_port()
     make_shop(settings, datetime.now(UTC))
     (settings.home / "config" / "privacy.yaml").write_text("see_customers: [lan]\n")
     own = {
         "RECSYS_HOME": str(settings.home),
-        "RECSYS_SERVICE_URL": f"http://127.0.0.1:{find_free_port()}",
+        "RECSYS_SERVICE_URL": f"http://127.0.0.1:{service_port}",
+        "RECSYS_ADMIN_TOKEN": TOKEN,
         "AIRFLOW_HOME": str(home / "airflow"),
     }
     command = [sys.executable, "-m", "benchmarks.monitor.server", str(port)]
     with (home / "server.log").open("wb") as log:
         server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log)
     try:
-        running = Monitor(f"http://127.0.0.1:{port}/recsys", settings)
+        running = Monitor(f"http://127.0.0.1:{port}/recsys", settings, service_port)
         wait_for(lambda: answers(running) or server.poll() is not None, 240, "the monitor")
         assert server.poll() is None, (home / "server.log").read_text()[-2000:]
         yield running
@@ -244,6 +248,22 @@ def test_who_looks_at_a_customer_is_written_down_without_the_customers_id(
     last = (monitor.settings.logs / "monitor_audit.log").read_text("utf-8").splitlines()[-1]
     assert "look at customer | by=lan, customer=" in last
     assert "customer=2" not in last
+
+
+def test_a_list_shows_what_each_part_of_the_model_adds_to_a_score(look, monitor: Monitor) -> None:
+    with running_service(monitor.settings, monitor.service_port, TOKEN):
+        for language, theme, width in (("vi", "light", PHONE), ("en", "dark", DESK)):
+            seen = look("/look", language, theme, width)
+            seen.page.locator("#user").fill("2")
+            seen.go(seen.page.locator("form[action$=customer] button"))
+            listed = seen.page.locator("ol.list > li")
+            assert listed.count() > 5
+            assert seen.page.locator("ol.list .stacked").count() == listed.count()
+            assert re.search(r"ALS \d[.,]\d{4}", listed.first.inner_text())
+            assert seen.faults == []
+            assert wider_than_the_window(seen.page) <= 0
+            assert serious_faults(seen.page) == []
+            assert language == "en" or read_words(seen.page) & FOREIGN == set()
 
 
 def test_an_operator_hides_a_product_until_a_day(look, monitor: Monitor) -> None:

@@ -3,20 +3,25 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import pandas as pd
 import pytest
 
 from recsys.errors import InputError
 from recsys.merchandising.rules import read_rules
+from recsys.models.hybrid import Hybrid
 from recsys.orchestration.monitor import inspector
+from recsys.orchestration.monitor.language import Language
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 from tests.merchandising.test_rules import RULE, write
 from tests.orchestration.made_shop import NAMES, publish
 from tests.orchestration.monitor_pages import render
 from tests.ports import find_free_port
 from tests.serving.service_process import running_service
-from tests.serving.shops import add_model
+from tests.serving.shops import ITEMS, add_model, histories
 
 NOW = datetime.now(UTC)
+EN = Language("en", UTC)
 
 
 @pytest.fixture
@@ -32,7 +37,7 @@ def service(shop: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     port = find_free_port()
     monkeypatch.setenv("RECSYS_SERVICE_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("RECSYS_ADMIN_TOKEN", "let-me")
-    add_model(shop, "als_1")
+    add_model(shop, "hybrid_1", model=Hybrid.create({}).fit(histories(), ITEMS))
     write(shop, RULE | {"products": {"ids": ["p4"]}})
     with running_service(shop, port, "let-me"):
         yield
@@ -68,9 +73,30 @@ def test_every_product_of_a_list_has_its_reason_source_and_score(
         assert one["source"] in ("model", "popularity", "content")
         assert isinstance(one["score"], float)
         assert one["reason"]["text"]["vi"]
+        assert sum(one["parts"].values()) == pytest.approx(one["score"], rel=1e-3)
     assert "p4" not in [one["product_id"] for one in listed]
     shown = page(shop, "en", customer=found)
     assert "source: model" in shown
+    assert shown.count('class="stacked"') == len(listed)
+    first = listed[0]["parts"]
+    assert f"ALS {EN.number(first['als'], 4)}" in shown
+    assert f"Neighbours {EN.number(first['item_knn'], 4)}" in shown
+
+
+def test_what_came_of_a_customers_lists_is_added_up_over_four_weeks(shop: Settings) -> None:
+    columns = {"experiment": "", "variant": "", "unit": ["2", "3"], "lists": [4, 9]}
+    columns |= {"clicks": [2, 0], "carts": [1, 0], "purchases": [1, 0], "value": [9e4, 0.0]}
+    for days in (1, 2, inspector.DAYS + 3):
+        folder = shop.outcomes / f"day={NOW.astimezone(load_zone(shop)) - timedelta(days):%Y-%m-%d}"
+        folder.mkdir(parents=True)
+        pd.DataFrame(columns).to_parquet(folder / "units.parquet")
+    found = inspector.look_at_customer(shop, "2")
+    assert found.figures == {
+        **{"lists": 8, "clicks": 4, "carts": 2, "purchases": 2, "value": 180_000}
+    }
+    assert "8 lists led to 4 clicks, 2 carts and 2 purchases (180,000 ₫)." in page(
+        shop, "en", customer=found
+    )
 
 
 def test_a_product_says_why_it_is_not_recommended(shop: Settings) -> None:

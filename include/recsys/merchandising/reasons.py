@@ -159,6 +159,28 @@ def why_similar(snapshot: Snapshot, item: int, made: Recommended) -> list[Reason
     ]
 
 
+def parts_recommended(
+    snapshot: Snapshot, history: Histories, made: Recommended, now: int
+) -> list[dict[str, float]]:
+    """What each part of the model adds to the score of each product of the list `made` for the one
+    user of `history`; nothing of a list that the model did not order."""
+    items = np.array(made.ranked.items, dtype=np.int32)
+    if made.fallback_method != snapshot.own or not len(items):
+        return [{} for _ in items]
+    parts = _parts(snapshot, history, now, items)
+    return _by_product({name: part[0] for name, part in parts.items()})
+
+
+def parts_similar(snapshot: Snapshot, item: int, made: Recommended) -> list[dict[str, float]]:
+    """The same of the list `made` beside the product in column `item`."""
+    items, model = np.array(made.ranked.items, dtype=np.int32), snapshot.artifact.model
+    if made.fallback_method is not MODEL or not len(items):
+        return [{} for _ in items]
+    if not isinstance(model, BlendedModel):
+        return _by_product({model.model_type: np.array(made.ranked.scores, dtype=np.float32)})
+    return _by_product(_parts_of_similar(snapshot, model, item, items))
+
+
 def why_together(snapshot: Snapshot, cart: Int32Array, made: Recommended) -> list[Reason]:
     """Why each product of the list `made` stands beside a `cart` of these columns. The scores of a
     cart are sums: the product without which one falls most is the one that adds most."""
@@ -340,6 +362,12 @@ def _parts(
         columns = next(iter(parts.values())).shape[1]
         start, stop = stop, min(stop + max(1, _CELLS_AT_ONCE // columns), histories.users)
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+def _by_product(parts: dict[str, Float32Array]) -> list[dict[str, float]]:
+    """``(products,)`` values by part, the other way round."""
+    values = zip(*(part.tolist() for part in parts.values()), strict=True)
+    return [dict(zip(parts, one, strict=True)) for one in values]
 
 
 def _sum(parts: dict[str, Float32Array]) -> Float32Array:

@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys import schema
@@ -19,7 +21,7 @@ from recsys.merchandising.catalogue import build_catalogue
 from recsys.merchandising.rule_adding import add_rule
 from recsys.merchandising.rules import Rule, matching, read_rules
 from recsys.outcomes.attribution import FATE, POSITION
-from recsys.outcomes.daily import figured_days, read_day, read_happened
+from recsys.outcomes.daily import figured_days, figures_of, read_day, read_happened
 from recsys.privacy import PrivacyConfig
 from recsys.pseudonyms import load_pseudonyms
 from recsys.schedule import load_zone
@@ -49,12 +51,14 @@ class Event(NamedTuple):
 
 
 class Customer(NamedTuple):
-    """What is known of a customer, newest first, what came of lists in the last `DAYS`, and the
-    service's answer (``/rules/preview``), or why there is none."""
+    """What is known of a customer, newest first, what came of lists in the last `DAYS`, event by
+    event and as `figures` (lists, clicks, carts, purchases, value), and the service's answer
+    (``/rules/preview``), or why there is none."""
 
     user_id: str
     history: list[Event]
     outcomes: list[Event]
+    figures: Mapping[str, float]
     shown: Mapping[str, Any] | None
     refused: str | None
 
@@ -104,6 +108,7 @@ def look_at_customer(settings: Settings, user_id: str) -> Customer:
         user_id,
         _events(events, names),
         _events(_outcomes(settings, user_id), names),
+        _figures_of_customer(settings, user_id),
         shown,
         refused,
     )
@@ -219,6 +224,18 @@ def _outcomes(settings: Settings, user_id: str) -> pd.DataFrame:
             own = happened[(happened[schema.USER] == user_id) & (happened[POSITION] >= 0)]
             frames += [own] if len(own) else []
     return pd.concat(frames[1:]) if len(frames) > 1 else frames[0]
+
+
+def _figures_of_customer(settings: Settings, user_id: str) -> dict[str, float]:
+    """How many lists the customer was shown, and what came of them."""
+    names = ["lists", "clicks", "carts", "purchases", "value"]
+    sums = dict.fromkeys(names, 0.0)
+    for day in _recent_days(settings):
+        path = figures_of(settings, day) / "units.parquet"
+        with suppress(OSError, pa.ArrowException):  # a damaged day is made again by the next job
+            found = pq.read_table(path, columns=names, filters=[("unit", "=", user_id)])
+            sums = {name: sums[name] + (pc.sum(found[name]).as_py() or 0) for name in names}
+    return sums
 
 
 def _figures(settings: Settings, product_id: str) -> dict[str, float]:
