@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from recsys.drift.page import render_drift_pages
 from recsys.drift.report import checks_of, state_of
 from recsys.language import LANGUAGES
 from recsys.publishing import write_json
-from recsys.reporting import page_in, write_pages
+from recsys.quality import write_report
+from recsys.reporting import is_plain, page_in, write_pages
 from recsys.settings import Settings
 from tests import browser as browsers
 from tests.browser import (
@@ -24,6 +26,7 @@ from tests.browser import (
     serious_faults,
     wider_than_the_window,
 )
+from tests.data.shop import END, PRODUCTS, refresh, row, write_shop
 from tests.drift.made_report import made_report, material
 from tests.drift.shop import ZONE, events
 from tests.reporting.test_texts import AREAS
@@ -38,6 +41,27 @@ DRIFT = [f"drift/drift_report_{day}.html" for day in ("20240520", "20240527", "2
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     yield from browsers.chromium()
+
+
+def two_versions(settings: Settings) -> None:
+    """The reports of a first version, and of one after it that has something of everything."""
+    usual = [row(f"u{n % 7}", n % 9, 4 + n % 2, comment=f"da mịn sau {n} ngày") for n in range(60)]
+    write_shop(settings, usual)
+    write_report(settings, refresh(settings)["version_id"])
+    spam = [row(f"s{n}", 1, comment="mua một lần là nghiện luôn nha mọi người") for n in range(12)]
+    bad = [row("x", rating=9), row("x", time="soon"), row("", "2"), row("y", rating="năm")]
+    garbled = [row("g", 3, comment="Kem dÆ°á»¡ng ẩm")]
+    products = [*PRODUCTS[:6], "6,Son,Đẹp,Son,250,x", "7,Sữa,Đẹp,Kem,9990000,x", "8,Mi,Đẹp,Mi,,x"]
+    write_shop(settings, [*usual, *spam, *bad, *garbled], products)
+    write_report(settings, refresh(settings, END + timedelta(days=30))["version_id"])
+
+
+@pytest.fixture(scope="module")
+def quality(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    settings = Settings(tmp_path_factory.mktemp("quality") / "home")
+    two_versions(settings)
+    pages = sorted((settings.reports / "data_quality").glob("*.html"))
+    return [page for page in pages if is_plain(page)]
 
 
 @pytest.fixture(scope="module")
@@ -89,21 +113,40 @@ def elsewhere(url: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", DRIFT)
-def test_a_report_is_sound_in_both_languages_themes_and_widths(look, reports: Path, name) -> None:
+def test_a_drift_report_is_sound_wherever_it_is_read(look, reports: Path, name: str) -> None:
+    find_no_fault(look, reports / name)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_quality_report_is_sound_wherever_it_is_read(
+    look, quality: list[Path], number: int
+) -> None:
+    find_no_fault(look, quality[number])
+
+
+def find_no_fault(look, plain: Path) -> None:
+    """In both languages, both themes and at both widths."""
     for code in LANGUAGES:
         for theme, width in (("light", PHONE), ("dark", DESK), ("dark", PHONE), ("light", DESK)):
-            seen = look(page_in(reports / name, code), theme, width)
-            where = f"{name} {code} {theme} {width}"
+            seen = look(page_in(plain, code), theme, width)
+            where = f"{plain.name} {code} {theme} {width}"
             assert seen.page.evaluate("document.documentElement.lang") == code
-            # What is folded is seen as well.
-            seen.page.evaluate(
-                "document.querySelectorAll('details').forEach(one => one.open = true)"
-            )
+            seen.page.evaluate(UNFOLD)
             assert wider_than_the_window(seen.page) <= 0, where
             assert serious_faults(seen.page) == [], where
             assert seen.faults == [], where
             if code == "vi":
                 assert read_words(seen.page) & FOREIGN == set(), where
+
+
+def test_the_second_quality_report_leads_to_the_first_and_doubts(look, quality: list[Path]) -> None:
+    seen = look(quality[1], "light", DESK)
+    for name in ("prices", "encoding", "campaigns", "dates"):
+        assert seen.page.locator(f"section#{name} .badge").inner_text() == "Cần xem", name
+    assert "9.990.000" in seen.page.locator("section#prices").inner_text()
+    seen.page.locator("ul.weeks a").click()
+    assert seen.page.url == quality[0].as_uri()
+    assert seen.page.locator("section#stars .badge").inner_text() == "Chưa đánh giá được"
 
 
 def test_the_made_weeks_show_every_state_of_the_checks(reports: Path) -> None:

@@ -10,6 +10,7 @@ from recsys import schema
 from recsys.config import load_config
 from recsys.data.cleaning import RAW, REASON, CleanRows, Limits, clean_rows, settle_files
 from recsys.data.config import DataConfig
+from recsys.data.prices import HIGH_PRICE, LOW_PRICE
 from recsys.data.products import clean_products
 from recsys.data.reading import ROW, RawRows, choose_columns, file_columns, read_rows
 from recsys.data.sources import Files, SourceConfig, load_source
@@ -20,7 +21,6 @@ REVIEWS, PRODUCTS = "reviews", "products"
 SHOWN: Final = 3
 _FEW = 5
 _LONGEST = 60  # characters of a text that is shown
-_LOW_PRICE, _HIGH_PRICE = 1_000, 50_000_000  # dong: less than a sachet, more than any cosmetics
 _OLD, _STALE, _TODAY = timedelta(days=20 * 365), timedelta(days=30), timedelta(days=1)
 _MOST = 0.5
 
@@ -137,12 +137,12 @@ def _doubts_of_prices(clean: CleanRows) -> list[str]:
         return [*doubts, "no product has a price"]
     low, middle, high = (f"{read.quantile(share):,.0f}" for share in (0, 0.5, 1))
     doubts.append(f"prices from {low} to {high} dong, the median {middle}")
-    odd = clean.accepted[(prices < _LOW_PRICE) | (prices > _HIGH_PRICE)]
+    odd = clean.accepted[(prices < LOW_PRICE) | (prices > HIGH_PRICE)]
     if len(odd):
         some = ", ".join(
             f"{row[schema.PRODUCT]} {row[schema.PRICE]:,.0f}"
             for row in odd.head(_FEW).to_dict("records")
         )
-        bounds = f"below {_LOW_PRICE:,} or above {_HIGH_PRICE:,} dong"
+        bounds = f"below {LOW_PRICE:,} or above {HIGH_PRICE:,} dong"
         doubts.append(f"{len(odd):,} prices are {bounds}: {some}: in thousands, or not dong?")
     return doubts

@@ -17,6 +17,9 @@ DONG = "VND"
 WITHOUT_DECIMALS = frozenset({DONG, "IDR", "JPY", "KHR", "KRW", "LAK", "MMK"})
 """Currencies whose prices are whole numbers: three digits behind a separator are thousands."""
 
+LOW_PRICE, HIGH_PRICE = 1_000, 50_000_000
+"""In dong: less than a sachet, more than any cosmetics cost. Others are read, and doubted."""
+
 HIGHEST = 1e12
 LONGEST = 300
 """Characters of a price with all that may stand around it; a longer text is none."""

@@ -1,7 +1,7 @@
 """The data quality report: what came in, what was refused, and what a version looks like.
 
-``write_report(settings, version_id)`` writes ``reports/data_quality/<version_id>.json`` and
-``.html`` from the version's own files; it can be repeated for any version that is kept."""
+``write_report(settings, version_id)`` writes ``reports/data_quality/<version_id>.json``, ``.html``
+and ``.en.html`` from the version's own files; it can be repeated for any version that is kept."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from recsys.alerting import Alert, AlertManager, Severity
 from recsys.config import load_config
 from recsys.data.config import DataConfig
 from recsys.data.versions import VersionError, open_version
-from recsys.pages import templates
-from recsys.publishing import write_json, write_text
-from recsys.quality.measures import limits, measure
-from recsys.quality.plots import plots
+from recsys.publishing import write_json
+from recsys.quality.measures import limits, measure, refused
+from recsys.quality.page import render_quality_pages
+from recsys.quality.verdicts import judge, overall
+from recsys.reporting import write_pages
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 
 SET_ASIDE_ALERT = "dropped_file_set_aside"
@@ -22,7 +24,7 @@ __all__ = ["report_after_publishing", "write_report"]
 
 
 def write_report(settings: Settings, version_id: str) -> Path:
-    """Write ``reports/data_quality/<version_id>.json`` and ``.html``; the path of the page.
+    """Write ``reports/data_quality/<version_id>.json`` and the pages; the path of the plain one.
 
     Raises `VersionError` if the version is not kept (any more)."""
     version = open_version(settings, version_id)
@@ -33,11 +35,13 @@ def write_report(settings: Settings, version_id: str) -> Path:
         previous = None
     figures = measure(version, previous)
     figures["limits"] = limits(figures, load_config(settings, DataConfig))
-    folder = settings.reports / "data_quality"
-    write_json(folder / f"{version_id}.json", figures)
-    page = folder / f"{version_id}.html"
-    template = templates(Path(__file__).parent).get_template("page.html.jinja")
-    write_text(page, template.render(figures=figures, plots=plots(figures)))
+    figures["refused"] = refused(settings, version_id)
+    figures["states"] = judge(figures)
+    figures["state"] = overall(figures["states"])
+    page = settings.reports / "data_quality" / f"{version_id}.html"
+    contents = render_quality_pages(figures, page, load_zone(settings))
+    write_json(page.with_suffix(".json"), figures)
+    write_pages(page, contents)
     return page
 
 

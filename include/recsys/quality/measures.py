@@ -1,18 +1,30 @@
 """The figures of the report, from a published version and the one before it."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from recsys import schema
+from recsys.data.cleaning import REASON
 from recsys.data.config import DataConfig
+from recsys.data.prices import HIGH_PRICE, LOW_PRICE
+from recsys.data.reading import FILE, ROW
 from recsys.data.versions import PublishedVersion
 from recsys.ids import STANDS_FOR_MANY
+from recsys.settings import Settings
 
 LENGTH_EDGES = (0, 1, 10, 20, 40, 80, 160, 320, 640, 1280, float("inf"))  # characters
 QUALITY_EDGES = tuple(round(0.1 * step, 1) for step in range(11))
+PRICE_EDGES = (0, 50e3, 100e3, 200e3, 300e3, 500e3, 1e6, 2e6, 5e6, float("inf"))  # dong
 ROWS = ("read", "accepted", "superseded", "quarantined", "later")
+LISTED: Final = 10
+"""Products and rows that are named at most, of each kind."""
+JUMP: Final = 5.0
+"""How many times as high or as low a price is that has jumped: a decimal point that moved."""
+
+_PAUSE_DAYS: Final = 90  # before the newest review, in which pauses are looked for
 _COLUMNS = [
     *(schema.USER, schema.PRODUCT, schema.RATING, schema.TIMESTAMP),
     *(schema.COMMENT, schema.COMMENT_QUALITY, schema.WEIGHT),
@@ -23,11 +35,12 @@ _MOJIBAKE = "á[º»][\u0080-\u00bf\u0152-\u2122]|[ÆÄ][\u0080-\u00bf\u0152-\u2
 
 
 def measure(version: PublishedVersion, previous: PublishedVersion | None) -> dict[str, Any]:
-    """Everything in the report but the limits; JSON-able.
+    """Everything in the report but `limits` and `refused`; JSON-able.
 
     `previous` is None for the first version, or when the one before is no longer kept."""
     rows, products = version.interactions(_COLUMNS), version.products()
     before = None if previous is None else previous.interactions(_COLUMNS)
+    products_before = None if previous is None else previous.products()
     manifest = version.manifest
     comments = manifest.get("comments", {})
     return {
@@ -41,7 +54,12 @@ def measure(version: PublishedVersion, previous: PublishedVersion | None) -> dic
         "counts": {name: manifest["rows"][name] for name in ROWS} | _counts(rows),
         "counts_before": None if before is None else _counts(before),
         "rejected_by_rule": manifest["quarantined_by_reason"],
+        "dates": _dates(version, rows),
+        "prices": _prices(products, products_before),
         "missing": {"reviews": _missing(rows), "products": _missing(products)},
+        "missing_before": None
+        if before is None or products_before is None
+        else {"reviews": _missing(before), "products": _missing(products_before)},
         "sale": _sale(version, products),
         "duplicates": _duplicates(rows, manifest["rows"]["superseded"]),
         "distributions": _distributions(rows),
@@ -71,6 +89,27 @@ def limits(figures: dict[str, Any], config: DataConfig) -> list[dict[str, Any]]:
     ]
 
 
+def refused(settings: Settings, version_id: str) -> list[dict[str, Any]]:
+    """The rows in the quarantine of a version: of each reason how many, and where the first of them
+    stand (file, row); never what stands there, as that may name a customer."""
+    path = settings.quarantine / f"{version_id}.csv"
+    try:
+        table = pd.read_csv(path, usecols=[FILE, ROW, REASON], dtype=str, encoding="utf-8-sig")
+    except FileNotFoundError:  # there were none, or they are past their days
+        return []
+    found = []
+    for reason, part in table.groupby(REASON, sort=False):
+        first = part[[FILE, ROW]].head(LISTED).to_numpy()
+        places = [{"file": _below(settings.home, file), "row": int(row)} for file, row in first]
+        found.append({"reason": reason, "rows": len(part), "first": places})
+    return sorted(found, key=lambda one: -one["rows"])
+
+
+def _below(home: Path, file: str) -> str:
+    path = Path(file)
+    return str(path.relative_to(home)) if path.is_relative_to(home) else path.name
+
+
 def _garbled(texts: pd.Series) -> int:
     """How many texts look like UTF-8 that somebody read as Windows-1252 and wrote again."""
     return int(texts.str.contains(_MOJIBAKE, regex=True).sum())
@@ -81,6 +120,74 @@ def _counts(rows: pd.DataFrame) -> dict[str, int]:
         "accepted": len(rows),
         "users": int(rows[schema.USER].nunique()),
         "products": int(rows[schema.PRODUCT].nunique()),
+    }
+
+
+def _dates(version: PublishedVersion, rows: pd.DataFrame) -> dict[str, Any]:
+    """The newest review and what else customers did (ISO moments), its age where the view of the
+    version ends, and the longest pause in the 90 days before it; both in days, None without two
+    reviews there."""
+    signals = version.signals([schema.KIND, schema.TIMESTAMP])
+    newest_by_kind = signals.groupby(schema.KIND)[schema.TIMESTAMP].max()
+    by_kind = {str(kind): moment.isoformat() for kind, moment in newest_by_kind.items()}
+    if rows.empty:
+        return {"newest": None, "age_days": None, "longest_pause_days": None, "by_kind": by_kind}
+    times = rows[schema.TIMESTAMP].sort_values()
+    newest = times.iloc[-1]
+    pauses = times[times >= newest - pd.Timedelta(days=_PAUSE_DAYS)].diff().dropna()
+    return {
+        "oldest": times.iloc[0].isoformat(),
+        "newest": newest.isoformat(),
+        "age_days": _days(version.as_of - newest),
+        "longest_pause_days": _days(pauses.max()) if len(pauses) else None,
+        "by_kind": by_kind,
+    }
+
+
+def _days(time: pd.Timedelta) -> float:
+    return round(time / pd.Timedelta(days=1), 2)
+
+
+def _prices(products: pd.DataFrame, before: pd.DataFrame | None) -> dict[str, Any] | None:
+    """What products cost, which prices are odd or have jumped; None where none has a price."""
+    prices = products[schema.PRICE]
+    known = prices.dropna()
+    if known.empty:
+        return None
+    odd = products[(prices < LOW_PRICE) | (prices > HIGH_PRICE)]
+    low, middle, high = (float(known.quantile(share)) for share in (0, 0.5, 1))
+    figures = {
+        "products": len(products),
+        "with_price": len(known),
+        **{"lowest": low, "median": middle, "highest": high},
+        "histogram": _histogram(known, PRICE_EDGES),
+        "odd": len(odd),
+        "first_odd": [
+            {
+                "product": row[schema.PRODUCT],
+                "name": row[schema.PRODUCT_NAME],
+                "price": row[schema.PRICE],
+            }
+            for row in odd.head(LISTED).to_dict("records")
+        ],
+        **{"changed": None, "jumped": None, "first_jumps": []},
+    }
+    if before is None:
+        return figures
+    columns = [schema.PRODUCT, schema.PRODUCT_NAME, schema.PRICE]
+    was = before[[schema.PRODUCT, schema.PRICE]]
+    both = products[columns].merge(was, on=schema.PRODUCT, suffixes=("", "_before"))
+    now, then = both[schema.PRICE], both[f"{schema.PRICE}_before"]
+    changed = both[(now != then) & (now > 0) & (then > 0)]
+    factor = changed[schema.PRICE] / changed[f"{schema.PRICE}_before"]
+    jumped = changed[(factor >= JUMP) | (factor <= 1 / JUMP)]
+    return figures | {
+        "changed": len(changed),
+        "jumped": len(jumped),
+        "first_jumps": [
+            {"product": product, "name": name, "price": price, "before": was}
+            for product, name, price, was in jumped.head(LISTED).itertuples(index=False)
+        ],
     }
 
 
