@@ -1,8 +1,9 @@
-"""The monitor in a plain server: Airflow's own part is who is asking.
+"""The monitor in a plain server: Airflow's own part is who is asking, and a question that waits.
 
 ``python -m benchmarks.monitor.server PORT``, with ``RECSYS_HOME`` for the state root."""
 
 import sys
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import uvicorn
@@ -11,11 +12,13 @@ from fastapi import FastAPI
 
 from recsys.orchestration.monitor import access
 from recsys.orchestration.monitor.app import create_app
+from recsys.orchestration.monitor.scheduler import Question, Scheduler
 from recsys.settings import load_settings
 
 
 def main() -> None:
-    monitor = create_app(load_settings(), set)
+    about = ("model_deployment", "manual__1", "approve", -1, "Deploy als_1?", datetime.now(UTC))
+    monitor = create_app(load_settings(), lambda: Scheduler(set(), [Question(*about)]))
     monitor.dependency_overrides[get_user] = lambda: SimpleNamespace(get_name=lambda: "lan")
     for right in (access.may_watch, access.may_preview, access.may_act, access.may_forget):
         monitor.dependency_overrides[right] = lambda: None

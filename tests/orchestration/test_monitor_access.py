@@ -192,7 +192,7 @@ def fill(settings: Settings) -> None:
 
 def test_every_route_depends_on_airflows_user(server):
     found = server.run_python(STRUCTURE)
-    assert len(found["routes"]) == 22
+    assert len(found["routes"]) == 25
     assert found["unguarded"] == []
     assert found["with_an_open_route"] == ["/open"]
 
@@ -218,6 +218,9 @@ PATHS = (
     "/recsys/models/compare",
     "/recsys/models/als_1",
     "/recsys/before",
+    "/recsys/outcomes",
+    "/recsys/experiments",
+    "/recsys/experiments/blend",
     "/recsys/look",
     "/recsys/look/customer",
     "/recsys/look/product?product_id=p1",

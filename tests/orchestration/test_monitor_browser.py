@@ -225,6 +225,8 @@ def test_the_curves_are_drawn_in_the_colours_of_the_theme(look) -> None:
 
 def test_a_held_model_is_released_by_a_person_who_is_named(look, monitor: Monitor) -> None:
     seen = look(f"/models/{HELD}", "vi", "light", DESK)
+    assert seen.page.get_by_role("button", name="Thả mô hình này").count() == 1
+    seen.page.goto(f"{monitor.url}/")
     seen.go(seen.page.get_by_role("button", name="Thả mô hình này"))
     assert seen.page.url == f"{monitor.url}/models/{HELD}"
     assert seen.page.get_by_role("button", name="Thả mô hình này").count() == 0

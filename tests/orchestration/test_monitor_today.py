@@ -3,6 +3,7 @@
 import json
 import os
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 
@@ -18,14 +19,17 @@ from recsys.orchestration.monitor.overview import (
     summary_of,
 )
 from recsys.orchestration.monitor.reports import list_pages
+from recsys.orchestration.monitor.scheduler import Question, Scheduler
 from recsys.orchestration.monitor.sections import section
 from recsys.orchestration.monitor.today import newest_review, tasks
 from recsys.privacy import Register, ask_to_forget
 from recsys.pseudonyms import REQUESTS_KEY
+from recsys.registry import Registry
 from recsys.schedule import load_schedule, load_zone
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.orchestration.monitor_pages import render
 from tests.ports import find_free_port
+from tests.serving.shops import add_model
 
 NOW = datetime.now(UTC)
 
@@ -41,8 +45,9 @@ def show(settings):
 
     tracker = run_tracker(settings)
 
-    def shown(paused=frozenset(), language="vi"):
-        found = gather(settings, NOW, tracker, lambda: set(paused))
+    def shown(paused=frozenset(), language="vi", questions=()):
+        scheduler = Scheduler(set(paused), list(questions))
+        found = gather(settings, NOW, tracker, lambda: scheduler)
         values = {"overview": found, "tasks": tasks(found), "days": 7}
         newest = newest_review(found.health.content)
         return found, render(settings, "today.html", language, newest=newest, **values)
@@ -255,6 +260,44 @@ def test_deployments_are_shown_newest_first(show, settings):
     ]
     assert "Đã quay lui" in page
     assert "als_6 đã bị rút khỏi dịch vụ" in page
+
+
+def test_a_model_that_was_taken_out_is_released_from_the_page_and_then_no_task(show, settings):
+    add_model(settings, "als_1")
+    Registry(settings).hold("als_1")
+    about = {"model_id": "als_1", "status": "rolled_back", "error": "the verification failed"}
+    append_history(settings, {"timestamp": NOW.isoformat(), **about})
+    overview, page = show()
+    [task] = [one for one in tasks(overview) if one.kind == "deployment_rolled_back"]
+    assert task.release == "als_1"
+    assert 'action="/recsys/models/als_1/release" method="post"' in page
+    assert "Thả mô hình này" in page
+    Registry(settings).release("als_1")
+    overview, page = show()
+    assert "deployment_rolled_back" not in [one.kind for one in tasks(overview)]
+    assert "Thả mô hình này" not in page
+
+
+def test_a_question_of_a_run_stands_there_with_the_way_to_its_form(show):
+    asked = NOW - timedelta(hours=3)
+    run = "manual__2026-01-05T02:00:00+00:00"
+    question = Question("model_deployment", run, "approve", -1, "Deploy als_2?", asked)
+    overview, page = show(questions=[question])
+    [task] = [one for one in tasks(overview) if one.kind == "question_waits"]
+    assert task.quoted == "Deploy als_2?"
+    assert "Triển khai mô hình: đang đợi một người trả lời, hỏi từ 3 giờ trước." in page
+    form = f"runs/{quote(run, safe='')}/tasks/approve/required_actions?map_index=-1"
+    assert f'<a href="/dags/model_deployment/{form}" data-airflow>' in page
+
+
+def test_an_airflow_that_does_not_answer_leaves_the_rest_of_the_page(settings):
+    def fail():
+        raise OSError("unable to open database file")
+
+    found = gather(settings, NOW, run_tracker(settings), fail)
+    kinds = [one.kind for one in tasks(found)]
+    assert "unreadable_scheduler" in kinds
+    assert found.jobs.content
 
 
 def test_alerts_are_shown_newest_first_with_their_run(settings):

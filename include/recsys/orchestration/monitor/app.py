@@ -42,6 +42,7 @@ from recsys.orchestration.monitor.customers import LONGEST, ask
 from recsys.orchestration.monitor.language import LANGUAGES
 from recsys.orchestration.monitor.rendering import Renderer
 from recsys.orchestration.monitor.rules import ask_for_preview, placements_of
+from recsys.orchestration.monitor.scheduler import Scheduler, ask_airflow
 from recsys.orchestration.monitor.sections import section
 from recsys.orchestration.monitor.visit import LANGUAGE_COOKIE, visit_of
 from recsys.registry import Registry
@@ -56,17 +57,7 @@ _segment = partial(quote, safe="")
 Found = TypeVar("Found")
 
 
-def paused_dags() -> set[str]:
-    """The DAGs that nobody has unpaused, from Airflow's database."""
-    from airflow.models.dag import DagModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session(scoped=False) as session:
-        return set(session.scalars(select(DagModel.dag_id).where(DagModel.is_paused)))
-
-
-def create_app(settings: Settings, paused: Callable[[], set[str]] = paused_dags) -> FastAPI:
+def create_app(settings: Settings, ask: Callable[[], Scheduler] = ask_airflow) -> FastAPI:
     """The application for the state of `settings`, to be mounted one level below the API server."""
     app = FastAPI(title="Recsys monitor", dependencies=[Depends(may_watch)], openapi_url=None)
     renderer, tracker = Renderer(settings), overview.run_tracker(settings)
@@ -83,7 +74,7 @@ def create_app(settings: Settings, paused: Callable[[], set[str]] = paused_dags)
 
     @app.get("/")
     def show_today(request: Request) -> HTMLResponse:
-        found = overview.gather(settings, datetime.now(UTC), tracker, paused)
+        found = overview.gather(settings, datetime.now(UTC), tracker, ask)
         shown = {"overview": found, "tasks": today.tasks(found), "days": overview.STATS_DAYS}
         newest = today.newest_review(found.health.content)
         page = renderer.page("today.html", visit_of(request), "today", newest=newest, **shown)

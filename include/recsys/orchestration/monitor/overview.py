@@ -17,6 +17,7 @@ from recsys.health.reports import latest_report, report_is_overdue
 from recsys.orchestration.monitor.customers import Requests, gather_requests
 from recsys.orchestration.monitor.reports import ReportPage, pages_of_run
 from recsys.orchestration.monitor.rules import Rules, gather_rules
+from recsys.orchestration.monitor.scheduler import Scheduler
 from recsys.orchestration.monitor.sections import Section, section
 from recsys.registry import CurrentBest, Entry, Registry
 from recsys.schedule import JobSchedule, load_schedule
@@ -62,18 +63,21 @@ class JobRow(NamedTuple):
 
 
 class Models(NamedTuple):
-    """What is selected, and what the service says it serves (or why it says nothing)."""
+    """What is selected, what the service says it serves (or why it says nothing), and the status of
+    every model by its id."""
 
     selection: CurrentBest | None
     entry: Entry | None
     serving: str | None
     serving_problem: str | None
+    statuses: Mapping[str, str]
 
 
 class Overview(NamedTuple):
     """How everything stands; `now` is when that was looked up."""
 
     now: datetime
+    scheduler: Section[Scheduler]
     health: Section[Health]
     jobs: Section[list[JobRow]]
     models: Section[Models]
@@ -89,13 +93,16 @@ def run_tracker(settings: Settings) -> PipelineTracker:
 
 
 def gather(
-    settings: Settings, now: datetime, tracker: PipelineTracker, paused_jobs: Callable[[], set[str]]
+    settings: Settings, now: datetime, tracker: PipelineTracker, ask: Callable[[], Scheduler]
 ) -> Overview:
-    """How things stand at `now`; `paused_jobs` gives the DAGs paused in Airflow."""
+    """How things stand at `now`; `ask` asks Airflow."""
+    scheduler = section(ask)
+    paused = scheduler.content.paused if scheduler.content else set[str]()
     return Overview(
         now=now,
+        scheduler=scheduler,
         health=section(lambda: _health(settings, now)),
-        jobs=section(lambda: _jobs(settings, now, tracker, paused_jobs)),
+        jobs=section(lambda: _jobs(settings, now, tracker, paused)),
         models=section(lambda: _models(settings)),
         deployments=section(lambda: read_history(settings)[: -DEPLOYMENTS - 1 : -1]),
         rules=rules_section(settings, now),
@@ -140,9 +147,9 @@ def _health(settings: Settings, now: datetime) -> Health | None:
 
 
 def _jobs(
-    settings: Settings, now: datetime, tracker: PipelineTracker, paused_jobs: Callable[[], set[str]]
+    settings: Settings, now: datetime, tracker: PipelineTracker, paused: set[str]
 ) -> list[JobRow]:
-    schedule, paused = load_schedule(settings), paused_jobs()
+    schedule = load_schedule(settings)
     known = tracker.db_path.exists()
     stats = tracker.get_stats(STATS_DAYS)["stats_by_pipeline"] if known else {}
 
@@ -170,9 +177,10 @@ def _models(settings: Settings) -> Models:
     registry = Registry(settings)
     selection = registry.selection()
     entry = registry.get(selection.model_id) if selection else None
+    statuses = {one.model_id: one.status for one in registry.list()}
     config = load_config(settings, DeploymentConfig)
     try:
         serving = ServiceClient(read_address(), config, SERVICE_SECONDS).serving_model()
     except ServiceError as error:
-        return Models(selection, entry, None, str(error))
-    return Models(selection, entry, serving, None)
+        return Models(selection, entry, None, str(error), statuses)
+    return Models(selection, entry, serving, None, statuses)

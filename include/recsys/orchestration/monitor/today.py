@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from recsys.orchestration.monitor.overview import Health, JobRow, Models, Overview
+from recsys.orchestration.monitor.scheduler import Scheduler
 
 BAD: Final = "bad"
 WARN: Final = "warn"
@@ -18,13 +19,16 @@ class Task(NamedTuple):
 
     `kind` names its texts: ``task.KIND`` says what is the case, ``.means`` what that means for the
     shop, ``.do`` what to do; `values` fill their blanks in. `quoted` is what a program said, in its
-    own words, `link` a path below the monitor that leads further."""
+    own words, `link` a path below the monitor that leads further, `airflow` one below Airflow, and
+    `release` a held model that can be released on the spot."""
 
     severity: str
     kind: str
     values: Mapping[str, object] = {}
     quoted: str | None = None
     link: str | None = None
+    airflow: str | None = None
+    release: str | None = None
 
 
 def tasks(overview: Overview) -> list[Task]:
@@ -34,7 +38,8 @@ def tasks(overview: Overview) -> list[Task]:
         *_of_health(overview),
         *(task for job in overview.jobs.content or () for task in _of_job(job)),
         *_of_models(overview.models.content),
-        *_of_deployments(overview.deployments.content or []),
+        *_of_questions(overview.scheduler.content),
+        *_of_deployments(overview.deployments.content or [], overview.models.content),
         *_of_rules(overview),
         *_of_requests(overview),
     ]
@@ -57,7 +62,16 @@ def newest_review(health: Health | None) -> datetime | None:
 
 
 def _unreadable(overview: Overview) -> Iterator[Task]:
-    for name in ("health", "jobs", "models", "deployments", "rules", "requests", "simulated"):
+    for name in (
+        "scheduler",
+        "health",
+        "jobs",
+        "models",
+        "deployments",
+        "rules",
+        "requests",
+        "simulated",
+    ):
         if problem := getattr(overview, name).problem:
             yield Task(BAD, f"unreadable_{name}", quoted=problem)
 
@@ -106,11 +120,28 @@ def _of_models(models: Models | None) -> Iterator[Task]:
         yield Task(WARN, "serves_another", names, link="models")
 
 
-def _of_deployments(deployments: list[dict[str, Any]]) -> Iterator[Task]:
+def _of_questions(scheduler: Scheduler | None) -> Iterator[Task]:
+    for one in scheduler.questions if scheduler else ():
+        path = "/".join(quote(part, safe="") for part in (one.run_id, "tasks", one.task_id))
+        place = f"dags/{quote(one.job, safe='')}/runs/{path}/required_actions"
+        asked = {"job": one.job, "since": one.asked_at}
+        form = f"{place}?map_index={one.map_index}"
+        yield Task(WARN, "question_waits", asked, one.subject, airflow=form)
+
+
+def _of_deployments(deployments: list[dict[str, Any]], models: Models | None) -> Iterator[Task]:
     last = next(iter(deployments), None)
-    if last is not None and last.get("status") in ("failed", "rolled_back"):
-        kind = f"deployment_{last['status']}"
-        yield Task(BAD, kind, {"model": last["model_id"]}, last.get("error"), "models")
+    if last is None or last.get("status") not in ("failed", "rolled_back"):
+        return
+    model = last["model_id"]
+    known = {"model": model}, last.get("error"), f"models/{quote(str(model), safe='')}"
+    if last["status"] == "failed":
+        yield Task(BAD, "deployment_failed", *known)
+        return
+    status = models.statuses.get(model) if models else None
+    if status in (None, "held"):  # once a person has released it there is nothing left to do
+        release = model if status == "held" else None
+        yield Task(BAD, "deployment_rolled_back", *known, release=release)
 
 
 def _of_rules(overview: Overview) -> Iterator[Task]:
