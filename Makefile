@@ -14,7 +14,7 @@ REVIEWS ?=
 PRODUCTS ?=
 UP_OPTIONS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(REVIEWS),--reviews "$(REVIEWS)") $(if $(PRODUCTS),--products "$(PRODUCTS)")
 
-.PHONY: help up down status logs check test cluster-test cluster-packages container-test deploy drill lint spark lock \
+.PHONY: help up down status logs check test cluster-test cluster-packages container-test deploy drill pictures lint spark lock \
   licences sbom audit s3-server
 
 help: ## List the targets
@@ -61,6 +61,10 @@ drill: $(VENV)/.installed-dev s3-server ## Attack and damage the product; print 
 	@for drill in benchmarks/drills/[a-z]*.py; do $(BIN)/python -m "benchmarks.drills.$$(basename $$drill .py)" || exit 1; done
 	@$(BIN)/python -m benchmarks.loop.crashes --kills 10 --job-kills 4 --seconds 15
 	@$(BIN)/python -m benchmarks.privacy.kills --kills 10
+
+pictures: $(VENV)/.installed-dev ## Make the pictures of the docs anew: PICTURES="demo monitor", HOME_OF=... where it runs
+	@sh tests/cluster/packages.sh
+	@$(BIN)/python -m benchmarks.docs.pictures $(PICTURES) $(if $(HOME_OF),--home "$(HOME_OF)") $(if $(HASAKI),--hasaki "$(HASAKI)")
 
 lint: $(VENV)/.installed-dev ## Check style, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -106,3 +106,16 @@ def test_the_status_has_local_times_and_none_for_what_is_paused(airflow, monkeyp
     assert "since 2025-03-02 02:30:15 +07" in " ".join(shown.stderr.split())
     found = json.loads(CliRunner().invoke(app, ["scheduler", "status", "--json"]).stdout)
     assert [one["next_run"] for one in found["dags"]] == ["2025-03-03 02:00:00 +07", None]
+
+
+def test_a_job_whose_settings_cannot_be_used_is_refused_with_the_reason(airflow):
+    reason = "recsys.config.ConfigError: scheduler_config.json: jobs.data_refresh.schedule: no key"
+    error = {"filename": "data_refresh.py", "stack_trace": f"Traceback\n  File x\n{reason}\n"}
+    airflow.answers |= {
+        ("GET", "/dags"): [page("dags")],
+        ("POST", "/dags/data_refresh/dagRuns"): [(404, {"detail": "Dag not found"})],
+        ("GET", "/importErrors"): [page("import_errors", error), page("import_errors")],
+    }
+    told = [str(CliRunner().invoke(app, ["data-refresh"]).exception) for _ in range(2)]
+    assert told[0] == f"Airflow has no job data_refresh: {reason}"
+    assert "it may not have read the file yet; `make status` tells" in told[1]

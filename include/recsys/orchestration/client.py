@@ -72,6 +72,8 @@ class AirflowClient:
             except AirflowError as error:
                 if error.status == requests.codes.conflict and attempt > 1:
                     break
+                if error.status == requests.codes.not_found:
+                    raise AirflowError(self._why_missing(dag_id), error.status) from error
                 if error.status in REFUSALS or attempt == TRIGGER_ATTEMPTS:
                     raise
         return run_id
@@ -197,6 +199,12 @@ class AirflowClient:
             yield from page[key]
             if offset + PAGE >= page["total_entries"]:
                 return
+
+    def _why_missing(self, dag_id: str) -> str:
+        errors = (one for one in self.import_errors() if one["filename"] == f"{dag_id}.py")
+        reason = next((one["stack_trace"].strip().splitlines()[-1] for one in errors), None)
+        why = reason or "it may not have read the file yet; `make status` tells"
+        return f"Airflow has no job {dag_id}: {why}"
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         ask = partial(self._session.request, method, f"{self.url}/api/v2{path}", **arguments)
