@@ -162,10 +162,13 @@ class PipelineTracker:
         self, pipeline_name: str | None = None, limit: int = 10, status: str | None = None
     ) -> list[dict[str, Any]]:
         """The last `limit` runs, newest first, of one pipeline and one status if given."""
+        # Only what is asked for: "or it is null" would keep SQLite from its indexes.
+        asked = {"pipeline_name = ?": pipeline_name, "status = ?": status}
+        given = {condition: value for condition, value in asked.items() if value is not None}
+        where = f" WHERE {' AND '.join(given)}" if given else ""
         rows = self._read(
-            "SELECT * FROM pipeline_runs WHERE (?1 IS NULL OR pipeline_name = ?1)"
-            " AND (?2 IS NULL OR status = ?2) ORDER BY started_at DESC, run_id LIMIT ?3",
-            (pipeline_name, status, limit),
+            f"SELECT * FROM pipeline_runs{where} ORDER BY started_at DESC, run_id LIMIT ?",  # noqa: S608
+            (*given.values(), limit),
         )
         return [_as_dict(row) for row in rows]
 

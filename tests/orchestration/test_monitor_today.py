@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+import time
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -13,6 +15,7 @@ from recsys.deployment.history import append_history
 from recsys.ids import IdRules
 from recsys.orchestration.monitor.customers import ask
 from recsys.orchestration.monitor.overview import (
+    SERVICE_SECONDS,
     gather,
     requests_section,
     run_tracker,
@@ -27,6 +30,8 @@ from recsys.pseudonyms import REQUESTS_KEY
 from recsys.registry import Registry
 from recsys.schedule import load_schedule, load_zone
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
+from tests.merchandising.test_rules import RULE
+from tests.merchandising.test_rules import write as write_rules
 from tests.orchestration.monitor_pages import render
 from tests.ports import find_free_port
 from tests.serving.shops import add_model
@@ -298,6 +303,21 @@ def test_an_airflow_that_does_not_answer_leaves_the_rest_of_the_page(settings):
     kinds = [one.kind for one in tasks(found)]
     assert "unreadable_scheduler" in kinds
     assert found.jobs.content
+
+
+def test_a_service_that_hangs_is_waited_for_once(settings, monkeypatch):
+    """What serves and what the rules are is asked at the same time."""
+    write_rules(settings, RULE)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("RECSYS_SERVICE_URL", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("RECSYS_ADMIN_TOKEN", "let-me")
+        began = time.monotonic()
+        found = gather(settings, NOW, run_tracker(settings), lambda: Scheduler(set(), []))
+        took = time.monotonic() - began
+    assert "failed" in found.models.content.serving_problem
+    assert "failed" in found.rules.content.silent
+    assert SERVICE_SECONDS <= took < 1.9 * SERVICE_SECONDS
 
 
 def test_alerts_are_shown_newest_first_with_their_run(settings):

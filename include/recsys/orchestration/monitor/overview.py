@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -96,19 +97,22 @@ def gather(
     settings: Settings, now: datetime, tracker: PipelineTracker, ask: Callable[[], Scheduler]
 ) -> Overview:
     """How things stand at `now`; `ask` asks Airflow."""
-    scheduler = section(ask)
-    paused = scheduler.content.paused if scheduler.content else set[str]()
-    return Overview(
-        now=now,
-        scheduler=scheduler,
-        health=section(lambda: _health(settings, now)),
-        jobs=section(lambda: _jobs(settings, now, tracker, paused)),
-        models=section(lambda: _models(settings)),
-        deployments=section(lambda: read_history(settings)[: -DEPLOYMENTS - 1 : -1]),
-        rules=rules_section(settings, now),
-        requests=requests_section(settings, now),
-        simulated=section(lambda: read_note(settings)),
-    )
+    with ThreadPoolExecutor(2) as beside:  # both wait for the service, while files are read
+        models = beside.submit(section, lambda: _models(settings))
+        rules = beside.submit(rules_section, settings, now)
+        scheduler = section(ask)
+        paused = scheduler.content.paused if scheduler.content else set[str]()
+        return Overview(
+            now=now,
+            scheduler=scheduler,
+            health=section(lambda: _health(settings, now)),
+            jobs=section(lambda: _jobs(settings, now, tracker, paused)),
+            deployments=section(lambda: read_history(settings)[: -DEPLOYMENTS - 1 : -1]),
+            requests=requests_section(settings, now),
+            simulated=section(lambda: read_note(settings)),
+            models=models.result(),
+            rules=rules.result(),
+        )
 
 
 def rules_section(settings: Settings, now: datetime) -> Section[Rules]:
