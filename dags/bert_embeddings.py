@@ -22,12 +22,17 @@ from typing import Any
 from airflow.sdk import Param, task
 
 from recsys.orchestration import assets
-from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+from recsys.orchestration.jobs import Area, job_dag, no_retry_on_bad_input
 
 with job_dag(
     "bert_embeddings",
     __doc__,
-    params={"force": Param(False, type="boolean", description="Encode every product again")},
+    area=Area.DATA,
+    params={
+        "force": Param(
+            False, type="boolean", title="All afresh", description="Encode every product again"
+        )
+    },
 ):
 
     @task(inlets=[assets.DATA_VERSION], outlets=[assets.EMBEDDINGS])

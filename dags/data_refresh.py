@@ -30,17 +30,24 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import Param, task
 
 from recsys.orchestration import assets
-from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+from recsys.orchestration.jobs import Area, job_dag, no_retry_on_bad_input
 
 with job_dag(
     "data_refresh",
     __doc__,
+    area=Area.DATA,
     params={
         "force_full": Param(
-            False, type="boolean", description="Build everything afresh, whatever is new"
+            False,
+            type="boolean",
+            title="All afresh",
+            description="Build everything afresh, whatever is new",
         ),
         "dry_run": Param(
-            False, type="boolean", description="Show the plan and the numbers, change nothing"
+            False,
+            type="boolean",
+            title="Dry run",
+            description="Show the plan and the numbers, change nothing",
         ),
     },
 ):

@@ -23,16 +23,18 @@ from typing import Any, cast
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Param, TriggerRule, chain, task
 
-from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+from recsys.orchestration.jobs import Area, job_dag, no_retry_on_bad_input
 
 with job_dag(
     "drift_detection",
     __doc__,
+    area=Area.MODELS,
     params={
         "reference_days": Param(
             None,
             type=["null", "integer"],
             minimum=28,
+            title="Days to compare with",
             description="Length of the reference; empty: reference_weeks of config/drift.yaml",
         )
     },

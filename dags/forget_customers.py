@@ -24,9 +24,9 @@ from typing import Any
 
 from airflow.sdk import task
 
-from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+from recsys.orchestration.jobs import Area, job_dag, no_retry_on_bad_input
 
-with job_dag("forget_customers", __doc__):
+with job_dag("forget_customers", __doc__, area=Area.UPKEEP):
 
     @task
     @no_retry_on_bad_input

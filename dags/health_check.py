@@ -23,7 +23,7 @@ from typing import Any
 from airflow.sdk import Param, TriggerRule, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+from recsys.orchestration.jobs import Area, job_dag, no_retry_on_bad_input
 
 PROBES = "health_probes"
 
@@ -37,12 +37,20 @@ def skip_unless(component: str, params: dict[str, Any] | None) -> None:
 with job_dag(
     "health_check",
     __doc__,
+    area=Area.SERVICE,
     params={
         "component": Param(
             None,
             type=["null", "string"],
             enum=[None, "service", "data", "model", "pipeline"],
-            description="Check only this",
+            values_display={
+                "service": "the service",
+                "data": "the data",
+                "model": "the model",
+                "pipeline": "the jobs",
+            },
+            title="Only one component",
+            description="Check only this; empty: everything",
         )
     },
 ):

@@ -23,13 +23,18 @@ from typing import Any
 
 from airflow.sdk import Param, TriggerRule, task
 
-from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+from recsys.orchestration.jobs import Area, job_dag, no_retry_on_bad_input
 from recsys.settings import load_settings
 
 with job_dag(
     "maintenance",
     __doc__,
-    params={"dry_run": Param(False, type="boolean", description="Only say what would go")},
+    area=Area.UPKEEP,
+    params={
+        "dry_run": Param(
+            False, type="boolean", title="Dry run", description="Only say what would go"
+        )
+    },
 ):
     # In the pool of the job that writes the registry: the two never write it at the same time.
     @task(pool="model_training")

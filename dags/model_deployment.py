@@ -30,17 +30,30 @@ from airflow.sdk import Param, TriggerRule, task
 from recsys.config import load_config
 from recsys.deployment import DeploymentConfig
 from recsys.orchestration import assets
-from recsys.orchestration.jobs import failure_of, job_dag, no_retry_on_bad_input
+from recsys.orchestration.choices import model_ids
+from recsys.orchestration.jobs import Area, failure_of, job_dag, no_retry_on_bad_input
 from recsys.settings import load_settings
+
+
+def option(title: str, description: str) -> Param:
+    return Param(False, type="boolean", title=title, description=description)
+
 
 with job_dag(
     "model_deployment",
     __doc__,
+    area=Area.SERVICE,
     params={
-        "model_id": Param(None, type=["null", "string"], description="Default: the current best"),
-        "rollback": Param(False, type="boolean", description="Back to the model before this one"),
-        "dry_run": Param(False, type="boolean", description="Only say what would be done"),
-        "force": Param(False, type="boolean", description="Deploy even a worse model"),
+        "model_id": Param(
+            None,
+            type=["null", "string"],
+            examples=model_ids(load_settings()),
+            title="Model",
+            description="Empty: the current best. The newest are offered; any id may be typed",
+        ),
+        "rollback": option("Roll back", "Back to the model before this one"),
+        "dry_run": option("Dry run", "Only say what would be done"),
+        "force": option("Even if worse", "Deploy even a worse model"),
     },
 ):
 

@@ -22,20 +22,27 @@ from typing import Any, cast
 from airflow.sdk import Param, TriggerRule, task
 
 from recsys.orchestration import assets
-from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+from recsys.orchestration.choices import FAMILIES
+from recsys.orchestration.jobs import Area, job_dag, no_retry_on_bad_input
 
 with job_dag(
     "model_training",
     __doc__,
+    area=Area.MODELS,
     params={
         "model_types": Param(
             None,
             type=["null", "array"],
             items={"type": "string"},
-            description="Families to train, one a line; empty: those of config/training.yaml",
+            examples=list(FAMILIES),
+            title="Families",
+            description="Families to train; empty: those of config/training.yaml",
         ),
         "reason": Param(
-            None, type=["null", "string"], description="Why, for the record; drift gives its own"
+            None,
+            type=["null", "string"],
+            title="Reason",
+            description="Why, for the record; drift gives its own",
         ),
     },
 ):

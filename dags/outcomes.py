@@ -26,19 +26,20 @@ from typing import Any, cast
 from airflow.sdk import Param, task
 
 from recsys.orchestration import assets
-from recsys.orchestration.jobs import job_dag, no_retry_on_bad_input
+from recsys.orchestration.jobs import Area, job_dag, no_retry_on_bad_input
 
 
-def day(description: str) -> Param:
-    return Param(None, type=["null", "string"], format="date", description=description)
+def day(title: str, description: str) -> Param:
+    return Param(None, type=["null", "string"], format="date", title=title, description=description)
 
 
 with job_dag(
     "outcomes",
     __doc__,
+    area=Area.DATA,
     params={
-        "from": day("First day to make again, such as 2026-03-10"),
-        "to": day("Last day to make again; empty: the first"),
+        "from": day("From", "First day to make again, such as 2026-03-10"),
+        "to": day("To", "Last day to make again; empty: the first"),
     },
 ):
 

@@ -23,6 +23,8 @@ def _dag(dag: Any) -> dict[str, Any]:
         "file": dag.fileloc,
         "doc": dag.doc_md,
         "tags": sorted(dag.tags),
+        "description": dag.description,
+        "owner": dag.owner,
         "cron": getattr(clock, "expression", None),
         "timezone": str(getattr(clock, "timezone", None)),
         "timetable": type(dag.timetable).__name__,
@@ -32,7 +34,7 @@ def _dag(dag: Any) -> dict[str, Any]:
         "max_active_runs": dag.max_active_runs,
         "catchup": dag.catchup,
         "has_failure_callback": bool(dag.has_on_failure_callback or dag.on_failure_callback),
-        "params": sorted(dag.params),
+        "params": {name: _field(dag.params.get_param(name)) for name in sorted(dag.params)},
         "tasks": {
             task.task_id: {
                 "pool": task.pool,
@@ -45,6 +47,10 @@ def _dag(dag: Any) -> dict[str, Any]:
             for task in dag.tasks
         },
     }
+
+
+def _field(param: Any) -> dict[str, Any]:
+    return {**param.schema, "description": param.description}
 
 
 def _alerts(dag: Any) -> list[Any]:

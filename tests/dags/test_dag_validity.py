@@ -119,6 +119,41 @@ def test_every_dag_is_tagged_and_carries_its_runbook(bag):
         assert "**When it fails**" in (dag["doc"] or ""), dag_id
 
 
+def test_every_job_has_an_area_that_owns_it_and_a_description(bag):
+    for dag in bag["dags"].values():
+        assert dag["tags"] == sorted({"recsys", dag["owner"]})
+        assert dag["owner"] in {"data", "models", "service", "upkeep"}
+        assert len(dag["description"]) > 10
+
+
+def test_every_field_of_a_form_has_a_title_and_says_what_it_does(bag):
+    for job, dag in bag["dags"].items():
+        for name, schema in dag["params"].items():
+            assert schema.get("title"), (job, name)
+            assert schema.get("description"), (job, name)
+
+
+def test_the_forms_offer_families_components_and_the_models_that_there_are(tmp_path):
+    from recsys.orchestration.choices import FAMILIES
+
+    home = tmp_path / "state"
+    registry = Settings(home).registry
+    registry.parent.mkdir(parents=True)
+    registry.write_text(json.dumps({"models": {"als_1": {"created_at": "2026-01-01"}}}))
+    bag = inspect(REPOSITORY / "dags", tmp_path, RECSYS_HOME=str(home))
+    assert bag["import_errors"] == {}
+    assert bag["heavy"] == []
+    forms = {job: dag["params"] for job, dag in bag["dags"].items()}
+    assert forms["model_deployment"]["model_id"]["examples"] == ["als_1"]
+    assert forms["model_training"]["model_types"]["examples"] == list(FAMILIES)
+    components = [None, "service", "data", "model", "pipeline"]
+    assert forms["health_check"]["component"]["enum"] == components
+    registry.write_text("{")
+    bag = inspect(REPOSITORY / "dags", tmp_path, RECSYS_HOME=str(home))
+    assert bag["import_errors"] == {}
+    assert bag["dags"]["model_deployment"]["params"]["model_id"]["examples"] == []
+
+
 @pytest.mark.parametrize("job", OPTIONS)
 def test_the_documented_options_are_params(bag, job):
     assert OPTIONS[job] <= set(bag["dags"][job]["params"])

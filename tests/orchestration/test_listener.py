@@ -269,3 +269,49 @@ drain()
     assert "its logical date is in the future" in run["error_message"]
     log = (settings.logs / "service" / "alerts.log").read_text(encoding="utf-8")
     assert log.count("data_refresh_failed triggered") == 2  # once for each time it was asked for
+
+
+NOTES = """
+from airflow.models.dagrun import DagRun, DagRunNote
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+def put(**note):
+    with create_session() as session:
+        session.add(DagRun(dag_id="data_refresh", run_id="manual__1", run_type="manual",
+            run_after=datetime(2025, 1, 15, 2, tzinfo=UTC), state="running", conf={}))
+        if note:
+            session.flush()
+            found = session.scalar(select(DagRun))
+            found.dag_run_note = DagRunNote(**note)
+
+def told():
+    drain()
+    with create_session() as session:
+        print(session.scalar(select(DagRun)).dag_run_note.content)
+"""
+
+
+def test_a_failed_run_has_a_note_until_it_succeeds(settings: Settings) -> None:
+    program = """
+put()
+fail("publish", OSError("the disk is full"))
+listener.on_dag_run_running(run("running"), "")
+listener.on_dag_run_failed(run("failed"), "publish failed")
+told()
+from recsys.orchestration.listener import _leave_note
+_leave_note({"dag_id": "data_refresh", "dag_run_id": "manual__1"}, "3 rows")
+told()
+"""
+    result = in_airflow(settings.home, NOTES + program)
+    assert result.stdout.splitlines()[-2:] == ["Failed. publish failed", "3 rows"]
+
+
+def test_a_persons_note_stays(settings: Settings) -> None:
+    program = """
+put(content="asked the shop", user_id="1")
+listener.on_dag_run_failed(run("failed"), "publish failed")
+told()
+"""
+    result = in_airflow(settings.home, NOTES + program)
+    assert result.stdout.splitlines()[-1] == "asked the shop"

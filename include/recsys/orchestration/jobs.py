@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import ParamSpec, TypeVar, cast
 
 from airflow.sdk import (
@@ -33,8 +34,25 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = None) -> DAG:
-    """The DAG of `job`, to be filled with tasks. They run in the job's own single-slot pool.
+class Area(StrEnum):
+    """Whose jobs they are: the owner and a tag in Airflow's UI."""
+
+    DATA = "data"
+    MODELS = "models"
+    SERVICE = "service"
+    UPKEEP = "upkeep"
+    SHOP = "shop"  # the shop's own
+
+
+def job_dag(
+    job: str,
+    runbook: str | None,
+    params: Mapping[str, Param] | None = None,
+    *,
+    area: Area = Area.SHOP,
+) -> DAG:
+    """The DAG of `job`, to be filled with tasks. They run in the job's own single-slot pool. The
+    title of the `runbook` (``### job: what it does``) is what lists say of it.
 
     Schedule, timeout, deadline and queue come from ``config/scheduler_config.json``; a job that is
     switched off there keeps its DAG, without a schedule. Raises `ConfigError` if the configuration
@@ -43,6 +61,7 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
     timing = schedule.job(job)
     return DAG(
         dag_id=job,
+        description=_title(runbook),
         doc_md=runbook,
         schedule=_timetable(timing, schedule.zone.key) if timing.enabled else None,
         start_date=FIRST_DAY,
@@ -58,6 +77,7 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
         ),
         on_failure_callback=callbacks.run_failed,
         default_args={
+            "owner": area.value,
             "pool": job,
             "retries": 1,
             "retry_delay": timedelta(seconds=10),
@@ -65,8 +85,13 @@ def job_dag(job: str, runbook: str | None, params: Mapping[str, Param] | None = 
             **({"queue": timing.queue} if timing.queue else {}),
         },
         params=dict(params or {}),
-        tags=[TAG],
+        tags=[TAG, area.value],
     )
+
+
+def _title(runbook: str | None) -> str | None:
+    first = (runbook or "").strip().partition("\n")[0]
+    return first.partition(": ")[2] or None
 
 
 def _timetable(timing: JobSchedule, zone: str) -> CronDataIntervalTimetable | AssetOrTimeSchedule:

@@ -19,6 +19,7 @@ from recsys.database import BUSY_TIMEOUT_SECONDS
 from recsys.orchestration import mirror
 from recsys.orchestration.callbacks import run_url
 from recsys.orchestration.mirror import error_line
+from recsys.orchestration.notes import note_of
 from recsys.tracking import PipelineTracker
 
 # A worker waits for a locked tracker no longer than this: the run matters more.
@@ -146,8 +147,9 @@ def _tell(what: Any, run: Run, **details: Any) -> None:
 
 def _mirror_end(run: Run) -> None:
     run = {**run, **_outcome(run)}
-    mirror.log_end(mirror.mirror(run, _tracker()))
-    _leave_note(run)
+    record = mirror.mirror(run, _tracker())
+    mirror.log_end(record)
+    _leave_note(run, note_of(run["dag_id"], run["summary"], record.error_message))
 
 
 def _tracker(timeout: float = BUSY_TIMEOUT_SECONDS) -> PipelineTracker:
@@ -179,17 +181,20 @@ def _outcome(run: Run) -> Run:
     return {"summary": summary, "failed_tasks": tasks}
 
 
-def _leave_note(run: Run) -> None:
-    """Show what a task returned as its ``note`` on the run's page; a person's note stays."""
+def _leave_note(run: Run, note: str | None) -> None:
+    """Show what became of the run on its page; a person's note stays, ours of an earlier try does
+    not."""
     from airflow.models.dagrun import DagRun, DagRunNote
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    values = run["summary"].values()
-    notes = [value["note"] for value in values if isinstance(value, dict) and value.get("note")]
-    if not notes:
+    if note is None:
         return
     with create_session(scoped=False) as session:
         dag_run = session.scalar(select(DagRun).filter_by(**_key(run)))
-        if dag_run is not None and dag_run.dag_run_note is None:
-            dag_run.dag_run_note = DagRunNote(content=str(notes[0])[:1000])
+        if dag_run is None:
+            return
+        if dag_run.dag_run_note is None:
+            dag_run.dag_run_note = DagRunNote(content=note)
+        elif dag_run.dag_run_note.user_id is None:
+            dag_run.dag_run_note.content = note
