@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.experiments.sequential import Shop, simulate
 from benchmarks.monitor.made_year import make_year
-from recsys.alerting import AlertManager
+from recsys.alerting import Alert, AlertManager, Severity
 from recsys.data.simulated import note_traffic
 from recsys.deployment.comparison import note_comparison
 from recsys.deployment.history import append_history
@@ -48,6 +48,9 @@ def make_shop(settings: Settings, now: datetime) -> None:
     about = {"job": JOB, "run_id": RUN, "error": "publish: the disk is full"}
     alerts.send_alert("data_refresh_failed", "data_refresh failed", "critical", context=about)
     alerts.send_alert("data_drift", "drift of volume", "warning")
+    for name in ("tracking_silent", "served_lists_lost"):
+        alerts.deliver(Alert(name, "no event has come", Severity.CRITICAL, until_resolved=True))
+    alerts.resolve("tracking_silent", "events are coming again")
     assert note_comparison(settings, *BEFORE) is not None
     add_experiment(settings, now)
     write_rules(settings, RULE | {"reason": "thu hồi theo lô"}, hide_expired(now))

@@ -23,7 +23,6 @@ from recsys.orchestration.monitor.overview import (
 )
 from recsys.orchestration.monitor.reports import list_pages
 from recsys.orchestration.monitor.scheduler import Question, Scheduler
-from recsys.orchestration.monitor.sections import section
 from recsys.orchestration.monitor.today import newest_review, tasks
 from recsys.privacy import Register, ask_to_forget
 from recsys.pseudonyms import REQUESTS_KEY
@@ -33,6 +32,7 @@ from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 from tests.merchandising.test_rules import RULE
 from tests.merchandising.test_rules import write as write_rules
 from tests.orchestration.monitor_pages import render
+from tests.orchestration.test_monitor_alerts import show_alerts
 from tests.ports import find_free_port
 from tests.serving.shops import add_model
 
@@ -58,11 +58,6 @@ def show(settings):
         return found, render(settings, "today.html", language, newest=newest, **values)
 
     return shown
-
-
-def show_alerts(settings):
-    found = section(lambda: AlertManager(settings).recent(50))
-    return render(settings, "alerts.html", alerts=found)
 
 
 def write_health(settings, **changes):
@@ -320,17 +315,6 @@ def test_a_service_that_hangs_is_waited_for_once(settings, monkeypatch):
     assert SERVICE_SECONDS <= took < 1.9 * SERVICE_SECONDS
 
 
-def test_alerts_are_shown_newest_first_with_their_run(settings):
-    manager = AlertManager(settings)
-    manager.send_alert("first_alert", "one", "info")
-    about = {"job": "data_refresh", "run_id": "manual__1+00"}
-    manager.send_alert("second_alert", "two", "critical", ["log"], context=about)
-    page = show_alerts(settings)
-    assert page.index("second_alert") < page.index("first_alert")
-    assert "Nghiêm trọng" in page
-    assert "/recsys/runs/data_refresh/manual__1%2B00" in page
-
-
 def test_nothing_that_others_write_becomes_markup(show, settings):
     evil = "<script>alert(1)</script>"
     write_health(
@@ -391,6 +375,8 @@ def test_customers_requests_are_counted_and_listed(settings, show):
     found, page = customers("en")
     assert (found.content.open, found.content.late) == (2, 1)
     assert [row["state"] for row in found.content.rows] == ["open", "late", "done"]
+    assert found.content.counts["forget"] == {"open": 1, "late": 1, "done": 1}
+    assert set(found.content.counts["export"].values()) == {0}
     assert "2 requests are open" in page
     assert "1 place left for a person" in page
     assert "<b>lan" not in page

@@ -217,10 +217,10 @@ class AlertManager:
         ask = partial(self._state.was_told_since, f"{job}/", since)
         return self._remembered(ask, otherwise=False)
 
-    def recent(self, limit: int = 20) -> list[dict[str, Any]]:
-        """The last alerts, newest first: the ``alert``, told ``at`` which local time, its
-        ``repeats`` and ``deliveries``."""
-        return self._state.recent(limit, self._zone)
+    def recent(self, limit: int = 20, since: datetime | None = None) -> list[dict[str, Any]]:
+        """The last alerts (told `since` then), newest first: the ``alert``, told ``at`` which local
+        time, its ``repeats`` and ``deliveries``, and when it was over, as ``resolved_at``."""
+        return self._state.recent(limit, self._zone, since)
 
     def test_alert(self) -> Alert:
         """An alert that no cool-down holds back, for trying out the channels."""

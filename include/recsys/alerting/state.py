@@ -200,16 +200,19 @@ class AlertState:
             ).fetchall()
         return {Channel(row["channel"]): str(row["status"]) for row in rows}
 
-    def recent(self, limit: int, zone: tzinfo) -> list[dict[str, Any]]:
-        """The last `limit` alerts, newest first: ``alert``, ``at`` which time in `zone`, how many
-        ``repeats`` were held back, and the state of the ``deliveries`` by channel."""
+    def recent(
+        self, limit: int, zone: tzinfo, since: datetime | None = None
+    ) -> list[dict[str, Any]]:
+        """The last `limit` alerts (told `since` then), newest first: ``alert``, ``at`` which time
+        in `zone`, how many ``repeats`` were held back, the state of the ``deliveries`` by channel,
+        and when it was over (``resolved_at``; None while it is not)."""
         with self._database.use() as database:
             rows = database.execute(
-                "SELECT content, created_at AS at, repeats,"
+                "SELECT content, created_at AS at, repeats, resolved_at,"
                 " (SELECT json_group_object(channel, status) FROM deliveries"
                 "  WHERE alert_id = alerts.alert_id) AS deliveries"
-                " FROM alerts ORDER BY alert_id DESC LIMIT ?",
-                (limit,),
+                " FROM alerts WHERE created_at >= ? ORDER BY alert_id DESC LIMIT ?",
+                (since.timestamp() if since else 0.0, limit),
             ).fetchall()
         return [
             {
@@ -217,6 +220,8 @@ class AlertState:
                 "alert": Alert.from_json(row["content"]),
                 "repeats": row["repeats"],
                 "deliveries": json.loads(row["deliveries"]),
+                "resolved_at": row["resolved_at"]
+                and datetime.fromtimestamp(row["resolved_at"], zone),
             }
             for row in rows
         ]

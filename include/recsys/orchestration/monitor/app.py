@@ -12,11 +12,11 @@ from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from recsys.alerting import AlertManager
 from recsys.deployment.comparison import CUSTOMERS, mean_shared, read_comparisons
 from recsys.errors import InputError
 from recsys.orchestration.mirror import tracker_id
 from recsys.orchestration.monitor import (
+    alerts,
     experiments,
     history,
     inspector,
@@ -49,7 +49,6 @@ from recsys.registry import Registry
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker
 
-ALERTS: Final = 50
 PREVIEW_SECONDS: Final = 20.0
 _YEAR_SECONDS: Final = 31_536_000
 _segment = partial(quote, safe="")
@@ -90,10 +89,10 @@ def create_app(settings: Settings, ask: Callable[[], Scheduler] = ask_airflow) -
         return HTMLResponse(renderer.page("time.html", visit, "time", **shown))
 
     @app.get("/alerts")
-    def alerts(request: Request) -> HTMLResponse:
-        found = section(lambda: AlertManager(settings).recent(ALERTS))
-        page = renderer.page("alerts.html", visit_of(request), "alerts", alerts=found)
-        return HTMLResponse(page)
+    def show_alerts(request: Request) -> HTMLResponse:
+        found = section(lambda: alerts.gather_alerts(settings, datetime.now(UTC)))
+        shown = {"alerts": found, "alert_days": alerts.DAYS, "most": alerts.SHOWN}
+        return HTMLResponse(renderer.page("alerts.html", visit_of(request), "alerts", **shown))
 
     return app
 

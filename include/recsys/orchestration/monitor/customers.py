@@ -1,6 +1,8 @@
 """What the pages say of customers' requests, and the form that asks to forget some of them."""
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +20,7 @@ from recsys.privacy import (
 from recsys.settings import Settings
 
 SHOWN: Final = 100
+STATES: Final = ("open", "late", "done")
 MOST_AT_ONCE: Final = 500
 LONGEST: Final = 100_000
 """Characters of a form."""
@@ -26,12 +29,13 @@ _NOT_WRITTEN: Final = re.compile(NOT_IN_NAMES)
 
 class Requests(NamedTuple):
     """The newest requests first as `rows` of text; how many of all are `open`, and how many of
-    these `late`. `problem` is what is wrong with the register: they are then of its last good
-    copy."""
+    these `late`; how many there are in each state by kind. `problem` is what is wrong with the
+    register: they are then of its last good copy."""
 
     rows: list[dict[str, Any]]
     open: int
     late: int
+    counts: Mapping[str, Mapping[str, int]]
     problem: str | None
 
 
@@ -40,7 +44,10 @@ def gather_requests(settings: Settings, now: datetime) -> Requests:
     requests, problem = read_requests(settings)
     late = {one.number for one in overdue(requests, now)}
     rows = [_row(one, late) for one in requests[: -SHOWN - 1 : -1]]
-    return Requests(rows, sum(one.done_at is None for one in requests), len(late), problem)
+    counted = Counter((one.kind.value, _state(one, late)) for one in requests)
+    counts = {kind.value: {name: counted[kind.value, name] for name in STATES} for kind in Kind}
+    unfinished = sum(one.done_at is None for one in requests)
+    return Requests(rows, unfinished, len(late), counts, problem)
 
 
 def ask(settings: Settings, text: str, asked_by: str) -> tuple[list[int], str | None]:
@@ -58,8 +65,11 @@ def ask(settings: Settings, text: str, asked_by: str) -> tuple[list[int], str | 
     return [one.number for one in requests], None
 
 
+def _state(one: Request, late: set[int]) -> str:
+    return "done" if one.done_at is not None else "late" if one.number in late else "open"
+
+
 def _row(one: Request, late: set[int]) -> dict[str, Any]:
-    state = "done" if one.done_at is not None else "late" if one.number in late else "open"
     return {
         "number": one.number,
         "kind": one.kind.value,
@@ -68,6 +78,6 @@ def _row(one: Request, late: set[int]) -> dict[str, Any]:
         "asked_at": one.asked_at.isoformat(),
         "due_at": None if one.kind is Kind.READMIT else one.due_at.isoformat(),
         "done_at": one.done_at and one.done_at.isoformat(),
-        "state": state,
+        "state": _state(one, late),
         "left": one.proof.get("left") or [],
     }

@@ -1,0 +1,93 @@
+"""The alerts of the last weeks, as their page says them."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from recsys.alerting import Alert, AlertManager, Severity
+from recsys.orchestration.monitor.alerts import DAYS, SHOWN, gather_alerts
+from recsys.orchestration.monitor.sections import section
+from recsys.schedule import load_zone
+from recsys.settings import Settings
+from tests.orchestration.monitor_pages import render
+
+NOW = datetime.now(UTC)
+
+
+def show_alerts(settings: Settings, language: str = "vi") -> str:
+    found = section(lambda: gather_alerts(settings, NOW))
+    shown = {"alerts": found, "alert_days": DAYS, "most": SHOWN}
+    return render(settings, "alerts.html", language, **shown)
+
+
+def manager_at(settings: Settings, ago: timedelta) -> AlertManager:
+    return AlertManager(settings, clock=lambda: NOW - ago)
+
+
+def condition(name: str, severity: Severity = Severity.CRITICAL) -> Alert:
+    return Alert(name, f"{name} is the case", severity, until_resolved=True)
+
+
+def test_alerts_are_shown_newest_first_with_their_run(settings: Settings) -> None:
+    manager = AlertManager(settings)
+    manager.send_alert("first_alert", "one", "info")
+    about = {"job": "data_refresh", "run_id": "manual__1+00"}
+    manager.send_alert("second_alert", "two", "critical", ["log"], context=about)
+    page = show_alerts(settings)
+    assert page.index("second_alert") < page.index("first_alert")
+    assert "Nghiêm trọng" in page
+    assert "/recsys/runs/data_refresh/manual__1%2B00" in page
+
+
+def test_what_is_over_says_after_how_long_and_what_is_not_stands_first(settings: Settings) -> None:
+    manager_at(settings, timedelta(hours=9)).deliver(condition("tracking_silent"))
+    manager_at(settings, timedelta(hours=8)).deliver(condition("served_lists_lost"))
+    manager_at(settings, timedelta(hours=6)).resolve("tracking_silent", "events come again")
+    manager_at(settings, timedelta(hours=1)).send_alert("an_event", "it happened", "info")
+    found = gather_alerts(settings, NOW)
+    assert [one.alert.name for one in found.open] == ["served_lists_lost"]
+    assert [one.alert.name for one in found.others] == ["an_event", "tracking_silent"]
+    event, silent = found.others
+    assert (event.over, event.open) == (None, False)
+    assert silent.lasted == 3 * 3_600
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", show_alerts(settings, "en")))
+    assert "1 thing is not resolved" in text
+    assert "Resolved after 3.0 h" in text
+    assert text.index("served_lists_lost") < text.index("an_event") < text.index("tracking_silent")
+
+
+def test_a_notice_that_something_is_over_is_no_alert_of_its_own(settings: Settings) -> None:
+    manager_at(settings, timedelta(hours=2)).deliver(condition("tracking_silent"))
+    AlertManager(settings).resolve("tracking_silent", "events come again")
+    found = gather_alerts(settings, NOW + timedelta(minutes=1))
+    assert len(found.open) + len(found.others) == 1
+    assert "Everything that was told is over." in show_alerts(settings, "en")
+
+
+def test_alerts_are_counted_by_day_and_severity_and_older_ones_are_left_out(
+    settings: Settings,
+) -> None:
+    for days, name, severity in (
+        *((0, "a", Severity.WARNING), (3, "b", Severity.WARNING), (3, "c", Severity.CRITICAL)),
+        *((3, "d", Severity.WARNING), (DAYS + 1, "e", Severity.WARNING)),
+    ):
+        manager_at(settings, timedelta(days=days)).deliver(condition(name, severity))
+    found = gather_alerts(settings, NOW)
+    assert {one.alert.name for one in found.open} == set("abcd")
+    lines = {line.name: list(line.values) for line in found.chart.lines}
+    day = str((NOW - timedelta(days=3)).astimezone(load_zone(settings)).date())
+    at = list(found.chart.days).index(day)
+    assert len(found.chart.days) == DAYS
+    assert (lines["alerts_warning"][at], lines["alerts_critical"][at]) == (2, 1)
+    assert (lines["alerts_warning"][-1], sum(lines["alerts_info"])) == (1, 0)
+
+
+def test_weeks_without_an_alert_and_a_schedule_that_cannot_be_read_are_sentences(
+    settings: Settings,
+) -> None:
+    assert f"Không có cảnh báo nào trong {DAYS} ngày." in show_alerts(settings)
+    path = settings.home / "config" / "scheduler_config.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{")
+    page = show_alerts(settings)
+    assert "Không đọc được phần này" in page
+    assert "scheduler_config.json" in page
