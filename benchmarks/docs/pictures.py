@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -40,13 +40,14 @@ WIDTH: Final = 1400  # pixels
 
 class Picture(NamedTuple):
     """How a picture is taken: the page, by what it is asked of and the path there, how much of it
-    (pixels from the top; 0: all), and what is done on it first."""
+    (pixels from the top), what is done on it first, and what is there when it is ready."""
 
     of: str
     path: str
     height: int = 900
     first: Callable[[Page], object] = lambda page: None
     width: int = WIDTH
+    ready: str = "h1"
 
 
 def _ask(kind: str, text: str) -> Callable[[Page], None]:
@@ -60,11 +61,13 @@ def _ask(kind: str, text: str) -> Callable[[Page], None]:
 
 
 PICTURES: Final = {
-    "airflow-grid": Picture("airflow", "/dags", 1450),
+    "airflow-grid": Picture("airflow", "/dags", 1560, ready="text=outcomes"),
     "approval": Picture(
-        "airflow", "/dags/model_deployment/runs/{asked}/tasks/approve/required_actions"
+        "airflow",
+        "/dags/model_deployment/runs/{asked}/tasks/approve/required_actions",
+        ready="text=To be deployed",
     ),
-    "lineage": Picture("airflow", "/assets/{data_version}"),
+    "lineage": Picture("airflow", "/assets/{data_version}", ready="text=bert_embeddings"),
     "monitor": Picture("monitor", "/"),
     "monitor-model": Picture("monitor", "/models/{model}"),
     "monitor-before": Picture("monitor", "/before"),
@@ -114,8 +117,8 @@ def use(stack: LiveStack) -> None:
     served = registry.current_best()
     other = next(
         entry.model_id
-        for entry in registry.list_models()
-        if entry.passes and served is not None and entry.model_id != served.model_id
+        for entry in registry.list()
+        if entry.baseline_comparison["passes"] and entry != served
     )
     day = str((datetime.now(UTC) - timedelta(days=3)).date())
     for arguments in (
@@ -140,20 +143,24 @@ def ask_for_approval(stack: LiveStack, model_id: str) -> None:
     (stack.settings.home / "config" / "deployment.yaml").write_text("require_approval: true\n")
     token = stack.airflow("GET", "/dags/model_deployment")["file_token"]
     stack.airflow("PUT", f"/parseDagFile/{token}")
-    wait_for(lambda: "ask_if_needed" in stack_tasks(stack), 120, "the approval in the job")
+    wait_for(lambda: "ask_if_needed" in tasks_of_deployment(stack), 120, "the approval in the job")
     stack.client.trigger("model_deployment", {"model_id": model_id})
-    wait_for(lambda: waiting(stack), 300, "the form of the approval")
+    wait_for(
+        lambda: any(not one["response_received"] for one in approvals(stack)),
+        300,
+        "the form of the approval",
+    )
 
 
-def stack_tasks(stack: LiveStack) -> set[str]:
+def tasks_of_deployment(stack: LiveStack) -> set[str]:
     tasks = stack.airflow("GET", "/dags/model_deployment/tasks")["tasks"]
     return {task["task_id"] for task in tasks}
 
 
-def waiting(stack: LiveStack) -> list[str]:
-    """Runs in which a person was asked, the newest first."""
+def approvals(stack: LiveStack) -> list[dict[str, Any]]:
+    """What people were asked, what waits for an answer first, then the newest."""
     found = stack.airflow("GET", "/dags/~/dagRuns/~/hitlDetails?order_by=-created_at")
-    return [one["task_instance"]["dag_run_id"] for one in found["hitl_details"]]
+    return sorted(found["hitl_details"], key=lambda one: bool(one["response_received"]))
 
 
 def make_records(settings: Settings) -> None:
@@ -199,7 +206,7 @@ def addresses(stack: LiveStack) -> dict[str, str]:
         "model": served.model_id,
         "product": offered[0]["id"],
         "run": quote(runs[0]["dag_run_id"], safe=""),
-        "asked": quote(next(iter(waiting(stack)), "none"), safe=""),
+        "asked": quote(approvals(stack)[0]["task_instance"]["dag_run_id"], safe=""),
     }
 
 
@@ -231,6 +238,7 @@ def take(browser: Browser, name: str, url: str, stack: LiveStack | None = None) 
     if stack is not None:
         log_in(page, stack)
     page.goto(url, wait_until="networkidle")
+    page.locator(picture.ready).first.wait_for(timeout=60_000)
     picture.first(page)
     page.wait_for_timeout(1_500)
     page.screenshot(path=FOLDER / f"{name}.png", animations="disabled")
