@@ -57,13 +57,14 @@ AVAILABLE: Final = "available"  # bool: the product is in the shop's catalogue, 
 # What a source may say of a product beside that; a table has those that its source names.
 STOCK: Final = "stock"  # float32, pieces; NaN when unknown
 AVAILABLE_FROM: Final = "available_from"  # datetime64[us, UTC]: not sold before; NaT when unknown
+PICTURE: Final = "picture"  # str: an https address, "" for none
 TAGS: Final = "tags"  # str: folded names with line breaks between them, "" for none
 SINCE: Final = "since"  # datetime64[us, UTC]: `available_from`, else the first interaction, or NaT
 RECENT_SALES: Final = "recent_sales"  # float64: how well it sells, see `recsys.data.sales`
 
 SHOWN_OF_PRODUCTS: Final = (
     *(PRODUCT, PRODUCT_NAME, BRAND, CATEGORY, PRICE, FAMILY, AVAILABLE),
-    *(STOCK, AVAILABLE_FROM, TAGS, SINCE),
+    *(STOCK, AVAILABLE_FROM, TAGS, SINCE, PICTURE),
 )
 """Columns of a product that a model keeps and the service answers with, those that there are."""
 

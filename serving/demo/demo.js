@@ -65,10 +65,32 @@ function look(asKind, asValue) {
   scrollTo({ top: 0, behavior: "smooth" });
 }
 
+// A place for a picture, which comes when it is known where it is.
+function frame(product) {
+  const made = element("div", "picture", told().noPicture);
+  made.dataset.product = product.product_id;
+  return made;
+}
+
+async function showPictures() {
+  const frames = [...place.querySelectorAll(".picture")];
+  const query = new URLSearchParams(frames.map((one) => ["product_id", one.dataset.product]));
+  const { pictures } = await get(`/demo/pictures?${query}`);
+  for (const one of frames) {
+    const address = pictures[one.dataset.product];
+    if (!address) continue;
+    const image = document.createElement("img");
+    image.alt = "";
+    image.addEventListener("load", () => one.replaceChildren(image));
+    image.src = address;
+  }
+}
+
 function card(product, ...more) {
   const text = element("div", "", "", element("div", "name", product.product_name || product.product_id));
   if (product.brand) text.append(element("div", "brand", product.brand));
-  const row = element("li", "", "", text, element("span", "price", money(product.price)), ...more);
+  const price = element("span", "price", money(product.price));
+  const row = element("li", "", "", frame(product), text, price, ...more);
   const like = element("button", "like", told().like);
   like.type = "button";
   like.addEventListener("click", () => look("product", product.product_id));
@@ -156,7 +178,9 @@ async function ask() {
   } catch (error) {
     parts = [element("p", "error", error.message)];
   }
-  if (turn === asked) place.replaceChildren(...parts);
+  if (turn !== asked) return;
+  place.replaceChildren(...parts);
+  if (place.querySelector(".picture")) showPictures().catch(() => {}); // they are no more than pretty
 }
 
 function showPrompt() {

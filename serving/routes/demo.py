@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from fastapi import Path as PathParameter
 from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials
@@ -19,12 +19,14 @@ from recsys.schema import Kind
 from serving.answering import who_of
 from serving.problems import documented
 from serving.routes.administration import bearer, require_admin
+from serving.schemas import IdText
 from serving.service import Running, Service
 
 router = APIRouter(tags=["demo"])
 
 _EXAMPLES = 4
 _MOST_DONE = 30
+_MOST_PICTURES = 100
 _KINDS = [kind.value for kind in Kind]  # by the codes of `recsys.models.kinds`
 
 
@@ -47,6 +49,12 @@ class Examples(BaseModel):
 
     user: list[ExampleCustomer]
     product: list[Example]
+
+
+class Pictures(BaseModel):
+    """Pictures of products, by their ids."""
+
+    pictures: dict[str, str] = Field(description="Addresses; only of those that have a picture.")
 
 
 class Done(BaseModel):
@@ -111,6 +119,18 @@ async def examples(service: Running) -> Examples:
         Example(id=catalogue.item_ids[item], name=catalogue.names[item][:60]) for item in best
     ]
     return Examples(user=users, product=products)
+
+
+@router.get("/demo/pictures", responses=documented(422, 429, 503), summary="Pictures of products")
+async def pictures(
+    service: Running,
+    product_id: Annotated[list[IdText], Query(max_length=_MOST_PICTURES, description="Products.")],
+) -> Pictures:
+    """Where the shop's pictures of the products are, as its catalogue says."""
+    catalogue = service.snapshot().catalogue
+    found = {one: catalogue.index.get(one) for one in product_id}
+    shown = {one: catalogue.pictures[at] for one, at in found.items() if at is not None}
+    return Pictures(pictures={one: address for one, address in shown.items() if address})
 
 
 @router.get(

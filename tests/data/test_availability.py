@@ -28,6 +28,7 @@ COLUMNS = {
     "discontinued": "ngung_ban",
     "available_from": "ngay_mo_ban",
     "tags": "nhan",
+    "picture": "anh",
 }
 REVIEWS = [
     row(f"u{n}", n % 4, 1 + n % 5, f"2025-01-{1 + n:02} 10:00:00", f"tốt {n}") for n in range(12)
@@ -410,3 +411,13 @@ def test_a_description_of_no_sense_is_refused(settings, named, more, why):
     describe(settings, named, **more)
     with pytest.raises(ConfigError, match=f"(?s)shop.yaml.*{why}"):
         load_source(settings, "shop")
+
+
+def test_a_picture_is_an_https_address_and_anything_else_is_none(settings):
+    sent = ["https://cdn.shop.vn/1.jpg", " https://cdn.shop.vn/a?b=1 ", "http://cdn.shop.vn/1.jpg"]
+    sent += ["javascript:alert(1)", "1.jpg", "", "https://cdn.shop.vn/a b.jpg"]
+    write_products(settings, [{"picture": one} for one in sent])
+    refresh(settings)
+    shown = current_version(settings).shown_products()
+    at = dict(zip(shown["product_id"], shown["picture"], strict=True))
+    assert [at[str(number)] for number in range(len(sent))] == [sent[0], sent[1].strip(), *[""] * 5]

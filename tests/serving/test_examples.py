@@ -31,7 +31,7 @@ EXAMPLES = [
     for name, one in told["examples"].items()
 ]
 # Keys whose content depends on the model, or on what was asked before.
-FREE = {"metrics", "hyperparameters", "fallback_methods", "endpoints", "records"}
+FREE = {"metrics", "hyperparameters", "fallback_methods", "endpoints", "records", "parts"}
 # What needs a disk that fails, or minutes.
 NOT_PROVOKED = {
     ("GET /metrics", 503),
@@ -91,7 +91,8 @@ def make_shop(settings: Settings) -> None:
     """A shop whose customers and products have the ids of the examples."""
     tried = TOLD["routes"]["POST /canary"]["examples"]["tenth"]["request"]["model_id"]
     for model_id in (tried, "als_1"):
-        add_model(settings, model_id, name_of=str, select=model_id == "als_1")
+        shown = products(name_of=str).assign(picture="https://cdn.shop.example/7.jpg")
+        add_model(settings, model_id, name_of=str, select=model_id == "als_1", shop_products=shown)
     texts = ContentConfig(text_fields=("product_name", "brand"))
     embed_products(settings, texts, products(name_of=str), "v1")
     (settings.home / "config").mkdir()

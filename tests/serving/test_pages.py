@@ -15,7 +15,7 @@ from tests import browser as browsers
 from tests.browser import DESK, PHONE, serious_faults
 from tests.ports import find_free_port
 from tests.serving.service_process import service_in_thread
-from tests.serving.shops import add_model, products, say_made_up
+from tests.serving.shops import ITEMS, add_model, products, say_made_up
 
 pytestmark = pytest.mark.boots
 
@@ -193,6 +193,40 @@ def test_the_demo_calls_things_what_they_are(look: At, language: str):
     ask(seen.page, "product", "no-such-product")
     expect(answer).to_have_text(said["absent"])
     assert all("404" in fault for fault in seen.faults)  # as the browser notes any such answer
+
+
+DOT = (
+    b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'>"
+    b"<rect width='9' height='9'/></svg>"
+)
+
+
+def test_the_demo_shows_pictures_where_the_catalogue_has_them(
+    look: At, browser: Browser, tmp_path_factory: pytest.TempPathFactory
+):
+    settings, port = Settings(tmp_path_factory.mktemp("pictures")), find_free_port()
+    shown = products(name_of=str)
+    shown["picture"] = [f"https://cdn.shop.test/{n}.svg" if n % 2 else "" for n in range(ITEMS)]
+    add_model(settings, "als_1", name_of=str, shop_products=shown)
+    say_made_up(settings)
+    with service_in_thread(create_app(settings, ServiceEnvironment()), port):
+        seen = look("/docs", of=f"http://127.0.0.1:{port}")
+        # The shop's pictures are elsewhere: this one answers for there.
+        seen.page.route(
+            "https://cdn.shop.test/*",
+            lambda route: route.fulfill(body=DOT, content_type="image/svg+xml"),
+        )
+        seen.page.goto(f"http://127.0.0.1:{port}/demo")
+        ask(seen.page, "product", "7")
+        expect(seen.page.locator("#answer img").first).to_be_visible()
+        frames = seen.page.locator("#answer .picture").all()
+        for frame in frames:
+            has = int(frame.get_attribute("data-product") or 0) % 2
+            frame.scroll_into_view_if_needed()
+            expect(frame.locator("img")).to_have_count(has)
+            assert has or frame.inner_text() == "chưa có ảnh"
+    assert len(frames) == 12
+    assert {fault[:26] for fault in seen.faults} == {"asked https://cdn.shop.tes"}
 
 
 def test_the_demo_remembers_the_language(look: At):

@@ -280,12 +280,13 @@ def _products(catalogue: pd.DataFrame, ids: pd.Index, shared: SharedEvents) -> p
     products = catalogue.set_index(schema.PRODUCT).reindex(ids).rename_axis(schema.PRODUCT)
     products[TEXTS] = products[TEXTS].fillna("").astype("str")
     products[schema.AVAILABLE] = ids.isin(for_sale(catalogue)[schema.PRODUCT])
-    if schema.TAGS in products:
-        products[schema.TAGS] = products[schema.TAGS].fillna("").astype("str")
+    for text in (schema.TAGS, schema.PICTURE):
+        if text in products:
+            products[text] = products[text].fillna("").astype("str")
     products = products.reset_index().astype({schema.PRODUCT: "str"})
     products[schema.FAMILY] = assign_families(products, shared).to_numpy()
     columns = [schema.PRODUCT, *TEXTS[:3], schema.PRICE, TEXTS[3], schema.FAMILY]
-    said = [name for name in SAID_OF_SALE if name in products]
+    said = [name for name in (*SAID_OF_SALE, schema.PICTURE) if name in products]
     return products[[*columns, schema.AVAILABLE, *said]]
 
 

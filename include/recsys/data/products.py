@@ -45,6 +45,7 @@ SAID_OF_SALE = (schema.STOCK, schema.AVAILABLE_FROM, schema.TAGS)
 _OF_SALE = frozenset({schema.STOCK, STATUS, DISCONTINUED, schema.AVAILABLE_FROM, schema.TAGS})
 _NO_STOCK = pa.array([*MISSING, "-"], pa.large_string())
 _NO_DAY = "0000-00-00"  # as MySQL writes that there is none
+_ADDRESS = r"https://\S{1,2000}"  # browsers show nothing else on the demo page
 _BELOW_ZERO = r"[-\u2212]\s?\d"
 
 
@@ -60,7 +61,7 @@ def read_catalogue(source: Source) -> CleanRows:
 
 def clean_products(raw: RawRows, rules: IdRules, files: ProductFiles, zone: ZoneInfo) -> CleanRows:
     """Check every row of a catalogue: PRODUCT, its texts and PRICE, and those of STOCK, STATUS,
-    AVAILABLE_FROM and TAGS that the description names, with WHY_NOT if it names any; ids and names
+    AVAILABLE_FROM, TAGS and PICTURE that it names, with WHY_NOT if it names any of sale; ids, names
     must be there. Texts are as a browser shows them, without markup; times without an offset are
     those of `zone`. Rows under an id of before come first, so that those under today's count."""
     table = raw.table
@@ -77,6 +78,9 @@ def clean_products(raw: RawRows, rules: IdRules, files: ProductFiles, zone: Zone
         text_series(column_text(table, schema.PRICE)), files.price_format
     )
     accepted[schema.PRICE] = prices
+    if schema.PICTURE in files.optional:
+        addresses = text_series(pc.utf8_trim(column_text(table, schema.PICTURE), BLANKS))
+        accepted[schema.PICTURE] = addresses.where(addresses.str.fullmatch(_ADDRESS), "")
     faults += _add_what_is_said_of_sale(accepted, table, files, zone)
     accepted = accepted[without(faults)]
     if rules.aliases:

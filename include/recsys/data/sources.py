@@ -82,6 +82,7 @@ class ProductColumns(Columns):
     discontinued: Names | None = None
     available_from: Names | None = None
     tags: Names | None = None
+    picture: Names | None = None
 
 
 class NotForSale(ConfigModel):

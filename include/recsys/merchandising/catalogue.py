@@ -50,6 +50,7 @@ class Catalogue:
     available_from: Float64Array | None  # ``(items,)`` seconds since 1970, as the next
     since: Float64Array | None  # the same, else the first interaction; see `Snapshot.since`
     recent_sales: Float64Array | None  # ``(items,)`` how well each sells at the moment
+    pictures: list[str]  # https addresses, "" for none
     next_launch: float  # seconds since 1970: when one of these products comes on sale, or inf
 
     @property
@@ -142,6 +143,7 @@ def build_catalogue(
         available_from=available_from,
         since=numbers_of(schema.SINCE),
         recent_sales=None if sales is None else np.nan_to_num(sales),
+        pictures=column(schema.PICTURE, ""),
         next_launch=next_launch,
     )
 
