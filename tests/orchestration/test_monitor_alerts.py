@@ -1,6 +1,7 @@
 """The alerts of the last weeks, as their page says them."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from recsys.alerting import Alert, AlertManager, Severity
@@ -42,7 +43,8 @@ def test_what_is_over_says_after_how_long_and_what_is_not_stands_first(settings:
     manager_at(settings, timedelta(hours=9)).deliver(condition("tracking_silent"))
     manager_at(settings, timedelta(hours=8)).deliver(condition("served_lists_lost"))
     manager_at(settings, timedelta(hours=6)).resolve("tracking_silent", "events come again")
-    manager_at(settings, timedelta(hours=1)).send_alert("an_event", "it happened", "info")
+    happened = condition("an_event", Severity.WARNING)
+    manager_at(settings, timedelta(hours=1)).deliver(replace(happened, event=True))
     found = gather_alerts(settings, NOW)
     assert [one.alert.name for one in found.open] == ["served_lists_lost"]
     assert [one.alert.name for one in found.others] == ["an_event", "tracking_silent"]

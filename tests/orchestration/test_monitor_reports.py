@@ -1,12 +1,14 @@
 """Which files the monitor takes for report pages."""
 
 import json
+import re
+from datetime import date, timedelta
 
 import pytest
 
-from recsys.experiments.definitions import Definition
-from recsys.experiments.state import Experiments
 from recsys.orchestration.monitor.reports import (
+    WEEKLY,
+    WEEKS,
     drift_severity,
     find_page,
     gather_reports,
@@ -14,7 +16,6 @@ from recsys.orchestration.monitor.reports import (
     pages_of_run,
 )
 from tests.orchestration.monitor_pages import render
-from tests.serving.shops import add_model
 
 
 @pytest.fixture
@@ -89,39 +90,52 @@ def test_the_pages_of_a_run_are_those_its_tasks_name(reports):
     assert pages_of_run(reports, None) == []
 
 
-def show(settings):
-    return render(settings, "reports.html", **gather_reports(settings)._asdict())
+def show(settings, language="vi"):
+    found = gather_reports(settings)._asdict()
+    page = render(settings, "reports.html", language, **found, weekly=WEEKLY)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page)), page
 
 
-def test_the_outcomes_of_four_weeks_are_shown_with_their_page(settings):
-    folder = settings.reports / "outcomes"
+def test_the_reports_of_a_week_stand_in_one_row(reports):
+    outcomes = reports.reports / "outcomes"
+    outcomes.mkdir()
+    for day in ("20230116", "20230118", "20230122", "20230123"):
+        (outcomes / f"outcomes_{day}.html").write_text("x")
+    weeks = gather_reports(reports).weeks
+    assert [week.monday for week in weeks] == [
+        *("2023-01-23", "2023-01-16", "2023-01-09", "2023-01-02", "2022-12-26")
+    ]
+    second = weeks[1]
+    assert second.severity == "high"
+    assert [page.title for page in second.pages["outcomes"]] == ["20230122", "20230118", "20230116"]
+    assert set(second.pages) == {"drift", "outcomes"}
+    text, page = show(reports, "en")
+    assert "from 16 Jan 2023 16 Jan 2023 High – 22 Jan 2023 and 2 more that week" in text
+    assert "/recsys/reports/outcomes/outcomes_20230122.html" in page
+    # All of them are there, folded away.
+    assert "/recsys/reports/outcomes/outcomes_20230118.html" in page
+    assert "Outcomes (4)" in text
+
+
+def test_a_shop_without_reports_has_a_sentence_for_each_kind(settings):
+    text, _ = show(settings)
+    assert text.count("Chưa có báo cáo nào.") == 5
+
+
+def test_a_page_whose_name_is_no_day_is_in_no_week_and_still_there(reports):
+    (reports.reports / "drift" / "drift_report_20239999.html").write_text("x")
+    assert len(gather_reports(reports).weeks) == 4
+    assert "drift_report_20239999.html" in show(reports)[1]
+
+
+def test_old_weeks_are_folded_away(settings):
+    folder = settings.reports / "drift"
     folder.mkdir(parents=True)
-    rate = {"value": 0.0512, "low": 0.05, "high": 0.0525}
-    report = {
-        "days": [{"day": f"2026-03-0{n}", "click_rate": {"value": n / 100}} for n in (1, 2)],
-        "totals": {"lists": 1234567},
-        "rates": {"click_rate": rate, "purchase_rate": dict.fromkeys(rate)}
-        | {"value_per_1000_lists": rate | {"value": 98765.4}},
-    }
-    (folder / "outcomes_20260301.html").write_text("older")
-    (folder / "outcomes_20260302.html").write_text("x")
-    (folder / "outcomes_20260302.json").write_text(json.dumps(report))
-    page = show(settings)
-    for shown in ("1.234.567", "5,12%", "5,00% – 5,25%", "98.765"):
-        assert shown in page
-    assert "/recsys/reports/outcomes/outcomes_20260302.html" in page
-    (folder / "outcomes_20260302.json").write_text('{"days": 3}')
-    assert "outcomes_20260302.json: is no report of outcomes" in show(settings)
-
-
-def test_an_experiment_stands_there_from_its_start(settings):
-    """Its first report is written by the next hour's job."""
-    add_model(settings, "als_1")
-    add_model(settings, "als_2", select=False)
-    variants = [{"name": "today", "share": 0.5}, {"name": "new", "share": 0.5, "model_id": "als_2"}]
-    content = {"name": "blend", "question": "Is it better?", "primary_metric": "clicks_per_list"}
-    began = Definition.model_validate(content | {"variants": variants})
-    Experiments(settings).start(began, by="lan")
-    assert ">blend</b>" in show(settings)
-    Experiments(settings).stop("blend", by="lan", because="enough")
-    assert ">blend</b>" not in show(settings)
+    monday = date(2026, 3, 2)
+    for week in range(WEEKS + 3):
+        day = monday - timedelta(weeks=week)
+        (folder / f"drift_report_{day:%Y%m%d}.html").write_text("x")
+    found = gather_reports(settings)
+    assert [week.monday for week in found.weeks][:2] == ["2026-03-02", "2026-02-23"]
+    assert len(found.weeks) == WEEKS
+    assert len(found.pages["drift"].content) == WEEKS + 3

@@ -71,7 +71,8 @@ class Alert:
     configured language, below the subject `headline` (empty: the message, the name). `facts` are
     details by name, in the order to show them; `link` is where to look. Repeats are recognised by
     `key` (empty: the name). `until_resolved` tells it once until `AlertManager.resolve`, in place
-    of the cool-down; `resolved` is the notice that it is over."""
+    of the cool-down; `event` is what has happened and is never over, so that nobody resolves it;
+    `resolved` is the notice that something is over."""
 
     name: str
     message: str
@@ -82,6 +83,7 @@ class Alert:
     link: str | None = None
     key: str = ""
     until_resolved: bool = False
+    event: bool = False
     resolved: bool = False
 
     @property

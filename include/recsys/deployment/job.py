@@ -159,7 +159,7 @@ def raise_alarm(
 def tell(settings: Settings, alert: Alert) -> None:
     """Send an alert, once by its key; that it cannot be sent is logged."""
     try:
-        AlertManager(settings).deliver(replace(alert, until_resolved=True))
+        AlertManager(settings).deliver(replace(alert, until_resolved=True, event=True))
     except Exception:
         logger.exception("The alert could not be sent | alert=%s", alert.name)
 

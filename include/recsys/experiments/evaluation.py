@@ -466,7 +466,7 @@ def _tell(
     """Once for each start and verdict; that it cannot be told is logged."""
     key = f"{alert.name}:{alert.key or experiment.name}:{experiment.started_at.isoformat()}"
     try:
-        once = replace(alert, key=key, until_resolved=True)
+        once = replace(alert, key=key, until_resolved=True, event=True)
         AlertManager(settings).deliver(once, channels)
     except Exception:
         logger.exception("The alert could not be sent | alert=%s", alert.name)

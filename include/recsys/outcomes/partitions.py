@@ -501,7 +501,7 @@ def _tell_of_damage(settings: Settings, path: Path, lost: int | None, error: Inp
 
 def tell_once(settings: Settings, alert: Alert, about: str) -> None:
     """Deliver an alert `about` something once; that it cannot be told is logged."""
-    once = replace(alert, key=f"{alert.name}:{about}", until_resolved=True)
+    once = replace(alert, key=f"{alert.name}:{about}", until_resolved=True, event=True)
     try:
         AlertManager(settings).deliver(once)
     except Exception:

@@ -58,6 +58,7 @@ def report_after_publishing(settings: Settings, summary: dict[str, Any]) -> dict
             facts=facts,
             key=f"{SET_ASIDE_ALERT}/{facts['place']}",
             until_resolved=True,
+            event=True,
         )
         AlertManager(settings).deliver(alert)
     if not summary.get("new_version"):

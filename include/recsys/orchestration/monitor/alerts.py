@@ -66,5 +66,5 @@ def gather_alerts(settings: Settings, now: datetime) -> Alerts:
 
 def _told(row: dict[str, Any]) -> Told:
     alert, over = row["alert"], row["resolved_at"]
-    still = alert.until_resolved and over is None
+    still = alert.until_resolved and not alert.event and over is None
     return Told(alert, row["at"], row["repeats"], row["deliveries"], over, still)

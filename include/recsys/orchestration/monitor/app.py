@@ -372,10 +372,8 @@ def _add_runs_and_reports(
 
     @app.get("/reports")
     def list_reports(request: Request) -> HTMLResponse:
-        found = reports.gather_reports(settings)
-        return HTMLResponse(
-            renderer.page("reports.html", visit_of(request), "reports", **found._asdict())
-        )
+        shown = {**reports.gather_reports(settings)._asdict(), "weekly": reports.WEEKLY}
+        return HTMLResponse(renderer.page("reports.html", visit_of(request), "reports", **shown))
 
     @app.get("/reports/{kind}/{name}")
     def report(request: Request, kind: str, name: str) -> HTMLResponse:

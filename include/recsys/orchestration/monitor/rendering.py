@@ -9,7 +9,6 @@ from urllib.parse import quote
 from recsys.config import ConfigError
 from recsys.orchestration.monitor.assets import assets
 from recsys.orchestration.monitor.language import LANGUAGES, Language
-from recsys.orchestration.monitor.reports import LISTED
 from recsys.orchestration.monitor.visit import Visit
 from recsys.pages import templates
 from recsys.schedule import load_zone
@@ -45,7 +44,6 @@ class Renderer:
         self._environment.globals |= {
             "sections": SECTIONS,
             "languages": LANGUAGES,
-            "listed": LISTED,
             "asset": {name: f"{name}?v={one.version}" for name, one in assets().items()},
         }
 

@@ -1,15 +1,13 @@
-"""The pages that the jobs write, and the figures of the newest one about outcomes."""
+"""The pages that the jobs write, week by week."""
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
-from recsys.errors import InputError
-from recsys.experiments.definitions import Experiment
-from recsys.experiments.state import Experiments
 from recsys.language import LANGUAGES
 from recsys.orchestration.monitor.sections import Section, section
 from recsys.reporting import is_plain, page_in
@@ -24,8 +22,9 @@ KINDS: Final = {
 """Folder below ``reports/`` -> which of its files are pages, in all languages. Their names sort by
 time, but for those of experiments."""
 
-LISTED: Final = 5
-"""Pages of a kind that are shown at once; the older ones are folded away."""
+WEEKLY: Final = ("drift", "data_quality", "outcomes")
+"""Kinds whose pages are of a day, which their names begin with."""
+WEEKS: Final = 13
 
 
 class ReportPage(NamedTuple):
@@ -52,41 +51,47 @@ class ReportPage(NamedTuple):
     def day(self) -> str | None:
         """The ISO date that the name begins with, if it does."""
         digits = self.title[:8]
-        if len(digits) < 8 or not digits.isdigit():
-            return None
-        return f"{digits[:4]}-{digits[4:6]}-{digits[6:]}"
+        with suppress(ValueError):
+            return str(date.fromisoformat(digits)) if digits.isdecimal() else None
+        return None
 
 
-class Outcomes(NamedTuple):
-    """The last report of outcomes: its page, days with lists (ISO), totals, rates (each with
-    ``value``, ``low``, ``high``)."""
+class Week(NamedTuple):
+    """The pages of a week by kind, the newest of each first; `monday` is an ISO date, `severity`
+    that of the page about drift."""
 
-    page: ReportPage
-    days: tuple[str, ...]
-    totals: Mapping[str, float]
-    rates: Mapping[str, Mapping[str, float | None]]
+    monday: str
+    pages: Mapping[str, list[ReportPage]]
+    severity: str | None
 
 
 class Reports(NamedTuple):
-    """All pages by kind, the severity of the newest `LISTED` about drift by name, the newest
-    figures of outcomes, and the experiments that run: they have no page in their first hour."""
+    """The newest `WEEKS` that have a report, newest first, and all pages by kind."""
 
+    weeks: list[Week]
     pages: Mapping[str, Section[list[ReportPage]]]
-    severity: Mapping[str, str | None]
-    outcomes: Section[Outcomes]
-    experiments: Section[list[Experiment]]
 
 
 def gather_reports(settings: Settings) -> Reports:
     """What the page of reports shows."""
     pages = {kind: section(partial(list_pages, settings, kind)) for kind in KINDS}
-    newest = (pages["drift"].content or [])[:LISTED]
-    return Reports(
-        pages,
-        {page.name: drift_severity(page) for page in newest},
-        section(lambda: read_outcomes(settings)),
-        section(lambda: Experiments(settings).running()),
-    )
+    weeks: dict[str, dict[str, list[ReportPage]]] = {}
+    for kind in WEEKLY:
+        for page in pages[kind].content or ():
+            if page.day is not None:
+                weeks.setdefault(_monday(page.day), {}).setdefault(kind, []).append(page)
+    newest = sorted(weeks, reverse=True)[:WEEKS]
+    return Reports([_week(monday, weeks[monday]) for monday in newest], pages)
+
+
+def _week(monday: str, pages: Mapping[str, list[ReportPage]]) -> Week:
+    drift = next(iter(pages.get("drift", ())), None)
+    return Week(monday, pages, None if drift is None else drift_severity(drift))
+
+
+def _monday(day: str) -> str:
+    at = date.fromisoformat(day)
+    return str(at - timedelta(days=at.weekday()))
 
 
 def list_pages(settings: Settings, kind: str) -> list[ReportPage]:
@@ -121,24 +126,6 @@ def drift_severity(page: ReportPage) -> str | None:
         return str(report["overall_severity"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def read_outcomes(settings: Settings) -> Outcomes | None:
-    """The newest report about outcomes, None without one. Raises `InputError` if it is none."""
-    page = next(iter(list_pages(settings, "outcomes")), None)
-    if page is None:
-        return None
-    path = page.path.with_suffix(".json")
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        return Outcomes(
-            page=page,
-            days=tuple(str(one["day"]) for one in report["days"]),
-            totals={key: float(value) for key, value in report["totals"].items()},
-            rates={key: dict(rate) for key, rate in report["rates"].items()},
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is no report of outcomes: {error!r}") from error
 
 
 def pages_of_run(settings: Settings, summary: Mapping[str, Any] | None) -> list[ReportPage]:
