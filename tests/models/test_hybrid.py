@@ -219,3 +219,16 @@ def test_a_lift_survives_saving_and_a_damaged_one_is_refused(tmp_path):
     np.save(tmp_path / "rare_near.npy", np.load(tmp_path / "rare_near.npy") + ITEMS)
     with pytest.raises(ArtifactError, match=r"rare_near\.npy"):
         Hybrid.load(tmp_path)
+
+
+def test_what_its_components_measure_has_their_names():
+    told = {}
+
+    def progress(iteration, measured):
+        for name in measured:
+            told.setdefault(name, []).append(iteration)
+
+    als = {"factors": 4, "iterations": 3, "starts": 2}
+    Hybrid.create({"als": als}).fit(taste_histories(), ITEMS, progress)
+    assert told["als.loss"] == [1, 2, 3, 4, 5, 6]
+    assert {name.partition(".")[0] for name in told} <= set(COMPONENTS)

@@ -1,10 +1,12 @@
 """How a model was learnt, from what a training leaves beside it."""
 
 import re
+from datetime import UTC
 
 import pytest
 
 from recsys.orchestration.monitor.charts import Chart
+from recsys.orchestration.monitor.language import Language
 from recsys.orchestration.monitor.learning import Learning, gather_learning
 from recsys.publishing import write_json
 from recsys.registry import Registry
@@ -104,6 +106,23 @@ def test_a_model_that_learns_in_passes_has_a_curve_of_each_trial(settings: Setti
     passes = named(learnt(settings, model_id))["passes"]
     assert [list(line.values) for line in passes.lines] == [[0.1, 0.3, 0.2], [0.1, 0.2, None]]
     assert list(passes.days) == ["1", "2", "3"]
+
+
+def test_what_the_members_of_a_blend_measured_is_told_apart(settings: Settings) -> None:
+    measured = {
+        "item_knn.transitions": [9.0],
+        "als.loss": [4, 3, 5, 2],
+        "self_attention.loss": [2, 1],
+    }
+    record(settings, {"iterations": measured, "search": [], "trials": []})
+    entry = Registry(settings).get("als_1")
+    blend = entry.model_copy(
+        update={"model_type": "hybrid", "hyperparameters": {"als": {"starts": 2}, "weights": {}}}
+    )
+    als, attention = gather_learning(Registry(settings), blend, "score", True).curves
+    assert [list(line.values) for line in als.lines] == [[4, 3], [5, 2]]
+    assert als.title(Language("en", UTC)) == "ALS: Loss while learning, of each start"
+    assert [list(line.values) for line in attention.lines] == [[2, 1]]
 
 
 def test_nothing_is_drawn_of_one_value_and_parameters_that_are_alike_are_no_columns(

@@ -183,11 +183,11 @@ class Hybrid:
         if self._content is not None and len(self._content) != items:
             raise InputError(f"hybrid: {len(self._content)} text vectors for {items} products")
         for name in self._used():
-            component = self._components[name]
+            component, told = self._components[name], progress and _of(name, progress)
             if self._fitter is None:
-                component.fit(histories, items, progress)
+                component.fit(histories, items, told)
             else:
-                self._components[name] = self._fitter(component, histories, items, progress)
+                self._components[name] = self._fitter(component, histories, items, told)
         return self.count_purchases(histories, items)
 
     def score(self, histories: Histories, now: int | Int64Array) -> Float32Array:
@@ -392,3 +392,12 @@ def softened(scores: Float32Array, histories: Histories, temperature: float) -> 
     offered -= largest
     offered /= np.float32(temperature)
     return np.exp(offered, out=offered)
+
+
+def _of(component: str, progress: Progress) -> Progress:
+    """`progress` of one component: several measure what they call alike, such as a loss."""
+
+    def told(iteration: int, measured: dict[str, float]) -> None:
+        progress(iteration, {f"{component}.{name}": value for name, value in measured.items()})
+
+    return told

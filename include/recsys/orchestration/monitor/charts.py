@@ -30,7 +30,7 @@ class Chart(NamedTuple):
     tells. `dots`: there is not a value every day, and values are joined across what lies between.
     `steps`: the values are those of a training's steps, whose numbers stand in place of days.
     `zone`: what lies between these two values is of no interest. `marks`: days on which nothing
-    was heard of, so that their values say nothing."""
+    was heard of, so that their values say nothing. `of`: the member of a blend that it is about."""
 
     name: str
     unit: str
@@ -40,6 +40,12 @@ class Chart(NamedTuple):
     steps: bool = False
     zone: tuple[float, float] | None = None
     marks: Sequence[str] = ()
+    of: str = ""
+
+    def title(self, language: Language) -> str:
+        """What it is called."""
+        title = language.known("chart", self.name)
+        return f"{language.known('line', self.of)}: {title}" if self.of else title
 
     @property
     def has_values(self) -> bool:

@@ -78,23 +78,25 @@ def _key(row: TrialRow, name: str) -> tuple[int, float, str]:
 
 
 def _iterations(measured: Mapping[str, Sequence[float]], entry: Entry) -> list[Chart]:
-    """What the iterations of the fit measured. A factor model that begins several times has as many
-    curves, one after the other in the record."""
+    """What the iterations of the fit measured, of a blend those of each member. A factor model that
+    begins several times has as many curves, one after the other in the record."""
     charts = []
     for name, values in measured.items():
-        starts = _starts(entry) if name == "loss" else 1
-        each = len(values) // starts if starts and not len(values) % starts else len(values)
+        member, _, measure = name.rpartition(".")
+        starts = _starts(entry, member or entry.model_type)
+        each = len(values) // starts if not len(values) % starts else len(values)
         parts = [values[n : n + each] for n in range(0, len(values), max(each, 1))]
         if each > 1:
-            charts.append(_chart(f"{name}_of_starts" if len(parts) > 1 else name, parts, name))
+            known = f"{measure}_of_starts" if len(parts) > 1 else measure
+            charts.append(_chart(known, parts, measure)._replace(of=member))
     return charts
 
 
-def _starts(entry: Entry) -> int:
-    """Of a blend, those of the member that says how often it begins."""
+def _starts(entry: Entry, member: str) -> int:
+    """How often the model, or the member of a blend, begins."""
     own = entry.hyperparameters
-    members = [own, *(one for one in own.values() if isinstance(one, Mapping))]
-    return next((int(one["starts"]) for one in members if one.get("starts")), 1)
+    asked = own if member == entry.model_type else own.get(member)
+    return max(1, int(asked.get("starts", 1))) if isinstance(asked, Mapping) else 1
 
 
 def _passes(trials: Sequence[Mapping[str, Any]]) -> list[Chart]:
