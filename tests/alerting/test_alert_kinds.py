@@ -56,6 +56,7 @@ DRIFT = {
     "report_date": "20250303",
     "overall_severity": "high",
     "raised": ["volume", "rating"],
+    "not_judged": [],
     "recommendations": ["The week has 40 reviews where 400 were expected.", "Look at the stars."],
     "report": "reports/drift/drift_report_20250303.json",
     "page": "reports/drift/drift_report_20250303.html",
