@@ -28,6 +28,18 @@ from tests.merchandising.test_rules import write as write_rules
 from tests.serving.shops import ITEMS, add_model, histories
 
 JOB, RUN = "data_refresh", "manual__2026-01-05T02:00:00.5+00:00"
+STORY = "scheduled__2026-01-05T02:00:00+00:00"
+INGESTED = {
+    "rows": {"read": 1_234, "valid": 1_200, "quarantined": 34},
+    "changes": {"new": 200},
+    "source": "viecomrec",
+    "files_read": ["orders.csv"],
+    "strategy": "full",
+    "reason": "more than 100 new interactions",
+    "dry_run": False,
+    "quarantined_by_reason": {"the rating is outside 1-5": 34},
+    "files_set_aside": [{"file": "bad.csv", "reason": "the text is not utf-8"}],
+}
 # Names that no two sizes of one product have.
 NAMES = [f"Son {'aeiou'[n % 5] * 3}{'bcdghklm'[n // 5] * 3}" for n in range(ITEMS)]
 CATALOGUE = [f"p{n},{NAMES[n]},Đẹp,Trang điểm,{n}000,Mô tả" for n in range(1, ITEMS)]
@@ -43,6 +55,7 @@ def make_shop(settings: Settings, now: datetime) -> None:
     publish(settings)
     write_health(settings, now)
     write_runs(settings, now)
+    write_stories(settings, now)
     write_reports(settings)
     alerts = AlertManager(settings)
     about = {"job": JOB, "run_id": RUN, "error": "publish: the disk is full"}
@@ -94,6 +107,8 @@ def add_models(settings: Settings, now: datetime) -> None:
     write_json(folder / "evaluation.json", {"curves": curves})
     Registry(settings).hold(HELD)
     failed = {"status": "rolled_back", "error": "the verification failed: no answer in time"}
+    checks = {"health_check": True, "model_id_match": False, "recommendations_work": False}
+    failed["verification"] = checks
     known = {"model_id": HELD, "previous_model_id": BEFORE[-1], **failed}
     append_history(settings, {"timestamp": now.isoformat(), **known})
 
@@ -139,13 +154,13 @@ def write_health(settings: Settings, now: datetime) -> None:
 
 def write_runs(settings: Settings, now: datetime) -> None:
     tracker = PipelineTracker(settings.pipeline_db)
-    summary = {"detect": {"page": f"reports/drift/{REPORT}"}, "ingest": {"rows": 3}}
+    summary = {"detect": {"page": f"reports/drift/{REPORT}"}, "ingest": INGESTED}
     about = {"airflow_run_id": RUN, "run_type": "manual", "summary": summary}
     interval = {"data_interval_start": (now - timedelta(days=1)).isoformat()}
     about |= {**interval, "data_interval_end": now.isoformat(), "conf": {"force_full": True}}
     for job, hours, status, error in (
         (JOB, 30, RunStatus.SUCCESS, None),
-        (JOB, 2, RunStatus.FAILED, "publish: the disk is full"),
+        (JOB, 2, RunStatus.FAILED, "publish: OSError: the disk is full"),
         ("model_training", 3, RunStatus.SUCCESS, None),
         ("outcomes", 1, RunStatus.RUNNING, None),
     ):
@@ -154,6 +169,31 @@ def write_runs(settings: Settings, now: datetime) -> None:
         known = tracker_id(JOB, RUN) if error else f"{job}_{hours}"
         run = RunRecord(known, job, status, start, end, error, about if error else {})
         tracker.record_run(run)
+
+
+def write_stories(settings: Settings, now: datetime) -> None:
+    """A run of the training, of drift, and of a deployment that was rolled back."""
+    trained = {
+        "baseline_recall_at_10": 0.1,
+        **{"recall_at_10": 0.11, "ndcg_at_10": 0.05, "duration_seconds": 61.2, "passes": True},
+    }
+    trainings = [trained | {"model_id": one} for one in (*BEFORE, HELD)]
+    trainings[0] |= {"passes": False, "reason": "recall_at_10 is not above the baseline"}
+    choice = {"model_id": BEFORE[1], "changed": True, "reason": "highest lower bound"}
+    found = {"overall_severity": "not judged", "raised": [], "not_judged": ["rating", "volume"]}
+    swap = {"model_id": HELD, "serving": BEFORE[1], "reason": "it is the registry's current best"}
+    failed = "deploy: DeploymentFailedError: no answer in time"
+    for job, summary, error in (
+        ("model_training", {"train": trainings, "select_best": choice | {"refused": {}}}, None),
+        ("drift_detection", {"detect": found | {"events": 0, "rows": 0}}, None),
+        ("model_deployment", {"check_gate": swap}, failed),
+    ):
+        status = RunStatus.FAILED if error else RunStatus.SUCCESS
+        about = {"airflow_run_id": STORY, "run_type": "scheduled", "summary": summary}
+        about |= {"failing_task": "deploy"} if error else {}
+        start, end = now - timedelta(hours=1), now + timedelta(minutes=1)
+        run = RunRecord(tracker_id(job, STORY), job, status, start, end, error, about)
+        PipelineTracker(settings.pipeline_db).record_run(run)
 
 
 def write_reports(settings: Settings) -> None:

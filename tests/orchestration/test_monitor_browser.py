@@ -29,6 +29,7 @@ from tests.orchestration.made_shop import (
     NAMES,
     REPORT,
     RUN,
+    STORY,
     make_shop,
 )
 from tests.ports import find_free_port
@@ -36,6 +37,7 @@ from tests.serving.service_process import running_service
 
 pytestmark = [pytest.mark.boots, pytest.mark.timeout(600)]
 
+TOLD = ("model_training", "drift_detection", "model_deployment")
 PAGES = (
     "/",
     "/time?days=28",
@@ -58,6 +60,7 @@ PAGES = (
     "/customers",
     "/alerts",
     f"/runs/{JOB}/{quote(RUN, safe='')}",
+    *(f"/runs/{job}/{quote(STORY, safe='')}" for job in TOLD),
     "/no-such-page",
 )
 
@@ -221,6 +224,29 @@ def test_the_curves_are_drawn_in_the_colours_of_the_theme(look) -> None:
     drawn = "one => one.toDataURL()"
     wait_for(lambda: places.first.locator("canvas").evaluate(drawn) != before, 10, "a new drawing")
     assert seen.faults == []
+
+
+def test_the_page_of_a_failed_run_begins_with_why(look) -> None:
+    seen = look(f"/runs/model_deployment/{quote(STORY, safe='')}", "vi", "light", PHONE)
+    first = seen.page.locator("main section").first.inner_text()
+    assert first.startswith("Hỏng ở bước: Đưa vào dịch vụ")
+    assert "no answer in time" in first
+    assert "đã được đưa trở lại" in seen.page.content()
+    assert seen.page.locator(".badge.bad", has_text="không đạt").count() == 2
+    folded = seen.page.locator("details")
+    assert folded.count() > 0
+    assert not any(one.get_attribute("open") for one in folded.all())
+
+
+def test_the_page_of_a_training_compares_its_models(look) -> None:
+    seen = look(f"/runs/model_training/{quote(STORY, safe='')}", "en", "light", DESK)
+    rows = [row.inner_text() for row in seen.page.locator("tbody tr").all()]
+    assert len(rows) == 3
+    [chosen] = [row for row in rows if BEFORE[1] in row]
+    assert "Chosen" in chosen
+    assert "highest lower bound" in chosen
+    [refused] = [row for row in rows if "not above the baseline" in row]
+    assert "Refused" in refused
 
 
 def test_a_held_model_is_released_by_a_person_who_is_named(look, monitor: Monitor) -> None:

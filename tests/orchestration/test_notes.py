@@ -31,8 +31,8 @@ SUMMARIES = {
     "model_training": (
         {
             "train": [
-                {"model_type": "als", "recall_at_10": 0.0512, "passes": True},
-                {"model_type": "bpr", "recall_at_10": 0.01, "passes": False},
+                {"model_id": "als_20260101_020000", "recall_at_10": 0.0512, "passes": True},
+                {"model_id": "bpr_20260101_020000", "recall_at_10": 0.01, "passes": False},
             ],
             "select_best": {"changed": True, "model_id": "als_1", "reason": "it is the best"},
         },

@@ -59,7 +59,7 @@ def _training(summary: Summary) -> Iterator[str]:
         recall = one.get("recall_at_10")
         figure = f" recall {recall:.4f}" if isinstance(recall, float) else ""
         passes = "" if one.get("passes") else " (does not pass)"
-        yield f"{one.get('model_type')}{figure}{passes};"
+        yield f"{str(one.get('model_id')).rsplit('_', 2)[0]}{figure}{passes};"
     chosen = _result(summary, "select_best")
     if not chosen:
         return

@@ -25,6 +25,7 @@ from recsys.orchestration.monitor import (
     outcomes,
     overview,
     reports,
+    story,
     today,
 )
 from recsys.orchestration.monitor.access import (
@@ -366,7 +367,8 @@ def _add_runs_and_reports(
             raise HTTPException(404, visit.say("problem.no_run", run=run_id, job=job))
         path = f"{visit.airflow}/dags/{_segment(job)}/runs/{_segment(run_id)}"
         summary = overview.summary_of(found)
-        shown = {"run": found, "summary": summary, "airflow_path": path}
+        told = story.tell(settings, found, summary, renderer.language(visit))
+        shown = {"run": found, "story": told, "airflow_path": path}
         pages = reports.pages_of_run(settings, summary)
         return HTMLResponse(renderer.page("run.html", visit, None, pages=pages, **shown))
 

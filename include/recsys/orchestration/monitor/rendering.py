@@ -1,10 +1,13 @@
 """The monitor's pages as HTML."""
 
 import json
+import re
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
+
+from markupsafe import Markup
 
 from recsys.config import ConfigError
 from recsys.orchestration.monitor.assets import assets
@@ -29,6 +32,8 @@ SECTIONS: Final = (
 )
 """The pages of the navigation, in its order; ``nav.NAME`` is what it calls each."""
 
+_MODEL_ID: Final = re.compile(r"([a-z_]+_\d{8}_\d{6}\w*)")
+
 
 class Renderer:
     """Fills the templates, in the language of a visit and the time zone of the schedule."""
@@ -40,6 +45,7 @@ class Renderer:
             "segment": lambda text: quote(str(text), safe=""),
             "pretty": lambda value: json.dumps(value, ensure_ascii=False, indent=2, default=str),
             "data": _data,
+            "with_ids": _with_ids,
         }
         self._environment.globals |= {
             "sections": SECTIONS,
@@ -71,6 +77,13 @@ class Renderer:
 def _data(value: Any) -> str:
     """JSON for a page's scripts, which stands in an attribute."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _with_ids(text: str) -> Markup:
+    """A sentence whose ids of models are names, which no language translates."""
+    shown = Markup("<code>{}</code>")
+    parts = _MODEL_ID.split(text)  # every second one is an id
+    return Markup().join(shown.format(one) if n % 2 else one for n, one in enumerate(parts))
 
 
 def _zone(settings: Settings) -> tzinfo:
