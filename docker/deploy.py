@@ -1,5 +1,5 @@
 """Brings a version of the containers into service without an outage; goes back by itself if that
-does not become healthy. Or gives everything new secrets in the same way.
+does not become healthy. Gives everything new secrets in the same way, with or without a version.
 
     python docker/deploy.py VERSION
     python docker/deploy.py --rotate
@@ -31,6 +31,8 @@ PRIVATE = 0o600
 
 REPLICAS = ("service-1", "service-2")
 AIRFLOW = ("scheduler", "dag-processor", "triggerer", "worker")
+WATCHING = ("exporter",)
+"""Of the profile monitoring, what has our image: replaced where the profile is used."""
 ROTATED = (
     "RECSYS_AIRFLOW_PASSWORD",
     "POSTGRES_PASSWORD",
@@ -100,11 +102,18 @@ class Target:
         psql = ("psql", "-U", "airflow", "-d", "airflow", "-tA", "-v", "ON_ERROR_STOP=1")
         return self.compose("exec", "-T", "postgres", *psql, stdin=statement.encode()).decode()
 
+    def is_used(self, service: str) -> bool:
+        """Whether there is a container of `service`, which belongs to a profile."""
+        return bool(self._ids(service))
+
     def _containers(self, service: str) -> list[dict[str, Any]]:
-        ids = self.compose("ps", "--all", "--quiet", service).decode().split()
-        if not ids:
+        if not (ids := self._ids(service)):
             raise DeployError(f"{service} has no container")
         return list(json.loads(_docker("inspect", *ids)))
+
+    def _ids(self, service: str) -> list[str]:
+        everywhere = ("--profile", "monitoring", "ps", "--all", "--quiet")
+        return self.compose(*everywhere, service).decode().split()
 
 
 def _is_well(service: str, container: dict[str, Any]) -> bool:
@@ -145,7 +154,7 @@ def replace_airflow(target: Target, told: str) -> None:
         target.compose("run", "--rm", "-T", "--no-deps", "initialise")
     with _step(f"Airflow: {told}"):
         target.replace("api-server")
-        target.replace(*AIRFLOW)
+        target.replace(*AIRFLOW, *filter(target.is_used, WATCHING))
 
 
 def restore_database(target: Target) -> None:
@@ -254,10 +263,11 @@ def _go_back(before: Target, schema: str, touched: bool) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("version", nargs="?", help="of images that are here")
-    what.add_argument("--rotate", action="store_true", help="new secrets, the same version")
+    parser.add_argument("version", nargs="?", help="of images that are here")
+    parser.add_argument("--rotate", action="store_true", help="new secrets")
     asked = parser.parse_args()
+    if asked.version is None and not asked.rotate:
+        parser.error("name a version, or --rotate")
     with (FOLDER / "write_env.py").open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -271,7 +281,7 @@ def main() -> int:
         except StrandedError as error:
             print(error, file=sys.stderr)
             return 2
-    print(f"in service: {asked.version or 'new secrets'}")
+    print("in service:", *filter(None, (asked.version, asked.rotate and "new secrets")))
     return 0
 
 

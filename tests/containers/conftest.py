@@ -7,11 +7,18 @@ import pytest
 
 from tests.containers.bases import make_bases
 from tests.containers.engine import Engine, running_engine, why_not
-from tests.containers.stack import Containers, new_containers
+from tests.containers.stack import PROFILES, Containers, new_containers
 from tests.containers.volume import small_volume
 from tests.containers.wheels import torch_index
 
-ORDER = ("test_images", "test_first_run", "test_deploy", "test_drills", "test_backup")
+ORDER = (
+    "test_images",
+    "test_first_run",
+    "test_watching",
+    "test_deploy",
+    "test_drills",
+    "test_backup",
+)
 HERE = Path(__file__).parent
 
 
@@ -53,12 +60,12 @@ def images(engine: Engine) -> Containers:
 def started(images: Containers) -> Iterator[Containers]:
     """Everything is up, and nothing was ever refreshed or trained."""
     with small_volume(images.engine):
-        images.compose("--profile", "dev", "up", "--detach", "--quiet-pull")
+        images.up()
         try:
             yield images
         finally:
-            images.compose("--profile", "dev", "kill")
-    images.compose("--profile", "dev", "down", "--volumes")
+            images.compose(*PROFILES, "kill")
+    images.compose(*PROFILES, "down", "--volumes")
     left = (
         images.engine.docker("ps", "--all", "--quiet"),
         images.engine.docker("volume", "ls", "-q"),

@@ -1,6 +1,7 @@
 """The containers of docker-compose.yaml, started as docs/production.md says, from a checkout of
 their own."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -8,7 +9,9 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,12 @@ RECIPIENT = "team@example.com"
 # Long enough to be interrupted, short enough to be waited for.
 TUNING_SECONDS = 6
 VERSION = "local"
+PROFILES = ("--profile", "dev", "--profile", "monitoring")
 READY_SECONDS = 5
-PORTS = ("AIRFLOW_PORT", "RECSYS_SERVICE_PORT", "MAIL_PORT")
+WELL_SECONDS = 600
+AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
+ALL = (*AIRFLOW, "service-1", "service-2", "exporter")
+PORTS = ("AIRFLOW_PORT", "RECSYS_SERVICE_PORT", "MAIL_PORT", "PROMETHEUS_PORT")
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,12 @@ class Containers:
         """Both images, as documented. `index` has the CPU build of torch."""
         env = {"PIP_EXTRA_INDEX_URL": index, "RECSYS_VERSION": version}
         self.compose("build", "--quiet", "initialise", "service-1", env=env, timeout=1200)
+
+    def up(self) -> None:
+        """Start everything but Grafana, which no package has."""
+        services = self.compose(*PROFILES, "config", "--services").split()
+        services.remove("grafana")
+        self.compose(*PROFILES, "up", "--detach", "--quiet-pull", *services)
 
     def script(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One of the scripts in docker/, as a person runs it."""
@@ -105,16 +118,39 @@ class Containers:
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.health(*services)}") from error
 
+    def address(self, service: str) -> str:
+        """Where this machine reaches a container that publishes no port."""
+        (container,) = self.containers(service)
+        return str(container["NetworkSettings"]["Networks"]["recsys_outside"]["IPAddress"])
+
+    def mails(self) -> list[dict[str, Any]]:
+        """What the mail catcher has, newest first."""
+        url = f"http://127.0.0.1:{self.ports['MAIL_PORT']}/api/v1/messages"
+        return list(requests.get(url, timeout=10).json()["messages"])
+
+    def told_since(self, moment: datetime) -> list[str]:
+        """Subjects of the mails, by the product or by Alertmanager, oldest first."""
+        mails = reversed(self.mails())
+        return [mail["Subject"] for mail in mails if mail["Created"] > moment.isoformat()]
+
+    def failed_since(self, moment: datetime) -> list[str]:
+        """Runs that did not end well, of all jobs."""
+        client = self.client
+        runs = (run for job in client.dags() for run in client.runs_since(job, moment))
+        return [run["dag_run_id"] for run in runs if run["state"] == "failed"]
+
     def recommend(self, user: str = "1") -> requests.Response:
         return requests.post(f"{self.url}/recommend", json={"user_id": user}, timeout=30)
 
 
 @dataclass
 class Load:
-    """Customers who ask without a pause, and what they were answered, by status; 0 for nothing."""
+    """Customers who ask without a pause, and what they were answered, by status; 0 for nothing.
+    Afterwards also the runs that were `lost`."""
 
     containers: Containers
     answers: Counter[int] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -144,6 +180,19 @@ class Load:
             except requests.RequestException:
                 self.answers[0] += 1
             time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def row(containers: Containers, what: str) -> Iterator[Load]:
+    """Load; after the block prints a row of docs/reliability.md: answers, those that failed, runs
+    that failed, mails, seconds."""
+    began = datetime.now(UTC)
+    with Load(containers) as load:
+        yield load
+    seconds = (datetime.now(UTC) - began).total_seconds()
+    load.lost, told = containers.failed_since(began), containers.told_since(began)
+    figures = f"{load.answers.total():,} | {load.failed} | {len(load.lost)} | {len(told)}"
+    print(f"| {what} | {figures} | {seconds:.0f} s |", *told, flush=True)
 
 
 def status(url: str) -> int:
@@ -191,14 +240,13 @@ def new_containers(engine: Engine) -> Containers:
     """A checkout with `docker/cluster.env`; nothing is built or started."""
     checkout = ROOT / "checkout"
     make_checkout(checkout)
-    ports = {
-        name: find_free_port() for name in ("AIRFLOW_PORT", "RECSYS_SERVICE_PORT", "MAIL_PORT")
-    }
+    ports = {name: find_free_port() for name in PORTS}
     containers = Containers(engine, checkout, ports)
     assert containers.script("write_env.py").returncode == 0
     path = checkout / "docker" / "cluster.env"
     set_variables(path, {name: str(port) for name, port in ports.items()})
     set_variables(path, {"SMTP_SERVER": "mail", "ALERT_EMAIL_SENDER": "alerts@example.com"})
+    set_variables(path, {"RECSYS_STATSD": "True"})
     return containers
 
 

@@ -7,18 +7,18 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 import requests
 
 from recsys.orchestration.client import ENDED, AirflowClient
 from tests.containers.engine import Engine, wait_for
-from tests.containers.stack import Containers, Load
+from tests.containers.stack import ALL, WELL_SECONDS, Containers, Load, row
 from tests.containers.volume import MEGABYTES
 
 END_SECONDS = 900
-WELL_SECONDS = 600
-ALL = ("api-server", "scheduler", "dag-processor", "triggerer", "worker", "service-1", "service-2")
+TOLD_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -29,25 +29,18 @@ class Drill:
     client: AirflowClient
 
     @contextlib.contextmanager
-    def row(self, what: str, job: str | None = None) -> Iterator[tuple[Load, str | None]]:
-        """Load, and a run of `job` under way; after the block the run must end well."""
-        began, mails, state = time.monotonic(), self.mails(), "none"
-        run = self.client.trigger(job) if job else None
-        load = Load(self.containers)
-        try:
-            with load:
-                if job and run:
-                    self.wait_for_task(job, run)
-                yield load, run
-                if job and run:
-                    state = self.end_of(job, run)
-                self.containers.wait_until_well(WELL_SECONDS, *ALL)
-        finally:
-            seconds, told = time.monotonic() - began, self.mails() - mails
-            lost = int(state == "failed")
-            figures = f"{load.answers.total():,} | {load.failed} | {lost} | {told} | {seconds:.0f}"
-            print(f"| {what} | {figures} s |", flush=True)
-        assert state in ("success", "none")
+    def broken(self, what: str, job: str | None = None) -> Iterator[tuple[Load, str]]:
+        """Load, and a run of `job` under way; after the block the run must end well, and all
+        containers must be well again."""
+        with row(self.containers, what) as load:
+            run = self.client.trigger(job) if job else ""
+            if job:
+                self.wait_for_task(job, run)
+            yield load, run
+            if job:
+                assert self.end_of(job, run) == "success"
+            self.containers.wait_until_well(WELL_SECONDS, *ALL)
+        assert load.lost == []
 
     def wait_for_task(self, job: str, run: str) -> None:
         def running() -> bool:
@@ -63,10 +56,6 @@ class Drill:
             return None
 
         return str(wait_for(ended, END_SECONDS, f"{job} ends"))
-
-    def mails(self) -> int:
-        url = f"http://127.0.0.1:{self.containers.ports['MAIL_PORT']}/api/v1/messages"
-        return int(requests.get(url, timeout=10).json()["total"])
 
     def kill(self, service: str) -> None:
         """Like the kernel, not like a person: then the engine would not start it again."""
@@ -89,7 +78,7 @@ def drill(serving: Containers) -> Drill:
 
 
 def test_a_killed_replica_costs_no_answer(drill: Drill):
-    with drill.row("a replica of the service is killed") as (load, _):
+    with drill.broken("a replica of the service is killed") as (load, _):
         drill.kill("service-1")
         time.sleep(5)
     assert load.failed == 0
@@ -107,34 +96,38 @@ def test_both_replicas_may_be_replaced_while_the_proxy_runs(drill: Drill):
 
 
 def test_a_killed_worker_costs_no_task(drill: Drill):
-    with drill.row("a worker is killed in mid-training", "model_training") as (load, run):
-        os.kill(drill.worker_of("model_training", str(run)), signal.SIGKILL)
+    with drill.broken("a worker is killed in mid-training", "model_training") as (load, run):
+        os.kill(drill.worker_of("model_training", run), signal.SIGKILL)
     assert load.failed == 0
 
 
-@pytest.mark.parametrize("victim", ["scheduler", "postgres", "valkey"])
-def test_a_refresh_ends_well_although(drill: Drill, victim: str):
-    with drill.row(f"`{victim}` is killed in mid-refresh", "data_refresh") as (load, _):
-        drill.kill(victim)
+@pytest.mark.parametrize(
+    ("service", "what"),
+    [("scheduler", "the scheduler"), ("postgres", "the database"), ("valkey", "the broker")],
+)
+def test_a_refresh_ends_well_although_this_is_killed(drill: Drill, service: str, what: str):
+    with drill.broken(f"{what} is killed in mid-refresh", "data_refresh") as (load, _):
+        drill.kill(service)
     assert load.failed == 0
 
 
-def test_a_full_volume_costs_no_answer(drill: Drill):
-    with drill.row("the volume is full") as (load, _):
+def test_a_full_volume_costs_no_answer_and_is_told(drill: Drill):
+    with drill.broken("the volume of state is full, until somebody is told") as (load, _):
+        began = datetime.now(UTC)
         fill(drill.containers)
         try:
-            time.sleep(10)
+            wait_for(lambda: drill.containers.told_since(began), TOLD_SECONDS, "a mail")
         finally:
             drill.containers.compose("exec", "-T", "worker", "rm", "-f", "/state/filling")
     assert load.failed == 0
 
 
 def test_everything_comes_back_after_the_engine(drill: Drill, engine: Engine):
-    with drill.row("the engine is restarted") as (load, _):
+    with drill.broken("the engine is restarted") as (load, _):
         engine.stop()
         stopped = time.monotonic()
         engine.start()
-        wait_for(lambda: answers(drill.containers), 120, "an answer")
+        wait_for(lambda: answers(drill.containers), WELL_SECONDS, "an answer")
         print(f"first answer after {time.monotonic() - stopped:.0f} s")
     assert load.answers[200] > 0
 

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import urllib.request
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -21,7 +22,9 @@ class Inbox:
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         message = email.message_from_bytes(envelope.content, policy=email.policy.default)
         recipients = [{"Address": one} for one in envelope.rcpt_tos]
-        mails.insert(0, {"Subject": str(message["Subject"]), "To": recipients})
+        created = datetime.now(UTC).isoformat()
+        mail = {"Subject": str(message["Subject"]), "To": recipients, "Created": created}
+        mails.insert(0, mail)
         return "250 OK"
 
 
