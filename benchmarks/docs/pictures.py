@@ -211,7 +211,7 @@ def addresses(stack: LiveStack) -> dict[str, str]:
 
 
 def newest_report(settings: Settings, kind: str) -> str:
-    return max((settings.reports / kind).glob("*.html")).as_uri()
+    return max((settings.reports / kind).glob("*.en.html")).as_uri()
 
 
 def log_in(page: Page, stack: LiveStack) -> None:

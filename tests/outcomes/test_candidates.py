@@ -12,7 +12,7 @@ from recsys import schema
 from recsys.merchandising.exploring import Impressions, write_impressions
 from recsys.outcomes.candidates import judge_candidates
 from recsys.outcomes.job import compute_outcomes
-from recsys.outcomes.report import render_page, write_outcome_report
+from recsys.outcomes.report import write_outcome_report
 from recsys.registry import Registry
 from recsys.schedule import DataInterval, load_zone
 from recsys.settings import Settings
@@ -20,7 +20,7 @@ from serving.app import create_app
 from serving.config import ServiceEnvironment
 from tests.outcomes.shop import a_list, an_event, record, send
 from tests.outcomes.test_job import DAY
-from tests.outcomes.test_report import run, text_of
+from tests.outcomes.test_report import english_page, run, text_of
 from tests.serving.shops import USERS, add_model, histories
 from tests.serving.test_steering import write
 
@@ -87,7 +87,7 @@ def test_the_report_has_them_once_a_day_and_again_with_other_models(shop: Settin
     day = tomorrow(shop)
     path = shop.home / write_outcome_report(shop, day)["report"]
     first = json.loads(path.read_text(encoding="utf-8"))
-    text = text_of(render_page(first))
+    text = text_of(english_page(first))
     assert "What other models would have earned" in text
     assert "als_1 deployed" in text
     first["candidates"]["lists"] = -1  # to know it again

@@ -5,11 +5,11 @@ import pytest
 
 from recsys.outcomes.daily import read_explored
 from recsys.outcomes.exploration import Counts, chance_of, cost_of_exploring, expected_clicks
-from recsys.outcomes.report import build_report, render_page
+from recsys.outcomes.report import build_report
 from recsys.settings import Settings
 from tests.outcomes.shop import a_list, an_event, record, send
 from tests.outcomes.test_job import DAY
-from tests.outcomes.test_report import run, text_of
+from tests.outcomes.test_report import english_page, run, text_of
 
 
 def counts(shown: list[list[float]], clicks: list[list[float]]) -> Counts:
@@ -90,18 +90,17 @@ def test_the_report_tells_what_exploring_cost_and_who_earned_a_place(explored: S
 
 def test_the_page_tells_it(explored: Settings) -> None:
     report = build_report(explored, DAY)
-    page = render_page(report)
-    assert page.count("<table>") == page.count('<div class="wide"><table>')
+    page = english_page(report)
     text = text_of(page)
-    assert "80 places (25.0 % of those of exploring lists) were given to 2 products" in text
-    assert "Exploring brought about 20 clicks" in text
+    assert "80 places (25.0% of those of exploring lists) were given to 2 products" in text
+    assert "Exploring brought about 20 clicks more" in text
     report["exploration"]["lost"] = {"value": 12.3, "low": 3.1, "high": 21.4}
-    assert "Exploring cost about 12 clicks (3 to 21), of 60 of all lists" in text_of(
-        render_page(report)
+    assert "Exploring cost about 12 clicks (3 – 21), of 60 of all lists" in text_of(
+        english_page(report)
     )
     report["exploration"]["lost"] = {"value": 12.3, "low": None, "high": None}
     report["exploration"]["best"] = []
-    text = text_of(render_page(report))
+    text = text_of(english_page(report))
     assert "cannot be told yet" in text
     assert "None of these products" in text
 
@@ -111,6 +110,6 @@ def test_a_shop_that_does_not_explore_has_nothing_of_it(settings: Settings) -> N
     run(settings)
     report = build_report(settings, DAY)
     assert report["exploration"] is None
-    assert "xplor" not in text_of(render_page(report))
+    assert "xplor" not in text_of(english_page(report))
     assert len(read_explored(settings, DAY)) == 0
     assert not [*settings.outcomes.rglob("explored.parquet")]

@@ -3,29 +3,25 @@
 import json
 import math
 import re
-from datetime import date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.dates import date2num
-from matplotlib.figure import Figure
 
 from recsys import schema
 from recsys.data.simulated import note_traffic
 from recsys.outcomes.job import compute_outcomes
-from recsys.outcomes.report import (
-    DAYS,
-    _draw_lines,
-    build_report,
-    render_page,
-    write_outcome_report,
-)
+from recsys.outcomes.page import render_outcome_pages
+from recsys.outcomes.report import DAYS, build_report, write_outcome_report
+from recsys.reporting.charts import Line, curves
 from recsys.schedule import DataInterval, load_zone
 from recsys.settings import Settings
 from tests.data.shop import refresh, row, write_shop
 from tests.outcomes.shop import NOON, a_list, an_event, record, send
 from tests.outcomes.test_job import DAY
+
+COURSES = ("click_rate", "purchase_rate", "value_per_1000_lists")
 
 
 def run(settings: Settings, days: float = 3) -> None:
@@ -35,6 +31,11 @@ def run(settings: Settings, days: float = 3) -> None:
 
 @pytest.fixture
 def shop(settings: Settings) -> Settings:
+    make_shop(settings)
+    return settings
+
+
+def make_shop(settings: Settings) -> None:
     """Two days, two models, a holdout of a third of the customers."""
     lists, events = [], []
     for number in range(240):
@@ -60,7 +61,6 @@ def shop(settings: Settings) -> Settings:
     record(settings, lists, lost=5)
     send(settings, events)
     run(settings)
-    return settings
 
 
 def test_the_report_says_what_happened(shop: Settings) -> None:
@@ -100,18 +100,14 @@ def test_the_page_is_one_file_that_takes_names_for_no_markup(shop: Settings) -> 
     page = (shop.home / summary["page"]).read_text(encoding="utf-8")
     assert "&lt;home&gt;" in page
     assert "<home>" not in page
-    assert "Some of this traffic is simulated: 7 lists and 3 events" in page
-    assert page.count('src="data:image/png;base64,') == 8
-    assert "http" not in page.replace("http-equiv", "")
+    assert "Một phần lượt truy cập này là mô phỏng:" in page
+    assert "7 lists and 3 events" in page
+    assert page.count('class="chart"') == 7
+    for path in (shop.home / "reports" / "outcomes").glob("*.html"):
+        assert not re.search(r"<script|<img|https?:", path.read_text(encoding="utf-8"))
     report = json.loads((shop.home / summary["report"]).read_text(encoding="utf-8"))
     assert report["totals"]["lists"] == summary["lists"] == 240
     assert not any(isinstance(one, float) and math.isnan(one) for one in numbers(report))
-
-
-def test_tables_and_plots_are_wider_than_a_telephone_by_themselves(shop: Settings) -> None:
-    page = render_page(build_report(shop, date(2026, 3, 12)))
-    assert page.count("<table>") == page.count('<div class="wide"><table>') > 1
-    assert page.count("<img ") == page.count('<p class="wide"><img ') > 1
 
 
 def numbers(value: Any) -> list[Any]:
@@ -126,8 +122,9 @@ def test_a_report_of_nothing_says_so(settings: Settings) -> None:
     summary = write_outcome_report(settings, DAY)
     assert (summary["days"], summary["lists"]) == (0, 0)
     page = (settings.home / summary["page"]).read_text(encoding="utf-8")
-    assert "No lists were served in these days." in page
-    assert "<img" not in page
+    assert "Không có danh sách nào trong những ngày này" in page
+    assert '<span class="badge">Chưa đánh giá được</span>' in page
+    assert "<svg" not in page
 
 
 def test_days_before_the_four_weeks_are_not_in_it(settings: Settings) -> None:
@@ -159,6 +156,10 @@ def test_coverage_counts_what_can_be_bought_and_what_is_new(settings: Settings) 
     assert schema.PRODUCT not in coverage
 
 
+def english_page(report: dict[str, Any]) -> str:
+    return render_outcome_pages(report, Path("outcomes_20260311.html"), UTC)["en"]
+
+
 def text_of(page: str) -> str:
     """What a reader sees: without styles and tags, which do not part words."""
     return re.sub(r"<[^>]*>", "", page.split("</style>")[1])
@@ -167,11 +168,11 @@ def text_of(page: str) -> str:
 def test_numbers_stand_apart_and_are_written_out(shop: Settings) -> None:
     report = build_report(shop, DAY + timedelta(days=1))
     report["uplift"]["spent_per_user"] |= {"rest": 22_320.4, "holdout": 0.00004}
-    text = text_of(render_page(report))
+    text = text_of(english_page(report))
     assert "22,320" in text
     assert not re.search(r"\de[+-]\d", text)
     low = report["rates"]["click_rate"]["low"]
-    assert f"% {100 * low:.2f} to" in text
+    assert f"({100 * low:.2f}% – " in text
     assert f"{report['rates']['value_per_1000_lists']['value']:,.0f} " in text
 
 
@@ -179,53 +180,74 @@ def test_a_holdout_that_tells_nothing_yet_has_no_picture(shop: Settings) -> None
     report = build_report(shop, DAY + timedelta(days=1))
     for one in report["uplift"].values():
         one |= {"low": None, "high": None}
-    page = render_page(report)
-    assert "too few customers" in page
-    assert page.count('src="data:image/png;base64,') == 7
+    page = english_page(report)
+    section = page[page.index('id="uplift"') : page.index('id="click_rate"')]
+    assert "too few customers" in section
+    assert '<span class="badge">Not judged</span>' in section
+    assert "<svg" not in section
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.1, 0.3, "spend more"), (-0.3, -0.1, "spend less"), (-1.0, 1.0, "No certain difference")],
+)
+def test_the_uplift_is_sure_only_beyond_its_interval(
+    shop: Settings, low: float, high: float, words: str
+) -> None:
+    report = build_report(shop, DAY + timedelta(days=1))
+    report["uplift"]["spent_per_user"] |= {"low": low, "high": high, "value": (low + high) / 2}
+    section = english_page(report).split('id="uplift"')[1].split("</section>")[0]
+    assert words in section
+
+
+def test_a_page_leads_to_those_of_whole_weeks_before(shop: Settings) -> None:
+    for days in (7, 13, 14):
+        write_outcome_report(shop, DAY - timedelta(days=days))
+    page = (shop.home / write_outcome_report(shop, DAY)["page"]).with_suffix(".en.html")
+    links = re.findall(r'href="(outcomes_\d{8}.en.html)"', page.read_text(encoding="utf-8"))
+    assert links[1:] == [
+        f"outcomes_{DAY - timedelta(days=days):%Y%m%d}.en.html" for days in (7, 14)
+    ]
 
 
 def test_a_day_without_an_interval_has_no_band() -> None:
-    known, unknown = (
-        {"value": 0.2, "low": low, "high": high} for low, high in ((0.1, 0.3), (None,) * 2)
-    )
-    days = [{"day": f"2026-03-{1 + n:02}", "rate": unknown if n == 1 else known} for n in range(5)]
-    axes = Figure().subplots()
-    _draw_lines({"all": days}, "click_rate", None, axes)
-    [band] = axes.collections
-    marked = {
-        round(x - date2num(date(2026, 3, 1))) for path in band.get_paths() for x, _ in path.vertices
-    }
-    assert marked == {0, 2, 3, 4}
+    known = [0.2, 0.2, 0.2, 0.2, 0.2]
+    low, high = ([value, None, value, value, value] for value in (0.1, 0.3))
+    picture = curves("x", list("abcde"), [Line("x", known, low, high)], str)
+    bands = re.findall(r'<polygon class="band s1" points="([^"]*)"', picture)
+    # A band of the first day alone, and one of the last three; each there and back.
+    assert [len(band.split()) for band in bands] == [2, 6]
 
 
 def test_days_long_past_are_over(shop: Settings) -> None:
     report = build_report(shop, DAY + timedelta(days=1))
     assert report["open_since"] is None
-    assert "not over yet" not in render_page(report)
+    assert "not over yet" not in english_page(report)
 
 
 def test_the_last_days_are_not_over(settings: Settings) -> None:
     today = datetime.now(load_zone(settings)).date()
     report = build_report(settings, today - timedelta(days=2))
     assert report["open_since"] == str(today - timedelta(days=7))
-    assert "not over yet" in render_page(report)
+    rate = {"value": 0.1, "low": 0, "high": 1}
+    report["days"] = [{"day": report["last_day"], **dict.fromkeys(COURSES, rate)}]
+    page = english_page(report)
+    assert page.count("are not over yet") == 2  # of purchases and their value
+    assert page.count('class="open"') == 2
 
 
-def test_a_first_day_of_few_lists_presses_no_other_day_to_the_ground_and_no_name_lies_on_a_point():
-    def day(number: int, value: float, wide: float) -> dict[str, Any]:
-        rate = {"value": value, "low": max(0.0, value - wide), "high": value + wide}
-        return {"day": (DAY + timedelta(days=number)).isoformat(), "rate": rate}
-
-    usual = [day(number, 0.05, 0.01) for number in range(1, 9)]
-    figure = Figure(figsize=(8.4, 3.2))
-    axes = figure.add_axes((0.08, 0.13, 0.88, 0.76))
-    _draw_lines({"als_1": [day(0, 0.5, 0.5), *usual], "als_2": usual}, "click_rate", None, axes)
-    assert 6 < axes.get_ylim()[1] < 12  # per cent, not a hundred
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    legend = axes.get_legend().get_window_extent()
-    assert legend.y0 >= axes.get_window_extent().y1 - 1
-    assert legend.y1 <= figure.bbox.y1
+def test_a_first_day_of_few_lists_presses_no_other_day_to_the_ground(shop: Settings) -> None:
+    report = build_report(shop, DAY + timedelta(days=1))
+    first = {"value": 0.5, "low": 0.0, "high": 1.0}
+    usual = {"value": 0.05, "low": 0.04, "high": 0.06}
+    days = [first, *[usual] * 8]
+    for number, rate in enumerate(days):
+        day = {"day": str(DAY + timedelta(days=number)), "click_rate": rate}
+        report["days"][number:] = [day | dict.fromkeys(COURSES, rate)]
+    page = english_page(report)
+    section = page.split('id="click_rate"')[1].split("</section>")[0]
+    assert "6.00%" in section or "8.00%" in section  # where the axis ends, not a hundred
+    assert "100.00%" not in section
 
 
 def test_the_year_is_written_once_a_day_and_agrees_with_the_report(shop: Settings) -> None:

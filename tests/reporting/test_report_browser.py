@@ -13,6 +13,8 @@ from recsys.drift.examination import Material
 from recsys.drift.page import render_drift_pages
 from recsys.drift.report import checks_of, state_of
 from recsys.language import LANGUAGES
+from recsys.outcomes.page import render_outcome_pages
+from recsys.outcomes.report import build_report, write_outcome_report
 from recsys.publishing import write_json
 from recsys.quality import write_report
 from recsys.reporting import is_plain, page_in, write_pages
@@ -29,6 +31,8 @@ from tests.browser import (
 from tests.data.shop import END, PRODUCTS, refresh, row, write_shop
 from tests.drift.made_report import made_report, material
 from tests.drift.shop import ZONE, events
+from tests.outcomes.test_job import DAY
+from tests.outcomes.test_report import make_shop
 from tests.reporting.test_texts import AREAS
 
 pytestmark = [pytest.mark.boots, pytest.mark.timeout(300)]
@@ -80,6 +84,35 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return settings.reports
 
 
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of a week without lists, and of one with everything that a report may have."""
+    settings = Settings(tmp_path_factory.mktemp("outcomes") / "home")
+    make_shop(settings)
+    quiet, last = DAY - timedelta(days=40), DAY + timedelta(days=1)
+    pages = [settings.home / write_outcome_report(settings, quiet)["page"]]
+    report = build_report(settings, last)
+    rate = {"value": 0.1, "low": 0.05, "high": 0.2}
+    best = {"product": "p1", "name": "Son Đẹp", "shown": 40, "clicks": 20, "expected": 10.0}
+    report["exploration"] = {
+        **{"places": 80, "share": 0.25, "products": 2, "earned": 1, "clicks_of_all_lists": 60},
+        **{"explored": rate, "others": rate, "lost": {"value": 12.3, "low": 3, "high": 21}},
+        "best": [best],
+    }
+    model = {"model_id": "als_1", "deployed": True, "refused": None, "clicks": rate}
+    model |= {"served": 0.1, "support": 0.7, "effective_customers": 40.2}
+    refused = {**model, "model_id": "bpr_1", "deployed": False, "refused": "it cannot be loaded"}
+    report["candidates"] = {
+        **{"lists": 100, "customers": 50, "first_day": "2026-03-01", "last_day": "2026-03-10"},
+        "models": [one | {"metrics": {"recall_at_10": 0.12}} for one in (model, refused)],
+    }
+    report["simulated"] = "7 lists and 3 events"
+    report["open_since"] = report["days"][-1]["day"]
+    pages.append(pages[0].with_name(f"outcomes_{last:%Y%m%d}.html"))
+    write_pages(pages[1], render_outcome_pages(report, pages[1], ZONE))
+    return pages
+
+
 @dataclass
 class Look:
     """A page as a browser has it, and what went wrong meanwhile."""
@@ -122,6 +155,13 @@ def test_a_quality_report_is_sound_wherever_it_is_read(
     look, quality: list[Path], number: int
 ) -> None:
     find_no_fault(look, quality[number])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_report_of_outcomes_is_sound_wherever_it_is_read(
+    look, outcomes: list[Path], number: int
+) -> None:
+    find_no_fault(look, outcomes[number])
 
 
 def find_no_fault(look, plain: Path) -> None:

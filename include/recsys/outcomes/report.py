@@ -1,25 +1,21 @@
-"""The report of the last four weeks: a JSON document, and a page, one static HTML file with every
-plot inline."""
+"""The report of the last four weeks, as a JSON document and a page in each language."""
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.dates import date2num
 
 from recsys import schema
 from recsys.data.simulated import read_note
 from recsys.data.versions import current_version
 from recsys.errors import InputError
 from recsys.outcomes.alerts import silent_days
-from recsys.outcomes.attribution import POSITION, REACH, Fate
+from recsys.outcomes.attribution import POSITION, REACH
 from recsys.outcomes.candidates import candidates, judge_candidates
 from recsys.outcomes.daily import figured_days
 from recsys.outcomes.exploration import (
@@ -30,14 +26,14 @@ from recsys.outcomes.exploration import (
     expected_clicks,
 )
 from recsys.outcomes.figures import EXPLORED, LAST_POSITION
+from recsys.outcomes.page import render_outcome_pages
 from recsys.outcomes.partitions import lost_lists
 from recsys.outcomes.period import METRICS, OF_ITEMS, OF_LISTS, Metric, Period
 from recsys.outcomes.rates import as_json
 from recsys.outcomes.year import write_outcome_year
-from recsys.pages import templates
-from recsys.plots import mark_days, picture
-from recsys.publishing import write_json, write_text
+from recsys.publishing import write_json
 from recsys.registry import Registry
+from recsys.reporting import write_pages
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 
@@ -48,26 +44,12 @@ NEW_DAYS: Final = 28
 
 _LINES: Final = 4
 _ROWS: Final = 20
-_COLOURS: Final = ("#2563eb", "#c2410c", "#3f6f52", "#7c3aed")
-_SOFT: Final = "#9aa5b1"
-_ENDS: Final = ("low", "high")
 _SLICES: Final = ("model", "placement", "endpoint", "side")
-_NAMES: Final = {
-    "click_rate": "Clicks per list",
-    "cart_rate": "Carts per list",
-    "purchase_rate": "Purchases per list",
-    "value_per_1000_lists": "Value per 1,000 lists, dong",
-    "clicks_per_user": "Clicks per customer and day",
-    "purchases_per_user": "Purchases per customer and day",
-    "value_per_user": "Value per customer and day, dong",
-    "bought_per_user": "All purchases per customer and day",
-    "spent_per_user": "All spending per customer and day, dong",
-}
 
 
 def write_outcome_report(settings: Settings, last: date) -> dict[str, Any]:
-    """Write ``reports/outcomes/outcomes_YYYYMMDD.json`` and ``.html`` about `DAYS` up to `last`,
-    and, once a day, the year's ``year.json``.
+    """Write ``reports/outcomes/outcomes_YYYYMMDD.json``, ``.html`` and ``.en.html`` about `DAYS`
+    up to `last`, and, once a day, the year's ``year.json``.
 
     Returns ``report`` and ``page`` (paths below the state root), ``days``, ``lists``, ``clicks``,
     ``purchases``, ``value``. Raises `InputError` if the figures of a day cannot be read."""
@@ -76,7 +58,7 @@ def write_outcome_report(settings: Settings, last: date) -> dict[str, Any]:
     page = path.with_suffix(".html")
     if report["exploration"] is not None:
         report["candidates"] = _candidates(settings, last, path)
-    write_text(page, render_page(report))
+    write_pages(page, render_outcome_pages(report, page, load_zone(settings)))
     write_json(path, report)
     write_outcome_year(settings, last)
     totals = report["totals"]
@@ -128,43 +110,6 @@ def build_report(settings: Settings, last: date) -> dict[str, Any]:
         "unvalued": sum(one["unvalued"] for one in period.totals.values()),
         "open_since": str(open_since) if open_since <= last else None,
     }
-
-
-def render_page(report: Mapping[str, Any]) -> str:
-    """The HTML page of a report made by `build_report`."""
-    page = templates(Path(__file__).parent / "templates").get_template("report.html")
-    plots = []
-    if report["days"]:
-        plots = [
-            _over_time("Clicks per list", {"all lists": report["days"]}, "click_rate", report),
-            _by_key("Clicks per list, by model", "model", report),
-            _by_key("Clicks per list, by placement", "placement", report),
-            _by_key("Clicks per shown product, by source", "source", report),
-            _over_time("Purchases per list", {"all": report["days"]}, "purchase_rate", report),
-            _over_time(
-                *("Value per 1,000 lists, million dong", {"all lists": report["days"]}),
-                *("value_per_1000_lists", report),
-            ),
-            (
-                "Clicks by position",
-                picture(
-                    "Clicks per shown product, by position",
-                    partial(_draw_positions, report["positions"]),
-                ),
-            ),
-        ]
-    if any(one["low"] is not None for one in (report["uplift"] or {}).values()):
-        plots.append(
-            (
-                "Uplift",
-                picture(
-                    "Against the holdout, percent",
-                    partial(_draw_uplift, report["uplift"]),
-                    left=0.36,
-                ),
-            )
-        )
-    return page.render(report=report, plots=plots, names=_NAMES, fates=list(Fate), rows=_ROWS)
 
 
 def _day(period: Period, number: int, lost: Mapping[date, int]) -> dict[str, Any]:
@@ -317,103 +262,3 @@ def _uplift(period: Period) -> dict[str, Any] | None:
         name: {**as_json(one), "rest": one.numerator, "holdout": one.denominator}
         for name, one in found.items()
     }
-
-
-Plot = tuple[str, str]
-
-
-def _over_time(
-    title: str,
-    series: Mapping[str, Sequence[Mapping[str, Any]]],
-    metric: str,
-    report: Mapping[str, Any],
-) -> Plot:
-    lines = {
-        label: [{"day": one["day"], "rate": one[metric]} for one in days]
-        for label, days in series.items()
-    }
-    since = None if metric == "click_rate" else report["open_since"]
-    still_open = None if since is None else (since, report["last_day"])
-    return title, picture(title, partial(_draw_lines, lines, metric, still_open))
-
-
-def _by_key(title: str, name: str, report: Mapping[str, Any]) -> Plot:
-    draw = partial(_draw_lines, report["series"][name], "click_rate", None)
-    return title, picture(title, draw)
-
-
-_USUAL_WIDTHS: Final = 4  # of the median: what is wider is no day to measure the others by
-
-
-def _draw_lines(
-    lines: Mapping[str, Sequence[Mapping[str, Any]]],
-    metric: str,
-    still_open: tuple[str, str] | None,
-    axes: Axes,
-) -> None:
-    is_money = metric == "value_per_1000_lists"
-    scale = 1e-6 if is_money else 100.0
-    for colour, (label, points) in zip(_COLOURS, lines.items(), strict=False):
-        days = [date2num(date.fromisoformat(one["day"])) for one in points]
-        value = [scale * one["rate"]["value"] for one in points]
-        # Where there is no interval there is no band: one of no width would look like certainty.
-        low, high = ([scale * _or(one["rate"][end], np.nan) for one in points] for end in _ENDS)
-        axes.fill_between(days, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(days, value, "o-", color=colour, ms=3, label=label or "(none)")
-    if still_open is not None:
-        begin, end = (date2num(date.fromisoformat(day)) for day in still_open)
-        axes.axvspan(begin, end + 0.5, color=_SOFT, alpha=0.15, linewidth=0)
-        axes.annotate(
-            "not over yet", (begin, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top"
-        )
-    mark_days(axes)
-    axes.set_ylim(0, _top([one["rate"] for points in lines.values() for one in points], scale))
-    axes.yaxis.set_major_formatter("{x:g}" if is_money else "{x:g} %")
-    if len(lines) > 1:  # beside the title, where no point is
-        above = (1.0, 1.0)
-        axes.legend(
-            frameon=False, loc="lower right", bbox_to_anchor=above, borderaxespad=0.2, fontsize=8,
-            ncols=3,
-        )  # fmt: skip
-
-
-def _top(rates: Sequence[Mapping[str, Any]], scale: float) -> float | None:
-    """Where the axis ends: a day of few lists, such as the first, is known so badly that its
-    interval would press all other days to the ground. None: wherever it may."""
-    known = [one for one in rates if one["high"] is not None]
-    widths = [one["high"] - one["low"] for one in known]
-    usual = _USUAL_WIDTHS * float(np.median(widths)) if widths else 0.0
-    highs = [one["high"] for one, width in zip(known, widths, strict=True) if width <= usual]
-    return 1.1 * scale * max(highs) if max(highs, default=0) > 0 else None
-
-
-def _or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value
-
-
-def _draw_positions(positions: Sequence[Mapping[str, Any]], axes: Axes) -> None:
-    places = [one["position"] for one in positions]
-    values = [100 * _or(one["value"], 0) for one in positions]
-    ends = [
-        [100 * abs(_or(one["value"], 0) - _or(one[end], _or(one["value"], 0))) for one in positions]
-        for end in _ENDS
-    ]
-    axes.errorbar(places, values, ends, fmt="o-", color=_COLOURS[0], ms=4, capsize=2)
-    axes.set_ylim(bottom=0)
-    axes.set_xticks(places)
-    axes.yaxis.set_major_formatter("{x:g} %")
-
-
-def _draw_uplift(found: Mapping[str, Mapping[str, Any]], axes: Axes) -> None:
-    known = [(name, one) for name, one in reversed([*found.items()]) if one["low"] is not None]
-    for place, (_, one) in enumerate(known):
-        value, low, high = (100 * one[end] for end in ("value", "low", "high"))
-        sure = low > 0 or high < 0
-        axes.errorbar(
-            [value], [place], xerr=[[value - low], [high - value]], fmt="o",
-            color=_COLOURS[0] if sure else _SOFT, capsize=3,
-        )  # fmt: skip
-    axes.set_yticks(range(len(known)), [_NAMES[name] for name, _ in known], fontsize=8)
-    axes.set_ylim(-0.5, len(known) - 0.5)
-    axes.axvline(0, color="black", linewidth=0.6)
-    axes.xaxis.set_major_formatter("{x:+g} %")

@@ -122,7 +122,7 @@ def curves(
 
     parts = _grid(ticks, top, 0.0, form)
     if open_from is not None:
-        left = _LEFT + step * open_from
+        left = max(_LEFT, _LEFT + step * (open_from - 0.5))
         parts.append(f'<rect class="open" x="{left:.1f}" y="{_TOP}" '
                      f'width="{_LEFT + _INNER - left:.1f}" height="{_FLOOR - _TOP}"/>')  # fmt: skip
     for number, line in enumerate(lines, start=1):
