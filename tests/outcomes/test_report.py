@@ -219,6 +219,16 @@ def test_a_day_without_an_interval_has_no_band() -> None:
     assert [len(band.split()) for band in bands] == [2, 6]
 
 
+def test_a_day_of_which_no_event_arrived_is_not_judged(shop: Settings) -> None:
+    report = build_report(shop, DAY + timedelta(days=1))
+    assert "nobody knows what customers did" not in english_page(report)
+    report["silent"] = [report["days"][0]["day"]]
+    page = english_page(report)
+    assert "nobody knows what customers did: 10 Mar 2026." in page
+    section = page.split('id="click_rate"')[1].split("</section>")[0]
+    assert section.count("<circle") == 1  # the other day
+
+
 def test_days_long_past_are_over(shop: Settings) -> None:
     report = build_report(shop, DAY + timedelta(days=1))
     assert report["open_since"] is None

@@ -37,6 +37,7 @@ def render_outcome_pages(report: Report, page: Path, zone: tzinfo) -> dict[str, 
             "slices": _slices(report, written),
             "positions": _positions(report, written),
             "uplift": _uplift(report, written),
+            "silent": [language.day(day) for day in report["silent"]],
             "fates": list(Fate),
             "kinds": _KINDS,
             "most": _ROWS,
@@ -100,7 +101,7 @@ def _courses(report: Report, written: _Written) -> list[dict[str, Any]]:
         days = [{"day": one["day"], "rate": one[name]} for one in report["days"]]
         open_since = None if name == "click_rate" else report["open_since"]
         lines = {written.say("picture.all"): days}
-        picture = _curves(said, lines, write, written.language, open_since)
+        picture = _curves(said, report, lines, write, written.language, open_since)
         is_open = open_since is not None and open_since <= report["days"][-1]["day"]
         found.append({"name": name, "said": said, "picture": picture, "open": is_open})
     return found
@@ -108,15 +109,17 @@ def _courses(report: Report, written: _Written) -> list[dict[str, Any]]:
 
 def _curves(
     said: str,
+    report: Report,
     lines: Mapping[str, Sequence[Report]],
     write: Callable[[float | None], str],
     language: Language,
     open_since: str | None = None,
 ) -> str:
-    days = sorted({one["day"] for points in lines.values() for one in points})
+    days = [one["day"] for one in report["days"]]
     drawn = []
     for name, points in lines.items():
-        rates = {one["day"]: one["rate"] for one in points}
+        # Of a silent day nobody knows what customers did: it is no day without clicks.
+        rates = {one["day"]: one["rate"] for one in points if one["day"] not in report["silent"]}
         value, low, high = (
             [rates[day][end] if day in rates else None for day in days]
             for end in ("value", "low", "high")
@@ -149,8 +152,9 @@ def _slices(report: Report, written: _Written) -> list[dict[str, Any]]:
         said = written.say(
             f"said.{name}", key=key, rate=written.rate(best["click_rate"], written.share)
         )
-        series = report["series"].get(name)
-        picture = _curves(said, series, written.share, written.language) if series else None
+        picture = None
+        if series := report["series"].get(name):
+            picture = _curves(said, report, series, written.share, written.language)
         bars = [
             Row(
                 one["key"] or written.say("picture.none"),

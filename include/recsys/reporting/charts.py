@@ -9,8 +9,8 @@ from markupsafe import escape
 
 _WIDTH: Final = 380
 _HEIGHT: Final = 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 14, 22
-_INNER: Final = _WIDTH - _LEFT - _RIGHT
+_RIGHT_EDGE, _TOP, _BOTTOM = 372, 14, 22
+_LETTER: Final = 6.4  # width of a digit
 _FLOOR: Final = _HEIGHT - _BOTTOM
 _MOST_TICKS: Final = 4
 
@@ -78,12 +78,13 @@ def columns(
     """Columns side by side, one of each of the `series` (name, values) above each of `names`."""
     top = max((value for _, values in series for value in values), default=0.0) or 1.0
     ticks, top = _ticks(0.0, top)
-    room = _INNER / max(len(names), 1)
+    side = _side(ticks, form)
+    room = (_RIGHT_EDGE - side) / max(len(names), 1)
     width = 0.8 * room / len(series)
-    parts = _grid(ticks, top, 0.0, form)
+    parts = _grid(ticks, side, form)
     for number, (_, values) in enumerate(series):
         for place, value in enumerate(values):
-            left = _LEFT + room * place + 0.1 * room + width * number
+            left = side + room * place + 0.1 * room + width * number
             height = (_FLOOR - _TOP) * value / top
             parts.append(
                 f'<rect class="s{number + 1}" x="{left:.1f}" y="{_FLOOR - height:.1f}" '
@@ -91,7 +92,7 @@ def columns(
             )
     every = -(-len(names) // 7)
     parts += [
-        _text(_LEFT + room * (place + 0.5), _HEIGHT - 6, name, "middle")
+        _text(side + room * (place + 0.5), _HEIGHT - 6, name, "middle")
         for place, name in enumerate(names)
         if place % every == 0
     ]
@@ -114,17 +115,18 @@ def curves(
     at the highest value."""
     known = [v for line in lines for v in (*line.values, *line.high) if v is not None]
     ticks, top = _ticks(0.0, (max(known, default=0.0) if top is None else top) or 1.0)
-    step = _INNER / max(len(days) - 1, 1)
+    side = _side(ticks, form)
+    step = (_RIGHT_EDGE - side) / max(len(days) - 1, 1)
 
     def at(place: int, value: float) -> tuple[float, float]:
         high = _TOP + (_FLOOR - _TOP) * (1 - min(max(value, 0.0), top) / top)
-        return _LEFT + step * place, high
+        return side + step * place, high
 
-    parts = _grid(ticks, top, 0.0, form)
+    parts = _grid(ticks, side, form)
     if open_from is not None:
-        left = max(_LEFT, _LEFT + step * (open_from - 0.5))
+        left = max(side, side + step * (open_from - 0.5))
         parts.append(f'<rect class="open" x="{left:.1f}" y="{_TOP}" '
-                     f'width="{_LEFT + _INNER - left:.1f}" height="{_FLOOR - _TOP}"/>')  # fmt: skip
+                     f'width="{_RIGHT_EDGE - left:.1f}" height="{_FLOOR - _TOP}"/>')  # fmt: skip
     for number, line in enumerate(lines, start=1):
         for stretch in _stretches(zip(line.low, line.high, strict=True)):
             there = [at(place, high) for place, (_, high) in stretch]
@@ -141,7 +143,7 @@ def curves(
     shown = sorted({0, len(days) // 2, len(days) - 1}) if days else []
     anchors = {0: "start", len(days) - 1: "end"}
     parts += [
-        _text(_LEFT + step * place, _HEIGHT - 6, days[place], anchors.get(place, "middle"))
+        _text(side + step * place, _HEIGHT - 6, days[place], anchors.get(place, "middle"))
         for place in shown
     ]
     return _picture(said, parts, [line.name for line in lines] if len(lines) > 1 else [])
@@ -159,12 +161,17 @@ def _picture(said: str, parts: Iterable[str], legend: Sequence[str]) -> str:
     )
 
 
-def _grid(ticks: Sequence[float], top: float, bottom: float, form: Form) -> list[str]:
+def _side(ticks: Sequence[float], form: Form) -> float:
+    """Where the drawing begins: right of what is written at its left."""
+    return 10 + _LETTER * max(len(form(tick)) for tick in ticks)
+
+
+def _grid(ticks: Sequence[float], side: float, form: Form) -> list[str]:
     parts = []
     for tick in ticks:
-        high = _TOP + (_FLOOR - _TOP) * (1 - (tick - bottom) / (top - bottom))
-        parts.append(_stroke("grid", (_LEFT, high, _LEFT + _INNER, high)))
-        parts.append(_text(_LEFT - 5, high + 3.5, form(tick), "end"))
+        high = _TOP + (_FLOOR - _TOP) * (1 - tick / ticks[-1])
+        parts.append(_stroke("grid", (side, high, _RIGHT_EDGE, high)))
+        parts.append(_text(side - 5, high + 3.5, form(tick), "end"))
     return parts
 
 
