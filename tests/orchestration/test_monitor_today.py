@@ -14,6 +14,7 @@ from recsys.data.simulated import note_traffic
 from recsys.deployment.history import append_history
 from recsys.ids import IdRules
 from recsys.orchestration.monitor.customers import ask
+from recsys.orchestration.monitor.language import Language
 from recsys.orchestration.monitor.overview import (
     SERVICE_SECONDS,
     gather,
@@ -23,6 +24,7 @@ from recsys.orchestration.monitor.overview import (
 )
 from recsys.orchestration.monitor.reports import list_pages
 from recsys.orchestration.monitor.scheduler import Question, Scheduler
+from recsys.orchestration.monitor.story import tell
 from recsys.orchestration.monitor.today import newest_review, tasks
 from recsys.privacy import Register, ask_to_forget
 from recsys.pseudonyms import REQUESTS_KEY
@@ -136,6 +138,17 @@ def test_a_health_report_of_another_shape_is_said_to_be_unreadable(show, setting
     overview, page = show()
     assert "is not a health report" in overview.health.problem
     assert "Không đọc được báo cáo sức khỏe" in page
+
+
+@pytest.mark.parametrize("severity", ["not judged", "low"])
+def test_a_week_that_was_not_judged_is_no_quiet_one(show, settings, severity):
+    record = PipelineTracker(settings.pipeline_db)
+    found = {"overall_severity": severity, "raised": [], "not_judged": ["rating"]}
+    about = {"airflow_run_id": "1", "summary": {"detect": found}}
+    known = ("drift_detection__1", "drift_detection", RunStatus.SUCCESS, NOW, NOW, None, about)
+    record.record_run(RunRecord(*known))
+    _, page = show()
+    assert ("Tuần vừa qua không đánh giá được" in page) == (severity == "not judged")
 
 
 def test_a_bad_schedule_names_its_key_on_the_page(show, settings):
@@ -342,7 +355,8 @@ def test_the_page_of_a_run_shows_what_its_tasks_returned(settings):
         metadata={"summary": {"detect": {"severity": "low"}}, "conf": {"reference_days": 56}},
     )
     run = PipelineTracker(settings.pipeline_db).get_run(run_id)
-    values = {"run": run, "summary": summary_of(run), "airflow_path": "/dags/x/runs/y"}
+    told = tell(settings, run, summary_of(run), Language("vi", UTC))
+    values = {"run": run, "story": told, "airflow_path": "/dags/x/runs/y"}
     page = render(settings, "run.html", pages=list_pages(settings, "drift"), **values)
     assert "/recsys/reports/drift/drift_report_20230109.html" in page
     assert "reference_days" in page

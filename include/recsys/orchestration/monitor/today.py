@@ -5,13 +5,14 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from recsys.orchestration.monitor.overview import Health, JobRow, Models, Overview
+from recsys.orchestration.monitor.overview import Health, JobRow, Models, Overview, summary_of
 from recsys.orchestration.monitor.scheduler import Scheduler
 
 BAD: Final = "bad"
 WARN: Final = "warn"
 
 _CHECKS: Final = ("service", "data", "model", "pipeline")
+_DRIFT: Final = "drift_detection"
 
 
 class Task(NamedTuple):
@@ -104,6 +105,14 @@ def _of_job(job: JobRow) -> Iterator[Task]:
         yield Task(BAD, "job_failed", {"job": job.name}, job.last_run["error_message"], link)
     if job.paused and job.timing is not None and job.timing.enabled:
         yield Task(WARN, "job_paused", {"job": job.name})
+    if job.name == _DRIFT and _is_unjudged(job):
+        yield Task(WARN, "week_not_judged", link="reports")
+
+
+def _is_unjudged(job: JobRow) -> bool:
+    """Whether the last week that drift looked at had too little data for any of its checks."""
+    found = summary_of(job.last_run).get("detect")
+    return isinstance(found, Mapping) and found.get("overall_severity") == "not judged"
 
 
 def _of_models(models: Models | None) -> Iterator[Task]:
