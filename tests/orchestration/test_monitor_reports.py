@@ -69,6 +69,23 @@ def test_only_what_the_folder_lists_is_found(reports, kind, name):
     assert find_page(reports, kind, name) is None
 
 
+def test_a_page_is_one_report_in_each_language_that_it_was_written_in(reports):
+    folder = reports.reports / "drift"
+    (folder / "drift_report_20230109.en.html").write_text("<h1>week</h1>")
+    (folder / "drift_report_20230116.en.html").symlink_to(reports.home / "secret.html")
+    pages = list_pages(reports, "drift")
+    assert [page.name_in("vi") for page in pages] == [page.name for page in pages]
+    assert [page.name_in("en") for page in pages] == [
+        "drift_report_20230116.html",
+        "drift_report_20230109.en.html",
+        "drift_report_20230102.html",
+    ]
+    assert find_page(reports, "drift", "drift_report_20230116.en.html") is None
+    found = find_page(reports, "drift", "drift_report_20230109.en.html")
+    assert found is not None
+    assert found.path.read_text() == "<h1>week</h1>"
+
+
 def test_the_severity_of_a_drift_page_is_unknown_without_its_json(reports):
     newest, _, oldest = list_pages(reports, "drift")
     assert drift_severity(newest) == "high"

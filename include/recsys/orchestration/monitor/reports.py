@@ -41,7 +41,7 @@ class ReportPage(NamedTuple):
     def name_in(self, code: str) -> str:
         """Its name in a language, or the plain one if it was written in one language only."""
         path = page_in(self.path, code)
-        return path.name if path.is_file() else self.name
+        return path.name if path.is_file() and not path.is_symlink() else self.name
 
     @property
     def title(self) -> str:
