@@ -79,6 +79,7 @@ PICTURES: Final = {
     "drift-report": Picture("report", "drift", 1100, width=1000),
     "outcomes": Picture("report", "outcomes", 1100, width=1000),
     "monitor-time": Picture("year", "/time?days=365"),
+    "monitor-outcomes": Picture("year", "/outcomes?days=365", 1300),
     "experiment": Picture("year", "/experiments/blend-against-als"),
 }
 """Of the running product (`airflow`, `monitor`, `service`, its newest `report`), and of records of

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from benchmarks.monitor.made_year import FAMILIES, make_year
+from benchmarks.monitor.made_year import FAMILIES, SILENT, make_year
 from recsys.health.days import read_days
 from recsys.orchestration.monitor.charts import Chart, Line
 from recsys.orchestration.monitor.history import gather_history
@@ -12,6 +12,7 @@ from recsys.orchestration.monitor.language import Language
 from recsys.orchestration.monitor.overview import run_tracker
 from recsys.outcomes.daily import read_totals
 from recsys.publishing import write_json
+from recsys.schedule import load_zone
 from recsys.settings import Settings
 from recsys.tracking import PipelineTracker, RunRecord, RunStatus
 
@@ -58,6 +59,13 @@ def test_the_curves_are_what_was_noted(month: Settings) -> None:
     age = line(found["newest_review"], "age").values[-2]
     newest = datetime.fromisoformat(days[day]["newest_event"])
     assert 0 <= (age or -1) <= (NOW - newest).total_seconds() / 86_400 + 1
+
+
+def test_a_day_without_events_is_marked_and_no_day_of_zero_clicks(month: Settings) -> None:
+    rates = charts(month)["rates"]
+    silent = str((NOW.astimezone(load_zone(month)) - timedelta(days=SILENT)).date())
+    assert list(rates.marks) == [silent]
+    assert [one.values[list(rates.days).index(silent)] for one in rates.lines] == [None] * 3
 
 
 def test_durations_are_of_successes_and_failures_are_counted(settings: Settings) -> None:

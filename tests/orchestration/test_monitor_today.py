@@ -374,9 +374,10 @@ def test_what_a_text_says_stands_below_stands_there(settings, show):
 
 
 def test_customers_requests_are_counted_and_listed(settings, show):
-    def customers(language="vi"):
+    def customers(language="vi", may_ask=True):
         found = requests_section(settings, NOW)
         values = {"requests": found, "given": "", "opened": [], "refused": None, "longest": 9}
+        values["may_ask"] = may_ask
         return found, render(settings, "customers.html", language, **values)
 
     assert "No requests yet" in customers("en")[1]
@@ -394,6 +395,12 @@ def test_customers_requests_are_counted_and_listed(settings, show):
     assert "2 requests are open" in page
     assert "1 place left for a person" in page
     assert "<b>lan" not in page
+    # Who may not forget anybody sees how many there are, and nobody's pseudonym.
+    counts = customers("en", may_ask=False)[1]
+    assert "2 requests are open" in counts
+    assert "<form" not in counts
+    assert not any(row["who"] in counts for row in found.content.rows)
+    assert all(row["who"] in page for row in found.content.rows)
     assert "1 yêu cầu của khách đã quá hạn" in show()[1]
     path.write_text("nonsense")  # the last good copy of the register is known
     assert "2 yêu cầu đang chờ" in customers()[1]

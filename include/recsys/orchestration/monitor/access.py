@@ -4,7 +4,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
-from airflow.api_fastapi.core_api.security import requires_access_variable, requires_access_view
+from airflow.api_fastapi.core_api.security import (
+    GetUserDep,
+    requires_access_variable,
+    requires_access_view,
+)
 from fastapi import HTTPException, Request
 
 from recsys.orchestration.monitor.visit import visit_of
@@ -37,6 +41,15 @@ may_preview = requires_access_variable("GET")
 may_act = requires_access_variable("PUT")
 # To forget a customer is not undone: for those who may delete Airflow's variables.
 may_forget = requires_access_variable("DELETE")
+
+
+async def can_forget(request: Request, user: GetUserDep) -> bool:
+    """Whether `may_forget` lets them: who they are that asked is for nobody else."""
+    try:
+        await may_forget(request, user)
+    except HTTPException:
+        return False
+    return True
 
 
 async def from_this_page(request: Request) -> None:

@@ -31,6 +31,7 @@ from recsys.orchestration.monitor import (
 from recsys.orchestration.monitor.access import (
     HEADERS,
     REPORT_POLICY,
+    can_forget,
     from_this_page,
     may_act,
     may_forget,
@@ -332,9 +333,9 @@ def _add_rules(app: FastAPI, settings: Settings, renderer: Renderer) -> None:
 
 
 def _add_customers(app: FastAPI, settings: Settings, renderer: Renderer) -> None:
-    @app.get("/customers", dependencies=[Depends(may_forget)])
-    def customers(request: Request) -> HTMLResponse:
-        return _show(request, "", [], None)
+    @app.get("/customers")
+    def customers(request: Request, may_ask: Annotated[bool, Depends(can_forget)]) -> HTMLResponse:
+        return _show(request, "", [], None, may_ask=may_ask)
 
     @app.post("/customers", dependencies=[Depends(may_forget), Depends(from_this_page)])
     def forget(
@@ -347,9 +348,17 @@ def _add_customers(app: FastAPI, settings: Settings, renderer: Renderer) -> None
         opened, refused = ask(settings, ids, user.get_name()) if sure else not_sure
         return _show(request, "" if opened else ids, opened, refused)
 
-    def _show(request: Request, given: str, opened: list[int], refused: str | None) -> HTMLResponse:
+    def _show(
+        request: Request,
+        given: str,
+        opened: list[int],
+        refused: str | None,
+        *,
+        may_ask: bool = True,
+    ) -> HTMLResponse:
         found = overview.requests_section(settings, datetime.now(UTC))
         answer = {"given": given, "opened": opened, "refused": refused, "longest": LONGEST}
+        answer["may_ask"] = may_ask
         page = renderer.page(
             "customers.html", visit_of(request), "customers", requests=found, **answer
         )

@@ -14,6 +14,7 @@ from recsys.health.days import read_days
 from recsys.orchestration.monitor.charts import MOST_LINES, Chart, Line, by_day
 from recsys.orchestration.monitor.reports import ReportPage, list_pages
 from recsys.orchestration.monitor.sections import Section, section
+from recsys.outcomes.alerts import silent_days
 from recsys.outcomes.daily import figured_days, read_totals
 from recsys.schedule import load_zone
 from recsys.settings import Settings
@@ -85,17 +86,23 @@ def _service(settings: Settings, days: Sequence[str]) -> list[Chart]:
 
 
 def _lists(settings: Settings, days: Sequence[str]) -> list[Chart]:
-    there = {str(day) for day in figured_days(settings)} & set(days)
-    totals = {day: read_totals(settings, date.fromisoformat(day)) for day in sorted(there)}
+    there = sorted({str(day) for day in figured_days(settings)} & set(days))
+    read = {day: read_totals(settings, day) for day in map(date.fromisoformat, there)}
+    silent = {str(day) for day in silent_days(read, date.fromisoformat(days[-1]))}
+    totals = {str(day): one for day, one in read.items()}
 
     def share(name: str) -> Line:
-        found = {day: one[name] / one["lists"] for day, one in totals.items() if one["lists"]}
+        heard = {day: one for day, one in totals.items() if one["lists"] and day not in silent}
+        found = {day: one[name] / one["lists"] for day, one in heard.items()}
         return Line(f"{name}_per_list", by_day(days, found))
 
     lists = Line("lists", by_day(days, {day: one["lists"] for day, one in totals.items()}))
     return [
         Chart("lists", "count", days, [lists]),
-        Chart("rates", "share", days, [share("clicks"), share("carts"), share("purchases")]),
+        Chart(
+            *("rates", "share", days, [share("clicks"), share("carts"), share("purchases")]),
+            marks=sorted(silent),
+        ),
     ]
 
 
