@@ -33,7 +33,7 @@ INGESTED = {
     "rows": {"read": 1_234, "valid": 1_200, "quarantined": 34},
     "changes": {"new": 200},
     "source": "viecomrec",
-    "files_read": ["orders.csv"],
+    "files_read": ["don_hang.csv"],
     "strategy": "full",
     "reason": "more than 100 new interactions",
     "dry_run": False,
