@@ -150,6 +150,7 @@ class Load:
 
     containers: Containers
     answers: Counter[int] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -177,8 +178,9 @@ class Load:
             try:
                 answer = session.post(f"{self.containers.url}/recommend", json=body, timeout=30)
                 self.answers[answer.status_code] += 1
-            except requests.RequestException:
+            except requests.RequestException as error:
                 self.answers[0] += 1
+                self.errors[str(error)[-200:]] += 1
             time.sleep(0.1)
 
 
@@ -193,6 +195,8 @@ def row(containers: Containers, what: str) -> Iterator[Load]:
     load.lost, told = containers.failed_since(began), containers.told_since(began)
     figures = f"{load.answers.total():,} | {load.failed} | {len(load.lost)} | {len(told)}"
     print(f"| {what} | {figures} | {seconds:.0f} s |", *told, flush=True)
+    for error, count in load.errors.most_common(3):
+        print(f"{count} times no answer: {error}")
 
 
 def status(url: str) -> int:
