@@ -116,7 +116,8 @@ def _ingest(result: Result, language: Language) -> Told:
     yield language.say("told.rows", source=result["source"], **counts)
     yield language.say("told.new", number=language.number(result["changes"]["new"]))
     if files := result.get("files_read"):
-        yield language.say("told.files", names=", ".join(files[:10]))
+        yield language.say("told.files", number=language.number(len(files)))
+        yield Quoted(", ".join(files[:10]))
     yield language.say(f"told.strategy_{result['strategy']}")
     if result["dry_run"]:
         yield language.say("told.dry_run")
