@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -72,10 +73,22 @@ def make_products(items: int) -> pd.DataFrame:
     )
 
 
+_ALS = {"factors": 64, "starts": 1, "iterations": 3}
+FITTED_FAST: Final[Mapping[str, Mapping[str, Any]]] = {
+    "als": _ALS,
+    "hybrid": {
+        "weights": {"item_knn": 1.0, "als": 1.0, "recent_popularity": 0.2, "self_attention": 3.0},
+        "als": _ALS,
+        "self_attention": {"epochs": 1},
+    },
+}
+"""Parameters by which models are found soon; what they cost to ask does not depend on them."""
+
+
 def fit_model(model_type: str) -> tuple[Model, Histories]:
     """A model of that shop, and its histories."""
     histories = make_histories(USERS, ITEMS)
-    parameters = {"factors": 64, "starts": 1, "iterations": 3} if model_type == "als" else {}
+    parameters = FITTED_FAST.get(model_type, {})
     return model_class(model_type).create(parameters).fit(histories, ITEMS), histories
 
 
