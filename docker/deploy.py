@@ -121,8 +121,11 @@ def _is_well(service: str, container: dict[str, Any]) -> bool:
     died = container["RestartCount"] > RESTARTS
     if health == "unhealthy" or died:
         why = "ends again and again" if container["RestartCount"] else "is unhealthy"
-        said = _docker("logs", "--tail", "5", container["Id"], stderr=subprocess.STDOUT)
-        raise DeployError(f"{service} {why}: {said.decode(errors='replace').strip()}")
+        log = _docker("logs", "--tail", "5", container["Id"], stderr=subprocess.STDOUT)
+        state = container["State"]
+        silent = f"its log is empty, its exit code {state['ExitCode']} {state['Error']}"
+        said = log.decode(errors="replace").strip() or silent.strip()
+        raise DeployError(f"{service} {why}: {said}")
     return health == "healthy"
 
 
