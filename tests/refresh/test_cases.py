@@ -12,6 +12,7 @@ from recsys.errors import InputError
 from recsys.merchandising.recommending import Wanted, history_of, recommend
 from recsys.merchandising.snapshots import NOTHING, load_snapshot
 from recsys.quality import write_report
+from recsys.reporting import page_in
 from recsys.settings import REPOSITORY, Settings
 from recsys.training.job import select_best, train_model
 from tests.data.shop import published_rows, quarantined, refresh
@@ -122,8 +123,9 @@ def corrections(settings: Settings, case: Path) -> None:
 
 def mojibake(settings: Settings, case: Path) -> None:
     summary = load(settings, case / "reviews.csv", case / "products.csv")
-    page = write_report(settings, summary["version_id"]).read_text(encoding="utf-8")
-    assert "look doubly encoded" in page
+    report = write_report(settings, summary["version_id"])
+    assert "product names are encoded twice" in page_in(report, "en").read_text(encoding="utf-8")
+    assert "tên sản phẩm bị mã hóa hai lần" in report.read_text(encoding="utf-8")
 
 
 def spreadsheets(settings: Settings, case: Path) -> None:
