@@ -96,8 +96,8 @@ _serve("/docs/docs.js", "docs.js", "javascript")
 async def require_viewer(
     service: Running, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> None:
-    """Lets everybody look at customers who were made up, and the bearer of the admin token at real
-    ones."""
+    """Lets everybody on this machine look at customers who were made up, and the bearer of the
+    admin token at real ones."""
     if not await asyncio.to_thread(_all_made_up, service):
         await require_admin(service, credentials)
 
@@ -106,9 +106,10 @@ async def require_viewer(
     "/demo/examples", responses=documented(429, 503), summary="What to try on the demo page"
 )
 async def examples(service: Running) -> Examples:
-    """A few known customers, a stranger, and the most popular products."""
+    """A few known customers, if they are made up, a stranger, and the most popular products."""
     snapshot = service.snapshot()
-    samples = snapshot.artifact.manifest.get("sample_users") or []
+    made_up = await asyncio.to_thread(_all_made_up, service)
+    samples = (snapshot.artifact.manifest.get("sample_users") or []) if made_up else []
     known = [str(user) for user in samples if not service.forgotten.hides(user)][:_EXAMPLES]
     users = [ExampleCustomer(id=user, known=True) for user in known]
     users.append(ExampleCustomer(id="khach-moi", known=False))
@@ -146,15 +147,18 @@ async def customer(
     service: Running,
 ) -> CustomerHistory:
     """What the model and the last days know of a customer; nothing of one who is unknown or
-    forgotten. Customers of the sample shop are shown to everybody, real ones to the bearer of the
-    admin token."""
+    forgotten. Customers of the sample shop are shown to everybody on this machine, real ones to the
+    bearer of the admin token."""
     snapshot = service.snapshot()
     done = await service.compute(False, _done, service, snapshot, user_id)
     return CustomerHistory(user_id=user_id, history=done)
 
 
 def _all_made_up(service: Service) -> bool:
-    """Whether the model in service has learnt from a sample shop, and that is the shop."""
+    """Whether the model in service has learnt from a sample shop, and that is the shop. Where
+    others reach the service its events may be of real customers, whatever files it began with."""
+    if not service.environment.is_local:
+        return False
     snapshot = service.snapshot()
     versions = {snapshot.artifact.manifest.get("data_version"), snapshot.catalogue.source}
     # The source is the model itself where no version is published.

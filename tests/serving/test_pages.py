@@ -247,6 +247,9 @@ def test_what_a_real_customer_did_is_shown_to_the_bearer_of_the_admin_token_only
         seen = look("/demo", language="en", of=f"http://127.0.0.1:{port}")
         answer = seen.page.locator("#answer")
         expect(answer).to_contain_text("these customers are real")
+        offered = seen.page.request.get(f"http://127.0.0.1:{port}/demo/examples").json()["user"]
+        assert [one["known"] for one in offered] == [False]  # nobody's id is given away
+        ask(seen.page, "user", "0")
         expect(answer).to_contain_text("Chosen for customer 0")
         assert "Because you" not in answer.inner_text()
         seen.page.get_by_text("See customers' histories").click()
