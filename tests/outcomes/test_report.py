@@ -83,6 +83,17 @@ def test_the_report_says_what_happened(shop: Settings) -> None:
     assert set(report["series"]["model"]["als_0"][0]) == {"day", "rate"}
 
 
+def test_days_without_a_holdout_say_nothing_of_the_uplift(shop: Settings) -> None:
+    last = DAY + timedelta(days=2)
+    before = build_report(shop, last)
+    quiet = [a_list(900 + n, ["a"], f"u{n}", 48.0, placement="home") for n in range(60)]
+    record(shop, quiet, lost=0)
+    run(shop)
+    after = build_report(shop, last)
+    assert after["totals"]["lists"] == before["totals"]["lists"] + 60
+    assert after["uplift"] == before["uplift"]
+
+
 def test_the_uplift_is_that_of_everybody_else_over_the_holdout(shop: Settings) -> None:
     report = build_report(shop, DAY + timedelta(days=1))
     clicks = report["uplift"]["clicks_per_user"]
@@ -273,9 +284,11 @@ def test_the_year_is_written_once_a_day_and_agrees_with_the_report(shop: Setting
             assert {one: theirs[one] for one in ours} == ours
     for name, found in year["uplift"].items():
         assert found == {one: report["uplift"][name][one] for one in found}
-    path.write_text(json.dumps({"last_day": str(now)}))
+    yesterday = {"last_day": str(now - timedelta(days=1))}  # today has hardly begun
+    assert year["last_day"] == yesterday["last_day"]
+    path.write_text(json.dumps(yesterday))
     write_outcome_report(shop, now - timedelta(days=1))  # of past days, again
     write_outcome_report(shop, now)
-    assert json.loads(path.read_text()) == {"last_day": str(now)}
+    assert json.loads(path.read_text()) == yesterday
     write_outcome_report(shop, now + timedelta(days=1))
-    assert json.loads(path.read_text())["last_day"] == str(now + timedelta(days=1))
+    assert json.loads(path.read_text())["last_day"] == str(now)

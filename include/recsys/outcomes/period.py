@@ -74,6 +74,16 @@ class Period:
         self._rows: dict[tuple[str, str], list[int]] = {}
         for row, key in enumerate(zip(heads["slice"], heads["key"], strict=True)):
             self._rows.setdefault(key, []).append(row)
+        self._keep_days_with_both_sides()
+
+    def _keep_days_with_both_sides(self) -> None:
+        """A season before there was a holdout would count as what the lists did."""
+        sides = [("holdout", one) for one in (REST, HOLDOUT)]
+        days = [{int(self._day[row]) for row in self._rows.get(side, ())} for side in sides]
+        for side in sides:
+            rows = self._rows.pop(side, [])
+            if kept := [row for row in rows if int(self._day[row]) in set.intersection(*days)]:
+                self._rows[side] = kept
 
     def keys(self, name: str) -> list[str]:
         """The keys of a slice, those with the most lists first."""

@@ -60,7 +60,7 @@ def write_outcome_report(settings: Settings, last: date) -> dict[str, Any]:
         report["candidates"] = _candidates(settings, last, path)
     write_pages(page, render_outcome_pages(report, page, load_zone(settings)))
     write_json(path, report)
-    write_outcome_year(settings, last)
+    write_outcome_year(settings, last - timedelta(days=1))  # the last whole day
     totals = report["totals"]
     return {
         "report": str(path.relative_to(settings.home)),
