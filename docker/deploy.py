@@ -157,7 +157,11 @@ def replace_airflow(target: Target, told: str) -> None:
         target.compose("run", "--rm", "-T", "--no-deps", "initialise")
     with _step(f"Airflow: {told}"):
         target.replace("api-server")
-        target.replace(*AIRFLOW, *filter(target.is_used, WATCHING))
+        target.replace(*AIRFLOW)
+    if watching := [*filter(target.is_used, WATCHING)]:
+        # What only watches takes nobody back: what ails it is told by Prometheus.
+        with _step(f"exporter: {told}"):
+            target.compose("up", "--detach", "--no-deps", *watching)
 
 
 def restore_database(target: Target) -> None:

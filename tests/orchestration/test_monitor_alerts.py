@@ -57,6 +57,16 @@ def test_what_is_over_says_after_how_long_and_what_is_not_stands_first(settings:
     assert text.index("served_lists_lost") < text.index("an_event") < text.index("tracking_silent")
 
 
+def test_what_is_told_again_after_a_while_is_one_thing_until_it_is_over(settings) -> None:
+    for hours in (9, 1):
+        manager_at(settings, timedelta(hours=hours)).send_alert("data_drift", "high", "critical")
+    found = gather_alerts(settings, NOW)
+    assert [(one.at - NOW, one.open) for one in found.open] == [(timedelta(hours=-1), True)]
+    assert len(found.others) == 1
+    manager_at(settings, timedelta(0)).resolve("data_drift", "low again")
+    assert gather_alerts(settings, NOW + timedelta(minutes=1)).open == []
+
+
 def test_a_notice_that_something_is_over_is_no_alert_of_its_own(settings: Settings) -> None:
     manager_at(settings, timedelta(hours=2)).deliver(condition("tracking_silent"))
     AlertManager(settings).resolve("tracking_silent", "events come again")
@@ -74,7 +84,7 @@ def test_alerts_are_counted_by_day_and_severity_and_older_ones_are_left_out(
     ):
         manager_at(settings, timedelta(days=days)).deliver(condition(name, severity))
     found = gather_alerts(settings, NOW)
-    assert {one.alert.name for one in found.open} == set("abcd")
+    assert {one.alert.name for one in found.open} == set("abcde")  # "e" is not over, either
     lines = {line.name: list(line.values) for line in found.chart.lines}
     day = str((NOW - timedelta(days=3)).astimezone(load_zone(settings)).date())
     at = list(found.chart.days).index(day)

@@ -66,7 +66,8 @@ SUMMARIES = {
     "maintenance": (
         {
             "clean_models": {"models": {"count": 2, "freed_bytes": 3 * 2**20, "examples": []}},
-            "clean_airflow": {"dry_run": False, "freed_bytes": 2**20, "removed": {}},
+            "clean_airflow": {"records": {"count": 0, "freed_bytes": 2**20, "examples": []}},
+            "summarise": {"dry_run": False, "freed_bytes": 4 * 2**20, "removed": {}},
         },
         "2 things removed, 4.0 MB freed.",
     ),

@@ -100,7 +100,8 @@ class AlertManager:
         facts = facts_of(context)
         link = facts.pop("url", None)
         checked, chosen = self._checked(alert_name, message, severity, channels)
-        return self.deliver(Alert(alert_name, message, checked, facts=facts, link=link), chosen)
+        alert = Alert(alert_name, message, checked, facts=facts, link=link, condition=True)
+        return self.deliver(alert, chosen)
 
     def send_pipeline_alert(
         self, pipeline_name: str, status: str, message: str, severity: str | None = None
@@ -218,8 +219,9 @@ class AlertManager:
         return self._remembered(ask, otherwise=False)
 
     def recent(self, limit: int = 20, since: datetime | None = None) -> list[dict[str, Any]]:
-        """The last alerts (told `since` then), newest first: the ``alert``, told ``at`` which local
-        time, its ``repeats`` and ``deliveries``, and when it was over, as ``resolved_at``."""
+        """The last alerts (told `since` then, or told once and not over), newest first: the
+        ``alert``, told ``at`` which local time, its ``repeats`` and ``deliveries``, and when it
+        was over, as ``resolved_at``."""
         return self._state.recent(limit, self._zone, since)
 
     def test_alert(self) -> Alert:
@@ -274,6 +276,7 @@ class AlertManager:
     def _fire_rule(self, name: str, rule: Rule, value: float, *, only_log: bool) -> dict[str, Any]:
         message, blanks = _compared(rule, value)
         text = self.texts.say(f"rule_{rule.comparison}", **blanks)
+        alert = Alert(name, message, rule.severity, text=text, condition=True)
         channels = (Channel.LOG,) if only_log else rule.channels
         return {
             "alert_name": name,
@@ -283,7 +286,7 @@ class AlertManager:
             "comparison": rule.comparison,
             "severity": rule.severity.value,
             "message": message,
-            "channels": self.deliver(Alert(name, message, rule.severity, text=text), channels),
+            "channels": self.deliver(alert, channels),
         }
 
     def _cooldown(self, alert: Alert) -> timedelta:

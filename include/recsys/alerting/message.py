@@ -71,8 +71,9 @@ class Alert:
     configured language, below the subject `headline` (empty: the message, the name). `facts` are
     details by name, in the order to show them; `link` is where to look. Repeats are recognised by
     `key` (empty: the name). `until_resolved` tells it once until `AlertManager.resolve`, in place
-    of the cool-down; `event` is what has happened and is never over, so that nobody resolves it;
-    `resolved` is the notice that something is over."""
+    of the cool-down; a `condition` lasts until then, too, and is told again after it; `event` is
+    what has happened and is never over, so that nobody resolves it; `resolved` is the notice that
+    something is over."""
 
     name: str
     message: str
@@ -83,12 +84,18 @@ class Alert:
     link: str | None = None
     key: str = ""
     until_resolved: bool = False
+    condition: bool = False
     event: bool = False
     resolved: bool = False
 
     @property
     def identity(self) -> str:
         return self.key or self.name
+
+    @property
+    def lasts(self) -> bool:
+        """Whether somebody tells when it is over."""
+        return (self.until_resolved or self.condition) and not self.event
 
     @property
     def body(self) -> str:

@@ -203,15 +203,18 @@ class AlertState:
     def recent(
         self, limit: int, zone: tzinfo, since: datetime | None = None
     ) -> list[dict[str, Any]]:
-        """The last `limit` alerts (told `since` then), newest first: ``alert``, ``at`` which time
-        in `zone`, how many ``repeats`` were held back, the state of the ``deliveries`` by channel,
-        and when it was over (``resolved_at``; None while it is not)."""
+        """The last `limit` alerts (told `since` then, or told once and not over), newest first:
+        ``alert``, ``at`` which time in `zone`, how many ``repeats`` were held back, the state of
+        the ``deliveries`` by channel, and when it was over (``resolved_at``; None while it is not)."""
         with self._database.use() as database:
             rows = database.execute(
                 "SELECT content, created_at AS at, repeats, resolved_at,"
                 " (SELECT json_group_object(channel, status) FROM deliveries"
                 "  WHERE alert_id = alerts.alert_id) AS deliveries"
-                " FROM alerts WHERE created_at >= ? ORDER BY alert_id DESC LIMIT ?",
+                " FROM alerts WHERE created_at >= ? OR (resolved_at IS NULL"
+                "  AND json_extract(content, '$.until_resolved')"
+                "  AND NOT coalesce(json_extract(content, '$.event'), 0))"
+                " ORDER BY alert_id DESC LIMIT ?",
                 (since.timestamp() if since else 0.0, limit),
             ).fetchall()
         return [

@@ -182,7 +182,7 @@ _VALUES: Final[Mapping[str, Callable[[str, Section, Language], Values]]] = {
 
 def _characters(language: Language) -> Callable[[float], str]:
     """Of a mean logarithm of a length."""
-    return lambda value: language.number(math.expm1(value))
+    return lambda value: language.number(math.exp(value))
 
 
 def _hundredths(language: Language) -> Callable[[float], str]:

@@ -105,10 +105,14 @@ def _outcomes(summary: Summary) -> Iterator[str]:
 
 
 def _maintenance(summary: Summary) -> Iterator[str]:
-    areas = [one for step in summary.values() for one in _areas(step)]
+    # `summarise` returns what the steps did once more.
+    steps = [step for task, step in summary.items() if task != "summarise"]
+    areas = [one for step in steps for one in _areas(step)]
     freed = sum(one.get("freed_bytes") or 0 for one in areas)
     count = sum(one.get("count") or 0 for one in areas)
-    yield f"{count:,} things removed, {freed / 2**20:,.1f} MB freed."
+    dry = _result(summary, "summarise").get("dry_run")
+    done = "Dry run: {} things would be removed" if dry else "{} things removed"
+    yield f"{done.format(f'{count:,}')}, {freed / 2**20:,.1f} MB freed."
 
 
 def _areas(step: Any) -> list[Mapping[str, Any]]:

@@ -93,7 +93,7 @@ def _missing(figures: Figures) -> str:
     tables = (figures["missing"][table].items() for table in before)
     now = itertools.chain.from_iterable(tables)
     then = {column: share for shares in before.values() for column, share in shares.items()}
-    return _of(any(share - then.get(column, 0.0) >= MOVED for column, share in now))
+    return _of(any(share - then.get(column, share) >= MOVED for column, share in now))
 
 
 _CHECKS: Final[Mapping[str, Callable[[Figures], str]]] = {

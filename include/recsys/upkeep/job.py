@@ -104,7 +104,7 @@ def _scorers_in_use(settings: Settings) -> set[str]:
 
 
 def _dated_reports(folder: Path, age: timedelta) -> Retention:
-    """Dated reports of a folder; the newest of each kind stays."""
+    """Dated reports of a folder; the newest of each kind and language stays."""
 
     def found() -> list[Path]:
         return [
@@ -115,7 +115,7 @@ def _dated_reports(folder: Path, age: timedelta) -> Retention:
 
     def newest(paths: list[Path]) -> list[Path]:
         by_age = sorted(paths, key=lambda path: (path.lstat().st_mtime, path.name))
-        return list({path.suffix: path for path in by_age}.values())
+        return list({path.name.partition(".")[2]: path for path in by_age}.values())
 
     return Retention("reports", folder, found, age, newest)
 

@@ -34,8 +34,8 @@ class Told(NamedTuple):
 
 
 class Alerts(NamedTuple):
-    """The alerts of `DAYS`, newest first: what is still `open`, and the others. Notices that
-    something is over are part of what they are about."""
+    """The alerts of `DAYS`, and older ones that are not over, newest first: what is still `open`,
+    and the others. Notices that something is over are part of what they are about."""
 
     open: list[Told]
     others: list[Told]
@@ -49,11 +49,14 @@ def gather_alerts(settings: Settings, now: datetime) -> Alerts:
     days = [str(today - timedelta(days=n)) for n in range(DAYS - 1, -1, -1)]
     since = datetime.fromisoformat(days[0]).replace(tzinfo=zone)
     rows = AlertManager(settings).recent(MOST, since)
-    told = [_told(row) for row in rows if not row["alert"].resolved]
+    newest: set[str] = set()
+    told = [_told(row, newest) for row in rows if not row["alert"].resolved]
     counts: dict[str, dict[str, float | None]] = {
         severity: dict.fromkeys(days, 0.0) for severity in _SEVERITIES
     }
     for one in told:
+        if one.at < since:
+            continue
         by = counts[one.alert.severity]
         by[str(one.at.date())] = (by.get(str(one.at.date())) or 0.0) + 1
     lines = [Line(f"alerts_{severity}", by_day(days, by)) for severity, by in counts.items()]
@@ -64,7 +67,9 @@ def gather_alerts(settings: Settings, now: datetime) -> Alerts:
     )
 
 
-def _told(row: dict[str, Any]) -> Told:
+def _told(row: dict[str, Any], newer: set[str]) -> Told:
+    """`newer` are the identities of alerts that were told later; that of this one is added."""
     alert, over = row["alert"], row["resolved_at"]
-    still = alert.until_resolved and not alert.event and over is None
+    still = alert.lasts and over is None and alert.identity not in newer
+    newer.add(alert.identity)
     return Told(alert, row["at"], row["repeats"], row["deliveries"], over, still)
