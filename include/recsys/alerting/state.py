@@ -205,7 +205,8 @@ class AlertState:
     ) -> list[dict[str, Any]]:
         """The last `limit` alerts (told `since` then, or told once and not over), newest first:
         ``alert``, ``at`` which time in `zone`, how many ``repeats`` were held back, the state of
-        the ``deliveries`` by channel, and when it was over (``resolved_at``; None while it is not)."""
+        the ``deliveries`` by channel, and when it was over (``resolved_at``; None while it is
+        not)."""
         with self._database.use() as database:
             rows = database.execute(
                 "SELECT content, created_at AS at, repeats, resolved_at,"
