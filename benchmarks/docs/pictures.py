@@ -73,7 +73,7 @@ PICTURES: Final = {
     "monitor-before": Picture("monitor", "/before"),
     "monitor-product": Picture("monitor", "/look/product?product_id={product}"),
     "monitor-run": Picture("monitor", "/runs/data_refresh/{run}"),
-    "rules": Picture("monitor", "/rules/preview?user_id=1&placement=home"),
+    "rules": Picture("monitor", "/rules/preview?placement=home"),
     "demo": Picture("service", "/demo", first=_ask("user", "1")),
     "api": Picture("service", "/docs", 700, lambda page: page.locator("summary").first.click()),
     "drift-report": Picture("report", "drift", 1100, width=1000),

@@ -192,7 +192,7 @@ def fill(settings: Settings) -> None:
 
 def test_every_route_depends_on_airflows_user(server):
     found = server.run_python(STRUCTURE)
-    assert len(found["routes"]) == 25
+    assert len(found["routes"]) == 26
     assert found["unguarded"] == []
     assert found["with_an_open_route"] == ["/open"]
 
@@ -209,7 +209,7 @@ PATHS = (
     f"/recsys/reports/drift/{REPORT}",
     "/recsys/reports/drift/absent.html",
     "/recsys/rules",
-    "/recsys/rules/preview?user_id=1",
+    "/recsys/rules/preview?placement=home",
     "/recsys/customers",
     "/recsys/reports",
     "/recsys/alerts",
@@ -282,7 +282,10 @@ def test_a_preview_is_for_operators_and_the_rules_for_everybody(server):
         rules = server.get("/recsys/rules", headers=login)
         assert rules.status_code == 200
         assert "form-action 'self'" in rules.headers["Content-Security-Policy"]
-        preview = server.get("/recsys/rules/preview?user_id=1&placement=home", headers=login)
+        preview = requests.post(
+            f"{server.url}/recsys/rules/preview",
+            data={"user_id": "1", "placement": "home"}, headers=login, timeout=30,
+        )  # fmt: skip
         assert preview.status_code == (403 if viewer else 200)
         # No service runs here.
         assert ("Không xem trước được" in preview.text) is not viewer
@@ -407,9 +410,21 @@ def test_customers_are_for_whom_the_shop_names_and_products_for_everybody(server
     privacy.write_text(f"see_customers: [{VIEWER}]\n")
     assert (look(viewer=True), look()) == (403, 403)
     operator = {**HTML, "Authorization": f"Bearer {server.token()}"}
-    preview = "/recsys/rules/preview?placement=home"
-    assert server.get(f"{preview}&user_id=2", headers=operator).status_code == 403
-    assert server.get(preview, headers=operator).status_code == 200
+    preview = f"{server.url}/recsys/rules/preview"
+
+    def ask(**other: str) -> int:
+        data = {"placement": "home", "user_id": "2"}
+        return requests.post(preview, data=data, headers=operator | other, timeout=30).status_code
+
+    assert ask() == 403
+    page = server.get("/recsys/rules/preview?placement=home", headers=operator)
+    assert page.status_code == 200
+    # In an address a customer would stand in everybody's logs.
+    asked_so = {"headers": operator, "allow_redirects": False, "timeout": 30}
+    assert requests.get(f"{preview}?user_id=2", **asked_so).status_code == 303
+    privacy.unlink()
+    assert (ask(), ask(**{"Sec-Fetch-Site": "cross-site"})) == (200, 403)
+    privacy.touch()
     privacy.unlink()
     viewer = {**HTML, "Authorization": f"Bearer {server.token(viewer=True)}"}
     asked = {"product_id": "p1", "action": "hide", "until": "2999-01-01", "reason": "x"}

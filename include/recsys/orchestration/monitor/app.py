@@ -309,12 +309,22 @@ def _add_rules(app: FastAPI, settings: Settings, renderer: Renderer) -> None:
         return _show(request, asked, None, None)
 
     @app.get("/rules/preview", dependencies=[Depends(may_preview)])
+    def preview_for_strangers(
+        request: Request, product_id: str = "", placement: str = ""
+    ) -> Response:
+        """As `preview`, without a customer, who stands in no address."""
+        if "user_id" in request.query_params:
+            return RedirectResponse(f"{visit_of(request).root}/rules", 303)
+        asked = {"user_id": "", "product_id": product_id, "placement": placement}
+        return _show(request, asked, *ask_for_preview(settings, asked, PREVIEW_SECONDS))
+
+    @app.post("/rules/preview", dependencies=[Depends(may_preview), Depends(from_this_page)])
     def preview(
         request: Request,
         user: GetUserDep,
-        user_id: str = "",
-        product_id: str = "",
-        placement: str = "",
+        user_id: Annotated[str, Form(max_length=128)] = "",
+        product_id: Annotated[str, Form(max_length=128)] = "",
+        placement: Annotated[str, Form(max_length=128)] = "",
     ) -> HTMLResponse:
         if user_id:
             _require_right(request, settings, user.get_name())
