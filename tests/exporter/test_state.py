@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -89,6 +90,15 @@ def test_a_channel_that_fails_is_seen_until_it_delivers(
 @pytest.fixture(scope="module")
 def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return lived_in_shop(tmp_path_factory.mktemp("lived_in"))
+
+
+def test_a_week_that_could_not_be_judged_takes_back_nothing(settings: Settings) -> None:
+    folder = settings.reports / "drift"
+    folder.mkdir(parents=True)
+    for day, found in (("20260301", "low"), ("20260308", "high"), ("20260315", "not judged")):
+        report = {"overall_severity": found, "generated_at": "2026-03-16T02:00:00+07:00"}
+        (folder / f"drift_report_{day}.json").write_text(json.dumps(report))
+    assert figures_of(settings)["recsys_drift_severity",] == 2
 
 
 def test_freshness_quality_outcomes_and_health_are_seen(lived_in: Settings):

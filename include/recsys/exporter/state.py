@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,14 +153,17 @@ def _model(settings: Settings, now: datetime) -> Iterator[Metric]:
 
 
 def _drift(settings: Settings, now: datetime) -> Iterator[Metric]:
-    report = _newest(settings.reports / "drift", "drift_report_*.json")
+    reports = _newest_first(settings.reports / "drift", "drift_report_*.json")
+    report = next(reports, None)
     if report is None:
         return
-    severity = _SEVERITIES.get(report["overall_severity"])
+    # A week that could not be judged takes back nothing that was found before.
+    found = (_SEVERITIES.get(one["overall_severity"]) for one in (report, *islice(reports, 8)))
+    severity = next((one for one in found if one is not None), None)
     at = datetime.fromisoformat(report["generated_at"]).timestamp()
     yield _value("drift_report_timestamp_seconds", "When drift was last looked for.", at)
     if severity is not None:
-        text = "Of the last report: 0 low, 1 medium, 2 high."
+        text = "Of the last week that was judged: 0 low, 1 medium, 2 high."
         yield _value("drift_severity", text, severity)
 
 
@@ -184,7 +188,7 @@ def _health(settings: Settings, now: datetime) -> Iterator[Metric]:
 
 
 def _outcomes(settings: Settings, now: datetime) -> Iterator[Metric]:
-    report = _newest(settings.reports / "outcomes", "outcomes_*.json")
+    report = next(_newest_first(settings.reports / "outcomes", "outcomes_*.json"), None)
     if report is not None:
         at = datetime.fromisoformat(report["generated_at"]).timestamp()
         yield _value("outcome_report_timestamp_seconds", "When the report was made.", at)
@@ -244,10 +248,10 @@ PARTS: Final[Parts] = {
 }
 
 
-def _newest(folder: Path, names: str) -> dict[str, Any] | None:
-    """The last report: their names sort by time."""
-    path = max(folder.glob(names), default=None)
-    return None if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
+def _newest_first(folder: Path, names: str) -> Iterator[dict[str, Any]]:
+    """The reports: their names sort by time."""
+    for path in sorted(folder.glob(names), reverse=True):
+        yield dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _seconds(run: Mapping[str, Any], key: str) -> float:
