@@ -138,8 +138,11 @@ def test_what_watches_asks_what_there_is(services):
     environment = services["scheduler"]["environment"]
     assert environment["AIRFLOW__METRICS__STATSD_HOST"] == "exporter"
     assert environment["AIRFLOW__METRICS__STATSD_PORT"] == str(STATSD_PORT)
-    # Nobody but Prometheus reaches the exporter.
-    assert services["exporter"]["networks"] == ["inside"]
+    # It reads the same bucket as the others; nobody outside reaches it.
+    exporter = services["exporter"]
+    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= exporter["environment"].keys()
+    assert exporter["networks"] == services["scheduler"]["networks"]
+    assert "ports" not in exporter
     source = yaml.safe_load((folder / "grafana" / "datasource.yml").read_text(encoding="utf-8"))
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
 

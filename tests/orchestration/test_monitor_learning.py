@@ -90,6 +90,10 @@ def test_trials_sort_by_any_column_and_those_that_broke_down_come_last(settings:
     assert order("no such column", True) == [1, 2, 3, 4]
     assert learnt(settings, model_id).columns == ["a", "b", "c"]
     assert [row.number for row in learnt(settings, model_id).trials if row.best] == [3]
+    registry = Registry(settings)
+    made = registry.get(model_id).model_copy(update={"training_info": {"tuning": {"score": 0.2}}})
+    found = gather_learning(registry, made, "number", down=False)
+    assert [row.number for row in found.trials if row.best] == [4]  # not the highest score
     lines = named(learnt(settings, model_id))["search"].lines
     assert {line.name: list(line.values) for line in lines} == {
         "best_so_far": [0.1, 0.1, 0.3, 0.3],

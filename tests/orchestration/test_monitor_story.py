@@ -134,6 +134,17 @@ def test_a_week_that_was_not_judged_is_told_as_that(settings: Settings) -> None:
     ]
 
 
+def test_a_dry_run_of_the_maintenance_removes_nothing(settings: Settings) -> None:
+    part = {"models": {"count": 2, "freed_bytes": 3 * 2**20, "examples": []}}
+    for dry, end in ((True, "Dry run: nothing was removed."), (False, "They were removed.")):
+        whole = {"dry_run": dry, "freed_bytes": 3 * 2**20, "removed": part}
+        summary = {"clean_models": part, "summarise": whole}
+        assert said(tell(settings, run("maintenance"), summary, EN)) == {
+            "clean_models": ["2 things past their days, 3.0 MB."],
+            "summarise": [end],
+        }
+
+
 ODD = (None, [], 3, "x", {"rows": 3}, {"verification": 1}, {"made": None})
 
 

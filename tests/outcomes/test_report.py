@@ -14,6 +14,7 @@ from recsys.data.simulated import note_traffic
 from recsys.outcomes.job import compute_outcomes
 from recsys.outcomes.page import render_outcome_pages
 from recsys.outcomes.report import DAYS, build_report, write_outcome_report
+from recsys.outcomes.year import outcome_year
 from recsys.reporting.charts import Line, curves
 from recsys.schedule import DataInterval, load_zone
 from recsys.settings import Settings
@@ -88,10 +89,26 @@ def test_days_without_a_holdout_say_nothing_of_the_uplift(shop: Settings) -> Non
     before = build_report(shop, last)
     quiet = [a_list(900 + n, ["a"], f"u{n}", 48.0, placement="home") for n in range(60)]
     record(shop, quiet, lost=0)
+    send(shop, [an_event("heard", "z", user="nobody", hours=49.0)])
     run(shop)
     after = build_report(shop, last)
+    assert after["silent"] == []
     assert after["totals"]["lists"] == before["totals"]["lists"] + 60
     assert after["uplift"] == before["uplift"]
+
+
+def test_rates_are_those_of_days_that_are_not_silent(shop: Settings) -> None:
+    last = DAY + timedelta(days=2)
+    before = build_report(shop, last)
+    record(shop, [a_list(900 + n, ["a"], f"u{n}", 48.0) for n in range(100)], lost=0)
+    run(shop)
+    after = build_report(shop, last)
+    assert after["silent"] == [str(last)]
+    assert after["totals"]["lists"] == before["totals"]["lists"] + 100
+    assert after["rates"] == before["rates"]
+    year = outcome_year(shop, last + timedelta(days=1))
+    assert year["totals"]["lists"] == after["totals"]["lists"]
+    assert year["totals"]["click_rate"] == after["rates"]["click_rate"]
 
 
 def test_the_uplift_is_that_of_everybody_else_over_the_holdout(shop: Settings) -> None:

@@ -1,6 +1,6 @@
 """The figures of several days together: sums by block of users, and rates over them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Any, Final, NamedTuple
 
@@ -54,11 +54,15 @@ EARNED: Final = (
 
 
 class Period:
-    """The days from the first to the last of `days` that have figures. Raises `InputError` if they
-    cannot be read."""
+    """The days from the first to the last of `days` that have figures. Of `silent` ones, whose
+    events nobody knows, rates tell nothing: only counts have them. Raises `InputError` if the
+    figures cannot be read."""
 
-    def __init__(self, settings: Settings, days: Sequence[date]) -> None:
+    def __init__(
+        self, settings: Settings, days: Sequence[date], silent: Collection[date] = ()
+    ) -> None:
         self._settings, self.days = settings, tuple(days)
+        self._heard = [day not in silent for day in days]
         self.totals = {day: read_totals(settings, day) for day in days}
         frames = [read_day(settings, day, "slices").assign(day=n) for n, day in enumerate(days)]
         measures = [*WHOLE, *MONEY]
@@ -96,8 +100,8 @@ class Period:
         return sorted(lists, key=lambda key: (-lists[key], key))
 
     def sums(self, metric: Metric, name: str = "total", key: str = "", day: int = -1) -> Sums:
-        """By block, over all days, or of that at the place `day`."""
-        rows = self._rows.get((name, key), [])
+        """By block, over all days that are not silent, or of that at the place `day`."""
+        rows = [row for row in self._rows.get((name, key), []) if self._heard[self._day[row]]]
         if day >= 0:
             rows = [row for row in rows if self._day[row] == day]
         counted = self._column(rows, metric.counted)
@@ -105,7 +109,7 @@ class Period:
 
     def total(self, measure: str, name: str = "total", key: str = "") -> float:
         """The sum of a measure over all days."""
-        return float(self.sums(Metric(measure, "lists"), name, key).numerators.sum())
+        return float(self._column(self._rows.get((name, key), []), measure).sum())
 
     def rate(self, metric: Metric, name: str = "total", key: str = "", day: int = -1) -> Rate:
         return rate(*self.sums(metric, name, key, day))

@@ -17,7 +17,7 @@ from recsys.errors import InputError
 from recsys.outcomes.alerts import silent_days
 from recsys.outcomes.attribution import POSITION, REACH
 from recsys.outcomes.candidates import candidates, judge_candidates
-from recsys.outcomes.daily import figured_days
+from recsys.outcomes.daily import figured_days, read_totals
 from recsys.outcomes.exploration import (
     CHANCE,
     Counts,
@@ -73,9 +73,11 @@ def write_outcome_report(settings: Settings, last: date) -> dict[str, Any]:
 def build_report(settings: Settings, last: date) -> dict[str, Any]:
     """The report as plain JSON values."""
     first = last - timedelta(days=DAYS - 1)
-    period = Period(settings, [day for day in figured_days(settings) if first <= day <= last])
-    lost = lost_lists(settings, period.days)
+    days = [day for day in figured_days(settings) if first <= day <= last]
     now = datetime.now(load_zone(settings))
+    silent = silent_days({day: read_totals(settings, day) for day in days}, now.date())
+    period = Period(settings, days, silent)
+    lost = lost_lists(settings, period.days)
     open_since = now.date() - REACH
     simulated = read_note(settings)
     measures = ("lists", "users", "items", "clicks", "carts", "purchases", "fallbacks", "bought")
@@ -101,7 +103,7 @@ def build_report(settings: Settings, last: date) -> dict[str, Any]:
         "candidates": None,
         "coverage": _coverage(settings, period, last),
         "uplift": _uplift(period),
-        "silent": [str(day) for day in silent_days(period.totals, now.date())],
+        "silent": [str(day) for day in silent],
         "happened": period.happened(),
         "robots": period.robots(),
         "anonymous_lists": sum(one["anonymous_lists"] for one in period.totals.values()),

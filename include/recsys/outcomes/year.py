@@ -4,6 +4,7 @@ The figures of a year are too many for a page that somebody waits for, and need 
 day: they are made once a day, a week at a time, from the same sums as the report of four weeks."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from itertools import groupby
@@ -15,7 +16,7 @@ import numpy as np
 from recsys.arrays import Float64Array
 from recsys.experiments.definitions import HOLDOUT
 from recsys.outcomes.alerts import silent_days
-from recsys.outcomes.daily import figured_days
+from recsys.outcomes.daily import figured_days, read_totals
 from recsys.outcomes.figures import BLOCKS, REST
 from recsys.outcomes.period import EARNED, METRICS, OF_ITEMS, OF_LISTS, Metric, Period
 from recsys.outcomes.rates import Sums, as_json, rate, uplift
@@ -35,9 +36,11 @@ _WHOLE: Final = ("total", "")
 
 
 class _Year:
-    """Sums by block of customers, of every key of every slice, and the rates of each week."""
+    """Of every key of every slice the counts; the sums by block of customers, which leave silent
+    days out; and the rates of each week."""
 
     def __init__(self) -> None:
+        self.counts: dict[tuple[str, str], dict[str, float]] = {}
         self.sums: dict[tuple[str, str], dict[str, Float64Array]] = {}
         self.weeks: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
@@ -49,20 +52,23 @@ class _Year:
                     one: period.sums(Metric(one, "lists"), name, key).numerators
                     for one in _MEASURES
                 }
+                before = self.counts.setdefault((name, key), dict.fromkeys(COUNTS, 0.0))
+                counted = {one: period.total(one, name, key) for one in COUNTS}
+                for one, count in counted.items():
+                    before[one] += count
                 into = self.sums.setdefault((name, key), dict.fromkeys(found, np.zeros(BLOCKS)))
                 for one, values in found.items():
                     into[one] = into[one] + values
-                counted = {one: round(float(found[one].sum())) for one in COUNTS}
                 rates = {
                     one: as_json(period.rate(metric, name, key))
                     for one, metric in _metrics(name).items()
                 }
                 rows = self.weeks.setdefault((name, key), [])
-                rows.append({"day": str(week), **counted, **rates})
+                rows.append({"day": str(week), **_rounded(counted), **rates})
 
     def keys(self, name: str) -> list[str]:
         """The keys of a slice, those with the most lists first."""
-        lists = {key: one["lists"].sum() for (of, key), one in self.sums.items() if of == name}
+        lists = {key: one["lists"] for (of, key), one in self.counts.items() if of == name}
         return sorted(lists, key=lambda key: (-lists[key], key))[:_ROWS]
 
     def row(self, name: str, key: str) -> dict[str, Any]:
@@ -72,7 +78,7 @@ class _Year:
             one: as_json(rate(sums[metric.counted] * metric.per, sums[metric.of]))
             for one, metric in _metrics(name).items()
         }
-        return {"key": key, **{one: round(float(sums[one].sum())) for one in COUNTS}, **rates}
+        return {"key": key, **_rounded(self.counts[name, key]), **rates}
 
     def uplifts(self) -> dict[str, Any] | None:
         """What everybody else did, against the holdout; None without one."""
@@ -102,11 +108,10 @@ def outcome_year(settings: Settings, last: date) -> dict[str, Any]:
     """The year up to `last` as plain JSON values: the figures of whole days."""
     first = last - timedelta(days=DAYS - 1)
     days = [day for day in figured_days(settings) if first <= day <= last]
-    year, totals = _Year(), dict[date, dict[str, Any]]()
+    year = _Year()
+    silent = silent_days({day: read_totals(settings, day) for day in days}, last)
     for week, inside in groupby(days, key=_monday):
-        period = Period(settings, list(inside))
-        year.add(period, week)
-        totals |= period.totals
+        year.add(Period(settings, list(inside), silent), week)
     return {
         "first_day": str(first),
         "last_day": str(last),
@@ -120,8 +125,12 @@ def outcome_year(settings: Settings, last: date) -> dict[str, Any]:
             for name in ("placement", "model")
         },
         "uplift": year.uplifts(),
-        "silent": [str(day) for day in silent_days(totals, last)],
+        "silent": [str(day) for day in silent],
     }
+
+
+def _rounded(counts: Mapping[str, float]) -> dict[str, int]:
+    return {name: round(count) for name, count in counts.items()}
 
 
 def _monday(day: date) -> date:

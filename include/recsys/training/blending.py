@@ -35,7 +35,7 @@ from recsys.models.popularity import RecentPopularity
 from recsys.models.self_attention import SelfAttention
 from recsys.models.siblings import lower_siblings
 from recsys.training.family_tuning import SPACES, tune_alone
-from recsys.training.search import Found, Point, Range, search
+from recsys.training.search import Found, Point, Range, Trial, search
 from recsys.training.subject import Subject, judged_on, metric_per_user
 
 logger = logging.getLogger(__name__)
@@ -234,11 +234,13 @@ class _JudgedBlends:
         # Few blends are as good: it begins at many that are less popular, and looks longer.
         starts = _less_popular(start, [name for name in space if name not in _OTHERS])
         more = search(personal, space, starts, **{**limits, "trials": 4 * limits["trials"]})
+        score = self.score(more.parameters)
         return replace(
             found,
             parameters=more.parameters,
-            score=self.score(more.parameters),
+            score=score,
             trials=found.trials + more.trials,
+            tried=[*found.tried, Trial(dict(more.parameters), score)],
         )
 
     def _of_users(self, point: Point) -> Float64Array:

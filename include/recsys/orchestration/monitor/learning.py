@@ -18,7 +18,7 @@ NUMBER: Final = "number"
 
 class TrialRow(NamedTuple):
     """A trial of the search: which one it was, its score (None where the training broke down), and
-    whether it is the best."""
+    whether the model was made with it."""
 
     number: int
     score: float | None
@@ -41,7 +41,8 @@ def gather_learning(registry: Registry, entry: Entry, sort: str, down: bool) -> 
     try:
         path = registry.place(entry) / "evaluation.json"
         curves = json.loads(path.read_text(encoding="utf-8"))["curves"]
-        rows = _rows(curves.get("trials") or [])
+        taken = (entry.training_info.get("tuning") or {}).get("score")
+        rows = _rows(curves.get("trials") or [], taken)
         charts = _iterations(curves["iterations"], entry) + _passes(curves.get("trials") or [])
         scores = [row.score for row in rows]
         search = _search(scores) if rows else _best_so_far(curves["search"])
@@ -54,9 +55,12 @@ def gather_learning(registry: Registry, entry: Entry, sort: str, down: bool) -> 
     return Learning([*charts, *search], rows, columns)
 
 
-def _rows(trials: Sequence[Mapping[str, Any]]) -> list[TrialRow]:
+def _rows(trials: Sequence[Mapping[str, Any]], taken: float | None) -> list[TrialRow]:
+    """`taken` is the score of what the model was made with: of blends that are as good it is the
+    more personal one, and of families that are scored once more none of these."""
     scores = [one["score"] for one in trials]
     best = max((score for score in scores if score is not None), default=None)
+    best = taken if taken is not None and taken in scores else best
     first = scores.index(best) if best is not None else -1
     return [
         TrialRow(n + 1, one["score"], one["parameters"], n == first) for n, one in enumerate(trials)

@@ -212,7 +212,11 @@ def _clean(result: Result, language: Language) -> Told:
     freed = sum(one.get("freed_bytes") or 0 for one in areas)
     count = sum(one.get("count") or 0 for one in areas)
     size = language.number(freed / 2**20, 1)
-    yield language.say("told.cleaned", number=language.number(count), size=size)
+    yield language.say("told.found_old", number=language.number(count), size=size)
+
+
+def _summarise_cleaning(result: Result, language: Language) -> Told:
+    yield language.say("told.only_looked" if result["dry_run"] else "told.removed")
 
 
 def _forget(result: Result, language: Language) -> Told:
@@ -233,6 +237,7 @@ _TOLD: Final[Mapping[str, Callable[[Result, Language], Told]]] = {
     "compute": _compute,
     "report": _outcomes,
     **dict.fromkeys(_STEPS["maintenance"], _clean),
+    "summarise": _summarise_cleaning,
     "forget": _forget,
 }
 
