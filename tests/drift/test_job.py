@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from recsys.alerting import AlertManager
 from recsys.drift.job import alert_on_drift, detect_drift, reason_to_retrain
 from recsys.errors import InputError
 from recsys.refresh.job import run_refresh
@@ -186,6 +187,21 @@ def test_what_was_not_judged_is_told_when_an_alert_is_over(shop: Settings) -> No
     last = log.splitlines()[-1]
     assert "Nothing that was judged is raised in the drift report 20240527; not judged: " in last
     assert "model" in last
+
+
+def test_an_alert_stands_until_what_it_is_about_can_be_judged_again(shop: Settings) -> None:
+    summary = detect_drift(shop, interval())
+    alert_on_drift(shop, summary)
+    quiet = summary | {"overall_severity": "low", "raised": [], "recommendations": []}
+
+    def stands() -> bool:
+        alerts = (row for row in AlertManager(shop).recent() if not row["alert"].resolved)
+        return next(alerts)["resolved_at"] is None
+
+    alert_on_drift(shop, quiet | {"not_judged": ["volume"]})  # no review came any more
+    assert stands()
+    alert_on_drift(shop, quiet | {"not_judged": ["model"]})
+    assert not stands()
 
 
 def test_a_report_of_low_severity_does_nothing(shop: Settings) -> None:

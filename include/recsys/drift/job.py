@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 REPORTS_FOLDER = "drift"
 ALERT_NAME = "data_drift"
+_LOOKED_AT = 5000  # alerts; those of weeks
 _ALERT_SEVERITY = {"medium": "warning", "high": "critical"}
 _LAST_RETRAIN = "last_retrain.json"
 
@@ -98,15 +99,17 @@ def detect_drift(
 def alert_on_drift(settings: Settings, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Send the alert that the report of `summary` (see `detect_drift`) asks for.
 
-    High severity is critical, medium a warning; low sends nothing and clears an earlier alert. A
-    week that was not judged does neither. Returns ``alert`` (its severity, None without one) and
-    ``channels``."""
+    High severity is critical, medium a warning; low sends nothing and clears an earlier alert, if
+    all checks that it was about could be judged. Returns ``alert`` (its severity, None without
+    one) and ``channels``."""
     manager = AlertManager(settings)
     severity = _ALERT_SEVERITY.get(str(summary["overall_severity"]))
     week = f"drift report {summary['report_date']}"
     if severity is None:
-        if summary["overall_severity"] != NOT_JUDGED:
-            unknown = ", ".join(summary["not_judged"])
+        unjudged = summary["not_judged"]
+        known = summary["overall_severity"] != NOT_JUDGED
+        if known and not _raised_before(manager) & set(unjudged):
+            unknown = ", ".join(unjudged)
             rest = f"; not judged: {unknown}" if unknown else ""
             manager.resolve(ALERT_NAME, f"Nothing that was judged is raised in the {week}{rest}.")
         return {"alert": None, "channels": {}}
@@ -118,6 +121,15 @@ def alert_on_drift(settings: Settings, summary: Mapping[str, Any]) -> dict[str, 
         ALERT_NAME, f"drift of {raised} in the {week}", severity, context=facts
     )
     return {"alert": severity, "channels": channels}
+
+
+def _raised_before(manager: AlertManager) -> set[str]:
+    """The checks that the last alert is about, none if it is over."""
+    for row in manager.recent(_LOOKED_AT):
+        if row["alert"].name == ALERT_NAME and not row["alert"].resolved:
+            raised = row["alert"].facts.get("raised", "")
+            return set() if row["resolved_at"] else set(raised.split(", "))
+    return set()
 
 
 def reason_to_retrain(settings: Settings, summary: Mapping[str, Any], now: datetime) -> str | None:
