@@ -92,7 +92,7 @@ class _Content(_Record):
         try:
             return self.models[model_id]
         except KeyError:
-            raise RegistryError(f"{model_id}: no model of this id is registered") from None
+            raise RegistryError(f"{model_id!r}: no model of this id is registered") from None
 
     def dispensable(self, model_id: str, action: str) -> Entry:
         """The entry of a model that is not the current best, so that it can be `action`."""

@@ -115,7 +115,7 @@ function list(title, note, answer, empty) {
 // What the customer did, null where this page may not see it.
 async function history(user) {
   try {
-    const answer = await get(`/demo/customers/${encodeURIComponent(user)}`);
+    const answer = await get("/demo/customer", { user_id: user });
     return answer.history;
   } catch (error) {
     if (error.status !== 401 && error.status !== 403) throw error;

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query
-from fastapi import Path as PathParameter
 from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import BaseModel, Field
@@ -55,6 +54,13 @@ class Pictures(BaseModel):
     """Pictures of products, by their ids."""
 
     pictures: dict[str, str] = Field(description="Addresses; only of those that have a picture.")
+
+
+class CustomerAsked(BaseModel):
+    """Whose history is asked for; in a body, because addresses are logged and an id may be of any
+    characters."""
+
+    user_id: IdText
 
 
 class Done(BaseModel):
@@ -134,24 +140,19 @@ async def pictures(
     return Pictures(pictures={one: address for one, address in shown.items() if address})
 
 
-@router.get(
-    "/demo/customers/{user_id}",
+@router.post(
+    "/demo/customer",
     dependencies=[Depends(require_viewer)],
-    responses=documented(401, 403, 422, 429, 503),
+    responses=documented(400, 401, 403, 408, 413, 422, 429, 503),
     summary="What the demo page shows of a customer",
 )
-async def customer(
-    user_id: Annotated[
-        str, PathParameter(min_length=1, max_length=128, description="The id, as the shop has it.")
-    ],
-    service: Running,
-) -> CustomerHistory:
+async def customer(body: CustomerAsked, service: Running) -> CustomerHistory:
     """What the model and the last days know of a customer; nothing of one who is unknown or
     forgotten. Customers of the sample shop are shown to everybody on this machine, real ones to the
     bearer of the admin token."""
     snapshot = service.snapshot()
-    done = await service.compute(False, _done, service, snapshot, user_id)
-    return CustomerHistory(user_id=user_id, history=done)
+    done = await service.compute(False, _done, service, snapshot, body.user_id)
+    return CustomerHistory(user_id=body.user_id, history=done)
 
 
 def _all_made_up(service: Service) -> bool:

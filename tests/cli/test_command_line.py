@@ -203,7 +203,15 @@ def test_sound_settings_are_said_to_be_so(recsys, local: Path) -> None:
     assert "sound" in out
 
 
-def test_an_unknown_model_is_not_deployed(recsys) -> None:
-    code, _, errors = recsys("model-deployment", "--model-id", "../../etc")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--model-id", "../../etc"), "../../etc"),
+        (("--model-id", ""), "''"),  # a variable of a shell that is not set
+        (("--model-id", "als_1", "--rollback"), "leave --model-id out"),
+    ],
+)
+def test_what_cannot_be_deployed_is_refused_at_once(recsys, words, told: str) -> None:
+    code, _, errors = recsys("model-deployment", *words)
     assert code == 2
-    assert "../../etc" in errors
+    assert told in errors

@@ -73,7 +73,7 @@ def test_what_cannot_start_says_why(settings, definition):
     with pytest.raises(InputError, match=r"the shares add up to 1\.1"):
         run("start", definition)
     definition.write_text(DEFINITION.replace("als_2", "als_9"))
-    with pytest.raises(InputError, match="als_9: no model of this id"):
+    with pytest.raises(InputError, match="'als_9': no model of this id"):
         run("start", definition)
     with pytest.raises(InputError, match="no experiment of this name"):
         run("stop", "blend")
@@ -86,7 +86,7 @@ def test_what_is_refused_is_refused_before_anything_is_planned(settings, definit
     for text, problem in (
         (DEFINITION, "of this name was started at"),
         (other, "experiment blend runs on all placements"),
-        (other.replace("als_2", "als_9"), "als_9: no model of this id"),
+        (other.replace("als_2", "als_9"), "'als_9': no model of this id"),
     ):
         definition.write_text(text)
         done = CliRunner().invoke(app, ["experiment", "start", str(definition)])

@@ -72,7 +72,7 @@ def test_what_cannot_be_served_is_refused(experiments, settings):
     def side(**model) -> list:
         return [{"name": "today", "share": 0.5}, {"name": "new", "share": 0.5, **model}]
 
-    refused("new: als_9: no model of this id", variants=side(model_id="als_9"))
+    refused("new: 'als_9': no model of this id", variants=side(model_id="als_9"))
     refused("new: no active model of type bpr", variants=side(model_type="bpr"))
     refused("primary_metric: expected a metric", primary_metric=None)
     refused("holdout: this name is the service's own", name="holdout")

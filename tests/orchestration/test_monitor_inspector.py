@@ -141,6 +141,7 @@ def test_a_person_hides_and_pins_with_a_name_and_an_end(shop: Settings) -> None:
         ({"action": "boost"}, "action"),
         ({"until": "tomorrow"}, "until"),
         ({"until": "2020-01-01"}, "over"),
+        ({"until": "9999-12-31"}, "up to 9998"),
         ({"reason": "  "}, "reason"),
         ({"action": "pin", "position": "first"}, "position"),
     ],
@@ -149,6 +150,13 @@ def test_a_form_that_says_too_little_is_refused(shop: Settings, changes: dict, w
     asked = {"action": "hide", "until": "2999-01-01", "reason": "thu hồi"} | changes
     with pytest.raises(InputError, match=why):
         inspector.steer(shop, "p9", asked, "lan", NOW)
+    assert read_rules(shop).rules == ()
+
+
+def test_what_the_shop_does_not_have_is_not_hidden(shop: Settings) -> None:
+    asked = {"action": "hide", "until": "2999-01-01", "reason": "thu hồi"}
+    with pytest.raises(InputError, match="nope: the shop has no product of this id"):
+        inspector.steer(shop, "nope", asked, "lan", NOW)
     assert read_rules(shop).rules == ()
 
 

@@ -95,5 +95,5 @@ def test_models_are_compared_by_what_differs(shop: Settings) -> None:
     rows[1].entry.hyperparameters.update(factors=32, seed=1)
     assert models.hyperparameters(rows) == {"factors": [64, 32]}
     assert models.hyperparameters(rows[:1]) == {"factors": [64], "seed": [1]}
-    with pytest.raises(InputError, match="als_9: no model of this id"):
+    with pytest.raises(InputError, match="'als_9': no model of this id"):
         models.compare(shop, ["als_9"])

@@ -176,7 +176,9 @@ def model_deployment(
     force: Annotated[bool, typer.Option(help="Deploy even if the gate says no.")] = False,
 ) -> None:
     """Deploy the best model, or the one given, to the service."""
-    if model_id:
+    if model_id is not None:
+        if rollback:
+            raise InputError("--rollback goes to the model before; leave --model-id out")
         Registry(load_settings()).get(model_id)  # raises RegistryError for one that is none
     options = {"rollback": rollback, "dry_run": dry_run, "force": force}
     _run_and_print("model_deployment", model_id=model_id, **options)

@@ -341,7 +341,9 @@ def _described(settings: Settings, name: str, *, of_events: bool) -> Document:
         if name in _names(settings, of_events=not of_events):
             read_mapping(path)  # it may be of no sense at all
             hint = "; it has no events" if of_events else "; it has events: see data.yaml: events"
-        raise SourceError(f"{name!r} is not {what}: expected one of config/sources: {names}{hint}")
+        own = settings.config / "sources"
+        expected = f"expected one of those in config/sources or {own}: {names}{hint}"
+        raise SourceError(f"{name!r} is not {what}: {expected}")
     # A source is one description of one set of files: the state root's replaces the shipped one.
     return Document(((path, read_mapping(path)),))
 

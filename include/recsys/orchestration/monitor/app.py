@@ -115,7 +115,8 @@ def _add_frame(app: FastAPI) -> None:
             raise HTTPException(404, visit.say("problem.no_page"))
         home = f"{visit.root}/"
         # Nobody is sent to another place than one of these pages.
-        answer = RedirectResponse(back if back.startswith(home) else home, 303)
+        here = back.startswith(home) and ".." not in back
+        answer = RedirectResponse(back if here else home, 303)
         answer.set_cookie(
             LANGUAGE_COOKIE, code, max_age=_YEAR_SECONDS, path=home, httponly=True, samesite="lax"
         )

@@ -32,6 +32,7 @@ ROWS: Final = 50
 """Rows of a history that are shown, the newest ones."""
 DAYS: Final = 28
 SECONDS: Final = 20.0
+_LAST_YEAR: Final = 9998  # there is a day after its last one
 
 _REVIEWS: Final = [schema.PRODUCT, schema.RATING, schema.TIMESTAMP]
 _SIGNALS: Final = [schema.PRODUCT, schema.KIND, schema.TIMESTAMP]
@@ -147,6 +148,11 @@ def steer(
         last = date.fromisoformat(until)
     except ValueError:
         raise InputError(f"until: expected a day such as 2026-12-31, not {until!r}") from None
+    if last.year > _LAST_YEAR:
+        raise InputError(f"until: expected a day up to {_LAST_YEAR}-12-31, not {until!r}")
+    product_id = normalise_id(product_id)
+    if product_id not in set(current_version(settings).products()[schema.PRODUCT]):
+        raise InputError(f"{product_id}: the shop has no product of this id")
     zone = load_zone(settings)
     end = datetime(last.year, last.month, last.day, tzinfo=zone) + timedelta(days=1)
     if end <= now:
@@ -154,7 +160,7 @@ def steer(
     rule: dict[str, Any] = {
         "name": f"{action}-{now.astimezone(zone):%Y%m%d-%H%M%S}",
         "action": action,
-        "products": {"ids": [normalise_id(product_id)]},
+        "products": {"ids": [product_id]},
         "end": end.isoformat(),
         "author": author,
         "reason": asked.get("reason", "").strip(),

@@ -108,7 +108,7 @@ def compare(settings: Settings, model_ids: Sequence[str]) -> list[Row]:
     rows = {row.entry.model_id: row for row in _rows(settings)}
     for model_id in model_ids:
         if model_id not in rows:
-            raise InputError(f"{model_id}: no model of this id is registered")
+            raise InputError(f"{model_id!r}: no model of this id is registered")
     return [rows[model_id] for model_id in dict.fromkeys(model_ids)][:MOST_COMPARED]
 
 
