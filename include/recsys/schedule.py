@@ -101,6 +101,7 @@ _DOCUMENTED: Final = {
         ("forget_customers", "30 1 * * *", 120, 60),
     )
 }
+_OWN_JOB: Final = " (known jobs are {}; one of your own needs cron and timeout_minutes)"
 
 
 class SchedulerConfig(ConfigModel):
@@ -166,7 +167,8 @@ def load_schedule(settings: Settings) -> Schedule:
         try:
             jobs[name] = document.validate(JobSchedule, entry, at=("jobs", name))
         except ConfigError as error:
-            problems[name] = str(error)
+            mistyped = "" if name in _DOCUMENTED else _OWN_JOB.format(", ".join(_DOCUMENTED))
+            problems[name] = f"{error}{mistyped}"
     for name, problem in _bad_followers(jobs).items():
         del jobs[name]
         problems[name] = f"{SchedulerConfig.FILE}: jobs.{name}.after: {problem}"

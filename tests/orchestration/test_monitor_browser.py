@@ -197,6 +197,41 @@ def test_nobody_is_led_to_another_site_by_the_choice_of_a_language(monitor: Moni
         assert answer.headers["Location"] == "/recsys/"
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "vi", "en"),
+    [
+        ("/models/als_9", 404, "mang tên này: als_9", "under this name: als_9"),
+        ("/models/compare?id=als_9", 404, "mang tên này: als_9", "under this name: als_9"),
+        ("/experiments/nope", 404, "mang tên này: nope", "under this name: nope"),
+        ("/time?days=x", 422, "có chỗ không đọc được", "holds something that cannot be read"),
+        ("/time?days=-1", 404, "Không có trang này", "There is no such page"),
+        ("/models?sort=x", 404, "Không có trang này", "There is no such page"),
+        ("/nowhere", 404, "Không có trang này", "There is no such page"),
+    ],
+)
+def test_what_is_not_there_is_said_on_a_page_in_the_visitors_language(
+    monitor: Monitor, path: str, status: int, vi: str, en: str
+) -> None:
+    for language, sentence in (("vi", vi), ("en", en)):
+        asked = {"Accept": "text/html", "Accept-Language": language}
+        answer = requests.get(f"{monitor.url}{path}", headers=asked, timeout=30)
+        assert (answer.status_code, answer.headers["Content-Type"][:9]) == (status, "text/html")
+        assert f'<html lang="{language}"' in answer.text
+        assert sentence in answer.text
+    plain = requests.get(f"{monitor.url}{path}", timeout=30)
+    assert (plain.status_code, bool(plain.json()["detail"])) == (status, True)
+
+
+def test_no_address_can_write_a_sentence_onto_the_page_of_a_product(monitor: Monitor) -> None:
+    said = {"product_id": "p1", "noted": "call-0900-123"}
+    page = requests.get(f"{monitor.url}/look/product", params=said, timeout=30).text
+    assert "p1" in page
+    content = page.partition("</header>")[2]  # before it are the links of the languages
+    assert "call-0900-123" not in content
+    asked = requests.get(f"{monitor.url}/look/product", timeout=30)  # of no product
+    assert asked.status_code == 200
+
+
 def test_the_theme_follows_airflow_while_the_page_is_open(look, monitor: Monitor) -> None:
     seen = look("/", "vi", "light", DESK)
     other = seen.page.context.new_page()

@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.status import Status
 
 from recsys.cli.output import console, duration, print_json, use_stack_variables
+from recsys.config import load_config
+from recsys.data.config import DataConfig
 from recsys.errors import InputError, told
 from recsys.health import examine
 from recsys.health.examination import COMPONENTS
@@ -286,10 +288,14 @@ def backfill(
     if to_date < from_date:
         raise InputError(f"--to-date {to_date:%Y-%m-%d} is before --from-date {from_date:%Y-%m-%d}")
     settings = load_settings()
+    zone = load_zone(settings)
+    today, earliest = datetime.now(zone).date(), load_config(settings, DataConfig).earliest
+    for option, day in (("--from-date", from_date.date()), ("--to-date", to_date.date())):
+        if not earliest <= day <= today:
+            raise InputError(f"{option} {day}: expected a day from {earliest} to today, {today}")
     client = connect(settings)
     if job not in (jobs := client.dags()):
         raise InputError(f"{job!r} is no job; there are {', '.join(sorted(jobs))}")
-    zone = load_zone(settings)
     _refuse_a_second(client, job, zone)
     last = to_date.replace(tzinfo=zone) + timedelta(days=1, seconds=-1)
     try:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -12,7 +13,13 @@ from recsys.alerting.config import load_alerts_config
 from recsys.cli.output import AsJson, console, print_json, print_table, use_stack_variables
 from recsys.config import ConfigError, ConfigModel, load_config, unknown_files
 from recsys.data.config import DataConfig
-from recsys.data.sources import known_sources, load_event_source, load_source, source_name
+from recsys.data.sources import (
+    SourceError,
+    known_sources,
+    load_event_source,
+    load_source,
+    source_name,
+)
 from recsys.errors import InputError
 from recsys.health import pipelines
 from recsys.merchandising.placements import PlacementsConfig
@@ -61,23 +68,39 @@ def settings_problems(settings: Settings) -> list[str]:
     readers: list[Callable[[], object]] = [
         lambda: load_alerts_config(settings, os.environ),
         lambda: load_pools(settings),
-        lambda: load_source(settings, source_name(settings)),
         *(lambda name=name: load_source(settings, name) for name in known_sources(settings)),
-        *(lambda name=name: load_event_source(settings, name) for name in _events(settings)),
     ]
     for read in readers:
         try:
             read()
         except InputError as error:
             problems.append(str(error))
+    problems += _of_named_sources(settings)
     return list(dict.fromkeys(problems))
 
 
-def _events(settings: Settings) -> tuple[str, ...]:
+def _of_named_sources(settings: Settings) -> list[str]:
+    """What is wrong with the sources that ``data.yaml`` names, or that was selected since."""
     try:
-        return tuple(load_config(settings, DataConfig).events)
-    except ConfigError:
-        return ()  # which is told already
+        named = load_config(settings, DataConfig)
+        selected = source_name(settings)
+    except InputError as error:
+        return [str(error)]
+    path, problems = settings.config_file(DataConfig.FILE), []
+    readers: list[tuple[str, Callable[[], object]]] = [
+        *((f"{path}: events: ", partial(load_event_source, settings, one)) for one in named.events),
+        (f"{path}: source: ", partial(load_source, settings, named.source)),
+    ]
+    if selected != named.source:
+        readers.append(("", partial(load_source, settings, selected)))
+    for where, read in readers:
+        try:
+            read()
+        except ConfigError as error:  # a description of its own file
+            problems.append(str(error))
+        except SourceError as error:  # no such description
+            problems.append(f"{where}{error}")
+    return problems
 
 
 def _of_the_service(settings: Settings) -> list[str]:

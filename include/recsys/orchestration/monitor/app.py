@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -156,7 +158,7 @@ def _add_models(
 
     @app.get("/models/compare")
     def compare(request: Request, id: Annotated[list[str] | None, Query()] = None) -> HTMLResponse:  # noqa: A002
-        rows = _known(lambda: models.compare(settings, id or []))
+        rows = _known(request, id or [], lambda: models.compare(settings, id or []))
         segments = [row.entry.training_info.get("segments") or {} for row in rows]
         shown = {
             "rows": rows,
@@ -171,7 +173,8 @@ def _add_models(
         request: Request, model_id: str, sort: str = learning.SCORE, order: str = "down"
     ) -> HTMLResponse:
         down = order != "up"
-        found = _known(lambda: models.gather_model(settings, model_id, tracker, sort, down))
+        read = partial(models.gather_model, settings, model_id, tracker, sort, down)
+        found = _known(request, [model_id], read)
         shown = {"found": found, "sort": sort, "down": down, "most": learning.SHOWN}
         return HTMLResponse(renderer.page("model.html", visit_of(request), "models", **shown))
 
@@ -179,7 +182,7 @@ def _add_models(
         "/models/{model_id}/release", dependencies=[Depends(may_act), Depends(from_this_page)]
     )
     def release(request: Request, user: GetUserDep, model_id: str) -> RedirectResponse:
-        _known(lambda: Registry(settings).release(model_id))
+        _known(request, [model_id], lambda: Registry(settings).release(model_id))
         note(settings, "release", user.get_name(), model_id=model_id)
         return RedirectResponse(f"{visit_of(request).root}/models/{_segment(model_id)}", 303)
 
@@ -193,7 +196,7 @@ def _add_measured(app: FastAPI, settings: Settings, renderer: Renderer) -> None:
 
     @app.get("/experiments/{name}")
     def experiment(request: Request, name: str) -> HTMLResponse:
-        trial = _known(lambda: experiments.gather_trial(settings, name))
+        trial = _known(request, [name], lambda: experiments.gather_trial(settings, name))
         shown = {
             "trial": trial,
             "lifts": experiments.lifts(trial),
@@ -246,8 +249,10 @@ def _add_inspector(app: FastAPI, settings: Settings, renderer: Renderer) -> None
 
     @app.get("/look/product")
     def product(
-        request: Request, user: GetUserDep, product_id: str, noted: str = ""
+        request: Request, user: GetUserDep, product_id: str = "", noted: str = ""
     ) -> HTMLResponse:
+        if not product_id:
+            return _show(request, user.get_name())
         return _show_product(request, user.get_name(), product_id, noted=noted)
 
     @app.post("/look/product", dependencies=[Depends(may_act), Depends(from_this_page)])
@@ -278,7 +283,10 @@ def _add_inspector(app: FastAPI, settings: Settings, renderer: Renderer) -> None
         now = datetime.now(UTC)
         found = section(lambda: inspector.look_at_product(settings, product_id, now))
         values = {"shown_product": found.content, "refused": refused or found.problem}
-        return _show(request, name, noted=noted, **values)
+        # The name comes back in an address, in which anybody can write anything.
+        rules = found.content.rules if found.content else []
+        known = noted if any(noted == rule.name for rule, _ in rules) else ""
+        return _show(request, name, noted=known, **values)
 
     def _show(request: Request, name: str, **values: object) -> HTMLResponse:
         nothing = dict.fromkeys(("customer", "shown_product", "refused", "noted"))
@@ -295,12 +303,13 @@ def _require_right(request: Request, settings: Settings, name: str) -> None:
         raise HTTPException(403, visit_of(request).say("problem.personal"))
 
 
-def _known(read: Callable[[], Found]) -> Found:
-    """What `read` returns; what it does not know is not found."""
+def _known(request: Request, names: list[str], read: Callable[[], Found]) -> Found:
+    """What `read` returns for these names; what it does not know is not found."""
     try:
         return read()
-    except InputError as error:
-        raise HTTPException(404, str(error)) from None
+    except InputError:
+        said = visit_of(request).say("problem.unknown", names=", ".join(names))
+        raise HTTPException(404, said) from None
 
 
 def _add_rules(app: FastAPI, settings: Settings, renderer: Renderer) -> None:
@@ -420,9 +429,16 @@ async def _add_headers(
 
 
 def _add_error_pages(app: FastAPI, renderer: Renderer) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def explain_request(request: Request, error: RequestValidationError) -> Response:
+        if not _is_page(request):
+            return await request_validation_exception_handler(request, error)
+        said = {"status": 422, "sentence": visit_of(request).say("problem.unclear")}
+        return HTMLResponse(renderer.page("problem.html", visit_of(request), None, **said), 422)
+
     @app.exception_handler(StarletteHTTPException)
     async def explain(request: Request, error: StarletteHTTPException) -> Response:
-        if "text/html" not in request.headers.get("accept", ""):
+        if not _is_page(request):
             return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
         visit = visit_of(request)
         if error.status_code == 401:
@@ -432,3 +448,7 @@ def _add_error_pages(app: FastAPI, renderer: Renderer) -> None:
         ours = str(error.detail) not in (HTTPStatus(error.status_code).phrase, "Forbidden")
         said = {"status": error.status_code, "sentence": str(error.detail) if ours else None}
         return HTMLResponse(renderer.page("problem.html", visit, None, **said), error.status_code)
+
+
+def _is_page(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "")
