@@ -267,6 +267,14 @@ def test_the_curves_are_drawn_in_the_colours_of_the_theme(look) -> None:
     assert seen.faults == []
 
 
+@pytest.mark.parametrize(
+    ("language", "form"), [("vi", r"\d\d/\d\d/20\d\d"), ("en", r"\d{1,2} [A-Z][a-z]{2,3} 20\d\d")]
+)
+def test_curves_write_days_as_the_page_does(look, language: str, form: str) -> None:
+    seen = look("/time?days=28", language, "light", DESK)
+    assert re.search(form, seen.page.locator(".chart").first.inner_text())
+
+
 def test_the_page_of_a_failed_run_begins_with_why(look) -> None:
     seen = look(f"/runs/model_deployment/{quote(STORY, safe='')}", "vi", "light", PHONE)
     first = seen.page.locator("main section").first.inner_text()

@@ -16,9 +16,10 @@
   };
   // A training takes a hundred times as long as a check.
   const scales = { seconds: { distr: 3 } };
-  const inLegend = new Intl.DateTimeFormat(language, { day: "numeric", month: "numeric", year: "numeric", timeZone: "UTC" });
-  const month = language === "en" ? "short" : "numeric";
-  const onAxis = new Intl.DateTimeFormat(language, { day: "numeric", month, timeZone: "UTC" });
+  // As the pages write days: 28 Nov 2026, 28/11/2026.
+  const [region, day, month] = language === "en" ? ["en-GB", "numeric", "short"] : [language, "2-digit", "2-digit"];
+  const inLegend = new Intl.DateTimeFormat(region, { day, month, year: "numeric", timeZone: "UTC" });
+  const onAxis = new Intl.DateTimeFormat(region, { day, month, timeZone: "UTC" });
   const write = (formatter, second) => formatter.format(new Date(second * 1000));
   const drawn = [];
 
