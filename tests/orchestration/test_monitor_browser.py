@@ -343,6 +343,21 @@ def test_a_list_shows_what_each_part_of_the_model_adds_to_a_score(look, monitor:
             assert language == "en" or read_words(seen.page) & FOREIGN == set()
 
 
+def test_the_form_itself_refuses_a_day_that_is_over_and_no_reason(look) -> None:
+    seen = look("/look/product?product_id=p8", "vi", "light", DESK)
+    sound = "one => one.form.checkValidity()"
+    until, reason = seen.page.get_by_label("Đến hết ngày"), seen.page.get_by_label("Vì sao")
+    for day, why, held in (
+        ("2020-01-01", "thu hồi", False),
+        ("9999-12-31", "thu hồi", False),
+        ("2999-12-31", "   ", False),
+        ("2999-12-31", "thu hồi", True),
+    ):
+        until.fill(day)
+        reason.fill(why)
+        assert until.evaluate(sound) == held, (day, why)
+
+
 def test_an_operator_hides_a_product_until_a_day(look, monitor: Monitor) -> None:
     seen = look("/look/product?product_id=p9", "vi", "light", DESK)
     seen.page.get_by_label("Đến hết ngày").fill("2999-12-31")
