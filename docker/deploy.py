@@ -43,6 +43,8 @@ ROTATED = (
 )
 
 HEALTHY_SECONDS = 300.0
+QUEUE_SECONDS = 120.0
+"""How long workers may take to begin what was handed out before they stop."""
 SETTLE_SECONDS = 8.0
 """Until the proxy has asked for the new address of a replica, and has forgotten that it failed."""
 RESTARTS = 2
@@ -132,6 +134,19 @@ def _is_well(service: str, container: dict[str, Any]) -> bool:
 def _docker(*arguments: str, stderr: int = subprocess.PIPE) -> bytes:
     command = ["docker", *arguments]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, check=True).stdout  # noqa: S603
+
+
+def drain(target: Target) -> None:
+    """Stop the workers when they have ended what was handed out to them. Raises `DeployError`."""
+    # What waits in the broker for longer than task_queued_timeout fails, and so does what was
+    # signed with a secret of before: so first stops who hands tasks out.
+    target.compose("stop", "scheduler")
+    deadline = time.monotonic() + QUEUE_SECONDS
+    while time.monotonic() < deadline:
+        if not int(target.sql("SELECT count(*) FROM task_instance WHERE state = 'queued'")):
+            break
+        time.sleep(1)
+    target.compose("stop", "worker")
 
 
 def replace_service(target: Target, told: str) -> None:
@@ -242,8 +257,8 @@ def deploy(version: str | None, rotate: bool) -> None:
     write_variables(new, NEW_ENV_FILE)
     target, schema, touched = Target(new["RECSYS_VERSION"], NEW_ENV_FILE), _schema(before), False
     try:
-        with _step("let the workers end their tasks (10 minutes at most)"):
-            before.compose("stop", "worker")
+        with _step("let the workers end their tasks (12 minutes at most)"):
+            drain(before)
         replace_service(target, "replace")
         touched = True
         replace_airflow(target, "replace")
@@ -261,7 +276,7 @@ def deploy(version: str | None, rotate: bool) -> None:
 def _go_back(before: Target, schema: str, touched: bool) -> None:
     replace_service(before, "go back")
     if not touched:
-        before.replace("worker")
+        before.replace("scheduler", "worker")
         return
     if _schema(before) != schema:
         restore_database(before)

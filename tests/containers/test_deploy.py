@@ -1,12 +1,16 @@
 """Another version comes into service while customers ask, and goes back if it is not well."""
 
 import base64
+from concurrent.futures import ThreadPoolExecutor
 
 import requests
 
+from recsys.orchestration.client import ENDED
+from tests.containers.engine import wait_for
 from tests.containers.stack import ALL, VERSION, WELL_SECONDS, Containers, row
 
 GOOD, BROKEN, MIGRATED = "good", "broken", "migrated"
+MEANWHILE = "health_check"
 REPLACED = {
     "RECSYS_VERSION",
     "RECSYS_AIRFLOW_PASSWORD",
@@ -27,7 +31,8 @@ with create_engine(os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]).begin() as
 def test_a_version_with_new_secrets_comes_into_service_and_nobody_notices(serving: Containers):
     _mark(serving, GOOD)
     before = serving.variables
-    with row(serving, "another version, with new secrets") as load:
+    with row(serving, "another version, with new secrets") as load, ThreadPoolExecutor() as aside:
+        asked = aside.submit(_ask_while_nobody_works, serving)
         done = serving.script("deploy.py", GOOD, "--rotate")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     print(done.stdout)
@@ -46,6 +51,22 @@ def test_a_version_with_new_secrets_comes_into_service_and_nobody_notices(servin
     login["password"] = after["RECSYS_AIRFLOW_PASSWORD"]
     assert requests.post(url, json=login, timeout=10).ok
     serving.recsys("model-deployment")
+    # What was asked for meanwhile is done at the first try.
+    client, run = serving.client, asked.result()
+    wait_for(lambda: client.run(MEANWHILE, run)["state"] in ENDED, 300, "the run asked for ends")
+    tries = {one["try_number"] for one in client.task_instances(MEANWHILE, run)}
+    assert (client.run(MEANWHILE, run)["state"], tries) == ("success", {1})
+
+
+def _ask_while_nobody_works(containers: Containers) -> str:
+    """The run of `MEANWHILE` that is asked for when the workers have ended their tasks."""
+
+    def stopped() -> bool:
+        return not any(one["State"]["Running"] for one in containers.containers("worker"))
+
+    client = containers.client
+    wait_for(stopped, 120, "the workers end their tasks")
+    return client.trigger(MEANWHILE)
 
 
 def test_a_service_that_is_not_well_goes_back_by_itself_and_nobody_notices(serving: Containers):
