@@ -212,3 +212,23 @@ def test_a_job_that_another_one_starts_when_it_is_needed_does_not_follow_the_sam
     write(settings, after(bert_embeddings=["data_version"]))
     with pytest.raises(ConfigError, match="data_refresh starts bert_embeddings itself"):
         load_schedule(settings).job("bert_embeddings")
+
+
+@pytest.mark.parametrize(
+    ("content", "minutes"),
+    [
+        ("require_approval: false\napproval_hours: 3\n", (15, 10)),
+        ("require_approval: true\napproval_hours: 3\n", (195, 190)),
+        ("require_approval: true\n", (735, 730)),
+        ("require_approval: maybe\n", (15, 10)),  # of which the job itself tells
+        ("require_approval: [", (15, 10)),
+    ],
+)
+def test_a_deployment_may_last_as_long_as_its_question(settings: Settings, content, minutes):
+    path = settings.home / "config" / "deployment.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    schedule = load_schedule(settings)
+    job = schedule.job("model_deployment")
+    assert (job.timeout, job.deadline) == tuple(timedelta(minutes=one) for one in minutes)
+    assert schedule.job("health_check").timeout == timedelta(minutes=5)

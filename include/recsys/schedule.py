@@ -101,6 +101,18 @@ _DOCUMENTED: Final = {
         ("forget_customers", "30 1 * * *", 120, 60),
     )
 }
+
+
+class Approval(ConfigModel):
+    """Whether a person is asked before a model is swapped in, and how long a run waits for that."""
+
+    FILE = "deployment.yaml"
+
+    require_approval: bool = False
+    approval_hours: float = Field(default=12, gt=0)
+
+
+_ASKS: Final = "model_deployment"
 _OWN_JOB: Final = " (known jobs are {}; one of your own needs cron and timeout_minutes)"
 
 
@@ -172,7 +184,28 @@ def load_schedule(settings: Settings) -> Schedule:
     for name, problem in _bad_followers(jobs).items():
         del jobs[name]
         problems[name] = f"{SchedulerConfig.FILE}: jobs.{name}.after: {problem}"
+    if _ASKS in jobs:
+        jobs[_ASKS] = _with_time_to_answer(jobs[_ASKS], settings)
     return Schedule(zone, jobs, problems)
+
+
+def _with_time_to_answer(job: JobSchedule, settings: Settings) -> JobSchedule:
+    """`job` with the hours that it waits for a person besides its own time."""
+    try:
+        document = read_document(settings, Approval.FILE)
+        content = document.content
+        known = {key: content[key] for key in Approval.model_fields if key in content}
+        approval = document.validate(Approval, known)
+    except ConfigError:
+        return job  # the job itself tells what is wrong
+    if not approval.require_approval:
+        return job
+    minutes = approval.approval_hours * 60
+    longer = {
+        "timeout_minutes": job.timeout_minutes + minutes,
+        "deadline_minutes": job.deadline / timedelta(minutes=1) + minutes,
+    }
+    return job.model_copy(update=longer)
 
 
 def _bad_followers(jobs: Mapping[str, JobSchedule]) -> dict[str, str]:

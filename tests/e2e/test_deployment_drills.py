@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -426,6 +427,35 @@ def test_an_approved_model_serves(shop):
     assert shop.end(again) == "success"
     states = shop.live.client.task_instances(JOB, again)
     assert {one["task_id"]: one["state"] for one in states}["approve"] == "skipped"
+
+
+@pytest.mark.usefixtures("asking")
+def test_a_command_that_waits_for_a_person_says_so(shop):
+    client, model = shop.live.client, shop.new_model()
+
+    def begun(state: str) -> str:
+        """The run that is in `state`, as soon as there is one."""
+        path = f"/dags/{JOB}/dagRuns"
+
+        def there() -> list[str]:
+            runs = shop.live.airflow("GET", f"{path}?state={state}")["dag_runs"]
+            return [run["dag_run_id"] for run in runs]
+
+        return str(wait_for(there, 60, f"a run that is {state}")[0])
+
+    with ThreadPoolExecutor() as aside:
+        asking = aside.submit(shop.live.recsys, "model-deployment")
+        run_id = begun("running")
+        shop.question(run_id)
+        behind = aside.submit(shop.live.recsys, "model-deployment")
+        begun("queued")
+        shop.answer(run_id, "Approve")
+        done, after = asking.result(), behind.result()
+    page = client.run_url(JOB, run_id)
+    assert (done.returncode, after.returncode) == (0, 0), done.stderr + after.stderr
+    assert f"approve: waits for a person; answer at\n  {page}\n" in done.stderr
+    assert f"{JOB}: another run goes first, which waits for a person:\n  {page}\n" in after.stderr
+    assert shop.serving() == model
 
 
 @pytest.mark.usefixtures("asking")

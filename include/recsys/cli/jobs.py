@@ -38,6 +38,8 @@ MARKS = {
     "up_for_retry": "[yellow]failed, will be tried again[/]",
 }
 
+WAITS_FOR_A_PERSON = "awaiting_input"
+
 app = typer.Typer()
 
 
@@ -50,12 +52,16 @@ class JobFailedError(RuntimeError):
         self.result = result
 
 
-def _shown(job: str, status: Status) -> Callable[[RunProgress], None]:
-    """Prints a run's tasks as they end, and shows in `status` what is under way meanwhile."""
+def _shown(job: str, url: str, status: Status) -> Callable[[RunProgress], None]:
+    """Prints the tasks of the run at `url` as they end, and shows in `status` what is under way
+    meanwhile."""
     known: dict[str, str] = {}
 
     def show(progress: RunProgress) -> None:
         for task, state in progress.tasks.items():
+            if state == WAITS_FOR_A_PERSON and known.get(task) != state:
+                console.print(f"  {job}.{escape(task)}: [yellow]waits for a person[/]; answer at")
+                console.print(f"  {url}", soft_wrap=True, markup=False)
             if state in MARKS and known.get(task) != state:
                 took = duration(progress.seconds[task])
                 console.print(f"  {job}.{escape(task)}: {MARKS[state]} ({took})")
@@ -85,9 +91,11 @@ def run_job(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[st
 
 def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
     """Follow a run to its end and return its summary. Raises `JobFailedError` when it fails."""
+    url = client.run_url(job, run_id)
+    _tell_who_goes_first(client, job, run_id)
     with console.status(f"{job}: waiting for the scheduler") as status:
-        run = client.follow(job, run_id, _shown(job, status))
-    url, summary = client.run_url(job, run_id), client.returned_values(job, run_id)
+        run = client.follow(job, run_id, _shown(job, url, status))
+    summary = client.returned_values(job, run_id)
     result = _result(job, run_id, run["state"], run["duration"], url, summary)
     if run["state"] == "success":
         return result
@@ -96,6 +104,17 @@ def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
     error = _recorded_error(job, run_id)
     text = f"{job} failed in {', '.join(failed) or 'no task'}: {error}; see {url}"
     raise JobFailedError(text, result | {"failed_tasks": failed, "error": error})
+
+
+def _tell_who_goes_first(client: AirflowClient, job: str, run_id: str) -> None:
+    """A job has one run at a time, and the one before can wait for a person for hours."""
+    for other in (run["dag_run_id"] for run in client.running(job)):
+        if other == run_id:
+            continue
+        states = (task["state"] for task in client.task_instances(job, other))
+        why = ", which waits for a person" if WAITS_FOR_A_PERSON in states else ""
+        console.print(f"{job}: another run goes first{why}:")
+        console.print(f"  {client.run_url(job, other)}", soft_wrap=True, markup=False)
 
 
 def _result(*values: Any) -> dict[str, Any]:

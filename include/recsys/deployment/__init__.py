@@ -6,6 +6,7 @@ from pydantic import Field
 
 from recsys.config import ConfigModel
 from recsys.evaluation import RankingMetric
+from recsys.schedule import Approval
 
 
 class GateConfig(ConfigModel):
@@ -32,13 +33,9 @@ class CanaryConfig(ConfigModel):
     max_latency_ratio: float = Field(default=3, gt=0)
 
 
-class DeploymentConfig(ConfigModel):
+class DeploymentConfig(Approval):
     """Every key is explained in the file."""
 
-    FILE = "deployment.yaml"
-
-    require_approval: bool = False
-    approval_hours: float = Field(default=12, gt=0)
     reload_timeout_seconds: float = Field(default=150, gt=0)
     patience_seconds: float = Field(default=60, ge=0)
     gate: GateConfig = GateConfig()

@@ -95,6 +95,10 @@ class AirflowClient:
         queued = (run for run in page["dag_runs"] if run["queued_at"])
         return [run for run in queued if datetime.fromisoformat(run["queued_at"]) >= moment]
 
+    def running(self, dag_id: str) -> list[dict[str, Any]]:
+        """The runs that have begun and not ended."""
+        return list(self._pages(f"/dags/{dag_id}/dagRuns", "dag_runs", {"state": "running"}))
+
     def create_backfill(self, dag_id: str, first: datetime, last: datetime) -> dict[str, Any]:
         """Ask for a run of every interval between two moments, each after the one before.
 
