@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
+from recsys.alerting.runs import RunEvent, tell_of_run
 from recsys.cli.watching import alerts_app
 
 
@@ -39,3 +41,12 @@ def test_the_last_alerts_are_listed_newest_first(run):
     rows = json.loads(run("recent", "--limit", "5").stdout)
     assert [row["severity"] for row in rows] == ["info", "info"]
     assert [row["channels"] for row in rows] == [{"log": "sent", "email": "sent"}, {"log": "sent"}]
+
+
+def test_a_failed_job_is_listed_with_why_and_where_to_look(run, settings):
+    page = "http://shop.example/runs/r1"
+    failed = RunEvent("task_failed", "data_refresh", "r1", "manual", task="ingest")
+    tell_of_run(replace(failed, error="no column 'sao'", link=page), settings)
+    [row] = json.loads(run("recent", "--limit", "1").stdout)
+    assert row["facts"]["error"] == "no column 'sao'"
+    assert row["link"] == page

@@ -112,3 +112,11 @@ def test_two_who_add_at_once_lose_nothing(settings: Settings) -> None:
         thread.join()
     names = {rule.name for rule in read_rules(settings).rules}
     assert names == {f"hide-{number}" for number in range(8)}
+
+
+def test_what_is_wrong_with_a_rule_is_a_sentence(settings: Settings) -> None:
+    file_of(settings).write_text(BY_HAND, "utf-8")
+    with pytest.raises(InputError, match=r"added: .*reason of 'hide-1': expected") as told:
+        add_rule(settings, NEW | {"reason": ""})
+    assert "pydantic" not in str(told.value)
+    assert len(read_rules(settings).rules) == 2

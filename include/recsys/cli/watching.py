@@ -52,6 +52,8 @@ def recent(limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.
             "severity": row["alert"].severity,
             "resolved_notice": row["alert"].resolved,
             "message": row["alert"].message,
+            "facts": dict(row["alert"].facts),
+            "link": row["alert"].link,
             "held_back": row["repeats"],
             "channels": row["deliveries"],
         }

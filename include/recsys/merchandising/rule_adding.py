@@ -6,7 +6,7 @@ from typing import Any, Final
 import yaml
 from filelock import FileLock
 
-from recsys.config import ConfigError
+from recsys.config import ConfigError, Document
 from recsys.errors import InputError
 from recsys.merchandising.rules import Rule, RulesConfig, read_rules
 from recsys.publishing import write_text
@@ -34,8 +34,9 @@ def add_rule(settings: Settings, content: Mapping[str, Any]) -> Rule:
             why = "a rule cannot be added at its end as it is written; add it by hand"
             raise InputError(f"{path}: {why}:\n{added}")
         try:
-            rules = RulesConfig.model_validate(yaml.safe_load(wanted)).rules
-        except ValueError as error:
+            document = Document(((path, yaml.safe_load(wanted)),))
+            rules = document.validate(RulesConfig).rules
+        except ConfigError as error:
             raise InputError(f"the rule cannot be added: {error}") from error
         if rules[:-1] != before:
             raise ConfigError(f"{path}: is not what was read; try again")

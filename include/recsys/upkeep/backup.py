@@ -141,7 +141,8 @@ def _require_good_target(settings: Settings, target: Path) -> None:
     if target.exists():
         raise BackupError(f"{target}: exists already; a backup never overwrites a file")
     if not target.parent.is_dir():
-        raise BackupError(f"{target.parent}: is not a folder")
+        what = "is not a folder" if target.parent.exists() else "does not exist; make it first"
+        raise BackupError(f"{target.parent}: {what}")
     for area in AREAS:
         if target.resolve().is_relative_to((settings.home / area).resolve()):
             raise BackupError(
