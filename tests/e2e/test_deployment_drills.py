@@ -401,7 +401,7 @@ def asking(shop: Shop) -> None:
 
 @pytest.mark.usefixtures("asking")
 def test_an_approved_model_serves(shop):
-    before, model = shop.serving(), shop.new_model()
+    before, model, question_asked = shop.serving(), shop.new_model(), datetime.now(UTC)
     with watched(shop) as outcome:
         run_id = shop.start()
         question = shop.question(run_id)
@@ -421,6 +421,7 @@ def test_an_approved_model_serves(shop):
     assert page in mail.get_body(("plain",)).get_content()
     summary = wait_for(lambda: shop.mirrored(run_id).get("summary"), 15, "the mirror")
     assert summary["approve"]["chosen_options"] == ["Approve"]
+    assert datetime.fromisoformat(summary["approve"]["responded_at"]) > question_asked
 
     # It serves already: there is nothing to ask.
     again = shop.start()

@@ -267,6 +267,31 @@ def test_the_curves_are_drawn_in_the_colours_of_the_theme(look) -> None:
     assert seen.faults == []
 
 
+def test_no_value_of_an_axis_is_cut_off(look) -> None:
+    seen = look("/outcomes?days=365", "vi", "light", PHONE)
+    # A large shop's values, and drawn again.
+    seen.page.evaluate(
+        """() => {
+          for (const place of document.querySelectorAll(".chart")) {
+            const chart = JSON.parse(place.dataset.chart);
+            chart.unit = "count";
+            for (const line of chart.lines) line.values = line.values.map((_, n) => 8e7 + n);
+            place.dataset.chart = JSON.stringify(chart);
+          }
+          document.documentElement.dataset.theme = "dark";
+        }"""
+    )
+    first = seen.page.locator(".chart").first
+    expect(first).to_contain_text("80.000.")
+    edge = (
+        "one => [...one.getContext('2d').getImageData(0, 0, 1, one.height).data].filter(Boolean)"
+        ".length"
+    )
+    painted = [one.evaluate(edge) for one in seen.page.locator(".chart canvas").all()]
+    assert len(painted) >= 6
+    assert set(painted) == {0}
+
+
 @pytest.mark.parametrize(
     ("language", "form"), [("vi", r"\d\d/\d\d/20\d\d"), ("en", r"\d{1,2} [A-Z][a-z]{2,3} 20\d\d")]
 )

@@ -56,7 +56,9 @@ class DeploymentApproval(ApprovalOperator):
         from recsys.deployment.job import record_refusal
 
         try:
-            return super().execute_complete(context, event)
+            answer = super().execute_complete(context, event)
+            # What Airflow makes of a moment is for programs; this is read by people.
+            return {**answer, "responded_at": event["responded_at"].isoformat(timespec="seconds")}
         except HITLRejectException:
             reason = f"{(event['responded_by_user'] or {}).get('name', 'somebody')} rejected it"
         except HITLTimeoutError:

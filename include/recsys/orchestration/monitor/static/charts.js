@@ -94,6 +94,8 @@
     const last = times.findLastIndex((_, n) => values.some((line) => line[n] !== null));
     // While nobody points at a day, the legend has the values of the last one.
     const showLast = (plot) => plot.cursor.idx ?? plot.setLegend({ idx: last });
+    // As wide as the longest value; not measured again while uPlot settles where everything goes.
+    const wideEnough = (plot, shown, at, round) => (round > 1 ? plot.axes[at]._size : 22 + 7 * Math.max(3, ...(shown ?? []).map((one) => one.length)));
     const options = {
       hooks: { ready: [showLast], setCursor: [showLast], drawAxes: [(plot) => drawBehind(plot, chart, times)] },
       width: place.clientWidth,
@@ -102,7 +104,7 @@
       series: [{ value: (_, at) => (at ? name(inLegend, at) : "–"), label: place.dataset.day }, ...lines],
       axes: [
         { ...axis, values: (_, places) => places.map((at) => name(onAxis, at)), space: 64, ...(chart.steps && { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }) },
-        { ...axis, values: (_, values) => values.map(unit), size: 70 },
+        { ...axis, values: (_, values) => values.map(unit), size: wideEnough },
       ],
       scales: { x: { time: !chart.steps }, y: chart.steps ? {} : scales[chart.unit] || { range: reach(chart) } },
       cursor: { drag: { x: false, y: false } },
