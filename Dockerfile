@@ -16,8 +16,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     sh /tmp/install_packages.sh --requirement /tmp/requirements.txt --requirement /tmp/requirements-cluster.txt
 
 FROM ${PYTHON_IMAGE} AS base
+# Arrow reads time zones from the system.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libgomp1 \
+    && apt-get install --yes --no-install-recommends libgomp1 tzdata \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 recsys \
     && useradd --uid 10001 --gid recsys --home-dir /state --no-create-home recsys \

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +134,13 @@ class Containers:
         return [mail["Subject"] for mail in mails if mail["Created"] > moment.isoformat()]
 
     def failed_since(self, moment: datetime) -> list[str]:
-        """Runs that did not end well, of all jobs."""
-        client = self.client
-        runs = (run for job in client.dags() for run in client.runs_since(job, moment))
-        return [run["dag_run_id"] for run in runs if run["state"] == "failed"]
+        """Runs that ended since then and not well, of all jobs."""
+        client, earlier = self.client, moment - timedelta(hours=2)  # none takes longer
+        runs = (run for job in client.dags() for run in client.runs_since(job, earlier))
+        failed = (run for run in runs if run["state"] == "failed")
+        return [
+            run["dag_run_id"] for run in failed if datetime.fromisoformat(run["end_date"]) >= moment
+        ]
 
     def recommend(self, user: str = "1") -> requests.Response:
         return requests.post(f"{self.url}/recommend", json={"user_id": user}, timeout=30)

@@ -86,6 +86,16 @@ def test_a_refresh_ends_well_after_the_first_interaction(serving: Containers):
     assert requests.get(result["url"], timeout=10).status_code == 200
 
 
+def test_the_outcomes_of_what_was_recommended_are_counted(serving: Containers):
+    def lists() -> int:
+        result = json.loads(serving.recsys("outcomes"))
+        assert result["state"] == "success"
+        return int(result["summary"]["report"]["lists"])
+
+    assert serving.recommend().status_code == 200
+    wait_for(lists, 240, "the first lists are counted")
+
+
 def test_alerts_reach_the_mail_catcher(serving: Containers):
     serving.recsys("alerts", "test", "--severity", "warning")
 
