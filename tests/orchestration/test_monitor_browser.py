@@ -352,6 +352,14 @@ def test_who_looks_at_a_customer_is_written_down_without_the_customers_id(
     assert "customer=2" not in last
 
 
+def test_a_customer_whom_nobody_knows_is_called_so(look) -> None:
+    for user, unknown in (("2", False), ("nobody", True)):
+        seen = look("/look", "vi", "light", PHONE)
+        seen.page.get_by_label("Mã khách").fill(user)
+        seen.go(seen.page.locator("form[action$=customer] button"))
+        assert ("Dữ liệu không biết khách nào mang mã này" in seen.page.content()) == unknown
+
+
 def test_a_list_shows_what_each_part_of_the_model_adds_to_a_score(look, monitor: Monitor) -> None:
     with running_service(monitor.settings, monitor.service_port, TOKEN):
         for language, theme, width in (("vi", "light", PHONE), ("en", "dark", DESK)):
