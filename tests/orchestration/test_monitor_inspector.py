@@ -153,6 +153,16 @@ def test_a_form_that_says_too_little_is_refused(shop: Settings, changes: dict, w
     assert read_rules(shop).rules == ()
 
 
+def test_what_is_hidden_is_not_hidden_twice(shop: Settings) -> None:
+    asked = {"action": "hide", "until": "2999-01-01", "reason": "thu hồi"}
+    first = inspector.steer(shop, "p4", asked, "lan", NOW)
+    again = rf"{first.name} does so already \(until 2999-01-02 00:00\+07:00\)"
+    with pytest.raises(InputError, match=again):
+        inspector.steer(shop, "p4", asked, "minh", NOW)
+    inspector.steer(shop, "p5", asked, "lan", NOW + timedelta(seconds=1))
+    assert [rule.products.ids for rule in read_rules(shop).rules] == [("p4",), ("p5",)]
+
+
 def test_what_the_shop_does_not_have_is_not_hidden(shop: Settings) -> None:
     asked = {"action": "hide", "until": "2999-01-01", "reason": "thu hồi"}
     with pytest.raises(InputError, match="nope: the shop has no product of this id"):

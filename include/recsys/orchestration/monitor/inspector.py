@@ -157,6 +157,11 @@ def steer(
     end = datetime(last.year, last.month, last.day, tzinfo=zone) + timedelta(days=1)
     if end <= now:
         raise InputError(f"until: {until} is over")
+    for known in read_rules(settings).rules:
+        same = (known.action, known.products.ids, known.placements) == (action, (product_id,), ())
+        if same and known.active(now):
+            still = known.end.astimezone(zone).isoformat(" ", "minutes") if known.end else "no end"
+            raise InputError(f"{known.name} does so already (until {still}); take it out first")
     rule: dict[str, Any] = {
         "name": f"{action}-{now.astimezone(zone):%Y%m%d-%H%M%S}",
         "action": action,
