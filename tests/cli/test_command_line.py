@@ -178,6 +178,11 @@ def local(settings: Settings) -> Path:
         ("data.yaml", "source: nix", "source: 'nix' is not a source"),
         ("data.yaml", "events: [nix]", "events: 'nix' is not a source of events"),
         ("scheduler_config.json", '{"jobs": {"refresh": {"enabled": false}}}', "known jobs are da"),
+        (
+            "deployment.yaml",
+            "canary: {enabled: true, minutes: 15}",
+            "less than the timeout of mode",
+        ),
         ("sources/hasaki.yaml", "reviews: {}", "reviews.path: is missing"),
         ("trainning.yaml", "", "no settings have this name"),
         ("pools.json", "[1", "cannot be read"),

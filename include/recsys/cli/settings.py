@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from recsys.data.sources import (
     load_source,
     source_name,
 )
+from recsys.deployment import DeploymentConfig
 from recsys.errors import InputError
 from recsys.health import pipelines
 from recsys.merchandising.placements import PlacementsConfig
@@ -76,6 +78,7 @@ def settings_problems(settings: Settings) -> list[str]:
         except InputError as error:
             problems.append(str(error))
     problems += _of_named_sources(settings)
+    problems += _of_the_canary(settings)
     return list(dict.fromkeys(problems))
 
 
@@ -101,6 +104,21 @@ def _of_named_sources(settings: Settings) -> list[str]:
         except SourceError as error:  # no such description
             problems.append(f"{where}{error}")
     return problems
+
+
+def _of_the_canary(settings: Settings) -> list[str]:
+    """A trial that the job's timeout cuts off ends no deployment."""
+    try:
+        canary = load_config(settings, DeploymentConfig).canary
+        timeout = load_schedule(settings).job("model_deployment").timeout
+    except ConfigError:
+        return []  # which is told already
+    minutes = timeout / timedelta(minutes=1)
+    if not canary.enabled or canary.minutes < minutes:
+        return []
+    path = settings.config_file(DeploymentConfig.FILE)
+    said = f"expected less than the timeout of model_deployment, {minutes:g}"
+    return [f"{path}: canary.minutes: {said}, not {canary.minutes:g}"]
 
 
 def _of_the_service(settings: Settings) -> list[str]:
