@@ -142,8 +142,9 @@ def drain(target: Target) -> None:
     # signed with a secret of before: so first stops who hands tasks out.
     target.compose("stop", "scheduler")
     deadline = time.monotonic() + QUEUE_SECONDS
-    while time.monotonic() < deadline:
-        if not int(target.sql("SELECT count(*) FROM task_instance WHERE state = 'queued'")):
+    while left := int(target.sql("SELECT count(*) FROM task_instance WHERE state = 'queued'")):
+        if time.monotonic() > deadline:
+            print(f"{left} tasks were not begun and are tried again;", end=" ", flush=True)
             break
         time.sleep(1)
     target.compose("stop", "worker")

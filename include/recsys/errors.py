@@ -6,6 +6,10 @@ class InputError(ValueError):
     is a sentence that names the file, row or key, what was wrong and what was expected."""
 
 
+class UnknownError(InputError):
+    """There is nothing of this name."""
+
+
 class RequestError(InputError):
     """Somebody asked a job for what it cannot do: a slip of theirs, and nothing is wrong with the
     system."""

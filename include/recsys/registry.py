@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from recsys.config import parse_json
 from recsys.data.versions import manifest_of
-from recsys.errors import InputError
+from recsys.errors import InputError, UnknownError
 from recsys.evaluation import MOST_LOST, MOST_SLICE_LOSS
 from recsys.evaluation.slices import slice_loss
 from recsys.logs import fields, file_logger
@@ -32,6 +32,10 @@ _LAST_GOOD_KEY = f"{ARTIFACTS_KEY}/registry.last_good.json"
 
 class RegistryError(InputError):
     """The registry does not hold what was asked for, or refuses what was asked."""
+
+
+class UnknownModelError(RegistryError, UnknownError):
+    """No model of this id is registered."""
 
 
 class _Record(BaseModel):
@@ -92,7 +96,7 @@ class _Content(_Record):
         try:
             return self.models[model_id]
         except KeyError:
-            raise RegistryError(f"{model_id!r}: no model of this id is registered") from None
+            raise UnknownModelError(f"{model_id!r}: no model of this id is registered") from None
 
     def dispensable(self, model_id: str, action: str) -> Entry:
         """The entry of a model that is not the current best, so that it can be `action`."""

@@ -180,8 +180,8 @@ def local(settings: Settings) -> Path:
         ("scheduler_config.json", '{"jobs": {"refresh": {"enabled": false}}}', "known jobs are da"),
         (
             "deployment.yaml",
-            "canary: {enabled: true, minutes: 15}",
-            "less than the timeout of mode",
+            "{canary: {enabled: true, minutes: 12}, require_approval: true}",
+            "canary.minutes: expected at most 11.5, which the timeout",
         ),
         ("sources/hasaki.yaml", "reviews: {}", "reviews.path: is missing"),
         ("trainning.yaml", "", "no settings have this name"),

@@ -188,6 +188,8 @@ def test_nobody_is_led_to_another_site_by_the_choice_of_a_language(monitor: Moni
         "//elsewhere.example",
         "/airflow",
         "/recsys/../x",
+        "/recsys/%2e%2e/x",
+        "/recsysx/",
         "",
     ):
         asked = {"back": back}
@@ -220,6 +222,22 @@ def test_what_is_not_there_is_said_on_a_page_in_the_visitors_language(
         assert sentence in answer.text
     plain = requests.get(f"{monitor.url}{path}", timeout=30)
     assert (plain.status_code, bool(plain.json()["detail"])) == (status, True)
+
+
+def test_what_is_known_and_refused_is_not_called_unknown(monitor: Monitor) -> None:
+    asked = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
+    release = f"{monitor.url}/models/{BEFORE[0]}/release"
+    answer = requests.post(release, headers=asked, timeout=30, allow_redirects=False)
+    assert answer.status_code == 422
+    assert "is not held" in answer.text
+
+
+def test_only_what_may_be_a_name_is_repeated(monitor: Monitor) -> None:
+    asked = {"Accept": "text/html"}
+    for path in ("/models/call 0900", "/models/compare?id=call%200900", "/experiments/call 0900"):
+        answer = requests.get(f"{monitor.url}{path}", headers=asked, timeout=30)
+        assert answer.status_code == 404
+        assert "0900" not in answer.text.partition("</header>")[2]
 
 
 def test_no_address_can_write_a_sentence_onto_the_page_of_a_product(monitor: Monitor) -> None:
@@ -357,7 +375,7 @@ def test_a_customer_whom_nobody_knows_is_called_so(look) -> None:
         seen = look("/look", "vi", "light", PHONE)
         seen.page.get_by_label("Mã khách").fill(user)
         seen.go(seen.page.locator("form[action$=customer] button"))
-        assert ("Dữ liệu không biết khách nào mang mã này" in seen.page.content()) == unknown
+        assert ("Dữ liệu đã xuất bản chưa biết khách nào" in seen.page.content()) == unknown
 
 
 def test_a_list_shows_what_each_part_of_the_model_adds_to_a_score(look, monitor: Monitor) -> None:

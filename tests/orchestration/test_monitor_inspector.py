@@ -1,5 +1,6 @@
 """One customer and one product, as the page of the monitor has them."""
 
+import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -153,14 +154,24 @@ def test_a_form_that_says_too_little_is_refused(shop: Settings, changes: dict, w
     assert read_rules(shop).rules == ()
 
 
-def test_what_is_hidden_is_not_hidden_twice(shop: Settings) -> None:
-    asked = {"action": "hide", "until": "2999-01-01", "reason": "thu hồi"}
-    first = inspector.steer(shop, "p4", asked, "lan", NOW)
-    again = rf"{first.name} does so already \(until 2999-01-02 00:00\+07:00\)"
-    with pytest.raises(InputError, match=again):
-        inspector.steer(shop, "p4", asked, "minh", NOW)
-    inspector.steer(shop, "p5", asked, "lan", NOW + timedelta(seconds=1))
-    assert [rule.products.ids for rule in read_rules(shop).rules] == [("p4",), ("p5",)]
+def test_what_a_rule_does_already_is_not_asked_for_twice(shop: Settings) -> None:
+    hide = {"action": "hide", "until": "2998-01-01", "reason": "thu hồi"}
+    pin = hide | {"action": "pin", "position": "3"}
+    seconds = itertools.count()
+
+    def steer(product: str, asked: dict[str, str]) -> None:
+        inspector.steer(shop, product, asked, "lan", NOW + timedelta(seconds=next(seconds)))
+
+    steer("p4", hide)
+    steer("p4", pin)
+    for again in (hide, hide | {"until": "2997-01-01"}, pin):
+        with pytest.raises(InputError, match=r"does so already until 2998-01-02 00:00"):
+            steer("p4", again)
+    # Another product, a later end, another place.
+    for product, asked in (("p5", hide), ("p4", hide | {"until": "2999-01-01"})):
+        steer(product, asked)
+    steer("p4", pin | {"position": "1"})
+    assert len(read_rules(shop).rules) == 5
 
 
 def test_what_the_shop_does_not_have_is_not_hidden(shop: Settings) -> None:

@@ -1,5 +1,6 @@
 """One command a job: run it through Airflow, follow it, print its summary; and backfills."""
 
+import contextlib
 import sqlite3
 import time
 from collections import Counter
@@ -108,13 +109,17 @@ def follow_run(client: AirflowClient, job: str, run_id: str) -> dict[str, Any]:
 
 def _tell_who_goes_first(client: AirflowClient, job: str, run_id: str) -> None:
     """A job has one run at a time, and the one before can wait for a person for hours."""
-    for other in (run["dag_run_id"] for run in client.running(job)):
-        if other == run_id:
-            continue
-        states = (task["state"] for task in client.task_instances(job, other))
-        why = ", which waits for a person" if WAITS_FOR_A_PERSON in states else ""
-        console.print(f"{job}: another run goes first{why}:")
-        console.print(f"  {client.run_url(job, other)}", soft_wrap=True, markup=False)
+    with contextlib.suppress(AirflowError):  # whoever follows the run has patience with Airflow
+        for other in client.running(job):
+            # A backfill's runs are counted for themselves.
+            if other["dag_run_id"] == run_id or other["run_type"] == "backfill":
+                continue
+            states = (one["state"] for one in client.task_instances(job, other["dag_run_id"]))
+            waits = WAITS_FOR_A_PERSON in states
+            why = ", which waits for a person; approve or reject there" if waits else ""
+            console.print(f"{job}: another run goes first{why}:")
+            url = client.run_url(job, other["dag_run_id"])
+            console.print(f"  {url}", soft_wrap=True, markup=False)
 
 
 def _result(*values: Any) -> dict[str, Any]:

@@ -109,15 +109,18 @@ def _of_named_sources(settings: Settings) -> list[str]:
 def _of_the_canary(settings: Settings) -> list[str]:
     """A trial that the job's timeout cuts off ends no deployment."""
     try:
-        canary = load_config(settings, DeploymentConfig).canary
+        config = load_config(settings, DeploymentConfig)
         timeout = load_schedule(settings).job("model_deployment").timeout
     except ConfigError:
         return []  # which is told already
-    minutes = timeout / timedelta(minutes=1)
-    if not canary.enabled or canary.minutes < minutes:
+    question = timedelta(hours=config.approval_hours if config.require_approval else 0)
+    around = timedelta(seconds=config.reload_timeout_seconds + config.patience_seconds)
+    left = (timeout - question - around) / timedelta(minutes=1)
+    canary = config.canary
+    if not canary.enabled or canary.minutes <= left:
         return []
     path = settings.config_file(DeploymentConfig.FILE)
-    said = f"expected less than the timeout of model_deployment, {minutes:g}"
+    said = f"expected at most {left:g}, which the timeout of model_deployment leaves"
     return [f"{path}: canary.minutes: {said}, not {canary.minutes:g}"]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from recsys.config import ConfigModel, parse_json
-from recsys.errors import InputError
+from recsys.errors import InputError, UnknownError
 from recsys.experiments.definitions import CANARY, RESERVED, Definition, Experiment, Variant
 from recsys.logs import fields, file_logger
 from recsys.models.artifacts import verify_artifact
@@ -37,6 +37,10 @@ Result = TypeVar("Result")
 
 class ExperimentError(InputError):
     """There is no such experiment, or it must not begin; the text says why."""
+
+
+class UnknownExperimentError(ExperimentError, UnknownError):
+    """There is no experiment of this name."""
 
 
 class Content(ConfigModel):
@@ -95,7 +99,7 @@ class Experiments:
         for experiment in reversed(self.all()):
             if experiment.name == name:
                 return experiment
-        raise ExperimentError(f"{name}: there is no experiment of this name")
+        raise UnknownExperimentError(f"{name}: there is no experiment of this name")
 
     def problem(self) -> str | None:
         """What is wrong with the file, None when it is sound or does not exist yet."""

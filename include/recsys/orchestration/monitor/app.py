@@ -1,11 +1,13 @@
 """The monitor as a FastAPI application, behind Airflow's login."""
 
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
+from posixpath import normpath
 from typing import Annotated, Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request
@@ -15,7 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recsys.deployment.comparison import CUSTOMERS, mean_shared, read_comparisons
-from recsys.errors import InputError
+from recsys.errors import InputError, UnknownError
 from recsys.orchestration.mirror import tracker_id
 from recsys.orchestration.monitor import (
     alerts,
@@ -55,6 +57,7 @@ from recsys.tracking import PipelineTracker
 
 PREVIEW_SECONDS: Final = 20.0
 _YEAR_SECONDS: Final = 31_536_000
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _segment = partial(quote, safe="")
 
 Found = TypeVar("Found")
@@ -117,7 +120,8 @@ def _add_frame(app: FastAPI) -> None:
             raise HTTPException(404, visit.say("problem.no_page"))
         home = f"{visit.root}/"
         # Nobody is sent to another place than one of these pages.
-        here = back.startswith(home) and ".." not in back
+        path = normpath(unquote(urlsplit(back).path))
+        here = back.startswith(home) and f"{path}/".startswith(home)
         answer = RedirectResponse(back if here else home, 303)
         answer.set_cookie(
             LANGUAGE_COOKIE, code, max_age=_YEAR_SECONDS, path=home, httponly=True, samesite="lax"
@@ -307,9 +311,15 @@ def _known(request: Request, names: list[str], read: Callable[[], Found]) -> Fou
     """What `read` returns for these names; what it does not know is not found."""
     try:
         return read()
-    except InputError:
-        said = visit_of(request).say("problem.unknown", names=", ".join(names))
+    except UnknownError:
+        # Anybody can write anything into an address: only what looks like a name is repeated.
+        if all(map(_NAME.fullmatch, names)):
+            said = visit_of(request).say("problem.unknown", names=", ".join(names))
+        else:
+            said = visit_of(request).say("problem.no_page")
         raise HTTPException(404, said) from None
+    except InputError as error:
+        raise HTTPException(422, str(error)) from None
 
 
 def _add_rules(app: FastAPI, settings: Settings, renderer: Renderer) -> None:

@@ -19,7 +19,7 @@ from recsys.errors import InputError
 from recsys.ids import normalise_id
 from recsys.merchandising.catalogue import build_catalogue
 from recsys.merchandising.rule_adding import add_rule
-from recsys.merchandising.rules import Rule, matching, read_rules
+from recsys.merchandising.rules import Products, Rule, matching, read_rules
 from recsys.outcomes.attribution import FATE, POSITION
 from recsys.outcomes.daily import figured_days, figures_of, read_day, read_happened
 from recsys.privacy import PrivacyConfig
@@ -157,11 +157,6 @@ def steer(
     end = datetime(last.year, last.month, last.day, tzinfo=zone) + timedelta(days=1)
     if end <= now:
         raise InputError(f"until: {until} is over")
-    for known in read_rules(settings).rules:
-        same = (known.action, known.products.ids, known.placements) == (action, (product_id,), ())
-        if same and known.active(now):
-            still = known.end.astimezone(zone).isoformat(" ", "minutes") if known.end else "no end"
-            raise InputError(f"{known.name} does so already (until {still}); take it out first")
     rule: dict[str, Any] = {
         "name": f"{action}-{now.astimezone(zone):%Y%m%d-%H%M%S}",
         "action": action,
@@ -175,6 +170,12 @@ def steer(
         if not place.isdecimal():
             raise InputError(f"position: expected a number, not {place!r}")
         rule["position"] = int(place)
+    for known in read_rules(settings).rules:
+        about = (known.action, known.products, known.placements, known.position)
+        same = about == (action, Products(ids=(product_id,)), (), rule.get("position"))
+        if same and known.active(now) and (known.end is None or known.end >= end):
+            still = f" until {known.end.astimezone(zone):%Y-%m-%d %H:%M}" if known.end else ""
+            raise InputError(f"{known.name} does so already{still}")
     return add_rule(settings, rule)
 
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from recsys.deployment.history import Stint, read_history, stints_of
-from recsys.errors import InputError
+from recsys.errors import UnknownError
 from recsys.orchestration.monitor.learning import Learning, gather_learning
 from recsys.orchestration.monitor.overview import summary_of
 from recsys.registry import CurrentBest, Entry, Registry
@@ -104,18 +104,18 @@ def timeline(stints: Sequence[Stint], now: datetime) -> list[Bar]:
 
 
 def compare(settings: Settings, model_ids: Sequence[str]) -> list[Row]:
-    """The rows of these models, at most `MOST_COMPARED`. Raises `InputError` for an unknown one."""
+    """The rows of these models, at most `MOST_COMPARED`. Raises `UnknownError` if one is none."""
     rows = {row.entry.model_id: row for row in _rows(settings)}
     for model_id in model_ids:
         if model_id not in rows:
-            raise InputError(f"{model_id!r}: no model of this id is registered")
+            raise UnknownError(f"{model_id!r}: no model of this id is registered")
     return [rows[model_id] for model_id in dict.fromkeys(model_ids)][:MOST_COMPARED]
 
 
 def gather_model(
     settings: Settings, model_id: str, tracker: PipelineTracker, sort: str, down: bool
 ) -> Details:
-    """With its trials by the column `sort`. Raises `InputError` for a model that is not
+    """With its trials by the column `sort`. Raises `UnknownError` for a model that is not
     registered."""
     [row] = compare(settings, [model_id])
     registry = Registry(settings)
