@@ -126,6 +126,8 @@ def test_the_winner_is_deployed_and_the_experiment_ends(settings, definition, ai
         | {
             ("GET", "/dags"): [page("dags", dag("model_deployment", paused=False))],
             ("POST", runs): [(200, {})],
+            # An API server that is busy for a moment loses no run that was asked for.
+            ("GET", runs): [(503, {"detail": "later"})],
             ("GET", "/monitor/health"): [(200, {"scheduler": {"status": "healthy"}})],
         }
     )
