@@ -66,6 +66,8 @@ def api_server(states):
                 self.answer({"scheduler": {"status": state}})
             elif path.endswith("/taskInstances"):
                 self.answer({"task_instances": [], "total_entries": 0})
+            elif path.endswith("/dagRuns"):
+                self.answer({"dag_runs": [], "total_entries": 0})
             elif path.endswith("/dags"):
                 self.answer({"dags": [], "total_entries": 0})
             else:
