@@ -88,7 +88,7 @@ def test_a_backup_never_overwrites_and_never_lies_in_what_it_holds(shop, backup)
         write_backup(shop, backup)
     with pytest.raises(BackupError, match="choose another place"):
         write_backup(shop, shop.home / "data" / "backup.tar")
-    with pytest.raises(BackupError, match="not a folder"):
+    with pytest.raises(BackupError, match="does not exist; make it first"):
         write_backup(shop, shop.home / "nowhere" / "backup.tar")
 
 
