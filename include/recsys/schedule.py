@@ -111,6 +111,10 @@ class Approval(ConfigModel):
     require_approval: bool = False
     approval_hours: float = Field(default=12, gt=0)
 
+    @property
+    def time_to_answer(self) -> timedelta:
+        return timedelta(hours=self.approval_hours if self.require_approval else 0)
+
 
 _ASKS: Final = "model_deployment"
 _OWN_JOB: Final = " (known jobs are {}; one of your own needs cron and timeout_minutes)"
@@ -195,15 +199,13 @@ def _with_time_to_answer(job: JobSchedule, settings: Settings) -> JobSchedule:
         document = read_document(settings, Approval.FILE)
         content = document.content
         known = {key: content[key] for key in Approval.model_fields if key in content}
-        approval = document.validate(Approval, known)
+        more = document.validate(Approval, known).time_to_answer
     except ConfigError:
         return job  # the job itself tells what is wrong
-    if not approval.require_approval:
-        return job
-    minutes = approval.approval_hours * 60
+    minute = timedelta(minutes=1)
     longer = {
-        "timeout_minutes": job.timeout_minutes + minutes,
-        "deadline_minutes": job.deadline / timedelta(minutes=1) + minutes,
+        "timeout_minutes": (job.timeout + more) / minute,
+        "deadline_minutes": (job.deadline + more) / minute,
     }
     return job.model_copy(update=longer)
 

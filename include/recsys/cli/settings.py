@@ -113,9 +113,8 @@ def _of_the_canary(settings: Settings) -> list[str]:
         timeout = load_schedule(settings).job("model_deployment").timeout
     except ConfigError:
         return []  # which is told already
-    question = timedelta(hours=config.approval_hours if config.require_approval else 0)
     around = timedelta(seconds=config.reload_timeout_seconds + config.patience_seconds)
-    left = (timeout - question - around) / timedelta(minutes=1)
+    left = (timeout - config.time_to_answer - around) / timedelta(minutes=1)
     canary = config.canary
     if not canary.enabled or canary.minutes <= left:
         return []
