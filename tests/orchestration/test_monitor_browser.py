@@ -190,6 +190,7 @@ def test_nobody_is_led_to_another_site_by_the_choice_of_a_language(monitor: Moni
         "/recsys/../x",
         "/recsys/%2e%2e/x",
         "/recsysx/",
+        "//[x",
         "",
     ):
         asked = {"back": back}

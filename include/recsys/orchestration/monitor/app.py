@@ -120,8 +120,8 @@ def _add_frame(app: FastAPI) -> None:
             raise HTTPException(404, visit.say("problem.no_page"))
         home = f"{visit.root}/"
         # Nobody is sent to another place than one of these pages.
-        path = normpath(unquote(urlsplit(back).path))
-        here = back.startswith(home) and f"{path}/".startswith(home)
+        path = back.startswith(home) and normpath(unquote(urlsplit(back).path))
+        here = path and f"{path}/".startswith(home)
         answer = RedirectResponse(back if here else home, 303)
         answer.set_cookie(
             LANGUAGE_COOKIE, code, max_age=_YEAR_SECONDS, path=home, httponly=True, samesite="lax"
