@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -320,8 +321,8 @@ class _Replica(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def replica(port: int) -> Iterator[None]:
-    server = ThreadingHTTPServer(("127.0.0.1", port), _Replica)
+def replica(port: int, handler: type[_Replica] = _Replica) -> Iterator[None]:
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield
@@ -330,55 +331,94 @@ def replica(port: int) -> Iterator[None]:
         server.server_close()
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
-@pytest.mark.boots
-def test_the_proxy_spreads_requests_survives_a_replica_and_keeps_administration_out(tmp_path):
-    ports = [find_free_port() for _ in range(3)]
+class _Forgetful(_Replica):
+    """Ends each connection as its fourth request comes, without an answer."""
+
+    protocol_version = "HTTP/1.1"
+    answered = 0
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.close_connection = self.answered == 3
+        if not self.close_connection:
+            self.answered += 1
+            self.do_GET()
+
+
+@contextlib.contextmanager
+def proxy_before(folder: Path, first: int, second: int) -> Iterator[str]:
+    """The address of a running proxy, with replicas at these ports of this machine."""
+    port = find_free_port()
     text = (DOCKER / "proxy" / "nginx.conf").read_text(encoding="utf-8")
-    for number in (1, 2):
+    for number, replica_port in ((1, first), (2, second)):
         # Names that are asked for again are for nginx 1.27.3 and Docker's networks.
         name = f"service-{number}:8000 resolve"
         assert name in text
-        text = text.replace(name, f"127.0.0.1:{ports[number]}")
+        text = text.replace(name, f"127.0.0.1:{replica_port}")
     newer = "keepalive_min_timeout 10s;"  # than nginx 1.27.4, too
     assert newer in text
     text = (
         text.replace(newer, "")
-        .replace("listen 8000", f"listen 127.0.0.1:{ports[0]}")
-        .replace("/tmp/", f"{tmp_path}/")
+        .replace("listen 8000", f"listen 127.0.0.1:{port}")
+        .replace("/tmp/", f"{folder}/")
     )
-    (tmp_path / "nginx.conf").write_text(f"daemon off; {text}", encoding="utf-8")
-    url = f"http://127.0.0.1:{ports[0]}"
-    with replica(ports[2]), contextlib.ExitStack() as first:
-        first.enter_context(replica(ports[1]))
-        proxy = subprocess.Popen(["nginx", "-c", str(tmp_path / "nginx.conf")])
-        try:
-            _wait_for_port(ports[0])
-            answers = {requests.get(f"{url}/health", timeout=5).json()["port"] for _ in range(20)}
-            assert answers == set(ports[1:])
-            named = requests.get(f"{url}/health", headers={"X-Forwarded-For": "1.2.3.4"}, timeout=5)
-            assert named.json()["forwarded"] == "1.2.3.4, 127.0.0.1"
-            for path in ("/reload_model", "/canary", "/canary?minutes=1"):
-                assert requests.post(f"{url}{path}", timeout=5).status_code == 403
-            for path in (
-                "/interactions",
-                "//interactions",
-                "/interactions?x=1",
-                "/x/../interactions",
-            ):
-                session = requests.Session()
-                asked = requests.Request("POST", url, json={}).prepare()
-                asked.url = f"{url}{path}"
-                assert session.send(asked, timeout=5).status_code == 401, path
-                asked.headers["Authorization"] = "Bearer of some token"
-                assert session.send(asked, timeout=5).status_code == 200, path
-            first.close()
-            for _ in range(20):
-                answer = requests.post(f"{url}/recommend", json={"user_id": "1"}, timeout=5)
-                assert answer.json()["port"] == ports[2]
-        finally:
-            proxy.terminate()
-            proxy.wait(timeout=20)
+    (folder / "nginx.conf").write_text(f"daemon off; {text}", encoding="utf-8")
+    proxy = subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf")])
+    try:
+        _wait_for_port(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        proxy.terminate()
+        proxy.wait(timeout=20)
+
+
+needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+
+
+@needs_nginx
+@pytest.mark.boots
+def test_the_proxy_spreads_requests_survives_a_replica_and_keeps_administration_out(tmp_path):
+    ports = [find_free_port() for _ in range(2)]
+    with (
+        replica(ports[1]),
+        contextlib.ExitStack() as first,
+        proxy_before(tmp_path, *ports) as url,
+    ):
+        first.enter_context(replica(ports[0]))
+        answers = {requests.get(f"{url}/health", timeout=5).json()["port"] for _ in range(20)}
+        assert answers == set(ports)
+        named = requests.get(f"{url}/health", headers={"X-Forwarded-For": "1.2.3.4"}, timeout=5)
+        assert named.json()["forwarded"] == "1.2.3.4, 127.0.0.1"
+        for path in ("/reload_model", "/canary", "/canary?minutes=1"):
+            assert requests.post(f"{url}{path}", timeout=5).status_code == 403
+        for path in (
+            "/interactions",
+            "//interactions",
+            "/interactions?x=1",
+            "/x/../interactions",
+        ):
+            session = requests.Session()
+            asked = requests.Request("POST", url, json={}).prepare()
+            asked.url = f"{url}{path}"
+            assert session.send(asked, timeout=5).status_code == 401, path
+            asked.headers["Authorization"] = "Bearer of some token"
+            assert session.send(asked, timeout=5).status_code == 200, path
+        first.close()
+        for _ in range(20):
+            answer = requests.post(f"{url}/recommend", json={"user_id": "1"}, timeout=5)
+            assert answer.json()["port"] == ports[1]
+
+
+@needs_nginx
+@pytest.mark.boots
+def test_a_connection_that_ends_as_it_is_used_costs_no_answer_while_a_replica_is_away(tmp_path):
+    away, there = find_free_port(), find_free_port()
+    with replica(there, _Forgetful), proxy_before(tmp_path, away, there) as url:
+        # Five or more by one process of the two; three failures would take the replica out.
+        for _ in range(9):
+            answer = requests.post(f"{url}/recommend", json={"user_id": "1"}, timeout=5)
+            assert answer.status_code == 200
+            assert answer.json()["port"] == there
 
 
 def _wait_for_port(port: int) -> None:
