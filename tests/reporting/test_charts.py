@@ -43,6 +43,28 @@ def test_any_values_make_a_picture(values: list[float | None]) -> None:
     assert "nan" not in rows("x", [Row("x", one, "x") for one in counted])
 
 
+def test_what_is_below_zero_has_its_place() -> None:
+    line = Line("x", [-0.1, 0.2], [-0.9, 0.1], [0.1, 0.3])
+    form = "{:+.0%}".format
+    picture = curves("x", ["a", "b"], [line], form, bottom=-0.2, top=0.4, zone=(-0.05, 0.05))
+    found = re.findall(r'y="([\d.]+)" text-anchor="end">([^<]+%)<', picture)
+    heights = {text: float(high) - 3.5 for high, text in found}
+    assert list(heights) == ["-20%", "+0%", "+20%", "+40%"]
+    [zero] = re.findall(r'<line class="axis" x1="[\d.]+" y1="([\d.]+)"', picture)
+    assert float(zero) == pytest.approx(heights["+0%"], abs=0.06)
+    zone = r'class="open" x="[\d.]+" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"'
+    [(above, size)] = re.findall(zone, picture)
+    assert float(above) < float(zero) < float(above) + float(size)
+    lowest = max(float(high) for high in re.findall(r"[\d.]+,([\d.]+)", picture))
+    assert lowest == pytest.approx(heights["-20%"], abs=0.06)  # what is lower ends at the edge
+
+
+def test_a_long_curve_has_no_dots_but_for_days_that_stand_alone() -> None:
+    values = [1.0, None, *([2.0] * 200)]
+    picture = curves("x", [str(n) for n in range(202)], [Line("x", values)], str)
+    assert picture.count("<circle") == 1
+
+
 def test_a_gap_parts_a_curve_and_its_band() -> None:
     line = Line("x", [1, None, 2, 3], [0, None, 1, 2], [2, None, 3, 4])
     picture = curves("x", list("abcd"), [line], str)

@@ -41,7 +41,7 @@ def render_drift_pages(report: Mapping[str, Any], page: Path, zone: tzinfo) -> d
             "listed": _LISTED,
         }
 
-    return render_pages(_TEMPLATE, page.name, zone, values, _earlier(page))
+    return render_pages(_TEMPLATE, page, zone, values, _earlier(page))
 
 
 def _earlier(page: Path) -> list[Earlier]:

@@ -43,7 +43,7 @@ def render_outcome_pages(report: Report, page: Path, zone: tzinfo) -> dict[str, 
             "most": _ROWS,
         }
 
-    return render_pages(_TEMPLATE, page.name, zone, values, _earlier(page, report))
+    return render_pages(_TEMPLATE, page, zone, values, _earlier(page, report))
 
 
 def _earlier(page: Path, report: Report) -> list[Earlier]:

@@ -61,7 +61,7 @@ def render_quality_pages(figures: Figures, page: Path, zone: tzinfo) -> dict[str
             "listed": LISTED,
         }
 
-    return render_pages(_TEMPLATE, page.name, zone, values, _earlier(page))
+    return render_pages(_TEMPLATE, page, zone, values, _earlier(page))
 
 
 def _earlier(page: Path) -> list[Earlier]:

@@ -18,18 +18,25 @@ _PLAIN: Final = "vi"  # the language whose pages have the plain names
 
 class Earlier(NamedTuple):
     """A report of before: the page in the same folder, the ISO date of its first day, of its last
-    one where it is about several, and the state that it found (``severity.STATE`` is what the area
-    calls it), None where it has none."""
+    one where it is about several, the state that it found (``severity.STATE`` is what the area
+    calls it), None where it has none, and the name that somebody gave to what it is about."""
 
     page: str
     day: str
     last: str | None = None
     state: str | None = None
+    name: str | None = None
 
 
 def page_in(page: Path, code: str) -> Path:
     """Where the page that is called `page` lies in a language."""
     return page if code == _PLAIN else page.with_suffix(f".{code}{page.suffix}")
+
+
+def name_in(page: Path, code: str) -> str:
+    """The name of the page in a language, or its plain one if it lies there in one only."""
+    there = page_in(page, code)
+    return there.name if there.is_file() and not there.is_symlink() else page.name
 
 
 def is_plain(page: Path) -> bool:
@@ -46,14 +53,15 @@ def write_pages(page: Path, contents: Mapping[str, str]) -> None:
 
 def render_pages(
     template: Path,
-    page: str,
+    page: Path,
     zone: tzinfo,
     values: Callable[[Language], Mapping[str, Any]],
     earlier: Sequence[Earlier] = (),
 ) -> dict[str, str]:
     """The HTML of a report by language. `template` extends ``report_base.html``; the texts are in
-    ``texts`` beside its folder. `page` is the plain name of the file, `values` what the template
-    needs besides, `earlier` the reports to link to, newest first."""
+    ``texts`` beside its folder. `page` is the file with the plain name, `values` what the template
+    needs besides, `earlier` the reports to link to, newest first; one that was written in one
+    language only is read in that."""
     environment = templates(template.parent, _HERE / "templates")
     found = environment.get_template(template.name)
     rendered = {}
@@ -62,10 +70,10 @@ def render_pages(
         common = {
             "language": language,
             "t": language.say,
-            "switch": [
-                (one, name, page_in(Path(page), one).name) for one, name in LANGUAGES.items()
+            "switch": [(one, name, page_in(page, one).name) for one, name in LANGUAGES.items()],
+            "earlier": [
+                one._replace(page=name_in(page.with_name(one.page), code)) for one in earlier
             ],
-            "earlier": [one._replace(page=page_in(Path(one.page), code).name) for one in earlier],
         }
         rendered[code] = found.render(common | dict(values(language)))
     return rendered

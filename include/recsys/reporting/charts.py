@@ -13,6 +13,7 @@ _RIGHT_EDGE, _TOP, _BOTTOM = 372, 14, 22
 _LETTER: Final = 6.4  # width of a digit
 _FLOOR: Final = _HEIGHT - _BOTTOM
 _MOST_TICKS: Final = 4
+_MOST_DOTS: Final = 100  # along a curve
 
 Form = Callable[[float], str]
 """How a value is written."""
@@ -109,20 +110,29 @@ def curves(
     open_from: int | None = None,
     marked: int | None = None,
     top: float | None = None,
+    bottom: float = 0.0,
+    zone: tuple[float, float] | None = None,
 ) -> str:
     """Curves over `days`, which are written as they are given. From the day at `open_from` on,
     values are still to grow; that at `marked` is an alarm. `top` is where the axis ends, where not
-    at the highest value."""
+    at the highest value, `bottom` where it begins; values within `zone` are too small to matter."""
     known = [v for line in lines for v in (*line.values, *line.high) if v is not None]
-    ticks, top = _ticks(0.0, (max(known, default=0.0) if top is None else top) or 1.0)
+    ticks, top = _ticks(bottom, (max(known, default=0.0) if top is None else top) or 1.0)
+    bottom = ticks[0]
     side = _side(ticks, form)
     step = (_RIGHT_EDGE - side) / max(len(days) - 1, 1)
 
     def at(place: int, value: float) -> tuple[float, float]:
-        high = _TOP + (_FLOOR - _TOP) * (1 - min(max(value, 0.0), top) / top)
-        return side + step * place, high
+        return side + step * place, _height(min(max(value, bottom), top), ticks)
 
-    parts = _grid(ticks, side, form)
+    parts = []
+    if zone is not None:
+        low, high = (at(0, end)[1] for end in zone)
+        parts.append(f'<rect class="open" x="{side:.1f}" y="{high:.1f}" '
+                     f'width="{_RIGHT_EDGE - side:.1f}" height="{low - high:.1f}"/>')  # fmt: skip
+    parts += _grid(ticks, side, form)
+    if bottom < 0:
+        parts.append(_stroke("axis", (side, at(0, 0.0)[1], _RIGHT_EDGE, at(0, 0.0)[1])))
     if open_from is not None:
         left = max(side, side + step * (open_from - 0.5))
         parts.append(f'<rect class="open" x="{left:.1f}" y="{_TOP}" '
@@ -136,7 +146,7 @@ def curves(
         for stretch in _stretches((value,) for value in line.values):
             points = [at(place, value) for place, (value,) in stretch]
             parts.append(f'<polyline class="line s{number}{dashes}" points="{_points(points)}"/>')
-            if not line.dashed:
+            if not line.dashed and (len(points) == 1 or len(days) <= _MOST_DOTS):
                 parts += [_dot(f"s{number}", point, 1.6) for point in points]
     if marked is not None and (value := lines[0].values[marked]) is not None:
         parts.append(_dot("alarm", at(marked, value), 4.5))
@@ -169,19 +179,25 @@ def _side(ticks: Sequence[float], form: Form) -> float:
 def _grid(ticks: Sequence[float], side: float, form: Form) -> list[str]:
     parts = []
     for tick in ticks:
-        high = _TOP + (_FLOOR - _TOP) * (1 - tick / ticks[-1])
+        high = _height(tick, ticks)
         parts.append(_stroke("grid", (side, high, _RIGHT_EDGE, high)))
         parts.append(_text(side - 5, high + 3.5, form(tick), "end"))
     return parts
 
 
+def _height(value: float, ticks: Sequence[float]) -> float:
+    """Where a value of the axis is, from above."""
+    return _TOP + (_FLOOR - _TOP) * (ticks[-1] - value) / (ticks[-1] - ticks[0])
+
+
 def _ticks(low: float, high: float) -> tuple[list[float], float]:
-    """Round values from `low` on; the last one, not below `high`, is where the axis ends."""
+    """Round values, the first one not above `low`; the last one, not below `high`, is where the
+    axis ends."""
     rough = (high - low) / _MOST_TICKS
     size = 10.0 ** np.floor(np.log10(rough))
     step = float(next(one * size for one in (1, 2, 2.5, 5, 10) if one * size >= rough * 0.999))
-    count = int(np.ceil((high - low) / step - 1e-9))
-    return [low + step * number for number in range(count + 1)], low + step * count
+    first, last = int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9))
+    return [step * number for number in range(first, last + 1)], step * last
 
 
 def _stretches(

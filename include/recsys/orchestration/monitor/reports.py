@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from recsys.language import LANGUAGES
 from recsys.orchestration.monitor.sections import Section, section
-from recsys.reporting import is_plain, page_in
+from recsys.reporting import is_plain, name_in
 from recsys.settings import Settings
 
 KINDS: Final = {
@@ -40,8 +40,7 @@ class ReportPage(NamedTuple):
 
     def name_in(self, code: str) -> str:
         """Its name in a language, or the plain one if it was written in one language only."""
-        path = page_in(self.path, code)
-        return path.name if path.is_file() and not path.is_symlink() else self.name
+        return name_in(self.path, code)
 
     @property
     def title(self) -> str:
