@@ -10,7 +10,7 @@ and stops what breaks a guardrail.
 **Reads** `data/served`, the events of all sources and of the service; once a day, where lists
 explore, the models of the registry, to estimate what they would have earned. **Writes**
 `data/outcomes`, the table `daily_outcomes` in `logs/outcome_metrics.db`,
-`reports/outcomes/outcomes_YYYYMMDD.json` and `.html`, `reports/experiments/`.
+`reports/outcomes/outcomes_YYYYMMDD.json` and its pages, those of `reports/experiments`.
 
 **From, to**: local days to make again, whatever they were made of. Such a run, and a backfill,
 which makes the days of its interval, alarms nobody.

@@ -1,6 +1,7 @@
 """Experiments of a simulated shop, whose truth is known, judged from the files of the outcomes."""
 
 import json
+import re
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -13,7 +14,9 @@ from recsys.errors import InputError
 from recsys.experiments.definitions import Guardrails
 from recsys.experiments.evaluation import evaluate, plan_experiment
 from recsys.experiments.guardrails import broken_guardrail, together
+from recsys.experiments.page import render_experiment_pages
 from recsys.experiments.state import Experiments
+from recsys.reporting import page_in, write_pages
 from recsys.request_log import Answered, RequestLog
 from recsys.settings import Settings
 from tests.experiments.test_state import definition
@@ -70,6 +73,13 @@ def report(settings: Settings, name: str = "blend") -> dict:
     return json.loads((settings.reports / "experiments" / f"{name}.json").read_text())
 
 
+def read_page(settings: Settings, code: str, name: str = "blend") -> str:
+    """What a reader of the page reads."""
+    page = page_in(settings.reports / "experiments" / f"{name}.html", code)
+    html = page.read_text().split("</style>")[1]
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+
+
 def test_a_better_side_wins_and_stays_the_winner(experiments, settings):
     experiments.start(definition(), by="lan", now=START)
     write_days(settings, simulate(np.random.default_rng(1), SHOP, DAYS, uplift=0.3))
@@ -86,7 +96,7 @@ def test_a_better_side_wins_and_stays_the_winner(experiments, settings):
     assert last["low"] > 0
     assert found["sample_ratio"]["sound"]
     page = (settings.home / done["page_of_blend"]).read_text()
-    for said in ("Is it better?", "data:image/png", "experiment promote blend", "Đã có bên thắng"):
+    for said in ("Is it better?", "<svg", "experiment promote blend", "Đã có bên thắng"):
         assert said in page
     assert experiments.get("blend").running  # a person promotes
     evaluate(settings, after(27.6))
@@ -145,7 +155,8 @@ def test_a_skewed_split_stops_the_experiment(experiments, settings):
     ended = experiments.get("blend")
     assert ended.ended_by == "outcomes"
     assert "not divided as intended" in ended.ended_because
-    assert "NOT divided" in (settings.reports / "experiments" / "blend.html").read_text()
+    assert "Not as intended" in read_page(settings, "en")
+    assert "Not comparable" in read_page(settings, "en")
     assert "experiment_stopped" in (settings.logs / "service" / "alerts.log").read_text()
     assert evaluate(settings, after(28))["verdicts"] == {}
 
@@ -180,7 +191,10 @@ def test_errors_stop_an_experiment_and_a_canary_at_once(experiments, settings):
         "blend": "stopped",
         "canary": "stopped",
     }
-    assert "the model als_2 of new breaks a guardrail: error_rate=0.060" in report(settings)["en"]
+    said = "the model als_2 of the side new answers 6.0% of its requests with an error"
+    assert said in report(settings)["en"]
+    assert "trả lỗi cho 6,0% số yêu cầu" in report(settings)["vi"]
+    assert "Broken" in read_page(settings, "en")
     assert experiments.running() == []
 
 
@@ -198,9 +212,8 @@ def test_what_a_person_stopped_says_so_with_its_late_outcomes(experiments, setti
     experiments.stop("blend", "minh", "the sale begins", after(10))
     assert evaluate(settings, after(12))["verdicts"] == {"blend": "stopped"}
     assert report(settings)["en"] == "ended by minh: the sale begins"
-    page = (settings.reports / "experiments" / "blend.html").read_text()
-    assert "Ended by minh: the sale begins." in page
-    assert "Do minh dừng: the sale begins." in page
+    assert "minh ended it: the sale begins" in read_page(settings, "en")
+    assert "Do minh dừng: the sale begins" in read_page(settings, "vi")
     assert report(settings)["days"] == 10
     assert evaluate(settings, after(30))["verdicts"] == {}
 
@@ -218,19 +231,17 @@ def test_whether_customers_are_divided_as_intended_is_said_of_enough_of_them(
     experiments.start(definition(), by="lan", now=START)
     write_days(settings, simulate(np.random.default_rng(7), Shop(users, 2 * users), 3))
     evaluate(settings, after(2))
-    page = (settings.reports / "experiments" / "blend.html").read_text()
-    assert ("Customers are divided as intended" in page) == says
-    assert ("too few customers to tell whether they are divided" in page) != says
-    assert ("Còn quá ít khách để biết tỷ lệ chia có đúng không" in page) != says
+    assert ("Customers are on the sides as it was intended" in read_page(settings, "en")) == says
+    assert ("Too few customers to tell" in read_page(settings, "en")) != says
+    assert ("Còn quá ít khách để biết" in read_page(settings, "vi")) != says
 
 
 def test_the_page_has_the_time_of_the_shop(experiments, settings):
     experiments.start(definition(), by="lan", now=START)
     evaluate(settings, after(1.5))
-    page = (settings.reports / "experiments" / "blend.html").read_text()
-    assert "do lan bắt đầu 2026-03-02 00:00 +07;" in page
-    assert "As of 2026-03-03 12:00 +07." in page
-    assert page.count("<table>") == page.count('<div class="box"><table>') == 1  # scrolls by itself
+    assert "Bắt đầu 02/03/2026 00:00 lan" in read_page(settings, "vi")
+    assert "Viết lúc 03/03/2026 12:00." in read_page(settings, "vi")
+    assert "Began 2 Mar 2026, 00:00 lan" in read_page(settings, "en")
     assert report(settings)["started_at"] == "2026-03-01T17:00:00+00:00"
 
 
@@ -272,12 +283,13 @@ def test_few_requests_break_nothing():
         }
 
     limits = Guardrails()
-    assert broken_guardrail(row(50, errors=0.02), row(1000), limits, "x") is None  # one of fifty
-    assert broken_guardrail(row(50, errors=0.2), None, limits, "x")
-    assert broken_guardrail(row(60, fallbacks=0.25), row(60, fallbacks=0.1), limits, "x") is None
-    assert broken_guardrail(row(6000, fallbacks=0.25), row(6000, fallbacks=0.1), limits, "x")
-    assert broken_guardrail(row(60, ms=9), row(60), limits, "x")
-    assert broken_guardrail(row(49, errors=1.0), row(60), limits, "x") is None
+    assert broken_guardrail(row(50, errors=0.02), row(1000), limits) is None  # one of fifty
+    found = broken_guardrail(row(50, errors=0.2), None, limits)
+    assert found == ("error_rate", 0.2, limits.max_error_rate)
+    assert broken_guardrail(row(60, fallbacks=0.25), row(60, fallbacks=0.1), limits) is None
+    assert broken_guardrail(row(6000, fallbacks=0.25), row(6000, fallbacks=0.1), limits)
+    assert broken_guardrail(row(60, ms=9), row(60), limits)
+    assert broken_guardrail(row(49, errors=1.0), row(60), limits) is None
     both = together([row(100, errors=0.1), row(300)])
     assert (both["requests"], both["error_rate"]) == (400, pytest.approx(0.025))
     assert together([]) is None
@@ -287,3 +299,57 @@ def test_a_job_whose_clock_is_behind_says_that_it_is_too_early(experiments, sett
     experiments.start(definition(), by="lan", now=START)
     assert evaluate(settings, after(-0.01))["verdicts"] == {"blend": "running"}
     assert evaluate(settings, after(-3))["verdicts"] == {"blend": "running"}
+
+
+def test_what_a_side_wins_by_is_said_as_the_verdict_is_made(experiments, settings):
+    """The interval left 0 once, on some day since the first week: it has not to do so today."""
+    experiments.start(definition(), by="lan", now=START)
+    write_days(settings, simulate(np.random.default_rng(1), SHOP, DAYS, uplift=0.3))
+    evaluate(settings, after(27.5))
+    found = report(settings)
+    found["running"]["new"][-1] |= {"low": -0.1, "value": 0.1, "high": 0.3}
+    page = settings.reports / "experiments" / "blend.html"
+    write_pages(page, render_experiment_pages(found, page, ZoneInfo("UTC")))
+    assert "new Better Better than today: +10.0% (-10.0% to +30.0%)." in read_page(settings, "en")
+    found["days"] = 6.5
+    write_pages(page, render_experiment_pages(found, page, ZoneInfo("UTC")))
+    assert "new Too early" in read_page(settings, "en")
+
+
+@pytest.mark.parametrize("old", ['{"verdict": "winner", "vi": "x"}', '{"verdict": 7}', "[]", "{"])
+def test_a_page_leads_to_one_of_earlier_code_that_has_one_language(experiments, settings, old):
+    experiments.start(definition("first"), by="lan", now=START)
+    experiments.stop("first", "minh" if "[" in old else "outcomes", "enough", after(3))
+    experiments.start(definition("without-page"), by="lan", now=after(3))
+    experiments.stop("without-page", "minh", "enough", after(4))
+    folder = settings.reports / "experiments"
+    folder.mkdir(parents=True)
+    (folder / "first.html").write_text("<h1>both languages</h1>")
+    (folder / "first.json").write_text(old)
+    experiments.start(definition(), by="lan", now=after(20))
+    evaluate(settings, after(21))
+    for code in ("vi", "en"):
+        html = page_in(folder / "blend.html", code).read_text()
+        assert re.findall(r'<ul class="weeks"><li><a href="([^"]*)">', html) == ["first.html"]
+        assert "without-page" not in html
+    states = {"w": "Has a winner", "[": "Ended"}
+    state = next((name for key, name in states.items() if key in old), "")
+    assert f"2 Mar 2026 – 5 Mar 2026 first {state}".strip() in read_page(settings, "en")
+    assert (folder / "first.html").read_text() == "<h1>both languages</h1>"
+
+
+def test_who_has_won_and_is_deployed_needs_no_promotion(experiments, settings):
+    experiments.start(definition(), by="lan", now=START)
+    write_days(settings, simulate(np.random.default_rng(1), SHOP, DAYS, uplift=-0.3))
+    evaluate(settings, after(27.5))
+    assert "experiment stop blend" in read_page(settings, "en")
+    assert "experiment promote" not in read_page(settings, "en")
+
+
+def test_guardrails_that_nobody_can_watch_are_not_said_to_be_kept(experiments, settings):
+    experiments.start(definition(), by="lan", now=START)
+    evaluate(settings, after(1))
+    assert "Guardrails Watched in part" in read_page(settings, "en")
+    log(settings, als_1=(200, 0), als_2=(200, 0))
+    evaluate(settings, after(1.1))
+    assert "Guardrails No stop" in read_page(settings, "en")

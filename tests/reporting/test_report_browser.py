@@ -31,6 +31,7 @@ from tests.browser import (
 from tests.data.shop import END, PRODUCTS, refresh, row, write_shop
 from tests.drift.made_report import made_report, material
 from tests.drift.shop import ZONE, events
+from tests.experiments.made_pages import make_pages
 from tests.outcomes.test_job import DAY
 from tests.outcomes.test_report import make_shop
 from tests.reporting.test_texts import AREAS
@@ -113,6 +114,11 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return pages
 
 
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_pages(Settings(tmp_path_factory.mktemp("experiments") / "home"))
+
+
 @dataclass
 class Look:
     """A page as a browser has it, and what went wrong meanwhile."""
@@ -162,6 +168,30 @@ def test_a_report_of_outcomes_is_sound_wherever_it_is_read(
     look, outcomes: list[Path], number: int
 ) -> None:
     find_no_fault(look, outcomes[number])
+
+
+@pytest.mark.parametrize("name", ["skewed", "falls-back", "worse", "better", "begun", "many"])
+def test_a_report_of_an_experiment_is_sound_wherever_it_is_read(
+    look, experiments: dict[str, Path], name: str
+) -> None:
+    find_no_fault(look, experiments[name])
+
+
+def test_an_experiment_says_what_it_found_and_leads_to_those_before(
+    look, experiments: dict[str, Path]
+) -> None:
+    seen = look(experiments["better"], "light", PHONE)
+    assert seen.page.locator("h1 .badge").inner_text() == "Đã có bên thắng"
+    assert "Tốt hơn hien-nay: +" in seen.page.locator("section#found").inner_text()
+    assert seen.page.locator("section#found svg.chart").count() == 1
+    seen.page.get_by_role("link", name="worse").click()
+    assert seen.page.url == experiments["worse"].as_uri()
+    assert seen.page.locator("h1 .badge").inner_text() == "Đã kết thúc"
+    seen.page.get_by_role("link", name="English").click()
+    assert "Worse than hien-nay: -" in seen.page.locator("section#found").inner_text()
+    seen.page.get_by_role("link", name="skewed").click()
+    assert seen.page.evaluate("document.documentElement.lang") == "en"
+    assert seen.page.locator("section#split .badge").inner_text() == "Not as intended"
 
 
 def find_no_fault(look, plain: Path) -> None:

@@ -6,12 +6,12 @@ from string import Formatter
 
 import pytest
 
-from recsys import drift, outcomes, quality, reporting
+from recsys import drift, experiments, outcomes, quality, reporting
 from recsys.drift.page import STATES
 from recsys.language import LANGUAGES, read_texts
 
 SHARED = Path(reporting.__file__).parent
-AREAS = [SHARED, *(Path(area.__file__).parent for area in (drift, quality, outcomes))]
+AREAS = [SHARED, *(Path(area.__file__).parent for area in (drift, quality, outcomes, experiments))]
 
 
 def blanks(text: str) -> set[str]:

@@ -82,7 +82,7 @@ def test_a_side_with_a_popular_model_is_marked_and_not_stopped_for_it(settings: 
     assert {one.sources for one in lists if one.model_id == POPULAR} == {"p" * 10}
     traffic = {one["model_id"]: one for one in read_traffic_by_model(settings.service_db, 60)}
     limits = Guardrails(min_requests=10, max_latency_ratio=1000)
-    assert broken_guardrail(traffic[POPULAR], traffic["als_1"], limits, "als_1") is None
+    assert broken_guardrail(traffic[POPULAR], traffic["als_1"], limits) is None
 
 
 def test_a_popular_model_can_be_deployed(settings: Settings):

@@ -136,4 +136,9 @@ def judge(traffic: dict[str, dict[str, Any]], config: CanaryConfig, swap: Swap) 
     limits = Guardrails(
         max_latency_ratio=config.max_latency_ratio, min_requests=config.min_requests
     )
-    return broken_guardrail(ours, theirs, limits, str(swap.serving))
+    found = broken_guardrail(ours, theirs, limits)
+    if found is None:
+        return None
+    if found.rate == "error_rate":
+        return f"error_rate={found.ours:.3f}, more than {found.theirs:g}"
+    return f"{found.rate}={found.ours:.3f}, {swap.serving} has {found.theirs:.3f}"

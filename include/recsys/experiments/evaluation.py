@@ -1,7 +1,7 @@
 """What the running experiments say by now: the job ``outcomes`` asks every hour.
 
 Reads ``data/outcomes/day=*/units.parquet`` and the request log, stops what breaks a guardrail or is
-divided wrongly, and writes ``reports/experiments/<name>.json`` and ``.html``."""
+divided wrongly, and writes ``reports/experiments/<name>.json`` and its pages."""
 
 import logging
 import math
@@ -23,9 +23,9 @@ from recsys.arrays import Float64Array
 from recsys.errors import InputError
 from recsys.experiments.definitions import COLUMNS, HOLDOUT, Definition, Experiment, Variant
 from recsys.experiments.guardrails import Traffic, broken_guardrail, together
+from recsys.experiments.page import render_experiment_pages
 from recsys.experiments.planning import Plan, plan
-from recsys.experiments.report import write_pages
-from recsys.experiments.state import Experiments, model_of
+from recsys.experiments.state import BY, REPORTS, Experiments, model_of
 from recsys.experiments.statistics import (
     ALPHA,
     MIN_ACTIVE_UNITS,
@@ -37,14 +37,16 @@ from recsys.experiments.statistics import (
     running_sums,
 )
 from recsys.experiments.verdicts import Comparison, Verdict, decide, ended, stopped
+from recsys.language import LANGUAGES
+from recsys.publishing import write_json
 from recsys.registry import Registry, RegistryError
+from recsys.reporting import write_pages
 from recsys.request_log import read_traffic_by_model
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-BY = "outcomes"
 STOPPED_ALERT = "experiment_stopped"
 DECIDED_ALERT = "experiment_decided"
 
@@ -134,8 +136,24 @@ def _evaluate(
         _tell_of_stop(settings, experiment, verdict)
     elif verdict.word != "running":
         _tell_of_decision(settings, experiment, verdict)
-    report = _report(experiments.get(experiment.name), counted, compared, information, verdict, now)
-    return verdict, write_pages(settings, report)
+    experiment = experiments.get(experiment.name)
+    report = _report(experiment, counted, compared, information, verdict, now)
+    report["guardrails"] |= {"watched": settings.service_db.exists()}
+    path = settings.reports / REPORTS / f"{experiment.name}.json"
+    write_json(path, report)
+    page, begun_before = path.with_suffix(".html"), _before(experiments, experiment)
+    write_pages(page, render_experiment_pages(report, page, load_zone(settings), begun_before))
+    return verdict, page
+
+
+def _before(experiments: Experiments, experiment: Experiment) -> list[Experiment]:
+    """The measured ones that began before it, the newest first."""
+    found = [
+        one
+        for one in experiments.all()
+        if one.definition.primary_metric is not None and one.started_at < experiment.started_at
+    ]
+    return sorted(found, key=lambda one: one.started_at, reverse=True)
 
 
 def _watch(
@@ -144,10 +162,7 @@ def _watch(
     """Of what has guardrails only (the canary): does one break, or is its time over?"""
     verdict = _broken(settings, experiment)
     if verdict is None and experiment.days(now) > experiment.definition.longest_days:
-        verdict = stopped(
-            f"đã chạy quá {experiment.definition.longest_days} ngày",
-            f"it ran for more than {experiment.definition.longest_days} days",
-        )
+        verdict = stopped("time", days=experiment.definition.longest_days)
     if verdict is None:
         return decide(experiment.definition, [], experiment.days(now))
     experiments.stop(experiment.name, BY, verdict.english, now)
@@ -166,22 +181,11 @@ def _stopping(settings: Settings, experiment: Experiment, counted: _Counted) -> 
             continue
         more = difference(_last(control), _last(side), 1.0)
         if more.value - 4 * more.error > limit:
-            rates = f"{float(more.other_rate):.1%}", f"{float(more.control_rate):.1%}"
-            return stopped(
-                f"nhánh {variant.name} để {rates[0]} danh sách cho phương án dự phòng, nhánh đối "
-                f"chứng {rates[1]}",
-                f"the side {variant.name} leaves {rates[0]} of its lists to a fallback, the "
-                f"control {rates[1]}",
-            )
-    if (evidence := _ratio_evidence(definition, counted)) is not None:
-        units = ", ".join(f"{one:,.0f}" for one in _units(counted))
-        if evidence > _RATIO_LIMIT:
-            return stopped(
-                f"số khách của các nhánh ({units}) lệch khỏi tỷ lệ đã định: có nhánh bị mất khách "
-                "hoặc mất danh sách, nên không so sánh được",
-                f"the customers of the sides ({units}) are not divided as intended: one of them "
-                "loses customers or lists, and nothing can be compared",
-            )
+            shares = {"share": float(more.other_rate), "other_share": float(more.control_rate)}
+            return stopped("fallbacks", side=variant.name, **shares)
+    evidence = _ratio_evidence(definition, counted)
+    if evidence is not None and evidence > _RATIO_LIMIT:
+        return stopped("ratio", units=_units(counted))
     return None
 
 
@@ -201,11 +205,10 @@ def _broken(settings: Settings, experiment: Experiment) -> Verdict | None:
     others = together(row for name, row in traffic.items() if name not in models.values())
     for name, model_id in models.items():
         ours = traffic.get(model_id or "")
-        if found := broken_guardrail(ours, others, definition.guardrails, "the rest"):
-            return stopped(
-                f"mô hình {model_id} của nhánh {name} vượt ngưỡng an toàn ({found})",
-                f"the model {model_id} of {name} breaks a guardrail: {found}",
-            )
+        if found := broken_guardrail(ours, others, definition.guardrails):
+            unit = "ms" if found.rate == "avg_latency_ms" else "share"
+            rates = {unit: found.ours, f"other_{unit}": found.theirs}
+            return stopped(found.rate, model=model_id, side=name, **rates)
     return None
 
 
@@ -361,6 +364,8 @@ def _report(
         "started_at": experiment.started_at.isoformat(timespec="seconds"),
         "started_by": experiment.started_by,
         "ended_at": experiment.ended_at and experiment.ended_at.isoformat(timespec="seconds"),
+        "ended_by": experiment.ended_by,
+        "ended_because": experiment.ended_because,
         "days": round(experiment.days(now), 2),
         "planned_days": experiment.planned_days,
         "longest_days": definition.longest_days,
@@ -369,8 +374,8 @@ def _report(
         "smallest_effect": definition.smallest_effect,
         "verdict": verdict.word,
         "winner": verdict.winner,
-        "vi": verdict.vietnamese,
-        "en": verdict.english,
+        "why": verdict.why,
+        **{code: verdict.said(code) for code in LANGUAGES},
         "sides": [
             {
                 "variant": variant.name,
@@ -390,6 +395,7 @@ def _report(
             "enough": min(units) >= MIN_ACTIVE_UNITS or (evidence or 0) > _RATIO_LIMIT,
             "sound": evidence is None or evidence <= _RATIO_LIMIT,
         },
+        "guardrails": definition.guardrails.model_dump(),
         "information": information,
         "running": {one.variant: _course(counted.days, one.found) for one in compared},
         "others": {
@@ -444,13 +450,13 @@ def _course(days: list[date], found: Difference) -> list[dict[str, Any]]:
 
 
 def _tell_of_stop(settings: Settings, experiment: Experiment, verdict: Verdict) -> None:
-    said = f"experiment {experiment.name}: {verdict.english}"
+    said = f"experiment {experiment.name}: {verdict.said('en')}"
     alert = Alert(STOPPED_ALERT, said, Severity.WARNING, facts=_facts(experiment, verdict))
     _tell(settings, alert, experiment, None)
 
 
 def _tell_of_decision(settings: Settings, experiment: Experiment, verdict: Verdict) -> None:
-    said = f"experiment {experiment.name}: {verdict.english}"
+    said = f"experiment {experiment.name}: {verdict.said('en')}"
     alert = Alert(DECIDED_ALERT, said, Severity.INFO, facts=_facts(experiment, verdict))
     key = f"{experiment.name}/{verdict.word}"
     _tell(settings, replace(alert, key=key), experiment, (Channel.LOG, Channel.EMAIL))

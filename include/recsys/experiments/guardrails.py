@@ -6,7 +6,7 @@ errors, which a sound model hardly ever is, however often somebody looks."""
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from recsys.experiments.definitions import Guardrails
 
@@ -16,25 +16,34 @@ Traffic = Mapping[str, Any]
 _DEVIATIONS = 3.0
 
 
+class Breach(NamedTuple):
+    """A rate of `Traffic` beyond its limit, beside that of the others; of errors, which are judged
+    by themselves, beside the limit."""
+
+    rate: Literal["error_rate", "fallback_rate", "avg_latency_ms"]
+    ours: float
+    theirs: float
+
+
 def broken_guardrail(
-    ours: Traffic | None, theirs: Traffic | None, limits: Guardrails, others: str
-) -> str | None:
-    """Which of the `limits` the traffic `ours` breaks, as a sentence that compares with `theirs`,
-    the traffic of `others`; None if none, or if there were too few requests to judge by."""
+    ours: Traffic | None, theirs: Traffic | None, limits: Guardrails
+) -> Breach | None:
+    """Which of the `limits` the traffic `ours` breaks, compared with `theirs`; None if none, or if
+    there were too few requests to judge by."""
     if ours is None or ours["requests"] < limits.min_requests:
         return None
     errors, requests = ours["error_rate"], ours["requests"]
     if _lowest(errors, requests) > limits.max_error_rate:
-        return f"error_rate={errors:.3f}, more than {limits.max_error_rate:g}"
+        return Breach("error_rate", errors, limits.max_error_rate)
     if theirs is None or theirs["requests"] < limits.min_requests:
         return None
     fallbacks, before = ours["fallback_rate"] or 0.0, theirs["fallback_rate"] or 0.0
     spread = _spread(fallbacks, requests) + _spread(before, theirs["requests"])
     if fallbacks - before - _DEVIATIONS * math.sqrt(spread) > limits.max_fallback_increase:
-        return f"fallback_rate={fallbacks:.3f}, {others} has {before:.3f}"
+        return Breach("fallback_rate", fallbacks, before)
     latency, before = ours["avg_latency_ms"], theirs["avg_latency_ms"]
     if latency > limits.max_latency_ratio * before:
-        return f"avg_latency_ms={latency:.2f}, {others} has {before:.2f}"
+        return Breach("avg_latency_ms", latency, before)
     return None
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # pandas is not for the service
 _LAST_GOOD_KEY = "artifacts/experiments.last_good.json"
 REPORTS = "experiments"
 """Below ``reports``."""
+BY = "outcomes"
+"""Who ended what no person did."""
 MOMENT = "%Y-%m-%d %H:%M %Z"
 """How moments are shown, in the time zone of the schedule."""
 _NAME = re.compile(r"[\w.@:+-]*")

@@ -1,27 +1,37 @@
-"""What the figures of an experiment mean, in a word and in sentences for the shop's staff."""
+"""What the figures of an experiment mean: in a word, and in a sentence for the shop's staff."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from recsys.experiments.definitions import COLUMNS, Definition, Experiment
+from recsys.arrays import Float64Array
+from recsys.experiments.definitions import Definition, Experiment
 from recsys.experiments.planning import WHOLE_WEEK_DAYS
 from recsys.experiments.statistics import MIN_ACTIVE_UNITS, Difference
+from recsys.language import Language, read_texts
 
 Word = Literal["running", "winner", "no difference", "stopped"]
 
-METRIC_NAMES = {
-    "clicks_per_list": ("lượt nhấp trên mỗi danh sách", "clicks per list"),
-    "carts_per_list": ("lượt thêm vào giỏ trên mỗi danh sách", "carts per list"),
-    "purchases_per_list": ("lượt mua trên mỗi danh sách", "purchases per list"),
-    "purchases_per_user": ("lượt mua trên mỗi khách", "purchases per customer"),
-    "value_per_user": ("doanh thu trên mỗi khách (đồng)", "value per customer (dong)"),
-    "value_per_1000_lists": (
-        "doanh thu trên 1.000 danh sách (đồng)",
-        "value per 1,000 lists (dong)",
-    ),
+_TEXTS: Final = Path(__file__).parent / "texts"
+_FORMS: Final[Mapping[str, Callable[[Language, Any], str]]] = {
+    "run_days": lambda language, days: language.number(days, 1),
+    "days": Language.number,
+    "least": Language.number,
+    "units": lambda language, counts: " / ".join(language.number(one) for one in counts),
+    "metric": lambda language, name: language.say(f"metric.{name}"),
+    "effect": lambda language, share: written_effect(language, share),
+    "share": lambda language, share: language.percent(share, 1),
+    "other_share": lambda language, share: language.percent(share, 1),
+    "ms": lambda language, ms: language.number(ms, 1),
+    "other_ms": lambda language, ms: language.number(ms, 1),
+    "value": Language.change,
+    "low": Language.change,
+    "high": Language.change,
 }
-assert METRIC_NAMES.keys() == COLUMNS.keys()
+"""How the facts of a sentence are written; others are names."""
 
 
 class Comparison(NamedTuple):
@@ -32,23 +42,42 @@ class Comparison(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """``running``, ``winner`` (the variant `winner`), ``no difference`` or ``stopped``."""
+    """``running``, ``winner`` (the variant `winner`), ``no difference`` or ``stopped``, and `why`:
+    the name of a sentence, whose blanks the `facts` fill in."""
 
     word: Word
-    winner: str | None
-    vietnamese: str
-    english: str
+    why: str
+    facts: Mapping[str, Any]
+    winner: str | None = None
+
+    def said(self, code: str) -> str:
+        """The sentence in a language, without its capital and its full stop."""
+        language = Language(code, UTC, read_texts(_TEXTS, code))
+        facts = {
+            name: _FORMS[name](language, fact) if name in _FORMS else fact
+            for name, fact in self.facts.items()
+        }
+        return language.say(f"why.{self.why}", **facts)
+
+    @property
+    def english(self) -> str:
+        """What logs, alerts and the state of the experiment say."""
+        return self.said("en")
 
 
-def stopped(vietnamese: str, english: str) -> Verdict:
-    """Everybody gets what is deployed; the sentences say why."""
-    return Verdict("stopped", None, vietnamese, english)
+def written_effect(language: Language, share: float) -> str:
+    """The smallest effect that matters, with the digits that it was given with."""
+    return f"{language.amount(round(100 * share, 6))}%"
+
+
+def stopped(why: str, **facts: Any) -> Verdict:
+    """Everybody gets what is deployed; the sentence says why."""
+    return Verdict("stopped", why, facts)
 
 
 def ended(experiment: Experiment) -> Verdict:
     """Of an experiment that a person ended."""
-    by, because = experiment.ended_by, experiment.ended_because
-    return stopped(f"do {by} dừng: {because}", f"ended by {by}: {because}")
+    return stopped("ended", by=experiment.ended_by, because=experiment.ended_because)
 
 
 def decide(definition: Definition, compared: list[Comparison], days: float) -> Verdict:
@@ -56,79 +85,47 @@ def decide(definition: Definition, compared: list[Comparison], days: float) -> V
     day, since the first week: the interval holds at all of them together. The control has won if
     all others have lost."""
     if days < WHOLE_WEEK_DAYS:
-        return _running(
-            f"mới chạy {_comma(f'{days:.1f}')} ngày; cần "
-            "trọn một tuần để có đủ ngày thường và cuối tuần",
-            f"it has run for {days:.1f} days; a whole week is needed, with its Sunday",
-        )
-    ahead = {one.variant: one for one in compared if _last_sign(one.found) > 0}
-    behind = [one for one in compared if _last_sign(one.found) < 0]
+        return _running("week", run_days=days)
+    signs = {one.variant: last_sign(one.found.low, one.found.high) for one in compared}
+    ahead = [one for one in compared if signs[one.variant] > 0]
     if ahead:
-        best = max(ahead.values(), key=lambda one: float(one.found.value[-1]))
-        return _winner(definition, best)
-    if compared and len(behind) == len(compared):
-        best = max(behind, key=lambda one: float(one.found.value[-1]))
-        return _winner(definition, best, control=True)
+        return _winner(definition, _best(ahead))
+    if compared and set(signs.values()) == {-1}:
+        return _winner(definition, _best(compared), control=True)
     if compared and all(_within(one.found, definition.smallest_effect) for one in compared):
-        share = f"{definition.smallest_effect:.0%}"
-        return Verdict(
-            "no difference",
-            None,
-            f"nếu có khác biệt thì cũng nhỏ hơn {share}, mức nhỏ nhất đáng quan tâm: hãy dừng và "
-            "giữ bên đơn giản hơn",
-            f"a difference, if there is one, is below {share}, the smallest that matters: stop, "
-            "and keep the simpler side",
-        )
+        return Verdict("no difference", "small", {"effect": definition.smallest_effect})
     if days >= definition.longest_days:
-        return Verdict(
-            "no difference",
-            None,
-            f"đã hết {definition.longest_days} ngày mà chưa chứng minh được khác biệt; điều đó "
-            "không có nghĩa là hai bên như nhau",
-            f"the {definition.longest_days} days are over and no difference could be proven; that "
-            "is no proof that the sides are equal",
-        )
+        return Verdict("no difference", "over", {"days": definition.longest_days})
     if not compared or not np.isfinite(compared[0].found.low[-1]):
-        return _running(
-            f"chưa đủ khách để nói: mỗi bên cần ít nhất {MIN_ACTIVE_UNITS} khách đã có hành động "
-            "được đếm",
-            f"too few customers yet: each side needs {MIN_ACTIVE_UNITS} who did what is counted",
-        )
-    return _running(
-        "khoảng tin cậy còn chứa 0; hãy để chạy tiếp, xem bao nhiêu lần cũng được",
-        "the interval still holds 0; let it run, and look as often as you like",
-    )
+        return _running("few", least=MIN_ACTIVE_UNITS)
+    return _running("open")
 
 
-def _running(vietnamese: str, english: str) -> Verdict:
-    return Verdict("running", None, vietnamese, english)
+def _running(why: str, **facts: Any) -> Verdict:
+    return Verdict("running", why, facts)
+
+
+def _best(compared: list[Comparison]) -> Comparison:
+    return max(compared, key=lambda one: float(one.found.value[-1]))
 
 
 def _winner(definition: Definition, best: Comparison, *, control: bool = False) -> Verdict:
     control_name = definition.control.name
-    name = control_name if control else best.variant
-    value, low, high = (
-        float(one[-1] / best.found.control_rate[-1])
-        for one in (best.found.value, best.found.low, best.found.high)
-    )
-    vi, en = METRIC_NAMES[str(definition.primary_metric)]
-    figures = f"{value:+.1%} ({low:+.1%} … {high:+.1%})"
+    winner = control_name if control else best.variant
+    facts = {"winner": winner, "side": best.variant, "control": control_name}
+    found = best.found
+    relative = {
+        name: float(one[-1] / found.control_rate[-1])
+        for name, one in (("value", found.value), ("low", found.low), ("high", found.high))
+    }
     return Verdict(
-        "winner",
-        name,
-        f"nhánh {name} tốt hơn về {vi}: {best.variant} so với {control_name} là {_comma(figures)}",
-        f"the side {name} is better in {en}: {best.variant} against {control_name} is {figures}",
+        "winner", "won", {**facts, "metric": definition.primary_metric, **relative}, winner
     )
 
 
-def _comma(number: str) -> str:
-    """As Vietnamese writes it."""
-    return number.replace(".", ",")
-
-
-def _last_sign(found: Difference) -> int:
+def last_sign(low: Float64Array, high: Float64Array) -> int:
     """1 or -1 by the last day (of those after a week) at which the interval left 0 out, else 0."""
-    signs = np.sign((found.low > 0).astype(int) - (found.high < 0).astype(int))
+    signs = np.sign((low > 0).astype(int) - (high < 0).astype(int))
     signs[: WHOLE_WEEK_DAYS - 1] = 0
     said = np.flatnonzero(signs)
     return int(signs[said[-1]]) if len(said) else 0
