@@ -16,7 +16,7 @@ from recsys.settings import REPOSITORY, Settings
 from recsys.tracking import PipelineTracker
 from serving.app import create_app
 from serving.config import ServiceEnvironment
-from tests.documented import code, pages, spans, table
+from tests.documented import code, pages, sections, spans, table
 
 SOURCES = [
     *(REPOSITORY / "include").rglob("*.py"),
@@ -204,3 +204,11 @@ def test_the_script_of_the_page_does_its_work_and_is_on_record(
         exec(broken, {"__name__": "script"})
     told = (tmp_path / "logs" / "service" / "alerts.log").read_text(encoding="utf-8")
     assert "CRITICAL | alerting | my_pipeline_failed triggered: no file" in told
+
+
+TRANSLATED = sorted(page for page in pages() if re.fullmatch(r"docs/.*\.vi\.md", page))
+
+
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_a_page_has_the_same_in_vietnamese_as_in_english(page: str) -> None:
+    assert sections(page) == sections(page.replace(".vi.md", ".md"))

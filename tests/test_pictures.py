@@ -12,6 +12,6 @@ def test_each_picture_of_the_docs_is_made_by_the_command_and_shown_on_a_page() -
     shown = {
         name
         for text in pages().values()
-        for name in re.findall(r"\]\((?:docs/)?([\w-]+)\.png\)", text)
+        for name in re.findall(r"\]\((?:docs/)?([\w.-]+)\.png\)", text)
     }
     assert shown == there

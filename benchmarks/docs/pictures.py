@@ -36,11 +36,13 @@ from tests.live_stack import LiveStack, make_home, wait_for
 
 FOLDER: Final = REPOSITORY / "docs"
 WIDTH: Final = 1400  # pixels
+LOCALES: Final = {"en": "en-GB", "vi": "vi-VN"}
 
 
 class Picture(NamedTuple):
     """How a picture is taken: the page, by what it is asked of and the path there, how much of it
-    (pixels from the top), what is done on it first, and what is there when it is ready."""
+    (pixels from the top), what is done on it first, what is there when it is ready, and in which
+    language the monitor is asked for it."""
 
     of: str
     path: str
@@ -48,6 +50,7 @@ class Picture(NamedTuple):
     first: Callable[[Page], object] = lambda page: None
     width: int = WIDTH
     ready: str = "h1"
+    language: str = "en"
 
 
 def _ask(kind: str, text: str) -> Callable[[Page], None]:
@@ -60,7 +63,7 @@ def _ask(kind: str, text: str) -> Callable[[Page], None]:
     return ask
 
 
-PICTURES: Final = {
+_ENGLISH: Final = {
     "airflow-grid": Picture("airflow", "/dags", 1560, ready="text=outcomes"),
     "approval": Picture(
         "airflow",
@@ -81,6 +84,12 @@ PICTURES: Final = {
     "monitor-time": Picture("year", "/time?days=365"),
     "monitor-outcomes": Picture("year", "/outcomes?days=365", 1300),
     "experiment": Picture("year", "/experiments/blend-against-als"),
+}
+_IN_VIETNAMESE_TOO: Final = ("monitor", "monitor-model", "monitor-product", "monitor-run", "rules")
+"""What `docs/first-hour.vi.md` shows of the monitor."""
+
+PICTURES: Final = _ENGLISH | {
+    f"{name}.vi": _ENGLISH[name]._replace(language="vi") for name in _IN_VIETNAMESE_TOO
 }
 """Of the running product (`airflow`, `monitor`, `service`, its newest `report`), and of records of
 a `year`."""
@@ -231,9 +240,13 @@ def take(browser: Browser, name: str, url: str, stack: LiveStack | None = None) 
     picture = PICTURES[name]
     size = {"width": picture.width, "height": picture.height}
     page = browser.new_context(
-        viewport=size, locale="en-GB", timezone_id="Asia/Ho_Chi_Minh"
+        viewport=size, locale=LOCALES[picture.language], timezone_id="Asia/Ho_Chi_Minh"
     ).new_page()
-    language = {"name": "recsys_language", "value": "en", "url": url.partition("?")[0]}
+    language = {
+        "name": "recsys_language",
+        "value": picture.language,
+        "url": url.partition("?")[0],
+    }
     if not url.startswith("file:"):
         page.context.add_cookies([language])
     if stack is not None:
