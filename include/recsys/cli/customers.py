@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from recsys.cli.output import console, print_json, print_table
+from recsys.cli.output import AsJson, console, print_json
+from recsys.cli.tables import print_table
 from recsys.privacy import Register, ask_to_forget, readmit, told
 from recsys.pseudonyms import add_key
 from recsys.settings import load_settings
@@ -81,7 +82,7 @@ def readmit_customers(
 @customer_app.command()
 def requests(
     customer: Annotated[str | None, typer.Argument(help="The id; by default those of all.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what was asked for on behalf of customers, by whom, until when, and what came of it.
 
@@ -91,14 +92,14 @@ def requests(
     if as_json:
         print_json(found)
         return
-    print_table("Requests of customers", _COLUMNS, map(_line, found))
+    print_table("Requests of customers", _COLUMNS, map(_line, found), text=("asked by",))
 
 
 _COLUMNS: Final = ("no.", "kind", "pseudonym", "asked on", "asked by", "due or done")
 
 
 def _line(one: dict[str, Any]) -> list[str]:
-    """A request in one line of a narrow screen: no more of a name than tells it from others."""
+    """A request, with no more of its pseudonym than tells it from others."""
     done = f"done {one['done_at'][:10]}" if "done_at" in one else f"due {one['due_at'][:10]}"
     asked = one["asked_at"][:10]
     return [
@@ -106,7 +107,7 @@ def _line(one: dict[str, Any]) -> list[str]:
         one["kind"],
         one["pseudonym"][:9],
         asked,
-        one["asked_by"][:12],
+        one["asked_by"],
         done,
     ]
 

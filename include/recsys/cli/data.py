@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.output import AsJson, console, print_json, print_table, use_stack_variables
+from recsys.cli.output import AsJson, console, print_json, use_stack_variables
+from recsys.cli.tables import print_table
 from recsys.data.sources import source_name
 from recsys.settings import load_settings
 from recsys.storage import open_store
@@ -73,9 +74,8 @@ def check_source(
             (ours, theirs, "\n".join(texts), "\n".join(values))
             for ours, theirs, texts, values in found.columns
         ]
-        print_table(
-            title, ("ours", "in the file", "first rows", "read as"), *([row] for row in rows)
-        )
+        columns, below = ("ours", "in the file", "first rows", "read as"), {"in the file": "ours"}
+        print_table(title, columns, *([row] for row in rows), text=columns[1:], below=below)
         if found.unused:
             typer.echo(f"Not read: {', '.join(found.unused)}")
         for reason, count in found.refused.items():

@@ -2,20 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
 
 from recsys.orchestration.environment import read_env
 from recsys.settings import Settings
 
 console: Final = Console(stderr=True, highlight=False)
-
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -23,22 +20,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def print_json(content: Any) -> None:
     """A command's result."""
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
-
-
-def print_table(
-    title: str, columns: Sequence[str], *sections: Iterable[Sequence[object | None]]
-) -> None:
-    """A result for people: rows by section; a cell of None is empty."""
-    # What does not fit goes on in the next line: half a time or a name is none. An id stays whole:
-    # it is what the next command is given.
-    whole = {"model", "in place of"}
-    made = (Column(name, overflow="fold", no_wrap=name in whole) for name in columns)
-    table = Table(*made, title=title)
-    for rows in sections:
-        for row in rows:
-            table.add_row(*("" if cell is None else str(cell) for cell in row))
-        table.add_section()
-    Console(highlight=False).print(table)
 
 
 def duration(seconds: float | None) -> str | None:

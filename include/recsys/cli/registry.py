@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from recsys.cli.output import AsJson, local_time, print_json, print_table, use_stack_variables
+from recsys.cli.output import AsJson, local_time, print_json, use_stack_variables
+from recsys.cli.tables import print_table
 from recsys.config import load_config
 from recsys.deployment import DeploymentConfig
 from recsys.deployment.client import ServiceError, connect_service
@@ -53,15 +54,18 @@ def list_models(as_json: AsJson = False) -> None:
             row["model_id"],
             "best" if row["current_best"] else row["status"],
             {True: "yes", False: "no"}.get(row["passes"]),
-            _with_low(row["recall_at_10"], row["recall_at_10_low"]),
+            *map(_figure, (row["recall_at_10"], row["recall_at_10_low"])),
             _figure(row["ndcg_at_10"]),
             row["data_version"],
             local_time(row["created_at"], zone),
         )
         for row in rows
     ]
-    columns = ("model", "status", "passes", "recall@10", "NDCG@10", "data version", "trained")
-    print_table("Models, the newest first", columns, shown)
+    figures = ("recall@10", "at least", "NDCG@10")
+    columns = ("model", "status", "passes", *figures, "data version", "trained")
+    below = {"trained": "model", "at least": "recall@10", "passes": "status"}
+    below["data version"] = "model"
+    print_table("Models, the newest first", columns, shown, below=below)
 
 
 @app.command(rich_help_panel="Models")
@@ -86,17 +90,13 @@ def deployments(
         )
         for entry in entries
     ]
-    print_table(
-        "Deployments, the newest first", ("when", "model", "outcome", "in place of", "why"), rows
-    )
+    columns = ("when", "model", "outcome", "in place of", "why")
+    below = {"in place of": "model", "outcome": "when"}
+    print_table("Deployments, the newest first", columns, rows, text=("why",), below=below)
 
 
 def _figure(value: float | None) -> str | None:
     return None if value is None else f"{value:.4f}"
-
-
-def _with_low(value: float | None, low: float | None) -> str | None:
-    return _figure(value) if low is None else f"{_figure(value)} (at least {_figure(low)})"
 
 
 @registry_app.command()

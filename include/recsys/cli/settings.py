@@ -11,7 +11,8 @@ from pathlib import Path
 import typer
 
 from recsys.alerting.config import load_alerts_config
-from recsys.cli.output import AsJson, console, print_json, print_table, use_stack_variables
+from recsys.cli.output import AsJson, console, print_json, use_stack_variables
+from recsys.cli.tables import print_table
 from recsys.config import ConfigError, ConfigModel, load_config, unknown_files
 from recsys.data.config import DataConfig
 from recsys.data.sources import (
@@ -47,8 +48,10 @@ def check(
     if as_json:
         print_json({"own_files": [str(path) for path in own], "problems": problems})
     elif own:
-        rows = [(path, _verdict(path, problems)) for path in own]
-        print_table("Settings of this shop, over the shipped ones", ("file", "verdict"), rows)
+        home = settings.home
+        rows = [(path.relative_to(home), _verdict(path, problems)) for path in own]
+        title = f"Settings of this shop, over the shipped ones, in {home}"
+        print_table(title, ("file", "verdict"), rows)
     else:
         said = f"No settings of this shop's own; they belong in {settings.config}"
         console.print(said, markup=False, soft_wrap=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 import typer
 
-from recsys.cli.output import AsJson, console, local_time, print_json, print_table
+from recsys.cli.output import AsJson, console, duration, local_time, print_json
 from recsys.cli.settings import settings_problems
+from recsys.cli.tables import print_table
 from recsys.data.simulated import Simulated, read_note
 from recsys.orchestration.client import AirflowError
 from recsys.orchestration.environment import connect, stack_environment
@@ -112,10 +113,10 @@ def _describe(stack: Stack) -> dict[str, Any]:
 def _print_tables(components: list[dict[str, Any]], dags: list[dict[str, Any]]) -> None:
     rows = []
     for one in components:
-        uptime = f"{one['uptime_seconds'] // 60} min {one['uptime_seconds'] % 60} s"
-        running = (one["pid"], uptime) if one["pid"] else (None, None)
+        running = (one["pid"], duration(one["uptime_seconds"])) if one["pid"] else (None, None)
         rows.append((one["name"], one["state"], *running, one.get("heartbeat")))
-    print_table("Components", ("component", "state", "pid", "uptime", "heartbeat"), rows)
+    columns = ("component", "state", "pid", "uptime", "heartbeat")
+    print_table("Components", columns, rows, below={"heartbeat": "uptime"})
     if dags:
         found = [(d["dag"], "paused" if d["paused"] else d["next_run"] or "none") for d in dags]
         print_table("DAGs", ("DAG", "next run"), found)

@@ -11,8 +11,9 @@ import requests
 import typer
 
 from recsys.cli.jobs import follow_run, run_job
-from recsys.cli.output import console, duration, print_table
+from recsys.cli.output import console, duration
 from recsys.cli.settings import settings_problems
+from recsys.cli.tables import print_table
 from recsys.data.simulated import drop_staged, read_note
 from recsys.data.sources import (
     SELECTION_NAME,
@@ -220,7 +221,7 @@ def _show(settings: Settings) -> None:
     asked = (users[0], users[len(users) // 2], UNKNOWN_CUSTOMER)
     sections = [_recommendations(env["RECSYS_SERVICE_URL"], user) for user in asked]
     columns = ("customer", "kind", "#", "product", "brand", "price")
-    print_table("Recommendations", columns, *sections)
+    print_table("Recommendations", columns, *sections, text=("kind", "product", "brand"))
 
 
 def _recommendations(url: str, user: str) -> Iterator[tuple[object, ...]]:

@@ -6,7 +6,8 @@ import typer
 
 from recsys.alerting import AlertManager, Severity
 from recsys.alerting.message import DEFAULT_CHANNELS
-from recsys.cli.output import AsJson, duration, print_json, print_table, use_stack_variables
+from recsys.cli.output import AsJson, duration, print_json, use_stack_variables
+from recsys.cli.tables import print_table
 from recsys.errors import InputError
 from recsys.exporter.server import PORT, STATSD_PORT, serve
 from recsys.logs import log_to_output
@@ -79,7 +80,8 @@ def stats(days: Days = 7, as_json: AsJson = False) -> None:
         )
         for name, one in found["stats_by_pipeline"].items()
     ]
-    print_table(f"Runs of the last {days} days", columns, rows)
+    below = {"cancelled": "running", "success rate": "succeeded"}
+    print_table(f"Runs of the last {days} days", columns, rows, below=below)
 
 
 @app.command(rich_help_panel="Watching")
