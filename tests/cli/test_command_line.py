@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -157,7 +158,46 @@ def test_a_mistyped_key_is_named_before_a_job_reads_it(settings: Settings, recsy
         assert code == expected
         assert "data.yaml" in errors
         assert "max_shrink_fractoin" in errors
+        assert "clean the reviews" not in errors  # the plan of `up`
     assert not (settings.home / ".airflow").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--source", "nix"), "'nix' is not a source: expected one of"),
+        (
+            ("--source", "hasaki", "--reviews", "nowhere.csv"),
+            "nowhere.csv: the file does not exist",
+        ),
+        (("--source", "hasaki", "--products", "empty.csv"), "reviews.csv: the file does not"),
+        (("--reviews", "nowhere.csv"), "name the files' source as well"),
+        ((), "hasaki: reviews: "),  # which data.yaml names
+    ],
+)
+def test_what_up_cannot_use_is_refused_before_it_tells_its_plan(
+    settings: Settings, recsys, words: tuple[str, ...], told: str
+) -> None:
+    (settings.home / "config").mkdir()
+    (settings.home / "config" / "data.yaml").write_text("source: hasaki\n")
+    code, _, errors = recsys("up", *words)
+    first, error = errors.strip().split("\n")  # and no plan
+    assert code == 2
+    assert first == "Checking the settings, the source and its files"
+    assert told in error
+    assert not (settings.home / "data" / "raw").exists()
+    assert not (settings.home / ".env").exists()
+
+
+def test_a_port_in_use_is_told_before_the_plan(settings: Settings, recsys) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        (settings.home / ".env").write_text(f"RECSYS_SERVICE_PORT={port}\n")
+        code, _, errors = recsys("up")
+    assert code == 2
+    _, error = errors.strip().split("\n")
+    assert f"port {port} is in use" in error
+    assert not (settings.home / "data" / "raw").exists()
 
 
 @pytest.fixture

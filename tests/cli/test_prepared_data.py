@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys.cli import app
-from recsys.cli.up import DEMO_DAYS, DEMO_LISTS_PER_DAY, prepare_data
+from recsys.cli.up import DEMO_DAYS, DEMO_LISTS_PER_DAY, choose_source, prepare_data
 from recsys.data.simulated import note_traffic, read_note
 from recsys.data.staging import append_events, sealed_segments
 from recsys.served_lists import sealed_lists
@@ -17,19 +17,19 @@ NOTE = (END, END)
 
 
 def test_without_data_there_is_a_sample_shop_with_simulated_traffic(settings):
-    prepare_data(settings, None, None, None)
+    prepare_data(settings, another=False)
     assert (settings.raw / "viecomrec" / "data_product.csv").exists()
     assert read_note(settings).lists == DEMO_DAYS * DEMO_LISTS_PER_DAY
     assert any(sealed_segments(settings).iterdir())
     assert any(sealed_lists(settings).iterdir())
     before = read_note(settings)
-    prepare_data(settings, None, None, None)
+    prepare_data(settings, another=False)
     assert read_note(settings) == before
 
 
 def test_a_shop_with_data_gets_none(settings):
     write_shop(settings, [row("u1", "1")])
-    prepare_data(settings, None, None, None)
+    prepare_data(settings, another=False)
     assert read_note(settings) is None
     assert not settings.staging.exists()
 
@@ -41,7 +41,8 @@ def test_another_source_does_not_get_what_was_simulated(settings, tmp_path):
     note_traffic(settings, *NOTE, lists=1, events=1)
     append_events(settings, [{"event_id": "sim-1", "user_id": 1, "product_id": 1, "rating": 5}])
     files = folder / "data_reviews_purchase.csv", folder / "data_product.csv"
-    prepare_data(settings, "viecomrec", *files)
+    choose_source(settings, "viecomrec", *files)
+    prepare_data(settings, another=True)
     assert not any(sealed_segments(settings).iterdir())
 
 

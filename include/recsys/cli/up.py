@@ -14,9 +14,11 @@ from recsys.cli.jobs import follow_run, run_job
 from recsys.cli.output import console, duration
 from recsys.cli.settings import settings_problems
 from recsys.cli.tables import print_table
+from recsys.data.config import DataConfig
 from recsys.data.simulated import drop_staged, read_note
 from recsys.data.sources import (
     SELECTION_NAME,
+    resolve_source,
     select_source,
     selection_kept_on_failure,
     source_name,
@@ -33,6 +35,7 @@ from recsys.orchestration.environment import (
 from recsys.orchestration.stack import Stack, StackError
 from recsys.registry import Registry
 from recsys.settings import REPOSITORY, Settings, load_settings
+from recsys.storage import open_store
 from recsys.tracking import PipelineTracker, tracker_database
 
 DAG_TIMEOUT_SECONDS = 90.0
@@ -67,13 +70,17 @@ def up(
     nightly refresh goes on with the one of before. In a container, where Airflow and the service
     run already, nothing is started."""
     settings, begun = load_settings(), time.monotonic()
-    _announce(settings)
+    console.print("Checking the settings, the source and its files")
     if problems := settings_problems(settings):
         raise InputError("\n".join(problems))
     stack = None if is_run_by_others() else Stack(settings)
     with stack.exclusive() if stack else contextlib.nullcontext():
         with selection_kept_on_failure(settings):
-            prepare_data(settings, source, reviews, products)
+            choose_source(settings, source, reviews, products)
+            if stack:
+                stack.check()
+            _announce(settings)
+            prepare_data(settings, another=source is not None)
             console.print(f"Source: {source_name(settings)}")
             if stack:
                 with console.status("Starting Airflow and the service"):
@@ -96,21 +103,32 @@ def up(
         console.print(f"Done in {duration(time.monotonic() - begun)}.")
 
 
-def prepare_data(
+def choose_source(
     settings: Settings, source: str | None, reviews: Path | None, products: Path | None
 ) -> None:
-    """Check and record the source that was asked for; write the sample shop, and some days of
-    traffic in it, if there is none."""
+    """Check the files of the source that was asked for, and record it; else those of the one that
+    is read already, if there is any raw data. Raises `InputError`."""
     if source is not None:
         select_source(settings, source, reviews, products)
-        if read_note(settings) and (dropped := drop_staged(settings)):
-            console.print(
-                f"Simulated traffic: {dropped} events that no refresh has read are dropped"
-            )
     elif reviews or products:
         raise InputError("name the files' source as well, such as SOURCE=hasaki")
+    elif not _is_new(settings) and not open_store(settings).shared:
+        resolve_source(settings)  # files of a bucket come with the refresh
+
+
+def _is_new(settings: Settings) -> bool:
+    """Whether nobody has named a source of theirs or brought data: that gets the sample shop."""
     chosen = (settings.home / "data" / SELECTION_NAME).exists()
-    if not chosen and not any(settings.raw.rglob("*.*")):
+    named = chosen or source_name(settings) != DataConfig().source
+    return not named and not any(settings.raw.rglob("*.*"))
+
+
+def prepare_data(settings: Settings, *, another: bool) -> None:
+    """Drop what was simulated if the source is another one; write the sample shop, and some days of
+    traffic in it, if there is no data."""
+    if another and read_note(settings) and (dropped := drop_staged(settings)):
+        console.print(f"Simulated traffic: {dropped} events that no refresh has read are dropped")
+    if _is_new(settings):
         from recsys.data.sample import write_sample_shop  # takes pandas with it
         from recsys.simulation.job import BASKETS, simulate_days
         from recsys.simulation.shop import shop_of_sample

@@ -62,15 +62,20 @@ class Stack:
         with lock:
             yield
 
-    def start(self) -> bool:
-        """Start what is not running and wait until Airflow answers; whether anything had to be
-        started. Raises `InputError` for what the caller must change (a port in use), `StackError`
-        when a component does not come up."""
+    def check(self) -> dict[str, str]:
+        """The environment to start in. Raises `InputError` for what the caller must change: a port
+        in use, or one that is none."""
         environment.ensure_env(self.settings)
         env = environment.stack_environment(self.settings)
-        was_running = self.is_running()
-        if not was_running:
+        if not self.is_running():
             self._require_free_ports(env)
+        return env
+
+    def start(self) -> bool:
+        """Start what is not running and wait until Airflow answers; whether anything had to be
+        started. Raises as `check` does, and `StackError` when a component does not come up."""
+        env, was_running = self.check(), self.is_running()
+        if not was_running:
             self._prepare_airflow(env)
             self._start_supervisor(env)
         self.wait_until_healthy(env)
