@@ -19,7 +19,7 @@ from tests.data.shop import row, write_shop
 from tests.serving.shops import add_model
 
 NOW = datetime(2026, 1, 5, 3, 0, tzinfo=UTC)
-MODELS = ("als_20260101_020000", "hybrid_20260102_020000", "self_attention_20260103_020000")
+MODELS = ("als_20260101_020000", "hybrid_20260102_020000", "recent_popularity_20260103_020000")
 ERROR = "the verification failed: GET /recommend: no answer in 30 seconds"
 ACCOUNT = "nguyen.thi.thanh.huong"
 

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 the job or the stack failed, 2 what was given cannot be used.
 Results go to standard output, as JSON or as tables, progress and errors to standard error."""
 
+import inspect
 import sqlite3
 import sys
 
@@ -48,6 +49,16 @@ def before(context: typer.Context) -> None:
         typer.secho(f"{home}: {NOT_SET_UP}", fg=typer.colors.YELLOW, err=True)
 
 
+def _unwrap(commands: typer.Typer) -> None:
+    """Let paragraphs of help fill the screen: Typer would keep the lines of the source."""
+    for one in commands.registered_commands:
+        paragraphs = (inspect.getdoc(one.callback) or "").split("\n\n")
+        one.help = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+    for group in commands.registered_groups:
+        if group.typer_instance:
+            _unwrap(group.typer_instance)
+
+
 _COMMANDS = (
     *(
         jobs,
@@ -65,6 +76,7 @@ _COMMANDS = (
     ),
 )
 for commands in _COMMANDS:
+    _unwrap(commands.app)
     app.add_typer(commands.app)
 
 

@@ -20,7 +20,7 @@ app.add_typer(customer_app, name="customer", rich_help_panel="Customers")
 
 @customer_app.command()
 def export(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The customer's id, or many.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The customer's id, or many.")],
     to: Annotated[
         Path | None,
         typer.Option(help="A folder, empty or new, for a file each; needed for many."),
@@ -50,7 +50,7 @@ def export(
 
 @customer_app.command()
 def forget(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The customer's id, or many.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The customer's id, or many.")],
     by: Annotated[str | None, typer.Option(help="Who asked; by default who runs this.")] = None,
 ) -> None:
     """Ask to forget a customer: left out from now on, removed by the job `forget_customers`.
@@ -66,7 +66,7 @@ def forget(
 
 @customer_app.command(name="readmit")
 def readmit_customers(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The customer's id, or many.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The customer's id, or many.")],
     by: Annotated[str | None, typer.Option(help="Who asked; by default who runs this.")] = None,
 ) -> None:
     """Take back that a customer is forgotten: for a wrong id, or for somebody who comes back.

@@ -98,7 +98,7 @@ def simulate_traffic(
     ] = None,
     lists_per_day: Annotated[int, typer.Option(min=1, max=100_000, help="With --days.")] = 300,
     ratings: Annotated[
-        bool, typer.Option(help="With --days: customers also review what they bought.")
+        bool, typer.Option("--ratings", help="With --days: customers also review what they bought.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Other customers, other traffic.")] = 0,
 ) -> None:

@@ -155,8 +155,12 @@ def _run_and_print(job: str, **conf: Any) -> dict[str, Any]:
 
 @app.command(rich_help_panel="Jobs")
 def data_refresh(
-    force_full: Annotated[bool, typer.Option(help="Rebuild from every raw row.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Show the plan, change nothing.")] = False,
+    force_full: Annotated[
+        bool, typer.Option("--force-full", help="Rebuild from every raw row.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, change nothing.")
+    ] = False,
 ) -> None:
     """Turn raw files and staged events into a new version of data/processed/."""
     _run_and_print("data_refresh", force_full=force_full, dry_run=dry_run)
@@ -164,7 +168,7 @@ def data_refresh(
 
 @app.command(rich_help_panel="Jobs")
 def bert_embeddings(
-    force: Annotated[bool, typer.Option(help="Encode every product again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Encode every product again.")] = False,
 ) -> None:
     """Embed the products' texts."""
     _run_and_print("bert_embeddings", force=force)
@@ -185,7 +189,7 @@ def model_training(
     model_types: Annotated[
         list[str] | None, typer.Option(help="Families to train; repeat it, or name several.")
     ] = None,
-    more_types: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    more_types: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="FAMILY")] = None,
 ) -> None:
     """Train, evaluate and register models, and select the best."""
     types = [*(model_types or []), *(more_types or [])]
@@ -197,9 +201,15 @@ def model_training(
 @app.command(rich_help_panel="Jobs")
 def model_deployment(
     model_id: Annotated[str | None, typer.Option(help="Deploy this model.")] = None,
-    rollback: Annotated[bool, typer.Option(help="Go back to the model before.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Check everything, change nothing.")] = False,
-    force: Annotated[bool, typer.Option(help="Deploy even if the gate says no.")] = False,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Go back to the model before.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, change nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Deploy even if the gate says no.")
+    ] = False,
 ) -> None:
     """Deploy the best model, or the one given, to the service."""
     if model_id is not None:
@@ -272,7 +282,7 @@ def outcomes(
 
 @app.command(rich_help_panel="Jobs")
 def maintenance(
-    dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove what nobody needs any more: old models, versions, reports, logs, records."""
     _run_and_print("maintenance", dry_run=dry_run)
