@@ -239,7 +239,8 @@ def _show(settings: Settings) -> None:
     asked = (users[0], users[len(users) // 2], UNKNOWN_CUSTOMER)
     sections = [_recommendations(env["RECSYS_SERVICE_URL"], user) for user in asked]
     columns = ("customer", "kind", "#", "product", "brand", "price")
-    print_table("Recommendations", columns, *sections, text=("kind", "product", "brand"))
+    text, below = ("kind", "product", "brand"), {"kind": "customer", "brand": "product"}
+    print_table("Recommendations", columns, *sections, text=text, below=below)
 
 
 def _recommendations(url: str, user: str) -> Iterator[tuple[object, ...]]:
