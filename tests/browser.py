@@ -66,9 +66,10 @@ def english(*folders: Path) -> set[str]:
 
 
 def read_words(page: Page) -> set[str]:
-    """The words that a reader of the page reads, of the letters that English has."""
+    """The words that a reader of the page reads, of the letters that English has; a part of a
+    name_with_lines or of recall@10 is none."""
     return _words(page.evaluate(_READ))
 
 
 def _words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]{3,}", text.lower()))
+    return set(re.findall(r"(?<![a-z_])[a-z]{3,}(?![a-z_@])", text.lower()))

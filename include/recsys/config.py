@@ -191,7 +191,8 @@ class Document:
             known = ", ".join(siblings.model_fields) if _is_model(siblings) else "nothing"
             return f"{where}: there is no such key: expected one of {known}"
         shown = _shown(_value_at(self.content, key), _type_at(model, inner))
-        return f"{where}: {_said(problem)}{shown}"
+        said = f"{where}: {said_of(problem)}"
+        return said if shown is None else f"{said} (got {shown})"
 
     def _owner(self, key: tuple[int | str, ...]) -> str:
         """`` of NAME`` for a key in an entry of a list that has a name: nobody counts entries."""
@@ -406,8 +407,9 @@ def _type_at(model: Any, key: Iterable[int | str]) -> Any:
     return model
 
 
-def _said(problem: Mapping[str, Any]) -> str:
-    """What was expected, in the words of who writes files and not of who writes programs."""
+def said_of(problem: Mapping[str, Any]) -> str:
+    """What was expected where pydantic found a `problem` (one of `ValidationError.errors`), in the
+    words of who writes files and not of who writes programs."""
     said = _EXPECTED.get(problem["type"])
     if said is not None:
         return said.format_map(problem.get("ctx", {}))
@@ -419,12 +421,12 @@ def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _shown(value: Any, kind: Any) -> str:
-    """`` (got VALUE)``, or nothing where there is no single value or it can be a secret."""
+def _shown(value: Any, kind: Any) -> str | None:
+    """The value; None where there is no single one, or it can be a secret."""
     secret = kind in (None, SecretStr) or SecretStr in get_args(kind)
     if secret or _is_model(kind) or not isinstance(value, str | int | float):
-        return ""
-    return f" (got {_brief(value)})"
+        return None
+    return _brief(value)
 
 
 def _brief(value: Any) -> str:

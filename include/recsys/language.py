@@ -57,26 +57,26 @@ class Language:
 
     def number(self, value: float | None, digits: int = 0) -> str:
         """With so many `digits` after the point; a dash for what is not known."""
-        return DASH if value is None else self._written(f"{value:,.{digits}f}")
+        return DASH if value is None else self.written(f"{value:,.{digits}f}")
 
     def amount(self, value: Any) -> str:
         """A number without digits that do not matter, several values with commas."""
         if isinstance(value, list | tuple):
             return ", ".join(map(str, value))
         plain = isinstance(value, int | float) and not isinstance(value, bool)
-        return self._written(f"{value:,.15g}") if plain else str(value)
+        return self.written(f"{value:,.15g}") if plain else str(value)
 
     def percent(self, share: float | None, digits: int = 0) -> str:
         """A share as a percentage."""
-        return DASH if share is None else self._written(f"{share:.{digits}%}")
+        return DASH if share is None else self.written(f"{share:.{digits}%}")
 
     def change(self, share: float | None) -> str:
         """A difference as a percentage: ``+5.2%``."""
-        return DASH if share is None else self._written(f"{share:+.1%}")
+        return DASH if share is None else self.written(f"{share:+.1%}")
 
     def small(self, value: float) -> str:
         """With two digits that matter, wherever its point is: a probability."""
-        return self._written(f"{value:.2g}")
+        return self.written(f"{value:.2g}")
 
     def day(self, value: date | str | None) -> str:
         """``28/11/2026``, ``28 Nov 2026``: a date, or the local date of a moment."""
@@ -127,7 +127,8 @@ class Language:
         hours = (offset.total_seconds() if offset else 0) / 3_600
         return f"{self.zone}, UTC{hours:+g}"
 
-    def _written(self, text: str) -> str:
+    def written(self, text: str) -> str:
+        """A number in Python's form, in the form of the language."""
         return text.translate(_SWAPPED) if self.code == "vi" else text
 
 

@@ -360,19 +360,24 @@ class Registry:
         if accurate is None:
             why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
             reason = f"no model of data version {data_version} can be selected"
-            reason += f" ({why})" if why else ""
+            if why:
+                reason = f"no model of data version {data_version} can be selected ({why})"
             return Selection(model_id=before, changed=False, reason=reason, refused=refused)
         low = f"{metric}_low"
         unharmed, _ = _without_losses(standing, accurate, most_slice_loss)
         best = _most_personal(accurate, unharmed, metric)
-        reason = f"highest lower bound of {metric}: {accurate.metrics[low]}"
+        least, value = accurate.metrics[low], best.metrics[metric]
+        reasons = [f"highest lower bound of {metric}: {least} (value {value})"]
         if best is not accurate:
-            reason = (
-                f"most personal of those within the interval of the {reason} of "
-                f"{accurate.model_id}: {best.metrics[_OVERLAP]} products in ten are those of "
-                f"newcomers, not {accurate.metrics[_OVERLAP]}"
-            )
-        reason += f" (value {best.metrics[metric]}); {best.baseline_comparison.get('reason', '')}"
+            reasons = [
+                f"most personal of those within the interval of {accurate.model_id}, which has the "
+                f"highest lower bound of {metric}: {least} (value {value})",
+                f"{best.metrics[_OVERLAP]} products in ten are those of newcomers, not "
+                f"{accurate.metrics[_OVERLAP]}",
+            ]
+        if verdict := best.baseline_comparison.get("reason"):
+            reasons.append(str(verdict))
+        reason = "; ".join(reasons)
         content.current_best = CurrentBest(
             model_id=best.model_id,
             model_type=best.model_type,

@@ -117,7 +117,7 @@ class Approval(ConfigModel):
 
 
 _ASKS: Final = "model_deployment"
-_OWN_JOB: Final = " (known jobs are {}; one of your own needs cron and timeout_minutes)"
+_OWN_JOB: Final = "known jobs are {}; one of your own needs cron and timeout_minutes"
 
 
 class SchedulerConfig(ConfigModel):
@@ -183,8 +183,9 @@ def load_schedule(settings: Settings) -> Schedule:
         try:
             jobs[name] = document.validate(JobSchedule, entry, at=("jobs", name))
         except ConfigError as error:
-            mistyped = "" if name in _DOCUMENTED else _OWN_JOB.format(", ".join(_DOCUMENTED))
-            problems[name] = f"{error}{mistyped}"
+            problems[name] = str(error)
+            if name not in _DOCUMENTED:
+                problems[name] += "\n" + _OWN_JOB.format(", ".join(_DOCUMENTED))
     for name, problem in _bad_followers(jobs).items():
         del jobs[name]
         problems[name] = f"{SchedulerConfig.FILE}: jobs.{name}.after: {problem}"

@@ -215,8 +215,8 @@ def local(settings: Settings) -> Path:
         ("rules.yaml", "rules: [{name: x}]", "rules.0.action of 'x'"),
         ("alerts_config.yaml", "cooldown_minutes: soon", "cooldown_minutes: expected a number"),
         ("scheduler_config.json", '{"timezone": "Asia/Saigong"}', "timezone"),
-        ("data.yaml", "source: nix", "source: 'nix' is not a source"),
-        ("data.yaml", "events: [nix]", "events: 'nix' is not a source of events"),
+        ("data.yaml", "source: nix", "source: there is no source 'nix'"),
+        ("data.yaml", "events: [nix]", "events: there is no source of events 'nix'"),
         ("scheduler_config.json", '{"jobs": {"refresh": {"enabled": false}}}', "known jobs are da"),
         (
             "deployment.yaml",

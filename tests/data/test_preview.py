@@ -92,6 +92,6 @@ def test_the_command_says_it_as_a_table_or_as_json(settings, tmp_path, monkeypat
     told = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
     assert told["accepted"] == 2
     nameless = CliRunner().invoke(app, [*asked[:-1], ""])
-    assert str(nameless.exception).startswith("'' is not a source: expected one of those in")
+    assert str(nameless.exception).startswith("there is no source '': expected one of those in")
     (tmp_path / "r.csv").write_text(HEADER + "1,443,308500015,9,29/11/2024,17:06,x\n")
     assert CliRunner().invoke(app, asked).exit_code == 1

@@ -30,7 +30,9 @@ def test_the_sample_shop_may_have_simulated_customers(settings):
 def test_a_shops_own_data_are_refused(settings):
     write_shop(settings, [row("u1", "1"), row("u2", "2")])
     refresh(settings)
-    with pytest.raises(InputError, match="is not what `sample-data` wrote: customers that do not"):
+    with pytest.raises(
+        InputError, match="is not what `sample-data` wrote: traffic is simulated for"
+    ):
         require_sample(settings, current_version(settings))
     assert not is_sample(settings, current_version(settings).version_id)
     assert not is_sample(settings, "no-such-version")

@@ -48,7 +48,7 @@ def test_a_selection_that_comes_to_nothing_is_taken_back(settings, tmp_path):
 def test_an_unknown_source_lists_the_known_ones(settings):
     with pytest.raises(InputError, match="hasaki, viecomrec"):
         select_source(settings, "amazon")
-    with pytest.raises(InputError, match="not a source"):
+    with pytest.raises(InputError, match="there is no source"):
         load_source(settings, "../data")
     assert known_sources(settings) == ["hasaki", "viecomrec"]
 

@@ -206,7 +206,7 @@ def test_an_unusable_dropped_file_is_set_aside_and_the_refresh_goes_on(shop):
     assert summary["strategy"] == "nothing_new"
     reasons = {one["file"]: one["reason"] for one in summary["files_set_aside"]}
     assert reasons["bad.parquet"].startswith("cannot be read: ")
-    assert reasons["mostly.csv"] == "the rating is outside 1-5 (1)"
+    assert reasons["mostly.csv"] == "the rating is outside 1-5 (rows: 1)"
     assert all((shop.home / one["place"]).is_file() for one in summary["files_set_aside"])
     report_after_publishing(shop, summary)
     log = (shop.logs / "service" / "alerts.log").read_text(encoding="utf-8")

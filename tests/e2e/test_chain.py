@@ -247,7 +247,7 @@ def test_a_second_up_beside_a_running_one_is_refused(live):
 def test_an_unknown_source_is_refused_before_anything_starts(live):
     answer = live.recsys("up", "--source", "nowhere")
     assert answer.returncode == 2
-    assert "'nowhere' is not a source" in answer.stderr
+    assert "there is no source 'nowhere'" in answer.stderr
 
 
 def test_a_source_that_cannot_be_refreshed_is_not_selected(live, tmp_path):

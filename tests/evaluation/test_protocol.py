@@ -207,11 +207,12 @@ def test_a_model_that_fails_a_segment_does_not_pass():
     few = (np.zeros(19), np.ones(19))
     pairs = {"one_known_item": (worse, recent), "new_products": (as_good, recent), "tiny": few}
     found = compare_on_slices(pairs, 0.2)
-    assert found["slices_lost"] == ["one_known_item (0.1000 against 0.3000)"]
+    assert found["slices_lost"] == ["one_known_item (recall@10 0.1000 against 0.3000)"]
     base = {"baseline_recall_at_10": 0.1, "beats_popularity": True, "window_users": 0}
     judged = judge({**base, "holds_in_time": True, **found}, 0.2)
     assert judged["passes"] is False
-    assert "loses more than 20% to recent popularity in one_known_item (0.1000" in judged["reason"]
+    lost = "loses more than 20% to recent popularity in one_known_item (recall@10 0.1000 against"
+    assert lost in judged["reason"]
     assert compare_on_slices(pairs, 0.8)["holds_in_slices"] is True
     assert judge({**base, "holds_in_time": True, **compare_on_slices(pairs, 0.8)}, 0.2)["passes"]
 

@@ -109,7 +109,7 @@ def test_an_expired_rule_is_told_and_takes_no_further_part() -> None:
         (
             {"products": {"min_stock": 1}},
             "matches_nothing",
-            "products: no product of the shop is meant by it: the shop's data do not say what is "
+            "products: no product of the shop is meant by it; the shop's data do not say what is "
             "in stock",
         ),
         (
@@ -165,7 +165,7 @@ def test_what_a_rule_will_not_get(rule: dict[str, Any], kind: str, sentence: str
             quota(MASKS, 3),
             quota(LIPS, 3),
             "r2",
-            "at_least: lists of home have 5 places, and the quotas of r1 come first",
+            "at_least: lists of home have 5 places; the quotas of r1 come first",
         ),
         (
             {"action": "hide", "products": MASKS},

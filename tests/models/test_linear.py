@@ -135,7 +135,7 @@ def test_too_many_products_are_refused_before_anything_is_computed():
 
 
 def test_a_regularization_of_nothing_is_refused():
-    with pytest.raises(InputError, match="regularization: must be above 0"):
+    with pytest.raises(InputError, match="regularization: expected more than 0"):
         Linear.create({"regularization": 0.0})
 
 

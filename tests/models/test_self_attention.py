@@ -292,7 +292,7 @@ def test_a_loss_that_is_no_number_leaves_the_passes_before_it(caplog):
     [
         ({"dropout": 1}, "dropout: "),
         ({"heads": 3}, "dimensions must be a multiple of heads, got 16 and 3"),
-        ({"epochs": 0}, "epochs: must be at least 1"),
+        ({"epochs": 0}, "epochs: expected at least 1"),
     ],
 )
 def test_bad_parameters_are_refused_by_a_sentence(changes, sentence):

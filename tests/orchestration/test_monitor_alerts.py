@@ -4,7 +4,8 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from recsys.alerting import Alert, AlertManager, Severity
+from recsys.alerting import Alert, AlertManager, RunEvent, Severity, Texts
+from recsys.alerting.runs import tell_of_run
 from recsys.orchestration.monitor.alerts import DAYS, SHOWN, gather_alerts
 from recsys.orchestration.monitor.sections import section
 from recsys.schedule import load_zone
@@ -16,7 +17,8 @@ NOW = datetime.now(UTC)
 
 def show_alerts(settings: Settings, language: str = "vi") -> str:
     found = section(lambda: gather_alerts(settings, NOW))
-    shown = {"alerts": found, "alert_days": DAYS, "most": SHOWN}
+    words = Texts(language, UTC).worded
+    shown = {"alerts": found, "alert_days": DAYS, "most": SHOWN, "words": words}
     return render(settings, "alerts.html", language, **shown)
 
 
@@ -91,6 +93,28 @@ def test_alerts_are_counted_by_day_and_severity_and_older_ones_are_left_out(
     assert len(found.chart.days) == DAYS
     assert (lines["alerts_warning"][at], lines["alerts_critical"][at]) == (2, 1)
     assert (lines["alerts_warning"][-1], sum(lines["alerts_info"])) == (1, 0)
+
+
+def test_an_alert_is_told_in_the_language_of_the_page_whatever_the_mail_was(
+    settings: Settings,
+) -> None:
+    tell_of_run(RunEvent("task_failed", "data_refresh", "manual__1", "manual", task="x"), settings)
+    vi, en = show_alerts(settings), show_alerts(settings, "en")
+    assert "Pipeline data_refresh thất bại" in vi
+    assert "Bước x của data_refresh thất bại sau lần thử cuối cùng." in vi
+    assert "Với cửa hàng:" in vi
+    assert "Pipeline data_refresh failed" in en
+    assert "Task x of data_refresh failed at its last try." in en
+    assert "For the shop:" in en
+    assert "thất bại" not in en
+
+
+def test_an_alert_that_an_earlier_release_has_told_keeps_its_words(settings: Settings) -> None:
+    said = {"text": "Bước x thất bại.", "headline": "Pipeline x thất bại"}
+    manager_at(settings, timedelta(hours=1)).deliver(replace(condition("x_failed"), **said))
+    for language in ("vi", "en"):
+        page = show_alerts(settings, language)
+        assert all(words in page for words in said.values())
 
 
 def test_weeks_without_an_alert_and_a_schedule_that_cannot_be_read_are_sentences(

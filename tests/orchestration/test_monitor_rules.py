@@ -65,7 +65,8 @@ def test_the_page_shows_warnings_and_both_lists_side_by_side(
         assert found is not None
         assert found.states == {"active": 1, "waiting": 1, "expired": 0}
         shown = page(settings)
-        assert "the shop has no product of Cocoon" in shown
+        assert "cửa hàng không có sản phẩm nào thuộc" in shown
+        assert "Cocoon" in shown
         assert "Cửa hàng không có tên hoặc mã này" in shown
         assert shown.count("Cần xem lại") == sum(
             row["state"] == "active" and row["name"] in found.warnings for row in found.rows

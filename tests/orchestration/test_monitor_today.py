@@ -407,7 +407,7 @@ def test_customers_requests_are_counted_and_listed(settings, show):
     assert "register_damaged" in [task.kind for task in tasks(show()[0])]
     path.with_name("requests.last_good.json").write_text("nonsense")
     assert "unreadable_requests" in [task.kind for task in tasks(show()[0])]
-    assert "is no register" in customers()[1]
+    assert "không phải là sổ yêu cầu của khách hàng" in customers()[1]
 
 
 def test_a_login_with_marks_of_a_provider_may_ask_to_forget(settings):

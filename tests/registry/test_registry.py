@@ -105,7 +105,10 @@ def test_of_models_as_good_as_the_best_the_most_personal_is_selected(settings):
     assert selection.model_id == "personal"
     assert "most personal of those within the interval" in selection.reason
     assert "4.5 products in ten are those of newcomers, not 7.2" in selection.reason
-    assert "0.22 of accurate" in selection.reason
+    assert (
+        "interval of accurate, which has the highest lower bound of recall_at_10: 0.22"
+        in selection.reason
+    )
 
 
 def test_what_is_more_personal_by_chance_alone_does_not_displace_the_best(settings):

@@ -2,7 +2,7 @@
 
 from recsys.alerting.heartbeat import send_heartbeat
 from recsys.alerting.manager import AlertManager
-from recsys.alerting.message import Alert, Channel, Severity
+from recsys.alerting.message import Alert, Channel, Severity, Texts
 from recsys.alerting.runs import RunEvent, send_pipeline_alert
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Channel",
     "RunEvent",
     "Severity",
+    "Texts",
     "send_heartbeat",
     "send_pipeline_alert",
 ]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from recsys.alerting.message import DEFAULT_CHANNELS, Channel, Language, Severity
+from recsys.alerting.message import DEFAULT_CHANNELS, Channel, LanguageCode, Severity
 from recsys.config import ConfigError, ConfigModel, read_document
 from recsys.settings import Settings
 
@@ -84,8 +84,9 @@ class EmailConfig(ConfigModel):
         addresses = value if isinstance(value, tuple) else [value or "a@b"]
         if all(re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", parseaddr(one)[1]) for one in addresses):
             return value
-        expected = "a list of e-mail addresses" if addresses is value else "an e-mail address"
-        raise ValueError(f"expected {expected}")
+        if addresses is value:
+            raise ValueError("expected a list of e-mail addresses")
+        raise ValueError("expected an e-mail address")
 
 
 class SlackConfig(ConfigModel):
@@ -137,7 +138,7 @@ class AlertsConfig(ConfigModel):
         }
     }
 
-    language: Language = "vi"
+    language: LanguageCode = "vi"
     public_url: str | None = None
     cooldown_minutes: float = Field(default=240, ge=0)
     alerts: dict[str, Rule] = Field(default_factory=dict)

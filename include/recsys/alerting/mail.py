@@ -161,8 +161,9 @@ def _log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
 
 def compose(alert: Alert, at: datetime, texts: Texts) -> EmailMessage:
     """The mail for `alert`, without sender and recipients; `at` is local time."""
-    around = texts.around(alert, at)
+    alert, around = texts.worded(alert), texts.around(alert, at)
     content = around | {
+        "headline": alert.headline,
         "language": texts.language,
         "text": alert.body,
         "facts": texts.facts(alert),
@@ -170,7 +171,7 @@ def compose(alert: Alert, at: datetime, texts: Texts) -> EmailMessage:
         "kind": "resolved" if alert.resolved else alert.severity.value,
     }
     message = EmailMessage(_Folding())
-    message["Subject"] = " ".join(f"[{around['severity']}] {around['headline']}".split())
+    message["Subject"] = " ".join(f"[{around['severity']}] {alert.headline}".split())
     message["Date"] = format_datetime(at)
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(_TEMPLATES.get_template("mail.txt").render(content))

@@ -74,7 +74,7 @@ class AlertManager:
         self._masker = masker_for(os.environ, self._config.secrets)
         self._log_path = settings.home / self._config.logging.path
         self._state = AlertState(settings.logs / "service" / "alert_state.db")
-        self.texts = Texts(self._config.language)
+        self.texts = Texts(self._config.language, self._zone)
         self._senders: dict[Channel, MailSender | SlackSender] = {
             Channel.EMAIL: MailSender(self._config.email, self.texts),
             Channel.SLACK: SlackSender(self._config.slack, self.texts),
@@ -142,7 +142,7 @@ class AlertManager:
                 worst[rule.metric] = max(worst.get(rule.metric, 0), rule.severity.rank)
             else:
                 message, blanks = _compared(rule, value)
-                self.resolve(name, message, text=self.texts.say("rule_cleared", **blanks))
+                self.resolve(name, message, text="rule_cleared", blanks=blanks)
         return [
             self._fire_rule(name, rule, value, only_log=rule.severity.rank < worst[rule.metric])
             for name, (rule, value) in broken.items()
@@ -155,12 +155,14 @@ class AlertManager:
         *,
         key: str = "",
         text: str = "",
-        headline: str = "",
+        headline: str = "alert_resolved",
+        blanks: Mapping[str, str] | None = None,
         quietly: bool = False,
     ) -> dict[str, str]:
         """Say that a condition has cleared, on the channels that were told of it. `key` is what
-        repeats of the alert are recognised by, if that is not its name. Of a condition that is not
-        active nothing is sent, and the result is empty; nor is it `quietly`."""
+        repeats of the alert are recognised by, if that is not its name; `text`, `headline` and
+        `blanks` are as in `Alert`. Of a condition that is not active nothing is sent, and the
+        result is empty; nor is it `quietly`."""
         key = key or alert_name
         cleared = self._remembered(lambda: self._state.resolve(key, self._clock()), otherwise=None)
         if cleared is None or quietly:
@@ -170,7 +172,8 @@ class AlertManager:
             message,
             Severity.INFO,
             text=text,
-            headline=headline or self.texts.say("alert_resolved", name=alert_name),
+            headline=headline,
+            blanks={"name": alert_name, **(blanks or {})},
             # Not below the key of what was wrong: what is found under that is cleared.
             key=f"resolved#{cleared.alert_id}#{key}",
             until_resolved=True,
@@ -187,7 +190,7 @@ class AlertManager:
         wanted = tuple(channels or DEFAULT_CHANNELS[alert.severity])
         facts = {name: self._public(value) for name, value in alert.facts.items()}
         alert = replace(alert, facts=facts, link=alert.link and self._public(alert.link))
-        clean, now = self.texts.worded(alert).cleaned(self._masker), self._clock()
+        clean, now = alert.cleaned(self._masker), self._clock()
         ask = partial(self._state.claim, clean, wanted, now, self._cooldown(clean))
         claim = self._remembered(ask, otherwise=None)
         results = dict.fromkeys(map(str, wanted), HELD_BACK)
@@ -275,8 +278,8 @@ class AlertManager:
 
     def _fire_rule(self, name: str, rule: Rule, value: float, *, only_log: bool) -> dict[str, Any]:
         message, blanks = _compared(rule, value)
-        text = self.texts.say(f"rule_{rule.comparison}", **blanks)
-        alert = Alert(name, message, rule.severity, text=text, condition=True)
+        text = f"rule_{rule.comparison}"
+        alert = Alert(name, message, rule.severity, text=text, blanks=blanks, condition=True)
         channels = (Channel.LOG,) if only_log else rule.channels
         return {
             "alert_name": name,

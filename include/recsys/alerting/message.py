@@ -5,16 +5,18 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from recsys.alerting.masking import SecretMasker
 from recsys.errors import InputError
+from recsys.language import Language
 from recsys.logs import fields
+from recsys.sentences import tell
 
-Language = Literal["vi", "en"]
+LanguageCode = Literal["vi", "en"]
 
 WAIT_SECONDS: Final = 10.0
 """Longest wait for a server in one step."""
@@ -67,9 +69,10 @@ def parse_channels(values: object) -> tuple[Channel, ...]:
 class Alert:
     """One thing that somebody has to know.
 
-    `message` is English, for the log (``avg_latency_ms=215.3 > 200``); `text` says the same in the
-    configured language, below the subject `headline` (empty: the message, the name). `facts` are
-    details by name, in the order to show them; `link` is where to look. Repeats are recognised by
+    `message` is English, for the log (``avg_latency_ms=215.3 > 200``). `text` and `headline` are
+    what `Texts` calls the words that say the same to people (empty: those of the alert's kind);
+    their blanks hold `facts` and `blanks`. `facts` are details by name, in the order to show them,
+    and `blanks` are not shown besides; `link` is where to look. Repeats are recognised by
     `key` (empty: the name). `until_resolved` tells it once until `AlertManager.resolve`, in place
     of the cool-down; a `condition` lasts until then, too, and is told again after it; `event` is
     what has happened and is never over, so that nobody resolves it; `resolved` is the notice that
@@ -81,6 +84,7 @@ class Alert:
     text: str = ""
     headline: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    blanks: Mapping[str, str] = field(default_factory=dict)
     link: str | None = None
     key: str = ""
     until_resolved: bool = False
@@ -121,11 +125,14 @@ class Alert:
         texts: dict[str, Any] = {
             name: clean(getattr(self, name)) for name in ("name", "message", "text", "headline")
         }
-        facts = {clean(key): clean(value) for key, value in self.facts.items()}
-        return replace(self, **texts, facts=facts, link=clean(self.link) if self.link else None)
+        for name in ("facts", "blanks"):
+            details: Mapping[str, str] = getattr(self, name)
+            texts[name] = {clean(key): clean(value) for key, value in details.items()}
+        return replace(self, **texts, link=clean(self.link) if self.link else None)
 
     def to_json(self) -> str:
-        return json.dumps(self.__dict__ | {"facts": dict(self.facts)}, ensure_ascii=False)
+        details = {"facts": dict(self.facts), "blanks": dict(self.blanks)}
+        return json.dumps(self.__dict__ | details, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Alert":
@@ -163,11 +170,12 @@ class DeliveryError(Exception):
 
 
 class Texts:
-    """The texts of one language, and what each kind of alert means for the shop and which page of
-    docs/ helps with it."""
+    """The texts of one language, with times in `zone`, and what each kind of alert means for the
+    shop and which page of docs/ helps with it."""
 
-    def __init__(self, language: Language) -> None:
+    def __init__(self, language: str, zone: tzinfo) -> None:
         self.language = language
+        self._form = Language(language, zone, {})
         path = Path(__file__).parent / "templates" / "texts.json"
         content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         self._texts: Mapping[str, str] = content[language]
@@ -180,21 +188,26 @@ class Texts:
         return self._texts[text].format(**values)
 
     def worded(self, alert: Alert) -> Alert:
-        """`alert` with text and headline of its kind, if it brings none; their blanks are facts.
-        The text ends with what it means for the shop."""
+        """`alert` with text and headline in this language, their blanks filled in. The text ends
+        with what it means for the shop."""
         kind = f"{alert.name}.resolved" if alert.resolved else alert.name
-        kinds, blanks = (kind, f"{kind}.headline"), defaultdict(lambda: "?", alert.facts)
-        text, headline = (self._alerts.get(one, "").format_map(blanks) for one in kinds)
-        text = alert.text or text
+        blanks = defaultdict(lambda: "?", {**alert.facts, **alert.blanks})
+
+        def words(own: str, of_kind: str) -> str:
+            if own and own not in self._texts:  # of an alert that an earlier release has stored
+                return own
+            return (self._texts[own] if own else self._alerts.get(of_kind, "")).format_map(blanks)
+
+        text, headline = words(alert.text, kind), words(alert.headline, f"{kind}.headline")
+        text = text or "".join(one.text for one in tell(alert.message, self._form))
         effects = (said for kind, said in self._effects.items() if re.search(kind, alert.name))
         if not alert.resolved and (effect := next(effects, None)):
-            text = f"{text or alert.message}\n\n{self.say('effect', effect=effect)}"
-        return replace(alert, text=text, headline=alert.headline or headline)
+            text = f"{text}\n\n{self.say('effect', effect=effect)}"
+        return replace(alert, text=text, headline=headline or self.say("alert", name=alert.name))
 
     def around(self, alert: Alert, at: datetime) -> dict[str, str]:
-        """``headline``, ``severity``, ``footer`` and ``open_link`` of `alert`; `at` is local."""
+        """``severity``, ``footer`` and ``open_link`` of `alert`; `at` is local."""
         return {
-            "headline": alert.headline or self.say("alert", name=alert.name),
             "severity": self.say("resolved" if alert.resolved else alert.severity),
             "footer": self.say("footer", time=at.strftime("%Y-%m-%d %H:%M:%S %Z")),
             "open_link": self.say("open_link"),

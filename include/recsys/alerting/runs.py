@@ -126,12 +126,14 @@ def tell_of_success(job: str, run_id: str, settings: Settings | None = None) -> 
         results: dict[str, str] = {}
         for key in made_up:
             name = "deadline_missed" if "/deadline/" in key else "failed"
-            blanks = {
-                "text": manager.texts.say("run_cleared", job=job),
-                "headline": manager.texts.say("works_again", job=job),
-            }
             results = manager.resolve(
-                f"{job}_{name}", message, key=key, quietly=key != made_up[-1], **blanks
+                f"{job}_{name}",
+                message,
+                key=key,
+                text="run_cleared",
+                headline="works_again",
+                blanks={"job": job},
+                quietly=key != made_up[-1],
             )
         return results
 
@@ -153,7 +155,7 @@ def failure_key(job: str, run_id: str, attempt: int = 0) -> str:
 
 
 def _alert(event: RunEvent, manager: AlertManager, settings: Settings | None) -> Alert:
-    job, say = event.job, manager.texts.say
+    job = event.job
     shown = ("job", "run_id", "run_type", "state", "reason", "task", "error", "log")
     facts: dict[str, object] = {name: getattr(event, name) for name in shown}
     if event.what == "deadline":
@@ -162,8 +164,8 @@ def _alert(event: RunEvent, manager: AlertManager, settings: Settings | None) ->
             f"{job}_deadline_missed",
             f"not done when due at {due}",
             Severity.WARNING,
-            text=say("deadline_text", job=job, due=due),
-            headline=say("deadline", job=job),
+            text="deadline_text",
+            headline="deadline",
             facts=facts_of(facts | {"due": due}),
             link=event.link,
             key=f"{job}/{event.run_id}/deadline/{event.attempt}",
@@ -174,8 +176,8 @@ def _alert(event: RunEvent, manager: AlertManager, settings: Settings | None) ->
         event.message,
         # Who asked sees it on the page of the run, and nothing is wrong with the system.
         Severity.INFO if event.what == "bad_request" else Severity.CRITICAL,
-        text=say(event.what, job=job, task=event.task),
-        headline=say("failed", job=job),
+        text=event.what,
+        headline="failed",
         facts=facts_of(facts | {"disk_free": _scarce_space(settings)}),
         link=event.link,
         key=failure_key(job, event.run_id, event.attempt),

@@ -46,9 +46,9 @@ class SlackSender:
 
 def compose(alert: Alert, at: datetime, texts: Texts) -> dict[str, Any]:
     """The webhook's JSON for `alert`: blocks, and a text for notifications; `at` is local."""
-    around = texts.around(alert, at)
+    alert, around = texts.worded(alert), texts.around(alert, at)
     icon = "✅" if alert.resolved else _ICONS[alert.severity]
-    header = f"{icon} [{around['severity']}] {around['headline']}"
+    header = f"{icon} [{around['severity']}] {alert.headline}"
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": cut(header, _LONGEST_HEADER)}},
         {"type": "section", "text": _markdown(alert.body, _LONGEST_TEXT)},

@@ -60,9 +60,10 @@ class EmbeddingSet(Bundle):
         vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
         count = len(self.product_ids)
         if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != count:
-            wanted = f"expected float32 vectors of {count} products"
-            found = f"found {vectors.dtype} of shape {vectors.shape}"
-            raise EmbeddingError(f"{folder / VECTORS_FILE}: {wanted}, {found}")
+            raise EmbeddingError(
+                f"{folder / VECTORS_FILE}: expected float32 vectors of {count} products, "
+                f"found {vectors.dtype} of shape {vectors.shape}"
+            )
         self.vectors: Float32Array = vectors
 
     @property

@@ -70,7 +70,7 @@ def read_arrivals(
             cleaned = reject_file(path, str(error))
         if cleaned.bad_rows > config.max_invalid_fraction * max(cleaned.rows_read, 1):
             reasons = cleaned.rejected[REASON].value_counts().drop(STANDS_FOR_MANY, errors="ignore")
-            why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+            why = "; ".join(f"{reason} (rows: {count})" for reason, count in reasons.items())
             reason = f"the file is set aside as a whole, {cleaned.bad_rows} rows are bad: {why}"
             cleaned = reject_file(path, reason)
             kind, described["reason"] = "bad_files", why.removeprefix(f"{path}: ")

@@ -52,20 +52,21 @@ def require_sample(settings: Settings, version: PublishedVersion) -> None:
     `sample-data` writes it; `SourceError` if there is no source to refresh from."""
     source, manifest = resolve_source(settings), version.manifest
     here = (*source.review_files, *source.product_files)
-    refused = "traffic is simulated for the sample shop only, and"
-    because = "customers that do not exist must not get among the shop's own"
+    because = (
+        "traffic is simulated for the sample shop only, so that customers that do not exist do not "
+        "get among the shop's own"
+    )
     for path in here:
         mark = _mark_of(path.parent).get(path.name)
         if mark is None or mark != sha256_of(path):  # large files of a shop are not read
             raise InputError(
-                f"{refused} {path} of the source {source.name!r} is not what `sample-data` wrote: "
-                f"{because}"
+                f"{path} of the source {source.name!r} is not what `sample-data` wrote: {because}"
             )
     if not _marked(manifest):
         name = manifest["source"]["name"]
         raise InputError(
-            f"{refused} data version {version.version_id} was made of other files, of the source "
-            f"{name!r}: {because}"
+            f"data version {version.version_id} was made of other files, of the source {name!r}: "
+            f"{because}"
         )
 
 

@@ -335,15 +335,17 @@ def _described(settings: Settings, name: str, *, of_events: bool) -> Document:
         settings.config_file(f"sources/{name}.yaml"),
     )
     if name not in known:
-        what, names, hint = "a source", ", ".join(known) or "none", ""
-        if of_events:
-            what = "a source of events"
+        names, own = ", ".join(known) or "none", settings.config / "sources"
+        expected = f"expected one of those in config/sources or {own}: {names}"
         if name in _names(settings, of_events=not of_events):
             read_mapping(path)  # it may be of no sense at all
-            hint = "; it has no events" if of_events else "; it has events: see data.yaml: events"
-        own = settings.config / "sources"
-        expected = f"expected one of those in config/sources or {own}: {names}{hint}"
-        raise SourceError(f"{name!r} is not {what}: {expected}")
+            if of_events:
+                raise SourceError(f"the source {name!r} has no events: {expected}")
+            hint = f"{expected}; name it in data.yaml: events"
+            raise SourceError(f"the source {name!r} has events and no reviews: {hint}")
+        if of_events:
+            raise SourceError(f"there is no source of events {name!r}: {expected}")
+        raise SourceError(f"there is no source {name!r}: {expected}")
     # A source is one description of one set of files: the state root's replaces the shipped one.
     return Document(((path, read_mapping(path)),))
 

@@ -234,8 +234,10 @@ def _line(event: Mapping[str, Any], received: str) -> str:
     if missing := [name for name in (EVENT_ID, schema.PRODUCT, *needed) if not texts[name]]:
         raise InputError(f"the {kind} {texts[EVENT_ID]!r} lacks {missing[0]}")
     if not texts[schema.USER] and schema.SESSION not in texts:
-        lacks = f"lacks {schema.USER} and {schema.SESSION}: expected one of them"
-        raise InputError(f"the {kind} {texts[EVENT_ID]!r} {lacks}")
+        raise InputError(
+            f"the {kind} {texts[EVENT_ID]!r} lacks {schema.USER} and {schema.SESSION}: "
+            "expected one of them"
+        )
     when = event.get(schema.TIMESTAMP) or received
     record = {
         **texts,

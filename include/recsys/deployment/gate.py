@@ -73,8 +73,8 @@ def plan_deployment(
         elif not model_id:
             swap = _plan_best(settings, registry, serving)
         elif (best := registry.current_best()) and best.model_id != model_id:
-            also = f"; the current best {best.model_id} is held until it is released"
-            swap = replace(swap, reason=swap.reason + also, held=best.model_id)
+            also = f"the current best {best.model_id} is held until it is released"
+            swap = replace(swap, reason=f"{swap.reason}; {also}", held=best.model_id)
         entry = registry.get(swap.model_id)
         if entry.status == "archived":
             raise GateError(f"{entry.model_id}: is archived; archived models are not deployed")

@@ -109,9 +109,10 @@ def alert_on_drift(settings: Settings, summary: Mapping[str, Any]) -> dict[str, 
         unjudged = summary["not_judged"]
         known = summary["overall_severity"] != NOT_JUDGED
         if known and not _raised_before(manager) & set(unjudged):
-            unknown = ", ".join(unjudged)
-            rest = f"; not judged: {unknown}" if unknown else ""
-            manager.resolve(ALERT_NAME, f"Nothing that was judged is raised in the {week}{rest}.")
+            said = [f"Nothing that was judged is raised in the {week}"]
+            if unjudged:
+                said.append(f"not judged: {', '.join(unjudged)}")
+            manager.resolve(ALERT_NAME, "; ".join(said))
         return {"alert": None, "channels": {}}
     raised = ", ".join(summary["raised"])
     told = " ".join(summary["recommendations"][: len(summary["raised"])])

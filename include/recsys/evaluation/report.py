@@ -181,7 +181,7 @@ def compare_on_slices(
             continue
         above = resampled_means((ours - (1 - most_loss) * recent)[:, None])
         if np.quantile(above, 0.975) < 0:
-            lost.append(f"{name} ({ours.mean():.4f} against {recent.mean():.4f})")
+            lost.append(f"{name} (recall@10 {ours.mean():.4f} against {recent.mean():.4f})")
     return {"holds_in_slices": not lost, "slices_lost": lost, "most_slice_loss": most_loss}
 
 
@@ -189,22 +189,19 @@ def judge(comparison: Comparison, ours: float) -> Comparison:
     """`comparison` with ``passes`` and a ``reason`` in words; `ours` is the model's recall@10."""
     baseline = comparison["baseline_recall_at_10"]
     verb = "beats" if comparison["beats_popularity"] else "does not beat"
-    reason = f"{verb} popularity ({ours:.4f} against {baseline:.4f} recall@10)"
+    reasons = [f"{verb} popularity ({ours:.4f} against {baseline:.4f} recall@10)"]
     if comparison["window_users"]:
         verb = "does not lose" if comparison["holds_in_time"] else "loses"
-        reason += (
-            f"; {verb} to recent popularity in time windows "
+        reasons.append(
+            f"{verb} to recent popularity in time windows "
             f"({comparison['window_recall_at_10']:.4f} against "
             f"{comparison['window_recent_popularity_recall_at_10']:.4f})"
         )
-    lost = comparison.get("slices_lost")
-    if lost:
-        reason += (
-            f"; loses more than {comparison['most_slice_loss']:.0%} to recent popularity in "
-            f"{' and '.join(lost)}"
-        )
+    lost = comparison.get("slices_lost") or []
+    most = comparison.get("most_slice_loss", MOST_SLICE_LOSS)
+    reasons += [f"loses more than {most:.0%} to recent popularity in {one}" for one in lost]
     passes = comparison["beats_popularity"] and comparison["holds_in_time"] and not lost
-    return {**comparison, "passes": passes, "reason": reason}
+    return {**comparison, "passes": passes, "reason": "; ".join(reasons)}
 
 
 def _of_windows(comparison: Comparison) -> dict[str, float]:

@@ -139,18 +139,17 @@ def _overall(report: Mapping[str, Any]) -> str:
 def _tell(manager: AlertManager, component: str, result: Mapping[str, Any]) -> None:
     """One alert for a component, and its end. A broken check is told by its failed task."""
     name = f"{component}_unhealthy"
-    texts = manager.texts
     if result["healthy"]:
-        text = texts.say("healthy_again", component=component)
-        manager.resolve(name, f"the {component} check passes again", text=text)
+        message, blanks = f"the {component} check passes again", {"component": component}
+        manager.resolve(name, message, text="healthy_again", blanks=blanks)
     elif not result.get("broken"):
         problem = result["error"]
         alert = Alert(
             name,
             problem,
             Severity(result["severity"]),
-            text=texts.say("unhealthy_text", component=component),
-            headline=texts.say("unhealthy", component=component),
+            text="unhealthy_text",
+            headline="unhealthy",
             facts={"component": component, "error": problem},
         )
         manager.deliver(alert)

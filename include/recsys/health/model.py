@@ -24,9 +24,9 @@ def check_model_health(settings: Settings | None = None) -> dict[str, Any]:
     settings = settings or load_settings()
     registry = Registry(settings)
     if damage := registry.repair():
-        repaired = "was written again from its last good copy"
-        outcome = "is still so" if registry.problem() else repaired
-        return verdict([Finding(f"{damage}; it {outcome}")])
+        repaired = "it was written again from its last good copy"
+        outcome = "it is still so" if registry.problem() else repaired
+        return verdict([Finding(f"{damage}; {outcome}")])
     selection = registry.selection()
     if selection is None:
         return verdict([Finding("no model is selected yet; run model_training", Severity.WARNING)])

@@ -72,9 +72,10 @@ def _problems_of_requests(settings: Settings, now: datetime) -> list[str]:
         since = f"{min(one.due_at for one in late):%Y-%m-%d %H:%M} UTC"
         numbers = ", ".join(str(one.number) for one in late[:_SHOWN_REQUESTS])
         rest = len(late) - _SHOWN_REQUESTS
-        more = f" and {rest} more" if rest > 0 else ""
+        if rest > 0:
+            numbers = f"{numbers} and {rest} more"
         problems.append(
-            f"customers' requests are overdue, the oldest since {since}: {numbers}{more}; "
+            f"customers' requests are overdue, the oldest since {since}: {numbers}; "
             "`recsys customer requests` shows them"
         )
     return problems
@@ -126,8 +127,8 @@ def report_silence(settings: Settings, manager: AlertManager, now: datetime) -> 
             told, due = manager.was_told_of_runs(job, since), since + watched[job].deadline
             overdue[job] = _tell(manager, job, due, missing, told=told)
         else:
-            text = manager.texts.say("silent_cleared", job=job)
-            manager.resolve(f"{job}_silent", "succeeded again", text=text)
+            name, message = f"{job}_silent", "succeeded again"
+            manager.resolve(name, message, text="silent_cleared", blanks={"job": job})
     return overdue
 
 
@@ -199,11 +200,11 @@ def _tell(
     """Alert for a silent job, unless somebody was told; what the report says of it."""
     last_run, last = missing
     if not told:
-        texts, shown = manager.texts, manager.local_time(due)
+        shown = manager.local_time(due)
         facts = {
             "job": job,
             "due": shown,
-            "last_success": manager.local_time(last) if last else texts.say("never"),
+            "last_success": manager.local_time(last) if last else manager.texts.say("never"),
             "state": last_run.get("status"),
             "error": last_run.get("error_message"),
         }
@@ -211,8 +212,8 @@ def _tell(
             f"{job}_silent",
             f"no success since it was due at {shown}",
             Severity.CRITICAL,
-            text=texts.say("silent_text", job=job, due=shown),
-            headline=texts.say("silent", job=job),
+            text="silent_text",
+            headline="silent",
             facts=facts_of(facts),
             until_resolved=True,
         )

@@ -71,8 +71,10 @@ def parse_impressions(content: bytes) -> Impressions:
     try:
         file = msgspec.json.decode(content, type=_File)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        what = "is no file of impressions; the next run of outcomes writes it again"
-        raise InputError(f"{IMPRESSIONS_KEY}: {what}: {error}") from error
+        raise InputError(
+            f"{IMPRESSIONS_KEY}: is no file of impressions; the next run of outcomes writes it "
+            f"again: {error}"
+        ) from error
     return Impressions(file.last_day, file.products)
 
 

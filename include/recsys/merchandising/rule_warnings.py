@@ -133,7 +133,9 @@ def _unknown_names(rule: Rule, catalogue: Catalogue) -> Iterator[RuleWarning]:
             continue
         text = f"the shop has no product of {_listed(unknown)}"
         close = difflib.get_close_matches(spelled(unknown[0]), known, 1) if key != "ids" else []
-        text += f"; {close[0]!r} is near to {unknown[0]!r}" if close else ""
+        if close:
+            near = f"{close[0]!r} is near to {unknown[0]!r}"
+            text = f"{text}; {near}"
         yield _about(rule, "unknown_name", f"products.{key}", text)
 
 
@@ -142,7 +144,8 @@ def _too_few(rule: Rule, groups: _Groups) -> Iterator[RuleWarning]:
     if groups.known[rule.name] == 0:
         text = "no product of the shop is meant by it"
         if catalogue.stock is None and (asked.min_stock, asked.max_stock) != (None, None):
-            text += ": the shop's data do not say what is in stock"
+            unsaid = "the shop's data do not say what is in stock"
+            text = f"{text}; {unsaid}"
         yield _about(rule, "matches_nothing", "products", text)
     elif rule.action != "hide" and groups.size(rule) == 0:
         text = f"none of the {groups.known[rule.name]} products that it means may be shown now"
@@ -239,7 +242,9 @@ def _quotas_together(
             if sum(one.at_least or 0 for one in counted) > placement.length:
                 others = ", ".join(one.name for one in counted[:-1])
                 text = f"lists of {name} have {placement.length} places"
-                text += f", and the quotas of {others} come first" if others else ""
+                if others:
+                    before = f"the quotas of {others} come first"
+                    text = f"{text}; {before}"
                 yield _about(rule, "contradiction", f"at_least/{name}", text)
                 counted.pop()
 
@@ -329,5 +334,5 @@ def _about(rule: Rule, kind: Kind, key: str, text: str) -> RuleWarning:
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    shown = ", ".join(names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError, field_validator
 
 from recsys.arrays import Float32Array, Int8Array, Int32Array, Int64Array
-from recsys.config import ConfigModel
+from recsys.config import ConfigModel, said_of
 from recsys.errors import InputError
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -50,10 +50,8 @@ def _sentence(kind: type[BaseModel], problem: Any) -> str:
     *path, name = problem["loc"] or ("",)
     if problem["type"] != "extra_forbidden":
         where = ".".join(str(part) for part in problem["loc"])
-        says = problem["msg"].removeprefix("Value error, ")
-        says = says.replace("Input should be greater than or equal to", "must be at least")
-        says = says.replace("Input should be greater than", "must be above")
-        return f"{where}: {says}, got {problem['input']!r}" if where else says
+        said = said_of(problem)
+        return f"{where}: {said} (got {problem['input']!r})" if where else said
     for part in path:
         kind = kind.model_fields[part].annotation  # type: ignore[assignment]
     where = "".join(f"{part}: " for part in path)

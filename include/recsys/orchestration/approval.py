@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from recsys.orchestration.jobs import failure_of
 from recsys.settings import load_settings
 
+_MODEL = "{{ ti.xcom_pull(task_ids='check_gate')['model_id'] }}"
 BODY = """\
 {% set plan = ti.xcom_pull(task_ids='check_gate') -%}
 Service now: **{{ plan['serving'] or 'no model' }}**. To be deployed: **{{ plan['model_id'] }}**, \
@@ -34,7 +35,7 @@ class DeploymentApproval(ApprovalOperator):
 
     def __init__(self, *, hours: float, **options: Any) -> None:
         super().__init__(
-            subject="Deploy {{ ti.xcom_pull(task_ids='check_gate')['model_id'] }}?",
+            subject=f"Deploy {_MODEL}?",
             body=BODY,
             response_timeout=timedelta(hours=hours),
             fail_on_reject=True,

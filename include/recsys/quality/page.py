@@ -13,13 +13,14 @@ from recsys.quality.measures import LENGTH_EDGES, LISTED, PRICE_EDGES, QUALITY_E
 from recsys.quality.verdicts import DOUBTFUL, NOT_JUDGED, SOUND
 from recsys.reporting import Earlier, render_pages
 from recsys.reporting.charts import Row, columns, rows
+from recsys.sentences import Kind, tell
 
 _TEMPLATE: Final = Path(__file__).parent / "templates" / "report.html"
 _EARLIER: Final = 8
 _MONTHS: Final = 36  # of reviews that are drawn
 _TONES: Final = {SOUND: "good", DOUBTFUL: "warn", NOT_JUDGED: "idle"}
 _ORDER: Final = (DOUBTFUL, SOUND, NOT_JUDGED)
-# What the rules of the job say, and what the texts call that; others are quoted.
+# What the rules of the job say, and what the texts call that in few words.
 _REASONS: Final = {
     "there is no user": "no_user",
     "there is no product": "no_product",
@@ -122,8 +123,8 @@ def _refused(figures: Figures, state: str, language: Language) -> Part:
     by_rule = sorted(figures["rejected_by_rule"].items(), key=operator.itemgetter(1), reverse=True)
     bars = []
     for reason, number in by_rule:
-        name = _reason_name(reason, language)
-        bars.append(Row(name or reason, number, language.number(number), 3, foreign=name is None))
+        name, foreign = _reason_name(reason, language)
+        bars.append(Row(name, number, language.number(number), 3, foreign=foreign))
     return said, rows(said, bars) if bars else None
 
 
@@ -275,13 +276,17 @@ def _sale(figures: Figures, language: Language) -> list[tuple[str, str]]:
 
 
 def _reason(found: Mapping[str, Any], language: Language) -> dict[str, Any]:
-    name = _reason_name(found["reason"], language)
-    return {**found, "name": name or found["reason"], "foreign": name is None}
+    name, foreign = _reason_name(found["reason"], language)
+    return {**found, "name": name, "foreign": foreign}
 
 
-def _reason_name(reason: str, language: Language) -> str | None:
+def _reason_name(reason: str, language: Language) -> tuple[str, bool]:
+    """In few words, and whether they are not of the language."""
     key = next((key for start, key in _REASONS.items() if reason.startswith(start)), None)
-    return None if key is None else language.say(f"reason.{key}")
+    if key is not None:
+        return language.say(f"reason.{key}"), False
+    told = tell(reason, language)
+    return "".join(one.text for one in told), any(one.kind is Kind.FOREIGN for one in told)
 
 
 def _short(text: str) -> str:

@@ -255,7 +255,7 @@ def _read_plan(work: Workspace) -> Plan:
 
 def _refuse_bad_input(plan: Plan, config: DataConfig) -> None:
     found = plan.quarantined_by_reason.items()
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in found)
+    reasons = "; ".join(f"{reason} (rows: {count})" for reason, count in found)
     if plan.rows.valid + plan.rows.later == 0:
         raise RefreshError(
             f"none of the {plan.rows.read} rows read is valid: {reasons or 'there are no rows'}"

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from recsys.alerting import Texts
 from recsys.deployment.comparison import CUSTOMERS, mean_shared, read_comparisons
 from recsys.errors import InputError, UnknownError
 from recsys.orchestration.mirror import tracker_id
@@ -97,9 +98,12 @@ def create_app(settings: Settings, ask: Callable[[], Scheduler] = ask_airflow) -
 
     @app.get("/alerts")
     def show_alerts(request: Request) -> HTMLResponse:
+        visit = visit_of(request)
         found = section(lambda: alerts.gather_alerts(settings, datetime.now(UTC)))
         shown = {"alerts": found, "alert_days": alerts.DAYS, "most": alerts.SHOWN}
-        return HTMLResponse(renderer.page("alerts.html", visit_of(request), "alerts", **shown))
+        language = renderer.language(visit)
+        words = Texts(language.code, language.zone).worded
+        return HTMLResponse(renderer.page("alerts.html", visit, "alerts", words=words, **shown))
 
     return app
 

@@ -170,13 +170,25 @@ def steer(
         if not place.isdecimal():
             raise InputError(f"position: expected a number, not {place!r}")
         rule["position"] = int(place)
-    for known in read_rules(settings).rules:
-        about = (known.action, known.products, known.placements, known.position)
-        same = about == (action, Products(ids=(product_id,)), (), rule.get("position"))
-        if same and known.active(now) and (known.end is None or known.end >= end):
-            still = f" until {known.end.astimezone(zone):%Y-%m-%d %H:%M}" if known.end else ""
-            raise InputError(f"{known.name} does so already{still}")
+    if (done := _done_already(settings, rule, end, now)) is not None:
+        if done.end is None:
+            raise InputError(f"{done.name} does so already, without an end")
+        still = f"{done.end.astimezone(zone):%Y-%m-%d %H:%M}"
+        raise InputError(f"{done.name} does so already until {still}")
     return add_rule(settings, rule)
+
+
+def _done_already(
+    settings: Settings, wanted: Mapping[str, Any], end: datetime, now: datetime
+) -> Rule | None:
+    """The rule that does what is `wanted` until its `end`, and is in force."""
+    does = wanted["action"], Products(**wanted["products"]), (), wanted.get("position")
+    for known in read_rules(settings).rules:
+        about = known.action, known.products, known.placements, known.position
+        lasts = known.active(now) and (known.end is None or known.end >= end)
+        if about == does and lasts:
+            return known
+    return None
 
 
 def _ask(settings: Settings, asked: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
