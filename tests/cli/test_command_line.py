@@ -165,7 +165,7 @@ def test_a_mistyped_key_is_named_before_a_job_reads_it(settings: Settings, recsy
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--source", "nix"), "'nix' is not a source: expected one of"),
+        (("--source", "nix"), "there is no source 'nix': expected one of"),
         (
             ("--source", "hasaki", "--reviews", "nowhere.csv"),
             "nowhere.csv: the file does not exist",
