@@ -200,7 +200,7 @@ def _make_models(settings: Settings, client: AirflowClient, *, other_shop: bool)
 
 
 def _tell_of_winner(settings: Settings, trained: Iterable[Mapping[str, Any]]) -> None:
-    best = Registry(settings).current_best()
+    best = Registry(settings).selection()
     if best is None:
         console.print("No model was good enough to be selected")
         return
@@ -215,6 +215,7 @@ def _tell_of_winner(settings: Settings, trained: Iterable[Mapping[str, Any]]) ->
         said = f"{best.model_id} finds {recall['recall_at_10']:.4f} of what is bought next among 10"
         beside = [*figures, f"popularity {recall['baseline_recall_at_10']:.4f}"]
         console.print(f"Best: {said} (recall@10; {', '.join(beside)})")
+        console.print(f"Why: {best.reason}")  # the best is not always the one with the most recall
 
 
 def _run(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class DeploymentApproval(ApprovalOperator):
             subject=f"Deploy {_MODEL}?",
             body=BODY,
             response_timeout=timedelta(hours=hours),
+            # Airflow would go on to ask for an answer that nobody can give any more.
+            defaults=ApprovalOperator.REJECT,
             fail_on_reject=True,
             notifiers=[ApprovalNotice()],
             **options,
@@ -60,10 +62,10 @@ class DeploymentApproval(ApprovalOperator):
             answer = super().execute_complete(context, event)
             # What Airflow makes of a moment is for programs; this is read by people.
             return {**answer, "responded_at": event["responded_at"].isoformat(timespec="seconds")}
-        except HITLRejectException:
-            reason = f"{(event['responded_by_user'] or {}).get('name', 'somebody')} rejected it"
-        except HITLTimeoutError:
+        except (HITLRejectException, HITLTimeoutError):
             reason = "nobody answered in time whether it may be deployed"
+            if answered_by := event.get("responded_by_user"):
+                reason = f"{answered_by['name']} rejected it"
         failure = failure_of(context["dag_run"])
         record_refusal(load_settings(), Swap(**_plan(context)), reason, failure)
         raise AirflowFailException(reason)
