@@ -25,6 +25,7 @@ DEADLINE_SECONDS: Final = 30.0
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029]+")
 _LONGEST_VALUE: Final = 4000
+_SENTENCES: Final = ("reason", "advice")  # facts that are for people
 
 
 class Severity(StrEnum):
@@ -199,7 +200,7 @@ class Texts:
             return (self._texts[own] if own else self._alerts.get(of_kind, "")).format_map(blanks)
 
         text, headline = words(alert.text, kind), words(alert.headline, f"{kind}.headline")
-        text = text or "".join(one.text for one in tell(alert.message, self._form))
+        text = text or self._told(alert.message)
         effects = (said for kind, said in self._effects.items() if re.search(kind, alert.name))
         if not alert.resolved and (effect := next(effects, None)):
             text = f"{text}\n\n{self.say('effect', effect=effect)}"
@@ -215,7 +216,11 @@ class Texts:
 
     def facts(self, alert: Alert) -> list[tuple[str, str]]:
         """The alert's facts, and where to read what to do; those without a translation go by their
-        own name."""
+        own name. An error stays as the logs have it."""
         page = next(page for kind, page in self._pages.items() if re.search(kind, alert.name))
         facts = {**alert.facts, "runbook": page}
+        facts |= {name: self._told(facts[name]) for name in _SENTENCES if name in facts}
         return [(self._texts.get(name, name), value) for name, value in facts.items()]
+
+    def _told(self, said: str) -> str:
+        return "".join(one.text for one in tell(said, self._form))

@@ -127,8 +127,8 @@ def recommendations(verdicts: Sequence[Verdict]) -> list[str]:
         ]
     found = sorted((v for v in verdicts if v.evidence), key=lambda v: -_ORDER[v.severity])
     sentences = [v.check.advice for v in found if v.raised]
-    first = "Seen for the first time, watch it: "
-    sentences += [first + v.check.advice for v in found if not v.raised]
+    once = [v.check.advice for v in found if not v.raised]
+    sentences += [f"Seen for the first time, watch it: {advice}" for advice in once]
     missing = [v.check.name for v in verdicts if v.check.status == INSUFFICIENT]
     if missing:
         sentences.append(f"Not enough data to judge: {', '.join(missing)}.")

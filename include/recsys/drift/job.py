@@ -115,7 +115,7 @@ def alert_on_drift(settings: Settings, summary: Mapping[str, Any]) -> dict[str, 
             manager.resolve(ALERT_NAME, "; ".join(said))
         return {"alert": None, "channels": {}}
     raised = ", ".join(summary["raised"])
-    told = " ".join(summary["recommendations"][: len(summary["raised"])])
+    told = "\n".join(summary["recommendations"][: len(summary["raised"])])
     facts = {name: summary[name] for name in ("report_date", "report", "page")}
     facts |= {"raised": raised, "advice": told}
     channels = manager.send_alert(
