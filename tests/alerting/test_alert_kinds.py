@@ -124,7 +124,7 @@ def tell_of_service(settings):
 def tell_of_models(settings):
     for severity in ("high", "low"):
         alert_on_drift(settings, DRIFT | {"overall_severity": severity})
-    for reason in ("no such folder", None):
+    for reason in (NO_MODEL, None):
         alert_on_fallback(settings, VECTORS | {"fallback_reason": reason})
     plan = {"model_id": "als_2", "serving": "als_1", "reason": "it is the registry's current best"}
     ask_for_approval(settings, plan, "http://airflow/run", "1")
