@@ -70,6 +70,7 @@ NO_MODEL = "e5: there is no folder of this name"
 VECTORS = {"model": "catalog-static", "requested_model": "e5", "fallback_reason": NO_MODEL}
 SET_ASIDE = {"file": "more.csv", "reason": "more.csv: the file is empty"}
 ENGLISH = re.compile(r"\b(the|is|was|were|and|not|no|of|for|has|have|with|there|again|on)\b", re.I)
+OF_OTHERS = r"Parquet file size is .*"  # a program that is not ours
 QUOTED = ("Lỗi", "Tài liệu")
 
 
@@ -211,6 +212,7 @@ def test_every_mail_is_in_its_language_and_names_its_page(told, settings):
         if language == "vi":
             prose = [line for line in text.splitlines() if line.partition(": ")[0] not in QUOTED]
             said = "\n".join([subject, *prose]).replace(str(settings.home), "")
+            said = re.sub(OF_OTHERS, "", said)
             assert not ENGLISH.search(said), text
 
 
