@@ -280,7 +280,8 @@ def _row(run: RunRecord) -> tuple[object, ...]:
     start, end = run.started_at, run.finished_at
     ended = (None, None) if end is None else (_text(end), max(0.0, (end - start).total_seconds()))
     times, metadata = (_text(start), *ended), _json(run.metadata)
-    return (run.run_id, run.pipeline_name, run.status, *times, run.error_message, metadata)
+    error = run.error_message and _in_unicode(run.error_message)
+    return (run.run_id, run.pipeline_name, run.status, *times, error, metadata)
 
 
 def _text(moment: datetime) -> str:
@@ -288,7 +289,12 @@ def _text(moment: datetime) -> str:
 
 
 def _json(metadata: Mapping[str, Any]) -> str:
-    return json.dumps(dict(metadata), ensure_ascii=False, default=str)
+    return _in_unicode(json.dumps(dict(metadata), ensure_ascii=False, default=str))
+
+
+def _in_unicode(text: str) -> str:
+    """`text` with question marks for surrogates: a file's name may hold any bytes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _as_dict(row: sqlite3.Row) -> dict[str, Any]:

@@ -344,6 +344,18 @@ def test_nothing_that_others_write_becomes_markup(show, settings):
     assert "runs/data_refresh/a%2F%3Cscript%3E" in page
 
 
+def test_a_name_that_is_no_text_does_not_take_the_page_away(show, settings):
+    name = "ph\u1ea5n\udce9.csv"
+    record(
+        settings,
+        "data_refresh",
+        RunStatus.FAILED,
+        error=f"{name}: the file is empty",
+        metadata={"conf": {"file": name}},
+    )
+    assert ">ph\u1ea5n?.csv</span>: tệp rỗng" in show()[1]
+
+
 def test_the_page_of_a_run_shows_what_its_tasks_returned(settings):
     folder = settings.reports / "drift"
     folder.mkdir(parents=True)

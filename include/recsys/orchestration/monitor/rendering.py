@@ -58,7 +58,8 @@ class Renderer:
         return Language(visit.language, _zone(self._settings))
 
     def page(self, template: str, visit: Visit, here: str | None, **values: Any) -> str:
-        """The template with `values`, for a visit; `here` is its page in the navigation."""
+        """The template with `values`, for a visit; `here` is its page in the navigation. What
+        UTF-8 cannot hold (half of a character in a file's name) becomes a question mark."""
         language = self.language(visit)
         now = datetime.now(UTC)
         common: dict[str, Any] = {
@@ -71,7 +72,8 @@ class Renderer:
             "t": language.say,
             "zone": language.zone_name(now),
         }
-        return self._environment.get_template(template).render(common | values)
+        page = self._environment.get_template(template).render(common | values)
+        return page.encode("utf-8", "replace").decode()
 
 
 def _data(value: Any) -> str:
