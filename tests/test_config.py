@@ -235,7 +235,7 @@ def test_an_error_is_a_sentence_without_secrets(settings: Settings, text: str, e
          "gate.metric: expected one of 'recall_at_5'"),
         (AlertsConfig, "alerts: {slow: {metric: latency, threshold: 1, severity: info}}",
          "alerts.slow.metric: expected one of 'requests', 'requests_per_minute', "
-         "'avg_latency_ms', 'p95_latency_ms', 'error_rate' or 'fallback_rate' (got 'latency')"),
+         "'avg_latency_ms', 'p95_latency_ms', 'error_rate', 'fallback_rate' (got 'latency')"),
     ],
 )  # fmt: skip
 def test_a_name_that_does_not_exist_is_an_error(

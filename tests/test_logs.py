@@ -131,7 +131,7 @@ def test_the_configuration_chooses_and_secrets_stay_masked(
     assert line["message"] == "stock_low triggered: refused: ***"
     assert line["fields"] == {"left": "3"}
     (folder / "scheduler_config.json").write_text('{"log_format": "xml"}', encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"log_format: expected .*'text' or 'json'"):
+    with pytest.raises(ConfigError, match=r"log_format: expected .*'text', 'json'"):
         AlertManager(settings)
 
 

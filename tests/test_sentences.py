@@ -104,7 +104,7 @@ def test_a_sentence_has_the_same_blanks_in_both_languages() -> None:
     for one, told in CATALOGUE.items():
         assert blanks(one) == blanks(told), one
         assert forms(one) <= {""}, one
-        assert forms(told) <= {"", "number", "day", "moment"}, one
+        assert forms(told) <= {"", "number", "day", "moment", "word"}, one
 
 
 def test_every_sentence_is_recognised_with_its_blanks_filled() -> None:
@@ -155,6 +155,54 @@ class _Blank(str):
 )
 def test_sentences_that_were_put_together_are_told_part_by_part(said: str, told: str) -> None:
     assert told_text(said) == told
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("lists of product have 8 places", "danh sách ở product có 8 chỗ"),
+        (
+            "user_id: more than 9 events of one user in a day are not plausible; it is kept in "
+            "quarantine",
+            "user_id: hơn 9 sự kiện của cùng một mã khách trong một ngày là không hợp lý; sự kiện "
+            "được giữ trong khu cách ly",
+        ),
+        (
+            "x.json: jobs.nothing: the job has no entry",
+            "x.json: jobs.nothing: công việc này không có mục nào",
+        ),
+        ("the user is not an id", "mã khách không hợp lệ"),
+        ("the service is no_model", "tình trạng của dịch vụ: chưa có mô hình"),
+    ],
+)
+def test_a_word_is_told_only_where_it_is_one_of_the_product(said: str, told: str) -> None:
+    assert told_text(said) == told
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("it ended at 2026-11-27 22:38 +0700; x", "đã hết hạn lúc 27/11/2026 22:38; x"),
+        ("not done when due at 2026-11-28 02:00:00 +07", "28/11/2026 02:00"),
+        ("expected a time after 2026-13-45", "cần một thời điểm sau 2026-13-45"),
+        ("expected a time after abcdefghij", "cần một thời điểm sau abcdefghij"),
+        ("r: its logical date is in the future, at 9999-12-31T23:59:59+00:00", "9999-12-31T23:59"),
+    ],
+)
+def test_a_moment_is_told_in_the_form_of_the_page_or_left_as_it_is(said: str, told: str) -> None:
+    found = told_text(said.replace("; x", "; take it out of the file"))
+    assert told.removesuffix("; x") in found
+
+
+def test_what_went_wrong_inside_is_told_if_all_of_it_is_ours() -> None:
+    assert tell("x.json: cannot be read: expected numbers up to 1e+15", VI) == [
+        ("x.json", Kind.NAME),
+        (": không đọc được: cần số không quá ", Kind.TOLD),
+        ("1e+15", Kind.NAME),
+    ]
+    assert told_text("x.yaml: line 3: the key 'a' stands there twice").startswith("x.yaml: dòng 3")
+    found = tell("expected an encoding of text such as 'cp1258': unknown encoding: x (got 'x')", VI)
+    assert ("unknown encoding: x", Kind.FOREIGN) in found
 
 
 def test_verdicts_of_experiments_are_known_from_their_own_texts() -> None:

@@ -255,8 +255,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     except yaml.MarkedYAMLError as error:
         # Its own text quotes the line, which can be that of a password.
         mark = error.problem_mark
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise ConfigError(f"{path}: {line}{error.problem or error.context}") from None
+        fault = error.problem or error.context
+        if mark is None:
+            raise ConfigError(f"{path}: {fault}") from None
+        raise ConfigError(f"{path}: line {mark.line + 1}: {fault}") from None
     except RecursionError:
         raise ConfigError(f"{path}: expected at most {_MAX_DEPTH} levels of nesting") from None
     except ConfigError:
@@ -412,7 +414,7 @@ def said_of(problem: Mapping[str, Any]) -> str:
     words of who writes files and not of who writes programs."""
     said = _EXPECTED.get(problem["type"])
     if said is not None:
-        return said.format_map(problem.get("ctx", {}))
+        return said.format_map(problem.get("ctx", {})).replace("' or '", "', '")
     message = str(problem["msg"]).removeprefix("Value error, ")
     return message.replace("Input should be", "expected")
 

@@ -81,24 +81,34 @@ class Language:
     def day(self, value: date | str | None) -> str:
         """``28/11/2026``, ``28 Nov 2026``: a date, or the local date of a moment."""
         if isinstance(value, str) and len(value) == len("2026-11-28"):
-            value = date.fromisoformat(value)
-        if value is None or isinstance(value, datetime | str):
-            known = moment_of(value)
-            if known is None:
+            try:
+                value = date.fromisoformat(value)
+            except ValueError:
                 return DASH
-            value = known.astimezone(self.zone).date()
+        if value is None or isinstance(value, datetime | str):
+            local = self._local(value)
+            if local is None:
+                return DASH
+            value = local.date()
         if self.code == "vi":
             return f"{value:%d/%m/%Y}"
         return f"{value.day} {_MONTHS[value.month - 1]} {value.year}"
 
     def moment(self, value: datetime | str | None) -> str:
         """Day and minute in the zone of the pages."""
-        known = moment_of(value)
-        if known is None:
+        local = self._local(value)
+        if local is None:
             return DASH
-        local = known.astimezone(self.zone)
         between = " " if self.code == "vi" else ", "
         return f"{self.day(local.date())}{between}{local:%H:%M}"
+
+    def _local(self, value: datetime | str | None) -> datetime | None:
+        """None for what is no moment, or in no year of the calendar here."""
+        known = moment_of(value)
+        try:
+            return known and known.astimezone(self.zone)
+        except OverflowError:
+            return None
 
     def ago(self, value: datetime | str | None, now: datetime) -> str:
         """How long before (or after) `now`, in its largest unit."""

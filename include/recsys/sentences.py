@@ -19,8 +19,10 @@ from recsys.language import DASH, Language, read_texts
 
 CATALOGUES: Final = Path(__file__).parent / "texts"
 """The folder of the catalogues: ``vi.json`` has English sentences with what they are there."""
-VERBATIM: Final = frozenset({"error", "key"})
-"""Blanks that hold another program's words or a key: in these nothing is recognised."""
+FOREIGN: Final = "error"
+"""The blank that holds another program's words; ours count there as a whole only."""
+REASONS: Final = frozenset({FOREIGN, "because", "fault", "problem", "problems", "reason", "why"})
+"""Blanks that hold sentences: what is not known there is English and no name."""
 STORED: Final = (Path(__file__).parent / "experiments" / "texts",)
 """Folders of texts in both languages, of which some English ones are stored, too."""
 LONGEST: Final = 2_000
@@ -32,6 +34,8 @@ _AFTER_A_NAME: Final = ": "
 _MOST_JOINTS: Final = 11
 _DEEPEST: Final = 6  # sentences in sentences
 _STORED_KINDS: Final = ("why.", "metric.")
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_ZONE: Final = re.compile(r" ([+-]\d\d(?::?\d\d)?)$")
 _NUMBER: Final = re.compile(r"[+-]?[\d,.]+%?")
 
 
@@ -106,15 +110,16 @@ class _Reader:
         return self._read[place]
 
     def _readings(self, text: str, depth: int) -> Iterator[list[Piece]]:
-        name, between, rest = text.partition(_AFTER_A_NAME)
-        if between and (told := self.read(rest, depth)):
-            yield [Piece(name + between, Kind.NAME), *told]
-        if text.endswith(".") and (told := self.read(text[:-1], depth)):
-            yield [*told, Piece(".", Kind.TOLD)]
         for sentence in _sentences(self._language.code):
             blanks = _blanks_of(sentence, text)
             if blanks is not None:
                 yield list(self._filled(sentence.told, blanks, depth))
+        if text.endswith(".") and (told := self.read(text[:-1], depth)):
+            yield [*told, Piece(".", Kind.TOLD)]
+        name, between, rest = text.partition(_AFTER_A_NAME)
+        if between and (told := self.read(rest, depth)):
+            known = self.read(name, depth) if " " in name else None
+            yield [*(known or [Piece(name, Kind.NAME)]), Piece(between, Kind.TOLD), *told]
 
     def _filled(self, told: str, blanks: dict[str, str], depth: int) -> Iterator[Piece]:
         for literal, name, form, _ in Formatter().parse(told):
@@ -126,10 +131,22 @@ class _Reader:
             if written is not None:
                 yield Piece(written, Kind.TOLD)
             else:
-                known = None if name in VERBATIM else self.read(value, depth)
+                known = self._of_a_blank(value, name, form, depth)
                 yield from known or [
-                    _unknown(value) if name == "error" else Piece(value, Kind.NAME)
+                    _unknown(value) if name in REASONS else Piece(value, Kind.NAME)
                 ]
+
+    def _of_a_blank(
+        self, value: str, name: str, form: str | None, depth: int
+    ) -> list[Piece] | None:
+        """A sentence. One word is somebody's name (a placement is called ``product``), but where
+        the catalogue says that it is a word of ours."""
+        if form != "word" and " " not in value:
+            return None
+        known = self.read(value, depth)
+        if name == FOREIGN and known and not all(map(_is_ours, known)):
+            return None
+        return known
 
 
 def _best(readings: Iterable[list[Piece]]) -> list[Piece] | None:
@@ -141,6 +158,10 @@ def _unexplained(pieces: list[Piece]) -> int:
     return sum(len(one.text) for one in pieces if one.kind is not Kind.TOLD)
 
 
+def _is_ours(piece: Piece) -> bool:
+    return piece.kind is Kind.TOLD or " " not in piece.text.replace(", ", "")
+
+
 def _unknown(text: str) -> Piece:
     """A name, or several with commas between them, or English."""
     return Piece(text, Kind.FOREIGN if " " in text.replace(", ", "") else Kind.NAME)
@@ -150,7 +171,12 @@ def _written(value: str, form: str, language: Language) -> str | None:
     """A number, a day or a moment in the form of the language; None for what is none."""
     if form == "number":
         return language.written(value) if _NUMBER.fullmatch(value) else None
-    shown = language.day(value) if form == "day" else language.moment(value)
+    if form not in ("day", "moment"):
+        return None
+    if form == "day" or _DAY.fullmatch(value):
+        shown = language.day(value)
+    else:  # as people write it: with a blank before the zone
+        shown = language.moment(_ZONE.sub(r"\1", value.replace(" UTC", "Z")))
     return None if shown == DASH else shown
 
 

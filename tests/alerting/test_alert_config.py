@@ -74,10 +74,10 @@ def test_a_rule_without_channels_gets_those_of_its_severity(settings):
         ("alerts: {high_latency: {threshold: fast, severity: warning}}",
          "FILE: alerts.high_latency.threshold: expected a number (got 'fast')"),
         ("alerts: {high_latency: {threshold: 1, severity: urgent, channels: [log]}}",
-         "FILE: alerts.high_latency.severity: expected one of 'info', 'warning' or 'critical'"
+         "FILE: alerts.high_latency.severity: expected one of 'info', 'warning', 'critical'"
          " (got 'urgent')"),
         ("alerts: {high_latency: {threshold: 1, severity: info, channels: [sms]}}",
-         "FILE: alerts.high_latency.channels.0: expected one of 'log', 'email' or 'slack'"
+         "FILE: alerts.high_latency.channels.0: expected one of 'log', 'email', 'slack'"
          " (got 'sms')"),
         ("alerts: {mine: {threshold: 1, severity: info}}",
          "FILE: alerts.mine.metric: is missing"),
@@ -89,7 +89,7 @@ def test_a_rule_without_channels_gets_those_of_its_severity(settings):
          "FILE: email.smtp_port: expected a whole number (got '${PORT}')"),
         ("email: {recipients: [team]}",
          "FILE: email.recipients: expected a list of e-mail addresses"),
-        ("language: fr", "FILE: language: expected one of 'vi' or 'en' (got 'fr')"),
+        ("language: fr", "FILE: language: expected one of 'vi', 'en' (got 'fr')"),
         ("cooldown: 5",
          "FILE: cooldown: there is no such key: expected one of language, public_url,"
          " cooldown_minutes, alerts, email, slack, heartbeat, logging"),

@@ -336,7 +336,7 @@ def test_the_page_of_a_failed_run_begins_with_why(look) -> None:
     seen = look(f"/runs/model_deployment/{quote(STORY, safe='')}", "vi", "light", PHONE)
     first = seen.page.locator("main section").first.inner_text()
     assert first.startswith("Hỏng ở bước: Đưa vào dịch vụ")
-    assert "kiểm chứng không đạt: recommendations_work: danh sách gợi ý trống" in first
+    assert "kiểm tra sau triển khai không đạt: recommendations_work: danh sách gợi ý trống" in first
     assert "đã được đưa trở lại" in seen.page.content()
     assert seen.page.locator(".badge.bad", has_text="không đạt").count() == 2
     folded = seen.page.locator("details")

@@ -105,9 +105,10 @@ def _document(settings: Settings, asides: list[str]) -> Document[list[dict[str, 
             if not all(isinstance(entry["model_id"], str) for entry in deployments):
                 raise TypeError("an entry has no model_id")
         except (ValueError, KeyError, TypeError) as error:
-            problem = f"{settings.deployment_history}: is not a deployment history"
-            expected = "expected an object with deployments, each of which has a model_id"
-            raise InputError(f"{problem}: {expected}") from error
+            path, expected = settings.deployment_history, "expected an object with deployments"
+            raise InputError(
+                f"{path}: is not a deployment history: {expected}, each of which has a model_id"
+            ) from error
         return deployments
 
     def dump(deployments: list[dict[str, Any]]) -> bytes:
