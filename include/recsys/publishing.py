@@ -50,9 +50,16 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace the file `path` by `content` as JSON. NaN and infinities are refused."""
+    """Replace the file `path` by `content` as JSON, as `storable`. NaN and infinities are
+    refused."""
     text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, storable(text) + "\n")
+
+
+def storable(text: object) -> str:
+    """`text` with question marks for what UTF-8 cannot hold: half of a surrogate pair, as an error
+    has it that names a file of any bytes."""
+    return str(text).encode("utf-8", "replace").decode()
 
 
 @contextlib.contextmanager

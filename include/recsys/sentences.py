@@ -159,12 +159,17 @@ def _unexplained(pieces: list[Piece]) -> int:
 
 
 def _is_ours(piece: Piece) -> bool:
-    return piece.kind is Kind.TOLD or " " not in piece.text.replace(", ", "")
+    return piece.kind is Kind.TOLD or _are_names(piece.text)
 
 
 def _unknown(text: str) -> Piece:
-    """A name, or several with commas between them, or English."""
-    return Piece(text, Kind.FOREIGN if " " in text.replace(", ", "") else Kind.NAME)
+    """Names, or English."""
+    return Piece(text, Kind.NAME if _are_names(text) else Kind.FOREIGN)
+
+
+def _are_names(text: str) -> bool:
+    """One, or several with commas between them."""
+    return " " not in text.replace(", ", "")
 
 
 def _written(value: str, form: str, language: Language) -> str | None:

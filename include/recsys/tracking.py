@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from recsys.database import BUSY_TIMEOUT_SECONDS, HelperDatabase, transaction
-from recsys.publishing import write_json
+from recsys.publishing import storable, write_json
 from recsys.retention import RowRetention
 from recsys.settings import Settings, load_settings
 
@@ -280,7 +280,7 @@ def _row(run: RunRecord) -> tuple[object, ...]:
     start, end = run.started_at, run.finished_at
     ended = (None, None) if end is None else (_text(end), max(0.0, (end - start).total_seconds()))
     times, metadata = (_text(start), *ended), _json(run.metadata)
-    error = run.error_message and _in_unicode(run.error_message)
+    error = run.error_message and storable(run.error_message)
     return (run.run_id, run.pipeline_name, run.status, *times, error, metadata)
 
 
@@ -289,12 +289,7 @@ def _text(moment: datetime) -> str:
 
 
 def _json(metadata: Mapping[str, Any]) -> str:
-    return _in_unicode(json.dumps(dict(metadata), ensure_ascii=False, default=str))
-
-
-def _in_unicode(text: str) -> str:
-    """`text` with question marks for surrogates: a file's name may hold any bytes."""
-    return text.encode("utf-8", "replace").decode()
+    return storable(json.dumps(dict(metadata), ensure_ascii=False, default=str))
 
 
 def _as_dict(row: sqlite3.Row) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from recsys.deployment.history import Stint, live_at, stints_of
+from recsys.deployment.history import Stint, append_history, live_at, read_history, stints_of
+from recsys.publishing import write_json
+from recsys.settings import Settings
 
 START = datetime(2026, 3, 1, 5, tzinfo=UTC)
 
@@ -58,3 +60,12 @@ def test_a_model_that_nobody_deployed_is_seen_by_what_was_replaced() -> None:
     """Somebody reloaded it past the job; a deployment that failed tells that it was there."""
     found = stints_of([entry(0, "a", None), entry(1, "c", "x", "failed")])
     assert [stint.model_id for stint in found] == [None, "a", "x"]
+
+
+def test_an_error_that_names_a_file_of_any_bytes_is_on_record(settings: Settings) -> None:
+    error = "/x/phấn\udce9.npy: the file is missing"
+    append_history(settings, entry(0, "b", "a", "failed") | {"error": error})
+    assert read_history(settings)[0]["error"] == "/x/phấn?.npy: the file is missing"
+    report = settings.reports / "report.json"
+    write_json(report, {"error": error})
+    assert "phấn?.npy" in report.read_text("utf-8")

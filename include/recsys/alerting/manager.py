@@ -23,12 +23,12 @@ from recsys.alerting.message import (
     facts_of,
     parse_channels,
     parse_severity,
-    storable,
 )
 from recsys.alerting.slack import SlackSender
 from recsys.alerting.state import AlertState, Claim
 from recsys.errors import InputError
 from recsys.logs import fields, file_logger
+from recsys.publishing import storable
 from recsys.schedule import load_log_format, load_zone
 from recsys.settings import Settings, load_settings
 

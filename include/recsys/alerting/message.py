@@ -14,6 +14,7 @@ from recsys.alerting.masking import SecretMasker
 from recsys.errors import InputError
 from recsys.language import Language
 from recsys.logs import fields
+from recsys.publishing import storable
 from recsys.sentences import tell
 
 LanguageCode = Literal["vi", "en"]
@@ -144,11 +145,6 @@ class Alert:
 def cut(text: str, longest: int) -> str:
     """`text` with at most `longest` characters."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def storable(text: object) -> str:
-    """`text` with what UTF-8 cannot hold (half of a surrogate pair) as question marks."""
-    return str(text).encode("utf-8", "replace").decode()
 
 
 def facts_of(context: Mapping[str, Any] | None) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from recsys.config import parse_json
 from recsys.errors import InputError
+from recsys.publishing import storable
 from recsys.registry import Registry
 from recsys.settings import HISTORY_KEY, Settings
 from recsys.storage import Document, open_store
@@ -113,6 +114,7 @@ def _document(settings: Settings, asides: list[str]) -> Document[list[dict[str, 
 
     def dump(deployments: list[dict[str, Any]]) -> bytes:
         content = {"deployments": deployments}
-        return f"{json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)}\n".encode()
+        text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)
+        return f"{storable(text)}\n".encode()
 
     return Document(open_store(settings), HISTORY_KEY, parse=parse, dump=dump, on_damage=on_damage)

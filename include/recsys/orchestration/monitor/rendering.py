@@ -14,6 +14,7 @@ from recsys.orchestration.monitor.assets import assets
 from recsys.orchestration.monitor.language import LANGUAGES, Language
 from recsys.orchestration.monitor.visit import Visit
 from recsys.pages import templates
+from recsys.publishing import storable
 from recsys.schedule import load_zone
 from recsys.settings import Settings
 
@@ -58,8 +59,7 @@ class Renderer:
         return Language(visit.language, _zone(self._settings))
 
     def page(self, template: str, visit: Visit, here: str | None, **values: Any) -> str:
-        """The template with `values`, for a visit; `here` is its page in the navigation. What
-        UTF-8 cannot hold (half of a character in a file's name) becomes a question mark."""
+        """The template with `values`, for a visit; `here` is its page in the navigation."""
         language = self.language(visit)
         now = datetime.now(UTC)
         common: dict[str, Any] = {
@@ -72,8 +72,7 @@ class Renderer:
             "t": language.say,
             "zone": language.zone_name(now),
         }
-        page = self._environment.get_template(template).render(common | values)
-        return page.encode("utf-8", "replace").decode()
+        return storable(self._environment.get_template(template).render(common | values))
 
 
 def _data(value: Any) -> str:
