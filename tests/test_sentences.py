@@ -126,6 +126,14 @@ class _Blank(str):
 @pytest.mark.parametrize(
     ("said", "told"),
     [
+        (
+            "1,200 lists and 40 events of 2026-11-25 to 2026-11-28",
+            "1.200 danh sách và 40 sự kiện từ 25/11/2026 đến 28/11/2026",
+        ),
+        (
+            "the canary failed: fallback_rate=0.100, the serving model als_1 has 0.050",
+            "chạy thử canary không đạt: fallback_rate=0,100, mô hình đang phục vụ als_1 có 0,050",
+        ),
         (  # joined, with figures
             "beats popularity (0.1234 against 0.1000 recall@10); does not lose to recent "
             "popularity in time windows (0.2000 against 0.1500)",
@@ -160,6 +168,14 @@ def test_sentences_that_were_put_together_are_told_part_by_part(said: str, told:
 @pytest.mark.parametrize(
     ("said", "told"),
     [
+        (
+            "1,200 lists and 40 events of 2026-11-25 to 2026-11-28",
+            "1.200 danh sách và 40 sự kiện từ 25/11/2026 đến 28/11/2026",
+        ),
+        (
+            "the canary failed: fallback_rate=0.100, the serving model als_1 has 0.050",
+            "chạy thử canary không đạt: fallback_rate=0,100, mô hình đang phục vụ als_1 có 0,050",
+        ),
         ("lists of product have 8 places", "danh sách ở product có 8 chỗ"),
         (
             "user_id: more than 9 events of one user in a day are not plausible; it is kept in "
@@ -182,6 +198,14 @@ def test_a_word_is_told_only_where_it_is_one_of_the_product(said: str, told: str
 @pytest.mark.parametrize(
     ("said", "told"),
     [
+        (
+            "1,200 lists and 40 events of 2026-11-25 to 2026-11-28",
+            "1.200 danh sách và 40 sự kiện từ 25/11/2026 đến 28/11/2026",
+        ),
+        (
+            "the canary failed: fallback_rate=0.100, the serving model als_1 has 0.050",
+            "chạy thử canary không đạt: fallback_rate=0,100, mô hình đang phục vụ als_1 có 0,050",
+        ),
         ("it ended at 2026-11-27 22:38 +0700; x", "đã hết hạn lúc 27/11/2026 22:38; x"),
         ("not done when due at 2026-11-28 02:00:00 +07", "28/11/2026 02:00"),
         ("expected a time after 2026-13-45", "cần một thời điểm sau 2026-13-45"),

@@ -129,7 +129,7 @@ def test_the_page_is_one_file_that_takes_names_for_no_markup(shop: Settings) -> 
     assert "&lt;home&gt;" in page
     assert "<home>" not in page
     assert "Một phần lượt truy cập này là mô phỏng:" in page
-    assert "7 lists and 3 events" in page
+    assert "7 danh sách và 3 sự kiện" in page
     assert page.count('class="chart"') == 7
     for path in (shop.home / "reports" / "outcomes").glob("*.html"):
         assert not re.search(r"<script|<img|https?:", path.read_text(encoding="utf-8"))

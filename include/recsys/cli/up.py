@@ -215,7 +215,8 @@ def _tell_of_winner(settings: Settings, trained: Iterable[Mapping[str, Any]]) ->
         said = f"{best.model_id} finds {recall['recall_at_10']:.4f} of what is bought next among 10"
         beside = [*figures, f"popularity {recall['baseline_recall_at_10']:.4f}"]
         console.print(f"Best: {said} (recall@10; {', '.join(beside)})")
-        console.print(f"Why: {best.reason}")  # the best is not always the one with the most recall
+        # The best is not always the one with the most recall.
+        console.print(f"Why: {best.reason}", markup=False)
 
 
 def _run(client: AirflowClient, job: str, conf: Mapping[str, Any]) -> dict[str, Any]:

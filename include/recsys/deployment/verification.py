@@ -141,4 +141,4 @@ def judge(traffic: dict[str, dict[str, Any]], config: CanaryConfig, swap: Swap) 
         return None
     if found.rate == "error_rate":
         return f"error_rate={found.ours:.3f}, more than {found.theirs:g}"
-    return f"{found.rate}={found.ours:.3f}, {swap.serving} has {found.theirs:.3f}"
+    return f"{found.rate}={found.ours:.3f}, the serving model {swap.serving} has {found.theirs:.3f}"

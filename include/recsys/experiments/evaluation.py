@@ -450,13 +450,13 @@ def _course(days: list[date], found: Difference) -> list[dict[str, Any]]:
 
 
 def _tell_of_stop(settings: Settings, experiment: Experiment, verdict: Verdict) -> None:
-    said = f"experiment {experiment.name}: {verdict.said('en')}"
+    said = f"experiment {experiment.name}: {verdict.english}"
     alert = Alert(STOPPED_ALERT, said, Severity.WARNING, facts=_facts(experiment, verdict))
     _tell(settings, alert, experiment, None)
 
 
 def _tell_of_decision(settings: Settings, experiment: Experiment, verdict: Verdict) -> None:
-    said = f"experiment {experiment.name}: {verdict.said('en')}"
+    said = f"experiment {experiment.name}: {verdict.english}"
     alert = Alert(DECIDED_ALERT, said, Severity.INFO, facts=_facts(experiment, verdict))
     key = f"{experiment.name}/{verdict.word}"
     _tell(settings, replace(alert, key=key), experiment, (Channel.LOG, Channel.EMAIL))
